@@ -1,6 +1,7 @@
 //! Who asks, and whether they may: every API asks here before it acts.
 //!
-//! Called by `api`. Holds no credentials and reads no request. A finer policy is another variant of [`Policy`], and changes no caller.
+//! Called by `api`. Holds no credentials and reads no request. A finer policy is another variant of
+//! [`Policy`], and changes no caller.
 
 use std::fmt;
 use std::sync::Arc;
@@ -64,7 +65,8 @@ impl Operation {
     ];
 
     /// Those that a group knows.
-    pub const OF_GROUP: [Self; 5] = [Self::Read, Self::Describe, Self::Delete, Self::DescribeConfigs, Self::AlterConfigs];
+    pub const OF_GROUP: [Self; 5] =
+        [Self::Read, Self::Describe, Self::Delete, Self::DescribeConfigs, Self::AlterConfigs];
 
     /// Those that the cluster knows.
     pub const OF_CLUSTER: [Self; 7] = [
@@ -94,7 +96,8 @@ pub enum Resource<'a> {
 /// The policy that is in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// No authorisation is configured: everyone may do everything, as in Kafka without `authorizer.class.name`.
+    /// No authorisation is configured: everyone may do everything, as in Kafka without
+    /// `authorizer.class.name`.
     AllowEveryone,
     /// Nobody may do anything: what shows, in tests, that an API asks.
     #[cfg(test)]
@@ -114,7 +117,12 @@ impl Authorizer {
     }
 
     /// Whether `principal` may do `operation` to `resource`.
-    pub fn allows(&self, _principal: &Principal, _operation: Operation, _resource: Resource<'_>) -> bool {
+    pub fn allows(
+        &self,
+        _principal: &Principal,
+        _operation: Operation,
+        _resource: Resource<'_>,
+    ) -> bool {
         match self.policy {
             Policy::AllowEveryone => true,
             #[cfg(test)]
@@ -123,7 +131,12 @@ impl Authorizer {
     }
 
     /// The bit set of the operations that `principal` may do to `resource` (KIP-430).
-    pub fn allowed_operations(&self, principal: &Principal, operations: &[Operation], resource: Resource<'_>) -> i32 {
+    pub fn allowed_operations(
+        &self,
+        principal: &Principal,
+        operations: &[Operation],
+        resource: Resource<'_>,
+    ) -> i32 {
         operations
             .iter()
             .filter(|&&operation| self.allows(principal, operation, resource))

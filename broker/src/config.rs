@@ -1,6 +1,8 @@
-//! The command line of a broker, and what it means: [`Args`] is what was typed, [`Config`] what the broker goes by.
+//! The command line of a broker, and what it means: [`Args`] is what was typed, [`Config`] what the
+//! broker goes by.
 //!
-//! Few things are flags: who this broker is, where its data lies and where it listens. All else is Kafka's configuration and arrives with the metadata.
+//! Few things are flags: who this broker is, where its data lies and where it listens. All else is
+//! Kafka's configuration and arrives with the metadata.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,24 +22,29 @@ const STRAYS_HELP: &str = "`weir-broker strays` lists the logs that a broker has
 
 /// A broker of a Weir cluster: it keeps partitions on its disk and speaks the Kafka protocol.
 ///
-/// What a topic or the cluster is set to comes from the controller; these flags only say who the broker is and where it stands.
+/// What a topic or the cluster is set to comes from the controller; these flags only say who the
+/// broker is and where it stands.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weir-broker", version, max_term_width = 110, after_help = STRAYS_HELP)]
 pub struct Args {
-    /// This broker's id in the cluster, 0 or more. It never changes: the data directory remembers it.
+    /// This broker's id in the cluster, 0 or more. It never changes: the data directory remembers
+    /// it.
     #[arg(long, env = "WEIR_BROKER_ID", value_parser = clap::value_parser!(i32).range(0..))]
     pub id: i32,
 
-    /// The id of the cluster that this broker belongs to. A data directory or a controller of another cluster is refused.
+    /// The id of the cluster that this broker belongs to. A data directory or a controller of
+    /// another cluster is refused.
     #[arg(long, env = "WEIR_CLUSTER_ID", value_name = "CLUSTER")]
     pub cluster_id: String,
 
-    /// The directory that holds the log. Formatted when it is empty; refused when it is another broker's.
+    /// The directory that holds the log. Formatted when it is empty; refused when it is another
+    /// broker's.
     #[arg(long, env = "WEIR_DATA", value_name = "DIR")]
     pub data: PathBuf,
 
-    /// A listener for Kafka clients, as NAME://ADDRESS:PORT. NAME is PLAINTEXT or any name of your own; an IPv6 address stands in brackets, and `[::]` is all addresses of this machine, IPv6 and IPv4;
-    /// port 0 takes a free one. May be given several times.
+    /// A listener for Kafka clients, as NAME://ADDRESS:PORT. NAME is PLAINTEXT or any name of your
+    /// own; an IPv6 address stands in brackets, and `[::]` is all addresses of this machine, IPv6
+    /// and IPv4; port 0 takes a free one. May be given several times.
     #[arg(
         long = "listener",
         env = "WEIR_LISTENERS",
@@ -47,7 +54,8 @@ pub struct Args {
     )]
     pub listeners: Vec<String>,
 
-    /// What clients of a listener are told to connect to, as NAME://HOST:PORT, where it differs from the listener's own address. May be given several times.
+    /// What clients of a listener are told to connect to, as NAME://HOST:PORT, where it differs
+    /// from the listener's own address. May be given several times.
     #[arg(
         long = "advertised-listener",
         env = "WEIR_ADVERTISED_LISTENERS",
@@ -60,15 +68,19 @@ pub struct Args {
     #[arg(long, env = "WEIR_CONTROLLER", value_name = "HOST:PORT")]
     pub controller: String,
 
-    /// A file with the controller's HOST:PORT, which prevails over --controller. It is read before each attempt to reach the controller, so a running broker follows it. While it cannot be read, what is known counts.
+    /// A file with the controller's HOST:PORT, which prevails over --controller. It is read before
+    /// each attempt to reach the controller, so a running broker follows it. While it cannot be
+    /// read, what is known counts.
     #[arg(long, env = "WEIR_CONTROLLER_FILE", value_name = "FILE")]
     pub controller_file: Option<PathBuf>,
 
-    /// Where /metrics, /healthz, /readyz and /strays are served; `[::]` is all addresses of this machine, IPv6 and IPv4; port 0 takes a free one.
+    /// Where /metrics, /healthz, /readyz and /strays are served; `[::]` is all addresses of this
+    /// machine, IPv6 and IPv4; port 0 takes a free one.
     #[arg(long, env = "WEIR_HTTP", default_value = "127.0.0.1:0", value_name = "ADDRESS:PORT")]
     pub http: SocketAddr,
 
-    /// The rack or zone that this broker stands in: replicas are spread over them, and consumers read from their own.
+    /// The rack or zone that this broker stands in: replicas are spread over them, and consumers
+    /// read from their own.
     #[arg(long, env = "WEIR_RACK")]
     pub rack: Option<String>,
 
@@ -76,19 +88,24 @@ pub struct Args {
     #[arg(long, env = "WEIR_THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
 
-    /// The largest number of connections at a time; more are closed at once [default: as many as fit into a quarter of the memory, 20000 at most; and no more than two thirds of the files that it may open].
+    /// The largest number of connections at a time; more are closed at once [default: as many as
+    /// fit into a quarter of the memory, 20000 at most; and no more than two thirds of the files
+    /// that it may open].
     #[arg(long, env = "WEIR_MAX_CONNECTIONS")]
     pub max_connections: Option<usize>,
 
-    /// The memory, in MiB, that requests which are still being received or carried out may take together [default: a quarter of the memory that the process may have, 256 at most].
+    /// The memory, in MiB, that requests which are still being received or carried out may take
+    /// together [default: a quarter of the memory that the process may have, 256 at most].
     #[arg(long, env = "WEIR_REQUEST_MEMORY_MIB", value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
     pub request_memory_mib: Option<u32>,
 
-    /// The memory, in MiB, that answers may take together which their clients have not read yet [default: a sixteenth of the memory that the process may have, 128 at most].
+    /// The memory, in MiB, that answers may take together which their clients have not read yet
+    /// [default: a sixteenth of the memory that the process may have, 128 at most].
     #[arg(long, env = "WEIR_ANSWER_MEMORY_MIB", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub answer_memory_mib: Option<u32>,
 
-    /// Topics that have metrics of their own, at most; what goes in and out of all others is counted together, as topic "".
+    /// Topics that have metrics of their own, at most; what goes in and out of all others is
+    /// counted together, as topic "".
     #[arg(long, env = "WEIR_METRICS_TOPICS_MAX", default_value_t = 1_000)]
     pub metrics_topics_max: usize,
 
@@ -101,9 +118,11 @@ pub struct Args {
     pub log_format: LogFormat,
 }
 
-/// Lists the logs that a broker has set aside, with their bytes: directories of records whose topic was not in the metadata.
+/// Lists the logs that a broker has set aside, with their bytes: directories of records whose topic
+/// was not in the metadata.
 ///
-/// Nothing of Weir's reads them any more, and nothing removes them but this. The broker may run meanwhile.
+/// Nothing of Weir's reads them any more, and nothing removes them but this. The broker may run
+/// meanwhile.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weir-broker strays", version, max_term_width = 110)]
 pub struct StraysArgs {
@@ -165,7 +184,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// What is meant by a command line, for a process that may have so much memory and so many files open.
+    /// What is meant by a command line, for a process that may have so much memory and so many
+    /// files open.
     ///
     /// # Errors
     /// A listener that is none, is there twice, or has no listener for its advertised address.
@@ -205,10 +225,18 @@ impl Config {
             http: args.http,
             rack: args.rack.filter(|rack| !rack.is_empty()),
             threads: args.threads.map_or(cores, usize::from),
-            connections_max: args.max_connections.unwrap_or(memory.connections).min(files.connections),
+            connections_max: args
+                .max_connections
+                .unwrap_or(memory.connections)
+                .min(files.connections),
             segments_open_max: files.segments,
-            request_memory_bytes_max: args.request_memory_mib.unwrap_or(memory.requests_mib) as usize * 1024 * 1024,
-            answer_memory_bytes_max: args.answer_memory_mib.unwrap_or(memory.answers_mib) as usize * 1024 * 1024,
+            request_memory_bytes_max: args.request_memory_mib.unwrap_or(memory.requests_mib)
+                as usize
+                * 1024
+                * 1024,
+            answer_memory_bytes_max: args.answer_memory_mib.unwrap_or(memory.answers_mib) as usize
+                * 1024
+                * 1024,
             metrics_topics_max: args.metrics_topics_max,
             metrics_partitions_max: args.metrics_partitions_max,
             memory,
@@ -234,7 +262,8 @@ mod tests {
     }
 
     fn with_files(files: u64, flags: &[&str]) -> anyhow::Result<Config> {
-        let base = ["weir-broker", "--id", "3", "--cluster-id", "c", "--data", "d", "--controller", "h:1"];
+        let base =
+            ["weir-broker", "--id", "3", "--cluster-id", "c", "--data", "d", "--controller", "h:1"];
         Config::new(
             Args::try_parse_from(base.iter().chain(flags))?,
             MemoryBounds::of(Some(128 << 20)),

@@ -1,8 +1,11 @@
-//! This broker's side of the controller RPC: the session, which carries the metadata, and the requests that only the controller can decide.
+//! This broker's side of the controller RPC: the session, which carries the metadata, and the
+//! requests that only the controller can decide.
 //!
-//! The session is one task for the life of the process. It registers, takes up what the controller says, and begins again whenever the stream breaks; in the meantime
-//! the broker goes on with the image that it has, and where no controller answers at the start, with the one that the last run had. Nothing here decides anything about partitions: `replica` takes up its part of an image before it
-//! is published.
+//! The session is one task for the life of the process. It registers, takes up what the controller
+//! says, and begins again whenever the stream breaks; in the meantime the broker goes on with the
+//! image that it has, and where no controller answers at the start, with the one that the last run
+//! had. Nothing here decides anything about partitions: `replica` takes up its part of an image
+//! before it is published.
 
 mod candidates;
 mod isr;
@@ -60,7 +63,8 @@ pub(crate) struct ForwardedBy<'a> {
     pub(crate) host: IpAddr,
 }
 
-/// How long an answer waits for the metadata that it speaks of. What was asked for is done, whether this broker has heard of it or not.
+/// How long an answer waits for the metadata that it speaks of. What was asked for is done, whether
+/// this broker has heard of it or not.
 const OWN_WRITES_MAX: Duration = Duration::from_secs(5);
 
 /// The controller, as far as a broker may ask it for things.
@@ -80,12 +84,18 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// The controller at `address` (`host:port`), or at whichever of the addresses behind that name leads; once `file` holds another address, at that. Connects when it is first asked for
+    /// The controller at `address` (`host:port`), or at whichever of the addresses behind that name
+    /// leads; once `file` holds another address, at that. Connects when it is first asked for
     /// something.
     ///
     /// # Errors
     /// When the address is none.
-    pub fn new(address: &str, file: Option<&Path>, cluster_id: &str, broker_id: i32) -> anyhow::Result<Self> {
+    pub fn new(
+        address: &str,
+        file: Option<&Path>,
+        cluster_id: &str,
+        broker_id: i32,
+    ) -> anyhow::Result<Self> {
         Ok(Self {
             candidates: Candidates::new(address, file, cluster_id)?,
             broker_id,
@@ -113,17 +123,20 @@ impl Controller {
         *self.log_dir_failure.lock() = Some(reason);
     }
 
-    /// Asks for a controlled shutdown: the controller moves leadership away, then grants it ([`Standing::may_shut_down`]).
+    /// Asks for a controlled shutdown: the controller moves leadership away, then grants it
+    /// ([`Standing::may_shut_down`]).
     pub fn request_shutdown(&self) {
         self.wants_shutdown.send_replace(true);
     }
 
-    /// Has the controller carry out an administrative request that is authorised already, and waits until this broker knows of what was done: the client reads
-    /// its own writes here, unless the metadata stays away for longer than [`OWN_WRITES_MAX`].
+    /// Has the controller carry out an administrative request that is authorised already, and waits
+    /// until this broker knows of what was done: the client reads its own writes here, unless the
+    /// metadata stays away for longer than [`OWN_WRITES_MAX`].
     ///
     /// # Errors
-    /// NOT_CONTROLLER while no controller can be reached: clients look for it again and retry. POLICY_VIOLATION when it is too much for one request.
-    /// UNKNOWN_SERVER_ERROR when its answer cannot be understood.
+    /// NOT_CONTROLLER while no controller can be reached: clients look for it again and retry.
+    /// POLICY_VIOLATION when it is too much for one request. UNKNOWN_SERVER_ERROR when its answer
+    /// cannot be understood.
     pub(crate) async fn forward<Q: Message, R: Message>(
         &self,
         metadata: &Metadata,
@@ -159,19 +172,22 @@ impl Controller {
         if tokio::time::timeout(OWN_WRITES_MAX, metadata.wait_for(known_from)).await.is_err() {
             warn!(api = ?key, version = known_from, known = metadata.load().version, "the controller has carried out a request, and this broker does not hear of it; the client is answered all the same");
         }
-        R::decode(&mut Bytes::from(answer.response), version).map_err(|error| unexpected("decode the controller's answer", &error))
+        R::decode(&mut Bytes::from(answer.response), version)
+            .map_err(|error| unexpected("decode the controller's answer", &error))
     }
 
     /// A producer id that nobody has.
     ///
     /// # Errors
-    /// COORDINATOR_LOAD_IN_PROGRESS, which clients retry, while the block in hand is used up and no controller can be reached.
+    /// COORDINATOR_LOAD_IN_PROGRESS, which clients retry, while the block in hand is used up and no
+    /// controller can be reached.
     pub(crate) async fn producer_id(&self, log_dir: &LogDir) -> Result<ProducerId, ErrorCode> {
         let mut ids = self.producer_ids.lock().await;
         let mut id = ids.next();
         if id.is_none() {
             // Who else wants one waits for the same answer.
-            let block = self.block_of_producer_ids().await.ok_or(ErrorCode::CoordinatorLoadInProgress)?;
+            let block =
+                self.block_of_producer_ids().await.ok_or(ErrorCode::CoordinatorLoadInProgress)?;
             ids.refill(&block);
             id = ids.next();
         }

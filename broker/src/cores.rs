@@ -1,8 +1,8 @@
-//! The pure cores of transactions, as the simulation drives them: a transaction coordinator, the group coordinator's offsets, and the
-//! log of a partition's replica.
+//! The pure cores of transactions, as the simulation drives them: a transaction coordinator, the
+//! group coordinator's offsets, and the log of a partition's replica.
 //!
-//! Each does what its shell in the broker does, in the same order, and nothing else; time, network, files, coordinators' logs and what is committed are the
-//! caller's.
+//! Each does what its shell in the broker does, in the same order, and nothing else; time, network,
+//! files, coordinators' logs and what is committed are the caller's.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod coordinator;
@@ -45,10 +45,7 @@ fn header((producer_id, producer_epoch): Producer) -> BatchHeader {
 }
 
 fn now(ms: u64) -> crate::coordinator::Now {
-    crate::coordinator::Now {
-        ms,
-        wall_ms: i64::try_from(ms).unwrap_or(i64::MAX),
-    }
+    crate::coordinator::Now { ms, wall_ms: i64::try_from(ms).unwrap_or(i64::MAX) }
 }
 
 /// What the machine answered, which it does at once.

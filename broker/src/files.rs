@@ -1,10 +1,13 @@
-//! How many files this process may have open, and what that leaves for segments and for connections.
+//! How many files this process may have open, and what that leaves for segments and for
+//! connections.
 //!
-//! A connection is an open file as a segment is. Where connections used up all, the next segment could not be opened, and the log directory would go offline over it.
+//! A connection is an open file as a segment is. Where connections used up all, the next segment
+//! could not be opened, and the log directory would go offline over it.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files besides segments and connections: those of the runtime, listeners, peers, and files that are open for a moment.
+/// Files besides segments and connections: those of the runtime, listeners, peers, and files that
+/// are open for a moment.
 const SPARE: u64 = 256;
 
 /// The most segments that are kept open.
@@ -35,13 +38,11 @@ impl FileBounds {
     }
 }
 
-/// Raises what this process may have open to the most that it may raise it to, as Go's and Java's runtimes do: shells and service managers start programs with 1,024. Returns it.
+/// Raises what this process may have open to the most that it may raise it to, as Go's and Java's
+/// runtimes do: shells and service managers start programs with 1,024. Returns it.
 pub fn raise() -> u64 {
     let limit = getrlimit(Resource::Nofile);
-    let most = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
+    let most = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let raised = match setrlimit(Resource::Nofile, most) {
         Ok(()) => limit.maximum,
         // Then what there is has to do.
@@ -58,25 +59,15 @@ mod tests {
     fn connections_leave_files_for_segments() {
         for files in [512, 1_024, 4_096, 65_536, 1 << 20, u64::MAX] {
             let bounds = FileBounds::of(files);
-            let sum = (bounds.segments as u64).saturating_add(bounds.connections as u64).saturating_add(SPARE);
+            let sum = (bounds.segments as u64)
+                .saturating_add(bounds.connections as u64)
+                .saturating_add(SPARE);
             assert!(sum <= files, "{files}: {bounds:?}");
             assert!(bounds.segments >= 64 && bounds.connections >= 64, "{files}: {bounds:?}");
         }
-        assert_eq!(
-            FileBounds::of(1_024),
-            FileBounds {
-                segments: 256,
-                connections: 512
-            }
-        );
+        assert_eq!(FileBounds::of(1_024), FileBounds { segments: 256, connections: 512 });
         assert_eq!(FileBounds::of(1 << 20).segments, 65_536);
         // What there is too little for has the least of each.
-        assert_eq!(
-            FileBounds::of(100),
-            FileBounds {
-                segments: 64,
-                connections: 64
-            }
-        );
+        assert_eq!(FileBounds::of(100), FileBounds { segments: 64, connections: 64 });
     }
 }

@@ -1,6 +1,8 @@
-//! What the broker's pages show, from its first moment on: how far the recovery of its logs is while nothing else is there yet, and then how it does.
+//! What the broker's pages show, from its first moment on: how far the recovery of its logs is
+//! while nothing else is there yet, and then how it does.
 //!
-//! Recovery takes as long as it takes, and whoever waits for it sees it get on. One that does not get on for [`STUCK_AFTER`] makes the process unhealthy, so that Kubernetes starts it anew.
+//! Recovery takes as long as it takes, and whoever waits for it sees it get on. One that does not
+//! get on for [`STUCK_AFTER`] makes the process unhealthy, so that Kubernetes starts it anew.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -22,7 +24,8 @@ use crate::replica::now_ms;
 /// How often it is logged how far recovery is.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
-/// How long recovery may show no progress. A file system may take minutes to write what it has in memory, which comes last.
+/// How long recovery may show no progress. A file system may take minutes to write what it has in
+/// memory, which comes last.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
 
 /// What the pages are made of.
@@ -58,7 +61,8 @@ impl Health {
         &self.recovery
     }
 
-    /// Whether it is the cluster's tables that this process waits for: others bring those about, however long it takes them.
+    /// Whether it is the cluster's tables that this process waits for: others bring those about,
+    /// however long it takes them.
     pub(crate) fn awaits_tables(&self, awaits: bool) {
         self.awaits_tables.store(awaits, Ordering::Relaxed);
         *self.pace.lock() = Pace::new(Instant::now());
@@ -76,14 +80,11 @@ impl Health {
             let now = self.recovery.now();
             if self.is_opening() && now.logs > 0 {
                 let seconds_without_progress = self.pace.lock().look(now, Instant::now()).as_secs();
-                let Recovered {
-                    logs,
+                let Recovered { logs, logs_done, bytes, bytes_done, .. } = now;
+                info!(
                     logs_done,
-                    bytes,
-                    bytes_done,
-                    ..
-                } = now;
-                info!(logs_done, logs, bytes_done, bytes, seconds_without_progress, "recovers its logs");
+                    logs, bytes_done, bytes, seconds_without_progress, "recovers its logs"
+                );
             }
         }
     }
@@ -124,10 +125,7 @@ impl Health {
         };
         match self.services.get() {
             Some(services) => {
-                let readings = Readings {
-                    recovery,
-                    ..readings(services)
-                };
+                let readings = Readings { recovery, ..readings(services) };
                 services.metrics.render(readings, partition_readings(services))
             }
             None => metrics::render_recovery(recovery),
@@ -149,13 +147,7 @@ pub(crate) fn probes(health: &Arc<Health>) -> Probes {
 
 /// In the words that the operator looks for, and shows (`RECOVERS` there).
 fn recovers(recovered: Recovered) -> String {
-    let Recovered {
-        logs,
-        logs_done,
-        bytes,
-        bytes_done,
-        ..
-    } = recovered;
+    let Recovered { logs, logs_done, bytes, bytes_done, .. } = recovered;
     if logs == 0 {
         return "opens its log directory".to_owned();
     }
@@ -171,10 +163,7 @@ struct Pace {
 
 impl Pace {
     fn new(now: Instant) -> Self {
-        Self {
-            seen: Recovered::default(),
-            at: now,
-        }
+        Self { seen: Recovered::default(), at: now }
     }
 
     /// How long it has not got on.
@@ -225,7 +214,8 @@ fn partition_readings(services: &Services) -> PartitionReadings {
     }
 }
 
-/// Why the broker should not be sent clients. That the controller is away is no reason: it serves on.
+/// Why the broker should not be sent clients. That the controller is away is no reason: it serves
+/// on.
 fn not_ready(services: &Services) -> Vec<String> {
     let mut reasons = Vec::new();
     let standing = *services.controller.standing().borrow();
@@ -307,6 +297,9 @@ mod tests {
             assert!(text.lines().any(|shown| shown == line), "{line} is missing in\n{text}");
         }
         // Nothing else is known yet, and alerts go by what is said.
-        assert!(!text.contains("log_dir_online") && !text.contains("controller_connected"), "{text}");
+        assert!(
+            !text.contains("log_dir_online") && !text.contains("controller_connected"),
+            "{text}"
+        );
     }
 }

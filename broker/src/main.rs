@@ -11,7 +11,9 @@ fn main() -> std::process::ExitCode {
     let mut words = std::env::args_os();
     let program = words.next();
     if words.next().is_some_and(|word| word == config::STRAYS) {
-        return weir_broker::strays(&config::StraysArgs::parse_from(program.into_iter().chain(words)));
+        return weir_broker::strays(&config::StraysArgs::parse_from(
+            program.into_iter().chain(words),
+        ));
     }
     weir_broker::run(config::Args::parse())
 }

@@ -1,6 +1,8 @@
 //! How much memory this process may have, and what that leaves for each use of it.
 //!
-//! A container has a limit that nobody tells a program on its command line: who takes more is killed. So the bounds follow the control groups of the process, and the machine where they say nothing.
+//! A container has a limit that nobody tells a program on its command line: who takes more is
+//! killed. So the bounds follow the control groups of the process, and the machine where they say
+//! nothing.
 
 use std::fs;
 use std::path::Path;
@@ -10,27 +12,31 @@ const MIB: u64 = 1 << 20;
 /// Where control groups are mounted.
 const GROUPS: &str = "/sys/fs/cgroup";
 
-/// The most that a connection takes outside of the budgets for requests and answers: 16 KiB to see what comes, 32 for small requests, 16 for an answer that is
-/// small, or those that are promised, and 16 for what is gathered to be sent.
+/// The most that a connection takes outside of the budgets for requests and answers: 16 KiB to see
+/// what comes, 32 for small requests, 16 for an answer that is small, or those that are promised,
+/// and 16 for what is gathered to be sent.
 const CONNECTION_BYTES: u64 = 80 * 1024;
 
 /// How much more than its bytes a request may take that is decoded.
 const DECODED_FACTOR: u64 = 40;
 
-/// The bounds on each use, in bytes or as a number. All of them together are less than what the process may have, but for the least that a broker needs.
+/// The bounds on each use, in bytes or as a number. All of them together are less than what the
+/// process may have, but for the least that a broker needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryBounds {
     /// Requests that are received or carried out, in MiB: a quarter, from 16 to 256.
     pub requests_mib: u32,
     /// Answers that are encoded and not taken by their clients, in MiB: a sixteenth, from 8 to 128.
     pub answers_mib: u32,
-    /// The largest frame that is decoded: what it may become is half of the memory. From 1 to 16 MiB.
+    /// The largest frame that is decoded: what it may become is half of the memory. From 1 to 16
+    /// MiB.
     pub decoded_frame: usize,
     /// Fetch sessions of clients: an eighth, from 4 to 128 MiB.
     pub fetch_sessions: usize,
     /// The keys that compaction has seen: an eighth.
     pub cleaner_keys: u64,
-    /// How many connections there may be: as many as fit into a quarter with all that one may take, from 256 to 20,000.
+    /// How many connections there may be: as many as fit into a quarter with all that one may take,
+    /// from 256 to 20,000.
     pub connections: usize,
 }
 
@@ -38,7 +44,9 @@ impl MemoryBounds {
     /// The bounds of a process that may have `bytes`; as many as it likes where that is not known.
     pub fn of(bytes: Option<u64>) -> Self {
         let bytes = bytes.unwrap_or(u64::MAX);
-        let part = |part: u64, min: u64, max: u64| usize::try_from((bytes / part).clamp(min, max)).unwrap_or(usize::MAX);
+        let part = |part: u64, min: u64, max: u64| {
+            usize::try_from((bytes / part).clamp(min, max)).unwrap_or(usize::MAX)
+        };
         Self {
             requests_mib: u32::try_from((bytes / 4 / MIB).clamp(16, 256)).unwrap_or(256),
             answers_mib: u32::try_from((bytes / 16 / MIB).clamp(8, 128)).unwrap_or(128),
@@ -50,7 +58,8 @@ impl MemoryBounds {
     }
 }
 
-/// What this process may have: the least of the limits of its control groups and of the machine's memory. `None` where nothing says.
+/// What this process may have: the least of the limits of its control groups and of the machine's
+/// memory. `None` where nothing says.
 pub fn process_bytes_max() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let machine = rustix::system::sysinfo();
@@ -58,14 +67,18 @@ pub fn process_bytes_max() -> Option<u64> {
     limit_of(&groups, Path::new(GROUPS)).into_iter().chain(machine).min()
 }
 
-/// The least limit of the groups in `/proc/self/cgroup`, and of those above them. A container may see its own group only, at the root.
+/// The least limit of the groups in `/proc/self/cgroup`, and of those above them. A container may
+/// see its own group only, at the root.
 fn limit_of(groups: &str, root: &Path) -> Option<u64> {
     let limits = groups.lines().flat_map(|line| {
         let mut fields = line.splitn(3, ':');
-        let (_, controllers, group) = (fields.next(), fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+        let (_, controllers, group) =
+            (fields.next(), fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
         let (root, file) = match controllers {
             "" => (root.to_owned(), "memory.max"),
-            _ if controllers.split(',').any(|controller| controller == "memory") => (root.join("memory"), "memory.limit_in_bytes"),
+            _ if controllers.split(',').any(|controller| controller == "memory") => {
+                (root.join("memory"), "memory.limit_in_bytes")
+            }
             _ => return Vec::new(),
         };
         let own = root.join(group.trim_start_matches('/'));
@@ -108,10 +121,7 @@ mod tests {
         };
         assert_eq!(MemoryBounds::of(None), plenty);
         assert_eq!(
-            MemoryBounds {
-                cleaner_keys: u64::MAX / 8,
-                ..MemoryBounds::of(Some(64 << 30))
-            },
+            MemoryBounds { cleaner_keys: u64::MAX / 8, ..MemoryBounds::of(Some(64 << 30)) },
             plenty
         );
         assert_eq!(MemoryBounds::of(Some(1)).requests_mib, 16);

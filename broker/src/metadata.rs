@@ -1,7 +1,7 @@
 //! What this broker believes of the cluster: one immutable image, swapped whole.
 //!
-//! The controller client builds the next image from the controller's updates and publishes it; `api` and `replica` read it. Nothing else
-//! changes it, and nothing here talks to anyone.
+//! The controller client builds the next image from the controller's updates and publishes it;
+//! `api` and `replica` read it. Nothing else changes it, and nothing here talks to anyone.
 
 mod departed;
 mod image;
@@ -13,9 +13,13 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use self::departed::Departed;
-pub use self::image::{BadUpdate, BrokerImage, Configs, Endpoint, LeaderHint, MetadataImage, NamedConfigs, PartitionImage, TopicImage};
+pub use self::image::{
+    BadUpdate, BrokerImage, Configs, Endpoint, LeaderHint, MetadataImage, NamedConfigs,
+    PartitionImage, TopicImage,
+};
 
-/// Where the image is found: the newest by a load that takes no lock, and changes of its version by awaiting them.
+/// Where the image is found: the newest by a load that takes no lock, and changes of its version by
+/// awaiting them.
 #[derive(Debug)]
 pub struct Metadata {
     image: ArcSwap<MetadataImage>,
@@ -38,7 +42,8 @@ impl Metadata {
         self.image.load()
     }
 
-    /// Swaps the image. Called by the controller client alone, after `replica` has taken up its part.
+    /// Swaps the image. Called by the controller client alone, after `replica` has taken up its
+    /// part.
     pub fn publish(&self, image: MetadataImage) {
         let version = image.version;
         self.departed.note(&self.image.load(), &image);
@@ -52,7 +57,8 @@ impl Metadata {
         let _ = self.version.subscribe().wait_for(|&applied| applied != version).await;
     }
 
-    /// The brokers that clients are told of: those that are alive in `image`, and for a moment longer those that were until just now.
+    /// The brokers that clients are told of: those that are alive in `image`, and for a moment
+    /// longer those that were until just now.
     pub fn known_brokers<'a>(&self, image: &'a MetadataImage) -> Vec<&'a Arc<BrokerImage>> {
         self.departed.with_the_living(image)
     }

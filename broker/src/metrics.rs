@@ -1,9 +1,11 @@
 //! What a broker counts, and how Prometheus reads it.
 //!
-//! Every part of the broker counts here as it goes; its page shows it. On the way of a request nothing is looked up, locked or allocated: a count is
-//! an atomic at a place that is known beforehand. What others know already (partitions, sessions, memory) is not counted here a second time but read when
-//! Prometheus asks, as [`Readings`]. What counts is of this crate alone, so that the compiler finds a count that nobody makes. Labels come from closed sets,
-//! never from what a client sends.
+//! Every part of the broker counts here as it goes; its page shows it. On the way of a request
+//! nothing is looked up, locked or allocated: a count is an atomic at a place that is known
+//! beforehand. What others know already (partitions, sessions, memory) is not counted here a second
+//! time but read when Prometheus asks, as [`Readings`]. What counts is of this crate alone, so that
+//! the compiler finds a count that nobody makes. Labels come from closed sets, never from what a
+//! client sends.
 
 mod latency;
 mod partitions;
@@ -145,7 +147,11 @@ impl Metrics {
                 "Connections closed over a request that cannot be answered",
                 &self.bad_requests,
             ),
-            ("produced_bytes", "Bytes of record batches received from producers", &self.produced_bytes),
+            (
+                "produced_bytes",
+                "Bytes of record batches received from producers",
+                &self.produced_bytes,
+            ),
             ("produced_records", "Records appended for producers", &self.produced_records),
         ];
         for (name, help, counter) in counters {
@@ -154,7 +160,8 @@ impl Metrics {
         registry.register("connections", "Open connections", self.connections.clone());
     }
 
-    /// A request was answered after `elapsed`; `failed` when the answer says so for the request or any part of it.
+    /// A request was answered after `elapsed`; `failed` when the answer says so for the request or
+    /// any part of it.
     pub(crate) fn request_finished(&self, api: ApiKey, elapsed: Duration, failed: bool) {
         self.requests.finished(api, elapsed, failed);
     }
@@ -210,7 +217,8 @@ impl Metrics {
         self.flush_failures.inc();
     }
 
-    /// Transactions ended: so many were committed, and aborted by their client, since they took too long, and since another producer took up the transactional id.
+    /// Transactions ended: so many were committed, and aborted by their client, since they took too
+    /// long, and since another producer took up the transactional id.
     pub(crate) fn transactions_ended(&self, committed: u64, aborted: [u64; 3]) {
         self.transactions.ended(committed, aborted);
     }
@@ -224,8 +232,7 @@ impl Metrics {
     pub(crate) fn render(&self, readings: Readings, partitions: PartitionReadings) -> String {
         self.gauges.set(readings);
         self.recovery.set(readings.recovery);
-        self.transactions
-            .set_open(readings.transactions_open, readings.transaction_oldest_seconds);
+        self.transactions.set_open(readings.transactions_open, readings.transaction_oldest_seconds);
         let mut read = Registry::with_prefix(PREFIX);
         read.register_collector(Box::new(partitions));
         let mut text = String::new();
@@ -300,13 +307,7 @@ mod tests {
 
     /// A topic of two partitions, of which one is led, and another topic.
     fn partitions() -> PartitionReadings {
-        let led = |in_sync| {
-            Some(Led {
-                replicas: 3,
-                in_sync,
-                min_in_sync: 2,
-            })
-        };
+        let led = |in_sync| Some(Led { replicas: 3, in_sync, min_in_sync: 2 });
         let observed = |topic: &str, index, led: Option<Led>| Observed {
             topic: topic.into(),
             index,
@@ -324,7 +325,11 @@ mod tests {
         PartitionReadings {
             partitions_max: 2,
             topics: vec![counted(Some("orders"), 7), counted(None, 5)],
-            partitions: vec![observed("z", 0, led(1)), observed("orders", 1, None), observed("orders", 0, led(2))],
+            partitions: vec![
+                observed("z", 0, led(1)),
+                observed("orders", 1, None),
+                observed("orders", 0, led(2)),
+            ],
             isr_shrinks: 3,
             isr_expansions: 1,
         }

@@ -35,13 +35,15 @@ use crate::transaction_io::TransactionIo;
 /// How long a controlled shutdown may take before the broker stops without one.
 const CONTROLLED_SHUTDOWN_MAX: Duration = Duration::from_secs(30);
 
-/// Keeps the heap out of huge pages: the first thing that a process does. The allocator's arena is mostly empty, and would be some 12 MB at idle instead of 2. Where it cannot be
-/// set, it is only larger.
+/// Keeps the heap out of huge pages: the first thing that a process does. The allocator's arena is
+/// mostly empty, and would be some 12 MB at idle instead of 2. Where it cannot be set, it is only
+/// larger.
 pub fn keep_the_heap_small() {
     let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
-/// Runs a broker until it is told to stop (SIGTERM, SIGINT) or cannot go on; says why on standard error.
+/// Runs a broker until it is told to stop (SIGTERM, SIGINT) or cannot go on; says why on standard
+/// error.
 pub fn run(args: Args) -> ExitCode {
     let log_format = args.log_format;
     let result = logs::init(log_format).and_then(|()| {
@@ -56,7 +58,8 @@ pub fn run(args: Args) -> ExitCode {
             segments_open_max = config.segments_open_max,
             "what the process may take"
         );
-        // Connections have threads of their own: what is left is the controller's stream, metrics and administration.
+        // Connections have threads of their own: what is left is the controller's stream, metrics
+        // and administration.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -133,7 +136,8 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
         }
     };
     tokio::pin!(told_to_stop);
-    // Until the metadata is there, no request could be answered: clients wait in the listeners' backlog.
+    // Until the metadata is there, no request could be answered: clients wait in the listeners'
+    // backlog.
     tokio::select! {
         () = broker.metadata.wait_for(1) => {}
         ended = &mut session => return Err(why(ended)),
@@ -141,11 +145,13 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     }
     let serving = Serving {
         server: Server::start(&broker, listeners)?,
-        fetchers: Fetchers::start(fetcher_context(&broker)?).context("start the fetchers' thread")?,
+        fetchers: Fetchers::start(fetcher_context(&broker)?)
+            .context("start the fetchers' thread")?,
         maintenance: start_maintenance(&broker).context("start the maintenance thread")?,
     };
     let mut isrs = tokio::spawn(keep_isrs(Arc::clone(&broker)));
-    let mut coordinators = coordinate(Arc::clone(&broker)).context("start the coordinators' thread")?;
+    let mut coordinators =
+        coordinate(Arc::clone(&broker)).context("start the coordinators' thread")?;
     tokio::select! {
         ended = &mut session => Err(why(ended)),
         ended = &mut isrs => Err(ended.err().map_or_else(|| anyhow::anyhow!("the ISRs are not looked after any more"), Into::into)),
@@ -157,7 +163,12 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
 /// Puts the parts of the broker together, from the ones that know nobody up.
 fn services(config: Config, log_dir: LogDir) -> anyhow::Result<Services> {
     let id = config.id;
-    let controller = Controller::new(&config.controller, config.controller_file.as_deref(), &config.cluster_id, id.0)?;
+    let controller = Controller::new(
+        &config.controller,
+        config.controller_file.as_deref(),
+        &config.cluster_id,
+        id.0,
+    )?;
     let (metadata, replicas, controller, metrics) = (
         Arc::new(Metadata::new()),
         Arc::new(Replicas::new(id, log_dir)),
@@ -168,7 +179,8 @@ fn services(config: Config, log_dir: LogDir) -> anyhow::Result<Services> {
     let transactions = Arc::new(Coordinator::new(id, Arc::clone(&metadata), Arc::clone(&replicas)));
     let here = (id, listener_among_brokers(&config)?);
     let coordinators = (&groups, &transactions);
-    let transaction_io = TransactionIo::new(here, &metadata, &replicas, &controller, coordinators, &metrics);
+    let transaction_io =
+        TransactionIo::new(here, &metadata, &replicas, &controller, coordinators, &metrics);
     Ok(Services {
         transaction_io: Arc::new(transaction_io),
         metadata,
@@ -195,12 +207,7 @@ fn listener_among_brokers(config: &Config) -> anyhow::Result<String> {
 }
 
 fn session(services: &Services, identity: Identity) -> Session {
-    let Services {
-        controller,
-        metadata,
-        replicas,
-        ..
-    } = services;
+    let Services { controller, metadata, replicas, .. } = services;
     Session::new(Arc::clone(controller), Arc::clone(metadata), Arc::clone(replicas), identity)
 }
 
@@ -235,9 +242,12 @@ struct Serving {
 }
 
 /// Looks after the coordinators of groups and transactions, and has transactions' ends written.
-/// Looks after the coordinators on a thread of its own: what they decide may take its time, and the stream to the controller, and with it this broker's leaderships, waits for none of it.
-/// What is returned ends if that ends.
-fn coordinate(services: Arc<Services>) -> std::io::Result<oneshot::Receiver<std::convert::Infallible>> {
+/// Looks after the coordinators on a thread of its own: what they decide may take its time, and the
+/// stream to the controller, and with it this broker's leaderships, waits for none of it. What is
+/// returned ends if that ends.
+fn coordinate(
+    services: Arc<Services>,
+) -> std::io::Result<oneshot::Receiver<std::convert::Infallible>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (alive, ended) = oneshot::channel();
     std::thread::Builder::new().name("coordinators".into()).spawn(move || {
@@ -255,19 +265,20 @@ async fn keep_coordinating(services: Arc<Services>) {
     );
 }
 
-/// Finds followers that lag or have caught up, and asks the controller for the ISRs that follow from it.
+/// Finds followers that lag or have caught up, and asks the controller for the ISRs that follow
+/// from it.
 async fn keep_isrs(services: Arc<Services>) {
-    let Services {
-        controller,
-        metadata,
-        replicas,
-        ..
-    } = &*services;
+    let Services { controller, metadata, replicas, .. } = &*services;
     let proposing = controller_client::keep_proposing(controller, metadata, replicas);
     tokio::join!(replicas.keep_checking(), proposing);
 }
 
-fn why(ended: Result<Result<std::convert::Infallible, crate::controller_client::Fatal>, tokio::task::JoinError>) -> anyhow::Error {
+fn why(
+    ended: Result<
+        Result<std::convert::Infallible, crate::controller_client::Fatal>,
+        tokio::task::JoinError,
+    >,
+) -> anyhow::Error {
     match ended {
         Ok(Ok(never)) => match never {},
         Ok(Err(fatal)) => fatal.into(),
@@ -281,13 +292,17 @@ async fn stop(services: &Arc<Services>, serving: Option<Serving>) -> anyhow::Res
     let mut standing = services.controller.standing();
     if standing.borrow().connected {
         services.controller.request_shutdown();
-        // While the controller is away there is nobody to grant it, and nobody who could move the leaders either.
+        // While the controller is away there is nobody to grant it, and nobody who could move the
+        // leaders either.
         let granted = standing.wait_for(|standing| standing.may_shut_down || !standing.connected);
         if tokio::time::timeout(CONTROLLED_SHUTDOWN_MAX, granted).await.is_err() {
-            warn!("the controller did not grant a controlled shutdown in time; stopping without one");
+            warn!(
+                "the controller did not grant a controlled shutdown in time; stopping without one"
+            );
         }
     }
-    // Who waits in a group is told to look for another coordinator, so that no request is under way for minutes.
+    // Who waits in a group is told to look for another coordinator, so that no request is under way
+    // for minutes.
     services.groups.end();
     services.transactions.end();
     if let Some(serving) = serving {
@@ -300,8 +315,14 @@ async fn stop(services: &Arc<Services>, serving: Option<Serving>) -> anyhow::Res
     Ok(())
 }
 
-/// Takes part in the recovery of a cluster that has lost its tables: says what is on the volume as it is found, and is part of the cluster once that has tables again. `None` where it is told to stop before.
-async fn recover(config: &Config, health: &Arc<Health>, told_to_stop: impl Future<Output = ()>) -> anyhow::Result<Option<(LogDir, Tables)>> {
+/// Takes part in the recovery of a cluster that has lost its tables: says what is on the volume as
+/// it is found, and is part of the cluster once that has tables again. `None` where it is told to
+/// stop before.
+async fn recover(
+    config: &Config,
+    health: &Arc<Health>,
+    told_to_stop: impl Future<Output = ()>,
+) -> anyhow::Result<Option<(LogDir, Tables)>> {
     let root = config.data.clone();
     let owner = tokio::task::spawn_blocking(move || log::owner_of(&Disk, &root)).await?;
     let found = match owner.context("look whose the log directory is")? {
@@ -328,18 +349,18 @@ async fn recover(config: &Config, health: &Arc<Health>, told_to_stop: impl Futur
     Ok(Some((log_dir, tables)))
 }
 
-async fn open_log_dir(config: &Config, cluster_id: String, health: &Arc<Health>) -> anyhow::Result<LogDir> {
+async fn open_log_dir(
+    config: &Config,
+    cluster_id: String,
+    health: &Arc<Health>,
+) -> anyhow::Result<LogDir> {
     let (root, threads) = (config.data.clone(), config.threads);
-    let identity = log::Identity {
-        cluster_id,
-        broker_id: config.id.0,
-    };
-    let options = LogDirOptions {
-        open_files_max: config.segments_open_max,
-        recovery_threads: threads,
-    };
+    let identity = log::Identity { cluster_id, broker_id: config.id.0 };
+    let options =
+        LogDirOptions { open_files_max: config.segments_open_max, recovery_threads: threads };
     let shown = Arc::clone(health);
-    let open = move || LogDir::open_shown(Arc::new(Disk), &root, &identity, options, shown.recovery());
+    let open =
+        move || LogDir::open_shown(Arc::new(Disk), &root, &identity, options, shown.recovery());
     let opened = tokio::select! {
         biased;
         opened = tokio::task::spawn_blocking(open) => opened?,
@@ -348,7 +369,8 @@ async fn open_log_dir(config: &Config, cluster_id: String, health: &Arc<Health>)
     opened.context("open the log directory")
 }
 
-/// `was_heard`: the cluster's tables are made of what is in the log directory, however the last run left it.
+/// `was_heard`: the cluster's tables are made of what is in the log directory, however the last run
+/// left it.
 fn identity(config: &Config, listeners: &[Bound], log_dir: &LogDir, was_heard: bool) -> Identity {
     let endpoint = |bound: &Bound| {
         let (host, port) = &bound.config.advertised;

@@ -1,4 +1,5 @@
-//! The `weir` binary: a local cluster with one command. It runs the controller and the brokers of that cluster by executing itself.
+//! The `weir` binary: a local cluster with one command. It runs the controller and the brokers of
+//! that cluster by executing itself.
 
 use std::process::ExitCode;
 

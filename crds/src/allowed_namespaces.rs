@@ -1,6 +1,10 @@
-//! Which namespaces may have Topics and ConsumerGroups of a cluster, in the manner of the Gateway API's `allowedRoutes.namespaces`.
+//! Which namespaces may have Topics and ConsumerGroups of a cluster, in the manner of the Gateway
+//! API's `allowedRoutes.namespaces`.
 
-#![expect(unreachable_pub, reason = "the derive of the schema writes public types inside of functions")]
+#![expect(
+    unreachable_pub,
+    reason = "the derive of the schema writes public types inside of functions"
+)]
 
 use std::collections::BTreeMap;
 
@@ -18,7 +22,8 @@ use crate::kubernetes_values::{self, LABEL_VALUE, QUALIFIED_NAME_OR_NOTHING};
         .message("give selector with from: Selector, and with nothing else"),
 )]
 pub struct AllowedNamespaces {
-    /// Which they are. Same: the cluster's own. All: every one that the operator watches. Selector: those whose labels selector matches, and the cluster's own. Default: Same.
+    /// Which they are. Same: the cluster's own. All: every one that the operator watches. Selector:
+    /// those whose labels selector matches, and the cluster's own. Default: Same.
     #[serde(default)]
     pub from: NamespacesFrom,
 
@@ -66,7 +71,8 @@ pub struct LabelExpression {
     #[schemars(length(min = 1, max = 317), regex(pattern = QUALIFIED_NAME_OR_NOTHING))]
     pub key: String,
 
-    /// How it is compared. In: the label has one of the values. NotIn: it has none of them, or is not there. Exists: it is there. DoesNotExist: it is not.
+    /// How it is compared. In: the label has one of the values. NotIn: it has none of them, or is
+    /// not there. Exists: it is there. DoesNotExist: it is not.
     pub operator: LabelOperator,
 
     /// The values.
@@ -91,14 +97,17 @@ pub enum LabelOperator {
 impl NamespaceSelector {
     /// Whether a namespace has such labels.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        let has = |key: &str, values: &[String]| labels.get(key).is_some_and(|value| values.contains(value));
+        let has = |key: &str, values: &[String]| {
+            labels.get(key).is_some_and(|value| values.contains(value))
+        };
         let holds = |one: &LabelExpression| match one.operator {
             LabelOperator::In => has(&one.key, &one.values),
             LabelOperator::NotIn => !has(&one.key, &one.values),
             LabelOperator::Exists => labels.contains_key(&one.key),
             LabelOperator::DoesNotExist => !labels.contains_key(&one.key),
         };
-        self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value)) && self.match_expressions.iter().all(holds)
+        self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+            && self.match_expressions.iter().all(holds)
     }
 }
 
@@ -111,9 +120,11 @@ mod tests {
     /// As Kubernetes' own selectors do (`k8s.io/apimachinery/pkg/labels`, `Requirement.Matches`).
     #[test]
     fn a_selector_matches_as_those_of_kubernetes() {
-        let labels = BTreeMap::from([("team".to_owned(), "payments".to_owned()), ("kafka".to_owned(), String::new())]);
-        let expression =
-            |key: &str, operator: &str, values: Value| json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]});
+        let labels = BTreeMap::from([
+            ("team".to_owned(), "payments".to_owned()),
+            ("kafka".to_owned(), String::new()),
+        ]);
+        let expression = |key: &str, operator: &str, values: Value| json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]});
         for (selector, matches) in [
             (json!({}), true),
             (json!({"matchLabels": {"team": "payments"}}), true),

@@ -1,6 +1,9 @@
 //! `KafkaCluster`: the brokers and what is set for all of them.
 
-#![expect(unreachable_pub, reason = "the derive of the schema writes public types inside of functions")]
+#![expect(
+    unreachable_pub,
+    reason = "the derive of the schema writes public types inside of functions"
+)]
 
 use std::collections::BTreeMap;
 
@@ -91,7 +94,8 @@ pub struct KafkaClusterSpec {
     #[serde(default, skip_serializing_if = "ClusterConfig::is_empty")]
     pub config: ClusterConfig,
 
-    /// Where clients reach the brokers. The first is the one that brokers use among themselves. Default: one Internal listener, plain, on port 9092. Local mode has a listener of its own.
+    /// Where clients reach the brokers. The first is the one that brokers use among themselves.
+    /// Default: one Internal listener, plain, on port 9092. Local mode has a listener of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     #[x_kube(
@@ -107,13 +111,15 @@ pub struct KafkaClusterSpec {
     #[serde(default, skip_serializing_if = "is_default")]
     pub network: Network,
 
-    /// The image of the brokers. Default: the one that the operator brought when the cluster was made; a newer operator does not change it.
+    /// The image of the brokers. Default: the one that the operator brought when the cluster was
+    /// made; a newer operator does not change it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512), regex(pattern = IMAGE))]
     pub image: Option<String>,
 
-    /// The namespaces whose Topics and ConsumerGroups belong to the cluster where they name it, with spec.clusterRef.namespace. A Topic whose namespace is taken off stays as it is, and is followed no
-    /// more. Default: the cluster's own namespace.
+    /// The namespaces whose Topics and ConsumerGroups belong to the cluster where they name it,
+    /// with spec.clusterRef.namespace. A Topic whose namespace is taken off stays as it is, and is
+    /// followed no more. Default: the cluster's own namespace.
     #[serde(default, skip_serializing_if = "is_default")]
     pub allowed_namespaces: AllowedNamespaces,
 
@@ -121,7 +127,8 @@ pub struct KafkaClusterSpec {
     #[serde(default, skip_serializing_if = "is_default")]
     pub consumer_groups: GroupReflection,
 
-    /// Subscriptions to the metrics of clients, by name. They are not collected, so it has no effect.
+    /// Subscriptions to the metrics of clients, by name. They are not collected, so it has no
+    /// effect.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 100))]
     pub client_metrics: BTreeMap<String, ClientMetricsConfig>,
@@ -130,19 +137,23 @@ pub struct KafkaClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recover_from: Option<RecoverFrom>,
 
-    /// Whether the API server refuses to delete this KafkaCluster while its topics hold records, as status.bytes says: the chart's policy does (deletionProtection.enabled). With false it may be deleted.
-    /// Default: true.
+    /// Whether the API server refuses to delete this KafkaCluster while its topics hold records, as
+    /// status.bytes says: the chart's policy does (deletionProtection.enabled). With false it may
+    /// be deleted. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_protection: Option<bool>,
 
-    /// With true, the objects of the cluster stay as they are, whatever is written here. Leaders still move when brokers fail, and topics still change. The annotation weir.dev/paused=true does the
-    /// same. Default: false.
+    /// With true, the objects of the cluster stay as they are, whatever is written here. Leaders
+    /// still move when brokers fail, and topics still change. The annotation weir.dev/paused=true
+    /// does the same. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
 }
 
-/// Where the cluster gets its partition tables from where they are gone. Volumes: from what the brokers find on their volumes, once all of them have come (docs/backup.md). With its tables, a cluster
-/// goes on as without this; where all volumes are new, it begins. Default: from nowhere, and a cluster that has run does not begin without them.
+/// Where the cluster gets its partition tables from where they are gone. Volumes: from what the
+/// brokers find on their volumes, once all of them have come (docs/backup.md). With its tables, a
+/// cluster goes on as without this; where all volumes are new, it begins. Default: from nowhere,
+/// and a cluster that has run does not begin without them.
 #[derive(JsonSchema, Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum RecoverFrom {
     /// From what the brokers find on their volumes.
@@ -153,7 +164,8 @@ pub enum RecoverFrom {
 #[derive(KubeSchema, Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupReflection {
-    /// Whether groups that exist without a ConsumerGroup get one. Declared: no, only groups that somebody declared have one. All: yes, and it goes when the group is gone. Default: Declared.
+    /// Whether groups that exist without a ConsumerGroup get one. Declared: no, only groups that
+    /// somebody declared have one. All: yes, and it goes when the group is gone. Default: Declared.
     #[serde(default)]
     pub reflect: Reflect,
 
@@ -162,7 +174,8 @@ pub struct GroupReflection {
     #[schemars(range(min = 1, max = 1000))]
     pub max: i32,
 
-    /// Settings of single groups under Kafka's names, by the group's id, whether it has a resource or not.
+    /// Settings of single groups under Kafka's names, by the group's id, whether it has a resource
+    /// or not.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 1000))]
     pub config: BTreeMap<String, GroupConfig>,
@@ -170,11 +183,7 @@ pub struct GroupReflection {
 
 impl Default for GroupReflection {
     fn default() -> Self {
-        Self {
-            reflect: Reflect::default(),
-            max: hundred(),
-            config: BTreeMap::new(),
-        }
+        Self { reflect: Reflect::default(), max: hundred(), config: BTreeMap::new() }
     }
 }
 
@@ -196,7 +205,8 @@ pub enum Reflect {
 #[derive(KubeSchema, Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    // A broker that is to go is throttled by the tool that moves its partitions away, which writes it here while there are fewer replicas already.
+    // A broker that is to go is throttled by the tool that moves its partitions away, which writes
+    // it here while there are fewer replicas already.
     validation = Rule::new(
         "!has(self.config) || self.config.all(one, one.matches('^(0|[1-9][0-9]{0,2})$') && (int(one) < self.replicas || \
          has(self.config[one].leader__dot__replication__dot__throttled__dot__rate) || has(self.config[one].follower__dot__replication__dot__throttled__dot__rate)))")
@@ -208,7 +218,8 @@ pub struct Brokers {
     #[schemars(range(min = 1, max = 1000))]
     pub replicas: i32,
 
-    /// Settings of single brokers under Kafka's names, by the broker's id. They prevail over those of the cluster.
+    /// Settings of single brokers under Kafka's names, by the broker's id. They prevail over those
+    /// of the cluster.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 1000))]
     pub config: BTreeMap<String, ClusterConfig>,
@@ -217,7 +228,9 @@ pub struct Brokers {
     #[serde(default, skip_serializing_if = "is_default")]
     pub storage: Storage,
 
-    /// Processor time and memory of each broker, as in a container of a pod. Default: 100m of cpu and 512Mi of memory are requested, and 2Gi of memory are the limit. What is written here replaces all of it.
+    /// Processor time and memory of each broker, as in a container of a pod. Default: 100m of cpu
+    /// and 512Mi of memory are requested, and 2Gi of memory are the limit. What is written here
+    /// replaces all of it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub resources: Resources,
 
@@ -229,8 +242,10 @@ pub struct Brokers {
     #[serde(default, skip_serializing_if = "is_default")]
     pub pod: PodSettings,
 
-    /// What is to be otherwise in the template of the pods: a strategic merge patch of metadata (labels, annotations) and spec (securityContext, affinity, containers, volumes, ...), as `kubectl patch`
-    /// takes one. What the operator relies on cannot be changed by it: then UpToDate is False and says which field it is.
+    /// What is to be otherwise in the template of the pods: a strategic merge patch of metadata
+    /// (labels, annotations) and spec (securityContext, affinity, containers, volumes, ...), as
+    /// `kubectl patch` takes one. What the operator relies on cannot be changed by it: then
+    /// UpToDate is False and says which field it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_template: Option<PodTemplatePatch>,
 }
@@ -280,10 +295,12 @@ pub struct KafkaClusterStatus {
     pub topics: Option<i64>,
     /// How its partitions do.
     pub partitions: Option<PartitionSummary>,
-    /// The bytes of the records in all its topics, each counted once however many replicas have it. It follows in steps of a tenth.
+    /// The bytes of the records in all its topics, each counted once however many replicas have it.
+    /// It follows in steps of a tenth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<i64>,
-    /// Logs that brokers have set aside, since their topics were not in the metadata: nothing reads them, and nothing removes them but the command that is given.
+    /// Logs that brokers have set aside, since their topics were not in the metadata: nothing reads
+    /// them, and nothing removes them but the command that is given.
     pub strays: Option<Vec<BrokerStrays>>,
     /// `Ready`: every broker serves and every partition has a leader.
     #[serde(default)]
@@ -317,7 +334,8 @@ pub struct BrokerStrays {
     pub count: i64,
     /// The bytes that they take.
     pub bytes: i64,
-    /// The directories of the first ten: the topic and the partition, something random, and `-stray`.
+    /// The directories of the first ten: the topic and the partition, something random, and
+    /// `-stray`.
     pub logs: Vec<String>,
     /// What removes them all, with their records for good.
     pub remove: String,

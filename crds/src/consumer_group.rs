@@ -1,6 +1,10 @@
-//! `ConsumerGroup`: what is wanted of a group of consumers, and how it does. The group itself is made by its members, as in Kafka.
+//! `ConsumerGroup`: what is wanted of a group of consumers, and how it does. The group itself is
+//! made by its members, as in Kafka.
 
-#![expect(unreachable_pub, reason = "the derive of the schema writes public types inside of functions")]
+#![expect(
+    unreachable_pub,
+    reason = "the derive of the schema writes public types inside of functions"
+)]
 #![allow(clippy::duplicated_attributes, reason = "columns have the same fields, as they must")]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -29,13 +33,36 @@ use crate::topic::ClusterRef;
     printcolumn(name = "Members", type_ = "integer", json_path = ".status.members"),
     printcolumn(name = "Lag", type_ = "integer", json_path = ".status.lag.messages"),
     printcolumn(name = "Lag-Seconds", type_ = "integer", json_path = ".status.lag.seconds"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
-    printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].reason"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Group", type_ = "string", json_path = ".status.groupId", priority = "1"),
-    printcolumn(name = "Coordinator", type_ = "integer", json_path = ".status.coordinator", priority = "1"),
-    printcolumn(name = "Last-Commit", type_ = "date", json_path = ".status.lastCommit", priority = "1"),
-    printcolumn(name = "Last-Reset", type_ = "string", json_path = ".status.lastReset.id", priority = "1"),
+    printcolumn(
+        name = "Coordinator",
+        type_ = "integer",
+        json_path = ".status.coordinator",
+        priority = "1"
+    ),
+    printcolumn(
+        name = "Last-Commit",
+        type_ = "date",
+        json_path = ".status.lastCommit",
+        priority = "1"
+    ),
+    printcolumn(
+        name = "Last-Reset",
+        type_ = "string",
+        json_path = ".status.lastReset.id",
+        priority = "1"
+    ),
     printcolumn(
         name = "Message",
         type_ = "string",
@@ -53,13 +80,15 @@ pub struct ConsumerGroupSpec {
     #[x_kube(validation = Rule::new("self == oldSelf").message("clusterRef cannot change: a group cannot move to another cluster"))]
     pub cluster_ref: ClusterRef,
 
-    /// The group's id in Kafka (`group.id`), where it is no name that Kubernetes allows. Default: metadata.name. It cannot change.
+    /// The group's id in Kafka (`group.id`), where it is no name that Kubernetes allows. Default:
+    /// metadata.name. It cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 249))]
     pub group_id: Option<String>,
 
-    /// The topics that count for lag, resets and scaling. A partition of theirs that the group never committed counts from its beginning. Default: those of which the group has committed offsets or
-    /// assigned partitions.
+    /// The topics that count for lag, resets and scaling. A partition of theirs that the group
+    /// never committed counts from its beginning. Default: those of which the group has committed
+    /// offsets or assigned partitions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$")), extend("x-kubernetes-list-type" = "set"))]
     pub topics: Vec<String>,
@@ -76,7 +105,9 @@ pub struct ConsumerGroupSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reset: Option<Reset>,
 
-    /// What the deletion of this resource does to the group. Retain: the group goes on, with its offsets. Delete: it goes with its committed offsets, as soon as it has no members. Default: Retain.
+    /// What the deletion of this resource does to the group. Retain: the group goes on, with its
+    /// offsets. Delete: it goes with its committed offsets, as soon as it has no members. Default:
+    /// Retain.
     #[serde(default)]
     pub deletion_policy: GroupDeletionPolicy,
 }
@@ -98,7 +129,8 @@ pub struct LagPolicy {
     #[schemars(range(min = 0))]
     pub max_messages: Option<i64>,
 
-    /// How long a bound has to be exceeded before the policy counts as broken, in seconds. Default: at once.
+    /// How long a bound has to be exceeded before the policy counts as broken, in seconds. Default:
+    /// at once.
     #[serde(default)]
     #[schemars(range(min = 0, max = 86_400))]
     pub for_seconds: i64,
@@ -114,12 +146,14 @@ pub struct Scaling {
     /// What is scaled: anything in this namespace that has the scale subresource.
     pub target_ref: TargetRef,
 
-    /// The fewest replicas. With 0 the workload rests while there is nothing to consume. Default: 1.
+    /// The fewest replicas. With 0 the workload rests while there is nothing to consume. Default:
+    /// 1.
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 10_000))]
     pub min: i32,
 
-    /// The most replicas. It is never more than there are partitions: further members would be idle. Default: as many as there are partitions.
+    /// The most replicas. It is never more than there are partitions: further members would be
+    /// idle. Default: as many as there are partitions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000))]
     pub max: Option<i32>,
@@ -128,7 +162,8 @@ pub struct Scaling {
     #[schemars(range(min = 1, max = 86_400))]
     pub target_lag_seconds: i64,
 
-    /// How long the lag has to be under half of its target before one replica is taken away, in seconds. Default: 300.
+    /// How long the lag has to be under half of its target before one replica is taken away, in
+    /// seconds. Default: 300.
     #[serde(default = "five_minutes")]
     #[schemars(range(min = 0, max = 86_400))]
     pub scale_down_after_seconds: i64,
@@ -169,12 +204,17 @@ fn deployment() -> String {
     "Deployment".to_owned()
 }
 
-/// Sets committed offsets, once for each id. The offsets before are kept in the status, so that it can be undone.
+/// Sets committed offsets, once for each id. The offsets before are kept in the status, so that it
+/// can be undone.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Reset {
-    /// What this reset is called. One that was carried out on the group is not carried out again, also when this resource is deleted and made again: another reset has another id.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"))]
+    /// What this reset is called. One that was carried out on the group is not carried out again,
+    /// also when this resource is deleted and made again: another reset has another id.
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
+    )]
     pub id: String,
 
     /// Where the group shall go on.
@@ -185,8 +225,10 @@ pub struct Reset {
     #[schemars(length(max = 100), inner(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$")), extend("x-kubernetes-list-type" = "set"))]
     pub topics: Vec<String>,
 
-    /// What happens while the group has members: offsets can only be set while it has none. Wait: the reset waits until there are none; stop the consumers, and start them again when it is done. Evict:
-    /// members are removed; consumers that run join again by themselves, and go on from the new offsets. Default: Wait.
+    /// What happens while the group has members: offsets can only be set while it has none. Wait:
+    /// the reset waits until there are none; stop the consumers, and start them again when it is
+    /// done. Evict: members are removed; consumers that run join again by themselves, and go on
+    /// from the new offsets. Default: Wait.
     #[serde(default)]
     pub members: MembersPolicy,
 }
@@ -199,7 +241,8 @@ pub struct Reset {
         .message("give exactly one of position, timestamp, offsets, shift and undo"),
 )]
 pub struct ResetTarget {
-    /// At an end of each partition. Earliest: the oldest record that is there. Latest: what is written next.
+    /// At an end of each partition. Earliest: the oldest record that is there. Latest: what is
+    /// written next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,
 
@@ -207,7 +250,8 @@ pub struct ResetTarget {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<Time>,
 
-    /// At these offsets. Partitions that are not named stay as they are; what lies outside of the log is moved to its nearest end.
+    /// At these offsets. Partitions that are not named stay as they are; what lies outside of the
+    /// log is moved to its nearest end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 10_000))]
     pub offsets: Option<Vec<PartitionOffset>>,
@@ -252,7 +296,8 @@ pub enum MembersPolicy {
     /// It waits until there are none: stop the consumers, and start them again when it is done.
     #[default]
     Wait,
-    /// It removes them. Consumers that run join again by themselves, and go on from the new offsets.
+    /// It removes them. Consumers that run join again by themselves, and go on from the new
+    /// offsets.
     Evict,
 }
 

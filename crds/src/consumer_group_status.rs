@@ -1,13 +1,18 @@
-//! What a `ConsumerGroup` shows: how the group does, how far behind it is, and what became of resets.
+//! What a `ConsumerGroup` shows: how the group does, how far behind it is, and what became of
+//! resets.
 
-#![expect(unreachable_pub, reason = "the derive of the schema writes public types inside of functions")]
+#![expect(
+    unreachable_pub,
+    reason = "the derive of the schema writes public types inside of functions"
+)]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a group does. Of all this only `lastReset` and `undo` are read back: a reset is carried out once.
+/// How a group does. Of all this only `lastReset` and `undo` are read back: a reset is carried out
+/// once.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("default" = {"observedGeneration": -1}))]
@@ -17,7 +22,8 @@ pub struct ConsumerGroupStatus {
     /// The group's id in Kafka.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group_id: Option<String>,
-    /// Kafka's word for what the group does: `Stable`, `PreparingRebalance`, `CompletingRebalance`, `Assigning`, `Reconciling`, `Empty` or `Dead`.
+    /// Kafka's word for what the group does: `Stable`, `PreparingRebalance`, `CompletingRebalance`,
+    /// `Assigning`, `Reconciling`, `Empty` or `Dead`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// The protocol of its members: `Classic` or `Consumer` (KIP-848).
@@ -53,7 +59,8 @@ pub struct ConsumerGroupStatus {
     /// The offsets before the last two resets, the newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub undo: Vec<SavedOffsets>,
-    /// `Ready`: the group is there and nothing below is wrong. `Active`, `LagWithinPolicy`, `Rebalancing`, `OffsetsValid`, `ScalingActive`, `ResetDone`.
+    /// `Ready`: the group is there and nothing below is wrong. `Active`, `LagWithinPolicy`,
+    /// `Rebalancing`, `OffsetsValid`, `ScalingActive`, `ResetDone`.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -65,7 +72,8 @@ pub struct ConsumerGroupStatus {
 pub struct Lag {
     /// Records that it has not consumed, over all partitions.
     pub messages: i64,
-    /// The age of the oldest of them in seconds, rounded to two digits. Absent while it is not known.
+    /// The age of the oldest of them in seconds, rounded to two digits. Absent while it is not
+    /// known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<i64>,
     /// The partitions that count.
@@ -92,7 +100,8 @@ pub struct WorstPartition {
     pub client_id: Option<String>,
 }
 
-/// Rebalances, as far as they were seen: one between two looks after which everybody has what they had is not.
+/// Rebalances, as far as they were seen: one between two looks after which everybody has what they
+/// had is not.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rebalances {
@@ -123,8 +132,9 @@ pub struct ScalingStatus {
 pub struct ResetStatus {
     /// Its id.
     pub id: String,
-    /// How far it is. Waiting: it cannot be carried out yet; the condition ResetDone says why. Committing: the offsets before it are kept, and it is being carried out. Done: it is done, and is never
-    /// done again.
+    /// How far it is. Waiting: it cannot be carried out yet; the condition ResetDone says why.
+    /// Committing: the offsets before it are kept, and it is being carried out. Done: it is done,
+    /// and is never done again.
     pub phase: ResetPhase,
     /// The partitions whose offsets it sets.
     pub partitions: i32,
@@ -151,6 +161,8 @@ pub enum ResetPhase {
 pub struct SavedOffsets {
     /// The reset that replaced them.
     pub id: String,
-    /// One text: for each topic a line of its name, `=`, and the offsets of its partitions from 0 on with commas between; `-` where there was none, and nothing where the reset did not touch it.
+    /// One text: for each topic a line of its name, `=`, and the offsets of its partitions from 0
+    /// on with commas between; `-` where there was none, and nothing where the reset did not touch
+    /// it.
     pub offsets: String,
 }

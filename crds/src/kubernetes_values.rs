@@ -1,35 +1,44 @@
-//! Values that Kubernetes checks in the objects which are made of a resource: labels, annotations, names, images, quantities of resources. A resource that carries one is refused where the object
-//! would be, and in the same way (`k8s.io/apimachinery/pkg/util/validation`, `k8s.io/kubernetes/pkg/apis/core/validation`).
+//! Values that Kubernetes checks in the objects which are made of a resource: labels, annotations,
+//! names, images, quantities of resources. A resource that carries one is refused where the object
+//! would be, and in the same way (`k8s.io/apimachinery/pkg/util/validation`,
+//! `k8s.io/kubernetes/pkg/apis/core/validation`).
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 /// A quantity, as in `k8s.io/apimachinery/pkg/api/resource`, without those below zero.
-pub(crate) const QUANTITY: &str = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,3})?$";
+pub(crate) const QUANTITY: &str =
+    r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,3})?$";
 
-/// A lower-case DNS name, as most names in Kubernetes are (`IsDNS1123Subdomain`). At most 253 characters.
-pub(crate) const SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// A lower-case DNS name, as most names in Kubernetes are (`IsDNS1123Subdomain`). At most 253
+/// characters.
+pub(crate) const SUBDOMAIN: &str =
+    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
 /// As [`SUBDOMAIN`], or nothing.
-pub(crate) const SUBDOMAIN_OR_NOTHING: &str = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$";
+pub(crate) const SUBDOMAIN_OR_NOTHING: &str =
+    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$";
 
 /// The value of a label, or nothing (`IsValidLabelValue`). At most 63 characters.
 pub(crate) const LABEL_VALUE: &str = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
 
-/// The key of a label, or nothing: a name, with a DNS name and `/` before it or without (`IsQualifiedName`).
-pub(crate) const QUALIFIED_NAME_OR_NOTHING: &str =
-    r"^(([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$";
+/// The key of a label, or nothing: a name, with a DNS name and `/` before it or without
+/// (`IsQualifiedName`).
+pub(crate) const QUALIFIED_NAME_OR_NOTHING: &str = r"^(([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$";
 
-/// The reference of an image: a registry's host or none, a path, a tag and a digest or none (`github.com/distribution/reference`).
+/// The reference of an image: a registry's host or none, a path, a tag and a digest or none
+/// (`github.com/distribution/reference`).
 pub(crate) const IMAGE: &str = concat!(
     r"^(([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*|\[[a-fA-F0-9:]+\])(:[0-9]+)?/)?",
     r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*",
     r"(:[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(@[A-Za-z][A-Za-z0-9]*([-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?$"
 );
 
-/// The most bytes of an annotation (`TotalAnnotationSizeLimitB`, which bounds all annotations of an object together).
+/// The most bytes of an annotation (`TotalAnnotationSizeLimitB`, which bounds all annotations of an
+/// object together).
 const ANNOTATION_BYTES_MAX: u32 = 262_144;
 
-/// What a rule asks of each key: a qualified name, of which the part before the `/` has at most 253 characters. That of an annotation may have capitals.
+/// What a rule asks of each key: a qualified name, of which the part before the `/` has at most 253
+/// characters. That of an annotation may have capitals.
 fn keys_rule(prefix: &str) -> String {
     let name = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?";
     let pattern = format!(
@@ -65,7 +74,8 @@ pub(crate) fn annotations(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Amounts of what a container may have, by the resource's name. What is not processor time, memory or ephemeral storage has a name with a domain, or is of huge pages, and comes in whole pieces.
+/// Amounts of what a container may have, by the resource's name. What is not processor time, memory
+/// or ephemeral storage has a name with a domain, or is of huge pages, and comes in whole pieces.
 pub(crate) fn amounts(_: &mut SchemaGenerator) -> Schema {
     let known = "one in ['cpu', 'memory', 'ephemeral-storage']";
     let others = r"one.matches('^(hugepages-[1-9][0-9]*[kKMGTPE]?i?|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)$')";

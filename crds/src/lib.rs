@@ -1,7 +1,9 @@
-//! The custom resources of Weir: what a user writes, and what `kubectl` and `weir local` check it against.
+//! The custom resources of Weir: what a user writes, and what `kubectl` and `weir local` check it
+//! against.
 //!
-//! The Rust types are the source; `crdgen` writes the YAML of `crds/*.yaml` from them and a test compares. The operator and local mode use the
-//! types, nothing here talks to anyone. What a schema can refuse is refused by the schema: there is no second set of rules elsewhere.
+//! The Rust types are the source; `crdgen` writes the YAML of `crds/*.yaml` from them and a test
+//! compares. The operator and local mode use the types, nothing here talks to anyone. What a schema
+//! can refuse is refused by the schema: there is no second set of rules elsewhere.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -24,21 +26,29 @@ mod topic_settings;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-pub use allowed_namespaces::{AllowedNamespaces, LabelExpression, LabelOperator, NamespaceSelector, NamespacesFrom};
+pub use allowed_namespaces::{
+    AllowedNamespaces, LabelExpression, LabelOperator, NamespaceSelector, NamespacesFrom,
+};
 pub use cluster::{
-    BrokerStrays, BrokerSummary, Brokers, GroupReflection, KafkaCluster, KafkaClusterSpec, KafkaClusterStatus, ListenerStatus, PartitionSummary,
-    RecoverFrom, Reflect,
+    BrokerStrays, BrokerSummary, Brokers, GroupReflection, KafkaCluster, KafkaClusterSpec,
+    KafkaClusterStatus, ListenerStatus, PartitionSummary, RecoverFrom, Reflect,
 };
 pub use cluster_settings::ClusterConfig;
 pub use consumer_group::{
-    ConsumerGroup, ConsumerGroupSpec, GroupDeletionPolicy, LagPolicy, MembersPolicy, PartitionOffset, Position, Reset, ResetTarget, Scaling,
-    TargetRef,
+    ConsumerGroup, ConsumerGroupSpec, GroupDeletionPolicy, LagPolicy, MembersPolicy,
+    PartitionOffset, Position, Reset, ResetTarget, Scaling, TargetRef,
 };
-pub use consumer_group_status::{ConsumerGroupStatus, Lag, Rebalances, ResetPhase, ResetStatus, SavedOffsets, ScalingStatus, WorstPartition};
+pub use consumer_group_status::{
+    ConsumerGroupStatus, Lag, Rebalances, ResetPhase, ResetStatus, SavedOffsets, ScalingStatus,
+    WorstPartition,
+};
 pub use named_settings::{ClientMetricsConfig, GroupConfig};
 pub use network::{IpFamily, IpFamilyPolicy, Network};
 pub use partition_table::{PartitionTable, PartitionTableSpec};
-pub use placing::{Listener, ListenerType, PodSettings, PodTemplatePatch, Resources, Storage, Toleration, VolumePolicy};
+pub use placing::{
+    Listener, ListenerType, PodSettings, PodTemplatePatch, Resources, Storage, Toleration,
+    VolumePolicy,
+};
 pub use process::{Process, Variable};
 pub use quantity::Quantity;
 pub use setting::{InvalidSetting, Kind, Setting};

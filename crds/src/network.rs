@@ -1,6 +1,10 @@
-//! Which IP families the services of a `KafkaCluster` have, in Kubernetes' own names and values. Local mode reads past it.
+//! Which IP families the services of a `KafkaCluster` have, in Kubernetes' own names and values.
+//! Local mode reads past it.
 
-#![expect(unreachable_pub, reason = "the derive of the schema writes public types inside of functions")]
+#![expect(
+    unreachable_pub,
+    reason = "the derive of the schema writes public types inside of functions"
+)]
 
 use std::fmt;
 
@@ -19,19 +23,24 @@ use serde::{Deserialize, Serialize};
         .message("the first of ipFamilies cannot change: Kubernetes keeps that of a service; the second may come and go"),
 )]
 pub struct Network {
-    /// How many IP families the services have. What it says is said by its type: an optional choice is described by that.
+    /// How many IP families the services have. What it says is said by its type: an optional choice
+    /// is described by that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_family_policy: Option<IpFamilyPolicy>,
 
-    /// ipFamilies of the services, the one that is to come first before the other. It cannot change once it is there. Default: Kubernetes' own, the family of the cluster's first range of addresses.
+    /// ipFamilies of the services, the one that is to come first before the other. It cannot change
+    /// once it is there. Default: Kubernetes' own, the family of the cluster's first range of
+    /// addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2))]
     #[x_kube(validation = Rule::new("self.all(one, self.exists_one(other, other == one))").message("no family is there twice"))]
     pub ip_families: Vec<IpFamily>,
 }
 
-/// ipFamilyPolicy of the services. SingleStack: one family. PreferDualStack: both, where the Kubernetes cluster has both. RequireDualStack: both, and what the spec says is not carried out where the
-/// Kubernetes cluster has one. Default: Kubernetes' own, SingleStack. Brokers listen on all addresses of their pods in any case.
+/// ipFamilyPolicy of the services. SingleStack: one family. PreferDualStack: both, where the
+/// Kubernetes cluster has both. RequireDualStack: both, and what the spec says is not carried out
+/// where the Kubernetes cluster has one. Default: Kubernetes' own, SingleStack. Brokers listen on
+/// all addresses of their pods in any case.
 #[derive(JsonSchema, Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum IpFamilyPolicy {
     /// One family.
@@ -43,7 +52,9 @@ pub enum IpFamilyPolicy {
 }
 
 /// A family of IP addresses.
-#[derive(JsonSchema, Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(
+    JsonSchema, Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize,
+)]
 pub enum IpFamily {
     /// Addresses such as 192.0.2.1.
     IPv4,

@@ -1,6 +1,10 @@
-//! What a `KafkaCluster` says of its pods, volumes and listeners: the part that only Kubernetes gives a meaning. Local mode reads past it.
+//! What a `KafkaCluster` says of its pods, volumes and listeners: the part that only Kubernetes
+//! gives a meaning. Local mode reads past it.
 
-#![expect(unreachable_pub, reason = "the derive of the schema writes public types inside of functions")]
+#![expect(
+    unreachable_pub,
+    reason = "the derive of the schema writes public types inside of functions"
+)]
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,10 +13,13 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::kubernetes_values::{self, LABEL_VALUE, QUALIFIED_NAME_OR_NOTHING, SUBDOMAIN, SUBDOMAIN_OR_NOTHING};
+use crate::kubernetes_values::{
+    self, LABEL_VALUE, QUALIFIED_NAME_OR_NOTHING, SUBDOMAIN, SUBDOMAIN_OR_NOTHING,
+};
 use crate::quantity::Quantity;
 
-/// A DNS name, a part of which may be `{broker}`. The last part has a letter: else it would be an address, and a wrong one.
+/// A DNS name, a part of which may be `{broker}`. The last part has a letter: else it would be an
+/// address, and a wrong one.
 const HOST: &str = concat!(
     r"^(([A-Za-z0-9]|\{broker\})(([-A-Za-z0-9]|\{broker\})*([A-Za-z0-9]|\{broker\}))?\.)*",
     r"([A-Za-z0-9]|\{broker\})*([A-Za-z]|\{broker\})(([-A-Za-z0-9]|\{broker\})*([A-Za-z0-9]|\{broker\}))?$"
@@ -22,31 +29,31 @@ const HOST: &str = concat!(
 #[derive(KubeSchema, Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Storage {
-    /// The size of each broker's volume, at least 64Mi. It can be raised if the storage class allows it, never lowered. Default: 10Gi.
+    /// The size of each broker's volume, at least 64Mi. It can be raised if the storage class
+    /// allows it, never lowered. Default: 10Gi.
     #[serde(default = "ten_gibibytes")]
     #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity('64Mi')) >= 0")
         .message("a volume has at least 64Mi: on less, a broker's log is full before a topic is in it"))]
     pub size: Quantity,
 
-    /// The storage class of the volumes; empty where volumes are there already and have none. Default: that of the Kubernetes cluster. It cannot change.
+    /// The storage class of the volumes; empty where volumes are there already and have none.
+    /// Default: that of the Kubernetes cluster. It cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253), regex(pattern = SUBDOMAIN_OR_NOTHING))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("storageClassName cannot change: volumes stay in the class in which they were made"))]
     pub storage_class_name: Option<String>,
 
-    /// What a deletion of the cluster leaves. Retain: the volumes, and what says what is in them: the partition tables, and all Topics, those that clients made too; a KafkaCluster of the same name takes
-    /// them up and goes on. Delete: nothing but Topics that users made; all records go with the cluster. Default: Retain.
+    /// What a deletion of the cluster leaves. Retain: the volumes, and what says what is in them:
+    /// the partition tables, and all Topics, those that clients made too; a KafkaCluster of the
+    /// same name takes them up and goes on. Delete: nothing but Topics that users made; all records
+    /// go with the cluster. Default: Retain.
     #[serde(default)]
     pub on_delete: VolumePolicy,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Self {
-            size: ten_gibibytes(),
-            storage_class_name: None,
-            on_delete: VolumePolicy::Retain,
-        }
+        Self { size: ten_gibibytes(), storage_class_name: None, on_delete: VolumePolicy::Retain }
     }
 }
 
@@ -129,7 +136,8 @@ pub struct PodSettings {
     pub priority_class_name: Option<String>,
 }
 
-/// A strategic merge patch of the pods' template. What may be in it is Kubernetes' to say, in each of its versions.
+/// A strategic merge patch of the pods' template. What may be in it is Kubernetes' to say, in each
+/// of its versions.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct PodTemplatePatch(pub serde_json::Map<String, serde_json::Value>);
@@ -202,7 +210,8 @@ pub struct Toleration {
         .message("host is for clients outside: with the type Internal each broker is told by the name of its service"),
 )]
 pub struct Listener {
-    /// Its name, which names of services and the port's name are made from: up to 15 small letters, digits and single hyphens, a letter first. http is taken.
+    /// Its name, which names of services and the port's name are made from: up to 15 small letters,
+    /// digits and single hyphens, a letter first. http is taken.
     #[schemars(length(min = 1, max = 15), regex(pattern = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"))]
     pub name: String,
 
@@ -210,21 +219,26 @@ pub struct Listener {
     #[schemars(range(min = 1024, max = 65_535))]
     pub port: u16,
 
-    /// How it is reached. Internal: from inside of the Kubernetes cluster, by names of services. NodePort: from outside, on a port of the nodes for each broker. LoadBalancer: from outside, by a load
-    /// balancer for each broker. SharedLoadBalancer: from outside, by one load balancer; clients find the cluster on the listener's port, and each broker on the port that is its id + 1 higher.
-    /// Default: Internal.
+    /// How it is reached. Internal: from inside of the Kubernetes cluster, by names of services.
+    /// NodePort: from outside, on a port of the nodes for each broker. LoadBalancer: from outside,
+    /// by a load balancer for each broker. SharedLoadBalancer: from outside, by one load balancer;
+    /// clients find the cluster on the listener's port, and each broker on the port that is its id
+    /// + 1 higher. Default: Internal.
     #[serde(default, rename = "type")]
     pub kind: ListenerType,
 
-    /// The host that clients outside of Kubernetes are told for each broker, where it is not to be the address of the node or of the load balancer: a DNS name or an IP address. {broker} in it stands
-    /// for the broker's id, as in kafka-{broker}.example.com; with the type LoadBalancer and more than one broker it has to be there.
+    /// The host that clients outside of Kubernetes are told for each broker, where it is not to be
+    /// the address of the node or of the load balancer: a DNS name or an IP address. {broker} in it
+    /// stands for the broker's id, as in kafka-{broker}.example.com; with the type LoadBalancer and
+    /// more than one broker it has to be there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new(format!("isIP(self) || self.matches('{}')", HOST.replace('\\', "\\\\")))
         .message("must be a DNS name, in which {broker} may stand for the broker's id, or an IP address"))]
     pub host: Option<String>,
 
-    /// Annotations of the services that the listener needs, for instance for a provider of load balancers.
+    /// Annotations of the services that the listener needs, for instance for a provider of load
+    /// balancers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "kubernetes_values::annotations")]
     pub annotations: BTreeMap<String, String>,
@@ -245,6 +259,7 @@ pub enum ListenerType {
     NodePort,
     /// From outside, by a load balancer for each broker.
     LoadBalancer,
-    /// From outside, by one load balancer: clients find the cluster on the listener's port, and each broker on the port that is its id + 1 higher.
+    /// From outside, by one load balancer: clients find the cluster on the listener's port, and
+    /// each broker on the port that is its id + 1 higher.
     SharedLoadBalancer,
 }

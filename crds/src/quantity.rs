@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::kubernetes_values;
 
-/// A quantity as Kubernetes writes it: a number, or a number with a unit or an exponent (`500m`, `2Gi`, `1e10`).
+/// A quantity as Kubernetes writes it: a number, or a number with a unit or an exponent (`500m`,
+/// `2Gi`, `1e10`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Quantity(pub String);
 
@@ -51,12 +52,14 @@ impl JsonSchema for Quantity {
 }
 
 impl Quantity {
-    /// Its value in bytes (or in whole units), if it is a quantity of zero or more. A part of a unit is rounded up.
+    /// Its value in bytes (or in whole units), if it is a quantity of zero or more. A part of a
+    /// unit is rounded up.
     pub fn value(&self) -> Option<u128> {
         Some(self.parts()?.div_ceil(PARTS))
     }
 
-    /// Its value in thousand-millionths of a unit, if it is a quantity of zero or more. Less than one is rounded up; more than 2^63 - 1 units count as that many.
+    /// Its value in thousand-millionths of a unit, if it is a quantity of zero or more. Less than
+    /// one is rounded up; more than 2^63 - 1 units count as that many.
     pub fn parts(&self) -> Option<u128> {
         let text = self.0.strip_prefix('+').unwrap_or(&self.0);
         let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -162,7 +165,9 @@ mod tests {
             assert_eq!(Quantity(text.to_owned()).value(), value, "{text}");
             assert_eq!(pattern.is_match(text), value.is_some(), "{text}");
         }
-        for (text, whole) in [("1.5Gi", true), ("1500m", false), ("3000m", true), ("2", true), ("0.1", false)] {
+        for (text, whole) in
+            [("1.5Gi", true), ("1500m", false), ("3000m", true), ("2", true), ("0.1", false)]
+        {
             assert_eq!(Quantity(text.to_owned()).is_whole(), whole, "{text}");
         }
     }

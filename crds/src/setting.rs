@@ -1,7 +1,9 @@
-//! Kafka's settings as schema: made of the rows of `weir_settings`, against which values are read as well.
+//! Kafka's settings as schema: made of the rows of `weir_settings`, against which values are read
+//! as well.
 //!
-//! [`crate::TopicConfig`] and [`crate::ClusterConfig`] are maps of Kafka's names to Kafka's text forms. Kafka's users write numbers both bare and quoted, so a number is an integer or
-//! a string (`x-kubernetes-int-or-string`). A boolean is a boolean.
+//! [`crate::TopicConfig`] and [`crate::ClusterConfig`] are maps of Kafka's names to Kafka's text
+//! forms. Kafka's users write numbers both bare and quoted, so a number is an integer or a string
+//! (`x-kubernetes-int-or-string`). A boolean is a boolean.
 
 use schemars::Schema;
 use serde_json::{Map, Value, json};
@@ -42,7 +44,8 @@ pub struct InvalidSetting {
     pub reason: String,
 }
 
-/// Beyond this a JSON number loses digits, so that the bound cannot be said in the schema's `minimum` and `maximum`.
+/// Beyond this a JSON number loses digits, so that the bound cannot be said in the schema's
+/// `minimum` and `maximum`.
 const EXACT_MAX: i64 = 1 << 53;
 
 impl Setting {
@@ -56,7 +59,8 @@ impl Setting {
         self.0.name
     }
 
-    /// What holds where it is not set, in Kafka's text form; `None` where another setting or nothing decides.
+    /// What holds where it is not set, in Kafka's text form; `None` where another setting or
+    /// nothing decides.
     pub fn default(self) -> Option<&'static str> {
         self.0.default
     }
@@ -78,7 +82,9 @@ impl Setting {
             (ConfigType::Double, Check::Between(0, 1)) => Kind::Ratio,
             (ConfigType::Double, _) => Kind::Text(NUMBER),
             (ConfigType::List, Check::OneOf(words)) => Kind::Choice(selections(words)),
-            (_, Check::OneOf(words)) => Kind::Choice(words.iter().map(|word| (*word).to_owned()).collect()),
+            (_, Check::OneOf(words)) => {
+                Kind::Choice(words.iter().map(|word| (*word).to_owned()).collect())
+            }
             (_, Check::ThrottledReplicas) => Kind::Text(THROTTLED),
             (_, Check::ShareReset) => Kind::Text(SHARE_RESET),
             _ => Kind::Text(ANYTHING),
@@ -104,7 +110,9 @@ impl Setting {
         match self.kind() {
             Kind::Integer(min, max) => match text.trim().parse::<i64>() {
                 Ok(number) if (min..=max).contains(&number) => Ok(()),
-                Ok(number) => Err(self.invalid(&format!("{number} is not between {min} and {max}"))),
+                Ok(number) => {
+                    Err(self.invalid(&format!("{number} is not between {min} and {max}")))
+                }
                 Err(_) => Err(self.invalid(&format!("{text:?} is not a whole number"))),
             },
             Kind::Boolean => match text {
@@ -120,16 +128,14 @@ impl Setting {
                 let words: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
                 Err(self.invalid(&format!("{text:?} is none of {}", words.join(", "))))
             }
-            // The pattern itself is checked where the schema is: no regular expressions are needed here.
+            // The pattern itself is checked where the schema is: no regular expressions are needed
+            // here.
             Kind::Text(_) => Ok(()),
         }
     }
 
     fn invalid(self, reason: &str) -> InvalidSetting {
-        InvalidSetting {
-            name: self.0.name.to_owned(),
-            reason: reason.to_owned(),
-        }
+        InvalidSetting { name: self.0.name.to_owned(), reason: reason.to_owned() }
     }
 
     /// The value as it is shown in a resource: a number as a number, a flag as a flag.
@@ -162,7 +168,8 @@ impl Setting {
 }
 
 fn integer_schema(min: i64, max: i64) -> Value {
-    let mut schema = json!({"x-kubernetes-int-or-string": true, "pattern": "^-?[0-9]{1,19}$", "maxLength": 20});
+    let mut schema =
+        json!({"x-kubernetes-int-or-string": true, "pattern": "^-?[0-9]{1,19}$", "maxLength": 20});
     let mut bounds = Vec::new();
     if min > i64::MIN {
         bounds.push(format!("int(self) >= {min}"));
@@ -176,7 +183,8 @@ fn integer_schema(min: i64, max: i64) -> Value {
             (true, false) => format!("must be {min} or more"),
             _ => format!("must be {max} or less"),
         };
-        schema["x-kubernetes-validations"] = json!([{"rule": bounds.join(" && "), "message": message}]);
+        schema["x-kubernetes-validations"] =
+            json!([{"rule": bounds.join(" && "), "message": message}]);
     }
     if min >= -EXACT_MAX {
         schema["minimum"] = json!(min as f64);
@@ -203,24 +211,34 @@ fn selections(words: &[&'static str]) -> Vec<String> {
 }
 
 /// The schema of a map of settings, with rules that look at more than one of them.
-pub(crate) fn schema_of(settings: impl Iterator<Item = Setting>, doc: &str, rules: &[(&str, &str)]) -> Schema {
-    let properties: Map<String, Value> = settings.map(|setting| (setting.name().to_owned(), setting.schema())).collect();
+pub(crate) fn schema_of(
+    settings: impl Iterator<Item = Setting>,
+    doc: &str,
+    rules: &[(&str, &str)],
+) -> Schema {
+    let properties: Map<String, Value> =
+        settings.map(|setting| (setting.name().to_owned(), setting.schema())).collect();
     let mut schema = json!({"type": "object", "description": doc, "properties": properties});
     if !rules.is_empty() {
-        schema["x-kubernetes-validations"] = rules.iter().map(|(rule, message)| json!({"rule": rule, "message": message})).collect();
+        schema["x-kubernetes-validations"] =
+            rules.iter().map(|(rule, message)| json!({"rule": rule, "message": message})).collect();
     }
     Schema::try_from(schema).unwrap_or_default()
 }
 
 /// The setting that was found under this name.
-pub(crate) fn found(name: &str, key: Option<&'static ConfigKey>) -> Result<Setting, InvalidSetting> {
+pub(crate) fn found(
+    name: &str,
+    key: Option<&'static ConfigKey>,
+) -> Result<Setting, InvalidSetting> {
     key.map(Setting).ok_or_else(|| InvalidSetting {
         name: name.to_owned(),
         reason: "there is no such setting".to_owned(),
     })
 }
 
-/// Declares a map of settings that is checked against its table when it is read, and is shown with the types of the table: all settings, and the one of a name.
+/// Declares a map of settings that is checked against its table when it is read, and is shown with
+/// the types of the table: all settings, and the one of a name.
 macro_rules! config {
     ($(#[$doc:meta])* $name:ident, $settings:expr, $key:expr, $rules:expr, $summary:expr) => {
         $(#[$doc])*

@@ -1,4 +1,5 @@
-//! The definitions as a whole: what is committed is what is generated, and the types read what a user writes.
+//! The definitions as a whole: what is committed is what is generated, and the types read what a
+//! user writes.
 
 use std::path::Path;
 
@@ -9,7 +10,8 @@ use super::*;
 #[test]
 fn the_yaml_is_what_crdgen_writes() {
     for definition in definitions() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("{}.yaml", definition.spec.names.plural));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join(format!("{}.yaml", definition.spec.names.plural));
         let committed = std::fs::read_to_string(&path).unwrap();
         assert_eq!(
             committed,
@@ -25,7 +27,8 @@ fn the_yaml_is_what_crdgen_writes() {
     }
 }
 
-/// Kubernetes compiles patterns with Go's `regexp` (RE2), which repeats at most a thousand times; other libraries take more.
+/// Kubernetes compiles patterns with Go's `regexp` (RE2), which repeats at most a thousand times;
+/// other libraries take more.
 #[test]
 fn the_api_server_takes_every_pattern() {
     for definition in definitions() {
@@ -48,11 +51,8 @@ fn every_kind_is_in_the_group_and_what_users_write_in_the_category() {
         assert_eq!(definition.spec.versions.first().unwrap().name, VERSION);
         // `kubectl get kafka` is for people: a cluster has seventeen tables.
         let categories = definition.spec.names.categories.unwrap_or_default();
-        let expected: &[&str] = if definition.spec.names.kind == "PartitionTable" {
-            &[]
-        } else {
-            &["kafka"]
-        };
+        let expected: &[&str] =
+            if definition.spec.names.kind == "PartitionTable" { &[] } else { &["kafka"] };
         assert_eq!(categories, expected, "{}", definition.spec.names.kind);
     }
 }
@@ -63,7 +63,8 @@ fn settings_are_read_as_users_write_them() {
         json!({"retention.ms": "604800000", "segment.bytes": 1_048_576, "preallocate": true, "min.cleanable.dirty.ratio": 0.1}),
     )
     .unwrap();
-    let texts: Vec<(&str, &str)> = config.texts().iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let texts: Vec<(&str, &str)> =
+        config.texts().iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     assert_eq!(
         texts,
         [
@@ -125,15 +126,22 @@ fn a_topic_reads_with_its_defaults() {
     .unwrap();
     assert_eq!(topic.topic_name(), "orders");
     assert_eq!(topic.spec.deletion_policy, DeletionPolicy::Delete);
-    assert!(serde_json::from_value::<TopicSpec>(json!({"clusterRef": {"name": "local"}, "partition": 3})).is_err());
+    assert!(
+        serde_json::from_value::<TopicSpec>(
+            json!({"clusterRef": {"name": "local"}, "partition": 3})
+        )
+        .is_err()
+    );
 }
 
-/// What `kubectl get` prints fits a terminal: nothing that may be long stands before the age, which is the last column.
+/// What `kubectl get` prints fits a terminal: nothing that may be long stands before the age, which
+/// is the last column.
 #[test]
 fn rows_are_short() {
     for definition in definitions() {
         let columns = definition.spec.versions[0].additional_printer_columns.clone().unwrap();
-        let short: Vec<_> = columns.iter().filter(|column| column.priority.unwrap_or_default() == 0).collect();
+        let short: Vec<_> =
+            columns.iter().filter(|column| column.priority.unwrap_or_default() == 0).collect();
         assert_eq!(
             short.last().map(|column| column.name.as_str()),
             Some("Age"),
@@ -147,11 +155,20 @@ fn rows_are_short() {
     }
 }
 
-/// Who waits for a resource that nobody has looked at yet sees that (kstatus compares `observedGeneration`, where there is one), and who applies one condition changes no other.
+/// Who waits for a resource that nobody has looked at yet sees that (kstatus compares
+/// `observedGeneration`, where there is one), and who applies one condition changes no other.
 #[test]
 fn statuses_say_that_nobody_has_looked_yet_and_their_lists_are_maps() {
-    for definition in definitions().iter().filter(|definition| definition.spec.names.kind != "PartitionTable") {
-        let schema = definition.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap();
+    for definition in
+        definitions().iter().filter(|definition| definition.spec.names.kind != "PartitionTable")
+    {
+        let schema = definition.spec.versions[0]
+            .schema
+            .as_ref()
+            .unwrap()
+            .open_api_v3_schema
+            .as_ref()
+            .unwrap();
         let status = &schema.properties.as_ref().unwrap()["status"];
         assert_eq!(
             status.default.as_ref().map(|default| &default.0),

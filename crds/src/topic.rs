@@ -1,6 +1,9 @@
 //! `Topic`: a topic exists because this resource exists, whoever made it.
 
-#![expect(unreachable_pub, reason = "the derive of the schema writes public types inside of functions")]
+#![expect(
+    unreachable_pub,
+    reason = "the derive of the schema writes public types inside of functions"
+)]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
@@ -53,18 +56,21 @@ pub struct TopicSpec {
     #[x_kube(validation = Rule::new("self == oldSelf").message("clusterRef cannot change: a topic cannot move to another cluster"))]
     pub cluster_ref: ClusterRef,
 
-    /// The topic's name in Kafka, where it is no name that Kubernetes allows (capital letters, underscores). Default: metadata.name. It cannot change.
+    /// The topic's name in Kafka, where it is no name that Kubernetes allows (capital letters,
+    /// underscores). Default: metadata.name. It cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$"))]
     #[x_kube(validation = Rule::new("self != '.' && self != '..' && self != '__cluster_metadata'").message("'.', '..' and '__cluster_metadata' are no topic names"))]
     pub topic_name: Option<String>,
 
-    /// The number of partitions. It can be raised. Default: the cluster's num.partitions when the topic is created.
+    /// The number of partitions. It can be raised. Default: the cluster's num.partitions when the
+    /// topic is created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub partitions: Option<i32>,
 
-    /// Replicas of each partition. Default: the cluster's default.replication.factor when the topic is created.
+    /// Replicas of each partition. Default: the cluster's default.replication.factor when the topic
+    /// is created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 32_767))]
     pub replicas: Option<i16>,
@@ -73,13 +79,18 @@ pub struct TopicSpec {
     #[serde(default, skip_serializing_if = "TopicConfig::is_empty")]
     pub config: TopicConfig,
 
-    /// What a deletion does. Delete: the topic goes, with its data. Retain: a deletion is refused, whether it comes by the resource or by a Kafka client, until the policy is Delete. That of the resource is
-    /// refused by the chart's policy (deletionProtection.enabled); where that is not installed, the resource is made again as it was, and the topic goes on with its id and its records. Default: Delete.
+    /// What a deletion does. Delete: the topic goes, with its data. Retain: a deletion is refused,
+    /// whether it comes by the resource or by a Kafka client, until the policy is Delete. That of
+    /// the resource is refused by the chart's policy (deletionProtection.enabled); where that is
+    /// not installed, the resource is made again as it was, and the topic goes on with its id and
+    /// its records. Default: Delete.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
-    /// Whether the API server refuses to delete this Topic while it holds records, as status.bytes says: the chart's policy does (deletionProtection.enabled). With false it may be deleted, unless
-    /// deletionPolicy is Retain. A Kafka client may delete the topic all the same, unless deletionPolicy is Retain. Default: true.
+    /// Whether the API server refuses to delete this Topic while it holds records, as status.bytes
+    /// says: the chart's policy does (deletionProtection.enabled). With false it may be deleted,
+    /// unless deletionPolicy is Retain. A Kafka client may delete the topic all the same, unless
+    /// deletionPolicy is Retain. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_protection: Option<bool>,
 }
@@ -92,7 +103,8 @@ pub struct ClusterRef {
     #[schemars(length(max = 37), regex(pattern = r"^[a-z]([a-z0-9-]*[a-z0-9])?$"))]
     pub name: String,
 
-    /// The cluster's namespace, which must allow this one (spec.allowedNamespaces of the KafkaCluster). Default: the namespace of this resource.
+    /// The cluster's namespace, which must allow this one (spec.allowedNamespaces of the
+    /// KafkaCluster). Default: the namespace of this resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub namespace: Option<String>,
@@ -111,7 +123,8 @@ pub enum DeletionPolicy {
     /// The topic goes, with its data.
     #[default]
     Delete,
-    /// A deletion is refused, whether it comes by the resource or by a Kafka client, until the policy is Delete; a resource that is deleted all the same is made again as it was.
+    /// A deletion is refused, whether it comes by the resource or by a Kafka client, until the
+    /// policy is Delete; a resource that is deleted all the same is made again as it was.
     Retain,
 }
 
@@ -126,10 +139,12 @@ pub struct TopicStatus {
     pub topic_id: Option<String>,
     /// How its partitions do.
     pub partitions: Option<PartitionSummary>,
-    /// The bytes of its records, each counted once however many replicas have it. It follows in steps of a tenth.
+    /// The bytes of its records, each counted once however many replicas have it. It follows in
+    /// steps of a tenth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<i64>,
-    /// `Ready`: every partition has a leader. `Healthy`: all replicas are in sync. `Accepted`, where the cluster is in another namespace: the cluster takes Topics of this one.
+    /// `Ready`: every partition has a leader. `Healthy`: all replicas are in sync. `Accepted`,
+    /// where the cluster is in another namespace: the cluster takes Topics of this one.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -1,4 +1,5 @@
-//! What can be set on a topic: every topic setting of Apache Kafka 4.4 (`TopicConfig`, `LogConfig`) and Weir's own `flush.mode` and `record.validation`.
+//! What can be set on a topic: every topic setting of Apache Kafka 4.4 (`TopicConfig`, `LogConfig`)
+//! and Weir's own `flush.mode` and `record.validation`.
 
 use weir_settings::{TOPIC, topic_key};
 

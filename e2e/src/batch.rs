@@ -76,7 +76,8 @@ impl Batch {
         covered.extend(&self.payload);
         let mut batch = Vec::new();
         batch.extend(0_i64.to_be_bytes());
-        // The length counts what follows it: leader epoch, magic, checksum and what the checksum covers.
+        // The length counts what follows it: leader epoch, magic, checksum and what the checksum
+        // covers.
         let length = i32::try_from(covered.len() + 9).unwrap_or(i32::MAX);
         batch.extend(length.wrapping_add(self.length_off_by).to_be_bytes());
         batch.extend((-1_i32).to_be_bytes());

@@ -7,8 +7,9 @@ use crate::batch::Batch;
 use crate::cluster::Cluster;
 use crate::wire::{Connection, await_topic, create_topic, error, list_offset, produce};
 
-/// What the broker may grow by, whatever it is sent. Each of its threads may have one batch open at a time, of up to 16 times `max.message.bytes`, in a buffer
-/// that doubles as it grows, and its allocator gives memory back later.
+/// What the broker may grow by, whatever it is sent. Each of its threads may have one batch open at
+/// a time, of up to 16 times `max.message.bytes`, in a buffer that doubles as it grows, and its
+/// allocator gives memory back later.
 const RSS_GROWTH_BYTES: u64 = 192 << 20;
 
 /// Another client of the same broker.
@@ -31,16 +32,13 @@ impl Bystander {
         let cluster = Cluster::start().unwrap();
         let mut connection = Connection::open(&cluster.bootstrap).unwrap();
         let topic = cluster.topic("bad");
-        assert_eq!(create_topic(&mut connection, topic.as_bytes(), 1, 1, configs).unwrap(), error::NONE);
+        assert_eq!(
+            create_topic(&mut connection, topic.as_bytes(), 1, 1, configs).unwrap(),
+            error::NONE
+        );
         await_topic(&cluster.bootstrap, &topic, 1).unwrap();
         let rss_before = cluster.local().map_or(0, |l| l.broker_rss().unwrap());
-        let mut bystander = Self {
-            cluster,
-            topic,
-            connection,
-            produced: 0,
-            rss_before,
-        };
+        let mut bystander = Self { cluster, topic, connection, produced: 0, rss_before };
         bystander.unharmed();
         bystander
     }

@@ -1,6 +1,8 @@
-//! The cluster that a test talks to: `weir local` in a temporary directory, or one that is already there.
+//! The cluster that a test talks to: `weir local` in a temporary directory, or one that is already
+//! there.
 //!
-//! Each test starts its own, which costs less than sharing would. What a test started it ends, by `weir local down` and then by process id.
+//! Each test starts its own, which costs less than sharing would. What a test started it ends, by
+//! `weir local down` and then by process id.
 
 use std::fmt::Write as _;
 use std::io::{Seek as _, Write as _};
@@ -15,7 +17,8 @@ use tempfile::TempDir;
 
 /// How many bytes of each log a failed test prints.
 const LOG_TAIL_BYTES: usize = 16 << 10;
-/// Ports are taken from below the kernel's ephemeral range, so that no outgoing connection takes one while a broker is down.
+/// Ports are taken from below the kernel's ephemeral range, so that no outgoing connection takes
+/// one while a broker is down.
 const PORTS: std::ops::Range<u32> = 12_000..32_000;
 
 /// Anything that serves the Kafka protocol.
@@ -27,7 +30,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// The cluster that `WEIR_E2E_BOOTSTRAP` names, else a new local one with Kafka's defaults and one broker, or as many as `WEIR_E2E_BROKERS` says.
+    /// The cluster that `WEIR_E2E_BOOTSTRAP` names, else a new local one with Kafka's defaults and
+    /// one broker, or as many as `WEIR_E2E_BROKERS` says.
     ///
     /// # Errors
     /// When the local cluster does not come up.
@@ -36,13 +40,11 @@ impl Cluster {
             return Ok(Self { bootstrap, local: None });
         }
         let local = Local::start_of(Some(brokers()), None)?;
-        Ok(Self {
-            bootstrap: local.bootstrap(),
-            local: Some(local),
-        })
+        Ok(Self { bootstrap: local.bootstrap(), local: Some(local) })
     }
 
-    /// The local cluster, which can be killed and looked into; `None` when the cluster is someone else's.
+    /// The local cluster, which can be killed and looked into; `None` when the cluster is someone
+    /// else's.
     #[must_use]
     pub fn local(&self) -> Option<&Local> {
         self.local.as_ref()
@@ -58,10 +60,7 @@ impl Cluster {
 /// How many brokers a cluster has that a test does not ask for more: `WEIR_E2E_BROKERS`, or one.
 #[must_use]
 pub fn brokers() -> u32 {
-    std::env::var("WEIR_E2E_BROKERS")
-        .ok()
-        .and_then(|brokers| brokers.parse().ok())
-        .unwrap_or(1)
+    std::env::var("WEIR_E2E_BROKERS").ok().and_then(|brokers| brokers.parse().ok()).unwrap_or(1)
 }
 
 /// How many replicas the topics of tests have in such a cluster: one at each broker, up to three.
@@ -135,7 +134,8 @@ pub struct Local {
 }
 
 impl Local {
-    /// Starts it with one broker and the resources in `yaml` if there are any, and returns once it serves.
+    /// Starts it with one broker and the resources in `yaml` if there are any, and returns once it
+    /// serves.
     ///
     /// # Errors
     /// When the binary is missing or does not come up; the message holds what it printed.
@@ -155,7 +155,11 @@ impl Local {
     ///
     /// # Errors
     /// As `start`.
-    pub fn start_in(environment: &[(&str, &str)], brokers: Option<u32>, yaml: Option<&str>) -> Result<Self> {
+    pub fn start_in(
+        environment: &[(&str, &str)],
+        brokers: Option<u32>,
+        yaml: Option<&str>,
+    ) -> Result<Self> {
         Self::start_with(Ipv4Addr::LOCALHOST.into(), environment, brokers, yaml)
     }
 
@@ -167,7 +171,12 @@ impl Local {
         Self::start_with(host, &[], Some(brokers), None)
     }
 
-    fn start_with(host: IpAddr, environment: &[(&str, &str)], brokers: Option<u32>, yaml: Option<&str>) -> Result<Self> {
+    fn start_with(
+        host: IpAddr,
+        environment: &[(&str, &str)],
+        brokers: Option<u32>,
+        yaml: Option<&str>,
+    ) -> Result<Self> {
         let data = TempDir::with_prefix("weir-e2e-").context("make a data directory")?;
         let flag = brokers.map(|brokers| brokers.to_string());
         let brokers = brokers.unwrap_or(3);
@@ -216,7 +225,8 @@ impl Local {
     #[must_use]
     pub fn bootstrap(&self) -> String {
         let port = |id| u16::try_from(self.port + id).unwrap_or_default();
-        let addresses: Vec<_> = (0..self.brokers).map(|id| SocketAddr::new(self.host, port(id)).to_string()).collect();
+        let addresses: Vec<_> =
+            (0..self.brokers).map(|id| SocketAddr::new(self.host, port(id)).to_string()).collect();
         addresses.join(",")
     }
 
@@ -252,7 +262,8 @@ impl Local {
 
     fn output_of(&self, arguments: &[&str], input: Stdio) -> Result<Output> {
         let binary = binary()?;
-        // What it leaves running must not keep our pipes open: `--detach` is tested by this returning.
+        // What it leaves running must not keep our pipes open: `--detach` is tested by this
+        // returning.
         Command::new(&binary)
             .arg("local")
             .args(arguments)
@@ -281,7 +292,8 @@ impl Local {
     /// # Errors
     /// When the command fails or prints something else.
     pub fn status(&self) -> Result<Status> {
-        serde_json::from_str(&self.run(&["status", "-o", "json"])?).context("read `weir local status -o json`")
+        serde_json::from_str(&self.run(&["status", "-o", "json"])?)
+            .context("read `weir local status -o json`")
     }
 
     /// The broker's process id.
@@ -310,13 +322,15 @@ impl Local {
     pub fn logs(&self) -> String {
         let mut text = String::new();
         for path in files(self.data.path()) {
-            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let name =
+                path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             let segment = name.len() == 24 && name.bytes().take(20).all(|b| b.is_ascii_digit());
             if !name.ends_with(".log") || segment {
                 continue;
             }
             let content = std::fs::read(&path).unwrap_or_default();
-            let tail = content.get(content.len().saturating_sub(LOG_TAIL_BYTES)..).unwrap_or_default();
+            let tail =
+                content.get(content.len().saturating_sub(LOG_TAIL_BYTES)..).unwrap_or_default();
             let _ = writeln!(text, "--- {}\n{}", path.display(), String::from_utf8_lossy(tail));
         }
         text
@@ -349,7 +363,8 @@ impl Drop for Local {
 /// # Errors
 /// When there is no such process.
 pub fn rss(pid: i32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("read the status of process {pid}"))?;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
+        .with_context(|| format!("read the status of process {pid}"))?;
     let kib = status
         .lines()
         .find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
@@ -385,8 +400,12 @@ fn free_ports(host: IpAddr, count: u32) -> Result<u32> {
     for _ in 0..1000 {
         let turn = NEXT.fetch_add(count, Ordering::Relaxed);
         // Test processes that run at the same time begin far from each other.
-        let port = PORTS.start + (std::process::id().wrapping_mul(257).wrapping_add(turn)) % (PORTS.end - PORTS.start - count);
-        let is_free = |port| u16::try_from(port).is_ok_and(|port| std::net::TcpListener::bind((host, port)).is_ok());
+        let port = PORTS.start
+            + (std::process::id().wrapping_mul(257).wrapping_add(turn))
+                % (PORTS.end - PORTS.start - count);
+        let is_free = |port| {
+            u16::try_from(port).is_ok_and(|port| std::net::TcpListener::bind((host, port)).is_ok())
+        };
         if (port..port + count).all(is_free) {
             return Ok(port);
         }
@@ -395,7 +414,11 @@ fn free_ports(host: IpAddr, count: u32) -> Result<u32> {
 }
 
 fn both(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 /// Every file below a folder.

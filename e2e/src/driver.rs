@@ -1,7 +1,9 @@
-//! A real client, driven as a child process: one JSON request per line in, one JSON reply per line out.
+//! A real client, driven as a child process: one JSON request per line in, one JSON reply per line
+//! out.
 //!
-//! A driver is a small program in the client's own language (`e2e/clients/`). It holds no expectation: what must come back is asserted here, in
-//! Rust, so that one list of scenarios holds for every client. Requests are `{"op": ..., ...}`, replies `{"ok": ...}` or
+//! A driver is a small program in the client's own language (`e2e/clients/`). It holds no
+//! expectation: what must come back is asserted here, in Rust, so that one list of scenarios holds
+//! for every client. Requests are `{"op": ..., ...}`, replies `{"ok": ...}` or
 //! `{"error": {"code", "message"}}` with Kafka's error code, -1 where the client gives none.
 
 use std::io::{BufRead, BufReader, Write};
@@ -34,7 +36,8 @@ pub enum Client {
 }
 
 /// All of them.
-pub const CLIENTS: [Client; 5] = [Client::Java, Client::Franz, Client::KafkaJs, Client::Librdkafka, Client::KafkaPython];
+pub const CLIENTS: [Client; 5] =
+    [Client::Java, Client::Franz, Client::KafkaJs, Client::Librdkafka, Client::KafkaPython];
 
 impl Client {
     /// Whether it has an operation at all; the scenarios leave out what a client cannot do.
@@ -62,7 +65,10 @@ impl Client {
             Self::Java => {
                 let classes = path(clients.join("java/classes"));
                 let jars = path(clients.join("java/libs/*"));
-                let log4j = format!("-Dlog4j2.configurationFile={}", path(sources.join("java/log4j2.properties")));
+                let log4j = format!(
+                    "-Dlog4j2.configurationFile={}",
+                    path(sources.join("java/log4j2.properties"))
+                );
                 // Short-lived: the second compiler and a concurrent collector would only cost.
                 let flags = [
                     "-XX:TieredStopAtLevel=1",
@@ -77,8 +83,14 @@ impl Client {
             }
             Self::Franz => (path(clients.join("franz-go")), vec![]),
             Self::KafkaJs => ("node".to_owned(), vec![path(sources.join("node/driver.js"))]),
-            Self::Librdkafka => (path(clients.join("python/bin/python")), vec![path(sources.join("python/librdkafka.py"))]),
-            Self::KafkaPython => (path(clients.join("python/bin/python")), vec![path(sources.join("python/pure.py"))]),
+            Self::Librdkafka => (
+                path(clients.join("python/bin/python")),
+                vec![path(sources.join("python/librdkafka.py"))],
+            ),
+            Self::KafkaPython => (
+                path(clients.join("python/bin/python")),
+                vec![path(sources.join("python/pure.py"))],
+            ),
         };
         let mut command = Command::new(program);
         command.args(arguments).arg(bootstrap);
@@ -123,7 +135,8 @@ impl Produce {
         Self::default().set("topic", topic).set("records", json!(records))
     }
 
-    /// `count` records of `size` bytes: value i is i in ten digits, filled up with `x`, its key `k` and i modulo `keys`.
+    /// `count` records of `size` bytes: value i is i in ten digits, filled up with `x`, its key `k`
+    /// and i modulo `keys`.
     #[must_use]
     pub fn generated(topic: &str, count: usize, size: usize, keys: usize) -> Self {
         Self::default()
@@ -131,7 +144,8 @@ impl Produce {
             .set("generate", json!({"count": count, "size": size, "keys": keys}))
     }
 
-    /// One more option: `acks` ("0", "1", "all"), `compression`, `idempotent`, `linger_ms`, `timeout_ms`.
+    /// One more option: `acks` ("0", "1", "all"), `compression`, `idempotent`, `linger_ms`,
+    /// `timeout_ms`.
     #[must_use]
     pub fn set(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.fields.insert(name.to_owned(), value.into());
@@ -157,9 +171,9 @@ impl Driver {
     pub fn start(client: Client, bootstrap: &str) -> Result<Self> {
         let mut command = client.command(bootstrap);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("start {client:?} ({command:?}); e2e/install installs the clients"))?;
+        let mut child = command.spawn().with_context(|| {
+            format!("start {client:?} ({command:?}); e2e/install installs the clients")
+        })?;
         let requests = child.stdin.take().context("no standard input")?;
         let output = child.stdout.take().context("no standard output")?;
         let (tx, replies) = sync_channel(1);
@@ -170,12 +184,7 @@ impl Driver {
                 }
             }
         });
-        Ok(Self {
-            client,
-            child,
-            requests,
-            replies,
-        })
+        Ok(Self { client, child, requests, replies })
     }
 
     /// One operation.
@@ -205,14 +214,12 @@ impl Driver {
         writeln!(self.requests, "{request}").context("write the request")?;
         self.requests.flush().context("write the request")?;
         let line = self.replies.recv_timeout(REPLY_TIMEOUT).context("no reply")?;
-        let mut reply: Value = serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))?;
+        let mut reply: Value =
+            serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))?;
         let error = &reply["error"];
         if error.is_object() {
             let message = error["message"].as_str().unwrap_or_default().to_owned();
-            return Ok(Err(Failure {
-                code: error["code"].as_i64().unwrap_or(-1),
-                message,
-            }));
+            return Ok(Err(Failure { code: error["code"].as_i64().unwrap_or(-1), message }));
         }
         Ok(Ok(reply["ok"].take()))
     }
@@ -228,11 +235,18 @@ impl Driver {
         Ok(read(&reply["offsets"]))
     }
 
-    /// Reads `count` records of some partitions, without a group; fewer when they do not come in time.
+    /// Reads `count` records of some partitions, without a group; fewer when they do not come in
+    /// time.
     ///
     /// # Errors
     /// What the consumer threw.
-    pub fn consume(&mut self, topic: &str, partitions: &[i32], from: From, count: usize) -> Result<Vec<Record>, Failure> {
+    pub fn consume(
+        &mut self,
+        topic: &str,
+        partitions: &[i32],
+        from: From,
+        count: usize,
+    ) -> Result<Vec<Record>, Failure> {
         let from = match from {
             From::Beginning => json!("beginning"),
             From::End => json!("end"),
@@ -246,7 +260,12 @@ impl Driver {
     ///
     /// # Errors
     /// What the admin client threw.
-    pub fn create_topic(&mut self, topic: &str, partitions: i32, configs: &Value) -> Result<(), Failure> {
+    pub fn create_topic(
+        &mut self,
+        topic: &str,
+        partitions: i32,
+        configs: &Value,
+    ) -> Result<(), Failure> {
         self.create_replicated_topic(topic, partitions, replicas(), configs)
     }
 
@@ -254,7 +273,13 @@ impl Driver {
     ///
     /// # Errors
     /// What the admin client threw.
-    pub fn create_replicated_topic(&mut self, topic: &str, partitions: i32, replicas: i16, configs: &Value) -> Result<(), Failure> {
+    pub fn create_replicated_topic(
+        &mut self,
+        topic: &str,
+        partitions: i32,
+        replicas: i16,
+        configs: &Value,
+    ) -> Result<(), Failure> {
         self.call(&json!({"op": "create_topic", "topic": topic, "partitions": partitions, "replicas": replicas, "configs": configs}))
             .map(drop)
     }
@@ -263,14 +288,23 @@ impl Driver {
     ///
     /// # Errors
     /// What the admin client threw.
-    pub fn list_offset(&mut self, topic: &str, partition: i32, at: impl Into<Value>) -> Result<(i64, i64), Failure> {
-        let reply = self.call(&json!({"op": "list_offsets", "topic": topic, "partition": partition, "at": at.into()}))?;
+    pub fn list_offset(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        at: impl Into<Value>,
+    ) -> Result<(i64, i64), Failure> {
+        let reply = self.call(
+            &json!({"op": "list_offsets", "topic": topic, "partition": partition, "at": at.into()}),
+        )?;
         Ok((reply["offset"].as_i64().unwrap_or(-1), reply["timestamp"].as_i64().unwrap_or(-1)))
     }
 }
 
 fn read<T: serde::de::DeserializeOwned>(value: &Value) -> T {
-    T::deserialize(value).unwrap_or_else(|e| panic!("a driver answered {}: {e}", value.to_string().chars().take(400).collect::<String>()))
+    T::deserialize(value).unwrap_or_else(|e| {
+        panic!("a driver answered {}: {e}", value.to_string().chars().take(400).collect::<String>())
+    })
 }
 
 impl Drop for Driver {

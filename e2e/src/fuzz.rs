@@ -1,4 +1,5 @@
-//! Requests of every API and version that make sense to a broker, and what is left of that after a few bytes are changed.
+//! Requests of every API and version that make sense to a broker, and what is left of that after a
+//! few bytes are changed.
 
 use crate::batch::Batch;
 use crate::bystander::now_ms;
@@ -59,7 +60,13 @@ pub struct Writer<'a> {
 }
 
 /// A whole frame of a request of this version, its length before it.
-pub fn frame(random: &mut Random, world: &World, request: &Request, version: i16, correlation: i32) -> Vec<u8> {
+pub fn frame(
+    random: &mut Random,
+    world: &World,
+    request: &Request,
+    version: i16,
+    correlation: i32,
+) -> Vec<u8> {
     let flexible = request.flexible.has(version);
     let mut out = Vec::new();
     out.extend(request.key.to_be_bytes());
@@ -70,13 +77,7 @@ pub fn frame(random: &mut Random, world: &World, request: &Request, version: i16
     if flexible {
         out.push(0);
     }
-    let mut writer = Writer {
-        random,
-        world,
-        version,
-        flexible,
-        out,
-    };
+    let mut writer = Writer { random, world, version, flexible, out };
     writer.fields(&request.fields);
     framed(&writer.out)
 }
@@ -88,7 +89,8 @@ pub fn framed(body: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes(), body].concat()
 }
 
-/// The same frame with some bytes changed, cut off, doubled or put in, behind the API, the version and the correlation id. Its length is right.
+/// The same frame with some bytes changed, cut off, doubled or put in, behind the API, the version
+/// and the correlation id. Its length is right.
 pub fn mutate(random: &mut Random, frame: &[u8]) -> Vec<u8> {
     let mut body = frame.get(4..).unwrap_or_default().to_vec();
     for _ in 0..=random.below(3) {
@@ -121,7 +123,8 @@ pub fn mutate(random: &mut Random, frame: &[u8]) -> Vec<u8> {
 
 impl Writer<'_> {
     fn fields(&mut self, fields: &[Field]) {
-        let carried: Vec<_> = fields.iter().filter(|field| field.versions.has(self.version)).collect();
+        let carried: Vec<_> =
+            fields.iter().filter(|field| field.versions.has(self.version)).collect();
         for field in carried.iter().filter(|field| field.tag.is_none()) {
             self.value(field);
         }
@@ -151,11 +154,8 @@ impl Writer<'_> {
             // Now and then the same thing many times.
             let count = if self.random.once_in(200) { 3000 } else { self.random.below(4) };
             self.length(Some(count), 4);
-            let element = Field {
-                kind: element.to_owned(),
-                nullable: Versions::none(),
-                ..field.clone()
-            };
+            let element =
+                Field { kind: element.to_owned(), nullable: Versions::none(), ..field.clone() };
             (0..count).for_each(|_| self.single(&element, false));
             return;
         }
@@ -185,7 +185,9 @@ impl Writer<'_> {
                 let id = self.random.pick(&self.world.topics).map_or([0; 16], |topic| topic.1);
                 self.out.extend(id);
             }
-            "string" | "bytes" | "records" if is_null => self.length(None, if field.kind == "string" { 2 } else { 4 }),
+            "string" | "bytes" | "records" if is_null => {
+                self.length(None, if field.kind == "string" { 2 } else { 4 })
+            }
             "string" => {
                 let text = self.text(field);
                 self.length(Some(text.len()), 2);
@@ -197,7 +199,8 @@ impl Writer<'_> {
                 self.out.extend(bytes);
             }
             _ => {
-                if field.nullable.has(self.version) && !field.kind.is_empty() && field.tag.is_none() {
+                if field.nullable.has(self.version) && !field.kind.is_empty() && field.tag.is_none()
+                {
                     // A struct that may be null says first whether it is there.
                     self.out.push(if is_null { 0xff } else { 1 });
                 }
@@ -217,7 +220,9 @@ impl Writer<'_> {
         let few: &[i64] = match field.name.as_str() {
             "ReplicaId" | "BrokerEpoch" | "ReplicaEpoch" => &[-1, -1, -1, 0, 1],
             "MaxWaitMs" | "TimeoutMs" | "timeoutMs" => &[0, 50, 200],
-            "SessionTimeoutMs" | "RebalanceTimeoutMs" | "TransactionTimeoutMs" => &[300, 6000, 10_000],
+            "SessionTimeoutMs" | "RebalanceTimeoutMs" | "TransactionTimeoutMs" => {
+                &[300, 6000, 10_000]
+            }
             "MaxBytes" | "PartitionMaxBytes" => &[0, 1, 1000, 1 << 20],
             "MinBytes" => &[0, 1],
             "Acks" => &[-1, 1, 1, 0],
@@ -225,7 +230,9 @@ impl Writer<'_> {
             "ReplicationFactor" => &[-1, 1],
             "ResourceType" => &[2, 4, 8, 16, 32],
             "Timestamp" => &[-1, -2, -3, 0, 1_700_000_000_000],
-            "CurrentLeaderEpoch" | "LastFetchedEpoch" | "LeaderEpoch" | "CommittedLeaderEpoch" => &[-1, 0, 0, 1],
+            "CurrentLeaderEpoch" | "LastFetchedEpoch" | "LeaderEpoch" | "CommittedLeaderEpoch" => {
+                &[-1, 0, 0, 1]
+            }
             _ => &[0, 0, 1, 2, -1, 3, 100],
         };
         self.random.pick(few).unwrap_or_default()
@@ -236,7 +243,8 @@ impl Writer<'_> {
             let length = [0, 1, 127, 128, 255, 32_767][self.random.below(6)];
             return (0..length).map(|_| if self.random.once_in(50) { '\0' } else { 'x' }).collect();
         }
-        let topic = |writer: &mut Self| writer.random.pick(&writer.world.topics).map(|topic| topic.0);
+        let topic =
+            |writer: &mut Self| writer.random.pick(&writer.world.topics).map(|topic| topic.0);
         let picked = match (field.entity.as_str(), field.name.as_str()) {
             ("topicName", _) | (_, "ResourceName" | "Topic" | "TopicName") => topic(self),
             ("groupId", _) => self.random.pick(&self.world.groups),
@@ -267,9 +275,14 @@ impl Writer<'_> {
             }
             let [producer, epoch, sequence] = [4, 2, 3].map(|few| self.random.below(few));
             let number = |small: usize| i16::try_from(small).unwrap_or_default();
-            let batch = batch.from_producer(number(producer).into(), number(epoch), number(sequence).into());
+            let batch = batch.from_producer(
+                number(producer).into(),
+                number(epoch),
+                number(sequence).into(),
+            );
             // Of a transaction, and now and then one that only a coordinator may write.
-            let attributes = (number(self.random.below(2)) << 4) | (i16::from(self.random.once_in(8)) << 5);
+            let attributes =
+                (number(self.random.below(2)) << 4) | (i16::from(self.random.once_in(8)) << 5);
             return Batch { attributes, ..batch }.encode();
         }
         let length = [0, 1, 6, 61, 300][self.random.below(5)];
@@ -281,11 +294,13 @@ impl Writer<'_> {
         if self.flexible {
             self.uvarint(length.map_or(0, |length| length + 1));
         } else if size == 2 {
-            self.out
-                .extend(length.map_or(-1, |length| i16::try_from(length).unwrap_or(i16::MAX)).to_be_bytes());
+            self.out.extend(
+                length.map_or(-1, |length| i16::try_from(length).unwrap_or(i16::MAX)).to_be_bytes(),
+            );
         } else {
-            self.out
-                .extend(length.map_or(-1, |length| i32::try_from(length).unwrap_or(i32::MAX)).to_be_bytes());
+            self.out.extend(
+                length.map_or(-1, |length| i32::try_from(length).unwrap_or(i32::MAX)).to_be_bytes(),
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! Groups as their coordinators see them, asked by hand; and a member that joins and then does nothing, so that a rebalance stays open.
+//! Groups as their coordinators see them, asked by hand; and a member that joins and then does
+//! nothing, so that a rebalance stays open.
 
 use std::collections::BTreeSet;
 use std::thread::JoinHandle;
@@ -23,7 +24,8 @@ const OFFSETS: &str = "__consumer_offsets";
 /// What the keys of its records begin with.
 const CLASSIC_GROUP: i16 = 2;
 const CONSUMER_GROUP: i16 = 3;
-/// A group that is not there, as DescribeGroups has it; one of the consumer protocol is not there for it either.
+/// A group that is not there, as DescribeGroups has it; one of the consumer protocol is not there
+/// for it either.
 const DEAD: &str = "Dead";
 
 /// What a coordinator says of a group, of either protocol.
@@ -58,12 +60,7 @@ fn described_at(broker: &str, group: &str) -> Result<Described> {
     let assignor = reply.str()?;
     if state != DEAD {
         let members = usize::try_from(reply.i32()?)?;
-        return Ok(Described {
-            state,
-            assignor,
-            members,
-            ..Described::default()
-        });
+        return Ok(Described { state, assignor, members, ..Described::default() });
     }
     // One group, no authorized operations; each part of a flexible version ends with tagged fields.
     let body = compact(Body::default().i8(0).i8(2), group).i8(0).i8(0);
@@ -122,11 +119,17 @@ fn text(reply: &mut Reply) -> Result<Option<String>> {
     Ok(Some(String::from_utf8(bytes?)?))
 }
 
-/// The generations of a group, or its epochs, that its coordinators have written down since the cluster began. They stand in an internal topic of so many partitions; a client reads it.
+/// The generations of a group, or its epochs, that its coordinators have written down since the
+/// cluster began. They stand in an internal topic of so many partitions; a client reads it.
 ///
 /// # Errors
 /// What the client threw, or a record that is none of Kafka's.
-pub fn generations(driver: &mut Driver, bootstrap: &str, partitions: i32, group: &str) -> Result<BTreeSet<i32>> {
+pub fn generations(
+    driver: &mut Driver,
+    bootstrap: &str,
+    partitions: i32,
+    group: &str,
+) -> Result<BTreeSet<i32>> {
     let mut generations = BTreeSet::new();
     for partition in 0..partitions {
         let count = usize::try_from(end_of(bootstrap, partition)?)?;
@@ -135,7 +138,11 @@ pub fn generations(driver: &mut Driver, bootstrap: &str, partitions: i32, group:
         }
         let records = driver.consume(OFFSETS, &[partition], From::Beginning, count);
         let records = records.map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
-        ensure!(records.len() == count, "{} of {count} records of partition {partition}", records.len());
+        ensure!(
+            records.len() == count,
+            "{} of {count} records of partition {partition}",
+            records.len()
+        );
         for record in &records {
             generations.extend(generation(record, group)?);
         }
@@ -147,7 +154,8 @@ pub fn generations(driver: &mut Driver, bootstrap: &str, partitions: i32, group:
 /// Where a partition of coordinators ends, as its leader says.
 fn end_of(bootstrap: &str, partition: i32) -> Result<i64> {
     for broker in bootstrap.split(',') {
-        let (code, end) = wire::list_offset(&mut Connection::open(broker)?, OFFSETS, partition, -1)?;
+        let (code, end) =
+            wire::list_offset(&mut Connection::open(broker)?, OFFSETS, partition, -1)?;
         if code == error::NONE {
             return Ok(end);
         }
@@ -172,7 +180,8 @@ fn generation(record: &Record, group: &str) -> Result<Option<i32>> {
     Ok(Some(value.i32()?))
 }
 
-/// A member of the classic protocol that joins, takes what it is given, and never does anything any more: it does not rejoin, so that the next rebalance stays open.
+/// A member of the classic protocol that joins, takes what it is given, and never does anything any
+/// more: it does not rejoin, so that the next rebalance stays open.
 #[derive(Debug)]
 pub struct Idle {
     group: String,
@@ -182,10 +191,17 @@ pub struct Idle {
 impl Idle {
     /// Joins while the caller has the other members take part.
     #[must_use]
-    pub fn join(bootstrap: &str, group: &str, topic: &str, assignor: &str) -> JoinHandle<Result<Self>> {
-        let [bootstrap, group, topic, assignor] = [bootstrap, group, topic, assignor].map(str::to_owned);
+    pub fn join(
+        bootstrap: &str,
+        group: &str,
+        topic: &str,
+        assignor: &str,
+    ) -> JoinHandle<Result<Self>> {
+        let [bootstrap, group, topic, assignor] =
+            [bootstrap, group, topic, assignor].map(str::to_owned);
         std::thread::spawn(move || {
-            let tried = bootstrap.split(',').map(|broker| Self::joined(broker, &group, &topic, &assignor));
+            let tried =
+                bootstrap.split(',').map(|broker| Self::joined(broker, &group, &topic, &assignor));
             let mut failures = Vec::new();
             for one in tried {
                 match one {
@@ -199,7 +215,8 @@ impl Idle {
 
     /// JoinGroup version 1 and SyncGroup version 0. Its sessions outlive the test.
     fn joined(broker: &str, group: &str, topic: &str, assignor: &str) -> Result<Self> {
-        // Version 1 says what a member has, which is nothing: a leader of librdkafka's that rebalances cooperatively dies of one that does not say.
+        // Version 1 says what a member has, which is nothing: a leader of librdkafka's that
+        // rebalances cooperatively dies of one that does not say.
         let subscription = Body::default().i16(1).i32(1).str(topic).i32(-1).i32(0);
         let body = Body::default().str(group).i32(300_000).i32(300_000).str("").str("consumer");
         let mut c = Connection::open(broker)?;
@@ -210,7 +227,8 @@ impl Idle {
         reply.str()?;
         let (leader, id) = (reply.str()?, reply.str()?);
         ensure!(leader != id, "it leads, and cannot assign");
-        let mut reply = c.call(14, 0, &Body::default().str(group).i32(generation).str(&id).i32(0))?;
+        let mut reply =
+            c.call(14, 0, &Body::default().str(group).i32(generation).str(&id).i32(0))?;
         let code = reply.i16()?;
         ensure!(code == error::NONE, "SyncGroup answers {code}");
         Ok(Self { group: group.to_owned(), id })

@@ -1,6 +1,7 @@
 //! A Kubernetes cluster in which Weir is installed (`e2e/up`), driven by kubectl as any user does.
 //!
-//! `KUBECONFIG` says which one. Each test has a namespace of its own, which is deleted behind it; Pod Security's profile `restricted` is enforced in it.
+//! `KUBECONFIG` says which one. Each test has a namespace of its own, which is deleted behind it;
+//! Pod Security's profile `restricted` is enforced in it.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -13,7 +14,8 @@ use serde_json::Value;
 
 use crate::wire::{Body, Connection};
 
-/// So long a test waits for what must come: a machine with two processors runs three nodes, the brokers and the clients.
+/// So long a test waits for what must come: a machine with two processors runs three nodes, the
+/// brokers and the clients.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Where the operator is installed.
@@ -33,7 +35,8 @@ pub fn kubectl(arguments: &[&str]) -> Result<String> {
 /// Where `e2e/up` put its tools and the values for the images that it built.
 #[must_use]
 pub fn state() -> PathBuf {
-    std::env::var_os("WEIR_KUBERNETES").map_or_else(|| crate::workspace().join("target/e2e-kubernetes"), PathBuf::from)
+    std::env::var_os("WEIR_KUBERNETES")
+        .map_or_else(|| crate::workspace().join("target/e2e-kubernetes"), PathBuf::from)
 }
 
 /// Runs the helm that `e2e/up` put there, or the machine's own, and returns its standard output.
@@ -64,7 +67,8 @@ pub fn run(program: &str, arguments: &[&str], input: &str) -> Result<String> {
     drop(stdin);
     let output = child.wait_with_output().with_context(|| format!("run {program}"))?;
     if !output.status.success() {
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let (out, err) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         bail!("{program} {}: {}\n{out}{err}", arguments.join(" "), output.status);
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
@@ -225,7 +229,8 @@ impl Namespace {
         let _ = self.awaits(object, "Ready", "True");
     }
 
-    /// Makes a cluster with an external listener, waits until it is Ready, and returns where clients on this machine find it.
+    /// Makes a cluster with an external listener, waits until it is Ready, and returns where
+    /// clients on this machine find it.
     ///
     /// # Errors
     /// When the API server refuses it.
@@ -235,11 +240,13 @@ impl Namespace {
         Ok(self.bootstrap(name))
     }
 
-    /// Where clients outside find a cluster: the port that its status names, on every node. A client that starts while one node is gone needs another.
+    /// Where clients outside find a cluster: the port that its status names, on every node. A
+    /// client that starts while one node is gone needs another.
     #[must_use]
     pub fn bootstrap(&self, cluster: &str) -> String {
         let said = eventually(&format!("{cluster} says where its external listener is"), || {
-            let object = self.object(&format!("kafkacluster/{cluster}"))?.context("no such cluster")?;
+            let object =
+                self.object(&format!("kafkacluster/{cluster}"))?.context("no such cluster")?;
             let listeners = object["status"]["listeners"].as_array().cloned().unwrap_or_default();
             let external = listeners.iter().find(|l| l["name"] == "external");
             Ok(external
@@ -250,8 +257,10 @@ impl Namespace {
         let path = "jsonpath={.items[*].status.addresses[?(@.type==\"InternalIP\")].address}";
         let nodes = kubectl(&["get", "nodes", "-o", path]).unwrap_or_default();
         // The one that it names comes first: that it works is tested too.
-        let (host, port) = said.split(',').next().and_then(|first| first.rsplit_once(':')).unwrap_or((&said, ""));
-        let text = |node: &str| if node.contains(':') { format!("[{node}]") } else { node.to_owned() };
+        let (host, port) =
+            said.split(',').next().and_then(|first| first.rsplit_once(':')).unwrap_or((&said, ""));
+        let text =
+            |node: &str| if node.contains(':') { format!("[{node}]") } else { node.to_owned() };
         let others = nodes
             .split_whitespace()
             .map(text)
@@ -260,7 +269,9 @@ impl Namespace {
         let all: Vec<_> = std::iter::once(format!("{host}:{port}")).chain(others).collect();
         // Each node learns of a new port in its own time. 18 is ApiVersions.
         eventually("the port is open on every node", || {
-            let open = |address: &String| Connection::open(address).and_then(|mut c| c.call(18, 0, &Body::default()));
+            let open = |address: &String| {
+                Connection::open(address).and_then(|mut c| c.call(18, 0, &Body::default()))
+            };
             Ok(all.iter().all(|address| open(address).is_ok()).then_some(()))
         });
         all.join(",")
@@ -270,8 +281,11 @@ impl Namespace {
     pub fn warned(&self, object: &str, of: &str) {
         let (kind, name) = object.split_once('/').unwrap_or((object, ""));
         let about = |event: &Value| {
-            let (regarding, text) = (&event["involvedObject"], |name: &str| event[name].as_str().unwrap_or_default().to_owned());
-            let is_it = regarding["kind"].as_str().is_some_and(|of| of.eq_ignore_ascii_case(kind)) && regarding["name"] == name;
+            let (regarding, text) = (&event["involvedObject"], |name: &str| {
+                event[name].as_str().unwrap_or_default().to_owned()
+            });
+            let is_it = regarding["kind"].as_str().is_some_and(|of| of.eq_ignore_ascii_case(kind))
+                && regarding["name"] == name;
             is_it && text("type") == "Warning" && text("message").contains(of)
         };
         eventually(&format!("an event warns of {object}: {of}"), || {
@@ -280,10 +294,12 @@ impl Namespace {
         });
     }
 
-    /// Waits until the status of a cluster says that every partition has all its replicas in sync. It may be a moment old: [`crate::load::Load::whole`] asks the brokers, too.
+    /// Waits until the status of a cluster says that every partition has all its replicas in sync.
+    /// It may be a moment old: [`crate::load::Load::whole`] asks the brokers, too.
     pub fn whole(&self, cluster: &str) {
         eventually(&format!("{cluster} is whole"), || {
-            let object = self.object(&format!("kafkacluster/{cluster}"))?.context("no such cluster")?;
+            let object =
+                self.object(&format!("kafkacluster/{cluster}"))?.context("no such cluster")?;
             let partitions = &object["status"]["partitions"];
             let count = |name: &str| partitions[name].as_i64().unwrap_or(-1);
             let ready = condition(&object, "Ready").is_some_and(|c| c.status == "True");
@@ -295,10 +311,15 @@ impl Namespace {
     #[must_use]
     pub fn leader(&self, bootstrap: &str, topic: &str, partition: i32) -> i32 {
         eventually(&format!("{topic}-{partition} has a leader"), || {
-            let printed = crate::tools::kcat(bootstrap, &["-L", "-J", "-t", topic], b"")?.success()?;
+            let printed =
+                crate::tools::kcat(bootstrap, &["-L", "-J", "-t", topic], b"")?.success()?;
             let metadata: Value = serde_json::from_str(&printed).context("read kcat's JSON")?;
-            let partitions = metadata["topics"][0]["partitions"].as_array().cloned().unwrap_or_default();
-            let found = partitions.iter().find(|p| p["partition"] == partition).and_then(|p| p["leader"].as_i64());
+            let partitions =
+                metadata["topics"][0]["partitions"].as_array().cloned().unwrap_or_default();
+            let found = partitions
+                .iter()
+                .find(|p| p["partition"] == partition)
+                .and_then(|p| p["leader"].as_i64());
             Ok(found.and_then(|id| i32::try_from(id).ok()).filter(|id| *id >= 0))
         })
     }
@@ -360,13 +381,16 @@ impl Drop for Namespace {
         if std::thread::panicking() {
             eprintln!("{}", self.describe());
         }
-        if let Err(e) = kubectl(&["delete", "namespace", &self.name, "--wait=false", "--ignore-not-found"]) {
+        if let Err(e) =
+            kubectl(&["delete", "namespace", &self.name, "--wait=false", "--ignore-not-found"])
+        {
             eprintln!("{e:#}");
         }
     }
 }
 
-/// How often containers of the operators were started again: they never end by themselves, whatever a resource says.
+/// How often containers of the operators were started again: they never end by themselves, whatever
+/// a resource says.
 ///
 /// # Errors
 /// When Kubernetes does not answer.
@@ -374,10 +398,7 @@ pub fn operator_restarts() -> Result<i64> {
     let labels = "app.kubernetes.io/name=weir-operator";
     let path = "jsonpath={.items[*].status.containerStatuses[0].restartCount}";
     let counts = kubectl(&["-n", OPERATOR_NAMESPACE, "get", "pods", "-l", labels, "-o", path])?;
-    counts
-        .split_whitespace()
-        .map(|count| count.parse::<i64>().context("count restarts"))
-        .sum()
+    counts.split_whitespace().map(|count| count.parse::<i64>().context("count restarts")).sum()
 }
 
 /// A node that takes no new pods until this is dropped.
@@ -413,14 +434,11 @@ pub fn condition(object: &Value, kind: &str) -> Option<Condition> {
         return None;
     }
     let text = |name: &str| found[name].as_str().unwrap_or_default().to_owned();
-    Some(Condition {
-        status: text("status"),
-        reason: text("reason"),
-        message: text("message"),
-    })
+    Some(Condition { status: text("status"), reason: text("reason"), message: text("message") })
 }
 
-/// A cluster with a listener inside and one outside, which may be deleted. `more` is what else its spec says, indented by two.
+/// A cluster with a listener inside and one outside, which may be deleted. `more` is what else its
+/// spec says, indented by two.
 #[must_use]
 pub fn kafka_cluster(name: &str, brokers: u32, more: &str) -> String {
     format!(

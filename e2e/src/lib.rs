@@ -1,8 +1,10 @@
-//! Tests of Weir from outside: what starts a cluster, drives real clients and speaks raw bytes to a broker.
+//! Tests of Weir from outside: what starts a cluster, drives real clients and speaks raw bytes to a
+//! broker.
 //!
-//! The tests in `tests/` use it. Nothing here knows a crate of Weir's: it runs the `weir` binary and Kafka clients as any user does. With
-//! `WEIR_E2E_BOOTSTRAP=host:port` the same tests run against a cluster that is already there, of whatever make: they pass on Apache
-//! Kafka, which is how they were written, so what they assert is Kafka's behaviour and not ours.
+//! The tests in `tests/` use it. Nothing here knows a crate of Weir's: it runs the `weir` binary
+//! and Kafka clients as any user does. With `WEIR_E2E_BOOTSTRAP=host:port` the same tests run
+//! against a cluster that is already there, of whatever make: they pass on Apache Kafka, which is
+//! how they were written, so what they assert is Kafka's behaviour and not ours.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod batch;
@@ -37,5 +39,6 @@ pub fn workspace() -> PathBuf {
 /// Where `e2e/install` put the clients.
 #[must_use]
 pub fn clients() -> PathBuf {
-    std::env::var_os("WEIR_E2E_CLIENTS").map_or_else(|| workspace().join("target/e2e-clients"), PathBuf::from)
+    std::env::var_os("WEIR_E2E_CLIENTS")
+        .map_or_else(|| workspace().join("target/e2e-clients"), PathBuf::from)
 }

@@ -1,4 +1,5 @@
-//! A cluster on Kubernetes to which clients write while something happens to it: what was acknowledged is there exactly once, in order, where the client was told.
+//! A cluster on Kubernetes to which clients write while something happens to it: what was
+//! acknowledged is there exactly once, in order, where the client was told.
 //!
 //! Its assertions are tests' assertions.
 #![allow(clippy::unwrap_used)]
@@ -22,7 +23,8 @@ pub struct Load {
 }
 
 impl Load {
-    /// Makes the cluster in a namespace of this stem, and waits until every client has written something.
+    /// Makes the cluster in a namespace of this stem, and waits until every client has written
+    /// something.
     #[must_use]
     pub fn start(stem: &str, clients: &[Client]) -> Self {
         let namespace = Namespace::create(stem).unwrap();
@@ -37,11 +39,7 @@ impl Load {
             Writer::start(*client, &bootstrap, "load", partition)
         };
         let writers: Vec<_> = (0..).zip(clients).map(start).collect();
-        let load = Self {
-            namespace,
-            bootstrap,
-            writers,
-        };
+        let load = Self { namespace, bootstrap, writers };
         load.moves();
         load
     }
@@ -57,12 +55,14 @@ impl Load {
         format!("k-{}", self.namespace.leader(&self.bootstrap, "load", 0))
     }
 
-    /// Waits until every pod is ready, every partition has all its replicas in sync, as the brokers say, and the status says so too.
+    /// Waits until every pod is ready, every partition has all its replicas in sync, as the brokers
+    /// say, and the status says so too.
     pub fn whole(&self) {
         eventually("every broker serves, and every replica is in sync", || {
             let pods = self.namespace.list("pods", "weir.dev/cluster=k")?;
             let set = self.namespace.object("statefulset/k")?.context("no StatefulSet")?;
-            let wanted = set["spec"]["replicas"].as_u64().and_then(|count| usize::try_from(count).ok());
+            let wanted =
+                set["spec"]["replicas"].as_u64().and_then(|count| usize::try_from(count).ok());
             let ready = pods
                 .iter()
                 .filter(|pod| condition(pod, "Ready").is_some_and(|ready| ready.status == "True"))
@@ -74,13 +74,15 @@ impl Load {
 
     /// A partition that lacks replicas in sync, as Metadata of the brokers have it.
     fn lacking(&self) -> anyhow::Result<Option<String>> {
-        let metadata: Value = serde_json::from_str(&kcat(&self.bootstrap, &["-L", "-J"], b"")?.success()?)?;
+        let metadata: Value =
+            serde_json::from_str(&kcat(&self.bootstrap, &["-L", "-J"], b"")?.success()?)?;
         let all = |value: &Value| value.as_array().cloned().unwrap_or_default();
         let topics = all(&metadata["topics"]);
-        let partitions = topics
-            .iter()
-            .flat_map(|topic| all(&topic["partitions"]).into_iter().map(move |partition| (&topic["topic"], partition)));
-        let lacks = |partition: &Value| all(&partition["isrs"]).len() < all(&partition["replicas"]).len();
+        let partitions = topics.iter().flat_map(|topic| {
+            all(&topic["partitions"]).into_iter().map(move |partition| (&topic["topic"], partition))
+        });
+        let lacks =
+            |partition: &Value| all(&partition["isrs"]).len() < all(&partition["replicas"]).len();
         let mut lacking = partitions.filter(|(_, partition)| lacks(partition));
         Ok(lacking.next().map(|(topic, partition)| format!("{topic} {partition}")))
     }
@@ -90,7 +92,8 @@ impl Load {
     pub fn successor(&self, pod: &str, before: &str) -> String {
         eventually(&format!("{pod} is there again"), || {
             let found = self.namespace.object(&format!("pod/{pod}"))?;
-            let ready = found.filter(|pod| condition(pod, "Ready").is_some_and(|ready| ready.status == "True"));
+            let ready = found
+                .filter(|pod| condition(pod, "Ready").is_some_and(|ready| ready.status == "True"));
             let uid = ready.and_then(|pod| pod["metadata"]["uid"].as_str().map(str::to_owned));
             Ok(uid.filter(|uid| uid != before))
         })

@@ -1,5 +1,6 @@
-//! What can happen to a node of a kind cluster: the node is a container of this machine's, so a power cut is a kill, a freeze a pause, and its cable the
-//! network device that the container is connected by.
+//! What can happen to a node of a kind cluster: the node is a container of this machine's, so a
+//! power cut is a kill, a freeze a pause, and its cable the network device that the container is
+//! connected by.
 
 use std::process::Command;
 
@@ -49,7 +50,8 @@ pub fn cut(node: &str) -> Result<Fault> {
     Ok(Fault::of(node, &["ip", "link", "set", link, "up"]))
 }
 
-/// Kills the first process of a pod's container on its node with SIGKILL; Kubernetes starts the container again.
+/// Kills the first process of a pod's container on its node with SIGKILL; Kubernetes starts the
+/// container again.
 ///
 /// # Errors
 /// When the container does not run.
@@ -64,15 +66,13 @@ pub fn kill_container(node: &str, namespace: &str, pod: &str, container: &str) -
     let tasks = docker(&["exec", node, "ctr", "-n", "k8s.io", "tasks", "ls"])?;
     let running = |id: &str| tasks.lines().any(|t| t.starts_with(id) && t.ends_with("RUNNING"));
     let id = ids.lines().find(|id| running(id)).context("the container does not run")?;
-    docker(&["exec", node, "ctr", "-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id]).map(drop)
+    docker(&["exec", node, "ctr", "-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id])
+        .map(drop)
 }
 
 impl Fault {
     fn of(node: &str, heal: &[&str]) -> Self {
-        Self {
-            node: node.to_owned(),
-            heal: heal.iter().map(|&word| word.to_owned()).collect(),
-        }
+        Self { node: node.to_owned(), heal: heal.iter().map(|&word| word.to_owned()).collect() }
     }
 
     /// Takes the fault back, and waits until Kubernetes has the node again.
@@ -107,7 +107,8 @@ fn docker(arguments: &[&str]) -> Result<String> {
 }
 
 fn execute(program: &str, arguments: &[&str]) -> Result<String> {
-    let output = Command::new(program).args(arguments).output().with_context(|| format!("run {program}"))?;
+    let output =
+        Command::new(program).args(arguments).output().with_context(|| format!("run {program}"))?;
     if !output.status.success() {
         bail!("{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
     }

@@ -1,6 +1,8 @@
-//! Clients that write numbered records by hand to a topic of one id, and remember what came of each; and what a replica shows, against that.
+//! Clients that write numbered records by hand to a topic of one id, and remember what came of
+//! each; and what a replica shows, against that.
 //!
-//! No record is sent twice, so that one that is there twice was doubled by a broker. Assertions are tests' assertions: what is wrong panics.
+//! No record is sent twice, so that one that is there twice was doubled by a broker. Assertions are
+//! tests' assertions: what is wrong panics.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +36,8 @@ const PLAIN: &str = "/";
 /// Behind the number of a record in a transaction that is to be committed.
 const COMMITTED: &str = "/commit/";
 
-/// Behind the number of a record in a transaction that is to be aborted: who reads committed records only never sees one.
+/// Behind the number of a record in a transaction that is to be aborted: who reads committed
+/// records only never sees one.
 pub const ABORTED: &str = "/abort/";
 
 /// What came of a record.
@@ -119,26 +122,38 @@ impl Aim {
         self.bootstrap.split(',').nth(usize::try_from(broker).ok()?)
     }
 
-    /// The topic's id and a connection to the partition's leader, as the first broker knows that knows one.
+    /// The topic's id and a connection to the partition's leader, as the first broker knows that
+    /// knows one.
     fn leader(&self) -> Option<(TopicId, Connection)> {
-        let topic = self
-            .bootstrap
-            .split(',')
-            .find_map(|address| describe(&mut Connection::open(address).ok()?, &self.topic).ok()?)?;
+        let topic = self.bootstrap.split(',').find_map(|address| {
+            describe(&mut Connection::open(address).ok()?, &self.topic).ok()?
+        })?;
         let leader = topic.partitions.get(&self.partition)?.leader;
         Some((topic.id, Connection::open(self.address(leader)?).ok()?))
     }
 
     /// Some records, written down as sent, and their batch.
-    fn next(&self, name: &str, random: &mut Random, topic: TopicId, end: &str, book: &mut Vec<Sent>) -> Batch {
+    fn next(
+        &self,
+        name: &str,
+        random: &mut Random,
+        topic: TopicId,
+        end: &str,
+        book: &mut Vec<Sent>,
+    ) -> Batch {
         let fate = if end == PLAIN { Fate::Unknown } else { Fate::Aborted };
         let count = 1 + random.below(BATCH_MAX);
         let mut payload = Vec::new();
         for at in 0..count {
             let key = (self.keys > 0).then(|| format!("{name}-{}", random.below(self.keys)));
             let filled = "v".repeat(random.below(self.filled_max));
-            let value = (self.keys == 0 || !random.once_in(TOMBSTONES)).then(|| format!("{name}/{}{end}{filled}", book.len()));
-            payload.extend(record(at, key.as_ref().map(String::as_bytes), value.as_ref().map(String::as_bytes)));
+            let value = (self.keys == 0 || !random.once_in(TOMBSTONES))
+                .then(|| format!("{name}/{}{end}{filled}", book.len()));
+            payload.extend(record(
+                at,
+                key.as_ref().map(String::as_bytes),
+                value.as_ref().map(String::as_bytes),
+            ));
             book.push(Sent { topic, key, value, fate });
         }
         let empty = Batch::of(&vec![b"".as_slice(); count], now_ms());
@@ -156,10 +171,16 @@ impl Numbered {
     /// As `start`, in transactions, of which one in three is aborted.
     #[must_use]
     pub fn start_in_transactions(name: &str, aim: Aim, seed: u64) -> Self {
-        Self::spawn(name, seed, move |name, random, progress| in_transactions(name, &aim, random, progress))
+        Self::spawn(name, seed, move |name, random, progress| {
+            in_transactions(name, &aim, random, progress)
+        })
     }
 
-    fn spawn(name: &str, seed: u64, work: impl FnOnce(&str, &mut Random, &Progress) -> Vec<Sent> + Send + 'static) -> Self {
+    fn spawn(
+        name: &str,
+        seed: u64,
+        work: impl FnOnce(&str, &mut Random, &Progress) -> Vec<Sent> + Send + 'static,
+    ) -> Self {
         let progress = Arc::new(Progress::default());
         let (shared, own_name) = (Arc::clone(&progress), name.to_owned());
         Self {
@@ -233,7 +254,8 @@ fn in_transactions(name: &str, aim: &Aim, random: &mut Random, progress: &Progre
             let (code, from) = txn::init(&mut c, name, 60_000, Version::V2).ok()?;
             (code == error::NONE).then_some((c, from))
         });
-        let Some(((mut coordinator, mut from), (id, mut leader))) = coordinator.zip(aim.leader()) else {
+        let Some(((mut coordinator, mut from), (id, mut leader))) = coordinator.zip(aim.leader())
+        else {
             std::thread::sleep(PAUSE * 10);
             continue;
         };
@@ -248,7 +270,8 @@ fn in_transactions(name: &str, aim: &Aim, random: &mut Random, progress: &Progre
             let (mut sequence, mut is_whole) = (0, true);
             for _ in 0..1 + random.below(3) {
                 let at = book.len();
-                let mut batch = aim.next(name, random, id, if commit { COMMITTED } else { ABORTED }, &mut book);
+                let mut batch =
+                    aim.next(name, random, id, if commit { COMMITTED } else { ABORTED }, &mut book);
                 batch.attributes |= 0x10;
                 let batch = batch.from_producer(from.producer, from.epoch, sequence);
                 sequence += batch.count;
@@ -294,7 +317,8 @@ pub struct Expected<'a> {
 }
 
 impl Expected<'_> {
-    /// Whether a replica shows what was acknowledged, once and where it was said to be, and nothing that was sent elsewhere or aborted.
+    /// Whether a replica shows what was acknowledged, once and where it was said to be, and nothing
+    /// that was sent elsewhere or aborted.
     pub fn check(&self, replica: &Replica, whose: &str) {
         let start = replica.log_start_offset;
         assert!(
@@ -310,7 +334,10 @@ impl Expected<'_> {
             }
             let Some(value) = &record.value else {
                 let key = record.key.as_deref();
-                assert!(self.is_tombstone(key, record.offset), "{whose}: a tombstone that nobody sent: {record:?}");
+                assert!(
+                    self.is_tombstone(key, record.offset),
+                    "{whose}: a tombstone that nobody sent: {record:?}"
+                );
                 seen.insert(record.offset);
                 continue;
             };
@@ -324,12 +351,15 @@ impl Expected<'_> {
             );
             match sent.fate {
                 Fate::Unknown => {}
-                Fate::Acknowledged(offset) => assert_eq!(record.offset, offset, "{whose}: {record:?}, sent as {sent:?}"),
+                Fate::Acknowledged(offset) => {
+                    assert_eq!(record.offset, offset, "{whose}: {record:?}, sent as {sent:?}")
+                }
                 Fate::Aborted => panic!("{whose}: aborted, and there: {record:?}"),
             }
             assert!(seen.insert(record.offset), "{whose}: an offset came twice: {record:?}");
         }
-        let values: BTreeSet<_> = replica.records.iter().filter_map(|record| record.value.as_ref()).collect();
+        let values: BTreeSet<_> =
+            replica.records.iter().filter_map(|record| record.value.as_ref()).collect();
         let of_values = replica.records.iter().filter(|record| record.value.is_some()).count();
         assert_eq!(values.len(), of_values, "{whose}: a record came twice");
         if self.is_compacted {
@@ -363,12 +393,14 @@ impl Expected<'_> {
 
     fn is_tombstone(&self, key: Option<&str>, offset: i64) -> bool {
         self.sent().any(|sent| {
-            let may_be_there = matches!(sent.fate, Fate::Unknown) || sent.fate == Fate::Acknowledged(offset);
+            let may_be_there =
+                matches!(sent.fate, Fate::Unknown) || sent.fate == Fate::Acknowledged(offset);
             sent.key.as_deref() == key && sent.value.is_none() && may_be_there
         })
     }
 
-    /// Of each key the last acknowledged record is there, or one behind it; a tombstone may be gone with all that was before it.
+    /// Of each key the last acknowledged record is there, or one behind it; a tombstone may be gone
+    /// with all that was before it.
     fn check_keys(&self, start: i64, last_of_key: &BTreeMap<&str, i64>, whose: &str) {
         let mut lasts: BTreeMap<&str, (i64, &Sent)> = BTreeMap::new();
         for (offset, sent) in self.acknowledged().filter(|(offset, _)| *offset >= start) {
@@ -380,13 +412,21 @@ impl Expected<'_> {
         for (key, (offset, sent)) in lasts {
             let is_deleted = || {
                 sent.value.is_none()
-                    || self
-                        .sent()
-                        .any(|other| other.key == sent.key && other.value.is_none() && other.fate == Fate::Unknown)
+                    || self.sent().any(|other| {
+                        other.key == sent.key
+                            && other.value.is_none()
+                            && other.fate == Fate::Unknown
+                    })
             };
             match last_of_key.get(key) {
-                Some(last) => assert!(*last >= offset, "{whose}: the last of {key} is at {last}, and {sent:?} was acknowledged"),
-                None => assert!(is_deleted(), "{whose}: nothing of {key}, and {sent:?} was acknowledged"),
+                Some(last) => assert!(
+                    *last >= offset,
+                    "{whose}: the last of {key} is at {last}, and {sent:?} was acknowledged"
+                ),
+                None => assert!(
+                    is_deleted(),
+                    "{whose}: nothing of {key}, and {sent:?} was acknowledged"
+                ),
             }
         }
     }

@@ -59,20 +59,13 @@ impl Record {
     /// What a consumer must see again: everything but partition, offset and time.
     #[must_use]
     pub fn content(&self) -> Self {
-        Self {
-            partition: None,
-            offset: 0,
-            timestamp: None,
-            ..self.clone()
-        }
+        Self { partition: None, offset: 0, timestamp: None, ..self.clone() }
     }
 
     /// The value as text, for messages.
     #[must_use]
     pub fn text(&self) -> String {
-        self.value
-            .as_ref()
-            .map_or_else(String::new, |v| String::from_utf8_lossy(&v.0).into_owned())
+        self.value.as_ref().map_or_else(String::new, |v| String::from_utf8_lossy(&v.0).into_owned())
     }
 }
 

@@ -1,4 +1,5 @@
-//! What one replica has of a partition, leader or follower: its bytes, and the records that it shows under `read_committed`.
+//! What one replica has of a partition, leader or follower: its bytes, and the records that it
+//! shows under `read_committed`.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +37,8 @@ pub struct Replica {
     pub records: Vec<Logged>,
 }
 
-/// Reads a partition at this very broker; `None` while it does not serve it, or has it not up to this offset.
+/// Reads a partition at this very broker; `None` while it does not serve it, or has it not up to
+/// this offset.
 ///
 /// # Errors
 /// When the broker does not answer, or a batch is compressed or ends early.

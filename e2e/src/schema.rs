@@ -15,7 +15,9 @@ impl Versions {
         let number = |text: &str| text.parse::<i16>().ok();
         Self(match (text.split_once('-'), text.strip_suffix('+')) {
             (_, Some(first)) => number(first).map(|first| first..=i16::MAX),
-            (Some((first, last)), _) => number(first).zip(number(last)).map(|(first, last)| first..=last),
+            (Some((first, last)), _) => {
+                number(first).zip(number(last)).map(|(first, last)| first..=last)
+            }
             _ => number(text).map(|only| only..=only),
         })
     }
@@ -78,7 +80,8 @@ pub fn requests() -> Result<BTreeMap<i16, Request>> {
             continue;
         }
         let text = std::fs::read_to_string(&path)?;
-        let schema: Value = serde_json::from_str(&without_comments(&text)).with_context(|| format!("read {}", path.display()))?;
+        let schema: Value = serde_json::from_str(&without_comments(&text))
+            .with_context(|| format!("read {}", path.display()))?;
         if schema["type"] != "request" {
             continue;
         }

@@ -1,4 +1,5 @@
-//! What is done with whole topics and their partitions, by hand: described, written to by id, moved, trimmed and deleted.
+//! What is done with whole topics and their partitions, by hand: described, written to by id,
+//! moved, trimmed and deleted.
 
 use std::collections::BTreeMap;
 
@@ -113,11 +114,17 @@ pub fn describe(c: &mut Connection, name: &str) -> Result<Option<Topic>> {
     Ok((code == error::NONE).then_some(Topic { id, partitions }))
 }
 
-/// Produce version 13 of one batch with `acks=all`, to the topic of this id and no other; returns error code and base offset.
+/// Produce version 13 of one batch with `acks=all`, to the topic of this id and no other; returns
+/// error code and base offset.
 ///
 /// # Errors
 /// When the connection ends.
-pub fn produce_to(c: &mut Connection, id: &TopicId, partition: i32, batch: &[u8]) -> Result<(i16, i64)> {
+pub fn produce_to(
+    c: &mut Connection,
+    id: &TopicId,
+    partition: i32,
+    batch: &[u8],
+) -> Result<(i16, i64)> {
     let body = Body::default().i8(0).i16(-1).i32(10_000);
     let body = length(raw(length(body, 1), id), 1).i32(partition);
     let mut reply = flexible(c, 0, 13, compact(body, batch).i8(0).i8(0).i8(0))?;
@@ -127,7 +134,8 @@ pub fn produce_to(c: &mut Connection, id: &TopicId, partition: i32, batch: &[u8]
     Ok((reply.i16()?, reply.i64()?))
 }
 
-/// AlterPartitionReassignments version 0 of a topic's partitions, each to these brokers; returns the code of the request or the first of a partition.
+/// AlterPartitionReassignments version 0 of a topic's partitions, each to these brokers; returns
+/// the code of the request or the first of a partition.
 ///
 /// # Errors
 /// When the connection ends.
@@ -163,7 +171,12 @@ pub fn reassign(c: &mut Connection, name: &str, to: &BTreeMap<i32, Vec<i32>>) ->
 ///
 /// # Errors
 /// When the connection ends.
-pub fn delete_records(c: &mut Connection, name: &str, partition: i32, offset: i64) -> Result<(i16, i64)> {
+pub fn delete_records(
+    c: &mut Connection,
+    name: &str,
+    partition: i32,
+    offset: i64,
+) -> Result<(i16, i64)> {
     let body = Body::default().i32(1).str(name).i32(1).i32(partition).i64(offset).i32(10_000);
     let mut reply = c.call(21, 1, &body)?;
     reply.i32()?;

@@ -1,4 +1,5 @@
-//! Clients whose transactions overlap in one partition while things go wrong, and who abort some; and what each replica tells of them, against what its log says.
+//! Clients whose transactions overlap in one partition while things go wrong, and who abort some;
+//! and what each replica tells of them, against what its log says.
 //!
 //! Its assertions are tests' assertions: it panics where a replica tells something else.
 #![allow(clippy::unwrap_used)]
@@ -27,7 +28,8 @@ pub struct Transactions {
 }
 
 impl Transactions {
-    /// Begins to write: each client under an id of its own, and of three transactions it aborts one.
+    /// Begins to write: each client under an id of its own, and of three transactions it aborts
+    /// one.
     #[must_use]
     pub fn start(clients: &[Client], bootstrap: &str, topic: &str, partition: i32) -> Self {
         let (stop, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -48,7 +50,8 @@ impl Transactions {
                 let mut has_begun = false;
                 let mut round = 0_usize;
                 while !stop.load(Ordering::Relaxed) {
-                    // What fails is begun anew: the next one under this id aborts what was left open.
+                    // What fails is begun anew: the next one under this id aborts what was left
+                    // open.
                     if !has_begun {
                         has_begun = went_well(&begin);
                         if !has_begun {
@@ -65,11 +68,7 @@ impl Transactions {
                 }
             })
         });
-        Self {
-            threads: threads.collect(),
-            stop,
-            ended,
-        }
+        Self { threads: threads.collect(), stop, ended }
     }
 
     /// Waits until more transactions have ended than now.
@@ -90,9 +89,11 @@ impl Transactions {
     }
 }
 
-/// Asks a replica, leader or follower, what it tells of aborted transactions, and compares that with the batches that it has. Returns how many were aborted up to its last stable offset.
+/// Asks a replica, leader or follower, what it tells of aborted transactions, and compares that
+/// with the batches that it has. Returns how many were aborted up to its last stable offset.
 ///
-/// It is asked again for a while: one that has just started knows markers that it does not show yet. What it has missed it never learns.
+/// It is asked again for a while: one that has just started knows markers that it does not show
+/// yet. What it has missed it never learns.
 pub fn tells_what_its_log_says(address: &str, topic: &str, partition: i32) -> usize {
     let mut attempts = 50;
     loop {
@@ -112,7 +113,12 @@ pub fn tells_what_its_log_says(address: &str, topic: &str, partition: i32) -> us
 }
 
 /// All of a partition at a broker, from its beginning on; `None` while it does not serve it.
-fn read(address: &str, topic: &str, partition: i32, committed: bool) -> Result<Option<Vec<Fetched>>> {
+fn read(
+    address: &str,
+    topic: &str,
+    partition: i32,
+    committed: bool,
+) -> Result<Option<Vec<Fetched>>> {
     let mut c = Connection::open(address)?;
     let mut parts: Vec<Fetched> = Vec::new();
     let mut from = 0;
@@ -157,7 +163,11 @@ fn said(address: &str, topic: &str, partition: i32) -> Result<Option<BTreeSet<(i
                 None => {
                     open.entry(batch.producer).or_insert(batch.base);
                 }
-                Some(commits) => aborted.extend(open.remove(&batch.producer).filter(|_| !commits).map(|first| (batch.producer, first))),
+                Some(commits) => aborted.extend(
+                    open.remove(&batch.producer)
+                        .filter(|_| !commits)
+                        .map(|first| (batch.producer, first)),
+                ),
             }
         }
     }

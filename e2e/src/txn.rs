@@ -1,4 +1,5 @@
-//! Requests of transactions by hand, in the versions of both protocols: each says who it is from, so that a test can lie, repeat and come late.
+//! Requests of transactions by hand, in the versions of both protocols: each says who it is from,
+//! so that a test can lie, repeat and come late.
 
 use anyhow::{Context, Result, ensure};
 
@@ -70,7 +71,8 @@ pub(crate) fn compact(body: Body, text: &[u8]) -> Body {
     body
 }
 
-/// A request of a flexible version: its header ends with tagged fields, and so does that of its answer.
+/// A request of a flexible version: its header ends with tagged fields, and so does that of its
+/// answer.
 pub(crate) fn flexible(c: &mut Connection, api: i16, version: i16, body: Body) -> Result<Reply> {
     let mut reply = c.call(api, version, &Body([vec![0], body.0].concat()))?;
     reply.i8()?;
@@ -81,30 +83,37 @@ pub(crate) fn flexible(c: &mut Connection, api: i16, version: i16, body: Body) -
 ///
 /// # Errors
 /// When the connection ends.
-pub fn init<'a>(c: &mut Connection, id: &'a str, timeout_ms: i32, version: Version) -> Result<(i16, From<'a>)> {
+pub fn init<'a>(
+    c: &mut Connection,
+    id: &'a str,
+    timeout_ms: i32,
+    version: Version,
+) -> Result<(i16, From<'a>)> {
     let mut reply = match version {
         Version::V1 => c.call(22, 1, &Body::default().str(id).i32(timeout_ms))?,
-        Version::V2 => flexible(c, 22, 5, compact(Body::default(), id.as_bytes()).i32(timeout_ms).i64(-1).i16(-1).i8(0))?,
+        Version::V2 => flexible(
+            c,
+            22,
+            5,
+            compact(Body::default(), id.as_bytes()).i32(timeout_ms).i64(-1).i16(-1).i8(0),
+        )?,
     };
     reply.i32()?;
     let code = reply.i16()?;
     let (producer, epoch) = (reply.i64()?, reply.i16()?);
-    Ok((
-        code,
-        From {
-            id,
-            producer,
-            epoch,
-            version,
-        },
-    ))
+    Ok((code, From { id, producer, epoch, version }))
 }
 
-/// InitProducerId of a producer that goes on after an error (KIP-360): the code and who the caller is from now on.
+/// InitProducerId of a producer that goes on after an error (KIP-360): the code and who the caller
+/// is from now on.
 ///
 /// # Errors
 /// When the connection ends.
-pub fn init_again<'a>(c: &mut Connection, from: From<'a>, timeout_ms: i32) -> Result<(i16, From<'a>)> {
+pub fn init_again<'a>(
+    c: &mut Connection,
+    from: From<'a>,
+    timeout_ms: i32,
+) -> Result<(i16, From<'a>)> {
     let body = compact(Body::default(), from.id.as_bytes()).i32(timeout_ms);
     let mut reply = flexible(c, 22, 5, body.i64(from.producer).i16(from.epoch).i8(0))?;
     reply.i32()?;
@@ -143,7 +152,13 @@ pub fn add_offsets(c: &mut Connection, from: From<'_>, group: &str) -> Result<i1
 ///
 /// # Errors
 /// When the connection ends.
-pub fn send(c: &mut Connection, from: From<'_>, topic: &str, partition: i32, batch: &[u8]) -> Result<(i16, i64)> {
+pub fn send(
+    c: &mut Connection,
+    from: From<'_>,
+    topic: &str,
+    partition: i32,
+    batch: &[u8],
+) -> Result<(i16, i64)> {
     match from.version {
         Version::V1 => {
             let body = Body::default().str(from.id).i16(-1).i32(10_000).i32(1).str(topic).i32(1);
@@ -174,11 +189,18 @@ pub fn send(c: &mut Connection, from: From<'_>, topic: &str, partition: i32, bat
 ///
 /// # Errors
 /// When the connection ends.
-pub fn commit_offset(c: &mut Connection, from: From<'_>, group: &str, topic: &str, offset: i64) -> Result<i16> {
+pub fn commit_offset(
+    c: &mut Connection,
+    from: From<'_>,
+    group: &str,
+    topic: &str,
+    offset: i64,
+) -> Result<i16> {
     match from.version {
         Version::V1 => {
             let body = Body::default().str(from.id).str(group).i64(from.producer).i16(from.epoch);
-            let mut reply = c.call(28, 2, &body.i32(1).str(topic).i32(1).i32(0).i64(offset).i32(-1).str(""))?;
+            let mut reply =
+                c.call(28, 2, &body.i32(1).str(topic).i32(1).i32(0).i64(offset).i32(-1).str(""))?;
             reply.i32()?;
             reply.i32()?;
             reply.str()?;
@@ -216,7 +238,8 @@ pub fn end<'a>(c: &mut Connection, from: From<'a>, commit: bool) -> Result<(i16,
             Ok((reply.i16()?, from))
         }
         Version::V2 => {
-            let body = compact(Body::default(), from.id.as_bytes()).i64(from.producer).i16(from.epoch);
+            let body =
+                compact(Body::default(), from.id.as_bytes()).i64(from.producer).i16(from.epoch);
             let mut reply = flexible(c, 26, 5, body.i8(commit.into()).i8(0))?;
             reply.i32()?;
             let code = reply.i16()?;
@@ -230,7 +253,13 @@ pub fn end<'a>(c: &mut Connection, from: From<'a>, commit: bool) -> Result<(i16,
 ///
 /// # Errors
 /// When the connection ends.
-pub fn write_marker(c: &mut Connection, from: From<'_>, coordinator_epoch: i32, topic: &str, partition: i32) -> Result<i16> {
+pub fn write_marker(
+    c: &mut Connection,
+    from: From<'_>,
+    coordinator_epoch: i32,
+    topic: &str,
+    partition: i32,
+) -> Result<i16> {
     let body = length(Body::default(), 1).i64(from.producer).i16(from.epoch).i8(0);
     let body = length(compact(length(body, 1), topic.as_bytes()), 1).i32(partition).i8(0);
     let mut reply = flexible(c, 27, 1, body.i32(coordinator_epoch).i8(0).i8(0))?;
@@ -263,7 +292,12 @@ pub struct Committed {
 ///
 /// # Errors
 /// When the connection ends.
-pub fn fetch_committed(c: &mut Connection, topic: &str, partition: i32, offset: i64) -> Result<Committed> {
+pub fn fetch_committed(
+    c: &mut Connection,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+) -> Result<Committed> {
     let fetched = fetch(c, topic, partition, offset, true)?;
     Ok(Committed {
         code: fetched.code,
@@ -295,7 +329,13 @@ pub struct Fetched {
 ///
 /// # Errors
 /// When the connection ends.
-pub fn fetch(c: &mut Connection, topic: &str, partition: i32, offset: i64, committed: bool) -> Result<Fetched> {
+pub fn fetch(
+    c: &mut Connection,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+    committed: bool,
+) -> Result<Fetched> {
     let head = Body::default()
         .i32(-1)
         .i32(0)
@@ -317,7 +357,8 @@ pub fn fetch(c: &mut Connection, topic: &str, partition: i32, offset: i64, commi
     reply.i32()?;
     reply.i32()?;
     let code = reply.i16()?;
-    let (high_watermark, last_stable_offset, log_start_offset) = (reply.i64()?, reply.i64()?, reply.i64()?);
+    let (high_watermark, last_stable_offset, log_start_offset) =
+        (reply.i64()?, reply.i64()?, reply.i64()?);
     let mut aborted = Vec::new();
     for _ in 0..reply.i32()?.max(0) {
         aborted.push((reply.i64()?, reply.i64()?));

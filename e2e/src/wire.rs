@@ -1,6 +1,8 @@
-//! A Kafka connection by hand: frames, headers and the few requests that the tests need, in versions without tagged fields.
+//! A Kafka connection by hand: frames, headers and the few requests that the tests need, in
+//! versions without tagged fields.
 //!
-//! It is the client that sends what no client would. It shares no code with the broker, so that a mistake is not made on both sides.
+//! It is the client that sends what no client would. It shares no code with the broker, so that a
+//! mistake is not made on both sides.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -204,7 +206,8 @@ impl Connection {
         Ok(Self { stream, correlation: 0 })
     }
 
-    /// Sends bytes as they are. Only a peer that has closed already makes it fail, which is no error here.
+    /// Sends bytes as they are. Only a peer that has closed already makes it fail, which is no
+    /// error here.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
@@ -256,7 +259,9 @@ impl Connection {
         match self.stream.read(&mut byte) {
             Ok(0) => Ok(()),
             Ok(_) => bail!("it answered"),
-            Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => Ok(()),
+            Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                Ok(())
+            }
             Err(e) => bail!("it stays open: {e}"),
         }
     }
@@ -266,7 +271,12 @@ impl Connection {
 ///
 /// # Errors
 /// When the connection ends.
-pub fn produce(c: &mut Connection, topic: &str, partition: i32, batch: &[u8]) -> Result<(i16, i64)> {
+pub fn produce(
+    c: &mut Connection,
+    topic: &str,
+    partition: i32,
+    batch: &[u8],
+) -> Result<(i16, i64)> {
     let mut reply = c.call(0, 7, &produce_body(topic, partition, batch, -1))?;
     ensure!(reply.i32()? == 1, "one topic");
     reply.str()?;
@@ -329,7 +339,8 @@ impl FetchOf<'_> {
             .str("")
     }
 
-    /// Error code and high watermark of the partition, or the code of the whole reply, and how many bytes of records came.
+    /// Error code and high watermark of the partition, or the code of the whole reply, and how many
+    /// bytes of records came.
     ///
     /// # Errors
     /// When the connection ends.
@@ -361,7 +372,13 @@ impl FetchOf<'_> {
 ///
 /// # Errors
 /// When the connection ends.
-pub fn create_topic(c: &mut Connection, name: &[u8], partitions: i32, replicas: i16, configs: &[(&str, &str)]) -> Result<i16> {
+pub fn create_topic(
+    c: &mut Connection,
+    name: &[u8],
+    partitions: i32,
+    replicas: i16,
+    configs: &[(&str, &str)],
+) -> Result<i16> {
     let mut body = Body::default()
         .i32(1)
         .text(name)
@@ -383,7 +400,12 @@ pub fn create_topic(c: &mut Connection, name: &[u8], partitions: i32, replicas: 
 ///
 /// # Errors
 /// When the connection ends.
-pub fn list_offset(c: &mut Connection, topic: &str, partition: i32, timestamp: i64) -> Result<(i16, i64)> {
+pub fn list_offset(
+    c: &mut Connection,
+    topic: &str,
+    partition: i32,
+    timestamp: i64,
+) -> Result<(i16, i64)> {
     let body = Body::default()
         .i32(-1)
         .i8(0)
@@ -414,7 +436,8 @@ pub fn init_producer_id(c: &mut Connection) -> Result<(i16, i64, i16)> {
     Ok((reply.i16()?, reply.i64()?, reply.i16()?))
 }
 
-/// Waits until every partition of a topic answers ListOffsets, each at one of the brokers. Apache Kafka replies to CreateTopics before its broker knows the topic.
+/// Waits until every partition of a topic answers ListOffsets, each at one of the brokers. Apache
+/// Kafka replies to CreateTopics before its broker knows the topic.
 ///
 /// # Errors
 /// When it does not come to that.
@@ -449,14 +472,16 @@ pub fn coordinator(bootstrap: &str, group: &str) -> Result<i32> {
     reply.i32()
 }
 
-/// What a group has committed, by topic and partition (OffsetFetch version 5); `None` while none of the brokers coordinates it.
+/// What a group has committed, by topic and partition (OffsetFetch version 5); `None` while none of
+/// the brokers coordinates it.
 #[must_use]
 pub fn committed(bootstrap: &str, group: &str) -> Option<BTreeMap<(String, i32), i64>> {
     let all = Body::default().str(group).i32(-1);
     bootstrap.split(',').find_map(|broker| committed_at(broker, &all).ok())
 }
 
-/// Whether a group remembers that it is to be deleted once it has no members: what Weir commits for that, which a fetch of all offsets leaves out.
+/// Whether a group remembers that it is to be deleted once it has no members: what Weir commits for
+/// that, which a fetch of all offsets leaves out.
 #[must_use]
 pub fn is_marked_for_deletion(bootstrap: &str, group: &str) -> bool {
     let mark = ("weir.dev/reset".to_owned(), 64);

@@ -1,4 +1,5 @@
-//! A client that writes numbered records while things go wrong, and remembers what was acknowledged to it.
+//! A client that writes numbered records while things go wrong, and remembers what was acknowledged
+//! to it.
 //!
 //! Its assertions are tests' assertions: it panics when the client gives up.
 #![allow(clippy::unwrap_used)]
@@ -37,7 +38,8 @@ impl Writer {
         let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let longest = Arc::new(Mutex::new(Duration::ZERO));
         let mut driver = Driver::start(client, bootstrap).unwrap();
-        let (stopping, counter, pause, name) = (Arc::clone(&stop), Arc::clone(&written), Arc::clone(&longest), topic.to_owned());
+        let (stopping, counter, pause, name) =
+            (Arc::clone(&stop), Arc::clone(&written), Arc::clone(&longest), topic.to_owned());
         let thread = std::thread::spawn(move || {
             let mut offsets = Vec::new();
             while !stopping.load(Ordering::Relaxed) {
@@ -47,10 +49,13 @@ impl Writer {
                 let produce = Produce::records(&name, &records)
                     .set("acks", "all")
                     .set("idempotent", true)
-                    // Longer than a client waits for the answer of a broker that is cut off (librdkafka: socket.timeout.ms, a minute).
+                    // Longer than a client waits for the answer of a broker that is cut off
+                    // (librdkafka: socket.timeout.ms, a minute).
                     .set("timeout_ms", 130_000);
                 let begun = Instant::now();
-                let told = driver.produce(produce).unwrap_or_else(|failure| panic!("{client:?}: {failure:?}"));
+                let told = driver
+                    .produce(produce)
+                    .unwrap_or_else(|failure| panic!("{client:?}: {failure:?}"));
                 // The first call is the client's own start.
                 if !offsets.is_empty() {
                     let mut longest = pause.lock().unwrap();
@@ -61,15 +66,7 @@ impl Writer {
             }
             offsets
         });
-        Self {
-            client,
-            topic: topic.to_owned(),
-            partition,
-            stop,
-            written,
-            longest,
-            thread,
-        }
+        Self { client, topic: topic.to_owned(), partition, stop, written, longest, thread }
     }
 
     /// Waits until more was acknowledged than is now.
@@ -98,7 +95,8 @@ impl Writer {
         self.thread.join().unwrap()
     }
 
-    /// Stops, and reads everything back: each record is there once, in order, where the client was told, and nothing else.
+    /// Stops, and reads everything back: each record is there once, in order, where the client was
+    /// told, and nothing else.
     pub fn finish_and_check(self, driver: &mut Driver) {
         let (topic, partition) = (self.topic.clone(), self.partition);
         let offsets = self.finish();
@@ -110,7 +108,8 @@ impl Writer {
 pub fn check(driver: &mut Driver, topic: &str, partition: i32, offsets: &[i64]) {
     let read = driver.consume(topic, &[partition], From::Beginning, offsets.len()).unwrap();
     let found: Vec<_> = read.iter().map(|record| (record.text(), record.offset)).collect();
-    let expected: Vec<_> = offsets.iter().enumerate().map(|(number, offset)| (number.to_string(), *offset)).collect();
+    let expected: Vec<_> =
+        offsets.iter().enumerate().map(|(number, offset)| (number.to_string(), *offset)).collect();
     assert!(
         found == expected,
         "{topic}-{partition}: {} acknowledged, {} read; they differ first at {:?}",

@@ -47,7 +47,8 @@ fn new_topic(cluster: &Cluster, driver: &mut Driver, partitions: i32, configs: &
     topic
 }
 
-/// Asks until the answer is the expected one: Apache Kafka answers a change before its broker has heard of it.
+/// Asks until the answer is the expected one: Apache Kafka answers a change before its broker has
+/// heard of it.
 fn eventually(driver: &mut Driver, request: &Value, holds: impl Fn(&Value) -> bool) -> Value {
     let deadline = std::time::Instant::now() + weir_e2e::wire::PATIENCE;
     loop {
@@ -60,7 +61,8 @@ fn eventually(driver: &mut Driver, request: &Value, holds: impl Fn(&Value) -> bo
 }
 
 fn config(driver: &mut Driver, topic: &str, key: &str) -> Value {
-    driver.call(&json!({"op": "describe_configs", "type": "topic", "name": topic})).unwrap()[key].take()
+    driver.call(&json!({"op": "describe_configs", "type": "topic", "name": topic})).unwrap()[key]
+        .take()
 }
 
 fn topics(cluster: &Cluster, driver: &mut Driver) {
@@ -77,21 +79,24 @@ fn topics(cluster: &Cluster, driver: &mut Driver) {
             .all(|p| p["leader"].as_i64().unwrap() >= 0 && p["replicas"] == 1 && p["isr"] == 1),
         "{described:?}"
     );
-    eventually(driver, &json!({"op": "list_topics"}), |l| l.as_array().unwrap().contains(&json!(topic)));
+    eventually(driver, &json!({"op": "list_topics"}), |l| {
+        l.as_array().unwrap().contains(&json!(topic))
+    });
 
     // Gone, and made again it is empty: another topic of the same name.
-    driver
-        .produce(Produce::records(&topic, &[Record::new("k", "of the first").to(0)]))
-        .unwrap();
+    driver.produce(Produce::records(&topic, &[Record::new("k", "of the first").to(0)])).unwrap();
     driver.call(&json!({"op": "delete_topic", "topic": topic})).unwrap();
-    eventually(driver, &json!({"op": "list_topics"}), |l| !l.as_array().unwrap().contains(&json!(topic)));
+    eventually(driver, &json!({"op": "list_topics"}), |l| {
+        !l.as_array().unwrap().contains(&json!(topic))
+    });
     driver.create_topic(&topic, 1, &json!({})).unwrap();
     await_topic(&cluster.bootstrap, &topic, 1).unwrap();
     assert_eq!(driver.list_offset(&topic, 0, "latest").unwrap().0, 0);
-    driver
-        .produce(Produce::records(&topic, &[Record::new("k", "of the second").to(0)]))
-        .unwrap();
-    assert_eq!(driver.consume(&topic, &[0], From::Beginning, 1).unwrap()[0].text(), "of the second");
+    driver.produce(Produce::records(&topic, &[Record::new("k", "of the second").to(0)])).unwrap();
+    assert_eq!(
+        driver.consume(&topic, &[0], From::Beginning, 1).unwrap()[0].text(),
+        "of the second"
+    );
 }
 
 /// Each refusal with Kafka's code.
@@ -147,10 +152,16 @@ fn partitions(cluster: &Cluster, driver: &mut Driver) {
 }
 
 fn topic_configs(cluster: &Cluster, driver: &mut Driver) {
-    let topic = new_topic(cluster, driver, 1, &json!({"retention.ms": "86400000", "cleanup.policy": "delete"}));
+    let topic = new_topic(
+        cluster,
+        driver,
+        1,
+        &json!({"retention.ms": "86400000", "cleanup.policy": "delete"}),
+    );
     assert_eq!(config(driver, &topic, "retention.ms")["value"], "86400000");
     assert_eq!(config(driver, &topic, "max.message.bytes")["value"], "1048588");
-    let all = driver.call(&json!({"op": "describe_configs", "type": "topic", "name": topic})).unwrap();
+    let all =
+        driver.call(&json!({"op": "describe_configs", "type": "topic", "name": topic})).unwrap();
     for key in [
         "cleanup.policy",
         "compression.type",
@@ -174,11 +185,13 @@ fn topic_configs(cluster: &Cluster, driver: &mut Driver) {
             .call(&json!({"op": "replace_configs", "type": "topic", "name": topic, "configs": {"max.message.bytes": "2000000"}}))
             .unwrap();
         let request = json!({"op": "describe_configs", "type": "topic", "name": topic});
-        let all = eventually(driver, &request, |all| all["max.message.bytes"]["value"] == "2000000");
+        let all =
+            eventually(driver, &request, |all| all["max.message.bytes"]["value"] == "2000000");
         assert_eq!(all["retention.ms"]["value"], "604800000");
     }
     if driver.client.can("alter_configs") {
-        let alter = |ops: Value| json!({"op": "alter_configs", "type": "topic", "name": topic, "ops": ops});
+        let alter =
+            |ops: Value| json!({"op": "alter_configs", "type": "topic", "name": topic, "ops": ops});
         driver
             .call(&alter(json!([
                 ["set", "retention.ms", "3600000"],
@@ -188,7 +201,8 @@ fn topic_configs(cluster: &Cluster, driver: &mut Driver) {
         let request = json!({"op": "describe_configs", "type": "topic", "name": topic});
         let all = eventually(driver, &request, |all| all["retention.ms"]["value"] == "3600000");
         assert!(
-            ["delete,compact", "compact,delete"].contains(&all["cleanup.policy"]["value"].as_str().unwrap()),
+            ["delete,compact", "compact,delete"]
+                .contains(&all["cleanup.policy"]["value"].as_str().unwrap()),
             "{all}"
         );
         driver
@@ -209,7 +223,10 @@ fn topic_configs(cluster: &Cluster, driver: &mut Driver) {
             assert!(expected.contains(&refused.code), "{wrong}: {refused:?}");
         }
         let absent = json!({"op": "alter_configs", "type": "topic", "name": cluster.topic("absent"), "ops": [["set", "retention.ms", "1"]]});
-        assert_eq!(driver.call(&absent).unwrap_err().code, i64::from(error::UNKNOWN_TOPIC_OR_PARTITION));
+        assert_eq!(
+            driver.call(&absent).unwrap_err().code,
+            i64::from(error::UNKNOWN_TOPIC_OR_PARTITION)
+        );
     }
 }
 
@@ -230,7 +247,8 @@ fn broker_configs(_: &Cluster, driver: &mut Driver) {
     }
     assert_eq!(all["message.max.bytes"]["value"], "1048588");
     if driver.client.can("alter_configs") {
-        let alter = |ops: Value| json!({"op": "alter_configs", "type": "broker", "name": id, "ops": ops});
+        let alter =
+            |ops: Value| json!({"op": "alter_configs", "type": "broker", "name": id, "ops": ops});
         driver.call(&alter(json!([["set", "log.retention.ms", "7200000"]]))).unwrap();
         eventually(driver, &request, |all| all["log.retention.ms"]["value"] == "7200000");
         driver.call(&alter(json!([["delete", "log.retention.ms", null]]))).unwrap();
@@ -251,14 +269,16 @@ fn delete_records(cluster: &Cluster, driver: &mut Driver) {
     assert_eq!(refused.code, i64::from(error::OFFSET_OUT_OF_RANGE), "{refused:?}");
     // kafkajs asks the broker for the end itself when it is given -1.
     assert_eq!(driver.call(&delete(-1)).unwrap()["low_watermark"], 20, "up to the high watermark");
-    let placed = driver.produce(Produce::records(&topic, &[Record::new("k", "next").to(0)])).unwrap();
+    let placed =
+        driver.produce(Produce::records(&topic, &[Record::new("k", "next").to(0)])).unwrap();
     assert_eq!(placed, [(0, 20)]);
 }
 
 fn cluster(cluster: &Cluster, driver: &mut Driver) {
     let described = driver.call(&json!({"op": "describe_cluster"})).unwrap();
     let nodes = described["nodes"].as_array().unwrap();
-    let ports: Vec<String> = nodes.iter().map(|n| format!("{}:{}", n["host"].as_str().unwrap(), n["port"])).collect();
+    let ports: Vec<String> =
+        nodes.iter().map(|n| format!("{}:{}", n["host"].as_str().unwrap(), n["port"])).collect();
     assert!(ports.contains(&cluster.bootstrap), "{described}");
     assert!(
         nodes.iter().any(|n| n["id"] == described["controller"]),

@@ -1,4 +1,5 @@
-//! Record batches that no client would send: each is refused with Kafka's error, nothing of it is appended, and nobody else notices.
+//! Record batches that no client would send: each is refused with Kafka's error, nothing of it is
+//! appended, and nobody else notices.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::io::Write;
@@ -119,12 +120,17 @@ fn sizes_and_times() {
     assert_eq!(bystander.refused(&of_size(1000)), error::NONE);
     bystander.produced += 1;
     for time in [now_ms() + 2 * 3_600_000, 7_258_118_400_000, now_ms() - 2 * 3_600_000, 1] {
-        assert_eq!(bystander.refused(&Batch::of(&[b"x"], time)), error::INVALID_TIMESTAMP, "{time}");
+        assert_eq!(
+            bystander.refused(&Batch::of(&[b"x"], time)),
+            error::INVALID_TIMESTAMP,
+            "{time}"
+        );
     }
     bystander.unharmed();
 }
 
-/// A little that becomes a lot: records are not opened where nothing needs it, and opened up to a bound where something does.
+/// A little that becomes a lot: records are not opened where nothing needs it, and opened up to a
+/// bound where something does.
 #[test]
 fn compression_bombs() {
     const GZIP: i16 = 1;
@@ -146,7 +152,8 @@ fn compression_bombs() {
     one.payload = honest.finish().unwrap();
     if bystander.cluster.local().is_some() {
         for (what, batch) in [("zeros", &bomb), ("one record", &one)] {
-            let code = produce_or_close(&mut bystander.attacker(), &bystander.topic, &batch.encode());
+            let code =
+                produce_or_close(&mut bystander.attacker(), &bystander.topic, &batch.encode());
             assert!(
                 [
                     None,
@@ -159,7 +166,8 @@ fn compression_bombs() {
             );
         }
     }
-    // What does not even begin as its codec does. A batch in the topic's own codec is not opened: ARCHITECTURE.md says why, and what that costs.
+    // What does not even begin as its codec does. A batch in the topic's own codec is not opened:
+    // ARCHITECTURE.md says why, and what that costs.
     for codec in [1, 2, 3] {
         let mut batch = Batch::of(&[b"x"], now_ms());
         (batch.attributes, batch.payload) = (codec, noise(codec as u64, 300));
@@ -210,7 +218,11 @@ fn producer_sequences() {
         [error::DUPLICATE_SEQUENCE_NUMBER, error::OUT_OF_ORDER_SEQUENCE_NUMBER].contains(&old),
         "long ago: {old}"
     );
-    assert_eq!(send(epoch + 1, 5).0, error::OUT_OF_ORDER_SEQUENCE_NUMBER, "a new epoch begins at 0");
+    assert_eq!(
+        send(epoch + 1, 5).0,
+        error::OUT_OF_ORDER_SEQUENCE_NUMBER,
+        "a new epoch begins at 0"
+    );
     assert_eq!(send(epoch + 1, 0), (error::NONE, first + 8));
     bystander.produced += 1;
     assert_eq!(send(epoch, 8).0, error::INVALID_PRODUCER_EPOCH, "an epoch that was replaced");

@@ -1,13 +1,17 @@
-//! Requests that no client would send: each ends in the error that Kafka gives or in a closed connection, and nobody else notices.
+//! Requests that no client would send: each ends in the error that Kafka gives or in a closed
+//! connection, and nobody else notices.
 //!
-//! Every test ends with `Bystander::unharmed`: a connection that was open all the while still works, and the broker's memory stayed where it was.
+//! Every test ends with `Bystander::unharmed`: a connection that was open all the while still
+//! works, and the broker's memory stayed where it was.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::time::Duration;
 
 use weir_e2e::batch::Batch;
 use weir_e2e::bystander::{Bystander, noise, now_ms};
-use weir_e2e::wire::{Body, Connection, FetchOf, PATIENCE, await_topic, create_topic, error, produce, produce_body};
+use weir_e2e::wire::{
+    Body, Connection, FetchOf, PATIENCE, await_topic, create_topic, error, produce, produce_body,
+};
 
 #[test]
 fn frame_sizes_that_lie() {
@@ -70,7 +74,8 @@ fn unknown_apis_and_versions() {
         c.send(&frame);
         c.closed(PATIENCE).unwrap_or_else(|e| panic!("API {api} version {version}: {e}"));
     }
-    // ApiVersions alone answers, in version 0, and names the versions that it has. Its header has tagged fields from version 3 on.
+    // ApiVersions alone answers, in version 0, and names the versions that it has. Its header has
+    // tagged fields from version 3 on.
     let mut c = bystander.attacker();
     let mut reply = c.call(18, 99, &Body(vec![0, 2, b'e', 2, b'1', 0])).unwrap();
     assert_eq!(reply.i16().unwrap(), error::UNSUPPORTED_VERSION);
@@ -124,7 +129,8 @@ fn lengths_and_counts_that_lie() {
         c.send(&frame);
         c.closed(PATIENCE).unwrap_or_else(|e| panic!("{what}: {e}"));
     }
-    // Flexible versions: lengths are variable, and tagged fields follow. The header is version 2, so its own tags come first.
+    // Flexible versions: lengths are variable, and tagged fields follow. The header is version 2,
+    // so its own tags come first.
     for (what, rest) in [
         ("a varint of 10 bytes", vec![0xff; 10]),
         ("a varint that ends", vec![0x80]),
@@ -184,7 +190,10 @@ fn topic_names() {
     }
     // `a.b` and `a_b` would share their metrics' name.
     let stem = bystander.cluster.topic("collide");
-    assert_eq!(create_topic(&mut c, format!("{stem}.x").as_bytes(), 1, 1, &[]).unwrap(), error::NONE);
+    assert_eq!(
+        create_topic(&mut c, format!("{stem}.x").as_bytes(), 1, 1, &[]).unwrap(),
+        error::NONE
+    );
     await_topic(&bystander.cluster.bootstrap, &format!("{stem}.x"), 1).unwrap();
     assert_eq!(
         create_topic(&mut c, format!("{stem}_x").as_bytes(), 1, 1, &[]).unwrap(),
@@ -248,7 +257,8 @@ fn fetches() {
         let (code, ..) = wrong.send(&mut bystander.attacker()).unwrap();
         assert!(expected.contains(&code), "{what}: {code}");
     }
-    // A client that says it is a follower moves no high watermark. Apache Kafka answers it; Weir, where it may not, refuses it.
+    // A client that says it is a follower moves no high watermark. Apache Kafka answers it; Weir,
+    // where it may not, refuses it.
     let _ = FetchOf { replica_id: 1, ..fetch }.send(&mut bystander.attacker());
     bystander.unharmed();
 }
@@ -260,7 +270,10 @@ fn half_open_and_slow_readers() {
     let value = vec![b'v'; 900 << 10];
     let large = Batch::of(&[&value], now_ms()).encode();
     for _ in 0..20 {
-        assert_eq!(produce(&mut bystander.attacker(), &bystander.topic, 0, &large).unwrap().0, error::NONE);
+        assert_eq!(
+            produce(&mut bystander.attacker(), &bystander.topic, 0, &large).unwrap().0,
+            error::NONE
+        );
         bystander.produced += 1;
     }
     let topic = bystander.topic.clone();
@@ -322,14 +335,16 @@ fn names_that_are_not_text() {
     bystander.unharmed();
 }
 
-/// What a request repeats is done and answered once, as in Kafka, or refused: lists cost memory and time once.
+/// What a request repeats is done and answered once, as in Kafka, or refused: lists cost memory and
+/// time once.
 #[test]
 fn the_same_thing_many_times() {
     let mut bystander = Bystander::start(&[]);
     let topic = bystander.topic.clone();
     // Fetch version 4 of one partition, which waits for ever, a million times.
     let entry = Body::default().i32(0).i64(bystander.produced).i32(1 << 20);
-    let head = Body::default().i32(-1).i32(i32::MAX).i32(i32::MAX).i32(i32::MAX).i8(0).i32(1).str(&topic);
+    let head =
+        Body::default().i32(-1).i32(i32::MAX).i32(i32::MAX).i32(i32::MAX).i8(0).i32(1).str(&topic);
     let body = Body([head.i32(1_000_000).0, entry.0.repeat(1_000_000)].concat());
     let waiting: Vec<_> = (0..3)
         .map(|_| {
@@ -347,7 +362,8 @@ fn the_same_thing_many_times() {
     let mut reply = bystander.attacker().call(32, 1, &body).unwrap();
     reply.i32().unwrap();
     assert_eq!(reply.i32().unwrap(), 1);
-    // ListOffsets version 1 refuses a partition that is named twice, also under the topic's name twice.
+    // ListOffsets version 1 refuses a partition that is named twice, also under the topic's name
+    // twice.
     let half = Body::default().str(&topic).i32(1).i32(0).i64(-1).0;
     let body = Body([Body::default().i32(-1).i32(2).0, half.repeat(2)].concat());
     let mut reply = bystander.attacker().call(2, 1, &body).unwrap();
@@ -366,7 +382,10 @@ fn the_same_thing_many_times() {
     let mut reply = bystander.attacker().call(0, 7, &body).unwrap();
     reply.i32().unwrap();
     reply.str().unwrap();
-    assert_eq!((reply.i32().unwrap(), reply.i32().unwrap(), reply.i16().unwrap()), (1, 0, error::NONE));
+    assert_eq!(
+        (reply.i32().unwrap(), reply.i32().unwrap(), reply.i16().unwrap()),
+        (1, 0, error::NONE)
+    );
     bystander.produced += 1;
     bystander.unharmed();
 }
@@ -377,11 +396,17 @@ fn long_names_in_error_messages() {
     let mut bystander = Bystander::start(&[]);
     let name = "n".repeat(i16::MAX as usize);
     let mut c = bystander.attacker();
-    assert_eq!(create_topic(&mut c, name.as_bytes(), 1, 1, &[]).unwrap(), error::INVALID_TOPIC_EXCEPTION);
+    assert_eq!(
+        create_topic(&mut c, name.as_bytes(), 1, 1, &[]).unwrap(),
+        error::INVALID_TOPIC_EXCEPTION
+    );
     let code = create_topic(&mut c, b"named", 1, 1, &[(&name, &name)]).unwrap();
     assert_eq!(code, error::INVALID_CONFIG);
-    // AlterConfigs version 1, of a topic's setting, of a broker's, and of a kind of resource that there is not.
-    for (kind, resource) in [(2, bystander.topic.as_str()), (4, "0"), (4, &name), (2, &name), (99, &name)] {
+    // AlterConfigs version 1, of a topic's setting, of a broker's, and of a kind of resource that
+    // there is not.
+    for (kind, resource) in
+        [(2, bystander.topic.as_str()), (4, "0"), (4, &name), (2, &name), (99, &name)]
+    {
         let body = Body::default().i32(1).i8(kind).str(resource).i32(1).str(&name).str(&name).i8(1);
         let mut reply = c.call(33, 1, &body).unwrap_or_else(|e| panic!("{kind}: {e}"));
         reply.i32().unwrap();

@@ -1,5 +1,6 @@
-//! Chains that consume, transform and produce with real clients, while brokers, the controller and the clients themselves are killed: each input is copied once, nothing that was
-//! aborted is read, and no transaction hangs.
+//! Chains that consume, transform and produce with real clients, while brokers, the controller and
+//! the clients themselves are killed: each input is copied once, nothing that was aborted is read,
+//! and no transaction hangs.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::process::Command;
@@ -27,7 +28,8 @@ fn fill(driver: &mut Driver, partition: i32) -> Vec<String> {
     let mut committed = Vec::new();
     for round in 0..RECORDS / 10 * 3 / 2 {
         let end = if round % 3 == 1 { "abort" } else { "commit" };
-        let values: Vec<String> = (0..10).map(|at| format!("{partition}-{end}-{round}-{at}")).collect();
+        let values: Vec<String> =
+            (0..10).map(|at| format!("{partition}-{end}-{round}-{at}")).collect();
         let request = json!({"op": "transact", "producer": "source", "topic": "from", "partition": partition, "values": values, "end": end});
         driver.call(&request).unwrap();
         if end == "commit" {
@@ -43,7 +45,8 @@ fn shown(driver: &mut Driver, partition: i32, count: usize, timeout_ms: u64) -> 
         "op": "consume", "topic": "to", "partitions": [partition], "from": "beginning", "count": count, "read_committed": true, "timeout_ms": timeout_ms,
     });
     let found: Result<Value, _> = driver.call(&request);
-    let records: Vec<Record> = found.map(|found| serde_json::from_value(found).unwrap()).unwrap_or_default();
+    let records: Vec<Record> =
+        found.map(|found| serde_json::from_value(found).unwrap()).unwrap_or_default();
     records.iter().map(Record::text).collect()
 }
 
@@ -104,17 +107,15 @@ fn copies_exactly_once(client: Client) {
         await_topic(&bootstrap, topic, PARTITIONS).unwrap();
     }
     begin(&mut driver, "source");
-    let wanted: Vec<Vec<String>> = (0..PARTITIONS).map(|partition| fill(&mut driver, partition)).collect();
+    let wanted: Vec<Vec<String>> =
+        (0..PARTITIONS).map(|partition| fill(&mut driver, partition)).collect();
     let (over, pid) = (AtomicBool::new(false), AtomicU32::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| keep_copying(client, &bootstrap, &over, &pid));
         for round in 0..6 {
             std::thread::sleep(Duration::from_millis(1_200));
-            let victim = if round % 3 == 2 {
-                "controller".to_owned()
-            } else {
-                (round % 3).to_string()
-            };
+            let victim =
+                if round % 3 == 2 { "controller".to_owned() } else { (round % 3).to_string() };
             local.run(&["kill", &victim]).unwrap();
             if round % 2 == 1 {
                 kill(&pid);

@@ -47,14 +47,20 @@ fn run(client: Client, scenario: fn(&Cluster, &mut Driver)) {
     scenario(&cluster, &mut driver);
 }
 
-/// 2020-09-13, so that no test depends on the clock and no retention of the default 7 days is due before the test is over.
+/// 2020-09-13, so that no test depends on the clock and no retention of the default 7 days is due
+/// before the test is over.
 const LONG_AGO_MS: i64 = 1_600_000_000_000;
 
 fn keep_for_ever() -> serde_json::Value {
     json!({"retention.ms": "-1"})
 }
 
-fn new_topic(cluster: &Cluster, driver: &mut Driver, partitions: i32, configs: &serde_json::Value) -> String {
+fn new_topic(
+    cluster: &Cluster,
+    driver: &mut Driver,
+    partitions: i32,
+    configs: &serde_json::Value,
+) -> String {
     let topic = cluster.topic("t");
     driver.create_topic(&topic, partitions, configs).unwrap();
     await_topic(&cluster.bootstrap, &topic, partitions).unwrap();
@@ -63,18 +69,12 @@ fn new_topic(cluster: &Cluster, driver: &mut Driver, partitions: i32, configs: &
 
 /// Records at the edges of the format, as far as the client can make them.
 fn tricky(client: Client) -> Vec<Record> {
-    let plain = |value: &[u8]| Record {
-        value: Some(Bytes64(value.to_vec())),
-        ..Record::default()
-    };
+    let plain = |value: &[u8]| Record { value: Some(Bytes64(value.to_vec())), ..Record::default() };
     let mut records = vec![
         plain(b"a"),
         plain(b""),
         Record::new("", ""),
-        Record {
-            value: None,
-            ..Record::new("tombstone", "")
-        },
+        Record { value: None, ..Record::new("tombstone", "") },
         Record::new("klíč-鍵-🔑", "hodnota-値-🎁"),
         plain(&[0, 255, 254, 128, 10, 13]),
         plain(&vec![b'v'; 900 << 10]),
@@ -137,7 +137,9 @@ fn compressions(cluster: &Cluster, driver: &mut Driver) {
             .map(|i| Record::new("k", format!("{codec} {i} {}", "abc".repeat(i * 7))).to(0))
             .collect();
         driver
-            .produce(Produce::records(&topic, &records).set("compression", codec).set("linger_ms", 20))
+            .produce(
+                Produce::records(&topic, &records).set("compression", codec).set("linger_ms", 20),
+            )
             .unwrap();
         topics.push((topic, records));
     }
@@ -145,7 +147,11 @@ fn compressions(cluster: &Cluster, driver: &mut Driver) {
         let mut reader = Driver::start(reader, &cluster.bootstrap).unwrap();
         for (codec, (topic, records)) in codecs.iter().zip(&topics) {
             let consumed = reader.consume(topic, &[0], From::Beginning, records.len()).unwrap();
-            assert_same(records, &consumed, &format!("{codec} from {:?} to {:?}", driver.client, reader.client));
+            assert_same(
+                records,
+                &consumed,
+                &format!("{codec} from {:?} to {:?}", driver.client, reader.client),
+            );
         }
     }
 }
@@ -162,9 +168,16 @@ fn keys_choose_partitions(cluster: &Cluster, driver: &mut Driver) {
     let mut next_offset = std::collections::BTreeMap::new();
     for r in &consumed {
         let i: usize = r.text()[..10].parse().unwrap();
-        assert_eq!((r.partition.unwrap(), r.offset), placed[i], "record {i} is where its producer was told");
+        assert_eq!(
+            (r.partition.unwrap(), r.offset),
+            placed[i],
+            "record {i} is where its producer was told"
+        );
         assert_eq!(r.key, Some(Bytes64(format!("k{}", i % keys).into_bytes())));
-        assert_eq!(r.partition.unwrap(), java_partition(r.key.as_ref().unwrap().0.as_slice(), partitions));
+        assert_eq!(
+            r.partition.unwrap(),
+            java_partition(r.key.as_ref().unwrap().0.as_slice(), partitions)
+        );
         let last = last_of_key.insert(i % keys, i);
         assert!(last < Some(i), "order within a key");
         assert_eq!(
@@ -209,7 +222,8 @@ fn a_thousand_partitions(cluster: &Cluster, driver: &mut Driver) {
             (&json!(i), &json!(replicas()), &json!(replicas()))
         );
     }
-    let records: Vec<Record> = (0..1000).map(|p| Record::new("k", format!("for {p}")).to(p)).collect();
+    let records: Vec<Record> =
+        (0..1000).map(|p| Record::new("k", format!("for {p}")).to(p)).collect();
     let offsets = driver.produce(Produce::records(&topic, &records).set("linger_ms", 50)).unwrap();
     assert_eq!(offsets, (0..1000).map(|p| (p, 0)).collect::<Vec<_>>());
     let all: Vec<i32> = (0..1000).collect();
@@ -221,19 +235,25 @@ fn a_thousand_partitions(cluster: &Cluster, driver: &mut Driver) {
 fn seek_by_offset_and_time(cluster: &Cluster, driver: &mut Driver) {
     let topic = new_topic(cluster, driver, 1, &keep_for_ever());
     let at = |i: i64| LONG_AGO_MS + 1000 * i;
-    let records: Vec<Record> = (0..100).map(|i| Record::new("k", format!("record {i}")).to(0).at(at(i))).collect();
+    let records: Vec<Record> =
+        (0..100).map(|i| Record::new("k", format!("record {i}")).to(0).at(at(i))).collect();
     for batch in records.chunks(10) {
         driver
-            .produce(Produce::records(&topic, batch).set("compression", "gzip").set("linger_ms", 20))
+            .produce(
+                Produce::records(&topic, batch).set("compression", "gzip").set("linger_ms", 20),
+            )
             .unwrap();
     }
     // In the middle of a batch, whatever batches the client made.
     for start in [0, 1, 37, 55, 99] {
-        let consumed = driver.consume(&topic, &[0], From::Offset(start), 100 - start as usize).unwrap();
+        let consumed =
+            driver.consume(&topic, &[0], From::Offset(start), 100 - start as usize).unwrap();
         assert_same(&records[start as usize..], &consumed, &format!("from offset {start}"));
         assert_eq!(consumed[0].offset, start);
     }
-    for (time, offset) in [(0, 0), (at(0), 0), (at(0) + 1, 1), (at(41), 41), (at(98) + 999, 99), (at(99), 99)] {
+    for (time, offset) in
+        [(0, 0), (at(0), 0), (at(0) + 1, 1), (at(41), 41), (at(98) + 999, 99), (at(99), 99)]
+    {
         let found = driver
             .call(&json!({"op": "offset_for_time", "topic": topic, "partition": 0, "timestamp": time}))
             .unwrap();
@@ -260,7 +280,11 @@ fn list_offsets(cluster: &Cluster, driver: &mut Driver) {
     }
     assert_eq!(driver.list_offset(&topic, 0, "earliest").unwrap().0, 0);
     assert_eq!(driver.list_offset(&topic, 0, "latest").unwrap().0, 5);
-    assert_eq!(driver.list_offset(&topic, 1, "latest").unwrap().0, 0, "the other partition is empty");
+    assert_eq!(
+        driver.list_offset(&topic, 1, "latest").unwrap().0,
+        0,
+        "the other partition is empty"
+    );
     if driver.client.can("max_timestamp") {
         assert_eq!(
             driver.list_offset(&topic, 0, "max_timestamp").unwrap(),
@@ -279,7 +303,9 @@ fn idempotent_producer(cluster: &Cluster, driver: &mut Driver) {
     let topic = new_topic(cluster, driver, 3, &json!({}));
     let count = 3000;
     let placed = driver
-        .produce(Produce::generated(&topic, count, 100, 31).set("idempotent", true).set("linger_ms", 1))
+        .produce(
+            Produce::generated(&topic, count, 100, 31).set("idempotent", true).set("linger_ms", 1),
+        )
         .unwrap();
     let consumed = driver.consume(&topic, &[0, 1, 2], From::Beginning, count).unwrap();
     assert_eq!(consumed.len(), count);
@@ -314,7 +340,8 @@ fn many_small_records(cluster: &Cluster, driver: &mut Driver) {
 fn acks(cluster: &Cluster, driver: &mut Driver) {
     let topic = new_topic(cluster, driver, 1, &json!({}));
     for level in ["0", "1", "all"] {
-        let records: Vec<Record> = (0..20).map(|i| Record::new(level, format!("{level} {i}")).to(0)).collect();
+        let records: Vec<Record> =
+            (0..20).map(|i| Record::new(level, format!("{level} {i}")).to(0)).collect();
         driver.produce(Produce::records(&topic, &records).set("acks", level)).unwrap();
     }
     let consumed = driver.consume(&topic, &[0], From::Beginning, 60).unwrap();
@@ -325,7 +352,8 @@ fn acks(cluster: &Cluster, driver: &mut Driver) {
     assert_eq!(consumed.iter().map(Record::text).collect::<Vec<_>>(), expected);
 }
 
-/// A batch above `max.message.bytes` is refused by the broker, not the client, and the next one is taken.
+/// A batch above `max.message.bytes` is refused by the broker, not the client, and the next one is
+/// taken.
 fn too_large(cluster: &Cluster, driver: &mut Driver) {
     const MESSAGE_TOO_LARGE: i64 = 10;
     let topic = new_topic(cluster, driver, 1, &json!({"max.message.bytes": "10000"}));
@@ -338,7 +366,8 @@ fn too_large(cluster: &Cluster, driver: &mut Driver) {
     assert_eq!(placed, [(0, 0)]);
 }
 
-/// Without auto-creation a topic that is not there is the error that says so. Clients hide its code behind their own timeouts.
+/// Without auto-creation a topic that is not there is the error that says so. Clients hide its code
+/// behind their own timeouts.
 fn unknown_topic_without_auto_creation(cluster: &Cluster, driver: &mut Driver) {
     const UNKNOWN_TOPIC_OR_PARTITION: i64 = 3;
     let topic = cluster.topic("absent");
@@ -354,7 +383,8 @@ fn unknown_topic_without_auto_creation(cluster: &Cluster, driver: &mut Driver) {
 
 fn auto_creation(cluster: &Cluster, driver: &mut Driver) {
     let topic = cluster.topic("auto");
-    let placed = driver.produce(Produce::records(&topic, &[Record::new("k", "first use")])).unwrap();
+    let placed =
+        driver.produce(Produce::records(&topic, &[Record::new("k", "first use")])).unwrap();
     assert_eq!(placed, [(0, 0)]);
     let consumed = driver.consume(&topic, &[0], From::Beginning, 1).unwrap();
     assert_eq!(consumed[0].text(), "first use");

@@ -1,4 +1,5 @@
-//! Apache Kafka's tools for a cluster of several brokers: reassignments, elections, the quorum, features.
+//! Apache Kafka's tools for a cluster of several brokers: reassignments, elections, the quorum,
+//! features.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use weir_e2e::cluster::Local;
@@ -11,7 +12,11 @@ fn three_brokers() -> Option<Local> {
         return None;
     }
     let local = Local::start_of(Some(3), None).unwrap();
-    tool(&local, class::TOPICS, &["--create", "--topic", "orders", "--replica-assignment", "0:1:2"]);
+    tool(
+        &local,
+        class::TOPICS,
+        &["--create", "--topic", "orders", "--replica-assignment", "0:1:2"],
+    );
     Some(local)
 }
 
@@ -28,7 +33,9 @@ fn tool(local: &Local, class: &str, arguments: &[&str]) -> String {
 /// Runs `kafka-reassign-partitions` with a plan for the topic's partition.
 fn reassign(local: &Local, replicas: &str, arguments: &[&str]) -> String {
     let plan = local.data().with_file_name("plan.json");
-    let text = format!(r#"{{"version":1,"partitions":[{{"topic":"orders","partition":0,"replicas":[{replicas}]}}]}}"#);
+    let text = format!(
+        r#"{{"version":1,"partitions":[{{"topic":"orders","partition":0,"replicas":[{replicas}]}}]}}"#
+    );
     std::fs::write(&plan, text).unwrap();
     let file = ["--reassignment-json-file", plan.to_str().unwrap()];
     tool(local, class::REASSIGN, &[&file, arguments].concat())
@@ -58,11 +65,16 @@ fn partitions_are_reassigned_and_leaders_elected() {
     // A replica goes, the leader with it.
     reassign(&local, "0,2", &["--execute"]);
     let out = describe();
-    assert!(out.contains("ReplicationFactor: 2") && out.contains("Leader: 0\tReplicas: 0,2"), "{out}");
+    assert!(
+        out.contains("ReplicationFactor: 2") && out.contains("Leader: 0\tReplicas: 0,2"),
+        "{out}"
+    );
     let topic = local.run(&["get", "topic", "orders", "-o", "json"]).unwrap();
     let topic: serde_json::Value = serde_json::from_str(&topic).unwrap();
     assert_eq!(topic["spec"]["replicas"], 2, "the resource says so");
-    assert!(tool(&local, class::REASSIGN, &["--list"]).contains("No partition reassignments found."));
+    assert!(
+        tool(&local, class::REASSIGN, &["--list"]).contains("No partition reassignments found.")
+    );
 }
 
 #[test]
@@ -94,20 +106,31 @@ fn the_quorum_is_the_controller() {
 fn features_are_told_and_only_what_is_served_is_taken_up() {
     let Some(local) = three_brokers() else { return };
     let out = tool(&local, class::FEATURES, &["describe"]);
-    let line = |name: &str| out.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{out}"));
+    let line = |name: &str| {
+        out.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{out}"))
+    };
     assert!(line("metadata.version").contains("FinalizedVersionLevel: 4.3-IV0"), "{out}");
     assert!(line("eligible.leader.replicas.version").contains("FinalizedVersionLevel: 1"), "{out}");
     let refused = run(&local, class::FEATURES, &["upgrade", "--feature", "metadata.version=31"]);
-    assert!(!refused.ok && format!("{refused:?}").contains("Invalid update version 31"), "{refused:?}");
+    assert!(
+        !refused.ok && format!("{refused:?}").contains("Invalid update version 31"),
+        "{refused:?}"
+    );
 }
 
 #[test]
 fn a_broker_is_unregistered() {
     let Some(local) = three_brokers() else { return };
     let bootstrap = local.bootstrap();
-    let unregister = |id: &str| kafka(class::CLUSTER, &["unregister", "--bootstrap-server", &bootstrap, "--id", id], "").unwrap();
+    let unregister = |id: &str| {
+        kafka(class::CLUSTER, &["unregister", "--bootstrap-server", &bootstrap, "--id", id], "")
+            .unwrap()
+    };
     let refused = unregister("7");
-    assert!(!refused.ok && format!("{refused:?}").contains("not currently registered"), "{refused:?}");
+    assert!(
+        !refused.ok && format!("{refused:?}").contains("not currently registered"),
+        "{refused:?}"
+    );
     local.run(&["stop", "2"]).unwrap();
     let out = unregister("2").success().unwrap();
     assert!(out.contains("Broker 2 is no longer registered."), "{out}");

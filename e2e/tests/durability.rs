@@ -1,4 +1,5 @@
-//! What was acknowledged stays: through `kill -9` under load, clean stops, and a controller that is gone.
+//! What was acknowledged stays: through `kill -9` under load, clean stops, and a controller that is
+//! gone.
 //!
 //! `WEIR_E2E_ROUNDS` sets the number of kills (20 by default).
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -14,7 +15,9 @@ use weir_e2e::bystander::now_ms;
 use weir_e2e::cluster::Local;
 use weir_e2e::driver::{Client, Driver, From, Produce};
 use weir_e2e::record::Record;
-use weir_e2e::wire::{Connection, PATIENCE, await_topic, create_topic, error, init_producer_id, produce};
+use weir_e2e::wire::{
+    Connection, PATIENCE, await_topic, create_topic, error, init_producer_id, produce,
+};
 
 const PARTITIONS: i32 = 4;
 
@@ -27,7 +30,8 @@ fn local() -> Option<Local> {
     std::env::var_os("WEIR_E2E_BOOTSTRAP").is_none().then(|| Local::start(None).unwrap())
 }
 
-/// A producer that never gives up: it sends numbered records to one partition, one batch at a time, and remembers what was acknowledged.
+/// A producer that never gives up: it sends numbered records to one partition, one batch at a time,
+/// and remembers what was acknowledged.
 struct Load {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicUsize>,
@@ -48,10 +52,7 @@ impl Load {
         let acknowledged = Arc::new(AtomicUsize::new(0));
         let (stopping, counter) = (Arc::clone(&stop), Arc::clone(&acknowledged));
         let thread = std::thread::spawn(move || {
-            let mut sent = Sent {
-                acknowledged: BTreeMap::new(),
-                attempted: 0,
-            };
+            let mut sent = Sent { acknowledged: BTreeMap::new(), attempted: 0 };
             let mut connection = None;
             let mut producer_id = None;
             while !stopping.load(Ordering::Relaxed) {
@@ -100,7 +101,8 @@ impl Load {
     }
 }
 
-/// One batch with `acks=1`; the base offset when it was acknowledged. An idempotent producer repeats the same batch with the same sequence.
+/// One batch with `acks=1`; the base offset when it was acknowledged. An idempotent producer
+/// repeats the same batch with the same sequence.
 fn attempt(
     connection: &mut Option<Connection>,
     bootstrap: &str,
@@ -144,7 +146,10 @@ fn kill_in_a_loop(idempotent: bool) {
     let mut c = Connection::open(&local.bootstrap()).unwrap();
     // Small segments, so that recovery meets more than one.
     let configs = [("flush.mode", "group"), ("segment.bytes", "1048576")];
-    assert_eq!(create_topic(&mut c, topic.as_bytes(), PARTITIONS, 1, &configs).unwrap(), error::NONE);
+    assert_eq!(
+        create_topic(&mut c, topic.as_bytes(), PARTITIONS, 1, &configs).unwrap(),
+        error::NONE
+    );
     await_topic(&local.bootstrap(), topic, PARTITIONS).unwrap();
     let loads: Vec<Load> = (0..PARTITIONS)
         .map(|p| Load::start(local.bootstrap(), topic.to_owned(), p, idempotent))
@@ -176,7 +181,8 @@ fn kill_in_a_loop(idempotent: bool) {
 }
 
 fn check(partition: i32, sent: &Sent, read: &[Record], idempotent: bool) {
-    let at: BTreeMap<i64, usize> = read.iter().map(|r| (r.offset, r.text().parse().unwrap())).collect();
+    let at: BTreeMap<i64, usize> =
+        read.iter().map(|r| (r.offset, r.text().parse().unwrap())).collect();
     assert_eq!(at.len(), read.len(), "partition {partition}: an offset came twice");
     for (number, offset) in &sent.acknowledged {
         assert_eq!(
@@ -197,7 +203,10 @@ fn check(partition: i32, sent: &Sent, read: &[Record], idempotent: bool) {
         );
         assert!(numbers.len() <= sent.attempted);
     } else {
-        assert!(numbers.windows(2).all(|w| w[0] < w[1]), "partition {partition}: in the order of sending");
+        assert!(
+            numbers.windows(2).all(|w| w[0] < w[1]),
+            "partition {partition}: in the order of sending"
+        );
     }
 }
 
@@ -217,7 +226,8 @@ fn everything_survives_a_clean_stop() {
     let mut driver = Driver::start(Client::Java, &local.bootstrap()).unwrap();
     driver.create_topic("kept", 3, &json!({"retention.ms": "123456789"})).unwrap();
     await_topic(&local.bootstrap(), "kept", 3).unwrap();
-    let records: Vec<Record> = (0..30).map(|i| Record::new("k", format!("record {i}")).to(i % 3)).collect();
+    let records: Vec<Record> =
+        (0..30).map(|i| Record::new("k", format!("record {i}")).to(i % 3)).collect();
     driver.produce(Produce::records("kept", &records).set("compression", "zstd")).unwrap();
     driver
         .call(&json!({"op": "delete_records", "topic": "kept", "partition": 0, "offset": 4}))
@@ -227,7 +237,9 @@ fn everything_survives_a_clean_stop() {
     // An idempotent producer, whose sequence the broker must know again.
     let mut c = Connection::open(&local.bootstrap()).unwrap();
     let id = new_producer(&mut c).unwrap();
-    let batch = |sequence: i32| Batch::of(&[b"sequenced"], now_ms()).from_producer(id, 0, sequence).encode();
+    let batch = |sequence: i32| {
+        Batch::of(&[b"sequenced"], now_ms()).from_producer(id, 0, sequence).encode()
+    };
     assert_eq!(produce(&mut c, "kept", 1, &batch(0)).unwrap(), (error::NONE, 10));
     assert_eq!(produce(&mut c, "kept", 1, &batch(1)).unwrap(), (error::NONE, 11));
     drop((driver, c));
@@ -243,9 +255,14 @@ fn everything_survives_a_clean_stop() {
             local.run(&["start", "0"]).unwrap();
         }
         let mut driver = Driver::start(Client::Java, &local.bootstrap()).unwrap();
-        assert_eq!(driver.call(&json!({"op": "describe_topic", "topic": "kept"})).unwrap(), described);
+        assert_eq!(
+            driver.call(&json!({"op": "describe_topic", "topic": "kept"})).unwrap(),
+            described
+        );
         assert_eq!(driver.call(&json!({"op": "describe_cluster"})).unwrap(), cluster);
-        let configs = driver.call(&json!({"op": "describe_configs", "type": "topic", "name": "kept"})).unwrap();
+        let configs = driver
+            .call(&json!({"op": "describe_configs", "type": "topic", "name": "kept"}))
+            .unwrap();
         assert_eq!(configs["retention.ms"]["value"], "123456789");
         assert_eq!(driver.list_offset("kept", 0, "earliest").unwrap().0, 4);
         let read = driver.consume("kept", &[2], From::Beginning, 10).unwrap();
@@ -259,13 +276,17 @@ fn everything_survives_a_clean_stop() {
             (error::NONE, 11),
             "a batch that it has already"
         );
-        assert_eq!(produce(&mut c, "kept", 1, &batch(5)).unwrap().0, error::OUT_OF_ORDER_SEQUENCE_NUMBER);
+        assert_eq!(
+            produce(&mut c, "kept", 1, &batch(5)).unwrap().0,
+            error::OUT_OF_ORDER_SEQUENCE_NUMBER
+        );
         // A new producer gets an id that no one had.
         assert_ne!(new_producer(&mut c).unwrap(), id);
     }
 }
 
-/// Static stability: produce and fetch go on while the controller is gone, and changes work again when it is back.
+/// Static stability: produce and fetch go on while the controller is gone, and changes work again
+/// when it is back.
 #[test]
 fn without_a_controller() {
     let Some(local) = local() else { return };
@@ -274,7 +295,8 @@ fn without_a_controller() {
     await_topic(&local.bootstrap(), "steady", 2).unwrap();
     local.run(&["kill", "controller"]).unwrap();
     assert!(local.status().unwrap().controller.is_none_or(|c| c.pid.is_none()));
-    let records: Vec<Record> = (0..100).map(|i| Record::new("k", format!("{i}")).to(i % 2)).collect();
+    let records: Vec<Record> =
+        (0..100).map(|i| Record::new("k", format!("{i}")).to(i % 2)).collect();
     driver.produce(Produce::records("steady", &records).set("acks", "all")).unwrap();
     // A client that comes only now finds everything, too.
     let mut late = Driver::start(Client::Franz, &local.bootstrap()).unwrap();

@@ -1,7 +1,9 @@
-//! Three brokers, real clients, and everything that can happen to a process: what was acknowledged is there exactly once, in order, at the offset that the client was told, and every
-//! replica tells of transactions what its log says.
+//! Three brokers, real clients, and everything that can happen to a process: what was acknowledged
+//! is there exactly once, in order, at the offset that the client was told, and every replica tells
+//! of transactions what its log says.
 //!
-//! `WEIR_E2E_ROUNDS` sets the number of faults (15 by default), `WEIR_E2E_SEED` which ones; the seed is printed.
+//! `WEIR_E2E_ROUNDS` sets the number of faults (15 by default), `WEIR_E2E_SEED` which ones; the
+//! seed is printed.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::time::{Duration, Instant};
@@ -20,7 +22,8 @@ const CHAINED: [Client; 2] = [Client::Java, Client::Franz];
 /// Every client writes to a partition of its own, since each numbers its records.
 const WRITERS: [Client; 3] = [Client::Java, Client::Franz, Client::Librdkafka];
 
-/// Waits until every broker has producer ids of its own. It asks for a block a second after its registration, or when the first producer comes; without a controller there are no others, and
+/// Waits until every broker has producer ids of its own. It asks for a block a second after its
+/// registration, or when the first producer comes; without a controller there are no others, and
 /// the driver of librdkafka is a new producer with each call.
 fn all_have_producer_ids(local: &Local) {
     let deadline = Instant::now() + PATIENCE;
@@ -165,16 +168,18 @@ fn nothing_acknowledged_is_lost_doubled_or_moved() {
         .map(|(partition, client)| Writer::start(client, &local.bootstrap(), topic, partition))
         .collect();
     driver
-        .create_replicated_topic("chained", 1, 3, &json!({"min.insync.replicas": "2", "segment.ms": "1000"}))
+        .create_replicated_topic(
+            "chained",
+            1,
+            3,
+            &json!({"min.insync.replicas": "2", "segment.ms": "1000"}),
+        )
         .unwrap();
     await_topic(&local.bootstrap(), "chained", 1).unwrap();
     let transactions = Transactions::start(&CHAINED, &local.bootstrap(), "chained", 0);
     let each_replica = || -> Vec<usize> {
         let bootstrap = local.bootstrap();
-        bootstrap
-            .split(',')
-            .map(|address| tells_what_its_log_says(address, "chained", 0))
-            .collect()
+        bootstrap.split(',').map(|address| tells_what_its_log_says(address, "chained", 0)).collect()
     };
     let mut chance = Chance(seed);
     for round in 0..rounds {
@@ -215,7 +220,8 @@ fn every_broker_is_restarted_in_turn_while_no_controller_runs() {
     driver.create_replicated_topic(topic, 3, 3, &json!({"min.insync.replicas": "2"})).unwrap();
     await_topic(&local.bootstrap(), topic, 3).unwrap();
     let start = |(partition, client)| Writer::start(client, &local.bootstrap(), topic, partition);
-    let mut writers: Vec<Writer> = (0..2).zip([Client::Franz, Client::Librdkafka]).map(start).collect();
+    let mut writers: Vec<Writer> =
+        (0..2).zip([Client::Franz, Client::Librdkafka]).map(start).collect();
     writers.iter().for_each(Writer::moves);
     whole(&local);
     all_have_producer_ids(&local);
@@ -246,16 +252,18 @@ fn one_of_three_replicas_takes_no_acks_all_and_serves_what_it_has() {
     }
     let local = Local::start_of(Some(3), None).unwrap();
     let mut driver = Driver::start(Client::Java, &local.bootstrap()).unwrap();
-    driver
-        .create_replicated_topic("careful", 1, 3, &json!({"min.insync.replicas": "2"}))
-        .unwrap();
+    driver.create_replicated_topic("careful", 1, 3, &json!({"min.insync.replicas": "2"})).unwrap();
     await_topic(&local.bootstrap(), "careful", 1).unwrap();
     let record = |text: &str| [Record::new("k", text).to(0)];
     driver.produce(Produce::records("careful", &record("first")).set("acks", "all")).unwrap();
     local.run(&["kill", "1"]).unwrap();
     local.run(&["kill", "2"]).unwrap();
     let refused = driver
-        .produce(Produce::records("careful", &record("second")).set("acks", "all").set("timeout_ms", 8_000))
+        .produce(
+            Produce::records("careful", &record("second"))
+                .set("acks", "all")
+                .set("timeout_ms", 8_000),
+        )
         .unwrap_err();
     // The client gives up while the broker goes on refusing, or tells of the refusal.
     assert!([-1, 7, 19, 20].contains(&refused.code), "{refused:?}");

@@ -1,8 +1,10 @@
-//! Requests of every API and version, whole and mutated, at a broker with topics, groups and transactions. Whatever it is sent, it lives, serves others meanwhile, and
-//! still has what it acknowledged; and what is whole has an answer.
+//! Requests of every API and version, whole and mutated, at a broker with topics, groups and
+//! transactions. Whatever it is sent, it lives, serves others meanwhile, and still has what it
+//! acknowledged; and what is whole has an answer.
 //!
-//! A run takes some ten seconds: half of it with a seed that is always the same, half with one that it prints. `WEIR_FUZZ_SECONDS` makes it longer, with more
-//! seeds; `WEIR_FUZZ_SEED` plays the requests of a seed again.
+//! A run takes some ten seconds: half of it with a seed that is always the same, half with one that
+//! it prints. `WEIR_FUZZ_SECONDS` makes it longer, with more seeds; `WEIR_FUZZ_SEED` plays the
+//! requests of a seed again.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,7 +20,9 @@ use weir_e2e::cluster::{Local, files};
 use weir_e2e::fuzz::{Random, World, frame, mutate};
 use weir_e2e::schema::{Request, requests};
 use weir_e2e::txn;
-use weir_e2e::wire::{Body, Connection, FetchOf, PATIENCE, await_topic, create_topic, error, produce};
+use weir_e2e::wire::{
+    Body, Connection, FetchOf, PATIENCE, await_topic, create_topic, error, produce,
+};
 
 /// Connections that send at the same time.
 const SENDERS: u64 = 4;
@@ -29,20 +33,23 @@ const REQUESTS_MAX: usize = 20;
 /// What may wait longer than this for its answer is left alone.
 const ANSWER_MAX: Duration = Duration::from_millis(300);
 
-/// What the broker may grow by: its budget for requests, what its threads decode, and what the requests made it keep.
+/// What the broker may grow by: its budget for requests, what its threads decode, and what the
+/// requests made it keep.
 const RSS_GROWTH_BYTES: u64 = 512 << 20;
 
 /// How long one seed is played. What a round has done is looked at before the next.
 const ROUND_MAX: Duration = Duration::from_secs(30);
 
-/// A Produce that waits for no answer ends in a closed connection where it is refused, and so do versions below 3, which are served by name only. Every other request
-/// that is whole has an answer.
+/// A Produce that waits for no answer ends in a closed connection where it is refused, and so do
+/// versions below 3, which are served by name only. Every other request that is whole has an
+/// answer.
 const PRODUCE: i16 = 0;
 
 /// A longer request is refused, and whole ones are not.
 const FRAME_MAX: usize = 15 << 20;
 
-/// What a producer tries again: an administrator may unregister a broker, or have leaders elected, and so may these requests.
+/// What a producer tries again: an administrator may unregister a broker, or have leaders elected,
+/// and so may these requests.
 const PASSING: [i16; 2] = [error::NOT_LEADER_OR_FOLLOWER, error::LEADER_NOT_AVAILABLE];
 
 /// Requests of each sender that a failure shows.
@@ -78,7 +85,8 @@ impl Fuzzed {
         let local = Local::start(None).unwrap();
         let bootstrap = local.bootstrap();
         let mut c = Connection::open(&bootstrap).unwrap();
-        let keep = [("retention.ms", "-1"), ("retention.bytes", "-1"), ("cleanup.policy", "delete")];
+        let keep =
+            [("retention.ms", "-1"), ("retention.bytes", "-1"), ("cleanup.policy", "delete")];
         assert_eq!(create_topic(&mut c, KEPT.as_bytes(), 1, 1, &keep).unwrap(), error::NONE);
         await_topic(&bootstrap, KEPT, 1).unwrap();
         let mut world = World {
@@ -94,7 +102,9 @@ impl Fuzzed {
                 error::NONE
             );
             await_topic(&bootstrap, name, 3).unwrap();
-            let resource: serde_json::Value = serde_json::from_str(&local.run(&["get", "topic", name, "-o", "json"]).unwrap()).unwrap();
+            let resource: serde_json::Value =
+                serde_json::from_str(&local.run(&["get", "topic", name, "-o", "json"]).unwrap())
+                    .unwrap();
             world
                 .topics
                 .push((name.to_owned(), id_of(resource["status"]["topicId"].as_str().unwrap())));
@@ -129,7 +139,8 @@ impl Fuzzed {
             for correlation in 0..=random.below(REQUESTS_MAX) {
                 let at = random.below(self.served.len());
                 let (request, version) = &self.served[at];
-                let mut bytes = frame(&mut random, &self.world, request, *version, correlation as i32);
+                let mut bytes =
+                    frame(&mut random, &self.world, request, *version, correlation as i32);
                 if bytes.len() > FRAME_MAX {
                     continue;
                 }
@@ -137,15 +148,24 @@ impl Fuzzed {
                 if !is_whole {
                     bytes = mutate(&mut random, &bytes);
                 }
-                self.note(seed, format!("{} v{version}, {is_whole}: {}", request.name, hex(&bytes)));
+                self.note(
+                    seed,
+                    format!("{} v{version}, {is_whole}: {}", request.name, hex(&bytes)),
+                );
                 self.sent.fetch_add(1, Ordering::Relaxed);
                 match c.write_all(&bytes).and_then(|()| answer(&mut c)) {
-                    Ok(id) if id != correlation as i32 => self.fail(&format!("request {correlation} is given the answer of {id}")),
+                    Ok(id) if id != correlation as i32 => {
+                        self.fail(&format!("request {correlation} is given the answer of {id}"))
+                    }
                     Ok(_) => {}
                     Err(e) => {
-                        let is_late = matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+                        let is_late =
+                            matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
                         if is_whole && !is_late && request.key != PRODUCE {
-                            self.fail(&format!("a whole {} v{version} has no answer: {e}", request.name));
+                            self.fail(&format!(
+                                "a whole {} v{version} has no answer: {e}",
+                                request.name
+                            ));
                         }
                         break;
                     }
@@ -174,20 +194,25 @@ impl Fuzzed {
     fn stand_by(&self, kept: &mut Kept, until: Instant) {
         let mut c = Connection::open(&self.local.bootstrap()).unwrap();
         let mut refused = None;
-        // What was refused last is tried again, also behind the end: it may be there, and the next round would not know.
-        while (Instant::now() < until || refused.is_some()) && !self.has_failed.load(Ordering::Relaxed) {
+        // What was refused last is tried again, also behind the end: it may be there, and the next
+        // round would not know.
+        while (Instant::now() < until || refused.is_some())
+            && !self.has_failed.load(Ordering::Relaxed)
+        {
             let value = format!("record {}", kept.records);
             let batch = Batch::of(&[value.as_bytes()], now_ms()).encode();
             match produce(&mut c, KEPT, 0, &batch) {
-                // Where the leader changed between the append and the answer, what is tried again is there twice.
-                Ok((error::NONE, offset)) if offset == kept.end || (refused.is_some() && offset > kept.end) => {
-                    *kept = Kept {
-                        records: kept.records + 1,
-                        end: offset + 1,
-                    };
+                // Where the leader changed between the append and the answer, what is tried again
+                // is there twice.
+                Ok((error::NONE, offset))
+                    if offset == kept.end || (refused.is_some() && offset > kept.end) =>
+                {
+                    *kept = Kept { records: kept.records + 1, end: offset + 1 };
                     refused = None;
                 }
-                Ok((code, _)) if PASSING.contains(&code) && refused.get_or_insert_with(Instant::now).elapsed() < PATIENCE => {}
+                Ok((code, _))
+                    if PASSING.contains(&code)
+                        && refused.get_or_insert_with(Instant::now).elapsed() < PATIENCE => {}
                 other => self.fail(&format!("{kept:?}, and then {other:?} of a bystander")),
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -197,7 +222,12 @@ impl Fuzzed {
     fn shown(&self) -> String {
         let last = self.last.lock().unwrap();
         last.iter()
-            .map(|(seed, lines)| format!("seed {seed}:\n  {}", lines.iter().cloned().collect::<Vec<_>>().join("\n  ")))
+            .map(|(seed, lines)| {
+                format!(
+                    "seed {seed}:\n  {}",
+                    lines.iter().cloned().collect::<Vec<_>>().join("\n  ")
+                )
+            })
             .collect::<Vec<_>>()
             .join("\n")
     }
@@ -241,8 +271,10 @@ impl Fuzzed {
         let mut rest = reply.rest();
         for number in 0..kept.records {
             let value = format!("record {number}");
-            // A value stands behind its length, a variable one that is twice the number, and before the count of its headers.
-            let written = [&[u8::try_from(value.len() * 2).unwrap()], value.as_bytes(), &[0]].concat();
+            // A value stands behind its length, a variable one that is twice the number, and before
+            // the count of its headers.
+            let written =
+                [&[u8::try_from(value.len() * 2).unwrap()], value.as_bytes(), &[0]].concat();
             let Some(at) = rest.windows(written.len()).position(|window| window == written) else {
                 panic!("record {number} of {kept:?} is gone\n{}", self.shown());
             };
@@ -288,7 +320,8 @@ fn served(c: &mut Connection) -> Vec<(Request, i16)> {
     assert_eq!(reply.i16().unwrap(), error::NONE);
     let mut all = Vec::new();
     for _ in 0..reply.i32().unwrap() {
-        let (key, lowest, highest) = (reply.i16().unwrap(), reply.i16().unwrap(), reply.i16().unwrap());
+        let (key, lowest, highest) =
+            (reply.i16().unwrap(), reply.i16().unwrap(), reply.i16().unwrap());
         let request = known.get(&key).unwrap_or_else(|| panic!("the schema has no request {key}"));
         all.extend((lowest..=highest).map(|version| (request.clone(), version)));
     }
@@ -299,7 +332,8 @@ fn served(c: &mut Connection) -> Vec<(Request, i16)> {
 fn answer(c: &mut TcpStream) -> std::io::Result<i32> {
     let mut number = [0; 4];
     c.read_exact(&mut number)?;
-    let size = usize::try_from(i32::from_be_bytes(number)).map_err(|e| Error::new(ErrorKind::InvalidData, e))?;
+    let size = usize::try_from(i32::from_be_bytes(number))
+        .map_err(|e| Error::new(ErrorKind::InvalidData, e))?;
     c.read_exact(&mut number)?;
     let rest = size.checked_sub(4).ok_or(ErrorKind::InvalidData)?;
     c.read_exact(&mut vec![0; rest])?;
@@ -311,7 +345,8 @@ fn every_api_and_version() {
     if std::env::var_os("WEIR_E2E_BOOTSTRAP").is_some() {
         return;
     }
-    let seconds: u64 = std::env::var("WEIR_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
+    let seconds: u64 =
+        std::env::var("WEIR_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
     let given = std::env::var("WEIR_FUZZ_SEED").ok().and_then(|text| text.parse().ok());
     let fuzzed = Fuzzed::start();
     let mut kept = Kept::default();
@@ -333,7 +368,8 @@ fn every_api_and_version() {
         });
         fuzzed.unharmed(&kept);
     }
-    let (sent, answered) = (fuzzed.sent.load(Ordering::Relaxed), fuzzed.answered.load(Ordering::Relaxed));
+    let (sent, answered) =
+        (fuzzed.sent.load(Ordering::Relaxed), fuzzed.answered.load(Ordering::Relaxed));
     eprintln!("{sent} requests, {answered} answered, {} records of a bystander", kept.records);
     assert!(
         answered * 4 > sent,

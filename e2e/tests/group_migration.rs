@@ -1,5 +1,7 @@
-//! Groups that change their protocol while they work (KIP-848): the members of a running classic group are replaced by members of the consumer protocol one by one, and those by classic ones again,
-//! while a producer writes and, in some, the coordinator dies in the middle. Every record is consumed, what is committed never goes back, and no member fails.
+//! Groups that change their protocol while they work (KIP-848): the members of a running classic
+//! group are replaced by members of the consumer protocol one by one, and those by classic ones
+//! again, while a producer writes and, in some, the coordinator dies in the middle. Every record is
+//! consumed, what is committed never goes back, and no member fails.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,10 +101,16 @@ impl Writer {
             let mut written = 0;
             while !stopping.load(Ordering::Relaxed) {
                 let records: Vec<Record> = (written..written + 12)
-                    .map(|number| Record::new("k", number.to_string()).to(number as i32 % PARTITIONS))
+                    .map(|number| {
+                        Record::new("k", number.to_string()).to(number as i32 % PARTITIONS)
+                    })
                     .collect();
                 driver
-                    .produce(Produce::records(&topic, &records).set("acks", "all").set("timeout_ms", 100_000))
+                    .produce(
+                        Produce::records(&topic, &records)
+                            .set("acks", "all")
+                            .set("timeout_ms", 100_000),
+                    )
                     .unwrap();
                 written += records.len();
             }
@@ -156,12 +164,9 @@ impl Group<'_> {
     }
 
     fn join(&mut self, name: &str, consumer: bool) {
-        let mut request = json!({"op": "join", "group": GROUP, "member": name, "topics": [&self.topic]});
-        let more = if consumer {
-            json!({"protocol": "consumer"})
-        } else {
-            self.classic.clone()
-        };
+        let mut request =
+            json!({"op": "join", "group": GROUP, "member": name, "topics": [&self.topic]});
+        let more = if consumer { json!({"protocol": "consumer"}) } else { self.classic.clone() };
         request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         self.driver.call(&request).unwrap();
         self.members.insert(name.to_owned(), BTreeSet::new());
@@ -194,7 +199,10 @@ impl Group<'_> {
             let share = PARTITIONS as usize / group.members.len();
             let is_fair = group.members.values().all(|own| own.len() >= share);
             // What everybody says that it has, it also reads.
-            is_fair && all.len() == PARTITIONS as usize && count == all.len() && group.read.len() > before
+            is_fair
+                && all.len() == PARTITIONS as usize
+                && count == all.len()
+                && group.read.len() > before
         });
     }
 
@@ -216,10 +224,9 @@ impl Group<'_> {
     fn turn(&mut self) {
         for name in self.members.keys().cloned().collect::<Vec<_>>() {
             let request = json!({"op": "poll", "member": name, "timeout_ms": 200});
-            let reply = self
-                .driver
-                .call(&request)
-                .unwrap_or_else(|failure| panic!("{:?}: {name} fails: {failure:?}", self.driver.client));
+            let reply = self.driver.call(&request).unwrap_or_else(|failure| {
+                panic!("{:?}: {name} fails: {failure:?}", self.driver.client)
+            });
             let records: Vec<Record> = serde_json::from_value(reply["records"].clone()).unwrap();
             self.read.extend(records.iter().map(|record| record.text().parse::<usize>().unwrap()));
             let assigned = reply["assigned"].as_array().unwrap().iter();

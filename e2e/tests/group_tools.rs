@@ -34,7 +34,9 @@ impl Tools {
         self.driver.create_topic(topic, 2, &json!({"retention.ms": "-1"})).unwrap();
         await_topic(&self.local.bootstrap(), topic, 2).unwrap();
         let records: Vec<Record> = (0..20)
-            .map(|i| Record::new("k", i.to_string()).to(i % 2).at(LONG_AGO_MS + i64::from(i / 2) * 1000))
+            .map(|i| {
+                Record::new("k", i.to_string()).to(i % 2).at(LONG_AGO_MS + i64::from(i / 2) * 1000)
+            })
             .collect();
         self.driver.produce(Produce::records(topic, &records)).unwrap();
     }
@@ -91,7 +93,8 @@ impl Tools {
 
 /// The lines that begin with the group's name and have at least so many words.
 fn rows(printed: &str, words: usize) -> Vec<Vec<String>> {
-    let rows = printed.lines().map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+    let rows =
+        printed.lines().map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
     rows.filter(|row| row.len() >= words && row[0] == "g").collect()
 }
 
@@ -145,7 +148,15 @@ fn offsets_are_reset_by_every_method() {
     // Not while somebody consumes.
     tools.reset(&["--to-earliest", "--topic", "t", "--execute"]);
     tools.member("t");
-    let refused = tools.groups(&["--reset-offsets", "--group", "g", "--to-earliest", "--topic", "t", "--execute"]);
+    let refused = tools.groups(&[
+        "--reset-offsets",
+        "--group",
+        "g",
+        "--to-earliest",
+        "--topic",
+        "t",
+        "--execute",
+    ]);
     assert!(refused.contains("inactive"), "{refused}");
 }
 
@@ -172,7 +183,10 @@ fn groups_are_listed_described_and_deleted() {
     assert!(missing.contains("does not exist") || missing.contains("not found"), "{missing}");
 
     let refused = tools.groups(&["--delete", "--group", "g"]);
-    assert!(refused.contains("GroupNotEmptyException") || refused.contains("not empty"), "{refused}");
+    assert!(
+        refused.contains("GroupNotEmptyException") || refused.contains("not empty"),
+        "{refused}"
+    );
     let refused = tools.groups(&["--delete-offsets", "--group", "g", "--topic", "t"]);
     assert!(refused.contains("subscribed"), "{refused}");
     assert_eq!(tools.listed(&[]), ["g Classic consumer"]);
@@ -211,7 +225,8 @@ fn groups_of_the_consumer_protocol_are_listed_described_reset_and_deleted() {
     assert_eq!(rows(&listed, 3)[0].join(" "), "g Consumer Stable", "{listed}");
     assert!(!listed.contains("old"), "{listed}");
 
-    // The epochs: of the member, of its assignment; of the group, of what it aims at. One has joined, once; a group begins in the first.
+    // The epochs: of the member, of its assignment; of the group, of what it aims at. One has
+    // joined, once; a group begins in the first.
     let members = tools.groups(&["--describe", "--group", "g", "--members", "--verbose"]);
     let member = &rows(&members, 9)[0];
     assert!(member[2].starts_with("/127.0.0.1"), "{members}");

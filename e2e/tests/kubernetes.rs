@@ -1,11 +1,14 @@
-//! Weir on Kubernetes as its users see it: resources in, topics and records out, and a clear word where something is wrong.
+//! Weir on Kubernetes as its users see it: resources in, topics and records out, and a clear word
+//! where something is wrong.
 //!
 //! Wants `e2e/up` and the `KUBECONFIG` that it prints.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use serde_json::{Value, json};
 use weir_e2e::driver::{Client, Driver, From, Produce};
-use weir_e2e::kubernetes::{Namespace, eventually, kafka_cluster, kubectl, operator_restarts, topic};
+use weir_e2e::kubernetes::{
+    Namespace, eventually, kafka_cluster, kubectl, operator_restarts, topic,
+};
 use weir_e2e::record::Record;
 use weir_e2e::tools::kcat;
 use weir_e2e::wire::await_topic;
@@ -22,14 +25,17 @@ fn listed(driver: &mut Driver) -> Vec<String> {
 
 /// The Topic resource of a Kafka topic, whatever the resource is called.
 fn resource_of(namespace: &Namespace, topic: &str) -> Option<Value> {
-    let named = |t: &Value| t["spec"]["topicName"].as_str().or(t["metadata"]["name"].as_str()) == Some(topic);
+    let named = |t: &Value| {
+        t["spec"]["topicName"].as_str().or(t["metadata"]["name"].as_str()) == Some(topic)
+    };
     namespace.list("topics.weir.dev", "").unwrap().into_iter().find(named)
 }
 
 #[test]
 fn the_quickstart_is_a_cluster_that_clients_outside_reach() {
     let namespace = Namespace::create("quickstart").unwrap();
-    let yaml = std::fs::read_to_string(weir_e2e::workspace().join("examples/quickstart.yaml")).unwrap();
+    let yaml =
+        std::fs::read_to_string(weir_e2e::workspace().join("examples/quickstart.yaml")).unwrap();
     namespace.apply(&yaml).unwrap();
     namespace.ready("kafkacluster/quickstart");
     namespace.ready("topic/orders");
@@ -39,13 +45,15 @@ fn the_quickstart_is_a_cluster_that_clients_outside_reach() {
         .unwrap()
         .success()
         .unwrap();
-    let read = kcat(&bootstrap, &["-C", "-t", "orders", "-e", "-q"], b"").unwrap().success().unwrap();
+    let read =
+        kcat(&bootstrap, &["-C", "-t", "orders", "-e", "-q"], b"").unwrap().success().unwrap();
     let mut numbers: Vec<u32> = read.lines().map(|l| l.parse().unwrap()).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (0..100).collect::<Vec<_>>());
     // What `kubectl get` prints is enough to see how it does.
     let printed = namespace.kubectl(&["get", "kafkaclusters,topics"]).unwrap();
-    let is_ready = |name: &str| printed.lines().any(|line| line.contains(name) && line.contains(" True "));
+    let is_ready =
+        |name: &str| printed.lines().any(|line| line.contains(name) && line.contains(" True "));
     assert!(is_ready("quickstart") && is_ready("orders"), "{printed}");
 }
 
@@ -53,7 +61,8 @@ fn the_quickstart_is_a_cluster_that_clients_outside_reach() {
 #[test]
 fn the_quickstart_grows_and_goes_on_without_its_first_broker() {
     let namespace = Namespace::create("readme").unwrap();
-    let yaml = std::fs::read_to_string(weir_e2e::workspace().join("examples/quickstart.yaml")).unwrap();
+    let yaml =
+        std::fs::read_to_string(weir_e2e::workspace().join("examples/quickstart.yaml")).unwrap();
     namespace.apply(&yaml).unwrap();
     namespace.ready("topic/orders");
     let bootstrap = namespace.bootstrap("quickstart");
@@ -75,14 +84,13 @@ fn the_quickstart_grows_and_goes_on_without_its_first_broker() {
     namespace
         .kubectl(&["wait", "--for=condition=Healthy", "topics.weir.dev", "--all", "--timeout=3m"])
         .unwrap();
-    namespace
-        .kubectl(&["delete", "pod", "quickstart-0", "--grace-period=0", "--force"])
-        .unwrap();
+    namespace.kubectl(&["delete", "pod", "quickstart-0", "--grace-period=0", "--force"]).unwrap();
     kcat(&bootstrap, &["-P", "-t", "orders", "-X", "acks=all"], b"after\n")
         .unwrap()
         .success()
         .unwrap();
-    // The group goes on where it was. What a client reads it commits, also one that fails in the end since a broker is away.
+    // The group goes on where it was. What a client reads it commits, also one that fails in the
+    // end since a broker is away.
     let mut read = String::new();
     eventually("the record of after is consumed, and no other", || {
         let printed = kcat(&bootstrap, &consume, b"")?;
@@ -113,7 +121,8 @@ fn a_topic_is_one_thing_whoever_made_it() {
     // By a client: kubectl sees it, under a name that Kubernetes allows.
     for name in ["by-client", "By_Client.v2"] {
         driver.create_replicated_topic(name, 3, 1, &json!({"cleanup.policy": "compact"})).unwrap();
-        let found = eventually("the resource of a client's topic", || Ok(resource_of(&namespace, name)));
+        let found =
+            eventually("the resource of a client's topic", || Ok(resource_of(&namespace, name)));
         assert_eq!(found["spec"]["partitions"], 3, "{found}");
         assert_eq!(found["spec"]["config"]["cleanup.policy"], "compact", "{found}");
         let object = format!("topic/{}", found["metadata"]["name"].as_str().unwrap());
@@ -151,12 +160,15 @@ fn a_topic_is_one_thing_whoever_made_it() {
 fn clients_of_two_clusters_of_a_namespace_may_create_topics_of_one_name() {
     let namespace = Namespace::create("twins").unwrap();
     for cluster in ["one", "two"] {
-        let mut driver = Driver::start(Client::Java, &namespace.kafka(cluster, 1, "").unwrap()).unwrap();
+        let mut driver =
+            Driver::start(Client::Java, &namespace.kafka(cluster, 1, "").unwrap()).unwrap();
         driver.create_replicated_topic("orders", 2, 1, &json!({})).unwrap();
         driver.produce(Produce::records("orders", &records(10)).set("acks", "all")).unwrap();
     }
     let topics = namespace.list("topics.weir.dev", "").unwrap();
-    let of = |cluster: &str| topics.iter().filter(|t| t["spec"]["clusterRef"]["name"] == cluster).count();
+    let of = |cluster: &str| {
+        topics.iter().filter(|t| t["spec"]["clusterRef"]["name"] == cluster).count()
+    };
     assert_eq!((of("one"), of("two")), (1, 1), "{topics:?}");
     for topic in &topics {
         namespace.ready(&format!("topic/{}", topic["metadata"]["name"].as_str().unwrap()));
@@ -172,11 +184,19 @@ fn teams_declare_topics_and_groups_in_namespaces_of_their_own() {
             home.name
         )
     };
-    let orders = |team: &str| of_cluster("Topic", "orders", &format!("  topicName: {team}\n  partitions: 1\n  replicas: 1\n"));
+    let orders = |team: &str| {
+        of_cluster(
+            "Topic",
+            "orders",
+            &format!("  topicName: {team}\n  partitions: 1\n  replicas: 1\n"),
+        )
+    };
     let allowed = "  allowedNamespaces: {from: Selector, selector: {matchLabels: {kafka: mine}}}\n";
     let bootstrap = home.kafka("k", 1, allowed).unwrap();
     let mut driver = Driver::start(Client::Java, &bootstrap).unwrap();
-    let label = |team: &Namespace, label: &str| kubectl(&["label", "namespace", &team.name, label]).unwrap();
+    let label = |team: &Namespace, label: &str| {
+        kubectl(&["label", "namespace", &team.name, label]).unwrap()
+    };
 
     // Whom the cluster does not allow it does nothing for.
     for (team, name) in [(&red, "red"), (&blue, "blue")] {
@@ -184,7 +204,10 @@ fn teams_declare_topics_and_groups_in_namespaces_of_their_own() {
         team.apply(&of_cluster("ConsumerGroup", "readers", &format!("  groupId: {name}\n")))
             .unwrap();
         assert_eq!(team.awaits("topic/orders", "Accepted", "False").reason, "NotAllowedByCluster");
-        assert_eq!(team.awaits("consumergroup/readers", "Ready", "False").reason, "NotAllowedByCluster");
+        assert_eq!(
+            team.awaits("consumergroup/readers", "Ready", "False").reason,
+            "NotAllowedByCluster"
+        );
     }
     assert!(listed(&mut driver).iter().all(|topic| topic != "red" && topic != "blue"));
     for (team, name) in [(&red, "red"), (&blue, "blue")] {
@@ -209,11 +232,13 @@ fn teams_declare_topics_and_groups_in_namespaces_of_their_own() {
     red.kubectl(&["delete", "topic", "orders"]).unwrap();
     eventually("the Topic comes back", || {
         let topic = red.object("topic/orders")?;
-        Ok(topic.filter(|topic| topic["metadata"]["uid"] != before && topic["spec"]["partitions"] == 1))
+        Ok(topic
+            .filter(|topic| topic["metadata"]["uid"] != before && topic["spec"]["partitions"] == 1))
     });
     assert_eq!(driver.consume("red", &[0], From::Beginning, 10).unwrap().len(), 10);
 
-    // A namespace that is deleted takes no protected records along, and finds them when it is there again.
+    // A namespace that is deleted takes no protected records along, and finds them when it is there
+    // again.
     kubectl(&["delete", "namespace", &blue.name, "--timeout=120s"]).unwrap();
     assert_eq!(driver.consume("blue", &[0], From::Beginning, 10).unwrap().len(), 10);
     kubectl(&["create", "namespace", &blue.name]).unwrap();
@@ -221,12 +246,16 @@ fn teams_declare_topics_and_groups_in_namespaces_of_their_own() {
     blue.ready("topic/orders");
     assert_eq!(driver.consume("blue", &[0], From::Beginning, 10).unwrap().len(), 10);
 
-    // Followed again, a Topic counts as it is written, and the one of the same name elsewhere stays.
+    // Followed again, a Topic counts as it is written, and the one of the same name elsewhere
+    // stays.
     let _ = label(&red, "kafka=mine");
     let _ = red.awaits("topic/orders", "Accepted", "True");
     red.apply(&orders("red")).unwrap();
-    red.patch("topic/orders", r#"{"spec": {"deletionPolicy": "Delete", "deletionProtection": false}}"#)
-        .unwrap();
+    red.patch(
+        "topic/orders",
+        r#"{"spec": {"deletionPolicy": "Delete", "deletionProtection": false}}"#,
+    )
+    .unwrap();
     red.ready("topic/orders");
     red.kubectl(&["delete", "topic", "orders"]).unwrap();
     eventually("the topic is gone", || {
@@ -247,8 +276,16 @@ fn teams_declare_topics_and_groups_in_namespaces_of_their_own() {
 #[test]
 fn what_is_wrong_is_refused_with_the_reason() {
     let namespace = Namespace::create("refused").unwrap();
-    let cluster = |spec: &str| format!("apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata: {{name: wrong}}\nspec: {spec}");
-    let of_topic = |spec: &str| format!("apiVersion: weir.dev/v1alpha1\nkind: Topic\nmetadata: {{name: wrong}}\nspec: {spec}");
+    let cluster = |spec: &str| {
+        format!(
+            "apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata: {{name: wrong}}\nspec: {spec}"
+        )
+    };
+    let of_topic = |spec: &str| {
+        format!(
+            "apiVersion: weir.dev/v1alpha1\nkind: Topic\nmetadata: {{name: wrong}}\nspec: {spec}"
+        )
+    };
     for (yaml, reason) in [
         (cluster("{brokers: {replicas: 0}}"), "spec.brokers.replicas"),
         (cluster("{brokers: {replicas: many}}"), "spec.brokers.replicas"),
@@ -260,10 +297,15 @@ fn what_is_wrong_is_refused_with_the_reason() {
         ),
         (cluster("{brokers: {replicas: 1, storage: {size: lots}}}"), "spec.brokers.storage.size"),
         (
-            cluster("{listeners: [{name: a, port: 9092, type: Internal}, {name: a, port: 9093, type: Internal}]}"),
+            cluster(
+                "{listeners: [{name: a, port: 9092, type: Internal}, {name: a, port: 9093, type: Internal}]}",
+            ),
             "spec.listeners",
         ),
-        (cluster("{listeners: [{name: a, port: 99999, type: Internal}]}"), "spec.listeners[0].port"),
+        (
+            cluster("{listeners: [{name: a, port: 99999, type: Internal}]}"),
+            "spec.listeners[0].port",
+        ),
         (cluster("{listeners: [{name: a, port: 9092, type: Carrier}]}"), "spec.listeners[0].type"),
         (
             cluster("{listeners: [{name: a, port: 9092, type: NodePort}]}"),
@@ -330,7 +372,8 @@ fn what_is_wrong_is_refused_with_the_reason() {
     }
 }
 
-/// What our own check says of each field is what the API server says: `crds/fields.jsonl`, in two calls that write nothing. kubectl is not to check first, and to send nothing after the first
+/// What our own check says of each field is what the API server says: `crds/fields.jsonl`, in two
+/// calls that write nothing. kubectl is not to check first, and to send nothing after the first
 /// fault; but who else asks the API server leaves out fields that it does not know.
 #[test]
 fn each_field_is_taken_and_refused_as_our_own_check_says() {
@@ -349,7 +392,13 @@ fn each_field_is_taken_and_refused_as_our_own_check_says() {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
         std::fs::write(file.path(), list.to_string()).unwrap();
         let path = file.path().to_str().unwrap();
-        let printed = namespace.kubectl(&["create", "--dry-run=server", "--validate=false", "--filename", path]);
+        let printed = namespace.kubectl(&[
+            "create",
+            "--dry-run=server",
+            "--validate=false",
+            "--filename",
+            path,
+        ]);
         (printed, names)
     };
     let (printed, names) = dry_run(true);
@@ -357,8 +406,10 @@ fn each_field_is_taken_and_refused_as_our_own_check_says() {
     printed.unwrap();
     let (printed, names) = dry_run(false);
     let printed = printed.unwrap_err().to_string();
-    for (name, row) in names.into_iter().filter(|(_, row)| !row.to_string().contains("nosuchfield")) {
-        let is_refused = printed.lines().any(|line| line.contains(&name) && !line.contains(" created"));
+    for (name, row) in names.into_iter().filter(|(_, row)| !row.to_string().contains("nosuchfield"))
+    {
+        let is_refused =
+            printed.lines().any(|line| line.contains(&name) && !line.contains(" created"));
         assert!(is_refused, "the API server takes {row}");
     }
 }
@@ -393,14 +444,19 @@ fn what_cannot_be_done_is_said_and_harms_nobody() {
     assert!(said.message.contains("no-such-class"), "{said:?}");
     namespace.warned("kafkacluster/nowhere", "no-such-class");
     // What only the API server can refuse, of a cluster that serves.
-    let patched = |dns_policy: &str| format!(r#"{{"spec": {{"brokers": {{"podTemplate": {{"spec": {{"dnsPolicy": {dns_policy}}}}}}}}}}}"#);
+    let patched = |dns_policy: &str| {
+        format!(
+            r#"{{"spec": {{"brokers": {{"podTemplate": {{"spec": {{"dnsPolicy": {dns_policy}}}}}}}}}}}"#
+        )
+    };
     namespace.patch("kafkacluster/sound", &patched(r#""Never""#)).unwrap();
     let said = namespace.awaits("kafkacluster/sound", "UpToDate", "False");
     assert!(said.reason == "Failed" && said.message.contains("dnsPolicy"), "{said:?}");
     namespace.warned("kafkacluster/sound", "dnsPolicy");
     assert_eq!(namespace.awaits("kafkacluster/sound", "Available", "True").reason, "Available");
     // And what it would leave out without a word, of a cluster that is new.
-    let misspelt = kafka_cluster("misspelt", 1, "").replace("replicas: 1\n", "replicas: 1\n    podTemplate: {spec: {dnsPolicee: Default}}\n");
+    let misspelt = kafka_cluster("misspelt", 1, "")
+        .replace("replicas: 1\n", "replicas: 1\n    podTemplate: {spec: {dnsPolicee: Default}}\n");
     namespace.apply(&misspelt).unwrap();
     let said = namespace.awaits("kafkacluster/misspelt", "Stalled", "True");
     assert!(said.reason == "Failed" && said.message.contains("dnsPolicee"), "{said:?}");
@@ -421,7 +477,8 @@ fn what_cannot_be_done_is_said_and_harms_nobody() {
 #[test]
 fn a_quota_that_blocks_pods_is_said_and_once_it_is_lifted_the_cluster_comes_up() {
     let namespace = Namespace::create("quota").unwrap();
-    let quota = "apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: tight}\nspec: {hard: {pods: '1'}}\n";
+    let quota =
+        "apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: tight}\nspec: {hard: {pods: '1'}}\n";
     namespace.apply(quota).unwrap();
     eventually("the quota counts", || {
         Ok(namespace.object("resourcequota/tight")?.filter(|q| q["status"]["hard"]["pods"] == "1"))

@@ -1,4 +1,5 @@
-//! The chart as an operator of clusters uses it: installed, tried, upgraded, taken away. The last suite, since it takes the operator away that the others need.
+//! The chart as an operator of clusters uses it: installed, tried, upgraded, taken away. The last
+//! suite, since it takes the operator away that the others need.
 //!
 //! Wants `e2e/up` and the `KUBECONFIG` that it prints; helm from `e2e/up` too.
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -7,7 +8,10 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use weir_e2e::driver::{Client, Driver};
-use weir_e2e::kubernetes::{Namespace, OPERATOR_NAMESPACE, eventually, helm, kafka_cluster, kubectl, operator_restarts, run, state, topic};
+use weir_e2e::kubernetes::{
+    Namespace, OPERATOR_NAMESPACE, eventually, helm, kafka_cluster, kubectl, operator_restarts,
+    run, state, topic,
+};
 use weir_e2e::load::Load;
 use weir_e2e::tools::kcat;
 use weir_e2e::writer::Writer;
@@ -20,7 +24,15 @@ fn chart() -> String {
 fn install(namespace: &str, more: &[&str]) {
     let (chart, values) = (chart(), state().join("values.yaml"));
     let values = values.to_string_lossy();
-    let mut arguments = vec!["upgrade", "--install", "weir", &chart, "--namespace", namespace, "--create-namespace"];
+    let mut arguments = vec![
+        "upgrade",
+        "--install",
+        "weir",
+        &chart,
+        "--namespace",
+        namespace,
+        "--create-namespace",
+    ];
     arguments.extend(["--values", &values, "--wait", "--timeout", "180s"]);
     arguments.extend(more);
     helm(&arguments).unwrap();
@@ -36,8 +48,16 @@ fn uninstall(namespace: &str) {
 
 /// The images of the operator and of new clusters' brokers.
 fn images() -> [String; 2] {
-    let values: Value = serde_yaml::from_str(&std::fs::read_to_string(state().join("values.yaml")).unwrap()).unwrap();
-    ["image", "brokerImage"].map(|of| format!("{}:{}", values[of]["repository"].as_str().unwrap(), values[of]["tag"].as_str().unwrap()))
+    let values: Value =
+        serde_yaml::from_str(&std::fs::read_to_string(state().join("values.yaml")).unwrap())
+            .unwrap();
+    ["image", "brokerImage"].map(|of| {
+        format!(
+            "{}:{}",
+            values[of]["repository"].as_str().unwrap(),
+            values[of]["tag"].as_str().unwrap()
+        )
+    })
 }
 
 /// Installs the operator again when it is dropped, which other tests need.
@@ -67,7 +87,8 @@ fn the_chart_says_what_is_wrong_and_renders_in_every_scope() {
     let chart = chart();
     helm(&["lint", "--strict", &chart]).unwrap();
     let template = |more: &[&str]| {
-        let mut arguments = vec!["template", "weir", &chart, "--kube-version", "1.34.0", "--namespace", "x"];
+        let mut arguments =
+            vec!["template", "weir", &chart, "--kube-version", "1.34.0", "--namespace", "x"];
         arguments.extend(more);
         helm(&arguments)
     };
@@ -76,7 +97,9 @@ fn the_chart_says_what_is_wrong_and_renders_in_every_scope() {
     let own = template(&[]).unwrap();
     let named = template(&["--set", "watch.namespaces={a,b}"]).unwrap();
     let every = template(&["--set", "watch.namespaces={*}"]).unwrap();
-    let count = |text: &str, kind: &str| text.lines().filter(|l| l.trim_end() == format!("kind: {kind}")).count();
+    let count = |text: &str, kind: &str| {
+        text.lines().filter(|l| l.trim_end() == format!("kind: {kind}")).count()
+    };
     // The lease's, and one for each namespace.
     assert_eq!((count(&own, "Role"), count(&named, "Role"), count(&every, "Role")), (2, 3, 1));
     let monitored = [
@@ -106,7 +129,8 @@ fn the_chart_says_what_is_wrong_and_renders_in_every_scope() {
 fn install_yaml_is_what_the_chart_renders() {
     let path = format!("{}:{}", state().join("bin").display(), std::env::var("PATH").unwrap());
     let render = weir_e2e::workspace().join("charts/render");
-    let status = std::process::Command::new(render).arg("check").env("PATH", path).status().unwrap();
+    let status =
+        std::process::Command::new(render).arg("check").env("PATH", path).status().unwrap();
     assert!(status.success(), "run charts/render");
     for crd in std::fs::read_dir(weir_e2e::workspace().join("crds")).unwrap() {
         let crd = crd.unwrap().file_name();
@@ -119,7 +143,9 @@ fn install_yaml_is_what_the_chart_renders() {
 
 #[test]
 fn helm_test_produces_and_consumes() {
-    let printed = helm(&["test", "weir", "--namespace", OPERATOR_NAMESPACE, "--logs", "--timeout", "180s"]).unwrap();
+    let printed =
+        helm(&["test", "weir", "--namespace", OPERATOR_NAMESPACE, "--logs", "--timeout", "180s"])
+            .unwrap();
     assert!(printed.contains("100 records there and back"), "{printed}");
 }
 
@@ -131,7 +157,8 @@ fn an_upgrade_restarts_no_broker_and_an_uninstall_leaves_everything() {
 
     // Another version of the operator, which brings another one of the brokers.
     let [operator, broker] = images();
-    let next = |what: &str, image: &str| format!("{what}.tag={}-next", image.rsplit_once(':').unwrap().1);
+    let next =
+        |what: &str, image: &str| format!("{what}.tag={}-next", image.rsplit_once(':').unwrap().1);
     upgrade(&["--set", &next("image", &operator), "--set", &next("brokerImage", &broker)]);
     let labels = "app.kubernetes.io/name=weir-operator";
     let running = [
@@ -146,7 +173,9 @@ fn an_upgrade_restarts_no_broker_and_an_uninstall_leaves_everything() {
     ];
     eventually("the new version alone runs", || {
         let images = kubectl(&running)?;
-        Ok((images.split_whitespace().all(|image| image == format!("{operator}-next")) && !images.is_empty()).then_some(()))
+        Ok((images.split_whitespace().all(|image| image == format!("{operator}-next"))
+            && !images.is_empty())
+        .then_some(()))
     });
     // It leads: what it is asked for, it does. The brokers are as they were.
     namespace.apply(&topic("upgraded", "k", 1, 3, "")).unwrap();
@@ -162,7 +191,8 @@ fn an_upgrade_restarts_no_broker_and_an_uninstall_leaves_everything() {
         namespace.object("kafkacluster/young").unwrap().unwrap()["status"]["image"],
         format!("{broker}-next")
     );
-    helm(&["rollback", "weir", "--namespace", OPERATOR_NAMESPACE, "--wait", "--timeout", "180s"]).unwrap();
+    helm(&["rollback", "weir", "--namespace", OPERATOR_NAMESPACE, "--wait", "--timeout", "180s"])
+        .unwrap();
     load.moves();
     assert_eq!(pods(namespace), before);
 
@@ -181,7 +211,9 @@ fn an_upgrade_restarts_no_broker_and_an_uninstall_leaves_everything() {
         assert_eq!(k["status"]["partitions"]["offline"], 0, "a broker was fenced though it serves");
         let mut connected = (0..3).map(|broker| broker_metrics(namespace, &format!("k-{broker}")));
         Ok(connected
-            .all(|text| text.is_ok_and(|text| text.contains("\nweir_broker_controller_connected 1\n")))
+            .all(|text| {
+                text.is_ok_and(|text| text.contains("\nweir_broker_controller_connected 1\n"))
+            })
             .then_some(()))
     });
     namespace.apply(&topic("after", "k", 1, 3, "")).unwrap();
@@ -214,7 +246,8 @@ fn broker_metrics(namespace: &Namespace, pod: &str) -> anyhow::Result<String> {
 
 /// What the broker `k-0` and all operators measure.
 fn measured(namespace: &Namespace) -> anyhow::Result<String> {
-    let (labels, names) = ("app.kubernetes.io/name=weir-operator", "jsonpath={.items[*].metadata.name}");
+    let (labels, names) =
+        ("app.kubernetes.io/name=weir-operator", "jsonpath={.items[*].metadata.name}");
     let operators = kubectl(&["-n", OPERATOR_NAMESPACE, "get", "pods", "-l", labels, "-o", names])?;
     let mut all = broker_metrics(namespace, "k-0")?;
     for operator in operators.split_whitespace() {
@@ -250,14 +283,16 @@ fn what_alerts_and_dashboards_name_is_measured() {
     let folder = PathBuf::from(chart()).join("files");
     let mut files = ["alerts.yaml", "kafka-names.yaml"].map(|file| folder.join(file)).to_vec();
     files.extend(std::fs::read_dir(folder.join("dashboards")).unwrap().map(|f| f.unwrap().path()));
-    // Of several operators the one that leads measures the clusters, and a group as often as it looks.
+    // Of several operators the one that leads measures the clusters, and a group as often as it
+    // looks.
     eventually("everything that is named is measured", || {
         let measured = measured(&namespace)?;
         for file in &files {
             let text = std::fs::read_to_string(file)?;
             for (place, _) in text.match_indices("weir_") {
                 let rest = text.get(place..).unwrap_or_default();
-                let name: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+                let name: String =
+                    rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
                 let selected = rest
                     .get(name.len()..)
                     .and_then(|rest| rest.strip_prefix('{'))
@@ -277,11 +312,15 @@ fn what_alerts_and_dashboards_name_is_measured() {
 fn is_measured(measured: &str, name: &str, selector: &str) -> bool {
     // These Prometheus adds itself.
     let its_own = ["namespace", "pod", "job", "instance"];
-    let wanted = selector.split(',').filter_map(|label| label.split(['=', '!', '~']).next()).map(str::trim);
-    let wanted: Vec<&str> = wanted.filter(|label| !label.is_empty() && !its_own.contains(label)).collect();
+    let wanted =
+        selector.split(',').filter_map(|label| label.split(['=', '!', '~']).next()).map(str::trim);
+    let wanted: Vec<&str> =
+        wanted.filter(|label| !label.is_empty() && !its_own.contains(label)).collect();
     measured.lines().any(|line| {
         let labels = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']));
-        labels.is_some_and(|labels| wanted.iter().all(|label| labels.contains(&format!("{label}=\""))))
+        labels.is_some_and(|labels| {
+            wanted.iter().all(|label| labels.contains(&format!("{label}=\"")))
+        })
     })
 }
 
@@ -298,7 +337,9 @@ fn rights_that_are_taken_away_stop_no_client_and_come_back() {
     let name = format!("weir-operator-{OPERATOR_NAMESPACE}");
 
     // One of them: it is said which.
-    let mut role: Value = serde_json::from_str(&kubectl(&["get", "clusterrole", &name, "-o", "json"]).unwrap()).unwrap();
+    let mut role: Value =
+        serde_json::from_str(&kubectl(&["get", "clusterrole", &name, "-o", "json"]).unwrap())
+            .unwrap();
     for rule in role["rules"].as_array_mut().unwrap() {
         rule["resources"].as_array_mut().unwrap().retain(|resource| resource != "statefulsets");
     }
@@ -307,7 +348,10 @@ fn rights_that_are_taken_away_stop_no_client_and_come_back() {
     run("kubectl", &["replace", "-f", "-"], &role.to_string()).unwrap();
     namespace.patch("kafkacluster/k", r#"{"spec": {"brokers": {"replicas": 2}}}"#).unwrap();
     let said = namespace.awaits("kafkacluster/k", "UpToDate", "False");
-    assert!(said.message.contains("statefulsets") && said.message.contains("forbidden"), "{said:?}");
+    assert!(
+        said.message.contains("statefulsets") && said.message.contains("forbidden"),
+        "{said:?}"
+    );
     namespace.warned("kafkacluster/k", "forbidden");
 
     // All of them: nobody is left to say so.
@@ -367,9 +411,13 @@ fn an_operator_of_one_namespace_needs_no_right_beyond_it() {
     });
 }
 
-/// The documents of install.yaml that an uninstall takes back: not the definitions, and nobody's namespace.
+/// The documents of install.yaml that an uninstall takes back: not the definitions, and nobody's
+/// namespace.
 fn removable(yaml: &str) -> String {
-    let stays = |document: &&str| !document.contains("kind: CustomResourceDefinition") && !document.contains("kind: Namespace\n");
+    let stays = |document: &&str| {
+        !document.contains("kind: CustomResourceDefinition")
+            && !document.contains("kind: Namespace\n")
+    };
     yaml.split("\n---\n").filter(stays).collect::<Vec<_>>().join("\n---\n")
 }
 
@@ -394,13 +442,17 @@ fn install_yaml_installs() {
 #[test]
 fn an_upgrade_of_the_chart_upgrades_the_definitions() {
     let _reinstalled = Reinstalled;
-    let mut crd: Value = serde_json::from_str(&kubectl(&["get", "crd", "topics.weir.dev", "-o", "json"]).unwrap()).unwrap();
+    let mut crd: Value =
+        serde_json::from_str(&kubectl(&["get", "crd", "topics.weir.dev", "-o", "json"]).unwrap())
+            .unwrap();
     let field = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
     let fields = crd.pointer_mut(field).unwrap().as_object_mut().unwrap();
     assert!(fields.remove("deletionPolicy").is_some());
     run("kubectl", &["replace", "-f", "-"], &crd.to_string()).unwrap();
     upgrade(&[]);
-    let crd: Value = serde_json::from_str(&kubectl(&["get", "crd", "topics.weir.dev", "-o", "json"]).unwrap()).unwrap();
+    let crd: Value =
+        serde_json::from_str(&kubectl(&["get", "crd", "topics.weir.dev", "-o", "json"]).unwrap())
+            .unwrap();
     assert!(crd.pointer(field).unwrap()["deletionPolicy"].is_object());
 }
 
@@ -438,7 +490,13 @@ fn what_the_chart_leaves_is_what_its_notes_say() {
     // The definitions are kept, so that no cluster goes with an uninstall.
     for crd in ["kafkaclusters", "topics", "consumergroups", "partitiontables"] {
         let crd = format!("{crd}.weir.dev");
-        let policy = ["get", "crd", &crd, "-o", "jsonpath={.metadata.annotations.helm\\.sh/resource-policy}"];
+        let policy = [
+            "get",
+            "crd",
+            &crd,
+            "-o",
+            "jsonpath={.metadata.annotations.helm\\.sh/resource-policy}",
+        ];
         assert_eq!(kubectl(&policy).unwrap(), "keep", "{crd}");
     }
     let notes = helm(&["get", "notes", "weir", "--namespace", OPERATOR_NAMESPACE]).unwrap();

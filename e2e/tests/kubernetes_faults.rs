@@ -1,13 +1,17 @@
-//! Everything that can happen to pods and nodes while clients write: what was acknowledged is there exactly once, in order, where the client was told.
+//! Everything that can happen to pods and nodes while clients write: what was acknowledged is there
+//! exactly once, in order, where the client was told.
 //!
-//! Wants `e2e/up` and the `KUBECONFIG` that it prints; the faults of nodes want a kind cluster of this machine's.
+//! Wants `e2e/up` and the `KUBECONFIG` that it prints; the faults of nodes want a kind cluster of
+//! this machine's.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use serde_json::{Value, json};
 use weir_e2e::batch::Batch;
 use weir_e2e::bystander::now_ms;
 use weir_e2e::driver::{Client, Driver, Produce};
-use weir_e2e::kubernetes::{Cordoned, Namespace, OPERATOR_NAMESPACE, eventually, kafka_cluster, kubectl, run, topic};
+use weir_e2e::kubernetes::{
+    Cordoned, Namespace, OPERATOR_NAMESPACE, eventually, kafka_cluster, kubectl, run, topic,
+};
 use weir_e2e::load::Load;
 use weir_e2e::node;
 use weir_e2e::record::Record;
@@ -24,7 +28,8 @@ fn node_of(load: &Load, pod: &str) -> String {
     load.namespace.node_of(pod).unwrap()
 }
 
-/// A pod, the leader if it can be, and its node, which is not the control plane's: that one has the only API server.
+/// A pod, the leader if it can be, and its node, which is not the control plane's: that one has the
+/// only API server.
 fn on_a_worker(load: &Load) -> (String, String) {
     let leader = load.leader();
     let others = (0..3).map(|id| format!("k-{id}")).filter(|pod| *pod != leader);
@@ -51,9 +56,7 @@ fn a_leader_whose_pod_is_deleted_by_force() {
     for _ in 0..3 {
         let leader = load.leader();
         let before = uid(&load, &leader);
-        load.namespace
-            .kubectl(&["delete", "pod", &leader, "--grace-period=0", "--force"])
-            .unwrap();
+        load.namespace.kubectl(&["delete", "pod", &leader, "--grace-period=0", "--force"]).unwrap();
         load.moves();
         let _ = load.successor(&leader, &before);
         load.whole();
@@ -66,7 +69,8 @@ fn a_leader_whose_container_is_killed() {
     let load = load("crash");
     let leader = load.leader();
     let before = restarts(&load.namespace, &leader);
-    node::kill_container(&node_of(&load, &leader), &load.namespace.name, &leader, "broker").unwrap();
+    node::kill_container(&node_of(&load, &leader), &load.namespace.name, &leader, "broker")
+        .unwrap();
     load.moves();
     eventually("the container is started again", || {
         Ok((restarts(&load.namespace, &leader) > before).then_some(()))
@@ -91,7 +95,8 @@ fn a_node_that_freezes_and_comes_back() {
     let (pod, node) = on_a_worker(&load);
     let fault = node::pause(&node).unwrap();
     load.moves();
-    // Long enough that leadership went elsewhere, and the broker comes back as one that was deposed.
+    // Long enough that leadership went elsewhere, and the broker comes back as one that was
+    // deposed.
     let id: i32 = pod.trim_start_matches("k-").parse().unwrap();
     eventually("somebody else leads", || {
         Ok((load.namespace.leader(&load.bootstrap, "load", 0) != id).then_some(()))
@@ -108,10 +113,9 @@ fn a_node_that_is_cut_off() {
     let cordoned = Cordoned::node(&node).unwrap();
     let fault = node::cut(&node).unwrap();
     load.moves();
-    // Its pod runs on and does not know. Deleted by force, and its claim with it, it has a twin on another node: an empty one, which copies its records.
-    load.namespace
-        .kubectl(&["delete", "pvc", &format!("data-{pod}"), "--wait=false"])
-        .unwrap();
+    // Its pod runs on and does not know. Deleted by force, and its claim with it, it has a twin on
+    // another node: an empty one, which copies its records.
+    load.namespace.kubectl(&["delete", "pvc", &format!("data-{pod}"), "--wait=false"]).unwrap();
     load.namespace.kubectl(&["delete", "pod", &pod, "--grace-period=0", "--force"]).unwrap();
     load.moves();
     let twin = load.successor(&pod, &before);
@@ -140,13 +144,12 @@ fn the_operator_that_leads_is_killed() {
     ];
     let holder = kubectl(&lease).unwrap();
     let pod = holder.split(['_', '/']).next().unwrap().to_owned();
-    kubectl(&["-n", OPERATOR_NAMESPACE, "delete", "pod", &pod, "--grace-period=0", "--force"]).unwrap();
+    kubectl(&["-n", OPERATOR_NAMESPACE, "delete", "pod", &pod, "--grace-period=0", "--force"])
+        .unwrap();
     // The data path does not notice, and the other operator replaces the next leader.
     load.moves();
     let leader = load.leader();
-    load.namespace
-        .kubectl(&["delete", "pod", &leader, "--grace-period=0", "--force"])
-        .unwrap();
+    load.namespace.kubectl(&["delete", "pod", &leader, "--grace-period=0", "--force"]).unwrap();
     load.moves();
     eventually("another operator leads", || {
         Ok(Some(kubectl(&lease)?).filter(|h| *h != holder && !h.is_empty()))
@@ -162,11 +165,10 @@ fn a_broker_that_loses_its_volume() {
     let claim = format!("data-{leader}");
     let (pod, volume) = (uid(&load, &leader), load.namespace.uid(&format!("pvc/{claim}")).unwrap());
     load.namespace.kubectl(&["delete", "pvc", &claim, "--wait=false"]).unwrap();
-    load.namespace
-        .kubectl(&["delete", "pod", &leader, "--grace-period=0", "--force"])
-        .unwrap();
+    load.namespace.kubectl(&["delete", "pod", &leader, "--grace-period=0", "--force"]).unwrap();
     load.moves();
-    // It is back on a volume of its own, and has copied everything: so the others can go, one after the other.
+    // It is back on a volume of its own, and has copied everything: so the others can go, one after
+    // the other.
     let _ = load.successor(&leader, &pod);
     assert_ne!(load.namespace.uid(&format!("pvc/{claim}")).unwrap(), volume);
     load.whole();
@@ -180,15 +182,16 @@ fn a_broker_that_loses_its_volume() {
     load.finish();
 }
 
-/// So many replicas of the operator, and with 0 waits until none runs.
-/// Many clients send a megabyte each, again and again, to a broker that has 128 MiB for all it does.
+/// So many replicas of the operator, and with 0 waits until none runs. Many clients send a megabyte
+/// each, again and again, to a broker that has 128 MiB for all it does.
 #[test]
 fn a_broker_keeps_within_its_memory_limit() {
     const CLIENTS: usize = 64;
     const RECORDS: usize = 4;
     let namespace = Namespace::create("memory").unwrap();
     let cluster = kafka_cluster("k", 1, "");
-    let limited = cluster.replace("replicas: 1\n", "replicas: 1\n    resources: {limits: {memory: 128Mi}}\n");
+    let limited =
+        cluster.replace("replicas: 1\n", "replicas: 1\n    resources: {limits: {memory: 128Mi}}\n");
     namespace.apply(&limited).unwrap();
     namespace.ready("kafkacluster/k");
     namespace.apply(&topic("large", "k", 4, 1, "")).unwrap();
@@ -227,7 +230,8 @@ fn operators(replicas: u32) {
     if replicas == 0 {
         let labels = "app.kubernetes.io/name=weir-operator";
         eventually("no operator runs", || {
-            let pods = kubectl(&["-n", OPERATOR_NAMESPACE, "get", "pods", "-l", labels, "-o", "name"])?;
+            let pods =
+                kubectl(&["-n", OPERATOR_NAMESPACE, "get", "pods", "-l", labels, "-o", "name"])?;
             Ok(pods.trim().is_empty().then_some(()))
         });
     }
@@ -254,7 +258,8 @@ fn no_operator_at_all() {
         .unwrap();
     operators(0);
     load.moves();
-    // A topic that is to be retained is, though nobody saw its resource go: somebody else than a user took it away, whom the chart's policy does not hold up.
+    // A topic that is to be retained is, though nobody saw its resource go: somebody else than a
+    // user took it away, whom the chart's policy does not hold up.
     let refused = load.namespace.kubectl(&["delete", "topic", "kept"]).unwrap_err().to_string();
     assert!(refused.contains("its spec.deletionPolicy is Retain"), "{refused}");
     let collector = "--as=system:serviceaccount:kube-system:generic-garbage-collector";
@@ -272,7 +277,8 @@ fn no_operator_at_all() {
         (&spec["deletionPolicy"], &spec["config"]["retention.ms"]),
         (&json!("Retain"), &json!(86_400_000))
     );
-    let kept = kcat(&load.bootstrap, &["-C", "-t", "kept", "-e", "-q"], b"").unwrap().success().unwrap();
+    let kept =
+        kcat(&load.bootstrap, &["-C", "-t", "kept", "-e", "-q"], b"").unwrap().success().unwrap();
     assert_eq!(kept, "record\n");
     load.finish();
 }
@@ -321,9 +327,7 @@ fn a_cluster_that_was_deleted_comes_back_from_a_backup_and_its_volumes() {
     namespace.ready("kafkacluster/k");
     let bootstrap = namespace.bootstrap("k");
     let mut driver = Driver::start(Client::Java, &bootstrap).unwrap();
-    driver
-        .create_replicated_topic("made", 1, 3, &json!({"min.insync.replicas": "2"}))
-        .unwrap();
+    driver.create_replicated_topic("made", 1, 3, &json!({"min.insync.replicas": "2"})).unwrap();
     let _ = namespace.leader(&bootstrap, "made", 0);
     let writer = Writer::start(Client::Librdkafka, &bootstrap, "made", 0);
     writer.moves();
@@ -345,7 +349,9 @@ fn a_cluster_that_was_deleted_comes_back_from_a_backup_and_its_volumes() {
     let leader = format!("pod/k-{}", namespace.leader(&bootstrap, "made", 0));
     let before = namespace.uid(&leader).unwrap();
     namespace.kubectl(&["delete", &leader]).unwrap();
-    eventually("the pod is another one", || Ok(namespace.uid(&leader).ok().filter(|now| *now != before)));
+    eventually("the pod is another one", || {
+        Ok(namespace.uid(&leader).ok().filter(|now| *now != before))
+    });
     namespace.whole("k");
 
     namespace.kubectl(&["delete", "kafkacluster", "k", "--timeout=120s"]).unwrap();
@@ -359,7 +365,8 @@ fn a_cluster_that_was_deleted_comes_back_from_a_backup_and_its_volumes() {
         Ok(left.trim().is_empty().then_some(()))
     });
     operators(0);
-    let put = run("kubectl", &["-n", &namespace.name, "apply", "--server-side", "-f", "-"], &restored);
+    let put =
+        run("kubectl", &["-n", &namespace.name, "apply", "--server-side", "-f", "-"], &restored);
     operators(2);
     put.unwrap();
     namespace.whole("k");
@@ -368,7 +375,11 @@ fn a_cluster_that_was_deleted_comes_back_from_a_backup_and_its_volumes() {
     namespace.warned("kafkacluster/k", "come from a backup");
     let mut driver = Driver::start(Client::Java, &namespace.bootstrap("k")).unwrap();
     writer::check(&mut driver, "made", 0, &offsets);
-    let strays = || Ok::<_, anyhow::Error>(namespace.object("kafkacluster/k")?.unwrap()["status"]["strays"].clone());
+    let strays = || {
+        Ok::<_, anyhow::Error>(
+            namespace.object("kafkacluster/k")?.unwrap()["status"]["strays"].clone(),
+        )
+    };
     let found = eventually("it is said what each broker has set aside", || {
         Ok(strays()?.as_array().filter(|all| all.len() == 3).cloned())
     });

@@ -1,4 +1,5 @@
-//! ConsumerGroups on Kubernetes: what `kubectl get kcg` says, resets, scaling of a workload by lag, deletion, and what is wrong.
+//! ConsumerGroups on Kubernetes: what `kubectl get kcg` says, resets, scaling of a workload by lag,
+//! deletion, and what is wrong.
 //!
 //! Wants `e2e/up` and the `KUBECONFIG` that it prints.
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -54,7 +55,8 @@ impl World {
     }
 
     fn produce(&mut self, numbers: std::ops::Range<i32>) {
-        let records: Vec<Record> = numbers.map(|n| Record::new("k", n.to_string()).to(n % 2)).collect();
+        let records: Vec<Record> =
+            numbers.map(|n| Record::new("k", n.to_string()).to(n % 2)).collect();
         self.driver.produce(Produce::records("t", &records).set("acks", "all")).unwrap();
     }
 
@@ -68,7 +70,8 @@ impl World {
     fn read(&mut self, member: &str, count: usize) {
         let mut seen = 0;
         eventually("records", || {
-            let reply = self.driver.call(&json!({"op": "poll", "member": member, "timeout_ms": 300}));
+            let reply =
+                self.driver.call(&json!({"op": "poll", "member": member, "timeout_ms": 300}));
             seen += reply.map_or(0, |reply| reply["records"].as_array().unwrap().len());
             Ok((seen >= count).then_some(()))
         });
@@ -96,7 +99,9 @@ fn kubectl_says_how_a_group_does_and_resets_it() {
     world.consume("one", 20);
     world.namespace.ready("consumergroup/g");
     world.until("g", "one member that has caught up", |found| {
-        found["status"]["members"] == 1 && found["status"]["lag"]["messages"] == 0 && found["status"]["state"] == "Stable"
+        found["status"]["members"] == 1
+            && found["status"]["lag"]["messages"] == 0
+            && found["status"]["state"] == "Stable"
     });
     let printed = world.namespace.kubectl(&["get", "kcg", "-o", "wide"]).unwrap();
     assert!(printed.contains("LAG-SECONDS") && printed.contains("Stable"), "{printed}");
@@ -109,18 +114,18 @@ fn kubectl_says_how_a_group_does_and_resets_it() {
 
     // A reset, and its undo.
     let reset = |id: &str, to: Value| json!({"reset": {"id": id, "to": to, "members": "Evict"}});
-    world
-        .namespace
-        .apply(&group("g", &reset("back", json!({"position": "Earliest"}))))
-        .unwrap();
+    world.namespace.apply(&group("g", &reset("back", json!({"position": "Earliest"})))).unwrap();
     world.read("one", 40);
     world.until("g", "the reset is done", |found| {
-        found["status"]["lastReset"]["id"] == "back" && found["status"]["lastReset"]["phase"] == "Done"
+        found["status"]["lastReset"]["id"] == "back"
+            && found["status"]["lastReset"]["phase"] == "Done"
     });
     world.driver.call(&json!({"op": "leave", "member": "one"})).unwrap();
     world.namespace.apply(&group("g", &reset("undone", json!({"undo": "back"})))).unwrap();
     world.until("g", "it is undone", |found| {
-        found["status"]["lastReset"]["id"] == "undone" && found["status"]["lastReset"]["phase"] == "Done" && found["status"]["lag"]["messages"] == 0
+        found["status"]["lastReset"]["id"] == "undone"
+            && found["status"]["lastReset"]["phase"] == "Done"
+            && found["status"]["lag"]["messages"] == 0
     });
 
     // A group that is quiet is not written about.
@@ -151,7 +156,8 @@ fn a_workload_is_scaled_by_lag_up_to_the_partitions() {
         "scaling": {"targetRef": {"name": "worker"}, "min": 0, "max": 10, "targetLagSeconds": 1, "scaleDownAfterSeconds": 1},
     });
     world.namespace.apply(&group("g", &spec)).unwrap();
-    // Records wait: to one, and on as they grow old, to two, which is as many as there are partitions.
+    // Records wait: to one, and on as they grow old, to two, which is as many as there are
+    // partitions.
     eventually("one replica", || Ok((world.replicas("worker") >= 1).then_some(())));
     eventually("as many as partitions", || Ok((world.replicas("worker") == 2).then_some(())));
     world.until("g", "the status says so", |found| found["status"]["scaling"]["desired"] == 2);
@@ -184,11 +190,19 @@ fn what_is_wrong_with_a_group_is_said() {
     let told = world.namespace.awaits("consumergroup/homeless", "Ready", "False");
     assert_eq!(told.reason, "ClusterNotFound", "{told:?}");
 
-    let scaled = |target: Value| group("s", &json!({"topics": ["t"], "scaling": {"targetRef": target, "targetLagSeconds": 60}}));
+    let scaled = |target: Value| {
+        group(
+            "s",
+            &json!({"topics": ["t"], "scaling": {"targetRef": target, "targetLagSeconds": 60}}),
+        )
+    };
     for (target, reason) in [
         (json!({"name": "nobody"}), "TargetNotFound"),
         (json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "nobody"}), "NotScalable"),
-        (json!({"apiVersion": "example.org/v1", "kind": "Widget", "name": "nobody"}), "UnknownKind"),
+        (
+            json!({"apiVersion": "example.org/v1", "kind": "Widget", "name": "nobody"}),
+            "UnknownKind",
+        ),
         (
             json!({"apiVersion": "weir.dev/v1alpha1", "kind": "KafkaCluster", "name": "k"}),
             "Forbidden",
@@ -213,7 +227,8 @@ fn what_is_wrong_with_a_group_is_said() {
 fn groups_without_a_resource_are_reflected() {
     let mut world = World::start("reflected", "  consumerGroups: {reflect: All}\n");
     world.consume("one", 20);
-    let found = world.until("g", "the group has a resource", |found| found["status"]["members"] == 1);
+    let found =
+        world.until("g", "the group has a resource", |found| found["status"]["members"] == 1);
     assert_eq!(found["metadata"]["labels"]["weir.dev/reflected"], "true", "{found}");
     world
         .namespace
@@ -234,7 +249,8 @@ fn the_examples_of_queues_and_subscribers_come_up() {
         let own = |group: &Value| group["spec"]["clusterRef"]["name"] == cluster;
         eventually("the groups have conditions", || {
             let all = namespace.list("consumergroups.weir.dev", "")?;
-            let told = all.iter().filter(|group| own(group) && group["status"]["conditions"].is_array());
+            let told =
+                all.iter().filter(|group| own(group) && group["status"]["conditions"].is_array());
             Ok((told.count() == groups).then_some(()))
         });
     }

@@ -1,5 +1,6 @@
-//! What people do to a cluster that is in use: more brokers, fewer, larger volumes, a node to empty, a cluster to take down; what restarts brokers is in `kubernetes_rollout`.
-//! Clients write through all of it.
+//! What people do to a cluster that is in use: more brokers, fewer, larger volumes, a node to
+//! empty, a cluster to take down; what restarts brokers is in `kubernetes_rollout`. Clients write
+//! through all of it.
 //!
 //! Wants `e2e/up` and the `KUBECONFIG` that it prints.
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -8,7 +9,10 @@ use std::io::Write as _;
 
 use serde_json::{Value, json};
 use weir_e2e::driver::{Client, Driver, From, Produce};
-use weir_e2e::kubernetes::{Cordoned, Namespace, OPERATOR_NAMESPACE, condition, eventually, kafka_cluster, kubectl, run, topic};
+use weir_e2e::kubernetes::{
+    Cordoned, Namespace, OPERATOR_NAMESPACE, condition, eventually, kafka_cluster, kubectl, run,
+    topic,
+};
 use weir_e2e::load::Load;
 use weir_e2e::record::Record;
 use weir_e2e::tools::{class, kafka};
@@ -21,44 +25,48 @@ fn load(stem: &str) -> Load {
 #[test]
 fn a_cluster_grows_and_shrinks_without_losing_anything() {
     let load = load("scale");
-    load.namespace
-        .patch("kafkacluster/k", r#"{"spec": {"brokers": {"replicas": 4}}}"#)
-        .unwrap();
+    load.namespace.patch("kafkacluster/k", r#"{"spec": {"brokers": {"replicas": 4}}}"#).unwrap();
     eventually("the fourth broker serves", || {
         let object = load.namespace.object("statefulset/k")?.unwrap();
         Ok((object["status"]["readyReplicas"] == 4).then_some(()))
     });
     load.namespace.ready("kafkacluster/k");
-    // A topic on all four, so that the fourth one holds something that must not be thrown away. It shares one of three zones with another broker, and
-    // each zone has a partition in turn: the second one of its zone goes to it, wherever the first of all went.
+    // A topic on all four, so that the fourth one holds something that must not be thrown away. It
+    // shares one of three zones with another broker, and each zone has a partition in turn: the
+    // second one of its zone goes to it, wherever the first of all went.
     load.namespace.apply(&topic("wide", "k", 6, 1, "")).unwrap();
     load.namespace.ready("topic/wide");
     let _ = load.namespace.leader(&load.bootstrap, "wide", 5);
     let mut driver = Driver::start(Client::Java, &load.bootstrap).unwrap();
     let records: Vec<_> = (0..6).map(|p| Record::new("k", p.to_string()).to(p)).collect();
     driver.produce(Produce::records("wide", &records).set("acks", "all")).unwrap();
-    load.namespace
-        .patch("kafkacluster/k", r#"{"spec": {"brokers": {"replicas": 3}}}"#)
-        .unwrap();
-    // The fourth one stays while it holds something: every record is there, and the condition says what to do.
+    load.namespace.patch("kafkacluster/k", r#"{"spec": {"brokers": {"replicas": 3}}}"#).unwrap();
+    // The fourth one stays while it holds something: every record is there, and the condition says
+    // what to do.
     eventually("it is said what to do", || {
         let said = load.namespace.condition("kafkacluster/k", "UpToDate")?;
-        Ok(said.filter(|said| said.reason == "ScaleDownBlocked" && said.message.contains("broker 3 holds replicas")))
+        Ok(said.filter(|said| {
+            said.reason == "ScaleDownBlocked" && said.message.contains("broker 3 holds replicas")
+        }))
     });
     let read = driver.consume("wide", &[0, 1, 2, 3, 4, 5], From::Beginning, 6).unwrap();
     assert_eq!(read.len(), 6);
-    // What is new does not go there. Once it holds nothing any more it goes, and the others do not notice.
+    // What is new does not go there. Once it holds nothing any more it goes, and the others do not
+    // notice.
     load.namespace.apply(&topic("later", "k", 6, 1, "")).unwrap();
     load.namespace.ready("topic/later");
     reassign(&load.bootstrap, "wide", &[0, 1, 2, 0, 1, 2]);
-    eventually("the fourth broker is gone", || Ok((load.namespace.pods("k")?.len() == 3).then_some(())));
+    eventually("the fourth broker is gone", || {
+        Ok((load.namespace.pods("k")?.len() == 3).then_some(()))
+    });
     load.namespace.ready("kafkacluster/k");
     let read = driver.consume("wide", &[0, 1, 2, 3, 4, 5], From::Beginning, 6).unwrap();
     assert_eq!(read.len(), 6);
     load.finish();
 }
 
-/// Moves each partition of a topic to one broker, as docs/scaling.md says, and waits until all of them are there.
+/// Moves each partition of a topic to one broker, as docs/scaling.md says, and waits until all of
+/// them are there.
 fn reassign(bootstrap: &str, topic: &str, brokers: &[i32]) {
     let partitions: Vec<_> = brokers
         .iter()
@@ -108,7 +116,15 @@ fn volumes_grow_while_clients_write() {
 #[test]
 fn a_node_is_drained_and_no_second_one_with_it() {
     let load = load("drain");
-    let drain = |node: &str, timeout: &str| kubectl(&["drain", node, "--pod-selector=weir.dev/cluster=k", "--delete-emptydir-data", timeout]);
+    let drain = |node: &str, timeout: &str| {
+        kubectl(&[
+            "drain",
+            node,
+            "--pod-selector=weir.dev/cluster=k",
+            "--delete-emptydir-data",
+            timeout,
+        ])
+    };
     let nodes: Vec<_> = (0..3)
         .map(|id| (format!("k-{id}"), load.namespace.node_of(&format!("k-{id}")).unwrap()))
         .collect();
@@ -134,7 +150,9 @@ fn a_paused_cluster_serves_and_changes_nothing() {
     load.namespace.patch("kafkacluster/k", r#"{"spec": {"paused": true}}"#).unwrap();
     let _ = load.namespace.awaits("kafkacluster/k", "Paused", "True");
     let before = load.namespace.pods("k").unwrap();
-    let generation = || load.namespace.object("statefulset/k").unwrap().unwrap()["metadata"]["generation"].clone();
+    let generation = || {
+        load.namespace.object("statefulset/k").unwrap().unwrap()["metadata"]["generation"].clone()
+    };
     let unchanged = generation();
     load.namespace
         .patch(
@@ -148,10 +166,9 @@ fn a_paused_cluster_serves_and_changes_nothing() {
     assert_eq!(generation(), unchanged);
     assert_eq!(load.namespace.pods("k").unwrap(), before);
     // What brokers need, they have: others lead when one is gone.
-    let (leader, uid) = (load.leader(), load.namespace.uid(&format!("pod/{}", load.leader())).unwrap());
-    load.namespace
-        .kubectl(&["delete", "pod", &leader, "--grace-period=0", "--force"])
-        .unwrap();
+    let (leader, uid) =
+        (load.leader(), load.namespace.uid(&format!("pod/{}", load.leader())).unwrap());
+    load.namespace.kubectl(&["delete", "pod", &leader, "--grace-period=0", "--force"]).unwrap();
     load.moves();
     let _ = load.successor(&leader, &uid);
     load.whole();
@@ -188,13 +205,17 @@ fn a_deleted_cluster_goes_on_when_it_is_made_again_where_its_volumes_are_kept() 
         let all = [&["--bootstrap-server", bootstrap, "--group", "g"], what].concat();
         kafka(class::CONSUMER_GROUPS, &all, "").unwrap().success().unwrap()
     };
-    let _ = group(&bootstrap, &["--reset-offsets", "--to-offset", "2", "--topic", "made", "--execute"]);
+    let _ =
+        group(&bootstrap, &["--reset-offsets", "--to-offset", "2", "--topic", "made", "--execute"]);
     // What holds records is not deleted by mistake.
     for object in ["topic/made", "kafkacluster/kept"] {
         eventually("it is known that there are records", || {
-            Ok(namespace.object(object)?.filter(|object| object["status"]["bytes"].as_i64() > Some(0)))
+            Ok(namespace
+                .object(object)?
+                .filter(|object| object["status"]["bytes"].as_i64() > Some(0)))
         });
-        let refused = format!("{:#}", namespace.kubectl(&["delete", object, "--timeout=60s"]).unwrap_err());
+        let refused =
+            format!("{:#}", namespace.kubectl(&["delete", object, "--timeout=60s"]).unwrap_err());
         assert!(refused.contains("set spec.deletionProtection to false"), "{refused}");
     }
     namespace.unprotect("kafkacluster/kept").unwrap();
@@ -223,8 +244,8 @@ fn a_deleted_cluster_goes_on_when_it_is_made_again_where_its_volumes_are_kept() 
     assert_eq!(offset.as_deref(), Some("2"), "{described}");
     delete();
 
-    // Without what says what is in them the volumes are those of another cluster, which does not take what belongs to the one before.
-    // The topic of committed offsets holds records, too.
+    // Without what says what is in them the volumes are those of another cluster, which does not
+    // take what belongs to the one before. The topic of committed offsets holds records, too.
     for topic in namespace.kubectl(&["get", "topics", "--output=name"]).unwrap().lines() {
         namespace.unprotect(topic).unwrap();
     }
@@ -280,7 +301,9 @@ spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
 /// What there is of an object but for what Kubernetes itself writes on it.
 fn written(mut object: Value) -> Value {
     let metadata = object["metadata"].as_object_mut().unwrap();
-    metadata.retain(|name, _| ["name", "uid", "labels", "annotations", "ownerReferences"].contains(&name.as_str()));
+    metadata.retain(|name, _| {
+        ["name", "uid", "labels", "annotations", "ownerReferences"].contains(&name.as_str())
+    });
     object.as_object_mut().unwrap().remove("status");
     // A claim is bound meanwhile, which stands in its annotations and its spec.
     if object["kind"] == "PersistentVolumeClaim" {
@@ -308,7 +331,9 @@ fn what_somebody_else_made_is_never_touched() {
     namespace.apply(&kafka_cluster("cart", 1, "")).unwrap();
 
     let said = namespace.awaits("kafkacluster/shop", "NameTaken", "True");
-    for (kind, name) in [("Service", "shop-bootstrap"), ("PodDisruptionBudget", "shop"), ("NetworkPolicy", "shop")] {
+    for (kind, name) in
+        [("Service", "shop-bootstrap"), ("PodDisruptionBudget", "shop"), ("NetworkPolicy", "shop")]
+    {
         let named = format!("the {kind} {}/{name} was made by somebody else", namespace.name);
         assert!(said.message.contains(&named), "{said:?}");
     }
@@ -328,7 +353,9 @@ fn what_somebody_else_made_is_never_touched() {
     assert_eq!(after, before);
 
     // A name that is free is taken.
-    for name in ["service/shop-bootstrap", "configmap/cart-brokers", "persistentvolumeclaim/data-cart-0"] {
+    for name in
+        ["service/shop-bootstrap", "configmap/cart-brokers", "persistentvolumeclaim/data-cart-0"]
+    {
         namespace.kubectl(&["delete", name, "--timeout=60s"]).unwrap();
     }
     namespace.ready("kafkacluster/cart");
@@ -371,7 +398,10 @@ fn a_cluster_named_like_the_operator_takes_nothing_from_it() {
             let said = cluster.and_then(|cluster| condition(&cluster, "NameTaken"));
             Ok(said.filter(|said| said.status == "True"))
         });
-        assert!(said.message.contains("the PodDisruptionBudget weir-system/weir-operator"), "{said:?}");
+        assert!(
+            said.message.contains("the PodDisruptionBudget weir-system/weir-operator"),
+            "{said:?}"
+        );
         assert!(said.message.contains("\"Helm\" manages it"), "{said:?}");
         eventually("its broker serves", || {
             let set = object("statefulset/weir-operator");
@@ -381,7 +411,9 @@ fn a_cluster_named_like_the_operator_takes_nothing_from_it() {
     });
     kubectl(&["delete", "kafkacluster", "weir-operator", "--timeout=120s"]).unwrap();
     assert_eq!(taken.unwrap(), before);
-    eventually("the cluster is gone", || Ok(object("statefulset/weir-operator").is_none().then_some(())));
+    eventually("the cluster is gone", || {
+        Ok(object("statefulset/weir-operator").is_none().then_some(()))
+    });
     assert_eq!(seen(), before);
 }
 
@@ -394,7 +426,9 @@ fn a_clients_change_is_written_and_nothing_else_and_costs_itself_where_it_is_ref
     let bootstrap = namespace.kafka("k", 1, "").unwrap();
     namespace.apply(&topic("t", "k", 1, 1, "")).unwrap();
     namespace.ready("topic/t");
-    let tool = |class: &str, arguments: &[&str]| kafka(class, &[&["--bootstrap-server", &bootstrap], arguments].concat(), "").unwrap();
+    let tool = |class: &str, arguments: &[&str]| {
+        kafka(class, &[&["--bootstrap-server", &bootstrap], arguments].concat(), "").unwrap()
+    };
     let alter = [
         "--alter",
         "--entity-type",
@@ -404,7 +438,10 @@ fn a_clients_change_is_written_and_nothing_else_and_costs_itself_where_it_is_ref
         "--add-config",
         "retention.ms=86400000",
     ];
-    let epoch = || namespace.object("partitiontable/k-registry").unwrap().unwrap()["spec"]["controllerEpoch"].clone();
+    let epoch = || {
+        namespace.object("partitiontable/k-registry").unwrap().unwrap()["spec"]["controllerEpoch"]
+            .clone()
+    };
     let before = epoch();
 
     // A spec that is not accepted: there is one broker. A client changes something else of it.
@@ -415,7 +452,10 @@ fn a_clients_change_is_written_and_nothing_else_and_costs_itself_where_it_is_ref
     tool(class::CONFIGS, &alter).success().unwrap();
     let spec = namespace.object("topic/t").unwrap().unwrap()["spec"].clone();
     assert_eq!(spec["replicas"], 3);
-    assert_eq!(spec["config"], json!({"retention.bytes": 1_073_741_824, "retention.ms": 86_400_000}));
+    assert_eq!(
+        spec["config"],
+        json!({"retention.bytes": 1_073_741_824, "retention.ms": 86_400_000})
+    );
     // The user's wish is theirs to take back; what the client wrote is accepted with the rest.
     namespace.patch("topic/t", r#"{"spec": {"replicas": 1}}"#).unwrap();
     namespace.ready("topic/t");

@@ -1,6 +1,8 @@
-//! Load balancers: one for each broker, and one that all of them share. The test is their provider: it gives addresses to the services, and routes them to a node.
+//! Load balancers: one for each broker, and one that all of them share. The test is their provider:
+//! it gives addresses to the services, and routes them to a node.
 //!
-//! Wants `e2e/up` and the `KUBECONFIG` that it prints: a kind cluster of this machine's, whose nodes routes can lead to.
+//! Wants `e2e/up` and the `KUBECONFIG` that it prints: a kind cluster of this machine's, whose
+//! nodes routes can lead to.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::process::Command;
@@ -9,7 +11,8 @@ use serde_json::Value;
 use weir_e2e::kubernetes::{Namespace, eventually, kubectl, topic};
 use weir_e2e::tools::kcat;
 
-/// An address for documentation (RFC 5737) that this machine finds behind a node, until this is dropped.
+/// An address for documentation (RFC 5737) that this machine finds behind a node, until this is
+/// dropped.
 struct Address(String);
 
 impl Address {
@@ -36,13 +39,26 @@ fn route(arguments: &[&str]) -> anyhow::Result<()> {
 fn provide(namespace: &Namespace, addresses: &mut Vec<Address>, node: &str) {
     for service in namespace.list("services", "weir.dev/cluster=k").unwrap() {
         let name = service["metadata"]["name"].as_str().unwrap();
-        if service["spec"]["type"] != "LoadBalancer" || !service["status"]["loadBalancer"]["ingress"].is_null() {
+        if service["spec"]["type"] != "LoadBalancer"
+            || !service["status"]["loadBalancer"]["ingress"].is_null()
+        {
             continue;
         }
         let address = Address::new(u8::try_from(addresses.len() + 10).unwrap(), node);
-        let patch = format!(r#"{{"status": {{"loadBalancer": {{"ingress": [{{"ip": "{}"}}]}}}}}}"#, address.0);
+        let patch = format!(
+            r#"{{"status": {{"loadBalancer": {{"ingress": [{{"ip": "{}"}}]}}}}}}"#,
+            address.0
+        );
         namespace
-            .kubectl(&["patch", "service", name, "--subresource=status", "--type=merge", "-p", &patch])
+            .kubectl(&[
+                "patch",
+                "service",
+                name,
+                "--subresource=status",
+                "--type=merge",
+                "-p",
+                &patch,
+            ])
             .unwrap();
         addresses.push(address);
     }
@@ -55,7 +71,8 @@ fn bootstrap(namespace: &Namespace, listener: &str) -> Option<String> {
     found["bootstrap"].as_str().filter(|b| !b.is_empty()).map(str::to_owned)
 }
 
-/// The brokers as a client at this address is told of them: host and port, in the order of their ids.
+/// The brokers as a client at this address is told of them: host and port, in the order of their
+/// ids.
 fn brokers(bootstrap: &str) -> anyhow::Result<Vec<String>> {
     let printed = kcat(bootstrap, &["-L", "-J"], b"")?.success()?;
     let metadata: Value = serde_json::from_str(&printed)?;
@@ -63,7 +80,9 @@ fn brokers(bootstrap: &str) -> anyhow::Result<Vec<String>> {
         .as_array()
         .into_iter()
         .flatten()
-        .map(|b| (b["id"].as_i64().unwrap_or(-1), b["name"].as_str().unwrap_or_default().to_owned()))
+        .map(|b| {
+            (b["id"].as_i64().unwrap_or(-1), b["name"].as_str().unwrap_or_default().to_owned())
+        })
         .collect();
     brokers.sort();
     Ok(brokers.into_iter().map(|(_, name)| name).collect())
@@ -73,7 +92,17 @@ fn brokers(bootstrap: &str) -> anyhow::Result<Vec<String>> {
 fn write_to_all(bootstrap: &str) {
     for partition in ["0", "1", "2"] {
         eventually(&format!("partition {partition} takes a record by {bootstrap}"), || {
-            let produce = ["-P", "-t", "spread", "-p", partition, "-X", "acks=all", "-X", "message.timeout.ms=10000"];
+            let produce = [
+                "-P",
+                "-t",
+                "spread",
+                "-p",
+                partition,
+                "-X",
+                "acks=all",
+                "-X",
+                "message.timeout.ms=10000",
+            ];
             Ok(kcat(bootstrap, &produce, b"record\n")?.success().ok())
         });
     }
@@ -82,7 +111,8 @@ fn write_to_all(bootstrap: &str) {
 #[test]
 fn clients_reach_each_broker_by_its_load_balancer_or_by_its_port_of_one() {
     let namespace = Namespace::create("balancers").unwrap();
-    // The brokers run as on OpenShift, under a user of the namespace's in group 0, and on little memory, which they find out by themselves.
+    // The brokers run as on OpenShift, under a user of the namespace's in group 0, and on little
+    // memory, which they find out by themselves.
     let brokers_are = "replicas: 3, storage: {size: 1Gi, onDelete: Delete}, resources: {limits: {memory: 192Mi}}, \
          podTemplate: {spec: {securityContext: {runAsUser: 1000680000, runAsGroup: 0, fsGroup: 1000680000}}}";
     let listeners = |shared: &str| {
@@ -90,17 +120,14 @@ fn clients_reach_each_broker_by_its_load_balancer_or_by_its_port_of_one() {
             "apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata: {{name: k}}\nspec:\n  brokers: {{{brokers_are}}}\n  listeners:\n  - {{name: plain, port: 9092}}\n  - {{name: each, port: 9094, type: LoadBalancer}}\n{shared}"
         )
     };
-    namespace
-        .apply(&listeners("  - {name: one, port: 9096, type: SharedLoadBalancer}\n"))
-        .unwrap();
+    namespace.apply(&listeners("  - {name: one, port: 9096, type: SharedLoadBalancer}\n")).unwrap();
     namespace.ready("kafkacluster/k");
     namespace.apply(&topic("spread", "k", 3, 3, "")).unwrap();
     namespace.ready("topic/spread");
     let logged = namespace.kubectl(&["logs", "k-0"]).unwrap();
     assert!(
-        logged
-            .lines()
-            .any(|line| line.contains("\"memory_mib\":192") && line.contains("\"request_memory_mib\":48")),
+        logged.lines().any(|line| line.contains("\"memory_mib\":192")
+            && line.contains("\"request_memory_mib\":48")),
         "{logged}"
     );
     let node = kubectl(&[
@@ -126,8 +153,11 @@ fn clients_reach_each_broker_by_its_load_balancer_or_by_its_port_of_one() {
     });
     assert!(told.iter().all(|name| *name != each), "{told:?}");
     let host = one.strip_suffix(":9096").unwrap();
-    let expected: Vec<String> = [9097, 9098, 9099].iter().map(|port| format!("{host}:{port}")).collect();
-    eventually("three brokers at three ports", || Ok(brokers(&one).ok().filter(|told| *told == expected)));
+    let expected: Vec<String> =
+        [9097, 9098, 9099].iter().map(|port| format!("{host}:{port}")).collect();
+    eventually("three brokers at three ports", || {
+        Ok(brokers(&one).ok().filter(|told| *told == expected))
+    });
     write_to_all(&each);
     write_to_all(&one);
 
@@ -145,8 +175,11 @@ fn clients_reach_each_broker_by_its_load_balancer_or_by_its_port_of_one() {
     namespace.apply(&listeners("")).unwrap();
     eventually("nothing is left of the listener", || {
         let services = namespace.list("services", "weir.dev/cluster=k")?;
-        let slices = namespace.list("endpointslices", "endpointslice.kubernetes.io/managed-by=weir-operator")?;
-        let is_its = |service: &Value| service["metadata"]["name"].as_str().is_some_and(|name| name.ends_with("-one"));
+        let slices = namespace
+            .list("endpointslices", "endpointslice.kubernetes.io/managed-by=weir-operator")?;
+        let is_its = |service: &Value| {
+            service["metadata"]["name"].as_str().is_some_and(|name| name.ends_with("-one"))
+        };
         Ok((!services.iter().any(is_its) && slices.is_empty()).then_some(()))
     });
 }

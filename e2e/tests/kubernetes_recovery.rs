@@ -1,4 +1,5 @@
-//! A cluster of which nothing is left but the volumes comes back from them (`spec.recoverFrom: Volumes`). In local mode it is in `recovery`.
+//! A cluster of which nothing is left but the volumes comes back from them
+//! (`spec.recoverFrom: Volumes`). In local mode it is in `recovery`.
 //!
 //! Wants `e2e/up` and the `KUBECONFIG` that it prints.
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -18,25 +19,30 @@ fn a_cluster_without_its_tables_comes_back_from_its_volumes() {
     namespace.apply(&declared).unwrap();
     namespace.ready("kafkacluster/lost");
     namespace.ready("topic/declared");
-    let of = |name: &str, field: &str| namespace.object(name).unwrap().unwrap()["status"][field].clone();
+    let of =
+        |name: &str, field: &str| namespace.object(name).unwrap().unwrap()["status"][field].clone();
     let id = of("kafkacluster/lost", "clusterId");
     let bootstrap = namespace.bootstrap("lost");
     let mut driver = Driver::start(Client::Java, &bootstrap).unwrap();
-    driver
-        .create_replicated_topic("made", 3, 3, &json!({"min.insync.replicas": "2"}))
-        .unwrap();
+    driver.create_replicated_topic("made", 3, 3, &json!({"min.insync.replicas": "2"})).unwrap();
     namespace.ready("topic/made");
     let ids = ["topic/declared", "topic/made"].map(|topic| of(topic, "topicId"));
     let records: Vec<_> = (0..300).map(|n| Record::new("k", n.to_string()).to(n % 3)).collect();
     for topic in ["declared", "made"] {
-        assert_eq!(driver.produce(Produce::records(topic, &records).set("acks", "all")).unwrap().len(), 300);
+        assert_eq!(
+            driver.produce(Produce::records(topic, &records).set("acks", "all")).unwrap().len(),
+            300
+        );
     }
     drop(driver);
     let group = |bootstrap: &str, what: &[&str]| {
         let all = [&["--bootstrap-server", bootstrap, "--group", "g"], what].concat();
         kafka(class::CONSUMER_GROUPS, &all, "").unwrap().success().unwrap()
     };
-    let _ = group(&bootstrap, &["--reset-offsets", "--to-offset", "42", "--topic", "made", "--execute"]);
+    let _ = group(
+        &bootstrap,
+        &["--reset-offsets", "--to-offset", "42", "--topic", "made", "--execute"],
+    );
 
     // All that is left are the volumes.
     namespace.kubectl(&["delete", "kafkacluster", "lost", "--timeout=120s"]).unwrap();
@@ -44,9 +50,7 @@ fn a_cluster_without_its_tables_comes_back_from_its_volumes() {
     for topic in namespace.kubectl(&["get", "topics", "--output=name"]).unwrap().lines() {
         namespace.unprotect(topic).unwrap();
     }
-    namespace
-        .kubectl(&["delete", "partitiontables,topics", "--all", "--timeout=60s"])
-        .unwrap();
+    namespace.kubectl(&["delete", "partitiontables,topics", "--all", "--timeout=60s"]).unwrap();
 
     // As a GitOps tool does: all that is in the repository at once, of which one topic is none.
     namespace.apply(&format!("{yaml}  recoverFrom: Volumes\n")).unwrap();
@@ -65,9 +69,14 @@ fn a_cluster_without_its_tables_comes_back_from_its_volumes() {
         let more = Produce::records(topic, &[Record::new("k", "300").to(0)]).set("acks", "all");
         assert_eq!(driver.produce(more).unwrap(), [(0, 100)], "behind what was there");
         let read = driver.consume(topic, &[0, 1, 2], From::Beginning, 301).unwrap();
-        let mut values: Vec<i32> = read.iter().map(|record| record.text().parse().unwrap()).collect();
+        let mut values: Vec<i32> =
+            read.iter().map(|record| record.text().parse().unwrap()).collect();
         values.sort_unstable();
-        assert_eq!(values, (0..=300).collect::<Vec<_>>(), "{topic}: every acknowledged record, once");
+        assert_eq!(
+            values,
+            (0..=300).collect::<Vec<_>>(),
+            "{topic}: every acknowledged record, once"
+        );
     }
     drop(driver);
     let described = group(&bootstrap, &["--describe"]);

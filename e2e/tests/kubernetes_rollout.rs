@@ -1,4 +1,5 @@
-//! What restarts brokers while they are in use: other resources, another version, other ports, another zone. One after the other, and clients write through all of it.
+//! What restarts brokers while they are in use: other resources, another version, other ports,
+//! another zone. One after the other, and clients write through all of it.
 //!
 //! Wants `e2e/up` and the `KUBECONFIG` that it prints.
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -32,7 +33,8 @@ fn roll(load: &Load, spec: &Value) {
         Ok((now.len() == 3 && now.is_disjoint(&before)).then_some(()))
     });
     load.whole();
-    // Each of them stopped in order: it had given up its leaderships, and nothing has to be recovered.
+    // Each of them stopped in order: it had given up its leaderships, and nothing has to be
+    // recovered.
     for id in 0..3 {
         let log = load.namespace.kubectl(&["logs", &format!("k-{id}")]).unwrap();
         let opened: Value = log
@@ -80,7 +82,8 @@ fn a_new_version_comes_to_one_broker_after_the_other_and_one_that_cannot_run_to_
     change_to("localhost/weir-broker:no-such-version");
     let said = eventually("the status says what is wrong", || {
         let said = load.namespace.condition("kafkacluster/k", "Ready")?;
-        Ok(said.filter(|said| said.status == "False" && said.message.contains("correct spec.image")))
+        Ok(said
+            .filter(|said| said.status == "False" && said.message.contains("correct spec.image")))
     });
     assert!(said.message.contains("2 of 3 brokers serve"), "{said:?}");
     load.namespace.warned("kafkacluster/k", "correct spec.image");
@@ -103,7 +106,15 @@ fn settings_are_in_force_without_a_restart_and_listeners_move_with_one() {
     let record = vec![b'x'; 1_500_000];
     // Whether the brokers take a record that is larger than Kafka's default allows.
     let is_taken = || {
-        let produce = ["-P", "-t", "large", "-X", "message.max.bytes=5000000", "-X", "message.timeout.ms=20000"];
+        let produce = [
+            "-P",
+            "-t",
+            "large",
+            "-X",
+            "message.max.bytes=5000000",
+            "-X",
+            "message.timeout.ms=20000",
+        ];
         let _ = kcat(&load.bootstrap, &produce, &record)?;
         let end = kcat(&load.bootstrap, &["-Q", "-t", "large:0:-1"], b"")?.success()?;
         Ok((!end.contains("offset 0")).then_some(()))
@@ -116,7 +127,8 @@ fn settings_are_in_force_without_a_restart_and_listeners_move_with_one() {
     eventually("a large record is taken", is_taken);
     assert_eq!(load.namespace.pods("k").unwrap(), before);
 
-    // The ports on which brokers replicate and on which clients come in. What the node has for those outside stays.
+    // The ports on which brokers replicate and on which clients come in. What the node has for
+    // those outside stays.
     let moved = json!([{"name": "plain", "port": 9192, "type": "Internal"}, {"name": "external", "port": 9194, "type": "NodePort"}]);
     roll(&load, &json!({"listeners": moved}));
     assert_eq!(load.namespace.bootstrap("k"), load.bootstrap);
@@ -189,10 +201,7 @@ struct Rezoned {
 impl Rezoned {
     fn to(node: &str, zone: &str) -> Self {
         let before = zone_of(node);
-        let rezoned = Self {
-            node: node.to_owned(),
-            zone: before,
-        };
+        let rezoned = Self { node: node.to_owned(), zone: before };
         rezoned.label(zone).unwrap();
         rezoned
     }
@@ -231,19 +240,23 @@ fn racks(load: &Load) -> anyhow::Result<BTreeMap<i32, String>> {
 fn the_racks_of_brokers_are_the_zones_of_their_nodes() {
     let load = load("racks");
     // The fourth one shares a zone with another.
-    load.namespace
-        .patch("kafkacluster/k", r#"{"spec": {"brokers": {"replicas": 4}}}"#)
-        .unwrap();
+    load.namespace.patch("kafkacluster/k", r#"{"spec": {"brokers": {"replicas": 4}}}"#).unwrap();
     load.namespace.ready("kafkacluster/k");
     let zones_now = zones(&load, 4);
     assert_eq!(zones_now.values().collect::<BTreeSet<_>>().len(), 3, "{zones_now:?}");
-    eventually("every broker is known with its rack", || Ok((racks(&load)? == zones_now).then_some(())));
+    eventually("every broker is known with its rack", || {
+        Ok((racks(&load)? == zones_now).then_some(()))
+    });
 
-    // The replicas of a partition are in three zones, never two of them in the one with two brokers.
+    // The replicas of a partition are in three zones, never two of them in the one with two
+    // brokers.
     load.namespace.apply(&topic("wide", "k", 12, 3, "")).unwrap();
     load.namespace.ready("topic/wide");
     let leader = load.namespace.leader(&load.bootstrap, "wide", 0);
-    let metadata: Value = serde_json::from_str(&kcat(&load.bootstrap, &["-L", "-J", "-t", "wide"], b"").unwrap().success().unwrap()).unwrap();
+    let metadata: Value = serde_json::from_str(
+        &kcat(&load.bootstrap, &["-L", "-J", "-t", "wide"], b"").unwrap().success().unwrap(),
+    )
+    .unwrap();
     let partitions = metadata["topics"][0]["partitions"].as_array().unwrap();
     assert_eq!(partitions.len(), 12);
     for partition in partitions {

@@ -1,4 +1,5 @@
-//! `weir local` with several brokers: processes that are killed, stopped and started, and what the controller makes of it.
+//! `weir local` with several brokers: processes that are killed, stopped and started, and what the
+//! controller makes of it.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::time::{Duration, Instant};
@@ -58,7 +59,8 @@ fn three_brokers_by_default_and_one_may_die() {
         (partitions.under_replicated, partitions.offline) == (6, 0)
     });
     assert_eq!(state(&local.status().unwrap(), 0), "stopped");
-    // `start` returns when the new process serves, not when the controller still thinks well of the old one.
+    // `start` returns when the new process serves, not when the controller still thinks well of the
+    // old one.
     local.run(&["start", "0"]).unwrap();
     assert_eq!(state(&local.status().unwrap(), 0), "ready");
     assert!(!local.output(&["start", "0"]).unwrap().status.success(), "it runs already");
@@ -110,7 +112,9 @@ fn a_cluster_grows_and_shrinks_by_its_resource() {
         return;
     }
     let cluster = |brokers: u32| {
-        format!("apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata: {{name: local}}\nspec: {{brokers: {{replicas: {brokers}}}}}\n")
+        format!(
+            "apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata: {{name: local}}\nspec: {{brokers: {{replicas: {brokers}}}}}\n"
+        )
     };
     let local = Local::start(Some(&cluster(1))).unwrap();
     local.apply(&cluster(2)).unwrap();

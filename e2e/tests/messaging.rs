@@ -1,6 +1,8 @@
-//! Both shapes of messaging, as the examples have them: a queue, whose members share the work, and publish and subscribe, where each group gets everything.
+//! Both shapes of messaging, as the examples have them: a queue, whose members share the work, and
+//! publish and subscribe, where each group gets everything.
 //!
-//! Members are real clients that are added, killed and leaving; what the ConsumerGroups say is what is waited for.
+//! Members are real clients that are added, killed and leaving; what the ConsumerGroups say is what
+//! is waited for.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeSet;
@@ -28,16 +30,12 @@ impl World {
         let local = Local::start(Some(&std::fs::read_to_string(path).unwrap())).unwrap();
         await_topic(&local.bootstrap(), topic, partitions).unwrap();
         let driver = Driver::start(client, &local.bootstrap()).unwrap();
-        Self {
-            local,
-            driver,
-            topic,
-            partitions,
-        }
+        Self { local, driver, topic, partitions }
     }
 
     fn produce(&mut self, numbers: std::ops::Range<i32>) {
-        let records: Vec<Record> = numbers.map(|n| Record::new("k", n.to_string()).to(n % self.partitions)).collect();
+        let records: Vec<Record> =
+            numbers.map(|n| Record::new("k", n.to_string()).to(n % self.partitions)).collect();
         self.driver.produce(Produce::records(self.topic, &records).set("acks", "all")).unwrap();
     }
 
@@ -49,8 +47,15 @@ impl World {
         self.driver.call(&json!({"op": "leave", "member": member})).unwrap();
     }
 
-    /// Polls members in turn until the group's status and what they have read are as they should be; the numbers that they read, each as often as it came.
-    fn poll(&mut self, group: &str, members: &[&str], what: &str, done: impl Fn(&Value, &[i32]) -> bool) -> Vec<i32> {
+    /// Polls members in turn until the group's status and what they have read are as they should
+    /// be; the numbers that they read, each as often as it came.
+    fn poll(
+        &mut self,
+        group: &str,
+        members: &[&str],
+        what: &str,
+        done: impl Fn(&Value, &[i32]) -> bool,
+    ) -> Vec<i32> {
         self.poll_beside(None, group, members, what, done)
     }
 
@@ -69,7 +74,8 @@ impl World {
             for member in members {
                 let read = read(&mut self.driver, member);
                 if !read.is_empty() {
-                    // A member that lost its partition meanwhile cannot commit; who has it now reads again.
+                    // A member that lost its partition meanwhile cannot commit; who has it now
+                    // reads again.
                     let _ = self.driver.call(&json!({"op": "commit", "member": member}));
                 }
                 numbers.extend(read);
@@ -120,7 +126,9 @@ fn a_queue(client: Client) {
     // One member more than partitions: it is idle, and the others share the work.
     let five = ["one", "two", "three", "four", "five"];
     five.iter().for_each(|member| world.join("billing", member));
-    world.poll("billing", &five, "five members, one of them idle", |status, _| settled(status, 5, 1));
+    world.poll("billing", &five, "five members, one of them idle", |status, _| {
+        settled(status, 5, 1)
+    });
     world.produce(0..40);
     let read = world.poll("billing", &five, "forty orders", |status, read| {
         read.len() >= 40 && status["lag"]["messages"] == 0
@@ -133,9 +141,13 @@ fn a_queue(client: Client) {
     let mut other = Driver::start(client, &world.local.bootstrap()).unwrap();
     join(&mut other, "billing", "dies", "orders");
     let three = ["one", "two", "three"];
-    world.poll_beside(Some((&mut other, "dies")), "billing", &three, "four members", |status, _| {
-        settled(status, 4, 0)
-    });
+    world.poll_beside(
+        Some((&mut other, "dies")),
+        "billing",
+        &three,
+        "four members",
+        |status, _| settled(status, 4, 0),
+    );
 
     // It is killed: once its session is over, the others have its partition.
     drop(other);
@@ -181,7 +193,8 @@ fn publish_and_subscribe(client: Client) {
     other.call(&json!({"op": "commit", "member": "dies"})).unwrap();
     each_once(archived, 0..20);
 
-    // One group's only member is killed: the others do not notice, and it gets what it missed once there is another.
+    // One group's only member is killed: the others do not notice, and it gets what it missed once
+    // there is another.
     drop(other);
     world.produce(20..30);
     for group in ["search", "newsletter"] {

@@ -86,7 +86,9 @@ fn replicas_and_leaders_move() {
         .success()
         .unwrap();
     assert_eq!(read, records);
-    assert!(tool(&local, class::REASSIGN, &["--list"]).contains("No partition reassignments found."));
+    assert!(
+        tool(&local, class::REASSIGN, &["--list"]).contains("No partition reassignments found.")
+    );
 }
 
 #[test]
@@ -102,12 +104,15 @@ fn a_reassignment_is_as_slow_as_its_throttle() {
     let plan = plan.to_str().unwrap();
     tool(&local, class::TOPICS, &["--create", "--topic", "slow", "--replica-assignment", "0"]);
     await_topic(&local.bootstrap(), "slow", 1).unwrap();
-    // Several fetches' worth, which the first one alone uses the quota up for: at a kilobyte a second the rest would take an hour.
+    // Several fetches' worth, which the first one alone uses the quota up for: at a kilobyte a
+    // second the rest would take an hour.
     let records: String = (0..70).map(|i| format!("{i:060000}\n")).collect();
     let produce = ["-P", "-t", "slow", "-p", "0", "-X", "acks=all", "-X", "batch.size=100000"];
     kcat(&local.bootstrap(), &produce, records.as_bytes()).unwrap().success().unwrap();
 
-    let reassign = |arguments: &[&str]| tool(&local, class::REASSIGN, &[arguments, &["--reassignment-json-file", plan]].concat());
+    let reassign = |arguments: &[&str]| {
+        tool(&local, class::REASSIGN, &[arguments, &["--reassignment-json-file", plan]].concat())
+    };
     reassign(&["--execute", "--throttle", "1000"]);
     let throttles = || {
         let brokers = tool(&local, class::CONFIGS, &["--describe", "--entity-type", "brokers"]);
@@ -127,7 +132,9 @@ fn a_reassignment_is_as_slow_as_its_throttle() {
     ] {
         assert!(set.contains(setting), "{setting} in {set}");
     }
-    assert!(reassign(&["--verify"]).contains("Reassignment of partition slow-0 is still in progress."));
+    assert!(
+        reassign(&["--verify"]).contains("Reassignment of partition slow-0 is still in progress.")
+    );
 
     reassign(&["--execute", "--additional", "--throttle", "100000000"]);
     eventually(

@@ -1,6 +1,8 @@
-//! A cluster whose controller has lost all that it knew, made anew of what its brokers have (`spec.recoverFrom: Volumes`): records, committed offsets and transactions go on.
+//! A cluster whose controller has lost all that it knew, made anew of what its brokers have
+//! (`spec.recoverFrom: Volumes`): records, committed offsets and transactions go on.
 //!
-//! On Kubernetes it is in `kubernetes_recovery`; what comes of which volumes is told by the controller's own tests.
+//! On Kubernetes it is in `kubernetes_recovery`; what comes of which volumes is told by the
+//! controller's own tests.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use weir_e2e::batch::Batch;
@@ -75,12 +77,14 @@ fn count(records: &[u8], value: &str) -> usize {
     records.windows(value.len()).filter(|window| *window == value.as_bytes()).count()
 }
 
-/// One of three brokers lacks the end of the log, and its volume must not be the one that counts. `images`: whether the volumes still have what the last runs knew.
+/// One of three brokers lacks the end of the log, and its volume must not be the one that counts.
+/// `images`: whether the volumes still have what the last runs knew.
 fn every_acknowledged_record_is_there(images: bool) {
     let local = Local::start_of(Some(3), Some(&cluster(3, ""))).unwrap();
     let mut connection = Connection::open(&local.bootstrap()).unwrap();
     assert_eq!(
-        create_topic(&mut connection, TOPIC.as_bytes(), 1, 3, &[("retention.ms", "86400000")]).unwrap(),
+        create_topic(&mut connection, TOPIC.as_bytes(), 1, 3, &[("retention.ms", "86400000")])
+            .unwrap(),
         NONE
     );
     await_topic(&local.bootstrap(), TOPIC, 1).unwrap();
@@ -113,7 +117,8 @@ fn every_acknowledged_record_is_there(images: bool) {
         Ok((partitions.under_replicated == 0 && partitions.offline == 0).then_some(()))
     });
     let strays = std::fs::read_dir(local.data().join("broker-0")).unwrap();
-    let strays = strays.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with("-stray"));
+    let strays = strays
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with("-stray"));
     assert_eq!(strays.count(), 0, "nothing is set aside");
     // It may stay in the file.
     local.run(&["down"]).unwrap();
@@ -136,7 +141,8 @@ fn a_volume_that_is_missing_has_to_be_given_up() {
     let recovers = cluster(3, "recoverFrom: Volumes,");
     let refused = up(&local, &recovers).unwrap_err().to_string();
     assert!(refused.contains("the volume of broker 1, which has a new one"), "{refused}");
-    let given_up = recovers.replace("name: local", "name: local, annotations: {weir.dev/recover-without: \"1\"}");
+    let given_up = recovers
+        .replace("name: local", "name: local, annotations: {weir.dev/recover-without: \"1\"}");
     up(&local, &given_up).unwrap();
     write(&local, "more");
     let fetched = fetch(&mut leader(&local), TOPIC, 0, 0, false).unwrap();
@@ -185,7 +191,11 @@ fn transactions_and_committed_offsets_go_on() {
     };
     find(&mut c, "group", 0);
     let batch = |from: weir_e2e::txn::From<'_>, sequence, value: &str| {
-        let mut batch = Batch::of(&[value.as_bytes()], now_ms()).from_producer(from.producer, from.epoch, sequence);
+        let mut batch = Batch::of(&[value.as_bytes()], now_ms()).from_producer(
+            from.producer,
+            from.epoch,
+            sequence,
+        );
         batch.attributes |= TRANSACTIONAL;
         batch.encode()
     };

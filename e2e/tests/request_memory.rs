@@ -1,7 +1,9 @@
-//! The memory for requests: frames get room for all of them before they are read, in turn, and give it back when they are written. And that for answers, which have room before they
-//! are encoded, and give it back when they are taken.
+//! The memory for requests: frames get room for all of them before they are read, in turn, and give
+//! it back when they are written. And that for answers, which have room before they are encoded,
+//! and give it back when they are taken.
 //!
-//! The brokers have 16 MiB for requests and 32 MiB for answers, so that it takes few clients to fill them.
+//! The brokers have 16 MiB for requests and 32 MiB for answers, so that it takes few clients to
+//! fill them.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::io::{Read, Write};
@@ -11,7 +13,10 @@ use std::time::{Duration, Instant};
 use weir_e2e::batch::Batch;
 use weir_e2e::bystander::now_ms;
 use weir_e2e::cluster::Local;
-use weir_e2e::wire::{Body, Connection, PATIENCE, await_topic, coordinator, create_topic, error, produce, produce_body};
+use weir_e2e::wire::{
+    Body, Connection, PATIENCE, await_topic, coordinator, create_topic, error, produce,
+    produce_body,
+};
 
 const BUDGET: usize = 16 << 20;
 
@@ -32,7 +37,12 @@ fn start() -> Option<Local> {
     if std::env::var_os("WEIR_E2E_BOOTSTRAP").is_some() {
         return None;
     }
-    let local = Local::start_in(&[("WEIR_REQUEST_MEMORY_MIB", "16"), ("WEIR_ANSWER_MEMORY_MIB", "32")], Some(1), None).unwrap();
+    let local = Local::start_in(
+        &[("WEIR_REQUEST_MEMORY_MIB", "16"), ("WEIR_ANSWER_MEMORY_MIB", "32")],
+        Some(1),
+        None,
+    )
+    .unwrap();
     let mut c = Connection::open(&local.bootstrap()).unwrap();
     assert_eq!(create_topic(&mut c, TOPIC.as_bytes(), 1, 1, &[]).unwrap(), error::NONE);
     await_topic(&local.bootstrap(), TOPIC, 1).unwrap();
@@ -65,7 +75,8 @@ fn connections_that_are_idle_hold_nothing() {
     drop(idle);
 }
 
-/// All of them together want more than there is, and each sends a bit at a time: nobody gets a part and waits for the rest.
+/// All of them together want more than there is, and each sends a bit at a time: nobody gets a part
+/// and waits for the rest.
 #[test]
 fn frames_that_come_at_the_same_time_are_all_served() {
     let Some(local) = start() else { return };
@@ -88,16 +99,19 @@ fn frames_that_come_at_the_same_time_are_all_served() {
     });
 }
 
-/// Frames that do not end fill the budget, and no more than that; who waits behind them is served when they are gone, or goes.
+/// Frames that do not end fill the budget, and no more than that; who waits behind them is served
+/// when they are gone, or goes.
 #[test]
 fn the_bound_is_reached_and_kept() {
     let Some(local) = start() else { return };
     let batch = large();
     produce(&mut Connection::open(&local.bootstrap()).unwrap(), TOPIC, 0, &batch).unwrap();
     let before = local.broker_rss().unwrap() as usize;
-    let frame = Connection::open(&local.bootstrap())
-        .unwrap()
-        .frame(0, 7, &produce_body(TOPIC, 0, &batch, 1));
+    let frame = Connection::open(&local.bootstrap()).unwrap().frame(
+        0,
+        7,
+        &produce_body(TOPIC, 0, &batch, 1),
+    );
     let open = |frame: &[u8]| {
         let mut c = TcpStream::connect(local.bootstrap()).unwrap();
         // Who waits is not read from, and what does not fit the sockets is not written.
@@ -109,7 +123,8 @@ fn the_bound_is_reached_and_kept() {
         }
         (c, sent)
     };
-    let stalled: Vec<_> = (0..BUDGET / frame.len()).map(|_| open(&frame[..frame.len() - 1])).collect();
+    let stalled: Vec<_> =
+        (0..BUDGET / frame.len()).map(|_| open(&frame[..frame.len() - 1])).collect();
     let waiting: Vec<_> = (0..4).map(|_| open(&frame)).collect();
     let gone: Vec<_> = (0..4).map(|_| open(&frame[..frame.len() / 2])).collect();
     small_ones_are_served(&local);
@@ -135,7 +150,8 @@ fn the_bound_is_reached_and_kept() {
 /// Half of what describing a group of one member takes.
 const MEMBER_BYTES: usize = 2 << 20;
 
-/// A group of one member, which sends so much and is assigned as much (JoinGroup version 1, SyncGroup version 0).
+/// A group of one member, which sends so much and is assigned as much (JoinGroup version 1,
+/// SyncGroup version 0).
 fn large_group(bootstrap: &str, group: &str) {
     let large = vec![b'm'; MEMBER_BYTES];
     let deadline = Instant::now() + PATIENCE;
@@ -161,7 +177,8 @@ fn large_group(bootstrap: &str, group: &str) {
     assert_eq!(c.call(14, 0, &assigns).unwrap().i16().unwrap(), error::NONE);
 }
 
-/// Clients that ask for much and read nothing have as much as the budget; each has its time, and then others have their turn.
+/// Clients that ask for much and read nothing have as much as the budget; each has its time, and
+/// then others have their turn.
 #[test]
 fn answers_that_nobody_reads_take_no_more_than_the_budget() {
     const GROUPS: [&str; 2] = ["a", "b"];
@@ -193,7 +210,8 @@ fn answers_that_nobody_reads_take_no_more_than_the_budget() {
     }
     assert!(grown <= ANSWERS + CLIENTS * CONNECTION + SLACK, "{grown} bytes for {CLIENTS} clients");
     small_ones_are_served(&local);
-    // Two of them have the room of what only reads, three quarters of the budget: who waits behind them has it once they had their time, and they are closed.
+    // Two of them have the room of what only reads, three quarters of the budget: who waits behind
+    // them has it once they had their time, and they are closed.
     clients.truncate(3);
     let mut reader = silent();
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -206,7 +224,8 @@ fn answers_that_nobody_reads_take_no_more_than_the_budget() {
     small_ones_are_served(&local);
 }
 
-/// Anybody can say that it is a follower, and name what is nowhere: what it is answered is in the budget as others' answers are.
+/// Anybody can say that it is a follower, and name what is nowhere: what it is answered is in the
+/// budget as others' answers are.
 #[test]
 fn who_says_that_it_is_a_follower_has_the_same_budget() {
     const NAMED: i32 = 200_000;
@@ -220,8 +239,10 @@ fn who_says_that_it_is_a_follower_has_the_same_budget() {
         .map(|shift| ((NAMED + 1) >> shift) & 0x7f)
         .map(|seven| i8::try_from(seven).unwrap());
     let fetch = fetch.i8(low | i8::MIN).i8(middle | i8::MIN).i8(high);
-    let fetch = (0..NAMED).fold(fetch, |body, index| body.i32(index).i32(-1).i64(0).i32(-1).i64(0).i32(1).i8(0));
-    // The topic ends; nothing forgotten, no rack; and as the one tag of 13 bytes the replica 0, in any epoch.
+    let fetch = (0..NAMED)
+        .fold(fetch, |body, index| body.i32(index).i32(-1).i64(0).i32(-1).i64(0).i32(1).i8(0));
+    // The topic ends; nothing forgotten, no rack; and as the one tag of 13 bytes the replica 0, in
+    // any epoch.
     let fetch = fetch.i8(0).i8(1).i8(1).i8(1).i8(1).i8(13).i32(0).i64(-1).i8(0);
     let silent = || {
         let mut c = Connection::open(&bootstrap).unwrap();
@@ -240,7 +261,8 @@ fn who_says_that_it_is_a_follower_has_the_same_budget() {
         grown = grown.max((local.broker_rss().unwrap() as usize).saturating_sub(before));
     }
     // Besides what is decoded of two requests.
-    let bound = ANSWERS + CLIENTS * CONNECTION + SLACK + 2 * 10 * usize::try_from(NAMED).unwrap() * 33;
+    let bound =
+        ANSWERS + CLIENTS * CONNECTION + SLACK + 2 * 10 * usize::try_from(NAMED).unwrap() * 33;
     assert!(bound < CLIENTS * answer, "the bound is less than all answers");
     assert!(grown <= bound, "{grown} bytes for {CLIENTS} clients, and not {bound}");
     drop(clients);

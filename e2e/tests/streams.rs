@@ -1,4 +1,5 @@
-//! Kafka Streams with `processing.guarantee=exactly_once_v2` counts words while brokers, the controller and its own processes are killed: every count is told once.
+//! Kafka Streams with `processing.guarantee=exactly_once_v2` counts words while brokers, the
+//! controller and its own processes are killed: every count is told once.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeMap;
@@ -15,13 +16,19 @@ use weir_e2e::wire::await_topic;
 const WORDS: [&str; 7] = ["one", "two", "three", "four", "five", "six", "seven"];
 const PARTITIONS: i32 = 2;
 
-/// Lines of words, committed or aborted by turns. Returns how often each word is in those that were committed.
+/// Lines of words, committed or aborted by turns. Returns how often each word is in those that were
+/// committed.
 fn write(driver: &mut Driver, from: usize, to: usize) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for round in from..to {
         let end = if round % 4 == 3 { "abort" } else { "commit" };
         let lines: Vec<String> = (0..5)
-            .map(|at| (0..4).map(|word| WORDS[(round + at * word) % WORDS.len()]).collect::<Vec<_>>().join(" "))
+            .map(|at| {
+                (0..4)
+                    .map(|word| WORDS[(round + at * word) % WORDS.len()])
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
             .collect();
         let partition = round as i32 % PARTITIONS;
         let request = json!({"op": "transact", "producer": "source", "topic": "lines", "partition": partition, "values": lines, "end": end});
@@ -68,9 +75,7 @@ fn words_are_counted_once_through_kills() {
         driver.create_replicated_topic(topic, PARTITIONS, 3, &configs).unwrap();
         await_topic(&bootstrap, topic, PARTITIONS).unwrap();
     }
-    driver
-        .call(&json!({"op": "transactional", "producer": "source", "id": "source"}))
-        .unwrap();
+    driver.call(&json!({"op": "transactional", "producer": "source", "id": "source"})).unwrap();
     let state = local.data().join("streams");
     let mut counting = count_words(&bootstrap, &state.join("0"));
     let mut expected: BTreeMap<String, usize> = BTreeMap::new();

@@ -1,4 +1,5 @@
-//! Apache Kafka's own command line tools and kcat, run as a person runs them; their output is compared in substance.
+//! Apache Kafka's own command line tools and kcat, run as a person runs them; their output is
+//! compared in substance.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use weir_e2e::cluster::Cluster;
@@ -20,7 +21,8 @@ fn new_topic(cluster: &Cluster, partitions: i32) -> String {
     topic
 }
 
-/// Repeats a tool until its output holds: Apache Kafka answers a change before its broker has heard of it.
+/// Repeats a tool until its output holds: Apache Kafka answers a change before its broker has heard
+/// of it.
 fn eventually(mut run: impl FnMut() -> String, holds: impl Fn(&str) -> bool) {
     let mut out = String::new();
     for _ in 0..5 {
@@ -53,7 +55,8 @@ fn kafka_topics() {
     assert!(run(&["--list"]).lines().any(|l| l == topic));
     let out = run(&["--describe", "--topic", &topic]);
     assert!(
-        out.contains("PartitionCount: 3\tReplicationFactor: 1\t") && out.contains("retention.ms=3600000"),
+        out.contains("PartitionCount: 3\tReplicationFactor: 1\t")
+            && out.contains("retention.ms=3600000"),
         "{out}"
     );
     for partition in 0..3 {
@@ -61,7 +64,9 @@ fn kafka_topics() {
             .lines()
             .find(|l| l.contains(&format!("\tPartition: {partition}\t")))
             .unwrap_or_else(|| panic!("{out}"));
-        let field = |name: &str| line.split('\t').find_map(|f| f.trim().strip_prefix(name)).unwrap().trim().to_owned();
+        let field = |name: &str| {
+            line.split('\t').find_map(|f| f.trim().strip_prefix(name)).unwrap().trim().to_owned()
+        };
         assert_eq!(field("Leader:"), field("Replicas:"), "{line}");
         assert_eq!(field("Isr:"), field("Replicas:"), "{line}");
     }
@@ -84,11 +89,14 @@ fn kafka_configs() {
     let run = |arguments: &[&str]| tool(&cluster, class::CONFIGS, arguments, "");
     let entity = ["--entity-type", "topics", "--entity-name", &topic];
     let on = |arguments: &[&str]| run(&[&entity, arguments].concat());
-    let out = on(&["--alter", "--add-config", "retention.ms=7200000,cleanup.policy=[compact,delete]"]);
+    let out =
+        on(&["--alter", "--add-config", "retention.ms=7200000,cleanup.policy=[compact,delete]"]);
     assert!(out.contains(&format!("Completed updating config for topic {topic}.")), "{out}");
     eventually(
         || on(&["--describe"]),
-        |out| out.contains("retention.ms=7200000 sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:retention.ms=7200000"),
+        |out| {
+            out.contains("retention.ms=7200000 sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:retention.ms=7200000")
+        },
     );
     let out = on(&["--describe", "--all"]);
     for expected in [
@@ -97,11 +105,15 @@ fn kafka_configs() {
         "min.insync.replicas=1",
         "segment.bytes=1073741824",
     ] {
-        assert!(out.contains(&format!("  {expected} sensitive=false synonyms={{")), "{expected}: {out}");
+        assert!(
+            out.contains(&format!("  {expected} sensitive=false synonyms={{")),
+            "{expected}: {out}"
+        );
     }
     on(&["--alter", "--delete-config", "retention.ms"]);
     eventually(|| on(&["--describe"]), |out| !out.contains("retention.ms"));
-    let wrong = ["--bootstrap-server", &cluster.bootstrap, "--alter", "--add-config", "retention.ms=soon"];
+    let wrong =
+        ["--bootstrap-server", &cluster.bootstrap, "--alter", "--add-config", "retention.ms=soon"];
     let refused = kafka(class::CONFIGS, &[&wrong, &entity[..]].concat(), "").unwrap();
     assert!(!refused.ok && refused.err.contains("InvalidConfigurationException"), "{refused:?}");
 
@@ -117,10 +129,15 @@ fn kafka_configs() {
     on(&["--alter", "--add-config", "log.retention.ms=7200000"]);
     eventually(
         || on(&["--describe"]),
-        |out| out.contains("log.retention.ms=7200000 sensitive=false synonyms={DYNAMIC_BROKER_CONFIG:"),
+        |out| {
+            out.contains(
+                "log.retention.ms=7200000 sensitive=false synonyms={DYNAMIC_BROKER_CONFIG:",
+            )
+        },
     );
     on(&["--alter", "--delete-config", "log.retention.ms"]);
-    // What has no effect here is taken all the same, and what holds for all brokers is not one broker's to set.
+    // What has no effect here is taken all the same, and what holds for all brokers is not one
+    // broker's to set.
     on(&["--alter", "--add-config", "num.io.threads=16,log.cleaner.threads=2"]);
     eventually(
         || on(&["--describe"]),
@@ -144,18 +161,22 @@ fn kafka_configs() {
     run(&[&everyone[..], &["--alter", "--add-config", "log.retention.ms=10800000"]].concat());
     eventually(
         || run(&[&everyone[..], &["--describe"]].concat()),
-        |out| out.contains("log.retention.ms=10800000 sensitive=false synonyms={DYNAMIC_DEFAULT_BROKER_CONFIG:"),
+        |out| {
+            out.contains("log.retention.ms=10800000 sensitive=false synonyms={DYNAMIC_DEFAULT_BROKER_CONFIG:")
+        },
     );
     run(&[&everyone[..], &["--alter", "--delete-config", "log.retention.ms"]].concat());
 }
 
-/// Nobody has set up authorisation, quotas or users: the tools hear so, and what there is to see is empty.
+/// Nobody has set up authorisation, quotas or users: the tools hear so, and what there is to see is
+/// empty.
 #[test]
 fn kafka_acls_and_the_configurations_of_users_and_clients() {
     let cluster = Cluster::start().unwrap();
     let server = ["--bootstrap-server", &cluster.bootstrap];
     let acls = |arguments: &[&str]| kafka(class::ACLS, &[&server, arguments].concat(), "").unwrap();
-    let new = ["--add", "--force", "--allow-principal", "User:a", "--operation", "Read", "--topic", "t"];
+    let new =
+        ["--add", "--force", "--allow-principal", "User:a", "--operation", "Read", "--topic", "t"];
     let gone = [
         "--remove",
         "--force",
@@ -168,10 +189,18 @@ fn kafka_acls_and_the_configurations_of_users_and_clients() {
     ];
     for arguments in [&["--list"][..], &new, &gone] {
         let printed = format!("{:?}", acls(arguments));
-        assert!(printed.contains("SecurityDisabledException: No Authorizer is configured"), "{printed}");
+        assert!(
+            printed.contains("SecurityDisabledException: No Authorizer is configured"),
+            "{printed}"
+        );
     }
     for entity in ["users", "clients"] {
-        let printed = kafka(class::CONFIGS, &[&server[..], &["--describe", "--entity-type", entity]].concat(), "").unwrap();
+        let printed = kafka(
+            class::CONFIGS,
+            &[&server[..], &["--describe", "--entity-type", entity]].concat(),
+            "",
+        )
+        .unwrap();
         let printed = printed.success().unwrap();
         assert!(printed.trim().is_empty(), "{entity}: {printed}");
     }
@@ -204,7 +233,8 @@ fn kafka_configs_of_groups_and_client_metrics() {
 fn kafka_console_producer_and_consumer() {
     let cluster = Cluster::start().unwrap();
     let topic = new_topic(&cluster, 1);
-    let properties = ["--reader-property", "parse.key=true", "--reader-property", "parse.headers=true"];
+    let properties =
+        ["--reader-property", "parse.key=true", "--reader-property", "parse.headers=true"];
     let produce = [&["--topic", &topic][..], &properties].concat();
     tool(
         &cluster,
@@ -214,7 +244,8 @@ fn kafka_console_producer_and_consumer() {
     );
     // With a partition the console consumer assigns it and has no group.
     let shown = ["key", "headers", "offset", "partition"].map(|p| format!("print.{p}=true"));
-    let mut consume = vec!["--topic", &topic, "--partition", "0", "--offset", "earliest", "--max-messages", "2"];
+    let mut consume =
+        vec!["--topic", &topic, "--partition", "0", "--offset", "earliest", "--max-messages", "2"];
     for one in &shown {
         consume.extend(["--formatter-property", one]);
     }
@@ -237,7 +268,8 @@ fn kafka_get_offsets_and_delete_records() {
         &["--topic", &topic, "--reader-property", "parse.key=true"],
         "k\t1\nk\t2\nk\t3\nk\t4\n",
     );
-    let offsets = |time: &str| tool(&cluster, class::GET_OFFSETS, &["--topic", &topic, "--time", time], "");
+    let offsets =
+        |time: &str| tool(&cluster, class::GET_OFFSETS, &["--topic", &topic, "--time", time], "");
     let latest = offsets("latest");
     let partition = latest
         .lines()
@@ -260,7 +292,9 @@ fn kafka_get_offsets_and_delete_records() {
     assert!(offsets("1000").lines().any(|l| l == line("0")), "by time");
 
     let file = tempfile::NamedTempFile::new().unwrap();
-    let json = format!(r#"{{"partitions":[{{"topic":"{topic}","partition":{partition},"offset":3}}],"version":1}}"#);
+    let json = format!(
+        r#"{{"partitions":[{{"topic":"{topic}","partition":{partition},"offset":3}}],"version":1}}"#
+    );
     std::fs::write(file.path(), json).unwrap();
     let out = tool(
         &cluster,
@@ -277,7 +311,8 @@ fn kafka_broker_api_versions_log_dirs_and_cluster() {
     let cluster = Cluster::start().unwrap();
     let out = tool(&cluster, class::API_VERSIONS, &[], "");
     assert!(out.starts_with(&cluster.bootstrap), "{out}");
-    // Each one in a version that both sides know. Produce claims 0 though 3 is the lowest (KAFKA-18659).
+    // Each one in a version that both sides know. Produce claims 0 though 3 is the lowest
+    // (KAFKA-18659).
     for api in [
         "Produce(0): 0 to",
         "Fetch(1): 4 to",
@@ -338,7 +373,8 @@ fn kafka_producer_perf_test_and_verifiable_producer() {
     );
     assert!(out.contains("\"sent\":500") && out.contains("\"acked\":500"), "{out}");
     let mut c = Connection::open(&cluster.bootstrap).unwrap();
-    let ends = (0..3).map(|p| weir_e2e::wire::list_offset(&mut c, &topic, p, -1).unwrap().1).sum::<i64>();
+    let ends =
+        (0..3).map(|p| weir_e2e::wire::list_offset(&mut c, &topic, p, -1).unwrap().1).sum::<i64>();
     assert_eq!(ends, 20_500);
 }
 
@@ -375,7 +411,9 @@ fn kafka_dump_log() {
 fn kcat_round_trip() {
     let cluster = Cluster::start().unwrap();
     let topic = new_topic(&cluster, 2);
-    let run = |arguments: &[&str], input: &[u8]| kcat(&cluster.bootstrap, arguments, input).unwrap().success().unwrap();
+    let run = |arguments: &[&str], input: &[u8]| {
+        kcat(&cluster.bootstrap, arguments, input).unwrap().success().unwrap()
+    };
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
         let input = format!("key-{codec}:value {codec} {}\n", "abc".repeat(300));
         // Not every build of librdkafka has every codec.
@@ -400,7 +438,8 @@ fn kcat_round_trip() {
     // Null value and null key, told apart from empty ones.
     run(&["-P", "-t", &topic, "-p", "1", "-K:", "-Z"], b"deleted:\n:no key\n");
     let out = run(&["-C", "-t", &topic, "-p", "1", "-o", "beginning", "-e", "-q", "-J"], b"");
-    let records: Vec<serde_json::Value> = out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let records: Vec<serde_json::Value> =
+        out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(
         (&records[0]["key"], &records[0]["payload"]),
         (&"deleted".into(), &serde_json::Value::Null),

@@ -1,4 +1,5 @@
-//! Transactions with real clients: what is committed is read, what is aborted is not, zombies are fenced, and chains of consumers and producers copy exactly once.
+//! Transactions with real clients: what is committed is read, what is aborted is not, zombies are
+//! fenced, and chains of consumers and producers copy exactly once.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use serde_json::{Value, json};
@@ -11,7 +12,13 @@ use weir_e2e::wire::await_topic;
 const CLIENTS: [Client; 3] = [Client::Java, Client::Franz, Client::Librdkafka];
 
 /// The values of a topic, sorted: of all records, or of those that `read_committed` shows.
-fn values(driver: &mut Driver, topic: &str, partitions: &[i32], read_committed: bool, count: usize) -> Vec<String> {
+fn values(
+    driver: &mut Driver,
+    topic: &str,
+    partitions: &[i32],
+    read_committed: bool,
+    count: usize,
+) -> Vec<String> {
     let request = json!({
         "op": "consume", "topic": topic, "partitions": partitions, "from": "beginning", "count": count,
         "read_committed": read_committed, "timeout_ms": 15_000,
@@ -28,7 +35,13 @@ fn begin(driver: &mut Driver, producer: &str, id: &str) -> Result<Value, Failure
     driver.call(&json!({"op": "transactional", "producer": producer, "id": id}))
 }
 
-fn transact(driver: &mut Driver, producer: &str, topic: &str, values: &[String], end: &str) -> Result<Value, Failure> {
+fn transact(
+    driver: &mut Driver,
+    producer: &str,
+    topic: &str,
+    values: &[String],
+    end: &str,
+) -> Result<Value, Failure> {
     driver.call(&json!({"op": "transact", "producer": producer, "topic": topic, "values": values, "end": end}))
 }
 
@@ -92,7 +105,9 @@ fn a_chain_copies_exactly_once(client: Client) {
     assert_eq!(values(&mut driver, &to, &[0, 1], true, 40), wanted);
 }
 
-/// A transaction that took too long costs a producer nothing but that transaction: it aborts, and goes on under the next epoch (KIP-890). A librdkafka whose batch is refused over it gives up by itself.
+/// A transaction that took too long costs a producer nothing but that transaction: it aborts, and
+/// goes on under the next epoch (KIP-890). A librdkafka whose batch is refused over it gives up by
+/// itself.
 #[test]
 fn who_took_too_long_goes_on_with_the_java_client() {
     let cluster = Cluster::start().unwrap();
@@ -105,7 +120,8 @@ fn who_took_too_long_goes_on_with_the_java_client() {
     begin(&mut driver, "other", &format!("{topic}-other")).unwrap();
     let mut committed = Vec::new();
     for round in 0..2 {
-        transact(&mut driver, "slow", &topic, &named(&format!("slow-{round}"), 2), "leave open").unwrap();
+        transact(&mut driver, "slow", &topic, &named(&format!("slow-{round}"), 2), "leave open")
+            .unwrap();
         // What is committed behind it is shown once its time is over.
         let behind = named(&format!("behind-{round}"), 1);
         transact(&mut driver, "other", &topic, &behind, "commit").unwrap();
@@ -139,7 +155,8 @@ scenarios!(
 const TRANSACTIONS: &str = "org.apache.kafka.tools.TransactionsCommand";
 
 fn tool(bootstrap: &str, arguments: &[&str]) -> String {
-    let all: Vec<&str> = ["--bootstrap-server", bootstrap].into_iter().chain(arguments.iter().copied()).collect();
+    let all: Vec<&str> =
+        ["--bootstrap-server", bootstrap].into_iter().chain(arguments.iter().copied()).collect();
     kafka(TRANSACTIONS, &all, "").unwrap().success().unwrap()
 }
 
@@ -160,7 +177,10 @@ fn kafkas_own_tool_describes_lists_and_aborts() {
         "{listed}"
     );
     let described = tool(bootstrap, &["describe", "--transactional-id", &topic]);
-    assert!(described.contains("Ongoing") && described.contains(&format!("{topic}-0")), "{described}");
+    assert!(
+        described.contains("Ongoing") && described.contains(&format!("{topic}-0")),
+        "{described}"
+    );
     let producers = tool(bootstrap, &["describe-producers", "--topic", &topic, "--partition", "0"]);
     let open = producers.lines().nth(1).unwrap_or_else(|| panic!("{producers}"));
     let start = open.split_whitespace().last().unwrap();
@@ -171,7 +191,8 @@ fn kafkas_own_tool_describes_lists_and_aborts() {
     assert_eq!(values(&mut driver, &topic, &[0], true, 1), named("kept", 1));
 }
 
-/// Chains of real clients go on through deaths of the brokers that lead, coordinate and are written to.
+/// Chains of real clients go on through deaths of the brokers that lead, coordinate and are written
+/// to.
 #[test]
 fn a_chain_copies_exactly_once_while_brokers_die() {
     if std::env::var_os("WEIR_E2E_BOOTSTRAP").is_some() {
@@ -193,8 +214,7 @@ fn a_chain_copies_exactly_once_while_brokers_die() {
         let bootstrap = bootstrap.clone();
         std::thread::spawn(move || {
             let mut driver = Driver::start(Client::Java, &bootstrap).unwrap();
-            let request =
-                json!({"op": "transform", "id": "copy", "group": "copies", "from_topic": "from", "to": "to", "count": 300, "timeout_ms": 120_000});
+            let request = json!({"op": "transform", "id": "copy", "group": "copies", "from_topic": "from", "to": "to", "count": 300, "timeout_ms": 120_000});
             driver.call(&request)
         })
     };

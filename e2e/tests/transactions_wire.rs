@@ -1,6 +1,8 @@
-//! Transactions by requests that real clients send late, twice or in error: what Jepsen found in other brokers, and Kafka's answers to what makes no sense.
+//! Transactions by requests that real clients send late, twice or in error: what Jepsen found in
+//! other brokers, and Kafka's answers to what makes no sense.
 //!
-//! Jepsen's reports: Redpanda 21.10.1 (duplicate and inconsistent offsets, aborted reads) and Bufstream 0.1.0 (KAFKA-17754: transactions torn by an EndTxn that comes late).
+//! Jepsen's reports: Redpanda 21.10.1 (duplicate and inconsistent offsets, aborted reads) and
+//! Bufstream 0.1.0 (KAFKA-17754: transactions torn by an EndTxn that comes late).
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use weir_e2e::batch::Batch;
@@ -8,12 +10,16 @@ use weir_e2e::bystander::now_ms;
 use weir_e2e::cluster::Local;
 use weir_e2e::kubernetes::eventually;
 use weir_e2e::txn::error::{
-    CONCURRENT_TRANSACTIONS, INVALID_PRODUCER_ID_MAPPING, INVALID_TRANSACTION_TIMEOUT, PRODUCER_FENCED, TRANSACTION_COORDINATOR_FENCED,
+    CONCURRENT_TRANSACTIONS, INVALID_PRODUCER_ID_MAPPING, INVALID_TRANSACTION_TIMEOUT,
+    PRODUCER_FENCED, TRANSACTION_COORDINATOR_FENCED,
 };
 use weir_e2e::txn::{
-    From, VERSIONS, Version, add, add_offsets, commit_offset, committed_offset, end, fetch_committed, init, init_again, send, write_marker,
+    From, VERSIONS, Version, add, add_offsets, commit_offset, committed_offset, end,
+    fetch_committed, init, init_again, send, write_marker,
 };
-use weir_e2e::wire::error::{INVALID_PRODUCER_EPOCH, INVALID_TXN_STATE, NONE, UNKNOWN_MEMBER_ID, UNKNOWN_TOPIC_OR_PARTITION};
+use weir_e2e::wire::error::{
+    INVALID_PRODUCER_EPOCH, INVALID_TXN_STATE, NONE, UNKNOWN_MEMBER_ID, UNKNOWN_TOPIC_OR_PARTITION,
+};
 use weir_e2e::wire::{Body, Connection, await_topic, create_topic, list_offset};
 
 const TRANSACTIONAL: i16 = 1 << 4;
@@ -36,14 +42,10 @@ fn start() -> (Local, Connection) {
     (local, c)
 }
 
-/// Waits until the coordinators that a test asks about nobody have read their partitions: until then their answer is to ask again.
+/// Waits until the coordinators that a test asks about nobody have read their partitions: until
+/// then their answer is to ask again.
 fn loaded(c: &mut Connection) {
-    let nobody = From {
-        id: NOBODY,
-        producer: 0,
-        epoch: 0,
-        version: Version::V1,
-    };
+    let nobody = From { id: NOBODY, producer: 0, epoch: 0, version: Version::V1 };
     eventually("the group's coordinator", || {
         let code = c.call(12, 0, &Body::default().str(GROUP).i32(0).str("no member"))?.i16()?;
         Ok((code == UNKNOWN_MEMBER_ID).then_some(()))
@@ -118,9 +120,17 @@ fn an_end_that_comes_late_does_not_end_the_next_transaction() {
     assert_eq!(again, (NONE, second));
     assert_eq!(produce(&mut c, second, 0).0, NONE);
     for commit in [true, false] {
-        assert_eq!(end(&mut c, first, commit).unwrap().0, PRODUCER_FENCED, "an end of the transaction before");
+        assert_eq!(
+            end(&mut c, first, commit).unwrap().0,
+            PRODUCER_FENCED,
+            "an end of the transaction before"
+        );
         let shown = fetch_committed(&mut c, TOPIC, 0, 0).unwrap();
-        assert_eq!((shown.last_stable_offset, shown.high_watermark), (2, 3), "the next one is open still");
+        assert_eq!(
+            (shown.last_stable_offset, shown.high_watermark),
+            (2, 3),
+            "the next one is open still"
+        );
     }
     assert_eq!(end(&mut c, second, false).unwrap().0, NONE);
     assert_eq!(is_stable(&mut c), 4);
@@ -142,7 +152,8 @@ fn what_is_sent_after_the_end_of_its_transaction_begins_none() {
             Version::V2 => INVALID_PRODUCER_EPOCH,
         };
         for partition in [0, 1] {
-            let (code, _) = send(&mut c, from, TOPIC, partition, &batch(from, 1 - partition)).unwrap();
+            let (code, _) =
+                send(&mut c, from, TOPIC, partition, &batch(from, 1 - partition)).unwrap();
             assert_eq!(code, expected, "{version:?}, partition {partition}");
         }
         let late = commit_offset(&mut c, from, GROUP, TOPIC, 7).unwrap();
@@ -170,7 +181,8 @@ fn a_batch_that_comes_twice_has_one_offset() {
     }
 }
 
-/// The first batch of a transaction goes out as soon as the end of the one before was answered, when its marker is not written yet. None may be refused over that.
+/// The first batch of a transaction goes out as soon as the end of the one before was answered,
+/// when its marker is not written yet. None may be refused over that.
 #[test]
 fn the_first_batch_may_meet_the_marker_of_the_transaction_before() {
     let (_local, mut c) = start();
@@ -216,7 +228,8 @@ fn who_was_before_is_fenced() {
     }
 }
 
-/// Who goes on after an error aborts what it has open, and has the next epoch (KIP-360); who begins under its id has the one behind that.
+/// Who goes on after an error aborts what it has open, and has the next epoch (KIP-360); who begins
+/// under its id has the one behind that.
 #[test]
 fn who_goes_on_after_an_error_is_not_fenced() {
     let (_local, mut c) = start();
@@ -241,7 +254,8 @@ fn who_goes_on_after_an_error_is_not_fenced() {
     assert_eq!(end(&mut c, from, false).unwrap().0, PRODUCER_FENCED);
 }
 
-/// The end of a transaction in the last epoch that a client may have needs another producer id, whoever ends it: nothing is held up by that (KAFKA-20090).
+/// The end of a transaction in the last epoch that a client may have needs another producer id,
+/// whoever ends it: nothing is held up by that (KAFKA-20090).
 #[test]
 fn a_transaction_that_takes_too_long_in_the_last_epoch_is_aborted() {
     let (_local, mut c) = start();
@@ -281,17 +295,21 @@ fn requests_that_make_no_sense() {
             );
         }
         let from = begin(&mut c, "wrong", version);
-        assert_eq!(end(&mut c, from, true).unwrap().0, INVALID_TXN_STATE, "there is nothing to commit");
+        assert_eq!(
+            end(&mut c, from, true).unwrap().0,
+            INVALID_TXN_STATE,
+            "there is nothing to commit"
+        );
         let nobody = From { id: NOBODY, ..from };
-        let other = From {
-            producer: from.producer + 1_000,
-            ..from
-        };
+        let other = From { producer: from.producer + 1_000, ..from };
         for wrong in [nobody, other] {
             assert_eq!(add(&mut c, wrong, TOPIC, 0).unwrap(), INVALID_PRODUCER_ID_MAPPING);
             assert_eq!(add_offsets(&mut c, wrong, GROUP).unwrap(), INVALID_PRODUCER_ID_MAPPING);
             assert_eq!(end(&mut c, wrong, true).unwrap().0, INVALID_PRODUCER_ID_MAPPING);
-            assert_eq!(commit_offset(&mut c, wrong, GROUP, TOPIC, 1).unwrap(), INVALID_PRODUCER_ID_MAPPING);
+            assert_eq!(
+                commit_offset(&mut c, wrong, GROUP, TOPIC, 1).unwrap(),
+                INVALID_PRODUCER_ID_MAPPING
+            );
             let (code, _) = send(&mut c, wrong, TOPIC, 0, &batch(wrong, 0)).unwrap();
             assert_eq!(code, INVALID_PRODUCER_ID_MAPPING, "{version:?}");
         }
@@ -305,7 +323,10 @@ fn requests_that_make_no_sense() {
         assert_eq!(list_offset(&mut c, TOPIC, 0, -1).unwrap(), (NONE, 0), "nothing was written");
         // Whoever lied about the epoch has taken nothing from who has it.
         let wrong = from.in_epoch(i16::MAX);
-        assert_eq!(send(&mut c, wrong, TOPIC, 0, &batch(wrong, 0)).unwrap().0, INVALID_PRODUCER_EPOCH);
+        assert_eq!(
+            send(&mut c, wrong, TOPIC, 0, &batch(wrong, 0)).unwrap().0,
+            INVALID_PRODUCER_EPOCH
+        );
         assert_eq!(produce(&mut c, from, 0), (NONE, 0));
         if version == Version::V1 {
             assert_eq!(add_offsets(&mut c, from, GROUP).unwrap(), NONE);
@@ -316,7 +337,9 @@ fn requests_that_make_no_sense() {
 
 #[test]
 fn a_transaction_that_has_ended_stays_as_it_ended() {
-    for (version, commit) in VERSIONS.into_iter().flat_map(|version| [(version, true), (version, false)]) {
+    for (version, commit) in
+        VERSIONS.into_iter().flat_map(|version| [(version, true), (version, false)])
+    {
         let (_local, mut c) = start();
         let from = begin(&mut c, "ended", version);
         assert_eq!(produce(&mut c, from, 0), (NONE, 0));
@@ -330,14 +353,23 @@ fn a_transaction_that_has_ended_stays_as_it_ended() {
             })
         };
         assert_eq!(asked(commit), (NONE, next), "once more");
-        assert_eq!(asked(!commit).0, INVALID_TXN_STATE, "{version:?}: commit {commit}, then the opposite");
+        assert_eq!(
+            asked(!commit).0,
+            INVALID_TXN_STATE,
+            "{version:?}: commit {commit}, then the opposite"
+        );
         let aborted = fetch_committed(&mut c, TOPIC, 0, 0).unwrap().aborted;
         assert_eq!(aborted.is_empty(), commit);
-        assert_eq!(list_offset(&mut c, TOPIC, 0, -1).unwrap(), (NONE, 2), "no other marker was written");
+        assert_eq!(
+            list_offset(&mut c, TOPIC, 0, -1).unwrap(),
+            (NONE, 2),
+            "no other marker was written"
+        );
     }
 }
 
-/// Without an authoriser anybody may write markers, as in Kafka, where `kafka-transactions` aborts what hangs. What makes no sense is refused all the same.
+/// Without an authoriser anybody may write markers, as in Kafka, where `kafka-transactions` aborts
+/// what hangs. What makes no sense is refused all the same.
 #[test]
 fn markers_from_whoever() {
     let (_local, mut c) = start();
@@ -349,7 +381,11 @@ fn markers_from_whoever() {
         write_marker(&mut c, from.in_epoch(from.epoch - 1), 5, TOPIC, 0).unwrap(),
         INVALID_PRODUCER_EPOCH
     );
-    assert_eq!(fetch_committed(&mut c, TOPIC, 0, 0).unwrap().last_stable_offset, 0, "it is open still");
+    assert_eq!(
+        fetch_committed(&mut c, TOPIC, 0, 0).unwrap().last_stable_offset,
+        0,
+        "it is open still"
+    );
     assert_eq!(write_marker(&mut c, from, 5, TOPIC, 0).unwrap(), NONE);
     assert_eq!(is_stable(&mut c), 2);
     assert_eq!(write_marker(&mut c, from, 4, TOPIC, 0).unwrap(), TRANSACTION_COORDINATOR_FENCED);
@@ -358,10 +394,13 @@ fn markers_from_whoever() {
     assert_eq!(commit_offset(&mut c, from, GROUP, TOPIC, 5).unwrap(), NONE);
     assert_eq!(committed_offset(&mut c, GROUP, TOPIC).unwrap(), -1);
     assert_eq!(end(&mut c, from, true).unwrap().0, NONE);
-    eventually("the group's offset", || Ok((committed_offset(&mut c, GROUP, TOPIC)? == 5).then_some(())));
+    eventually("the group's offset", || {
+        Ok((committed_offset(&mut c, GROUP, TOPIC)? == 5).then_some(()))
+    });
 }
 
-/// Every replica says the same of what was aborted, before and after its leader dies, and a batch that is sent again has the offset that it had.
+/// Every replica says the same of what was aborted, before and after its leader dies, and a batch
+/// that is sent again has the offset that it had.
 #[test]
 fn aborted_and_repeated_is_the_same_on_every_replica() {
     let local = Local::start_of(Some(3), None).unwrap();
@@ -374,12 +413,16 @@ fn aborted_and_repeated_is_the_same_on_every_replica() {
     let leader_of = |among: &[usize]| {
         eventually("a leader", || {
             let leads = |at: &&usize| {
-                Connection::open(addresses[**at]).is_ok_and(|mut c| list_offset(&mut c, TOPIC, 0, -1).is_ok_and(|(code, _)| code == NONE))
+                Connection::open(addresses[**at]).is_ok_and(|mut c| {
+                    list_offset(&mut c, TOPIC, 0, -1).is_ok_and(|(code, _)| code == NONE)
+                })
             };
             Ok(among.iter().find(leads).copied())
         })
     };
-    let coordinator = |asked: usize, id: &str| coordinator(&mut Connection::open(addresses[asked]).unwrap(), id, 1);
+    let coordinator = |asked: usize, id: &str| {
+        coordinator(&mut Connection::open(addresses[asked]).unwrap(), id, 1)
+    };
     let (aborts, repeats) = ("aborts", "repeats");
     let mut to_coordinator = Connection::open(addresses[coordinator(0, aborts)]).unwrap();
     let leader = leader_of(&[0, 1, 2]);
@@ -399,7 +442,11 @@ fn aborted_and_repeated_is_the_same_on_every_replica() {
         assert_eq!(code, NONE);
         from = next;
     }
-    let repeating = begin(&mut Connection::open(addresses[coordinator(0, repeats)]).unwrap(), repeats, Version::V2);
+    let repeating = begin(
+        &mut Connection::open(addresses[coordinator(0, repeats)]).unwrap(),
+        repeats,
+        Version::V2,
+    );
     let offset = eventually("an offset", || {
         let (code, offset) = send(&mut to_leader, repeating, TOPIC, 0, &batch(repeating, 0))?;
         Ok((code == NONE).then_some(offset))
@@ -408,7 +455,10 @@ fn aborted_and_repeated_is_the_same_on_every_replica() {
         for at in replicas {
             eventually("what was aborted", || {
                 let shown = fetch_committed(&mut Connection::open(addresses[*at])?, TOPIC, 0, 0)?;
-                Ok((shown.code == NONE && shown.last_stable_offset == stable && shown.aborted == aborted).then_some(()))
+                Ok((shown.code == NONE
+                    && shown.last_stable_offset == stable
+                    && shown.aborted == aborted)
+                    .then_some(()))
             });
         }
     };

@@ -1,13 +1,17 @@
-//! What a failover costs the operator on Kubernetes: deciding who leads the partitions of a broker that died, and making that durable in PartitionTables.
+//! What a failover costs the operator on Kubernetes: deciding who leads the partitions of a broker
+//! that died, and making that durable in PartitionTables.
 //!
 //! ```text
 //! kubectl -n weir-system scale deployment weir-operator --replicas=0
 //! cargo run --release -p weir-operator --example failover -- 5000 100000
 //! ```
 //!
-//! It is the controller of a cluster of its own, `failover-figures` in the namespace `default` of the cluster that `KUBECONFIG` names, so no other operator may be
-//! at work. The cluster has three brokers that only their registrations know, and so many partitions of three replicas in a hundred topics, over all shards.
-//! In each round the broker that leads a third of them is found dead, and registers again. It prints the median and the worst time of each part, and takes the cluster away.
+//! It is the controller of a cluster of its own, `failover-figures` in the namespace `default` of
+//! the cluster that `KUBECONFIG` names, so no other operator may be at work. The cluster has three
+//! brokers that only their registrations know, and so many partitions of three replicas in a
+//! hundred topics, over all shards. In each round the broker that leads a third of them is found
+//! dead, and registers again. It prints the median and the worst time of each part, and takes the
+//! cluster away.
 #![allow(clippy::print_stdout, reason = "it is what the program is for")]
 
 use std::collections::BTreeMap;
@@ -105,7 +109,8 @@ impl Controller {
         partitions.filter(|partition| partition.leader == Some(broker)).count()
     }
 
-    /// All replicas are in sync again, and every partition is led by its first. Leaders would ask for it one by one.
+    /// All replicas are in sync again, and every partition is led by its first. Leaders would ask
+    /// for it one by one.
     async fn heals(&mut self) -> Result<()> {
         let mut changes = Vec::new();
         for (id, topic) in &self.state.topics {
@@ -128,15 +133,16 @@ impl Controller {
 }
 
 async fn measure(client: &Client, resource: &KafkaCluster, partitions: usize) -> Result<()> {
-    let mut store = KubeStore::new(client.clone(), resource, Arc::new(|| Box::pin(async { true })), ClusterCache::default());
+    let mut store = KubeStore::new(
+        client.clone(),
+        resource,
+        Arc::new(|| Box::pin(async { true })),
+        ClusterCache::default(),
+    );
     store.create(NAME.to_owned(), resource.clone()).await?;
     let state = store.load().await?;
-    let mut controller = Controller {
-        store,
-        state,
-        sessions: Sessions::default(),
-        now: Timestamp(0),
-    };
+    let mut controller =
+        Controller { store, state, sessions: Sessions::default(), now: Timestamp(0) };
     for broker in BROKERS {
         controller.registers(BrokerId(broker), 1).await?;
     }

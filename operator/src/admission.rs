@@ -1,7 +1,9 @@
-//! Whether a resource may be applied, as the API server of Kubernetes would decide: by the schema and the CEL rules of the generated definitions.
+//! Whether a resource may be applied, as the API server of Kubernetes would decide: by the schema
+//! and the CEL rules of the generated definitions.
 //!
-//! Called by local mode, which has no API server. There is one truth with `kubectl apply`: nothing is checked here that the definitions do not say, but
-//! for what Kubernetes checks of every object (`metadata`). Never looks at other objects; the controller does.
+//! Called by local mode, which has no API server. There is one truth with `kubectl apply`: nothing
+//! is checked here that the definitions do not say, but for what Kubernetes checks of every object
+//! (`metadata`). Never looks at other objects; the controller does.
 
 use std::sync::LazyLock;
 
@@ -67,29 +69,47 @@ static DEFINITIONS: LazyLock<Vec<CustomResourceDefinition>> = LazyLock::new(weir
 /// # Errors
 /// What is missing or unknown.
 pub fn identify(object: &Value) -> Result<(Kind, String), Violation> {
-    let violation = |path: &str, reason: String| Violation {
-        path: path.to_owned(),
-        reason,
-    };
+    let violation = |path: &str, reason: String| Violation { path: path.to_owned(), reason };
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
     let kind = match text("/kind") {
-        Some(name) => Kind::named(name).ok_or_else(|| violation("kind", format!("{name:?} is none of KafkaCluster, Topic and ConsumerGroup")))?,
-        None => return Err(violation("kind", "is missing: KafkaCluster, Topic or ConsumerGroup".to_owned())),
+        Some(name) => Kind::named(name).ok_or_else(|| {
+            violation("kind", format!("{name:?} is none of KafkaCluster, Topic and ConsumerGroup"))
+        })?,
+        None => {
+            return Err(violation(
+                "kind",
+                "is missing: KafkaCluster, Topic or ConsumerGroup".to_owned(),
+            ));
+        }
     };
     match text("/apiVersion") {
         Some(weir_crds::API_VERSION) => {}
-        Some(other) => return Err(violation("apiVersion", format!("{other:?} is not {:?}", weir_crds::API_VERSION))),
-        None => return Err(violation("apiVersion", format!("is missing: {:?}", weir_crds::API_VERSION))),
+        Some(other) => {
+            return Err(violation(
+                "apiVersion",
+                format!("{other:?} is not {:?}", weir_crds::API_VERSION),
+            ));
+        }
+        None => {
+            return Err(violation(
+                "apiVersion",
+                format!("is missing: {:?}", weir_crds::API_VERSION),
+            ));
+        }
     }
-    let name = text("/metadata/name").ok_or_else(|| violation("metadata.name", "is missing".to_owned()))?;
+    let name = text("/metadata/name")
+        .ok_or_else(|| violation("metadata.name", "is missing".to_owned()))?;
     if !crate::controller::is_subdomain(name) {
-        let reason = format!("{name:?} is no name: lower case letters, digits, '-' and '.', at most 253, a letter or digit at both ends");
+        let reason = format!(
+            "{name:?} is no name: lower case letters, digits, '-' and '.', at most 253, a letter or digit at both ends"
+        );
         return Err(violation("metadata.name", reason));
     }
     Ok((kind, name.to_owned()))
 }
 
-/// Fills in the schema's defaults and checks the object; `old` is what it would replace. The status is the controller's to write and is not taken.
+/// Fills in the schema's defaults and checks the object; `old` is what it would replace. The status
+/// is the controller's to write and is not taken.
 ///
 /// # Errors
 /// Everything that is wrong, in the order of the fields.
@@ -103,11 +123,9 @@ pub fn admit(kind: Kind, object: &Value, old: Option<&Value>) -> Result<Value, V
             reason: "has no definition".to_owned(),
         }]);
     };
-    let violation = |error: FieldError| Violation {
-        path: error.path,
-        reason: error.reason,
-    };
-    schema::validate(definition, object, old).map_err(|errors| errors.into_iter().map(violation).collect())
+    let violation = |error: FieldError| Violation { path: error.path, reason: error.reason };
+    schema::validate(definition, object, old)
+        .map_err(|errors| errors.into_iter().map(violation).collect())
 }
 
 #[cfg(test)]
@@ -122,16 +140,26 @@ mod tests {
             Err(violation) => violation.to_string(),
             Ok((kind, _)) => match admit(kind, object, None) {
                 Ok(_) => "ok".to_owned(),
-                Err(violations) => violations.iter().map(Violation::to_string).collect::<Vec<_>>().join("; "),
+                Err(violations) => {
+                    violations.iter().map(Violation::to_string).collect::<Vec<_>>().join("; ")
+                }
             },
         };
         let topic = |name: &str, spec: Value| json!({"apiVersion": "weir.dev/v1alpha1", "kind": "Topic", "metadata": {"name": name}, "spec": spec});
         let of = json!({"name": "local"});
         assert_eq!(said(&topic("orders", json!({"clusterRef": of}))), "ok");
-        assert!(said(&topic("orders", json!({"clusterRef": of, "partitions": 0}))).starts_with("spec.partitions: "));
-        assert!(said(&topic("orders", json!({"clusterRef": of, "partition": 1}))).contains("unknown field"));
+        assert!(
+            said(&topic("orders", json!({"clusterRef": of, "partitions": 0})))
+                .starts_with("spec.partitions: ")
+        );
+        assert!(
+            said(&topic("orders", json!({"clusterRef": of, "partition": 1})))
+                .contains("unknown field")
+        );
         assert!(said(&topic("Orders", json!({"clusterRef": of}))).starts_with("metadata.name: "));
         assert!(said(&json!({"kind": "Topic"})).starts_with("apiVersion: "));
-        assert!(said(&json!({"kind": "Deployment", "apiVersion": "apps/v1"})).starts_with("kind: "));
+        assert!(
+            said(&json!({"kind": "Deployment", "apiVersion": "apps/v1"})).starts_with("kind: ")
+        );
     }
 }

@@ -35,24 +35,28 @@ impl ConditionValue {
     }
 
     fn new(status: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            reason,
-            message: message.into(),
-        }
+        Self { status, reason, message: message.into() }
     }
 }
 
 /// A condition: as old as the last change of its status.
-pub fn condition(kind: &str, judgement: ConditionValue, generation: Option<i64>, before: &[Condition], now: &Time) -> Condition {
-    let unchanged = before.iter().find(|before| before.type_ == kind && before.status == judgement.status);
+pub fn condition(
+    kind: &str,
+    judgement: ConditionValue,
+    generation: Option<i64>,
+    before: &[Condition],
+    now: &Time,
+) -> Condition {
+    let unchanged =
+        before.iter().find(|before| before.type_ == kind && before.status == judgement.status);
     Condition {
         type_: kind.to_owned(),
         status: judgement.status.to_owned(),
         reason: judgement.reason.to_owned(),
         message: judgement.message,
         observed_generation: generation,
-        last_transition_time: unchanged.map_or_else(|| now.clone(), |before| before.last_transition_time.clone()),
+        last_transition_time: unchanged
+            .map_or_else(|| now.clone(), |before| before.last_transition_time.clone()),
     }
 }
 
@@ -66,9 +70,19 @@ mod tests {
     fn a_condition_is_as_old_as_its_status() {
         let at = |second| Time(Timestamp::from_second(second).unwrap());
         let first = condition("Ready", ConditionValue::fails("A", "a"), Some(1), &[], &at(1));
-        let second = condition("Ready", ConditionValue::fails("B", "b"), Some(2), std::slice::from_ref(&first), &at(2));
+        let second = condition(
+            "Ready",
+            ConditionValue::fails("B", "b"),
+            Some(2),
+            std::slice::from_ref(&first),
+            &at(2),
+        );
         assert_eq!(
-            (second.last_transition_time.clone(), second.reason.as_str(), second.observed_generation),
+            (
+                second.last_transition_time.clone(),
+                second.reason.as_str(),
+                second.observed_generation
+            ),
             (at(1), "B", Some(2))
         );
         let third = condition("Ready", ConditionValue::holds("C", "c"), Some(2), &[second], &at(3));

@@ -1,9 +1,14 @@
-//! The operator on Kubernetes: it holds the lease or waits for it, and while it leads it is the controller of every `KafkaCluster` in its namespaces.
+//! The operator on Kubernetes: it holds the lease or waits for it, and while it leads it is the
+//! controller of every `KafkaCluster` in its namespaces.
 //!
-//! `lease` says who leads; `clusters` watches what there is and gives each cluster a `keeper`, one task that hosts the cluster's controller (`host`), builds its objects and writes its
-//! status; `topics` brings the users' `Topic`s to the controllers; `groups` looks after `ConsumerGroup`s. Decisions about partitions are made by [`crate::controller`] alone.
+//! `lease` says who leads; `clusters` watches what there is and gives each cluster a `keeper`, one
+//! task that hosts the cluster's controller (`host`), builds its objects and writes its status;
+//! `topics` brings the users' `Topic`s to the controllers; `groups` looks after `ConsumerGroup`s.
+//! Decisions about partitions are made by [`crate::controller`] alone.
 //!
-//! A keeper is a task that lives as long as its cluster's resource, and not a function that kube's `Controller` calls: ARCHITECTURE.md says why ("Decisions"). `watch` turns what the API server tells into changes.
+//! A keeper is a task that lives as long as its cluster's resource, and not a function that kube's
+//! `Controller` calls: ARCHITECTURE.md says why ("Decisions"). `watch` turns what the API server
+//! tells into changes.
 
 mod annotations;
 pub mod args;
@@ -49,7 +54,8 @@ use crate::rpc::{ControllerRpc, Controllers};
 /// How long a connection to the API server may take to come up.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 
-/// What this program calls itself to the API server. Whatever a write does not name its field manager in is this one's, up to the slash; without it, `unknown`'s.
+/// What this program calls itself to the API server. Whatever a write does not name its field
+/// manager in is this one's, up to the slash; without it, `unknown`'s.
 const USER_AGENT: &str = concat!("weir-operator/", env!("CARGO_PKG_VERSION"));
 
 fn client_of(mut config: Config) -> anyhow::Result<Client> {
@@ -58,7 +64,8 @@ fn client_of(mut config: Config) -> anyhow::Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
-/// Runs the operator until it is told to stop (SIGTERM, SIGINT); says on standard error why it cannot go on.
+/// Runs the operator until it is told to stop (SIGTERM, SIGINT); says on standard error why it
+/// cannot go on.
 pub fn run(args: Args) -> ExitCode {
     let result = logs::init(args.log_format).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -78,7 +85,8 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 async fn serve(args: Args) -> anyhow::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let config = Config::infer().await.context("find the Kubernetes API")?;
     let client = client_of(config).context("make a client of the Kubernetes API")?;
     let figures = Arc::new(Figures::default());
@@ -88,7 +96,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let shown = Arc::clone(&figures);
     let probes = Probes {
         metrics: Box::new(move || shown.text()),
-        // A replica that stands by is ready, too: it answers brokers, if only by saying that it does not lead.
+        // A replica that stands by is ready, too: it answers brokers, if only by saying that it
+        // does not lead.
         not_ready: Box::new(Vec::new),
         stuck: Box::new(Vec::new),
         from_disk: None,
@@ -100,7 +109,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         .and_then(TcpListener::from_std)
         .with_context(|| format!("listen on {}", args.grpc_listen))?;
     info!(grpc = %args.grpc_listen, http = %args.http_listen, scope = ?args.scope(), "the operator serves");
-    // Who does not lead has no controllers, and says so to brokers at once: they try the next address.
+    // Who does not lead has no controllers, and says so to brokers at once: they try the next
+    // address.
     let mut server = tokio::spawn(
         tonic::transport::Server::builder()
             .tcp_nodelay(true)
@@ -108,7 +118,13 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             .add_service(ControllerRpc::service(controllers.clone()))
             .serve_with_incoming(TcpListenerStream::new(listener)),
     );
-    let mut election = Election::start(client.clone(), &args.namespace, &args.lease_name, &args.name, args.deployment.as_deref());
+    let mut election = Election::start(
+        client.clone(),
+        &args.namespace,
+        &args.lease_name,
+        &args.name,
+        args.deployment.as_deref(),
+    );
     let told_to_stop = async {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -183,9 +199,9 @@ mod tests {
         client.apiserver_version().await.unwrap();
         let head = asked.await.unwrap();
         // As the API server does it (`prefixFromUserAgent` in its handlers).
-        let agent = head
-            .lines()
-            .find_map(|line| line.to_ascii_lowercase().strip_prefix("user-agent: ").map(str::to_owned));
+        let agent = head.lines().find_map(|line| {
+            line.to_ascii_lowercase().strip_prefix("user-agent: ").map(str::to_owned)
+        });
         assert_eq!(agent.unwrap_or_default().split('/').next(), Some(FIELD_MANAGER), "{head}");
     }
 }

@@ -1,7 +1,8 @@
 //! Whether a process is still there, asked of its host.
 //!
-//! A host answers for a port on which nobody listens any more at once, so a broker that was killed is told from one whose connection broke in a round trip. Only a hint: a host that
-//! says nothing, or a firewall that answers in its place, costs time or a change of leaders, never a record.
+//! A host answers for a port on which nobody listens any more at once, so a broker that was killed
+//! is told from one whose connection broke in a round trip. Only a hint: a host that says nothing,
+//! or a firewall that answers in its place, costs time or a change of leaders, never a record.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -20,7 +21,8 @@ pub(crate) async fn nobody_listens(host: &str, port: u16) -> bool {
     for _ in 0..TRIES {
         match tokio::time::timeout(ANSWER_MAX, TcpStream::connect((host, port))).await {
             Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => return true,
-            // The kernel may still take connections for a process that is ending: they break at once.
+            // The kernel may still take connections for a process that is ending: they break at
+            // once.
             Ok(Ok(_)) => tokio::time::sleep(PAUSE).await,
             _ => return false,
         }

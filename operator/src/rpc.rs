@@ -1,4 +1,5 @@
-//! The controller RPC's server: what brokers say becomes calls to the shell, what the shell says goes out on their streams.
+//! The controller RPC's server: what brokers say becomes calls to the shell, what the shell says
+//! goes out on their streams.
 //!
 //! Called by tonic. Decodes and checks what a broker sends; decides nothing.
 
@@ -13,19 +14,27 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
-use weir_protocol::controller::{self as rpc, broker_message, controller_message, controller_server};
+use weir_protocol::controller::{
+    self as rpc, broker_message, controller_message, controller_server,
+};
 use weir_protocol::error::ErrorCode;
-use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId};
+use weir_protocol::types::{
+    BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId,
+};
 
 use crate::controller::sessions::StreamId;
 use crate::controller::state::Endpoint;
-use crate::controller::{AdminRequest, AlterPartitions, Event, Heartbeat, IsrChange, IsrChanged, PRODUCER_IDS_PER_BLOCK, Registration, Reply, image};
+use crate::controller::{
+    AdminRequest, AlterPartitions, Event, Heartbeat, IsrChange, IsrChanged, PRODUCER_IDS_PER_BLOCK,
+    Registration, Reply, image,
+};
 use crate::shell::{Answer, Controller, Outbound, STREAM_MESSAGES_MAX, Unavailable};
 
 pub use desk::Desk;
 pub use directory::{Controllers, Dresser};
 
-/// The largest message that a broker may send: a forwarded request is the largest, and Kafka's own bound on requests is 100 MiB.
+/// The largest message that a broker may send: a forwarded request is the largest, and Kafka's own
+/// bound on requests is 100 MiB.
 const MESSAGE_BYTES_MAX: usize = 101 << 20;
 
 /// The server of the controllers of this process.
@@ -68,15 +77,23 @@ fn unavailable(error: Unavailable) -> Status {
 impl controller_server::Controller for ControllerRpc {
     type SessionStream = Pin<Box<dyn Stream<Item = Result<rpc::ControllerMessage, Status>> + Send>>;
 
-    async fn session(&self, request: Request<Streaming<rpc::BrokerMessage>>) -> Result<Response<Self::SessionStream>, Status> {
+    async fn session(
+        &self,
+        request: Request<Streaming<rpc::BrokerMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
         let (out, outbound) = mpsc::channel(STREAM_MESSAGES_MAX);
         let id = StreamId(self.streams.fetch_add(1, Ordering::Relaxed));
         let inbound = receive(self.controllers.clone(), id, request.into_inner(), out);
-        // Receiving is a part of the stream that is sent: it lives and ends with it, and no task is left over.
-        let inbound = stream::once(inbound).filter_map(|end| std::future::ready(end.err().map(|status| Some(Err(status)))));
-        // When the shell lets go of the stream it ends, though the broker goes on sending: only a new registration helps it.
-        let outbound = ReceiverStream::new(outbound).map(Some).chain(stream::once(std::future::ready(None)));
-        let messages = stream::select(outbound, inbound).take_while(|message| std::future::ready(message.is_some()));
+        // Receiving is a part of the stream that is sent: it lives and ends with it, and no task is
+        // left over.
+        let inbound = stream::once(inbound)
+            .filter_map(|end| std::future::ready(end.err().map(|status| Some(Err(status)))));
+        // When the shell lets go of the stream it ends, though the broker goes on sending: only a
+        // new registration helps it.
+        let outbound =
+            ReceiverStream::new(outbound).map(Some).chain(stream::once(std::future::ready(None)));
+        let messages = stream::select(outbound, inbound)
+            .take_while(|message| std::future::ready(message.is_some()));
         Ok(Response::new(Box::pin(messages.filter_map(std::future::ready))))
     }
 
@@ -106,13 +123,15 @@ impl controller_server::Controller for ControllerRpc {
         Ok(Response::new(response))
     }
 
-    async fn alter_partitions(&self, request: Request<rpc::AlterPartitionsRequest>) -> Result<Response<rpc::AlterPartitionsResponse>, Status> {
+    async fn alter_partitions(
+        &self,
+        request: Request<rpc::AlterPartitionsRequest>,
+    ) -> Result<Response<rpc::AlterPartitionsResponse>, Status> {
         let controller = self.controller_of(&request)?;
-        let request = alter_partitions_of(request.into_inner()).map_err(Status::invalid_argument)?;
-        let Answer {
-            reply,
-            version: metadata_version,
-        } = ask(&controller, Event::AlterPartitions(request)).await?;
+        let request =
+            alter_partitions_of(request.into_inner()).map_err(Status::invalid_argument)?;
+        let Answer { reply, version: metadata_version } =
+            ask(&controller, Event::AlterPartitions(request)).await?;
         let response = match reply {
             Reply::AlteredPartitions(results) => rpc::AlterPartitionsResponse {
                 error_code: 0,
@@ -129,30 +148,36 @@ impl controller_server::Controller for ControllerRpc {
         Ok(Response::new(response))
     }
 
-    async fn take_stock(&self, request: Request<rpc::TakeStockRequest>) -> Result<Response<rpc::TakeStockResponse>, Status> {
+    async fn take_stock(
+        &self,
+        request: Request<rpc::TakeStockRequest>,
+    ) -> Result<Response<rpc::TakeStockResponse>, Status> {
         let desk = self.controllers.desk(cluster_of(&request)).map_err(unavailable)?;
         let answer = desk.hand_in(request.into_inner()).map_err(Status::invalid_argument)?;
         Ok(Response::new(answer))
     }
 
-    async fn forward(&self, request: Request<rpc::ForwardRequest>) -> Result<Response<rpc::ForwardResponse>, Status> {
+    async fn forward(
+        &self,
+        request: Request<rpc::ForwardRequest>,
+    ) -> Result<Response<rpc::ForwardResponse>, Status> {
         let controller = self.controller_of(&request)?;
         let request = request.into_inner();
-        let version = i16::try_from(request.api_version).map_err(|_| Status::invalid_argument("api_version is no version"))?;
-        let admin =
-            AdminRequest::decode(request.api_key, version, request.request.into()).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let version = i16::try_from(request.api_version)
+            .map_err(|_| Status::invalid_argument("api_version is no version"))?;
+        let admin = AdminRequest::decode(request.api_key, version, request.request.into())
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let event = Event::Admin {
             broker: BrokerId(request.broker_id),
             epoch: BrokerEpoch(request.broker_epoch),
             request: admin,
         };
-        let Answer {
-            reply,
-            version: metadata_version,
-        } = ask(&controller, event).await?;
+        let Answer { reply, version: metadata_version } = ask(&controller, event).await?;
         match reply {
             Reply::Admin(response) => {
-                let response = response.encode(version).map_err(|error| Status::internal(error.to_string()))?;
+                let response = response
+                    .encode(version)
+                    .map_err(|error| Status::internal(error.to_string()))?;
                 Ok(Response::new(rpc::ForwardResponse {
                     response: response.into(),
                     metadata_version,
@@ -160,11 +185,13 @@ impl controller_server::Controller for ControllerRpc {
                 }))
             }
             // The broker says so of each thing that was asked for.
-            Reply::Refused(code @ ErrorCode::PolicyViolation, _) => Ok(Response::new(rpc::ForwardResponse {
-                response: Vec::new(),
-                metadata_version,
-                error_code: i32::from(code as i16),
-            })),
+            Reply::Refused(code @ ErrorCode::PolicyViolation, _) => {
+                Ok(Response::new(rpc::ForwardResponse {
+                    response: Vec::new(),
+                    metadata_version,
+                    error_code: i32::from(code as i16),
+                }))
+            }
             Reply::Refused(_, reason) => Err(Status::failed_precondition(reason)),
             _ => Err(Status::internal("the controller has no answer")),
         }
@@ -184,7 +211,12 @@ impl Drop for End {
     }
 }
 
-async fn receive(controllers: Controllers, stream: StreamId, mut inbound: Streaming<rpc::BrokerMessage>, out: Outbound) -> Result<(), Status> {
+async fn receive(
+    controllers: Controllers,
+    stream: StreamId,
+    mut inbound: Streaming<rpc::BrokerMessage>,
+    out: Outbound,
+) -> Result<(), Status> {
     let first = inbound.message().await?.and_then(|message| message.message);
     let Some(broker_message::Message::Registration(registration)) = first else {
         return Err(Status::invalid_argument("the first message of a stream is a registration"));
@@ -203,18 +235,21 @@ async fn receive(controllers: Controllers, stream: StreamId, mut inbound: Stream
         Err(reason) => return refuse(&out, reason).await,
     };
     let broker = registration.broker;
-    let _end = End {
-        controller: controller.clone(),
-        broker,
-        stream,
-    };
+    let _end = End { controller: controller.clone(), broker, stream };
     controller.open(registration, stream, out).await.map_err(unavailable)?;
     while let Some(message) = inbound.message().await? {
         match message.message {
             Some(broker_message::Message::Heartbeat(heartbeat)) => {
-                controller.heartbeat(heartbeat_of(broker, heartbeat), stream).await.map_err(unavailable)?;
+                controller
+                    .heartbeat(heartbeat_of(broker, heartbeat), stream)
+                    .await
+                    .map_err(unavailable)?;
             }
-            _ => return Err(Status::invalid_argument("after the registration a stream carries heartbeats")),
+            _ => {
+                return Err(Status::invalid_argument(
+                    "after the registration a stream carries heartbeats",
+                ));
+            }
         }
     }
     Ok(())
@@ -222,10 +257,8 @@ async fn receive(controllers: Controllers, stream: StreamId, mut inbound: Stream
 
 /// Tells a broker that it cannot be part of the cluster as it is.
 async fn refuse(out: &Outbound, reason: String) -> Result<(), Status> {
-    let refused = rpc::Refused {
-        error_code: (ErrorCode::InvalidRegistration as i16).into(),
-        reason,
-    };
+    let refused =
+        rpc::Refused { error_code: (ErrorCode::InvalidRegistration as i16).into(), reason };
     let message = rpc::ControllerMessage {
         controller_epoch: 0,
         message: Some(controller_message::Message::Refused(refused)),
@@ -238,7 +271,8 @@ async fn refuse(out: &Outbound, reason: String) -> Result<(), Status> {
 fn leader_epochs_of(logs: Vec<rpc::LogEpochs>) -> Result<Vec<(TopicId, i32, LeaderEpoch)>, String> {
     let mut epochs = Vec::new();
     for topic in logs {
-        let id = Uuid::from_slice(&topic.topic_id).map_err(|_| "topic_id is not 16 bytes".to_owned())?;
+        let id =
+            Uuid::from_slice(&topic.topic_id).map_err(|_| "topic_id is not 16 bytes".to_owned())?;
         if topic.partitions.len() != topic.leader_epochs.len() {
             return Err("a topic's partitions and leader epochs are not equally many".to_owned());
         }
@@ -254,9 +288,12 @@ fn leader_epochs_of(logs: Vec<rpc::LogEpochs>) -> Result<Vec<(TopicId, i32, Lead
 }
 
 fn registration_of(message: rpc::Registration) -> Result<Registration, String> {
-    let uuid = |bytes: &[u8], what: &str| Uuid::from_slice(bytes).map_err(|_| format!("{what} is not 16 bytes"));
+    let uuid = |bytes: &[u8], what: &str| {
+        Uuid::from_slice(bytes).map_err(|_| format!("{what} is not 16 bytes"))
+    };
     let endpoints = message.endpoints.into_iter().map(|endpoint| {
-        let port = u16::try_from(endpoint.port).map_err(|_| format!("port {} is over 65535", endpoint.port))?;
+        let port = u16::try_from(endpoint.port)
+            .map_err(|_| format!("port {} is over 65535", endpoint.port))?;
         Ok(Endpoint {
             listener: endpoint.listener,
             host: endpoint.host,
@@ -280,8 +317,10 @@ fn registration_of(message: rpc::Registration) -> Result<Registration, String> {
 
 fn alter_partitions_of(message: rpc::AlterPartitionsRequest) -> Result<AlterPartitions, String> {
     let changes = message.changes.into_iter().map(|change| {
-        let topic = Uuid::from_slice(&change.topic_id).map_err(|_| "topic_id is not 16 bytes".to_owned())?;
-        let member = |member: rpc::IsrMember| (BrokerId(member.broker_id), BrokerEpoch(member.broker_epoch));
+        let topic = Uuid::from_slice(&change.topic_id)
+            .map_err(|_| "topic_id is not 16 bytes".to_owned())?;
+        let member =
+            |member: rpc::IsrMember| (BrokerId(member.broker_id), BrokerEpoch(member.broker_epoch));
         Ok(IsrChange {
             topic: TopicId(topic),
             partition: change.partition,

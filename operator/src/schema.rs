@@ -1,12 +1,15 @@
-//! Whether the API server of Kubernetes would take a resource: the structural schema and the CEL rules of its generated definition, evaluated here.
+//! Whether the API server of Kubernetes would take a resource: the structural schema and the CEL
+//! rules of its generated definition, evaluated here.
 //!
-//! Local mode calls it where `kubectl apply` would ask an API server, so both refuse the same resources for the same reasons. The definition is the one
-//! truth: but for what Kubernetes checks of every object (`apiVersion`, `kind`, `metadata`), nothing is checked here that it does not say. Pure: no I/O,
-//! no clock, no other object.
+//! Local mode calls it where `kubectl apply` would ask an API server, so both refuse the same
+//! resources for the same reasons. The definition is the one truth: but for what Kubernetes checks
+//! of every object (`apiVersion`, `kind`, `metadata`), nothing is checked here that it does not
+//! say. Pure: no I/O, no clock, no other object.
 //!
-//! Two differences to the API server are meant. It reports unknown fields first and alone, and runs no rule while any field is wrong; here everything is
-//! reported at once, and a rule runs as soon as what it reads is well formed. And there is no ratcheting: a value that is no longer allowed is refused
-//! even if it was there before.
+//! Two differences to the API server are meant. It reports unknown fields first and alone, and runs
+//! no rule while any field is wrong; here everything is reported at once, and a rule runs as soon
+//! as what it reads is well formed. And there is no ratcheting: a value that is no longer allowed
+//! is refused even if it was there before.
 
 mod bounds;
 mod check;
@@ -21,21 +24,29 @@ mod structure;
 #[cfg(test)]
 mod tests;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSONSchemaProps};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps,
+};
 use serde_json::Value;
 
 use check::Place;
 pub use error::FieldError;
 use path::Path;
 
-/// Checks `object` against `crd` and returns it as the API server would store it: defaults filled in, nulls dropped where the schema allows none.
+/// Checks `object` against `crd` and returns it as the API server would store it: defaults filled
+/// in, nulls dropped where the schema allows none.
 ///
-/// `old` is the object that it would replace; transition rules (`oldSelf`) hold only if there is one. If the definition has the status subresource, the
-/// status is not the writer's: it is taken from `old`, as when an API server gets a write to the main resource.
+/// `old` is the object that it would replace; transition rules (`oldSelf`) hold only if there is
+/// one. If the definition has the status subresource, the status is not the writer's: it is taken
+/// from `old`, as when an API server gets a write to the main resource.
 ///
 /// # Errors
 /// Everything that is wrong, field by field; never empty.
-pub fn validate(crd: &CustomResourceDefinition, object: &Value, old: Option<&Value>) -> Result<Value, Vec<FieldError>> {
+pub fn validate(
+    crd: &CustomResourceDefinition,
+    object: &Value,
+    old: Option<&Value>,
+) -> Result<Value, Vec<FieldError>> {
     bounds::check(object).map_err(|error| vec![error])?;
     let root = root_schema(crd, object).map_err(|error| vec![error])?;
     let mut object = object.clone();
@@ -64,7 +75,8 @@ struct Root {
     has_status_subresource: bool,
 }
 
-/// Finds the schema by `apiVersion` and `kind` and completes it with what every object has (`WithTypeAndObjectMeta` in apiextensions-apiserver).
+/// Finds the schema by `apiVersion` and `kind` and completes it with what every object has
+/// (`WithTypeAndObjectMeta` in apiextensions-apiserver).
 fn root_schema(crd: &CustomResourceDefinition, object: &Value) -> Result<Root, FieldError> {
     if !object.is_object() {
         return Err(FieldError::new(
@@ -75,12 +87,14 @@ fn root_schema(crd: &CustomResourceDefinition, object: &Value) -> Result<Root, F
     let names = &crd.spec.names;
     expect_text(object, "kind", std::slice::from_ref(&names.kind))?;
     let versions: Vec<_> = crd.spec.versions.iter().filter(|version| version.served).collect();
-    let known: Vec<String> = versions.iter().map(|version| format!("{}/{}", crd.spec.group, version.name)).collect();
+    let known: Vec<String> =
+        versions.iter().map(|version| format!("{}/{}", crd.spec.group, version.name)).collect();
     let position = expect_text(object, "apiVersion", &known)?;
 
     let version = versions.get(position);
     let schema = version.and_then(|version| version.schema.as_ref()?.open_api_v3_schema.clone());
-    let mut schema = schema.ok_or_else(|| FieldError::new(&Path::root(), format!("{} has no schema", names.kind)))?;
+    let mut schema = schema
+        .ok_or_else(|| FieldError::new(&Path::root(), format!("{} has no schema", names.kind)))?;
     let properties = schema.properties.get_or_insert_default();
     properties.insert("apiVersion".to_owned(), metadata::text());
     properties.insert("kind".to_owned(), metadata::text());
@@ -88,7 +102,8 @@ fn root_schema(crd: &CustomResourceDefinition, object: &Value) -> Result<Root, F
     let subresources = version.and_then(|version| version.subresources.as_ref());
     Ok(Root {
         schema,
-        has_status_subresource: subresources.is_some_and(|subresources| subresources.status.is_some()),
+        has_status_subresource: subresources
+            .is_some_and(|subresources| subresources.status.is_some()),
     })
 }
 
@@ -97,7 +112,9 @@ fn expect_text(object: &Value, field: &str, allowed: &[String]) -> Result<usize,
     let path = Path::root().field(field);
     let value = object.get(field).ok_or_else(|| FieldError::required(&path))?;
     let position = allowed.iter().position(|allowed| value.as_str() == Some(allowed));
-    position.ok_or_else(|| FieldError::invalid(&path, value, format!("must be {}", allowed.join(" or "))))
+    position.ok_or_else(|| {
+        FieldError::invalid(&path, value, format!("must be {}", allowed.join(" or ")))
+    })
 }
 
 fn keep_status(object: &mut Value, old: Option<&Value>) {

@@ -1,8 +1,11 @@
-//! The shell around the controller core: a mailbox, and for each batch of it decide, apply, commit, tell.
+//! The shell around the controller core: a mailbox, and for each batch of it decide, apply, commit,
+//! tell.
 //!
-//! The RPC server and the local admin socket put calls in; replies, metadata and log lines leave only after the commit of the state that they speak of.
-//! When a commit fails the state is thrown away and loaded again, every stream is closed, and whoever waited is told to look again; what the store refuses of the
-//! resources that were asked for costs whoever asked (`requests`). Never decides anything itself.
+//! The RPC server and the local admin socket put calls in; replies, metadata and log lines leave
+//! only after the commit of the state that they speak of. When a commit fails the state is thrown
+//! away and loaded again, every stream is closed, and whoever waited is told to look again; what
+//! the store refuses of the resources that were asked for costs whoever asked (`requests`). Never
+//! decides anything itself.
 
 mod committed;
 mod door;
@@ -28,9 +31,14 @@ pub use self::door::moment;
 use self::door::{Clock, Door};
 use self::takeover::take_over_from;
 use crate::controller::image;
-use crate::controller::sessions::{HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS, Sessions, StreamId, Timestamp};
+use crate::controller::sessions::{
+    HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS, Sessions, StreamId, Timestamp,
+};
 use crate::controller::state::{Change, State};
-use crate::controller::{Event, Heartbeat, Moment, RECORDS_PER_REQUEST_MAX, Registration, Reply, balance_interval_ms, decide};
+use crate::controller::{
+    Event, Heartbeat, Moment, RECORDS_PER_REQUEST_MAX, Registration, Reply, balance_interval_ms,
+    decide,
+};
 use crate::probe;
 use crate::store::{Store, StoreError};
 
@@ -43,7 +51,8 @@ const BATCH_MAX: usize = 256;
 /// By how much a turn of the controller may come late before it is taken for a pause.
 const PAUSE_MS_MAX: u64 = 250;
 
-/// Messages that a broker may be behind before its stream is closed; it then begins anew with the whole metadata.
+/// Messages that a broker may be behind before its stream is closed; it then begins anew with the
+/// whole metadata.
 pub const STREAM_MESSAGES_MAX: usize = 256;
 
 /// Where a stream's messages go.
@@ -91,21 +100,29 @@ impl std::fmt::Debug for Call {
 }
 
 impl Controller {
-    /// Takes over what is in the store and starts. The task ends with the last `Controller`, or when the store cannot be read any more.
+    /// Takes over what is in the store and starts. The task ends with the last `Controller`, or
+    /// when the store cannot be read any more.
     ///
     /// # Errors
     /// When the store cannot be read or written.
-    pub async fn start<S: Store>(store: S) -> Result<(Self, JoinHandle<Result<(), StoreError>>), StoreError> {
+    pub async fn start<S: Store>(
+        store: S,
+    ) -> Result<(Self, JoinHandle<Result<(), StoreError>>), StoreError> {
         Self::start_elsewhere(store, Duration::ZERO).await
     }
 
-    /// As [`Self::start`], where brokers hear within `excused` that the controller is here, and not where it was: nobody is fenced for having said nothing meanwhile.
+    /// As [`Self::start`], where brokers hear within `excused` that the controller is here, and not
+    /// where it was: nobody is fenced for having said nothing meanwhile.
     ///
     /// # Errors
     /// When the store cannot be read or written.
-    pub async fn start_elsewhere<S: Store>(mut store: S, excused: Duration) -> Result<(Self, JoinHandle<Result<(), StoreError>>), StoreError> {
+    pub async fn start_elsewhere<S: Store>(
+        mut store: S,
+        excused: Duration,
+    ) -> Result<(Self, JoinHandle<Result<(), StoreError>>), StoreError> {
         let clock = Clock::start();
-        let excused_until = clock.now().plus(u64::try_from(excused.as_millis()).unwrap_or(u64::MAX));
+        let excused_until =
+            clock.now().plus(u64::try_from(excused.as_millis()).unwrap_or(u64::MAX));
         let (state, sessions) = take_over_from(&mut store, &clock, excused_until).await?;
         let (calls, mailbox) = mpsc::channel(MAILBOX);
         let (publish, committed) = watch::channel(state.clone());
@@ -134,7 +151,8 @@ impl Controller {
         self.submit(event).await?.await.map_err(|_| Unavailable)
     }
 
-    /// Puts an event to the controller; the answer can be awaited. What one caller submits is decided in its order.
+    /// Puts an event to the controller; the answer can be awaited. What one caller submits is
+    /// decided in its order.
     ///
     /// # Errors
     /// When the controller is gone.
@@ -153,14 +171,18 @@ impl Controller {
     ///
     /// # Errors
     /// When the controller is gone.
-    pub async fn look<T: Send + 'static>(&self, at: impl FnOnce(&State) -> T + Send + 'static) -> Result<T, Unavailable> {
+    pub async fn look<T: Send + 'static>(
+        &self,
+        at: impl FnOnce(&State) -> T + Send + 'static,
+    ) -> Result<T, Unavailable> {
         let (tell, told) = oneshot::channel();
         let look = Box::new(move |state: &State| drop(tell.send(at(state))));
         self.calls.send(Call::Look(look)).await.map_err(|_| Unavailable)?;
         told.await.map_err(|_| Unavailable)
     }
 
-    /// The brokers that were alive when this controller took over, and have not come to it since; those whose time was up meanwhile are fenced, and not among them.
+    /// The brokers that were alive when this controller took over, and have not come to it since;
+    /// those whose time was up meanwhile are fenced, and not among them.
     ///
     /// # Errors
     /// When the controller is gone.
@@ -170,16 +192,26 @@ impl Controller {
         told.await.map_err(|_| Unavailable)
     }
 
-    pub(crate) async fn open(&self, registration: Registration, stream: StreamId, out: Outbound) -> Result<(), Unavailable> {
+    pub(crate) async fn open(
+        &self,
+        registration: Registration,
+        stream: StreamId,
+        out: Outbound,
+    ) -> Result<(), Unavailable> {
         self.calls.send(Call::Open(registration, stream, out)).await.map_err(|_| Unavailable)
     }
 
-    pub(crate) async fn heartbeat(&self, heartbeat: Heartbeat, stream: StreamId) -> Result<(), Unavailable> {
+    pub(crate) async fn heartbeat(
+        &self,
+        heartbeat: Heartbeat,
+        stream: StreamId,
+    ) -> Result<(), Unavailable> {
         self.door.note(heartbeat.broker, stream);
         self.calls.send(Call::Heartbeat(heartbeat, stream)).await.map_err(|_| Unavailable)
     }
 
-    /// Says that a stream ended. A mailbox that is full loses it; then the session's timeout does its work.
+    /// Says that a stream ended. A mailbox that is full loses it; then the session's timeout does
+    /// its work.
     pub(crate) fn broke(&self, broker: BrokerId, stream: StreamId) {
         let _ = self.calls.try_send(Call::Broke(broker, stream));
     }
@@ -223,7 +255,8 @@ impl<S: Store> Shell<S> {
         let mut calls = Vec::with_capacity(BATCH_MAX);
         let mut woke_at = self.clock.now();
         loop {
-            let deadline = [self.sessions.next_deadline(), self.balance_due()].into_iter().flatten().min();
+            let deadline =
+                [self.sessions.next_deadline(), self.balance_due()].into_iter().flatten().min();
             // What one batch did not come to is the beginning of the next.
             if calls.is_empty() {
                 tokio::select! {
@@ -233,7 +266,8 @@ impl<S: Store> Shell<S> {
                     () = self.clock.sleep_until(deadline) => {}
                 }
             } else {
-                // What came meanwhile is not behind it: a heartbeat does not wait for all that clients ask for.
+                // What came meanwhile is not behind it: a heartbeat does not wait for all that
+                // clients ask for.
                 while calls.len() < 2 * BATCH_MAX
                     && let Ok(call) = mailbox.try_recv()
                 {
@@ -247,9 +281,11 @@ impl<S: Store> Shell<S> {
         }
     }
 
-    /// Gives brokers time to be heard if the controller itself stood still past the moment at which it meant to wake.
+    /// Gives brokers time to be heard if the controller itself stood still past the moment at which
+    /// it meant to wake.
     fn excuse_a_pause(&mut self, meant: Timestamp, now: Timestamp) {
-        // Once for each session's time: a controller that is always late must still see that a broker is dead.
+        // Once for each session's time: a controller that is always late must still see that a
+        // broker is dead.
         let may_excuse = self.excused_at.is_none_or(|at| now >= at.plus(SESSION_TIMEOUT_MS.into()));
         if may_excuse && now > meant.plus(PAUSE_MS_MAX) {
             let late_ms = now.0.saturating_sub(meant.0);
@@ -259,17 +295,23 @@ impl<S: Store> Shell<S> {
         }
     }
 
-    /// Decides and commits what was asked for by `awake`, when the controller woke; returns what is left for the next batch, since this one has become large.
+    /// Decides and commits what was asked for by `awake`, when the controller woke; returns what is
+    /// left for the next batch, since this one has become large.
     ///
     /// What may write resources comes by itself, after the rest: the store may refuse it.
     async fn batch(&mut self, calls: Vec<Call>, awake: Timestamp) -> Result<Vec<Call>, StoreError> {
-        let (requests, others): (Vec<Call>, Vec<Call>) = calls.into_iter().partition(Call::may_write_resources);
+        let (requests, others): (Vec<Call>, Vec<Call>) =
+            calls.into_iter().partition(Call::may_write_resources);
         let mut left = self.others(others, awake).await?;
         left.extend(self.requests(requests).await?);
         Ok(left)
     }
 
-    async fn others(&mut self, calls: Vec<Call>, awake: Timestamp) -> Result<Vec<Call>, StoreError> {
+    async fn others(
+        &mut self,
+        calls: Vec<Call>,
+        awake: Timestamp,
+    ) -> Result<Vec<Call>, StoreError> {
         let before = self.state.clone();
         let mut changes = Vec::new();
         let mut tellings = Vec::new();
@@ -318,7 +360,8 @@ impl<S: Store> Shell<S> {
                 let reply = self.decide(Event::Register(registration), changes);
                 if matches!(reply, Reply::Registered(_)) {
                     self.sessions.opened(broker, id, self.clock.now(), self.state.version);
-                    // The old stream hears nothing more, so that nothing of the new registration reaches an old process.
+                    // The old stream hears nothing more, so that nothing of the new registration
+                    // reaches an old process.
                     self.streams.remove(&broker);
                 }
                 Some(Telling::Opened(broker, Stream { id, out }, reply))
@@ -337,7 +380,8 @@ impl<S: Store> Shell<S> {
     /// Finds out beside everything else whether a broker's process is still there.
     fn look_for(&self, broker: BrokerId, stream: StreamId) {
         let endpoint = self.state.brokers.get(&broker).and_then(|broker| broker.endpoints.first());
-        let Some((host, port)) = endpoint.map(|endpoint| (endpoint.host.clone(), endpoint.port)) else {
+        let Some((host, port)) = endpoint.map(|endpoint| (endpoint.host.clone(), endpoint.port))
+        else {
             return;
         };
         let calls = self.calls.clone();
@@ -346,7 +390,8 @@ impl<S: Store> Shell<S> {
                 && let Some(calls) = calls.upgrade()
             {
                 info!(%broker, host, port, "the broker's process is gone");
-                // A mailbox that is full loses it; then the broker has the grace of any broken stream.
+                // A mailbox that is full loses it; then the broker has the grace of any broken
+                // stream.
                 let _ = calls.try_send(Call::Gone(broker, stream));
             }
         };
@@ -367,8 +412,8 @@ impl<S: Store> Shell<S> {
         outcome.reply
     }
 
-    /// Fences whose time was up when the controller woke: what its own decisions took since is nobody's silence. Their streams end: whoever is alive after all
-    /// registers again.
+    /// Fences whose time was up when the controller woke: what its own decisions took since is
+    /// nobody's silence. Their streams end: whoever is alive after all registers again.
     fn end_sessions(&mut self, awake: Timestamp, changes: &mut Vec<Change>) {
         for (broker, (stream, at)) in self.door.take() {
             self.sessions.came(broker, stream, at);
@@ -377,10 +422,7 @@ impl<S: Store> Shell<S> {
         if expired.is_empty() {
             return;
         }
-        let moment = Moment {
-            now: awake,
-            ..self.clock.moment()
-        };
+        let moment = Moment { now: awake, ..self.clock.moment() };
         self.decide_at(Event::Tick, &moment, changes);
         for broker in expired {
             self.sessions.ended(broker);
@@ -398,7 +440,8 @@ impl<S: Store> Shell<S> {
         if self.balance_due().is_none_or(|due| due > now) {
             return;
         }
-        // What one round does not come to, the next one does, which is due as soon as this one is committed.
+        // What one round does not come to, the next one does, which is due as soon as this one is
+        // committed.
         if !matches!(self.decide(Event::Balance, changes), Reply::Balanced { more: true }) {
             self.balanced_at = now;
         }
@@ -417,14 +460,18 @@ impl<S: Store> Shell<S> {
         }
     }
 
-    /// A shutdown is granted when others have heard of it: not by an answer to the broker that waits for it.
+    /// A shutdown is granted when others have heard of it: not by an answer to the broker that
+    /// waits for it.
     fn tell_granted_shutdowns(&mut self, changes: &[Change]) {
         for change in changes {
             if let Change::Broker(broker) = change
                 && broker.may_shut_down()
             {
                 let (fenced, may_shut_down) = (true, true);
-                self.tell(Telling::Heartbeat(broker.id, Reply::Heartbeat { fenced, may_shut_down }));
+                self.tell(Telling::Heartbeat(
+                    broker.id,
+                    Reply::Heartbeat { fenced, may_shut_down },
+                ));
             }
         }
     }
@@ -432,16 +479,18 @@ impl<S: Store> Shell<S> {
     fn tell(&mut self, telling: Telling) {
         match telling {
             // Whoever asked may have gone: its answer is lost with it.
-            Telling::Answer(tell, reply) => drop(tell.send(Answer {
-                reply,
-                version: self.state.version,
-            })),
+            Telling::Answer(tell, reply) => {
+                drop(tell.send(Answer { reply, version: self.state.version }))
+            }
             Telling::Look(look) => look(&self.state),
             Telling::Opened(broker, stream, reply) => self.tell_opened(broker, stream, reply),
             Telling::Heartbeat(broker, reply) => {
                 let message = match reply {
                     Reply::Heartbeat { fenced, may_shut_down } => {
-                        rpc::controller_message::Message::HeartbeatReply(rpc::HeartbeatReply { fenced, may_shut_down })
+                        rpc::controller_message::Message::HeartbeatReply(rpc::HeartbeatReply {
+                            fenced,
+                            may_shut_down,
+                        })
                     }
                     other => refused(other),
                 };
@@ -468,10 +517,14 @@ impl<S: Store> Shell<S> {
             session_timeout_ms: SESSION_TIMEOUT_MS,
         };
         let registered = self.message(rpc::controller_message::Message::Registered(registered));
-        let metadata = self.message(rpc::controller_message::Message::Metadata(image::full(&self.state)));
+        let metadata =
+            self.message(rpc::controller_message::Message::Metadata(image::full(&self.state)));
         // Two registrations of one broker in one batch: the later one is the session's.
         let is_current = self.sessions.belongs_to(broker, stream.id);
-        if is_current && stream.out.try_send(Ok(registered)).is_ok() && stream.out.try_send(Ok(metadata)).is_ok() {
+        if is_current
+            && stream.out.try_send(Ok(registered)).is_ok()
+            && stream.out.try_send(Ok(metadata)).is_ok()
+        {
             self.streams.insert(broker, stream);
         }
     }

@@ -1,4 +1,5 @@
-//! The time of day, as it is written down. Decisions take the time as an argument; only what surrounds them asks here.
+//! The time of day, as it is written down. Decisions take the time as an argument; only what
+//! surrounds them asks here.
 
 use std::time::SystemTime;
 

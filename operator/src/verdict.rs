@@ -1,4 +1,5 @@
-//! Whether a cluster takes the Topics and ConsumerGroups of a namespace, and the reasons in the conditions of those that it does not take.
+//! Whether a cluster takes the Topics and ConsumerGroups of a namespace, and the reasons in the
+//! conditions of those that it does not take.
 
 /// The reason of a resource whose namespace its cluster does not allow.
 pub(crate) const NOT_ALLOWED: &str = "NotAllowedByCluster";

@@ -1,6 +1,8 @@
-//! What is looked into of a batch from a client or a file: headers, compressed sections of every codec, records and their headers.
+//! What is looked into of a batch from a client or a file: headers, compressed sections of every
+//! codec, records and their headers.
 //!
-//! Nothing panics, nothing gives more bytes than the limit allows, and records that were read can be written again and are the same.
+//! Nothing panics, nothing gives more bytes than the limit allows, and records that were read can
+//! be written again and are the same.
 
 #![no_main]
 
@@ -9,7 +11,8 @@ use weir_protocol::batch::{self, BatchHeader, Batches, Codec};
 use weir_protocol::compression::{self, CompressionError};
 use weir_protocol::record::{self, BatchBuilder, Records};
 
-/// The most that a section may decompress to. Far below what a run of the fuzzer may take, so that an allocation by a claimed size shows.
+/// The most that a section may decompress to. Far below what a run of the fuzzer may take, so that
+/// an allocation by a claimed size shows.
 const SECTION_BYTES_MAX: usize = 1 << 20;
 
 fuzz_target!(|data: &[u8]| {

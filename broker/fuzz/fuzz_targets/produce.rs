@@ -1,4 +1,5 @@
-//! The Produce request by the codec that splits the records off the frame: it takes exactly what the generated codec takes.
+//! The Produce request by the codec that splits the records off the frame: it takes exactly what
+//! the generated codec takes.
 
 #![no_main]
 

@@ -1,6 +1,8 @@
-//! What a connection reads: frames, headers, and the body of every request in every version that is served.
+//! What a connection reads: frames, headers, and the body of every request in every version that is
+//! served.
 //!
-//! Nothing panics, nothing is allocated beyond the bytes received, and what decodes survives being encoded and decoded again.
+//! Nothing panics, nothing is allocated beyond the bytes received, and what decodes survives being
+//! encoded and decoded again.
 
 #![no_main]
 

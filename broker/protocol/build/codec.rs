@@ -1,4 +1,5 @@
-//! Writes the codecs of the messages: `Wire` for every struct, `Message` and what it is part of for the outermost.
+//! Writes the codecs of the messages: `Wire` for every struct, `Message` and what it is part of for
+//! the outermost.
 
 use std::fmt::Write;
 
@@ -27,12 +28,17 @@ pub(crate) fn sample(out: &mut String, each: &Struct<'_>) -> Result<()> {
         let value = match null_condition(field, each) {
             None => "Sample::sample(random, v)".to_owned(),
             Some(refused) if refused == "true" => "Some(Sample::sample(random, v))".to_owned(),
-            Some(refused) => format!("if {refused} {{ Some(Sample::sample(random, v)) }} else {{ Sample::sample(random, v) }}"),
+            Some(refused) => format!(
+                "if {refused} {{ Some(Sample::sample(random, v)) }} else {{ Sample::sample(random, v) }}"
+            ),
         };
         let assignment = format!("it.{} = {value};", field_name(field));
         match condition(field.versions, each.versions) {
             None => writeln!(out, "            {assignment}")?,
-            Some(condition) => writeln!(out, "            if {condition} {{\n                {assignment}\n            }}")?,
+            Some(condition) => writeln!(
+                out,
+                "            if {condition} {{\n                {assignment}\n            }}"
+            )?,
         }
     }
     writeln!(out, "            it\n        }}\n    }}")?;
@@ -41,7 +47,10 @@ pub(crate) fn sample(out: &mut String, each: &Struct<'_>) -> Result<()> {
 
 /// `impl Failing` for a struct of a response: its own error codes, and those of what is in it.
 pub(crate) fn failing(out: &mut String, each: &Struct<'_>) -> Result<()> {
-    let is_struct = |kind: &Type| matches!(kind, Type::Struct(_)) || matches!(kind, Type::Array(element) if matches!(**element, Type::Struct(_)));
+    let is_struct = |kind: &Type| {
+        matches!(kind, Type::Struct(_))
+            || matches!(kind, Type::Array(element) if matches!(**element, Type::Struct(_)))
+    };
     let terms = each.fields.iter().filter_map(|field| {
         let name = field_name(field);
         match &field.kind {
@@ -57,7 +66,8 @@ pub(crate) fn failing(out: &mut String, each: &Struct<'_>) -> Result<()> {
     Ok(())
 }
 
-/// `impl Measured` for a struct of a response: what its fields take in whichever version has most of them.
+/// `impl Measured` for a struct of a response: what its fields take in whichever version has most
+/// of them.
 pub(crate) fn measured(out: &mut String, each: &Struct<'_>) -> Result<()> {
     // The number of tagged fields; and for each of them its tag and its length.
     let tagged = each.fields.iter().filter(|field| field.tag.is_some()).count();
@@ -100,7 +110,10 @@ pub(crate) fn message(out: &mut String, message: &Message) -> Result<()> {
         )?;
         return Ok(());
     }
-    writeln!(out, "\n    impl ApiMessage for {name} {{\n        const API_KEY: i16 = {key};\n    }}")?;
+    writeln!(
+        out,
+        "\n    impl ApiMessage for {name} {{\n        const API_KEY: i16 = {key};\n    }}"
+    )?;
     if let Some(api) = name.strip_suffix("Request") {
         let module = snake_case(&format!("{api}Response"));
         writeln!(
@@ -112,12 +125,20 @@ pub(crate) fn message(out: &mut String, message: &Message) -> Result<()> {
 }
 
 fn read(out: &mut String, each: &Struct<'_>) -> Result<()> {
-    writeln!(out, "\n        fn read(buf: &mut Bytes, v: Version) -> Result<Self, DecodeError> {{")?;
+    writeln!(
+        out,
+        "\n        fn read(buf: &mut Bytes, v: Version) -> Result<Self, DecodeError> {{"
+    )?;
     writeln!(out, "            let mut it = Self::default();")?;
     for field in each.fields.iter().filter(|field| field.tag.is_none()) {
         if let Some(condition) = condition(field.versions, each.versions) {
             writeln!(out, "            if {condition} {{")?;
-            writeln!(out, "                it.{} = {};", field_name(field), read_value(field, each))?;
+            writeln!(
+                out,
+                "                it.{} = {};",
+                field_name(field),
+                read_value(field, each)
+            )?;
             writeln!(out, "            }}")?;
         } else {
             writeln!(out, "            it.{} = {};", field_name(field), read_value(field, each))?;
@@ -180,7 +201,10 @@ fn write(out: &mut String, each: &Struct<'_>) -> Result<()> {
         let name = field_name(field);
         let mut lines = Vec::new();
         if let Some(condition) = null_condition(field, each) {
-            lines.push(format!("refuse_null(self.{name}.is_none() && {condition}, {:?})?;", field.name));
+            lines.push(format!(
+                "refuse_null(self.{name}.is_none() && {condition}, {:?})?;",
+                field.name
+            ));
         }
         lines.push(write_value(field));
         let Some(condition) = condition(field.versions, each.versions) else {
@@ -191,7 +215,12 @@ fn write(out: &mut String, each: &Struct<'_>) -> Result<()> {
         lines.iter().try_for_each(|line| writeln!(out, "                {line}"))?;
         if !field.ignorable {
             writeln!(out, "            }} else {{")?;
-            writeln!(out, "                refuse_unsupported({}, {:?}, v)?;", non_default(field), field.name)?;
+            writeln!(
+                out,
+                "                refuse_unsupported({}, {:?}, v)?;",
+                non_default(field),
+                field.name
+            )?;
         }
         writeln!(out, "            }}")?;
     }
@@ -207,13 +236,16 @@ fn write_value(field: &Field) -> String {
         format!("write_nullable_struct(self.{name}.as_ref(), buf, {version})?;")
     } else {
         match is_error_message(field) {
-            true => format!("write_str(buf, self.{name}.as_deref().map(shortened), {version}.flexible)?;"),
+            true => format!(
+                "write_str(buf, self.{name}.as_deref().map(shortened), {version}.flexible)?;"
+            ),
             false => format!("self.{name}.write(buf, {version})?;"),
         }
     }
 }
 
-/// Text for people, which may repeat what a client sent: a long one is cut, so that the answer can be encoded.
+/// Text for people, which may repeat what a client sent: a long one is cut, so that the answer can
+/// be encoded.
 fn is_error_message(field: &Field) -> bool {
     field.name.ends_with("ErrorMessage") && field.nullable() && matches!(field.kind, Type::String)
 }
@@ -231,7 +263,9 @@ fn write_tags(out: &mut String, each: &Struct<'_>) -> Result<()> {
         let name = field_name(field);
         let set = non_default(field);
         match condition(field.versions, each.versions) {
-            Some(condition) if field.ignorable => writeln!(out, "            if {set} && {condition} {{")?,
+            Some(condition) if field.ignorable => {
+                writeln!(out, "            if {set} && {condition} {{")?
+            }
             Some(_) => {
                 writeln!(out, "            if {set} {{")?;
                 writeln!(
@@ -243,7 +277,10 @@ fn write_tags(out: &mut String, each: &Struct<'_>) -> Result<()> {
             None => writeln!(out, "            if {set} {{")?,
         }
         if field.nullable() && matches!(field.kind, Type::Struct(_)) {
-            writeln!(out, "                tags.add_nullable_struct({tag}, self.{name}.as_ref(), v)?;")?;
+            writeln!(
+                out,
+                "                tags.add_nullable_struct({tag}, self.{name}.as_ref(), v)?;"
+            )?;
         } else {
             writeln!(out, "                tags.add({tag}, &self.{name}, v)?;")?;
         }
@@ -266,7 +303,8 @@ fn condition(versions: Versions, possible: Versions) -> Option<String> {
     })
 }
 
-/// The test that null is not allowed in a version, or `None` when it always is or the type cannot be null.
+/// The test that null is not allowed in a version, or `None` when it always is or the type cannot
+/// be null.
 fn null_condition(field: &Field, each: &Struct<'_>) -> Option<String> {
     let possible = field.versions.intersect(each.versions);
     if !field.nullable() && field.kind != Type::Records {
@@ -299,7 +337,8 @@ fn non_default(field: &Field) -> String {
     }
 }
 
-/// The fewest bytes that the struct takes in any version: what bounds the capacity of an array of it.
+/// The fewest bytes that the struct takes in any version: what bounds the capacity of an array of
+/// it.
 fn min_size(each: &Struct<'_>) -> usize {
     each.versions
         .iter()
@@ -310,12 +349,10 @@ fn min_size(each: &Struct<'_>) -> usize {
 }
 
 fn size_at(fields: &[Field], version: i16, message: &Message) -> usize {
-    let only = Versions {
-        first: version,
-        last: version,
-    };
+    let only = Versions { first: version, last: version };
     let flexible = message.flexible_versions.contains(only);
-    let present = fields.iter().filter(|field| field.tag.is_none() && field.versions.contains(only));
+    let present =
+        fields.iter().filter(|field| field.tag.is_none() && field.versions.contains(only));
     let body: usize = present
         .map(|field| match &field.kind {
             Type::Bool | Type::Int8 => 1,

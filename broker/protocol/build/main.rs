@@ -1,6 +1,8 @@
-//! The build script: generates the Kafka messages from `schema/*.json` and the controller RPC from `proto/controller.proto`.
+//! The build script: generates the Kafka messages from `schema/*.json` and the controller RPC from
+//! `proto/controller.proto`.
 //!
-//! Runs at build time only and never reaches the network: protox compiles the proto file, no protoc is needed.
+//! Runs at build time only and never reaches the network: protox compiles the proto file, no protoc
+//! is needed.
 
 mod codec;
 mod schema;
@@ -19,15 +21,15 @@ fn main() -> Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is set by cargo")?);
     let messages = read_messages(Path::new("schema"))?;
     fs::write(out.join("messages.rs"), structs::file(&messages)?).context("write messages.rs")?;
-    let controller = protox::compile(["proto/controller.proto"], ["proto"]).context("compile controller.proto")?;
-    tonic_prost_build::configure()
-        .compile_fds(controller)
-        .context("generate the controller RPC")
+    let controller = protox::compile(["proto/controller.proto"], ["proto"])
+        .context("compile controller.proto")?;
+    tonic_prost_build::configure().compile_fds(controller).context("generate the controller RPC")
 }
 
 /// Every message definition in `dir`, in the order of the file names so that the output is stable.
 fn read_messages(dir: &Path) -> Result<Vec<schema::Message>> {
-    let mut paths = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    let mut paths =
+        fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     paths.sort();
     paths

@@ -1,4 +1,5 @@
-//! Kafka's message definitions, as its own generator reads them (`org.apache.kafka.message.MessageSpec`).
+//! Kafka's message definitions, as its own generator reads them
+//! (`org.apache.kafka.message.MessageSpec`).
 //!
 //! What the wire format does not need (`entityType`, `mapKey`, `listeners`) is ignored.
 
@@ -65,7 +66,8 @@ pub(crate) struct Field {
 
 impl Message {
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let mut message: Self = serde_json::from_str(&without_comments(&fs::read_to_string(path)?))?;
+        let mut message: Self =
+            serde_json::from_str(&without_comments(&fs::read_to_string(path)?))?;
         if message.latest_version_unstable {
             message.valid_versions.last -= 1;
         }
@@ -122,10 +124,7 @@ impl Versions {
     }
 
     pub(crate) fn intersect(self, other: Self) -> Self {
-        Self {
-            first: self.first.max(other.first),
-            last: self.last.min(other.last),
-        }
+        Self { first: self.first.max(other.first), last: self.last.min(other.last) }
     }
 
     pub(crate) fn contains(self, other: Self) -> bool {
@@ -158,10 +157,7 @@ impl FromStr for Versions {
                 None => (text, text.parse()?),
             },
         };
-        Ok(Self {
-            first: first.parse().with_context(|| format!("versions {text:?}"))?,
-            last,
-        })
+        Ok(Self { first: first.parse().with_context(|| format!("versions {text:?}"))?, last })
     }
 }
 

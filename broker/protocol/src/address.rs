@@ -1,18 +1,16 @@
-//! `HOST:PORT` as text, with an IPv6 address in brackets. In messages, and everywhere else, a host stands for itself and without them, as in Apache Kafka
-//! (`SocketServerConfigs.URI_PARSE_REGEXP` there takes the brackets off): clients could not connect to a host that has some.
+//! `HOST:PORT` as text, with an IPv6 address in brackets. In messages, and everywhere else, a host
+//! stands for itself and without them, as in Apache Kafka (`SocketServerConfigs.URI_PARSE_REGEXP`
+//! there takes the brackets off): clients could not connect to a host that has some.
 
 use std::net::Ipv6Addr;
 
 /// A host and a port as one text: what [`split`] takes apart.
 pub fn join(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// The host, without brackets, and the port. `None` where the text is not of this form: an IPv6 address without brackets could end anywhere, and nothing but one stands in them.
+/// The host, without brackets, and the port. `None` where the text is not of this form: an IPv6
+/// address without brackets could end anywhere, and nothing but one stands in them.
 pub fn split(text: &str) -> Option<(&str, u16)> {
     let (host, port) = text.rsplit_once(':')?;
     let host = match host.strip_prefix('[') {

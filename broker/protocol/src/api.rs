@@ -1,7 +1,8 @@
 //! The APIs that are served: the one table of keys, versions and header versions.
 //!
-//! Whatever advertises, parses or dispatches a request asks this table. To serve another API, add its definitions to `schema/` and a row here. A
-//! version stands here only when it is served completely. Never holds what depends on configuration or on the state of the cluster.
+//! Whatever advertises, parses or dispatches a request asks this table. To serve another API, add
+//! its definitions to `schema/` and a row here. A version stands here only when it is served
+//! completely. Never holds what depends on configuration or on the state of the cluster.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -10,7 +11,8 @@ use crate::error::ErrorCode;
 use crate::messages::api_versions_response::ApiVersion;
 use crate::messages::{ApiMessage, ApiVersionsResponse, Message};
 
-/// Calls the macro `$then` with every row of the table: `name, request type, lowest version, highest version;`.
+/// Calls the macro `$then` with every row of the table:
+/// `name, request type, lowest version, highest version;`.
 ///
 /// The table is a macro so that tests and fuzz targets cover each row that is added to it.
 #[macro_export]
@@ -138,8 +140,9 @@ impl ApiKey {
 
     /// The versions that ApiVersions tells clients.
     ///
-    /// They are those that are served, but for Produce: it is told from version 0 on, as Kafka does, since librdkafka up to 2.8 takes a broker without
-    /// Produce 0 for one without compression (KAFKA-18659). A request in version 0 to 2 closes the connection all the same.
+    /// They are those that are served, but for Produce: it is told from version 0 on, as Kafka
+    /// does, since librdkafka up to 2.8 takes a broker without Produce 0 for one without
+    /// compression (KAFKA-18659). A request in version 0 to 2 closes the connection all the same.
     pub fn advertised_versions(self) -> RangeInclusive<i16> {
         match self {
             Self::Produce => 0..=*self.versions().end(),
@@ -154,7 +157,8 @@ impl ApiKey {
 
     /// The version of the header of a response in `version`: 1 is the flexible one.
     ///
-    /// That of ApiVersions never became flexible: a client must be able to read it before it knows what the broker speaks (KIP-511).
+    /// That of ApiVersions never became flexible: a client must be able to read it before it knows
+    /// what the broker speaks (KIP-511).
     pub fn response_header_version(self, version: i16) -> i16 {
         match self {
             Self::ApiVersions => 0,
@@ -165,11 +169,7 @@ impl ApiKey {
     /// The row that ApiVersions tells about this API.
     pub fn advertisement(self) -> ApiVersion {
         let (min_version, max_version) = self.advertised_versions().into_inner();
-        ApiVersion {
-            api_key: self.key(),
-            min_version,
-            max_version,
-        }
+        ApiVersion { api_key: self.key(), min_version, max_version }
     }
 }
 
@@ -179,9 +179,11 @@ impl fmt::Display for ApiKey {
     }
 }
 
-/// The answer to an ApiVersions request of a version that is not served, to be sent in version 0 (KIP-511).
+/// The answer to an ApiVersions request of a version that is not served, to be sent in version 0
+/// (KIP-511).
 ///
-/// It names the versions of ApiVersions alone, as in Kafka (`ApiVersionsRequest.getErrorResponse`): the client asks again with one of them.
+/// It names the versions of ApiVersions alone, as in Kafka (`ApiVersionsRequest.getErrorResponse`):
+/// the client asks again with one of them.
 pub fn unsupported_api_versions() -> ApiVersionsResponse {
     ApiVersionsResponse {
         error_code: ErrorCode::UnsupportedVersion.code(),
@@ -261,13 +263,6 @@ mod tests {
     fn an_unsupported_version_of_api_versions_is_answered_with_its_versions() {
         let response = unsupported_api_versions();
         assert_eq!(response.error_code, 35);
-        assert_eq!(
-            response.api_keys,
-            [ApiVersion {
-                api_key: 18,
-                min_version: 0,
-                max_version: 5
-            }]
-        );
+        assert_eq!(response.api_keys, [ApiVersion { api_key: 18, min_version: 0, max_version: 5 }]);
     }
 }

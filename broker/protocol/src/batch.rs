@@ -1,7 +1,9 @@
-//! Record batches (magic 2) as bytes: the header checked, the two fields that a broker sets patched in place, the records left alone.
+//! Record batches (magic 2) as bytes: the header checked, the two fields that a broker sets patched
+//! in place, the records left alone.
 //!
-//! Layout as in `DefaultRecordBatch.java`. The CRC covers everything from the attributes on, so base offset and leader epoch may be set without touching
-//! it. Nothing here allocates, and nothing indexes past what is there.
+//! Layout as in `DefaultRecordBatch.java`. The CRC covers everything from the attributes on, so
+//! base offset and leader epoch may be set without touching it. Nothing here allocates, and nothing
+//! indexes past what is there.
 
 use thiserror::Error;
 
@@ -113,19 +115,18 @@ impl BatchHeader {
     /// Parses the header at the beginning of `bytes`, which need not hold the records.
     ///
     /// # Errors
-    /// [`BatchError::Incomplete`] when even the header is not there, else what is wrong with it. The CRC is not checked here.
+    /// [`BatchError::Incomplete`] when even the header is not there, else what is wrong with it.
+    /// The CRC is not checked here.
     pub fn parse(bytes: &[u8]) -> Result<Self, BatchError> {
-        // The magic byte is judged first: older formats have other fields behind it, and shorter headers.
+        // The magic byte is judged first: older formats have other fields behind it, and shorter
+        // headers.
         if let Some([magic]) = field::<1>(bytes, MAGIC_AT).map(|magic| magic.map(|byte| byte as i8))
             && magic != MAGIC
         {
             return Err(BatchError::Magic(magic));
         }
         let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
-            return Err(BatchError::Incomplete {
-                needed: HEADER_BYTES,
-                available: bytes.len(),
-            });
+            return Err(BatchError::Incomplete { needed: HEADER_BYTES, available: bytes.len() });
         };
         let i16_at = |at| field(header, at).map_or(0, i16::from_be_bytes);
         let i32_at = |at| field(header, at).map_or(0, i32::from_be_bytes);
@@ -149,7 +150,9 @@ impl BatchHeader {
     }
 
     fn check(&self) -> Result<(), BatchError> {
-        if usize::try_from(self.batch_length).map_or(true, |length| length < HEADER_BYTES - LOG_OVERHEAD) {
+        if usize::try_from(self.batch_length)
+            .map_or(true, |length| length < HEADER_BYTES - LOG_OVERHEAD)
+        {
             return Err(BatchError::Invalid("its length is less than that of a header"));
         }
         if self.base_offset < 0
@@ -212,7 +215,8 @@ impl BatchHeader {
         self.producer_id.0 >= 0
     }
 
-    /// The sequence number of the last record, which wraps behind `i32::MAX` (`DefaultRecordBatch.incrementSequence`).
+    /// The sequence number of the last record, which wraps behind `i32::MAX`
+    /// (`DefaultRecordBatch.incrementSequence`).
     pub fn last_sequence(&self) -> i32 {
         if self.base_sequence < 0 {
             return -1;
@@ -234,16 +238,11 @@ fn computed_crc(batch: &[u8]) -> u32 {
 pub fn checked(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
     let header = BatchHeader::parse(bytes)?;
     let size = header.size_bytes();
-    let batch = bytes.get(..size).ok_or(BatchError::Incomplete {
-        needed: size,
-        available: bytes.len(),
-    })?;
+    let batch =
+        bytes.get(..size).ok_or(BatchError::Incomplete { needed: size, available: bytes.len() })?;
     let computed = computed_crc(batch);
     if computed != header.crc {
-        return Err(BatchError::Crc {
-            stored: header.crc,
-            computed,
-        });
+        return Err(BatchError::Crc { stored: header.crc, computed });
     }
     Ok(header)
 }
@@ -281,11 +280,7 @@ pub struct Batches<'a> {
 impl<'a> Batches<'a> {
     /// The batches in `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self {
-            bytes,
-            position: 0,
-            failed: false,
-        }
+        Self { bytes, position: 0, failed: false }
     }
 
     /// Where the next batch begins: after an error, where the good ones end.
@@ -305,10 +300,9 @@ impl<'a> Iterator for Batches<'a> {
         }
         let found = BatchHeader::parse(rest).and_then(|header| {
             let size = header.size_bytes();
-            rest.get(..size).map(|batch| (header, batch)).ok_or(BatchError::Incomplete {
-                needed: size,
-                available: rest.len(),
-            })
+            rest.get(..size)
+                .map(|batch| (header, batch))
+                .ok_or(BatchError::Incomplete { needed: size, available: rest.len() })
         });
         match &found {
             Ok((header, _)) => self.position += header.size_bytes(),

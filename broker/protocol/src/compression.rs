@@ -1,7 +1,8 @@
 //! The codecs of record batches: the records of a batch to compressed bytes and back.
 //!
-//! Called where the records of a batch have to be looked into: validation, compaction, lookups by time.
-//! What a compressed section claims about its size is never believed: output grows with what the decoder really gives, up to the caller's limit.
+//! Called where the records of a batch have to be looked into: validation, compaction, lookups by
+//! time. What a compressed section claims about its size is never believed: output grows with what
+//! the decoder really gives, up to the caller's limit.
 
 use std::borrow::Cow;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -19,15 +20,17 @@ mod xerial;
 
 pub use self::error::CompressionError;
 
-/// The largest window that a zstd stream may ask for, as a power of two: what zstd's own tools and Kafka's library (zstd-jni) accept. The memory behind it is
-/// touched only as far as output is written, so it stays below the caller's limit.
+/// The largest window that a zstd stream may ask for, as a power of two: what zstd's own tools and
+/// Kafka's library (zstd-jni) accept. The memory behind it is touched only as far as output is
+/// written, so it stays below the caller's limit.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 /// What is taken from a decoder at a time.
 const PIECE_BYTES: usize = 32 << 10;
 
-/// How hard `codec` compresses when nothing else is said: the defaults of `compression.gzip.level` (-1, which is zlib's own; or 1 to 9), `compression.lz4.level`
-/// (1 to 17) and `compression.zstd.level` (-131072 to 22; KIP-390).
+/// How hard `codec` compresses when nothing else is said: the defaults of `compression.gzip.level`
+/// (-1, which is zlib's own; or 1 to 9), `compression.lz4.level` (1 to 17) and
+/// `compression.zstd.level` (-131072 to 22; KIP-390).
 pub fn default_level(codec: Codec) -> i32 {
     match codec {
         Codec::Gzip => -1,
@@ -37,11 +40,17 @@ pub fn default_level(codec: Codec) -> i32 {
     }
 }
 
-/// Decompresses `input`, which gives at most `limit` bytes; what is not compressed is handed back as it is.
+/// Decompresses `input`, which gives at most `limit` bytes; what is not compressed is handed back
+/// as it is.
 ///
 /// # Errors
-/// [`CompressionError::TooLarge`] as soon as the limit is passed, else what is wrong with the bytes.
-pub fn decompress(codec: Codec, input: &[u8], limit: usize) -> Result<Cow<'_, [u8]>, CompressionError> {
+/// [`CompressionError::TooLarge`] as soon as the limit is passed, else what is wrong with the
+/// bytes.
+pub fn decompress(
+    codec: Codec,
+    input: &[u8],
+    limit: usize,
+) -> Result<Cow<'_, [u8]>, CompressionError> {
     let output = match codec {
         Codec::None if input.len() > limit => return Err(CompressionError::TooLarge { limit }),
         Codec::None => return Ok(Cow::Borrowed(input)),
@@ -85,11 +94,17 @@ pub(crate) enum Piecewise<'a> {
 pub(crate) fn piecewise(codec: Codec, input: &[u8]) -> Result<Piecewise<'_>, CompressionError> {
     Ok(match codec {
         Codec::None => return Err(CompressionError::UnknownCodec),
-        Codec::Gzip => Piecewise::Gzip(BufReader::with_capacity(PIECE_BYTES, MultiGzDecoder::new(input))),
+        Codec::Gzip => {
+            Piecewise::Gzip(BufReader::with_capacity(PIECE_BYTES, MultiGzDecoder::new(input)))
+        }
         Codec::Snappy => Piecewise::Snappy(xerial::Blocks::new(input)),
-        Codec::Lz4 => Piecewise::Lz4(lz4::Frame::for_java(input).map_err(|reason| CompressionError::corrupt(codec, reason))?),
+        Codec::Lz4 => Piecewise::Lz4(
+            lz4::Frame::for_java(input)
+                .map_err(|reason| CompressionError::corrupt(codec, reason))?,
+        ),
         Codec::Zstd => {
-            let decoder = zstd_decoder(input).map_err(|error| CompressionError::corrupt(codec, error))?;
+            let decoder =
+                zstd_decoder(input).map_err(|error| CompressionError::corrupt(codec, error))?;
             Piecewise::Zstd(BufReader::with_capacity(PIECE_BYTES, decoder))
         }
     })
@@ -123,7 +138,8 @@ impl BufRead for Piecewise<'_> {
     }
 }
 
-/// Compresses `input` as Kafka's clients do: snappy in Java's framing, LZ4 as a frame of independent blocks of 64 KiB, which is all that Java reads.
+/// Compresses `input` as Kafka's clients do: snappy in Java's framing, LZ4 as a frame of
+/// independent blocks of 64 KiB, which is all that Java reads.
 ///
 /// Snappy has no levels, and for LZ4 every level is the same: the encoder has one, the fast one.
 ///
@@ -133,13 +149,15 @@ pub fn compress(codec: Codec, level: i32, input: &[u8]) -> Result<Cow<'_, [u8]>,
     let output = match codec {
         Codec::None => return Ok(Cow::Borrowed(input)),
         Codec::Gzip => {
-            let level = u32::try_from(level).map_or_else(|_| Compression::default(), |level| Compression::new(level.min(9)));
+            let level = u32::try_from(level)
+                .map_or_else(|_| Compression::default(), |level| Compression::new(level.min(9)));
             let mut encoder = GzEncoder::new(Vec::new(), level);
             encoder.write_all(input).and_then(|()| encoder.finish())
         }
         Codec::Snappy => return xerial::compress(input).map(Cow::Owned),
         Codec::Lz4 => {
-            let info = FrameInfo::new().block_size(BlockSize::Max64KB).block_mode(BlockMode::Independent);
+            let info =
+                FrameInfo::new().block_size(BlockSize::Max64KB).block_mode(BlockMode::Independent);
             let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
             encoder.write_all(input).and_then(|()| encoder.finish().map_err(io::Error::other))
         }

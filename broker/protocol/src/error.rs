@@ -1,7 +1,8 @@
-//! The error codes of the Kafka protocol, as of Apache Kafka 4.4 (`org.apache.kafka.common.protocol.Errors`).
+//! The error codes of the Kafka protocol, as of Apache Kafka 4.4
+//! (`org.apache.kafka.common.protocol.Errors`).
 //!
-//! Whoever fills a response names an [`ErrorCode`]; the responses themselves hold its number. Which failure of ours is which code is decided in one place per API
-//! family, never here.
+//! Whoever fills a response names an [`ErrorCode`]; the responses themselves hold its number. Which
+//! failure of ours is which code is decided in one place per API family, never here.
 
 use std::fmt;
 
@@ -21,7 +22,8 @@ macro_rules! error_codes {
             /// Every code, in ascending order.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
-            /// The code with this number; one that no Kafka knows is an unknown server error, as for Kafka's clients.
+            /// The code with this number; one that no Kafka knows is an unknown server error, as
+            /// for Kafka's clients.
             pub fn from_code(code: i16) -> Self {
                 match code {
                     $($code => Self::$variant,)*
@@ -230,7 +232,11 @@ mod tests {
     fn every_code_is_found_by_its_number() {
         assert_eq!(ErrorCode::ALL.first(), Some(&ErrorCode::UnknownServerError));
         for (at, code) in ErrorCode::ALL.iter().enumerate() {
-            assert_eq!(usize::try_from(code.code() + 1), Ok(at), "{code} follows the one before it without a gap");
+            assert_eq!(
+                usize::try_from(code.code() + 1),
+                Ok(at),
+                "{code} follows the one before it without a gap"
+            );
             assert_eq!(ErrorCode::from_code(code.code()), *code);
         }
     }
@@ -250,8 +256,12 @@ mod tests {
             assert_eq!(letters(code.name()), letters(&format!("{code:?}")));
             match ResponseError::try_from_code(code.code()) {
                 // Newer than Kafka 4.1, or no error.
-                None | Some(ResponseError::Unknown(_)) => assert!(*code == ErrorCode::None || code.code() > 130, "{code}"),
-                Some(theirs) => assert_eq!(letters(&format!("{code:?}")), letters(&format!("{theirs:?}"))),
+                None | Some(ResponseError::Unknown(_)) => {
+                    assert!(*code == ErrorCode::None || code.code() > 130, "{code}")
+                }
+                Some(theirs) => {
+                    assert_eq!(letters(&format!("{code:?}")), letters(&format!("{theirs:?}")))
+                }
             }
         }
     }

@@ -1,7 +1,9 @@
-//! The features that a cluster can finalise (KIP-584), and the levels of each that this version serves.
+//! The features that a cluster can finalise (KIP-584), and the levels of each that this version
+//! serves.
 //!
-//! Brokers tell clients of them (ApiVersions), the controller raises and lowers them (UpdateFeatures). A level stands here only when it is served
-//! completely. Never holds which level a cluster is at.
+//! Brokers tell clients of them (ApiVersions), the controller raises and lowers them
+//! (UpdateFeatures). A level stands here only when it is served completely. Never holds which level
+//! a cluster is at.
 
 /// A feature and its levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +23,8 @@ pub static FEATURES: &[Feature] = &[
     // KIP-966 cannot be off: what is committed rests on it.
     feature("eligible.leader.replicas.version", 1, 1, 1),
     feature("group.version", 0, 1, 1),
-    // `IBP_4_3_IV0` of `MetadataVersion`. Kafka's level tells the format of its metadata log, which is not here; tools ask for it.
+    // `IBP_4_3_IV0` of `MetadataVersion`. Kafka's level tells the format of its metadata log, which
+    // is not here; tools ask for it.
     feature("metadata.version", 30, 30, 30),
     feature("transaction.version", 0, 2, 2),
 ];
@@ -51,7 +54,8 @@ mod tests {
         assert!(FEATURES.windows(2).all(|pair| pair[0].name < pair[1].name));
         for feature in FEATURES {
             assert!(
-                feature.min <= feature.max && (feature.initial == 0 || feature.supports(feature.initial)),
+                feature.min <= feature.max
+                    && (feature.initial == 0 || feature.supports(feature.initial)),
                 "{feature:?}"
             );
             assert_eq!(find(feature.name).is_some(), feature.max > 0);

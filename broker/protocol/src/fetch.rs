@@ -1,12 +1,16 @@
 //! The Fetch response, encoded without a copy of its records.
 //!
-//! The frame comes out as chunks in the order of the wire: bytes that are encoded here, and in between the records as the caller refers to them, a part of a
-//! file or of memory. The frame's length is known before any record is read. Called by the Fetch handler only. Never reads records.
+//! The frame comes out as chunks in the order of the wire: bytes that are encoded here, and in
+//! between the records as the caller refers to them, a part of a file or of memory. The frame's
+//! length is known before any record is read. Called by the Fetch handler only. Never reads
+//! records.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
-pub use crate::messages::fetch_response::{AbortedTransaction, EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint, SnapshotId};
+pub use crate::messages::fetch_response::{
+    AbortedTransaction, EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint, SnapshotId,
+};
 
 use crate::api::ApiKey;
 use crate::frame::write_length;
@@ -18,7 +22,8 @@ use crate::tagged::{TagWriter, refuse_unsupported, write_no_tags};
 #[cfg(test)]
 mod tests;
 
-/// What a response takes besides its topics and endpoints, what a topic does besides its name and partitions, and a partition besides its aborted transactions: at most.
+/// What a response takes besides its topics and endpoints, what a topic does besides its name and
+/// partitions, and a partition besides its aborted transactions: at most.
 const ENVELOPE_BYTES_MAX: usize = 64;
 const TOPIC_BYTES_MAX: usize = 32;
 /// Also for whoever needs room for an answer before it is made.
@@ -93,9 +98,11 @@ pub struct FetchPartition<R> {
     pub last_stable_offset: i64,
     /// The log start offset; -1 when it is not known (version 5 on).
     pub log_start_offset: i64,
-    /// Where the fetcher's log leaves the leader's; the default says that it does not (version 12 on, KIP-595).
+    /// Where the fetcher's log leaves the leader's; the default says that it does not (version 12
+    /// on, KIP-595).
     pub diverging_epoch: EpochEndOffset,
-    /// The leader, when the fetcher asked another broker; the default says nothing (version 12 on, KIP-951).
+    /// The leader, when the fetcher asked another broker; the default says nothing (version 12 on,
+    /// KIP-951).
     pub current_leader: LeaderIdAndEpoch,
     /// The snapshot to fetch instead, of Raft logs only (version 12 on).
     pub snapshot_id: SnapshotId,
@@ -103,7 +110,8 @@ pub struct FetchPartition<R> {
     pub aborted_transactions: Option<Vec<AbortedTransaction>>,
     /// The follower to fetch from instead; -1 for none (version 11 on, KIP-392).
     pub preferred_read_replica: i32,
-    /// Record batches. None is sent as zero bytes and not as null, as Kafka does: there are clients that cannot read null.
+    /// Record batches. None is sent as zero bytes and not as null, as Kafka does: there are clients
+    /// that cannot read null.
     pub records: Option<R>,
 }
 
@@ -124,8 +132,10 @@ impl<R> Measured for FetchResponse<R> {
 
 impl<R> Measured for FetchTopic<R> {
     fn encoded_bytes_max(&self) -> usize {
-        let aborted = |partition: &FetchPartition<R>| partition.aborted_transactions.encoded_bytes_max();
-        let partitions: usize = self.partitions.iter().map(|partition| PARTITION_BYTES_MAX + aborted(partition)).sum();
+        let aborted =
+            |partition: &FetchPartition<R>| partition.aborted_transactions.encoded_bytes_max();
+        let partitions: usize =
+            self.partitions.iter().map(|partition| PARTITION_BYTES_MAX + aborted(partition)).sum();
         TOPIC_BYTES_MAX + self.topic.len() + partitions
     }
 }
@@ -177,13 +187,11 @@ impl<R: RecordsLength> FetchResponse<R> {
     /// Encodes the whole frame: length, header and body.
     ///
     /// # Errors
-    /// When there is no such version, a field holds what the version cannot carry, or the frame would be longer than a frame can be.
+    /// When there is no such version, a field holds what the version cannot carry, or the frame
+    /// would be longer than a frame can be.
     pub fn encode(self, version: i16, correlation_id: i32) -> Result<Frame<R>, EncodeError> {
         if !messages::FetchResponse::VERSIONS.contains(&version) {
-            return Err(EncodeError::Version {
-                message: messages::FetchResponse::NAME,
-                version,
-            });
+            return Err(EncodeError::Version { message: messages::FetchResponse::NAME, version });
         }
         let v = Version {
             number: version,

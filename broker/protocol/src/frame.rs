@@ -1,6 +1,7 @@
 //! Frames: four bytes of length, then a header and a body.
 //!
-//! Pure functions on buffers, for the network layer and for clients of our own. Nothing is allocated for a frame before its length has been compared with a limit.
+//! Pure functions on buffers, for the network layer and for clients of our own. Nothing is
+//! allocated for a frame before its length has been compared with a limit.
 
 use bytes::{Buf, BufMut, BytesMut};
 
@@ -31,7 +32,8 @@ pub enum FrameError {
     },
 }
 
-/// The length that a frame claims for what follows its first four bytes, checked against `limit` (`socket.request.max.bytes`).
+/// The length that a frame claims for what follows its first four bytes, checked against `limit`
+/// (`socket.request.max.bytes`).
 ///
 /// # Errors
 /// When no request has this length; the connection is to be closed.
@@ -41,14 +43,11 @@ pub fn request_length(prefix: [u8; LENGTH_SIZE], limit: usize) -> Result<usize, 
     if length < MIN_REQUEST_LENGTH {
         return Err(FrameError::TooShort(claimed));
     }
-    if length > limit {
-        Err(FrameError::TooLong { length, limit })
-    } else {
-        Ok(length)
-    }
+    if length > limit { Err(FrameError::TooLong { length, limit }) } else { Ok(length) }
 }
 
-/// Takes the next whole frame off the front of `buf`, without its length; `None` while it is not all there.
+/// Takes the next whole frame off the front of `buf`, without its length; `None` while it is not
+/// all there.
 ///
 /// # Errors
 /// As [`request_length`], as soon as the first four bytes are there.
@@ -68,7 +67,13 @@ pub fn split_request(buf: &mut BytesMut, limit: usize) -> Result<Option<BytesMut
 ///
 /// # Errors
 /// When the body holds what the version cannot carry, or is longer than a frame can be.
-pub fn encode_request<R: Request>(body: &R, api: ApiKey, version: i16, correlation_id: i32, client_id: &str) -> Result<BytesMut, EncodeError> {
+pub fn encode_request<R: Request>(
+    body: &R,
+    api: ApiKey,
+    version: i16,
+    correlation_id: i32,
+    client_id: &str,
+) -> Result<BytesMut, EncodeError> {
     let header = RequestHeader {
         request_api_key: api.key(),
         request_api_version: version,
@@ -87,11 +92,17 @@ pub fn encode_request<R: Request>(body: &R, api: ApiKey, version: i16, correlati
 /// What a response's length and header take at most.
 const RESPONSE_HEADER_SIZE_MAX: usize = LENGTH_SIZE + 5;
 
-/// A whole response frame: length, header and body. Takes no more memory than [`response_bytes_max`] says.
+/// A whole response frame: length, header and body. Takes no more memory than
+/// [`response_bytes_max`] says.
 ///
 /// # Errors
 /// When the body holds what the version cannot carry, or is longer than a frame can be.
-pub fn encode_response<M: ApiMessage + Measured>(body: &M, api: ApiKey, version: i16, correlation_id: i32) -> Result<BytesMut, EncodeError> {
+pub fn encode_response<M: ApiMessage + Measured>(
+    body: &M,
+    api: ApiKey,
+    version: i16,
+    correlation_id: i32,
+) -> Result<BytesMut, EncodeError> {
     let mut buf = BytesMut::with_capacity(response_bytes_max(body));
     buf.put_i32(0);
     write_response_header(&mut buf, api, version, correlation_id);
@@ -165,13 +176,20 @@ mod tests {
         let mut frame = encode_request(&request, ApiKey::ApiVersions, 4, 9, "client").unwrap();
         let mut request = split_request(&mut frame, 100).unwrap().unwrap();
         let header = crate::header::RequestHeader::parse(&mut request).unwrap();
-        assert_eq!((header.api, header.version, header.correlation_id), (ApiKey::ApiVersions, 4, 9));
-        assert_eq!((header.client_id.as_deref(), &request[..]), (Some("client"), &b"\x01\x01\0"[..]));
+        assert_eq!(
+            (header.api, header.version, header.correlation_id),
+            (ApiKey::ApiVersions, 4, 9)
+        );
+        assert_eq!(
+            (header.client_id.as_deref(), &request[..]),
+            (Some("client"), &b"\x01\x01\0"[..])
+        );
     }
 
     #[test]
     fn a_response_is_framed_with_its_header() {
-        let frame = encode_response(&unsupported_api_versions(), ApiKey::ApiVersions, 0, 9).unwrap();
+        let frame =
+            encode_response(&unsupported_api_versions(), ApiKey::ApiVersions, 0, 9).unwrap();
         assert_eq!(frame[..], *b"\0\0\0\x10\0\0\0\x09\0\x23\0\0\0\x01\0\x12\0\0\0\x05");
     }
 }

@@ -1,7 +1,7 @@
 //! The headers of requests and responses.
 //!
-//! A request's header says which API and version its body is in, so nothing of a request can be read before it. Called once per frame by the network
-//! layer. Never reads the body.
+//! A request's header says which API and version its body is in, so nothing of a request can be
+//! read before it. Called once per frame by the network layer. Never reads the body.
 
 use bytes::{Buf, BufMut, BytesMut};
 
@@ -39,7 +39,8 @@ pub enum HeaderError {
         /// The version asked for.
         version: i16,
     },
-    /// An ApiVersions request of a version that is not served; it is answered with [`crate::api::unsupported_api_versions`] in version 0.
+    /// An ApiVersions request of a version that is not served; it is answered with
+    /// [`crate::api::unsupported_api_versions`] in version 0.
     #[error("ApiVersions is not served in version {version}")]
     UnsupportedApiVersions {
         /// The version asked for.
@@ -52,7 +53,8 @@ pub enum HeaderError {
 impl RequestHeader {
     /// Reads the header off the front of a frame and leaves the body.
     ///
-    /// The client id has a 16-bit length in the flexible header too, so that a broker can read the header of an ApiVersions request from the future.
+    /// The client id has a 16-bit length in the flexible header too, so that a broker can read the
+    /// header of an ApiVersions request from the future.
     ///
     /// # Errors
     /// See [`HeaderError`].
@@ -64,7 +66,9 @@ impl RequestHeader {
         let api = ApiKey::from_key(key).ok_or(HeaderError::UnknownApi(key))?;
         if !api.serves(version) {
             return Err(match api {
-                ApiKey::ApiVersions => HeaderError::UnsupportedApiVersions { version, correlation_id },
+                ApiKey::ApiVersions => {
+                    HeaderError::UnsupportedApiVersions { version, correlation_id }
+                }
                 api => HeaderError::UnsupportedVersion { api, version },
             });
         }
@@ -72,12 +76,7 @@ impl RequestHeader {
         if api.request_header_version(version) >= 2 {
             skip_all_tags(frame)?;
         }
-        Ok(Self {
-            api,
-            version,
-            correlation_id,
-            client_id,
-        })
+        Ok(Self { api, version, correlation_id, client_id })
     }
 }
 
@@ -136,38 +135,14 @@ mod tests {
 
     #[test]
     fn what_is_not_served_is_told_apart() {
-        let produce = HeaderError::UnsupportedVersion {
-            api: ApiKey::Produce,
-            version: 2,
-        };
+        let produce = HeaderError::UnsupportedVersion { api: ApiKey::Produce, version: 2 };
         let table = [
             (4, 0, HeaderError::UnknownApi(4)),
             (-1, 0, HeaderError::UnknownApi(-1)),
             (0, 2, produce),
-            (
-                3,
-                14,
-                HeaderError::UnsupportedVersion {
-                    api: ApiKey::Metadata,
-                    version: 14,
-                },
-            ),
-            (
-                18,
-                6,
-                HeaderError::UnsupportedApiVersions {
-                    version: 6,
-                    correlation_id: 7,
-                },
-            ),
-            (
-                18,
-                -1,
-                HeaderError::UnsupportedApiVersions {
-                    version: -1,
-                    correlation_id: 7,
-                },
-            ),
+            (3, 14, HeaderError::UnsupportedVersion { api: ApiKey::Metadata, version: 14 }),
+            (18, 6, HeaderError::UnsupportedApiVersions { version: 6, correlation_id: 7 }),
+            (18, -1, HeaderError::UnsupportedApiVersions { version: -1, correlation_id: 7 }),
         ];
         for (key, version, expected) in table {
             assert_eq!(RequestHeader::parse(&mut request(key, version, 2, None)), Err(expected));
@@ -188,7 +163,9 @@ mod tests {
 
     #[test]
     fn response_headers_are_those_of_the_schema() {
-        for (api, version, header_version) in [(ApiKey::Fetch, 11, 0), (ApiKey::Fetch, 12, 1), (ApiKey::ApiVersions, 5, 0)] {
+        for (api, version, header_version) in
+            [(ApiKey::Fetch, 11, 0), (ApiKey::Fetch, 12, 1), (ApiKey::ApiVersions, 5, 0)]
+        {
             let mut ours = BytesMut::new();
             write_response_header(&mut ours, api, version, -5);
             let mut theirs = BytesMut::new();

@@ -1,4 +1,5 @@
-//! The Kafka wire format: bytes to types and back, and the types of the controller RPC. No I/O, no async.
+//! The Kafka wire format: bytes to types and back, and the types of the controller RPC. No I/O, no
+//! async.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -25,9 +26,11 @@ pub mod types;
 pub mod controller {
     include!(concat!(env!("OUT_DIR"), "/weir.controller.v1.rs"));
 
-    /// The header of a request that names the cluster which it is about: one operator is the controller of many. A session names it in its registration.
+    /// The header of a request that names the cluster which it is about: one operator is the
+    /// controller of many. A session names it in its registration.
     pub const CLUSTER_HEADER: &str = "weir-cluster";
 
-    /// What stands before the name of a cluster in place of its id while that is to be found on its brokers' volumes.
+    /// What stands before the name of a cluster in place of its id while that is to be found on its
+    /// brokers' volumes.
     pub const RECOVERS: &str = "recover:";
 }

@@ -1,4 +1,5 @@
-//! How many bytes a response takes at most once it is encoded, known before it is: so that there can be room for it.
+//! How many bytes a response takes at most once it is encoded, known before it is: so that there
+//! can be room for it.
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -8,7 +9,8 @@ const LENGTH_BYTES_MAX: usize = 5;
 
 /// What knows how much it takes when it is encoded.
 pub trait Measured {
-    /// The most bytes that it takes, whatever the version: fields are counted that some versions leave out.
+    /// The most bytes that it takes, whatever the version: fields are counted that some versions
+    /// leave out.
     fn encoded_bytes_max(&self) -> usize;
 }
 

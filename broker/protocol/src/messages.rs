@@ -1,8 +1,10 @@
-//! Every message of the protocol that the API table serves, and every record that coordinators keep, generated at build time from Kafka's own definitions (`schema/`).
+//! Every message of the protocol that the API table serves, and every record that coordinators
+//! keep, generated at build time from Kafka's own definitions (`schema/`).
 //!
-//! A module per message holds its structs; the outermost is also here: `messages::MetadataRequest` is
-//! `messages::metadata_request::MetadataRequest`. Fields are named as in the schema, in snake case. `Default` gives the schema's defaults, which are what a
-//! field has that a version does not carry. Nothing here looks into records: they are bytes.
+//! A module per message holds its structs; the outermost is also here: `messages::MetadataRequest`
+//! is `messages::metadata_request::MetadataRequest`. Fields are named as in the schema, in snake
+//! case. `Default` gives the schema's defaults, which are what a field has that a version does not
+//! carry. Nothing here looks into records: they are bytes.
 
 use std::ops::RangeInclusive;
 
@@ -22,44 +24,43 @@ pub trait Message: Wire + Default + Clone + PartialEq + std::fmt::Debug {
     /// The message's name in Kafka.
     const NAME: &'static str;
 
-    /// The versions that the schema describes, unstable ones left out. What is served is the API table's business.
+    /// The versions that the schema describes, unstable ones left out. What is served is the API
+    /// table's business.
     const VERSIONS: RangeInclusive<i16>;
 
     /// The first version with compact lengths and tagged fields (KIP-482); `i16::MAX` when none is.
     const FIRST_FLEXIBLE_VERSION: i16;
 
-    /// Reads one message off the front of `buf` and leaves what follows it, which Kafka ignores too.
+    /// Reads one message off the front of `buf` and leaves what follows it, which Kafka ignores
+    /// too.
     ///
-    /// Byte strings are slices of `buf`. Memory is allocated in proportion to the bytes of `buf`, whatever its length fields claim.
+    /// Byte strings are slices of `buf`. Memory is allocated in proportion to the bytes of `buf`,
+    /// whatever its length fields claim.
     ///
     /// # Errors
     /// When the bytes are not a message of this version, or there is no such version.
     fn decode(buf: &mut Bytes, version: i16) -> Result<Self, DecodeError> {
-        let v = version_of::<Self>(version).ok_or(DecodeError::Version {
-            message: Self::NAME,
-            version,
-        })?;
+        let v = version_of::<Self>(version)
+            .ok_or(DecodeError::Version { message: Self::NAME, version })?;
         Self::read(buf, v)
     }
 
     /// Appends the message to `buf`. After an error `buf` may end in a part of it.
     ///
     /// # Errors
-    /// When there is no such version, or a field holds what the version cannot carry and the schema does not say that it may be dropped.
+    /// When there is no such version, or a field holds what the version cannot carry and the schema
+    /// does not say that it may be dropped.
     fn encode(&self, buf: &mut BytesMut, version: i16) -> Result<(), EncodeError> {
-        let v = version_of::<Self>(version).ok_or(EncodeError::Version {
-            message: Self::NAME,
-            version,
-        })?;
+        let v = version_of::<Self>(version)
+            .ok_or(EncodeError::Version { message: Self::NAME, version })?;
         self.write(buf, v)
     }
 }
 
 fn version_of<M: Message>(number: i16) -> Option<Version> {
-    M::VERSIONS.contains(&number).then_some(Version {
-        number,
-        flexible: number >= M::FIRST_FLEXIBLE_VERSION,
-    })
+    M::VERSIONS
+        .contains(&number)
+        .then_some(Version { number, flexible: number >= M::FIRST_FLEXIBLE_VERSION })
 }
 
 /// The body of a request or response.
@@ -74,7 +75,8 @@ pub trait Request: ApiMessage {
     type Response: ApiMessage + Failing + Measured;
 }
 
-/// The key or the value of a record that a coordinator keeps in its topic. The key begins with the type, the value with its version, both as `int16`.
+/// The key or the value of a record that a coordinator keeps in its topic. The key begins with the
+/// type, the value with its version, both as `int16`.
 pub trait CoordinatorRecord: Message {
     /// The record's type.
     const RECORD_TYPE: i16;
@@ -108,9 +110,12 @@ mod prelude {
     #[cfg(test)]
     pub(super) use super::sample::{Random, Sample};
     pub(super) use super::{ApiMessage, CoordinatorRecord, Failing, Measured, Message, Request};
-    pub(super) use crate::primitive::{DecodeError, EncodeError, Version, Wire, shortened, write_str};
+    pub(super) use crate::primitive::{
+        DecodeError, EncodeError, Version, Wire, shortened, write_str,
+    };
     pub(super) use crate::tagged::{
-        TagWriter, Tags, at_end, non_null, read_nullable_struct, refuse_null, refuse_unsupported, skip_tags, write_no_tags, write_nullable_struct,
+        TagWriter, Tags, at_end, non_null, read_nullable_struct, refuse_null, refuse_unsupported,
+        skip_tags, write_no_tags, write_nullable_struct,
     };
 }
 

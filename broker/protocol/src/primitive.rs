@@ -1,7 +1,9 @@
-//! The primitive types of the Kafka protocol (KIP-482 for the flexible forms), read from and written to buffers.
+//! The primitive types of the Kafka protocol (KIP-482 for the flexible forms), read from and
+//! written to buffers.
 //!
-//! Called by the generated messages and by the hot codecs. Reading never trusts a length: what a length field claims is compared with the bytes
-//! that are there before anything is allocated, and a byte string is a slice of its frame.
+//! Called by the generated messages and by the hot codecs. Reading never trusts a length: what a
+//! length field claims is compared with the bytes that are there before anything is allocated, and
+//! a byte string is a slice of its frame.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use uuid::Uuid;
@@ -10,7 +12,8 @@ pub use error::{DecodeError, EncodeError};
 
 mod error;
 
-/// The longest string that the protocol allows, in bytes, in flexible versions too (Kafka's generated code refuses more).
+/// The longest string that the protocol allows, in bytes, in flexible versions too (Kafka's
+/// generated code refuses more).
 pub const MAX_STRING_LENGTH: usize = i16::MAX as usize;
 
 /// A version of a message, and whether its encoding is flexible (compact lengths, tagged fields).
@@ -29,7 +32,8 @@ impl Version {
 
 /// What can stand in a message: a primitive, an array, or a struct of the schema.
 pub(crate) trait Wire: Sized {
-    /// The fewest bytes that a value takes in any version; at least one, so that bytes received bound the elements of an array.
+    /// The fewest bytes that a value takes in any version; at least one, so that bytes received
+    /// bound the elements of an array.
     const MIN_SIZE: usize;
 
     fn read(buf: &mut Bytes, v: Version) -> Result<Self, DecodeError>;
@@ -40,11 +44,7 @@ pub(crate) trait Wire: Sized {
 /// Refuses to go on when fewer than `needed` bytes are left.
 pub(crate) fn need(buf: &impl Buf, needed: usize) -> Result<(), DecodeError> {
     let remaining = buf.remaining();
-    if remaining < needed {
-        Err(DecodeError::Truncated { needed, remaining })
-    } else {
-        Ok(())
-    }
+    if remaining < needed { Err(DecodeError::Truncated { needed, remaining }) } else { Ok(()) }
 }
 
 macro_rules! number {
@@ -99,7 +99,8 @@ impl Wire for Uuid {
     }
 }
 
-/// Reads an unsigned variable-length integer (KIP-482): seven bits a byte, lowest first, at most five bytes.
+/// Reads an unsigned variable-length integer (KIP-482): seven bits a byte, lowest first, at most
+/// five bytes.
 pub(crate) fn read_uvarint(buf: &mut impl Buf) -> Result<u32, DecodeError> {
     let mut value = 0;
     for shift in [0, 7, 14, 21, 28] {
@@ -127,7 +128,8 @@ pub(crate) fn write_uvarint(buf: &mut impl BufMut, mut value: u32) {
     buf.put_u8(value as u8);
 }
 
-/// A length field: `None` is null. The classic form is an integer of which `-1` is null, the flexible one is the length plus one, of which `0` is.
+/// A length field: `None` is null. The classic form is an integer of which `-1` is null, the
+/// flexible one is the length plus one, of which `0` is.
 pub(crate) fn read_length<B: Buf>(
     buf: &mut B,
     flexible: bool,
@@ -154,7 +156,11 @@ pub(crate) fn long_length(buf: &mut impl Buf) -> Result<i64, DecodeError> {
 }
 
 /// Writes the length of bytes, records or an array; `None` is null.
-pub(crate) fn write_long_length(buf: &mut impl BufMut, length: Option<usize>, flexible: bool) -> Result<(), EncodeError> {
+pub(crate) fn write_long_length(
+    buf: &mut impl BufMut,
+    length: Option<usize>,
+    flexible: bool,
+) -> Result<(), EncodeError> {
     let classic = match length {
         None => -1,
         Some(length) => i32::try_from(length).map_err(|_| EncodeError::TooLong(length))?,
@@ -168,7 +174,11 @@ pub(crate) fn write_long_length(buf: &mut impl BufMut, length: Option<usize>, fl
 }
 
 /// Writes a string or null.
-pub(crate) fn write_str(buf: &mut impl BufMut, text: Option<&str>, flexible: bool) -> Result<(), EncodeError> {
+pub(crate) fn write_str(
+    buf: &mut impl BufMut,
+    text: Option<&str>,
+    flexible: bool,
+) -> Result<(), EncodeError> {
     let length = text.map_or(0, str::len);
     if length > MAX_STRING_LENGTH {
         return Err(EncodeError::TooLong(length));
@@ -192,7 +202,10 @@ pub(crate) fn shortened(message: &str) -> &str {
 }
 
 /// Reads a string or null.
-pub(crate) fn read_string(buf: &mut impl Buf, flexible: bool) -> Result<Option<String>, DecodeError> {
+pub(crate) fn read_string(
+    buf: &mut impl Buf,
+    flexible: bool,
+) -> Result<Option<String>, DecodeError> {
     let Some(length) = read_length(buf, flexible, short_length)? else {
         return Ok(None);
     };
@@ -244,7 +257,8 @@ impl<T: Wire> Wire for Option<Vec<T>> {
         let Some(length) = read_length(buf, v.flexible, long_length)? else {
             return Ok(None);
         };
-        // A count that the bytes received cannot hold is refused before anything is allocated for it.
+        // A count that the bytes received cannot hold is refused before anything is allocated for
+        // it.
         need(buf, length.saturating_mul(T::MIN_SIZE))?;
         let mut elements = Vec::with_capacity(length);
         for _ in 0..length {
@@ -259,7 +273,11 @@ impl<T: Wire> Wire for Option<Vec<T>> {
 }
 
 /// Writes an array or null.
-pub(crate) fn write_array<T: Wire>(buf: &mut BytesMut, elements: Option<&[T]>, v: Version) -> Result<(), EncodeError> {
+pub(crate) fn write_array<T: Wire>(
+    buf: &mut BytesMut,
+    elements: Option<&[T]>,
+    v: Version,
+) -> Result<(), EncodeError> {
     write_long_length(buf, elements.map(<[T]>::len), v.flexible)?;
     elements.unwrap_or_default().iter().try_for_each(|element| element.write(buf, v))
 }
@@ -309,7 +327,10 @@ mod tests {
             write_uvarint(&mut written, value);
             assert_eq!(written, bytes);
             assert_eq!(read_uvarint(&mut &bytes[..]), Ok(value));
-            assert!(matches!(read_uvarint(&mut &bytes[..bytes.len() - 1]), Err(DecodeError::Truncated { .. })));
+            assert!(matches!(
+                read_uvarint(&mut &bytes[..bytes.len() - 1]),
+                Err(DecodeError::Truncated { .. })
+            ));
         }
         assert_eq!(read_uvarint(&mut &b"\x80\x80\x80\x80\x10"[..]), Err(DecodeError::Varint));
     }

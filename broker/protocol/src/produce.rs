@@ -1,7 +1,8 @@
 //! The Produce request, decoded without a copy of its records.
 //!
-//! Each partition's records are split off the frame as a buffer of their own that can be written to: the log patches base offset and leader
-//! epoch in place. Called by the Produce handler only; the response, and tests, use the generated codec. Never looks into records.
+//! Each partition's records are split off the frame as a buffer of their own that can be written
+//! to: the log patches base offset and leader epoch in place. Called by the Produce handler only;
+//! the response, and tests, use the generated codec. Never looks into records.
 
 use std::cell::Cell;
 
@@ -22,7 +23,8 @@ const FIRST_TOPIC_ID_VERSION: i16 = 13;
 pub struct ProduceRequest {
     /// The transaction's id, if the records belong to one.
     pub transactional_id: Option<String>,
-    /// How many replicas must have the records before the answer: 0 (and no answer is sent), 1 or -1 for all in sync. Not checked here.
+    /// How many replicas must have the records before the answer: 0 (and no answer is sent), 1 or
+    /// -1 for all in sync. Not checked here.
     pub acks: i16,
     /// How long the client waits for those replicas, in milliseconds. Not checked here.
     pub timeout_ms: i32,
@@ -58,16 +60,14 @@ pub struct ProducePartition {
 }
 
 impl ProduceRequest {
-    /// Decodes the body of a request, which is what [`crate::header::RequestHeader::parse`] leaves of a frame. What follows it is ignored.
+    /// Decodes the body of a request, which is what [`crate::header::RequestHeader::parse`] leaves
+    /// of a frame. What follows it is ignored.
     ///
     /// # Errors
     /// When the bytes are not a Produce request of this version, or there is no such version.
     pub fn decode(mut body: BytesMut, version: i16) -> Result<Self, DecodeError> {
         if !messages::ProduceRequest::VERSIONS.contains(&version) {
-            return Err(DecodeError::Version {
-                message: messages::ProduceRequest::NAME,
-                version,
-            });
+            return Err(DecodeError::Version { message: messages::ProduceRequest::NAME, version });
         }
         let left = Cell::new(named_max(body.len()));
         let reader = Reader {
@@ -82,12 +82,7 @@ impl ProduceRequest {
         let timeout_ms = buf.get_i32();
         let topics = reader.array(buf, Reader::topic)?;
         reader.tags(buf)?;
-        Ok(Self {
-            transactional_id,
-            acks,
-            timeout_ms,
-            topics,
-        })
+        Ok(Self { transactional_id, acks, timeout_ms, topics })
     }
 }
 
@@ -100,20 +95,27 @@ struct Reader<'a> {
     by_id: bool,
 }
 
-/// The most topics and partitions that a request of so many bytes may name together. Without a record in it a partition takes six bytes, and some eighty while it is answered; a batch
-/// has a header of 61, so that nobody who has records to send names more than this.
+/// The most topics and partitions that a request of so many bytes may name together. Without a
+/// record in it a partition takes six bytes, and some eighty while it is answered; a batch has a
+/// header of 61, so that nobody who has records to send names more than this.
 fn named_max(bytes: usize) -> usize {
     const NAMED_MAX: usize = 100_000;
     const WITHOUT_RECORDS_MAX: usize = 500;
     NAMED_MAX.min(WITHOUT_RECORDS_MAX + bytes / HEADER_BYTES)
 }
 
-/// The fewest bytes that a topic or a partition takes: an index or a name's length, and a length. Bounds the capacity of an array by the bytes received.
+/// The fewest bytes that a topic or a partition takes: an index or a name's length, and a length.
+/// Bounds the capacity of an array by the bytes received.
 const MIN_ELEMENT_SIZE: usize = 3;
 
 impl Reader<'_> {
-    fn array<T>(self, buf: &mut BytesMut, element: impl Fn(Self, &mut BytesMut) -> Result<T, DecodeError>) -> Result<Vec<T>, DecodeError> {
-        let length = read_length(buf, self.flexible, long_length)?.ok_or(DecodeError::Length(-1))?;
+    fn array<T>(
+        self,
+        buf: &mut BytesMut,
+        element: impl Fn(Self, &mut BytesMut) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
+        let length =
+            read_length(buf, self.flexible, long_length)?.ok_or(DecodeError::Length(-1))?;
         need(buf, length.saturating_mul(MIN_ELEMENT_SIZE))?;
         let left = self.left.get().checked_sub(length).ok_or(DecodeError::Length(length as i64))?;
         self.left.set(left);
@@ -215,9 +217,17 @@ mod tests {
         };
         assert_eq!(request(1, 99_999, HEADER_BYTES), Ok(1));
         assert_eq!(request(1, 100_000, HEADER_BYTES), Err(DecodeError::Length(100_000)));
-        assert_eq!(request(300, 400, HEADER_BYTES), Err(DecodeError::Length(400)), "all topics together");
+        assert_eq!(
+            request(300, 400, HEADER_BYTES),
+            Err(DecodeError::Length(400)),
+            "all topics together"
+        );
         assert_eq!(request(1, 500, 0), Ok(1));
-        assert_eq!(request(1, 600, 0), Err(DecodeError::Length(600)), "nobody has nothing to send to so many");
+        assert_eq!(
+            request(1, 600, 0),
+            Err(DecodeError::Length(600)),
+            "nobody has nothing to send to so many"
+        );
     }
 
     #[test]
@@ -231,7 +241,8 @@ mod tests {
                 );
                 let mut broken = BytesMut::from(&body[..]);
                 broken[at] ^= 0xff;
-                let theirs = messages::ProduceRequest::decode(&mut broken.clone().freeze(), version);
+                let theirs =
+                    messages::ProduceRequest::decode(&mut broken.clone().freeze(), version);
                 assert_eq!(
                     ProduceRequest::decode(broken, version).is_ok(),
                     theirs.is_ok(),
@@ -249,12 +260,17 @@ mod tests {
     fn a_count_that_the_bytes_cannot_hold_is_refused_at_once() {
         let body = BytesMut::from(&b"\xff\xff\0\x01\0\0\0\x01\x7f\xff\xff\xff"[..]);
         let needed = MIN_ELEMENT_SIZE * 0x7fff_ffff;
-        assert_eq!(ProduceRequest::decode(body, 3), Err(DecodeError::Truncated { needed, remaining: 0 }));
+        assert_eq!(
+            ProduceRequest::decode(body, 3),
+            Err(DecodeError::Truncated { needed, remaining: 0 })
+        );
     }
 
     #[test]
     fn the_records_are_the_frames_own_bytes() {
-        let body = BytesMut::from(&b"\xff\xff\0\x01\0\0\0\x01\0\0\0\x01\0\x01t\0\0\0\x01\0\0\0\x05\0\0\0\x07records"[..]);
+        let body = BytesMut::from(
+            &b"\xff\xff\0\x01\0\0\0\x01\0\0\0\x01\0\x01t\0\0\0\x01\0\0\0\x05\0\0\0\x07records"[..],
+        );
         let frame = body.as_ptr() as usize..body.as_ptr() as usize + body.len();
         let mut request = ProduceRequest::decode(body, 3).unwrap();
         let records = request.topics[0].partitions[0].records.as_mut().unwrap();

@@ -1,7 +1,9 @@
-//! The records inside a batch (magic 2): read from the uncompressed section of a batch, and written into new batches.
+//! The records inside a batch (magic 2): read from the uncompressed section of a batch, and written
+//! into new batches.
 //!
-//! Called by what has to look into batches: validation, compaction, lookups by time. Reading copies nothing and allocates nothing: a record is a view of the
-//! section. No length in it is believed before the bytes are there.
+//! Called by what has to look into batches: validation, compaction, lookups by time. Reading copies
+//! nothing and allocates nothing: a record is a view of the section. No length in it is believed
+//! before the bytes are there.
 
 use std::borrow::Cow;
 
@@ -46,7 +48,8 @@ impl<'a> Record<'a> {
         batch.base_offset.saturating_add(i64::from(self.offset_delta))
     }
 
-    /// Its own timestamp, which a batch with the time of its append overrides. Two that lie too far apart for a difference come round, as in Java.
+    /// Its own timestamp, which a batch with the time of its append overrides. Two that lie too far
+    /// apart for a difference come round, as in Java.
     pub fn timestamp(&self, batch: &BatchHeader) -> i64 {
         batch.base_timestamp.wrapping_add(self.timestamp_delta)
     }
@@ -57,7 +60,8 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The headers of a record: keys, and values that may be missing. They were walked over once when the record was read, so going through them cannot fail.
+/// The headers of a record: keys, and values that may be missing. They were walked over once when
+/// the record was read, so going through them cannot fail.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headers<'a> {
     count: i32,
@@ -78,17 +82,23 @@ impl<'a> Iterator for Headers<'a> {
     }
 }
 
-/// The uncompressed records of a whole batch, of at most `limit` bytes. What lies behind the batch is not looked at: it is other batches.
+/// The uncompressed records of a whole batch, of at most `limit` bytes. What lies behind the batch
+/// is not looked at: it is other batches.
 ///
 /// # Errors
 /// When the codec is unknown, or the bytes are not its own, or give more than `limit`.
-pub fn section<'a>(header: &BatchHeader, batch: &'a [u8], limit: usize) -> Result<Cow<'a, [u8]>, CompressionError> {
+pub fn section<'a>(
+    header: &BatchHeader,
+    batch: &'a [u8],
+    limit: usize,
+) -> Result<Cow<'a, [u8]>, CompressionError> {
     let codec = header.codec().ok_or(CompressionError::UnknownCodec)?;
     let end = header.size_bytes().min(batch.len());
     compression::decompress(codec, batch.get(HEADER_BYTES..end).unwrap_or_default(), limit)
 }
 
-/// Walks over the records of an uncompressed section. Its last item is an error when the section does not hold exactly as many as its batch says.
+/// Walks over the records of an uncompressed section. Its last item is an error when the section
+/// does not hold exactly as many as its batch says.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
     rest: &'a [u8],
@@ -98,29 +108,24 @@ pub struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
-    /// The records of `section`, of which there are `count` ([`BatchHeader::records_count`]), as they lie in a log: it may hold what earlier versions took.
+    /// The records of `section`, of which there are `count` ([`BatchHeader::records_count`]), as
+    /// they lie in a log: it may hold what earlier versions took.
     pub fn new(section: &'a [u8], count: i32) -> Self {
-        Self {
-            rest: section,
-            index: 0,
-            count,
-            int_bytes_max: LONG_BYTES_MAX,
-        }
+        Self { rest: section, index: 0, count, int_bytes_max: LONG_BYTES_MAX }
     }
 
     /// As before, but what Java cannot read is an error.
     #[must_use]
     fn for_java(self) -> Self {
-        Self {
-            int_bytes_max: INT_BYTES_MAX,
-            ..self
-        }
+        Self { int_bytes_max: INT_BYTES_MAX, ..self }
     }
 
     fn record(&mut self) -> Result<Record<'a>, &'static str> {
-        let length = int(&mut self.rest, self.int_bytes_max).ok_or("its length is cut off or too long")?;
+        let length =
+            int(&mut self.rest, self.int_bytes_max).ok_or("its length is cut off or too long")?;
         let length = usize::try_from(length).map_err(|_| "its length is negative")?;
-        let (body, rest) = self.rest.split_at_checked(length).ok_or("it is longer than the batch")?;
+        let (body, rest) =
+            self.rest.split_at_checked(length).ok_or("it is longer than the batch")?;
         self.rest = rest;
         parse(body, self.int_bytes_max)
     }
@@ -174,13 +179,7 @@ fn parse(mut bytes: &[u8], int_bytes_max: usize) -> Result<Record<'_>, &'static 
     if !bytes.is_empty() {
         return Err("it is longer than its parts");
     }
-    Ok(Record {
-        offset_delta,
-        timestamp_delta,
-        key,
-        value,
-        headers,
-    })
+    Ok(Record { offset_delta, timestamp_delta, key, value, headers })
 }
 
 /// The most bytes of a number of 64 bits ...
@@ -194,8 +193,9 @@ fn long(bytes: &mut &[u8]) -> Option<i64> {
     varint(bytes).map(zigzag)
 }
 
-/// One of 32 bits in at most `bytes_max` bytes. Of the fifth byte Java drops what is beyond them (`ByteUtils.readVarint`). Of more bytes, which are only in logs that earlier versions
-/// wrote, none may be set.
+/// One of 32 bits in at most `bytes_max` bytes. Of the fifth byte Java drops what is beyond them
+/// (`ByteUtils.readVarint`). Of more bytes, which are only in logs that earlier versions wrote,
+/// none may be set.
 fn int(bytes: &mut &[u8], bytes_max: usize) -> Option<i32> {
     let before = bytes.len();
     let value = varint(bytes)?;
@@ -222,7 +222,8 @@ fn zigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
-/// Bytes behind their length, where -1 stands for none. The outer `None` is for a length that cannot be.
+/// Bytes behind their length, where -1 stands for none. The outer `None` is for a length that
+/// cannot be.
 #[allow(clippy::option_option, reason = "an invalid string and a missing one are two things")]
 fn nullable<'a>(bytes: &mut &'a [u8], int_bytes_max: usize) -> Option<Option<&'a [u8]>> {
     let length = int(bytes, int_bytes_max)?;

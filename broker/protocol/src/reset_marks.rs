@@ -1,21 +1,29 @@
-//! Marks: with them a group itself knows which resets of its offsets were carried out, and whether it is to be deleted.
+//! Marks: with them a group itself knows which resets of its offsets were carried out, and whether
+//! it is to be deleted.
 //!
-//! A mark is a committed offset for a partition of [`TOPIC`]. So it is in one batch with the offsets that the reset sets, is known to the next coordinator, and goes with the group. [`TOPIC`] is no
-//! legal name of a topic: no consumer can be subscribed to it, and only a commit of [`MEMBER`] names it. To everybody else such offsets are not there: an OffsetFetch of all offsets leaves them out.
+//! A mark is a committed offset for a partition of [`TOPIC`]. So it is in one batch with the
+//! offsets that the reset sets, is known to the next coordinator, and goes with the group.
+//! [`TOPIC`] is no legal name of a topic: no consumer can be subscribed to it, and only a commit of
+//! [`MEMBER`] names it. To everybody else such offsets are not there: an OffsetFetch of all offsets
+//! leaves them out.
 //!
-//! Marks lie in a ring of [`SLOTS`] partitions. The mark of the reset number n (`committed_leader_epoch`, from 0) lies in slot `n % SLOTS`; `committed_offset` says which reset it was ([`mark`]).
+//! Marks lie in a ring of [`SLOTS`] partitions. The mark of the reset number n
+//! (`committed_leader_epoch`, from 0) lies in slot `n % SLOTS`; `committed_offset` says which reset
+//! it was ([`mark`]).
 
 /// The topic that a mark is committed for.
 pub const TOPIC: &str = "weir.dev/reset";
 
-/// The member id that a reset is committed by, with generation 0. A coordinator that knows marks takes such a commit as a whole, and only while the group has no members; for any other it is a member
-/// that does not exist, so that it takes nothing of the commit.
+/// The member id that a reset is committed by, with generation 0. A coordinator that knows marks
+/// takes such a commit as a whole, and only while the group has no members; for any other it is a
+/// member that does not exist, so that it takes nothing of the commit.
 pub const MEMBER: &str = "weir.dev/reset";
 
 /// How many of a group's resets are remembered.
 pub const SLOTS: i32 = 64;
 
-/// The partition of [`TOPIC`] that says whether the group is to be deleted once it has no members: [`DELETE`], or [`NO_MARK`]. It is committed alone, also while the group has members, by who may
+/// The partition of [`TOPIC`] that says whether the group is to be deleted once it has no members:
+/// [`DELETE`], or [`NO_MARK`]. It is committed alone, also while the group has members, by who may
 /// delete the group.
 pub const DELETION: i32 = SLOTS;
 

@@ -1,10 +1,13 @@
-//! Tagged fields (KIP-482) and nullable structs: what the generated messages need beyond the primitive types.
+//! Tagged fields (KIP-482) and nullable structs: what the generated messages need beyond the
+//! primitive types.
 //!
 //! A tagged field that the schema does not know is skipped, as every Kafka client and broker must.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::primitive::{DecodeError, EncodeError, Version, Wire, need, read_uvarint, write_uvarint};
+use crate::primitive::{
+    DecodeError, EncodeError, Version, Wire, need, read_uvarint, write_uvarint,
+};
 
 /// The tagged fields at the end of a struct, while they are read.
 pub(crate) struct Tags {
@@ -25,7 +28,8 @@ impl Tags {
         Ok(self.next_length(buf)?.map(|(tag, length)| (tag, buf.split_to(length))))
     }
 
-    /// The next field's tag and the length of its value, which is all there and comes next in `buf`.
+    /// The next field's tag and the length of its value, which is all there and comes next in
+    /// `buf`.
     fn next_length(&mut self, buf: &mut impl Buf) -> Result<Option<(u32, usize)>, DecodeError> {
         if self.left == 0 {
             return Ok(None);
@@ -49,10 +53,7 @@ pub(crate) fn skip_tags(buf: &mut impl Buf, v: Version) -> Result<(), DecodeErro
 
 /// Skips the tagged fields of a struct that is in a flexible version.
 pub(crate) fn skip_all_tags(buf: &mut impl Buf) -> Result<(), DecodeError> {
-    let mut tags = Tags {
-        left: read_uvarint(buf)?,
-        next: Some(0),
-    };
+    let mut tags = Tags { left: read_uvarint(buf)?, next: Some(0) };
     while let Some((_, length)) = tags.next_length(buf)? {
         buf.advance(length);
     }
@@ -79,16 +80,30 @@ pub(crate) struct TagWriter {
 }
 
 impl TagWriter {
-    pub(crate) fn add(&mut self, tag: u32, value: &impl Wire, v: Version) -> Result<(), EncodeError> {
+    pub(crate) fn add(
+        &mut self,
+        tag: u32,
+        value: &impl Wire,
+        v: Version,
+    ) -> Result<(), EncodeError> {
         self.add_bytes(tag, |bytes| value.write(bytes, v))
     }
 
     /// A struct that may be null.
-    pub(crate) fn add_nullable_struct<T: Wire>(&mut self, tag: u32, value: Option<&T>, v: Version) -> Result<(), EncodeError> {
+    pub(crate) fn add_nullable_struct<T: Wire>(
+        &mut self,
+        tag: u32,
+        value: Option<&T>,
+        v: Version,
+    ) -> Result<(), EncodeError> {
         self.add_bytes(tag, |bytes| write_nullable_struct(value, bytes, v))
     }
 
-    fn add_bytes(&mut self, tag: u32, write: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>) -> Result<(), EncodeError> {
+    fn add_bytes(
+        &mut self,
+        tag: u32,
+        write: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+    ) -> Result<(), EncodeError> {
         let mut bytes = BytesMut::new();
         write(&mut bytes)?;
         self.count += 1;
@@ -110,7 +125,10 @@ impl TagWriter {
 }
 
 /// A struct that may be null: a byte of `-1` for null, else `1` and the struct.
-pub(crate) fn read_nullable_struct<T: Wire>(buf: &mut Bytes, v: Version) -> Result<Option<T>, DecodeError> {
+pub(crate) fn read_nullable_struct<T: Wire>(
+    buf: &mut Bytes,
+    v: Version,
+) -> Result<Option<T>, DecodeError> {
     match i8::read(buf, v)? {
         ..0 => Ok(None),
         _ => T::read(buf, v).map(Some),
@@ -118,7 +136,11 @@ pub(crate) fn read_nullable_struct<T: Wire>(buf: &mut Bytes, v: Version) -> Resu
 }
 
 /// Writes a struct or null.
-pub(crate) fn write_nullable_struct<T: Wire>(value: Option<&T>, buf: &mut BytesMut, v: Version) -> Result<(), EncodeError> {
+pub(crate) fn write_nullable_struct<T: Wire>(
+    value: Option<&T>,
+    buf: &mut BytesMut,
+    v: Version,
+) -> Result<(), EncodeError> {
     match value {
         None => (-1_i8).write(buf, v),
         Some(value) => {
@@ -129,12 +151,12 @@ pub(crate) fn write_nullable_struct<T: Wire>(value: Option<&T>, buf: &mut BytesM
 }
 
 /// Refuses null in a version that does not know it.
-pub(crate) fn non_null<T>(value: Option<T>, refused: bool, field: &'static str) -> Result<Option<T>, DecodeError> {
-    if refused && value.is_none() {
-        Err(DecodeError::Null(field))
-    } else {
-        Ok(value)
-    }
+pub(crate) fn non_null<T>(
+    value: Option<T>,
+    refused: bool,
+    field: &'static str,
+) -> Result<Option<T>, DecodeError> {
+    if refused && value.is_none() { Err(DecodeError::Null(field)) } else { Ok(value) }
 }
 
 /// Refuses to write null in a version that does not know it.
@@ -143,10 +165,10 @@ pub(crate) fn refuse_null(refused: bool, field: &'static str) -> Result<(), Enco
 }
 
 /// Refuses to drop a value that the version does not carry.
-pub(crate) fn refuse_unsupported(holds_value: bool, field: &'static str, v: Version) -> Result<(), EncodeError> {
-    if holds_value {
-        Err(EncodeError::Unsupported { field, version: v.number })
-    } else {
-        Ok(())
-    }
+pub(crate) fn refuse_unsupported(
+    holds_value: bool,
+    field: &'static str,
+    v: Version,
+) -> Result<(), EncodeError> {
+    if holds_value { Err(EncodeError::Unsupported { field, version: v.number }) } else { Ok(()) }
 }

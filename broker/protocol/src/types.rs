@@ -1,7 +1,8 @@
 //! The vocabulary of the cluster: ids, offsets and epochs, each a type of its own.
 //!
-//! An offset, an epoch and a broker id are all integers and all different. Everything that is not a wire format or an index into a
-//! buffer carries one of these. Never contains behaviour beyond ordering and the next value.
+//! An offset, an epoch and a broker id are all integers and all different. Everything that is not a
+//! wire format or an index into a buffer carries one of these. Never contains behaviour beyond
+//! ordering and the next value.
 
 use std::fmt;
 
@@ -32,15 +33,18 @@ number!(
     BrokerId(i32)
 );
 number!(
-    /// Counts the leaders that a partition has had. Raised at every change of leader; `-1` on the wire means unknown.
+    /// Counts the leaders that a partition has had. Raised at every change of leader; `-1` on the
+    /// wire means unknown.
     LeaderEpoch(i32)
 );
 number!(
-    /// Counts every change of a partition's state: the version that an ISR change is compared and swapped against.
+    /// Counts every change of a partition's state: the version that an ISR change is compared and
+    /// swapped against.
     PartitionEpoch(i32)
 );
 number!(
-    /// Given to a broker at each registration; what carries an older one is fenced (KIP-841, KIP-903). `-1` means none.
+    /// Given to a broker at each registration; what carries an older one is fenced (KIP-841,
+    /// KIP-903). `-1` means none.
     BrokerEpoch(i64)
 );
 number!(
@@ -61,7 +65,8 @@ impl LeaderEpoch {
     pub const UNKNOWN: Self = Self(-1);
 }
 
-/// A topic's immutable id (KIP-516). A topic that is deleted and created again under its name has another one.
+/// A topic's immutable id (KIP-516). A topic that is deleted and created again under its name has
+/// another one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicId(pub Uuid);
 
@@ -69,8 +74,8 @@ impl TopicId {
     /// "No id": what versions before topic ids carry.
     pub const ZERO: Self = Self(Uuid::nil());
 
-    /// A new random id, never one of the two that Kafka reserves, and never one whose text begins with a dash: command lines would take that for a flag
-    /// (`Uuid.randomUuid` in Apache Kafka).
+    /// A new random id, never one of the two that Kafka reserves, and never one whose text begins
+    /// with a dash: command lines would take that for a flag (`Uuid.randomUuid` in Apache Kafka).
     pub fn random() -> Self {
         loop {
             let id = Self(Uuid::new_v4());
@@ -84,7 +89,9 @@ impl TopicId {
     pub fn parse(text: &str) -> Option<Self> {
         let mut bits: u128 = 0;
         let (last, digits) = text.as_bytes().split_last()?;
-        let value = |digit: &u8| ALPHABET.iter().position(|known| known == digit).map(|value| value as u128);
+        let value = |digit: &u8| {
+            ALPHABET.iter().position(|known| known == digit).map(|value| value as u128)
+        };
         for digit in digits {
             bits = bits << 6 | value(digit)?;
         }
@@ -103,14 +110,17 @@ impl From<Uuid> for TopicId {
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 impl fmt::Display for TopicId {
-    /// The URL-safe base64 form without padding that Kafka's tools print (`Uuid.toString` in Apache Kafka).
+    /// The URL-safe base64 form without padding that Kafka's tools print (`Uuid.toString` in Apache
+    /// Kafka).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bits = self.0.as_u128();
         // 22 digits of 6 bits hold the 128 bits, the last one padded with four zeros on the right.
         for digit in 0..22 {
             let shift = 122 - 6 * digit;
             let value = if shift >= 0 { bits >> shift } else { bits << -shift } & 63;
-            f.write_str(std::str::from_utf8(&ALPHABET[value as usize..=value as usize]).unwrap_or_default())?;
+            f.write_str(
+                std::str::from_utf8(&ALPHABET[value as usize..=value as usize]).unwrap_or_default(),
+            )?;
         }
         Ok(())
     }
@@ -144,7 +154,13 @@ mod tests {
             let id = TopicId::random();
             assert_eq!(TopicId::parse(&id.to_string()), Some(id));
         }
-        for wrong in ["", "AAAA", "AAAAAAAAAAAAAAAAAAAAAB", "AAAAAAAAAAAAAAAAAAAA+A", "AAAAAAAAAAAAAAAAAAAAAQA"] {
+        for wrong in [
+            "",
+            "AAAA",
+            "AAAAAAAAAAAAAAAAAAAAAB",
+            "AAAAAAAAAAAAAAAAAAAA+A",
+            "AAAAAAAAAAAAAAAAAAAAAQA",
+        ] {
             assert_eq!(TopicId::parse(wrong), None, "{wrong}");
         }
     }

@@ -1,7 +1,8 @@
-//! The configurations of brokers and of the cluster that mean something here, under Apache Kafka's names (`KafkaConfig`).
+//! The configurations of brokers and of the cluster that mean something here, under Apache Kafka's
+//! names (`KafkaConfig`).
 //!
-//! What Kafka has and these tables have not is either the controller's (here the operator's) or belongs to what is not served. `unused` has what scripts set all the
-//! same.
+//! What Kafka has and these tables have not is either the controller's (here the operator's) or
+//! belongs to what is not served. `unused` has what scripts set all the same.
 
 mod groups;
 mod logs;
@@ -25,7 +26,9 @@ use super::key::{find, row as broker};
 
 /// Every configuration of a broker, in the order of their names.
 pub static BROKER: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
-    let mut rows = [OWN, groups::ROWS, logs::ROWS, replication::ROWS, transactions::ROWS, unused::ROWS].concat();
+    let mut rows =
+        [OWN, groups::ROWS, logs::ROWS, replication::ROWS, transactions::ROWS, unused::ROWS]
+            .concat();
     rows.extend(topics::rows());
     rows.sort_by_key(|row| row.name);
     rows
@@ -55,7 +58,14 @@ const OWN: &[ConfigKey] = &[
         "Whether a topic is created when a client first asks for it.",
     ),
     broker("broker.id", Int, Some("-1"), Any, Process, "The broker's id in the cluster."),
-    broker("broker.rack", String, None, Any, Process, "The rack or zone that the broker stands in."),
+    broker(
+        "broker.rack",
+        String,
+        None,
+        Any,
+        Process,
+        "The rack or zone that the broker stands in.",
+    ),
     broker(
         "connections.max.idle.ms",
         Long,

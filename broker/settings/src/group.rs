@@ -1,7 +1,8 @@
-//! The configurations of groups (`GroupConfig`) and of subscriptions to client metrics (`ClientMetricsConfigs`): resources that are there once something is set on
-//! them.
+//! The configurations of groups (`GroupConfig`) and of subscriptions to client metrics
+//! (`ClientMetricsConfigs`): resources that are there once something is set on them.
 //!
-//! Share groups, streams groups and client metrics are not served: what is set for them is kept and told, and says that it has no effect.
+//! Share groups, streams groups and client metrics are not served: what is set for them is kept and
+//! told, and says that it has no effect.
 
 use super::Check::{Any, AtLeast, Between, OneOf};
 use super::ConfigType::{Boolean, Int, List, String};
@@ -64,7 +65,8 @@ const SHARE: &str = "For share groups. They are not served, so it has no effect.
 
 const STREAMS: &str = "For streams groups. They are not served, so it has no effect.";
 
-const METRICS: &str = "For the metrics that clients push. They are not collected, so it has no effect.";
+const METRICS: &str =
+    "For the metrics that clients push. They are not collected, so it has no effect.";
 
 /// The configuration of groups with this name.
 pub fn group_key(name: &str) -> Option<&'static ConfigKey> {

@@ -13,19 +13,17 @@ pub(super) const fn row(
     scope: Scope,
     documentation: &'static str,
 ) -> ConfigKey {
-    ConfigKey {
-        name,
-        kind,
-        default,
-        check,
-        scope,
-        of_topics: None,
-        summary: documentation,
-    }
+    ConfigKey { name, kind, default, check, scope, of_topics: None, summary: documentation }
 }
 
 /// A row of a table of what is always set by resources and clients, and always has a value.
-pub(super) const fn dynamic(name: &'static str, kind: ConfigType, default: &'static str, check: Check, documentation: &'static str) -> ConfigKey {
+pub(super) const fn dynamic(
+    name: &'static str,
+    kind: ConfigType,
+    default: &'static str,
+    check: Check,
+    documentation: &'static str,
+) -> ConfigKey {
     row(name, kind, Some(default), check, Scope::Dynamic, documentation)
 }
 
@@ -54,7 +52,8 @@ pub enum ConfigType {
     Password = 9,
 }
 
-/// Where a value comes from, with its code in DescribeConfigs (`DescribeConfigsResponse.ConfigSource`).
+/// Where a value comes from, with its code in DescribeConfigs
+/// (`DescribeConfigsResponse.ConfigSource`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i8)]
 pub enum ConfigSource {
@@ -79,10 +78,12 @@ pub enum ConfigSource {
 pub enum Scope {
     /// The broker's command line alone: it says who the broker is.
     Process,
-    /// The cluster's resource, but no AlterConfigs, as in Kafka, where it would stand in `server.properties`.
+    /// The cluster's resource, but no AlterConfigs, as in Kafka, where it would stand in
+    /// `server.properties`.
     Cluster,
-    /// The cluster's resource and AlterConfigs, for the cluster alone: the controller goes by it, and it knows of no broker's own. A broker that went by
-    /// another value than the controller would acknowledge what an election may lose.
+    /// The cluster's resource and AlterConfigs, for the cluster alone: the controller goes by it,
+    /// and it knows of no broker's own. A broker that went by another value than the controller
+    /// would acknowledge what an election may lose.
     ClusterWide,
     /// The cluster's resource and AlterConfigs, for the cluster or for one broker.
     Dynamic,
@@ -122,7 +123,8 @@ pub struct ConfigKey {
     pub check: Check,
     /// Who may set it. On topics everything is [`Scope::Dynamic`].
     pub scope: Scope,
-    /// The configuration of topics that this is the default of. It has that one's type, bounds, default and documentation.
+    /// The configuration of topics that this is the default of. It has that one's type, bounds,
+    /// default and documentation.
     pub of_topics: Option<&'static str>,
     /// What it does, there.
     pub(super) summary: &'static str,
@@ -212,7 +214,9 @@ pub enum ConfigError {
     #[error("Illegal client matching pattern: {0}")]
     Pattern(String),
     /// The configuration is that of all brokers, and one of them is to have another.
-    #[error("Broker-level {name} cannot be altered: the controller goes by it, too, and it is the same for all brokers.")]
+    #[error(
+        "Broker-level {name} cannot be altered: the controller goes by it, too, and it is the same for all brokers."
+    )]
     SameForAll {
         /// The configuration's name.
         name: &'static str,
@@ -232,7 +236,10 @@ impl ConfigKey {
     /// What it does, in Markdown.
     pub fn documentation(&self) -> Cow<'static, str> {
         match self.of_topics {
-            Some(topic) => Cow::Owned(format!("{} It holds for topics that do not set `{topic}`.", self.summary)),
+            Some(topic) => Cow::Owned(format!(
+                "{} It holds for topics that do not set `{topic}`.",
+                self.summary
+            )),
             None => Cow::Borrowed(self.summary),
         }
     }
@@ -258,19 +265,28 @@ impl ConfigKey {
     fn read(&self, text: &str) -> Option<Value> {
         match self.kind {
             ConfigType::Boolean if text.eq_ignore_ascii_case("true") => Some(Value::Boolean(true)),
-            ConfigType::Boolean if text.eq_ignore_ascii_case("false") => Some(Value::Boolean(false)),
+            ConfigType::Boolean if text.eq_ignore_ascii_case("false") => {
+                Some(Value::Boolean(false))
+            }
             ConfigType::Boolean => None,
-            ConfigType::Short => text.parse::<i16>().ok().map(|number| Value::Integer(number.into())),
+            ConfigType::Short => {
+                text.parse::<i16>().ok().map(|number| Value::Integer(number.into()))
+            }
             ConfigType::Int => text.parse::<i32>().ok().map(|number| Value::Integer(number.into())),
             ConfigType::Long => text.parse().ok().map(Value::Integer),
-            // Kafka takes NaN, which then compares as no bound does: a topic that would never be compacted.
-            ConfigType::Double => text.parse().ok().filter(|number: &f64| number.is_finite()).map(Value::Double),
+            // Kafka takes NaN, which then compares as no bound does: a topic that would never be
+            // compacted.
+            ConfigType::Double => {
+                text.parse().ok().filter(|number: &f64| number.is_finite()).map(Value::Double)
+            }
             ConfigType::String | ConfigType::Password => Some(Value::Text(text.to_owned())),
             ConfigType::List if text.is_empty() => Some(Value::List(Vec::new())),
             ConfigType::List => {
                 let mut seen = HashSet::new();
                 let parts = text.split(',').map(str::trim);
-                Some(Value::List(parts.filter(|part| seen.insert(*part)).map(str::to_owned).collect()))
+                Some(Value::List(
+                    parts.filter(|part| seen.insert(*part)).map(str::to_owned).collect(),
+                ))
             }
         }
     }
@@ -290,17 +306,27 @@ impl ConfigKey {
     fn objection(&self, value: &Value) -> Option<(String, String)> {
         let wrong = |reason: String| Some((value.to_string(), reason));
         match (self.check, value) {
-            (Check::AtLeast(least) | Check::Between(least, _), value) if value.is_below(least) => wrong(format!("Value must be at least {least}")),
-            (Check::Between(_, most), value) if value.is_above(most) => wrong(format!("Value must be no more than {most}")),
+            (Check::AtLeast(least) | Check::Between(least, _), value) if value.is_below(least) => {
+                wrong(format!("Value must be at least {least}"))
+            }
+            (Check::Between(_, most), value) if value.is_above(most) => {
+                wrong(format!("Value must be no more than {most}"))
+            }
             (Check::GzipLevel, Value::Integer(level)) if !matches!(level, -1 | 1..=9) => {
                 wrong("Value must be between 1 and 9 or equal to -1".to_owned())
             }
-            (Check::OneOf(allowed), Value::Text(text)) if !allowed.contains(&text.as_str()) => wrong(one_of(allowed)),
+            (Check::OneOf(allowed), Value::Text(text)) if !allowed.contains(&text.as_str()) => {
+                wrong(one_of(allowed))
+            }
             (Check::OneOf(allowed), Value::List(texts)) => texts
                 .iter()
                 .find(|text| !allowed.contains(&text.as_str()))
                 .map(|text| (text.clone(), one_of(allowed))),
-            (Check::ThrottledReplicas, Value::List(pairs)) if !pairs.iter().all(|pair| is_replica(pair) || (pair == "*" && pairs.len() == 1)) => {
+            (Check::ThrottledReplicas, Value::List(pairs))
+                if !pairs
+                    .iter()
+                    .all(|pair| is_replica(pair) || (pair == "*" && pairs.len() == 1)) =>
+            {
                 let form = "[partitionId]:[brokerId],[partitionId]:[brokerId],...";
                 wrong(format!(
                     "{} must be the literal '*' or a list of replicas in the following format: {form}",
@@ -308,31 +334,30 @@ impl ConfigKey {
                 ))
             }
             (Check::Unavailable(why), Value::Boolean(true)) => wrong(why.to_owned()),
-            (Check::ShareReset, Value::Text(text)) if !is_share_reset(text) => {
-                wrong("the value must be earliest, latest or of the format by_duration:<PnDTnHnMn.nS>".to_owned())
-            }
+            (Check::ShareReset, Value::Text(text)) if !is_share_reset(text) => wrong(
+                "the value must be earliest, latest or of the format by_duration:<PnDTnHnMn.nS>"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }
 
     fn invalid(&self, value: &str, reason: String) -> ConfigError {
         let value = if self.is_sensitive() { "[hidden]".to_owned() } else { shown(value) };
-        ConfigError::Invalid {
-            name: self.name,
-            value,
-            reason,
-        }
+        ConfigError::Invalid { name: self.name, value, reason }
     }
 }
 
 impl Value {
     // The bounds of the tables are small enough to be exact as doubles.
     fn is_below(&self, least: i64) -> bool {
-        matches!(self, Self::Integer(value) if *value < least) || matches!(self, Self::Double(value) if *value < least as f64)
+        matches!(self, Self::Integer(value) if *value < least)
+            || matches!(self, Self::Double(value) if *value < least as f64)
     }
 
     fn is_above(&self, most: i64) -> bool {
-        matches!(self, Self::Integer(value) if *value > most) || matches!(self, Self::Double(value) if *value > most as f64)
+        matches!(self, Self::Integer(value) if *value > most)
+            || matches!(self, Self::Double(value) if *value > most as f64)
     }
 }
 
@@ -341,15 +366,18 @@ fn one_of(allowed: &[&str]) -> String {
 }
 
 fn is_share_reset(text: &str) -> bool {
-    let is_duration =
-        |text: &str| text.starts_with('P') && text.len() > 2 && text.bytes().all(|byte| byte.is_ascii_digit() || b"PDTHMS.".contains(&byte));
-    matches!(text, "earliest" | "latest") || text.strip_prefix("by_duration:").is_some_and(is_duration)
+    let is_duration = |text: &str| {
+        text.starts_with('P')
+            && text.len() > 2
+            && text.bytes().all(|byte| byte.is_ascii_digit() || b"PDTHMS.".contains(&byte))
+    };
+    matches!(text, "earliest" | "latest")
+        || text.strip_prefix("by_duration:").is_some_and(is_duration)
 }
 
 fn is_replica(pair: &str) -> bool {
     let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    pair.split_once(':')
-        .is_some_and(|(partition, broker)| number(partition) && number(broker))
+    pair.split_once(':').is_some_and(|(partition, broker)| number(partition) && number(broker))
 }
 
 /// What a client wrote, short enough for an error message.

@@ -1,6 +1,7 @@
 //! Which value is in force: topic, broker, cluster, command line, default, in this order.
 //!
-//! Called by the broker for the log's configuration and for DescribeConfigs. Never checks a value: what is set has been checked before.
+//! Called by the broker for the log's configuration and for DescribeConfigs. Never checks a value:
+//! what is set has been checked before.
 
 use std::borrow::Cow;
 
@@ -32,7 +33,8 @@ pub struct Synonym<'a> {
 /// The value in force, and all that it prevailed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effective<'a> {
-    /// The value, in the unit of the name that was asked for; `None` where it is not set and has no default.
+    /// The value, in the unit of the name that was asked for; `None` where it is not set and has no
+    /// default.
     pub value: Option<Cow<'a, str>>,
     /// Where it comes from.
     pub source: ConfigSource,
@@ -40,7 +42,8 @@ pub struct Effective<'a> {
     pub synonyms: Vec<Synonym<'a>>,
 }
 
-/// The broker's names for the same thing as `name`, which differ in their unit (`DynamicBrokerConfig.brokerConfigSynonyms`).
+/// The broker's names for the same thing as `name`, which differ in their unit
+/// (`DynamicBrokerConfig.brokerConfigSynonyms`).
 fn sibling_names(name: &'static str) -> Vec<&'static str> {
     ["retention.ms", "segment.ms", "segment.jitter.ms", "flush.ms"]
         .iter()
@@ -60,26 +63,30 @@ impl<'a> Layers<'a> {
         .filter_map(|(source, configs)| Some((source, configs?)))
     }
 
-    /// The value in force of a topic's configuration, `topic` being what is set on the topic. `None` for a name that is not in the table, and for what is
-    /// unset without a default.
+    /// The value in force of a topic's configuration, `topic` being what is set on the topic.
+    /// `None` for a name that is not in the table, and for what is unset without a default.
     pub fn topic_value(self, topic: &'a Configs, name: &str) -> Option<Cow<'a, str>> {
         if let Some(value) = topic.get(name) {
             return Some(Cow::Borrowed(value));
         }
         let names = broker_names(name);
         let set = self.in_order().find_map(|(source, configs)| {
-            let (value, unit) = names.iter().find_map(|(name, unit)| Some((set_in(source, configs, name)?, *unit)))?;
+            let (value, unit) = names
+                .iter()
+                .find_map(|(name, unit)| Some((set_in(source, configs, name)?, *unit)))?;
             Some(in_topic_units(value, unit))
         });
         set.or_else(|| topic_key(name)?.default.map(Cow::Borrowed))
     }
 
-    /// All values in force of a topic, for whoever parses them into a type of its own: a function from the name to [`Self::topic_value`].
+    /// All values in force of a topic, for whoever parses them into a type of its own: a function
+    /// from the name to [`Self::topic_value`].
     pub fn resolve_topic(self, topic: &'a Configs) -> impl Fn(&str) -> Option<Cow<'a, str>> {
         move |name| self.topic_value(topic, name)
     }
 
-    /// The value in force of a topic's configuration with where it comes from (`ConfigHelper.createTopicConfigEntry`).
+    /// The value in force of a topic's configuration with where it comes from
+    /// (`ConfigHelper.createTopicConfigEntry`).
     pub fn describe_topic(self, topic: &'a Configs, key: &'static ConfigKey) -> Effective<'a> {
         let own = topic.get(key.name).map(|value| Synonym {
             name: key.name,
@@ -89,11 +96,7 @@ impl<'a> Layers<'a> {
         let names: Vec<_> = broker_names(key.name).iter().map(|(name, _)| *name).collect();
         let synonyms: Vec<_> = own.into_iter().chain(self.synonyms(&names)).collect();
         let source = synonyms.first().map_or(ConfigSource::Default, |synonym| synonym.source);
-        Effective {
-            value: self.topic_value(topic, key.name),
-            source,
-            synonyms,
-        }
+        Effective { value: self.topic_value(topic, key.name), source, synonyms }
     }
 
     /// The value in force of a group's configuration, `group` being what is set on the group.
@@ -103,7 +106,8 @@ impl<'a> Layers<'a> {
         set.or_else(of_all).or_else(|| group_key(name)?.default.map(Cow::Borrowed))
     }
 
-    /// The value in force of a group's configuration with where it comes from (`ConfigHelper.createGroupConfigEntry`).
+    /// The value in force of a group's configuration with where it comes from
+    /// (`ConfigHelper.createGroupConfigEntry`).
     pub fn describe_group(self, group: &'a Configs, key: &'static ConfigKey) -> Effective<'a> {
         let of_all = broker_key(&format!("group.{}", key.name)).map(|key| key.name);
         let of_all = self.synonyms(of_all.as_slice());
@@ -112,33 +116,35 @@ impl<'a> Layers<'a> {
     }
 
     /// The value in force of a subscription's configuration with where it comes from.
-    pub fn describe_client_metrics(subscription: &'a Configs, key: &'static ConfigKey) -> Effective<'a> {
+    pub fn describe_client_metrics(
+        subscription: &'a Configs,
+        key: &'static ConfigKey,
+    ) -> Effective<'a> {
         let set = subscription.get(key.name).map(std::string::String::as_str);
         let synonyms = set_on(subscription, key, ConfigSource::ClientMetrics).collect();
         effective(set.or(key.default).map(Cow::Borrowed), synonyms)
     }
 
-    /// The value in force of a configuration of the broker with where it comes from (`ConfigHelper.createBrokerConfigEntry`).
+    /// The value in force of a configuration of the broker with where it comes from
+    /// (`ConfigHelper.createBrokerConfigEntry`).
     pub fn describe_broker(self, key: &'static ConfigKey) -> Effective<'a> {
         let own = self.synonyms(&[key.name]).into_iter().next();
         let synonyms = self.synonyms(&sibling_names(key.name));
         let source = own.as_ref().map_or(ConfigSource::Default, |synonym| synonym.source);
-        Effective {
-            value: own.map(|synonym| synonym.value),
-            source,
-            synonyms,
-        }
+        Effective { value: own.map(|synonym| synonym.value), source, synonyms }
     }
 
-    /// The value in force of a configuration of the broker. `None` for a name that is not in the table, and for what is unset without a default.
+    /// The value in force of a configuration of the broker. `None` for a name that is not in the
+    /// table, and for what is unset without a default.
     pub fn broker_value(self, name: &str) -> Option<Cow<'a, str>> {
-        let set = self
-            .in_order()
-            .find_map(|(source, configs)| set_in(source, configs, name).map(|value| Cow::Borrowed(value.as_str())));
+        let set = self.in_order().find_map(|(source, configs)| {
+            set_in(source, configs, name).map(|value| Cow::Borrowed(value.as_str()))
+        });
         set.or_else(|| broker_key(name)?.default.map(Cow::Borrowed))
     }
 
-    /// The whole number in force of a configuration of the broker that has a default. What is set and is no whole number, which no door lets in, counts as not set.
+    /// The whole number in force of a configuration of the broker that has a default. What is set
+    /// and is no whole number, which no door lets in, counts as not set.
     pub fn broker_number(self, name: &'static str) -> i64 {
         let default = broker_key(name).and_then(|key| key.default?.parse().ok());
         debug_assert!(default.is_some(), "{name} is no number with a default");
@@ -164,17 +170,17 @@ impl<'a> Layers<'a> {
         });
         let defaults = names.iter().filter_map(|name| {
             let default = broker_key(name)?.default?;
-            Some(Synonym {
-                name,
-                value: Cow::Borrowed(default),
-                source: ConfigSource::Default,
-            })
+            Some(Synonym { name, value: Cow::Borrowed(default), source: ConfigSource::Default })
         });
         set.chain(defaults).collect()
     }
 }
 
-fn set_on<'a>(configs: &'a Configs, key: &'static ConfigKey, source: ConfigSource) -> impl Iterator<Item = Synonym<'a>> {
+fn set_on<'a>(
+    configs: &'a Configs,
+    key: &'static ConfigKey,
+    source: ConfigSource,
+) -> impl Iterator<Item = Synonym<'a>> {
     let set = configs.get(key.name).map(|value| Synonym {
         name: key.name,
         value: Cow::Borrowed(value.as_str()),
@@ -191,15 +197,19 @@ fn effective<'a>(value: Option<Cow<'a, str>>, synonyms: Vec<Synonym<'a>>) -> Eff
     }
 }
 
-/// What a layer says of a configuration of brokers. What is the same for all brokers is not one broker's to say, whoever let it in: an older version did.
+/// What a layer says of a configuration of brokers. What is the same for all brokers is not one
+/// broker's to say, whoever let it in: an older version did.
 fn set_in<'a>(source: ConfigSource, configs: &'a Configs, name: &str) -> Option<&'a String> {
-    let may_say = || source != ConfigSource::DynamicBroker || broker_key(name).is_none_or(ConfigKey::may_differ);
+    let may_say = || {
+        source != ConfigSource::DynamicBroker || broker_key(name).is_none_or(ConfigKey::may_differ)
+    };
     configs.get(name).filter(|_| may_say())
 }
 
 #[cfg(test)]
 /// Every topic configuration that has a name on brokers as well.
-pub(super) fn topics_with_broker_names() -> impl Iterator<Item = (&'static ConfigKey, super::broker::BrokerNames)> {
+pub(super) fn topics_with_broker_names()
+-> impl Iterator<Item = (&'static ConfigKey, super::broker::BrokerNames)> {
     super::TOPIC
         .iter()
         .map(|key| (key, broker_names(key.name)))

@@ -1,7 +1,10 @@
-//! Kafka's configurations as data: what each is called, what it may be, what it is when nobody sets it, and what it does.
+//! Kafka's configurations as data: what each is called, what it may be, what it is when nobody sets
+//! it, and what it does.
 //!
-//! Everything that is said about a setting is said here once: the broker describes and resolves configuration by these tables, the schema of the resources is made of them, and
-//! no code repeats a default. Nothing here does I/O or keeps state; what a value makes the log do is the log's affair.
+//! Everything that is said about a setting is said here once: the broker describes and resolves
+//! configuration by these tables, the schema of the resources is made of them, and no code repeats
+//! a default. Nothing here does I/O or keeps state; what a value makes the log do is the log's
+//! affair.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -29,15 +32,12 @@ pub use topic::{TOPIC, topic_key};
 /// When there is no configuration of that name, or the value does not fit it.
 pub fn validate_topic_entry(name: &str, text: &str) -> Result<Value, ConfigError> {
     topic_key(name)
-        .ok_or_else(|| ConfigError::Unknown {
-            of: "topic",
-            name: shown(name),
-        })?
+        .ok_or_else(|| ConfigError::Unknown { of: "topic", name: shown(name) })?
         .parse(text)
 }
 
-/// Checks all that is set on a topic, each value and the values against each other (`LogConfig.validate`). What the topic does not set is taken
-/// from `layers`.
+/// Checks all that is set on a topic, each value and the values against each other
+/// (`LogConfig.validate`). What the topic does not set is taken from `layers`.
 ///
 /// # Errors
 /// The first that is wrong, in the order of their names.
@@ -54,12 +54,9 @@ pub fn validate_topic(topic: &Configs, layers: Layers<'_>) -> Result<(), ConfigE
     };
     let (low, high) = ("min.compaction.lag.ms", "max.compaction.lag.ms");
     match (number(low), number(high)) {
-        (Some(low_value), Some(high_value)) if low_value > high_value => Err(ConfigError::Conflict {
-            low,
-            low_value,
-            high,
-            high_value,
-        }),
+        (Some(low_value), Some(high_value)) if low_value > high_value => {
+            Err(ConfigError::Conflict { low, low_value, high, high_value })
+        }
         _ => Ok(()),
     }
 }
@@ -78,14 +75,15 @@ pub enum Door {
 /// Checks one configuration of brokers as it is set at this door (`DynamicBrokerConfig.validate`).
 ///
 /// # Errors
-/// When there is no configuration of that name, it is not to be set there, or the value does not fit it.
+/// When there is no configuration of that name, it is not to be set there, or the value does not
+/// fit it.
 pub fn validate_broker_entry(name: &str, text: &str, door: Door) -> Result<Value, ConfigError> {
-    let key = broker_key(name).ok_or_else(|| ConfigError::Unknown {
-        of: "broker",
-        name: shown(name),
-    })?;
+    let key =
+        broker_key(name).ok_or_else(|| ConfigError::Unknown { of: "broker", name: shown(name) })?;
     match (key.scope, door) {
-        (Scope::Process, _) | (Scope::Cluster, Door::AllBrokers | Door::OneBroker) => Err(ConfigError::ReadOnly { name: key.name }),
+        (Scope::Process, _) | (Scope::Cluster, Door::AllBrokers | Door::OneBroker) => {
+            Err(ConfigError::ReadOnly { name: key.name })
+        }
         (Scope::ClusterWide, Door::OneBroker) => Err(ConfigError::SameForAll { name: key.name }),
         _ => key.parse(text),
     }

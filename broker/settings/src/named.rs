@@ -30,12 +30,17 @@ fn integer(key: Option<&ConfigKey>, text: Option<&str>) -> Option<i64> {
 }
 
 impl Layers<'_> {
-    /// The number that a group goes by: what is set on it, else what is set for all groups; within the bounds of the cluster, which may have changed since it was set.
+    /// The number that a group goes by: what is set on it, else what is set for all groups; within
+    /// the bounds of the cluster, which may have changed since it was set.
     pub fn group_number(self, group: &Configs, name: &'static str) -> Option<i64> {
         let text = self.group_value(group, name)?;
         let number = integer(group_key(name), Some(&text))?;
         let bound = |name| integer(super::broker_key(name), self.broker_value(name).as_deref());
-        let Some((_, low, high)) = BOUNDS.iter().find(|(bounded, ..)| *bounded == name).filter(|_| group.contains_key(name)) else {
+        let Some((_, low, high)) = BOUNDS
+            .iter()
+            .find(|(bounded, ..)| *bounded == name)
+            .filter(|_| group.contains_key(name))
+        else {
             return Some(number);
         };
         let number = bound(*low).map_or(number, |low| number.max(low));
@@ -43,7 +48,8 @@ impl Layers<'_> {
     }
 }
 
-/// Checks all that is set on a group (`GroupConfig.validate`): each value, and those of the consumer protocol within the bounds that `layers` set.
+/// Checks all that is set on a group (`GroupConfig.validate`): each value, and those of the
+/// consumer protocol within the bounds that `layers` set.
 ///
 /// # Errors
 /// The first that is wrong.
@@ -53,7 +59,9 @@ pub fn validate_group(group: &Configs, layers: Layers<'_>) -> Result<(), ConfigE
     }
     let of_cluster = |name| integer(super::broker_key(name), layers.broker_value(name).as_deref());
     for &(name, low, high) in BOUNDS {
-        let Some(value) = integer(group_key(name), group.get(name).map(std::string::String::as_str)) else {
+        let Some(value) =
+            integer(group_key(name), group.get(name).map(std::string::String::as_str))
+        else {
             continue;
         };
         for (bound, relation, holds) in [
@@ -61,11 +69,7 @@ pub fn validate_group(group: &Configs, layers: Layers<'_>) -> Result<(), ConfigE
             (high, "less than or equal to", of_cluster(high).is_none_or(|high| value <= high)),
         ] {
             if !holds {
-                return Err(ConfigError::Relation {
-                    name,
-                    relation,
-                    other: bound,
-                });
+                return Err(ConfigError::Relation { name, relation, other: bound });
             }
         }
     }
@@ -92,10 +96,7 @@ pub fn validate_group(group: &Configs, layers: Layers<'_>) -> Result<(), ConfigE
 /// When there is no configuration of that name, or the value does not fit it.
 pub fn validate_group_entry(name: &str, text: &str) -> Result<Value, ConfigError> {
     group_key(name)
-        .ok_or_else(|| ConfigError::Unknown {
-            of: "group",
-            name: shown(name),
-        })?
+        .ok_or_else(|| ConfigError::Unknown { of: "group", name: shown(name) })?
         .parse(text)
 }
 
@@ -114,7 +115,9 @@ const MATCHED: [&str; 6] = [
 /// # Errors
 /// When there is no configuration of that name, or the value does not fit it.
 pub fn validate_client_metrics_entry(name: &str, text: &str) -> Result<Value, ConfigError> {
-    let key = client_metrics_key(name).ok_or_else(|| ConfigError::Request(format!("Unknown client metrics configuration: {}", shown(name))))?;
+    let key = client_metrics_key(name).ok_or_else(|| {
+        ConfigError::Request(format!("Unknown client metrics configuration: {}", shown(name)))
+    })?;
     // Out of its bounds a number is the request's fault, in Kafka's words.
     if let (Check::Between(low, high), Ok(interval)) = (key.check, text.trim().parse::<i32>())
         && !(low..=high).contains(&interval.into())
@@ -129,7 +132,9 @@ pub fn validate_client_metrics_entry(name: &str, text: &str) -> Result<Value, Co
             let is_pattern = |pattern: &&std::string::String| {
                 let mut parts = pattern.split('=');
                 let about = parts.next().map(str::trim).unwrap_or_default();
-                MATCHED.contains(&about) && parts.next().is_some_and(|part| !part.is_empty()) && parts.next().is_none()
+                MATCHED.contains(&about)
+                    && parts.next().is_some_and(|part| !part.is_empty())
+                    && parts.next().is_none()
             };
             match patterns.iter().find(|pattern| !is_pattern(pattern)) {
                 None => Ok(value),

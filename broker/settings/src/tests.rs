@@ -62,14 +62,21 @@ fn values_are_taken_and_refused_in_kafkas_words() {
         ("compression.lz4.level", "99", "Value must be no more than 17"),
         ("min.cleanable.dirty.ratio", "x", "Not a number of type DOUBLE"),
         ("preallocate", "yes", "Expected value to be either true or false"),
-        ("message.timestamp.type", "createtime", "String must be one of: CreateTime, LogAppendTime"),
+        (
+            "message.timestamp.type",
+            "createtime",
+            "String must be one of: CreateTime, LogAppendTime",
+        ),
         ("max.decompressed.message.bytes", "0", "Value must be at least 1"),
         ("flush.mode", "always", "String must be one of: none, group"),
         ("record.validation", "none", "String must be one of: full, header"),
     ];
     for (name, text, reason) in refused {
         let error = validate_topic_entry(name, text).unwrap_err();
-        assert_eq!(error.to_string(), format!("Invalid value {text} for configuration {name}: {reason}"));
+        assert_eq!(
+            error.to_string(),
+            format!("Invalid value {text} for configuration {name}: {reason}")
+        );
     }
     let ratio = validate_topic_entry("min.cleanable.dirty.ratio", "2").unwrap_err();
     assert_eq!(
@@ -117,16 +124,7 @@ fn a_topics_configurations_have_to_agree() {
         configs(&[("min.compaction.lag.ms", "9")]),
         configs(&[("log.cleaner.max.compaction.lag.ms", "5")]),
     );
-    assert!(
-        validate_topic(
-            &low,
-            Layers {
-                cluster: Some(&cluster),
-                ..Layers::default()
-            }
-        )
-        .is_err()
-    );
+    assert!(validate_topic(&low, Layers { cluster: Some(&cluster), ..Layers::default() }).is_err());
     assert!(validate_topic(&low, Layers::default()).is_ok());
 }
 
@@ -139,8 +137,14 @@ fn each_door_takes_its_own() {
         let taken = doors.map(|door| validate_broker_entry(key.name, text, door));
         let read_only = Err(ConfigError::ReadOnly { name: key.name });
         match key.scope {
-            Scope::Process => assert!(taken.iter().all(|taken| *taken == read_only), "{}", key.name),
-            Scope::Cluster => assert!(taken[0].is_ok() && taken[1] == read_only && taken[2] == read_only, "{}", key.name),
+            Scope::Process => {
+                assert!(taken.iter().all(|taken| *taken == read_only), "{}", key.name)
+            }
+            Scope::Cluster => assert!(
+                taken[0].is_ok() && taken[1] == read_only && taken[2] == read_only,
+                "{}",
+                key.name
+            ),
             Scope::ClusterWide => {
                 assert!(taken[0].is_ok() && taken[1].is_ok(), "{}", key.name);
                 assert_eq!(taken[2], Err(ConfigError::SameForAll { name: key.name }));
@@ -148,7 +152,8 @@ fn each_door_takes_its_own() {
             Scope::Dynamic => assert!(taken.iter().all(Result::is_ok), "{}", key.name),
         }
     }
-    let refused = |name| validate_broker_entry(name, "5", Door::AllBrokers).unwrap_err().to_string();
+    let refused =
+        |name| validate_broker_entry(name, "5", Door::AllBrokers).unwrap_err().to_string();
     assert_eq!(
         refused("log.retention.hours"),
         "Cannot update these configs dynamically: [log.retention.hours]"
@@ -156,17 +161,14 @@ fn each_door_takes_its_own() {
     assert_eq!(refused("x"), "Unknown broker config name: x");
 }
 
-/// What is set at a door that is shut, by an older version or by hand, is not in force: every configuration that a broker may not have for itself.
+/// What is set at a door that is shut, by an older version or by hand, is not in force: every
+/// configuration that a broker may not have for itself.
 #[test]
 fn what_holds_for_all_is_not_one_brokers_to_say() {
     let mut seen = 0;
     for key in BROKER.iter() {
         let (mine, all) = (configs(&[(key.name, "7")]), configs(&[(key.name, "9")]));
-        let layers = Layers {
-            broker: Some(&mine),
-            cluster: Some(&all),
-            process: None,
-        };
+        let layers = Layers { broker: Some(&mine), cluster: Some(&all), process: None };
         let of_broker = key.scope != Scope::ClusterWide;
         seen += usize::from(!of_broker);
         let (value, source) = if of_broker {
@@ -179,7 +181,12 @@ fn what_holds_for_all_is_not_one_brokers_to_say() {
         for (topic, names) in topics_with_broker_names() {
             if names[0] == (key.name, 1) {
                 let none = Configs::new();
-                assert_eq!(layers.topic_value(&none, topic.name).as_deref(), Some(value), "{}", key.name);
+                assert_eq!(
+                    layers.topic_value(&none, topic.name).as_deref(),
+                    Some(value),
+                    "{}",
+                    key.name
+                );
                 assert_eq!(layers.describe_topic(&none, topic).source, source, "{}", key.name);
             }
         }
@@ -191,13 +198,13 @@ fn what_holds_for_all_is_not_one_brokers_to_say() {
 fn the_nearest_layer_prevails() {
     let topic = configs(&[("retention.ms", "1")]);
     let broker = configs(&[("log.retention.ms", "2")]);
-    let cluster = configs(&[("log.retention.ms", "3"), ("log.retention.minutes", "4"), ("log.roll.hours", "2")]);
+    let cluster = configs(&[
+        ("log.retention.ms", "3"),
+        ("log.retention.minutes", "4"),
+        ("log.roll.hours", "2"),
+    ]);
     let none = Configs::new();
-    let all = Layers {
-        broker: Some(&broker),
-        cluster: Some(&cluster),
-        process: None,
-    };
+    let all = Layers { broker: Some(&broker), cluster: Some(&cluster), process: None };
     let cluster_only = Layers { broker: None, ..all };
     let key = topic_key("retention.ms").unwrap();
     let rows = [
@@ -232,10 +239,7 @@ fn the_nearest_layer_prevails() {
 #[test]
 fn a_brokers_value_has_siblings_in_other_units() {
     let cluster = configs(&[("log.retention.minutes", "-1"), ("num.partitions", "3")]);
-    let layers = Layers {
-        cluster: Some(&cluster),
-        ..Layers::default()
-    };
+    let layers = Layers { cluster: Some(&cluster), ..Layers::default() };
     assert_eq!(layers.topic_value(&Configs::new(), "retention.ms").as_deref(), Some("-1"));
     let ms = layers.describe_broker(broker_key("log.retention.ms").unwrap());
     assert_eq!((ms.value, ms.source), (None, ConfigSource::Default));
@@ -252,7 +256,9 @@ fn a_brokers_value_has_siblings_in_other_units() {
 /// What `GroupConfig.validate` and `ClientMetricsConfigs.validate` of Apache Kafka 4.3.1 say.
 #[test]
 fn groups_and_client_metrics_are_checked_in_kafkas_words() {
-    let check = |entries: &[(&str, &str)]| validate_group(&configs(entries), Layers::default()).map_err(|error| error.to_string());
+    let check = |entries: &[(&str, &str)]| {
+        validate_group(&configs(entries), Layers::default()).map_err(|error| error.to_string())
+    };
     let rows = [
         (
             "consumer.session.timeout.ms",
@@ -284,7 +290,10 @@ fn groups_and_client_metrics_are_checked_in_kafkas_words() {
         assert_eq!(check(&[(name, value)]), Err(format!("{name} must be {relation}")));
     }
     assert_eq!(
-        check(&[("consumer.session.timeout.ms", "50000"), ("share.auto.offset.reset", "by_duration:PT1H")]),
+        check(&[
+            ("consumer.session.timeout.ms", "50000"),
+            ("share.auto.offset.reset", "by_duration:PT1H")
+        ]),
         Ok(())
     );
     assert_eq!(check(&[("no.such", "1")]), Err("Unknown group config name: no.such".to_owned()));
@@ -293,11 +302,9 @@ fn groups_and_client_metrics_are_checked_in_kafkas_words() {
         ("group.consumer.min.session.timeout.ms", "10"),
         ("group.consumer.min.heartbeat.interval.ms", "10"),
     ]);
-    let layers = Layers {
-        cluster: Some(&low),
-        ..Layers::default()
-    };
-    let both = configs(&[("consumer.session.timeout.ms", "20"), ("consumer.heartbeat.interval.ms", "20")]);
+    let layers = Layers { cluster: Some(&low), ..Layers::default() };
+    let both =
+        configs(&[("consumer.session.timeout.ms", "20"), ("consumer.heartbeat.interval.ms", "20")]);
     assert_eq!(
         validate_group(&both, layers).unwrap_err().to_string(),
         "consumer.session.timeout.ms must be greater than consumer.heartbeat.interval.ms"
@@ -318,7 +325,8 @@ fn groups_and_client_metrics_are_checked_in_kafkas_words() {
         metrics("match", "client_id=a, client_source_port=9"),
         Ok("client_id=a,client_source_port=9".to_owned())
     );
-    let refused = "Invalid value 99 for interval.ms, interval must be between 100 and 3600000 (1 hour)";
+    let refused =
+        "Invalid value 99 for interval.ms, interval must be between 100 and 3600000 (1 hour)";
     assert_eq!(metrics("interval.ms", "99"), Err(refused.to_owned()));
     assert_eq!(
         metrics("match", "shoe_size=44"),
@@ -341,6 +349,9 @@ proptest! {
 #[test]
 fn a_list_is_read_part_by_part() {
     let pairs: Vec<String> = (0..500_000).map(|index| format!("{index}:0")).collect();
-    let value = validate_topic_entry("leader.replication.throttled.replicas", &format!("{0},{0}", pairs.join(",")));
+    let value = validate_topic_entry(
+        "leader.replication.throttled.replicas",
+        &format!("{0},{0}", pairs.join(",")),
+    );
     assert!(value == Ok(Value::List(pairs)), "each once, in order");
 }

@@ -1,4 +1,5 @@
-//! The configurations of topics: all of Apache Kafka 4.4's (`LogConfig`, `TopicConfig`) and two of our own, `flush.mode` and `record.validation`. In the order of their names.
+//! The configurations of topics: all of Apache Kafka 4.4's (`LogConfig`, `TopicConfig`) and two of
+//! our own, `flush.mode` and `record.validation`. In the order of their names.
 
 use super::Check::{Any, AtLeast, Between, GzipLevel, OneOf, ThrottledReplicas, Unavailable};
 use super::ConfigKey;
@@ -228,7 +229,9 @@ pub static TOPIC: &[ConfigKey] = &[
         "remote.storage.enable",
         Boolean,
         "false",
-        Unavailable("Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage."),
+        Unavailable(
+            "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage.",
+        ),
         "Whether older segments go to remote storage. It is not available.",
     ),
     topic(

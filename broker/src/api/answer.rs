@@ -1,7 +1,9 @@
 //! From a response to its frame, for which there is room first (`budget`).
 //!
-//! What only reads is carried out again once there is room for the answer, and keeps nothing of it meanwhile: a response may take ten times what its frame does. What changes something is
-//! carried out once, and keeps its response, which is no more than what its request named. Where the response describes more than that, it is made anew once there is room.
+//! What only reads is carried out again once there is room for the answer, and keeps nothing of it
+//! meanwhile: a response may take ten times what its frame does. What changes something is carried
+//! out once, and keeps its response, which is no more than what its request named. Where the
+//! response describes more than that, it is made anew once there is room.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -22,7 +24,8 @@ pub(super) trait Response: ApiMessage + Failing + Measured + Send + Sync + 'stat
 
 impl<R: ApiMessage + Failing + Measured + Send + Sync + 'static> Response for R {}
 
-/// Whether a request may be carried out twice: it only reads. Metadata may make a topic, and finds it the second time.
+/// Whether a request may be carried out twice: it only reads. Metadata may make a topic, and finds
+/// it the second time.
 const fn only_reads(api: ApiKey) -> bool {
     matches!(
         api,
@@ -60,7 +63,8 @@ const fn describes_groups(api: ApiKey) -> bool {
 pub(super) enum Answer<R> {
     /// Its frame is there.
     Encoded(Reply),
-    /// There is no room for so many bytes. What the request did is here, unless it can be done again.
+    /// There is no room for so many bytes. What the request did is here, unless it can be done
+    /// again.
     NoRoom(usize, Option<R>),
 }
 
@@ -80,15 +84,14 @@ impl Request {
         body: Q,
         act: impl Fn(Arc<Services>, RequestContext, Q) -> F,
     ) -> Reply {
-        let (again, body) = if only_reads(self.api) {
-            (Some(body.clone()), body)
-        } else {
-            (None, body)
-        };
+        let (again, body) =
+            if only_reads(self.api) { (Some(body.clone()), body) } else { (None, body) };
         let response = act(Arc::clone(&self.services), self.cx.clone(), body).await;
         match (self.try_answer(response), again) {
             (Answer::Encoded(reply), _) => reply,
-            (Answer::NoRoom(bytes_max, Some(response)), _) => self.once_there_is_room(bytes_max, async || response).await,
+            (Answer::NoRoom(bytes_max, Some(response)), _) => {
+                self.once_there_is_room(bytes_max, async || response).await
+            }
             (Answer::NoRoom(bytes_max, None), Some(body)) => {
                 let act_again = async || {
                     let _turn = self.turn().await;
@@ -101,8 +104,13 @@ impl Request {
         }
     }
 
-    /// Answers a request that has changed something: with what `describe` makes of what came of it, which is little.
-    pub(super) async fn answer_described<D, R: Response>(&self, done: D, describe: impl Fn(&Services, &RequestContext, &D) -> R) -> Reply {
+    /// Answers a request that has changed something: with what `describe` makes of what came of it,
+    /// which is little.
+    pub(super) async fn answer_described<D, R: Response>(
+        &self,
+        done: D,
+        describe: impl Fn(&Services, &RequestContext, &D) -> R,
+    ) -> Reply {
         let response = || describe(&self.services, &self.cx, &done);
         match self.try_answer(response()) {
             Answer::Encoded(reply) => reply,
@@ -121,7 +129,11 @@ impl Request {
     }
 
     /// Waits for room for `bytes_max`, and encodes the response that is there then.
-    pub(super) async fn once_there_is_room<R: Response>(&self, bytes_max: usize, response: impl AsyncFnOnce() -> R) -> Reply {
+    pub(super) async fn once_there_is_room<R: Response>(
+        &self,
+        bytes_max: usize,
+        response: impl AsyncFnOnce() -> R,
+    ) -> Reply {
         match self.room_for_answer(bytes_max).await {
             Some(room) => self.encoded(&response().await, room),
             None => Reply::close(),
@@ -134,14 +146,12 @@ impl Request {
         self.services.answer_memory.room(self.cx.caller.peer.ip(), bytes_max, wait_max).await
     }
 
-    /// The frame of a response. One that cannot be encoded is a bug: the client sees the connection end, the log why.
+    /// The frame of a response. One that cannot be encoded is a bug: the client sees the connection
+    /// end, the log why.
     pub(super) fn encoded<R: Response>(&self, response: &R, room: Room) -> Reply {
         match encode_response(response, self.api, self.cx.version, self.correlation_id) {
             Ok(frame) => {
-                let reply = Reply {
-                    room,
-                    ..Reply::bytes(frame.freeze())
-                };
+                let reply = Reply { room, ..Reply::bytes(frame.freeze()) };
                 self.reply(reply, response.has_error())
             }
             Err(error) => self.unencodable(&error),

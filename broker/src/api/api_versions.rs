@@ -1,7 +1,8 @@
-//! ApiVersions: what this broker speaks (KIP-35), which features the cluster has (KIP-584), and whether the client is where it wants to be (KIP-1242).
+//! ApiVersions: what this broker speaks (KIP-35), which features the cluster has (KIP-584), and
+//! whether the client is where it wants to be (KIP-1242).
 //!
-//! Open to everyone, as in Kafka: a client asks it before it can authenticate. That a version of ApiVersions itself is not served is answered by
-//! the dispatcher.
+//! Open to everyone, as in Kafka: a client asks it before it can authenticate. That a version of
+//! ApiVersions itself is not served is answered by the dispatcher.
 
 use weir_protocol::api::ApiKey;
 use weir_protocol::error::ErrorCode;
@@ -14,23 +15,34 @@ use crate::api::Services;
 use crate::metadata::MetadataImage;
 
 /// Answers a request.
-pub(crate) fn handle(services: &Services, cx: &RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse {
+pub(crate) fn handle(
+    services: &Services,
+    cx: &RequestContext,
+    request: ApiVersionsRequest,
+) -> ApiVersionsResponse {
     match check(&request, cx.version, &services.config.cluster_id, services.config.id.0) {
         Ok(()) => describe(&services.metadata.load()),
-        Err(error) => ApiVersionsResponse {
-            error_code: error.code(),
-            ..Default::default()
-        },
+        Err(error) => ApiVersionsResponse { error_code: error.code(), ..Default::default() },
     }
 }
 
 /// Whether the request is well formed and at the right door (`KafkaApis.handleApiVersionsRequest`).
-fn check(request: &ApiVersionsRequest, version: i16, cluster_id: &str, node_id: i32) -> Result<(), ErrorCode> {
-    if version >= 3 && !(is_software(&request.client_software_name) && is_software(&request.client_software_version)) {
+fn check(
+    request: &ApiVersionsRequest,
+    version: i16,
+    cluster_id: &str,
+    node_id: i32,
+) -> Result<(), ErrorCode> {
+    if version >= 3
+        && !(is_software(&request.client_software_name)
+            && is_software(&request.client_software_version))
+    {
         return Err(ErrorCode::InvalidRequest);
     }
     match &request.cluster_id {
-        Some(wanted) if version >= 5 && (wanted != cluster_id || request.node_id != node_id) => Err(ErrorCode::RebootstrapRequired),
+        Some(wanted) if version >= 5 && (wanted != cluster_id || request.node_id != node_id) => {
+            Err(ErrorCode::RebootstrapRequired)
+        }
         _ => Ok(()),
     }
 }
@@ -45,15 +57,15 @@ fn is_software(text: &str) -> bool {
 
 fn describe(image: &MetadataImage) -> ApiVersionsResponse {
     // A level of 0 is a feature that is off, which is told by not naming it.
-    let features = image
-        .features
-        .iter()
-        .filter_map(|(name, level)| Some((name.clone(), i16::try_from(*level).ok().filter(|level| *level > 0)?)));
-    let supported = FEATURES.iter().filter(|feature| feature.max > 0).map(|feature| SupportedFeatureKey {
-        name: feature.name.to_owned(),
-        min_version: feature.min,
-        max_version: feature.max,
+    let features = image.features.iter().filter_map(|(name, level)| {
+        Some((name.clone(), i16::try_from(*level).ok().filter(|level| *level > 0)?))
     });
+    let supported =
+        FEATURES.iter().filter(|feature| feature.max > 0).map(|feature| SupportedFeatureKey {
+            name: feature.name.to_owned(),
+            min_version: feature.min,
+            max_version: feature.max,
+        });
     let finalized = |(name, level)| FinalizedFeatureKey {
         name,
         max_version_level: level,
@@ -88,10 +100,8 @@ mod tests {
         ] {
             assert_eq!(is_software(text), good, "{text}");
         }
-        let request = ApiVersionsRequest {
-            client_software_name: String::new(),
-            ..Default::default()
-        };
+        let request =
+            ApiVersionsRequest { client_software_name: String::new(), ..Default::default() };
         assert_eq!(check(&request, 2, "c", 0), Ok(()));
         assert_eq!(check(&request, 3, "c", 0), Err(ErrorCode::InvalidRequest));
     }
@@ -136,6 +146,9 @@ mod tests {
         assert_eq!(response.finalized_features.len(), 1);
         let told = response.supported_features.iter().map(|feature| feature.name.as_str());
         let served = FEATURES.iter().filter(|feature| feature.max > 0);
-        assert!(told.eq(served.map(|feature| feature.name)), "what no level is served of is not told");
+        assert!(
+            told.eq(served.map(|feature| feature.name)),
+            "what no level is served of is not told"
+        );
     }
 }

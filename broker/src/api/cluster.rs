@@ -1,14 +1,18 @@
-//! What administrators ask of the cluster and the controller alone can answer: ElectLeaders, AlterPartitionReassignments, ListPartitionReassignments,
-//! UnregisterBroker, UpdateFeatures. Who may is asked here, as in Kafka's `ControllerApis`; everything else is the controller's.
+//! What administrators ask of the cluster and the controller alone can answer: ElectLeaders,
+//! AlterPartitionReassignments, ListPartitionReassignments, UnregisterBroker, UpdateFeatures. Who
+//! may is asked here, as in Kafka's `ControllerApis`; everything else is the controller's.
 
 use weir_protocol::api::ApiKey;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::alter_partition_reassignments_response::{ReassignablePartitionResponse, ReassignableTopicResponse};
+use weir_protocol::messages::alter_partition_reassignments_response::{
+    ReassignablePartitionResponse, ReassignableTopicResponse,
+};
 use weir_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use weir_protocol::messages::{
-    AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, ElectLeadersRequest, ElectLeadersResponse,
-    ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse, Message, UnregisterBrokerRequest, UnregisterBrokerResponse,
-    UpdateFeaturesRequest, UpdateFeaturesResponse,
+    AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, ElectLeadersRequest,
+    ElectLeadersResponse, ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
+    Message, UnregisterBrokerRequest, UnregisterBrokerResponse, UpdateFeaturesRequest,
+    UpdateFeaturesResponse,
 };
 
 use super::RequestContext;
@@ -16,7 +20,11 @@ use crate::api::Services;
 use crate::auth::{Authorizer, Operation, Resource};
 
 /// Answers ElectLeaders.
-pub(crate) async fn handle_elect_leaders(services: &Services, cx: &RequestContext, request: ElectLeadersRequest) -> ElectLeadersResponse {
+pub(crate) async fn handle_elect_leaders(
+    services: &Services,
+    cx: &RequestContext,
+    request: ElectLeadersRequest,
+) -> ElectLeadersResponse {
     let answer = forward(services, cx, Operation::Alter, ApiKey::ElectLeaders, &request).await;
     answer.unwrap_or_else(|error| no_elections(&request, cx.version, error))
 }
@@ -27,7 +35,9 @@ pub(crate) async fn handle_alter_reassignments(
     cx: &RequestContext,
     request: AlterPartitionReassignmentsRequest,
 ) -> AlterPartitionReassignmentsResponse {
-    let answer = forward(services, cx, Operation::Alter, ApiKey::AlterPartitionReassignments, &request).await;
+    let answer =
+        forward(services, cx, Operation::Alter, ApiKey::AlterPartitionReassignments, &request)
+            .await;
     answer.unwrap_or_else(|error| no_reassignments(&request, error))
 }
 
@@ -37,7 +47,9 @@ pub(crate) async fn handle_list_reassignments(
     cx: &RequestContext,
     request: ListPartitionReassignmentsRequest,
 ) -> ListPartitionReassignmentsResponse {
-    let answer = forward(services, cx, Operation::Describe, ApiKey::ListPartitionReassignments, &request).await;
+    let answer =
+        forward(services, cx, Operation::Describe, ApiKey::ListPartitionReassignments, &request)
+            .await;
     answer.unwrap_or_else(|error| ListPartitionReassignmentsResponse {
         error_code: error.code(),
         error_message: Some(error.message().to_owned()),
@@ -46,7 +58,11 @@ pub(crate) async fn handle_list_reassignments(
 }
 
 /// Answers UnregisterBroker.
-pub(crate) async fn handle_unregister(services: &Services, cx: &RequestContext, request: UnregisterBrokerRequest) -> UnregisterBrokerResponse {
+pub(crate) async fn handle_unregister(
+    services: &Services,
+    cx: &RequestContext,
+    request: UnregisterBrokerRequest,
+) -> UnregisterBrokerResponse {
     let answer = forward(services, cx, Operation::Alter, ApiKey::UnregisterBroker, &request).await;
     answer.unwrap_or_else(|error| UnregisterBrokerResponse {
         error_code: error.code(),
@@ -56,7 +72,11 @@ pub(crate) async fn handle_unregister(services: &Services, cx: &RequestContext, 
 }
 
 /// Answers UpdateFeatures.
-pub(crate) async fn handle_update_features(services: &Services, cx: &RequestContext, request: UpdateFeaturesRequest) -> UpdateFeaturesResponse {
+pub(crate) async fn handle_update_features(
+    services: &Services,
+    cx: &RequestContext,
+    request: UpdateFeaturesRequest,
+) -> UpdateFeaturesResponse {
     let answer = forward(services, cx, Operation::Alter, ApiKey::UpdateFeatures, &request).await;
     answer.unwrap_or_else(|error| UpdateFeaturesResponse {
         error_code: error.code(),
@@ -80,7 +100,11 @@ async fn forward<Q: Message, R: Message>(
         .await
 }
 
-fn authorize(authorizer: &Authorizer, cx: &RequestContext, operation: Operation) -> Result<(), ErrorCode> {
+fn authorize(
+    authorizer: &Authorizer,
+    cx: &RequestContext,
+    operation: Operation,
+) -> Result<(), ErrorCode> {
     if authorizer.allows(&cx.principal, operation, Resource::Cluster) {
         Ok(())
     } else {
@@ -88,8 +112,13 @@ fn authorize(authorizer: &Authorizer, cx: &RequestContext, operation: Operation)
     }
 }
 
-/// The error for each partition that was asked for. Version 0 has no other place for it; where all were asked for, nothing is left to say there.
-fn no_elections(request: &ElectLeadersRequest, version: i16, error: ErrorCode) -> ElectLeadersResponse {
+/// The error for each partition that was asked for. Version 0 has no other place for it; where all
+/// were asked for, nothing is left to say there.
+fn no_elections(
+    request: &ElectLeadersRequest,
+    version: i16,
+    error: ErrorCode,
+) -> ElectLeadersResponse {
     let topics = request.topic_partitions.iter().flatten();
     let results = topics.map(|topic| ReplicaElectionResult {
         topic: topic.topic.clone(),
@@ -110,7 +139,10 @@ fn no_elections(request: &ElectLeadersRequest, version: i16, error: ErrorCode) -
     }
 }
 
-fn no_reassignments(request: &AlterPartitionReassignmentsRequest, error: ErrorCode) -> AlterPartitionReassignmentsResponse {
+fn no_reassignments(
+    request: &AlterPartitionReassignmentsRequest,
+    error: ErrorCode,
+) -> AlterPartitionReassignmentsResponse {
     let message = || Some(error.message().to_owned());
     let responses = request.topics.iter().map(|topic| ReassignableTopicResponse {
         name: topic.name.clone(),
@@ -135,7 +167,9 @@ fn no_reassignments(request: &AlterPartitionReassignmentsRequest, error: ErrorCo
 
 #[cfg(test)]
 mod tests {
-    use weir_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
+    use weir_protocol::messages::alter_partition_reassignments_request::{
+        ReassignablePartition, ReassignableTopic,
+    };
     use weir_protocol::messages::elect_leaders_request::TopicPartitions;
 
     use super::*;
@@ -145,51 +179,46 @@ mod tests {
     fn only_those_who_may_act_on_the_cluster() {
         for operation in [Operation::Alter, Operation::Describe] {
             assert_eq!(authorize(&everyone(), &request(0), operation), Ok(()));
-            assert_eq!(authorize(&nobody(), &request(0), operation), Err(ErrorCode::ClusterAuthorizationFailed));
+            assert_eq!(
+                authorize(&nobody(), &request(0), operation),
+                Err(ErrorCode::ClusterAuthorizationFailed)
+            );
         }
     }
 
     #[test]
     fn each_partition_is_told_why_nothing_was_done() {
-        let topics = TopicPartitions {
-            topic: "a".to_owned(),
-            partitions: vec![0, 2],
-        };
-        let some = ElectLeadersRequest {
-            topic_partitions: Some(vec![topics]),
-            ..Default::default()
-        };
-        let all = ElectLeadersRequest {
-            topic_partitions: None,
-            ..Default::default()
-        };
+        let topics = TopicPartitions { topic: "a".to_owned(), partitions: vec![0, 2] };
+        let some =
+            ElectLeadersRequest { topic_partitions: Some(vec![topics]), ..Default::default() };
+        let all = ElectLeadersRequest { topic_partitions: None, ..Default::default() };
         for version in ApiKey::ElectLeaders.versions() {
             let response = no_elections(&some, version, ErrorCode::NotController);
             assert_encodes(&response, version);
             let results = &response.replica_election_results[0].partition_result;
             assert_eq!(
-                results.iter().map(|result| (result.partition_id, result.error_code)).collect::<Vec<_>>(),
+                results
+                    .iter()
+                    .map(|result| (result.partition_id, result.error_code))
+                    .collect::<Vec<_>>(),
                 [(0, 41), (2, 41)]
             );
             assert_eq!(response.error_code, if version == 0 { 0 } else { 41 });
             assert_encodes(&no_elections(&all, version, ErrorCode::NotController), version);
         }
-        let partition = ReassignablePartition {
-            partition_index: 3,
-            replicas: None,
-        };
+        let partition = ReassignablePartition { partition_index: 3, replicas: None };
         let moves = AlterPartitionReassignmentsRequest {
-            topics: vec![ReassignableTopic {
-                name: "a".to_owned(),
-                partitions: vec![partition],
-            }],
+            topics: vec![ReassignableTopic { name: "a".to_owned(), partitions: vec![partition] }],
             ..Default::default()
         };
         for version in ApiKey::AlterPartitionReassignments.versions() {
             let response = no_reassignments(&moves, ErrorCode::ClusterAuthorizationFailed);
             assert_encodes(&response, version);
             let partition = &response.responses[0].partitions[0];
-            assert_eq!((response.error_code, partition.partition_index, partition.error_code), (31, 3, 31));
+            assert_eq!(
+                (response.error_code, partition.partition_index, partition.error_code),
+                (31, 3, 31)
+            );
         }
     }
 }

@@ -1,6 +1,8 @@
-//! DescribeConfigs, and what the other APIs ask of the broker's own configuration. Changes are `alter`'s.
+//! DescribeConfigs, and what the other APIs ask of the broker's own configuration. Changes are
+//! `alter`'s.
 //!
-//! The tables and the order of precedence are `weir_settings`'s; here is who may see what, and the form that clients know.
+//! The tables and the order of precedence are `weir_settings`'s; here is who may see what, and the
+//! form that clients know.
 
 mod alter;
 mod list;
@@ -9,10 +11,15 @@ use std::sync::Arc;
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::describe_configs_request::DescribeConfigsResource;
-use weir_protocol::messages::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym};
+use weir_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
 use weir_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use weir_protocol::types::BrokerId;
-use weir_settings::{self as config, BROKER, CLIENT_METRICS, ConfigKey, ConfigSource, Configs, Effective, GROUP, Layers, Synonym, TOPIC, Value};
+use weir_settings::{
+    self as config, BROKER, CLIENT_METRICS, ConfigKey, ConfigSource, Configs, Effective, GROUP,
+    Layers, Synonym, TOPIC, Value,
+};
 
 pub(crate) use self::alter::{handle_alter, handle_incremental_alter};
 pub(crate) use self::list::handle as handle_list;
@@ -31,16 +38,17 @@ const CLIENT_METRICS_RESOURCE: i8 = 16;
 const GROUP_RESOURCE: i8 = 32;
 
 /// Answers a request.
-pub(crate) fn handle(services: &Services, cx: &RequestContext, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+pub(crate) fn handle(
+    services: &Services,
+    cx: &RequestContext,
+    request: DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
     let process = process_configs(&services.config);
     let image = services.metadata.load();
     let this = Described {
         image: &image,
         id: services.config.id,
-        layers: Layers {
-            process: Some(&process),
-            ..image.layers(services.config.id)
-        },
+        layers: Layers { process: Some(&process), ..image.layers(services.config.id) },
     };
     DescribeConfigsResponse {
         results: this.describe(&services.authorizer, cx, &request),
@@ -73,7 +81,8 @@ fn process_configs(config: &Config) -> Configs {
         false => format!("{name}://{host}:{port}"),
     };
     let listeners = config.listeners.iter().map(|listener| address(&listener.name, &listener.bind));
-    let advertised = config.listeners.iter().map(|listener| address(&listener.name, &listener.advertised));
+    let advertised =
+        config.listeners.iter().map(|listener| address(&listener.name, &listener.advertised));
     let set = [
         ("node.id", Some(config.id.to_string())),
         ("broker.id", Some(config.id.to_string())),
@@ -86,18 +95,21 @@ fn process_configs(config: &Config) -> Configs {
     set.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
-/// Whether the caller may do `operation` (to read or to change configuration) to a resource, and which error says that not.
-fn check_allowed(authorizer: &Authorizer, cx: &RequestContext, operation: Operation, kind: i8, name: &str) -> Result<(), ErrorCode> {
+/// Whether the caller may do `operation` (to read or to change configuration) to a resource, and
+/// which error says that not.
+fn check_allowed(
+    authorizer: &Authorizer,
+    cx: &RequestContext,
+    operation: Operation,
+    kind: i8,
+    name: &str,
+) -> Result<(), ErrorCode> {
     let (resource, error) = match kind {
         TOPIC_RESOURCE => (Resource::Topic(name), ErrorCode::TopicAuthorizationFailed),
         GROUP_RESOURCE => (Resource::Group(name), ErrorCode::GroupAuthorizationFailed),
         _ => (Resource::Cluster, ErrorCode::ClusterAuthorizationFailed),
     };
-    if authorizer.allows(&cx.principal, operation, resource) {
-        Ok(())
-    } else {
-        Err(error)
-    }
+    if authorizer.allows(&cx.principal, operation, resource) { Ok(()) } else { Err(error) }
 }
 
 /// What can be described, and how.
@@ -108,7 +120,12 @@ struct Described<'a> {
 }
 
 impl Described<'_> {
-    fn describe(&self, authorizer: &Authorizer, cx: &RequestContext, request: &DescribeConfigsRequest) -> Vec<DescribeConfigsResult> {
+    fn describe(
+        &self,
+        authorizer: &Authorizer,
+        cx: &RequestContext,
+        request: &DescribeConfigsRequest,
+    ) -> Vec<DescribeConfigsResult> {
         let resources = once(request.resources.iter().collect(), |resource| {
             (resource.resource_type, &resource.resource_name)
         });
@@ -150,24 +167,29 @@ impl Described<'_> {
         };
         match resource.resource_type {
             TOPIC_RESOURCE => {
-                topic_name::check(name).map_err(|message| (ErrorCode::InvalidTopicException, Some(message)))?;
-                let topic = self.image.topic_by_name(name).ok_or((ErrorCode::UnknownTopicOrPartition, None))?;
-                let entry = |key| entry(key, self.layers.describe_topic(&topic.configs, key), false, request);
+                topic_name::check(name)
+                    .map_err(|message| (ErrorCode::InvalidTopicException, Some(message)))?;
+                let topic = self
+                    .image
+                    .topic_by_name(name)
+                    .ok_or((ErrorCode::UnknownTopicOrPartition, None))?;
+                let entry = |key| {
+                    entry(key, self.layers.describe_topic(&topic.configs, key), false, request)
+                };
                 Ok(TOPIC.iter().filter(wanted).map(entry).collect())
             }
             BROKER_RESOURCE if name.is_empty() => {
                 // What is set for the cluster, and that alone: no defaults.
-                let cluster = Layers {
-                    cluster: self.layers.cluster,
-                    ..Layers::default()
-                };
+                let cluster = Layers { cluster: self.layers.cluster, ..Layers::default() };
                 let set = BROKER
                     .iter()
                     .filter(wanted)
                     .filter(|key| self.image.cluster_configs.contains_key(key.name));
                 let entries = set.map(|key| {
                     let mut effective = cluster.describe_broker(key);
-                    effective.synonyms.retain(|synonym| synonym.source == ConfigSource::DynamicDefaultBroker);
+                    effective
+                        .synonyms
+                        .retain(|synonym| synonym.source == ConfigSource::DynamicDefaultBroker);
                     entry(key, effective, is_read_only(key), request)
                 });
                 Ok(entries.collect())
@@ -177,7 +199,9 @@ impl Described<'_> {
                 Ok(BROKER
                     .iter()
                     .filter(wanted)
-                    .map(|key| entry(key, self.layers.describe_broker(key), is_read_only(key), request))
+                    .map(|key| {
+                        entry(key, self.layers.describe_broker(key), is_read_only(key), request)
+                    })
                     .collect())
             }
             GROUP_RESOURCE if name.is_empty() => Err(invalid("Group name must not be empty")),
@@ -186,13 +210,19 @@ impl Described<'_> {
                 let entry = |key| entry(key, self.layers.describe_group(&set, key), false, request);
                 Ok(GROUP.iter().filter(wanted).map(entry).collect())
             }
-            CLIENT_METRICS_RESOURCE if name.is_empty() => Err(invalid("Client metrics subscription name must not be empty")),
+            CLIENT_METRICS_RESOURCE if name.is_empty() => {
+                Err(invalid("Client metrics subscription name must not be empty"))
+            }
             CLIENT_METRICS_RESOURCE => {
                 let set = set_on(&self.image.client_metrics, name);
-                let entry = |key| entry(key, Layers::describe_client_metrics(&set, key), false, request);
+                let entry =
+                    |key| entry(key, Layers::describe_client_metrics(&set, key), false, request);
                 Ok(CLIENT_METRICS.iter().filter(wanted).map(entry).collect())
             }
-            other => Err((ErrorCode::InvalidRequest, Some(format!("Unsupported resource type: {other}")))),
+            other => Err((
+                ErrorCode::InvalidRequest,
+                Some(format!("Unsupported resource type: {other}")),
+            )),
         }
     }
 }
@@ -206,8 +236,14 @@ fn set_on(all: &NamedConfigs, name: &str) -> Arc<Configs> {
     all.get(name).cloned().unwrap_or_default()
 }
 
-/// Checks that a resource's name is this broker's id; `what` and `or` are the parts in which Kafka's two messages for it differ.
-fn check_broker_id(name: &str, this: BrokerId, what: &str, or: &str) -> Result<(), (ErrorCode, Option<String>)> {
+/// Checks that a resource's name is this broker's id; `what` and `or` are the parts in which
+/// Kafka's two messages for it differ.
+fn check_broker_id(
+    name: &str,
+    this: BrokerId,
+    what: &str,
+    or: &str,
+) -> Result<(), (ErrorCode, Option<String>)> {
     let wrong = match name.parse::<i32>() {
         Ok(id) if id == this.0 => return Ok(()),
         Ok(_) => format!("Unexpected broker id, expected {this}{or}, but received {name}"),
@@ -220,7 +256,12 @@ fn is_read_only(key: &ConfigKey) -> bool {
     matches!(key.scope, config::Scope::Process | config::Scope::Cluster)
 }
 
-fn entry(key: &ConfigKey, effective: Effective<'_>, read_only: bool, request: &DescribeConfigsRequest) -> DescribeConfigsResourceResult {
+fn entry(
+    key: &ConfigKey,
+    effective: Effective<'_>,
+    read_only: bool,
+    request: &DescribeConfigsRequest,
+) -> DescribeConfigsResourceResult {
     let shown = |value: &str| (!key.is_sensitive()).then(|| value.to_owned());
     let synonym = |synonym: &Synonym<'_>| DescribeConfigsSynonym {
         name: synonym.name.to_owned(),

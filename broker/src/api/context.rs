@@ -26,7 +26,8 @@ pub struct Caller {
     pub principal: Principal,
     /// The other end's address.
     pub peer: SocketAddr,
-    /// Told when the next request is there while one is still being answered: a follower's long poll ends then, since what comes next is news of its partitions.
+    /// Told when the next request is there while one is still being answered: a follower's long
+    /// poll ends then, since what comes next is news of its partitions.
     pub next_is_here: Notify,
     /// Metadata of topics was asked for on this connection.
     pub has_asked_for_topics: AtomicBool,

@@ -1,4 +1,5 @@
-//! DeleteRecords: raises a partition's log start offset (KIP-107), and says when that is done on every replica.
+//! DeleteRecords: raises a partition's log start offset (KIP-107), and says when that is done on
+//! every replica.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +7,9 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::delete_records_request::DeleteRecordsPartition;
-use weir_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
+use weir_protocol::messages::delete_records_response::{
+    DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
+};
 use weir_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
@@ -19,11 +22,16 @@ use crate::replica::{Partition, Waiter};
 /// What stands for the high watermark (`DeleteRecordsRequest.HIGH_WATERMARK`).
 const HIGH_WATERMARK: i64 = -1;
 
-/// What a partition takes while a request waits, as it is asked for and answered; and a topic, besides its name.
+/// What a partition takes while a request waits, as it is asked for and answered; and a topic,
+/// besides its name.
 const ASKED_BYTES: usize = 160;
 
 /// Answers a request.
-pub(crate) async fn handle(services: &Services, cx: &RequestContext, mut request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+pub(crate) async fn handle(
+    services: &Services,
+    cx: &RequestContext,
+    mut request: DeleteRecordsRequest,
+) -> DeleteRecordsResponse {
     repeats::keep_last(
         &mut request.topics,
         |topic| topic.name.clone(),
@@ -36,12 +44,18 @@ pub(crate) async fn handle(services: &Services, cx: &RequestContext, mut request
         .iter()
         .map(|topic| topic.name.len() + (topic.partitions.len() + 1) * ASKED_BYTES)
         .sum();
-    let wait = cx.room.waits(kept, Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)));
+    let wait =
+        cx.room.waits(kept, Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)));
     let deadline = Instant::now() + wait;
-    // All of them are deleted before any is waited for, also those of other topics (`ReplicaManager.deleteRecords`).
+    // All of them are deleted before any is waited for, also those of other topics
+    // (`ReplicaManager.deleteRecords`).
     let mut deleted = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
-        let allowed = services.authorizer.allows(&cx.principal, Operation::Delete, Resource::Topic(&topic.name));
+        let allowed = services.authorizer.allows(
+            &cx.principal,
+            Operation::Delete,
+            Resource::Topic(&topic.name),
+        );
         let found = image.topic_by_name(&topic.name);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in &topic.partitions {
@@ -70,29 +84,27 @@ pub(crate) async fn handle(services: &Services, cx: &RequestContext, mut request
                 ..Default::default()
             });
         }
-        response.topics.push(DeleteRecordsTopicResult {
-            name,
-            partitions,
-            ..Default::default()
-        });
+        response.topics.push(DeleteRecordsTopicResult { name, partitions, ..Default::default() });
     }
     response
 }
 
-async fn delete(services: &Services, topic: Option<&Arc<TopicImage>>, asked: &DeleteRecordsPartition) -> Result<(Arc<Partition>, i64), ErrorCode> {
+async fn delete(
+    services: &Services,
+    topic: Option<&Arc<TopicImage>>,
+    asked: &DeleteRecordsPartition,
+) -> Result<(Arc<Partition>, i64), ErrorCode> {
     let topic = topic.ok_or(ErrorCode::UnknownTopicOrPartition)?;
     if topic.internal {
         return Err(ErrorCode::InvalidTopicException);
     }
     topic.partition(asked.partition_index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    let key = TopicPartition {
-        topic: topic.id,
-        index: asked.partition_index,
-    };
+    let key = TopicPartition { topic: topic.id, index: asked.partition_index };
     let partition = services.replicas.get(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
     partition.check_leader(LeaderEpoch::UNKNOWN)?;
     if !partition.config().cleanup.delete {
-        // What is only compacted keeps the last record of every key: deleting a prefix would break that promise.
+        // What is only compacted keeps the last record of every key: deleting a prefix would break
+        // that promise.
         return Err(ErrorCode::PolicyViolation);
     }
     let high_watermark = partition.high_watermark();
@@ -109,7 +121,8 @@ async fn delete(services: &Services, topic: Option<&Arc<TopicImage>>, asked: &De
     Ok((partition, offset))
 }
 
-/// Returns the low watermark once it has reached `offset`: what lies before it is on no replica any more.
+/// Returns the low watermark once it has reached `offset`: what lies before it is on no replica any
+/// more.
 async fn deleted_everywhere(partition: &Arc<Partition>, offset: i64) -> Result<i64, ErrorCode> {
     let mut waiter = Waiter::new(Partition::waiters);
     loop {

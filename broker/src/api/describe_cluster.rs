@@ -1,4 +1,5 @@
-//! DescribeCluster: the brokers, and who is the controller (KIP-700). Open to everyone; only the operations that the caller may do ask the authoriser.
+//! DescribeCluster: the brokers, and who is the controller (KIP-700). Open to everyone; only the
+//! operations that the caller may do ask the authoriser.
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::describe_cluster_response::DescribeClusterBroker;
@@ -15,12 +16,14 @@ const ENDPOINT_BROKER: i8 = 1;
 const ENDPOINT_CONTROLLER: i8 = 2;
 
 /// Answers a request.
-pub(crate) fn handle(services: &Services, cx: &RequestContext, request: DescribeClusterRequest) -> DescribeClusterResponse {
-    let described = describe(&services.metadata.load(), &services.authorizer, cx, &request, services.config.id);
-    DescribeClusterResponse {
-        cluster_id: services.config.cluster_id.clone(),
-        ..described
-    }
+pub(crate) fn handle(
+    services: &Services,
+    cx: &RequestContext,
+    request: DescribeClusterRequest,
+) -> DescribeClusterResponse {
+    let described =
+        describe(&services.metadata.load(), &services.authorizer, cx, &request, services.config.id);
+    DescribeClusterResponse { cluster_id: services.config.cluster_id.clone(), ..described }
 }
 
 fn describe(
@@ -41,7 +44,12 @@ fn describe(
             let message = "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER";
             return refused(ErrorCode::MismatchedEndpointType, message.to_owned());
         }
-        other => return refused(ErrorCode::UnsupportedEndpointType, format!("Unsupported endpoint type {other}")),
+        other => {
+            return refused(
+                ErrorCode::UnsupportedEndpointType,
+                format!("Unsupported endpoint type {other}"),
+            );
+        }
     }
     let brokers = image
         .brokers
@@ -61,7 +69,11 @@ fn describe(
         endpoint_type: ENDPOINT_BROKER,
         controller_id: metadata::controller_id(image, cx, this),
         brokers: brokers.collect(),
-        cluster_authorized_operations: metadata::cluster_operations(authorizer, cx, request.include_cluster_authorized_operations),
+        cluster_authorized_operations: metadata::cluster_operations(
+            authorizer,
+            cx,
+            request.include_cluster_authorized_operations,
+        ),
         ..Default::default()
     }
 }
@@ -90,17 +102,21 @@ mod tests {
             ("OTHER", false, vec![0]),
             ("NONE", true, vec![]),
         ] {
-            let response = describe(&image, &nobody(), &request_on(listener, 2), &ask(1, fenced, false), BrokerId(1));
+            let response = describe(
+                &image,
+                &nobody(),
+                &request_on(listener, 2),
+                &ask(1, fenced, false),
+                BrokerId(1),
+            );
             assert_eq!(
                 response.brokers.iter().map(|broker| broker.broker_id).collect::<Vec<_>>(),
                 ids,
                 "{listener}"
             );
             assert!(
-                response
-                    .brokers
-                    .iter()
-                    .all(|broker| broker.is_fenced == (broker.broker_id == 2) && broker.host.starts_with(&listener.to_lowercase()))
+                response.brokers.iter().all(|broker| broker.is_fenced == (broker.broker_id == 2)
+                    && broker.host.starts_with(&listener.to_lowercase()))
             );
         }
     }
@@ -108,9 +124,18 @@ mod tests {
     #[test]
     fn the_controller_is_a_broker_that_clients_reach() {
         let image = image();
-        for (listener, this, expected) in [("PLAINTEXT", 1, 1), ("OTHER", 1, 0), ("PLAINTEXT", 2, 0), ("NONE", 1, -1)] {
+        for (listener, this, expected) in
+            [("PLAINTEXT", 1, 1), ("OTHER", 1, 0), ("PLAINTEXT", 2, 0), ("NONE", 1, -1)]
+        {
             assert_eq!(
-                describe(&image, &nobody(), &request_on(listener, 2), &ask(1, false, false), BrokerId(this)).controller_id,
+                describe(
+                    &image,
+                    &nobody(),
+                    &request_on(listener, 2),
+                    &ask(1, false, false),
+                    BrokerId(this)
+                )
+                .controller_id,
                 expected
             );
         }
@@ -119,13 +144,21 @@ mod tests {
     #[test]
     fn operations_and_endpoint_types() {
         let image = image();
-        let error = |endpoint_type| describe(&image, &nobody(), &request(1), &ask(endpoint_type, false, false), BrokerId(0)).error_code;
+        let error = |endpoint_type| {
+            describe(&image, &nobody(), &request(1), &ask(endpoint_type, false, false), BrokerId(0))
+                .error_code
+        };
         assert_eq!(
             [error(0), error(1), error(2)],
-            [ErrorCode::UnsupportedEndpointType.code(), 0, ErrorCode::MismatchedEndpointType.code()]
+            [
+                ErrorCode::UnsupportedEndpointType.code(),
+                0,
+                ErrorCode::MismatchedEndpointType.code()
+            ]
         );
         let operations = |authorizer: Authorizer, wanted| {
-            describe(&image, &authorizer, &request(1), &ask(1, false, wanted), BrokerId(0)).cluster_authorized_operations
+            describe(&image, &authorizer, &request(1), &ask(1, false, wanted), BrokerId(0))
+                .cluster_authorized_operations
         };
         assert_eq!(operations(everyone(), false), i32::MIN);
         assert_eq!(operations(nobody(), true), 0);
@@ -136,8 +169,14 @@ mod tests {
     fn every_version_can_carry_its_answer() {
         for version in ApiKey::DescribeCluster.versions() {
             let body = ask(1, version >= 2, true);
-            assert_encodes(&describe(&image(), &everyone(), &request(version), &body, BrokerId(0)), version);
+            assert_encodes(
+                &describe(&image(), &everyone(), &request(version), &body, BrokerId(0)),
+                version,
+            );
         }
-        assert_encodes(&describe(&image(), &everyone(), &request(1), &ask(2, false, false), BrokerId(0)), 1);
+        assert_encodes(
+            &describe(&image(), &everyone(), &request(1), &ask(2, false, false), BrokerId(0)),
+            1,
+        );
     }
 }

@@ -1,14 +1,18 @@
 //! DescribeQuorum (KIP-595, KIP-836, KIP-853): who keeps the metadata, as tools for Kafka ask it.
 //!
-//! There is no quorum of brokers here: the controller is the only voter, and brokers observe. Versions of the metadata stand for offsets, counted from the controller's
-//! beginning. The controller says how far each broker is; without it a broker tells what it knows from its image: that others are there.
+//! There is no quorum of brokers here: the controller is the only voter, and brokers observe.
+//! Versions of the metadata stand for offsets, counted from the controller's beginning. The
+//! controller says how far each broker is; without it a broker tells what it knows from its image:
+//! that others are there.
 
 use std::sync::Arc;
 
 use weir_protocol::address;
 use weir_protocol::api::ApiKey;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::describe_quorum_response::{Listener, Node, PartitionData, ReplicaState, TopicData};
+use weir_protocol::messages::describe_quorum_response::{
+    Listener, Node, PartitionData, ReplicaState, TopicData,
+};
 use weir_protocol::messages::{DescribeQuorumRequest, DescribeQuorumResponse};
 use weir_protocol::types::BrokerId;
 
@@ -31,13 +35,26 @@ const NODES_VERSION: i16 = 2;
 const CHANGES_MASK: u64 = (1 << 40) - 1;
 
 /// Answers a request.
-pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: DescribeQuorumRequest) -> DescribeQuorumResponse {
+pub(crate) async fn handle(
+    services: &Services,
+    cx: &RequestContext,
+    request: DescribeQuorumRequest,
+) -> DescribeQuorumResponse {
     let image = Arc::clone(&services.metadata.load());
     let config = &services.config;
-    let mut response = describe(&image, &services.authorizer, cx, &request, config.id, &config.controller, now_ms());
+    let mut response = describe(
+        &image,
+        &services.authorizer,
+        cx,
+        &request,
+        config.id,
+        &config.controller,
+        now_ms(),
+    );
     if let Some(partition) = described(&mut response) {
         let api = (ApiKey::DescribeQuorum, cx.version);
-        let told = services.controller.forward(&services.metadata, cx.forwarded_by(), api, &request).await;
+        let told =
+            services.controller.forward(&services.metadata, cx.forwarded_by(), api, &request).await;
         if let Ok(mut told) = told
             && let Some(told) = described(&mut told)
         {
@@ -106,15 +123,8 @@ fn describe(
         ..Default::default()
     };
     let (host, port) = address::split(controller).unwrap_or((controller, 0));
-    let listener = Listener {
-        name: "CONTROLLER".to_owned(),
-        host: host.to_owned(),
-        port,
-    };
-    let node = Node {
-        node_id: CONTROLLER_NODE_ID,
-        listeners: vec![listener],
-    };
+    let listener = Listener { name: "CONTROLLER".to_owned(), host: host.to_owned(), port };
+    let node = Node { node_id: CONTROLLER_NODE_ID, listeners: vec![listener] };
     DescribeQuorumResponse {
         error_message: None,
         topics: vec![TopicData {
@@ -126,7 +136,8 @@ fn describe(
     }
 }
 
-/// There is no other log that the controller keeps (`DescribeQuorumRequest.getPartitionLevelErrorResponse`).
+/// There is no other log that the controller keeps
+/// (`DescribeQuorumRequest.getPartitionLevelErrorResponse`).
 fn unknown(request: &DescribeQuorumRequest) -> DescribeQuorumResponse {
     let error = ErrorCode::UnknownTopicOrPartition;
     let topics = request.topics.iter().map(|topic| TopicData {
@@ -142,11 +153,7 @@ fn unknown(request: &DescribeQuorumRequest) -> DescribeQuorumResponse {
             })
             .collect(),
     });
-    DescribeQuorumResponse {
-        error_message: None,
-        topics: topics.collect(),
-        ..Default::default()
-    }
+    DescribeQuorumResponse { error_message: None, topics: topics.collect(), ..Default::default() }
 }
 
 #[cfg(test)]
@@ -169,11 +176,21 @@ mod tests {
         let image = image();
         for version in ApiKey::DescribeQuorum.versions() {
             let at = |controller, authorizer: &Authorizer, asked: &DescribeQuorumRequest| {
-                let response = describe(&image, authorizer, &request(version), asked, BrokerId(1), controller, 5);
+                let response = describe(
+                    &image,
+                    authorizer,
+                    &request(version),
+                    asked,
+                    BrokerId(1),
+                    controller,
+                    5,
+                );
                 assert_encodes(&response, version);
                 response
             };
-            let answer = |authorizer: &Authorizer, asked: &DescribeQuorumRequest| at("10.0.0.1:9090", authorizer, asked);
+            let answer = |authorizer: &Authorizer, asked: &DescribeQuorumRequest| {
+                at("10.0.0.1:9090", authorizer, asked)
+            };
             let response = answer(&everyone(), &ask(METADATA_TOPIC, 0));
             let partition = &response.topics[0].partitions[0];
             let voter = &partition.current_voters[0];
@@ -182,21 +199,32 @@ mod tests {
                 (0, voter.replica_id, 1)
             );
             assert_eq!((voter.log_end_offset, partition.high_watermark), (7, 7));
-            let nodes = response
-                .nodes
-                .iter()
-                .map(|node| (node.node_id, node.listeners[0].host.as_str(), node.listeners[0].port));
-            assert!(nodes.eq((version >= NODES_VERSION).then_some((voter.replica_id, "10.0.0.1", 9090))));
+            let nodes = response.nodes.iter().map(|node| {
+                (node.node_id, node.listeners[0].host.as_str(), node.listeners[0].port)
+            });
+            assert!(nodes.eq((version >= NODES_VERSION).then_some((
+                voter.replica_id,
+                "10.0.0.1",
+                9090
+            ))));
             let elsewhere = at("[2001:db8::7]:9090", &everyone(), &ask(METADATA_TOPIC, 0));
             assert!(
                 elsewhere.nodes.iter().all(|node| node.listeners[0].host == "2001:db8::7"),
                 "no host has brackets"
             );
-            let observers = partition.observers.iter().map(|state| (state.replica_id, state.log_end_offset));
-            assert_eq!(observers.collect::<Vec<_>>(), [(0, -1), (1, 7)], "a fenced broker observes nothing");
+            let observers =
+                partition.observers.iter().map(|state| (state.replica_id, state.log_end_offset));
+            assert_eq!(
+                observers.collect::<Vec<_>>(),
+                [(0, -1), (1, 7)],
+                "a fenced broker observes nothing"
+            );
             for asked in [ask("a", 0), ask(METADATA_TOPIC, 1)] {
                 let response = answer(&everyone(), &asked);
-                assert_eq!((response.error_code, response.topics[0].partitions[0].error_code), (0, 3));
+                assert_eq!(
+                    (response.error_code, response.topics[0].partitions[0].error_code),
+                    (0, 3)
+                );
             }
             let denied = answer(&nobody(), &ask(METADATA_TOPIC, 0));
             assert_eq!((denied.error_code, denied.topics.len()), (31, 0));

@@ -1,4 +1,5 @@
-//! DescribeTopicPartitions: topics and their partitions, a page at a time (KIP-966). What Java's `describeTopics` asks first.
+//! DescribeTopicPartitions: topics and their partitions, a page at a time (KIP-966). What Java's
+//! `describeTopics` asks first.
 
 use std::collections::BTreeSet;
 
@@ -15,13 +16,18 @@ use crate::auth::{Authorizer, Operation, Resource};
 use crate::metadata::{MetadataImage, PartitionImage, TopicImage};
 
 /// Answers a request.
-pub(crate) fn handle(services: &Services, cx: &RequestContext, request: DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
+pub(crate) fn handle(
+    services: &Services,
+    cx: &RequestContext,
+    request: DescribeTopicPartitionsRequest,
+) -> DescribeTopicPartitionsResponse {
     let image = services.metadata.load();
     let limit = configs::number(&image, services.config.id, "max.request.partition.size.limit");
     describe(&image, &services.authorizer, cx, &request, usize::try_from(limit).unwrap_or(1))
 }
 
-/// The page that `request` asks for, of at most `limit` partitions (`DescribeTopicPartitionsRequestHandler`).
+/// The page that `request` asks for, of at most `limit` partitions
+/// (`DescribeTopicPartitionsRequestHandler`).
 fn describe(
     image: &MetadataImage,
     authorizer: &Authorizer,
@@ -40,16 +46,14 @@ fn describe(
         .and_then(|index| if cursor_is_lost { Err(()) } else { Ok(index) })
     else {
         let refused = asked.iter().map(|name| error_topic(ErrorCode::InvalidRequest, name));
-        return DescribeTopicPartitionsResponse {
-            topics: refused.collect(),
-            ..Default::default()
-        };
+        return DescribeTopicPartitionsResponse { topics: refused.collect(), ..Default::default() };
     };
     let names: Box<dyn Iterator<Item = &str>> = match asked.is_empty() {
         true => Box::new(image.topics_from(from).map(|topic| &*topic.name)),
         false => Box::new(asked.range(from..).copied()),
     };
-    let may_describe = |name: &str| authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(name));
+    let may_describe =
+        |name: &str| authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(name));
     let mut page = Page {
         left: usize::try_from(request.response_partition_limit).unwrap_or(1).clamp(1, limit.max(1)),
         response: DescribeTopicPartitionsResponse::default(),
@@ -70,8 +74,12 @@ fn describe(
             let first = if name == from { from_partition } else { 0 };
             match image.topic_by_name(name) {
                 Some(topic) => page.add(image, authorizer, cx, topic, first),
-                None if topic_name::check(name).is_err() => page.response.topics.push(error_topic(ErrorCode::InvalidTopicException, name)),
-                None => page.response.topics.push(error_topic(ErrorCode::UnknownTopicOrPartition, name)),
+                None if topic_name::check(name).is_err() => {
+                    page.response.topics.push(error_topic(ErrorCode::InvalidTopicException, name))
+                }
+                None => {
+                    page.response.topics.push(error_topic(ErrorCode::UnknownTopicOrPartition, name))
+                }
             }
         }
     }
@@ -92,13 +100,19 @@ impl Page {
 
     /// The next page begins with this topic, unless it begins before.
     fn end_before(&mut self, name: &str) {
-        self.response.next_cursor.get_or_insert_with(|| Cursor {
-            topic_name: name.to_owned(),
-            ..Default::default()
-        });
+        self.response
+            .next_cursor
+            .get_or_insert_with(|| Cursor { topic_name: name.to_owned(), ..Default::default() });
     }
 
-    fn add(&mut self, image: &MetadataImage, authorizer: &Authorizer, cx: &RequestContext, topic: &TopicImage, first: usize) {
+    fn add(
+        &mut self,
+        image: &MetadataImage,
+        authorizer: &Authorizer,
+        cx: &RequestContext,
+        topic: &TopicImage,
+        first: usize,
+    ) {
         let rest = topic.partitions.get(first..).unwrap_or_default();
         let partitions: Vec<_> = rest
             .iter()
@@ -109,17 +123,20 @@ impl Page {
         self.left -= partitions.len();
         if partitions.len() < rest.len() {
             let next = i32::try_from(first + partitions.len()).unwrap_or(i32::MAX);
-            self.response.next_cursor = Some(Cursor {
-                topic_name: topic.name.to_string(),
-                partition_index: next,
-            });
+            self.response.next_cursor =
+                Some(Cursor { topic_name: topic.name.to_string(), partition_index: next });
         }
         self.response.topics.push(DescribeTopicPartitionsResponseTopic {
             name: Some(topic.name.to_string()),
             topic_id: topic.id.0,
             is_internal: topic.internal,
             partitions,
-            topic_authorized_operations: metadata::topic_operations(authorizer, cx, true, &topic.name),
+            topic_authorized_operations: metadata::topic_operations(
+                authorizer,
+                cx,
+                true,
+                &topic.name,
+            ),
             ..Default::default()
         });
     }
@@ -132,7 +149,9 @@ fn describe_partition(
     index: usize,
 ) -> DescribeTopicPartitionsResponsePartition {
     let (leader_id, error) = metadata::leader(image, cx, partition, true);
-    let ids = |brokers: &[weir_protocol::types::BrokerId]| brokers.iter().map(|id| id.0).collect::<Vec<_>>();
+    let ids = |brokers: &[weir_protocol::types::BrokerId]| {
+        brokers.iter().map(|id| id.0).collect::<Vec<_>>()
+    };
     DescribeTopicPartitionsResponsePartition {
         error_code: error.code(),
         partition_index: i32::try_from(index).unwrap_or(i32::MAX),
@@ -158,34 +177,45 @@ fn error_topic(error: ErrorCode, name: &str) -> DescribeTopicPartitionsResponseT
 
 #[cfg(test)]
 mod tests {
-    use weir_protocol::messages::describe_topic_partitions_request::{Cursor as From, TopicRequest};
+    use weir_protocol::messages::describe_topic_partitions_request::{
+        Cursor as From, TopicRequest,
+    };
 
     use super::*;
     use crate::api::fixtures::{assert_encodes, everyone, image, nobody, request};
 
-    fn ask(topics: &[&str], limit: i32, cursor: Option<(&str, i32)>) -> DescribeTopicPartitionsRequest {
+    fn ask(
+        topics: &[&str],
+        limit: i32,
+        cursor: Option<(&str, i32)>,
+    ) -> DescribeTopicPartitionsRequest {
         DescribeTopicPartitionsRequest {
             topics: topics.iter().map(|name| TopicRequest { name: (*name).to_owned() }).collect(),
             response_partition_limit: limit,
-            cursor: cursor.map(|(name, index)| From {
-                topic_name: name.to_owned(),
-                partition_index: index,
-            }),
+            cursor: cursor
+                .map(|(name, index)| From { topic_name: name.to_owned(), partition_index: index }),
         }
     }
 
     /// Each topic as `name:error:partitions`, and the cursor as `name:index`.
-    fn shown(authorizer: &Authorizer, request_body: &DescribeTopicPartitionsRequest, limit: usize) -> (String, String) {
+    fn shown(
+        authorizer: &Authorizer,
+        request_body: &DescribeTopicPartitionsRequest,
+        limit: usize,
+    ) -> (String, String) {
         let response = describe(&image(), authorizer, &request(0), request_body, limit);
         assert_encodes(&response, 0);
         let topic = |topic: &DescribeTopicPartitionsResponseTopic| {
-            let indexes: Vec<_> = topic.partitions.iter().map(|partition| partition.partition_index.to_string()).collect();
+            let indexes: Vec<_> = topic
+                .partitions
+                .iter()
+                .map(|partition| partition.partition_index.to_string())
+                .collect();
             format!("{}:{}:{}", topic.name.as_deref().unwrap(), topic.error_code, indexes.join(","))
         };
-        let cursor = response
-            .next_cursor
-            .as_ref()
-            .map_or(String::new(), |cursor| format!("{}:{}", cursor.topic_name, cursor.partition_index));
+        let cursor = response.next_cursor.as_ref().map_or(String::new(), |cursor| {
+            format!("{}:{}", cursor.topic_name, cursor.partition_index)
+        });
         (response.topics.iter().map(topic).collect::<Vec<_>>().join(" "), cursor)
     }
 
@@ -212,7 +242,11 @@ mod tests {
             (ask(&["b"], 3, Some(("b", 9))), 2000, "b:0:", ""),
         ];
         for (request, limit, topics, cursor) in rows {
-            assert_eq!(shown(&everyone(), &request, limit), (topics.to_owned(), cursor.to_owned()), "{request:?}");
+            assert_eq!(
+                shown(&everyone(), &request, limit),
+                (topics.to_owned(), cursor.to_owned()),
+                "{request:?}"
+            );
         }
     }
 

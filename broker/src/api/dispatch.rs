@@ -1,4 +1,5 @@
-//! From a frame to the API that it asks for, and from its answer to a frame: nothing else happens here.
+//! From a frame to the API that it asks for, and from its answer to a frame: nothing else happens
+//! here.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -17,28 +18,38 @@ use super::reply::Reply;
 use super::request::{Handled, Request};
 use super::services::Services;
 use super::{
-    api_versions, cluster, configs, delete_records, describe_cluster, describe_quorum, describe_topic_partitions, fetch, groups, leader_epoch,
-    list_offsets, log_dirs, metadata, produce, producer_ids, security, topics, transactions,
+    api_versions, cluster, configs, delete_records, describe_cluster, describe_quorum,
+    describe_topic_partitions, fetch, groups, leader_epoch, list_offsets, log_dirs, metadata,
+    produce, producer_ids, security, topics, transactions,
 };
 use crate::budget::Room;
 
-/// The largest body that is decoded and answered on the thread of its connection: some milliseconds of work. Of a resource with nothing but its name DescribeConfigs tells a hundred
-/// settings, and so does CreateTopics.
+/// The largest body that is decoded and answered on the thread of its connection: some milliseconds
+/// of work. Of a resource with nothing but its name DescribeConfigs tells a hundred settings, and
+/// so does CreateTopics.
 const fn body_bytes_max(api: ApiKey) -> usize {
     match api {
         ApiKey::DescribeConfigs | ApiKey::CreateTopics => 2 * 1024,
-        // Some twenty thousand partitions: who fetches, a follower too, does so again and again, and is not to wait for others.
+        // Some twenty thousand partitions: who fetches, a follower too, does so again and again,
+        // and is not to wait for others.
         ApiKey::Fetch => 1024 * 1024,
         _ => 64 * 1024,
     }
 }
 
 /// Takes up the request in `frame`, which is without its length prefix, and its room in memory.
-pub(crate) fn dispatch(services: &Arc<Services>, caller: &Arc<Caller>, mut frame: BytesMut, room: Room) -> Handled {
+pub(crate) fn dispatch(
+    services: &Arc<Services>,
+    caller: &Arc<Caller>,
+    mut frame: BytesMut,
+    room: Room,
+) -> Handled {
     let started = Instant::now();
     let header = match RequestHeader::parse(&mut frame) {
         Ok(header) => header,
-        Err(HeaderError::UnsupportedApiVersions { correlation_id, .. }) => return unsupported(correlation_id),
+        Err(HeaderError::UnsupportedApiVersions { correlation_id, .. }) => {
+            return unsupported(correlation_id);
+        }
         Err(error) => return Handled::Close(error.to_string()),
     };
     let cx = RequestContext {
@@ -54,7 +65,8 @@ pub(crate) fn dispatch(services: &Arc<Services>, caller: &Arc<Caller>, mut frame
         correlation_id: header.correlation_id,
         started,
     };
-    // What lists all that there is, whatever its body says, is never carried out on the thread of its connection.
+    // What lists all that there is, whatever its body says, is never carried out on the thread of
+    // its connection.
     match header.api {
         ApiKey::Produce => produce::handle(request, frame),
         ApiKey::Fetch if request.is_large(&frame) => {
@@ -62,13 +74,19 @@ pub(crate) fn dispatch(services: &Arc<Services>, caller: &Arc<Caller>, mut frame
             Handled::Later(services.large_requests.carry_out(reply))
         }
         ApiKey::Fetch => request.decoded(frame, fetch::handle),
-        ApiKey::ListOffsets => request.later(frame, async |services, cx, body| list_offsets::handle(&services, &cx, body).await),
-        ApiKey::DeleteRecords => request.later(frame, async |services, cx, body| delete_records::handle(&services, &cx, body).await),
+        ApiKey::ListOffsets => request.later(frame, async |services, cx, body| {
+            list_offsets::handle(&services, &cx, body).await
+        }),
+        ApiKey::DeleteRecords => request.later(frame, async |services, cx, body| {
+            delete_records::handle(&services, &cx, body).await
+        }),
         ApiKey::OffsetForLeaderEpoch => request.now(frame, leader_epoch::handle),
         ApiKey::ApiVersions => request.now(frame, api_versions::handle),
-        ApiKey::Metadata => request.later_or_aside(frame, metadata::is_of_many, async |services, cx, body| {
-            metadata::handle(&services, &cx, body).await
-        }),
+        ApiKey::Metadata => {
+            request.later_or_aside(frame, metadata::is_of_many, async |services, cx, body| {
+                metadata::handle(&services, &cx, body).await
+            })
+        }
         ApiKey::DescribeCluster => request.now(frame, describe_cluster::handle),
         ApiKey::DescribeTopicPartitions => request.now(frame, describe_topic_partitions::handle),
         ApiKey::CreateTopics => request.described(
@@ -76,7 +94,9 @@ pub(crate) fn dispatch(services: &Arc<Services>, caller: &Arc<Caller>, mut frame
             async |services, cx, body| topics::create(&services, &cx, body).await,
             topics::describe_creations,
         ),
-        ApiKey::DeleteTopics => request.later(frame, async |services, cx, body| topics::handle_delete(&services, &cx, body).await),
+        ApiKey::DeleteTopics => request.later(frame, async |services, cx, body| {
+            topics::handle_delete(&services, &cx, body).await
+        }),
         ApiKey::CreatePartitions => request.later(frame, async |services, cx, body| {
             topics::handle_create_partitions(&services, &cx, body).await
         }),
@@ -86,24 +106,45 @@ pub(crate) fn dispatch(services: &Arc<Services>, caller: &Arc<Caller>, mut frame
         ApiKey::DescribeClientQuotas => request.now(frame, security::describe_quotas),
         ApiKey::DescribeUserScramCredentials => request.now(frame, security::describe_scram_users),
         ApiKey::DescribeConfigs => request.now(frame, configs::handle),
-        ApiKey::ListConfigResources => request.aside(frame, async |services, cx, body| configs::handle_list(&services, &cx, body)),
-        ApiKey::AlterConfigs => request.later(frame, async |services, cx, body| configs::handle_alter(&services, &cx, body).await),
+        ApiKey::ListConfigResources => request
+            .aside(frame, async |services, cx, body| configs::handle_list(&services, &cx, body)),
+        ApiKey::AlterConfigs => request.later(frame, async |services, cx, body| {
+            configs::handle_alter(&services, &cx, body).await
+        }),
         ApiKey::IncrementalAlterConfigs => request.later(frame, async |services, cx, body| {
             configs::handle_incremental_alter(&services, &cx, body).await
         }),
-        ApiKey::FindCoordinator => request.later(frame, async |services, cx, body| groups::find_coordinator(&services, &cx, body).await),
-        ApiKey::OffsetCommit => request.later(frame, async |services, cx, body| groups::offset_commit(&services, &cx, body).await),
-        ApiKey::OffsetFetch => request.later_or_aside(frame, groups::fetches_many, async |services, cx, body| {
-            groups::offset_fetch(&services, &cx, body).await
+        ApiKey::FindCoordinator => request.later(frame, async |services, cx, body| {
+            groups::find_coordinator(&services, &cx, body).await
         }),
-        ApiKey::OffsetDelete => request.later(frame, async |services, cx, body| groups::offset_delete(&services, &cx, body).await),
-        ApiKey::JoinGroup => request.later(frame, async |services, cx, body| groups::join(&services, &cx, body).await),
-        ApiKey::SyncGroup => request.later(frame, async |services, cx, body| groups::sync(&services, &cx, body).await),
-        ApiKey::Heartbeat => request.later(frame, async |services, cx, body| groups::heartbeat(&services, &cx, body).await),
-        ApiKey::LeaveGroup => request.later(frame, async |services, cx, body| groups::leave(&services, &cx, body).await),
-        ApiKey::ListGroups => request.aside(frame, async |services, cx, body| groups::list_groups(&services, &cx, body).await),
-        ApiKey::DescribeGroups => request.aside(frame, async |services, cx, body| groups::describe_groups(&services, &cx, body).await),
-        ApiKey::DeleteGroups => request.later(frame, async |services, cx, body| groups::delete_groups(&services, &cx, body).await),
+        ApiKey::OffsetCommit => request.later(frame, async |services, cx, body| {
+            groups::offset_commit(&services, &cx, body).await
+        }),
+        ApiKey::OffsetFetch => {
+            request.later_or_aside(frame, groups::fetches_many, async |services, cx, body| {
+                groups::offset_fetch(&services, &cx, body).await
+            })
+        }
+        ApiKey::OffsetDelete => request.later(frame, async |services, cx, body| {
+            groups::offset_delete(&services, &cx, body).await
+        }),
+        ApiKey::JoinGroup => request
+            .later(frame, async |services, cx, body| groups::join(&services, &cx, body).await),
+        ApiKey::SyncGroup => request
+            .later(frame, async |services, cx, body| groups::sync(&services, &cx, body).await),
+        ApiKey::Heartbeat => request
+            .later(frame, async |services, cx, body| groups::heartbeat(&services, &cx, body).await),
+        ApiKey::LeaveGroup => request
+            .later(frame, async |services, cx, body| groups::leave(&services, &cx, body).await),
+        ApiKey::ListGroups => request.aside(frame, async |services, cx, body| {
+            groups::list_groups(&services, &cx, body).await
+        }),
+        ApiKey::DescribeGroups => request.aside(frame, async |services, cx, body| {
+            groups::describe_groups(&services, &cx, body).await
+        }),
+        ApiKey::DeleteGroups => request.later(frame, async |services, cx, body| {
+            groups::delete_groups(&services, &cx, body).await
+        }),
         ApiKey::ConsumerGroupHeartbeat => request.later(frame, async |services, cx, body| {
             groups::consumer_group_heartbeat(&services, &cx, body).await
         }),
@@ -119,26 +160,50 @@ pub(crate) fn dispatch(services: &Arc<Services>, caller: &Arc<Caller>, mut frame
         ApiKey::ListPartitionReassignments => request.later(frame, async |services, cx, body| {
             cluster::handle_list_reassignments(&services, &cx, body).await
         }),
-        ApiKey::UnregisterBroker => request.later(frame, async |services, cx, body| cluster::handle_unregister(&services, &cx, body).await),
+        ApiKey::UnregisterBroker => request.later(frame, async |services, cx, body| {
+            cluster::handle_unregister(&services, &cx, body).await
+        }),
         ApiKey::UpdateFeatures => request.later(frame, async |services, cx, body| {
             cluster::handle_update_features(&services, &cx, body).await
         }),
-        ApiKey::DescribeQuorum => request.later(frame, async |services, cx, body| describe_quorum::handle(&services, &cx, body).await),
+        ApiKey::DescribeQuorum => request.later(frame, async |services, cx, body| {
+            describe_quorum::handle(&services, &cx, body).await
+        }),
         ApiKey::AlterReplicaLogDirs => request.now(frame, log_dirs::handle_alter),
-        ApiKey::DescribeLogDirs => request.aside(frame, async |services, cx, body| log_dirs::handle(&services, &cx, body)),
-        ApiKey::AddPartitionsToTxn => request.later(frame, async |services, cx, body| transactions::add_partitions(&services, &cx, body).await),
-        ApiKey::AddOffsetsToTxn => request.later(frame, async |services, cx, body| transactions::add_offsets(&services, &cx, body).await),
-        ApiKey::EndTxn => request.later(frame, async |services, cx, body| transactions::end(&services, &cx, body).await),
-        ApiKey::WriteTxnMarkers => request.later(frame, async |services, cx, body| transactions::write_markers(&services, &cx, body).await),
-        ApiKey::TxnOffsetCommit => request.later(frame, async |services, cx, body| transactions::commit_offsets(&services, &cx, body).await),
-        ApiKey::DescribeProducers => request.later(frame, async |services, cx, body| transactions::producers(&services, &cx, body).await),
-        ApiKey::DescribeTransactions => request.later(frame, async |services, cx, body| transactions::describe(&services, &cx, body).await),
-        ApiKey::ListTransactions => request.aside(frame, async |services, cx, body| transactions::list(&services, &cx, body).await),
-        ApiKey::InitProducerId => request.later(frame, async |services, cx, body| producer_ids::handle(&services, &cx, body).await),
+        ApiKey::DescribeLogDirs => {
+            request.aside(frame, async |services, cx, body| log_dirs::handle(&services, &cx, body))
+        }
+        ApiKey::AddPartitionsToTxn => request.later(frame, async |services, cx, body| {
+            transactions::add_partitions(&services, &cx, body).await
+        }),
+        ApiKey::AddOffsetsToTxn => request.later(frame, async |services, cx, body| {
+            transactions::add_offsets(&services, &cx, body).await
+        }),
+        ApiKey::EndTxn => request
+            .later(frame, async |services, cx, body| transactions::end(&services, &cx, body).await),
+        ApiKey::WriteTxnMarkers => request.later(frame, async |services, cx, body| {
+            transactions::write_markers(&services, &cx, body).await
+        }),
+        ApiKey::TxnOffsetCommit => request.later(frame, async |services, cx, body| {
+            transactions::commit_offsets(&services, &cx, body).await
+        }),
+        ApiKey::DescribeProducers => request.later(frame, async |services, cx, body| {
+            transactions::producers(&services, &cx, body).await
+        }),
+        ApiKey::DescribeTransactions => request.later(frame, async |services, cx, body| {
+            transactions::describe(&services, &cx, body).await
+        }),
+        ApiKey::ListTransactions => request.aside(frame, async |services, cx, body| {
+            transactions::list(&services, &cx, body).await
+        }),
+        ApiKey::InitProducerId => request.later(frame, async |services, cx, body| {
+            producer_ids::handle(&services, &cx, body).await
+        }),
     }
 }
 
-/// An ApiVersions request of a version from the future: answered in version 0, from which the client learns what to ask (KIP-511).
+/// An ApiVersions request of a version from the future: answered in version 0, from which the
+/// client learns what to ask (KIP-511).
 fn unsupported(correlation_id: i32) -> Handled {
     match encode_response(&unsupported_api_versions(), ApiKey::ApiVersions, 0, correlation_id) {
         Ok(frame) => Handled::Now(Reply::bytes(frame.freeze())),
@@ -156,13 +221,19 @@ impl Request {
     }
 
     /// Answers a request for which nothing has to be waited.
-    fn now<Q, R>(self, body: BytesMut, act: impl Fn(&Services, &RequestContext, Q) -> R + Send + Sync + 'static) -> Handled
+    fn now<Q, R>(
+        self,
+        body: BytesMut,
+        act: impl Fn(&Services, &RequestContext, Q) -> R + Send + Sync + 'static,
+    ) -> Handled
     where
         Q: Message + Send + Sync + 'static,
         R: Response,
     {
         if self.is_large(&body) {
-            return self.aside(body, move |services, cx, body| std::future::ready(act(&services, &cx, body)));
+            return self.aside(body, move |services, cx, body| {
+                std::future::ready(act(&services, &cx, body))
+            });
         }
         self.decoded(body, |request, body: Q| {
             let response = act(&request.services, &request.cx, body.clone());
@@ -170,7 +241,9 @@ impl Request {
                 Answer::Encoded(reply) => Handled::Now(reply),
                 Answer::NoRoom(bytes_max, kept) => Handled::Later(
                     async move {
-                        let response = async || kept.unwrap_or_else(|| act(&request.services, &request.cx, body));
+                        let response = async || {
+                            kept.unwrap_or_else(|| act(&request.services, &request.cx, body))
+                        };
                         request.once_there_is_room(bytes_max, response).await
                     }
                     .boxed(),
@@ -180,7 +253,11 @@ impl Request {
     }
 
     /// Answers a request for which something has to be waited.
-    fn later<Q, R, F>(self, body: BytesMut, act: impl Fn(Arc<Services>, RequestContext, Q) -> F + Send + Sync + 'static) -> Handled
+    fn later<Q, R, F>(
+        self,
+        body: BytesMut,
+        act: impl Fn(Arc<Services>, RequestContext, Q) -> F + Send + Sync + 'static,
+    ) -> Handled
     where
         Q: Message + Send + Sync + 'static,
         R: Response,
@@ -189,7 +266,8 @@ impl Request {
         self.later_or_aside(body, |_, _| false, act)
     }
 
-    /// Answers a request for which something has to be waited, and whose answer `is_large` where its body is not.
+    /// Answers a request for which something has to be waited, and whose answer `is_large` where
+    /// its body is not.
     fn later_or_aside<Q, R, F>(
         self,
         body: BytesMut,
@@ -214,7 +292,8 @@ impl Request {
         })
     }
 
-    /// Answers a request that changes something, and whose answer describes at length what came of it.
+    /// Answers a request that changes something, and whose answer describes at length what came of
+    /// it.
     fn described<Q, D, R, F>(
         self,
         body: BytesMut,
@@ -243,7 +322,11 @@ impl Request {
     }
 
     /// Decodes and answers a request on the thread for large ones.
-    fn aside<Q, R, F>(self, body: BytesMut, act: impl Fn(Arc<Services>, RequestContext, Q) -> F + Send + Sync + 'static) -> Handled
+    fn aside<Q, R, F>(
+        self,
+        body: BytesMut,
+        act: impl Fn(Arc<Services>, RequestContext, Q) -> F + Send + Sync + 'static,
+    ) -> Handled
     where
         Q: Message + Send + Sync + 'static,
         R: Response,
@@ -253,7 +336,11 @@ impl Request {
     }
 
     /// Decodes a request on the thread for large ones, and has it answered there.
-    fn aside_by<Q, F>(self, body: BytesMut, reply: impl FnOnce(Self, Q) -> F + Send + 'static) -> Handled
+    fn aside_by<Q, F>(
+        self,
+        body: BytesMut,
+        reply: impl FnOnce(Self, Q) -> F + Send + 'static,
+    ) -> Handled
     where
         Q: Message + Send + 'static,
         F: Future<Output = Reply> + Send + 'static,

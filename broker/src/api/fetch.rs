@@ -1,7 +1,7 @@
 //! Fetch: records from partitions to consumers.
 //!
-//! Reading yields regions of segments, never bytes: they go from the file to the socket. A request that finds less than it wants waits on its partitions and
-//! looks again when one of them advances.
+//! Reading yields regions of segments, never bytes: they go from the file to the socket. A request
+//! that finds less than it wants waits on its partitions and looks again when one of them advances.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,12 @@ use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use tokio::time::Instant;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::fetch::{self, FetchPartition, FetchResponse, FetchTopic, PARTITION_BYTES_MAX, RecordsLength};
-use weir_protocol::messages::fetch_response::{AbortedTransaction, EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint};
+use weir_protocol::fetch::{
+    self, FetchPartition, FetchResponse, FetchTopic, PARTITION_BYTES_MAX, RecordsLength,
+};
+use weir_protocol::messages::fetch_response::{
+    AbortedTransaction, EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint,
+};
 use weir_protocol::messages::{Failing, FetchRequest, Measured, Message};
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicId, TopicPartition};
 
@@ -32,10 +36,12 @@ const FROM_FOLLOWERS: i16 = 11;
 /// The first version whose response names the new leader (KIP-951).
 const LEADER_IN_RESPONSE: i16 = 16;
 
-/// The most partitions in a session that are read on the thread of its connection: some milliseconds of work.
+/// The most partitions in a session that are read on the thread of its connection: some
+/// milliseconds of work.
 const SESSION_MAX: usize = 20_000;
 
-/// The most partitions in a session that are read without room for them: a part of what each connection may take.
+/// The most partitions in a session that are read without room for them: a part of what each
+/// connection may take.
 const SMALL_SESSION_MAX: usize = 80;
 
 /// What a partition takes while it is read and answered.
@@ -44,7 +50,8 @@ const READ_BYTES: usize = 400;
 /// What an aborted transaction takes in an answer.
 const ABORTED_BYTES_MAX: usize = 17;
 
-/// What a partition takes while a request waits: as it is asked for, and in the list of those who wait for it.
+/// What a partition takes while a request waits: as it is asked for, and in the list of those who
+/// wait for it.
 const ASKED_BYTES: usize = 160;
 
 impl RecordsLength for FileRegion {
@@ -91,7 +98,10 @@ impl Read {
                 high_watermark: self.high_watermark,
                 log_start_offset: self.log_start_offset,
             },
-            worth_saying: has_records || has_error || self.diverging.is_some() || self.preferred.is_some(),
+            worth_saying: has_records
+                || has_error
+                || self.diverging.is_some()
+                || self.preferred.is_some(),
             has_records,
             has_error,
         }
@@ -110,15 +120,13 @@ struct Limits {
     rack: Option<String>,
 }
 
-/// Takes up a request. What a session asks for is not in the frame: it has room of its own, and where it is much it is read where it holds up nobody else.
+/// Takes up a request. What a session asks for is not in the frame: it has room of its own, and
+/// where it is much it is read where it holds up nobody else.
 pub(super) fn handle(mut request: Request, fetch: FetchRequest) -> Handled {
     let services = Arc::clone(&request.services);
     let is_of_follower = fetch.replica_id >= 0 || fetch.replica_state.replica_id >= 0;
-    let partitions = if is_of_follower {
-        0
-    } else {
-        services.fetch_sessions.partitions_of(fetch.session_id)
-    };
+    let partitions =
+        if is_of_follower { 0 } else { services.fetch_sessions.partitions_of(fetch.session_id) };
     if partitions <= SMALL_SESSION_MAX {
         return Handled::Later(reply(request, fetch).boxed());
     }
@@ -171,21 +179,20 @@ fn chunk(chunk: fetch::Chunk<FileRegion>) -> Chunk {
 }
 
 /// The answer and its room; nothing where there was no room for too long.
-async fn answer(asking: &Request, request: FetchRequest) -> Option<(FetchResponse<FileRegion>, Room)> {
+async fn answer(
+    asking: &Request,
+    request: FetchRequest,
+) -> Option<(FetchResponse<FileRegion>, Room)> {
     let Request { services, cx, .. } = asking;
     let failed = |code: ErrorCode| {
-        let response = FetchResponse {
-            error_code: code.code(),
-            ..FetchResponse::default()
-        };
+        let response = FetchResponse { error_code: code.code(), ..FetchResponse::default() };
         Some((response, Room::default()))
     };
-    let replica_id = if cx.version >= 15 {
-        request.replica_state.replica_id
-    } else {
-        request.replica_id
-    };
-    if replica_id >= 0 && !services.authorizer.allows(&cx.principal, Operation::ClusterAction, Resource::Cluster) {
+    let replica_id =
+        if cx.version >= 15 { request.replica_state.replica_id } else { request.replica_id };
+    if replica_id >= 0
+        && !services.authorizer.allows(&cx.principal, Operation::ClusterAction, Resource::Cluster)
+    {
         return failed(ErrorCode::ClusterAuthorizationFailed);
     }
     let settings = services.settings();
@@ -200,7 +207,8 @@ async fn answer(asking: &Request, request: FetchRequest) -> Option<(FetchRespons
         from_followers: cx.version >= FROM_FOLLOWERS,
         rack: Some(request.rack_id.clone()).filter(|rack| !rack.is_empty()),
     };
-    let asked = match services.fetch_sessions.ask(SessionRequest::of(cx.version, request), now_ms()) {
+    let asked = match services.fetch_sessions.ask(SessionRequest::of(cx.version, request), now_ms())
+    {
         Ok(asked) => asked,
         Err(code) => return failed(code),
     };
@@ -211,7 +219,8 @@ async fn answer(asking: &Request, request: FetchRequest) -> Option<(FetchRespons
     let room = match services.answer_memory.try_room(bytes_max) {
         Some(room) => room,
         None => {
-            // What was read is forgotten, and read again when there is room for it: the session has not heard of it yet.
+            // What was read is forgotten, and read again when there is room for it: the session has
+            // not heard of it yet.
             drop(reads);
             let room = asking.room_for_answer(bytes_max).await?;
             reads = read_all(services, cx, &asked, &limits);
@@ -222,12 +231,12 @@ async fn answer(asking: &Request, request: FetchRequest) -> Option<(FetchRespons
         partition.traffic().fetches();
     }
     let answers: Vec<_> = reads.iter().map(Read::answer).collect();
-    let (session_id, included) = services.fetch_sessions.settle(&asked, &answers, settings.fetch_sessions_max, now_ms());
-    let mut response = FetchResponse {
-        session_id,
-        ..FetchResponse::default()
-    };
-    for (((key, _), read), _) in asked.partitions.into_iter().zip(reads).zip(included).filter(|(_, included)| *included) {
+    let (session_id, included) =
+        services.fetch_sessions.settle(&asked, &answers, settings.fetch_sessions_max, now_ms());
+    let mut response = FetchResponse { session_id, ..FetchResponse::default() };
+    for (((key, _), read), _) in
+        asked.partitions.into_iter().zip(reads).zip(included).filter(|(_, included)| *included)
+    {
         say(services, cx, &mut response, key, read);
     }
     Some((response, room))
@@ -240,8 +249,14 @@ fn answer_bytes_max(asked: &Asked, reads: &[Read]) -> usize {
     named + aborted * ABORTED_BYTES_MAX + reads.len() * PARTITION_BYTES_MAX
 }
 
-/// Reads all partitions; as long as that gives less than is wanted and time is left, waits until one of them advances and reads again.
-async fn read_until_enough(services: &Services, cx: &RequestContext, asked: &Asked, limits: &Limits) -> Vec<Read> {
+/// Reads all partitions; as long as that gives less than is wanted and time is left, waits until
+/// one of them advances and reads again.
+async fn read_until_enough(
+    services: &Services,
+    cx: &RequestContext,
+    asked: &Asked,
+    limits: &Limits,
+) -> Vec<Read> {
     let deadline = Instant::now() + limits.wait;
     let mut waiter = Waiter::new(Partition::waiters);
     let mut registered = false;
@@ -250,11 +265,16 @@ async fn read_until_enough(services: &Services, cx: &RequestContext, asked: &Ask
             know_transactions(services, cx, asked).await;
         }
         let reads = read_all(services, cx, asked, limits);
-        let bytes: usize = reads.iter().filter_map(|read| read.records.as_ref()).map(|region| region.length).sum();
-        let must_say = reads
-            .iter()
-            .any(|read| read.code != ErrorCode::None || read.diverging.is_some() || read.preferred.is_some());
-        if must_say || bytes >= limits.bytes_min || asked.partitions.is_empty() || limits.wait.is_zero() {
+        let bytes: usize =
+            reads.iter().filter_map(|read| read.records.as_ref()).map(|region| region.length).sum();
+        let must_say = reads.iter().any(|read| {
+            read.code != ErrorCode::None || read.diverging.is_some() || read.preferred.is_some()
+        });
+        if must_say
+            || bytes >= limits.bytes_min
+            || asked.partitions.is_empty()
+            || limits.wait.is_zero()
+        {
             return reads;
         }
         if registered {
@@ -274,7 +294,8 @@ async fn read_until_enough(services: &Services, cx: &RequestContext, asked: &Ask
 async fn know_transactions(services: &Services, cx: &RequestContext, asked: &Asked) {
     let unknown: Vec<_> = {
         let image = services.metadata.load();
-        let partitions = asked.partitions.iter().filter_map(|(key, _)| find(services, cx, &image, key).ok());
+        let partitions =
+            asked.partitions.iter().filter_map(|(key, _)| find(services, cx, &image, key).ok());
         partitions.filter(|partition| partition.last_stable_offset().is_none()).collect()
     };
     for partition in unknown {
@@ -301,7 +322,12 @@ fn read_all(services: &Services, cx: &RequestContext, asked: &Asked, limits: &Li
 }
 
 /// The partition that a client means, if it may read it.
-fn find(services: &Services, cx: &RequestContext, image: &MetadataImage, key: &Key) -> Result<Arc<Partition>, ErrorCode> {
+fn find(
+    services: &Services,
+    cx: &RequestContext,
+    image: &MetadataImage,
+    key: &Key,
+) -> Result<Arc<Partition>, ErrorCode> {
     let (topic, unknown) = match &key.topic {
         TopicRef::Id(id) => (image.topic(*id), ErrorCode::UnknownTopicId),
         TopicRef::Name(name) => (image.topic_by_name(name), ErrorCode::UnknownTopicOrPartition),
@@ -320,19 +346,20 @@ fn find(services: &Services, cx: &RequestContext, image: &MetadataImage, key: &K
     topic.partition(key.index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     services
         .replicas
-        .get(TopicPartition {
-            topic: topic.id,
-            index: key.index,
-        })
+        .get(TopicPartition { topic: topic.id, index: key.index })
         .ok_or(ErrorCode::NotLeaderOrFollower)
 }
 
-fn read_counted(image: &MetadataImage, partition: Arc<Partition>, wish: &Wish, limits: &Limits, left: usize, first: bool) -> Result<Read, ErrorCode> {
+fn read_counted(
+    image: &MetadataImage,
+    partition: Arc<Partition>,
+    wish: &Wish,
+    limits: &Limits,
+    left: usize,
+    first: bool,
+) -> Result<Read, ErrorCode> {
     match read(image, &partition, wish, limits, left, first) {
-        Ok(read) => Ok(Read {
-            partition: Some(partition),
-            ..read
-        }),
+        Ok(read) => Ok(Read { partition: Some(partition), ..read }),
         Err(code) => {
             partition.traffic().fetches();
             partition.traffic().fetch_failed();
@@ -341,7 +368,14 @@ fn read_counted(image: &MetadataImage, partition: Arc<Partition>, wish: &Wish, l
     }
 }
 
-fn read(image: &MetadataImage, partition: &Partition, wish: &Wish, limits: &Limits, left: usize, first: bool) -> Result<Read, ErrorCode> {
+fn read(
+    image: &MetadataImage,
+    partition: &Partition,
+    wish: &Wish,
+    limits: &Limits,
+    left: usize,
+    first: bool,
+) -> Result<Read, ErrorCode> {
     let epoch = LeaderEpoch(wish.current_leader_epoch);
     match limits.from_followers {
         true => partition.check_replica(epoch)?,
@@ -391,7 +425,8 @@ fn read(image: &MetadataImage, partition: &Partition, wish: &Wish, limits: &Limi
             .map_err(|error| read_error(&error))?;
         // The log was cut since it was known.
         let found = found.ok_or(ErrorCode::OffsetNotAvailable)?;
-        read.aborted = Some(aborted(log, found, slice.as_ref()).map_err(|_| ErrorCode::KafkaStorageError)?);
+        read.aborted =
+            Some(aborted(log, found, slice.as_ref()).map_err(|_| ErrorCode::KafkaStorageError)?);
         slice
     } else {
         log.read(wish.fetch_offset, bound, bytes_max, first).map_err(|error| read_error(&error))?
@@ -400,8 +435,13 @@ fn read(image: &MetadataImage, partition: &Partition, wish: &Wish, limits: &Limi
     Ok(read)
 }
 
-/// The aborted transactions with records in a run that was read, in the order of their first offsets.
-fn aborted(log: &LogReader, mut found: Vec<Aborted>, slice: Option<&ReadSlice>) -> std::io::Result<Vec<AbortedTransaction>> {
+/// The aborted transactions with records in a run that was read, in the order of their first
+/// offsets.
+fn aborted(
+    log: &LogReader,
+    mut found: Vec<Aborted>,
+    slice: Option<&ReadSlice>,
+) -> std::io::Result<Vec<AbortedTransaction>> {
     // Nearly always there is none, and then nobody need know where the run ends.
     if let Some(slice) = slice.filter(|_| !found.is_empty()) {
         let end = log.end_of(slice)?;
@@ -416,7 +456,13 @@ fn aborted(log: &LogReader, mut found: Vec<Aborted>, slice: Option<&ReadSlice>) 
 }
 
 /// Puts one partition into the response, beside the others of its topic.
-fn say(services: &Services, cx: &RequestContext, response: &mut FetchResponse<FileRegion>, key: Key, read: Read) {
+fn say(
+    services: &Services,
+    cx: &RequestContext,
+    response: &mut FetchResponse<FileRegion>,
+    key: Key,
+    read: Read,
+) {
     let (name, id) = match &key.topic {
         TopicRef::Id(id) => (String::new(), *id),
         TopicRef::Name(name) => (name.to_string(), TopicId::ZERO),
@@ -436,17 +482,18 @@ fn say(services: &Services, cx: &RequestContext, response: &mut FetchResponse<Fi
         ..FetchPartition::default()
     };
     if let Some(end) = read.diverging {
-        partition.diverging_epoch = EpochEndOffset {
-            epoch: end.epoch.0,
-            end_offset: end.offset,
-        };
+        partition.diverging_epoch = EpochEndOffset { epoch: end.epoch.0, end_offset: end.offset };
     }
-    if cx.version >= LEADER_IN_RESPONSE && matches!(read.code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch) {
+    if cx.version >= LEADER_IN_RESPONSE
+        && matches!(read.code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch)
+    {
         let key = TopicPartition { topic: id, index: key.index };
         partition.current_leader = name_leader(services, cx, key, &mut response.node_endpoints);
     }
     match response.topics.last_mut() {
-        Some(topic) if topic.topic == name && topic.topic_id == id.0 => topic.partitions.push(partition),
+        Some(topic) if topic.topic == name && topic.topic_id == id.0 => {
+            topic.partitions.push(partition)
+        }
         _ => response.topics.push(FetchTopic {
             topic: name,
             topic_id: id.0,
@@ -455,8 +502,14 @@ fn say(services: &Services, cx: &RequestContext, response: &mut FetchResponse<Fi
     }
 }
 
-/// Names the leader that this broker knows of, and where it is: saves the client a round of Metadata (KIP-951).
-fn name_leader(services: &Services, cx: &RequestContext, key: TopicPartition, endpoints: &mut Vec<NodeEndpoint>) -> LeaderIdAndEpoch {
+/// Names the leader that this broker knows of, and where it is: saves the client a round of
+/// Metadata (KIP-951).
+fn name_leader(
+    services: &Services,
+    cx: &RequestContext,
+    key: TopicPartition,
+    endpoints: &mut Vec<NodeEndpoint>,
+) -> LeaderIdAndEpoch {
     let image = services.metadata.load();
     let Some(leader) = image.leader_hint(key, &cx.listener.name) else {
         return LeaderIdAndEpoch::default();
@@ -471,8 +524,5 @@ fn name_leader(services: &Services, cx: &RequestContext, key: TopicPartition, en
             rack: rack.clone(),
         });
     }
-    LeaderIdAndEpoch {
-        leader_id: leader.id.0,
-        leader_epoch: leader.epoch.0,
-    }
+    LeaderIdAndEpoch { leader_id: leader.id.0, leader_epoch: leader.epoch.0 }
 }

@@ -1,7 +1,8 @@
-//! PURE: incremental fetch sessions (KIP-227): a client names its partitions once, and afterwards both sides say only what changed.
+//! PURE: incremental fetch sessions (KIP-227): a client names its partitions once, and afterwards
+//! both sides say only what changed.
 //!
-//! Called by `fetch`. Knows no log and no clock: what was asked, what was last answered, and who has to make room. The semantics, error by error, are those of
-//! `FetchSession.scala`.
+//! Called by `fetch`. Knows no log and no clock: what was asked, what was last answered, and who
+//! has to make room. The semantics, error by error, are those of `FetchSession.scala`.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod request;
@@ -25,10 +26,12 @@ const FINAL_EPOCH: i32 = -1;
 /// What a partition takes in a session besides its topic's name, in bytes.
 const PARTITION_BYTES: usize = 160;
 
-/// A session that was not used for this long gives way to any other (`min.incremental.fetch.session.eviction.ms`).
+/// A session that was not used for this long gives way to any other
+/// (`min.incremental.fetch.session.eviction.ms`).
 const EVICTION_MS: i64 = 120_000;
 
-/// How a client names a topic: by id since version 13, by name before. One session does not mix them.
+/// How a client names a topic: by id since version 13, by name before. One session does not mix
+/// them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum TopicRef {
     Id(TopicId),
@@ -43,7 +46,8 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// Whether there can be such a topic. What a client calls otherwise is answered, and not kept: a name on the wire may take 32 KB.
+    /// Whether there can be such a topic. What a client calls otherwise is answered, and not kept:
+    /// a name on the wire may take 32 KB.
     fn can_exist(&self) -> bool {
         match &self.topic {
             TopicRef::Id(_) => true,
@@ -83,7 +87,8 @@ pub(crate) struct Said {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answer {
     pub(crate) said: Said,
-    /// It carries records, an error, a diverging epoch or a replica to read from: it must be in the response.
+    /// It carries records, an error, a diverging epoch or a replica to read from: it must be in the
+    /// response.
     pub(crate) worth_saying: bool,
     pub(crate) has_records: bool,
     pub(crate) has_error: bool,
@@ -116,7 +121,8 @@ struct Session {
     by_id: bool,
     epoch: i32,
     partitions: IndexMap<Key, Cached>,
-    /// Where the next reading begins: behind the last partition that was served, so that a busy one does not starve the others of a small response.
+    /// Where the next reading begins: behind the last partition that was served, so that a busy one
+    /// does not starve the others of a small response.
     start: usize,
 }
 
@@ -160,28 +166,21 @@ pub(crate) struct SessionRequest {
 impl FetchSessions {
     /// No sessions yet, of which all may take `bytes_max` together.
     pub fn new(bytes_max: usize) -> Self {
-        let sessions = Sessions {
-            sessions: BTreeMap::new(),
-            partitions: 0,
-            bytes: 0,
-            bytes_max,
-            next_id: 0,
-        };
+        let sessions =
+            Sessions { sessions: BTreeMap::new(), partitions: 0, bytes: 0, bytes_max, next_id: 0 };
         Self { inner: Mutex::new(sessions) }
     }
 
     /// What `request` asks for, by its own words and by its session.
     ///
     /// # Errors
-    /// FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH, FETCH_SESSION_TOPIC_ID_ERROR: the client begins a new session.
+    /// FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH, FETCH_SESSION_TOPIC_ID_ERROR: the
+    /// client begins a new session.
     pub(crate) fn ask(&self, request: SessionRequest, now_ms: i64) -> Result<Asked, ErrorCode> {
         if request.epoch == INITIAL_EPOCH || request.epoch == FINAL_EPOCH {
             self.inner.lock().remove(request.id);
             let kind = if request.epoch == FINAL_EPOCH { Kind::Sessionless } else { Kind::Full };
-            return Ok(Asked {
-                partitions: request.wanted,
-                kind,
-            });
+            return Ok(Asked { partitions: request.wanted, kind });
         }
         let id = request.id;
         let session = self.inner.lock().session(id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
@@ -198,12 +197,21 @@ impl FetchSessions {
         self.inner.lock().sessions.get(&id).map_or(0, |kept| kept.partitions)
     }
 
-    /// Settles what is said: given every partition's answer, in the order of [`Asked::partitions`], returns the session id for the response and which of the
-    /// partitions are in it. There are never more than `sessions_max` sessions (`max.incremental.fetch.session.cache.slots`).
-    pub(crate) fn settle(&self, asked: &Asked, answers: &[Answer], sessions_max: usize, now_ms: i64) -> (i32, Vec<bool>) {
+    /// Settles what is said: given every partition's answer, in the order of [`Asked::partitions`],
+    /// returns the session id for the response and which of the partitions are in it. There are
+    /// never more than `sessions_max` sessions (`max.incremental.fetch.session.cache.slots`).
+    pub(crate) fn settle(
+        &self,
+        asked: &Asked,
+        answers: &[Answer],
+        sessions_max: usize,
+        now_ms: i64,
+    ) -> (i32, Vec<bool>) {
         match asked.kind {
             Kind::Sessionless => (0, vec![true; answers.len()]),
-            Kind::Full => (self.create(asked, answers, sessions_max, now_ms), vec![true; answers.len()]),
+            Kind::Full => {
+                (self.create(asked, answers, sessions_max, now_ms), vec![true; answers.len()])
+            }
             Kind::Incremental { session } => (session, self.say(session, asked, answers)),
         }
     }
@@ -220,16 +228,20 @@ impl FetchSessions {
         if size == 0 || !self.inner.lock().make_room(size, bytes, sessions_max, now_ms) {
             return 0;
         }
-        let by_id = asked.partitions.first().is_some_and(|(key, _)| matches!(key.topic, TopicRef::Id(_)));
+        let by_id =
+            asked.partitions.first().is_some_and(|(key, _)| matches!(key.topic, TopicRef::Id(_)));
         let cached = |wish: &Wish, answer: &Answer| Cached {
             wish: *wish,
             said: (!answer.has_error).then_some(answer.said),
         };
-        let partitions = asked.partitions.iter().zip(answers).filter(|((key, _), _)| key.can_exist());
+        let partitions =
+            asked.partitions.iter().zip(answers).filter(|((key, _), _)| key.can_exist());
         let session = Session {
             by_id,
             epoch: next_epoch(INITIAL_EPOCH),
-            partitions: partitions.map(|((key, wish), answer)| (key.clone(), cached(wish, answer))).collect(),
+            partitions: partitions
+                .map(|((key, wish), answer)| (key.clone(), cached(wish, answer)))
+                .collect(),
             start: 0,
         };
         let mut inner = self.inner.lock();
@@ -244,14 +256,16 @@ impl FetchSessions {
         let session = self.inner.lock().session(id);
         match session {
             Some(session) => session.lock().say(asked, answers),
-            // It gave way to another one while this request waited: everything is said, and the next request is told to begin anew.
+            // It gave way to another one while this request waited: everything is said, and the
+            // next request is told to begin anew.
             None => vec![true; answers.len()],
         }
     }
 }
 
 impl Session {
-    /// Takes up what the next request of the session wants, and returns all that it is about, in the order in which it is read, and what cannot be kept.
+    /// Takes up what the next request of the session wants, and returns all that it is about, in
+    /// the order in which it is read, and what cannot be kept.
     fn go_on(&mut self, request: SessionRequest) -> Result<(Wishes, Wishes), ErrorCode> {
         if self.epoch != request.epoch {
             return Err(ErrorCode::InvalidFetchSessionEpoch);
@@ -259,7 +273,8 @@ impl Session {
         if self.by_id != request.by_id {
             return Err(ErrorCode::FetchSessionTopicIdError);
         }
-        let (wanted, impossible): (Wishes, Wishes) = request.wanted.into_iter().partition(|(key, _)| key.can_exist());
+        let (wanted, impossible): (Wishes, Wishes) =
+            request.wanted.into_iter().partition(|(key, _)| key.can_exist());
         for (key, wish) in wanted {
             match self.partitions.get_mut(&key) {
                 Some(cached) => cached.wish = wish,
@@ -273,7 +288,8 @@ impl Session {
             self.partitions.retain(|key, _| !forgotten.contains(key));
         }
         self.epoch = next_epoch(self.epoch);
-        let mut partitions: Vec<_> = self.partitions.iter().map(|(key, cached)| (key.clone(), cached.wish)).collect();
+        let mut partitions: Vec<_> =
+            self.partitions.iter().map(|(key, cached)| (key.clone(), cached.wish)).collect();
         let start = self.start.checked_rem(partitions.len()).unwrap_or(0);
         partitions.rotate_left(start);
         Ok((partitions, impossible))
@@ -308,7 +324,8 @@ impl Sessions {
         }
     }
 
-    /// A session that was used has so many partitions now. Returns whether it is kept: with nothing left to remember, or too much, its client is answered in full and told that it has none.
+    /// A session that was used has so many partitions now. Returns whether it is kept: with nothing
+    /// left to remember, or too much, its client is answered in full and told that it has none.
     fn grew(&mut self, id: i32, partitions: usize, bytes: usize, now_ms: i64) -> bool {
         // It may have given way meanwhile: the next request hears of that.
         let Some(kept) = self.sessions.get_mut(&id) else { return true };
@@ -328,18 +345,13 @@ impl Sessions {
         self.bytes += bytes;
         self.sessions.insert(
             id,
-            Kept {
-                session: Arc::new(Mutex::new(session)),
-                used_ms: now_ms,
-                partitions,
-                bytes,
-            },
+            Kept { session: Arc::new(Mutex::new(session)), used_ms: now_ms, partitions, bytes },
         );
         id
     }
 
-    /// Whether there is room for a session of `size` partitions, which take `bytes`: it is free, or that of sessions that nobody used for long, or there is a slot of a smaller
-    /// session.
+    /// Whether there is room for a session of `size` partitions, which take `bytes`: it is free, or
+    /// that of sessions that nobody used for long, or there is a slot of a smaller session.
     fn make_room(&mut self, size: usize, bytes: usize, sessions_max: usize, now_ms: i64) -> bool {
         if sessions_max == 0 || bytes > self.bytes_max {
             return false;

@@ -1,7 +1,8 @@
 //! A small cluster for the tests of the APIs.
 //!
-//! Brokers 0 (alive), 1 (alive, on PLAINTEXT only), 2 (fenced); the others are on PLAINTEXT and OTHER. Topic `a` has three partitions: the first is
-//! whole, the second has a fenced replica, the third no leader. Topic `b` is led by broker 1, topic `__consumer_offsets` is internal.
+//! Brokers 0 (alive), 1 (alive, on PLAINTEXT only), 2 (fenced); the others are on PLAINTEXT and
+//! OTHER. Topic `a` has three partitions: the first is whole, the second has a fenced replica, the
+//! third no leader. Topic `b` is led by broker 1, topic `__consumer_offsets` is internal.
 
 use std::sync::Arc;
 
@@ -39,12 +40,7 @@ pub(super) fn request_on(listener: &str, version: i16) -> RequestContext {
         next_is_here: Default::default(),
         has_asked_for_topics: Default::default(),
     };
-    RequestContext {
-        caller: Arc::new(caller),
-        client_id: None,
-        version,
-        room: Default::default(),
-    }
+    RequestContext { caller: Arc::new(caller), client_id: None, version, room: Default::default() }
 }
 
 pub(super) fn image() -> MetadataImage {
@@ -113,11 +109,13 @@ fn partition(index: i32, leader: i32, replicas: &[i32], isr: &[i32]) -> rpc::Par
     }
 }
 
-/// Fails unless the response can be encoded in `version`, and read back: what an answer holds and its version cannot carry ends the connection.
+/// Fails unless the response can be encoded in `version`, and read back: what an answer holds and
+/// its version cannot carry ends the connection.
 pub(super) fn assert_encodes<M: ApiMessage>(response: &M, version: i16) {
     let mut frame = BytesMut::new();
     response
         .encode(&mut frame, version)
         .unwrap_or_else(|error| panic!("{} v{version}: {error}", M::NAME));
-    M::decode(&mut Bytes::from(frame), version).unwrap_or_else(|error| panic!("{} v{version}: {error}", M::NAME));
+    M::decode(&mut Bytes::from(frame), version)
+        .unwrap_or_else(|error| panic!("{} v{version}: {error}", M::NAME));
 }

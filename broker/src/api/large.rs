@@ -1,7 +1,9 @@
-//! A thread of its own for requests that take long: those that are large, and those whose answer is.
+//! A thread of its own for requests that take long: those that are large, and those whose answer
+//! is.
 //!
-//! The threads of connections carry out one request after the other: a name costs some microseconds, and a request may hold a million. What is carried out here
-//! waits for others of its kind and holds up nobody else.
+//! The threads of connections carry out one request after the other: a name costs some
+//! microseconds, and a request may hold a million. What is carried out here waits for others of its
+//! kind and holds up nobody else.
 
 use std::future::Future;
 use std::io;
@@ -34,14 +36,14 @@ impl LargeRequests {
             // It ends with its sender, which never sends.
             let _ = runtime.block_on(ends);
         })?;
-        Ok(Self {
-            scheduler,
-            _running: running,
-        })
+        Ok(Self { scheduler, _running: running })
     }
 
     /// Carries out a request there to its end, whether somebody waits for the reply or not.
-    pub(crate) fn carry_out_to_the_end(&self, request: impl Future<Output = Reply> + Send + 'static) -> BoxFuture<'static, Reply> {
+    pub(crate) fn carry_out_to_the_end(
+        &self,
+        request: impl Future<Output = Reply> + Send + 'static,
+    ) -> BoxFuture<'static, Reply> {
         let (tell, told) = oneshot::channel();
         drop(self.scheduler.spawn(async move { tell.send(request.await) }));
         // A bug in it ends the connection, as it would on its own thread.
@@ -49,7 +51,10 @@ impl LargeRequests {
     }
 
     /// Carries out a request there. Who stops waiting for the reply ends it.
-    pub(crate) fn carry_out(&self, request: impl Future<Output = Reply> + Send + 'static) -> BoxFuture<'static, Reply> {
+    pub(crate) fn carry_out(
+        &self,
+        request: impl Future<Output = Reply> + Send + 'static,
+    ) -> BoxFuture<'static, Reply> {
         let (carried_out, reply) = request.remote_handle();
         drop(self.scheduler.spawn(carried_out));
         reply.boxed()

@@ -1,10 +1,13 @@
-//! OffsetForLeaderEpoch: where an epoch ends in this log (KIP-101, KIP-279, KIP-320): how a consumer or follower finds out that its log went another way.
+//! OffsetForLeaderEpoch: where an epoch ends in this log (KIP-101, KIP-279, KIP-320): how a
+//! consumer or follower finds out that its log went another way.
 
 use std::sync::Arc;
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::offset_for_leader_epoch_request::OffsetForLeaderPartition;
-use weir_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
+use weir_protocol::messages::offset_for_leader_epoch_response::{
+    EpochEndOffset, OffsetForLeaderTopicResult,
+};
 use weir_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
@@ -14,12 +17,18 @@ use crate::auth::{Operation, Resource};
 use crate::metadata::TopicImage;
 
 /// Answers a request.
-pub(crate) fn handle(services: &Services, cx: &RequestContext, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
+pub(crate) fn handle(
+    services: &Services,
+    cx: &RequestContext,
+    request: OffsetForLeaderEpochRequest,
+) -> OffsetForLeaderEpochResponse {
     let image = services.metadata.load();
     let topics = request.topics.into_iter().map(|topic| {
-        let allowed = services
-            .authorizer
-            .allows(&cx.principal, Operation::Describe, Resource::Topic(&topic.topic));
+        let allowed = services.authorizer.allows(
+            &cx.principal,
+            Operation::Describe,
+            Resource::Topic(&topic.topic),
+        );
         let found = image.topic_by_name(&topic.topic);
         let partitions = topic.partitions.iter().map(|partition| {
             let result = if allowed {
@@ -45,19 +54,17 @@ pub(crate) fn handle(services: &Services, cx: &RequestContext, request: OffsetFo
             ..Default::default()
         }
     });
-    OffsetForLeaderEpochResponse {
-        topics: topics.collect(),
-        ..Default::default()
-    }
+    OffsetForLeaderEpochResponse { topics: topics.collect(), ..Default::default() }
 }
 
-fn end_of(services: &Services, topic: Option<&Arc<TopicImage>>, asked: &OffsetForLeaderPartition) -> Result<(i32, i64), ErrorCode> {
+fn end_of(
+    services: &Services,
+    topic: Option<&Arc<TopicImage>>,
+    asked: &OffsetForLeaderPartition,
+) -> Result<(i32, i64), ErrorCode> {
     let topic = topic.ok_or(ErrorCode::UnknownTopicOrPartition)?;
     topic.partition(asked.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    let key = TopicPartition {
-        topic: topic.id,
-        index: asked.partition,
-    };
+    let key = TopicPartition { topic: topic.id, index: asked.partition };
     let partition = services.replicas.get(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
     partition.check_leader(LeaderEpoch(asked.current_leader_epoch))?;
     Ok(partition

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::list_offsets_request::ListOffsetsPartition;
-use weir_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use weir_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
 use weir_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
@@ -16,7 +18,8 @@ use crate::log::TimestampedOffset;
 use crate::metadata::TopicImage;
 use crate::replica::{Partition, read_error};
 
-/// The special timestamps (`ListOffsetsRequest.java`), with the version from which each is understood.
+/// The special timestamps (`ListOffsetsRequest.java`), with the version from which each is
+/// understood.
 mod special {
     /// The end: high watermark, or last stable offset for `read_committed`.
     pub(super) const LATEST: i64 = -1;
@@ -50,13 +53,17 @@ enum Asker {
 /// The first version that knows OFFSET_NOT_AVAILABLE (KIP-207).
 const OFFSET_NOT_AVAILABLE: i16 = 5;
 
-/// Answers a request. Looking up a time may read the log, so whole requests run off the connection's thread.
-pub(crate) async fn handle(services: &Arc<Services>, cx: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
-    let needs_disk = request
-        .topics
-        .iter()
-        .flat_map(|topic| &topic.partitions)
-        .any(|partition| partition.timestamp >= 0 || partition.timestamp == special::MAX_TIMESTAMP);
+/// Answers a request. Looking up a time may read the log, so whole requests run off the
+/// connection's thread.
+pub(crate) async fn handle(
+    services: &Arc<Services>,
+    cx: &RequestContext,
+    request: ListOffsetsRequest,
+) -> ListOffsetsResponse {
+    let needs_disk =
+        request.topics.iter().flat_map(|topic| &topic.partitions).any(|partition| {
+            partition.timestamp >= 0 || partition.timestamp == special::MAX_TIMESTAMP
+        });
     if request.replica_id < 0 && request.isolation_level == READ_COMMITTED {
         know_transactions(services, &request).await;
     }
@@ -64,12 +71,11 @@ pub(crate) async fn handle(services: &Arc<Services>, cx: &RequestContext, reques
         return list(services, cx, request);
     }
     let (services, cx) = (Arc::clone(services), cx.clone());
-    tokio::task::spawn_blocking(move || list(&services, &cx, request))
-        .await
-        .unwrap_or_default()
+    tokio::task::spawn_blocking(move || list(&services, &cx, request)).await.unwrap_or_default()
 }
 
-/// Has the transactions known of all partitions that are asked for. What they are is told to nobody by that.
+/// Has the transactions known of all partitions that are asked for. What they are is told to nobody
+/// by that.
 async fn know_transactions(services: &Services, request: &ListOffsetsRequest) {
     for topic in &request.topics {
         let Some(found) = services.metadata.load().topic_by_name(&topic.name).cloned() else {
@@ -83,7 +89,11 @@ async fn know_transactions(services: &Services, request: &ListOffsetsRequest) {
     }
 }
 
-fn list(services: &Services, cx: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
+fn list(
+    services: &Services,
+    cx: &RequestContext,
+    request: ListOffsetsRequest,
+) -> ListOffsetsResponse {
     let image = services.metadata.load();
     let asker = match (request.replica_id, request.isolation_level) {
         (0.., _) => Asker::Replica,
@@ -92,9 +102,11 @@ fn list(services: &Services, cx: &RequestContext, request: ListOffsetsRequest) -
     };
     let twice = NamedTwice::of(&request);
     let topics = request.topics.iter().map(|topic| {
-        let allowed = services
-            .authorizer
-            .allows(&cx.principal, Operation::Describe, Resource::Topic(&topic.name));
+        let allowed = services.authorizer.allows(
+            &cx.principal,
+            Operation::Describe,
+            Resource::Topic(&topic.name),
+        );
         let found = image.topic_by_name(&topic.name);
         let is_named_twice = twice.of_topic(&topic.name);
         let partitions = topic.partitions.iter().map(|partition| {
@@ -103,7 +115,8 @@ fn list(services: &Services, cx: &RequestContext, request: ListOffsetsRequest) -
             } else if is_named_twice(partition.partition_index) {
                 Err(ErrorCode::InvalidRequest)
             } else {
-                find(services, found, partition).and_then(|replica| look_up(&replica, partition.timestamp, cx.version, asker))
+                find(services, found, partition)
+                    .and_then(|replica| look_up(&replica, partition.timestamp, cx.version, asker))
             };
             answer(partition.partition_index, result, cx.version)
         });
@@ -113,13 +126,11 @@ fn list(services: &Services, cx: &RequestContext, request: ListOffsetsRequest) -
             ..Default::default()
         }
     });
-    ListOffsetsResponse {
-        topics: topics.collect(),
-        ..Default::default()
-    }
+    ListOffsetsResponse { topics: topics.collect(), ..Default::default() }
 }
 
-/// The partitions that a request names more than once: each of their entries is refused (`ListOffsetsRequest.duplicatePartitions`). A topic's name may be long, and is compared once.
+/// The partitions that a request names more than once: each of their entries is refused
+/// (`ListOffsetsRequest.duplicatePartitions`). A topic's name may be long, and is compared once.
 struct NamedTwice<'a> {
     /// The first entry of each name.
     topics: BTreeMap<&'a str, usize>,
@@ -149,43 +160,53 @@ impl<'a> NamedTwice<'a> {
     }
 }
 
-fn find(services: &Services, topic: Option<&Arc<TopicImage>>, partition: &ListOffsetsPartition) -> Result<Arc<Partition>, ErrorCode> {
+fn find(
+    services: &Services,
+    topic: Option<&Arc<TopicImage>>,
+    partition: &ListOffsetsPartition,
+) -> Result<Arc<Partition>, ErrorCode> {
     let topic = topic.ok_or(ErrorCode::UnknownTopicOrPartition)?;
     topic.partition(partition.partition_index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    let key = TopicPartition {
-        topic: topic.id,
-        index: partition.partition_index,
-    };
+    let key = TopicPartition { topic: topic.id, index: partition.partition_index };
     let replica = services.replicas.get(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
     replica.check_leader(LeaderEpoch(partition.current_leader_epoch))?;
     Ok(replica)
 }
 
 /// The offset that `timestamp` asks for; `None` where there is none.
-fn look_up(partition: &Partition, timestamp: i64, version: i16, asker: Asker) -> Result<Option<TimestampedOffset>, ErrorCode> {
+fn look_up(
+    partition: &Partition,
+    timestamp: i64,
+    version: i16,
+    asker: Asker,
+) -> Result<Option<TimestampedOffset>, ErrorCode> {
     let log = partition.log();
     // A new leader does not know yet what is committed: clients must not see the end go back.
     let known = match asker {
         Asker::Replica => Ok(log.log_end_offset()),
-        Asker::Client | Asker::ReadCommitted => partition.latest_offset().map_err(|code| match code {
-            ErrorCode::OffsetNotAvailable if version < OFFSET_NOT_AVAILABLE => ErrorCode::LeaderNotAvailable,
-            code => code,
-        }),
+        Asker::Client | Asker::ReadCommitted => {
+            partition.latest_offset().map_err(|code| match code {
+                ErrorCode::OffsetNotAvailable if version < OFFSET_NOT_AVAILABLE => {
+                    ErrorCode::LeaderNotAvailable
+                }
+                code => code,
+            })
+        }
     };
     let end = match (known, asker) {
-        (Ok(end), Asker::ReadCommitted) => end.min(partition.last_stable_offset().ok_or(ErrorCode::OffsetNotAvailable)?),
+        (Ok(end), Asker::ReadCommitted) => {
+            end.min(partition.last_stable_offset().ok_or(ErrorCode::OffsetNotAvailable)?)
+        }
         (Ok(end), _) => end,
         (Err(_), _) => partition.high_watermark(),
     };
     // What is not found below it may be there all the same.
-    let or_unknown = |found: Option<TimestampedOffset>| if found.is_none() { known.map(|_| None) } else { Ok(found) };
+    let or_unknown = |found: Option<TimestampedOffset>| {
+        if found.is_none() { known.map(|_| None) } else { Ok(found) }
+    };
     let at = |offset: i64| {
         let leader_epoch = log.epoch_of(offset).unwrap_or_else(|| partition.leader_epoch());
-        Ok(Some(TimestampedOffset {
-            timestamp: -1,
-            offset,
-            leader_epoch,
-        }))
+        Ok(Some(TimestampedOffset { timestamp: -1, offset, leader_epoch }))
     };
     let refuse = Err(ErrorCode::UnsupportedVersion);
     match timestamp {
@@ -197,7 +218,10 @@ fn look_up(partition: &Partition, timestamp: i64, version: i16, asker: Asker) ->
             })
         }),
         special::EARLIEST => at(log.log_start_offset()),
-        special::MAX_TIMESTAMP if version >= 7 => log.offset_of_max_timestamp(end).map_err(|error| read_error(&error)).and_then(or_unknown),
+        special::MAX_TIMESTAMP if version >= 7 => log
+            .offset_of_max_timestamp(end)
+            .map_err(|error| read_error(&error))
+            .and_then(or_unknown),
         // Nothing is tiered: all of the log is local, and nothing waits to be uploaded.
         special::EARLIEST_LOCAL if version >= 8 => at(log.log_start_offset()),
         special::LATEST_TIERED if version >= 9 => Ok(None),
@@ -210,7 +234,11 @@ fn look_up(partition: &Partition, timestamp: i64, version: i16, asker: Asker) ->
     }
 }
 
-fn answer(partition_index: i32, result: Result<Option<TimestampedOffset>, ErrorCode>, version: i16) -> ListOffsetsPartitionResponse {
+fn answer(
+    partition_index: i32,
+    result: Result<Option<TimestampedOffset>, ErrorCode>,
+    version: i16,
+) -> ListOffsetsPartitionResponse {
     let mut response = ListOffsetsPartitionResponse {
         partition_index,
         timestamp: -1,

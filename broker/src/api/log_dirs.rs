@@ -1,4 +1,5 @@
-//! DescribeLogDirs: how large the partitions of this broker are, and how full its disk (KIP-113, KIP-827).
+//! DescribeLogDirs: how large the partitions of this broker are, and how full its disk (KIP-113,
+//! KIP-827).
 
 mod alter;
 
@@ -6,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::describe_log_dirs_response::{DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic};
+use weir_protocol::messages::describe_log_dirs_response::{
+    DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
+};
 use weir_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 
 pub(crate) use self::alter::handle as handle_alter;
@@ -44,7 +47,11 @@ struct LogDirPartition {
 }
 
 /// Answers a request.
-pub(crate) fn handle(services: &Services, cx: &RequestContext, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
+pub(crate) fn handle(
+    services: &Services,
+    cx: &RequestContext,
+    request: DescribeLogDirsRequest,
+) -> DescribeLogDirsResponse {
     describe(&services.authorizer, cx, &request, || look(services))
 }
 
@@ -52,7 +59,8 @@ pub(crate) fn handle(services: &Services, cx: &RequestContext, request: Describe
 fn look(services: &Services) -> LogDirDescription {
     let log_dir = services.replicas.log_dir();
     let bytes = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
-    let (total_bytes, usable_bytes) = log_dir.space().map_or((-1, -1), |(total, usable)| (bytes(total), bytes(usable)));
+    let (total_bytes, usable_bytes) =
+        log_dir.space().map_or((-1, -1), |(total, usable)| (bytes(total), bytes(usable)));
     let partition = |partition: Arc<Partition>| LogDirPartition {
         topic: Arc::clone(partition.topic()),
         index: partition.id().index,
@@ -89,10 +97,9 @@ fn describe(
     let log_dir = log_dir();
     let mut topics: BTreeMap<&str, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
     let told = if log_dir.is_offline { &[] } else { log_dir.partitions.as_slice() };
-    for partition in told
-        .iter()
-        .filter(|partition| asked.as_ref().is_none_or(|asked| asked.contains(&(&*partition.topic, partition.index))))
-    {
+    for partition in told.iter().filter(|partition| {
+        asked.as_ref().is_none_or(|asked| asked.contains(&(&*partition.topic, partition.index)))
+    }) {
         topics.entry(&partition.topic).or_default().push(DescribeLogDirsPartition {
             partition_index: partition.index,
             partition_size: partition.size_bytes,
@@ -101,28 +108,18 @@ fn describe(
         });
     }
     let result = DescribeLogDirsResult {
-        error_code: if log_dir.is_offline {
-            ErrorCode::KafkaStorageError
-        } else {
-            ErrorCode::None
-        }
-        .code(),
+        error_code: if log_dir.is_offline { ErrorCode::KafkaStorageError } else { ErrorCode::None }
+            .code(),
         log_dir: log_dir.path.clone(),
         topics: topics
             .into_iter()
-            .map(|(name, partitions)| DescribeLogDirsTopic {
-                name: name.to_owned(),
-                partitions,
-            })
+            .map(|(name, partitions)| DescribeLogDirsTopic { name: name.to_owned(), partitions })
             .collect(),
         total_bytes: log_dir.total_bytes,
         usable_bytes: log_dir.usable_bytes,
         ..Default::default()
     };
-    DescribeLogDirsResponse {
-        results: vec![result],
-        ..Default::default()
-    }
+    DescribeLogDirsResponse { results: vec![result], ..Default::default() }
 }
 
 #[cfg(test)]
@@ -165,15 +162,24 @@ mod tests {
             (None, true, ErrorCode::KafkaStorageError.code(), vec![]),
         ];
         for (topics, offline, error, expected) in rows {
-            let response = describe(&everyone(), &request(4), &DescribeLogDirsRequest { topics }, || log_dir(offline));
-            ApiKey::DescribeLogDirs.versions().for_each(|version| assert_encodes(&response, version));
+            let response =
+                describe(&everyone(), &request(4), &DescribeLogDirsRequest { topics }, || {
+                    log_dir(offline)
+                });
+            ApiKey::DescribeLogDirs
+                .versions()
+                .for_each(|version| assert_encodes(&response, version));
             let result = &response.results[0];
             assert_eq!(
                 (response.error_code, result.error_code, result.total_bytes, result.usable_bytes),
                 (0, error, 100, 50)
             );
             let shown = result.topics.iter().map(|topic| {
-                let indexes: Vec<_> = topic.partitions.iter().map(|partition| partition.partition_index.to_string()).collect();
+                let indexes: Vec<_> = topic
+                    .partitions
+                    .iter()
+                    .map(|partition| partition.partition_index.to_string())
+                    .collect();
                 format!("{}:{}", topic.name, indexes.join(","))
             });
             assert_eq!(shown.collect::<Vec<_>>(), expected);

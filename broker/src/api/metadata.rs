@@ -1,7 +1,8 @@
 //! Metadata: the brokers, the topics and who leads what, as a client of one listener may see it.
 //!
-//! A topic that is not there may be created here (`auto.create.topics.enable`): through the controller, as by CreateTopics. What a caller may not describe is
-//! answered without looking whether it exists.
+//! A topic that is not there may be created here (`auto.create.topics.enable`): through the
+//! controller, as by CreateTopics. What a caller may not describe is answered without looking
+//! whether it exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,8 +14,12 @@ use weir_protocol::api::ApiKey;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::create_topics_request::CreatableTopic;
 use weir_protocol::messages::metadata_request::MetadataRequestTopic;
-use weir_protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
-use weir_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, MetadataRequest, MetadataResponse};
+use weir_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use weir_protocol::messages::{
+    CreateTopicsRequest, CreateTopicsResponse, MetadataRequest, MetadataResponse,
+};
 use weir_protocol::types::{BrokerId, TopicId};
 
 use super::{RequestContext, configs, topic_name};
@@ -29,19 +34,25 @@ const CREATE_TIMEOUT_MS: i32 = 30_000;
 /// From here on a missing endpoint is told from a missing leader.
 const LISTENER_NOT_FOUND_VERSION: i16 = 6;
 
-/// How long a client that asks for topics again on one connection waits for news of its leaders. A follower hears of a leader's end in the same moment as the leader's
-/// clients, and a client may ask sooner than the follower's thread has its turn.
+/// How long a client that asks for topics again on one connection waits for news of its leaders. A
+/// follower hears of a leader's end in the same moment as the leader's clients, and a client may
+/// ask sooner than the follower's thread has its turn.
 const ASKS_AGAIN_WAIT: Duration = Duration::from_millis(5);
 
 /// Answers a request.
-pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: MetadataRequest) -> MetadataResponse {
+pub(crate) async fn handle(
+    services: &Services,
+    cx: &RequestContext,
+    request: MetadataRequest,
+) -> MetadataResponse {
     await_successors(services, cx, &request).await;
     let mut image = Arc::clone(&services.metadata.load());
     let mut asked = match select(&image, &services.authorizer, cx, &request) {
         Ok(asked) => asked,
         Err(error) => return refuse(&request, error),
     };
-    let create = request.allow_auto_topic_creation && configs::flag(&image, services.config.id, "auto.create.topics.enable");
+    let create = request.allow_auto_topic_creation
+        && configs::flag(&image, services.config.id, "auto.create.topics.enable");
     let missing = if create {
         take_creatable(&image, &services.authorizer, cx, &mut asked)
     } else {
@@ -71,19 +82,23 @@ pub(crate) fn is_of_many(services: &Services, request: &MetadataRequest) -> bool
     asks_for_all && services.metadata.load().topic_count() > TOPICS_OF_LARGE_ANSWERS
 }
 
-/// Waits while a topic that is asked for is led by a broker that has just died as far as this one can see, for the controller to say who leads now.
+/// Waits while a topic that is asked for is led by a broker that has just died as far as this one
+/// can see, for the controller to say who leads now.
 async fn await_successors(services: &Services, cx: &RequestContext, request: &MetadataRequest) {
     let lost = services.replicas.lost_leaders();
     let names_topics = request.topics.as_ref().is_some_and(|topics| !topics.is_empty());
     if names_topics && cx.has_asked_for_topics.swap(true, Ordering::Relaxed) {
-        // Who asks again has often lost its leader, in this moment: it is not told what is about to change.
+        // Who asks again has often lost its leader, in this moment: it is not told what is about to
+        // change.
         let _ = tokio::time::timeout(ASKS_AGAIN_WAIT, lost.changed()).await;
     }
     loop {
         let changed = lost.changed();
         let image = Arc::clone(&services.metadata.load());
         let leads = |id| {
-            let is_led = |topic: &Arc<TopicImage>| topic.partitions.iter().any(|partition| partition.leader == Some(id));
+            let is_led = |topic: &Arc<TopicImage>| {
+                topic.partitions.iter().any(|partition| partition.leader == Some(id))
+            };
             match &request.topics {
                 None => image.topics().any(is_led),
                 Some(topics) => topics
@@ -115,8 +130,15 @@ fn respond(
     MetadataResponse {
         brokers: brokers(image.live_brokers().collect(), cx),
         controller_id: controller_id(image, cx, this),
-        topics: asked.into_iter().map(|asked| answer(image, authorizer, cx, request, asked)).collect(),
-        cluster_authorized_operations: cluster_operations(authorizer, cx, request.include_cluster_authorized_operations),
+        topics: asked
+            .into_iter()
+            .map(|asked| answer(image, authorizer, cx, request, asked))
+            .collect(),
+        cluster_authorized_operations: cluster_operations(
+            authorizer,
+            cx,
+            request.include_cluster_authorized_operations,
+        ),
         ..Default::default()
     }
 }
@@ -133,8 +155,14 @@ enum Asked {
 }
 
 /// What is to be answered, each topic once (`KafkaApis.handleTopicMetadataRequest`).
-fn select(image: &MetadataImage, authorizer: &Authorizer, cx: &RequestContext, request: &MetadataRequest) -> Result<Vec<Asked>, ErrorCode> {
-    let may_describe = |name: &str| authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(name));
+fn select(
+    image: &MetadataImage,
+    authorizer: &Authorizer,
+    cx: &RequestContext,
+    request: &MetadataRequest,
+) -> Result<Vec<Asked>, ErrorCode> {
+    let may_describe =
+        |name: &str| authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(name));
     let topics = match &request.topics {
         // Version 0 cannot say "all" in any other way.
         Some(topics) if cx.version > 0 || !topics.is_empty() => topics,
@@ -147,26 +175,38 @@ fn select(image: &MetadataImage, authorizer: &Authorizer, cx: &RequestContext, r
         }
     };
     // Versions 10 and 11 have the field for the id, but it may not be used (KAFKA-12701).
-    if cx.version < 12 && topics.iter().any(|topic| topic.name.is_none() || !topic.topic_id.is_nil()) {
+    if cx.version < 12
+        && topics.iter().any(|topic| topic.name.is_none() || !topic.topic_id.is_nil())
+    {
         return Err(ErrorCode::InvalidRequest);
     }
     let by_id = topics.iter().any(|topic| !topic.topic_id.is_nil());
     let mut seen = BTreeSet::new();
     let mut asked = Vec::new();
-    for MetadataRequestTopic { topic_id, name } in topics.iter().filter(|topic| seen.insert((topic.topic_id, topic.name.clone()))) {
+    for MetadataRequestTopic { topic_id, name } in
+        topics.iter().filter(|topic| seen.insert((topic.topic_id, topic.name.clone())))
+    {
         asked.push(match (by_id, name) {
             (true, _) if topic_id.is_nil() => continue,
             (true, _) => match image.topic(TopicId(*topic_id)) {
                 None => Asked::Refused(ErrorCode::UnknownTopicId, None, *topic_id),
                 // The name stays hidden.
-                Some(topic) if !may_describe(&topic.name) => Asked::Refused(ErrorCode::TopicAuthorizationFailed, None, *topic_id),
+                Some(topic) if !may_describe(&topic.name) => {
+                    Asked::Refused(ErrorCode::TopicAuthorizationFailed, None, *topic_id)
+                }
                 Some(topic) => Asked::Found(Arc::clone(topic)),
             },
             (false, None) => Asked::Refused(ErrorCode::InvalidTopicException, None, Uuid::nil()),
-            (false, Some(name)) if !may_describe(name) => Asked::Refused(ErrorCode::TopicAuthorizationFailed, Some(name.clone()), Uuid::nil()),
+            (false, Some(name)) if !may_describe(name) => {
+                Asked::Refused(ErrorCode::TopicAuthorizationFailed, Some(name.clone()), Uuid::nil())
+            }
             (false, Some(name)) => match image.topic_by_name(name) {
                 Some(topic) => Asked::Found(Arc::clone(topic)),
-                None if topic_name::check(name).is_err() => Asked::Refused(ErrorCode::InvalidTopicException, Some(name.clone()), Uuid::nil()),
+                None if topic_name::check(name).is_err() => Asked::Refused(
+                    ErrorCode::InvalidTopicException,
+                    Some(name.clone()),
+                    Uuid::nil(),
+                ),
                 None => Asked::Missing(name.clone()),
             },
         });
@@ -174,8 +214,14 @@ fn select(image: &MetadataImage, authorizer: &Authorizer, cx: &RequestContext, r
     Ok(asked)
 }
 
-/// Takes out those of the missing topics that are to be created; those that the caller may not create become refusals.
-fn take_creatable(image: &MetadataImage, authorizer: &Authorizer, cx: &RequestContext, asked: &mut Vec<Asked>) -> Vec<String> {
+/// Takes out those of the missing topics that are to be created; those that the caller may not
+/// create become refusals.
+fn take_creatable(
+    image: &MetadataImage,
+    authorizer: &Authorizer,
+    cx: &RequestContext,
+    asked: &mut Vec<Asked>,
+) -> Vec<String> {
     // Without brokers there is nobody to hold a new topic.
     if image.live_brokers().next().is_none() {
         return Vec::new();
@@ -185,12 +231,19 @@ fn take_creatable(image: &MetadataImage, authorizer: &Authorizer, cx: &RequestCo
     asked.retain_mut(|topic| match topic {
         // The brokers' own topics are made by those who need them.
         Asked::Missing(name) if topic_name::is_internal(name) => true,
-        Asked::Missing(name) if may_create_any || authorizer.allows(&cx.principal, Operation::Create, Resource::Topic(name)) => {
+        Asked::Missing(name)
+            if may_create_any
+                || authorizer.allows(&cx.principal, Operation::Create, Resource::Topic(name)) =>
+        {
             creatable.push(std::mem::take(name));
             false
         }
         Asked::Missing(name) => {
-            *topic = Asked::Refused(ErrorCode::TopicAuthorizationFailed, Some(std::mem::take(name)), Uuid::nil());
+            *topic = Asked::Refused(
+                ErrorCode::TopicAuthorizationFailed,
+                Some(std::mem::take(name)),
+                Uuid::nil(),
+            );
             true
         }
         _ => true,
@@ -198,7 +251,11 @@ fn take_creatable(image: &MetadataImage, authorizer: &Authorizer, cx: &RequestCo
     creatable
 }
 
-async fn create_topics(services: &Services, cx: &RequestContext, names: &[String]) -> Result<CreateTopicsResponse, ErrorCode> {
+async fn create_topics(
+    services: &Services,
+    cx: &RequestContext,
+    names: &[String],
+) -> Result<CreateTopicsResponse, ErrorCode> {
     let topic = |name: &String| CreatableTopic {
         name: name.clone(),
         num_partitions: -1,
@@ -220,7 +277,11 @@ fn errors_by_name(response: CreateTopicsResponse) -> BTreeMap<String, ErrorCode>
 }
 
 /// What came of the creation of `name`.
-fn outcome(image: &MetadataImage, created: &Result<BTreeMap<String, ErrorCode>, ErrorCode>, name: String) -> Asked {
+fn outcome(
+    image: &MetadataImage,
+    created: &Result<BTreeMap<String, ErrorCode>, ErrorCode>,
+    name: String,
+) -> Asked {
     if let Some(topic) = image.topic_by_name(&name) {
         return Asked::Found(Arc::clone(topic));
     }
@@ -228,7 +289,8 @@ fn outcome(image: &MetadataImage, created: &Result<BTreeMap<String, ErrorCode>, 
         Err(error) => *error,
         Ok(errors) => errors.get(&name).copied().unwrap_or(ErrorCode::None),
     };
-    // What passes, and what another broker has done already, is for the client to ask again; the rest it has to hear.
+    // What passes, and what another broker has done already, is for the client to ask again; the
+    // rest it has to hear.
     let error = match error {
         ErrorCode::None | ErrorCode::TopicAlreadyExists => ErrorCode::LeaderNotAvailable,
         error if error.is_retriable() => ErrorCode::LeaderNotAvailable,
@@ -237,7 +299,13 @@ fn outcome(image: &MetadataImage, created: &Result<BTreeMap<String, ErrorCode>, 
     Asked::Refused(error, Some(name), Uuid::nil())
 }
 
-fn answer(image: &MetadataImage, authorizer: &Authorizer, cx: &RequestContext, request: &MetadataRequest, asked: Asked) -> MetadataResponseTopic {
+fn answer(
+    image: &MetadataImage,
+    authorizer: &Authorizer,
+    cx: &RequestContext,
+    request: &MetadataRequest,
+    asked: Asked,
+) -> MetadataResponseTopic {
     match asked {
         Asked::Found(topic) => MetadataResponseTopic {
             name: Some(topic.name.to_string()),
@@ -249,10 +317,17 @@ fn answer(image: &MetadataImage, authorizer: &Authorizer, cx: &RequestContext, r
                 .zip(0..)
                 .map(|(partition, index)| describe_partition(image, cx, partition, index))
                 .collect(),
-            topic_authorized_operations: topic_operations(authorizer, cx, request.include_topic_authorized_operations, &topic.name),
+            topic_authorized_operations: topic_operations(
+                authorizer,
+                cx,
+                request.include_topic_authorized_operations,
+                &topic.name,
+            ),
             ..Default::default()
         },
-        Asked::Missing(name) => error_topic(ErrorCode::UnknownTopicOrPartition, Some(name), Uuid::nil()),
+        Asked::Missing(name) => {
+            error_topic(ErrorCode::UnknownTopicOrPartition, Some(name), Uuid::nil())
+        }
         Asked::Refused(error, name, id) => error_topic(error, name, id),
     }
 }
@@ -268,25 +343,37 @@ fn error_topic(error: ErrorCode, name: Option<String>, topic_id: Uuid) -> Metada
     }
 }
 
-/// The answer to a request that makes no sense: the error on each of its topics (`MetadataRequest.getErrorResponse`).
+/// The answer to a request that makes no sense: the error on each of its topics
+/// (`MetadataRequest.getErrorResponse`).
 fn refuse(request: &MetadataRequest, error: ErrorCode) -> MetadataResponse {
     let topics = request.topics.iter().flatten();
-    let refused = topics.map(|topic| error_topic(error, Some(topic.name.clone().unwrap_or_default()), topic.topic_id));
-    MetadataResponse {
-        topics: refused.collect(),
-        controller_id: -1,
-        ..Default::default()
-    }
+    let refused = topics.map(|topic| {
+        error_topic(error, Some(topic.name.clone().unwrap_or_default()), topic.topic_id)
+    });
+    MetadataResponse { topics: refused.collect(), controller_id: -1, ..Default::default() }
 }
 
-fn describe_partition(image: &MetadataImage, cx: &RequestContext, partition: &PartitionImage, index: i32) -> MetadataResponsePartition {
-    let (leader, leader_error) = leader(image, cx, partition, cx.version >= LISTENER_NOT_FOUND_VERSION);
+fn describe_partition(
+    image: &MetadataImage,
+    cx: &RequestContext,
+    partition: &PartitionImage,
+    index: i32,
+) -> MetadataResponsePartition {
+    let (leader, leader_error) =
+        leader(image, cx, partition, cx.version >= LISTENER_NOT_FOUND_VERSION);
     let offline = offline_replicas(image, cx, partition);
     // In version 0 brokers that do not answer are left out, and that is an error.
-    let shown = |ids: &[BrokerId]| -> Vec<i32> { ids.iter().map(|id| id.0).filter(|id| cx.version > 0 || !offline.contains(id)).collect() };
+    let shown = |ids: &[BrokerId]| -> Vec<i32> {
+        ids.iter().map(|id| id.0).filter(|id| cx.version > 0 || !offline.contains(id)).collect()
+    };
     let (replica_nodes, isr_nodes) = (shown(&partition.replicas), shown(&partition.isr));
     let error = match leader_error {
-        ErrorCode::None if replica_nodes.len() < partition.replicas.len() || isr_nodes.len() < partition.isr.len() => ErrorCode::ReplicaNotAvailable,
+        ErrorCode::None
+            if replica_nodes.len() < partition.replicas.len()
+                || isr_nodes.len() < partition.isr.len() =>
+        {
+            ErrorCode::ReplicaNotAvailable
+        }
         error => error,
     };
     MetadataResponsePartition {
@@ -301,17 +388,28 @@ fn describe_partition(image: &MetadataImage, cx: &RequestContext, partition: &Pa
 }
 
 /// The leader as a client of this listener may reach it, or -1 and why not.
-pub(super) fn leader(image: &MetadataImage, cx: &RequestContext, partition: &PartitionImage, tell_listener: bool) -> (i32, ErrorCode) {
+pub(super) fn leader(
+    image: &MetadataImage,
+    cx: &RequestContext,
+    partition: &PartitionImage,
+    tell_listener: bool,
+) -> (i32, ErrorCode) {
     let registered = partition.leader.and_then(|leader| image.brokers.get(&leader));
     match registered {
-        Some(broker) if broker.endpoint(&cx.listener.name).is_some() => (broker.id.0, ErrorCode::None),
+        Some(broker) if broker.endpoint(&cx.listener.name).is_some() => {
+            (broker.id.0, ErrorCode::None)
+        }
         Some(_) if tell_listener => (-1, ErrorCode::ListenerNotFound),
         _ => (-1, ErrorCode::LeaderNotAvailable),
     }
 }
 
 /// The replicas on brokers that are gone, fenced or not on this listener.
-pub(super) fn offline_replicas(image: &MetadataImage, cx: &RequestContext, partition: &PartitionImage) -> Vec<i32> {
+pub(super) fn offline_replicas(
+    image: &MetadataImage,
+    cx: &RequestContext,
+    partition: &PartitionImage,
+) -> Vec<i32> {
     let online = |id: &BrokerId| {
         image
             .brokers
@@ -334,22 +432,24 @@ fn brokers(known: Vec<&Arc<BrokerImage>>, cx: &RequestContext) -> Vec<MetadataRe
     reachable.collect()
 }
 
-/// The broker that clients are told is the controller: they send it what is then forwarded, so any that is alive will do, this one first; -1 without one.
+/// The broker that clients are told is the controller: they send it what is then forwarded, so any
+/// that is alive will do, this one first; -1 without one.
 pub(super) fn controller_id(image: &MetadataImage, cx: &RequestContext, this: BrokerId) -> i32 {
     let mut reachable = image
         .live_brokers()
         .filter(|broker| broker.endpoint(&cx.listener.name).is_some())
         .map(|broker| broker.id);
     let first = reachable.next();
-    if reachable.chain(first).any(|id| id == this) {
-        this.0
-    } else {
-        first.map_or(-1, |id| id.0)
-    }
+    if reachable.chain(first).any(|id| id == this) { this.0 } else { first.map_or(-1, |id| id.0) }
 }
 
-/// The operations on the cluster that the caller may do: `i32::MIN` where they were not asked for (KIP-430).
-pub(super) fn cluster_operations(authorizer: &Authorizer, cx: &RequestContext, wanted: bool) -> i32 {
+/// The operations on the cluster that the caller may do: `i32::MIN` where they were not asked for
+/// (KIP-430).
+pub(super) fn cluster_operations(
+    authorizer: &Authorizer,
+    cx: &RequestContext,
+    wanted: bool,
+) -> i32 {
     match wanted {
         false => i32::MIN,
         true if authorizer.allows(&cx.principal, Operation::Describe, Resource::Cluster) => {
@@ -360,7 +460,12 @@ pub(super) fn cluster_operations(authorizer: &Authorizer, cx: &RequestContext, w
 }
 
 /// The operations on a topic that the caller may do: `i32::MIN` where they were not asked for.
-pub(super) fn topic_operations(authorizer: &Authorizer, cx: &RequestContext, wanted: bool, name: &str) -> i32 {
+pub(super) fn topic_operations(
+    authorizer: &Authorizer,
+    cx: &RequestContext,
+    wanted: bool,
+    name: &str,
+) -> i32 {
     if !wanted {
         return i32::MIN;
     }

@@ -1,7 +1,8 @@
 //! The Kafka APIs, a file per family: decode, authorise, act, encode.
 //!
-//! `net` hands over a frame and gets back what is to be done with it. What an API does to partitions happens in `replica`, what the controller must decide is
-//! forwarded through `controller_client`. Nothing here knows sockets or files.
+//! `net` hands over a frame and gets back what is to be done with it. What an API does to
+//! partitions happens in `replica`, what the controller must decide is forwarded through
+//! `controller_client`. Nothing here knows sockets or files.
 
 mod answer;
 mod api_versions;

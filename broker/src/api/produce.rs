@@ -1,8 +1,10 @@
 //! Produce: records from clients into partitions.
 //!
-//! The batches stay in the frame that they came in: they are checked there, get their offsets there, and go to the file from there. Everything is brought to the partitions
-//! before this returns, so that a connection's produces are appended in the order in which it sent them; only the wait for the acknowledgement is left to the
-//! future. Where it takes long to read what was sent, a thread of its own goes on with that, and the connection's next request waits.
+//! The batches stay in the frame that they came in: they are checked there, get their offsets
+//! there, and go to the file from there. Everything is brought to the partitions before this
+//! returns, so that a connection's produces are appended in the order in which it sent them; only
+//! the wait for the acknowledgement is left to the future. Where it takes long to read what was
+//! sent, a thread of its own goes on with that, and the connection's next request waits.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -14,7 +16,9 @@ use weir_protocol::batch::BatchHeader;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::frame::response_bytes_max;
 use weir_protocol::messages::ProduceResponse;
-use weir_protocol::messages::produce_response::{LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse};
+use weir_protocol::messages::produce_response::{
+    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+};
 use weir_protocol::produce::{ProducePartition, ProduceRequest, ProduceTopic, TopicRef};
 use weir_protocol::types::{TopicId, TopicPartition};
 
@@ -57,7 +61,8 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
         1 => Acks::Leader,
         _ => Acks::All,
     };
-    let timeout = Duration::from_millis(u64::try_from(produce.timeout_ms).unwrap_or(0)).min(ACKNOWLEDGED_WITHIN_MAX);
+    let timeout = Duration::from_millis(u64::try_from(produce.timeout_ms).unwrap_or(0))
+        .min(ACKNOWLEDGED_WITHIN_MAX);
     let promised = match acks {
         Acks::None => 0,
         Acks::Leader | Acks::All => answer_bytes_max(&produce.topics),
@@ -65,18 +70,15 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
     let refusal = refuse_all(services, cx, &produce);
     let image = services.metadata.load();
     let transactional_id = produce.transactional_id;
-    let asker = Asker {
-        cx,
-        acks,
-        effort: RefCell::new(Effort::of_a_moment()),
-    };
+    let asker = Asker { cx, acks, effort: RefCell::new(Effort::of_a_moment()) };
     let mut topics: Vec<_> = produce
         .topics
         .into_iter()
         .map(|topic| bring_topic(services, &asker, &image, topic, refusal))
         .collect();
     drop(image);
-    // From here on the room is that of the records which are not written yet, unless what is kept until the answer is large as well.
+    // From here on the room is that of the records which are not written yet, unless what is kept
+    // until the answer is large as well.
     let named: usize = topics.iter().map(|topic| topic.partitions.len()).sum();
     if named <= SMALL_MAX {
         request.cx.room = Room::default();
@@ -99,26 +101,25 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
                 .iter()
                 .flat_map(|topic| &topic.partition_responses)
                 .any(|partition| partition.error_code != 0);
-            // There is no response that could carry the error: as in Kafka, the end of the connection tells of it.
+            // There is no response that could carry the error: as in Kafka, the end of the
+            // connection tells of it.
             return request.reply(if failed { Reply::close() } else { Reply::default() }, failed);
         }
         keep_within(&mut response, promised);
         // The connection has seen to the room, before others joined.
         request.encoded(&response, Room::default())
     };
-    // What comes after the first batch of a transaction has to be appended after it, and so has what comes after records that are not read yet.
+    // What comes after the first batch of a transaction has to be appended after it, and so has
+    // what comes after records that are not read yet.
     let reply = match takes_long {
         true => server.large_requests.carry_out_to_the_end(answer),
         false => answer.boxed(),
     };
-    Handled::Produced {
-        reply,
-        bytes_max: promised,
-        alone: takes_long || must_ask,
-    }
+    Handled::Produced { reply, bytes_max: promised, alone: takes_long || must_ask }
 }
 
-/// The most bytes that an answer has for what it says of no partition, of a topic besides its name, and of a partition.
+/// The most bytes that an answer has for what it says of no partition, of a topic besides its name,
+/// and of a partition.
 const ANSWER_BYTES_MAX: usize = 2 * 1024;
 const TOPIC_BYTES_MAX: usize = 32;
 const PARTITION_BYTES_MAX: usize = 80;
@@ -135,21 +136,25 @@ fn answer_bytes_max(topics: &[ProduceTopic]) -> usize {
     ANSWER_BYTES_MAX + topics.iter().map(of_topic).sum::<usize>()
 }
 
-/// Leaves out which records are to blame, and the text of errors, where an answer would take more than was promised: the codes say enough for any client.
+/// Leaves out which records are to blame, and the text of errors, where an answer would take more
+/// than was promised: the codes say enough for any client.
 fn keep_within(response: &mut ProduceResponse, bytes_max: usize) {
     if response_bytes_max(response) <= bytes_max {
         return;
     }
-    for partition in response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses) {
+    for partition in response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses)
+    {
         partition.record_errors = Vec::new();
         partition.error_message = None;
     }
 }
 
-/// The most partitions of a request whose outcomes, of some eighty bytes each, are kept without room until the answer.
+/// The most partitions of a request whose outcomes, of some eighty bytes each, are kept without
+/// room until the answer.
 const SMALL_MAX: usize = 200;
 
-/// The longest that a request waits for its acknowledgements, whatever it says: the room of its answer is promised meanwhile. Clients wait for half a minute.
+/// The longest that a request waits for its acknowledgements, whatever it says: the room of its
+/// answer is promised meanwhile. Clients wait for half a minute.
 const ACKNOWLEDGED_WITHIN_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// What of a request its partitions are judged by.
@@ -165,22 +170,20 @@ fn holds(topics: &[Topic], is_so: impl Fn(&Outcome) -> bool) -> bool {
     topics.iter().flat_map(|topic| &topic.partitions).any(|(_, outcome)| is_so(outcome))
 }
 
-/// Judges what is not read yet, and brings it to its partitions; others get their turn after each batch.
+/// Judges what is not read yet, and brings it to its partitions; others get their turn after each
+/// batch.
 async fn read_on(version: i16, topics: &mut [Topic]) {
     for topic in topics {
         for (_, outcome) in &mut topic.partitions {
             if !matches!(outcome, Outcome::Unread(_)) {
                 continue;
             }
-            let taken = std::mem::replace(outcome, Outcome::Refused(ErrorCode::UnknownServerError.into()));
+            let taken =
+                std::mem::replace(outcome, Outcome::Refused(ErrorCode::UnknownServerError.into()));
             let Outcome::Unread(unread) = taken else { continue };
-            let Unread {
-                partition,
-                config,
-                records,
-                room,
-            } = *unread;
-            *outcome = match validate::validate(records, &config, version, crate::replica::now_ms()) {
+            let Unread { partition, config, records, room } = *unread;
+            *outcome = match validate::validate(records, &config, version, crate::replica::now_ms())
+            {
                 Ok(prepared) => place(partition, prepared, &config, room),
                 Err(refusal) => Outcome::Refused(refusal.into()),
             };
@@ -190,7 +193,11 @@ async fn read_on(version: i16, topics: &mut [Topic]) {
 }
 
 /// What is wrong with the request as a whole.
-fn refuse_all(services: &Services, cx: &RequestContext, request: &ProduceRequest) -> Option<ErrorCode> {
+fn refuse_all(
+    services: &Services,
+    cx: &RequestContext,
+    request: &ProduceRequest,
+) -> Option<ErrorCode> {
     if !(-1..=1).contains(&request.acks) {
         return Some(ErrorCode::InvalidRequiredAcks);
     }
@@ -202,12 +209,20 @@ fn refuse_all(services: &Services, cx: &RequestContext, request: &ProduceRequest
     if !request.topics.iter().flat_map(|topic| &topic.partitions).any(is_transactional) {
         return None;
     }
-    let allows = |id| services.authorizer.allows(&cx.principal, Operation::Write, Resource::TransactionalId(id));
+    let allows = |id| {
+        services.authorizer.allows(&cx.principal, Operation::Write, Resource::TransactionalId(id))
+    };
     let allowed = request.transactional_id.as_deref().is_some_and(allows);
     (!allowed).then_some(ErrorCode::TransactionalIdAuthorizationFailed)
 }
 
-fn bring_topic(services: &Services, asker: &Asker<'_>, image: &MetadataImage, topic: ProduceTopic, refusal: Option<ErrorCode>) -> Topic {
+fn bring_topic(
+    services: &Services,
+    asker: &Asker<'_>,
+    image: &MetadataImage,
+    topic: ProduceTopic,
+    refusal: Option<ErrorCode>,
+) -> Topic {
     let (found, name, id) = match topic.topic {
         TopicRef::Name(name) => (image.topic_by_name(&name), name, TopicId::ZERO),
         TopicRef::Id(id) => (image.topic(id), String::new(), id),
@@ -216,35 +231,38 @@ fn bring_topic(services: &Services, asker: &Asker<'_>, image: &MetadataImage, to
         // Whether a topic exists is not told to those who may not see it.
         let shown = found.map_or(name.as_str(), |topic| &topic.name);
         let by_id = name.is_empty() && id != TopicId::ZERO;
-        if (found.is_some() || !by_id) && !services.authorizer.allows(&asker.cx.principal, Operation::Write, Resource::Topic(shown)) {
+        if (found.is_some() || !by_id)
+            && !services.authorizer.allows(
+                &asker.cx.principal,
+                Operation::Write,
+                Resource::Topic(shown),
+            )
+        {
             return Some(ErrorCode::TopicAuthorizationFailed);
         }
-        let unknown = if by_id {
-            ErrorCode::UnknownTopicId
-        } else {
-            ErrorCode::UnknownTopicOrPartition
-        };
+        let unknown =
+            if by_id { ErrorCode::UnknownTopicId } else { ErrorCode::UnknownTopicOrPartition };
         found.is_none().then_some(unknown)
     });
     let bring_one = |partition: ProducePartition| {
-        let key = TopicPartition {
-            topic: found.map_or(id, |topic| topic.id),
-            index: partition.index,
-        };
+        let key =
+            TopicPartition { topic: found.map_or(id, |topic| topic.id), index: partition.index };
         let outcome = match (refusal, found) {
             (None, Some(found)) => bring(services, asker, found, key, partition),
             (refusal, _) => Err(refusal.unwrap_or(ErrorCode::UnknownTopicOrPartition).into()),
         };
         (key, outcome.unwrap_or_else(Outcome::Refused))
     };
-    Topic {
-        name,
-        id,
-        partitions: topic.partitions.into_iter().map(bring_one).collect(),
-    }
+    Topic { name, id, partitions: topic.partitions.into_iter().map(bring_one).collect() }
 }
 
-fn bring(services: &Services, asker: &Asker<'_>, topic: &TopicImage, key: TopicPartition, data: ProducePartition) -> Result<Outcome, Refusal> {
+fn bring(
+    services: &Services,
+    asker: &Asker<'_>,
+    topic: &TopicImage,
+    key: TopicPartition,
+    data: ProducePartition,
+) -> Result<Outcome, Refusal> {
     topic.partition(key.index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     // What coordinators remember is not written by others (`ReplicaManager.appendRecords`).
     if topic.internal && asker.cx.client_id.as_deref() != Some(ADMIN_CLIENT) {
@@ -267,12 +285,9 @@ fn bring(services: &Services, asker: &Asker<'_>, topic: &TopicImage, key: TopicP
     match judged {
         Ok(prepared) => Ok(place(partition, prepared, &config, room)),
         Err(NotReady::Refused(refusal)) => Err(refusal.into()),
-        Err(NotReady::TakesLong(records)) => Ok(Outcome::Unread(Box::new(Unread {
-            partition,
-            config,
-            records,
-            room,
-        }))),
+        Err(NotReady::TakesLong(records)) => {
+            Ok(Outcome::Unread(Box::new(Unread { partition, config, records, room })))
+        }
     }
 }
 
@@ -280,12 +295,7 @@ fn bring(services: &Services, asker: &Asker<'_>, topic: &TopicImage, key: TopicP
 fn place(partition: Arc<Partition>, prepared: Prepared, config: &LogConfig, room: Room) -> Outcome {
     let log_append_time = config.timestamp_type == TimestampType::LogAppendTime;
     if transactional::must_ask(&partition, &prepared) {
-        return Outcome::Asking(Box::new(Asking {
-            partition,
-            prepared,
-            log_append_time,
-            room,
-        }));
+        return Outcome::Asking(Box::new(Asking { partition, prepared, log_append_time, room }));
     }
     Outcome::Brought {
         appending: partition.append_with(prepared, room.into_keepsake()),
@@ -294,35 +304,41 @@ fn place(partition: Arc<Partition>, prepared: Prepared, config: &LogConfig, room
 }
 
 /// Waits for the acknowledgements, all at once, and puts the response together.
-async fn settle(request: &Request, topics: Vec<Topic>, acks: Acks, timeout: Duration) -> ProduceResponse {
+async fn settle(
+    request: &Request,
+    topics: Vec<Topic>,
+    acks: Acks,
+    timeout: Duration,
+) -> ProduceResponse {
     let Request { services, cx, .. } = request;
     let deadline = tokio::time::Instant::now() + timeout;
     let mut response = ProduceResponse::default();
     for topic in topics {
-        let mut answered = TopicProduceResponse {
-            name: topic.name,
-            topic_id: topic.id.0,
-            ..Default::default()
-        };
+        let mut answered =
+            TopicProduceResponse { name: topic.name, topic_id: topic.id.0, ..Default::default() };
         for (key, outcome) in topic.partitions {
-            // One after the other is as good as all at once: each wait ends when its own partition is there, and the deadline is shared.
+            // One after the other is as good as all at once: each wait ends when its own partition
+            // is there, and the deadline is shared.
             let mut partition = match outcome {
                 Outcome::Refused(refusal) => refused(services, key, refusal),
                 // All were asked about before.
                 Outcome::Asking(_) => refused(services, key, ErrorCode::InvalidTxnState.into()),
                 // All were read before.
                 Outcome::Unread(_) => refused(services, key, ErrorCode::UnknownServerError.into()),
-                Outcome::Brought { appending, log_append_time } => match appending.acknowledged_by(acks, deadline).await {
-                    Ok(Ok(info)) => {
-                        services.metrics.appended_records(records_of(&info));
-                        appended(key.index, &info, log_append_time)
+                Outcome::Brought { appending, log_append_time } => {
+                    match appending.acknowledged_by(acks, deadline).await {
+                        Ok(Ok(info)) => {
+                            services.metrics.appended_records(records_of(&info));
+                            appended(key.index, &info, log_append_time)
+                        }
+                        Ok(Err(error)) => refused(services, key, error.into()),
+                        Err(_) => refused(services, key, ErrorCode::RequestTimedOut.into()),
                     }
-                    Ok(Err(error)) => refused(services, key, error.into()),
-                    Err(_) => refused(services, key, ErrorCode::RequestTimedOut.into()),
-                },
+                }
             };
             if cx.version >= LEADER_IN_RESPONSE && moved(partition.error_code) {
-                partition.current_leader = name_leader(services, cx, key, &mut response.node_endpoints);
+                partition.current_leader =
+                    name_leader(services, cx, key, &mut response.node_endpoints);
             }
             answered.partition_responses.push(partition);
         }
@@ -356,7 +372,8 @@ fn refused(services: &Services, key: TopicPartition, refusal: Refusal) -> Partit
         error_code: refusal.code as i16,
         base_offset: -1,
         log_append_time_ms: -1,
-        log_start_offset: log_start_offset.map_or(-1, |partition| partition.log().log_start_offset()),
+        log_start_offset: log_start_offset
+            .map_or(-1, |partition| partition.log().log_start_offset()),
         record_errors: refusal.records,
         error_message: refusal.message,
         ..Default::default()
@@ -367,8 +384,14 @@ fn moved(code: i16) -> bool {
     code == ErrorCode::NotLeaderOrFollower as i16 || code == ErrorCode::FencedLeaderEpoch as i16
 }
 
-/// Names the leader that this broker knows of, and where it is: saves the client a round of Metadata (KIP-951).
-fn name_leader(services: &Services, cx: &RequestContext, key: TopicPartition, endpoints: &mut Vec<NodeEndpoint>) -> LeaderIdAndEpoch {
+/// Names the leader that this broker knows of, and where it is: saves the client a round of
+/// Metadata (KIP-951).
+fn name_leader(
+    services: &Services,
+    cx: &RequestContext,
+    key: TopicPartition,
+    endpoints: &mut Vec<NodeEndpoint>,
+) -> LeaderIdAndEpoch {
     let image = services.metadata.load();
     let Some(leader) = image.leader_hint(key, &cx.listener.name) else {
         return LeaderIdAndEpoch::default();
@@ -383,8 +406,5 @@ fn name_leader(services: &Services, cx: &RequestContext, key: TopicPartition, en
             rack: rack.clone(),
         });
     }
-    LeaderIdAndEpoch {
-        leader_id: leader.id.0,
-        leader_epoch: leader.epoch.0,
-    }
+    LeaderIdAndEpoch { leader_id: leader.id.0, leader_epoch: leader.epoch.0 }
 }

@@ -1,4 +1,5 @@
-//! InitProducerId: an id for an idempotent producer (KIP-98, KIP-360), or an epoch of its own for one with a transactional id, from its coordinator.
+//! InitProducerId: an id for an idempotent producer (KIP-98, KIP-360), or an epoch of its own for
+//! one with a transactional id, from its coordinator.
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
@@ -11,21 +12,27 @@ use crate::auth::{Authorizer, Operation, Resource};
 const NONE: i64 = -1;
 
 /// Answers a request.
-pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: InitProducerIdRequest) -> InitProducerIdResponse {
-    let outcome = match (check(&services.authorizer, cx, &request), request.transactional_id.as_deref()) {
-        (Ok(()), Some(id)) => transactions::init(services, cx, id, &request)
-            .await
-            .map(|producer| (producer.id, producer.epoch.0)),
-        // An idempotent producer that lost its way asks with the id that it has, and gets another one (KIP-360): only transactions go on with an old id.
-        (Ok(()), None) => services.controller.producer_id(services.replicas.log_dir()).await.map(|id| (id, 0)),
-        (Err(error), _) => Err(error),
-    };
+pub(crate) async fn handle(
+    services: &Services,
+    cx: &RequestContext,
+    request: InitProducerIdRequest,
+) -> InitProducerIdResponse {
+    let outcome =
+        match (check(&services.authorizer, cx, &request), request.transactional_id.as_deref()) {
+            (Ok(()), Some(id)) => transactions::init(services, cx, id, &request)
+                .await
+                .map(|producer| (producer.id, producer.epoch.0)),
+            // An idempotent producer that lost its way asks with the id that it has, and gets
+            // another one (KIP-360): only transactions go on with an old id.
+            (Ok(()), None) => {
+                services.controller.producer_id(services.replicas.log_dir()).await.map(|id| (id, 0))
+            }
+            (Err(error), _) => Err(error),
+        };
     match outcome {
-        Ok((id, producer_epoch)) => InitProducerIdResponse {
-            producer_id: id.0,
-            producer_epoch,
-            ..Default::default()
-        },
+        Ok((id, producer_epoch)) => {
+            InitProducerIdResponse { producer_id: id.0, producer_epoch, ..Default::default() }
+        }
         Err(error) => InitProducerIdResponse {
             error_code: error.code(),
             producer_id: NONE,
@@ -36,14 +43,29 @@ pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: In
 }
 
 /// Whether an id may be given out (`KafkaApis.handleInitProducerIdRequest`).
-fn check(authorizer: &Authorizer, cx: &RequestContext, request: &InitProducerIdRequest) -> Result<(), ErrorCode> {
+fn check(
+    authorizer: &Authorizer,
+    cx: &RequestContext,
+    request: &InitProducerIdRequest,
+) -> Result<(), ErrorCode> {
     match request.transactional_id.as_deref() {
-        Some(id) if !authorizer.allows(&cx.principal, Operation::Write, Resource::TransactionalId(id)) => {
+        Some(id)
+            if !authorizer.allows(
+                &cx.principal,
+                Operation::Write,
+                Resource::TransactionalId(id),
+            ) =>
+        {
             return Err(ErrorCode::TransactionalIdAuthorizationFailed);
         }
         Some("") => return Err(ErrorCode::InvalidRequest),
         Some(_) => {}
-        None if !authorizer.allows(&cx.principal, Operation::IdempotentWrite, Resource::Cluster) => {
+        None if !authorizer.allows(
+            &cx.principal,
+            Operation::IdempotentWrite,
+            Resource::Cluster,
+        ) =>
+        {
             return Err(ErrorCode::ClusterAuthorizationFailed);
         }
         None => {}
@@ -61,12 +83,13 @@ mod tests {
 
     #[test]
     fn who_gets_an_id() {
-        let ask = |transactional_id: Option<&str>, producer_id, producer_epoch| InitProducerIdRequest {
-            transactional_id: transactional_id.map(str::to_owned),
-            producer_id,
-            producer_epoch,
-            ..Default::default()
-        };
+        let ask =
+            |transactional_id: Option<&str>, producer_id, producer_epoch| InitProducerIdRequest {
+                transactional_id: transactional_id.map(str::to_owned),
+                producer_id,
+                producer_epoch,
+                ..Default::default()
+            };
         let rows = [
             (everyone(), ask(None, -1, -1), Ok(())),
             (everyone(), ask(None, 7, 3), Ok(())),

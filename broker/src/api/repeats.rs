@@ -1,4 +1,5 @@
-//! What a request names more than once: a list may repeat an entry as often as it has room for it, and no client needs more than one answer.
+//! What a request names more than once: a list may repeat an entry as often as it has room for it,
+//! and no client needs more than one answer.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -12,7 +13,8 @@ pub(super) fn once<T, K: Hash + Eq>(mut named: Vec<T>, key: impl Fn(&T) -> K) ->
     named
 }
 
-/// Of what is said of the same partition of a topic, keeps the last, as Apache Kafka does where it puts partitions into a map.
+/// Of what is said of the same partition of a topic, keeps the last, as Apache Kafka does where it
+/// puts partitions into a map.
 pub(super) fn keep_last<T, P, K: Hash + Eq>(
     topics: &mut [T],
     name: impl Fn(&T) -> K,

@@ -1,7 +1,8 @@
 //! Fetch from followers: up to the end of the log, and each fetch says how far the follower is.
 //!
-//! Other than a client's, a follower's fetch waits for appends and not for the high watermark; and it is answered, a little later, when only the high watermark has moved, so that
-//! a follower knows what is committed also when nothing more is written (KIP-1166).
+//! Other than a client's, a follower's fetch waits for appends and not for the high watermark; and
+//! it is answered, a little later, when only the high watermark has moved, so that a follower knows
+//! what is committed also when nothing more is written (KIP-1166).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -21,36 +22,43 @@ use crate::budget::Room;
 use crate::replica::core::FetchFrom;
 use crate::replica::{FollowerFetch, Served};
 
-/// The first version that carries the follower's broker epoch (KIP-903), which its progress is not believed without.
+/// The first version that carries the follower's broker epoch (KIP-903), which its progress is not
+/// believed without.
 const REPLICA_STATE: i16 = 15;
 
-/// How long a high watermark that has moved waits for records to go along with it: under load they always do, and answers that carry nothing else cost more than they bring
-/// (KAFKA-9731).
+/// How long a high watermark that has moved waits for records to go along with it: under load they
+/// always do, and answers that carry nothing else cost more than they bring (KAFKA-9731).
 const HIGH_WATERMARK_WAIT: Duration = Duration::from_millis(5);
 
-/// How many partitions may be named that are not here, and be answered about without room: the follower may not have heard yet that they moved.
+/// How many partitions may be named that are not here, and be answered about without room: the
+/// follower may not have heard yet that they moved.
 const ABSENT_MAX: usize = 200;
 
 /// Answers a follower's fetch, and says what room the answer has.
 ///
-/// It needs none for the partitions that are here, whoever does not read: a leader that does not answer its followers is alone soon. But anybody can say that it is one, and name what is not
+/// It needs none for the partitions that are here, whoever does not read: a leader that does not
+/// answer its followers is alone soon. But anybody can say that it is one, and name what is not
 /// here.
-pub(super) async fn answer(services: &Services, cx: &RequestContext, request: FetchRequest, bytes_max: usize) -> (FetchResponse<FileRegion>, Room) {
+pub(super) async fn answer(
+    services: &Services,
+    cx: &RequestContext,
+    request: FetchRequest,
+    bytes_max: usize,
+) -> (FetchResponse<FileRegion>, Room) {
     let failed = |code: ErrorCode| {
-        let response = FetchResponse {
-            error_code: code.code(),
-            ..FetchResponse::default()
-        };
+        let response = FetchResponse { error_code: code.code(), ..FetchResponse::default() };
         (response, Room::default())
     };
     if cx.version < REPLICA_STATE {
         return failed(ErrorCode::UnsupportedVersion);
     }
-    let (here, absent): (Vec<_>, Vec<_>) = wanted(services, &request).into_iter().partition(|wanted| wanted.partition.is_some());
+    let (here, absent): (Vec<_>, Vec<_>) =
+        wanted(services, &request).into_iter().partition(|wanted| wanted.partition.is_some());
     let absent: Vec<_> = absent.into_iter().map(|wanted| wanted.id).collect();
     let room = match absent.len() {
         ..=ABSENT_MAX => Room::default(),
-        // What is decoded is not kept while others' answers are read: a follower begins a session anew, and asks again.
+        // What is decoded is not kept while others' answers are read: a follower begins a session
+        // anew, and asks again.
         count => match services.answer_memory.try_room(count * PARTITION_BYTES_MAX) {
             Some(room) => room,
             None => return failed(ErrorCode::FetchSessionIdNotFound),
@@ -60,10 +68,12 @@ pub(super) async fn answer(services: &Services, cx: &RequestContext, request: Fe
         id: BrokerId(request.replica_state.replica_id),
         epoch: BrokerEpoch(request.replica_state.replica_epoch),
     };
-    let mut session = match services
-        .follower_sessions
-        .take(follower, &services.metadata.load(), request.session_id, request.session_epoch)
-    {
+    let mut session = match services.follower_sessions.take(
+        follower,
+        &services.metadata.load(),
+        request.session_id,
+        request.session_epoch,
+    ) {
         Ok(session) => session,
         Err(code) => return failed(code),
     };
@@ -83,18 +93,13 @@ pub(super) async fn answer(services: &Services, cx: &RequestContext, request: Fe
     };
     drop(request);
     let news = gather(cx, &mut session, follower, &limits).await;
-    let mut response = FetchResponse {
-        session_id: session.id,
-        ..FetchResponse::default()
-    };
+    let mut response = FetchResponse { session_id: session.id, ..FetchResponse::default() };
     for (number, news) in news {
         say(&mut session, number, news, &mut response);
     }
     for id in absent {
-        let unknown = FetchPartition {
-            error_code: ErrorCode::UnknownTopicId.code(),
-            ..nothing(id)
-        };
+        let unknown =
+            FetchPartition { error_code: ErrorCode::UnknownTopicId.code(), ..nothing(id) };
         put(&mut response, id, unknown);
     }
     services.follower_sessions.give_back(session);
@@ -112,16 +117,14 @@ fn wanted(services: &Services, request: &FetchRequest) -> Vec<Wanted> {
     let mut wanted = Vec::new();
     for topic in &request.topics {
         wanted.extend(topic.partitions.iter().map(|partition| {
-            let id = TopicPartition {
-                topic: TopicId(topic.topic_id),
-                index: partition.partition,
-            };
+            let id = TopicPartition { topic: TopicId(topic.topic_id), index: partition.partition };
             Wanted {
                 id,
                 partition: services.replicas.get(id),
                 from: FetchFrom {
                     offset: partition.fetch_offset,
-                    last_fetched_epoch: (partition.last_fetched_epoch >= 0).then_some(LeaderEpoch(partition.last_fetched_epoch)),
+                    last_fetched_epoch: (partition.last_fetched_epoch >= 0)
+                        .then_some(LeaderEpoch(partition.last_fetched_epoch)),
                     current_leader_epoch: LeaderEpoch(partition.current_leader_epoch),
                     log_start: partition.log_start_offset,
                 },
@@ -137,7 +140,12 @@ fn wanted(services: &Services, request: &FetchRequest) -> Vec<Wanted> {
 type News = Result<Served, ErrorCode>;
 
 /// Looks at the partitions that have news until that is enough for an answer, or time is up.
-async fn gather(cx: &RequestContext, session: &mut Session, follower: Follower, limits: &Limits) -> BTreeMap<u32, News> {
+async fn gather(
+    cx: &RequestContext,
+    session: &mut Session,
+    follower: Follower,
+    limits: &Limits,
+) -> BTreeMap<u32, News> {
     let changes = session.changes();
     let mut news = BTreeMap::new();
     let mut deadline = limits.deadline;
@@ -149,14 +157,20 @@ async fn gather(cx: &RequestContext, session: &mut Session, follower: Follower, 
             .filter_map(|news| news.as_ref().ok()?.records.as_ref())
             .map(|slice| slice.length)
             .sum();
-        if found.must_say || (bytes > 0 && bytes >= limits.bytes_min) || session.has_left() || changes.has_ended() {
+        if found.must_say
+            || (bytes > 0 && bytes >= limits.bytes_min)
+            || session.has_left()
+            || changes.has_ended()
+        {
             return news;
         }
         if found.high_watermark {
             deadline = deadline.min(Instant::now() + HIGH_WATERMARK_WAIT);
         }
-        // What is throttled is looked at again as soon as the quota allows it, or with the next request.
-        let throttled_until = found.throttled_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
+        // What is throttled is looked at again as soon as the quota allows it, or with the next
+        // request.
+        let throttled_until =
+            found.throttled_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
         tokio::select! {
             () = changes.changed() => {}
             () = tokio::time::sleep_until(throttled_until.unwrap_or(deadline)), if throttled_until.is_some_and(|until| until < deadline) => session.end_throttling(),
@@ -177,7 +191,12 @@ struct Found {
     throttled_ms: Option<u64>,
 }
 
-fn look(session: &mut Session, follower: Follower, limits: &Limits, news: &mut BTreeMap<u32, News>) -> Found {
+fn look(
+    session: &mut Session,
+    follower: Follower,
+    limits: &Limits,
+    news: &mut BTreeMap<u32, News>,
+) -> Found {
     let mut found = Found::default();
     let taken: usize = news
         .values()
@@ -215,8 +234,13 @@ fn look(session: &mut Session, follower: Follower, limits: &Limits, news: &mut B
             let start_has_moved = served.log_start_offset != slot.said_log_start;
             found.high_watermark |= has_moved;
             // The first answer of all tells where the log starts, which is no reason to hurry.
-            found.must_say |= served.diverging.is_some() || (start_has_moved && slot.said_log_start >= 0);
-            if served.records.is_none() && served.diverging.is_none() && !has_moved && !start_has_moved {
+            found.must_say |=
+                served.diverging.is_some() || (start_has_moved && slot.said_log_start >= 0);
+            if served.records.is_none()
+                && served.diverging.is_none()
+                && !has_moved
+                && !start_has_moved
+            {
                 continue;
             }
         } else {
@@ -244,10 +268,8 @@ fn say(session: &mut Session, number: u32, news: News, response: &mut FetchRespo
             partition.last_stable_offset = served.high_watermark;
             partition.log_start_offset = served.log_start_offset;
             if let Some(end) = served.diverging {
-                partition.diverging_epoch = EpochEndOffset {
-                    epoch: end.epoch.0,
-                    end_offset: end.offset,
-                };
+                partition.diverging_epoch =
+                    EpochEndOffset { epoch: end.epoch.0, end_offset: end.offset };
             }
             partition.records = served.records.map(FileRegion::from);
         }
@@ -270,7 +292,11 @@ fn nothing(id: TopicPartition) -> FetchPartition<FileRegion> {
     }
 }
 
-fn put(response: &mut FetchResponse<FileRegion>, id: TopicPartition, partition: FetchPartition<FileRegion>) {
+fn put(
+    response: &mut FetchResponse<FileRegion>,
+    id: TopicPartition,
+    partition: FetchPartition<FileRegion>,
+) {
     let id = id.topic.0;
     match response.topics.last_mut() {
         Some(topic) if topic.topic_id == id => topic.partitions.push(partition),

@@ -1,8 +1,11 @@
-//! Followers' fetch sessions (KIP-227): a follower names a partition when it has something to say of it, and the partition says when there is news.
+//! Followers' fetch sessions (KIP-227): a follower names a partition when it has something to say
+//! of it, and the partition says when there is news.
 //!
-//! Called by `replica_fetch`. Other than clients', these sessions are never looked through: of many thousand partitions only those are touched that a request names or that have
-//! news. A session belongs to one connection at a time; while a request of it is answered it is nowhere else, and it ends with that request if the connection breaks. Only
-//! registered brokers have sessions, a few each, of partitions that are here: that bounds what they take.
+//! Called by `replica_fetch`. Other than clients', these sessions are never looked through: of many
+//! thousand partitions only those are touched that a request names or that have news. A session
+//! belongs to one connection at a time; while a request of it is answered it is nowhere else, and
+//! it ends with that request if the connection breaks. Only registered brokers have sessions, a few
+//! each, of partitions that are here: that bounds what they take.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -18,7 +21,8 @@ use crate::replica::{Changes, Partition};
 /// Sessions that one follower may have: it has one, and those of its former lives are not missed.
 const SESSIONS_OF_ONE_MAX: usize = 4;
 
-/// What a partition takes in a session at most, in bytes: its slot, its number, and where it tells of news.
+/// What a partition takes in a session at most, in bytes: its slot, its number, and where it tells
+/// of news.
 pub(super) const SLOT_BYTES: usize = 256;
 
 /// A follower, as it says who it is.
@@ -29,7 +33,8 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Whether it is a broker that is registered. Its registration may be newer than what is known of it here.
+    /// Whether it is a broker that is registered. Its registration may be newer than what is known
+    /// of it here.
     fn is_registered(self, image: &MetadataImage) -> bool {
         image.brokers.get(&self.id).is_some_and(|known| known.epoch <= self.epoch)
     }
@@ -47,12 +52,14 @@ pub(super) struct Slot {
     pub(super) partition: Option<Arc<Partition>>,
     pub(super) from: FetchFrom,
     pub(super) bytes_max: usize,
-    /// What the follower knows; the high watermark is the largest number where it does not want to be told (KIP-1166).
+    /// What the follower knows; the high watermark is the largest number where it does not want to
+    /// be told (KIP-1166).
     pub(super) said_high_watermark: i64,
     pub(super) said_log_start: i64,
     /// The follower has just said where it is.
     pub(super) is_news: bool,
-    /// It was answered with records or an error: until the follower names it again there is nothing to say.
+    /// It was answered with records or an error: until the follower names it again there is nothing
+    /// to say.
     pub(super) is_answered: bool,
 }
 
@@ -99,7 +106,11 @@ impl Session {
     }
 
     /// Takes up what a request says.
-    pub(super) fn take_up(&mut self, wanted: Vec<Wanted>, forgotten: impl Iterator<Item = TopicPartition>) {
+    pub(super) fn take_up(
+        &mut self,
+        wanted: Vec<Wanted>,
+        forgotten: impl Iterator<Item = TopicPartition>,
+    ) {
         for id in forgotten {
             if let Some(number) = self.numbers.remove(&id) {
                 self.remove(number);
@@ -107,7 +118,10 @@ impl Session {
         }
         for wanted in wanted {
             let known = self.numbers.get(&wanted.id).copied();
-            let here = |slot: &Slot| slot.partition.as_ref().map(Arc::as_ptr) == wanted.partition.as_ref().map(Arc::as_ptr);
+            let here = |slot: &Slot| {
+                slot.partition.as_ref().map(Arc::as_ptr)
+                    == wanted.partition.as_ref().map(Arc::as_ptr)
+            };
             let number = match known {
                 Some(number) if self.slot_mut(number).is_some_and(|slot| here(slot)) => number,
                 known => {
@@ -233,7 +247,8 @@ struct Live {
 }
 
 impl Sessions {
-    /// Begins a session. The oldest of the same follower gives way: a follower uses the one that it began last.
+    /// Begins a session. The oldest of the same follower gives way: a follower uses the one that it
+    /// began last.
     fn begin(&mut self, follower: Follower) -> Session {
         self.live.retain(|live| live.changes.strong_count() > 0);
         let same = |live: &Live| live.follower.id == follower.id;
@@ -267,7 +282,8 @@ impl Sessions {
         }
         self.version = image.version;
         let all = std::mem::take(&mut self.live).into_iter();
-        let (stay, gone): (Vec<_>, Vec<_>) = all.partition(|live| live.follower.is_registered(image));
+        let (stay, gone): (Vec<_>, Vec<_>) =
+            all.partition(|live| live.follower.is_registered(image));
         self.live = stay;
         for live in gone {
             self.end(&live);
@@ -276,15 +292,23 @@ impl Sessions {
 }
 
 impl FollowerSessions {
-    /// The session of a request, which the caller has for itself until it gives it back. Who is no registered broker gets none that lasts, and hears from each partition that it
-    /// is no replica, as in Apache Kafka.
+    /// The session of a request, which the caller has for itself until it gives it back. Who is no
+    /// registered broker gets none that lasts, and hears from each partition that it is no replica,
+    /// as in Apache Kafka.
     ///
     /// # Errors
     /// FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH: the follower begins a new session.
-    pub(super) fn take(&self, follower: Follower, image: &MetadataImage, id: i32, epoch: i32) -> Result<Session, ErrorCode> {
+    pub(super) fn take(
+        &self,
+        follower: Follower,
+        image: &MetadataImage,
+        id: i32,
+        epoch: i32,
+    ) -> Result<Session, ErrorCode> {
         let mut inner = self.inner.lock();
         inner.end_those_of_the_gone(image);
-        let found = inner.idle.iter().position(|session| session.id == id && session.follower == follower);
+        let found =
+            inner.idle.iter().position(|session| session.id == id && session.follower == follower);
         let found = found.map(|index| inner.idle.remove(index));
         match epoch {
             INITIAL_EPOCH if follower.is_registered(image) => {
@@ -333,10 +357,7 @@ mod tests {
     use crate::metadata::BrokerImage;
 
     fn follower(id: i32, epoch: i64) -> Follower {
-        Follower {
-            id: BrokerId(id),
-            epoch: BrokerEpoch(epoch),
-        }
+        Follower { id: BrokerId(id), epoch: BrokerEpoch(epoch) }
     }
 
     /// Metadata with brokers of these ids and epochs.
@@ -374,10 +395,7 @@ mod tests {
 
     fn due(session: &mut Session) -> Vec<i32> {
         let numbers = session.take_due();
-        numbers
-            .into_iter()
-            .filter_map(|number| Some(session.slot_mut(number)?.id.index))
-            .collect()
+        numbers.into_iter().filter_map(|number| Some(session.slot_mut(number)?.id.index)).collect()
     }
 
     #[test]
@@ -443,7 +461,8 @@ mod tests {
             sessions.give_back(session);
         }
         assert!(sessions.is_empty());
-        // A registration that is not known of here yet is one; and who is registered anew, or no more, has none of before.
+        // A registration that is not known of here yet is one; and who is registered anew, or no
+        // more, has none of before.
         let (idle, held) = (follower(1, 6), follower(1, 6));
         sessions.give_back(sessions.take(idle, &known, 0, INITIAL_EPOCH).unwrap());
         let held = sessions.take(held, &known, 0, INITIAL_EPOCH).unwrap();

@@ -20,11 +20,7 @@ pub(crate) struct FileRegion {
 
 impl From<ReadSlice> for FileRegion {
     fn from(slice: ReadSlice) -> Self {
-        Self {
-            file: slice.file,
-            position: slice.position,
-            length: slice.length,
-        }
+        Self { file: slice.file, position: slice.position, length: slice.length }
     }
 }
 
@@ -51,17 +47,12 @@ pub(crate) struct Reply {
 impl Reply {
     /// A reply in one piece.
     pub(crate) fn bytes(bytes: Bytes) -> Self {
-        Self {
-            chunks: vec![Chunk::Bytes(bytes)],
-            ..Self::default()
-        }
+        Self { chunks: vec![Chunk::Bytes(bytes)], ..Self::default() }
     }
 
-    /// No reply but the end of the connection: where there is no response that could carry an error.
+    /// No reply but the end of the connection: where there is no response that could carry an
+    /// error.
     pub(crate) fn close() -> Self {
-        Self {
-            close: true,
-            ..Self::default()
-        }
+        Self { close: true, ..Self::default() }
     }
 }

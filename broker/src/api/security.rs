@@ -1,8 +1,9 @@
-//! What tools hear where nobody has set up authorisation, quotas or SCRAM users: DescribeAcls, CreateAcls, DeleteAcls, DescribeClientQuotas and
-//! DescribeUserScramCredentials, in the words of a broker of Apache Kafka without an authorizer.
+//! What tools hear where nobody has set up authorisation, quotas or SCRAM users: DescribeAcls,
+//! CreateAcls, DeleteAcls, DescribeClientQuotas and DescribeUserScramCredentials, in the words of a
+//! broker of Apache Kafka without an authorizer.
 //!
-//! They are served because tools ask them first and take a broker without them for an old one. What would have to be kept (AlterClientQuotas,
-//! AlterUserScramCredentials) is not served.
+//! They are served because tools ask them first and take a broker without them for an old one. What
+//! would have to be kept (AlterClientQuotas, AlterUserScramCredentials) is not served.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +13,10 @@ use weir_protocol::messages::delete_acls_response::DeleteAclsFilterResult;
 use weir_protocol::messages::describe_client_quotas_request::ComponentData;
 use weir_protocol::messages::describe_user_scram_credentials_response::DescribeUserScramCredentialsResult;
 use weir_protocol::messages::{
-    CreateAclsRequest, CreateAclsResponse, DeleteAclsRequest, DeleteAclsResponse, DescribeAclsRequest, DescribeAclsResponse,
-    DescribeClientQuotasRequest, DescribeClientQuotasResponse, DescribeUserScramCredentialsRequest, DescribeUserScramCredentialsResponse,
+    CreateAclsRequest, CreateAclsResponse, DeleteAclsRequest, DeleteAclsResponse,
+    DescribeAclsRequest, DescribeAclsResponse, DescribeClientQuotasRequest,
+    DescribeClientQuotasResponse, DescribeUserScramCredentialsRequest,
+    DescribeUserScramCredentialsResponse,
 };
 
 use super::RequestContext;
@@ -29,22 +32,30 @@ const MATCH_DEFAULT: i8 = 1;
 const MATCH_ANY: i8 = 2;
 
 /// Answers DescribeAcls.
-pub(crate) fn describe_acls(services: &Services, cx: &RequestContext, _: DescribeAclsRequest) -> DescribeAclsResponse {
-    let (error, error_message) = no_authorizer(&services.authorizer, cx, Operation::Describe, "No Authorizer is configured on the broker");
-    DescribeAclsResponse {
-        error_code: error.code(),
-        error_message,
-        ..Default::default()
-    }
+pub(crate) fn describe_acls(
+    services: &Services,
+    cx: &RequestContext,
+    _: DescribeAclsRequest,
+) -> DescribeAclsResponse {
+    let (error, error_message) = no_authorizer(
+        &services.authorizer,
+        cx,
+        Operation::Describe,
+        "No Authorizer is configured on the broker",
+    );
+    DescribeAclsResponse { error_code: error.code(), error_message, ..Default::default() }
 }
 
 /// Answers CreateAcls.
-pub(crate) fn create_acls(services: &Services, cx: &RequestContext, request: CreateAclsRequest) -> CreateAclsResponse {
-    let (error, error_message) = no_authorizer(&services.authorizer, cx, Operation::Alter, "No Authorizer is configured.");
-    let result = |_| AclCreationResult {
-        error_code: error.code(),
-        error_message: error_message.clone(),
-    };
+pub(crate) fn create_acls(
+    services: &Services,
+    cx: &RequestContext,
+    request: CreateAclsRequest,
+) -> CreateAclsResponse {
+    let (error, error_message) =
+        no_authorizer(&services.authorizer, cx, Operation::Alter, "No Authorizer is configured.");
+    let result =
+        |_| AclCreationResult { error_code: error.code(), error_message: error_message.clone() };
     CreateAclsResponse {
         results: request.creations.iter().map(result).collect(),
         ..Default::default()
@@ -52,8 +63,13 @@ pub(crate) fn create_acls(services: &Services, cx: &RequestContext, request: Cre
 }
 
 /// Answers DeleteAcls.
-pub(crate) fn delete_acls(services: &Services, cx: &RequestContext, request: DeleteAclsRequest) -> DeleteAclsResponse {
-    let (error, error_message) = no_authorizer(&services.authorizer, cx, Operation::Alter, "No Authorizer is configured.");
+pub(crate) fn delete_acls(
+    services: &Services,
+    cx: &RequestContext,
+    request: DeleteAclsRequest,
+) -> DeleteAclsResponse {
+    let (error, error_message) =
+        no_authorizer(&services.authorizer, cx, Operation::Alter, "No Authorizer is configured.");
     let result = |_| DeleteAclsFilterResult {
         error_code: error.code(),
         error_message: error_message.clone(),
@@ -66,14 +82,23 @@ pub(crate) fn delete_acls(services: &Services, cx: &RequestContext, request: Del
 }
 
 /// Why there are no ACLs, for those who may know (`AclApis`).
-fn no_authorizer(authorizer: &Authorizer, cx: &RequestContext, operation: Operation, why: &str) -> Refusal {
+fn no_authorizer(
+    authorizer: &Authorizer,
+    cx: &RequestContext,
+    operation: Operation,
+    why: &str,
+) -> Refusal {
     match authorize(authorizer, cx, operation) {
         Ok(()) => (ErrorCode::SecurityDisabled, Some(why.to_owned())),
         Err(refusal) => refusal,
     }
 }
 
-fn authorize(authorizer: &Authorizer, cx: &RequestContext, operation: Operation) -> Result<(), Refusal> {
+fn authorize(
+    authorizer: &Authorizer,
+    cx: &RequestContext,
+    operation: Operation,
+) -> Result<(), Refusal> {
     let error = ErrorCode::ClusterAuthorizationFailed;
     match authorizer.allows(&cx.principal, operation, Resource::Cluster) {
         true => Ok(()),
@@ -82,12 +107,21 @@ fn authorize(authorizer: &Authorizer, cx: &RequestContext, operation: Operation)
 }
 
 /// Answers DescribeClientQuotas: nobody has a quota.
-pub(crate) fn describe_quotas(services: &Services, cx: &RequestContext, request: DescribeClientQuotasRequest) -> DescribeClientQuotasResponse {
+pub(crate) fn describe_quotas(
+    services: &Services,
+    cx: &RequestContext,
+    request: DescribeClientQuotasRequest,
+) -> DescribeClientQuotasResponse {
     quotas(&services.authorizer, cx, &request)
 }
 
-fn quotas(authorizer: &Authorizer, cx: &RequestContext, request: &DescribeClientQuotasRequest) -> DescribeClientQuotasResponse {
-    let checked = authorize(authorizer, cx, Operation::DescribeConfigs).and_then(|()| check_filter(&request.components));
+fn quotas(
+    authorizer: &Authorizer,
+    cx: &RequestContext,
+    request: &DescribeClientQuotasRequest,
+) -> DescribeClientQuotasResponse {
+    let checked = authorize(authorizer, cx, Operation::DescribeConfigs)
+        .and_then(|()| check_filter(&request.components));
     let (entries, error, error_message) = match checked {
         Ok(()) => (Some(Vec::new()), ErrorCode::None, None),
         Err((error, message)) => (None, error, message),
@@ -104,26 +138,39 @@ fn quotas(authorizer: &Authorizer, cx: &RequestContext, request: &DescribeClient
 fn check_filter(components: &[ComponentData]) -> Result<(), Refusal> {
     let invalid = |message: String| Err((ErrorCode::InvalidRequest, Some(message)));
     let mut types = BTreeSet::new();
-    for ComponentData {
-        entity_type,
-        match_type,
-        r#match,
-        ..
-    } in components
-    {
+    for ComponentData { entity_type, match_type, r#match, .. } in components {
         if entity_type.is_empty() {
             return invalid("Invalid empty entity type.".to_owned());
         }
         if !types.insert(entity_type.as_str()) {
-            return invalid(format!("Entity type {entity_type} cannot appear more than once in the filter."));
+            return invalid(format!(
+                "Entity type {entity_type} cannot appear more than once in the filter."
+            ));
         }
         if !["ip", "user", "client-id"].contains(&entity_type.as_str()) {
-            return Err((ErrorCode::UnsupportedVersion, Some(format!("Unsupported entity type {entity_type}"))));
+            return Err((
+                ErrorCode::UnsupportedVersion,
+                Some(format!("Unsupported entity type {entity_type}")),
+            ));
         }
         match (*match_type, r#match) {
-            (MATCH_EXACT, None) => return invalid("Request specified MATCH_TYPE_EXACT, but set match string to null.".to_owned()),
-            (MATCH_DEFAULT, Some(_)) => return invalid("Request specified MATCH_TYPE_DEFAULT, but also specified a match string.".to_owned()),
-            (MATCH_ANY, Some(_)) => return invalid("Request specified MATCH_TYPE_SPECIFIED, but also specified a match string.".to_owned()),
+            (MATCH_EXACT, None) => {
+                return invalid(
+                    "Request specified MATCH_TYPE_EXACT, but set match string to null.".to_owned(),
+                );
+            }
+            (MATCH_DEFAULT, Some(_)) => {
+                return invalid(
+                    "Request specified MATCH_TYPE_DEFAULT, but also specified a match string."
+                        .to_owned(),
+                );
+            }
+            (MATCH_ANY, Some(_)) => {
+                return invalid(
+                    "Request specified MATCH_TYPE_SPECIFIED, but also specified a match string."
+                        .to_owned(),
+                );
+            }
             (MATCH_EXACT | MATCH_DEFAULT | MATCH_ANY, _) => {}
             (other, _) => return invalid(format!("Unknown match type {other}")),
         }
@@ -144,7 +191,11 @@ pub(crate) fn describe_scram_users(
     scram_users(&services.authorizer, cx, &request)
 }
 
-fn scram_users(authorizer: &Authorizer, cx: &RequestContext, request: &DescribeUserScramCredentialsRequest) -> DescribeUserScramCredentialsResponse {
+fn scram_users(
+    authorizer: &Authorizer,
+    cx: &RequestContext,
+    request: &DescribeUserScramCredentialsRequest,
+) -> DescribeUserScramCredentialsResponse {
     if let Err((error, error_message)) = authorize(authorizer, cx, Operation::Describe) {
         let result = |_| DescribeUserScramCredentialsResult {
             error_code: error.code(),
@@ -164,7 +215,10 @@ fn scram_users(authorizer: &Authorizer, cx: &RequestContext, request: &DescribeU
     }
     let result = |(user, times): (&str, usize)| {
         let (error, message) = match times {
-            1 => (ErrorCode::ResourceNotFound, "Attempt to describe a user credential that does not exist: "),
+            1 => (
+                ErrorCode::ResourceNotFound,
+                "Attempt to describe a user credential that does not exist: ",
+            ),
             _ => (
                 ErrorCode::DuplicateResource,
                 "Cannot describe SCRAM credentials for the same user twice in a single request: ",
@@ -223,13 +277,15 @@ mod tests {
         ];
         for version in ApiKey::DescribeClientQuotas.versions() {
             for (components, code) in &rows {
-                let asked = DescribeClientQuotasRequest {
-                    components: components.clone(),
-                    strict: false,
-                };
+                let asked =
+                    DescribeClientQuotasRequest { components: components.clone(), strict: false };
                 let answer = quotas(&everyone(), &request(version), &asked);
                 assert_encodes(&answer, version);
-                assert_eq!((answer.error_code, answer.entries.is_some()), (*code, *code == 0), "{components:?}");
+                assert_eq!(
+                    (answer.error_code, answer.entries.is_some()),
+                    (*code, *code == 0),
+                    "{components:?}"
+                );
                 assert_eq!(quotas(&nobody(), &request(version), &asked).error_code, 31);
             }
         }
@@ -238,12 +294,15 @@ mod tests {
     #[test]
     fn there_are_no_scram_users() {
         let ask = |users: Option<&[&str]>| DescribeUserScramCredentialsRequest {
-            users: users.map(|users| users.iter().map(|name| UserName { name: (*name).to_owned() }).collect()),
+            users: users.map(|users| {
+                users.iter().map(|name| UserName { name: (*name).to_owned() }).collect()
+            }),
         };
         let codes = |authorizer: &Authorizer, users| {
             let answer = scram_users(authorizer, &request(0), &ask(users));
             assert_encodes(&answer, 0);
-            let results = answer.results.iter().map(|result| (result.user.clone(), result.error_code));
+            let results =
+                answer.results.iter().map(|result| (result.user.clone(), result.error_code));
             (answer.error_code, results.collect::<Vec<_>>())
         };
         assert_eq!(codes(&everyone(), None), (0, vec![]));

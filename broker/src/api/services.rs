@@ -56,14 +56,16 @@ pub struct Services {
     pub settings: CachedSettings,
 }
 
-/// The settings by the version of the metadata that they were read from: texts are not parsed for every request.
+/// The settings by the version of the metadata that they were read from: texts are not parsed for
+/// every request.
 #[derive(Debug, Default)]
 pub struct CachedSettings(ArcSwap<Option<(u64, Settings)>>);
 
 /// Longer than any broker runs, and short enough to be added to any moment.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// Settings of the broker that its parts look up as they go, from the configuration that is in force.
+/// Settings of the broker that its parts look up as they go, from the configuration that is in
+/// force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `socket.request.max.bytes`
@@ -105,7 +107,9 @@ impl Services {
             connections_idle_max: connections_idle_max(&layers),
             retention_check_interval: millis("log.retention.check.interval.ms"),
             cleaner_backoff: millis("log.cleaner.backoff.ms"),
-            cleaner_dedupe_bytes: layers.broker_size("log.cleaner.dedupe.buffer.size").min(self.config.memory.cleaner_keys),
+            cleaner_dedupe_bytes: layers
+                .broker_size("log.cleaner.dedupe.buffer.size")
+                .min(self.config.memory.cleaner_keys),
             fetch_bytes_max: size("fetch.max.bytes"),
             fetch_sessions_max: size("max.incremental.fetch.session.cache.slots"),
         }
@@ -133,10 +137,7 @@ mod tests {
                 .iter()
                 .map(|value| ("connections.max.idle.ms".to_owned(), (*value).to_owned()))
                 .collect();
-            connections_idle_max(&Layers {
-                cluster: Some(&set),
-                ..Layers::default()
-            })
+            connections_idle_max(&Layers { cluster: Some(&set), ..Layers::default() })
         };
         assert_eq!(idle_max(&[]), Duration::from_secs(600));
         assert_eq!(idle_max(&["1500"]), Duration::from_millis(1500));

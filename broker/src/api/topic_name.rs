@@ -1,4 +1,5 @@
-//! PURE: which names a topic may have, and which names are the brokers' own (`Topic` in Apache Kafka).
+//! PURE: which names a topic may have, and which names are the brokers' own (`Topic` in Apache
+//! Kafka).
 
 /// The longest name: with a partition's number and a suffix it is still a file name.
 pub(super) const LENGTH_MAX: usize = 249;
@@ -21,7 +22,9 @@ pub(super) fn check(name: &str) -> Result<(), String> {
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
     {
-        format!("'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'")
+        format!(
+            "'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
+        )
     } else {
         return Ok(());
     };

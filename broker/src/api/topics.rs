@@ -1,6 +1,8 @@
-//! CreateTopics, DeleteTopics and CreatePartitions: who may, and what the request itself says wrong. The rest is the controller's to decide.
+//! CreateTopics, DeleteTopics and CreatePartitions: who may, and what the request itself says
+//! wrong. The rest is the controller's to decide.
 //!
-//! The split is Kafka's `ControllerApis`: what is answered here is answered before the controller hears of it, and takes its place in the response.
+//! The split is Kafka's `ControllerApis`: what is answered here is answered before the controller
+//! hears of it, and takes its place in the response.
 
 mod delete;
 
@@ -10,8 +12,12 @@ use weir_protocol::api::ApiKey;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use weir_protocol::messages::create_topics_request::CreatableTopic;
-use weir_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
-use weir_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse};
+use weir_protocol::messages::create_topics_response::{
+    CreatableTopicConfigs, CreatableTopicResult,
+};
+use weir_protocol::messages::{
+    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
+};
 use weir_settings::{Configs, Layers, TOPIC};
 
 pub(crate) use self::delete::handle as handle_delete;
@@ -30,36 +36,52 @@ pub(crate) struct Creations {
 }
 
 /// Carries out CreateTopics.
-pub(crate) async fn create(services: &Services, cx: &RequestContext, mut request: CreateTopicsRequest) -> Creations {
+pub(crate) async fn create(
+    services: &Services,
+    cx: &RequestContext,
+    mut request: CreateTopicsRequest,
+) -> Creations {
     let mut results = refuse_creations(&services.authorizer, cx, &mut request.topics);
     if !request.topics.is_empty() {
         let answer = services
             .controller
-            .forward::<_, CreateTopicsResponse>(&services.metadata, cx.forwarded_by(), (ApiKey::CreateTopics, cx.version), &request)
+            .forward::<_, CreateTopicsResponse>(
+                &services.metadata,
+                cx.forwarded_by(),
+                (ApiKey::CreateTopics, cx.version),
+                &request,
+            )
             .await;
         results.extend(created(&request.topics, answer));
     }
-    Creations {
-        asked: request.topics,
-        results,
-    }
+    Creations { asked: request.topics, results }
 }
 
 /// The answer to CreateTopics.
-pub(crate) fn describe_creations(services: &Services, cx: &RequestContext, creations: &Creations) -> CreateTopicsResponse {
+pub(crate) fn describe_creations(
+    services: &Services,
+    cx: &RequestContext,
+    creations: &Creations,
+) -> CreateTopicsResponse {
     let image = services.metadata.load();
     creations.describe(&services.authorizer, cx, image.layers(services.config.id))
 }
 
 /// Takes out of `topics` what the controller need not see, and answers it.
-fn refuse_creations(authorizer: &Authorizer, cx: &RequestContext, topics: &mut Vec<CreatableTopic>) -> Vec<CreatableTopicResult> {
+fn refuse_creations(
+    authorizer: &Authorizer,
+    cx: &RequestContext,
+    topics: &mut Vec<CreatableTopic>,
+) -> Vec<CreatableTopicResult> {
     let allowed_all = authorizer.allows(&cx.principal, Operation::Create, Resource::Cluster);
     let counts = count(topics.iter().map(|topic| topic.name.as_str()));
     let mut refused: BTreeMap<String, (ErrorCode, &str)> = BTreeMap::new();
     for (name, count) in &counts {
         if *count > 1 {
             refused.insert((*name).to_owned(), (ErrorCode::InvalidRequest, DUPLICATE_NAME));
-        } else if !allowed_all && !authorizer.allows(&cx.principal, Operation::Create, Resource::Topic(name)) {
+        } else if !allowed_all
+            && !authorizer.allows(&cx.principal, Operation::Create, Resource::Topic(name))
+        {
             let error = ErrorCode::TopicAuthorizationFailed;
             refused.insert((*name).to_owned(), (error, error.message()));
         }
@@ -72,20 +94,36 @@ fn refuse_creations(authorizer: &Authorizer, cx: &RequestContext, topics: &mut V
 }
 
 /// What the controller answered about each topic that it was asked for.
-fn created(asked: &[CreatableTopic], answer: Result<CreateTopicsResponse, ErrorCode>) -> Vec<CreatableTopicResult> {
+fn created(
+    asked: &[CreatableTopic],
+    answer: Result<CreateTopicsResponse, ErrorCode>,
+) -> Vec<CreatableTopicResult> {
     match answer {
         Ok(response) => response.topics,
-        Err(error) => asked.iter().map(|topic| creation_error(topic.name.clone(), error, None)).collect(),
+        Err(error) => {
+            asked.iter().map(|topic| creation_error(topic.name.clone(), error, None)).collect()
+        }
     }
 }
 
 impl Creations {
-    /// As the caller may see it: with the new topics' configuration from version 5 on (KIP-525), if it may read that.
-    fn describe(&self, authorizer: &Authorizer, cx: &RequestContext, layers: Layers<'_>) -> CreateTopicsResponse {
-        let asked: BTreeMap<&str, &CreatableTopic> = self.asked.iter().map(|topic| (topic.name.as_str(), topic)).collect();
+    /// As the caller may see it: with the new topics' configuration from version 5 on (KIP-525), if
+    /// it may read that.
+    fn describe(
+        &self,
+        authorizer: &Authorizer,
+        cx: &RequestContext,
+        layers: Layers<'_>,
+    ) -> CreateTopicsResponse {
+        let asked: BTreeMap<&str, &CreatableTopic> =
+            self.asked.iter().map(|topic| (topic.name.as_str(), topic)).collect();
         let mut topics = self.results.clone();
         for result in topics.iter_mut().filter(|result| result.error_code == 0) {
-            if !authorizer.allows(&cx.principal, Operation::DescribeConfigs, Resource::Topic(&result.name)) {
+            if !authorizer.allows(
+                &cx.principal,
+                Operation::DescribeConfigs,
+                Resource::Topic(&result.name),
+            ) {
                 result.topic_config_error_code = ErrorCode::TopicAuthorizationFailed.code();
                 result.num_partitions = -1;
                 result.replication_factor = -1;
@@ -93,14 +131,13 @@ impl Creations {
             } else if cx.version >= 5 {
                 let topic = asked.get(result.name.as_str());
                 let set = topic.into_iter().flat_map(|topic| &topic.configs);
-                let set: Configs = set.filter_map(|config| Some((config.name.clone(), config.value.clone()?))).collect();
+                let set: Configs = set
+                    .filter_map(|config| Some((config.name.clone(), config.value.clone()?)))
+                    .collect();
                 result.configs = Some(describe_new(&set, layers));
             }
         }
-        CreateTopicsResponse {
-            topics,
-            ..Default::default()
-        }
+        CreateTopicsResponse { topics, ..Default::default() }
     }
 }
 
@@ -118,7 +155,11 @@ fn describe_new(set: &Configs, layers: Layers<'_>) -> Vec<CreatableTopicConfigs>
     TOPIC.iter().map(entry).collect()
 }
 
-fn creation_error(name: String, error: ErrorCode, error_message: Option<String>) -> CreatableTopicResult {
+fn creation_error(
+    name: String,
+    error: ErrorCode,
+    error_message: Option<String>,
+) -> CreatableTopicResult {
     CreatableTopicResult {
         name,
         error_code: error.code(),
@@ -139,42 +180,50 @@ pub(crate) async fn handle_create_partitions(
     if !request.topics.is_empty() {
         match services
             .controller
-            .forward::<_, CreatePartitionsResponse>(&services.metadata, cx.forwarded_by(), (ApiKey::CreatePartitions, cx.version), &request)
+            .forward::<_, CreatePartitionsResponse>(
+                &services.metadata,
+                cx.forwarded_by(),
+                (ApiKey::CreatePartitions, cx.version),
+                &request,
+            )
             .await
         {
             Ok(response) => results.extend(response.results),
-            Err(error) => results.extend(request.topics.into_iter().map(|topic| growth_error(topic.name, error, None))),
+            Err(error) => results.extend(
+                request.topics.into_iter().map(|topic| growth_error(topic.name, error, None)),
+            ),
         }
     }
-    CreatePartitionsResponse {
-        results,
-        ..Default::default()
-    }
+    CreatePartitionsResponse { results, ..Default::default() }
 }
 
-fn refuse_growth(authorizer: &Authorizer, cx: &RequestContext, request: &mut CreatePartitionsRequest) -> Vec<CreatePartitionsTopicResult> {
+fn refuse_growth(
+    authorizer: &Authorizer,
+    cx: &RequestContext,
+    request: &mut CreatePartitionsRequest,
+) -> Vec<CreatePartitionsTopicResult> {
     let counts = count(request.topics.iter().map(|topic| topic.name.as_str()));
     let mut refused = BTreeMap::new();
     for (name, count) in &counts {
         if *count > 1 {
-            refused.insert((*name).to_owned(), (ErrorCode::InvalidRequest, Some(DUPLICATE_NAME.to_owned())));
+            refused.insert(
+                (*name).to_owned(),
+                (ErrorCode::InvalidRequest, Some(DUPLICATE_NAME.to_owned())),
+            );
         } else if !authorizer.allows(&cx.principal, Operation::Alter, Resource::Topic(name)) {
             refused.insert((*name).to_owned(), (ErrorCode::TopicAuthorizationFailed, None));
         }
     }
     request.topics.retain(|topic| !refused.contains_key(&topic.name));
-    refused
-        .into_iter()
-        .map(|(name, (error, message))| growth_error(name, error, message))
-        .collect()
+    refused.into_iter().map(|(name, (error, message))| growth_error(name, error, message)).collect()
 }
 
-fn growth_error(name: String, error: ErrorCode, error_message: Option<String>) -> CreatePartitionsTopicResult {
-    CreatePartitionsTopicResult {
-        name,
-        error_code: error.code(),
-        error_message,
-    }
+fn growth_error(
+    name: String,
+    error: ErrorCode,
+    error_message: Option<String>,
+) -> CreatePartitionsTopicResult {
+    CreatePartitionsTopicResult { name, error_code: error.code(), error_message }
 }
 
 /// How often each name is there.
@@ -195,15 +244,9 @@ mod tests {
     use crate::api::fixtures::{A, assert_encodes, everyone, nobody, request};
 
     fn creatable(name: &str) -> CreatableTopic {
-        let config = CreatableTopicConfig {
-            name: "retention.ms".to_owned(),
-            value: Some("5".to_owned()),
-        };
-        CreatableTopic {
-            name: name.to_owned(),
-            configs: vec![config],
-            ..Default::default()
-        }
+        let config =
+            CreatableTopicConfig { name: "retention.ms".to_owned(), value: Some("5".to_owned()) };
+        CreatableTopic { name: name.to_owned(), configs: vec![config], ..Default::default() }
     }
 
     #[test]
@@ -253,16 +296,11 @@ mod tests {
                 ..Default::default()
             };
             let bad = creation_error("b".to_owned(), ErrorCode::TopicAlreadyExists, None);
-            Ok(CreateTopicsResponse {
-                topics: vec![good, bad],
-                ..Default::default()
-            })
+            Ok(CreateTopicsResponse { topics: vec![good, bad], ..Default::default() })
         };
         let asked = [creatable("a"), creatable("b")];
-        let creations = |answer| Creations {
-            asked: asked.to_vec(),
-            results: created(&asked, answer),
-        };
+        let creations =
+            |answer| Creations { asked: asked.to_vec(), results: created(&asked, answer) };
         let seen = creations(answer()).describe(&everyone(), &request(7), Layers::default()).topics;
         let configs = seen[0].configs.as_ref().unwrap();
         let retention = configs.iter().find(|config| config.name == "retention.ms").unwrap();
@@ -291,15 +329,19 @@ mod tests {
                     replication_factor: 1,
                     ..Default::default()
                 };
-                let answer = Ok(CreateTopicsResponse {
-                    topics: vec![good],
-                    ..Default::default()
-                });
+                let answer = Ok(CreateTopicsResponse { topics: vec![good], ..Default::default() });
                 let asked = vec![creatable("a")];
                 let mut results = created(&asked, answer);
-                results.extend(refuse_creations(&nobody(), &request(version), &mut vec![creatable("b")]));
+                results.extend(refuse_creations(
+                    &nobody(),
+                    &request(version),
+                    &mut vec![creatable("b")],
+                ));
                 let creations = Creations { asked, results };
-                assert_encodes(&creations.describe(&authorizer, &request(version), Layers::default()), version);
+                assert_encodes(
+                    &creations.describe(&authorizer, &request(version), Layers::default()),
+                    version,
+                );
             }
         }
     }

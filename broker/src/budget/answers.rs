@@ -1,10 +1,13 @@
 //! The bound on memory for answers: one budget for what is encoded and not yet taken by its client.
 //!
-//! An answer has room before it is encoded, and gives it back when all of it is sent. Who waits for room holds nothing that is large. Small answers need no room and never wait: whoever
-//! does not read, heartbeats, commits and produces of others go on.
+//! An answer has room before it is encoded, and gives it back when all of it is sent. Who waits for
+//! room holds nothing that is large. Small answers need no room and never wait: whoever does not
+//! read, heartbeats, commits and produces of others go on.
 //!
-//! Clients that do not read keep their room for seconds, so the order matters in which others have it. Answers to produces and answers of a medium size have parts of the budget for
-//! themselves. And of each address one answer at a time stands in the queue of a part: an answer waits behind one of each other address, however many others ask for.
+//! Clients that do not read keep their room for seconds, so the order matters in which others have
+//! it. Answers to produces and answers of a medium size have parts of the budget for themselves.
+//! And of each address one answer at a time stands in the queue of a part: an answer waits behind
+//! one of each other address, however many others ask for.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -21,10 +24,12 @@ use super::room::{Budget, Room};
 /// An answer of so many bytes needs no room: a part of what each connection may take.
 pub(crate) const SMALL_BYTES_MAX: usize = 16 * 1024;
 
-/// Of the whole budget what is for the answers to produces alone: records that are written are acknowledged, whoever does not read what else was asked for.
+/// Of the whole budget what is for the answers to produces alone: records that are written are
+/// acknowledged, whoever does not read what else was asked for.
 const PRODUCED_PART: usize = 4;
 
-/// Of the whole budget what is for answers of a medium size alone: the metadata of thousands of topics does not wait behind groups of megabytes.
+/// Of the whole budget what is for answers of a medium size alone: the metadata of thousands of
+/// topics does not wait behind groups of megabytes.
 const MEDIUM_PART: usize = 8;
 
 /// The largest answer of a medium size; of a small budget a quarter of their part.
@@ -59,7 +64,8 @@ impl AnswerMemory {
         }
     }
 
-    /// A turn to have something described of which only the description tells how large it is: until then it is in no budget.
+    /// A turn to have something described of which only the description tells how large it is:
+    /// until then it is in no budget.
     pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         // The semaphore is never closed.
         Arc::clone(&self.descriptions).acquire_owned().await.ok()
@@ -71,14 +77,25 @@ impl AnswerMemory {
         own.or_else(|| self.large.try_room(bytes))
     }
 
-    /// Room for an answer of `bytes` to a client at `peer`. `None` if there was none for `wait_max`.
-    pub(crate) async fn room(&self, peer: IpAddr, bytes: usize, wait_max: Duration) -> Option<Room> {
+    /// Room for an answer of `bytes` to a client at `peer`. `None` if there was none for
+    /// `wait_max`.
+    pub(crate) async fn room(
+        &self,
+        peer: IpAddr,
+        bytes: usize,
+        wait_max: Duration,
+    ) -> Option<Room> {
         let part = if bytes <= self.medium_bytes_max { &self.medium } else { &self.large };
         part.room(peer, bytes, wait_max).await
     }
 
     /// The same for the answer to a produce.
-    pub(crate) async fn produced_room(&self, peer: IpAddr, bytes: usize, wait_max: Duration) -> Option<Room> {
+    pub(crate) async fn produced_room(
+        &self,
+        peer: IpAddr,
+        bytes: usize,
+        wait_max: Duration,
+    ) -> Option<Room> {
         self.produced.room(peer, bytes, wait_max).await
     }
 
@@ -160,12 +177,9 @@ struct Turn {
 impl Turn {
     fn of(peer: IpAddr, turns: &Arc<Mutex<HashMap<IpAddr, Arc<Semaphore>>>>) -> Self {
         let address = host(peer);
-        let peer = Arc::clone(turns.lock().entry(address).or_insert_with(|| Arc::new(Semaphore::new(1))));
-        Self {
-            address,
-            peer,
-            turns: Arc::clone(turns),
-        }
+        let peer =
+            Arc::clone(turns.lock().entry(address).or_insert_with(|| Arc::new(Semaphore::new(1))));
+        Self { address, peer, turns: Arc::clone(turns) }
     }
 }
 
@@ -214,7 +228,10 @@ mod tests {
         let mut large = Box::pin(memory.room(peer(1), 11 * 1024 * KIB, Duration::MAX));
         assert!((&mut large).now_or_never().is_none());
         let medium: Vec<_> = (0..4).map(|_| memory.try_room(1024 * KIB).unwrap()).collect();
-        assert!(memory.try_room(100 * KIB).is_none(), "those of a medium size have a part, not all");
+        assert!(
+            memory.try_room(100 * KIB).is_none(),
+            "those of a medium size have a part, not all"
+        );
         assert!(memory.try_room(1024 * KIB + 1).is_none(), "what is larger waits with its like");
         drop((unread, medium));
         assert!(large.await.is_some());
@@ -225,7 +242,9 @@ mod tests {
     async fn who_asks_for_much_waits_behind_its_own() {
         let memory = large(10 * 1024 * KIB);
         let unread = memory.try_room(10 * 1024 * KIB).unwrap();
-        let mut greedy: VecDeque<_> = (0..10).map(|_| Box::pin(memory.room(peer(1), 10 * 1024 * KIB, Duration::MAX))).collect();
+        let mut greedy: VecDeque<_> = (0..10)
+            .map(|_| Box::pin(memory.room(peer(1), 10 * 1024 * KIB, Duration::MAX)))
+            .collect();
         assert!(greedy.iter_mut().all(|room| room.now_or_never().is_none()));
         let mut other = Box::pin(memory.room(peer(2), 10 * 1024 * KIB, Duration::MAX));
         assert!((&mut other).now_or_never().is_none());

@@ -1,19 +1,23 @@
 //! The bound on memory for requests: one budget for the whole broker.
 //!
-//! A frame gets room for all of it before its body is read, and gives it back when nothing of it is in memory any more. So what idle connections once had is free. What is not a
-//! Produce has a part of the budget for itself: heartbeats and fetches go on where producers have used up theirs.
+//! A frame gets room for all of it before its body is read, and gives it back when nothing of it is
+//! in memory any more. So what idle connections once had is free. What is not a Produce has a part
+//! of the budget for itself: heartbeats and fetches go on where producers have used up theirs.
 
 use super::room::{Budget, Room};
 
-/// How much more than its bytes a request may take that is decoded: an array of empty strings takes 24 bytes of memory for each byte, with what is made of it 40.
+/// How much more than its bytes a request may take that is decoded: an array of empty strings takes
+/// 24 bytes of memory for each byte, with what is made of it 40.
 const DECODED_FACTOR: usize = 40;
 
-/// What a frame of `length` bytes takes. Produce carries records, which stay bytes; all others are decoded.
+/// What a frame of `length` bytes takes. Produce carries records, which stay bytes; all others are
+/// decoded.
 pub(crate) fn charge(length: usize, is_produce: bool) -> usize {
     if is_produce { length } else { length.saturating_mul(DECODED_FACTOR) }
 }
 
-/// Of the whole budget what is not for records: where producers have used up theirs, also those that send slowly, followers still fetch, groups gather and transactions end.
+/// Of the whole budget what is not for records: where producers have used up theirs, also those
+/// that send slowly, followers still fetch, groups gather and transactions end.
 const DECODED_PART: usize = 4;
 
 /// What the log says where frames wait.
@@ -40,12 +44,18 @@ impl RequestMemory {
 
     /// Room for `bytes`, if there is some and nobody waits for it.
     pub(crate) fn try_room(&self, bytes: usize, is_produce: bool) -> Option<Room> {
-        let own = (!is_produce && self.decoded.holds(bytes)).then(|| self.decoded.try_room(bytes)).flatten();
+        let own = (!is_produce && self.decoded.holds(bytes))
+            .then(|| self.decoded.try_room(bytes))
+            .flatten();
         own.or_else(|| self.common.try_room(bytes))
     }
 
     /// Room for `bytes`, in the order in which it is asked for. Nothing is held meanwhile.
-    pub(crate) fn room(&self, bytes: usize, is_produce: bool) -> impl Future<Output = Room> + Send + 'static {
+    pub(crate) fn room(
+        &self,
+        bytes: usize,
+        is_produce: bool,
+    ) -> impl Future<Output = Room> + Send + 'static {
         let is_for_the_decoded = !is_produce && self.decoded.holds(bytes);
         let budget = if is_for_the_decoded { &self.decoded } else { &self.common };
         budget.room(bytes)
@@ -98,7 +108,9 @@ mod tests {
         drop(all);
         let huge = memory.room(1024 * 1024 * KIB, false).now_or_never();
         assert!(huge.is_some(), "one that is larger than its part takes the common one");
-        assert!(memory.try_room(4 * KIB, true).is_none() && memory.try_room(4 * KIB, false).is_some());
+        assert!(
+            memory.try_room(4 * KIB, true).is_none() && memory.try_room(4 * KIB, false).is_some()
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Memory that is shared by many, each of whom has all that it needs or waits in turn.
 //!
-//! Nobody holds a part while it asks for more, and who waits holds nothing. What one connection takes of little it has in an allowance of its own, for which it never waits.
+//! Nobody holds a part while it asks for more, and who waits holds nothing. What one connection
+//! takes of little it has in an allowance of its own, for which it never waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,10 +14,12 @@ use tracing::warn;
 /// What the frames of one connection may take without a part of the budget.
 pub(crate) const ALLOWANCE_BYTES: usize = 32 * 1024;
 
-/// How long a request waits for something to happen while it keeps a part of the budget: others may need it.
+/// How long a request waits for something to happen while it keeps a part of the budget: others may
+/// need it.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// The budget is counted in pages: a semaphore's permits end below the byte count of a large machine.
+/// The budget is counted in pages: a semaphore's permits end below the byte count of a large
+/// machine.
 const PAGE_BYTES: usize = 4096;
 
 /// That frames wait for room is logged this often, not for each of them.
@@ -33,7 +36,8 @@ pub(super) struct Budget {
     told: Arc<Mutex<Option<Instant>>>,
 }
 
-/// Room for a frame. Whoever holds a piece of the frame holds a copy of this; with the last one the room is given back.
+/// Room for a frame. Whoever holds a piece of the frame holds a copy of this; with the last one the
+/// room is given back.
 #[derive(Clone, Debug, Default)]
 pub struct Room(Option<Arc<Mutex<Held>>>);
 
@@ -58,8 +62,10 @@ impl Room {
 
     /// Keeps what `bytes` take, and gives back the rest: little of a frame is left.
     ///
-    /// What fits the connection's allowance takes nothing of the budget any more: nothing else begins on the connection meanwhile, and who waits with it for as
-    /// long as its client likes must not stand in the way of a frame that needs the whole budget, and of all that wait behind that one.
+    /// What fits the connection's allowance takes nothing of the budget any more: nothing else
+    /// begins on the connection meanwhile, and who waits with it for as long as its client likes
+    /// must not stand in the way of a frame that needs the whole budget, and of all that wait
+    /// behind that one.
     pub(crate) fn shrink_to(&self, bytes: usize) {
         let Some(held) = &self.0 else { return };
         match &mut *held.lock() {
@@ -76,7 +82,8 @@ impl Room {
         }
     }
 
-    /// Keeps what `bytes` take, and says how long a request may wait with that whose client would wait for `wait`: not for long with a part of the budget.
+    /// Keeps what `bytes` take, and says how long a request may wait with that whose client would
+    /// wait for `wait`: not for long with a part of the budget.
     pub(crate) fn waits(&self, bytes: usize, wait: Duration) -> Duration {
         self.shrink_to(bytes);
         if self.is_of_the_budget() { wait.min(WAIT_MAX) } else { wait }
@@ -84,9 +91,9 @@ impl Room {
 
     /// Whether it is a part of the budget, which others may wait for.
     pub(crate) fn is_of_the_budget(&self) -> bool {
-        self.0
-            .as_ref()
-            .is_some_and(|held| matches!(&*held.lock(), Held::Budget(permit) if permit.num_permits() > 0))
+        self.0.as_ref().is_some_and(
+            |held| matches!(&*held.lock(), Held::Budget(permit) if permit.num_permits() > 0),
+        )
     }
 
     /// For whoever takes up a piece of the frame, and need not know what this is.
@@ -108,10 +115,7 @@ impl Allowance {
         let used = self.used.load(Ordering::Relaxed);
         (used.saturating_add(bytes) <= ALLOWANCE_BYTES).then(|| {
             self.used.fetch_add(bytes, Ordering::Relaxed);
-            Room::of(Held::Allowance {
-                used: Arc::clone(&self.used),
-                bytes,
-            })
+            Room::of(Held::Allowance { used: Arc::clone(&self.used), bytes })
         })
     }
 }
@@ -201,7 +205,10 @@ mod tests {
         assert!(memory.try_room(4 * KIB).is_none(), "nobody overtakes it");
         let piece = one.clone().into_keepsake();
         drop(one);
-        assert!((&mut two).now_or_never().is_none(), "a piece of the first frame is still in memory");
+        assert!(
+            (&mut two).now_or_never().is_none(),
+            "a piece of the first frame is still in memory"
+        );
         drop(piece);
         let two = two.now_or_never().unwrap();
         assert!(!memory.is_short());

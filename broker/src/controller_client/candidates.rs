@@ -1,9 +1,12 @@
 //! Where the controller may be: the addresses behind one name, of which one leads.
 //!
-//! Operators stand by for one another behind a headless service. The one that does not lead says so at once, so that trying them in turn finds a new leader faster
-//! than any readiness probe could announce it. The session turns to the next address; everybody else speaks to the one that the session speaks to.
+//! Operators stand by for one another behind a headless service. The one that does not lead says so
+//! at once, so that trying them in turn finds a new leader faster than any readiness probe could
+//! announce it. The session turns to the next address; everybody else speaks to the one that the
+//! session speaks to.
 //!
-//! The name itself may change while the broker runs, where an operator is installed elsewhere and takes the cluster over: it writes its own into a file, which is read before each attempt.
+//! The name itself may change while the broker runs, where an operator is installed elsewhere and
+//! takes the cluster over: it writes its own into a file, which is read before each attempt.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -32,7 +35,8 @@ pub(super) type Client = ControllerClient<InterceptedService<Channel, NameCluste
 /// An answer of the controller may be as large as the metadata of the whole cluster.
 const MESSAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// How long the file may take to be read, and the name to be looked up, before what was found the last time is taken.
+/// How long the file may take to be read, and the name to be looked up, before what was found the
+/// last time is taken.
 const LOOK_UP_MAX: Duration = Duration::from_millis(500);
 
 /// Says with every request which cluster it is about: one operator is the controller of many.
@@ -72,7 +76,8 @@ struct State {
 }
 
 impl Candidates {
-    /// The candidates behind `name` (`host:port`), or behind the one that `file` holds when it is read.
+    /// The candidates behind `name` (`host:port`), or behind the one that `file` holds when it is
+    /// read.
     ///
     /// # Errors
     /// When the name or the cluster's id is none.
@@ -81,10 +86,11 @@ impl Candidates {
             address::split(name).is_some(),
             "--controller {name}: must be HOST:PORT, with an IPv6 address in brackets"
         );
-        let endpoint = endpoint_of(name).map_err(|error| anyhow::anyhow!("--controller {name}: {error}"))?;
-        let cluster = cluster_id
-            .parse()
-            .map_err(|_| anyhow::anyhow!("--cluster-id {cluster_id:?}: is not of letters and digits"))?;
+        let endpoint =
+            endpoint_of(name).map_err(|error| anyhow::anyhow!("--controller {name}: {error}"))?;
+        let cluster = cluster_id.parse().map_err(|_| {
+            anyhow::anyhow!("--cluster-id {cluster_id:?}: is not of letters and digits")
+        })?;
         let cluster = NameCluster(cluster);
         let state = State {
             name: name.to_owned(),
@@ -95,11 +101,7 @@ impl Candidates {
             client: client(endpoint.clone(), &cluster),
             forwards: client(endpoint, &cluster),
         };
-        Ok(Self {
-            file: file.map(Path::to_owned),
-            cluster,
-            state: Mutex::new(state),
-        })
+        Ok(Self { file: file.map(Path::to_owned), cluster, state: Mutex::new(state) })
     }
 
     /// The way to the candidate whose turn it is.
@@ -107,19 +109,22 @@ impl Candidates {
         self.state.lock().client.clone()
     }
 
-    /// The way there for what clients ask for. Their answers may fill a connection for seconds, and the answer to a heartbeat is not to stand behind them.
+    /// The way there for what clients ask for. Their answers may fill a connection for seconds, and
+    /// the answer to a heartbeat is not to stand behind them.
     pub(super) fn forwards(&self) -> Client {
         self.state.lock().forwards.clone()
     }
 
-    /// Lets the next candidate have its turn at the next [`Self::resolve`], over a new connection even if it is the only one.
+    /// Lets the next candidate have its turn at the next [`Self::resolve`], over a new connection
+    /// even if it is the only one.
     pub(super) fn turn_to_next(&self) {
         let mut state = self.state.lock();
         state.turn = state.turn.wrapping_add(1);
         state.target = None;
     }
 
-    /// Reads the name anew where it may change, looks it up, and goes to the candidate whose turn it is. While the name cannot be read or looked up, what was found the last time is taken.
+    /// Reads the name anew where it may change, looks it up, and goes to the candidate whose turn
+    /// it is. While the name cannot be read or looked up, what was found the last time is taken.
     pub(super) async fn resolve(&self) {
         if let Some(file) = &self.file {
             self.read(file).await;
@@ -151,8 +156,12 @@ impl Candidates {
     async fn read(&self, file: &Path) {
         let read = match tokio::time::timeout(LOOK_UP_MAX, tokio::fs::read_to_string(file)).await {
             Ok(Ok(read)) => read,
-            Ok(Err(error)) => return debug!(file = %file.display(), %error, "read where the controller is"),
-            Err(_) => return debug!(file = %file.display(), "reading where the controller is takes long"),
+            Ok(Err(error)) => {
+                return debug!(file = %file.display(), %error, "read where the controller is");
+            }
+            Err(_) => {
+                return debug!(file = %file.display(), "reading where the controller is takes long");
+            }
         };
         let mut state = self.state.lock();
         if state.read.as_ref() == Some(&read) {
@@ -204,7 +213,8 @@ mod tests {
 
     #[test]
     fn every_address_has_its_turn() {
-        let addresses: Vec<SocketAddr> = ["10.0.0.1:1", "10.0.0.2:1"].iter().map(|text| text.parse().unwrap()).collect();
+        let addresses: Vec<SocketAddr> =
+            ["10.0.0.1:1", "10.0.0.2:1"].iter().map(|text| text.parse().unwrap()).collect();
         assert_eq!(pick(&addresses, 0), Some(addresses[0]));
         assert_eq!(pick(&addresses, 1), Some(addresses[1]));
         assert_eq!(pick(&addresses, 2), Some(addresses[0]));

@@ -1,6 +1,7 @@
 //! AlterPartitions: the ISRs that leaders on this broker ask for, batched, one request at a time.
 //!
-//! What is asked is decided by the partitions; each hears its answer, also that there was none, and asks again by itself.
+//! What is asked is decided by the partitions; each hears its answer, also that there was none, and
+//! asks again by itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,13 +23,18 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 const CHANGES_MAX: usize = 10_000;
 
 /// Brings what waits to the controller, for ever.
-pub(crate) async fn keep_proposing(controller: &Controller, metadata: &Metadata, replicas: &Replicas) {
+pub(crate) async fn keep_proposing(
+    controller: &Controller,
+    metadata: &Metadata,
+    replicas: &Replicas,
+) {
     loop {
         let waiting = replicas.shared().proposals().await;
         for batch in waiting.chunks(CHANGES_MAX) {
             let asked = batch.iter().map(|(partition, proposal)| (partition.id(), proposal));
             if !controller.keeper.keep_asked(replicas.log_dir(), asked) {
-                // The broker stops, and leads nothing any more. What it asked for now the next process would not know of.
+                // The broker stops, and leads nothing any more. What it asked for now the next
+                // process would not know of.
                 continue;
             }
             let answers = ask(controller, metadata, batch).await;
@@ -39,7 +45,11 @@ pub(crate) async fn keep_proposing(controller: &Controller, metadata: &Metadata,
     }
 }
 
-async fn ask(controller: &Controller, metadata: &Metadata, batch: &[(Arc<Partition>, Proposal)]) -> Vec<Result<PartitionState, ErrorCode>> {
+async fn ask(
+    controller: &Controller,
+    metadata: &Metadata,
+    batch: &[(Arc<Partition>, Proposal)],
+) -> Vec<Result<PartitionState, ErrorCode>> {
     let all = |code: ErrorCode| vec![Err(code); batch.len()];
     let Ok(broker_epoch) = controller.broker_epoch() else {
         return all(ErrorCode::NotController);
@@ -62,8 +72,9 @@ async fn ask(controller: &Controller, metadata: &Metadata, batch: &[(Arc<Partiti
         ErrorCode::None => {}
         code => return all(code),
     }
-    // A leader must not take up an ISR under older settings than the controller did: with a smaller `min.insync.replicas` it would commit without a member that the controller has
-    // just made eligible. The metadata comes right behind the commit.
+    // A leader must not take up an ISR under older settings than the controller did: with a smaller
+    // `min.insync.replicas` it would commit without a member that the controller has just made
+    // eligible. The metadata comes right behind the commit.
     let known = metadata.wait_for(response.metadata_version);
     if tokio::time::timeout(ANSWER_MAX, known).await.is_err() {
         debug!(
@@ -99,10 +110,7 @@ fn change(partition: &Partition, proposal: &Proposal) -> rpc::IsrChange {
         isr: proposal
             .isr
             .iter()
-            .map(|(id, epoch)| rpc::IsrMember {
-                broker_id: id.0,
-                broker_epoch: epoch.0,
-            })
+            .map(|(id, epoch)| rpc::IsrMember { broker_id: id.0, broker_epoch: epoch.0 })
             .collect(),
         recovered: proposal.recovered,
     }

@@ -1,7 +1,10 @@
-//! What the next process of this broker goes on with while no controller is there: the metadata that this one acts on, and what its leaders have asked for.
+//! What the next process of this broker goes on with while no controller is there: the metadata
+//! that this one acts on, and what its leaders have asked for.
 //!
-//! With it goes what only this broker knows: which producer ids nobody has been given. Written before it is acted on: a process that died knew nothing that its successor does not find. The log directory keeps it and says whether it can be believed
-//! ([`crate::log::LogDir::left_known`]); here it is put into frames, of the RPC's own messages.
+//! With it goes what only this broker knows: which producer ids nobody has been given. Written
+//! before it is acted on: a process that died knew nothing that its successor does not find. The
+//! log directory keeps it and says whether it can be believed ([`crate::log::LogDir::left_known`]);
+//! here it is put into frames, of the RPC's own messages.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -12,7 +15,9 @@ use tracing::warn;
 use uuid::Uuid;
 use weir_protocol::controller as rpc;
 use weir_protocol::controller::controller_message::Message as FromController;
-use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
+use weir_protocol::types::{
+    BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition,
+};
 
 use crate::log::LogDir;
 use crate::metadata::MetadataImage;
@@ -67,7 +72,8 @@ fn read(frames: &[Vec<u8>]) -> Option<Left> {
                 let Some(FromController::Metadata(update)) = message.message else {
                     return None;
                 };
-                (left.image, _) = left.image.after(ControllerEpoch(message.controller_epoch), &update).ok()?;
+                (left.image, _) =
+                    left.image.after(ControllerEpoch(message.controller_epoch), &update).ok()?;
             }
             ASKED => {
                 let (id, asked) = asked_of(&rpc::IsrChange::decode(payload).ok()?)?;
@@ -80,7 +86,8 @@ fn read(frames: &[Vec<u8>]) -> Option<Left> {
     (left.image.version > 0).then_some(left)
 }
 
-/// What some run knew here, as far as it makes sense: the metadata, if there is any, and the first producer id that nobody was given by then.
+/// What some run knew here, as far as it makes sense: the metadata, if there is any, and the first
+/// producer id that nobody was given by then.
 pub(super) fn last_known(frames: &[Vec<u8>]) -> (Option<MetadataImage>, i64) {
     let (mut image, mut producer_ids_end) = (MetadataImage::default(), 0);
     for frame in frames {
@@ -103,8 +110,15 @@ pub(super) fn last_known(frames: &[Vec<u8>]) -> (Option<MetadataImage>, i64) {
 }
 
 impl Keeper {
-    /// Keeps metadata that is about to be acted on: as a change of what was kept before, or whole, as `next`.
-    pub(super) fn keep(&self, log_dir: &LogDir, broker_epoch: i64, update: rpc::MetadataUpdate, next: &MetadataImage) {
+    /// Keeps metadata that is about to be acted on: as a change of what was kept before, or whole,
+    /// as `next`.
+    pub(super) fn keep(
+        &self,
+        log_dir: &LogDir,
+        broker_epoch: i64,
+        update: rpc::MetadataUpdate,
+        next: &MetadataImage,
+    ) {
         let is_change = !update.full && !log_dir.has_kept_many_changes();
         if !is_change || !log_dir.keep_change(&metadata_frame(next.controller_epoch, update)) {
             self.keep_whole(log_dir, broker_epoch, next);
@@ -113,10 +127,8 @@ impl Keeper {
 
     /// Takes up what the last run asked for, and keeps it with its metadata as this run's own.
     pub(super) fn go_on(&self, log_dir: &LogDir, broker_epoch: i64, left: &Left) {
-        *self.0.lock() = Beside {
-            asked: left.asked.clone(),
-            producer_ids: left.producer_ids.clone(),
-        };
+        *self.0.lock() =
+            Beside { asked: left.asked.clone(), producer_ids: left.producer_ids.clone() };
         self.keep_whole(log_dir, broker_epoch, &left.image);
     }
 
@@ -133,9 +145,14 @@ impl Keeper {
         log_dir.keep_known(broker_epoch, &frames);
     }
 
-    /// Keeps what leaders are about to ask for: the next process waits for whoever may have joined an ISR by it. Returns whether it may be asked for: not once this run is over.
+    /// Keeps what leaders are about to ask for: the next process waits for whoever may have joined
+    /// an ISR by it. Returns whether it may be asked for: not once this run is over.
     #[must_use]
-    pub(super) fn keep_asked<'a>(&self, log_dir: &LogDir, proposals: impl Iterator<Item = (TopicPartition, &'a Proposal)>) -> bool {
+    pub(super) fn keep_asked<'a>(
+        &self,
+        log_dir: &LogDir,
+        proposals: impl Iterator<Item = (TopicPartition, &'a Proposal)>,
+    ) -> bool {
         let known = &mut self.0.lock().asked;
         for (id, proposal) in proposals {
             let before = known.get(&id);
@@ -144,7 +161,8 @@ impl Keeper {
             };
             // What is asked again and again, while nobody answers, is written once.
             if before != Some(&asked) {
-                // Where there is no file, nobody goes on with anything; the next one that is written has this too.
+                // Where there is no file, nobody goes on with anything; the next one that is
+                // written has this too.
                 log_dir.keep_change(&asked_frame(id, &asked));
                 known.insert(id, asked);
             }

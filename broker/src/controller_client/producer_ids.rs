@@ -1,13 +1,16 @@
-//! PURE: producer ids in hand: blocks from the controller, given out one by one. A whole block is kept in reserve, so that new producers begin while no controller is there.
+//! PURE: producer ids in hand: blocks from the controller, given out one by one. A whole block is
+//! kept in reserve, so that new producers begin while no controller is there.
 //!
-//! What the next run may give out, if no controller answers it either, is said before this one gives out the ids before it.
+//! What the next run may give out, if no controller answers it either, is said before this one
+//! gives out the ids before it.
 
 use std::ops::Range;
 
 use weir_protocol::controller::AllocateProducerIdsResponse;
 use weir_protocol::types::ProducerId;
 
-/// Ids that a killed process takes with it at most: what it may have given out since it last said what is left.
+/// Ids that a killed process takes with it at most: what it may have given out since it last said
+/// what is left.
 const LOST_MAX: i64 = 100;
 
 /// What is left of the block, and the one in reserve.
@@ -64,7 +67,8 @@ impl ProducerIds {
         self.asked = false;
     }
 
-    /// Takes up a new block; a refusal is none. One that is not needed is dropped: there are enough.
+    /// Takes up a new block; a refusal is none. One that is not needed is dropped: there are
+    /// enough.
     pub(super) fn refill(&mut self, response: &AllocateProducerIdsResponse) {
         self.asked = false;
         if response.error_code != 0 || response.first < 0 {
@@ -143,7 +147,12 @@ mod tests {
             } else {
                 0
             };
-            assert!(given.len() + again.len() + 100 >= had, "{dies_after}: {} {}", given.len(), again.len());
+            assert!(
+                given.len() + again.len() + 100 >= had,
+                "{dies_after}: {} {}",
+                given.len(),
+                again.len()
+            );
         }
     }
 

@@ -29,10 +29,12 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 /// How long after its registration a broker asks for what can wait.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// How long a start waits for a controller before it goes on with what the last run had: one that is there takes up a stream within milliseconds.
+/// How long a start waits for a controller before it goes on with what the last run had: one that
+/// is there takes up a stream within milliseconds.
 const RESUME_AFTER: Duration = Duration::from_secs(1);
 
-/// How much longer it waits for the answer to its registration where its stream was taken up: an operator looks up where the broker is found.
+/// How much longer it waits for the answer to its registration where its stream was taken up: an
+/// operator looks up where the broker is found.
 const REGISTRATION_MAX: Duration = Duration::from_secs(4);
 
 /// Who this broker says it is.
@@ -72,7 +74,8 @@ pub struct Session {
     replicas: Arc<Replicas>,
     identity: Identity,
     controller_epoch: ControllerEpoch,
-    /// Until when a controller is waited for before the broker goes on with what the last run had; `None` once that is settled.
+    /// Until when a controller is waited for before the broker goes on with what the last run had;
+    /// `None` once that is settled.
     patient_until: Option<Instant>,
     /// Metadata came from a controller in this run, and not only from the last one.
     is_told: bool,
@@ -92,7 +95,12 @@ impl From<tonic::Status> for Ended {
 
 impl Session {
     /// A session for this broker.
-    pub fn new(controller: Arc<Controller>, metadata: Arc<Metadata>, replicas: Arc<Replicas>, identity: Identity) -> Self {
+    pub fn new(
+        controller: Arc<Controller>,
+        metadata: Arc<Metadata>,
+        replicas: Arc<Replicas>,
+        identity: Identity,
+    ) -> Self {
         Self {
             controller,
             metadata,
@@ -120,48 +128,55 @@ impl Session {
                 () = silence => Ended::Broken("no controller answers".into()),
             };
             self.controller.is_heard.store(false, Ordering::Relaxed);
-            // Not by reading and replacing: the guard of a read would still be held while the write waits for it.
+            // Not by reading and replacing: the guard of a read would still be held while the write
+            // waits for it.
             let mut lost = false;
             self.controller
                 .standing
                 .send_modify(|standing| lost = std::mem::take(&mut standing.connected));
             if !lost {
-                // Not the leader, or not there: perhaps another address behind the name is. Where a stream was lost, the same one is asked once more, since it may
-                // only have been a hiccup.
+                // Not the leader, or not there: perhaps another address behind the name is. Where a
+                // stream was lost, the same one is asked once more, since it may only have been a
+                // hiccup.
                 self.controller.candidates.turn_to_next();
             }
             match ended {
                 Ended::Fatal(fatal) => return Err(fatal),
-                Ended::Broken(reason) if lost => warn!(%reason, "lost the controller; serving on with the metadata at hand"),
+                Ended::Broken(reason) if lost => {
+                    warn!(%reason, "lost the controller; serving on with the metadata at hand")
+                }
                 Ended::Broken(reason) => debug!(%reason, "no controller yet"),
             }
             // A stream that lasted was a good one: what broke it may be over already.
-            pause = if started.elapsed() > RETRY_MAX {
-                RETRY_MIN
-            } else {
-                (pause * 2).min(RETRY_MAX)
-            };
+            pause =
+                if started.elapsed() > RETRY_MAX { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
             tokio::time::sleep(pause).await;
         }
     }
 
-    /// Goes on with the metadata, the roles and the epochs of the last run, if its time has come and there is something that can be believed.
+    /// Goes on with the metadata, the roles and the epochs of the last run, if its time has come
+    /// and there is something that can be believed.
     ///
-    /// A leader acknowledges nothing then that a successor lacks: it waits for every member of the ISR of its last image, and for whomever it had asked for; whoever was elected
-    /// meanwhile is one of them, and does not fetch from it.
+    /// A leader acknowledges nothing then that a successor lacks: it waits for every member of the
+    /// ISR of its last image, and for whomever it had asked for; whoever was elected meanwhile is
+    /// one of them, and does not fetch from it.
     async fn go_on_if_nobody_answers(&mut self) {
         if self.patient_until.take_if(|until| *until <= Instant::now()).is_none() {
             return;
         }
         let replicas = Arc::clone(&self.replicas);
         let log_dir = replicas.log_dir();
-        // Between a registration and its first metadata nothing is known of the roles: the controller is about to tell.
+        // Between a registration and its first metadata nothing is known of the roles: the
+        // controller is about to tell.
         let epoch = self
             .identity
             .previous_broker_epoch
             .filter(|epoch| log_dir.left().broker_epoch == Some(*epoch));
-        let Some((epoch, left)) = epoch.and_then(|epoch| Some((epoch, kept::left(log_dir)?))) else {
-            warn!("no controller answers, and there is nothing to go on with: this broker serves nothing until one does");
+        let Some((epoch, left)) = epoch.and_then(|epoch| Some((epoch, kept::left(log_dir)?)))
+        else {
+            warn!(
+                "no controller answers, and there is nothing to go on with: this broker serves nothing until one does"
+            );
             return;
         };
         warn!(
@@ -187,24 +202,26 @@ impl Session {
 
     async fn stream_until_it_ends(&mut self) -> Result<std::convert::Infallible, Ended> {
         let (sender, outgoing) = mpsc::channel(4);
-        let registration = rpc::BrokerMessage {
-            message: Some(FromBroker::Registration(self.registration())),
-        };
+        let registration =
+            rpc::BrokerMessage { message: Some(FromBroker::Registration(self.registration())) };
         sender
             .send(registration)
             .await
             .map_err(|_| Ended::Broken("the stream is closed".into()))?;
         let mut client = self.controller.client();
         // A host that was cut off or frozen says nothing at all, not even that it does not lead.
-        let opened = tokio::time::timeout(CONNECT_MAX, client.session(ReceiverStream::new(outgoing))).await;
+        let opened =
+            tokio::time::timeout(CONNECT_MAX, client.session(ReceiverStream::new(outgoing))).await;
         let mut incoming = opened
             .map_err(|_| Ended::Broken("no answer to the opening of a stream".into()))??
             .into_inner();
         self.controller.is_heard.store(true, Ordering::Relaxed);
         let registered = self.await_registration(&mut incoming).await?;
-        let mut beat = interval(Duration::from_millis(u64::from(registered.heartbeat_interval_ms.max(10))));
+        let mut beat =
+            interval(Duration::from_millis(u64::from(registered.heartbeat_interval_ms.max(10))));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let silence_max = Duration::from_millis(u64::from(registered.session_timeout_ms)).max(RETRY_MAX);
+        let silence_max =
+            Duration::from_millis(u64::from(registered.session_timeout_ms)).max(RETRY_MAX);
         let mut wants_shutdown = self.controller.wants_shutdown.subscribe();
         let started = Instant::now();
         let mut heard = started;
@@ -224,7 +241,8 @@ impl Session {
                         self.take_up(said(message)?)?;
                     }
                     if heard.elapsed() > silence_max {
-                        // No use in asking the same address once more, over a connection of which nobody can tell that it is dead.
+                        // No use in asking the same address once more, over a connection of which
+                        // nobody can tell that it is dead.
                         self.controller.candidates.turn_to_next();
                         return Err(Ended::Broken("the controller is silent".into()));
                     }
@@ -240,7 +258,10 @@ impl Session {
         }
     }
 
-    async fn await_registration(&mut self, incoming: &mut Streaming<rpc::ControllerMessage>) -> Result<rpc::Registered, Ended> {
+    async fn await_registration(
+        &mut self,
+        incoming: &mut Streaming<rpc::ControllerMessage>,
+    ) -> Result<rpc::Registered, Ended> {
         let message = tokio::time::timeout(CONNECT_MAX * 5, incoming.message())
             .await
             .map_err(|_| Ended::Broken("no answer to the registration".into()))?;
@@ -254,11 +275,13 @@ impl Session {
                     "registered with the controller"
                 );
                 let epoch = Some(registered.broker_epoch);
-                // From here on the roles of the last run are over, also if this task is interrupted.
+                // From here on the roles of the last run are over, also if this task is
+                // interrupted.
                 self.identity.previous_broker_epoch = epoch;
                 self.patient_until = None;
                 self.remember(registered.broker_epoch).await;
-                // From here on the process itself vouches for its log: it is whole as long as the process lives.
+                // From here on the process itself vouches for its log: it is whole as long as the
+                // process lives.
                 self.identity.clean = true;
                 self.controller.standing.send_modify(|standing| {
                     *standing = Standing {
@@ -278,7 +301,8 @@ impl Session {
     /// Leaves the broker epoch to the next run, before anything is done under it.
     async fn remember(&self, epoch: i64) {
         let replicas = Arc::clone(&self.replicas);
-        let written = tokio::task::spawn_blocking(move || replicas.log_dir().set_broker_epoch(epoch)).await;
+        let written =
+            tokio::task::spawn_blocking(move || replicas.log_dir().set_broker_epoch(epoch)).await;
         if let Ok(Err(error)) = written {
             warn!(%error, "cannot write the broker epoch down");
         }
@@ -303,7 +327,9 @@ impl Session {
                 });
             }
             Some(FromController::Refused(refused)) => return Err(refusal(refused)),
-            Some(FromController::Registered(_)) | None => return Err(Ended::Broken("an answer that nobody asked for".into())),
+            Some(FromController::Registered(_)) | None => {
+                return Err(Ended::Broken("an answer that nobody asked for".into()));
+            }
         }
         Ok(false)
     }
@@ -312,7 +338,10 @@ impl Session {
     fn check_epoch(&mut self, epoch: i64) -> Result<(), Ended> {
         let epoch = ControllerEpoch(epoch);
         if epoch < self.controller_epoch {
-            return Err(Ended::Broken(format!("controller epoch {epoch} is older than {}", self.controller_epoch)));
+            return Err(Ended::Broken(format!(
+                "controller epoch {epoch} is older than {}",
+                self.controller_epoch
+            )));
         }
         self.controller_epoch = epoch;
         Ok(())
@@ -327,7 +356,8 @@ impl Session {
             .after(self.controller_epoch, &update)
             .map_err(|error| Ended::Broken(error.to_string()))?;
         debug!(version = next.version, full = update.full, topics = touched.len(), "metadata");
-        // The disk comes first: a run knows nothing that the next one does not find. Then the partitions take up their roles, before anyone reads of them in the image.
+        // The disk comes first: a run knows nothing that the next one does not find. Then the
+        // partitions take up their roles, before anyone reads of them in the image.
         if let Some(epoch) = self.identity.previous_broker_epoch {
             self.controller.keeper.keep(self.replicas.log_dir(), epoch, update, &next);
         }
@@ -368,11 +398,14 @@ impl Session {
 }
 
 /// What the controller said, unless it has nothing more to say.
-fn said(message: Result<Option<rpc::ControllerMessage>, tonic::Status>) -> Result<rpc::ControllerMessage, Ended> {
+fn said(
+    message: Result<Option<rpc::ControllerMessage>, tonic::Status>,
+) -> Result<rpc::ControllerMessage, Ended> {
     message?.ok_or_else(|| Ended::Broken("the controller ended the stream".into()))
 }
 
-/// Returns when a start has waited long enough for a controller, and none has taken its registration.
+/// Returns when a start has waited long enough for a controller, and none has taken its
+/// registration.
 async fn nobody_answers(controller: Arc<Controller>, patient_until: Option<Instant>) {
     match patient_until {
         Some(until) => tokio::time::sleep_until(until).await,
@@ -400,13 +433,13 @@ fn log_epochs(latest: Vec<(TopicPartition, LeaderEpoch)>) -> Vec<rpc::LogEpochs>
 }
 
 fn refusal(refused: rpc::Refused) -> Ended {
-    let code = i16::try_from(refused.error_code).map_or(ErrorCode::UnknownServerError, ErrorCode::from_code);
+    let code = i16::try_from(refused.error_code)
+        .map_or(ErrorCode::UnknownServerError, ErrorCode::from_code);
     match code {
         // Another process still holds the id, or the epoch is an old one: both pass.
-        ErrorCode::DuplicateBrokerRegistration | ErrorCode::StaleBrokerEpoch | ErrorCode::NotController => Ended::Broken(refused.reason),
-        code => Ended::Fatal(Fatal {
-            code,
-            reason: refused.reason,
-        }),
+        ErrorCode::DuplicateBrokerRegistration
+        | ErrorCode::StaleBrokerEpoch
+        | ErrorCode::NotController => Ended::Broken(refused.reason),
+        code => Ended::Fatal(Fatal { code, reason: refused.reason }),
     }
 }

@@ -1,4 +1,5 @@
-//! How a broker begins whose cluster has lost its tables: it says what is on its volume, and waits until the controller has made the tables of what all brokers say.
+//! How a broker begins whose cluster has lost its tables: it says what is on its volume, and waits
+//! until the controller has made the tables of what all brokers say.
 //!
 //! Until then it serves nothing, and touches none of its logs: what was said stays true.
 
@@ -29,7 +30,8 @@ pub fn is_recovering(cluster_id: &str) -> bool {
 pub struct Tables {
     /// The cluster that the tables are of.
     pub cluster_id: String,
-    /// This process had said what is on its volume before they were there: if they count on this broker at all, they count on that.
+    /// This process had said what is on its volume before they were there: if they count on this
+    /// broker at all, they count on that.
     pub was_heard: bool,
 }
 
@@ -38,7 +40,8 @@ pub struct Tables {
 /// # Errors
 /// When the controller's address is none.
 pub async fn await_tables(config: &Config, found: Option<&LogDir>) -> anyhow::Result<Tables> {
-    let candidates = Candidates::new(&config.controller, config.controller_file.as_deref(), &config.cluster_id)?;
+    let candidates =
+        Candidates::new(&config.controller, config.controller_file.as_deref(), &config.cluster_id)?;
     let incarnation = Uuid::new_v4();
     let inventory = inventory(found);
     info!(
@@ -59,11 +62,11 @@ pub async fn await_tables(config: &Config, found: Option<&LogDir>) -> anyhow::Re
             Ok(Ok(answer)) => {
                 let answer = answer.into_inner();
                 if !answer.cluster_id.is_empty() {
-                    info!(cluster_id = answer.cluster_id, is_heard, "there are tables: this broker goes on");
-                    return Ok(Tables {
-                        cluster_id: answer.cluster_id,
-                        was_heard: is_heard,
-                    });
+                    info!(
+                        cluster_id = answer.cluster_id,
+                        is_heard, "there are tables: this broker goes on"
+                    );
+                    return Ok(Tables { cluster_id: answer.cluster_id, was_heard: is_heard });
                 }
                 if answer.waits_for != waits_for {
                     warn!(reason = answer.waits_for, "the tables are not made yet");

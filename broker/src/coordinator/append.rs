@@ -7,13 +7,17 @@ use weir_protocol::types::{ProducerEpoch, ProducerId};
 use super::machine::Record;
 use crate::log::{Origin, Prepared};
 
-/// A batch is closed at this size. The records of one decision stay together as long as they take no more than [`WRITE_BYTES_MAX`]: `max.message.bytes` is a promise to producers, and here is
+/// A batch is closed at this size. The records of one decision stay together as long as they take
+/// no more than [`WRITE_BYTES_MAX`]: `max.message.bytes` is a promise to producers, and here is
 /// none.
 const BATCH_BYTES_MAX: usize = 512 << 10;
 
-/// What one decision may write, in bytes of keys and values. Who asks for more is refused before anything is decided (UNKNOWN_SERVER_ERROR, as `CoordinatorRuntime` and
-/// `CoordinatorOperationExceptionHelper` in Apache Kafka, where `max.message.bytes` of the topic is the limit). What is decided all the same, because it is due or deletes what was there, is cut
-/// into batches of that size: followers and memory are spared, and whoever asked is answered once all of it is committed.
+/// What one decision may write, in bytes of keys and values. Who asks for more is refused before
+/// anything is decided (UNKNOWN_SERVER_ERROR, as `CoordinatorRuntime` and
+/// `CoordinatorOperationExceptionHelper` in Apache Kafka, where `max.message.bytes` of the topic is
+/// the limit). What is decided all the same, because it is due or deletes what was there, is cut
+/// into batches of that size: followers and memory are spared, and whoever asked is answered once
+/// all of it is committed.
 pub(crate) const WRITE_BYTES_MAX: usize = 16 << 20;
 
 /// Batches that are being put together.
@@ -38,8 +42,14 @@ struct Open {
 }
 
 impl Batches {
-    /// Adds the records of one decision. What belongs to different transactions stands in different batches.
-    pub(super) fn add(&mut self, records: &[Record], transaction: Option<(ProducerId, ProducerEpoch)>, now_ms: i64) {
+    /// Adds the records of one decision. What belongs to different transactions stands in different
+    /// batches.
+    pub(super) fn add(
+        &mut self,
+        records: &[Record],
+        transaction: Option<(ProducerId, ProducerEpoch)>,
+        now_ms: i64,
+    ) {
         if records.is_empty() {
             return;
         }
@@ -98,11 +108,7 @@ impl Batches {
             headers.push(header(&batch)?);
             bytes.unsplit(batch);
         }
-        Ok(Some(Prepared {
-            bytes,
-            headers,
-            origin: Origin::Coordinator,
-        }))
+        Ok(Some(Prepared { bytes, headers, origin: Origin::Coordinator }))
     }
 }
 
@@ -136,7 +142,10 @@ mod tests {
         batches.add(&records(2, BATCH_BYTES_MAX), None, 6);
         batches.add(&records(1, 1), None, 7);
         let prepared = batches.finish().unwrap().unwrap();
-        assert_eq!(prepared.headers.iter().map(|header| header.records_count).collect::<Vec<_>>(), [5, 1]);
+        assert_eq!(
+            prepared.headers.iter().map(|header| header.records_count).collect::<Vec<_>>(),
+            [5, 1]
+        );
         let mut at = 0;
         let mut keys = Vec::new();
         for header in &prepared.headers {
@@ -145,12 +154,16 @@ mod tests {
             let bytes = section(header, batch, usize::MAX).unwrap();
             for record in Records::new(&bytes, header.records_count) {
                 let record = record.unwrap();
-                keys.push((String::from_utf8_lossy(record.key.unwrap()).into_owned(), record.value.is_some()));
+                keys.push((
+                    String::from_utf8_lossy(record.key.unwrap()).into_owned(),
+                    record.value.is_some(),
+                ));
             }
             at += header.size_bytes();
         }
         assert_eq!(at, prepared.bytes.len());
-        let expected = [("0", true), ("1", false), ("2", true), ("0", true), ("1", false), ("0", true)];
+        let expected =
+            [("0", true), ("1", false), ("2", true), ("0", true), ("1", false), ("0", true)];
         assert_eq!(keys, expected.map(|(key, value)| (key.to_owned(), value)));
         assert!(Batches::default().finish().unwrap().is_none());
     }
@@ -165,10 +178,7 @@ mod tests {
             [3, 2, 2, 2]
         );
         assert!(prepared.headers.iter().all(|header| header.size_bytes() < 2 * WRITE_BYTES_MAX));
-        let broken = Batches {
-            is_broken: true,
-            ..Batches::default()
-        };
+        let broken = Batches { is_broken: true, ..Batches::default() };
         assert!(broken.finish().is_err());
     }
 }

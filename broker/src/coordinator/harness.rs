@@ -1,4 +1,5 @@
-//! A machine that a test asks: requests in, answers and records out, at the times that the test says. What it has written can be read into another one, as a new coordinator does.
+//! A machine that a test asks: requests in, answers and records out, at the times that the test
+//! says. What it has written can be read into another one, as a new coordinator does.
 
 mod compacted;
 
@@ -86,34 +87,23 @@ impl<M: Machine> Harness<M> {
         self.metadata();
     }
 
-    /// A machine that was just loaded is told of the metadata. What it would write then is left out.
+    /// A machine that was just loaded is told of the metadata. What it would write then is left
+    /// out.
     fn tell(&self, machine: &mut M) {
-        let layers = Layers {
-            cluster: Some(&self.configs),
-            ..Layers::default()
-        };
-        let now = Now {
-            ms: self.now_ms,
-            wall_ms: self.now_ms as i64,
-        };
+        let layers = Layers { cluster: Some(&self.configs), ..Layers::default() };
+        let now = Now { ms: self.now_ms, wall_ms: self.now_ms as i64 };
         machine.metadata(&self.image, &layers, now, &mut Outcome::default());
     }
 
     fn metadata(&mut self) {
         let (image, configs) = (Arc::clone(&self.image), self.configs.clone());
-        let layers = Layers {
-            cluster: Some(&configs),
-            ..Layers::default()
-        };
+        let layers = Layers { cluster: Some(&configs), ..Layers::default() };
         self.run(|machine, now, outcome| machine.metadata(&image, &layers, now, outcome));
     }
 
     /// The machine does something, and what it writes stands in the log.
     pub(crate) fn run(&mut self, act: impl FnOnce(&mut M, Now, &mut Outcome)) {
-        let now = Now {
-            ms: self.now_ms,
-            wall_ms: self.now_ms as i64,
-        };
+        let now = Now { ms: self.now_ms, wall_ms: self.now_ms as i64 };
         let mut outcome = Outcome::default();
         act(&mut self.machine, now, &mut outcome);
         let transaction = outcome.transaction;
@@ -124,7 +114,10 @@ impl<M: Machine> Harness<M> {
         }
     }
 
-    pub(crate) fn ask<T: Send + 'static>(&mut self, make: impl FnOnce(ReplyTo<T>) -> M::Request) -> Asked<T> {
+    pub(crate) fn ask<T: Send + 'static>(
+        &mut self,
+        make: impl FnOnce(ReplyTo<T>) -> M::Request,
+    ) -> Asked<T> {
         let (to, answer) = ReplyTo::new();
         let request = make(to);
         self.run(|machine, now, outcome| machine.decide(request, now, outcome));
@@ -142,17 +135,24 @@ impl<M: Machine> Harness<M> {
     }
 
     /// A producer's transaction ends.
-    pub(crate) fn end_transaction(&mut self, producer: ProducerId, epoch: ProducerEpoch, committed: bool) {
+    pub(crate) fn end_transaction(
+        &mut self,
+        producer: ProducerId,
+        epoch: ProducerEpoch,
+        committed: bool,
+    ) {
         self.log.push(Entry::End(producer, epoch, committed));
         self.machine.end_transaction(producer, epoch, committed);
     }
 
-    /// Another broker takes over, in the next leader epoch: it knows what was written, and nothing else.
+    /// Another broker takes over, in the next leader epoch: it knows what was written, and nothing
+    /// else.
     pub(crate) fn fail_over(&mut self) {
         assert_eq!(self.take_over(), [""; 0]);
     }
 
-    /// As [`Harness::fail_over`], where some of what was written may be damaged: says what is wrong with that.
+    /// As [`Harness::fail_over`], where some of what was written may be damaged: says what is wrong
+    /// with that.
     pub(crate) fn take_over(&mut self) -> Vec<String> {
         self.epoch = LeaderEpoch(self.epoch.0 + 1);
         let (machine, wrong) = self.read();
@@ -175,7 +175,9 @@ impl<M: Machine> Harness<M> {
                     };
                     wrong.extend(machine.replay(&logged).err());
                 }
-                Entry::End(producer, epoch, committed) => machine.end_transaction(*producer, *epoch, *committed),
+                Entry::End(producer, epoch, committed) => {
+                    machine.end_transaction(*producer, *epoch, *committed)
+                }
             }
         }
         (machine, wrong)
@@ -183,9 +185,5 @@ impl<M: Machine> Harness<M> {
 }
 
 fn origin(epoch: LeaderEpoch) -> Origin {
-    Origin {
-        partition: 0,
-        epoch,
-        seed: 1 + epoch.0 as u128,
-    }
+    Origin { partition: 0, epoch, seed: 1 + epoch.0 as u128 }
 }

@@ -21,12 +21,8 @@ const DECOMPRESSED_BYTES_MAX: usize = 1 << 30;
 /// When the log cannot be read. A damaged record, or batch, is logged and left out.
 pub(super) fn load<M: Machine>(log: &LogReader, origin: Origin) -> Result<(M, i64), ReadError> {
     let started = Instant::now();
-    let mut loading = Loading {
-        machine: M::new(origin),
-        records: 0,
-        skipped: 0,
-        partition: origin.partition,
-    };
+    let mut loading =
+        Loading { machine: M::new(origin), records: 0, skipped: 0, partition: origin.partition };
     let end = log.log_end_offset();
     let mut offset = log.log_start_offset();
     while offset < end {
@@ -46,9 +42,7 @@ pub(super) fn load<M: Machine>(log: &LogReader, origin: Origin) -> Result<(M, i6
         }
     }
     let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let Loading {
-        machine, records, skipped, ..
-    } = loading;
+    let Loading { machine, records, skipped, .. } = loading;
     info!(
         topic = M::TOPIC,
         partition = origin.partition,
@@ -114,7 +108,11 @@ impl<M: Machine> Loading<M> {
             self.records += 1;
             if header.is_control() {
                 match record.key.and_then(marker) {
-                    Some(committed) => self.machine.end_transaction(header.producer_id, header.producer_epoch, committed),
+                    Some(committed) => self.machine.end_transaction(
+                        header.producer_id,
+                        header.producer_epoch,
+                        committed,
+                    ),
                     None => self.skip(offset, "a control record of an unknown type"),
                 }
                 continue;
@@ -126,7 +124,9 @@ impl<M: Machine> Loading<M> {
             let logged = Logged {
                 key,
                 value: record.value,
-                transaction: header.is_transactional().then_some((header.producer_id, header.producer_epoch)),
+                transaction: header
+                    .is_transactional()
+                    .then_some((header.producer_id, header.producer_epoch)),
             };
             if let Err(reason) = self.machine.replay(&logged) {
                 self.skip(offset, &reason);
@@ -146,7 +146,8 @@ impl<M: Machine> Loading<M> {
     }
 }
 
-/// What the key of an end-of-transaction marker says: whether the transaction was committed (`ControlRecordType`).
+/// What the key of an end-of-transaction marker says: whether the transaction was committed
+/// (`ControlRecordType`).
 fn marker(key: &[u8]) -> Option<bool> {
     match key {
         [0, _, 0, 0, ..] => Some(false),

@@ -1,7 +1,9 @@
-//! What a coordinator of one kind is to the runtime: a state machine over the records of one partition, and what comes of asking it.
+//! What a coordinator of one kind is to the runtime: a state machine over the records of one
+//! partition, and what comes of asking it.
 //!
-//! A machine is pure: it is told the time, and does nothing itself. It changes at once and says which records say so; the runtime appends them, and whoever was answered
-//! hears of it once they are committed.
+//! A machine is pure: it is told the time, and does nothing itself. It changes at once and says
+//! which records say so; the runtime appends them, and whoever was answered hears of it once they
+//! are committed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,7 +68,8 @@ pub(crate) trait Machine: Send + Sized + 'static {
     /// Nothing yet.
     fn new(origin: Origin) -> Self;
 
-    /// Takes up a record of the log, in its order. What a record says that cannot be understood costs that record alone.
+    /// Takes up a record of the log, in its order. What a record says that cannot be understood
+    /// costs that record alone.
     ///
     /// # Errors
     /// What is wrong with it, for the log line.
@@ -76,7 +79,13 @@ pub(crate) trait Machine: Send + Sized + 'static {
     fn end_transaction(&mut self, producer: ProducerId, epoch: ProducerEpoch, committed: bool);
 
     /// The metadata changed, or the machine has just been loaded.
-    fn metadata(&mut self, image: &Arc<MetadataImage>, layers: &Layers<'_>, now: Now, outcome: &mut Outcome);
+    fn metadata(
+        &mut self,
+        image: &Arc<MetadataImage>,
+        layers: &Layers<'_>,
+        now: Now,
+        outcome: &mut Outcome,
+    );
 
     /// How long a commit may take before the asker is told to ask again.
     fn commit_timeout(_layers: &Layers<'_>) -> Duration {

@@ -1,7 +1,10 @@
-//! Coordinators: state machines whose state is kept in the partitions of an internal topic, each carried out by the broker that leads its partition.
+//! Coordinators: state machines whose state is kept in the partitions of an internal topic, each
+//! carried out by the broker that leads its partition.
 //!
-//! What is common to all of them is here: which partition a key belongs to, reading its log when this broker begins to lead, and the way of a request: decided by the [`Machine`], appended
-//! through the partition's writer, answered once committed with `acks=all`. Called by `api`; knows nothing of groups or transactions.
+//! What is common to all of them is here: which partition a key belongs to, reading its log when
+//! this broker begins to lead, and the way of a request: decided by the [`Machine`], appended
+//! through the partition's writer, answered once committed with `acks=all`. Called by `api`; knows
+//! nothing of groups or transactions.
 
 mod append;
 #[cfg(test)]
@@ -34,7 +37,8 @@ use crate::log::producers::{Guard, Marker};
 use crate::metadata::{Metadata, MetadataImage};
 use crate::replica::{self, Partition, Replicas, Waiter};
 
-/// How long a load that failed waits before it is tried again, and how often a waiting one looks whether it is still wanted.
+/// How long a load that failed waits before it is tried again, and how often a waiting one looks
+/// whether it is still wanted.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The coordinators of one kind on this broker, by partition of their topic.
@@ -65,7 +69,8 @@ pub(crate) fn partition_in(image: &MetadataImage, topic: &str, key: &str) -> Opt
     Some(partition_of(key, topic.partitions.len()))
 }
 
-/// The partition that a key belongs to (`Utils.abs(key.hashCode())` modulo the number of partitions).
+/// The partition that a key belongs to (`Utils.abs(key.hashCode())` modulo the number of
+/// partitions).
 fn partition_of(key: &str, partitions: usize) -> i32 {
     let hash = key
         .encode_utf16()
@@ -96,12 +101,19 @@ impl<M: Machine> Coordinator<M> {
         }
     }
 
-    /// Has the coordinator of `key` carry out a request, and waits until what it answers is committed.
+    /// Has the coordinator of `key` carry out a request, and waits until what it answers is
+    /// committed.
     ///
     /// # Errors
-    /// NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS or COORDINATOR_NOT_AVAILABLE: the client looks for the coordinator again, or asks again.
-    pub(crate) async fn ask<T: Send + 'static>(&self, key: &str, make: impl FnOnce(ReplyTo<T>) -> M::Request) -> Result<T, ErrorCode> {
-        let partition = partition_in(&self.metadata.load(), M::TOPIC, key).ok_or(ErrorCode::NotCoordinator)?;
+    /// NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS or COORDINATOR_NOT_AVAILABLE: the client looks
+    /// for the coordinator again, or asks again.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        key: &str,
+        make: impl FnOnce(ReplyTo<T>) -> M::Request,
+    ) -> Result<T, ErrorCode> {
+        let partition =
+            partition_in(&self.metadata.load(), M::TOPIC, key).ok_or(ErrorCode::NotCoordinator)?;
         self.ask_partition(partition, make).await
     }
 
@@ -109,7 +121,11 @@ impl<M: Machine> Coordinator<M> {
     ///
     /// # Errors
     /// As there.
-    pub(crate) async fn ask_partition<T: Send + 'static>(&self, partition: i32, make: impl FnOnce(ReplyTo<T>) -> M::Request) -> Result<T, ErrorCode> {
+    pub(crate) async fn ask_partition<T: Send + 'static>(
+        &self,
+        partition: i32,
+        make: impl FnOnce(ReplyTo<T>) -> M::Request,
+    ) -> Result<T, ErrorCode> {
         let (to, answer) = ReplyTo::new();
         let request = make(to);
         let shard = self.checked(partition, M::writes(&request))?;
@@ -117,29 +133,38 @@ impl<M: Machine> Coordinator<M> {
         self.believed(answer).await.ok_or_else(|| shard.refusal())?
     }
 
-    /// Puts down that the coordinator of a transaction is asked whether it has to do with `key`. `None`: that is known already.
+    /// Puts down that the coordinator of a transaction is asked whether it has to do with `key`.
+    /// `None`: that is known already.
     ///
     /// # Errors
     /// As [`Coordinator::ask`].
-    pub(crate) async fn ask_to_verify(&self, key: &str, producer: Producer) -> Result<Option<Guard>, ErrorCode> {
-        let partition = partition_in(&self.metadata.load(), M::TOPIC, key).ok_or(ErrorCode::NotCoordinator)?;
+    pub(crate) async fn ask_to_verify(
+        &self,
+        key: &str,
+        producer: Producer,
+    ) -> Result<Option<Guard>, ErrorCode> {
+        let partition =
+            partition_in(&self.metadata.load(), M::TOPIC, key).ok_or(ErrorCode::NotCoordinator)?;
         let shard = self.checked(partition, true)?;
         let (to, answer) = ReplyTo::new();
         self.bring(partition, &shard, Job::AskToVerify(producer, to));
         self.believed(answer).await.ok_or_else(|| shard.refusal())?
     }
 
-    /// As [`Coordinator::ask`], for what is written in a transaction: it counts if that is committed.
+    /// As [`Coordinator::ask`], for what is written in a transaction: it counts if that is
+    /// committed.
     ///
     /// # Errors
-    /// As there; INVALID_TXN_STATE when the transaction has ended since the guard was given, INVALID_PRODUCER_EPOCH for a zombie.
+    /// As there; INVALID_TXN_STATE when the transaction has ended since the guard was given,
+    /// INVALID_PRODUCER_EPOCH for a zombie.
     pub(crate) async fn ask_in_transaction<T: Send + 'static>(
         &self,
         key: &str,
         write: InTransaction,
         make: impl FnOnce(ReplyTo<T>) -> M::Request,
     ) -> Result<T, ErrorCode> {
-        let partition = partition_in(&self.metadata.load(), M::TOPIC, key).ok_or(ErrorCode::NotCoordinator)?;
+        let partition =
+            partition_in(&self.metadata.load(), M::TOPIC, key).ok_or(ErrorCode::NotCoordinator)?;
         let shard = self.checked(partition, true)?;
         let (to, answer) = ReplyTo::new();
         let (refuse, mut refused) = oneshot::channel();
@@ -151,8 +176,13 @@ impl<M: Machine> Coordinator<M> {
     /// Ends a producer's transaction in a partition, and waits until that is committed.
     ///
     /// # Errors
-    /// As [`Coordinator::ask`]; INVALID_PRODUCER_EPOCH and TRANSACTION_COORDINATOR_FENCED for a marker that comes late.
-    pub(crate) async fn end_transaction(&self, partition: i32, marker: Marker) -> Result<(), ErrorCode> {
+    /// As [`Coordinator::ask`]; INVALID_PRODUCER_EPOCH and TRANSACTION_COORDINATOR_FENCED for a
+    /// marker that comes late.
+    pub(crate) async fn end_transaction(
+        &self,
+        partition: i32,
+        marker: Marker,
+    ) -> Result<(), ErrorCode> {
         let shard = self.checked(partition, true)?;
         let (to, answer) = ReplyTo::new();
         self.bring(partition, &shard, Job::EndTransaction(marker, to));
@@ -160,7 +190,10 @@ impl<M: Machine> Coordinator<M> {
     }
 
     /// An answer, once what it rests on is committed; `None` when nobody gives one any more.
-    async fn believed<T>(&self, answer: oneshot::Receiver<Answer<T>>) -> Option<Result<T, ErrorCode>> {
+    async fn believed<T>(
+        &self,
+        answer: oneshot::Receiver<Answer<T>>,
+    ) -> Option<Result<T, ErrorCode>> {
         let (answer, commit) = answer.await.ok()?;
         let committed = match commit {
             Some(commit) => {
@@ -195,14 +228,8 @@ impl<M: Machine> Coordinator<M> {
 
     fn bring(&self, partition: i32, shard: &Shard<M>, job: Job<M>) {
         let image = self.metadata.load();
-        let wake = shard.bring(
-            job,
-            Surroundings {
-                now: self.now(),
-                image: &image,
-                broker: self.id,
-            },
-        );
+        let wake =
+            shard.bring(job, Surroundings { now: self.now(), image: &image, broker: self.id });
         if let Some(wake) = wake {
             self.set_due(partition, wake);
         }
@@ -216,7 +243,8 @@ impl<M: Machine> Coordinator<M> {
         }
     }
 
-    /// Takes up and gives up partitions as the metadata says, and does what is due. Runs as long as the broker does.
+    /// Takes up and gives up partitions as the metadata says, and does what is due. Runs as long as
+    /// the broker does.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut loads = JoinSet::new();
         let mut seen = None;
@@ -233,7 +261,12 @@ impl<M: Machine> Coordinator<M> {
             let next = self.due.lock().values().min().copied();
             let due = async {
                 match next {
-                    Some(at) => tokio::time::sleep(Duration::from_millis(at.saturating_sub(self.now().ms).max(1))).await,
+                    Some(at) => {
+                        tokio::time::sleep(Duration::from_millis(
+                            at.saturating_sub(self.now().ms).max(1),
+                        ))
+                        .await
+                    }
                     None => std::future::pending().await,
                 }
             };
@@ -249,7 +282,8 @@ impl<M: Machine> Coordinator<M> {
         let now = self.now().ms;
         let due: Vec<i32> = {
             let mut due = self.due.lock();
-            let partitions: Vec<i32> = due.iter().filter(|(_, at)| **at <= now).map(|(partition, _)| *partition).collect();
+            let partitions: Vec<i32> =
+                due.iter().filter(|(_, at)| **at <= now).map(|(partition, _)| *partition).collect();
             due.retain(|_, at| *at > now);
             partitions
         };
@@ -300,7 +334,9 @@ impl<M: Machine> Coordinator<M> {
         while shard.status() == Status::Loading(tenure) {
             match self.load(&shard, index, tenure).await {
                 Ok(()) => return,
-                Err(error) => warn!(topic = M::TOPIC, partition = index, %error, "cannot load a coordinator; it is tried again"),
+                Err(error) => {
+                    warn!(topic = M::TOPIC, partition = index, %error, "cannot load a coordinator; it is tried again")
+                }
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -319,35 +355,33 @@ impl<M: Machine> Coordinator<M> {
         // What cannot be appended would be in the machine alone.
         let has_name = partition.with_writer(|writer| writer.has_name()).await;
         if !has_name.map_err(|code| anyhow::anyhow!("{}", code.name()))? {
-            anyhow::bail!("its directory is still that of a topic of this name that is being deleted");
+            anyhow::bail!(
+                "its directory is still that of a topic of this name that is being deleted"
+            );
         }
-        let origin = Origin {
-            partition: key.index,
-            epoch,
-            seed: Uuid::new_v4().as_u128(),
-        };
+        let origin = Origin { partition: key.index, epoch, seed: Uuid::new_v4().as_u128() };
         let log = Arc::clone(partition.log());
-        let (machine, end) = tokio::task::spawn_blocking(move || load::load::<M>(&log, origin)).await??;
+        let (machine, end) =
+            tokio::task::spawn_blocking(move || load::load::<M>(&log, origin)).await??;
         // What the log holds is committed before anybody is told of it.
         if !until(&partition, wanted, |partition| partition.high_watermark() >= end).await {
             return Ok(());
         }
-        // Nobody else appends in this epoch: what the log knows of producers now it knows when the machine begins.
-        let producers = partition.with_writer(|writer| writer.known_producers(replica::now_ms())).await;
+        // Nobody else appends in this epoch: what the log knows of producers now it knows when the
+        // machine begins.
+        let producers =
+            partition.with_writer(|writer| writer.known_producers(replica::now_ms())).await;
         let producers = producers.map_err(|code| anyhow::anyhow!("{}", code.name()))??;
         let image = self.metadata.load();
-        let surroundings = Surroundings {
-            now: self.now(),
-            image: &image,
-            broker: self.id,
-        };
+        let surroundings = Surroundings { now: self.now(), image: &image, broker: self.id };
         if let Some(wake) = shard.begin((machine, producers), partition, tenure, surroundings) {
             self.set_due(index, wake);
         }
         Ok(())
     }
 
-    /// Gives up everything: who waits is told that this is not the coordinator. For the end of the broker.
+    /// Gives up everything: who waits is told that this is not the coordinator. For the end of the
+    /// broker.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Release);
         let shards = self.shards.read().clone();
@@ -359,7 +393,11 @@ impl<M: Machine> Coordinator<M> {
 }
 
 /// Waits until the partition is as asked for; returns whether it is, or nobody wants it any more.
-async fn until(partition: &Arc<Partition>, wanted: impl Fn() -> bool, reached: impl Fn(&Partition) -> bool) -> bool {
+async fn until(
+    partition: &Arc<Partition>,
+    wanted: impl Fn() -> bool,
+    reached: impl Fn(&Partition) -> bool,
+) -> bool {
     let mut waiter = Waiter::new(Partition::waiters);
     while wanted() {
         waiter.register([Arc::clone(partition)]);
@@ -384,7 +422,9 @@ mod tests {
     #[test]
     fn a_key_belongs_to_the_partition_that_kafka_gives_it() {
         // Values of `Utils.abs("...".hashCode()) % 50`, computed by Java.
-        for (key, partition) in [("", 0), ("a", 47), ("test-group", 12), ("polygenelubricants", 0), ("ž", 32)] {
+        for (key, partition) in
+            [("", 0), ("a", 47), ("test-group", 12), ("polygenelubricants", 0), ("ž", 32)]
+        {
             assert_eq!(partition_of(key, 50), partition, "{key}");
         }
     }

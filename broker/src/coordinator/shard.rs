@@ -1,7 +1,9 @@
-//! One partition of a coordinator's topic: whether this broker coordinates it, its machine, and the way from a request to its commit.
+//! One partition of a coordinator's topic: whether this broker coordinates it, its machine, and the
+//! way from a request to its commit.
 //!
-//! The machine has a seat, as a partition's writer has: who brings a request carries out what waits, decides all of it, appends what comes of it in one go, and hands out the answers with what
-//! they must wait for. No lock is held meanwhile, and no task belongs to a shard.
+//! The machine has a seat, as a partition's writer has: who brings a request carries out what
+//! waits, decides all of it, appends what comes of it in one go, and hands out the answers with
+//! what they must wait for. No lock is held meanwhile, and no task belongs to a shard.
 
 use std::sync::Arc;
 
@@ -19,7 +21,8 @@ use crate::log::{AppendError, Prepared};
 use crate::metadata::MetadataImage;
 use crate::replica::{Acks, Partition, Seat, Waiter};
 
-/// What this broker leads a partition as. The epoch alone does not tell: the topic may be deleted and made anew, and both begin with the same one.
+/// What this broker leads a partition as. The epoch alone does not tell: the topic may be deleted
+/// and made anew, and both begin with the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tenure {
     pub(super) topic: TopicId,
@@ -104,10 +107,7 @@ pub(super) struct Surroundings<'a> {
 
 impl<M: Machine> Shard<M> {
     pub(super) fn new() -> Self {
-        Self {
-            seat: Seat::new(None),
-            standing: Mutex::default(),
-        }
+        Self { seat: Seat::new(None), standing: Mutex::default() }
     }
 
     pub(super) fn status(&self) -> Status {
@@ -119,7 +119,8 @@ impl<M: Machine> Shard<M> {
         *self.standing.lock() = Standing { status, partition: None };
     }
 
-    /// Becomes active with what was loaded, unless the broker has stopped to lead as this meanwhile.
+    /// Becomes active with what was loaded, unless the broker has stopped to lead as this
+    /// meanwhile.
     pub(super) fn begin(
         &self,
         (machine, producers): (M, Producers),
@@ -140,7 +141,8 @@ impl<M: Machine> Shard<M> {
     /// Whether the request is taken up.
     ///
     /// # Errors
-    /// NOT_COORDINATOR and COORDINATOR_LOAD_IN_PROGRESS; COORDINATOR_NOT_AVAILABLE for what needs a record while none can be committed.
+    /// NOT_COORDINATOR and COORDINATOR_LOAD_IN_PROGRESS; COORDINATOR_NOT_AVAILABLE for what needs a
+    /// record while none can be committed.
     pub(super) fn check(&self, writes: bool) -> Result<(), ErrorCode> {
         let standing = self.standing.lock();
         match (&standing.status, &standing.partition) {
@@ -159,7 +161,8 @@ impl<M: Machine> Shard<M> {
         self.status().refusal()
     }
 
-    /// Brings a job. When something is due after it is returned, if this thread carried out what waited.
+    /// Brings a job. When something is due after it is returned, if this thread carried out what
+    /// waited.
     pub(super) fn bring(&self, job: Job<M>, surroundings: Surroundings<'_>) -> Option<u64> {
         let mut wake = None;
         // A broken seat drops the request, and whoever asks sees that.
@@ -167,7 +170,12 @@ impl<M: Machine> Shard<M> {
         wake
     }
 
-    fn work(&self, core: &mut Option<Active<M>>, jobs: Vec<Job<M>>, surroundings: Surroundings<'_>) -> Option<u64> {
+    fn work(
+        &self,
+        core: &mut Option<Active<M>>,
+        jobs: Vec<Job<M>>,
+        surroundings: Surroundings<'_>,
+    ) -> Option<u64> {
         let mut gathered = Gathered::default();
         for job in jobs {
             match job {
@@ -180,7 +188,10 @@ impl<M: Machine> Shard<M> {
                 }
                 Job::End => {
                     gathered.append(core.as_mut());
-                    if core.as_ref().is_some_and(|active| self.status() != Status::Active(active.tenure)) {
+                    if core
+                        .as_ref()
+                        .is_some_and(|active| self.status() != Status::Active(active.tenure))
+                    {
                         *core = None;
                     }
                 }
@@ -202,7 +213,8 @@ impl<M: Machine> Shard<M> {
         let active = core.as_ref()?;
         let wake = active.machine.next_wake()?;
         // What is due while nothing can be committed stays due.
-        let earliest = active.partition.accepts(Acks::All).map_or(surroundings.now.ms + UNWRITABLE_MS, |()| 0);
+        let earliest =
+            active.partition.accepts(Acks::All).map_or(surroundings.now.ms + UNWRITABLE_MS, |()| 0);
         Some(wake.max(earliest))
     }
 
@@ -224,10 +236,15 @@ impl<M: Machine> Active<M> {
         let writable = self.partition.accepts(Acks::All);
         let now = surroundings.now;
         match job {
-            Job::Ask(request) => gathered.decide(now, |outcome| self.machine.decide(request, now, outcome)),
+            Job::Ask(request) => {
+                gathered.decide(now, |outcome| self.machine.decide(request, now, outcome))
+            }
             Job::AskIn(write, request, refused) => match self.transactional.admit(write) {
-                Ok(()) => gathered.decide(now, |outcome| self.machine.decide(request, now, outcome)),
-                // The request goes after its refusal: who finds it gone knows why. Nobody waits any more: that is nobody's loss.
+                Ok(()) => {
+                    gathered.decide(now, |outcome| self.machine.decide(request, now, outcome))
+                }
+                // The request goes after its refusal: who finds it gone knows why. Nobody waits any
+                // more: that is nobody's loss.
                 Err(code) => drop((refused.send(code), request)),
             },
             Job::AskToVerify(producer, to) => {
@@ -258,7 +275,12 @@ impl<M: Machine> Active<M> {
         }
     }
 
-    fn take_up_metadata(&mut self, image: &Arc<MetadataImage>, surroundings: Surroundings<'_>, gathered: &mut Gathered) {
+    fn take_up_metadata(
+        &mut self,
+        image: &Arc<MetadataImage>,
+        surroundings: Surroundings<'_>,
+        gathered: &mut Gathered,
+    ) {
         let layers = image.layers(surroundings.broker);
         self.transactional
             .expire(surroundings.now.wall_ms, self.partition.config().producer_expiration_ms);
@@ -274,7 +296,9 @@ impl<M: Machine> Active<M> {
                 self.transactional.appended(&header, bytes, now.wall_ms);
             }
             let appending = self.partition.append_in(self.tenure.epoch, prepared);
-            let appended = async move { appending.acknowledged(Acks::All).await.map(drop).map_err(|error| refusal(&error)) };
+            let appended = async move {
+                appending.acknowledged(Acks::All).await.map(drop).map_err(|error| refusal(&error))
+            };
             self.last = Some(commit(appended));
         }
         match self.last.as_ref().and_then(|last| last.peek()) {
@@ -282,7 +306,11 @@ impl<M: Machine> Active<M> {
             Some(Ok(())) => self.last = None,
             // On too few replicas for now: who asks later waits for it anew.
             Some(Err(ErrorCode::CoordinatorNotAvailable)) => {
-                let (partition, epoch, end) = (Arc::clone(&self.partition), self.tenure.epoch, self.partition.log().log_end_offset());
+                let (partition, epoch, end) = (
+                    Arc::clone(&self.partition),
+                    self.tenure.epoch,
+                    self.partition.log().log_end_offset(),
+                );
                 self.last = Some(commit(async move { committed(&partition, epoch, end).await }));
             }
             Some(Err(_)) | None => {}
@@ -292,7 +320,11 @@ impl<M: Machine> Active<M> {
 }
 
 /// Waits until everything before `end` is committed.
-async fn committed(partition: &Arc<Partition>, epoch: LeaderEpoch, end: i64) -> Result<(), ErrorCode> {
+async fn committed(
+    partition: &Arc<Partition>,
+    epoch: LeaderEpoch,
+    end: i64,
+) -> Result<(), ErrorCode> {
     let mut waiter = Waiter::new(Partition::waiters);
     loop {
         waiter.register([Arc::clone(partition)]);
@@ -340,10 +372,13 @@ impl Gathered {
     }
 }
 
-/// What the askers are told of an append that failed (`CoordinatorOperationExceptionHelper` in Apache Kafka).
+/// What the askers are told of an append that failed (`CoordinatorOperationExceptionHelper` in
+/// Apache Kafka).
 fn refusal(error: &AppendError) -> ErrorCode {
     match error {
-        AppendError::NotLeader | AppendError::Storage | AppendError::Nameless => ErrorCode::NotCoordinator,
+        AppendError::NotLeader | AppendError::Storage | AppendError::Nameless => {
+            ErrorCode::NotCoordinator
+        }
         AppendError::NotEnoughReplicasAfterAppend => ErrorCode::CoordinatorNotAvailable,
         AppendError::Producer(_) => ErrorCode::UnknownServerError,
     }

@@ -1,7 +1,9 @@
-//! PURE: the transactions in a coordinator's own partition: which producers may write in one, and which marker ends one.
+//! PURE: the transactions in a coordinator's own partition: which producers may write in one, and
+//! which marker ends one.
 //!
-//! Nobody but the coordinator appends to its partition, so this is what the log knows of producers, one step ahead of it: what is refused here never reaches the machine, and what
-//! reaches the machine is not refused by the log.
+//! Nobody but the coordinator appends to its partition, so this is what the log knows of producers,
+//! one step ahead of it: what is refused here never reaches the machine, and what reaches the
+//! machine is not refused by the log.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::batch::BatchHeader;
@@ -13,7 +15,8 @@ use crate::log::producers::{Guard, Marker, ProducerError, Producers, Verificatio
 /// The producer of a transaction.
 pub(crate) type Producer = (ProducerId, ProducerEpoch);
 
-/// What is written in a transaction, and the question to its coordinator that allows it: none where the transaction is open in the partition already.
+/// What is written in a transaction, and the question to its coordinator that allows it: none where
+/// the transaction is open in the partition already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InTransaction {
     pub(crate) producer: Producer,
@@ -32,13 +35,11 @@ pub(crate) struct Transactional {
 impl Transactional {
     /// As the log knows them.
     pub(crate) fn of(producers: Producers) -> Self {
-        Self {
-            producers,
-            ..Self::default()
-        }
+        Self { producers, ..Self::default() }
     }
 
-    /// Puts down that the transaction's coordinator is asked whether this partition is part of it. `None`: it is open here already.
+    /// Puts down that the transaction's coordinator is asked whether this partition is part of it.
+    /// `None`: it is open here already.
     pub(crate) fn ask(&mut self, (id, epoch): Producer) -> Option<Guard> {
         let is_open = self.producers.has_open_transaction(id, epoch);
         (!is_open).then(|| self.asked.ask(id, epoch, 0, false))
@@ -47,10 +48,12 @@ impl Transactional {
     /// Whether the producer may write here now.
     ///
     /// # Errors
-    /// INVALID_TXN_STATE when the transaction ended since its coordinator was asked, INVALID_PRODUCER_EPOCH for a zombie.
+    /// INVALID_TXN_STATE when the transaction ended since its coordinator was asked,
+    /// INVALID_PRODUCER_EPOCH for a zombie.
     pub(crate) fn admit(&self, write: InTransaction) -> Result<(), ErrorCode> {
         let (id, epoch) = write.producer;
-        let is_verified = write.guard.is_some_and(|guard| self.asked.answered(id, epoch, guard).is_some());
+        let is_verified =
+            write.guard.is_some_and(|guard| self.asked.answered(id, epoch, guard).is_some());
         if !is_verified && !self.producers.has_open_transaction(id, epoch) {
             return Err(ErrorCode::InvalidTxnState);
         }
@@ -71,10 +74,7 @@ impl Transactional {
             return;
         }
         self.next += 1;
-        let header = BatchHeader {
-            base_offset: self.next,
-            ..*header
-        };
+        let header = BatchHeader { base_offset: self.next, ..*header };
         let change = self.producers.replay(&header, batch, now_ms);
         if change.is_some() || header.is_control() {
             self.asked.settle(header.producer_id);
@@ -103,7 +103,8 @@ mod tests {
     }
 
     fn write(transactional: &mut Transactional, epoch: i16) {
-        let mut builder = BatchBuilder::new(0).producer(ProducerId(7), ProducerEpoch(epoch), -1).transactional();
+        let mut builder =
+            BatchBuilder::new(0).producer(ProducerId(7), ProducerEpoch(epoch), -1).transactional();
         builder.append(0, 1, None, None, []);
         let batch = builder.build(0).unwrap();
         transactional.appended(&BatchHeader::parse(&batch).unwrap(), &batch, 1);
@@ -130,18 +131,21 @@ mod tests {
     fn an_answer_is_worth_nothing_once_the_transaction_has_ended() {
         for (version, ended_as) in [(0, 0), (2, 1)] {
             let mut transactional = Transactional::default();
-            let late = InTransaction {
-                producer: producer(0),
-                guard: transactional.ask(producer(0)),
-            };
+            let late =
+                InTransaction { producer: producer(0), guard: transactional.ask(producer(0)) };
             assert!(late.guard.is_some());
             assert_eq!(transactional.admit(late), Ok(()));
-            // Another request of the same transaction was faster, and the transaction has ended since.
+            // Another request of the same transaction was faster, and the transaction has ended
+            // since.
             write(&mut transactional, 0);
             assert_eq!(transactional.ask(producer(0)), None, "open already");
             assert_eq!(transactional.admit(late), Ok(()), "it is open");
             end(&mut transactional, marker(ended_as, 3, version)).unwrap();
-            assert_eq!(transactional.admit(late), Err(ErrorCode::InvalidTxnState), "version {version}");
+            assert_eq!(
+                transactional.admit(late),
+                Err(ErrorCode::InvalidTxnState),
+                "version {version}"
+            );
         }
     }
 
@@ -151,7 +155,10 @@ mod tests {
         let guard = transactional.ask(producer(0));
         end(&mut transactional, marker(0, 3, 0)).unwrap();
         let producer = producer(0);
-        assert_eq!(transactional.admit(InTransaction { producer, guard }), Err(ErrorCode::InvalidTxnState));
+        assert_eq!(
+            transactional.admit(InTransaction { producer, guard }),
+            Err(ErrorCode::InvalidTxnState)
+        );
     }
 
     #[test]
@@ -165,16 +172,17 @@ mod tests {
         );
         end(&mut transactional, marker(1, 3, 2)).unwrap();
         end(&mut transactional, marker(1, 3, 2)).unwrap();
-        assert_eq!(end(&mut transactional, marker(1, 2, 2)), Err(ErrorCode::TransactionCoordinatorFenced));
+        assert_eq!(
+            end(&mut transactional, marker(1, 2, 2)),
+            Err(ErrorCode::TransactionCoordinatorFenced)
+        );
         let guard = transactional.ask(producer(0));
-        let zombie = InTransaction {
-            producer: producer(0),
-            guard,
-        };
+        let zombie = InTransaction { producer: producer(0), guard };
         assert_eq!(transactional.admit(zombie), Err(ErrorCode::InvalidProducerEpoch));
     }
 
-    /// The largest epoch cannot be raised: a transaction that somebody has come to write in it ends all the same (KAFKA-20090).
+    /// The largest epoch cannot be raised: a transaction that somebody has come to write in it ends
+    /// all the same (KAFKA-20090).
     #[test]
     fn a_transaction_in_the_last_epoch_ends() {
         let mut transactional = Transactional::default();

@@ -69,7 +69,8 @@ pub enum Answer {
     Producer(Result<Producer, ErrorCode>),
     /// To the others but one.
     Code(ErrorCode),
-    /// Those that wait for markers, and the transactional ids of those that took too long and wait for a producer id.
+    /// Those that wait for markers, and the transactional ids of those that took too long and wait
+    /// for a producer id.
     Prepared(Vec<Prepared>, Vec<String>),
 }
 
@@ -84,7 +85,8 @@ pub struct Prepared {
     pub partitions: Vec<(Arc<str>, i32)>,
 }
 
-/// What stands in the log of a transactional id whose producer has come to this epoch, and has no transaction open.
+/// What stands in the log of a transactional id whose producer has come to this epoch, and has no
+/// transaction open.
 pub fn at_rest(id: &str, producer: Producer, timeout_ms: i32) -> Record {
     let record = crate::transaction::at_rest(id, own(producer), timeout_ms, 0);
     (record.key, record.value)
@@ -102,20 +104,12 @@ impl std::fmt::Debug for Coordinator {
 impl Coordinator {
     /// One that has read nothing.
     pub fn new(epoch: i32) -> Self {
-        Self(Transactions::new(Origin {
-            partition: 0,
-            epoch: LeaderEpoch(epoch),
-            seed: 1,
-        }))
+        Self(Transactions::new(Origin { partition: 0, epoch: LeaderEpoch(epoch), seed: 1 }))
     }
 
     /// Takes up a record of the log. One that cannot be read is left out, as in the broker.
     pub fn replay(&mut self, (key, value): &Record) {
-        let _ = self.0.replay(&Logged {
-            key,
-            value: value.as_deref(),
-            transaction: None,
-        });
+        let _ = self.0.replay(&Logged { key, value: value.as_deref(), transaction: None });
     }
 
     /// The log is read.
@@ -153,22 +147,16 @@ impl Coordinator {
             }
             Ask::Verify { from, partition } => {
                 let partitions = vec![partition];
-                let (written, answer) = self.decide(ms, |to| Request::Verify {
-                    id,
-                    from: own(from),
-                    partitions,
-                    to,
-                });
+                let (written, answer) =
+                    self.decide(ms, |to| Request::Verify { id, from: own(from), partitions, to });
                 let said = answer.unwrap_or(Err(ErrorCode::UnknownServerError));
-                let code = said.map_or_else(|code| code, |said| said.first().map_or(ErrorCode::UnknownServerError, |(_, code)| *code));
+                let code = said.map_or_else(
+                    |code| code,
+                    |said| said.first().map_or(ErrorCode::UnknownServerError, |(_, code)| *code),
+                );
                 (written, Answer::Code(code))
             }
-            Ask::End {
-                from,
-                commit,
-                version,
-                fresh,
-            } => {
+            Ask::End { from, commit, version, fresh } => {
                 let (written, answer) = self.decide(ms, |to| Request::End {
                     id,
                     from: own(from),
@@ -213,7 +201,11 @@ impl Coordinator {
         self.0.next_wake()
     }
 
-    fn decide<T: Send + 'static>(&mut self, ms: u64, make: impl FnOnce(ReplyTo<T>) -> Request) -> (Vec<Record>, Option<T>) {
+    fn decide<T: Send + 'static>(
+        &mut self,
+        ms: u64,
+        make: impl FnOnce(ReplyTo<T>) -> Request,
+    ) -> (Vec<Record>, Option<T>) {
         let (to, receiver) = ReplyTo::new();
         let mut outcome = Outcome::default();
         self.0.decide(make(to), now(ms), &mut outcome);

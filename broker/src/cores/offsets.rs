@@ -7,8 +7,12 @@ use uuid::Uuid;
 use weir_protocol::controller as rpc;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::OffsetCommitRequest;
-use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use weir_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
+use weir_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use weir_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+};
 use weir_protocol::types::{ControllerEpoch, LeaderEpoch};
 use weir_settings::Layers;
 
@@ -37,11 +41,7 @@ impl Offsets {
     /// One that has read nothing.
     pub fn new(epoch: i32) -> Self {
         Self {
-            machine: Groups::new(Origin {
-                partition: 0,
-                epoch: LeaderEpoch(epoch),
-                seed: 1,
-            }),
+            machine: Groups::new(Origin { partition: 0, epoch: LeaderEpoch(epoch), seed: 1 }),
             transactional: Transactional::default(),
         }
     }
@@ -92,7 +92,14 @@ impl Offsets {
     ///
     /// # Errors
     /// What the client is told.
-    pub fn commit(&mut self, producer: Producer, guard: Option<Guard>, group: &str, offset: i64, ms: u64) -> Result<Vec<Record>, ErrorCode> {
+    pub fn commit(
+        &mut self,
+        producer: Producer,
+        guard: Option<Guard>,
+        group: &str,
+        offset: i64,
+        ms: u64,
+    ) -> Result<Vec<Record>, ErrorCode> {
         self.transactional.admit(InTransaction { producer, guard })?;
         let request = OffsetCommitRequest {
             group_id: group.to_owned(),
@@ -107,7 +114,8 @@ impl Offsets {
             }],
             ..Default::default()
         };
-        let (written, _) = self.decide(ms, |to| Request::CommitInTransaction { request, producer, to });
+        let (written, _) =
+            self.decide(ms, |to| Request::CommitInTransaction { request, producer, to });
         self.transactional.appended(&header(producer), &[], now(ms).wall_ms);
         Ok(written)
     }
@@ -138,11 +146,8 @@ impl Offsets {
             }]),
             ..Default::default()
         };
-        let (_, answer) = self.decide(ms, |to| Request::Fetch {
-            request,
-            require_stable: true,
-            to,
-        });
+        let (_, answer) =
+            self.decide(ms, |to| Request::Fetch { request, require_stable: true, to });
         let topic = answer.and_then(|answer| answer.topics.into_iter().next());
         let partition = topic.and_then(|topic| topic.partitions.into_iter().next());
         match partition {
@@ -160,7 +165,11 @@ impl Offsets {
         }
     }
 
-    fn decide<T: Send + 'static>(&mut self, ms: u64, make: impl FnOnce(ReplyTo<T>) -> Request) -> (Vec<Record>, Option<T>) {
+    fn decide<T: Send + 'static>(
+        &mut self,
+        ms: u64,
+        make: impl FnOnce(ReplyTo<T>) -> Request,
+    ) -> (Vec<Record>, Option<T>) {
         let (to, receiver) = ReplyTo::new();
         let mut outcome = Outcome::default();
         self.machine.decide(make(to), now(ms), &mut outcome);

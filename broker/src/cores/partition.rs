@@ -1,6 +1,8 @@
-//! A replica of a partition: its log as the broker keeps it, on files that the caller provides, and what it knows of producers and transactions.
+//! A replica of a partition: its log as the broker keeps it, on files that the caller provides, and
+//! what it knows of producers and transactions.
 //!
-//! The same log is written by a leader, follows one, is cut and is opened again. Batches hold one record, so that an offset is a count.
+//! The same log is written by a leader, follows one, is cut and is opened again. Batches hold one
+//! record, so that an offset is a count.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::io;
@@ -13,11 +15,15 @@ use weir_protocol::record::BatchBuilder;
 use weir_protocol::types::{LeaderEpoch, TopicId, TopicPartition};
 
 use super::{Aborted, Described, Guard, Marker, Producer};
-use crate::log::{AppendError, Identity, LogConfig, LogDir, LogDirOptions, LogReader, LogWriter, Origin, Prepared, Storage};
+use crate::log::{
+    AppendError, Identity, LogConfig, LogDir, LogDirOptions, LogReader, LogWriter, Origin,
+    Prepared, Storage,
+};
 
 const ROOT: &str = "/data";
 
-/// Segments of some twelve batches, so that what is known of transactions is spread over files and memory.
+/// Segments of some twelve batches, so that what is known of transactions is spread over files and
+/// memory.
 const SEGMENT_BYTES: u32 = 1_200;
 
 /// What a replica knows of its producers and their transactions.
@@ -27,7 +33,8 @@ pub struct Known {
     pub producers: Vec<Described>,
     /// The transactions that were aborted, in the order of their markers.
     pub aborted: Vec<Aborted>,
-    /// The high watermark, and the offset before which every transaction has ended and that is below it.
+    /// The high watermark, and the offset before which every transaction has ended and that is
+    /// below it.
     pub high_watermark: i64,
     /// The latter.
     pub stable: i64,
@@ -48,23 +55,12 @@ impl Partition {
     /// # Errors
     /// When what is there cannot be read.
     pub fn open(storage: Arc<dyn Storage>) -> io::Result<Self> {
-        let identity = Identity {
-            cluster_id: "sim".to_owned(),
-            broker_id: 0,
-        };
-        let options = LogDirOptions {
-            open_files_max: 16,
-            recovery_threads: 1,
-        };
-        let dir = LogDir::open(Arc::clone(&storage), Path::new(ROOT), &identity, options).map_err(io::Error::other)?;
-        let config = LogConfig {
-            segment_bytes: SEGMENT_BYTES,
-            ..LogConfig::default()
-        };
-        let id = TopicPartition {
-            topic: TopicId(uuid::Uuid::from_u128(1)),
-            index: 0,
-        };
+        let identity = Identity { cluster_id: "sim".to_owned(), broker_id: 0 };
+        let options = LogDirOptions { open_files_max: 16, recovery_threads: 1 };
+        let dir = LogDir::open(Arc::clone(&storage), Path::new(ROOT), &identity, options)
+            .map_err(io::Error::other)?;
+        let config = LogConfig { segment_bytes: SEGMENT_BYTES, ..LogConfig::default() };
+        let id = TopicPartition { topic: TopicId(uuid::Uuid::from_u128(1)), index: 0 };
         let writer = dir.open_log(id, &"t".into(), Arc::new(config))?;
         let log = writer.reader();
         Ok(Self { storage, dir, writer, log })
@@ -97,11 +93,18 @@ impl Partition {
         self.log.epoch_of(offset)
     }
 
-    /// Puts down that the transaction's coordinator is asked before its first batch is appended. `None`: it is open here.
+    /// Puts down that the transaction's coordinator is asked before its first batch is appended.
+    /// `None`: it is open here.
     ///
     /// # Errors
     /// What the client is told.
-    pub fn ask_to_verify(&mut self, (id, epoch): Producer, sequence: i32, raises_epoch: bool, ms: u64) -> Result<Option<Guard>, ErrorCode> {
+    pub fn ask_to_verify(
+        &mut self,
+        (id, epoch): Producer,
+        sequence: i32,
+        raises_epoch: bool,
+        ms: u64,
+    ) -> Result<Option<Guard>, ErrorCode> {
         self.writer.ask_to_verify(id, epoch, sequence, raises_epoch, time(ms)).map_err(code)
     }
 
@@ -117,15 +120,12 @@ impl Partition {
         epoch: LeaderEpoch,
         ms: u64,
     ) -> Result<i64, ErrorCode> {
-        let mut builder = BatchBuilder::new(0).producer(id, producer_epoch, sequence).transactional();
+        let mut builder =
+            BatchBuilder::new(0).producer(id, producer_epoch, sequence).transactional();
         builder.append(0, time(ms), None, Some(b"value"), []);
         let bytes = builder.build(0).map_err(|_| ErrorCode::UnknownServerError)?;
         let header = BatchHeader::parse(&bytes).map_err(|_| ErrorCode::UnknownServerError)?;
-        let batch = Prepared {
-            bytes,
-            headers: vec![header],
-            origin: Origin::Client(guard),
-        };
+        let batch = Prepared { bytes, headers: vec![header], origin: Origin::Client(guard) };
         self.append(batch, epoch, ms)
     }
 
@@ -133,7 +133,12 @@ impl Partition {
     ///
     /// # Errors
     /// For one that comes late.
-    pub fn end_transaction(&mut self, marker: Marker, epoch: LeaderEpoch, ms: u64) -> Result<i64, ErrorCode> {
+    pub fn end_transaction(
+        &mut self,
+        marker: Marker,
+        epoch: LeaderEpoch,
+        ms: u64,
+    ) -> Result<i64, ErrorCode> {
         let batch = Prepared::marker(marker, time(ms)).map_err(code)?;
         self.append(batch, epoch, ms)
     }
@@ -150,7 +155,9 @@ impl Partition {
     /// When they cannot be read.
     pub fn read(&self, from: i64, bound: i64) -> io::Result<Vec<u8>> {
         let (mut bytes, mut next) = (Vec::new(), from);
-        while let Some(slice) = self.log.read(next, bound, usize::MAX, true).map_err(io::Error::other)? {
+        while let Some(slice) =
+            self.log.read(next, bound, usize::MAX, true).map_err(io::Error::other)?
+        {
             let begin = bytes.len();
             bytes.resize(begin + slice.length, 0);
             slice.file.read_exact_at(bytes.get_mut(begin..).unwrap_or_default(), slice.position)?;
@@ -203,6 +210,8 @@ fn code(error: AppendError) -> ErrorCode {
     match error {
         AppendError::Producer(error) => error.code(),
         AppendError::NotLeader => ErrorCode::NotLeaderOrFollower,
-        AppendError::NotEnoughReplicasAfterAppend | AppendError::Storage | AppendError::Nameless => ErrorCode::KafkaStorageError,
+        AppendError::NotEnoughReplicasAfterAppend
+        | AppendError::Storage
+        | AppendError::Nameless => ErrorCode::KafkaStorageError,
     }
 }

@@ -1,6 +1,8 @@
-//! PURE: what is due when, for all groups of one partition: one ordered queue, no timer of its own for anybody.
+//! PURE: what is due when, for all groups of one partition: one ordered queue, no timer of its own
+//! for anybody.
 //!
-//! An entry is not taken out when its time is put off: whoever it is for looks, when it comes up, whether it still counts. So a heartbeat costs a comparison.
+//! An entry is not taken out when its time is put off: whoever it is for looks, when it comes up,
+//! whether it still counts. So a heartbeat costs a comparison.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeSet;
@@ -15,7 +17,8 @@ pub(super) enum Due {
     Join(Arc<str>),
     /// Who has joined must have synced.
     Sync(Arc<str>),
-    /// A member of the group must have done its part of a rebalance: given up what it is to, joined again, or synced.
+    /// A member of the group must have done its part of a rebalance: given up what it is to, joined
+    /// again, or synced.
     Rebalance(Arc<str>, Arc<str>),
     /// A member of a group must have been heard of.
     Session(Arc<str>, Arc<str>),
@@ -50,7 +53,8 @@ impl Deadlines {
     }
 }
 
-/// When something must have happened. It stands in the queue once at most, under a time that may be too early.
+/// When something must have happened. It stands in the queue once at most, under a time that may be
+/// too early.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Deadline {
     ends: Option<u64>,
@@ -111,12 +115,24 @@ pub(super) enum SessionIs {
 
 impl Session {
     /// Puts the end off, or sets it.
-    pub(super) fn extend(&mut self, until: u64, group: &Arc<str>, member: &Arc<str>, deadlines: &mut Deadlines) {
+    pub(super) fn extend(
+        &mut self,
+        until: u64,
+        group: &Arc<str>,
+        member: &Arc<str>,
+        deadlines: &mut Deadlines,
+    ) {
         self.0.set(until, Due::Session(Arc::clone(group), Arc::clone(member)), deadlines);
     }
 
     /// Looks at an entry that was due `at`.
-    pub(super) fn due(&mut self, at: u64, group: &Arc<str>, member: &Arc<str>, deadlines: &mut Deadlines) -> SessionIs {
+    pub(super) fn due(
+        &mut self,
+        at: u64,
+        group: &Arc<str>,
+        member: &Arc<str>,
+        deadlines: &mut Deadlines,
+    ) -> SessionIs {
         match self.0.is_up(at, &Due::Session(Arc::clone(group), Arc::clone(member)), deadlines) {
             true => SessionIs::Over,
             false => SessionIs::Alive,
@@ -145,7 +161,11 @@ mod tests {
         let (at, _) = deadlines.pop(12).unwrap();
         assert_eq!(session.due(at, &group, &member, &mut deadlines), SessionIs::Over);
         let (at, _) = deadlines.pop(20).unwrap();
-        assert_eq!(session.due(at, &group, &member, &mut deadlines), SessionIs::Alive, "an old entry");
+        assert_eq!(
+            session.due(at, &group, &member, &mut deadlines),
+            SessionIs::Alive,
+            "an old entry"
+        );
         assert_eq!(deadlines.pop(100), None);
     }
 }

@@ -19,7 +19,11 @@ impl Group {
 }
 
 impl Groups {
-    pub(super) fn delete(&mut self, id: &str, outcome: &mut Outcome) -> (ErrorCode, Option<String>) {
+    pub(super) fn delete(
+        &mut self,
+        id: &str,
+        outcome: &mut Outcome,
+    ) -> (ErrorCode, Option<String>) {
         let Some(group) = self.groups.get_mut(id) else {
             return (ErrorCode::GroupIdNotFound, Some(format!("Group {id} not found.")));
         };

@@ -11,7 +11,8 @@ use super::classic::{ClassicGroup, Member, Phase};
 use super::embedded::CONSUMER;
 use super::{Group, Groups, Kind};
 
-/// The first version of DescribeGroups that tells a group that is not there from a dead one (KIP-1043).
+/// The first version of DescribeGroups that tells a group that is not there from a dead one
+/// (KIP-1043).
 const NOT_FOUND_VERSION: i16 = 6;
 
 impl Group {
@@ -40,7 +41,9 @@ impl Group {
 
 impl Groups {
     pub(super) fn list(&self, states: &[String], types: &[String]) -> Vec<ListedGroup> {
-        let wanted = |names: &[String], name: &str| names.is_empty() || names.iter().any(|asked| asked.eq_ignore_ascii_case(name));
+        let wanted = |names: &[String], name: &str| {
+            names.is_empty() || names.iter().any(|asked| asked.eq_ignore_ascii_case(name))
+        };
         self.groups
             .values()
             .filter(|group| wanted(states, group.state()) && wanted(types, group.type_name()))
@@ -76,7 +79,10 @@ impl Groups {
 }
 
 impl Groups {
-    pub(super) fn describe_consumers(&self, id: String) -> consumer_group_describe_response::DescribedGroup {
+    pub(super) fn describe_consumers(
+        &self,
+        id: String,
+    ) -> consumer_group_describe_response::DescribedGroup {
         let message = match self.groups.get(&*id).map(|group| &group.kind) {
             Some(Kind::Consumer(group)) => return group.describe(&self.around.image),
             Some(Kind::Classic(_)) => format!("Group {id} is not a consumer group."),
@@ -92,7 +98,8 @@ impl Groups {
 }
 
 fn describe(group: &ClassicGroup) -> DescribedGroup {
-    // While a group rebalances, in which protocol its members say something is not decided; what they have is theirs.
+    // While a group rebalances, in which protocol its members say something is not decided; what
+    // they have is theirs.
     let protocol = group.protocol.as_deref().filter(|_| group.is(Phase::Stable));
     let member = |member: &Member| DescribedGroupMember {
         member_id: member.id.to_string(),

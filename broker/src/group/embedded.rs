@@ -1,6 +1,8 @@
-//! PURE: the protocol that consumers of the classic protocol speak among themselves, inside JoinGroup and SyncGroup (`ConsumerProtocol` in Apache Kafka): a version, and what belongs to it.
+//! PURE: the protocol that consumers of the classic protocol speak among themselves, inside
+//! JoinGroup and SyncGroup (`ConsumerProtocol` in Apache Kafka): a version, and what belongs to it.
 //!
-//! Coordinators read it to know what groups are subscribed to, and both read and write it for groups that change their protocol (KIP-848).
+//! Coordinators read it to know what groups are subscribed to, and both read and write it for
+//! groups that change their protocol (KIP-848).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -28,7 +30,8 @@ pub(super) fn assignment(bytes: &Bytes) -> Option<ConsumerProtocolAssignment> {
     ConsumerProtocolAssignment::decode(&mut bytes, version).ok()
 }
 
-/// What a member is told that it has, in the version in which it speaks itself. Topics that are not there any more are left out: they have no name.
+/// What a member is told that it has, in the version in which it speaks itself. Topics that are not
+/// there any more are left out: they have no name.
 pub(super) fn assigned(partitions: &Partitions, spoken: &Bytes, image: &MetadataImage) -> Bytes {
     let version = versioned(&mut spoken.clone())
         .unwrap_or(0)
@@ -39,10 +42,8 @@ pub(super) fn assigned(partitions: &Partitions, spoken: &Bytes, image: &Metadata
             partitions: partitions.iter().copied().collect(),
         })
     });
-    let assignment = ConsumerProtocolAssignment {
-        assigned_partitions: named.collect(),
-        user_data: None,
-    };
+    let assignment =
+        ConsumerProtocolAssignment { assigned_partitions: named.collect(), user_data: None };
     let mut bytes = BytesMut::new();
     bytes.put_i16(version);
     // Names come from the metadata: none is too long.
@@ -53,7 +54,10 @@ pub(super) fn assigned(partitions: &Partitions, spoken: &Bytes, image: &Metadata
 }
 
 /// Partitions by topic of those that are named. What is not there is left out.
-pub(super) fn partitions<'a>(named: impl Iterator<Item = (&'a str, &'a [i32])>, image: &MetadataImage) -> Partitions {
+pub(super) fn partitions<'a>(
+    named: impl Iterator<Item = (&'a str, &'a [i32])>,
+    image: &MetadataImage,
+) -> Partitions {
     let mut partitions = Partitions::new();
     for (name, indexes) in named {
         let Some(topic) = image.topic_by_name(name) else { continue };
@@ -65,7 +69,10 @@ pub(super) fn partitions<'a>(named: impl Iterator<Item = (&'a str, &'a [i32])>, 
 }
 
 /// What a member says that it has.
-pub(super) fn owned(subscription: &ConsumerProtocolSubscription, image: &MetadataImage) -> Partitions {
+pub(super) fn owned(
+    subscription: &ConsumerProtocolSubscription,
+    image: &MetadataImage,
+) -> Partitions {
     let named = subscription.owned_partitions.iter();
     partitions(named.map(|owned| (owned.topic.as_str(), owned.partitions.as_slice())), image)
 }

@@ -1,4 +1,5 @@
-//! PURE: offsets and groups that nobody needs any more (KIP-211; `OffsetMetadataManager.cleanupExpiredOffsets` in Apache Kafka).
+//! PURE: offsets and groups that nobody needs any more (KIP-211;
+//! `OffsetMetadataManager.cleanupExpiredOffsets` in Apache Kafka).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
@@ -17,13 +18,16 @@ fn is_mark(topic: &str) -> bool {
 }
 
 impl Group {
-    /// Since when a committed offset is kept for nobody; `None` while somebody needs it. A group's offsets age once it is empty; those of a stable group's topics that it is not subscribed to any
-    /// more, and of those who commit without being members, from their commit on.
+    /// Since when a committed offset is kept for nobody; `None` while somebody needs it. A group's
+    /// offsets age once it is empty; those of a stable group's topics that it is not subscribed to
+    /// any more, and of those who commit without being members, from their commit on.
     fn ages_since(&self, committed: &Committed) -> Option<i64> {
         match &self.kind {
             Kind::Classic(group) => match (&group.protocol_type, group.phase) {
                 (None, _) => Some(committed.commit_ms),
-                (Some(_), Phase::Empty) => Some(group.phase_since_ms.unwrap_or(committed.commit_ms).max(committed.commit_ms)),
+                (Some(_), Phase::Empty) => Some(
+                    group.phase_since_ms.unwrap_or(committed.commit_ms).max(committed.commit_ms),
+                ),
                 (Some(_), Phase::Stable) if group.is_of_consumers() => Some(committed.commit_ms),
                 _ => None,
             },
@@ -32,7 +36,8 @@ impl Group {
     }
 
     fn expired(&self, now: Now, retention_ms: i64) -> Vec<(Arc<str>, i32)> {
-        let is_old = |committed: &Committed| match (committed.expire_ms, self.ages_since(committed)) {
+        let is_old = |committed: &Committed| match (committed.expire_ms, self.ages_since(committed))
+        {
             (_, None) => false,
             (Some(at), Some(_)) => now.wall_ms >= at,
             (None, Some(since)) => now.wall_ms.saturating_sub(since) >= retention_ms,
@@ -53,7 +58,11 @@ impl Group {
     }
 
     /// Removes offsets, and says so.
-    pub(super) fn remove_offsets(&mut self, offsets: impl IntoIterator<Item = (Arc<str>, i32)>, outcome: &mut Outcome) {
+    pub(super) fn remove_offsets(
+        &mut self,
+        offsets: impl IntoIterator<Item = (Arc<str>, i32)>,
+        outcome: &mut Outcome,
+    ) {
         for (topic, partition) in offsets {
             self.offsets.forget(&topic, partition);
             outcome.records.push(record::offset(&self.id, &topic, partition, None));
@@ -70,7 +79,8 @@ impl Group {
 impl Groups {
     /// Removes what has expired, and says when to look again.
     pub(super) fn expire(&mut self, now: Now, outcome: &mut Outcome) {
-        let (retention_ms, again_ms) = (self.around.settings.offsets_retention_ms, self.around.settings.retention_check_ms);
+        let (retention_ms, again_ms) =
+            (self.around.settings.offsets_retention_ms, self.around.settings.retention_check_ms);
         for group in self.groups.values_mut() {
             let expired = group.expired(now, retention_ms);
             group.remove_offsets(expired, outcome);
@@ -86,20 +96,17 @@ impl Groups {
         self.around.deadlines.add(now.ms + again_ms, Due::Expiry);
     }
 
-    /// Removes the offsets of topics that are not there any more, also where another one has their name. What open transactions may commit for them goes too.
+    /// Removes the offsets of topics that are not there any more, also where another one has their
+    /// name. What open transactions may commit for them goes too.
     pub(super) fn forget_deleted_topics(&mut self, outcome: &mut Outcome) {
         let image = &self.around.image;
         let id_now = |name: &str| image.topic_by_name(name).map(|topic| topic.id.0);
-        let changed = self
-            .topics
-            .iter()
-            .filter(|(name, known)| !is_mark(name) && id_now(name).is_none_or(|id| **known != Some(id)));
+        let changed = self.topics.iter().filter(|(name, known)| {
+            !is_mark(name) && id_now(name).is_none_or(|id| **known != Some(id))
+        });
         let changed: BTreeMap<Arc<str>, Remade> = changed
             .map(|(name, before)| {
-                let remade = Remade {
-                    before: *before,
-                    now: id_now(name),
-                };
+                let remade = Remade { before: *before, now: id_now(name) };
                 (Arc::clone(name), remade)
             })
             .collect();
@@ -107,14 +114,14 @@ impl Groups {
             return;
         }
         for group in self.groups.values_mut() {
-            let mut gone = group
-                .offsets
-                .having(|topic, committed| changed.get(topic).is_some_and(|topic| topic.is_of_the_old(committed)));
-            // A tombstone ends all of its key. Where the new topic has something already, that counts, or will.
-            for known in group
-                .offsets
-                .having(|topic, committed| changed.get(topic).is_some_and(|topic| topic.is_of_the_new(committed)))
-            {
+            let mut gone = group.offsets.having(|topic, committed| {
+                changed.get(topic).is_some_and(|topic| topic.is_of_the_old(committed))
+            });
+            // A tombstone ends all of its key. Where the new topic has something already, that
+            // counts, or will.
+            for known in group.offsets.having(|topic, committed| {
+                changed.get(topic).is_some_and(|topic| topic.is_of_the_new(committed))
+            }) {
                 gone.remove(&known);
             }
             group.remove_offsets(gone, outcome);

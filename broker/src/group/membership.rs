@@ -1,7 +1,10 @@
-//! PURE: what members ask, in the protocol that they speak, of a group in the protocol that it speaks; and groups that change theirs (KIP-848, "Online migration").
+//! PURE: what members ask, in the protocol that they speak, of a group in the protocol that it
+//! speaks; and groups that change theirs (KIP-848, "Online migration").
 //!
-//! A group without members speaks what its next member speaks. One with members of the classic protocol becomes one of the consumer protocol when a member of that protocol joins, and a classic
-//! one again when the last of those is gone, as far as `group.consumer.migration.policy` allows.
+//! A group without members speaks what its next member speaks. One with members of the classic
+//! protocol becomes one of the consumer protocol when a member of that protocol joins, and a
+//! classic one again when the last of those is gone, as far as `group.consumer.migration.policy`
+//! allows.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::sync::Arc;
@@ -10,7 +13,9 @@ use tracing::info;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::leave_group_request::MemberIdentity;
 use weir_protocol::messages::leave_group_response::MemberResponse;
-use weir_protocol::messages::{HeartbeatRequest, LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse};
+use weir_protocol::messages::{
+    HeartbeatRequest, LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse,
+};
 
 use super::classic::{ClassicGroup, Phase};
 use super::consumer::{self, ConsumerGroup, Refusal, WhyNot, refuse};
@@ -28,11 +33,16 @@ impl Group {
         }
     }
 
-    /// The group as one of the consumer protocol, for the member that this heartbeat is from. Everything that it could be refused for was looked at.
+    /// The group as one of the consumer protocol, for the member that this heartbeat is from.
+    /// Everything that it could be refused for was looked at.
     ///
     /// # Errors
     /// Why that cannot be: the group is as it was.
-    fn make_consumer(&mut self, heartbeat: &ConsumerHeartbeat, turn: &mut Turn<'_>) -> Result<(), Refusal> {
+    fn make_consumer(
+        &mut self,
+        heartbeat: &ConsumerHeartbeat,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
         let Kind::Classic(classic) = &mut self.kind else { return Ok(()) };
         let consumers = if classic.is(Phase::Empty) {
             if classic.phase_since_ms.is_some() {
@@ -67,10 +77,12 @@ impl Group {
     }
 }
 
-/// What a classic group with members is in the consumer protocol (`validateOnlineUpgrade` and `convertToConsumerGroup`).
+/// What a classic group with members is in the consumer protocol (`validateOnlineUpgrade` and
+/// `convertToConsumerGroup`).
 fn upgraded(classic: &ClassicGroup, turn: &Turn<'_>) -> Result<ConsumerGroup, Refusal> {
     let because = |why: &str| {
-        let message = format!("Cannot upgrade classic group {} to consumer group because {why}", classic.id);
+        let message =
+            format!("Cannot upgrade classic group {} to consumer group because {why}", classic.id);
         refuse(ErrorCode::GroupIdNotFound, message)
     };
     if !turn.settings.migration.upgrades() {
@@ -130,20 +142,31 @@ impl Groups {
         matches!(self.groups.get(id).map(|group| &group.kind), Some(Kind::Consumer(_)))
     }
 
-    pub(super) fn consumer_heartbeat(&mut self, heartbeat: ConsumerHeartbeat, now: Now, outcome: &mut Outcome) {
+    pub(super) fn consumer_heartbeat(
+        &mut self,
+        heartbeat: ConsumerHeartbeat,
+        now: Now,
+        outcome: &mut Outcome,
+    ) {
         let id = heartbeat.request.group_id.clone();
         let checked = heartbeat.check().and_then(|()| match heartbeat.request.member_epoch {
             0 => self.get_or_upgrade(&heartbeat, now, outcome),
             _ => Ok(()),
         });
         let result = checked.and_then(|()| {
-            let result = self.with_consumers(&id, now, outcome, |group, turn| group.heartbeat(&heartbeat, turn));
+            let result = self
+                .with_consumers(&id, now, outcome, |group, turn| group.heartbeat(&heartbeat, turn));
             result.unwrap_or_else(|error| refuse(error, format!("Group {id} not found.")))
         });
         outcome.reply(heartbeat.to, result.unwrap_or_else(consumer::Refusal::answer));
     }
 
-    fn get_or_upgrade(&mut self, heartbeat: &ConsumerHeartbeat, now: Now, outcome: &mut Outcome) -> Result<(), Refusal> {
+    fn get_or_upgrade(
+        &mut self,
+        heartbeat: &ConsumerHeartbeat,
+        now: Now,
+        outcome: &mut Outcome,
+    ) -> Result<(), Refusal> {
         let id = &heartbeat.request.group_id;
         if let Err(error) = self.get_or_make(id) {
             return refuse(error, "There are too many groups.");
@@ -158,7 +181,9 @@ impl Groups {
         let id = join.request.group_id.clone();
         let mut turn = self.around.turn(now, outcome);
         let timeout = join.request.session_timeout_ms;
-        if timeout < turn.settings.session_timeout_ms_min || timeout > turn.settings.session_timeout_ms_max {
+        if timeout < turn.settings.session_timeout_ms_min
+            || timeout > turn.settings.session_timeout_ms_max
+        {
             return join.refuse(&mut turn, ErrorCode::InvalidSessionTimeout);
         }
         if !join.request.member_id.is_empty() && !self.groups.contains_key(&*id) {
@@ -176,30 +201,52 @@ impl Groups {
         };
     }
 
-    pub(super) fn sync(&mut self, request: SyncGroupRequest, to: ReplyTo<SyncGroupResponse>, now: Now, outcome: &mut Outcome) {
+    pub(super) fn sync(
+        &mut self,
+        request: SyncGroupRequest,
+        to: ReplyTo<SyncGroupResponse>,
+        now: Now,
+        outcome: &mut Outcome,
+    ) {
         let id = request.group_id.clone();
         if self.is_of_consumer_protocol(&id) {
-            let answer = self.with_consumers(&id, now, outcome, |group, turn| group.sync_classic(&request, turn));
+            let answer = self.with_consumers(&id, now, outcome, |group, turn| {
+                group.sync_classic(&request, turn)
+            });
             let answer = answer.unwrap_or(Err(ErrorCode::UnknownMemberId));
             outcome.reply(to, answer.unwrap_or_else(refused_sync));
         } else if self.groups.contains_key(&*id) {
-            let _ = self.with_classic(&id, now, outcome, |group, turn| group.sync(request, to, turn));
+            let _ =
+                self.with_classic(&id, now, outcome, |group, turn| group.sync(request, to, turn));
         } else {
             outcome.reply(to, refused_sync(ErrorCode::UnknownMemberId));
         }
     }
 
-    pub(super) fn heartbeat(&mut self, request: &HeartbeatRequest, now: Now, outcome: &mut Outcome) -> ErrorCode {
+    pub(super) fn heartbeat(
+        &mut self,
+        request: &HeartbeatRequest,
+        now: Now,
+        outcome: &mut Outcome,
+    ) -> ErrorCode {
         let id = &request.group_id;
         let answer = if self.is_of_consumer_protocol(id) {
-            self.with_consumers(id, now, outcome, |group, turn| group.heartbeat_classic(request, turn))
+            self.with_consumers(id, now, outcome, |group, turn| {
+                group.heartbeat_classic(request, turn)
+            })
         } else {
             self.with_classic(id, now, outcome, |group, turn| group.heartbeat(request, turn))
         };
         answer.unwrap_or(ErrorCode::UnknownMemberId)
     }
 
-    pub(super) fn leave(&mut self, id: &str, members: Vec<MemberIdentity>, now: Now, outcome: &mut Outcome) -> LeaveGroupResponse {
+    pub(super) fn leave(
+        &mut self,
+        id: &str,
+        members: Vec<MemberIdentity>,
+        now: Now,
+        outcome: &mut Outcome,
+    ) -> LeaveGroupResponse {
         let members = if self.is_of_consumer_protocol(id) {
             self.with_consumers(id, now, outcome, |group, turn| group.leave_classic(members, turn))
         } else if self.groups.contains_key(id) {

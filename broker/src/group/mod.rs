@@ -1,6 +1,8 @@
-//! PURE: group coordinators: the groups and committed offsets of one partition of `__consumer_offsets`.
+//! PURE: group coordinators: the groups and committed offsets of one partition of
+//! `__consumer_offsets`.
 //!
-//! A [`Machine`] for the coordinators' runtime: it is asked, changes, and says which records say so. Reads no clock, draws no random number, waits for nothing.
+//! A [`Machine`] for the coordinators' runtime: it is asked, changes, and says which records say
+//! so. Reads no clock, draws no random number, waits for nothing.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod classic;
@@ -43,13 +45,15 @@ use self::turn::{Ids, Turn};
 use crate::coordinator::{Logged, Machine, Now, Origin, Outcome};
 use crate::metadata::MetadataImage;
 
-/// The most groups that one partition holds: beyond that no new one is made. It is there to be never reached by use, and to end a client's loop.
+/// The most groups that one partition holds: beyond that no new one is made. It is there to be
+/// never reached by use, and to end a client's loop.
 const GROUPS_MAX: usize = 200_000;
 
 /// The groups of one partition.
 pub(crate) struct Groups {
     groups: BTreeMap<Arc<str>, Group>,
-    /// The names of topics, so that each is in memory once, and which topic each is, if that was looked at.
+    /// The names of topics, so that each is in memory once, and which topic each is, if that was
+    /// looked at.
     topics: BTreeMap<Arc<str>, Option<Uuid>>,
     /// Where the newest commit stands.
     place: Place,
@@ -107,7 +111,10 @@ impl Group {
     /// Whether nothing would be lost with it: it was never written down, and holds nothing.
     fn is_void(&self) -> bool {
         let Kind::Classic(group) = &self.kind else { return false };
-        self.offsets.is_empty() && group.phase_since_ms.is_none() && group.protocol_type.is_none() && !group.is_awaited()
+        self.offsets.is_empty()
+            && group.phase_since_ms.is_none()
+            && group.protocol_type.is_none()
+            && !group.is_awaited()
     }
 
     /// Whether it has no members.
@@ -165,12 +172,26 @@ impl Groups {
                 self.expire(now, outcome);
                 Ok(())
             }
-            Due::Join(group) => self.with_classic(&group, now, outcome, |group, turn| group.join_due(at, turn)),
-            Due::Sync(group) => self.with_classic(&group, now, outcome, |group, turn| group.sync_due(at, turn)),
-            Due::Rebalance(group, member) => self.with_consumers(&group, now, outcome, |group, turn| group.rebalance_due(&member, at, turn)),
+            Due::Join(group) => {
+                self.with_classic(&group, now, outcome, |group, turn| group.join_due(at, turn))
+            }
+            Due::Sync(group) => {
+                self.with_classic(&group, now, outcome, |group, turn| group.sync_due(at, turn))
+            }
+            Due::Rebalance(group, member) => {
+                self.with_consumers(&group, now, outcome, |group, turn| {
+                    group.rebalance_due(&member, at, turn)
+                })
+            }
             Due::Session(group, member) => self
-                .with_classic(&group, now, outcome, |group, turn| group.session_due(&member, at, turn))
-                .or_else(|_| self.with_consumers(&group, now, outcome, |group, turn| group.session_due(&member, at, turn))),
+                .with_classic(&group, now, outcome, |group, turn| {
+                    group.session_due(&member, at, turn)
+                })
+                .or_else(|_| {
+                    self.with_consumers(&group, now, outcome, |group, turn| {
+                        group.session_due(&member, at, turn)
+                    })
+                }),
         };
     }
 }
@@ -208,7 +229,13 @@ impl Machine for Groups {
         }
     }
 
-    fn metadata(&mut self, image: &Arc<MetadataImage>, layers: &Layers<'_>, now: Now, outcome: &mut Outcome) {
+    fn metadata(
+        &mut self,
+        image: &Arc<MetadataImage>,
+        layers: &Layers<'_>,
+        now: Now,
+        outcome: &mut Outcome,
+    ) {
         self.around.settings = Settings::of(layers);
         self.around.image = Arc::clone(image);
         if !self.begun {
@@ -242,7 +269,8 @@ impl Machine for Groups {
             }
             Request::CommitInTransaction { request, producer, to } => {
                 outcome.transaction = Some(producer);
-                let answer = self.commit_in(request, NEWEST_VERSION, Some(producer.0), now, outcome);
+                let answer =
+                    self.commit_in(request, NEWEST_VERSION, Some(producer.0), now, outcome);
                 outcome.reply(to, answer);
             }
             Request::Fetch { request, require_stable, to } => {
@@ -254,7 +282,9 @@ impl Machine for Groups {
                 outcome.reply(to, answer);
             }
             Request::Join(join) => self.join(join, now, outcome),
-            Request::ConsumerHeartbeat(heartbeat) => self.consumer_heartbeat(heartbeat, now, outcome),
+            Request::ConsumerHeartbeat(heartbeat) => {
+                self.consumer_heartbeat(heartbeat, now, outcome)
+            }
             Request::DescribeConsumers { group, to } => {
                 let answer = self.describe_consumers(group);
                 outcome.reply(to, answer);

@@ -2,12 +2,23 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use weir_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
-use weir_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
+use weir_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use weir_protocol::messages::offset_commit_response::{
+    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
+use weir_protocol::messages::offset_delete_response::{
+    OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
+};
 use weir_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
-use weir_protocol::messages::offset_fetch_response::{OffsetFetchResponseGroup, OffsetFetchResponsePartitions, OffsetFetchResponseTopics};
-use weir_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse, OffsetCommitValue, OffsetDeleteRequest, OffsetDeleteResponse};
+use weir_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartitions, OffsetFetchResponseTopics,
+};
+use weir_protocol::messages::{
+    OffsetCommitRequest, OffsetCommitResponse, OffsetCommitValue, OffsetDeleteRequest,
+    OffsetDeleteResponse,
+};
 use weir_protocol::reset_marks;
 
 use std::sync::Arc;
@@ -46,11 +57,15 @@ impl Groups {
             return refuse_commit(&request.topics, error);
         }
         let is_reset = request.member_id == reset_marks::MEMBER;
-        if !request.member_id.is_empty() && !is_reset && request.generation_id_or_member_epoch >= 0 {
+        if !request.member_id.is_empty() && !is_reset && request.generation_id_or_member_epoch >= 0
+        {
             // A commit is as good as a heartbeat.
-            let _ = self.with_classic(&request.group_id, now, outcome, |group, turn| group.heard_of(&request.member_id, turn));
+            let _ = self.with_classic(&request.group_id, now, outcome, |group, turn| {
+                group.heard_of(&request.member_id, turn)
+            });
         }
-        let expire_ms = (request.retention_time_ms >= 0).then(|| now.wall_ms.saturating_add(request.retention_time_ms));
+        let expire_ms = (request.retention_time_ms >= 0)
+            .then(|| now.wall_ms.saturating_add(request.retention_time_ms));
         let mut response = OffsetCommitResponse::default();
         for topic in request.topics {
             let mut partitions = Vec::with_capacity(topic.partitions.len());
@@ -59,10 +74,19 @@ impl Groups {
                     ErrorCode::OffsetMetadataTooLarge
                 } else {
                     let value = value(partition, &topic, now, expire_ms);
-                    outcome
-                        .records
-                        .push(record::offset(&request.group_id, &topic.name, partition.partition_index, Some(&value)));
-                    self.keep(&request.group_id, &topic.name, partition.partition_index, value, transaction)
+                    outcome.records.push(record::offset(
+                        &request.group_id,
+                        &topic.name,
+                        partition.partition_index,
+                        Some(&value),
+                    ));
+                    self.keep(
+                        &request.group_id,
+                        &topic.name,
+                        partition.partition_index,
+                        value,
+                        transaction,
+                    )
                 };
                 partitions.push(OffsetCommitResponsePartition {
                     partition_index: partition.partition_index,
@@ -81,7 +105,14 @@ impl Groups {
     }
 
     /// Takes up what was committed, behind all that was before.
-    pub(super) fn keep(&mut self, group: &str, topic: &str, partition: i32, value: OffsetCommitValue, transaction: Option<ProducerId>) -> ErrorCode {
+    pub(super) fn keep(
+        &mut self,
+        group: &str,
+        topic: &str,
+        partition: i32,
+        value: OffsetCommitValue,
+        transaction: Option<ProducerId>,
+    ) -> ErrorCode {
         let topic = self.topic(topic);
         let Some(group) = self.groups.get_mut(group) else {
             return ErrorCode::UnknownServerError;
@@ -99,8 +130,14 @@ impl Groups {
         ErrorCode::None
     }
 
-    /// Whether the group takes the commit. One that is not there is made for those who commit without being members.
-    fn check_commit(&mut self, request: &OffsetCommitRequest, version: i16, transactional: bool) -> Result<(), ErrorCode> {
+    /// Whether the group takes the commit. One that is not there is made for those who commit
+    /// without being members.
+    fn check_commit(
+        &mut self,
+        request: &OffsetCommitRequest,
+        version: i16,
+        transactional: bool,
+    ) -> Result<(), ErrorCode> {
         let (member, instance) = (request.member_id.as_str(), request.group_instance_id.as_deref());
         let generation = request.generation_id_or_member_epoch;
         if member == reset_marks::MEMBER && !transactional {
@@ -109,7 +146,9 @@ impl Groups {
         let Some(group) = self.groups.get(&*request.group_id) else {
             return match generation {
                 ..0 => self.get_or_make(&request.group_id).map(drop),
-                _ if version >= NEW_ERRORS_VERSION && !transactional => Err(ErrorCode::GroupIdNotFound),
+                _ if version >= NEW_ERRORS_VERSION && !transactional => {
+                    Err(ErrorCode::GroupIdNotFound)
+                }
                 _ => Err(ErrorCode::IllegalGeneration),
             };
         };
@@ -147,7 +186,8 @@ impl Groups {
         if group.is_empty() { Ok(()) } else { Err(ErrorCode::NonEmptyGroup) }
     }
 
-    /// The id of the topic that is asked for: the one that has the name now, where only that is said.
+    /// The id of the topic that is asked for: the one that has the name now, where only that is
+    /// said.
     fn meant(&self, name: &str, id: Uuid) -> Uuid {
         match id.is_nil() {
             false => id,
@@ -155,10 +195,15 @@ impl Groups {
         }
     }
 
-    pub(super) fn fetch(&self, request: OffsetFetchRequestGroup, require_stable: bool) -> OffsetFetchResponseGroup {
+    pub(super) fn fetch(
+        &self,
+        request: OffsetFetchRequestGroup,
+        require_stable: bool,
+    ) -> OffsetFetchResponseGroup {
         let group = self.groups.get(&*request.group_id);
         if let Some(Kind::Consumer(consumers)) = group.map(|group| &group.kind)
-            && let Err(error) = consumers.check_fetch(request.member_id.as_deref(), request.member_epoch)
+            && let Err(error) =
+                consumers.check_fetch(request.member_id.as_deref(), request.member_epoch)
         {
             return OffsetFetchResponseGroup {
                 group_id: request.group_id,
@@ -173,10 +218,17 @@ impl Groups {
                 .into_iter()
                 .map(|topic| {
                     let meant = self.meant(&topic.name, topic.topic_id);
-                    let find = |index: &i32| match require_stable && offsets.is_unstable(&topic.name, *index) {
+                    let find = |index: &i32| match require_stable
+                        && offsets.is_unstable(&topic.name, *index)
+                    {
                         _ if topic.name == reset_marks::TOPIC => marked(*index, offsets),
                         true => unstable(*index),
-                        false => fetched(*index, offsets.get(&topic.name, *index).filter(|committed| committed.is_for(meant))),
+                        false => fetched(
+                            *index,
+                            offsets
+                                .get(&topic.name, *index)
+                                .filter(|committed| committed.is_for(meant)),
+                        ),
                     };
                     OffsetFetchResponseTopics {
                         partitions: topic.partition_indexes.iter().map(find).collect(),
@@ -193,29 +245,32 @@ impl Groups {
                     partitions: partitions
                         .iter()
                         .filter(|(_, committed)| committed.is_for(self.meant(name, Uuid::nil())))
-                        .map(|(index, committed)| match require_stable && offsets.is_unstable(name, *index) {
-                            true => unstable(*index),
-                            false => fetched(*index, Some(committed)),
+                        .map(|(index, committed)| {
+                            match require_stable && offsets.is_unstable(name, *index) {
+                                true => unstable(*index),
+                                false => fetched(*index, Some(committed)),
+                            }
                         })
                         .collect(),
                     ..Default::default()
                 })
                 .collect(),
         };
-        OffsetFetchResponseGroup {
-            group_id: request.group_id,
-            topics,
-            ..Default::default()
-        }
+        OffsetFetchResponseGroup { group_id: request.group_id, topics, ..Default::default() }
     }
 
-    pub(super) fn delete_offsets(&mut self, request: OffsetDeleteRequest, outcome: &mut Outcome) -> OffsetDeleteResponse {
+    pub(super) fn delete_offsets(
+        &mut self,
+        request: OffsetDeleteRequest,
+        outcome: &mut Outcome,
+    ) -> OffsetDeleteResponse {
         let refused = |error: ErrorCode| OffsetDeleteResponse {
             error_code: error.code(),
             ..Default::default()
         };
         let topics = request.topics.iter();
-        let offsets = topics.flat_map(|topic| topic.partitions.iter().map(|_| (topic.name.as_str(), None)));
+        let offsets =
+            topics.flat_map(|topic| topic.partitions.iter().map(|_| (topic.name.as_str(), None)));
         if written(&request.group_id, offsets) > WRITE_BYTES_MAX {
             return refused(ErrorCode::UnknownServerError);
         }
@@ -223,7 +278,9 @@ impl Groups {
             return refused(ErrorCode::GroupIdNotFound);
         };
         match &group.kind {
-            Kind::Classic(classic) if !classic.is(Phase::Empty) && !classic.is_of_consumers() => return refused(ErrorCode::NonEmptyGroup),
+            Kind::Classic(classic) if !classic.is(Phase::Empty) && !classic.is_of_consumers() => {
+                return refused(ErrorCode::NonEmptyGroup);
+            }
             Kind::Classic(_) | Kind::Consumer(_) => {}
         }
         let mut response = OffsetDeleteResponse::default();
@@ -233,22 +290,21 @@ impl Groups {
             for partition in &topic.partitions {
                 let index = partition.partition_index;
                 if !is_subscribed && group.offsets.forget(&topic.name, index) {
-                    outcome.records.push(record::offset(&request.group_id, &topic.name, index, None));
+                    outcome.records.push(record::offset(
+                        &request.group_id,
+                        &topic.name,
+                        index,
+                        None,
+                    ));
                 }
-                let error = if is_subscribed {
-                    ErrorCode::GroupSubscribedToTopic
-                } else {
-                    ErrorCode::None
-                };
+                let error =
+                    if is_subscribed { ErrorCode::GroupSubscribedToTopic } else { ErrorCode::None };
                 partitions.push(OffsetDeleteResponsePartition {
                     partition_index: index,
                     error_code: error.code(),
                 });
             }
-            response.topics.push(OffsetDeleteResponseTopic {
-                name: topic.name,
-                partitions,
-            });
+            response.topics.push(OffsetDeleteResponseTopic { name: topic.name, partitions });
         }
         self.forget_if_void(&request.group_id);
         response
@@ -260,14 +316,20 @@ fn has_too_much_metadata(partition: &OffsetCommitRequestPartition, settings: &Se
     size > settings.offset_metadata_bytes_max
 }
 
-fn value(partition: &OffsetCommitRequestPartition, topic: &OffsetCommitRequestTopic, now: Now, expire_ms: Option<i64>) -> OffsetCommitValue {
+fn value(
+    partition: &OffsetCommitRequestPartition,
+    topic: &OffsetCommitRequestTopic,
+    now: Now,
+    expire_ms: Option<i64>,
+) -> OffsetCommitValue {
     OffsetCommitValue {
         offset: partition.committed_offset,
         leader_epoch: partition.committed_leader_epoch,
         metadata: partition.committed_metadata.clone().unwrap_or_default(),
         commit_timestamp: now.wall_ms,
         expire_timestamp: expire_ms.unwrap_or(-1),
-        // The format of one that expires has no place for it, so another coordinator would not know it.
+        // The format of one that expires has no place for it, so another coordinator would not know
+        // it.
         topic_id: if expire_ms.is_some() { Uuid::nil() } else { topic.topic_id },
     }
 }
@@ -308,15 +370,21 @@ fn fetched(index: i32, committed: Option<&Committed>) -> OffsetFetchResponsePart
     }
 }
 
-/// What the records of these offsets take, at most: topic and metadata of each. All of them carry the group's id, and one partition may be named any number of times.
+/// What the records of these offsets take, at most: topic and metadata of each. All of them carry
+/// the group's id, and one partition may be named any number of times.
 fn written<'a>(group: &str, offsets: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> usize {
     offsets
-        .map(|(topic, metadata)| OFFSET_BYTES + group.len() + topic.len() + metadata.map_or(0, str::len))
+        .map(|(topic, metadata)| {
+            OFFSET_BYTES + group.len() + topic.len() + metadata.map_or(0, str::len)
+        })
         .sum()
 }
 
 /// The answer to a commit of which nothing is taken.
-pub(crate) fn refuse_commit(topics: &[OffsetCommitRequestTopic], error: ErrorCode) -> OffsetCommitResponse {
+pub(crate) fn refuse_commit(
+    topics: &[OffsetCommitRequestTopic],
+    error: ErrorCode,
+) -> OffsetCommitResponse {
     let topic = |topic: &OffsetCommitRequestTopic| OffsetCommitResponseTopic {
         name: topic.name.clone(),
         topic_id: topic.topic_id,
@@ -329,8 +397,5 @@ pub(crate) fn refuse_commit(topics: &[OffsetCommitRequestTopic], error: ErrorCod
             })
             .collect(),
     };
-    OffsetCommitResponse {
-        topics: topics.iter().map(topic).collect(),
-        ..Default::default()
-    }
+    OffsetCommitResponse { topics: topics.iter().map(topic).collect(), ..Default::default() }
 }

@@ -1,6 +1,7 @@
 //! PURE: the offsets that one group has committed.
 //!
-//! They stand in sorted vectors: most groups have few, and a tree's node would take more memory than all of them.
+//! They stand in sorted vectors: most groups have few, and a tree's node would take more memory
+//! than all of them.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +17,8 @@ pub(super) const NEW_ERRORS_VERSION: i16 = 9;
 /// Stands for the version of a request that has none of its own.
 pub(super) const NEWEST_VERSION: i16 = NEW_ERRORS_VERSION;
 
-/// Where a commit stands among all that were written in the partition: of those of one key the last one counts, whenever it began to, as compaction leaves only that. It stands for the offset of
+/// Where a commit stands among all that were written in the partition: of those of one key the last
+/// one counts, whenever it began to, as compaction leaves only that. It stands for the offset of
 /// the record, of which nothing but the order is needed.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place(u64);
@@ -28,7 +30,8 @@ impl Place {
     }
 }
 
-/// What two coordinators know of the same log is the same, though compaction took records before it and they count otherwise.
+/// What two coordinators know of the same log is the same, though compaction took records before it
+/// and they count otherwise.
 impl std::fmt::Debug for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("_")
@@ -67,7 +70,8 @@ impl Committed {
     }
 }
 
-/// Offsets that a transaction commits if it is committed itself (`OffsetMetadataManager.Offsets.pendingTransactionalOffsets`).
+/// Offsets that a transaction commits if it is committed itself
+/// (`OffsetMetadataManager.Offsets.pendingTransactionalOffsets`).
 pub(super) type Pending = BTreeMap<(Arc<str>, i32), Committed>;
 
 /// The offsets of one group, by topic and partition.
@@ -86,29 +90,36 @@ impl Offsets {
 
     /// Whether a transaction that is open may commit another offset (KIP-447).
     pub(super) fn is_unstable(&self, topic: &str, partition: i32) -> bool {
-        let names = |((name, index), _): (&(Arc<str>, i32), &Committed)| **name == *topic && *index == partition;
+        let names = |((name, index), _): (&(Arc<str>, i32), &Committed)| {
+            **name == *topic && *index == partition
+        };
         self.pending.values().any(|offsets| offsets.iter().any(names))
     }
 
     /// A transaction commits an offset, if it is committed itself.
-    pub(super) fn insert_pending(&mut self, producer: ProducerId, topic: &Arc<str>, partition: i32, committed: Committed) {
-        self.pending
-            .entry(producer)
-            .or_default()
-            .insert((Arc::clone(topic), partition), committed);
+    pub(super) fn insert_pending(
+        &mut self,
+        producer: ProducerId,
+        topic: &Arc<str>,
+        partition: i32,
+        committed: Committed,
+    ) {
+        self.pending.entry(producer).or_default().insert((Arc::clone(topic), partition), committed);
     }
 
     /// A transaction ended. What was committed behind its offsets stays.
     pub(super) fn end(&mut self, producer: ProducerId, committed: bool) {
         for ((topic, partition), offset) in self.pending.remove(&producer).unwrap_or_default() {
-            let is_newest = self.get(&topic, partition).is_none_or(|known| known.place < offset.place);
+            let is_newest =
+                self.get(&topic, partition).is_none_or(|known| known.place < offset.place);
             if committed && is_newest {
                 self.insert(&topic, partition, offset);
             }
         }
     }
 
-    /// Forgets what was committed for a partition, and what open transactions may commit: a tombstone stands behind all of it. Says whether there was anything.
+    /// Forgets what was committed for a partition, and what open transactions may commit: a
+    /// tombstone stands behind all of it. Says whether there was anything.
     pub(super) fn forget(&mut self, topic: &str, partition: i32) -> bool {
         let mut was_there = self.remove(topic, partition);
         self.pending.retain(|_, offsets| {
@@ -120,11 +131,15 @@ impl Offsets {
         was_there
     }
 
-    /// The partitions of which there is something that `is_meant`, of what was committed and of what open transactions may commit.
-    pub(super) fn having(&self, is_meant: impl Fn(&Arc<str>, &Committed) -> bool) -> BTreeSet<(Arc<str>, i32)> {
-        let committed = self
-            .topics()
-            .flat_map(|(topic, partitions)| partitions.iter().map(move |(index, committed)| (topic, *index, committed)));
+    /// The partitions of which there is something that `is_meant`, of what was committed and of
+    /// what open transactions may commit.
+    pub(super) fn having(
+        &self,
+        is_meant: impl Fn(&Arc<str>, &Committed) -> bool,
+    ) -> BTreeSet<(Arc<str>, i32)> {
+        let committed = self.topics().flat_map(|(topic, partitions)| {
+            partitions.iter().map(move |(index, committed)| (topic, *index, committed))
+        });
         let pending = self.pending.values().flatten();
         let pending = pending.map(|((topic, index), committed)| (topic, *index, committed));
         committed
@@ -195,10 +210,7 @@ mod tests {
     use super::*;
 
     fn committed(offset: i64, place: u64) -> Committed {
-        let value = OffsetCommitValue {
-            offset,
-            ..Default::default()
-        };
+        let value = OffsetCommitValue { offset, ..Default::default() };
         Committed::new(value, Place(place))
     }
 
@@ -206,17 +218,23 @@ mod tests {
     fn offsets_are_kept_in_order_and_replaced() {
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         let mut offsets = Offsets::default();
-        for (place, (topic, partition, offset)) in (1..).zip([(&b, 1, 1), (&a, 5, 2), (&a, 0, 3), (&a, 5, 4)]) {
+        for (place, (topic, partition, offset)) in
+            (1..).zip([(&b, 1, 1), (&a, 5, 2), (&a, 0, 3), (&a, 5, 4)])
+        {
             offsets.insert(topic, partition, committed(offset, place));
         }
         assert_eq!(offsets.get("a", 5).unwrap().offset, 4);
         assert!(offsets.get("a", 1).is_none() && offsets.get("c", 0).is_none());
         let all: Vec<_> = offsets
             .topics()
-            .flat_map(|(name, partitions)| partitions.iter().map(move |(index, at)| (name.to_string(), *index, at.offset)))
+            .flat_map(|(name, partitions)| {
+                partitions.iter().map(move |(index, at)| (name.to_string(), *index, at.offset))
+            })
             .collect();
         assert_eq!(all, [("a".to_owned(), 0, 3), ("a".to_owned(), 5, 4), ("b".to_owned(), 1, 1)]);
-        for (topic, partition, was_there) in [("b", 1, true), ("b", 9, false), ("a", 5, true), ("x", 0, false)] {
+        for (topic, partition, was_there) in
+            [("b", 1, true), ("b", 9, false), ("a", 5, true), ("x", 0, false)]
+        {
             assert_eq!(offsets.forget(topic, partition), was_there);
         }
         assert_eq!(offsets.topics().count(), 1);
@@ -230,7 +248,11 @@ mod tests {
         let mut offsets = Offsets::default();
         offsets.insert_pending(ProducerId(1), &topic, 0, committed(5, 1));
         offsets.insert_pending(ProducerId(2), &topic, 1, committed(6, 2));
-        assert!(offsets.is_unstable("a", 0) && !offsets.is_unstable("a", 2) && offsets.get("a", 0).is_none());
+        assert!(
+            offsets.is_unstable("a", 0)
+                && !offsets.is_unstable("a", 2)
+                && offsets.get("a", 0).is_none()
+        );
         offsets.end(ProducerId(1), true);
         offsets.end(ProducerId(2), false);
         offsets.end(ProducerId(3), true);

@@ -1,15 +1,19 @@
-//! PURE: the records of `__consumer_offsets`, in Kafka's formats (`GroupCoordinatorRecordHelpers`, `GroupCoordinatorRecordSerde`).
+//! PURE: the records of `__consumer_offsets`, in Kafka's formats (`GroupCoordinatorRecordHelpers`,
+//! `GroupCoordinatorRecordSerde`).
 //!
-//! A key is the record's type and its fields, a value the version of its format and its fields. Versions are written that Apache Kafka 3.8 and its tools read.
+//! A key is the record's type and its fields, a value the version of its format and its fields.
+//! Versions are written that Apache Kafka 3.8 and its tools read.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use weir_protocol::messages::{
-    ConsumerGroupCurrentMemberAssignmentKey, ConsumerGroupCurrentMemberAssignmentValue, ConsumerGroupMemberMetadataKey,
-    ConsumerGroupMemberMetadataValue, ConsumerGroupMetadataKey, ConsumerGroupMetadataValue, ConsumerGroupRegularExpressionKey,
-    ConsumerGroupRegularExpressionValue, ConsumerGroupTargetAssignmentMemberKey, ConsumerGroupTargetAssignmentMemberValue,
-    ConsumerGroupTargetAssignmentMetadataKey, ConsumerGroupTargetAssignmentMetadataValue, CoordinatorRecord, GroupMetadataKey, GroupMetadataValue,
-    OffsetCommitKey, OffsetCommitValue,
+    ConsumerGroupCurrentMemberAssignmentKey, ConsumerGroupCurrentMemberAssignmentValue,
+    ConsumerGroupMemberMetadataKey, ConsumerGroupMemberMetadataValue, ConsumerGroupMetadataKey,
+    ConsumerGroupMetadataValue, ConsumerGroupRegularExpressionKey,
+    ConsumerGroupRegularExpressionValue, ConsumerGroupTargetAssignmentMemberKey,
+    ConsumerGroupTargetAssignmentMemberValue, ConsumerGroupTargetAssignmentMetadataKey,
+    ConsumerGroupTargetAssignmentMetadataValue, CoordinatorRecord, GroupMetadataKey,
+    GroupMetadataValue, OffsetCommitKey, OffsetCommitValue,
 };
 
 use crate::coordinator::{Logged, Record};
@@ -40,9 +44,15 @@ pub(super) enum Change {
         Option<ConsumerGroupTargetAssignmentMetadataValue>,
     ),
     /// What a member is to have.
-    Target(ConsumerGroupTargetAssignmentMemberKey, Option<ConsumerGroupTargetAssignmentMemberValue>),
+    Target(
+        ConsumerGroupTargetAssignmentMemberKey,
+        Option<ConsumerGroupTargetAssignmentMemberValue>,
+    ),
     /// What it has.
-    Current(ConsumerGroupCurrentMemberAssignmentKey, Option<ConsumerGroupCurrentMemberAssignmentValue>),
+    Current(
+        ConsumerGroupCurrentMemberAssignmentKey,
+        Option<ConsumerGroupCurrentMemberAssignmentValue>,
+    ),
     /// What a regular expression means.
     Regex(ConsumerGroupRegularExpressionKey, Option<ConsumerGroupRegularExpressionValue>),
     /// What this version does not know: left where it is.
@@ -61,14 +71,30 @@ pub(super) fn read(record: &Logged<'_>) -> Result<Change, String> {
     let kind = key.get_i16();
     match kind {
         // Type 0 is what a committed offset was called before 0.11; both have the same fields.
-        0 | OffsetCommitKey::RECORD_TYPE => Ok(Change::Offset(fields(&mut key, 0)?, value(record.value)?)),
-        GroupMetadataKey::RECORD_TYPE => Ok(Change::Group(fields(&mut key, 0)?, value(record.value)?)),
-        ConsumerGroupMetadataKey::RECORD_TYPE => Ok(Change::Epoch(fields(&mut key, 0)?, value(record.value)?)),
-        ConsumerGroupMemberMetadataKey::RECORD_TYPE => Ok(Change::Member(fields(&mut key, 0)?, value(record.value)?)),
-        ConsumerGroupTargetAssignmentMetadataKey::RECORD_TYPE => Ok(Change::TargetEpoch(fields(&mut key, 0)?, value(record.value)?)),
-        ConsumerGroupTargetAssignmentMemberKey::RECORD_TYPE => Ok(Change::Target(fields(&mut key, 0)?, value(record.value)?)),
-        ConsumerGroupCurrentMemberAssignmentKey::RECORD_TYPE => Ok(Change::Current(fields(&mut key, 0)?, value(record.value)?)),
-        ConsumerGroupRegularExpressionKey::RECORD_TYPE => Ok(Change::Regex(fields(&mut key, 0)?, value(record.value)?)),
+        0 | OffsetCommitKey::RECORD_TYPE => {
+            Ok(Change::Offset(fields(&mut key, 0)?, value(record.value)?))
+        }
+        GroupMetadataKey::RECORD_TYPE => {
+            Ok(Change::Group(fields(&mut key, 0)?, value(record.value)?))
+        }
+        ConsumerGroupMetadataKey::RECORD_TYPE => {
+            Ok(Change::Epoch(fields(&mut key, 0)?, value(record.value)?))
+        }
+        ConsumerGroupMemberMetadataKey::RECORD_TYPE => {
+            Ok(Change::Member(fields(&mut key, 0)?, value(record.value)?))
+        }
+        ConsumerGroupTargetAssignmentMetadataKey::RECORD_TYPE => {
+            Ok(Change::TargetEpoch(fields(&mut key, 0)?, value(record.value)?))
+        }
+        ConsumerGroupTargetAssignmentMemberKey::RECORD_TYPE => {
+            Ok(Change::Target(fields(&mut key, 0)?, value(record.value)?))
+        }
+        ConsumerGroupCurrentMemberAssignmentKey::RECORD_TYPE => {
+            Ok(Change::Current(fields(&mut key, 0)?, value(record.value)?))
+        }
+        ConsumerGroupRegularExpressionKey::RECORD_TYPE => {
+            Ok(Change::Regex(fields(&mut key, 0)?, value(record.value)?))
+        }
         _ => Ok(Change::Unknown),
     }
 }
@@ -88,12 +114,13 @@ fn value<M: CoordinatorRecord>(bytes: Option<&[u8]>) -> Result<Option<M>, String
 }
 
 /// A committed offset, or that there is none any more.
-pub(super) fn offset(group: &str, topic: &str, partition: i32, value: Option<&OffsetCommitValue>) -> Record {
-    let key = OffsetCommitKey {
-        group: group.to_owned(),
-        topic: topic.to_owned(),
-        partition,
-    };
+pub(super) fn offset(
+    group: &str,
+    topic: &str,
+    partition: i32,
+    value: Option<&OffsetCommitValue>,
+) -> Record {
+    let key = OffsetCommitKey { group: group.to_owned(), topic: topic.to_owned(), partition };
     let version = |value: &OffsetCommitValue| match value {
         value if value.expire_timestamp >= 0 => OFFSET_COMMIT_WITH_EXPIRY_VERSION,
         value if value.topic_id.is_nil() => OFFSET_COMMIT_VERSION,
@@ -108,7 +135,10 @@ pub(super) fn group(group: &str, value: Option<&GroupMetadataValue>) -> Record {
     record(&key, value.map(|value| (value, GROUP_METADATA_VERSION)))
 }
 
-pub(super) fn record<K: CoordinatorRecord, V: CoordinatorRecord>(key: &K, value: Option<(&V, i16)>) -> Record {
+pub(super) fn record<K: CoordinatorRecord, V: CoordinatorRecord>(
+    key: &K,
+    value: Option<(&V, i16)>,
+) -> Record {
     Record {
         key: encode(key, K::RECORD_TYPE, 0),
         value: value.map(|(value, version)| encode(value, version, version)),
@@ -132,11 +162,7 @@ mod tests {
     use super::*;
 
     fn logged(record: &Record) -> Logged<'_> {
-        Logged {
-            key: &record.key,
-            value: record.value.as_deref(),
-            transaction: None,
-        }
+        Logged { key: &record.key, value: record.value.as_deref(), transaction: None }
     }
 
     #[test]
@@ -166,13 +192,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_an_error_and_what_is_not_known_is_left_alone() {
-        let read = |key: &[u8], value: Option<&[u8]>| {
-            read(&Logged {
-                key,
-                value,
-                transaction: None,
-            })
-        };
+        let read =
+            |key: &[u8], value: Option<&[u8]>| read(&Logged { key, value, transaction: None });
         assert!(read(b"\0", None).is_err());
         assert!(read(b"\0\x02", None).is_err());
         assert!(read(b"\0\x02\0\x01g", Some(b"\0\x63")).is_err(), "a version from the future");

@@ -1,4 +1,5 @@
-//! PURE: reading the log: what each record does to the groups. Records may be missing before others, where compaction has removed them, but never come in another order.
+//! PURE: reading the log: what each record does to the groups. Records may be missing before
+//! others, where compaction has removed them, but never come in another order.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::sync::Arc;
@@ -13,26 +14,47 @@ use crate::coordinator::Logged;
 impl Groups {
     pub(super) fn take_up(&mut self, record: &Logged<'_>) -> Result<(), String> {
         match record::read(record)? {
-            Change::Offset(key, value) => self.replay_offset(&key, value, record.transaction.map(|(producer, _)| producer)),
+            Change::Offset(key, value) => {
+                self.replay_offset(&key, value, record.transaction.map(|(producer, _)| producer))
+            }
             Change::Group(key, Some(value)) => {
                 let id: Arc<str> = key.group.as_str().into();
-                let group = self.get_or_make(&id).map_err(|_| "there are too many groups".to_owned())?;
+                let group =
+                    self.get_or_make(&id).map_err(|_| "there are too many groups".to_owned())?;
                 group.kind = Kind::Classic(Box::new(ClassicGroup::of_record(id, value)));
             }
-            Change::Group(key, None) => self.replay_end_of(&key.group, |kind| matches!(kind, Kind::Classic(_))),
-            Change::Epoch(key, None) => self.replay_end_of(&key.group_id, |kind| matches!(kind, Kind::Consumer(_))),
-            Change::Epoch(key, Some(value)) => self.consumers(&key.group_id, true, |group| group.replay_epoch(value.epoch, value.metadata_hash)),
+            Change::Group(key, None) => {
+                self.replay_end_of(&key.group, |kind| matches!(kind, Kind::Classic(_)))
+            }
+            Change::Epoch(key, None) => {
+                self.replay_end_of(&key.group_id, |kind| matches!(kind, Kind::Consumer(_)))
+            }
+            Change::Epoch(key, Some(value)) => self.consumers(&key.group_id, true, |group| {
+                group.replay_epoch(value.epoch, value.metadata_hash)
+            }),
             Change::TargetEpoch(key, value) => {
                 let (epoch, at) = value
                     .as_ref()
                     .map_or((0, 0), |value| (value.assignment_epoch, value.assignment_timestamp));
-                self.consumers(&key.group_id, value.is_some(), |group| group.replay_target_epoch(epoch, at));
+                self.consumers(&key.group_id, value.is_some(), |group| {
+                    group.replay_target_epoch(epoch, at)
+                });
             }
-            Change::Member(key, value) => self.consumers(&key.group_id, value.is_some(), |group| group.replay_member(&key.member_id, value)),
-            Change::Target(key, value) => self.consumers(&key.group_id, value.is_some(), |group| group.replay_target(&key.member_id, value)),
-            Change::Current(key, value) => self.consumers(&key.group_id, value.is_some(), |group| group.replay_current(&key.member_id, value)),
+            Change::Member(key, value) => self.consumers(&key.group_id, value.is_some(), |group| {
+                group.replay_member(&key.member_id, value)
+            }),
+            Change::Target(key, value) => self.consumers(&key.group_id, value.is_some(), |group| {
+                group.replay_target(&key.member_id, value)
+            }),
+            Change::Current(key, value) => {
+                self.consumers(&key.group_id, value.is_some(), |group| {
+                    group.replay_current(&key.member_id, value)
+                })
+            }
             Change::Regex(key, value) => {
-                self.consumers(&key.group_id, value.is_some(), |group| group.replay_regex(&key.regular_expression, value));
+                self.consumers(&key.group_id, value.is_some(), |group| {
+                    group.replay_regex(&key.regular_expression, value)
+                });
             }
             Change::Unknown => {}
         }
@@ -63,7 +85,12 @@ impl Groups {
         }
     }
 
-    fn replay_offset(&mut self, key: &OffsetCommitKey, value: Option<OffsetCommitValue>, transaction: Option<ProducerId>) {
+    fn replay_offset(
+        &mut self,
+        key: &OffsetCommitKey,
+        value: Option<OffsetCommitValue>,
+        transaction: Option<ProducerId>,
+    ) {
         match (value, transaction) {
             (Some(value), transaction) => {
                 if self.get_or_make(&key.group).is_ok() {

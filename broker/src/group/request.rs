@@ -8,8 +8,8 @@ use weir_protocol::messages::list_groups_response::ListedGroup;
 use weir_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use weir_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
 use weir_protocol::messages::{
-    HeartbeatRequest, LeaveGroupResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse, SyncGroupRequest,
-    SyncGroupResponse,
+    HeartbeatRequest, LeaveGroupResponse, OffsetCommitRequest, OffsetCommitResponse,
+    OffsetDeleteRequest, OffsetDeleteResponse, SyncGroupRequest, SyncGroupResponse,
 };
 
 use weir_protocol::types::{ProducerEpoch, ProducerId};
@@ -18,7 +18,8 @@ use super::classic::Join;
 use super::consumer::Heartbeat;
 use crate::coordinator::ReplyTo;
 
-/// A request. What depends on the caller's rights and on topics that do not exist has been taken out of it.
+/// A request. What depends on the caller's rights and on topics that do not exist has been taken
+/// out of it.
 #[derive(Debug)]
 pub(crate) enum Request {
     Commit {
@@ -90,7 +91,11 @@ impl Request {
             | Self::Sync { .. }
             | Self::Leave { .. }
             | Self::Delete { .. } => true,
-            Self::Fetch { .. } | Self::Heartbeat { .. } | Self::List { .. } | Self::Describe { .. } | Self::DescribeConsumers { .. } => false,
+            Self::Fetch { .. }
+            | Self::Heartbeat { .. }
+            | Self::List { .. }
+            | Self::Describe { .. }
+            | Self::DescribeConsumers { .. } => false,
         }
     }
 }

@@ -80,14 +80,16 @@ pub(super) fn commit_timeout(layers: &Layers<'_>) -> Duration {
     Duration::from_millis(layers.broker_size("offsets.commit.timeout.ms"))
 }
 
-/// What one group of the consumer protocol goes by: what is set on it, within the bounds of the cluster, else what holds for all groups.
+/// What one group of the consumer protocol goes by: what is set on it, within the bounds of the
+/// cluster, else what holds for all groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OfGroup {
     /// `consumer.session.timeout.ms`
     pub(super) session_timeout_ms: i32,
     /// `consumer.heartbeat.interval.ms`
     pub(super) heartbeat_interval_ms: i32,
-    /// `consumer.assignment.interval.ms`: how long after an assignment the next one may be computed (KIP-1263)
+    /// `consumer.assignment.interval.ms`: how long after an assignment the next one may be computed
+    /// (KIP-1263)
     pub(super) assignment_interval_ms: i32,
 }
 
@@ -102,18 +104,18 @@ impl Settings {
         // Nearly every group has nothing set: a look-up and nothing else.
         let Some(set) = image.group_configs.get(group) else { return none };
         // The bounds are the cluster's: no broker has its own.
-        let cluster = Layers {
-            cluster: Some(&image.cluster_configs),
-            ..Layers::default()
-        };
+        let cluster = Layers { cluster: Some(&image.cluster_configs), ..Layers::default() };
         let number = |name| {
             let number = set.contains_key(name).then(|| cluster.group_number(set, name)).flatten();
             number.and_then(|number| i32::try_from(number).ok())
         };
         OfGroup {
-            session_timeout_ms: number("consumer.session.timeout.ms").unwrap_or(none.session_timeout_ms),
-            heartbeat_interval_ms: number("consumer.heartbeat.interval.ms").unwrap_or(none.heartbeat_interval_ms),
-            assignment_interval_ms: number("consumer.assignment.interval.ms").unwrap_or(none.assignment_interval_ms),
+            session_timeout_ms: number("consumer.session.timeout.ms")
+                .unwrap_or(none.session_timeout_ms),
+            heartbeat_interval_ms: number("consumer.heartbeat.interval.ms")
+                .unwrap_or(none.heartbeat_interval_ms),
+            assignment_interval_ms: number("consumer.assignment.interval.ms")
+                .unwrap_or(none.assignment_interval_ms),
         }
     }
 
@@ -122,7 +124,9 @@ impl Settings {
         let int = |key| i32::try_from(layers.broker_number(key)).unwrap_or(i32::MAX);
         Self {
             offset_metadata_bytes_max: size("offset.metadata.max.bytes"),
-            offsets_retention_ms: layers.broker_number("offsets.retention.minutes").saturating_mul(60_000),
+            offsets_retention_ms: layers
+                .broker_number("offsets.retention.minutes")
+                .saturating_mul(60_000),
             retention_check_ms: layers.broker_size("offsets.retention.check.interval.ms").max(1),
             group_size_max: size("group.max.size"),
             session_timeout_ms_min: int("group.min.session.timeout.ms"),
@@ -132,7 +136,9 @@ impl Settings {
             consumer_heartbeat_interval_ms: int("group.consumer.heartbeat.interval.ms"),
             consumer_group_size_max: size("group.consumer.max.size"),
             consumer_assignment_interval_ms: int("group.consumer.assignment.interval.ms"),
-            migration: Migration::of(&layers.broker_value("group.consumer.migration.policy").unwrap_or_default()),
+            migration: Migration::of(
+                &layers.broker_value("group.consumer.migration.policy").unwrap_or_default(),
+            ),
         }
     }
 }
@@ -147,7 +153,8 @@ mod tests {
     fn a_group_goes_by_what_is_set_on_it_within_the_clusters_bounds() {
         let mut image = MetadataImage::default();
         let set = |entries: &[(&str, &str)]| {
-            let entries = entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let entries =
+                entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
             Arc::new(entries.collect())
         };
         image.cluster_configs = set(&[("group.consumer.max.session.timeout.ms", "55000")]);
@@ -163,7 +170,11 @@ mod tests {
             heartbeat_interval_ms: 6_000,
             assignment_interval_ms: 50,
         };
-        assert_eq!(settings.of_group(&image, "g"), expected, "the bound was lowered after it was set");
+        assert_eq!(
+            settings.of_group(&image, "g"),
+            expected,
+            "the bound was lowered after it was set"
+        );
         let others = settings.of_group(&image, "h");
         assert_eq!((others.session_timeout_ms, others.heartbeat_interval_ms), (45_000, 5_000));
         assert_eq!(others.assignment_interval_ms, 1_000);

@@ -1,7 +1,9 @@
-//! The group coordinator by example: what is asked, in the order and at the time in which it is asked, and what is answered, written and due.
+//! The group coordinator by example: what is asked, in the order and at the time in which it is
+//! asked, and what is answered, written and due.
 //!
-//! `scenarios/*.txt` hold events and what came of them, in the words of `world::scene`; run with `WEIR_ACCEPT=1` to write what comes of them now, and read the difference. What needs clients that
-//! remember something, or thousands of them, is in Rust.
+//! `scenarios/*.txt` hold events and what came of them, in the words of `world::scene`; run with
+//! `WEIR_ACCEPT=1` to write what comes of them now, and read the difference. What needs clients
+//! that remember something, or thousands of them, is in Rust.
 
 mod bounds;
 mod classic_client;

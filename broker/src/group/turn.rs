@@ -30,7 +30,8 @@ pub(super) struct Ids {
 }
 
 impl Ids {
-    /// An id that begins with what the client calls itself. Both together are a string that records and answers of every version can carry.
+    /// An id that begins with what the client calls itself. Both together are a string that records
+    /// and answers of every version can carry.
     pub(super) fn member(&mut self, prefix: &str) -> String {
         let prefix: String = prefix.chars().take(PREFIX_CHARS_MAX).collect();
         format!("{prefix}-{}", self.uuid())
@@ -39,7 +40,8 @@ impl Ids {
     pub(super) fn uuid(&mut self) -> Uuid {
         self.count += 1;
         // Two rounds of a mixer: the ids of one process look as little alike as those of two.
-        let mut bits = self.seed ^ self.count.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        let mut bits =
+            self.seed ^ self.count.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
         bits = (bits ^ (bits >> 67)).wrapping_mul(0xbf58_476d_1ce4_e5b9_94d0_49bb_1331_11eb);
         bits ^= bits >> 59;
         uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid()

@@ -1,7 +1,9 @@
-//! The catalogue: one file that tells of every log in the directory, so that a start opens nothing else.
+//! The catalogue: one file that tells of every log in the directory, so that a start opens nothing
+//! else.
 //!
-//! After a clean stop it is the whole truth. After a crash it is the checkpoint: recovery believes its recovery points and high watermarks, and looks at the
-//! segments itself. It is replaced as a whole and carries its own checksum; without it everything is found again by looking.
+//! After a clean stop it is the whole truth. After a crash it is the checkpoint: recovery believes
+//! its recovery points and high watermarks, and looks at the segments itself. It is replaced as a
+//! whole and carries its own checksum; without it everything is found again by looking.
 
 use std::io;
 use std::path::Path;
@@ -74,14 +76,18 @@ fn parse(bytes: &[u8]) -> Option<Vec<Remembered>> {
     let end = bytes.iter().position(|&byte| byte == b'\n')?;
     let (head, body) = (bytes.get(..end)?, bytes.get(end + 1..)?);
     let expected = format!("{FORMAT} {:08x}", crc32c::crc32c(body));
-    let logs: Vec<Remembered> = (head == expected.as_bytes()).then(|| serde_json::from_slice(body).ok())??;
+    let logs: Vec<Remembered> =
+        (head == expected.as_bytes()).then(|| serde_json::from_slice(body).ok())??;
     logs.iter().all(Remembered::is_sound).then_some(logs)
 }
 
 impl Remembered {
-    /// Whether the numbers can be those of a log: a checksum says that they were written, not that they make sense.
+    /// Whether the numbers can be those of a log: a checksum says that they were written, not that
+    /// they make sense.
     fn is_sound(&self) -> bool {
-        0 <= self.log_start_offset && self.log_start_offset <= self.log_end_offset && self.partition >= 0
+        0 <= self.log_start_offset
+            && self.log_start_offset <= self.log_end_offset
+            && self.partition >= 0
     }
 }
 
@@ -98,7 +104,11 @@ mod tests {
             segments: vec![SegmentSummary::empty(0, 1), SegmentSummary::empty(5, 1)],
             ..Default::default()
         };
-        let wrongs: [fn(&mut Remembered); 3] = [|log| log.log_start_offset = 10, |log| log.log_start_offset = -1, |log| log.partition = -1];
+        let wrongs: [fn(&mut Remembered); 3] = [
+            |log| log.log_start_offset = 10,
+            |log| log.log_start_offset = -1,
+            |log| log.partition = -1,
+        ];
         assert!(parse(&format(std::slice::from_ref(&good)).unwrap()).is_some());
         for (row, wrong) in wrongs.into_iter().enumerate() {
             let mut log = good.clone();

@@ -1,10 +1,12 @@
-//! What a log goes by: a topic's configuration, parsed once from Kafka's text forms, and shared by all logs that have the same.
+//! What a log goes by: a topic's configuration, parsed once from Kafka's text forms, and shared by
+//! all logs that have the same.
 
 use std::collections::BTreeMap;
 
 use weir_protocol::batch::Codec;
 
-/// The largest array of Kafka's Java (`Records.SOFT_MAX_ARRAY_LENGTH`): what `max.decompressed.message.bytes` is where nobody limits it.
+/// The largest array of Kafka's Java (`Records.SOFT_MAX_ARRAY_LENGTH`): what
+/// `max.decompressed.message.bytes` is where nobody limits it.
 const DECOMPRESSED_MESSAGE_BYTES_MAX: u32 = 2_147_483_639;
 
 /// When records count as kept (ours; Kafka has only what is `none` here).
@@ -61,7 +63,8 @@ pub enum Compression {
     },
 }
 
-/// A topic's settings, as far as its logs need them. Times are in milliseconds, sizes in bytes; `None` means without limit.
+/// A topic's settings, as far as its logs need them. Times are in milliseconds, sizes in bytes;
+/// `None` means without limit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogConfig {
     /// `segment.bytes`
@@ -74,7 +77,8 @@ pub struct LogConfig {
     pub index_bytes_max: u32,
     /// `index.interval.bytes`
     pub index_interval_bytes: u32,
-    /// `min.insync.replicas`: none of the log's business, and kept here because it is set on the same topics.
+    /// `min.insync.replicas`: none of the log's business, and kept here because it is set on the
+    /// same topics.
     pub insync_replicas_min: u32,
     /// `file.delete.delay.ms`, of logs that are deleted as a whole
     pub delete_delay_ms: u64,
@@ -108,7 +112,8 @@ pub struct LogConfig {
     pub flush_records: i64,
     /// `flush.ms`: as above, by time.
     pub flush_ms: i64,
-    /// `max.decompressed.message.bytes`: the largest record that a compressed batch may hold, where it is opened.
+    /// `max.decompressed.message.bytes`: the largest record that a compressed batch may hold, where
+    /// it is opened.
     pub decompressed_message_bytes_max: u32,
     /// `preallocate`
     pub preallocate: bool,
@@ -139,10 +144,7 @@ impl Default for LogConfig {
             delete_delay_ms: 60_000,
             retention_ms: Some(604_800_000),
             retention_bytes: None,
-            cleanup: Cleanup {
-                delete: true,
-                compact: false,
-            },
+            cleanup: Cleanup { delete: true, compact: false },
             delete_retention_ms: 86_400_000,
             compaction_lag_ms_min: 0,
             compaction_lag_ms_max: i64::MAX,
@@ -197,7 +199,8 @@ impl LogConfig {
         "producer.id.expiration.ms",
     ];
 
-    /// How long a segment is written to at most (`LogConfig.maxSegmentMs`): what is to be compacted in time must be sealed in time.
+    /// How long a segment is written to at most (`LogConfig.maxSegmentMs`): what is to be compacted
+    /// in time must be sealed in time.
     pub fn segment_lives_ms(&self) -> i64 {
         if self.cleanup.compact {
             self.segment_ms.min(self.compaction_lag_ms_max)
@@ -211,10 +214,12 @@ impl LogConfig {
         self.decompressed_message_bytes_max < DECOMPRESSED_MESSAGE_BYTES_MAX
     }
 
-    /// Parses what is set; what is not has its default. Keys that are none of the log's are somebody else's.
+    /// Parses what is set; what is not has its default. Keys that are none of the log's are
+    /// somebody else's.
     ///
     /// # Errors
-    /// At the first value that cannot be parsed. Whoever accepts configuration checks it before; this is the second look.
+    /// At the first value that cannot be parsed. Whoever accepts configuration checks it before;
+    /// this is the second look.
     pub fn parse(set: &BTreeMap<String, String>) -> Result<Self, InvalidConfig> {
         let mut config = Self::default();
         let text = Text(set);
@@ -264,20 +269,36 @@ impl LogConfig {
 struct Text<'a>(&'a BTreeMap<String, String>);
 
 impl Text<'_> {
-    fn parse<T>(&self, key: &'static str, target: &mut T, parse: impl FnOnce(&str) -> Option<T>) -> Result<(), InvalidConfig> {
+    fn parse<T>(
+        &self,
+        key: &'static str,
+        target: &mut T,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<(), InvalidConfig> {
         if let Some(value) = self.0.get(key) {
-            *target = parse(value.trim()).ok_or_else(|| InvalidConfig { key, value: value.clone() })?;
+            *target =
+                parse(value.trim()).ok_or_else(|| InvalidConfig { key, value: value.clone() })?;
         }
         Ok(())
     }
 
-    fn number<T: std::str::FromStr>(&self, key: &'static str, target: &mut T) -> Result<(), InvalidConfig> {
+    fn number<T: std::str::FromStr>(
+        &self,
+        key: &'static str,
+        target: &mut T,
+    ) -> Result<(), InvalidConfig> {
         self.parse(key, target, |value| value.parse().ok())
     }
 
     /// A number of which -1 stands for no limit.
-    fn limit<T: std::str::FromStr>(&self, key: &'static str, target: &mut Option<T>) -> Result<(), InvalidConfig> {
-        self.parse(key, target, |value| if value == "-1" { Some(None) } else { value.parse().ok().map(Some) })
+    fn limit<T: std::str::FromStr>(
+        &self,
+        key: &'static str,
+        target: &mut Option<T>,
+    ) -> Result<(), InvalidConfig> {
+        self.parse(key, target, |value| {
+            if value == "-1" { Some(None) } else { value.parse().ok().map(Some) }
+        })
     }
 
     fn compression(&self) -> Result<Compression, InvalidConfig> {
@@ -303,10 +324,7 @@ impl Text<'_> {
 }
 
 fn cleanup(value: &str) -> Option<Cleanup> {
-    let mut cleanup = Cleanup {
-        delete: false,
-        compact: false,
-    };
+    let mut cleanup = Cleanup { delete: false, compact: false };
     for policy in value.split(',').map(str::trim).filter(|policy| !policy.is_empty()) {
         match policy {
             "delete" => cleanup.delete = true,
@@ -329,7 +347,10 @@ mod tests {
                 .map(|&(key, value)| (key.to_owned(), value.to_owned()))
                 .collect::<BTreeMap<_, _>>()
         };
-        assert_eq!(LogConfig::parse(&set(&[("somebody.elses", "2")])).unwrap(), LogConfig::default());
+        assert_eq!(
+            LogConfig::parse(&set(&[("somebody.elses", "2")])).unwrap(),
+            LogConfig::default()
+        );
         let config = LogConfig::parse(&set(&[
             ("retention.ms", "-1"),
             ("retention.bytes", "1000"),
@@ -343,13 +364,7 @@ mod tests {
         let config = config.unwrap();
         assert_eq!((config.retention_ms, config.retention_bytes), (None, Some(1000)));
         assert_eq!(config.cleanup, Cleanup { delete: true, compact: true });
-        assert_eq!(
-            config.compression,
-            Compression::Always {
-                codec: Codec::Zstd,
-                level: 7
-            }
-        );
+        assert_eq!(config.compression, Compression::Always { codec: Codec::Zstd, level: 7 });
         assert_eq!(
             (config.flush_mode, config.timestamp_type, config.record_validation),
             (FlushMode::None, TimestampType::LogAppendTime, RecordValidation::Header)

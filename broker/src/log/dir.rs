@@ -1,7 +1,8 @@
 //! The log directory: whose it is, what is in it, and whether it can still be written to.
 //!
-//! Opened once, by `replica`. After a clean stop the catalogue says what is there and nothing else is opened; after a crash the logs are recovered side by
-//! side. A failed write or flush takes the whole directory offline for good: what is on the disk then is for recovery to say.
+//! Opened once, by `replica`. After a clean stop the catalogue says what is there and nothing else
+//! is opened; after a crash the logs are recovered side by side. A failed write or flush takes the
+//! whole directory offline for good: what is on the disk then is for recovery to say.
 
 use std::any::Any;
 use std::io;
@@ -47,11 +48,17 @@ pub struct LogDir {
 }
 
 impl LogDir {
-    /// Takes the directory at `root`, which is made and formatted if it is empty or not there, and recovers what is in it.
+    /// Takes the directory at `root`, which is made and formatted if it is empty or not there, and
+    /// recovers what is in it.
     ///
     /// # Errors
     /// When the directory is somebody else's, in use, or cannot be read.
-    pub fn open(storage: Arc<dyn Storage>, root: &Path, identity: &Identity, options: LogDirOptions) -> Result<Self, OpenError> {
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        root: &Path,
+        identity: &Identity,
+        options: LogDirOptions,
+    ) -> Result<Self, OpenError> {
         Self::open_shown(storage, root, identity, options, &Recovery::default())
     }
 
@@ -69,10 +76,11 @@ impl LogDir {
         let path = || root.display().to_string();
         let failed = |error| OpenError::Io { path: path(), error };
         storage.create_dir(root).map_err(failed)?;
-        let lock = storage.lock(&root.join(identity::LOCK)).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => OpenError::Locked { path: path() },
-            _ => failed(error),
-        })?;
+        let lock =
+            storage.lock(&root.join(identity::LOCK)).map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => OpenError::Locked { path: path() },
+                _ => failed(error),
+            })?;
         let id = identity::check_or_format(storage.as_ref(), root, identity)?;
         let left = identity::how_left(storage.as_ref(), root);
         let state = Arc::new(DirState::new(root, Arc::clone(&storage), options.open_files_max));
@@ -81,13 +89,17 @@ impl LogDir {
             Some(remembered) if left.orderly => remembered,
             remembered => {
                 let threads = options.recovery_threads;
-                let recovered = recovery::recover_all(&state, remembered, left.disowned, threads, progress).map_err(failed)?;
-                // What was recovered is not looked at again, and it counts from here on whether it is damaged.
+                let recovered =
+                    recovery::recover_all(&state, remembered, left.disowned, threads, progress)
+                        .map_err(failed)?;
+                // What was recovered is not looked at again, and it counts from here on whether it
+                // is damaged.
                 catalogue::write(storage.as_ref(), root, &recovered).map_err(failed)?;
                 recovered
             }
         };
-        identity::begin_run(storage.as_ref(), root, left.broker_epoch, left.whole).map_err(failed)?;
+        identity::begin_run(storage.as_ref(), root, left.broker_epoch, left.whole)
+            .map_err(failed)?;
         info!(directory = %path(), logs = found.len(), orderly = left.orderly, whole = left.whole, "opened the log directory");
         let logs = Arc::new(Logs::new(Arc::clone(&state)));
         logs.found(found);
@@ -154,7 +166,8 @@ impl LogDir {
             .vouch_for_run(|storage, root| identity::begin_run(storage, root, Some(epoch), true))
     }
 
-    /// What the last run left of what it knew, if that can be believed: its logs are whole, and it was written by it, here, under the registration that it had last.
+    /// What the last run left of what it knew, if that can be believed: its logs are whole, and it
+    /// was written by it, here, under the registration that it had last.
     pub fn left_known(&self) -> Option<Vec<Vec<u8>>> {
         let broker_epoch = self.left.broker_epoch.filter(|_| self.left.whole)?;
         let owner = Owner::new(&self.identity, self.id, broker_epoch);
@@ -176,7 +189,8 @@ impl LogDir {
         self.kept.is_overgrown()
     }
 
-    /// Leaves to the next run what has changed since. False when nothing was kept that it would be a change of.
+    /// Leaves to the next run what has changed since. False when nothing was kept that it would be
+    /// a change of.
     pub fn keep_change(&self, frame: &[u8]) -> bool {
         if self.failure().is_some() {
             return true;
@@ -190,7 +204,8 @@ impl LogDir {
         }
     }
 
-    /// Whether nothing is left to the next run any more, because this one is over: it may act on nothing new, nor ask for it.
+    /// Whether nothing is left to the next run any more, because this one is over: it may act on
+    /// nothing new, nor ask for it.
     pub fn keeps_nothing_more(&self) -> bool {
         self.kept.is_sealed()
     }
@@ -204,11 +219,17 @@ impl LogDir {
         }
     }
 
-    /// The log of a partition: the one that was found, or a new one, for which nothing is written before its first append.
+    /// The log of a partition: the one that was found, or a new one, for which nothing is written
+    /// before its first append.
     ///
     /// # Errors
     /// When what was found cannot be opened.
-    pub fn open_log(&self, id: TopicPartition, topic: &Arc<str>, config: Arc<LogConfig>) -> io::Result<LogWriter> {
+    pub fn open_log(
+        &self,
+        id: TopicPartition,
+        topic: &Arc<str>,
+        config: Arc<LogConfig>,
+    ) -> io::Result<LogWriter> {
         let found = self.logs.found.lock().remove(&id);
         let writer = match found {
             Some(found) => LogWriter::open(&self.logs, id, topic, config, &found),
@@ -224,7 +245,8 @@ impl LogDir {
         Ok(writer)
     }
 
-    /// A directory with this log's name that belongs to another topic of the same name is set aside, never deleted: the metadata may be wrong, the data is not.
+    /// A directory with this log's name that belongs to another topic of the same name is set
+    /// aside, never deleted: the metadata may be wrong, the data is not.
     fn set_aside_other(&self, id: TopicPartition, topic: &str) -> io::Result<()> {
         let other = self
             .logs
@@ -249,12 +271,14 @@ impl LogDir {
         }
     }
 
-    /// The newest leader epoch in each log that is here, claimed or not. Logs in which nothing was ever led have none.
+    /// The newest leader epoch in each log that is here, claimed or not. Logs in which nothing was
+    /// ever led have none.
     pub fn latest_epochs(&self) -> Vec<(TopicPartition, LeaderEpoch)> {
         self.logs.latest_epochs()
     }
 
-    /// Sets aside the logs that were found and that nobody has claimed, now that the metadata is known.
+    /// Sets aside the logs that were found and that nobody has claimed, now that the metadata is
+    /// known.
     pub fn set_aside_unclaimed(&self) {
         let unclaimed: Vec<_> = self.logs.found.lock().keys().copied().collect();
         for id in unclaimed {
@@ -270,7 +294,8 @@ impl LogDir {
         self.logs.flushes.turn()
     }
 
-    /// Removes the files of deleted logs whose time has come. May take as long as a file system needs to free large files.
+    /// Removes the files of deleted logs whose time has come. May take as long as a file system
+    /// needs to free large files.
     pub fn empty_trash(&self) {
         for directory in self.logs.take_due_trash(Instant::now()) {
             match self.state.storage().remove_dir_all(&directory) {
@@ -282,7 +307,8 @@ impl LogDir {
         }
     }
 
-    /// Flushes what is not flushed, waits for it, and writes the catalogue: recovery after a crash begins from here.
+    /// Flushes what is not flushed, waits for it, and writes the catalogue: recovery after a crash
+    /// begins from here.
     ///
     /// # Errors
     /// When that fails.
@@ -298,8 +324,9 @@ impl LogDir {
         self.logs.write_catalogue()
     }
 
-    /// Leaves the directory in order: everything flushed, indexes and producer snapshots written, the catalogue and the mark of a clean stop last. Nothing may be
-    /// appended any more; `writers` are those of all logs.
+    /// Leaves the directory in order: everything flushed, indexes and producer snapshots written,
+    /// the catalogue and the mark of a clean stop last. Nothing may be appended any more; `writers`
+    /// are those of all logs.
     ///
     /// # Errors
     /// When that fails: then the next start recovers.
@@ -309,12 +336,15 @@ impl LogDir {
         result
     }
 
-    /// Ends the flusher and waits for it: nothing is written to the directory any more once its lock is given up.
+    /// Ends the flusher and waits for it: nothing is written to the directory any more once its
+    /// lock is given up.
     fn end_flusher(&self) {
         self.logs.flushes.stop();
         let thread = self.flusher.lock().take();
         // The last owner may be the flusher itself, by way of a log that it has told of a flush.
-        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
+        if let Some(thread) =
+            thread.filter(|thread| thread.thread().id() != std::thread::current().id())
+        {
             // A flusher that panicked has told so itself.
             let _ = thread.join();
         }

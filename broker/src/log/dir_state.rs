@@ -1,4 +1,5 @@
-//! The state of a log directory: its root, its open files, and whether a write or a flush has failed.
+//! The state of a log directory: its root, its open files, and whether a write or a flush has
+//! failed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,8 @@ pub(super) struct DirState {
     root: PathBuf,
     pub(super) files: OpenFiles,
     failure: OnceLock<String>,
-    /// Held while what vouches for the run is written or removed: who writes it does not put back what a failure removes at that moment.
+    /// Held while what vouches for the run is written or removed: who writes it does not put back
+    /// what a failure removes at that moment.
     run: Mutex<()>,
     observer: OnceLock<Box<dyn LogDirObserver>>,
 }
@@ -84,7 +86,10 @@ impl DirState {
     }
 
     /// Writes what vouches for the run, unless the directory is offline.
-    pub(super) fn vouch_for_run(&self, write: impl FnOnce(&dyn Storage, &Path) -> io::Result<()>) -> io::Result<()> {
+    pub(super) fn vouch_for_run(
+        &self,
+        write: impl FnOnce(&dyn Storage, &Path) -> io::Result<()>,
+    ) -> io::Result<()> {
         let _one = self.run.lock();
         match self.failure.get() {
             Some(reason) => Err(io::Error::other(reason.clone())),

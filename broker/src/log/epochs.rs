@@ -1,7 +1,8 @@
 //! Which leader epoch began at which offset (KIP-101): how two logs find where they parted.
 //!
-//! Kept beside the log in Kafka's `leader-epoch-checkpoint`. Every batch carries its epoch, so a damaged file is rebuilt from the log. A leader's epoch begins before its first record;
-//! until there is one, only memory knows the epoch: whoever leads next begins one of its own.
+//! Kept beside the log in Kafka's `leader-epoch-checkpoint`. Every batch carries its epoch, so a
+//! damaged file is rebuilt from the log. A leader's epoch begins before its first record; until
+//! there is one, only memory knows the epoch: whoever leads next begins one of its own.
 
 use weir_protocol::types::LeaderEpoch;
 
@@ -33,7 +34,8 @@ pub struct Epochs {
 }
 
 impl Epochs {
-    /// Takes up an epoch that begins at `start_offset`; returns whether it is a new one. What contradicts it gives way, as in Kafka.
+    /// Takes up an epoch that begins at `start_offset`; returns whether it is a new one. What
+    /// contradicts it gives way, as in Kafka.
     pub fn assign(&mut self, epoch: LeaderEpoch, start_offset: i64) -> bool {
         if self
             .entries
@@ -59,14 +61,17 @@ impl Epochs {
         after.checked_sub(1).and_then(|index| self.entries.get(index)).map(|entry| entry.epoch)
     }
 
-    /// Where the largest epoch ends that is not after `asked` (`LeaderEpochFileCache.endOffsetFor`); `None` when the log knows nothing of it.
-    pub fn end_of(&self, asked: LeaderEpoch, log_start_offset: i64, log_end_offset: i64) -> Option<EpochEnd> {
+    /// Where the largest epoch ends that is not after `asked`
+    /// (`LeaderEpochFileCache.endOffsetFor`); `None` when the log knows nothing of it.
+    pub fn end_of(
+        &self,
+        asked: LeaderEpoch,
+        log_start_offset: i64,
+        log_end_offset: i64,
+    ) -> Option<EpochEnd> {
         let latest = self.latest()?;
         if asked == latest {
-            return Some(EpochEnd {
-                epoch: asked,
-                offset: log_end_offset,
-            });
+            return Some(EpochEnd { epoch: asked, offset: log_end_offset });
         }
         if asked > latest || asked.0 < 0 {
             return None;
@@ -74,15 +79,9 @@ impl Epochs {
         let next = self.entries.partition_point(|entry| entry.epoch <= asked);
         let end = self.entries.get(next)?.start_offset;
         match next.checked_sub(1).and_then(|index| self.entries.get(index)) {
-            Some(entry) => Some(EpochEnd {
-                epoch: entry.epoch,
-                offset: end,
-            }),
+            Some(entry) => Some(EpochEnd { epoch: entry.epoch, offset: end }),
             // Older than everything that is left: its end is where the log begins, or later.
-            None => Some(EpochEnd {
-                epoch: asked,
-                offset: end.max(log_start_offset),
-            }),
+            None => Some(EpochEnd { epoch: asked, offset: end.max(log_start_offset) }),
         }
     }
 
@@ -106,8 +105,9 @@ impl Epochs {
         self.entries != before
     }
 
-    /// The epochs of records, where these end at `end_offset`: without one that begins there, in which nothing is written. The first one is among them in any case, since it says
-    /// where the log begins.
+    /// The epochs of records, where these end at `end_offset`: without one that begins there, in
+    /// which nothing is written. The first one is among them in any case, since it says where the
+    /// log begins.
     #[must_use]
     pub fn with_records(&self, end_offset: i64) -> Self {
         let mut entries = self.entries.clone();
@@ -142,14 +142,14 @@ impl Epochs {
         for line in lines {
             let (epoch, start) = line.split_once(' ')?;
             let (epoch, start): (i32, i64) = (epoch.parse().ok()?, start.parse().ok()?);
-            let rising = epochs.entries.last().is_none_or(|last| last.epoch.0 < epoch && last.start_offset < start);
+            let rising = epochs
+                .entries
+                .last()
+                .is_none_or(|last| last.epoch.0 < epoch && last.start_offset < start);
             if !rising || epoch < 0 || start < 0 {
                 return None;
             }
-            epochs.entries.push(EpochStart {
-                epoch: LeaderEpoch(epoch),
-                start_offset: start,
-            });
+            epochs.entries.push(EpochStart { epoch: LeaderEpoch(epoch), start_offset: start });
         }
         (epochs.entries.len() == count).then_some(epochs)
     }
@@ -170,9 +170,14 @@ mod tests {
     #[test]
     fn ends_are_found_as_in_kafka() {
         let epochs = epochs(&[(2, 10), (4, 20), (7, 30)]);
-        let end = |asked| epochs.end_of(LeaderEpoch(asked), 5, 40).map(|end| (end.epoch.0, end.offset));
+        let end =
+            |asked| epochs.end_of(LeaderEpoch(asked), 5, 40).map(|end| (end.epoch.0, end.offset));
         assert_eq!([end(7), end(4), end(2)], [Some((7, 40)), Some((4, 30)), Some((2, 20))]);
-        assert_eq!([end(5), end(3)], [Some((4, 30)), Some((2, 20))], "the largest that is not after it");
+        assert_eq!(
+            [end(5), end(3)],
+            [Some((4, 30)), Some((2, 20))],
+            "the largest that is not after it"
+        );
         assert_eq!([end(8), end(-1)], [None, None]);
         assert_eq!(end(1), Some((1, 10)), "older than the log");
         assert_eq!(epochs.epoch_of(19), Some(LeaderEpoch(2)));

@@ -1,7 +1,8 @@
 //! A file system in memory for tests: it crashes, fills up, fails and forgets when it is told to.
 //!
-//! What was written is what is read. What a crash leaves is something else: all that was synced, and of the rest any part, picked by a seed (see [`inode`]).
-//! Operations that change something are numbered from 0, so that a test can let each one of a run fail in turn. Knows nothing of logs.
+//! What was written is what is read. What a crash leaves is something else: all that was synced,
+//! and of the rest any part, picked by a seed (see [`inode`]). Operations that change something are
+//! numbered from 0, so that a test can let each one of a run fail in turn. Knows nothing of logs.
 
 mod inode;
 
@@ -23,7 +24,8 @@ pub(super) enum Fault {
     Crash,
     /// `ENOSPC`, after half of what was to be written.
     NoSpace,
-    /// `EIO`. A sync that fails forgets what it should have synced, as Linux does: it stays readable, and the next sync succeeds without it.
+    /// `EIO`. A sync that fails forgets what it should have synced, as Linux does: it stays
+    /// readable, and the next sync succeeds without it.
     Io,
 }
 
@@ -145,20 +147,26 @@ impl Faulty {
         std::mem::take(&mut self.0.lock().journal)
     }
 
-    /// The machine as it comes up after losing power: another boot, and of what was not synced what the seed leaves.
+    /// The machine as it comes up after losing power: another boot, and of what was not synced what
+    /// the seed leaves.
     pub(super) fn after_crash(&self, seed: u64) -> Self {
         let state = self.0.lock();
         let mut seed = Seed::new(seed);
-        Self::with(state.inodes.iter().map(|inode| inode.after_crash(&mut seed)).collect(), state.boot + 1)
+        Self::with(
+            state.inodes.iter().map(|inode| inode.after_crash(&mut seed)).collect(),
+            state.boot + 1,
+        )
     }
 
-    /// The machine after the process was killed: nothing is lost, no lock is held, and faults that are to come still come.
+    /// The machine after the process was killed: nothing is lost, no lock is held, and faults that
+    /// are to come still come.
     pub(super) fn after_kill(&self) -> Self {
         let state = self.0.lock();
         let next = Self::with(state.inodes.clone(), state.boot);
         {
             let mut next = next.0.lock();
-            (next.faults, next.changes, next.crashed) = (state.faults.clone(), state.changes, state.crashed);
+            (next.faults, next.changes, next.crashed) =
+                (state.faults.clone(), state.changes, state.crashed);
             next.capacity_bytes = state.capacity_bytes;
         }
         next
@@ -342,11 +350,7 @@ impl Storage for Faulty {
             }
         };
         state.inodes[inode].as_file()?;
-        Ok(Arc::new(FaultyFile {
-            fs: self.clone(),
-            inode,
-            path: path.to_owned(),
-        }))
+        Ok(Arc::new(FaultyFile { fs: self.clone(), inode, path: path.to_owned() }))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -401,11 +405,7 @@ impl Storage for Faulty {
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         for entry in self.list(path)? {
             let path = path.join(entry.name);
-            if entry.is_dir {
-                self.remove_dir_all(&path)?
-            } else {
-                self.remove_file(&path)?
-            }
+            if entry.is_dir { self.remove_dir_all(&path)? } else { self.remove_file(&path)? }
         }
         let mut state = self.0.lock();
         let (dir, name) = state.parent(path)?;
@@ -432,10 +432,7 @@ impl Storage for Faulty {
         if !self.0.lock().locks.insert(path.to_owned()) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(Box::new(Lock {
-            fs: self.clone(),
-            path: path.to_owned(),
-        }))
+        Ok(Box::new(Lock { fs: self.clone(), path: path.to_owned() }))
     }
 
     fn boot_id(&self) -> String {

@@ -12,8 +12,9 @@ pub(super) trait Flushable {
     /// Whose log it is.
     fn id(&self) -> TopicPartition;
 
-    /// The time of a flush has come that was asked for by [`FlushQueue::push_later`]. Whether it is to be part of the next round: not what was flushed meanwhile, nor what is part
-    /// of it already.
+    /// The time of a flush has come that was asked for by [`FlushQueue::push_later`]. Whether it is
+    /// to be part of the next round: not what was flushed meanwhile, nor what is part of it
+    /// already.
     fn is_due(&self) -> bool;
 }
 
@@ -22,7 +23,8 @@ pub(super) trait Flushable {
 pub(super) struct FlushQueue<L> {
     waiting: Mutex<Waiting<L>>,
     changed: Condvar,
-    /// Held by who flushes. What a flush takes upon itself is on the disk when it ends, or the directory is offline: no other one may vouch for it meanwhile.
+    /// Held by who flushes. What a flush takes upon itself is on the disk when it ends, or the
+    /// directory is offline: no other one may vouch for it meanwhile.
     turn: Mutex<()>,
 }
 
@@ -38,9 +40,12 @@ struct Waiting<L> {
 }
 
 impl<L: Flushable> Waiting<L> {
-    /// Moves the logs whose time has come to the next round, but for those that were flushed meanwhile.
+    /// Moves the logs whose time has come to the next round, but for those that were flushed
+    /// meanwhile.
     fn take_what_is_due(&mut self) {
-        while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= Instant::now()) {
+        while let Some(entry) =
+            self.later.first_entry().filter(|entry| entry.key().0 <= Instant::now())
+        {
             let log = entry.remove();
             if log.is_due() {
                 self.logs.push(log);
@@ -86,12 +91,14 @@ impl<L: Flushable> FlushQueue<L> {
         self.changed.notify_all();
     }
 
-    /// Keeps flushes away while this is held, by a writer that cuts its log: none may vouch for what goes.
+    /// Keeps flushes away while this is held, by a writer that cuts its log: none may vouch for
+    /// what goes.
     pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock()
     }
 
-    /// Waits until what waits now is flushed: for the round that runs, and the next one at most, however much is asked for meanwhile.
+    /// Waits until what waits now is flushed: for the round that runs, and the next one at most,
+    /// however much is asked for meanwhile.
     pub(super) fn settle(&self) {
         let mut waiting = self.waiting.lock();
         let last = waiting.begun + u64::from(!waiting.logs.is_empty());
@@ -100,7 +107,8 @@ impl<L: Flushable> FlushQueue<L> {
         }
     }
 
-    /// Ends the round before, waits for the next one, and takes the logs that are part of it. `None` when no more are to come.
+    /// Ends the round before, waits for the next one, and takes the logs that are part of it.
+    /// `None` when no more are to come.
     pub(super) fn next_round(&self) -> Option<Vec<Arc<L>>> {
         let mut waiting = self.waiting.lock();
         waiting.over = waiting.begun;

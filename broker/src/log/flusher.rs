@@ -1,7 +1,8 @@
 //! Group commit: one thread that brings to the disk what waits for it, all of it in one round.
 //!
-//! While a round runs, the next one gathers. A round that fails is never repeated: the kernel has then forgotten what was dirty, and only what recovery finds counts. The log directory
-//! goes offline.
+//! While a round runs, the next one gathers. A round that fails is never repeated: the kernel has
+//! then forgotten what was dirty, and only what recovery finds counts. The log directory goes
+//! offline.
 
 use std::io;
 use std::path::PathBuf;
@@ -40,7 +41,11 @@ fn round(dir: &DirState, queue: &FlushQueue<LogReader>, logs: &[Arc<LogReader>])
 }
 
 /// Runs a flush alone. One that fails takes the directory offline before the next one begins.
-fn in_turn(dir: &DirState, queue: &FlushQueue<LogReader>, flush: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+fn in_turn(
+    dir: &DirState,
+    queue: &FlushQueue<LogReader>,
+    flush: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
     let _turn = queue.turn();
     if dir.is_offline() {
         return Err(io::Error::other("the log directory is offline"));
@@ -49,8 +54,10 @@ fn in_turn(dir: &DirState, queue: &FlushQueue<LogReader>, flush: impl FnOnce() -
 }
 
 fn flush_all(dir: &DirState, logs: &[Arc<LogReader>]) -> io::Result<()> {
-    // From here on a new request belongs to the next round; what is published by now belongs to this one.
-    let marks: Vec<Mark<'_>> = logs.iter().filter(|log| !skips(log)).map(|log| Mark::take(log)).collect();
+    // From here on a new request belongs to the next round; what is published by now belongs to
+    // this one.
+    let marks: Vec<Mark<'_>> =
+        logs.iter().filter(|log| !skips(log)).map(|log| Mark::take(log)).collect();
     let storage = dir.files.storage().as_ref();
     let with_epochs = || marks.iter().filter(|mark| mark.epochs);
     if marks.len() >= SYNC_ALL_MIN {
@@ -82,7 +89,8 @@ fn flush_all(dir: &DirState, logs: &[Arc<LogReader>]) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a log needs no flush any more. Its request is done all the same: whoever asks again is told again.
+/// Whether a log needs no flush any more. Its request is done all the same: whoever asks again is
+/// told again.
 fn skips(log: &LogReader) -> bool {
     let is_deleted = log.is_deleted();
     if is_deleted {
@@ -111,13 +119,15 @@ pub(super) fn flush_now(log: &LogReader, with_epochs: bool) -> io::Result<()> {
     })
 }
 
-/// Writes the file of a log's epochs; the entries of its directory are on the disk with it. In the caller's turn.
+/// Writes the file of a log's epochs; the entries of its directory are on the disk with it. In the
+/// caller's turn.
 pub(super) fn write_epochs(storage: &dyn Storage, log: &LogReader) -> io::Result<()> {
     replace_file(storage, &epochs_path(log), epochs_text(log).as_bytes())
 }
 
-/// What the file of a log's epochs is to hold. Where the last one is left out, since there is no record of it yet, one may be about to be published whose mark was taken already: it
-/// is for the next flush then.
+/// What the file of a log's epochs is to hold. Where the last one is left out, since there is no
+/// record of it yet, one may be about to be published whose mark was taken already: it is for the
+/// next flush then.
 fn epochs_text(log: &LogReader) -> String {
     let epochs = log.epochs_of_records();
     if epochs.latest() != log.latest_epoch() {
@@ -168,13 +178,9 @@ impl<'a> Mark<'a> {
     }
 
     fn sync(&self, dir: &DirState) -> io::Result<()> {
-        for segment in self
-            .log
-            .segments
-            .load()
-            .iter()
-            .filter(|segment| segment.base_offset() >= self.from.segment && segment.base_offset() <= self.to.segment)
-        {
+        for segment in self.log.segments.load().iter().filter(|segment| {
+            segment.base_offset() >= self.from.segment && segment.base_offset() <= self.to.segment
+        }) {
             dir.files.get(segment.records(), Mode::Existing)?.sync_data()?;
         }
         if self.directory {
@@ -189,7 +195,9 @@ impl<'a> Mark<'a> {
     fn publish(self) {
         let mut flushed = self.log.flushed.write();
         // What was truncated meanwhile is not flushed, whatever came in its place.
-        if self.log.truncations.load(Ordering::Acquire) == self.truncations && flushed.offset <= self.to.offset {
+        if self.log.truncations.load(Ordering::Acquire) == self.truncations
+            && flushed.offset <= self.to.offset
+        {
             *flushed = self.to;
         }
     }

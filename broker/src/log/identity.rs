@@ -30,11 +30,13 @@ pub struct Identity {
 pub struct Left {
     /// In order: nothing need be scanned.
     pub orderly: bool,
-    /// The log is whole up to its end: it was left in order, or its process died and the kernel went on running, by a run that found it whole or told a controller that it may not be.
+    /// The log is whole up to its end: it was left in order, or its process died and the kernel
+    /// went on running, by a run that found it whole or told a controller that it may not be.
     pub whole: bool,
     /// The broker epoch that it was last used under.
     pub broker_epoch: Option<i64>,
-    /// Nothing vouches for what the last run has written: a write or flush failed, after which the kernel may show what is not on the disk.
+    /// Nothing vouches for what the last run has written: a write or flush failed, after which the
+    /// kernel may show what is not on the disk.
     pub disowned: bool,
 }
 
@@ -43,7 +45,8 @@ pub struct Left {
 struct Run {
     boot_id: String,
     broker_epoch: Option<i64>,
-    /// The log may have lost its tail, and no controller has heard of that yet: an end in order does not bring it back.
+    /// The log may have lost its tail, and no controller has heard of that yet: an end in order
+    /// does not bring it back.
     #[serde(default)]
     shortened: bool,
 }
@@ -62,7 +65,9 @@ pub enum OpenError {
         ours: String,
     },
     /// It holds files, and none that says whose they are.
-    #[error("{path} is not empty and has no {META}: it is no log directory, or a damaged one; nothing in it is touched")]
+    #[error(
+        "{path} is not empty and has no {META}: it is no log directory, or a damaged one; nothing in it is touched"
+    )]
     Unknown {
         /// The directory.
         path: String,
@@ -95,7 +100,11 @@ pub enum OpenError {
 ///
 /// # Errors
 /// When it is not ours, or cannot be read or formatted.
-pub(super) fn check_or_format(storage: &dyn Storage, root: &Path, ours: &Identity) -> Result<Uuid, OpenError> {
+pub(super) fn check_or_format(
+    storage: &dyn Storage,
+    root: &Path,
+    ours: &Identity,
+) -> Result<Uuid, OpenError> {
     let path = || root.display().to_string();
     let failed = |error| OpenError::Io { path: path(), error };
     match read_file(storage, &root.join(META), BYTES_MAX) {
@@ -108,10 +117,18 @@ pub(super) fn check_or_format(storage: &dyn Storage, root: &Path, ours: &Identit
                 ours.cluster_id, ours.broker_id
             );
             replace_file(storage, &root.join(META), text.as_bytes()).map_err(failed)?;
-            if let Some(parent) = root.parent().map(|parent| if parent == Path::new("") { Path::new(".") } else { parent }) {
+            if let Some(parent) = root
+                .parent()
+                .map(|parent| if parent == Path::new("") { Path::new(".") } else { parent })
+            {
                 match storage.sync_dir(parent) {
                     // A parent that cannot be opened is somebody else's to sync.
-                    Err(error) if ![io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied].contains(&error.kind()) => return Err(failed(error)),
+                    Err(error)
+                        if ![io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied]
+                            .contains(&error.kind()) =>
+                    {
+                        return Err(failed(error));
+                    }
                     _ => {}
                 }
             }
@@ -128,15 +145,20 @@ pub(super) fn check_or_format(storage: &dyn Storage, root: &Path, ours: &Identit
 pub(super) fn owner(storage: &dyn Storage, root: &Path) -> Result<Option<Identity>, OpenError> {
     let path = || root.display().to_string();
     match read_file(storage, &root.join(META), BYTES_MAX) {
-        Ok(bytes) => parse(&String::from_utf8_lossy(&bytes), path()).map(|(identity, _)| Some(identity)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => check_is_new(storage, root).map(|()| None),
+        Ok(bytes) => {
+            parse(&String::from_utf8_lossy(&bytes), path()).map(|(identity, _)| Some(identity))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            check_is_new(storage, root).map(|()| None)
+        }
         Err(error) => Err(OpenError::Io { path: path(), error }),
     }
 }
 
 /// Refuses a directory that holds something, though nothing says whose it is.
 fn check_is_new(storage: &dyn Storage, root: &Path) -> Result<(), OpenError> {
-    // A directory of its own file system has lost+found in it, and a format that was cut off its temporary file.
+    // A directory of its own file system has lost+found in it, and a format that was cut off its
+    // temporary file.
     let known = [LOCK, "lost+found", "meta.properties.tmp"];
     let path = || root.display().to_string();
     let entries = storage.list(root).map_err(|error| OpenError::Io { path: path(), error })?;
@@ -150,22 +172,17 @@ fn check(text: &str, path: String, ours: &Identity) -> Result<Uuid, OpenError> {
     let (theirs, id) = parse(text, path.clone())?;
     if theirs != *ours {
         let name = |it: &Identity| format!("broker {} of cluster {}", it.broker_id, it.cluster_id);
-        return Err(OpenError::Foreign {
-            path,
-            theirs: name(&theirs),
-            ours: name(ours),
-        });
+        return Err(OpenError::Foreign { path, theirs: name(&theirs), ours: name(ours) });
     }
     Ok(id)
 }
 
 /// Whose a directory is, and its own id.
 fn parse(text: &str, path: String) -> Result<(Identity, Uuid), OpenError> {
-    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).map(str::trim);
-    let wrong = |reason: &str| OpenError::Meta {
-        path: path.clone(),
-        reason: reason.into(),
+    let value = |key: &str| {
+        text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).map(str::trim)
     };
+    let wrong = |reason: &str| OpenError::Meta { path: path.clone(), reason: reason.into() };
     if value("version") != Some("1") {
         return Err(wrong("its version is not 1"));
     }
@@ -184,7 +201,8 @@ pub(super) fn how_left(storage: &dyn Storage, root: &Path) -> Left {
     let run: Option<Run> = read_file(storage, &root.join(RUN), BYTES_MAX)
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let orderly = storage.list(root).is_ok_and(|entries| entries.iter().any(|entry| entry.name == CLEAN));
+    let orderly =
+        storage.list(root).is_ok_and(|entries| entries.iter().any(|entry| entry.name == CLEAN));
     let boot_id = storage.boot_id();
     let disowned = !orderly && run.is_none();
     let same_boot = run.as_ref().is_some_and(|run| !boot_id.is_empty() && run.boot_id == boot_id);
@@ -197,7 +215,8 @@ pub(super) fn how_left(storage: &dyn Storage, root: &Path) -> Left {
     }
 }
 
-/// Says that nothing vouches for what this run has written. As well as it can: the disk is failing, or full, which is why a file is removed and none is written.
+/// Says that nothing vouches for what this run has written. As well as it can: the disk is failing,
+/// or full, which is why a file is removed and none is written.
 pub(super) fn disown_run(storage: &dyn Storage, root: &Path) {
     // The mark of a clean stop too, where that was just written.
     let _ = storage.remove_file(&root.join(CLEAN));
@@ -207,12 +226,18 @@ pub(super) fn disown_run(storage: &dyn Storage, root: &Path) {
     }
 }
 
-/// Says that a run has begun: before the first append of it, and synced. A log that may have lost its tail is `whole` again only when that was told to the controller, which
-/// gives a broker epoch for it: a run that ends before, in whatever way, leaves it to the next one to tell.
+/// Says that a run has begun: before the first append of it, and synced. A log that may have lost
+/// its tail is `whole` again only when that was told to the controller, which gives a broker epoch
+/// for it: a run that ends before, in whatever way, leaves it to the next one to tell.
 ///
 /// # Errors
 /// When that cannot be written.
-pub(super) fn begin_run(storage: &dyn Storage, root: &Path, broker_epoch: Option<i64>, whole: bool) -> io::Result<()> {
+pub(super) fn begin_run(
+    storage: &dyn Storage,
+    root: &Path,
+    broker_epoch: Option<i64>,
+    whole: bool,
+) -> io::Result<()> {
     let run = Run {
         boot_id: if whole { storage.boot_id() } else { String::new() },
         broker_epoch,

@@ -1,14 +1,17 @@
-//! A segment's sparse indexes: from an offset to a position in the file, and from a time to an offset.
+//! A segment's sparse indexes: from an offset to a position in the file, and from a time to an
+//! offset.
 //!
-//! In memory while the segment is written to; afterwards in Kafka's two files, which are searched where they lie. Both are hints: whoever follows one checks
-//! what it finds there, and what does not agree is built anew from the segment.
+//! In memory while the segment is written to; afterwards in Kafka's two files, which are searched
+//! where they lie. Both are hints: whoever follows one checks what it finds there, and what does
+//! not agree is built anew from the segment.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
 
 use super::storage::{File, Mode, Storage};
 
-/// The batch that ends with an offset begins at a position. Offsets are relative to the segment's base offset.
+/// The batch that ends with an offset begins at a position. Offsets are relative to the segment's
+/// base offset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OffsetEntry {
     pub(crate) last_offset: u32,
@@ -38,10 +41,7 @@ impl Indexes {
     pub(crate) fn add(&mut self, entry: OffsetEntry, max_timestamp: i64) {
         self.offsets.push(entry);
         if self.times.last().is_none_or(|last| last.timestamp < max_timestamp) {
-            self.times.push(TimeEntry {
-                timestamp: max_timestamp,
-                last_offset: entry.last_offset,
-            });
+            self.times.push(TimeEntry { timestamp: max_timestamp, last_offset: entry.last_offset });
         }
     }
 
@@ -53,11 +53,7 @@ impl Indexes {
     /// Where to begin to look for `relative`.
     pub(crate) fn position_before(&self, relative: u32) -> OffsetEntry {
         let after = self.offsets.partition_point(|entry| entry.last_offset <= relative);
-        after
-            .checked_sub(1)
-            .and_then(|index| self.offsets.get(index))
-            .copied()
-            .unwrap_or_default()
+        after.checked_sub(1).and_then(|index| self.offsets.get(index)).copied().unwrap_or_default()
     }
 
     /// Where to begin to look for a record that is not older than `timestamp`.
@@ -73,7 +69,12 @@ impl Indexes {
     ///
     /// # Errors
     /// When writing fails.
-    pub(crate) fn write(&self, storage: &dyn Storage, offset_index: &Path, time_index: &Path) -> io::Result<()> {
+    pub(crate) fn write(
+        &self,
+        storage: &dyn Storage,
+        offset_index: &Path,
+        time_index: &Path,
+    ) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(self.offsets.len() * OFFSET_ENTRY_BYTES);
         for entry in &self.offsets {
             bytes.extend_from_slice(&entry.last_offset.to_be_bytes());
@@ -99,7 +100,11 @@ fn write_whole(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> io::Result<(
 ///
 /// # Errors
 /// When the file is not there, or cannot be an index.
-pub(crate) fn search_position(storage: &dyn Storage, path: &Path, relative: u32) -> io::Result<OffsetEntry> {
+pub(crate) fn search_position(
+    storage: &dyn Storage,
+    path: &Path,
+    relative: u32,
+) -> io::Result<OffsetEntry> {
     let file = storage.open(path, Mode::Existing)?;
     let entry = |bytes: [u8; OFFSET_ENTRY_BYTES]| {
         let [a, b, c, d, e, f, g, h] = bytes;
@@ -130,7 +135,10 @@ pub(crate) fn search_offset(storage: &dyn Storage, path: &Path, timestamp: i64) 
 }
 
 /// The last of the entries for which `before` holds: they come first.
-fn search<const N: usize>(file: &dyn File, before: impl Fn([u8; N]) -> bool) -> io::Result<Option<[u8; N]>> {
+fn search<const N: usize>(
+    file: &dyn File,
+    before: impl Fn([u8; N]) -> bool,
+) -> io::Result<Option<[u8; N]>> {
     let length = file.length()?;
     if length == 0 || !length.is_multiple_of(N as u64) {
         return Err(io::ErrorKind::InvalidData.into());
@@ -161,10 +169,7 @@ mod tests {
         let mut indexes = Indexes::default();
         for index in 1..200_u32 {
             indexes.add(
-                OffsetEntry {
-                    last_offset: index * 10,
-                    position: index * 5000,
-                },
+                OffsetEntry { last_offset: index * 10, position: index * 5000 },
                 i64::from(index / 3 * 100),
             );
         }
@@ -178,7 +183,11 @@ mod tests {
             assert_eq!(search_position(&Disk, &offsets, offset).unwrap(), found, "{offset}");
         }
         for time in 0..7000 {
-            assert_eq!(search_offset(&Disk, &times, time).unwrap(), indexes.offset_before(time), "{time}");
+            assert_eq!(
+                search_offset(&Disk, &times, time).unwrap(),
+                indexes.offset_before(time),
+                "{time}"
+            );
         }
         std::fs::write(&offsets, [0; 7]).unwrap();
         assert!(search_position(&Disk, &offsets, 5).is_err());

@@ -1,6 +1,8 @@
-//! What a log directory holds, for a cluster whose tables are made anew of that: whose it is, its logs, and what the last run knew.
+//! What a log directory holds, for a cluster whose tables are made anew of that: whose it is, its
+//! logs, and what the last run knew.
 //!
-//! Looked at after the directory was opened, and so recovered, and before any log in it is: nothing of it changes meanwhile.
+//! Looked at after the directory was opened, and so recovered, and before any log in it is: nothing
+//! of it changes meanwhile.
 
 use std::io;
 use std::path::Path;
@@ -29,10 +31,9 @@ pub struct FoundLog {
 /// # Errors
 /// When it holds files and does not say whose they are, or cannot be made or read.
 pub fn owner_of(storage: &dyn Storage, root: &Path) -> Result<Option<Identity>, OpenError> {
-    storage.create_dir(root).map_err(|error| OpenError::Io {
-        path: root.display().to_string(),
-        error,
-    })?;
+    storage
+        .create_dir(root)
+        .map_err(|error| OpenError::Io { path: root.display().to_string(), error })?;
     identity::owner(storage, root)
 }
 
@@ -53,12 +54,20 @@ impl LogDir {
         logs
     }
 
-    /// What some run knew of the cluster and left here, as far as it can be read, however old it is: nobody takes up a role by it.
+    /// What some run knew of the cluster and left here, as far as it can be read, however old it
+    /// is: nobody takes up a role by it.
     pub fn last_known(&self) -> Vec<Vec<u8>> {
-        kept::read_as_far_as_it_goes(self.state.storage(), self.state.root(), &self.identity, self.id())
+        kept::read_as_far_as_it_goes(
+            self.state.storage(),
+            self.state.root(),
+            &self.identity,
+            self.id(),
+        )
     }
 
-    /// Notes that the cluster has tables that do not come from what the last run knew: nobody goes on with that. Where a controller has made them of what is here, `was_heard`, the log is whole as it is.
+    /// Notes that the cluster has tables that do not come from what the last run knew: nobody goes
+    /// on with that. Where a controller has made them of what is here, `was_heard`, the log is
+    /// whole as it is.
     ///
     /// # Errors
     /// When that cannot be written, or the directory is offline.

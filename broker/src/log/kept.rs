@@ -1,8 +1,11 @@
 //! What this run knows and leaves to the next one: a file of checksummed frames beside the logs.
 //!
-//! Its first frame says whose it is and under which registration it was written; a change is appended as a frame, and now and then the file is replaced as a whole. Nothing is synced:
-//! it is believed only after a stop in order, which syncs everything, or after the death of a process on a kernel that went on running, which has all that was written. Whatever is not
-//! as it should be means that there is no such file, down to the last byte: an older state must never be taken for the last one. Knows nothing of what the frames hold.
+//! Its first frame says whose it is and under which registration it was written; a change is
+//! appended as a frame, and now and then the file is replaced as a whole. Nothing is synced: it is
+//! believed only after a stop in order, which syncs everything, or after the death of a process on
+//! a kernel that went on running, which has all that was written. Whatever is not as it should be
+//! means that there is no such file, down to the last byte: an older state must never be taken for
+//! the last one. Knows nothing of what the frames hold.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -67,7 +70,8 @@ struct Open {
     whole: u64,
 }
 
-/// The frames that `owner` left behind the first one; `None`, with a line in the log where there is something that is not believed, if there are none.
+/// The frames that `owner` left behind the first one; `None`, with a line in the log where there is
+/// something that is not believed, if there are none.
 pub(super) fn read(storage: &dyn Storage, root: &Path, owner: &Owner) -> Option<Vec<Vec<u8>>> {
     let path = root.join(FILE);
     let bytes = match read_file(storage, &path, BYTES_MAX) {
@@ -90,8 +94,15 @@ pub(super) fn read(storage: &dyn Storage, root: &Path, owner: &Owner) -> Option<
     Some(frames.map(<[u8]>::to_vec).collect())
 }
 
-/// The frames that some run left here, up to the first that is not as it was written. What it knew then may be old: nobody takes up a role by it, but where nobody knows more it is the best that there is.
-pub(super) fn read_as_far_as_it_goes(storage: &dyn Storage, root: &Path, identity: &super::Identity, log_dir: Uuid) -> Vec<Vec<u8>> {
+/// The frames that some run left here, up to the first that is not as it was written. What it knew
+/// then may be old: nobody takes up a role by it, but where nobody knows more it is the best that
+/// there is.
+pub(super) fn read_as_far_as_it_goes(
+    storage: &dyn Storage,
+    root: &Path,
+    identity: &super::Identity,
+    log_dir: Uuid,
+) -> Vec<Vec<u8>> {
     let bytes = match read_file(storage, &root.join(FILE), BYTES_MAX) {
         Ok(bytes) => bytes,
         Err(error) => {
@@ -107,11 +118,7 @@ pub(super) fn read_as_far_as_it_goes(storage: &dyn Storage, root: &Path, identit
     let mut frames = frames.into_iter();
     let found: Option<Owner> = frames.next().and_then(|frame| serde_json::from_slice(&frame).ok());
     let is_ours = |found: &Owner| *found == Owner::new(identity, log_dir, found.broker_epoch);
-    if found.as_ref().is_some_and(is_ours) {
-        frames.collect()
-    } else {
-        Vec::new()
-    }
+    if found.as_ref().is_some_and(is_ours) { frames.collect() } else { Vec::new() }
 }
 
 /// The frames, if each of them is as it was written and nothing else is there.
@@ -152,14 +159,23 @@ impl Kept {
     /// Replaces the file.
     ///
     /// # Errors
-    /// When it cannot be written; the old one is then still there, and no more believed than [`Kept::forget`] makes it.
-    pub(super) fn replace(&self, storage: &dyn Storage, root: &Path, owner: &Owner, frames: &[Vec<u8>]) -> io::Result<()> {
+    /// When it cannot be written; the old one is then still there, and no more believed than
+    /// [`Kept::forget`] makes it.
+    pub(super) fn replace(
+        &self,
+        storage: &dyn Storage,
+        root: &Path,
+        owner: &Owner,
+        frames: &[Vec<u8>],
+    ) -> io::Result<()> {
         let mut state = self.0.lock();
         if matches!(*state, State::Sealed) {
             return Ok(());
         }
         *state = State::None;
-        let mut bytes = Vec::with_capacity(frames.iter().map(|frame| frame.len() + HEAD_BYTES).sum::<usize>() + 256);
+        let mut bytes = Vec::with_capacity(
+            frames.iter().map(|frame| frame.len() + HEAD_BYTES).sum::<usize>() + 256,
+        );
         put_frame(&mut bytes, &serde_json::to_vec(owner)?)?;
         for frame in frames {
             put_frame(&mut bytes, frame)?;
@@ -172,7 +188,8 @@ impl Kept {
         Ok(())
     }
 
-    /// Whether what was appended is more than the whole was, so that it is cheap to replace the file.
+    /// Whether what was appended is more than the whole was, so that it is cheap to replace the
+    /// file.
     pub(super) fn is_overgrown(&self) -> bool {
         /// Less is not worth a new file.
         const APPENDED_MIN: u64 = 256 * 1024;
@@ -232,10 +249,7 @@ mod tests {
     use super::*;
 
     fn owner(broker_epoch: i64) -> Owner {
-        let identity = super::super::Identity {
-            cluster_id: "c".to_owned(),
-            broker_id: 3,
-        };
+        let identity = super::super::Identity { cluster_id: "c".to_owned(), broker_id: 3 };
         Owner::new(&identity, Uuid::from_u128(7), broker_epoch)
     }
 
@@ -268,18 +282,9 @@ mod tests {
         let right = owner(5);
         let others = [
             owner(6),
-            Owner {
-                broker_id: 4,
-                ..right.clone()
-            },
-            Owner {
-                log_dir: Uuid::from_u128(8),
-                ..right.clone()
-            },
-            Owner {
-                cluster_id: "d".to_owned(),
-                ..right.clone()
-            },
+            Owner { broker_id: 4, ..right.clone() },
+            Owner { log_dir: Uuid::from_u128(8), ..right.clone() },
+            Owner { cluster_id: "d".to_owned(), ..right.clone() },
             Owner { version: 2, ..right },
         ];
         for other in others {
@@ -299,7 +304,8 @@ mod tests {
             std::fs::write(&path, wrong).unwrap();
             assert_eq!(read(&Disk, dir.path(), &owner(5)), None, "bit {bit}");
         }
-        // Cut off behind a frame, it is what it was before that frame: no write that was begun ends there.
+        // Cut off behind a frame, it is what it was before that frame: no write that was begun ends
+        // there.
         let last = right.len() - b"a change".len() - HEAD_BYTES;
         for length in last + 1..right.len() {
             std::fs::write(&path, &right[..length]).unwrap();
@@ -326,7 +332,15 @@ mod tests {
             cluster_id: cluster_id.to_owned(),
             broker_id: 3,
         };
-        let frames = |cluster_id: &str, log_dir| read_as_far_as_it_goes(&Disk, dir.path(), &identity(cluster_id), Uuid::from_u128(log_dir)).len();
+        let frames = |cluster_id: &str, log_dir| {
+            read_as_far_as_it_goes(
+                &Disk,
+                dir.path(),
+                &identity(cluster_id),
+                Uuid::from_u128(log_dir),
+            )
+            .len()
+        };
         // Under whatever registration it was written, but here.
         assert_eq!((frames("c", 7), frames("d", 7), frames("c", 8)), (3, 0, 0));
         let path = dir.path().join(FILE);
@@ -344,10 +358,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let kept = written(dir.path());
         let change = vec![1; 100_000];
-        let small = (0..10).take_while(|_| !kept.is_overgrown() && kept.append(&change).unwrap()).count();
+        let small =
+            (0..10).take_while(|_| !kept.is_overgrown() && kept.append(&change).unwrap()).count();
         assert_eq!(small, 3);
         kept.replace(&Disk, dir.path(), &owner(5), &[vec![1; 1_000_000]]).unwrap();
-        let large = (0..20).take_while(|_| !kept.is_overgrown() && kept.append(&change).unwrap()).count();
+        let large =
+            (0..20).take_while(|_| !kept.is_overgrown() && kept.append(&change).unwrap()).count();
         assert_eq!(large, 11);
     }
 }

@@ -1,6 +1,8 @@
-//! Which logs a directory holds, and the writing of its catalogue: as a whole every now and then, and when a log is about to be cut.
+//! Which logs a directory holds, and the writing of its catalogue: as a whole every now and then,
+//! and when a log is about to be cut.
 //!
-//! Called by `dir` and by the writers that cut. One write at a time, from the reading of what is remembered on, so that an older state never comes after a newer one.
+//! Called by `dir` and by the writers that cut. One write at a time, from the reading of what is
+//! remembered on, so that an older state never comes after a newer one.
 
 use std::collections::HashMap;
 use std::io;
@@ -50,14 +52,13 @@ impl Logs {
 
     /// Takes up what was found in the directory.
     pub(super) fn found(&self, logs: Vec<Remembered>) {
-        let id = |log: &Remembered| TopicPartition {
-            topic: log.topic_id.into(),
-            index: log.partition,
-        };
+        let id =
+            |log: &Remembered| TopicPartition { topic: log.topic_id.into(), index: log.partition };
         self.found.lock().extend(logs.into_iter().map(|log| (id(&log), log)));
     }
 
-    /// Takes the name of a log's directory for it; `false` while another log has it, which is to be deleted and whose writer is still at work.
+    /// Takes the name of a log's directory for it; `false` while another log has it, which is to be
+    /// deleted and whose writer is still at work.
     pub(super) fn take_name(&self, log: &Arc<LogReader>) -> bool {
         let mut names = self.names.lock();
         let other = names.get(&log.path()).and_then(Weak::upgrade);
@@ -68,7 +69,8 @@ impl Logs {
         true
     }
 
-    /// Forgets a log that is deleted: it has no name any more. Another one under the same id is another log.
+    /// Forgets a log that is deleted: it has no name any more. Another one under the same id is
+    /// another log.
     pub(super) fn forget(&self, log: &Arc<LogReader>) {
         let is_it = |other: &Weak<LogReader>| std::ptr::eq(other.as_ptr(), Arc::as_ptr(log));
         self.names.lock().retain(|_, other| !is_it(other) && other.strong_count() > 0);
@@ -110,7 +112,8 @@ impl Logs {
         self.write_catalogue_now()
     }
 
-    /// Makes sure that the catalogue on the disk does not count anything of `log` as flushed from `end` on. The log's own state says so already.
+    /// Makes sure that the catalogue on the disk does not count anything of `log` as flushed from
+    /// `end` on. The log's own state says so already.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -124,7 +127,8 @@ impl Logs {
 
     fn write_catalogue_now(&self) -> io::Result<()> {
         let remembered = |log: Arc<LogReader>| log.remember().map(|remembered| (log, remembered));
-        let (logs, mut remembered): (Vec<_>, Vec<_>) = self.open().into_iter().filter_map(remembered).unzip();
+        let (logs, mut remembered): (Vec<_>, Vec<_>) =
+            self.open().into_iter().filter_map(remembered).unzip();
         let points: Vec<_> = remembered.iter().map(|log| log.recovery_point).collect();
         remembered.extend(self.found.lock().values().cloned());
         catalogue::write(self.dir.storage(), self.dir.root(), &remembered)?;

@@ -1,7 +1,9 @@
-//! One partition's log on disk: segments, indexes, epochs, producers, recovery, retention, compaction.
+//! One partition's log on disk: segments, indexes, epochs, producers, recovery, retention,
+//! compaction.
 //!
-//! `replica` holds the one [`LogWriter`] of a log and hands out its readers. Nothing here knows a network, a request or a clock: what time it is, and up to
-//! where records are committed, is told by the caller.
+//! `replica` holds the one [`LogWriter`] of a log and hands out its readers. Nothing here knows a
+//! network, a request or a clock: what time it is, and up to where records are committed, is told
+//! by the caller.
 
 mod catalogue;
 pub mod cleaner;
@@ -35,7 +37,9 @@ pub(crate) mod transactions;
 pub mod validate;
 mod writer;
 
-pub use config::{Cleanup, Compression, FlushMode, InvalidConfig, LogConfig, RecordValidation, TimestampType};
+pub use config::{
+    Cleanup, Compression, FlushMode, InvalidConfig, LogConfig, RecordValidation, TimestampType,
+};
 pub use dir::{LogDir, LogDirOptions};
 pub use dir_state::LogDirObserver;
 pub use epochs::{EpochEnd, EpochStart, Epochs};
@@ -58,13 +62,15 @@ pub enum AppendError {
     /// This broker does not lead the partition.
     #[error("this broker does not lead the partition")]
     NotLeader,
-    /// It is appended, but before enough replicas had it the ISR became smaller than `min.insync.replicas`.
+    /// It is appended, but before enough replicas had it the ISR became smaller than
+    /// `min.insync.replicas`.
     #[error("the batch is on fewer replicas than min.insync.replicas asks for")]
     NotEnoughReplicasAfterAppend,
     /// The log directory is offline.
     #[error("the log directory is offline")]
     Storage,
-    /// The log is deleted, or one that is being deleted still has its name: asked again, it may be appended.
+    /// The log is deleted, or one that is being deleted still has its name: asked again, it may be
+    /// appended.
     #[error("a log that is being deleted still has this one's name")]
     Nameless,
     /// The batch does not follow what its producer sent before.

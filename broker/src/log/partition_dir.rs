@@ -30,30 +30,43 @@ pub(super) fn parse_dir_name(name: &str) -> Option<(&str, i32)> {
     (!topic.is_empty() && index >= 0 && index.to_string() == partition).then_some((topic, index))
 }
 
-/// The topic id that a partition's directory names; `None` where it names none. That it cannot be read now does not mean that there is none.
+/// The topic id that a partition's directory names; `None` where it names none. That it cannot be
+/// read now does not mean that there is none.
 pub(super) fn topic_id(storage: &dyn Storage, dir: &Path) -> io::Result<Option<Uuid>> {
     let text = match read_file(storage, &dir.join(PARTITION_METADATA), 4096) {
         Ok(text) => String::from_utf8(text).unwrap_or_default(),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge) => return Ok(None),
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge) =>
+        {
+            return Ok(None);
+        }
         Err(error) => return Err(error),
     };
     let id = text.lines().find_map(|line| line.strip_prefix("topic_id:"));
     Ok(id.and_then(|id| TopicId::parse(id.trim())).map(|id| id.0))
 }
 
-/// A name that no other directory has, for what had the name of a partition's. Names of directories are no longer than this (`UnifiedLog.logDirNameWithSuffixCappedLength`).
+/// A name that no other directory has, for what had the name of a partition's. Names of directories
+/// are no longer than this (`UnifiedLog.logDirNameWithSuffixCappedLength`).
 pub(super) fn aside(topic: &str, partition: i32, suffix: &str) -> String {
     const BYTES_MAX: usize = 255;
     let rest = format!("-{partition}.{}{suffix}", Uuid::new_v4().simple());
-    let topic = topic.get(..topic.len().min(BYTES_MAX.saturating_sub(rest.len()))).unwrap_or_default();
+    let topic =
+        topic.get(..topic.len().min(BYTES_MAX.saturating_sub(rest.len()))).unwrap_or_default();
     format!("{topic}{rest}")
 }
 
-/// Sets aside a directory that stands where a new log is to be made and holds records: it was left alone since it does not say whose it is, and is not written over.
+/// Sets aside a directory that stands where a new log is to be made and holds records: it was left
+/// alone since it does not say whose it is, and is not written over.
 ///
 /// # Errors
 /// When it cannot be looked at or renamed.
-pub(super) fn set_aside_unknown(storage: &dyn Storage, dir: &Path, topic: &str, partition: i32) -> io::Result<()> {
+pub(super) fn set_aside_unknown(
+    storage: &dyn Storage,
+    dir: &Path,
+    topic: &str,
+    partition: i32,
+) -> io::Result<()> {
     let entries = match storage.list(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,

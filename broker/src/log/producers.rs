@@ -1,8 +1,11 @@
-//! What a partition knows of its idempotent producers (KIP-98): Kafka's `ProducerStateManager`, `ProducerAppendInfo` and `ProducerStateEntry`.
+//! What a partition knows of its idempotent producers (KIP-98): Kafka's `ProducerStateManager`,
+//! `ProducerAppendInfo` and `ProducerStateEntry`.
 //!
-//! The writer of a log holds one [`Producers`]: it asks [`Producers::admit`] before it appends what a client sent and calls [`Producers::appended`] for
-//! what it then does append, in log order. Followers and recovery call [`Producers::replay`], which checks nothing: the leader has. The state is derived
-//! from the log and may be thrown away: a snapshot and the batches behind it give it again. It knows no file and no clock.
+//! The writer of a log holds one [`Producers`]: it asks [`Producers::admit`] before it appends what
+//! a client sent and calls [`Producers::appended`] for what it then does append, in log order.
+//! Followers and recovery call [`Producers::replay`], which checks nothing: the leader has. The
+//! state is derived from the log and may be thrown away: a snapshot and the batches behind it give
+//! it again. It knows no file and no clock.
 //!
 //! What it says of transactions ([`Change`]) the log's `Transactions` remember.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -28,11 +31,13 @@ pub use verification::{Guard, Verification};
 
 pub use snapshot::SnapshotError;
 
-/// A partition remembers at most this many producers (some 16 MiB). Beyond it those are forgotten that have not written for longest, as if they had expired:
-/// a retry of theirs is then no longer recognised, nothing else is lost.
+/// A partition remembers at most this many producers (some 16 MiB). Beyond it those are forgotten
+/// that have not written for longest, as if they had expired: a retry of theirs is then no longer
+/// recognised, nothing else is lost.
 const PRODUCERS_MAX: usize = 100_000;
 
-/// How many are kept when there are too many: far enough below the limit that choosing them is rare.
+/// How many are kept when there are too many: far enough below the limit that choosing them is
+/// rare.
 const PRODUCERS_KEPT: usize = PRODUCERS_MAX / 8 * 7;
 
 /// What became of a batch when it was appended before: the answer that its producer missed.
@@ -60,7 +65,9 @@ pub enum ProducerError {
         current: ProducerEpoch,
     },
     /// Batches are missing before it, or it is older than those that are remembered.
-    #[error("Out of order sequence number for producer {producer}: {sequence} (incoming seq. number), {last} (current end sequence number)")]
+    #[error(
+        "Out of order sequence number for producer {producer}: {sequence} (incoming seq. number), {last} (current end sequence number)"
+    )]
     OutOfOrder {
         /// The producer.
         producer: ProducerId,
@@ -90,7 +97,9 @@ pub enum ProducerError {
     #[error("Record was not part of an ongoing transaction of producer {0}")]
     NotVerified(ProducerId),
     /// The marker of a coordinator that is not the coordinator any more.
-    #[error("Invalid coordinator epoch for producer {producer}: {epoch} (zombie), {current} (current)")]
+    #[error(
+        "Invalid coordinator epoch for producer {producer}: {epoch} (zombie), {current} (current)"
+    )]
     CoordinatorFenced {
         /// The producer.
         producer: ProducerId,
@@ -102,8 +111,9 @@ pub enum ProducerError {
 }
 
 impl ProducerError {
-    /// The code that Kafka answers with. There is no `DUPLICATE_SEQUENCE_NUMBER`, as in Kafka since 1.1: that a batch older than the five remembered ones
-    /// was appended is not known for sure, and the client would take it for a success.
+    /// The code that Kafka answers with. There is no `DUPLICATE_SEQUENCE_NUMBER`, as in Kafka since
+    /// 1.1: that a batch older than the five remembered ones was appended is not known for sure,
+    /// and the client would take it for a success.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Epoch { .. } => ErrorCode::InvalidProducerEpoch,
@@ -114,7 +124,8 @@ impl ProducerError {
     }
 }
 
-/// The last batch of a producer that compaction must keep, if only its header, since it says how far the producer came.
+/// The last batch of a producer that compaction must keep, if only its header, since it says how
+/// far the producer came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LastRecord {
     /// The batch that ends with this offset.
@@ -165,11 +176,13 @@ pub struct Described {
     pub transaction_first_offset: i64,
 }
 
-/// The state of the producers of one partition. Takes no memory for a partition that none writes to.
+/// The state of the producers of one partition. Takes no memory for a partition that none writes
+/// to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Producers {
     entries: BTreeMap<i64, Entry>,
-    /// From how many on some are forgotten, where more than [`PRODUCERS_MAX`] have a transaction open.
+    /// From how many on some are forgotten, where more than [`PRODUCERS_MAX`] have a transaction
+    /// open.
     bound_from: usize,
 }
 
@@ -184,15 +197,22 @@ impl Producers {
         self.entries.is_empty()
     }
 
-    /// Decides about what a client sent: it may be appended, or was before (`UnifiedLog.analyzeAndValidateProducerState`).
+    /// Decides about what a client sent: it may be appended, or was before
+    /// (`UnifiedLog.analyzeAndValidateProducerState`).
     ///
-    /// `verified` is what the coordinator said of the transaction that the client's batch is to begin here.
+    /// `verified` is what the coordinator said of the transaction that the client's batch is to
+    /// begin here.
     ///
     /// # Errors
     /// Why it may not be appended.
-    pub fn admit(&self, headers: &[BatchHeader], verified: Option<&Verification>) -> Result<Option<Duplicate>, ProducerError> {
+    pub fn admit(
+        &self,
+        headers: &[BatchHeader],
+        verified: Option<&Verification>,
+    ) -> Result<Option<Duplicate>, ProducerError> {
         for header in headers.iter().filter(|header| header.has_producer()) {
-            // Retention or DeleteRecords may have removed all that an unknown producer wrote: any sequence is accepted from it.
+            // Retention or DeleteRecords may have removed all that an unknown producer wrote: any
+            // sequence is accepted from it.
             let entry = self.entries.get(&header.producer_id.0);
             if let Some(batch) = entry.and_then(|entry| entry.duplicate_of(header)) {
                 return Ok(Some(Duplicate {
@@ -201,7 +221,10 @@ impl Producers {
                     max_timestamp: batch.timestamp,
                 }));
             }
-            if header.is_transactional() && verified.is_none() && !self.has_open_transaction(header.producer_id, header.producer_epoch) {
+            if header.is_transactional()
+                && verified.is_none()
+                && !self.has_open_transaction(header.producer_id, header.producer_epoch)
+            {
                 return Err(ProducerError::NotVerified(header.producer_id));
             }
             if let Some(entry) = entry {
@@ -212,7 +235,8 @@ impl Producers {
         Ok(None)
     }
 
-    /// Decides about what a coordinator on this broker writes for a producer: it counts no sequences.
+    /// Decides about what a coordinator on this broker writes for a producer: it counts no
+    /// sequences.
     ///
     /// # Errors
     /// Why it may not be appended.
@@ -236,11 +260,15 @@ impl Producers {
             return Ok(());
         };
         let (producer, epoch, current) = (marker.producer, marker.epoch, entry.epoch);
-        // With transactions v2 a marker raises the epoch. The same one again is a coordinator that tries once more (KAFKA-19999); the last epoch cannot be raised, and who has come to write
+        // With transactions v2 a marker raises the epoch. The same one again is a coordinator that
+        // tries once more (KAFKA-19999); the last epoch cannot be raised, and who has come to write
         // in it has its transaction ended all the same (KAFKA-20090).
         let is_last = epoch.0 == i16::MAX;
         let is_late = match marker.transaction_version {
-            2.. => epoch < current || (epoch == current && entry.transaction_first_offset >= 0 && !is_last),
+            2.. => {
+                epoch < current
+                    || (epoch == current && entry.transaction_first_offset >= 0 && !is_last)
+            }
             _ => epoch < current,
         };
         if is_late {
@@ -260,7 +288,11 @@ impl Producers {
     ///
     /// # Errors
     /// That somebody has.
-    pub(crate) fn admit_epoch(&self, producer: ProducerId, epoch: ProducerEpoch) -> Result<(), ProducerError> {
+    pub(crate) fn admit_epoch(
+        &self,
+        producer: ProducerId,
+        epoch: ProducerEpoch,
+    ) -> Result<(), ProducerError> {
         self.entries.get(&producer.0).map_or(Ok(()), |entry| check_epoch(entry, producer, epoch))
     }
 
@@ -289,7 +321,8 @@ impl Producers {
         self.entries.iter().map(describe).collect()
     }
 
-    /// Remembers a batch that is appended with these offsets, at `now_ms`. Returns whether a transaction begins with it.
+    /// Remembers a batch that is appended with these offsets, at `now_ms`. Returns whether a
+    /// transaction begins with it.
     pub fn appended(&mut self, header: &BatchHeader, now_ms: i64) -> Option<Change> {
         if !header.has_producer() || header.is_control() {
             return None;
@@ -309,9 +342,11 @@ impl Producers {
         })
     }
 
-    /// Remembers a batch of a log that is read again, or that came from the leader. `batch` is all of it, for the marker that ends a transaction.
+    /// Remembers a batch of a log that is read again, or that came from the leader. `batch` is all
+    /// of it, for the marker that ends a transaction.
     ///
-    /// The producer counts as used at `now_ms`: what its batches say of the time is the client's word, and it may be about to retry.
+    /// The producer counts as used at `now_ms`: what its batches say of the time is the client's
+    /// word, and it may be about to retry.
     pub fn replay(&mut self, header: &BatchHeader, batch: &[u8], now_ms: i64) -> Option<Change> {
         if !header.is_control() {
             return self.appended(header, now_ms);
@@ -319,7 +354,11 @@ impl Producers {
         let marker = Marker::read(header, batch)?;
         let entry = self.entries.entry(header.producer_id.0).or_insert_with(|| Entry::new(now_ms));
         let first_offset = entry.transaction_first_offset;
-        entry.end_transaction(header.producer_epoch, marker.coordinator_epoch, header.max_timestamp);
+        entry.end_transaction(
+            header.producer_epoch,
+            marker.coordinator_epoch,
+            header.max_timestamp,
+        );
         entry.used_ms = now_ms;
         self.bound();
         (first_offset >= 0).then_some(Change::Ended {
@@ -330,20 +369,25 @@ impl Producers {
         })
     }
 
-    /// Forgets producers that have not written for `expiration_ms` (`producer.id.expiration.ms`) and have no transaction open.
+    /// Forgets producers that have not written for `expiration_ms` (`producer.id.expiration.ms`)
+    /// and have no transaction open.
     ///
-    /// Unlike in Kafka this counts from the append and not from the batch's timestamp: a producer that writes records of yesterday is not forgotten at once.
+    /// Unlike in Kafka this counts from the append and not from the batch's timestamp: a producer
+    /// that writes records of yesterday is not forgotten at once.
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
-        self.entries
-            .retain(|_, entry| entry.transaction_first_offset >= 0 || now_ms.saturating_sub(entry.used_ms) < expiration_ms);
+        self.entries.retain(|_, entry| {
+            entry.transaction_first_offset >= 0
+                || now_ms.saturating_sub(entry.used_ms) < expiration_ms
+        });
     }
 
-    /// The batches that compaction must keep for the producers' sake (`UnifiedLog.lastRecordsOfActiveProducers`).
+    /// The batches that compaction must keep for the producers' sake
+    /// (`UnifiedLog.lastRecordsOfActiveProducers`).
     pub fn last_records(&self) -> BTreeMap<ProducerId, LastRecord> {
         let last = |entry: &Entry| {
-            entry
-                .last()
-                .map_or(LastRecord::Marker(entry.epoch), |batch| LastRecord::Data(batch.last_offset))
+            entry.last().map_or(LastRecord::Marker(entry.epoch), |batch| {
+                LastRecord::Data(batch.last_offset)
+            })
         };
         self.entries.iter().map(|(id, entry)| (ProducerId(*id), last(entry))).collect()
     }
@@ -354,20 +398,27 @@ impl Producers {
             return;
         }
         // Who has a transaction open is not forgotten: nobody would know that it is.
-        let age = |(id, entry): (&i64, &Entry)| (entry.transaction_first_offset >= 0, entry.last_offset(), *id);
+        let age = |(id, entry): (&i64, &Entry)| {
+            (entry.transaction_first_offset >= 0, entry.last_offset(), *id)
+        };
         let mut ages: Vec<_> = self.entries.iter().map(age).collect();
         let surplus = ages.len() - PRODUCERS_KEPT;
         let (_, oldest_kept, _) = ages.select_nth_unstable(surplus);
         let oldest_kept = *oldest_kept;
-        self.entries
-            .retain(|id, entry| entry.transaction_first_offset >= 0 || age((id, entry)) >= oldest_kept);
+        self.entries.retain(|id, entry| {
+            entry.transaction_first_offset >= 0 || age((id, entry)) >= oldest_kept
+        });
         // Choosing stays rare, also where hardly any can be forgotten.
         self.bound_from = self.entries.len() + PRODUCERS_MAX / 8;
     }
 }
 
 /// `ProducerAppendInfo.checkProducerEpoch`.
-fn check_epoch(entry: &Entry, producer: ProducerId, epoch: ProducerEpoch) -> Result<(), ProducerError> {
+fn check_epoch(
+    entry: &Entry,
+    producer: ProducerId,
+    epoch: ProducerEpoch,
+) -> Result<(), ProducerError> {
     let current = entry.epoch;
     if epoch < current {
         return Err(ProducerError::Epoch { producer, epoch, current });
@@ -383,11 +434,17 @@ fn check_kind(entry: &Entry, header: &BatchHeader) -> Result<(), ProducerError> 
     Ok(())
 }
 
-/// What is asked of the first batch of a transaction, since its coordinator was asked while earlier ones may have been under way (KIP-890).
-fn check_verified(entry: Option<&Entry>, header: &BatchHeader, verified: Option<&Verification>) -> Result<(), ProducerError> {
+/// What is asked of the first batch of a transaction, since its coordinator was asked while earlier
+/// ones may have been under way (KIP-890).
+fn check_verified(
+    entry: Option<&Entry>,
+    header: &BatchHeader,
+    verified: Option<&Verification>,
+) -> Result<(), ProducerError> {
     let Some(verified) = verified else { return Ok(()) };
     let sequence = header.base_sequence;
-    // With transactions v2 the epoch was raised at the end of the last transaction, so that numbers begin at 0 where nothing is known of the producer.
+    // With transactions v2 the epoch was raised at the end of the last transaction, so that numbers
+    // begin at 0 where nothing is known of the producer.
     let begins_late = verified.raises_epoch && entry.is_none() && sequence != 0;
     if begins_late || sequence > verified.lowest_sequence {
         return Err(ProducerError::OutOfOrder {
@@ -407,17 +464,15 @@ fn check(entry: &Entry, header: &BatchHeader) -> Result<(), ProducerError> {
 
 /// `ProducerAppendInfo.checkSequence`.
 fn check_sequence(entry: &Entry, header: &BatchHeader) -> Result<(), ProducerError> {
-    let (producer, epoch, sequence) = (header.producer_id, header.producer_epoch, header.base_sequence);
+    let (producer, epoch, sequence) =
+        (header.producer_id, header.producer_epoch, header.base_sequence);
     let (current, last) = (entry.epoch, entry.last_sequence());
     let follows = i64::from(sequence) == i64::from(last) + 1 || (sequence == 0 && last == i32::MAX);
     match epoch.cmp(&current) {
         Ordering::Less => Err(ProducerError::Epoch { producer, epoch, current }),
-        Ordering::Greater if sequence != 0 => Err(ProducerError::NewEpoch {
-            producer,
-            epoch,
-            sequence,
-            current,
-        }),
+        Ordering::Greater if sequence != 0 => {
+            Err(ProducerError::NewEpoch { producer, epoch, sequence, current })
+        }
         Ordering::Equal if !follows => Err(ProducerError::OutOfOrder { producer, sequence, last }),
         Ordering::Greater | Ordering::Equal => Ok(()),
     }

@@ -1,4 +1,5 @@
-//! The reading side of a log: what is published of it, usable from any thread, without a lock that a writer would hold for long.
+//! The reading side of a log: what is published of it, usable from any thread, without a lock that
+//! a writer would hold for long.
 
 use std::io;
 use std::path::PathBuf;
@@ -31,7 +32,8 @@ pub struct LogReader {
     pub(super) log_start: AtomicI64,
     /// Where the log ends, and where that is in the newest segment: published together.
     pub(super) tail: RwLock<Tail>,
-    /// As above, for what is on the disk. Everything below has been checked and synced: recovery begins here.
+    /// As above, for what is on the disk. Everything below has been checked and synced: recovery
+    /// begins here.
     pub(super) flushed: RwLock<Tail>,
     /// The recovery point that the catalogue on the disk has.
     pub(super) checkpointed: AtomicI64,
@@ -72,10 +74,12 @@ pub(super) struct Unsynced {
     pub(super) epochs: AtomicBool,
 }
 
-/// A run of whole batches in a segment. The last one may be cut off by the size that was asked for, as Kafka allows.
+/// A run of whole batches in a segment. The last one may be cut off by the size that was asked for,
+/// as Kafka allows.
 #[derive(Clone, Debug)]
 pub struct ReadSlice {
-    /// The segment's file: readable as long as it is held, also when the segment is deleted meanwhile.
+    /// The segment's file: readable as long as it is held, also when the segment is deleted
+    /// meanwhile.
     pub file: Arc<dyn File>,
     /// Where the first batch begins.
     pub position: u64,
@@ -128,11 +132,9 @@ impl ReadError {
     pub(super) fn of(segment: &Segment, error: SegmentError) -> Self {
         match error {
             SegmentError::Io(error) => Self::Storage(error),
-            SegmentError::Corrupt { position, error } => Self::Corrupt {
-                segment: segment.base_offset(),
-                position,
-                error,
-            },
+            SegmentError::Corrupt { position, error } => {
+                Self::Corrupt { segment: segment.base_offset(), position, error }
+            }
         }
     }
 }
@@ -163,8 +165,9 @@ impl LogReader {
         self.flushed.read().offset
     }
 
-    /// Everything before this offset was flushed when the catalogue was last written. Only that may be compacted: behind it, recovery takes segments that do not join
-    /// for ones that were never flushed.
+    /// Everything before this offset was flushed when the catalogue was last written. Only that may
+    /// be compacted: behind it, recovery takes segments that do not join for ones that were never
+    /// flushed.
     pub fn checkpointed_offset(&self) -> i64 {
         self.checkpointed.load(Ordering::Acquire)
     }
@@ -174,7 +177,8 @@ impl LogReader {
         self.cleaned.load(Ordering::Acquire)
     }
 
-    /// The offset after the last committed record. Kept here so that it is checkpointed with the log; what it is, is decided by `replica`.
+    /// The offset after the last committed record. Kept here so that it is checkpointed with the
+    /// log; what it is, is decided by `replica`.
     pub fn high_watermark(&self) -> i64 {
         self.high_watermark.load(Ordering::Acquire)
     }
@@ -184,12 +188,14 @@ impl LogReader {
         self.high_watermark.fetch_max(to, Ordering::AcqRel) < to
     }
 
-    /// The offset before which every transaction has ended, at most the high watermark; `None` while it is not known here
+    /// The offset before which every transaction has ended, at most the high watermark; `None`
+    /// while it is not known here
     /// ([`LogWriter::load_transactions`](super::LogWriter::load_transactions)).
     pub fn last_stable_offset(&self) -> Option<i64> {
         let transactions = self.transactions.read();
         // What was deleted of an open transaction holds nothing back.
-        let stable = || transactions.last_stable_offset(self.high_watermark()).max(self.log_start_offset());
+        let stable =
+            || transactions.last_stable_offset(self.high_watermark()).max(self.log_start_offset());
         transactions.is_known.then(stable)
     }
 
@@ -198,14 +204,16 @@ impl LogReader {
         self.transactions.read().is_open(producer, epoch)
     }
 
-    /// The aborted transactions with records in `from..bound`, in the order of their markers (`UnifiedLog.collectAbortedTransactions`).
+    /// The aborted transactions with records in `from..bound`, in the order of their markers
+    /// (`UnifiedLog.collectAbortedTransactions`).
     ///
     /// # Errors
     /// When a file cannot be read.
     pub fn aborted_transactions(&self, from: i64, bound: i64) -> io::Result<Vec<Aborted>> {
         let mut found = Vec::new();
         let segments = self.segments.load();
-        let first = segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1);
+        let first =
+            segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1);
         let in_memory_from = self.transactions.read().in_memory_from();
         // Adds what is of interest; says whether behind this nothing can be.
         let mut take = |aborted: &Aborted| {
@@ -214,7 +222,9 @@ impl LogReader {
             }
             aborted.last_stable_offset >= bound
         };
-        for segment in segments.iter().skip(first).filter(|segment| segment.base_offset() < in_memory_from) {
+        for segment in
+            segments.iter().skip(first).filter(|segment| segment.base_offset() < in_memory_from)
+        {
             let complete = segment.aborted(&self.dir.files)?.iter().any(&mut take);
             if complete {
                 return Ok(found);
@@ -230,22 +240,29 @@ impl LogReader {
         Ok(found)
     }
 
-    /// As [`LogReader::aborted_transactions`]; `None` where they are not known here ([`LogWriter::load_transactions`](super::LogWriter::load_transactions)).
+    /// As [`LogReader::aborted_transactions`]; `None` where they are not known here
+    /// ([`LogWriter::load_transactions`](super::LogWriter::load_transactions)).
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub fn known_aborted_transactions(&self, from: i64, bound: i64) -> io::Result<Option<Vec<Aborted>>> {
+    pub fn known_aborted_transactions(
+        &self,
+        from: i64,
+        bound: i64,
+    ) -> io::Result<Option<Vec<Aborted>>> {
         let truncations = self.truncations.load(Ordering::Acquire);
         let is_known = || self.transactions.read().is_known;
         let before = is_known();
         let found = self.aborted_transactions(from, bound)?;
         // A cut forgets them, and somebody may have had them loaded anew meanwhile.
-        let is_whole = before && is_known() && self.truncations.load(Ordering::Acquire) == truncations;
+        let is_whole =
+            before && is_known() && self.truncations.load(Ordering::Acquire) == truncations;
         Ok(is_whole.then_some(found))
     }
 
-    /// A run as [`LogReader::read`] gives it, and the aborted transactions with records from `from` to `bound`: both from before a compaction, or both from after it. `None` for what
-    /// is not known.
+    /// A run as [`LogReader::read`] gives it, and the aborted transactions with records from `from`
+    /// to `bound`: both from before a compaction, or both from after it. `None` for what is not
+    /// known.
     ///
     /// # Errors
     /// As [`LogReader::read`].
@@ -303,7 +320,8 @@ impl LogReader {
         self.epochs.read().epoch_of(offset)
     }
 
-    /// Where the largest epoch ends that is not after `asked`; `None` when the log knows nothing of it.
+    /// Where the largest epoch ends that is not after `asked`; `None` when the log knows nothing of
+    /// it.
     pub fn end_offset_for_epoch(&self, asked: LeaderEpoch) -> Option<EpochEnd> {
         self.epochs.read().end_of(asked, self.log_start_offset(), self.log_end_offset())
     }
@@ -330,9 +348,11 @@ impl LogReader {
 
     /// What the catalogue remembers of it; nothing of a log that has never been written to.
     pub(super) fn remember(&self) -> Option<Remembered> {
-        // The recovery point is read before the segments: what they hold beyond it is looked at again, what they lack cannot be.
+        // The recovery point is read before the segments: what they hold beyond it is looked at
+        // again, what they lack cannot be.
         let recovery_point = self.flushed_offset();
-        let segments: Vec<_> = self.segments.load().iter().map(|segment| segment.summary()).collect();
+        let segments: Vec<_> =
+            self.segments.load().iter().map(|segment| segment.summary()).collect();
         let epochs = self
             .epochs_of_records()
             .entries()
@@ -353,39 +373,57 @@ impl LogReader {
         })
     }
 
-    /// Asks for a flush; several requests make one. What is to be told when one is done is said once, by [`LogReader::notify_flushed`].
+    /// Asks for a flush; several requests make one. What is to be told when one is done is said
+    /// once, by [`LogReader::notify_flushed`].
     pub fn request_flush(self: &Arc<Self>) {
         if !self.flush_requested.swap(true, Ordering::AcqRel) {
             self.flushes.push(Arc::clone(self));
         }
     }
 
-    /// Asks for a flush by then at the latest; what is asked while one is due already does not put it off.
+    /// Asks for a flush by then at the latest; what is asked while one is due already does not put
+    /// it off.
     pub(super) fn request_flush_within(self: &Arc<Self>, time: Duration) {
         if !self.flush_scheduled.swap(true, Ordering::AcqRel) {
             self.flushes.push_later(Arc::clone(self), time);
         }
     }
 
-    /// Sets what is called after each flush, from the flusher's thread, and when the log directory goes offline. The first call counts.
+    /// Sets what is called after each flush, from the flusher's thread, and when the log directory
+    /// goes offline. The first call counts.
     pub fn notify_flushed(&self, hook: impl Fn() + Send + Sync + 'static) {
         let _ = self.on_flushed.set(Box::new(hook));
     }
 
-    /// Whole batches from the one that holds `from`, up to `bound`, at most `bytes_max` of them; `None` when there are none. The first batch may be larger than
-    /// `bytes_max` if there is to be `at_least_one`. Never reaches over the end of a segment.
+    /// Whole batches from the one that holds `from`, up to `bound`, at most `bytes_max` of them;
+    /// `None` when there are none. The first batch may be larger than `bytes_max` if there is to be
+    /// `at_least_one`. Never reaches over the end of a segment.
     ///
     /// # Errors
     /// When `from` lies outside of the log, or the file cannot be read.
-    pub fn read(&self, from: i64, bound: i64, bytes_max: usize, at_least_one: bool) -> Result<Option<ReadSlice>, ReadError> {
+    pub fn read(
+        &self,
+        from: i64,
+        bound: i64,
+        bytes_max: usize,
+        at_least_one: bool,
+    ) -> Result<Option<ReadSlice>, ReadError> {
         self.undisturbed(|| self.read_once(from, bound, bytes_max, at_least_one))
     }
 
-    /// What `look` finds in the log, once nothing was cut, deleted or compacted under it: what looks like damage then is none.
-    pub(super) fn undisturbed<T>(&self, look: impl Fn() -> Result<T, ReadError>) -> Result<T, ReadError> {
+    /// What `look` finds in the log, once nothing was cut, deleted or compacted under it: what
+    /// looks like damage then is none.
+    pub(super) fn undisturbed<T>(
+        &self,
+        look: impl Fn() -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
         loop {
-            let (truncations, segments) = (self.truncations.load(Ordering::Acquire), self.segments.load_full());
-            let is_same = || self.truncations.load(Ordering::Acquire) == truncations && Arc::ptr_eq(&segments, &self.segments.load_full());
+            let (truncations, segments) =
+                (self.truncations.load(Ordering::Acquire), self.segments.load_full());
+            let is_same = || {
+                self.truncations.load(Ordering::Acquire) == truncations
+                    && Arc::ptr_eq(&segments, &self.segments.load_full())
+            };
             match look() {
                 Err(ReadError::Corrupt { .. } | ReadError::Storage(_)) if !is_same() => {}
                 result => return result,
@@ -393,21 +431,24 @@ impl LogReader {
         }
     }
 
-    fn read_once(&self, from: i64, bound: i64, bytes_max: usize, at_least_one: bool) -> Result<Option<ReadSlice>, ReadError> {
+    fn read_once(
+        &self,
+        from: i64,
+        bound: i64,
+        bytes_max: usize,
+        at_least_one: bool,
+    ) -> Result<Option<ReadSlice>, ReadError> {
         let (start, tail) = (self.log_start_offset(), *self.tail.read());
         if from < start || from > tail.offset {
-            return Err(ReadError::OutOfRange {
-                asked: from,
-                start,
-                end: tail.offset,
-            });
+            return Err(ReadError::OutOfRange { asked: from, start, end: tail.offset });
         }
         let bound = bound.min(tail.offset);
         if from >= bound || (bytes_max == 0 && !at_least_one) {
             return Ok(None);
         }
         let segments = self.segments.load();
-        let first = segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1);
+        let first =
+            segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1);
         for (index, segment) in segments.iter().enumerate().skip(first) {
             if segment.base_offset() >= bound {
                 break;
@@ -416,7 +457,8 @@ impl LogReader {
             let limit = if sealed {
                 segment.size_bytes()
             } else {
-                self.position_of(segment, bound, tail).map_err(|error| ReadError::of(segment, error))?
+                self.position_of(segment, bound, tail)
+                    .map_err(|error| ReadError::of(segment, error))?
             };
             // A segment that compaction has emptied from here on is passed over.
             let Some(located) = segment
@@ -471,6 +513,7 @@ impl Flushable for LogReader {
 
     fn is_due(&self) -> bool {
         self.flush_scheduled.store(false, Ordering::Release);
-        self.flushed_offset() < self.log_end_offset() && !self.flush_requested.swap(true, Ordering::AcqRel)
+        self.flushed_offset() < self.log_end_offset()
+            && !self.flush_requested.swap(true, Ordering::AcqRel)
     }
 }

@@ -1,8 +1,10 @@
-//! Opening logs after a crash: what is on the disk decides, and only what lies behind the recovery point is in doubt.
+//! Opening logs after a crash: what is on the disk decides, and only what lies behind the recovery
+//! point is in doubt.
 //!
-//! The tail is cut at the last whole batch behind the recovery point: nothing behind it was ever flushed, so nothing behind it was acknowledged under
-//! `flush.mode=group`. What lies before it is never cut, also when it is damaged: the log stays readable around the damage and goes on behind it.
-//! Called by [`super::LogDir::open`] alone.
+//! The tail is cut at the last whole batch behind the recovery point: nothing behind it was ever
+//! flushed, so nothing behind it was acknowledged under `flush.mode=group`. What lies before it is
+//! never cut, also when it is damaged: the log stays readable around the damage and goes on behind
+//! it. Called by [`super::LogDir::open`] alone.
 
 mod examine;
 #[cfg(any(test, fuzzing))]
@@ -33,8 +35,9 @@ use progress::Share;
 /// The logs that the catalogue remembers, by topic, partition and topic id.
 type Known = HashMap<(String, i32, Uuid), Remembered>;
 
-/// Recovers every log in the directory, `threads` at a time. `remembered` is what the catalogue says, if there is one. With `disowned`, what is looked at is written again:
-/// after a failed flush the kernel shows it, and would not write it. `progress` is told how far it is.
+/// Recovers every log in the directory, `threads` at a time. `remembered` is what the catalogue
+/// says, if there is one. With `disowned`, what is looked at is written again: after a failed flush
+/// the kernel shows it, and would not write it. `progress` is told how far it is.
 ///
 /// # Errors
 /// When the directory cannot be read or written: damage in it is no error.
@@ -75,7 +78,12 @@ pub(super) fn recover_all(
         let mut share = Share::new(progress, bytes);
         match recover(dir, topic, *partition, known.as_ref(), disowned, &mut share) {
             Ok(log) => recovered.lock().extend(log),
-            Err(error) => *failed.lock() = Some(io::Error::new(error.kind(), format!("recover {topic}-{partition}: {error}"))),
+            Err(error) => {
+                *failed.lock() = Some(io::Error::new(
+                    error.kind(),
+                    format!("recover {topic}-{partition}: {error}"),
+                ))
+            }
         }
         drop(share);
         progress.recovered_log();
@@ -83,7 +91,8 @@ pub(super) fn recover_all(
     if let Some(error) = failed.into_inner() {
         return Err(error);
     }
-    // What was written by the process that died may still be only in memory; from now on it counts as flushed.
+    // What was written by the process that died may still be only in memory; from now on it counts
+    // as flushed.
     storage.sync_all(dir.root())?;
     Ok(recovered.into_inner())
 }
@@ -106,12 +115,14 @@ fn dir_of(dir: &DirState, topic: &str, partition: i32) -> PathBuf {
     dir.root().join(format!("{topic}-{partition}"))
 }
 
-/// The bytes of a log's segments. Only to say how far recovery is: what cannot be read now is said by who needs it.
+/// The bytes of a log's segments. Only to say how far recovery is: what cannot be read now is said
+/// by who needs it.
 fn bytes_of(storage: &dyn Storage, dir: &Path) -> u64 {
     let entries = storage.list(dir).unwrap_or_default();
     let segments = entries.iter().filter(|entry| !entry.is_dir && entry.name.ends_with(".log"));
     let bytes = segments.map(|entry| {
-        let length = storage.open(&dir.join(&entry.name), Mode::Existing).and_then(|file| file.length());
+        let length =
+            storage.open(&dir.join(&entry.name), Mode::Existing).and_then(|file| file.length());
         length.unwrap_or_default()
     });
     bytes.sum()
@@ -131,7 +142,11 @@ fn recover(
         return Ok(None);
     };
     if disowned {
-        replace_file(state.storage(), &dir.join(PARTITION_METADATA), metadata_text(id.into()).as_bytes())?;
+        replace_file(
+            state.storage(),
+            &dir.join(PARTITION_METADATA),
+            metadata_text(id.into()).as_bytes(),
+        )?;
     }
     let remembered = known.and_then(|known| known.get(&(topic.to_owned(), partition, id)));
     let mut log = Recovering::new(state.storage(), &dir, remembered, known.is_some(), disowned)?;

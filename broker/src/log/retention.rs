@@ -1,15 +1,25 @@
-//! Which segments of a log are too old or too many: the deletion rules of `UnifiedLog` for `cleanup.policy=delete`.
+//! Which segments of a log are too old or too many: the deletion rules of `UnifiedLog` for
+//! `cleanup.policy=delete`.
 //!
-//! Called by the writer of a log in the periodic sweep. Pure: it is told the segments, the settings and the time, and deletes nothing itself. What lies before
-//! the log start offset needs no rule; the writer drops it when the offset rises.
+//! Called by the writer of a log in the periodic sweep. Pure: it is told the segments, the settings
+//! and the time, and deletes nothing itself. What lies before the log start offset needs no rule;
+//! the writer drops it when the offset rises.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::{LogConfig, SegmentSummary};
 
-/// How many of the oldest segments go. The active one, the last of `segments`, may be among them: then a new one is begun first.
+/// How many of the oldest segments go. The active one, the last of `segments`, may be among them:
+/// then a new one is begun first.
 ///
-/// A segment goes only with all those before it, and only below the high watermark. An empty active segment stays.
-pub fn expired(segments: &[SegmentSummary], config: &LogConfig, high_watermark: i64, log_end_offset: i64, now_ms: i64) -> usize {
+/// A segment goes only with all those before it, and only below the high watermark. An empty active
+/// segment stays.
+pub fn expired(
+    segments: &[SegmentSummary],
+    config: &LogConfig,
+    high_watermark: i64,
+    log_end_offset: i64,
+    now_ms: i64,
+) -> usize {
     let mut surplus = surplus_bytes(segments, config);
     let mut count = 0;
     for (index, segment) in segments.iter().enumerate() {
@@ -41,7 +51,8 @@ fn is_old(segment: &SegmentSummary, config: &LogConfig, now_ms: i64) -> bool {
         .is_some_and(|limit| now_ms.saturating_sub(newest_ms(segment, now_ms)) > limit)
 }
 
-/// When the newest record of a segment was made. A timestamp is the client's word: where it lies in the future, or is missing, the last append counts.
+/// When the newest record of a segment was made. A timestamp is the client's word: where it lies in
+/// the future, or is missing, the last append counts.
 pub(super) fn newest_ms(segment: &SegmentSummary, now_ms: i64) -> i64 {
     if (0..=now_ms).contains(&segment.max_timestamp) {
         segment.max_timestamp
@@ -57,14 +68,11 @@ mod tests {
     const NOW: i64 = 1_000;
 
     fn config(retention_ms: Option<i64>, retention_bytes: Option<u64>) -> LogConfig {
-        LogConfig {
-            retention_ms,
-            retention_bytes,
-            ..LogConfig::default()
-        }
+        LogConfig { retention_ms, retention_bytes, ..LogConfig::default() }
     }
 
-    /// Segments of ten offsets and 100 bytes, with these largest timestamps; all were last appended to at 950.
+    /// Segments of ten offsets and 100 bytes, with these largest timestamps; all were last appended
+    /// to at 950.
     fn segments(timestamps: &[i64]) -> Vec<SegmentSummary> {
         let segment = |(base_offset, &max_timestamp)| SegmentSummary {
             size_bytes: 100,
@@ -89,10 +97,7 @@ mod tests {
         ] {
             assert_eq!(count(timestamps, &config(Some(100), None), 1_000), expected, "{why}");
         }
-        let future = [SegmentSummary {
-            modified_ms: 800,
-            ..segments(&[i64::MAX])[0]
-        }];
+        let future = [SegmentSummary { modified_ms: 800, ..segments(&[i64::MAX])[0] }];
         assert_eq!(
             expired(&future, &config(Some(100), None), 10, 10, NOW),
             1,
@@ -104,7 +109,17 @@ mod tests {
     #[test]
     fn segments_go_by_size() {
         let by_size = |limit| count(&[NOW; 4], &config(Some(100), limit), 1_000);
-        let limits = [None, Some(400), Some(399), Some(301), Some(300), Some(299), Some(100), Some(1), Some(0)];
+        let limits = [
+            None,
+            Some(400),
+            Some(399),
+            Some(301),
+            Some(300),
+            Some(299),
+            Some(100),
+            Some(1),
+            Some(0),
+        ];
         assert_eq!(limits.map(by_size), [0, 0, 0, 0, 1, 1, 3, 3, 4]);
     }
 

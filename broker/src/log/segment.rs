@@ -1,6 +1,8 @@
-//! One segment: a run of batches in a file, its indexes, and what is known of it without opening it.
+//! One segment: a run of batches in a file, its indexes, and what is known of it without opening
+//! it.
 //!
-//! The writer appends and publishes; readers go by what is published. A segment is sealed when the next one begins, and never changes after that.
+//! The writer appends and publishes; readers go by what is published. A segment is sealed when the
+//! next one begins, and never changes after that.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -161,7 +163,9 @@ impl Segment {
 
     /// Adds an index entry for a batch at `position`.
     pub(crate) fn index(&self, header: &BatchHeader, position: u64) {
-        let (Ok(last_offset), Ok(position)) = (u32::try_from(header.last_offset() - self.base_offset), u32::try_from(position)) else {
+        let (Ok(last_offset), Ok(position)) =
+            (u32::try_from(header.last_offset() - self.base_offset), u32::try_from(position))
+        else {
             return;
         };
         if let Some(indexes) = &mut *self.indexes.write() {
@@ -174,7 +178,8 @@ impl Segment {
         self.indexes.read().as_ref().map_or(0, |indexes| indexes.bytes())
     }
 
-    /// Writes the indexes to their files and forgets them; gives back what was allocated beyond the records.
+    /// Writes the indexes to their files and forgets them; gives back what was allocated beyond the
+    /// records.
     pub(crate) fn seal(&self, files: &OpenFiles) -> io::Result<()> {
         let mut indexes = self.indexes.write();
         if let Some(held) = &*indexes {
@@ -190,7 +195,11 @@ impl Segment {
     ///
     /// # Errors
     /// Also when it is damaged up to its end: what comes behind that would be hard to find.
-    pub(crate) fn unseal(&self, files: &OpenFiles, interval_bytes: u32) -> Result<(), SegmentError> {
+    pub(crate) fn unseal(
+        &self,
+        files: &OpenFiles,
+        interval_bytes: u32,
+    ) -> Result<(), SegmentError> {
         if self.indexes.read().is_none() {
             let (built, damage) = self.build_indexes(files, interval_bytes)?;
             if let Some(damage) = damage {
@@ -202,7 +211,11 @@ impl Segment {
     }
 
     /// The indexes, and the damage that the segment ends with.
-    fn build_indexes(&self, files: &OpenFiles, interval_bytes: u32) -> Result<(Indexes, Option<SegmentError>), SegmentError> {
+    fn build_indexes(
+        &self,
+        files: &OpenFiles,
+        interval_bytes: u32,
+    ) -> Result<(Indexes, Option<SegmentError>), SegmentError> {
         let mut indexes = Indexes::default();
         let (mut since, mut newest) = (u64::from(interval_bytes) + 1, -1);
         for located in self.scan(files, 0, self.size_bytes())? {
@@ -214,7 +227,10 @@ impl Segment {
             };
             newest = header.max_timestamp.max(newest);
             if since > u64::from(interval_bytes)
-                && let (Ok(last_offset), Ok(position)) = (u32::try_from(header.last_offset() - self.base_offset), u32::try_from(position))
+                && let (Ok(last_offset), Ok(position)) = (
+                    u32::try_from(header.last_offset() - self.base_offset),
+                    u32::try_from(position),
+                )
             {
                 indexes.add(OffsetEntry { last_offset, position }, newest);
                 since = 0;
@@ -225,19 +241,31 @@ impl Segment {
     }
 
     /// The first batch whose last offset is not before `offset`, below `end`.
-    pub(crate) fn find(&self, files: &OpenFiles, offset: i64, end: u64) -> Result<Option<Located>, SegmentError> {
+    pub(crate) fn find(
+        &self,
+        files: &OpenFiles,
+        offset: i64,
+        end: u64,
+    ) -> Result<Option<Located>, SegmentError> {
         let relative = u32::try_from(offset - self.base_offset).unwrap_or(0);
         let entry = self.position_before(files, relative)?;
         let mut scan = self.scan(files, u64::from(entry.position), end)?;
-        let first = scan.find(|located| !matches!(located, Ok(located) if located.header.last_offset() < offset));
+        let first = scan.find(
+            |located| !matches!(located, Ok(located) if located.header.last_offset() < offset),
+        );
         match (first, scan.damage) {
             (Some(Ok(located)), Some(damage)) if located.header.base_offset > offset => Err(damage),
             (first, _) => first.transpose(),
         }
     }
 
-    /// Where to begin to look, checked against the records: an index that does not agree with them is built anew.
-    fn position_before(&self, files: &OpenFiles, relative: u32) -> Result<OffsetEntry, SegmentError> {
+    /// Where to begin to look, checked against the records: an index that does not agree with them
+    /// is built anew.
+    fn position_before(
+        &self,
+        files: &OpenFiles,
+        relative: u32,
+    ) -> Result<OffsetEntry, SegmentError> {
         if let Some(indexes) = &*self.indexes.read() {
             return Ok(indexes.position_before(relative));
         }
@@ -263,11 +291,13 @@ impl Segment {
         let Ok(mut scan) = self.scan(files, u64::from(entry.position), self.size_bytes()) else {
             return false;
         };
-        scan.header()
-            .is_ok_and(|header| header.last_offset() - self.base_offset == i64::from(entry.last_offset))
+        scan.header().is_ok_and(|header| {
+            header.last_offset() - self.base_offset == i64::from(entry.last_offset)
+        })
     }
 
-    /// Builds the indexes from the records and keeps them in memory; puts them into their files too, if that works.
+    /// Builds the indexes from the records and keeps them in memory; puts them into their files
+    /// too, if that works.
     fn rebuild(&self, files: &OpenFiles) -> Result<(), SegmentError> {
         let (built, _) = self.build_indexes(files, 4096)?;
         // Of a small segment nothing is in the index: its file is empty by right.
@@ -280,18 +310,29 @@ impl Segment {
         Ok(())
     }
 
-    /// The first batch below `end` with a record that is not older than `timestamp` and not before `from`.
-    pub(crate) fn find_time(&self, files: &OpenFiles, timestamp: i64, from: i64, end: u64) -> Result<Option<Located>, SegmentError> {
-        let in_memory = self.indexes.read().as_ref().map(|indexes| indexes.offset_before(timestamp));
+    /// The first batch below `end` with a record that is not older than `timestamp` and not before
+    /// `from`.
+    pub(crate) fn find_time(
+        &self,
+        files: &OpenFiles,
+        timestamp: i64,
+        from: i64,
+        end: u64,
+    ) -> Result<Option<Located>, SegmentError> {
+        let in_memory =
+            self.indexes.read().as_ref().map(|indexes| indexes.offset_before(timestamp));
         let relative = match in_memory {
             Some(relative) => relative,
-            None => index::search_offset(files.storage().as_ref(), &self.path("timeindex"), timestamp).unwrap_or(0),
+            None => {
+                index::search_offset(files.storage().as_ref(), &self.path("timeindex"), timestamp)
+                    .unwrap_or(0)
+            }
         };
         let begin = (self.base_offset + i64::from(relative)).max(from);
         let Some(first) = self.find(files, begin, end)? else { return Ok(None) };
-        let found = self
-            .scan(files, first.position, end)?
-            .find(|located| !matches!(located, Ok(located) if located.header.max_timestamp < timestamp));
+        let found = self.scan(files, first.position, end)?.find(
+            |located| !matches!(located, Ok(located) if located.header.max_timestamp < timestamp),
+        );
         found.transpose()
     }
 
@@ -301,14 +342,23 @@ impl Segment {
     }
 
     /// All bytes of a batch.
-    pub(crate) fn read_batch(&self, files: &OpenFiles, located: &Located) -> Result<Vec<u8>, SegmentError> {
+    pub(crate) fn read_batch(
+        &self,
+        files: &OpenFiles,
+        located: &Located,
+    ) -> Result<Vec<u8>, SegmentError> {
         let mut bytes = vec![0; located.header.size_bytes()];
         self.open(files)?.read_exact_at(&mut bytes, located.position)?;
         Ok(bytes)
     }
 
     /// The headers of the batches from one position to another.
-    pub(crate) fn scan(&self, files: &OpenFiles, position: u64, end: u64) -> Result<Scan, SegmentError> {
+    pub(crate) fn scan(
+        &self,
+        files: &OpenFiles,
+        position: u64,
+        end: u64,
+    ) -> Result<Scan, SegmentError> {
         Ok(Scan {
             file: self.open(files)?,
             position,
@@ -321,7 +371,8 @@ impl Segment {
     }
 }
 
-/// Walks over the headers of a segment's batches, reading no more than is needed. Damage is stepped over where a whole batch comes behind it.
+/// Walks over the headers of a segment's batches, reading no more than is needed. Damage is stepped
+/// over where a whole batch comes behind it.
 pub(crate) struct Scan {
     file: Arc<dyn File>,
     position: u64,
@@ -335,12 +386,16 @@ pub(crate) struct Scan {
 
 impl Scan {
     fn header(&mut self) -> Result<BatchHeader, SegmentError> {
-        let offset = self.position.checked_sub(self.window_at).and_then(|offset| usize::try_from(offset).ok());
+        let offset = self
+            .position
+            .checked_sub(self.window_at)
+            .and_then(|offset| usize::try_from(offset).ok());
         let held = offset
             .and_then(|offset| self.window.get(offset..))
             .filter(|rest| rest.len() >= HEADER_BYTES);
         if held.is_none() {
-            let wanted = usize::try_from(self.end - self.position).unwrap_or(usize::MAX).min(SCAN_BYTES);
+            let wanted =
+                usize::try_from(self.end - self.position).unwrap_or(usize::MAX).min(SCAN_BYTES);
             self.window.resize(wanted, 0);
             let read = self.file.read_at(&mut self.window, self.position)?;
             self.window.truncate(read);
@@ -348,17 +403,11 @@ impl Scan {
         }
         let offset = usize::try_from(self.position - self.window_at).unwrap_or(usize::MAX);
         let bytes = self.window.get(offset..).unwrap_or_default();
-        let corrupt = |error| SegmentError::Corrupt {
-            position: self.position,
-            error,
-        };
+        let corrupt = |error| SegmentError::Corrupt { position: self.position, error };
         let header = BatchHeader::parse(bytes).map_err(corrupt)?;
         if self.position + header.size_bytes() as u64 > self.end {
             let available = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
-            return Err(corrupt(BatchError::Incomplete {
-                needed: header.size_bytes(),
-                available,
-            }));
+            return Err(corrupt(BatchError::Incomplete { needed: header.size_bytes(), available }));
         }
         Ok(header)
     }
@@ -372,7 +421,9 @@ impl Scan {
             Err(damage @ SegmentError::Corrupt { .. }) => damage,
             found => return found,
         };
-        let Some(position) = damage::next_batch(&*self.file, self.position + 1, self.end, self.next_offset)? else {
+        let Some(position) =
+            damage::next_batch(&*self.file, self.position + 1, self.end, self.next_offset)?
+        else {
             return Err(damage);
         };
         (self.position, self.damage) = (position, Some(damage));

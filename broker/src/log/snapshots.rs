@@ -1,7 +1,9 @@
-//! The snapshot files of a log's producers (`%020d.snapshot`, named after the offset up to which they know the log).
+//! The snapshot files of a log's producers (`%020d.snapshot`, named after the offset up to which
+//! they know the log).
 //!
-//! They are not synced: their checksum tells a torn one, and the log gives again what they hold. So writing one costs nothing that a roll or a stop would wait for.
-//! Recovery removes those behind the end of the log, before anything is appended there that they know nothing of.
+//! They are not synced: their checksum tells a torn one, and the log gives again what they hold. So
+//! writing one costs nothing that a roll or a stop would wait for. Recovery removes those behind
+//! the end of the log, before anything is appended there that they know nothing of.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -21,12 +23,19 @@ const BYTES_MAX: u64 = 1 << 30;
 /// How many are kept: the newest, and one more should that be damaged.
 const KEPT: usize = 2;
 
-/// The producers' state at the end of the log, and the transactions that it knows of: the newest snapshot that can be read, and what the log holds behind it.
-pub(super) fn load(state: &DirState, reader: &LogReader, now_ms: i64) -> io::Result<(Producers, Transactions)> {
+/// The producers' state at the end of the log, and the transactions that it knows of: the newest
+/// snapshot that can be read, and what the log holds behind it.
+pub(super) fn load(
+    state: &DirState,
+    reader: &LogReader,
+    now_ms: i64,
+) -> io::Result<(Producers, Transactions)> {
     let (dir, end) = (reader.path(), reader.log_end_offset());
     let segments = reader.segments.load();
-    // Also what was deleted and still lies in the segment where the log begins tells of who wrote it, and a batch may reach over the log start offset. What lies wholly before it says nothing: where
-    // files were being removed, a crash brings back any of them, the beginning of a transaction without its end.
+    // Also what was deleted and still lies in the segment where the log begins tells of who wrote
+    // it, and a batch may reach over the log start offset. What lies wholly before it says nothing:
+    // where files were being removed, a crash brings back any of them, the beginning of a
+    // transaction without its end.
     let start = reader.log_start_offset();
     let bases = || segments.iter().map(|segment| segment.base_offset());
     let begin = bases().rfind(|base| *base <= start).or(bases().next()).unwrap_or(start);
@@ -38,7 +47,9 @@ pub(super) fn load(state: &DirState, reader: &LogReader, now_ms: i64) -> io::Res
     {
         let path = dir.join(file_name(offset, "snapshot"));
         let found = match read_file(state.storage(), &path, BYTES_MAX) {
-            Ok(bytes) => Producers::from_snapshot(&bytes, now_ms).map_err(|error| error.to_string()),
+            Ok(bytes) => {
+                Producers::from_snapshot(&bytes, now_ms).map_err(|error| error.to_string())
+            }
             Err(error) if is_no_fault_of_the_disk(&error) => Err(error.to_string()),
             Err(error) => return Err(error),
         };
@@ -53,22 +64,30 @@ pub(super) fn load(state: &DirState, reader: &LogReader, now_ms: i64) -> io::Res
             }
         }
     }
-    // The snapshot vouches for what the index of its segment says of transactions before it; those behind it are found again.
-    let holds = segments.iter().rev().find(|segment| segment.base_offset() <= from).or(segments.first());
+    // The snapshot vouches for what the index of its segment says of transactions before it; those
+    // behind it are found again.
+    let holds =
+        segments.iter().rev().find(|segment| segment.base_offset() <= from).or(segments.first());
     let aborted = match holds {
         Some(segment) => read_index(state.storage(), &segment.path("txnindex"))?,
         None => Vec::new(),
     };
     let vouched = |aborted: &Aborted| aborted.last_offset < from;
     let in_memory_from = holds.map_or(from, |segment| segment.base_offset());
-    let mut transactions = Transactions::begin(&producers, in_memory_from, aborted.into_iter().filter(vouched).collect());
+    let mut transactions = Transactions::begin(
+        &producers,
+        in_memory_from,
+        aborted.into_iter().filter(vouched).collect(),
+    );
     for (index, segment) in segments.iter().enumerate() {
         if segments.get(index + 1).is_some_and(|next| next.base_offset() <= from) {
             continue;
         }
         match replay(state, segment, from, (&mut producers, &mut transactions), now_ms) {
             Err(SegmentError::Io(error)) if !is_no_fault_of_the_disk(&error) => return Err(error),
-            Err(error) => warn!(segment = %segment.path("log").display(), %error, "the producers behind a damaged batch are not known"),
+            Err(error) => {
+                warn!(segment = %segment.path("log").display(), %error, "the producers behind a damaged batch are not known")
+            }
             Ok(()) => {}
         }
     }
@@ -76,7 +95,8 @@ pub(super) fn load(state: &DirState, reader: &LogReader, now_ms: i64) -> io::Res
     Ok((producers, transactions))
 }
 
-/// A file that is too large or ends too early is not what was written, as one of which a bit is flipped: it can be read, and must not take the log directory offline.
+/// A file that is too large or ends too early is not what was written, as one of which a bit is
+/// flipped: it can be read, and must not take the log directory offline.
 fn is_no_fault_of_the_disk(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -105,7 +125,8 @@ fn replay(
         } else {
             Vec::new()
         };
-        // One that lies before it was read to find the place. The log may begin in the middle of a batch.
+        // One that lies before it was read to find the place. The log may begin in the middle of a
+        // batch.
         if located.header.last_offset() < from {
             continue;
         }
@@ -123,7 +144,8 @@ pub(super) fn write(state: &DirState, reader: &LogReader, producers: &Producers)
     }
     let (storage, dir) = (state.storage(), reader.path());
     let bytes = producers.to_snapshot();
-    let file = storage.open(&dir.join(file_name(reader.log_end_offset(), "snapshot")), Mode::Create)?;
+    let file =
+        storage.open(&dir.join(file_name(reader.log_end_offset(), "snapshot")), Mode::Create)?;
     file.truncate(0)?;
     file.write_all_at(&mut [IoSlice::new(&bytes)], 0)?;
     for offset in offsets(storage, &dir)?.into_iter().rev().skip(KEPT) {
@@ -170,20 +192,11 @@ mod tests {
     use super::super::validate::{Origin, Prepared};
     use super::super::{AppendError, AppendInfo, Identity, LogConfig, LogWriter};
 
-    const ID: TopicPartition = TopicPartition {
-        topic: TopicId::ZERO,
-        index: 0,
-    };
+    const ID: TopicPartition = TopicPartition { topic: TopicId::ZERO, index: 0 };
 
     fn open(root: &std::path::Path) -> (LogDir, LogWriter) {
-        let identity = Identity {
-            cluster_id: "c".into(),
-            broker_id: 0,
-        };
-        let options = LogDirOptions {
-            open_files_max: 10,
-            recovery_threads: 1,
-        };
+        let identity = Identity { cluster_id: "c".into(), broker_id: 0 };
+        let options = LogDirOptions { open_files_max: 10, recovery_threads: 1 };
         let dir = LogDir::open(Arc::new(Disk), root, &identity, options).unwrap();
         let writer = dir.open_log(ID, &"t".into(), Arc::new(LogConfig::default())).unwrap();
         (dir, writer)
@@ -196,11 +209,7 @@ mod tests {
         let headers = vec![BatchHeader::parse(&bytes).unwrap()];
         writer
             .append_as_leader(
-                &mut [Prepared {
-                    bytes,
-                    headers,
-                    origin: Origin::Client(None),
-                }],
+                &mut [Prepared { bytes, headers, origin: Origin::Client(None) }],
                 LeaderEpoch(0),
                 1,
             )
@@ -209,7 +218,8 @@ mod tests {
 
     #[test]
     fn producers_are_known_again_after_a_restart() {
-        // What is done between the last append and the next start, and to the snapshot that it leaves.
+        // What is done between the last append and the next start, and to the snapshot that it
+        // leaves.
         for (roll, close, damage) in [
             (false, false, false),
             (true, false, false),
@@ -235,14 +245,20 @@ mod tests {
                 std::fs::read_dir(root.path().join("t-0"))
                     .unwrap()
                     .map(|entry| entry.unwrap().path())
-                    .filter(|path| path.extension().is_some_and(|extension| extension == "snapshot"))
+                    .filter(|path| {
+                        path.extension().is_some_and(|extension| extension == "snapshot")
+                    })
             };
             assert_eq!(snapshots().count(), usize::from(roll) + usize::from(close));
             if damage {
                 snapshots().for_each(|path| std::fs::write(path, [0; 7]).unwrap());
             }
             let (_dir, mut writer) = open(root.path());
-            assert_eq!(send(&mut writer, last).unwrap().first_offset, i64::from(last), "a duplicate");
+            assert_eq!(
+                send(&mut writer, last).unwrap().first_offset,
+                i64::from(last),
+                "a duplicate"
+            );
             assert!(matches!(send(&mut writer, last + 2), Err(AppendError::Producer(_))), "a gap");
             assert_eq!(send(&mut writer, last + 1).unwrap().first_offset, i64::from(last) + 1);
         }

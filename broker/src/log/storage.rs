@@ -1,4 +1,5 @@
-//! The file system, as far as the log needs it: a trait, so that tests can put one below it that crashes, fills up and loses what was not synced.
+//! The file system, as far as the log needs it: a trait, so that tests can put one below it that
+//! crashes, fills up and loses what was not synced.
 
 mod open_files;
 
@@ -55,7 +56,8 @@ pub trait File: Debug + Send + Sync {
     /// When it fails.
     fn truncate(&self, length: u64) -> io::Result<()>;
 
-    /// Allocates blocks up to `length` without changing the file's length: what is then written needs no allocation, which halves its cost. A hint.
+    /// Allocates blocks up to `length` without changing the file's length: what is then written
+    /// needs no allocation, which halves its cost. A hint.
     fn allocate(&self, length: u64);
 
     /// Returns when what was written is on the disk.
@@ -64,7 +66,8 @@ pub trait File: Debug + Send + Sync {
     /// When it is not: never to be tried again, since the kernel has then forgotten what was dirty.
     fn sync_data(&self) -> io::Result<()>;
 
-    /// Fills `target` from `position` on without waiting for the disk; false where that cannot be done.
+    /// Fills `target` from `position` on without waiting for the disk; false where that cannot be
+    /// done.
     ///
     /// # Errors
     /// As [`File::read_exact_at`].
@@ -167,7 +170,8 @@ pub trait Storage: Debug + Send + Sync {
     /// As [`File::sync_data`].
     fn sync_all(&self, path: &Path) -> io::Result<()>;
 
-    /// Takes the exclusive lock on a file, which is made if it is not there, and holds it until the value is dropped.
+    /// Takes the exclusive lock on a file, which is made if it is not there, and holds it until the
+    /// value is dropped.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when another process holds it.
@@ -215,7 +219,11 @@ pub(crate) fn replace_file(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> 
 ///
 /// # Errors
 /// When it cannot be written.
-pub(crate) fn stage_file(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> io::Result<Arc<dyn File>> {
+pub(crate) fn stage_file(
+    storage: &dyn Storage,
+    path: &Path,
+    bytes: &[u8],
+) -> io::Result<Arc<dyn File>> {
     stage(storage, path, bytes, Mode::Create)
 }
 
@@ -223,18 +231,28 @@ pub(crate) fn stage_file(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> io
 ///
 /// # Errors
 /// As there.
-pub(crate) fn stage_private_file(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> io::Result<Arc<dyn File>> {
+pub(crate) fn stage_private_file(
+    storage: &dyn Storage,
+    path: &Path,
+    bytes: &[u8],
+) -> io::Result<Arc<dyn File>> {
     stage(storage, path, bytes, Mode::CreatePrivate)
 }
 
-fn stage(storage: &dyn Storage, path: &Path, bytes: &[u8], mode: Mode) -> io::Result<Arc<dyn File>> {
+fn stage(
+    storage: &dyn Storage,
+    path: &Path,
+    bytes: &[u8],
+    mode: Mode,
+) -> io::Result<Arc<dyn File>> {
     let file = storage.open(&path.with_added_extension("tmp"), mode)?;
     file.truncate(0)?;
     file.write_all_at(&mut [IoSlice::new(bytes)], 0)?;
     Ok(file)
 }
 
-/// Puts a staged file in place. Where what is staged is not synced, a crash may leave a file that is cut off.
+/// Puts a staged file in place. Where what is staged is not synced, a crash may leave a file that
+/// is cut off.
 ///
 /// # Errors
 /// When it cannot be renamed.
@@ -291,7 +309,8 @@ impl File for DiskFile {
     }
 
     fn allocate(&self, length: u64) {
-        // File systems that cannot do it write as well, only slower; a full disk shows at the write.
+        // File systems that cannot do it write as well, only slower; a full disk shows at the
+        // write.
         let _ = rustix::fs::fallocate(&self.0, FallocateFlags::KEEP_SIZE, 0, length);
     }
 
@@ -301,7 +320,12 @@ impl File for DiskFile {
 
     fn read_cached(&self, target: &mut [u8], position: u64) -> io::Result<bool> {
         let wanted = target.len();
-        match rustix::io::preadv2(&self.0, &mut [IoSliceMut::new(target)], position, ReadWriteFlags::NOWAIT) {
+        match rustix::io::preadv2(
+            &self.0,
+            &mut [IoSliceMut::new(target)],
+            position,
+            ReadWriteFlags::NOWAIT,
+        ) {
             Ok(read) => Ok(read == wanted),
             Err(rustix::io::Errno::AGAIN) => Ok(false),
             // A file system that cannot tell is asked no more than it can do.
@@ -312,7 +336,12 @@ impl File for DiskFile {
     fn is_cached(&self, position: u64, length: usize) -> bool {
         let cached = |at| {
             let mut byte = [0];
-            let read = rustix::io::preadv2(&self.0, &mut [IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT);
+            let read = rustix::io::preadv2(
+                &self.0,
+                &mut [IoSliceMut::new(&mut byte)],
+                at,
+                ReadWriteFlags::NOWAIT,
+            );
             // A file system that cannot tell is asked no more than it can do.
             read != Err(rustix::io::Errno::AGAIN)
         };
@@ -349,10 +378,7 @@ impl Storage for Disk {
         for entry in std::fs::read_dir(path)? {
             let entry = entry?;
             if let Ok(name) = entry.file_name().into_string() {
-                entries.push(Entry {
-                    name,
-                    is_dir: entry.file_type()?.is_dir(),
-                });
+                entries.push(Entry { name, is_dir: entry.file_type()?.is_dir() });
             }
         }
         Ok(entries)
@@ -375,7 +401,11 @@ impl Storage for Disk {
     }
 
     fn sync_all(&self, path: &Path) -> io::Result<()> {
-        let dir = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
+        let dir = rustix::fs::open(
+            path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )?;
         Ok(rustix::fs::syncfs(dir)?)
     }
 

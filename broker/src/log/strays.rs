@@ -1,4 +1,6 @@
-//! Logs that were set aside: whole directories of records whose topic the metadata did not know. Nothing here reads or writes in them; they are listed for people, and removed where a person says so.
+//! Logs that were set aside: whole directories of records whose topic the metadata did not know.
+//! Nothing here reads or writes in them; they are listed for people, and removed where a person
+//! says so.
 
 use std::fmt;
 use std::fs;
@@ -54,7 +56,8 @@ fn size(dir: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// Removes the logs that were set aside, with their records for good, and tells of each. The broker that uses the directory does not notice.
+/// Removes the logs that were set aside, with their records for good, and tells of each. The broker
+/// that uses the directory does not notice.
 ///
 /// # Errors
 /// When one cannot be removed; those before it are.

@@ -1,4 +1,5 @@
-//! The proof of the log: against a model with a crash at every step, against faults of the disk, and against files that are not what they should be.
+//! The proof of the log: against a model with a crash at every step, against faults of the disk,
+//! and against files that are not what they should be.
 
 mod compaction;
 mod crashes;
@@ -29,18 +30,11 @@ const DIR: &str = "/data/orders-0";
 
 /// Segments of a few batches each, and an index entry for every second one.
 fn config() -> LogConfig {
-    LogConfig {
-        segment_bytes: 2000,
-        index_interval_bytes: 300,
-        ..LogConfig::default()
-    }
+    LogConfig { segment_bytes: 2000, index_interval_bytes: 300, ..LogConfig::default() }
 }
 
 fn partition() -> TopicPartition {
-    TopicPartition {
-        topic: TopicId(Uuid::from_u128(7)),
-        index: 0,
-    }
+    TopicPartition { topic: TopicId(Uuid::from_u128(7)), index: 0 }
 }
 
 /// An open log directory and the one log in it.
@@ -57,18 +51,12 @@ impl Opened {
     }
 
     fn with(fs: &Faulty, config: LogConfig) -> Result<Self, OpenError> {
-        let identity = Identity {
-            cluster_id: "test".into(),
-            broker_id: 0,
-        };
+        let identity = Identity { cluster_id: "test".into(), broker_id: 0 };
         let dir = LogDir::open(
             Arc::new(fs.clone()),
             Path::new(ROOT),
             &identity,
-            LogDirOptions {
-                open_files_max: 3,
-                recovery_threads: 1,
-            },
+            LogDirOptions { open_files_max: 3, recovery_threads: 1 },
         )?;
         let writer = dir.open_log(partition(), &"orders".into(), Arc::new(config));
         let writer = writer.map_err(|error| OpenError::Io { path: DIR.into(), error })?;
@@ -81,9 +69,15 @@ impl Opened {
         self.append_from(Origin::Client(None), bytes, epoch)
     }
 
-    fn append_from(&mut self, origin: Origin, bytes: BytesMut, epoch: i32) -> Result<AppendInfo, AppendError> {
+    fn append_from(
+        &mut self,
+        origin: Origin,
+        bytes: BytesMut,
+        epoch: i32,
+    ) -> Result<AppendInfo, AppendError> {
         let append = Prepared { origin, ..prepared(bytes) };
-        let result = self.writer.append_as_leader(&mut [append], LeaderEpoch(epoch), 1_000).remove(0);
+        let result =
+            self.writer.append_as_leader(&mut [append], LeaderEpoch(epoch), 1_000).remove(0);
         self.settle();
         result
     }
@@ -132,19 +126,22 @@ impl Drop for Opened {
 
 fn prepared(bytes: BytesMut) -> Prepared {
     let headers = batch::Batches::new(&bytes).map(|batch| batch.unwrap().0).collect();
-    Prepared {
-        bytes,
-        headers,
-        origin: Origin::Client(None),
-    }
+    Prepared { bytes, headers, origin: Origin::Client(None) }
 }
 
-/// A batch of records that all have the same timestamp, and values of `value_bytes` that differ by `salt`.
+/// A batch of records that all have the same timestamp, and values of `value_bytes` that differ by
+/// `salt`.
 fn batch(records: i32, value_bytes: usize, timestamp: i64, salt: u8) -> BytesMut {
     fill(BatchBuilder::new(0), records, value_bytes, timestamp, salt)
 }
 
-fn fill(mut builder: BatchBuilder, records: i32, value_bytes: usize, timestamp: i64, salt: u8) -> BytesMut {
+fn fill(
+    mut builder: BatchBuilder,
+    records: i32,
+    value_bytes: usize,
+    timestamp: i64,
+    salt: u8,
+) -> BytesMut {
     let value: Vec<u8> = (0..value_bytes).map(|byte| salt ^ byte as u8).collect();
     for offset in 0..i64::from(records) {
         builder.append(offset, timestamp, None, Some(&value), []);

@@ -6,7 +6,8 @@ use weir_protocol::record::{Records, section};
 use super::reader::{LogReader, ReadError, TimestampedOffset};
 use super::segment::{Located, Segment};
 
-/// The records of a batch are opened up to this many times its size, where a smaller batch counts as 1 MiB.
+/// The records of a batch are opened up to this many times its size, where a smaller batch counts
+/// as 1 MiB.
 const DECOMPRESSED_MAX: usize = 16;
 const DECOMPRESSED_BASE_MIN: usize = 1 << 20;
 
@@ -18,24 +19,37 @@ pub(super) struct Stamp {
 }
 
 impl LogReader {
-    /// The first record before `bound` that is not older than `timestamp`; `None` when there is none.
+    /// The first record before `bound` that is not older than `timestamp`; `None` when there is
+    /// none.
     ///
     /// # Errors
     /// When the log cannot be read.
-    pub fn offset_for_timestamp(&self, timestamp: i64, bound: i64) -> Result<Option<TimestampedOffset>, ReadError> {
+    pub fn offset_for_timestamp(
+        &self,
+        timestamp: i64,
+        bound: i64,
+    ) -> Result<Option<TimestampedOffset>, ReadError> {
         self.undisturbed(|| self.find_timestamp(timestamp, bound))
     }
 
-    fn find_timestamp(&self, timestamp: i64, bound: i64) -> Result<Option<TimestampedOffset>, ReadError> {
+    fn find_timestamp(
+        &self,
+        timestamp: i64,
+        bound: i64,
+    ) -> Result<Option<TimestampedOffset>, ReadError> {
         let start = self.log_start_offset();
-        for segment in self.segments.load().iter().filter(|segment| segment.max_timestamp() >= timestamp) {
+        for segment in
+            self.segments.load().iter().filter(|segment| segment.max_timestamp() >= timestamp)
+        {
             let failed = |error| ReadError::of(segment, error);
             let mut from = start.max(segment.base_offset());
             while let Some(located) = segment
                 .find_time(&self.dir.files, timestamp, from, segment.size_bytes())
                 .map_err(failed)?
             {
-                let found = self.first_record(segment, &located, |record| record.timestamp >= timestamp && record.offset >= start)?;
+                let found = self.first_record(segment, &located, |record| {
+                    record.timestamp >= timestamp && record.offset >= start
+                })?;
                 if let Some(found) = found {
                     return Ok(Some(found).filter(|found| found.offset < bound));
                 }
@@ -46,11 +60,15 @@ impl LogReader {
         Ok(None)
     }
 
-    /// The record with the largest timestamp, the first of them, also where none has one (`UnifiedLog.fetchOffsetByTimestamp`); `None` when there is none before `bound`.
+    /// The record with the largest timestamp, the first of them, also where none has one
+    /// (`UnifiedLog.fetchOffsetByTimestamp`); `None` when there is none before `bound`.
     ///
     /// # Errors
     /// When the log cannot be read.
-    pub fn offset_of_max_timestamp(&self, bound: i64) -> Result<Option<TimestampedOffset>, ReadError> {
+    pub fn offset_of_max_timestamp(
+        &self,
+        bound: i64,
+    ) -> Result<Option<TimestampedOffset>, ReadError> {
         self.undisturbed(|| self.find_max_timestamp(bound))
     }
 
@@ -75,7 +93,12 @@ impl LogReader {
             .filter(|found| found.offset < bound))
     }
 
-    fn first_record(&self, segment: &Segment, located: &Located, wanted: impl Fn(&Stamp) -> bool) -> Result<Option<TimestampedOffset>, ReadError> {
+    fn first_record(
+        &self,
+        segment: &Segment,
+        located: &Located,
+        wanted: impl Fn(&Stamp) -> bool,
+    ) -> Result<Option<TimestampedOffset>, ReadError> {
         let bytes = segment
             .read_batch(&self.dir.files, located)
             .map_err(|error| ReadError::of(segment, error))?;
@@ -88,27 +111,27 @@ impl LogReader {
     }
 }
 
-/// The first record of a batch that is wanted. A batch whose records cannot be read counts as one record with its largest timestamp: whoever looks for a time then
-/// begins with the batch, rather than to be refused because of it.
-pub(super) fn first_of_batch(header: &BatchHeader, batch: &[u8], wanted: impl Fn(&Stamp) -> bool) -> Option<Stamp> {
+/// The first record of a batch that is wanted. A batch whose records cannot be read counts as one
+/// record with its largest timestamp: whoever looks for a time then begins with the batch, rather
+/// than to be refused because of it.
+pub(super) fn first_of_batch(
+    header: &BatchHeader,
+    batch: &[u8],
+    wanted: impl Fn(&Stamp) -> bool,
+) -> Option<Stamp> {
     let limit = header.size_bytes().max(DECOMPRESSED_BASE_MIN).saturating_mul(DECOMPRESSED_MAX);
-    let whole = Stamp {
-        offset: header.base_offset,
-        timestamp: header.max_timestamp,
-    };
+    let whole = Stamp { offset: header.base_offset, timestamp: header.max_timestamp };
     let Ok(section) = section(header, batch, limit) else {
         return Some(whole).filter(wanted);
     };
     for record in Records::new(&section, header.records_count) {
         let stamp = match record {
-            Ok(record) if header.is_log_append_time() => Stamp {
-                offset: record.offset(header),
-                ..whole
-            },
-            Ok(record) => Stamp {
-                offset: record.offset(header),
-                timestamp: record.timestamp(header),
-            },
+            Ok(record) if header.is_log_append_time() => {
+                Stamp { offset: record.offset(header), ..whole }
+            }
+            Ok(record) => {
+                Stamp { offset: record.offset(header), timestamp: record.timestamp(header) }
+            }
             Err(_) => return Some(whole).filter(wanted),
         };
         if wanted(&stamp) {
@@ -134,14 +157,19 @@ mod tests {
             }
             let mut batch = builder.build(0).unwrap();
             let from = |batch: &[u8], least: i64| {
-                first_of_batch(&checked(batch).unwrap(), batch, |stamp| stamp.timestamp >= least).map(|stamp| (stamp.offset, stamp.timestamp))
+                first_of_batch(&checked(batch).unwrap(), batch, |stamp| stamp.timestamp >= least)
+                    .map(|stamp| (stamp.offset, stamp.timestamp))
             };
             assert_eq!(
                 [0, 101, 300, 301].map(|least| from(&batch, least)),
                 [Some((10, 100)), Some((12, 300)), Some((12, 300)), None]
             );
             set_max_timestamp(&mut batch, true, 500);
-            assert_eq!(from(&batch, 301), Some((10, 500)), "the time of the append is that of each record");
+            assert_eq!(
+                from(&batch, 301),
+                Some((10, 500)),
+                "the time of the append is that of each record"
+            );
         }
     }
 

@@ -1,8 +1,10 @@
-//! The transactions of one partition, as its readers have to know them: which are open, which have ended lately, and which were aborted (`UnifiedLog.lastStableOffset`,
-//! `TransactionIndex` in Apache Kafka).
+//! The transactions of one partition, as its readers have to know them: which are open, which have
+//! ended lately, and which were aborted (`UnifiedLog.lastStableOffset`, `TransactionIndex` in
+//! Apache Kafka).
 //!
-//! Derived from the log like the producers, and told with each batch by them. Aborted transactions are kept in memory for the segments behind the newest snapshot of the producers,
-//! and in the `.txnindex` files of those before it: the files are on the disk before the snapshot is written.
+//! Derived from the log like the producers, and told with each batch by them. Aborted transactions
+//! are kept in memory for the segments behind the newest snapshot of the producers, and in the
+//! `.txnindex` files of those before it: the files are on the disk before the snapshot is written.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -52,11 +54,7 @@ pub(crate) struct Transactions {
 impl Transactions {
     /// Of a log that holds none.
     pub(crate) fn none(offset: i64) -> Self {
-        Self {
-            is_known: true,
-            in_memory_from: offset,
-            ..Self::default()
-        }
+        Self { is_known: true, in_memory_from: offset, ..Self::default() }
     }
 
     /// As a snapshot of the producers leaves it: from here on changes are to be told.
@@ -74,19 +72,10 @@ impl Transactions {
     pub(crate) fn changed(&mut self, change: Change, high_watermark: i64) {
         self.ended.retain(|(_, marker)| *marker >= high_watermark);
         match change {
-            Change::Began {
-                producer,
-                epoch,
-                first_offset,
-            } => {
+            Change::Began { producer, epoch, first_offset } => {
                 self.open.insert(first_offset, (producer, epoch));
             }
-            Change::Ended {
-                producer,
-                first_offset,
-                last_offset,
-                aborted,
-            } => {
+            Change::Ended { producer, first_offset, last_offset, aborted } => {
                 self.open.remove(&first_offset);
                 self.ended.push_back((first_offset, last_offset));
                 if aborted {
@@ -94,7 +83,10 @@ impl Transactions {
                         producer,
                         first_offset,
                         last_offset,
-                        last_stable_offset: self.open.first_key_value().map_or(last_offset + 1, |(first, _)| *first),
+                        last_stable_offset: self
+                            .open
+                            .first_key_value()
+                            .map_or(last_offset + 1, |(first, _)| *first),
                     });
                 }
             }
@@ -104,11 +96,16 @@ impl Transactions {
     /// The offset before which every transaction has ended, and that is committed.
     pub(crate) fn last_stable_offset(&self, high_watermark: i64) -> i64 {
         let open = self.open.keys().next().copied();
-        let ended = self.ended.iter().filter(|(_, marker)| *marker >= high_watermark).map(|(first, _)| *first);
+        let ended = self
+            .ended
+            .iter()
+            .filter(|(_, marker)| *marker >= high_watermark)
+            .map(|(first, _)| *first);
         ended.chain(open).fold(high_watermark, i64::min)
     }
 
-    /// Where aborted transactions are in memory: those whose markers lie in the segment that begins here or later.
+    /// Where aborted transactions are in memory: those whose markers lie in the segment that begins
+    /// here or later.
     pub(super) fn in_memory_from(&self) -> i64 {
         self.in_memory_from
     }
@@ -124,12 +121,14 @@ impl Transactions {
         self.in_memory_from = self.in_memory_from.max(offset);
     }
 
-    /// Nothing of what was aborted is left before this offset: who heard of it once its marker is gone would take for aborted what came later.
+    /// Nothing of what was aborted is left before this offset: who heard of it once its marker is
+    /// gone would take for aborted what came later.
     pub(super) fn cleaned_up_to(&mut self, offset: i64) {
         self.aborted.retain(|aborted| aborted.last_offset >= offset);
     }
 
-    /// Whether a producer has one open, in this epoch: one that is about to be ended is another one's with transactions v2.
+    /// Whether a producer has one open, in this epoch: one that is about to be ended is another
+    /// one's with transactions v2.
     pub(super) fn is_open(&self, producer: ProducerId, epoch: ProducerEpoch) -> bool {
         self.open.values().any(|open| *open == (producer, epoch))
     }
@@ -154,8 +153,13 @@ pub(super) fn read_index(storage: &dyn Storage, path: &Path) -> io::Result<Vec<A
     Ok(bytes.chunks_exact(ENTRY_BYTES).map_while(entry).collect())
 }
 
-/// Writes a `.txnindex` file, which is on the disk when this returns; removes it where there is nothing to be written.
-pub(super) fn write_index(storage: &dyn Storage, path: &Path, aborted: &[Aborted]) -> io::Result<()> {
+/// Writes a `.txnindex` file, which is on the disk when this returns; removes it where there is
+/// nothing to be written.
+pub(super) fn write_index(
+    storage: &dyn Storage,
+    path: &Path,
+    aborted: &[Aborted],
+) -> io::Result<()> {
     if aborted.is_empty() {
         return match storage.remove_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -178,20 +182,11 @@ mod tests {
     use super::*;
 
     fn began(producer: i64, first_offset: i64) -> Change {
-        Change::Began {
-            producer: ProducerId(producer),
-            epoch: ProducerEpoch(0),
-            first_offset,
-        }
+        Change::Began { producer: ProducerId(producer), epoch: ProducerEpoch(0), first_offset }
     }
 
     fn ended(producer: i64, first_offset: i64, last_offset: i64, aborted: bool) -> Change {
-        Change::Ended {
-            producer: ProducerId(producer),
-            first_offset,
-            last_offset,
-            aborted,
-        }
+        Change::Ended { producer: ProducerId(producer), first_offset, last_offset, aborted }
     }
 
     #[test]
@@ -208,7 +203,10 @@ mod tests {
         assert_eq!(transactions.last_stable_offset(30), 10, "until its marker is committed");
         assert_eq!(transactions.last_stable_offset(31), 20);
         transactions.changed(ended(2, 20, 31, true), 31);
-        assert_eq!((transactions.last_stable_offset(31), transactions.last_stable_offset(32)), (20, 32));
+        assert_eq!(
+            (transactions.last_stable_offset(31), transactions.last_stable_offset(32)),
+            (20, 32)
+        );
         assert!(!transactions.is_open(ProducerId(1), ProducerEpoch(0)));
     }
 

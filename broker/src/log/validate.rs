@@ -1,20 +1,28 @@
-//! What a batch from a client must satisfy before a leader appends it: Kafka's `LogValidator` and the checks of `UnifiedLog.append` before it.
+//! What a batch from a client must satisfy before a leader appends it: Kafka's `LogValidator` and
+//! the checks of `UnifiedLog.append` before it.
 //!
-//! Called by the produce API with the records of one partition, before the partition's writer takes part. Pure: it knows the batch, the topic's settings
-//! and the time that it is told. Offsets, the leader epoch and producer sequences come later, from the writer.
+//! Called by the produce API with the records of one partition, before the partition's writer takes
+//! part. Pure: it knows the batch, the topic's settings and the time that it is told. Offsets, the
+//! leader epoch and producer sequences come later, from the writer.
 //!
-//! With `record.validation=full`, the default, every record is read, as in Kafka, so that what lies in a log can be read by its consumers, its header tells the truth about it, and lookups by
-//! time and retention may believe that. What is compressed is decompressed piece by piece for that ([`weir_protocol::record::walk`]), and thrown away.
+//! With `record.validation=full`, the default, every record is read, as in Kafka, so that what lies
+//! in a log can be read by its consumers, its header tells the truth about it, and lookups by time
+//! and retention may believe that. What is compressed is decompressed piece by piece for that
+//! ([`weir_protocol::record::walk`]), and thrown away.
 //!
-//! With `record.validation=header` a batch is judged by its header and its checksum, and its records are read only where the header cannot tell:
+//! With `record.validation=header` a batch is judged by its header and its checksum, and its
+//! records are read only where the header cannot tell:
 //!
-//! - it is compressed and the topic limits what a record may decompress to (`max.decompressed.message.bytes`);
+//! - it is compressed and the topic limits what a record may decompress to
+//!   (`max.decompressed.message.bytes`);
 //! - the topic is compacted, so every record needs a key;
 //! - the topic has a codec of its own and the batch another, so it is written anew;
-//! - timestamps are checked and the header leaves doubt: its timestamps are missing, out of order or out of bounds, or `message.timestamp.before.max.ms`
-//!   is set, since no header tells the smallest timestamp. With Kafka's defaults and a truthful client this does not happen.
+//! - timestamps are checked and the header leaves doubt: its timestamps are missing, out of order
+//!   or out of bounds, or `message.timestamp.before.max.ms` is set, since no header tells the
+//!   smallest timestamp. With Kafka's defaults and a truthful client this does not happen.
 //!
-//! Then a producer that writes a right checksum over records that do not parse, or over a wrong largest timestamp, is not found out by the broker, but by the consumer.
+//! Then a producer that writes a right checksum over records that do not parse, or over a wrong
+//! largest timestamp, is not found out by the broker, but by the consumer.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use bytes::BytesMut;
@@ -34,16 +42,20 @@ pub use self::refusal::{BadRecord, Refusal};
 /// The first version of Produce whose batches may be compressed with zstd (KIP-110).
 const ZSTD_SINCE: i16 = 7;
 
-/// A batch that is opened as a whole, now or by compaction later, may give this many times the largest batch that is allowed, ...
+/// A batch that is opened as a whole, now or by compaction later, may give this many times the
+/// largest batch that is allowed, ...
 const DECOMPRESSED_BATCHES_MAX: usize = 16;
 
-/// ... and one that is only walked over this many times: it takes time then, and no memory. Both ...
+/// ... and one that is only walked over this many times: it takes time then, and no memory. Both
+/// ...
 const WALKED_BATCHES_MAX: usize = 128;
 
-/// ... where a limit below this one (Kafka's default for `max.message.bytes`) counts as this one: clients fill batches by their compressed size.
+/// ... where a limit below this one (Kafka's default for `max.message.bytes`) counts as this one:
+/// clients fill batches by their compressed size.
 const DECOMPRESSED_BASE_MIN: usize = 1_048_588;
 
-/// What may be appended: batches whose checksums are right, of which only base offset and leader epoch are still to be set, both outside the checksum.
+/// What may be appended: batches whose checksums are right, of which only base offset and leader
+/// epoch are still to be set, both outside the checksum.
 #[derive(Debug)]
 pub struct Prepared {
     /// The batches, one behind the other. A Produce request has one per partition.
@@ -54,7 +66,8 @@ pub struct Prepared {
     pub origin: Origin,
 }
 
-/// Who writes a batch (`AppendOrigin` in Apache Kafka): what is asked of its producer depends on that.
+/// Who writes a batch (`AppendOrigin` in Apache Kafka): what is asked of its producer depends on
+/// that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A client, and what its transaction's coordinator was asked before.
@@ -65,8 +78,9 @@ pub enum Origin {
     Marker(Marker),
 }
 
-/// What may be done for a request at most, where others wait for it: a byte that is decompressed is one, a record that is read is as much as `EFFORT_OF_RECORD`. A few hundred bytes can
-/// hold a hundred million of either.
+/// What may be done for a request at most, where others wait for it: a byte that is decompressed is
+/// one, a record that is read is as much as `EFFORT_OF_RECORD`. A few hundred bytes can hold a
+/// hundred million of either.
 #[derive(Debug)]
 pub struct Effort(u64);
 
@@ -74,7 +88,8 @@ pub struct Effort(u64);
 const EFFORT_OF_RECORD: u64 = 64;
 
 impl Effort {
-    /// Some ten milliseconds: more than what clients send takes, which fill a batch, or a request, up to a megabyte.
+    /// Some ten milliseconds: more than what clients send takes, which fill a batch, or a request,
+    /// up to a megabyte.
     pub fn of_a_moment() -> Self {
         Self(64 << 20)
     }
@@ -112,18 +127,23 @@ impl From<CompressionError> for NotReady {
     }
 }
 
-/// Judges the records that a Produce request of `version` has for one partition, and makes them ready to be appended. `now_ms` is the time of the append.
+/// Judges the records that a Produce request of `version` has for one partition, and makes them
+/// ready to be appended. `now_ms` is the time of the append.
 ///
 /// # Errors
 /// Why they may not be appended.
-pub fn validate(bytes: BytesMut, config: &LogConfig, version: i16, now_ms: i64) -> Result<Prepared, Refusal> {
+pub fn validate(
+    bytes: BytesMut,
+    config: &LogConfig,
+    version: i16,
+    now_ms: i64,
+) -> Result<Prepared, Refusal> {
     match validate_within(bytes, config, version, now_ms, &mut Effort::all()) {
         Ok(prepared) => Ok(prepared),
         Err(NotReady::Refused(refusal)) => Err(refusal),
-        Err(NotReady::TakesLong(bytes)) => Err(Refusal::TooLarge {
-            size: bytes.len(),
-            limit: config.message_bytes_max as usize,
-        }),
+        Err(NotReady::TakesLong(bytes)) => {
+            Err(Refusal::TooLarge { size: bytes.len(), limit: config.message_bytes_max as usize })
+        }
     }
 }
 
@@ -131,16 +151,25 @@ pub fn validate(bytes: BytesMut, config: &LogConfig, version: i16, now_ms: i64) 
 ///
 /// # Errors
 /// Why they may not be appended, or that it takes longer to say so.
-pub fn validate_within(mut bytes: BytesMut, config: &LogConfig, version: i16, now_ms: i64, effort: &mut Effort) -> Result<Prepared, NotReady> {
+pub fn validate_within(
+    mut bytes: BytesMut,
+    config: &LogConfig,
+    version: i16,
+    now_ms: i64,
+    effort: &mut Effort,
+) -> Result<Prepared, NotReady> {
     let header = check_batch(&bytes, config, version)?;
     let codec = header.codec().ok_or(Refusal::UnknownCodec)?;
     let (target, level) = written_with(codec, config);
-    let found = if config.record_validation == RecordValidation::Full || must_look(&header, codec, config, now_ms) {
+    let found = if config.record_validation == RecordValidation::Full
+        || must_look(&header, codec, config, now_ms)
+    {
         let of_records = u64::from(header.records_count.unsigned_abs()) * EFFORT_OF_RECORD;
         let Some(left) = effort.0.checked_sub(of_records) else {
             return Err(NotReady::TakesLong(bytes));
         };
-        let (most, left_bytes) = (walked_bytes_max(&header, config), usize::try_from(left).unwrap_or(usize::MAX));
+        let (most, left_bytes) =
+            (walked_bytes_max(&header, config), usize::try_from(left).unwrap_or(usize::MAX));
         match records::look(&header, &bytes, most.min(left_bytes), config, now_ms) {
             Ok((found, walked)) => {
                 effort.0 = left.saturating_sub(walked);
@@ -176,11 +205,7 @@ pub fn validate_within(mut bytes: BytesMut, config: &LogConfig, version: i16, no
         batch::set_max_timestamp(&mut bytes, log_append_time, max_timestamp);
     }
     let header = BatchHeader::parse(&bytes)?;
-    Ok(Prepared {
-        bytes,
-        headers: vec![header],
-        origin: Origin::Client(None),
-    })
+    Ok(Prepared { bytes, headers: vec![header], origin: Origin::Client(None) })
 }
 
 /// The codec that a batch is written with, and its level.
@@ -198,7 +223,8 @@ pub(super) fn decompressed_bytes_max(config: &LogConfig) -> usize {
 
 /// How many they may decompress to in a batch that is appended.
 fn walked_bytes_max(header: &BatchHeader, config: &LogConfig) -> usize {
-    let is_held = config.cleanup.compact || header.codec().is_some_and(|codec| written_with(codec, config).0 != codec);
+    let is_held = config.cleanup.compact
+        || header.codec().is_some_and(|codec| written_with(codec, config).0 != codec);
     match is_held {
         true => decompressed_bytes_max(config),
         false => decompressed_base(config).saturating_mul(WALKED_BATCHES_MAX),
@@ -209,7 +235,8 @@ fn decompressed_base(config: &LogConfig) -> usize {
     (config.message_bytes_max as usize).max(DECOMPRESSED_BASE_MIN)
 }
 
-/// Bytes of the smallest record: its length, attributes, timestamp and offset, no key, no value, no headers, a byte each.
+/// Bytes of the smallest record: its length, attributes, timestamp and offset, no key, no value, no
+/// headers, a byte each.
 const RECORD_BYTES_MIN: u64 = 7;
 
 /// What is checked of every batch, without its records; in Kafka's order.
@@ -281,12 +308,19 @@ fn check_fits_segment(size: usize, config: &LogConfig) -> Result<(), Refusal> {
 fn must_look(header: &BatchHeader, codec: Codec, config: &LogConfig, now_ms: i64) -> bool {
     // A client that calls its own time that of the append is told so record by record.
     let limited = codec != Codec::None && config.limits_decompressed_records();
-    if limited || config.cleanup.compact || header.is_log_append_time() || written_with(codec, config).0 != codec {
+    if limited
+        || config.cleanup.compact
+        || header.is_log_append_time()
+        || written_with(codec, config).0 != codec
+    {
         return true;
     }
     let (base, max) = (header.base_timestamp, header.max_timestamp);
     let in_order = base >= 0 && max >= base;
-    let header_tells = in_order && config.timestamp_before_ms_max == i64::MAX && allows(config, base, now_ms) && allows(config, max, now_ms);
+    let header_tells = in_order
+        && config.timestamp_before_ms_max == i64::MAX
+        && allows(config, base, now_ms)
+        && allows(config, max, now_ms);
     config.timestamp_type == TimestampType::CreateTime && !header_tells
 }
 

@@ -1,6 +1,7 @@
 //! The writing side of a log: the one value through which it changes.
 //!
-//! `replica` makes sure that there is one user at a time. Every change is written first and published after that, so that readers never see what is not there.
+//! `replica` makes sure that there is one user at a time. Every change is written first and
+//! published after that, so that readers never see what is not there.
 
 mod delete;
 mod epoch;
@@ -35,7 +36,8 @@ use super::{AppendError, LogConfig};
 
 pub use follow::FollowError;
 
-/// A flush is asked for when this much was written since the last one, whatever `flush.mode` is: recovery after a crash reads no more than that of a partition.
+/// A flush is asked for when this much was written since the last one, whatever `flush.mode` is:
+/// recovery after a crash reads no more than that of a partition.
 const UNFLUSHED_BYTES_MAX: u64 = 64 << 20;
 
 /// A segment's blocks are allocated ahead of it in steps of its own size, between these bounds.
@@ -94,7 +96,12 @@ fn epochs_of(log: &Remembered) -> Epochs {
 
 impl LogWriter {
     /// A log of which nothing is on the disk yet.
-    pub(super) fn create(logs: &Arc<Logs>, id: TopicPartition, topic: &Arc<str>, config: Arc<LogConfig>) -> Self {
+    pub(super) fn create(
+        logs: &Arc<Logs>,
+        id: TopicPartition,
+        topic: &Arc<str>,
+        config: Arc<LogConfig>,
+    ) -> Self {
         let known = Remembered {
             topic: topic.to_string(),
             topic_id: id.topic.0,
@@ -110,9 +117,16 @@ impl LogWriter {
     }
 
     /// A log that was found. Opens nothing.
-    pub(super) fn open(logs: &Arc<Logs>, id: TopicPartition, topic: &Arc<str>, config: Arc<LogConfig>, known: &Remembered) -> Self {
+    pub(super) fn open(
+        logs: &Arc<Logs>,
+        id: TopicPartition,
+        topic: &Arc<str>,
+        config: Arc<LogConfig>,
+        known: &Remembered,
+    ) -> Self {
         let dir = logs.dir.root().join(format!("{topic}-{}", id.index));
-        let segments = known.segments.iter().map(|summary| Segment::new(&dir, *summary, None)).collect();
+        let segments =
+            known.segments.iter().map(|summary| Segment::new(&dir, *summary, None)).collect();
         Self::with_segments(logs, id, topic, config, known, segments)
     }
 
@@ -127,11 +141,7 @@ impl LogWriter {
         let last = segments
             .last()
             .map_or((known.log_end_offset, 0), |last| (last.base_offset(), last.size_bytes()));
-        let tail = Tail {
-            offset: known.log_end_offset,
-            segment: last.0,
-            position: last.1,
-        };
+        let tail = Tail { offset: known.log_end_offset, segment: last.0, position: last.1 };
         let reader = Arc::new(LogReader {
             dir: Arc::clone(&logs.dir),
             flushes: Arc::clone(&logs.flushes),
@@ -142,7 +152,9 @@ impl LogWriter {
             tail: RwLock::new(tail),
             flushed: RwLock::new(tail),
             checkpointed: AtomicI64::new(known.recovery_point),
-            high_watermark: AtomicI64::new(known.high_watermark.clamp(known.log_start_offset, known.log_end_offset)),
+            high_watermark: AtomicI64::new(
+                known.high_watermark.clamp(known.log_start_offset, known.log_end_offset),
+            ),
             cleaned: AtomicI64::new(known.cleaned_offset),
             epochs: RwLock::new(epochs_of(known)),
             transactions: RwLock::default(),
@@ -181,15 +193,19 @@ impl LogWriter {
         self.config = config;
     }
 
-    /// Appends what each of `appends` holds, in order and in one write: gives offsets and the leader's epoch to each batch, and says for each what became of it. One
-    /// that is refused does not keep the others back. When the write fails, all of them fail, and the log directory goes offline.
-    pub fn append_as_leader(&mut self, appends: &mut [Prepared], epoch: LeaderEpoch, now_ms: i64) -> Vec<Result<AppendInfo, AppendError>> {
+    /// Appends what each of `appends` holds, in order and in one write: gives offsets and the
+    /// leader's epoch to each batch, and says for each what became of it. One that is refused does
+    /// not keep the others back. When the write fails, all of them fail, and the log directory goes
+    /// offline.
+    pub fn append_as_leader(
+        &mut self,
+        appends: &mut [Prepared],
+        epoch: LeaderEpoch,
+        now_ms: i64,
+    ) -> Vec<Result<AppendInfo, AppendError>> {
         self.take_up_newest(now_ms);
         let mut results = Vec::with_capacity(appends.len());
-        let mut run = Run {
-            next_offset: self.reader.log_end_offset(),
-            ..Run::default()
-        };
+        let mut run = Run { next_offset: self.reader.log_end_offset(), ..Run::default() };
         for index in 0..appends.len() {
             if appends
                 .get(index)
@@ -213,7 +229,14 @@ impl LogWriter {
     }
 
     /// Checks one append against the producers' state and gives it its offsets.
-    fn admit(&mut self, append: &mut Prepared, index: usize, run: &mut Run, epoch: LeaderEpoch, now_ms: i64) -> Result<AppendInfo, AppendError> {
+    fn admit(
+        &mut self,
+        append: &mut Prepared,
+        index: usize,
+        run: &mut Run,
+        epoch: LeaderEpoch,
+        now_ms: i64,
+    ) -> Result<AppendInfo, AppendError> {
         if self.dir.is_offline() {
             return Err(AppendError::Storage);
         }
@@ -262,15 +285,18 @@ impl LogWriter {
     fn producers(&mut self, now_ms: i64) -> Result<&mut Producers, AppendError> {
         if self.producers.is_none() {
             self.load_producers(now_ms).map_err(|error| {
-                self.dir
-                    .fail(format!("cannot read the producers' state of {}: {error}", self.reader.path().display()));
+                self.dir.fail(format!(
+                    "cannot read the producers' state of {}: {error}",
+                    self.reader.path().display()
+                ));
                 AppendError::Storage
             })?;
         }
         self.producers.as_deref_mut().ok_or(AppendError::Storage)
     }
 
-    /// Whether the active segment must be closed before `next`, when `waiting_bytes` are still to be written to it (`LogSegment.shouldRoll`).
+    /// Whether the active segment must be closed before `next`, when `waiting_bytes` are still to
+    /// be written to it (`LogSegment.shouldRoll`).
     fn must_roll(&self, next: &Next, waiting_bytes: u64, now_ms: i64) -> bool {
         let Some(active) = &self.active else { return false };
         let size = active.segment.size_bytes() + waiting_bytes;
@@ -281,7 +307,8 @@ impl LogWriter {
                 || self.is_old(active, next.max_timestamp, now_ms))
     }
 
-    /// Whether the active segment has been written to for `segment.ms`: by the records' time where they have one, else by the clock.
+    /// Whether the active segment has been written to for `segment.ms`: by the records' time where
+    /// they have one, else by the clock.
     fn is_old(&self, active: &Active, timestamp: i64, now_ms: i64) -> bool {
         let waited = match active.first_timestamp {
             Some(first) if timestamp >= 0 => timestamp - first,
@@ -293,8 +320,10 @@ impl LogWriter {
     fn write_and_roll(&mut self, run: &mut Run, appends: &[Prepared], now_ms: i64) {
         self.write(run, appends, now_ms);
         if let Err(error) = self.roll(now_ms) {
-            self.dir
-                .fail(format!("cannot begin a segment in {}: {error}", self.reader.path().display()));
+            self.dir.fail(format!(
+                "cannot begin a segment in {}: {error}",
+                self.reader.path().display()
+            ));
         }
     }
 
@@ -314,20 +343,32 @@ impl LogWriter {
         self.publish(accepted().flat_map(|append| &append.headers), bytes, now_ms);
     }
 
-    fn write_slices(&mut self, mut slices: Vec<IoSlice<'_>>, bytes: u64, now_ms: i64) -> io::Result<()> {
+    fn write_slices(
+        &mut self,
+        mut slices: Vec<IoSlice<'_>>,
+        bytes: u64,
+        now_ms: i64,
+    ) -> io::Result<()> {
         let allocate_all = self.config.preallocate.then_some(u64::from(self.config.segment_bytes));
         let active = self.active(now_ms)?;
         let position = active.segment.size_bytes();
         let end = position + bytes;
         if end > active.allocated_bytes && (end > ALLOCATE_BYTES_MIN || allocate_all.is_some()) {
-            active.allocated_bytes = allocate_all.unwrap_or(end + end.clamp(ALLOCATE_BYTES_MIN, ALLOCATE_BYTES_MAX)).max(end);
+            active.allocated_bytes = allocate_all
+                .unwrap_or(end + end.clamp(ALLOCATE_BYTES_MIN, ALLOCATE_BYTES_MAX))
+                .max(end);
             active.file.allocate(active.allocated_bytes);
         }
         active.file.write_all_at(&mut slices, position)
     }
 
     /// Makes what lies in the file from the published end on part of the log.
-    fn publish<'h>(&mut self, headers: impl Iterator<Item = &'h BatchHeader>, bytes: u64, now_ms: i64) {
+    fn publish<'h>(
+        &mut self,
+        headers: impl Iterator<Item = &'h BatchHeader>,
+        bytes: u64,
+        now_ms: i64,
+    ) {
         let Some(active) = &mut self.active else { return };
         let mut position = active.segment.size_bytes();
         let from = self.reader.log_end_offset();
@@ -345,24 +386,25 @@ impl LogWriter {
             end = header.next_offset();
         }
         active.segment.appended(bytes, now_ms);
-        *self.reader.tail.write() = Tail {
-            offset: end,
-            segment: active.segment.base_offset(),
-            position,
-        };
+        *self.reader.tail.write() =
+            Tail { offset: end, segment: active.segment.base_offset(), position };
         self.ask_for_a_flush_in_time(bytes, end - from);
     }
 
-    /// What `flush.messages` and `flush.ms` ask for, whatever `flush.mode` is, and what bounds recovery.
+    /// What `flush.messages` and `flush.ms` ask for, whatever `flush.mode` is, and what bounds
+    /// recovery.
     fn ask_for_a_flush_in_time(&mut self, bytes: u64, records: i64) {
         self.unflushed_bytes += bytes;
         self.unflushed_records += records;
-        if self.unflushed_bytes >= UNFLUSHED_BYTES_MAX || self.unflushed_records >= self.config.flush_records {
+        if self.unflushed_bytes >= UNFLUSHED_BYTES_MAX
+            || self.unflushed_records >= self.config.flush_records
+        {
             (self.unflushed_bytes, self.unflushed_records) = (0, 0);
             self.reader.request_flush();
         } else if self.config.flush_ms < i64::MAX {
-            self.reader
-                .request_flush_within(Duration::from_millis(u64::try_from(self.config.flush_ms).unwrap_or(0)));
+            self.reader.request_flush_within(Duration::from_millis(
+                u64::try_from(self.config.flush_ms).unwrap_or(0),
+            ));
         }
     }
 
@@ -393,11 +435,17 @@ struct Next {
 
 impl Next {
     fn of(append: &Prepared, run: &Run) -> Self {
-        let records: i64 = append.headers.iter().map(|header| i64::from(header.last_offset_delta) + 1).sum();
+        let records: i64 =
+            append.headers.iter().map(|header| i64::from(header.last_offset_delta) + 1).sum();
         Self {
             bytes: append.bytes.len() as u64,
             last_offset: run.next_offset + records,
-            max_timestamp: append.headers.iter().map(|header| header.max_timestamp).max().unwrap_or(-1),
+            max_timestamp: append
+                .headers
+                .iter()
+                .map(|header| header.max_timestamp)
+                .max()
+                .unwrap_or(-1),
         }
     }
 }
@@ -405,6 +453,8 @@ impl Next {
 fn into_io(error: SegmentError) -> io::Error {
     match error {
         SegmentError::Io(error) => error,
-        SegmentError::Corrupt { .. } => io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
+        SegmentError::Corrupt { .. } => {
+            io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! Brokers that were alive until just now.
 //!
-//! A client that learns in one answer that a partition has another leader and that the old leader is no broker any more has to do two things at once. librdkafka from 2.5 on
-//! (confluentinc/librdkafka#4557) loses the partition between the two and finds it again when its timer next looks for leaders, a second later. So a broker that is fenced stays in the
-//! list of brokers for a moment, in which clients move their partitions away from it. It leads nothing meanwhile.
+//! A client that learns in one answer that a partition has another leader and that the old leader
+//! is no broker any more has to do two things at once. librdkafka from 2.5 on
+//! (confluentinc/librdkafka#4557) loses the partition between the two and finds it again when its
+//! timer next looks for leaders, a second later. So a broker that is fenced stays in the list of
+//! brokers for a moment, in which clients move their partitions away from it. It leads nothing
+//! meanwhile.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +16,8 @@ use weir_protocol::types::BrokerId;
 
 use super::{BrokerImage, MetadataImage};
 
-/// How long. Long enough for the answer to who asks at once and to who asks a second later; no longer, since a client that begins now may take it for one to connect to.
+/// How long. Long enough for the answer to who asks at once and to who asks a second later; no
+/// longer, since a client that begins now may take it for one to connect to.
 const STAYS: Duration = Duration::from_secs(2);
 
 /// Them, and since when they are gone.
@@ -34,9 +38,14 @@ impl Departed {
     }
 
     /// The living, and those.
-    pub(super) fn with_the_living<'a>(&self, image: &'a MetadataImage) -> Vec<&'a Arc<BrokerImage>> {
+    pub(super) fn with_the_living<'a>(
+        &self,
+        image: &'a MetadataImage,
+    ) -> Vec<&'a Arc<BrokerImage>> {
         let since = self.since.lock();
-        let is_known = |broker: &&Arc<BrokerImage>| !broker.fenced || since.get(&broker.id).is_some_and(|at| at.elapsed() < STAYS);
+        let is_known = |broker: &&Arc<BrokerImage>| {
+            !broker.fenced || since.get(&broker.id).is_some_and(|at| at.elapsed() < STAYS)
+        };
         image.brokers.values().filter(is_known).collect()
     }
 }
@@ -51,11 +60,7 @@ mod tests {
     #[test]
     fn a_broker_that_is_fenced_is_known_for_a_moment_longer() {
         let image = |fenced: bool| {
-            let broker = |id, fenced| rpc::Broker {
-                id,
-                fenced,
-                ..Default::default()
-            };
+            let broker = |id, fenced| rpc::Broker { id, fenced, ..Default::default() };
             let update = rpc::MetadataUpdate {
                 brokers: vec![broker(0, false), broker(1, fenced)],
                 full: true,
@@ -64,7 +69,9 @@ mod tests {
             MetadataImage::default().after(ControllerEpoch(1), &update).unwrap().0
         };
         let departed = Departed::default();
-        let known = |image: &MetadataImage| departed.with_the_living(image).iter().map(|broker| broker.id.0).collect::<Vec<_>>();
+        let known = |image: &MetadataImage| {
+            departed.with_the_living(image).iter().map(|broker| broker.id.0).collect::<Vec<_>>()
+        };
         assert_eq!(known(&image(true)), [0], "this one was never alive");
         departed.note(&image(false), &image(true));
         assert_eq!(known(&image(true)), [0, 1]);

@@ -1,4 +1,5 @@
-//! The image itself: all that the controller has told at one version, and the next one out of an update.
+//! The image itself: all that the controller has told at one version, and the next one out of an
+//! update.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +7,9 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use uuid::Uuid;
 use weir_protocol::controller as rpc;
-use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition};
+use weir_protocol::types::{
+    BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition,
+};
 use weir_settings::Layers;
 
 /// Configuration as it is set: Kafka's names and text forms.
@@ -135,11 +138,7 @@ impl MetadataImage {
     /// The layers of configuration that are in force on a broker.
     pub fn layers(&self, broker: BrokerId) -> Layers<'_> {
         let of_broker: Option<&Configs> = self.broker_configs.get(&broker).map(Arc::as_ref);
-        Layers {
-            broker: of_broker,
-            cluster: Some(&self.cluster_configs),
-            process: None,
-        }
+        Layers { broker: of_broker, cluster: Some(&self.cluster_configs), process: None }
     }
 
     /// The topic with this id.
@@ -171,12 +170,9 @@ impl MetadataImage {
     pub fn leader_hint(&self, key: TopicPartition, listener: &str) -> Option<LeaderHint<'_>> {
         let partition = self.topic(key.topic)?.partition(key.index)?;
         let id = partition.leader?;
-        let node = self.brokers.get(&id).and_then(|node| Some((node.endpoint(listener)?, &node.rack)));
-        Some(LeaderHint {
-            id,
-            epoch: partition.leader_epoch,
-            node,
-        })
+        let node =
+            self.brokers.get(&id).and_then(|node| Some((node.endpoint(listener)?, &node.rack)));
+        Some(LeaderHint { id, epoch: partition.leader_epoch, node })
     }
 
     /// Brokers that are alive.
@@ -184,11 +180,17 @@ impl MetadataImage {
         self.brokers.values().filter(|broker| !broker.fenced)
     }
 
-    /// This image after `update`, and the ids of the topics that it touched. A full update starts from nothing.
+    /// This image after `update`, and the ids of the topics that it touched. A full update starts
+    /// from nothing.
     ///
     /// # Errors
-    /// When the update speaks of something that cannot be, for instance a topic id that is not 16 bytes: the image is as before.
-    pub fn after(&self, controller_epoch: ControllerEpoch, update: &rpc::MetadataUpdate) -> Result<(Self, Vec<TopicId>), BadUpdate> {
+    /// When the update speaks of something that cannot be, for instance a topic id that is not 16
+    /// bytes: the image is as before.
+    pub fn after(
+        &self,
+        controller_epoch: ControllerEpoch,
+        update: &rpc::MetadataUpdate,
+    ) -> Result<(Self, Vec<TopicId>), BadUpdate> {
         let mut next = if update.full { Self::default() } else { self.clone() };
         next.version = update.version;
         next.controller_epoch = controller_epoch;
@@ -199,15 +201,13 @@ impl MetadataImage {
         for broker in &update.brokers {
             next.brokers.insert(BrokerId(broker.id), Arc::new(broker_image(broker)?));
         }
-        let mut touched: Vec<TopicId> = if update.full {
-            self.topics.keys().copied().collect()
-        } else {
-            Vec::new()
-        };
+        let mut touched: Vec<TopicId> =
+            if update.full { self.topics.keys().copied().collect() } else { Vec::new() };
         for id in &update.removed_topics {
             let id = topic_id(id)?;
             if let Some(topic) = next.topics.remove(&id)
-                // A topic that is deleted and created again in one update may have given its name away already.
+                // A topic that is deleted and created again in one update may have given its name
+                // away already.
                 && next.names.get(&topic.name) == Some(&id)
             {
                 next.names.remove(&topic.name);
@@ -215,7 +215,8 @@ impl MetadataImage {
             touched.push(id);
         }
         for topic in &update.topics {
-            let image = topic_image(next.topics.get(&topic_id(&topic.id)?).map(Arc::as_ref), topic)?;
+            let image =
+                topic_image(next.topics.get(&topic_id(&topic.id)?).map(Arc::as_ref), topic)?;
             touched.push(image.id);
             next.names.insert(Arc::clone(&image.name), image.id);
             next.topics.insert(image.id, Arc::new(image));
@@ -262,11 +263,7 @@ fn topic_id(bytes: &[u8]) -> Result<TopicId, BadUpdate> {
 fn broker_image(broker: &rpc::Broker) -> Result<BrokerImage, BadUpdate> {
     let endpoints = broker.endpoints.iter().map(|endpoint| {
         let port = u16::try_from(endpoint.port).map_err(|_| BadUpdate("a port is over 65535"))?;
-        Ok(Endpoint {
-            listener: endpoint.listener.clone(),
-            host: endpoint.host.clone(),
-            port,
-        })
+        Ok(Endpoint { listener: endpoint.listener.clone(), host: endpoint.host.clone(), port })
     });
     Ok(BrokerImage {
         id: BrokerId(broker.id),
@@ -286,12 +283,15 @@ fn topic_image(before: Option<&TopicImage>, topic: &rpc::Topic) -> Result<TopicI
     };
     let mut partitions = before.map_or_else(Vec::new, |topic| topic.partitions.clone());
     for partition in &topic.partitions {
-        let index = usize::try_from(partition.index).map_err(|_| BadUpdate("a partition index is negative"))?;
+        let index = usize::try_from(partition.index)
+            .map_err(|_| BadUpdate("a partition index is negative"))?;
         let image = partition_image(partition);
         if index == partitions.len() {
             partitions.push(image);
         } else {
-            *partitions.get_mut(index).ok_or(BadUpdate("the partitions of a topic have a gap"))? = image;
+            *partitions
+                .get_mut(index)
+                .ok_or(BadUpdate("the partitions of a topic have a gap"))? = image;
         }
     }
     Ok(TopicImage {

@@ -1,4 +1,5 @@
-//! An image as the controller would tell it: what the next process of this broker begins with while no controller is there.
+//! An image as the controller would tell it: what the next process of this broker begins with while
+//! no controller is there.
 
 use weir_protocol::controller as rpc;
 use weir_protocol::types::BrokerId;
@@ -40,9 +41,7 @@ fn named(all: &NamedConfigs) -> Vec<rpc::NamedConfigs> {
 }
 
 fn configs(set: &Configs) -> rpc::Configs {
-    rpc::Configs {
-        entries: set.clone().into_iter().collect(),
-    }
+    rpc::Configs { entries: set.clone().into_iter().collect() }
 }
 
 fn broker(image: &BrokerImage) -> rpc::Broker {
@@ -68,7 +67,10 @@ fn topic(image: &TopicImage) -> rpc::Topic {
         name: image.name.to_string(),
         internal: image.internal,
         configs: Some(configs(&image.configs)),
-        partitions: (0..).zip(&image.partitions).map(|(index, image)| partition(index, image)).collect(),
+        partitions: (0..)
+            .zip(&image.partitions)
+            .map(|(index, image)| partition(index, image))
+            .collect(),
     }
 }
 
@@ -134,11 +136,7 @@ mod tests {
                 configs: Some(text("a", "b")),
                 partitions: vec![
                     partition.clone(),
-                    rpc::Partition {
-                        index: 1,
-                        leader: 2,
-                        ..partition
-                    },
+                    rpc::Partition { index: 1, leader: 2, ..partition },
                 ],
             }],
             cluster_configs: Some(text("c", "d")),

@@ -1,4 +1,5 @@
-//! A histogram of durations that takes no lock: the library's own does, once per observation, and every request is observed.
+//! A histogram of durations that takes no lock: the library's own does, once per observation, and
+//! every request is observed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -90,11 +91,21 @@ mod tests {
     #[test]
     fn an_observation_is_in_the_bucket_that_bounds_it() {
         let latency = Latency::default();
-        for elapsed in [Duration::ZERO, BOUNDS[0], BOUNDS[0] + Duration::from_nanos(1), BOUNDS[15], Duration::MAX] {
+        for elapsed in [
+            Duration::ZERO,
+            BOUNDS[0],
+            BOUNDS[0] + Duration::from_nanos(1),
+            BOUNDS[15],
+            Duration::MAX,
+        ] {
             latency.observe(elapsed);
         }
-        let counts: Vec<u64> = latency.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
-        assert_eq!((counts[0], counts[1], counts[15], latency.beyond.load(Ordering::Relaxed)), (2, 1, 1, 1));
+        let counts: Vec<u64> =
+            latency.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+        assert_eq!(
+            (counts[0], counts[1], counts[15], latency.beyond.load(Ordering::Relaxed)),
+            (2, 1, 1, 1)
+        );
         assert_eq!(latency.count(), 5);
         assert!(BOUNDS.is_sorted());
     }

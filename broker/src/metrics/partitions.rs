@@ -1,6 +1,8 @@
-//! Topics and partitions: what goes in and out of them, and how they are replicated. Read when Prometheus asks.
+//! Topics and partitions: what goes in and out of them, and how they are replicated. Read when
+//! Prometheus asks.
 //!
-//! Topics have names that clients choose. So the series are bounded: by `replica::traffic` for what is counted, and here for what is looked at.
+//! Topics have names that clients choose. So the series are bounded: by `replica::traffic` for what
+//! is counted, and here for what is looked at.
 
 use std::fmt;
 
@@ -107,7 +109,9 @@ impl PartitionReadings {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for topic in self.topics.iter().filter(seen) {
                 let labels = [("topic", topic.topic.as_deref().unwrap_or(OTHERS))];
-                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value(topic), None)?;
+                family
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, _, f64>(&value(topic), None)?;
             }
         }
         Ok(())
@@ -145,7 +149,12 @@ impl PartitionReadings {
         )?;
         let unseen = self.partitions.len().saturating_sub(self.partitions_max);
         let help = "Partitions of this broker that have no series of their own: --metrics-partitions-max is reached.";
-        gauge(encoder, "partitions_without_series", help, i64::try_from(unseen).unwrap_or(i64::MAX))?;
+        gauge(
+            encoder,
+            "partitions_without_series",
+            help,
+            i64::try_from(unseen).unwrap_or(i64::MAX),
+        )?;
         for (name, help, count) in [
             (
                 "isr_shrinks",

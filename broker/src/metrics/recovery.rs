@@ -1,4 +1,5 @@
-//! How far the recovery of the logs is: what there is to measure while the broker does not serve yet, and what it came to later on.
+//! How far the recovery of the logs is: what there is to measure while the broker does not serve
+//! yet, and what it came to later on.
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::gauge::Gauge;
@@ -55,7 +56,8 @@ impl RecoveryGauges {
     }
 }
 
-/// These alone, in the OpenMetrics text format: nothing else is known of a broker that does not have its logs yet.
+/// These alone, in the OpenMetrics text format: nothing else is known of a broker that does not
+/// have its logs yet.
 pub(crate) fn render_recovery(readings: RecoveryReadings) -> String {
     let mut registry = Registry::with_prefix(PREFIX);
     let gauges = RecoveryGauges::default();

@@ -40,9 +40,7 @@ pub(super) struct Requests {
 
 impl Default for Requests {
     fn default() -> Self {
-        Self {
-            apis: std::array::from_fn(|_| Api::default()),
-        }
+        Self { apis: std::array::from_fn(|_| Api::default()) }
     }
 }
 
@@ -63,21 +61,32 @@ impl Requests {
 
 impl Collector for Requests {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let mut family = encoder.encode_descriptor("requests", "Requests answered, by API.", None, MetricType::Counter)?;
+        let mut family = encoder.encode_descriptor(
+            "requests",
+            "Requests answered, by API.",
+            None,
+            MetricType::Counter,
+        )?;
         for (labels, api) in self.by_name() {
             family
                 .encode_family(&labels)?
                 .encode_counter::<NoLabelSet, _, f64>(&api.duration.count(), None)?;
         }
         let help = "Requests whose answer carries an error, by API.";
-        let mut family = encoder.encode_descriptor("request_errors", help, None, MetricType::Counter)?;
+        let mut family =
+            encoder.encode_descriptor("request_errors", help, None, MetricType::Counter)?;
         for (labels, api) in self.by_name() {
             family
                 .encode_family(&labels)?
                 .encode_counter::<NoLabelSet, _, f64>(&api.errors.load(Ordering::Relaxed), None)?;
         }
         let help = "From a request's last byte to its answer's first, by API.";
-        let mut family = encoder.encode_descriptor("request_duration_seconds", help, None, MetricType::Histogram)?;
+        let mut family = encoder.encode_descriptor(
+            "request_duration_seconds",
+            help,
+            None,
+            MetricType::Histogram,
+        )?;
         for (labels, api) in self.by_name() {
             api.duration.encode(family.encode_family(&labels)?)?;
         }

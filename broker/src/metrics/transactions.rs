@@ -37,7 +37,11 @@ impl Transactions {
             "Requests of producers that were told that another one has their transactional id",
             self.fenced.clone(),
         );
-        registry.register("transactions_open", "Open transactions that this broker coordinates", self.open.clone());
+        registry.register(
+            "transactions_open",
+            "Open transactions that this broker coordinates",
+            self.open.clone(),
+        );
         registry.register(
             "transaction_oldest_seconds",
             "The age of the oldest open transaction that this broker coordinates, 0 without one",

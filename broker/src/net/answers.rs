@@ -1,4 +1,5 @@
-//! What a connection holds of the budget for answers: for those that its produces were promised, and for the one that it sends.
+//! What a connection holds of the budget for answers: for those that its produces were promised,
+//! and for the one that it sends.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,7 +14,8 @@ const READ_MAX: Duration = Duration::from_secs(30);
 /// How long its client may take none of it meanwhile.
 const STILL_MAX: Duration = Duration::from_secs(3);
 
-/// The answers of one connection that were promised: its produces join before earlier ones are answered.
+/// The answers of one connection that were promised: its produces join before earlier ones are
+/// answered.
 #[derive(Debug, Default)]
 pub(super) struct Promised {
     /// What each takes, and whether that is a part of the budget. In the order of the requests.
@@ -23,8 +25,8 @@ pub(super) struct Promised {
 }
 
 impl Promised {
-    /// Takes up an answer of at most `bytes`. Returns its room, if what the connection may take is used up; `None` where there is none in the budget either:
-    /// then nothing may join it.
+    /// Takes up an answer of at most `bytes`. Returns its room, if what the connection may take is
+    /// used up; `None` where there is none in the budget either: then nothing may join it.
     pub(super) fn add(&mut self, bytes: usize, memory: &AnswerMemory) -> Option<Room> {
         self.sum += bytes;
         let room = match bytes == 0 || self.sum <= SMALL_BYTES_MAX {
@@ -52,7 +54,8 @@ impl Promised {
     }
 }
 
-/// What a connection holds while it sends: the room of the answer that is on its way, and that of answers which stand behind it.
+/// What a connection holds while it sends: the room of the answer that is on its way, and that of
+/// answers which stand behind it.
 #[derive(Debug)]
 pub(super) struct Sending {
     room: Room,
@@ -64,11 +67,7 @@ pub(super) struct Sending {
 impl Sending {
     /// An answer of which nothing is sent yet.
     pub(super) fn of(room: Room, others_have_room: bool) -> Self {
-        Self {
-            room,
-            others_have_room,
-            since: Instant::now(),
-        }
+        Self { room, others_have_room, since: Instant::now() }
     }
 
     /// The answer is sent, but for what is gathered.
@@ -76,9 +75,12 @@ impl Sending {
         self.room = Room::default();
     }
 
-    /// Whether the client, which has taken nothing for `still`, has had its time, and others wait for room.
+    /// Whether the client, which has taken nothing for `still`, has had its time, and others wait
+    /// for room.
     pub(super) fn is_overdue(&self, still: Duration, memory: &AnswerMemory) -> bool {
-        (self.others_have_room || self.room.is_of_the_budget()) && (still >= STILL_MAX || self.since.elapsed() >= READ_MAX) && memory.is_short()
+        (self.others_have_room || self.room.is_of_the_budget())
+            && (still >= STILL_MAX || self.since.elapsed() >= READ_MAX)
+            && memory.is_short()
     }
 }
 

@@ -1,7 +1,8 @@
 //! One client's connection: bytes in, frames to the APIs, replies out in the order of the requests.
 //!
-//! Produces are taken up one after the other while earlier ones still wait to be committed, so one connection fills a group commit. Everything else begins when
-//! what came before it is answered, as in Kafka. Beyond a bounded number of requests, or of bytes, the socket is not read from.
+//! Produces are taken up one after the other while earlier ones still wait to be committed, so one
+//! connection fills a group commit. Everything else begins when what came before it is answered, as
+//! in Kafka. Beyond a bounded number of requests, or of bytes, the socket is not read from.
 
 use std::io;
 use std::sync::Arc;
@@ -24,10 +25,12 @@ use super::output::Output;
 use crate::api::{self, Caller, Handled, Reply, Services};
 use crate::budget::{self, Allowance, Room};
 
-/// Produces of one connection that may wait at a time. The Java client allows itself 5, librdkafka 1,000,000; what is beyond stays in the socket.
+/// Produces of one connection that may wait at a time. The Java client allows itself 5, librdkafka
+/// 1,000,000; what is beyond stays in the socket.
 const IN_FLIGHT_MAX: usize = 64;
 
-/// A frame that has begun must go on arriving at least this often, and be there after this time where others wait for its room.
+/// A frame that has begun must go on arriving at least this often, and be there after this time
+/// where others wait for its room.
 const STALL_MAX: Duration = Duration::from_secs(30);
 
 /// While a frame waits or arrives, it is looked this often whether that is still right.
@@ -120,7 +123,9 @@ impl Limits {
         let settings = services.settings();
         Self {
             frame_bytes_max: settings.socket_request_bytes_max,
-            decoded_frame_bytes_max: settings.socket_request_bytes_max.min(services.config.memory.decoded_frame),
+            decoded_frame_bytes_max: settings
+                .socket_request_bytes_max
+                .min(services.config.memory.decoded_frame),
             idle_max: settings.connections_idle_max,
         }
     }
@@ -154,7 +159,8 @@ struct Connection {
     accepted: Accepted,
     stream: TcpStream,
     limits: Limits,
-    /// What has arrived and is not yet a request: little, until there is room for the frame that it begins with.
+    /// What has arrived and is not yet a request: little, until there is room for the frame that it
+    /// begins with.
     input: BytesMut,
     arriving: Option<Arriving>,
     allowance: Allowance,
@@ -215,7 +221,8 @@ impl Connection {
         } else {
             self.limits.decoded_frame_bytes_max
         };
-        let length = frame::request_length(*prefix, limit).map_err(|error| Closed::BadRequest(error.to_string()))?;
+        let length = frame::request_length(*prefix, limit)
+            .map_err(|error| Closed::BadRequest(error.to_string()))?;
         Ok(is_known.then_some(length))
     }
 
@@ -225,7 +232,10 @@ impl Connection {
 
     /// Whether the next request need not wait for the ones before it.
     fn next_may_start(&self) -> bool {
-        self.in_flight.is_empty() || (self.begins_with_produce() && self.producing && self.in_flight.len() < IN_FLIGHT_MAX)
+        self.in_flight.is_empty()
+            || (self.begins_with_produce()
+                && self.producing
+                && self.in_flight.len() < IN_FLIGHT_MAX)
     }
 
     /// What comes is read while the next frame has room, or is not known yet.
@@ -236,7 +246,8 @@ impl Connection {
         }
     }
 
-    /// The next frame, if it may begin and all of it is there. If it may begin, it is seen to that there is room for it.
+    /// The next frame, if it may begin and all of it is there. If it may begin, it is seen to that
+    /// there is room for it.
     fn next_frame(&mut self) -> Result<Option<(BytesMut, Room)>, Closed> {
         if self.arriving.is_none() {
             let Some(length) = self.head()? else { return Ok(None) };
@@ -268,7 +279,10 @@ impl Connection {
         let now = Instant::now();
         Arriving {
             length,
-            room: room.map_or_else(|| Claim::Waiting(memory.room(bytes, is_produce).boxed()), Claim::Given),
+            room: room.map_or_else(
+                || Claim::Waiting(memory.room(bytes, is_produce).boxed()),
+                Claim::Given,
+            ),
             body: None,
             since: now,
             progress: now,
@@ -303,16 +317,21 @@ impl Connection {
         }
     }
 
-    /// Waits for a reply behind those before it, which others may wait behind as long as there is memory for what they become.
+    /// Waits for a reply behind those before it, which others may wait behind as long as there is
+    /// memory for what they become.
     fn take_up(&mut self, reply: BoxFuture<'static, Reply>, bytes_max: usize) {
         let memory = &self.accepted.services.answer_memory;
         self.in_flight.push_back(match self.promised.add(bytes_max, memory) {
-            Some(room) if room.is_of_the_budget() => async move { Reply { room, ..reply.await } }.boxed(),
+            Some(room) if room.is_of_the_budget() => {
+                async move { Reply { room, ..reply.await } }.boxed()
+            }
             Some(_) => reply,
-            // Nothing joins it, and it is answered once there is room. What it brought is appended already.
+            // Nothing joins it, and it is answered once there is room. What it brought is appended
+            // already.
             None => {
                 self.producing = false;
-                let (memory, peer, wait_max) = (memory.clone(), self.accepted.caller.peer.ip(), self.limits.idle_max);
+                let (memory, peer, wait_max) =
+                    (memory.clone(), self.accepted.caller.peer.ip(), self.limits.idle_max);
                 async move {
                     match memory.produced_room(peer, bytes_max, wait_max).await {
                         Some(room) => Reply { room, ..reply.await },
@@ -348,7 +367,11 @@ impl Connection {
             Some(_) => STALL_MAX.min(self.limits.idle_max),
             None => self.limits.idle_max,
         };
-        let sent = self.output.push(&self.stream, reply, self.promised.have_room()).await.map_err(ended)?;
+        let sent = self
+            .output
+            .push(&self.stream, reply, self.promised.have_room())
+            .await
+            .map_err(ended)?;
         self.accepted.services.metrics.sent_bytes(sent);
         self.active = Instant::now();
         if close {
@@ -361,17 +384,19 @@ impl Connection {
     /// Takes what the socket has: into the frame that has room, or a little to see what comes.
     fn read(&mut self) -> Result<(), Closed> {
         let (read, wanted) = match &mut self.arriving {
-            Some(Arriving {
-                body: Some(body), length, ..
-            }) => {
+            Some(Arriving { body: Some(body), length, .. }) => {
                 let wanted = (*length - body.len()).min(READ_BYTES_MAX);
                 (self.stream.try_read_buf(&mut body.limit(wanted)), wanted)
             }
             arriving => {
                 if self.input.is_empty() {
-                    buffers::give_buffer(std::mem::replace(&mut self.input, buffers::take_buffer()));
+                    buffers::give_buffer(std::mem::replace(
+                        &mut self.input,
+                        buffers::take_buffer(),
+                    ));
                 }
-                let missing = arriving.as_ref().map_or(0, |arriving| 4 + arriving.length - self.input.len());
+                let missing =
+                    arriving.as_ref().map_or(0, |arriving| 4 + arriving.length - self.input.len());
                 let wanted = self.read_bytes.max(missing).min(READ_BUFFER_BYTES - self.input.len());
                 self.input.reserve(wanted);
                 (self.stream.try_read_buf(&mut (&mut self.input).limit(wanted)), wanted)
@@ -388,8 +413,10 @@ impl Connection {
             }
             Err(error) => return Err(error.into()),
         };
-        self.read_bytes = if self.arriving.as_ref().is_some_and(|arriving| arriving.body.is_some()) {
-            // After a large frame comes another one, of which little should be read into the wrong buffer.
+        self.read_bytes = if self.arriving.as_ref().is_some_and(|arriving| arriving.body.is_some())
+        {
+            // After a large frame comes another one, of which little should be read into the wrong
+            // buffer.
             READ_BYTES_MIN
         } else if read >= wanted {
             (wanted * 2).min(READ_BUFFER_BYTES)
@@ -425,8 +452,14 @@ impl Connection {
                     return Err(Closed::ByClient);
                 }
             }
-            Claim::Given(_) if arriving.progress.elapsed() >= STALL_MAX => return Err(Closed::Idle),
-            Claim::Given(room) if since >= STALL_MAX && room.is_of_the_budget() && memory.is_short() => return Err(Closed::Slow),
+            Claim::Given(_) if arriving.progress.elapsed() >= STALL_MAX => {
+                return Err(Closed::Idle);
+            }
+            Claim::Given(room)
+                if since >= STALL_MAX && room.is_of_the_budget() && memory.is_short() =>
+            {
+                return Err(Closed::Slow);
+            }
             Claim::Given(_) => {}
         }
         Ok(())
@@ -442,8 +475,15 @@ impl Connection {
 
     fn check_idle(&self) -> Result<(), Closed> {
         let silent = self.active.elapsed();
-        let stalled = !self.input.is_empty() && self.arriving.is_none() && self.in_flight.is_empty() && silent >= STALL_MAX;
-        if stalled || (silent >= self.limits.idle_max && self.in_flight.is_empty() && self.arriving.is_none()) {
+        let stalled = !self.input.is_empty()
+            && self.arriving.is_none()
+            && self.in_flight.is_empty()
+            && silent >= STALL_MAX;
+        if stalled
+            || (silent >= self.limits.idle_max
+                && self.in_flight.is_empty()
+                && self.arriving.is_none())
+        {
             return Err(Closed::Idle);
         }
         Ok(())
@@ -461,7 +501,8 @@ impl Arriving {
             if 4 + self.length <= READ_BUFFER_BYTES {
                 return None;
             }
-            // A buffer of its own, so that what is read into is as large as the room, and nothing else is kept in memory with the frame.
+            // A buffer of its own, so that what is read into is as large as the room, and nothing
+            // else is kept in memory with the frame.
             let mut body = BytesMut::with_capacity(self.length);
             body.extend_from_slice(input.get(4..).unwrap_or_default());
             input.clear();
@@ -479,7 +520,8 @@ fn ended(error: io::Error) -> Closed {
     }
 }
 
-/// Returns when it is time to look at the frame that arrives: only where it is waited for is there a timer.
+/// Returns when it is time to look at the frame that arrives: only where it is waited for is there
+/// a timer.
 async fn check_is_due() {
     tokio::time::sleep(CHECK_INTERVAL).await;
 }

@@ -1,7 +1,8 @@
 //! Listeners and connections: sockets in, frames to `api`, replies out.
 //!
-//! Connections are spread over threads that each run a scheduler of their own: a request is read, carried out and answered on one core, and nobody steals it
-//! midway. What a partition does for it happens on that same thread too (`replica`).
+//! Connections are spread over threads that each run a scheduler of their own: a request is read,
+//! carried out and answered on one core, and nobody steals it midway. What a partition does for it
+//! happens on that same thread too (`replica`).
 
 mod answers;
 mod buffers;
@@ -28,7 +29,8 @@ use crate::config::ListenerConfig;
 /// Accepted connections that may wait for their thread.
 const HANDOVER_MAX: usize = 1024;
 
-/// Threads beside each thread for connections that wait for the disk, where what is to be sent is not in the page cache.
+/// Threads beside each thread for connections that wait for the disk, where what is to be sent is
+/// not in the page cache.
 const COLD_READS_MAX: usize = 16;
 
 /// How long requests that are under way may take to end when the broker stops.
@@ -58,11 +60,7 @@ pub async fn bind(config: &ListenerConfig) -> anyhow::Result<Bound> {
         .with_context(what)?;
     let socket = listen(address).with_context(what)?;
     let address = socket.local_addr().with_context(what)?;
-    Ok(Bound {
-        config: config.clone(),
-        address,
-        socket,
-    })
+    Ok(Bound { config: config.clone(), address, socket })
 }
 
 /// The threads that serve connections, and the tasks that accept them.
@@ -90,11 +88,8 @@ impl Server {
     /// When a thread cannot be started.
     pub fn start(services: &Arc<Services>, listeners: Vec<Bound>) -> anyhow::Result<Self> {
         let (stop, stopped) = watch::channel(false);
-        let shared = Shared {
-            services: Arc::clone(services),
-            connections: Arc::default(),
-            stop: stopped,
-        };
+        let shared =
+            Shared { services: Arc::clone(services), connections: Arc::default(), stop: stopped };
         let mut threads = Vec::new();
         let mut inboxes = Vec::new();
         for index in 0..services.config.threads {
@@ -111,9 +106,7 @@ impl Server {
         }
         let mut acceptors = tokio::task::JoinSet::new();
         for bound in listeners {
-            let listener = Arc::new(Listener {
-                name: bound.config.name.clone(),
-            });
+            let listener = Arc::new(Listener { name: bound.config.name.clone() });
             info!(listener = %listener.name, address = %bound.address, "listening");
             let socket = TcpListener::from_std(bound.socket).context("watch a listener")?;
             acceptors.spawn(accept(shared.clone(), socket, listener, inboxes.clone()));
@@ -126,26 +119,36 @@ impl Server {
         self.acceptors.shutdown().await;
         self.stop.send_replace(true);
         let threads = self.threads;
-        let joined = tokio::task::spawn_blocking(move || threads.into_iter().map(std::thread::JoinHandle::join).filter(Result::is_err).count());
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().map(std::thread::JoinHandle::join).filter(Result::is_err).count()
+        });
         if let Ok(panicked @ 1..) = joined.await {
             warn!(panicked, "threads for connections ended in a panic");
         }
     }
 }
 
-async fn accept(shared: Shared, socket: TcpListener, listener: Arc<Listener>, inboxes: Vec<mpsc::Sender<Handover>>) {
+async fn accept(
+    shared: Shared,
+    socket: TcpListener,
+    listener: Arc<Listener>,
+    inboxes: Vec<mpsc::Sender<Handover>>,
+) {
     for inbox in inboxes.iter().cycle() {
         let (stream, peer) = loop {
             match socket.accept().await {
                 Ok(accepted) => break accepted,
-                // Out of file descriptors, or the client is gone again: neither is a reason to stop, the first one is a reason to wait.
+                // Out of file descriptors, or the client is gone again: neither is a reason to
+                // stop, the first one is a reason to wait.
                 Err(error) => {
                     warn!(listener = %listener.name, %error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
         };
-        if shared.connections.fetch_add(1, Ordering::Relaxed) >= shared.services.config.connections_max {
+        if shared.connections.fetch_add(1, Ordering::Relaxed)
+            >= shared.services.config.connections_max
+        {
             shared.connections.fetch_sub(1, Ordering::Relaxed);
             shared.services.metrics.connection_refused();
             continue;
@@ -198,7 +201,10 @@ fn run_thread(shared: &Shared, mut accepted: mpsc::Receiver<Handover>) {
             }
         }
         // The connections see the stop themselves, once what they do is done.
-        let _ = tokio::time::timeout(DRAIN_MAX, async { while connections.join_next().await.is_some() {} }).await;
+        let _ = tokio::time::timeout(DRAIN_MAX, async {
+            while connections.join_next().await.is_some() {}
+        })
+        .await;
     });
 }
 
@@ -206,12 +212,11 @@ async fn run_connection(shared: Shared, stream: std::net::TcpStream, caller: Arc
     shared.services.metrics.connection_opened();
     let peer = caller.peer;
     let listener = Arc::clone(&caller.listener);
-    let accepted = Accepted {
-        services: Arc::clone(&shared.services),
-        caller,
-        stop: shared.stop.clone(),
-    };
-    let closed = match TcpStream::from_std(stream).and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
+    let accepted =
+        Accepted { services: Arc::clone(&shared.services), caller, stop: shared.stop.clone() };
+    let closed = match TcpStream::from_std(stream)
+        .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
+    {
         Ok(stream) => connection::serve(accepted, stream).await,
         Err(error) => Closed::Io(error),
     };
@@ -223,7 +228,9 @@ async fn run_connection(shared: Shared, stream: std::net::TcpStream, caller: Arc
             info!(%peer, listener = %listener.name, %reason, "closed a connection over a request that cannot be answered");
         }
         // Not the client's mistake alone: this broker had too little memory for all of them.
-        closed @ (Closed::Slow | Closed::Unread | Closed::NoRoom) => info!(%peer, listener = %listener.name, reason = %closed, "closed a connection"),
+        closed @ (Closed::Slow | Closed::Unread | Closed::NoRoom) => {
+            info!(%peer, listener = %listener.name, reason = %closed, "closed a connection")
+        }
         other => debug!(%peer, listener = %listener.name, reason = %other, "connection closed"),
     }
 }

@@ -1,4 +1,5 @@
-//! How what goes back to a client gets onto the socket: small pieces in one write, large regions of a segment by `sendfile`.
+//! How what goes back to a client gets onto the socket: small pieces in one write, large regions of
+//! a segment by `sendfile`.
 
 use std::io;
 use std::sync::Arc;
@@ -15,13 +16,15 @@ use crate::api::{Chunk, FileRegion, Reply};
 use crate::budget::{AnswerMemory, Room};
 use crate::log::File;
 
-/// Below this many bytes, reading into the buffer that is written anyway costs less than a `sendfile` of its own.
+/// Below this many bytes, reading into the buffer that is written anyway costs less than a
+/// `sendfile` of its own.
 const SENDFILE_BYTES_MIN: usize = 16 * 1024;
 
 /// No more than this is gathered before it is sent.
 const GATHERED_BYTES_MAX: usize = SENDFILE_BYTES_MIN;
 
-/// While an answer is sent that has a part of the budget, it is looked this often whether the client has had its time.
+/// While an answer is sent that has a part of the budget, it is looked this often whether the
+/// client has had its time.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// So much is given to one `sendfile`: what may have to be read from the disk before it.
@@ -49,11 +52,18 @@ impl Output {
         }
     }
 
-    /// Takes `reply` up, and sends what should not be gathered. Returns the bytes of the reply. With it goes whether replies behind it have room already.
+    /// Takes `reply` up, and sends what should not be gathered. Returns the bytes of the reply.
+    /// With it goes whether replies behind it have room already.
     ///
     /// # Errors
-    /// Those of the socket; `TimedOut` where the client takes nothing for too long; `QuotaExceeded` where others wait for the room that it holds.
-    pub(crate) async fn push(&mut self, stream: &TcpStream, reply: Reply, others_have_room: bool) -> io::Result<u64> {
+    /// Those of the socket; `TimedOut` where the client takes nothing for too long; `QuotaExceeded`
+    /// where others wait for the room that it holds.
+    pub(crate) async fn push(
+        &mut self,
+        stream: &TcpStream,
+        reply: Reply,
+        others_have_room: bool,
+    ) -> io::Result<u64> {
         let mut bytes = 0;
         self.sending = Sending::of(reply.room, others_have_room);
         for chunk in reply.chunks {
@@ -66,9 +76,13 @@ impl Output {
                 self.send_gathered(stream, true).await?;
             }
             match chunk {
-                Chunk::Bytes(piece) if length < SENDFILE_BYTES_MIN => self.gathered.extend_from_slice(&piece),
+                Chunk::Bytes(piece) if length < SENDFILE_BYTES_MIN => {
+                    self.gathered.extend_from_slice(&piece)
+                }
                 Chunk::Bytes(piece) => self.send(stream, &piece, false).await?,
-                Chunk::Region(region) if length >= SENDFILE_BYTES_MIN && region.file.as_fd().is_some() => {
+                Chunk::Region(region)
+                    if length >= SENDFILE_BYTES_MIN && region.file.as_fd().is_some() =>
+                {
                     self.send_region(stream, &region).await?;
                 }
                 Chunk::Region(region) => self.gather(&region).await?,
@@ -105,13 +119,10 @@ impl Output {
 
     /// With `more`, the kernel may hold back a packet that is not full yet.
     async fn send(&self, stream: &TcpStream, mut bytes: &[u8], more: bool) -> io::Result<()> {
-        let flags = if more {
-            SendFlags::NOSIGNAL | SendFlags::MORE
-        } else {
-            SendFlags::NOSIGNAL
-        };
+        let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
         while !bytes.is_empty() {
-            let sent = self.writable(stream, || Ok(rustix::net::send(stream, bytes, flags)?)).await?;
+            let sent =
+                self.writable(stream, || Ok(rustix::net::send(stream, bytes, flags)?)).await?;
             bytes = bytes.get(sent..).unwrap_or_default();
         }
         Ok(())
@@ -122,23 +133,31 @@ impl Output {
         let mut position = region.position;
         let end = region.position + region.length as u64;
         while position < end {
-            let length = usize::try_from(end - position).unwrap_or(usize::MAX).min(SENDFILE_BYTES_MAX);
+            let length =
+                usize::try_from(end - position).unwrap_or(usize::MAX).min(SENDFILE_BYTES_MAX);
             if !region.file.is_cached(position, length) {
                 load(&region.file, position, length).await?;
             }
             if self
-                .writable(stream, || Ok(rustix::fs::sendfile(stream, file, Some(&mut position), length)?))
+                .writable(stream, || {
+                    Ok(rustix::fs::sendfile(stream, file, Some(&mut position), length)?)
+                })
                 .await?
                 == 0
             {
-                // The file is shorter than what was published: never fill the frame with something else, end the connection.
+                // The file is shorter than what was published: never fill the frame with something
+                // else, end the connection.
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
         Ok(())
     }
 
-    async fn writable(&self, stream: &TcpStream, mut write: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    async fn writable(
+        &self,
+        stream: &TcpStream,
+        mut write: impl FnMut() -> io::Result<usize>,
+    ) -> io::Result<usize> {
         let since = Instant::now();
         loop {
             // Also who takes a byte now and then is asked for its time.
@@ -149,7 +168,9 @@ impl Output {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             let wait = CHECK_INTERVAL.min(self.stall_max);
-            if let Ok(written) = tokio::time::timeout(wait, stream.async_io(Interest::WRITABLE, &mut write)).await {
+            if let Ok(written) =
+                tokio::time::timeout(wait, stream.async_io(Interest::WRITABLE, &mut write)).await
+            {
                 return written;
             }
         }
@@ -236,23 +257,18 @@ mod tests {
         assert!(file.read_cached(&mut read, 10).unwrap() && read[..] == bytes[10..5_010]);
         for (sendfile, length) in [(true, 2_500_000), (false, 100)] {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let (mut client, (server, _)) = tokio::try_join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept()).unwrap();
-            let cold = Arc::new(Cold {
-                file: Arc::clone(&file),
-                sendfile,
-                loaded: Mutex::default(),
-            });
-            let region = FileRegion {
-                file: Arc::clone(&cold) as Arc<dyn File>,
-                position: 10,
-                length,
-            };
+            let (mut client, (server, _)) = tokio::try_join!(
+                TcpStream::connect(listener.local_addr().unwrap()),
+                listener.accept()
+            )
+            .unwrap();
+            let cold =
+                Arc::new(Cold { file: Arc::clone(&file), sendfile, loaded: Mutex::default() });
+            let region =
+                FileRegion { file: Arc::clone(&cold) as Arc<dyn File>, position: 10, length };
             let sending = async {
                 let mut output = Output::new(Duration::from_secs(60), AnswerMemory::new(0));
-                let reply = Reply {
-                    chunks: vec![Chunk::Region(region)],
-                    ..Reply::default()
-                };
+                let reply = Reply { chunks: vec![Chunk::Region(region)], ..Reply::default() };
                 output.push(&server, reply, false).await.unwrap();
                 output.flush(&server).await.unwrap();
             };
@@ -263,9 +279,8 @@ mod tests {
             let loaded = cold.loaded.lock();
             assert!(
                 !loaded.is_empty()
-                    && loaded
-                        .iter()
-                        .all(|(_, length, thread)| *length <= SENDFILE_BYTES_MAX && *thread != thread::current().id())
+                    && loaded.iter().all(|(_, length, thread)| *length <= SENDFILE_BYTES_MAX
+                        && *thread != thread::current().id())
             );
         }
     }

@@ -1,4 +1,5 @@
-//! What is to be fetched from whom: brought here with each new role of a partition, and taken by the fetchers' thread.
+//! What is to be fetched from whom: brought here with each new role of a partition, and taken by
+//! the fetchers' thread.
 
 use std::sync::Arc;
 
@@ -24,21 +25,16 @@ pub(super) struct Assignments<P> {
 impl<P> Default for Assignments<P> {
     fn default() -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
-        Self {
-            sender,
-            receiver: Mutex::new(Some(receiver)),
-        }
+        Self { sender, receiver: Mutex::new(Some(receiver)) }
     }
 }
 
 impl<P> Assignments<P> {
-    /// Has a partition fetched from there from now on. There are never more of these than changes of roles.
+    /// Has a partition fetched from there from now on. There are never more of these than changes
+    /// of roles.
     pub(super) fn assign(&self, partition: &Arc<P>, from: Option<(BrokerId, LeaderEpoch)>) {
         // Without the thread the broker is stopping.
-        let _ = self.sender.send(Assignment {
-            partition: Arc::clone(partition),
-            from,
-        });
+        let _ = self.sender.send(Assignment { partition: Arc::clone(partition), from });
     }
 
     /// What is assigned; to whoever asks first.

@@ -2,7 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Milliseconds since 1970: what records and segments are dated with. Nothing about safety rests on it.
+/// Milliseconds since 1970: what records and segments are dated with. Nothing about safety rests on
+/// it.
 pub(crate) fn now_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

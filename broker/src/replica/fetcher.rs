@@ -1,8 +1,10 @@
 //! The followers' side of replication: what this broker follows is fetched from its leaders.
 //!
-//! One thread for all of it, one task and one connection for each broker that leads something that is followed here. Which partition is fetched from whom comes from `replica`, with each
-//! new image; what a fetch asks for and what is done with its answer is decided by the partition. An answer that comes when its partition has another leader or epoch already is
-//! recognised by the epoch, so that nothing has to be waited for when leaders change.
+//! One thread for all of it, one task and one connection for each broker that leads something that
+//! is followed here. Which partition is fetched from whom comes from `replica`, with each new
+//! image; what a fetch asks for and what is done with its answer is decided by the partition. An
+//! answer that comes when its partition has another leader or epoch already is recognised by the
+//! epoch, so that nothing has to be waited for when leaders change.
 
 mod connection;
 mod context;
@@ -65,7 +67,10 @@ impl Fetchers {
 }
 
 /// Hands each assignment to the task of its leader, and takes the partition from the one before.
-async fn run(context: &Arc<FetcherContext>, assignments: Option<mpsc::UnboundedReceiver<Assignment<Partition>>>) {
+async fn run(
+    context: &Arc<FetcherContext>,
+    assignments: Option<mpsc::UnboundedReceiver<Assignment<Partition>>>,
+) {
     let Some(mut assignments) = assignments else { return };
     let mut leaders: HashMap<BrokerId, Arc<Inbox>> = HashMap::new();
     let mut homes: HashMap<TopicPartition, BrokerId> = HashMap::new();

@@ -1,7 +1,9 @@
-//! The logs of partitions that this broker holds no more: one thread takes their directories away, while it has any.
+//! The logs of partitions that this broker holds no more: one thread takes their directories away,
+//! while it has any.
 //!
-//! A directory is renamed behind what its writer still does, and between two rounds of flushes: for a topic of a thousand partitions that is longer than a broker may be
-//! silent, so whoever hears from the controller only says which logs go.
+//! A directory is renamed behind what its writer still does, and between two rounds of flushes: for
+//! a topic of a thousand partitions that is longer than a broker may be silent, so whoever hears
+//! from the controller only says which logs go.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,9 +19,11 @@ use super::Partition;
 /// What becomes of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// They are deleted after `file.delete.delay.ms`: the controller has said that the partition is not here any more.
+    /// They are deleted after `file.delete.delay.ms`: the controller has said that the partition is
+    /// not here any more.
     Deleted,
-    /// They are kept under a name that nobody takes up: the controller that does not know of them may have its state from a backup.
+    /// They are kept under a name that nobody takes up: the controller that does not know of them
+    /// may have its state from a backup.
     SetAside,
 }
 
@@ -63,13 +67,16 @@ impl Leaving {
         }
         drop(queue);
         let own = Arc::clone(self);
-        if let Err(error) = std::thread::Builder::new().name("leaving".into()).spawn(move || own.work()) {
+        if let Err(error) =
+            std::thread::Builder::new().name("leaving".into()).spawn(move || own.work())
+        {
             warn!(%error, "cannot start a thread that deletes logs; who hears from the controller does it");
             self.work();
         }
     }
 
-    /// Waits until all that was pushed is done, as far as it does not wait for a writer at work; returns whether it is. A log that takes longer than `most` is waited for no more.
+    /// Waits until all that was pushed is done, as far as it does not wait for a writer at work;
+    /// returns whether it is. A log that takes longer than `most` is waited for no more.
     #[must_use]
     pub(super) fn settle(&self, most: Duration) -> bool {
         let mut queue = self.queue.lock();

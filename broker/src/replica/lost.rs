@@ -1,8 +1,10 @@
 //! Leaders that this broker has just lost touch with.
 //!
-//! A follower sees that its leader died at the same moment as the leader's clients do, and well before the controller has elected another. Clients that ask who leads
-//! would be told the name of the dead, believe it, and ask again only when their timers say so (a second, for librdkafka). So `api::metadata` lets them wait while a
-//! leader is put down here. A leader is taken from here when a connection to it is answered again, and a while after it was lost in any case.
+//! A follower sees that its leader died at the same moment as the leader's clients do, and well
+//! before the controller has elected another. Clients that ask who leads would be told the name of
+//! the dead, believe it, and ask again only when their timers say so (a second, for librdkafka). So
+//! `api::metadata` lets them wait while a leader is put down here. A leader is taken from here when
+//! a connection to it is answered again, and a while after it was lost in any case.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,8 +15,8 @@ use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 use weir_protocol::types::BrokerId;
 
-/// The longest time that anybody waits for a lost leader's successor. A broker that was killed is replaced in a few milliseconds, one whose connection broke
-/// is back or fenced within 150.
+/// The longest time that anybody waits for a lost leader's successor. A broker that was killed is
+/// replaced in a few milliseconds, one whose connection broke is back or fenced within 150.
 const WAIT_MAX: Duration = Duration::from_millis(300);
 
 /// The leaders, and until when.
@@ -38,7 +40,8 @@ impl Lost {
         }
     }
 
-    /// Until when to wait for a successor of one of those that `leads` is true for; `None`: there is none among them.
+    /// Until when to wait for a successor of one of those that `leads` is true for; `None`: there
+    /// is none among them.
     pub(crate) fn wait_until(&self, leads: impl Fn(BrokerId) -> bool) -> Option<Instant> {
         let mut lost = self.until.lock();
         if lost.is_empty() {

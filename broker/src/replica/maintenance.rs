@@ -1,7 +1,9 @@
-//! What a log needs from time to time, whoever uses it: retention, compaction, expiry of producers, checkpoints.
+//! What a log needs from time to time, whoever uses it: retention, compaction, expiry of producers,
+//! checkpoints.
 //!
-//! One thread for the whole broker, at a pace that the configuration sets, and one for checkpoints, which must not wait for a compaction. What changes a log goes through its writer,
-//! like everything else.
+//! One thread for the whole broker, at a pace that the configuration sets, and one for checkpoints,
+//! which must not wait for a compaction. What changes a log goes through its writer, like
+//! everything else.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +14,8 @@ use tracing::{debug, error, warn};
 use super::cleaning::Cleaning;
 use super::{Partition, Replicas, now_ms};
 
-/// How often the log directory is checkpointed: recovery after a crash reads at most what was written since. Each takes two rounds of flushes at most.
+/// How often the log directory is checkpointed: recovery after a crash reads at most what was
+/// written since. Each takes two rounds of flushes at most.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
 
 /// How often the thread looks at what is due.
@@ -41,17 +44,20 @@ impl Maintenance {
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start(replicas: Arc<Replicas>, settings: impl Fn() -> MaintenanceSettings + Send + 'static) -> std::io::Result<Self> {
+    pub fn start(
+        replicas: Arc<Replicas>,
+        settings: impl Fn() -> MaintenanceSettings + Send + 'static,
+    ) -> std::io::Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let named = |name: &str| std::thread::Builder::new().name(name.into());
-        let (handle, other, stopped_too) = (tokio::runtime::Handle::current(), Arc::clone(&replicas), stopped.clone());
-        let checkpoints = named("checkpoints").spawn(move || handle.block_on(checkpoint(&other, stopped_too)))?;
+        let (handle, other, stopped_too) =
+            (tokio::runtime::Handle::current(), Arc::clone(&replicas), stopped.clone());
+        let checkpoints =
+            named("checkpoints").spawn(move || handle.block_on(checkpoint(&other, stopped_too)))?;
         let handle = tokio::runtime::Handle::current();
-        let maintenance = named("maintenance").spawn(move || handle.block_on(run(&replicas, settings, stopped)))?;
-        Ok(Self {
-            stop,
-            threads: [checkpoints, maintenance],
-        })
+        let maintenance = named("maintenance")
+            .spawn(move || handle.block_on(run(&replicas, settings, stopped)))?;
+        Ok(Self { stop, threads: [checkpoints, maintenance] })
     }
 
     /// Ends them after what they are doing.
@@ -71,12 +77,13 @@ struct Due {
     cleaning: Instant,
 }
 
-async fn run(replicas: &Replicas, settings: impl Fn() -> MaintenanceSettings, mut stop: watch::Receiver<bool>) {
+async fn run(
+    replicas: &Replicas,
+    settings: impl Fn() -> MaintenanceSettings,
+    mut stop: watch::Receiver<bool>,
+) {
     let start = Instant::now();
-    let mut due = Due {
-        retention: start,
-        cleaning: start,
-    };
+    let mut due = Due { retention: start, cleaning: start };
     let mut cleaning = Cleaning::default();
     while tokio::time::timeout(TICK, stop.wait_for(|&stop| stop)).await.is_err() {
         let now = Instant::now();
@@ -118,7 +125,11 @@ async fn retain(partition: &Arc<Partition>) {
     });
     match work.await {
         Ok(Ok(0)) | Err(_) => {}
-        Ok(Ok(segments)) => debug!(topic = %partition.topic(), partition = partition.id().index, segments, "deleted old segments"),
-        Ok(Err(error)) => error!(topic = %partition.topic(), partition = partition.id().index, %error, "cannot delete old segments"),
+        Ok(Ok(segments)) => {
+            debug!(topic = %partition.topic(), partition = partition.id().index, segments, "deleted old segments")
+        }
+        Ok(Err(error)) => {
+            error!(topic = %partition.topic(), partition = partition.id().index, %error, "cannot delete old segments")
+        }
     }
 }

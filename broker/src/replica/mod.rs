@@ -1,6 +1,7 @@
 //! This broker's partitions: what the metadata says that it holds, taken up as roles and logs.
 //!
-//! Called by the controller client, with each new image, and by `api`, for each partition that a request names. Decides what is committed; knows no requests.
+//! Called by the controller client, with each new image, and by `api`, for each partition that a
+//! request names. Decides what is committed; knows no requests.
 
 mod assignments;
 mod cleaning;
@@ -40,7 +41,9 @@ use self::leaving::{Fate, Leaving};
 pub(crate) use self::lost::Lost;
 pub use self::maintenance::{Maintenance, MaintenanceSettings};
 pub(crate) use self::partition::Shared;
-pub(crate) use self::partition::{Acks, Appending, FollowerFetch, Led, Observed, Partition, Served, Throttled, read_error};
+pub(crate) use self::partition::{
+    Acks, Appending, FollowerFetch, Led, Observed, Partition, Served, Throttled, read_error,
+};
 pub(crate) use self::seat::Seat;
 pub(crate) use self::settings::Settings;
 pub(crate) use self::traffic::Counted;
@@ -49,7 +52,8 @@ pub(crate) use self::watch::Changes;
 use crate::log::{LogConfig, LogDir};
 use crate::metadata::{MetadataImage, PartitionImage, TopicImage};
 
-/// How long a broker that stops waits for a log that is being deleted: for a rename and a sync, between two rounds of flushes. A thousand of them may take longer.
+/// How long a broker that stops waits for a log that is being deleted: for a rename and a sync,
+/// between two rounds of flushes. A thousand of them may take longer.
 const LEAVING_MAX: Duration = Duration::from_secs(10);
 
 /// The partitions of this broker.
@@ -64,7 +68,8 @@ pub struct Replicas {
     /// The first whole image was taken up: what nobody has claimed by then belongs to no topic.
     complete: AtomicBool,
     leaving: Arc<Leaving>,
-    /// Held while metadata is taken up. True once the broker stops: its logs are closed then, and none is opened in their place, which would be an empty one.
+    /// Held while metadata is taken up. True once the broker stops: its logs are closed then, and
+    /// none is opened in their place, which would be an empty one.
     is_over: Mutex<bool>,
 }
 
@@ -74,7 +79,8 @@ struct SharedConfigs {
     known: Vec<Arc<LogConfig>>,
 }
 
-/// Different sets of settings that are looked through for an equal one; beyond that, topics no longer share.
+/// Different sets of settings that are looked through for an equal one; beyond that, topics no
+/// longer share.
 const SHARED_CONFIGS_MAX: usize = 64;
 
 impl SharedConfigs {
@@ -148,17 +154,19 @@ impl Replicas {
         *self.settings.lock()
     }
 
-    /// Takes up what changed from one image to the next: `touched` are the topics that did. Called before the next image is published.
+    /// Takes up what changed from one image to the next: `touched` are the topics that did. Called
+    /// before the next image is published.
     ///
-    /// What the controller takes back of what it has told itself is deleted. What a controller does not know of that has just taken over is set aside: it may have its state
-    /// from a backup, and the log here may be the last one. Nothing is taken up any more once the broker stops.
+    /// What the controller takes back of what it has told itself is deleted. What a controller does
+    /// not know of that has just taken over is set aside: it may have its state from a backup, and
+    /// the log here may be the last one. Nothing is taken up any more once the broker stops.
     pub fn apply(&self, before: &MetadataImage, next: &MetadataImage, touched: &[TopicId]) {
         let is_over = self.is_over.lock();
         if *is_over {
             return;
         }
-        let all_configs_changed =
-            before.cluster_configs != next.cluster_configs || before.broker_configs.get(&self.broker) != next.broker_configs.get(&self.broker);
+        let all_configs_changed = before.cluster_configs != next.cluster_configs
+            || before.broker_configs.get(&self.broker) != next.broker_configs.get(&self.broker);
         let settings = Settings::of(&next.layers(self.broker));
         let settings_before = std::mem::replace(&mut *self.settings.lock(), settings);
         self.shared.take_up(next, &settings);
@@ -171,7 +179,9 @@ impl Replicas {
             true => next.topics().map(|topic| topic.id).chain(touched.iter().copied()).collect(),
             false => touched.to_vec(),
         };
-        let fate = match before.controller_epoch == next.controller_epoch && self.complete.load(Ordering::Acquire) {
+        let fate = match before.controller_epoch == next.controller_epoch
+            && self.complete.load(Ordering::Acquire)
+        {
             true => Fate::Deleted,
             false => Fate::SetAside,
         };
@@ -191,7 +201,8 @@ impl Replicas {
         }
     }
 
-    /// Goes on with the roles that the last run had: `image` is what it acted on, `asked` what its leaders asked for. Called before the image is published, in place of the first
+    /// Goes on with the roles that the last run had: `image` is what it acted on, `asked` what its
+    /// leaders asked for. Called before the image is published, in place of the first
     /// [`Replicas::apply`].
     pub fn go_on(&self, image: &MetadataImage, asked: HashMap<TopicPartition, Asked>) {
         let is_over = self.is_over.lock();
@@ -240,7 +251,12 @@ impl Replicas {
         }
     }
 
-    fn open(&self, id: TopicPartition, topic: &TopicImage, config: &Arc<LogConfig>) -> Option<Arc<Partition>> {
+    fn open(
+        &self,
+        id: TopicPartition,
+        topic: &TopicImage,
+        config: &Arc<LogConfig>,
+    ) -> Option<Arc<Partition>> {
         match self.log_dir.open_log(id, &topic.name, Arc::clone(config)) {
             Ok(writer) => {
                 let partition = Partition::new(writer, Arc::clone(config), &self.shared);
@@ -255,7 +271,9 @@ impl Replicas {
     }
 
     fn give_up(&self, topic: &TopicImage, fate: Fate) {
-        let ids = (0..).take(topic.partitions.len()).map(|index| TopicPartition { topic: topic.id, index });
+        let ids = (0..)
+            .take(topic.partitions.len())
+            .map(|index| TopicPartition { topic: topic.id, index });
         let gone = ids.filter(|id| self.drop_partition(*id, fate)).count();
         info!(topic = %topic.name, id = %topic.id, partitions = gone, ?fate, "gave up the logs of a topic that is not there any more");
     }
@@ -270,7 +288,8 @@ impl Replicas {
         true
     }
 
-    /// The settings of a topic's logs: what is set on it, on this broker and on the cluster, in Kafka's order.
+    /// The settings of a topic's logs: what is set on it, on this broker and on the cluster, in
+    /// Kafka's order.
     fn config(&self, image: &MetadataImage, topic: &TopicImage) -> Arc<LogConfig> {
         let layers = image.layers(self.broker);
         let resolve = layers.resolve_topic(&topic.configs);
@@ -296,13 +315,17 @@ impl Replicas {
     pub async fn close(&self) -> std::io::Result<()> {
         *self.is_over.lock() = true;
         let leaving = Arc::clone(&self.leaving);
-        let is_settled = tokio::task::spawn_blocking(move || leaving.settle(LEAVING_MAX)).await.unwrap_or(false);
+        let is_settled =
+            tokio::task::spawn_blocking(move || leaving.settle(LEAVING_MAX)).await.unwrap_or(false);
         if !is_settled {
             warn!(
                 seconds = LEAVING_MAX.as_secs(),
                 "logs that are being deleted are not gone in time; the next start recovers"
             );
-            return Err(std::io::Error::new(ErrorKind::TimedOut, "logs that are being deleted are not gone"));
+            return Err(std::io::Error::new(
+                ErrorKind::TimedOut,
+                "logs that are being deleted are not gone",
+            ));
         }
         let partitions = std::mem::take(&mut *self.partitions.write());
         let mut writers = Vec::with_capacity(partitions.len());

@@ -1,7 +1,8 @@
 //! One partition on this broker: its role, its log, and those who wait for it.
 //!
-//! Appends go through the [`Seat`]; reads take no lock. What a leader and a follower decide is decided in `core`: here it is asked, and carried out. The log decides everything
-//! about bytes, `api` everything about requests.
+//! Appends go through the [`Seat`]; reads take no lock. What a leader and a follower decide is
+//! decided in `core`: here it is asked, and carried out. The log decides everything about bytes,
+//! `api` everything about requests.
 
 mod appending;
 mod following;
@@ -122,7 +123,11 @@ enum Job {
 
 impl Partition {
     /// A partition on this log, without a role yet.
-    pub(crate) fn new(writer: LogWriter, config: Arc<LogConfig>, shared: &Arc<Shared>) -> Arc<Self> {
+    pub(crate) fn new(
+        writer: LogWriter,
+        config: Arc<LogConfig>,
+        shared: &Arc<Shared>,
+    ) -> Arc<Self> {
         let log = writer.reader();
         let partition = Arc::new(Self {
             seat: Seat::new(writer),
@@ -183,8 +188,8 @@ impl Partition {
         self.log.high_watermark()
     }
 
-    /// The offset before which no transaction is open: what `read_committed` consumers see. `None` until somebody has asked for it
-    /// ([`Partition::know_transactions`]).
+    /// The offset before which no transaction is open: what `read_committed` consumers see. `None`
+    /// until somebody has asked for it ([`Partition::know_transactions`]).
     pub(crate) fn last_stable_offset(&self) -> Option<i64> {
         self.log.last_stable_offset()
     }
@@ -210,7 +215,8 @@ impl Partition {
     /// Whether this broker leads, and if the asker names an epoch, whether it is the same.
     ///
     /// # Errors
-    /// As Kafka's `Partition.checkCurrentLeaderEpoch` and `localLogOrError`: FENCED_LEADER_EPOCH or UNKNOWN_LEADER_EPOCH before NOT_LEADER_OR_FOLLOWER.
+    /// As Kafka's `Partition.checkCurrentLeaderEpoch` and `localLogOrError`: FENCED_LEADER_EPOCH or
+    /// UNKNOWN_LEADER_EPOCH before NOT_LEADER_OR_FOLLOWER.
     pub(crate) fn check_leader(&self, asked: LeaderEpoch) -> Result<LeaderEpoch, ErrorCode> {
         match self.check_epoch(asked)? {
             Role::Leader { epoch } => Ok(epoch),
@@ -218,7 +224,8 @@ impl Partition {
         }
     }
 
-    /// As [`Partition::check_leader`], but a follower will do: consumers may read from it (KIP-392).
+    /// As [`Partition::check_leader`], but a follower will do: consumers may read from it
+    /// (KIP-392).
     ///
     /// # Errors
     /// As there.
@@ -239,8 +246,9 @@ impl Partition {
         }
     }
 
-    /// Takes up what the controller has committed of the partition. Leadership ends at once; another role is taken up behind the appends that are under way, so that a leader knows
-    /// where its epoch begins.
+    /// Takes up what the controller has committed of the partition. Leadership ends at once;
+    /// another role is taken up behind the appends that are under way, so that a leader knows where
+    /// its epoch begins.
     pub(crate) fn take_up(self: &Arc<Self>, leader: Option<BrokerId>, state: PartitionState) {
         let epoch = state.leader_epoch;
         let wanted = self.wanted_role(leader, epoch);
@@ -327,7 +335,8 @@ impl Partition {
     /// Runs `act` with the writer, after all that waits.
     ///
     /// # Errors
-    /// NOT_LEADER_OR_FOLLOWER when the log was deleted meanwhile, KAFKA_STORAGE_ERROR when the writer is lost to a bug.
+    /// NOT_LEADER_OR_FOLLOWER when the log was deleted meanwhile, KAFKA_STORAGE_ERROR when the
+    /// writer is lost to a bug.
     pub(crate) async fn with_writer<R: Send + 'static>(
         self: &Arc<Self>,
         act: impl FnOnce(&mut LogWriter) -> R + Send + 'static,
@@ -344,12 +353,16 @@ impl Partition {
     }
 
     /// As [`Partition::with_writer`], for those who need no answer.
-    pub(crate) fn with_writer_detached(self: &Arc<Self>, act: impl FnOnce(&mut LogWriter) + Send + 'static) {
+    pub(crate) fn with_writer_detached(
+        self: &Arc<Self>,
+        act: impl FnOnce(&mut LogWriter) + Send + 'static,
+    ) {
         self.bring(Job::Other(Box::new(act)));
     }
 
     fn bring(self: &Arc<Self>, job: Job) {
-        // A broken seat drops the job, and with it the answer's sender: that is what the asker sees.
+        // A broken seat drops the job, and with it the answer's sender: that is what the asker
+        // sees.
         let _ = self.seat.bring(job, |writer, jobs| self.work(writer, jobs));
     }
 
@@ -360,7 +373,8 @@ impl Partition {
                 Job::Append(append) => appends.push(append),
                 Job::Other(act) => {
                     self.append_all(writer, &mut appends);
-                    // Nothing is done to a deleted log: its directory may be another one's by now. Whoever asked sees that its job was dropped.
+                    // Nothing is done to a deleted log: its directory may be another one's by now.
+                    // Whoever asked sees that its job was dropped.
                     if !self.log.is_deleted() {
                         act(writer);
                     }
@@ -392,7 +406,8 @@ impl Partition {
         })
     }
 
-    /// Moves the high watermark to what is committed now, asking for a flush where one is needed, and wakes who waits for it.
+    /// Moves the high watermark to what is committed now, asking for a flush where one is needed,
+    /// and wakes who waits for it.
     fn commit(self: &Arc<Self>) {
         let role = self.role();
         let ends = self.ends();

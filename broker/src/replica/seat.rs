@@ -1,8 +1,9 @@
 //! The writer's seat of a partition: who may write now, and what waits for it.
 //!
-//! A partition has one writer and no thread or task of its own. Whoever has something to write puts it in the queue; if the seat is free, it takes the
-//! writer out of it, carries out what waits, its own among it, and puts the writer back. So what waits together is written together, and the lock is held for
-//! a push or a swap, never across I/O.
+//! A partition has one writer and no thread or task of its own. Whoever has something to write puts
+//! it in the queue; if the seat is free, it takes the writer out of it, carries out what waits, its
+//! own among it, and puts the writer back. So what waits together is written together, and the lock
+//! is held for a push or a swap, never across I/O.
 
 use std::fmt;
 
@@ -35,7 +36,8 @@ impl<W, J> Seat<W, J> {
         }
     }
 
-    /// Takes the writer out for good, if it is in its seat: whatever is brought after that is refused.
+    /// Takes the writer out for good, if it is in its seat: whatever is brought after that is
+    /// refused.
     pub(crate) fn take(&self) -> Option<W> {
         let mut inner = self.inner.lock();
         let writer = inner.writer.take()?;
@@ -43,9 +45,11 @@ impl<W, J> Seat<W, J> {
         Some(*writer)
     }
 
-    /// Brings a job. If the seat is free, this thread carries out all that waits, in the order in which it came; else whoever sits there does so.
+    /// Brings a job. If the seat is free, this thread carries out all that waits, in the order in
+    /// which it came; else whoever sits there does so.
     ///
-    /// `work` gets the writer and every job that waits at that moment, at least one; it may be called several times.
+    /// `work` gets the writer and every job that waits at that moment, at least one; it may be
+    /// called several times.
     ///
     /// # Errors
     /// [`Broken`], and the job is dropped.
@@ -56,10 +60,7 @@ impl<W, J> Seat<W, J> {
         }
         inner.waiting.push(job);
         let Some(writer) = inner.writer.take() else { return Ok(()) };
-        let mut sitting = Sitting {
-            seat: self,
-            writer: Some(writer),
-        };
+        let mut sitting = Sitting { seat: self, writer: Some(writer) };
         loop {
             let jobs = std::mem::take(&mut inner.waiting);
             if jobs.is_empty() {
@@ -75,7 +76,8 @@ impl<W, J> Seat<W, J> {
     }
 }
 
-/// Marks the seat as broken if the work ends in a panic: the jobs that wait are dropped, and with them their answers.
+/// Marks the seat as broken if the work ends in a panic: the jobs that wait are dropped, and with
+/// them their answers.
 struct Sitting<'a, W, J> {
     seat: &'a Seat<W, J>,
     writer: Option<Box<W>>,

@@ -19,7 +19,8 @@ pub(crate) struct Settings {
     pub(super) lag_ms_max: u64,
     /// `replica.fetch.backoff.ms`
     pub(super) fetch_backoff_ms: u64,
-    /// `leader.replication.throttled.rate` and `follower.replication.throttled.rate`, in bytes a second
+    /// `leader.replication.throttled.rate` and `follower.replication.throttled.rate`, in bytes a
+    /// second
     pub(super) throttled_rates: (u64, u64),
 }
 
@@ -44,7 +45,10 @@ impl Settings {
             fetch_bytes_min: number("replica.fetch.min.bytes"),
             lag_ms_max: layers.broker_size("replica.lag.time.max.ms"),
             fetch_backoff_ms: layers.broker_size("replica.fetch.backoff.ms"),
-            throttled_rates: (rate("leader.replication.throttled.rate"), rate("follower.replication.throttled.rate")),
+            throttled_rates: (
+                rate("leader.replication.throttled.rate"),
+                rate("follower.replication.throttled.rate"),
+            ),
         }
     }
 }

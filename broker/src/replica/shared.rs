@@ -1,4 +1,5 @@
-//! What all partitions of this broker share: who the other brokers are, what time it is, what the controller is to be asked for, and which partitions time does something to.
+//! What all partitions of this broker share: who the other brokers are, what time it is, what the
+//! controller is to be asked for, and which partitions time does something to.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use super::throttle::Quota;
 use super::traffic::Traffic;
 use crate::metadata::MetadataImage;
 
-/// How often partitions are looked at that time does something to: a lagging follower is found no later than this.
+/// How often partitions are looked at that time does something to: a lagging follower is found no
+/// later than this.
 const CHECK_EVERY: Duration = Duration::from_millis(200);
 
 /// Shared by all partitions, which are `P`: nothing here knows what those do.
@@ -80,10 +82,7 @@ struct Queue<T> {
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Self {
-            waiting: Mutex::default(),
-            notify: Notify::new(),
-        }
+        Self { waiting: Mutex::default(), notify: Notify::new() }
     }
 }
 
@@ -172,7 +171,8 @@ impl<P> Shared<P> {
         self.proposals.push((partition, proposal));
     }
 
-    /// Has the leaderships that begin from now on wait for whom a former process of this broker asked for.
+    /// Has the leaderships that begin from now on wait for whom a former process of this broker
+    /// asked for.
     pub(super) fn set_asked(&self, asked: HashMap<TopicPartition, Asked>) {
         self.asked.store(Arc::new(asked));
     }
@@ -192,7 +192,9 @@ impl<P> Shared<P> {
         self.checks.push(partition);
     }
 
-    /// Looks at the partitions that time does something to, with `check`, which says whether it still does: those with followers that lack something. There are none while nothing is written.
+    /// Looks at the partitions that time does something to, with `check`, which says whether it
+    /// still does: those with followers that lack something. There are none while nothing is
+    /// written.
     pub(super) async fn keep_checking(&self, check: impl Fn(&Arc<P>) -> bool) {
         let mut checked = Vec::new();
         loop {

@@ -18,22 +18,13 @@ const OWN: BrokerId = BrokerId(0);
 const LOST: Duration = Duration::from_secs(60);
 
 fn open(root: &Path) -> LogDir {
-    let identity = Identity {
-        cluster_id: "c".into(),
-        broker_id: 0,
-    };
-    let options = LogDirOptions {
-        open_files_max: 10,
-        recovery_threads: 1,
-    };
+    let identity = Identity { cluster_id: "c".into(), broker_id: 0 };
+    let options = LogDirOptions { open_files_max: 10, recovery_threads: 1 };
     LogDir::open(Arc::new(Disk), root, &identity, options).unwrap()
 }
 
 fn id(topic: u128) -> TopicPartition {
-    TopicPartition {
-        topic: TopicId(Uuid::from_u128(topic)),
-        index: 0,
-    }
+    TopicPartition { topic: TopicId(Uuid::from_u128(topic)), index: 0 }
 }
 
 fn topic(number: u128) -> TopicImage {
@@ -74,7 +65,8 @@ fn append(partition: &Arc<Partition>) -> Result<i64, AppendError> {
     answered.recv().unwrap()
 }
 
-/// A topic that has the same name as the one that is deleted, and a partition that has moved away and comes back.
+/// A topic that has the same name as the one that is deleted, and a partition that has moved away
+/// and comes back.
 #[test]
 fn what_is_made_anew_waits_for_the_writer_of_what_is_deleted() {
     for next in [2, 1] {
@@ -132,8 +124,9 @@ fn told(version: u64, full: bool, replicas: &[(u8, i32)]) -> rpc::MetadataUpdate
     }
 }
 
-/// As after a restore: a controller whose state is older than what this broker knows, or that has placed the partitions anew, whether this run goes on with what the last
-/// one knew or was told all of it by the controller before.
+/// As after a restore: a controller whose state is older than what this broker knows, or that has
+/// placed the partitions anew, whether this run goes on with what the last one knew or was told all
+/// of it by the controller before.
 #[test]
 fn what_a_new_controller_does_not_know_of_is_set_aside() {
     for goes_on in [true, false] {
@@ -147,7 +140,9 @@ fn what_a_new_controller_does_not_know_of_is_set_aside() {
             entries.filter(|name| name.ends_with(suffix)).count()
         };
         let none = MetadataImage::default();
-        let (known, touched) = none.after(ControllerEpoch(1), &told(9, true, &[(1, 0), (2, 0), (3, 0), (4, 0)])).unwrap();
+        let (known, touched) = none
+            .after(ControllerEpoch(1), &told(9, true, &[(1, 0), (2, 0), (3, 0), (4, 0)]))
+            .unwrap();
         match goes_on {
             true => replicas.go_on(&known, HashMap::new()),
             false => replicas.apply(&none, &known, &touched),
@@ -156,10 +151,12 @@ fn what_a_new_controller_does_not_know_of_is_set_aside() {
             append(&partition).unwrap();
         }
         // One topic is unknown, and another one is on another broker.
-        let (restored, touched) = known.after(ControllerEpoch(2), &told(4, true, &[(1, 0), (2, 7), (4, 0)])).unwrap();
+        let (restored, touched) =
+            known.after(ControllerEpoch(2), &told(4, true, &[(1, 0), (2, 7), (4, 0)])).unwrap();
         replicas.apply(&known, &restored, &touched);
         assert_eq!((replicas.count().0, ending("-stray"), ending("-delete")), (2, 2, 0));
-        // What a controller has told itself, it may take back: as a change, or between two sessions.
+        // What a controller has told itself, it may take back: as a change, or between two
+        // sessions.
         let removal = rpc::MetadataUpdate {
             version: 5,
             removed_topics: vec![vec![4; 16]],
@@ -168,13 +165,15 @@ fn what_a_new_controller_does_not_know_of_is_set_aside() {
         let (without, touched) = restored.after(ControllerEpoch(2), &removal).unwrap();
         replicas.apply(&restored, &without, &touched);
         assert_eq!((replicas.count().0, ending("-stray"), ending("-delete")), (1, 2, 1));
-        let (empty, touched) = without.after(ControllerEpoch(2), &told(6, true, &[(2, 7)])).unwrap();
+        let (empty, touched) =
+            without.after(ControllerEpoch(2), &told(6, true, &[(2, 7)])).unwrap();
         replicas.apply(&without, &empty, &touched);
         assert_eq!((replicas.count().0, ending("-stray"), ending("-delete")), (0, 2, 2));
     }
 }
 
-/// As when a whole cluster is stopped: the leaders of each broker that goes move to others, which hear of it while they go themselves.
+/// As when a whole cluster is stopped: the leaders of each broker that goes move to others, which
+/// hear of it while they go themselves.
 #[test]
 fn what_is_told_while_the_logs_are_closed_opens_none_in_their_place() {
     let root = tempfile::tempdir().unwrap();
@@ -209,16 +208,14 @@ fn what_is_told_while_the_logs_are_closed_opens_none_in_their_place() {
     let dir = open(root.path());
     assert!(dir.left().orderly);
     for topic in [1, 2] {
-        let id = TopicPartition {
-            topic: TopicId(Uuid::from_bytes([topic; 16])),
-            index: 0,
-        };
+        let id = TopicPartition { topic: TopicId(Uuid::from_bytes([topic; 16])), index: 0 };
         let log = dir.open_log(id, &format!("topic-{topic}").into(), Arc::default()).unwrap();
         assert_eq!(log.reader().log_end_offset(), 1, "topic-{topic}");
     }
 }
 
-/// Whoever hears from the controller is not held up by a flush of another log, however many partitions go.
+/// Whoever hears from the controller is not held up by a flush of another log, however many
+/// partitions go.
 #[test]
 fn who_gives_up_a_topic_waits_for_no_flush() {
     let root = tempfile::tempdir().unwrap();

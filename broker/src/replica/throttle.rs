@@ -1,7 +1,8 @@
-//! Replication quotas (KIP-73, `ReplicationQuotaManager` in Apache Kafka): how many bytes a second this broker sends to followers, or fetches from leaders, for replicas that
-//! are throttled.
+//! Replication quotas (KIP-73, `ReplicationQuotaManager` in Apache Kafka): how many bytes a second
+//! this broker sends to followers, or fetches from leaders, for replicas that are throttled.
 //!
-//! All traffic of throttled replicas counts, and only those wait that are not in sync: a quota never pushes a follower out of the ISR. Called by the leader's and the follower's side of
+//! All traffic of throttled replicas counts, and only those wait that are not in sync: a quota
+//! never pushes a follower out of the ISR. Called by the leader's and the follower's side of
 //! fetching; never waits itself.
 
 use std::collections::VecDeque;
@@ -10,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use weir_protocol::types::BrokerId;
 
-/// A sample's length, and how many count (`replication.quota.window.size.seconds` and `replication.quota.window.num` in Apache Kafka, at their defaults).
+/// A sample's length, and how many count (`replication.quota.window.size.seconds` and
+/// `replication.quota.window.num` in Apache Kafka, at their defaults).
 const WINDOW_MS: u64 = 1_000;
 const WINDOWS: u64 = 11;
 
@@ -24,10 +26,7 @@ pub(crate) struct Quota {
 
 impl Default for Quota {
     fn default() -> Self {
-        Self {
-            limit: AtomicU64::new(u64::MAX),
-            samples: Mutex::default(),
-        }
+        Self { limit: AtomicU64::new(u64::MAX), samples: Mutex::default() }
     }
 }
 
@@ -70,7 +69,8 @@ impl Samples {
         }
     }
 
-    /// `Rate.measure`: until as many windows have passed as count, it is as if nothing had been sent before.
+    /// `Rate.measure`: until as many windows have passed as count, it is as if nothing had been
+    /// sent before.
     fn exceeded_until(&mut self, limit: u64, now: u64) -> Option<u64> {
         self.forget(now);
         let (begin, _) = *self.0.front()?;
@@ -80,13 +80,17 @@ impl Samples {
         // Either enough time passes, or the oldest sample goes.
         exceeds.then(|| {
             let goes = begin + WINDOW_MS * WINDOWS;
-            let enough = total.saturating_mul(1_000).checked_div(limit).map_or(goes, |ms| begin.saturating_add(ms));
+            let enough = total
+                .saturating_mul(1_000)
+                .checked_div(limit)
+                .map_or(goes, |ms| begin.saturating_add(ms));
             enough.min(goes).max(now + 1)
         })
     }
 }
 
-/// Whether a topic's `leader.replication.throttled.replicas`, or the follower's, names this replica: `*`, or `partition:broker` pairs.
+/// Whether a topic's `leader.replication.throttled.replicas`, or the follower's, names this
+/// replica: `*`, or `partition:broker` pairs.
 pub(super) fn names_replica(setting: &str, partition: i32, broker: BrokerId) -> bool {
     let is_this = |pair: &str| {
         let (index, id) = pair.split_once(':')?;
@@ -119,13 +123,21 @@ mod tests {
         quota.record(1_000_000, 0);
         assert_eq!(quota.exceeded_until(0), None, "there is no limit yet");
         quota.set_limit(1_000);
-        assert_eq!(quota.exceeded_until(0), Some(11_000), "the sample goes before the rate is right");
+        assert_eq!(
+            quota.exceeded_until(0),
+            Some(11_000),
+            "the sample goes before the rate is right"
+        );
         assert_eq!(quota.exceeded_until(10_999), Some(11_000));
         assert_eq!(quota.exceeded_until(11_000), None);
         quota.record(10_000, 20_000);
         assert_eq!(quota.exceeded_until(20_000), None, "ten seconds' worth at once");
         quota.record(500, 20_500);
-        assert_eq!(quota.exceeded_until(20_500), Some(30_500), "and then as much as the rate allows");
+        assert_eq!(
+            quota.exceeded_until(20_500),
+            Some(30_500),
+            "and then as much as the rate allows"
+        );
         assert_eq!(quota.exceeded_until(30_500), None);
         quota.set_limit(0);
         assert_eq!(quota.exceeded_until(30_500), Some(31_000));

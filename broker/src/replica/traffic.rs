@@ -1,7 +1,8 @@
 //! What goes in and out of each topic on this broker, for its metrics.
 //!
-//! A partition has its topic's counts at hand, so that nothing is looked up on the way of a record. Topics have names that clients choose: only so many are counted each by itself, all
-//! others together.
+//! A partition has its topic's counts at hand, so that nothing is looked up on the way of a record.
+//! Topics have names that clients choose: only so many are counted each by itself, all others
+//! together.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-/// What went in and out of the partitions of a topic that this broker leads, and what consumers read from it as a follower (`BrokerTopicMetrics`).
+/// What went in and out of the partitions of a topic that this broker leads, and what consumers
+/// read from it as a follower (`BrokerTopicMetrics`).
 #[derive(Debug, Default)]
 pub(crate) struct TopicTraffic {
     appended_records: AtomicU64,
@@ -128,7 +130,8 @@ impl Traffic {
         new
     }
 
-    /// All counts, by topic, those of the others last. Topics that this broker has no partition of any more are forgotten.
+    /// All counts, by topic, those of the others last. Topics that this broker has no partition of
+    /// any more are forgotten.
     pub(crate) fn counted(&self) -> Vec<Counted> {
         let mut topics = self.topics.lock();
         forget_unused(&mut topics);
@@ -173,11 +176,7 @@ mod tests {
         );
         assert_eq!(
             counted[1],
-            Counted {
-                topic: Some(Arc::from("e")),
-                failed_fetches: 1,
-                ..Counted::default()
-            }
+            Counted { topic: Some(Arc::from("e")), failed_fetches: 1, ..Counted::default() }
         );
     }
 }

@@ -1,7 +1,9 @@
-//! Requests that wait for a partition to advance: long polls, and produces that wait for their batch to be committed.
+//! Requests that wait for a partition to advance: long polls, and produces that wait for their
+//! batch to be committed.
 //!
-//! Kafka keeps a purgatory of delayed operations for this. Here a delayed request is a future: it registers on the partitions that it waits for, looks once more,
-//! and sleeps. What it waited for is gone from the lists when it is dropped, however that happens.
+//! Kafka keeps a purgatory of delayed operations for this. Here a delayed request is a future: it
+//! registers on the partitions that it waits for, looks once more, and sleeps. What it waited for
+//! is gone from the lists when it is dropped, however that happens.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -56,7 +58,8 @@ impl<P> Waiter<P> {
         }
     }
 
-    /// Registers on all of `on`. Whoever calls this looks at them once more before it awaits [`Waiter::woken`]: what happened before is not told.
+    /// Registers on all of `on`. Whoever calls this looks at them once more before it awaits
+    /// [`Waiter::woken`]: what happened before is not told.
     pub(crate) fn register(&mut self, on: impl IntoIterator<Item = Arc<P>>) {
         if self.registered.is_empty() {
             self.registered.extend(on);
@@ -66,7 +69,8 @@ impl<P> Waiter<P> {
         }
     }
 
-    /// Returns when one of the partitions advanced after the registration, at once if it has already.
+    /// Returns when one of the partitions advanced after the registration, at once if it has
+    /// already.
     pub(crate) async fn woken(&self) {
         self.notify.notified().await;
     }

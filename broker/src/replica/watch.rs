@@ -1,7 +1,9 @@
-//! What a follower's fetch session is told of its partitions: which of them have news, so that of many thousand only those are looked at.
+//! What a follower's fetch session is told of its partitions: which of them have news, so that of
+//! many thousand only those are looked at.
 //!
-//! A session puts itself down at each partition that it fetches, once, under the number of a slot of its own. The partition marks the slot whenever it has something
-//! that the follower does not know. Nothing is lost between two fetches, and nothing is done for a partition that is quiet.
+//! A session puts itself down at each partition that it fetches, once, under the number of a slot
+//! of its own. The partition marks the slot whenever it has something that the follower does not
+//! know. Nothing is lost between two fetches, and nothing is done for a partition that is quiet.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,7 +72,8 @@ impl Changes {
     }
 }
 
-/// The sessions that watch one partition: as many as it has followers. Empty for a partition with one replica, and then it holds no memory.
+/// The sessions that watch one partition: as many as it has followers. Empty for a partition with
+/// one replica, and then it holds no memory.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
     watching: Mutex<Vec<(Arc<Changes>, u32)>>,

@@ -1,7 +1,9 @@
 //! PURE: transaction coordinators: the transactional ids of one partition of `__transaction_state`.
 //!
-//! A [`Machine`] for the coordinators' runtime. A transaction is decided when the record that prepares its end is committed; its markers are asked for from outside
-//! ([`Request::Look`]), where they are written to all partitions of the transaction and told of ([`Request::Written`]), for as long as that takes.
+//! A [`Machine`] for the coordinators' runtime. A transaction is decided when the record that
+//! prepares its end is committed; its markers are asked for from outside ([`Request::Look`]), where
+//! they are written to all partitions of the transaction and told of ([`Request::Written`]), for as
+//! long as that takes.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod record;
@@ -25,7 +27,8 @@ pub(crate) use self::tally::Tally;
 use crate::coordinator::{Logged, Machine, Now, Origin, Outcome, Record};
 use crate::metadata::MetadataImage;
 
-/// The most transactional ids that one partition holds: beyond that no new one is made. It is there to be never reached by use, and to end a client's loop.
+/// The most transactional ids that one partition holds: beyond that no new one is made. It is there
+/// to be never reached by use, and to end a client's loop.
 const IDS_MAX: usize = 200_000;
 
 /// The settings of transaction coordinators.
@@ -44,7 +47,8 @@ pub(crate) struct Transactions {
     ids: BTreeMap<String, Transaction>,
     /// Those whose markers are missing.
     prepared: BTreeSet<String>,
-    /// When something is due, on the clock of [`Now::ms`], and since when it stands in the queue for each id.
+    /// When something is due, on the clock of [`Now::ms`], and since when it stands in the queue
+    /// for each id.
     due: BTreeSet<(u64, String)>,
     due_at: BTreeMap<String, u64>,
     /// Those that took too long and cannot be aborted without another producer id.
@@ -60,7 +64,8 @@ pub(crate) struct Transactions {
 impl Settings {
     fn of(layers: &Layers<'_>, version: i16) -> Self {
         Self {
-            timeout_ms_max: i32::try_from(layers.broker_number("transaction.max.timeout.ms")).unwrap_or(i32::MAX),
+            timeout_ms_max: i32::try_from(layers.broker_number("transaction.max.timeout.ms"))
+                .unwrap_or(i32::MAX),
             expiration_ms: layers.broker_number("transactional.id.expiration.ms"),
             version,
         }
@@ -100,11 +105,19 @@ impl Machine for Transactions {
         // Nobody writes here in transactions.
     }
 
-    fn metadata(&mut self, image: &Arc<MetadataImage>, layers: &Layers<'_>, now: Now, _outcome: &mut Outcome) {
+    fn metadata(
+        &mut self,
+        image: &Arc<MetadataImage>,
+        layers: &Layers<'_>,
+        now: Now,
+        _outcome: &mut Outcome,
+    ) {
         let level = image.features.get("transaction.version").copied().unwrap_or_default();
         let version = i16::try_from(level).unwrap_or_default();
         let settings = Settings::of(layers, version);
-        if std::mem::replace(&mut self.settings, settings) != settings || !std::mem::replace(&mut self.begun, true) {
+        if std::mem::replace(&mut self.settings, settings) != settings
+            || !std::mem::replace(&mut self.begun, true)
+        {
             for id in self.ids.keys().cloned().collect::<Vec<_>>() {
                 self.plan(&id, now);
             }
@@ -113,7 +126,10 @@ impl Machine for Transactions {
 
     fn writes(request: &Request) -> bool {
         match request {
-            Request::Init { .. } | Request::Add { .. } | Request::Verify { .. } | Request::End { .. } => true,
+            Request::Init { .. }
+            | Request::Add { .. }
+            | Request::Verify { .. }
+            | Request::End { .. } => true,
             Request::Written { .. } | Request::TimeOut { .. } => true,
             Request::Look { .. } | Request::Describe { .. } | Request::List { .. } => false,
         }
@@ -121,24 +137,12 @@ impl Machine for Transactions {
 
     fn decide(&mut self, request: Request, now: Now, outcome: &mut Outcome) {
         match request {
-            Request::Init {
-                id,
-                timeout_ms,
-                expected,
-                fresh,
-                to,
-            } => {
+            Request::Init { id, timeout_ms, expected, fresh, to } => {
                 let result = self.init(id, timeout_ms, expected, fresh, now, outcome);
                 self.tally.fenced += u64::from(result == Err(ErrorCode::ProducerFenced.into()));
                 outcome.reply(to, result);
             }
-            Request::Add {
-                id,
-                from,
-                partitions,
-                version,
-                to,
-            } => {
+            Request::Add { id, from, partitions, version, to } => {
                 let result = self.add(&id, from, &partitions, version, now, outcome);
                 self.tally.fenced += u64::from(result == Err(ErrorCode::ProducerFenced));
                 outcome.reply(to, result.err().unwrap_or(ErrorCode::None));
@@ -148,14 +152,7 @@ impl Machine for Transactions {
                 self.tally.fenced += u64::from(result == Err(ErrorCode::ProducerFenced));
                 outcome.reply(to, result);
             }
-            Request::End {
-                id,
-                from,
-                commit,
-                version,
-                fresh,
-                to,
-            } => {
+            Request::End { id, from, commit, version, fresh, to } => {
                 let result = self.end(&id, from, commit, version, fresh, now, outcome);
                 self.tally.fenced += u64::from(result == Err(ErrorCode::ProducerFenced.into()));
                 outcome.reply(to, result);
@@ -170,12 +167,7 @@ impl Machine for Transactions {
                 };
                 outcome.reply(to, looked);
             }
-            Request::Written {
-                id,
-                producer,
-                partitions,
-                to,
-            } => {
+            Request::Written { id, producer, partitions, to } => {
                 self.written(&id, producer, &partitions, now, outcome);
                 outcome.reply(to, ());
             }
@@ -190,7 +182,11 @@ impl Machine for Transactions {
                 outcome.reply(to, described);
             }
             Request::List { to } => {
-                let all = self.ids.iter().map(|(id, transaction)| (id.clone(), describe(transaction))).collect();
+                let all = self
+                    .ids
+                    .iter()
+                    .map(|(id, transaction)| (id.clone(), describe(transaction)))
+                    .collect();
                 outcome.reply(to, all);
             }
         }
@@ -203,7 +199,9 @@ impl Machine for Transactions {
             let Some((_, id)) = self.due.pop_first() else { return };
             self.due_at.remove(&id);
             let Some(transaction) = self.ids.get(&id) else { continue };
-            let is_due = transaction.due_ms(self.settings.expiration_ms).is_some_and(|due| due <= now.wall_ms);
+            let is_due = transaction
+                .due_ms(self.settings.expiration_ms)
+                .is_some_and(|due| due <= now.wall_ms);
             match (is_due, transaction.state) {
                 // It was put off, or the two clocks do not agree.
                 (false, _) => self.plan(&id, now),
@@ -221,12 +219,10 @@ impl Machine for Transactions {
     }
 }
 
-/// The record of a transactional id whose producer has come to this epoch, and has no transaction open.
+/// The record of a transactional id whose producer has come to this epoch, and has no transaction
+/// open.
 pub(crate) fn at_rest(id: &str, producer: Producer, timeout_ms: i32, now_ms: i64) -> Record {
-    let transaction = Transaction {
-        producer,
-        ..Transaction::new(producer.id, timeout_ms, now_ms)
-    };
+    let transaction = Transaction { producer, ..Transaction::new(producer.id, timeout_ms, now_ms) };
     record::record(id, Some(&transaction))
 }
 
@@ -252,7 +248,11 @@ impl Transactions {
             Some(transaction) => transaction,
             None if self.ids.len() >= IDS_MAX => return Err(ErrorCode::PolicyViolation.into()),
             None => {
-                new = Transaction::new(fresh.ok_or(Refusal::NeedsProducerId)?, timeout_ms, now.wall_ms);
+                new = Transaction::new(
+                    fresh.ok_or(Refusal::NeedsProducerId)?,
+                    timeout_ms,
+                    now.wall_ms,
+                );
                 &new
             }
         };
@@ -270,16 +270,31 @@ impl Transactions {
         }
     }
 
-    fn add(&mut self, id: &str, from: Producer, partitions: &[Partition], version: i16, now: Now, outcome: &mut Outcome) -> Result<(), ErrorCode> {
+    fn add(
+        &mut self,
+        id: &str,
+        from: Producer,
+        partitions: &[Partition],
+        version: i16,
+        now: Now,
+        outcome: &mut Outcome,
+    ) -> Result<(), ErrorCode> {
         if let Some(next) = self.known(id)?.add(from, partitions, version, now.wall_ms)? {
             self.put(id, next, now, outcome);
         }
         Ok(())
     }
 
-    /// Whoever is told that a transaction is open appends to it. So this is written down once more: a coordinator that was deposed, and whose transaction another one has ended, cannot do that,
+    /// Whoever is told that a transaction is open appends to it. So this is written down once more:
+    /// a coordinator that was deposed, and whose transaction another one has ended, cannot do that,
     /// and its answer never leaves. With transactions v2 nobody asks: there the epoch tells.
-    fn verify(&self, id: &str, from: Producer, partitions: &[Partition], outcome: &mut Outcome) -> Result<Vec<(Partition, ErrorCode)>, ErrorCode> {
+    fn verify(
+        &self,
+        id: &str,
+        from: Producer,
+        partitions: &[Partition],
+        outcome: &mut Outcome,
+    ) -> Result<Vec<(Partition, ErrorCode)>, ErrorCode> {
         let transaction = self.known(id)?;
         let verified = transaction.verify(from, partitions)?;
         outcome.records.push(record::record(id, Some(transaction)));
@@ -304,14 +319,16 @@ impl Transactions {
         };
         match end {
             End::Done => {
-                // As in `verify`: without epochs a coordinator that was deposed takes the end of this transaction for that of the one before.
+                // As in `verify`: without epochs a coordinator that was deposed takes the end of
+                // this transaction for that of the one before.
                 if version < 2 {
                     outcome.records.push(record::record(id, Some(transaction)));
                 }
                 Ok(transaction.producer)
             }
             End::Next(next) => {
-                // Who ends a transaction goes on under the epoch, or the id, that it has when it is over.
+                // Who ends a transaction goes on under the epoch, or the id, that it has when it is
+                // over.
                 let producer = next.completed(now.wall_ms).producer;
                 match (transaction.state, commit) {
                     (State::Ongoing, true) => self.tally.committed += 1,
@@ -325,7 +342,8 @@ impl Transactions {
         }
     }
 
-    /// Aborts an open transaction. Where that uses up the epochs of its producer, it waits for an id that nobody has ([`Looked::exhausted`]).
+    /// Aborts an open transaction. Where that uses up the epochs of its producer, it waits for an
+    /// id that nobody has ([`Looked::exhausted`]).
     fn time_out(&mut self, id: &str, fresh: Option<ProducerId>, now: Now, outcome: &mut Outcome) {
         let Some(transaction) = self.ids.get(id) else { return };
         match transaction.fenced(self.settings.version, fresh, now.wall_ms) {
@@ -351,7 +369,14 @@ impl Transactions {
         prepared.collect()
     }
 
-    fn written(&mut self, id: &str, producer: Producer, partitions: &[Partition], now: Now, outcome: &mut Outcome) {
+    fn written(
+        &mut self,
+        id: &str,
+        producer: Producer,
+        partitions: &[Partition],
+        now: Now,
+        outcome: &mut Outcome,
+    ) {
         let Some(transaction) = self.ids.get_mut(id) else { return };
         // Of another transaction, which came late.
         if transaction.producer != producer || !transaction.state.is_prepared() {
@@ -409,7 +434,10 @@ impl Transactions {
         if let Some(at) = self.due_at.remove(id) {
             self.due.remove(&(at, id.to_owned()));
         }
-        let due = self.ids.get(id).and_then(|transaction| transaction.due_ms(self.settings.expiration_ms));
+        let due = self
+            .ids
+            .get(id)
+            .and_then(|transaction| transaction.due_ms(self.settings.expiration_ms));
         if let Some(due) = due {
             let at = now
                 .ms

@@ -52,7 +52,8 @@ fn decode<M: CoordinatorRecord>(bytes: &mut Bytes, version: i16) -> Result<M, St
 }
 
 fn transaction(value: TransactionLogValue) -> Result<Transaction, String> {
-    let state = State::of(value.transaction_status).ok_or_else(|| format!("the status {} is unknown", value.transaction_status))?;
+    let state = State::of(value.transaction_status)
+        .ok_or_else(|| format!("the status {} is unknown", value.transaction_status))?;
     let partitions = value.transaction_partitions.unwrap_or_default().into_iter();
     let partitions = partitions.flat_map(|topic| {
         let name: Arc<str> = topic.topic.into();
@@ -78,12 +79,11 @@ fn transaction(value: TransactionLogValue) -> Result<Transaction, String> {
 
 /// What is to be written of a transactional id; `None` forgets it.
 pub(super) fn record(id: &str, transaction: Option<&Transaction>) -> Record {
-    let key = TransactionLogKey {
-        transactional_id: id.to_owned(),
-    };
+    let key = TransactionLogKey { transactional_id: id.to_owned() };
     Record {
         key: encode(TransactionLogKey::RECORD_TYPE, &key, KEY_VERSION),
-        value: transaction.map(|transaction| encode(VALUE_VERSION, &value(transaction), VALUE_VERSION)),
+        value: transaction
+            .map(|transaction| encode(VALUE_VERSION, &value(transaction), VALUE_VERSION)),
     }
 }
 
@@ -92,10 +92,9 @@ fn value(transaction: &Transaction) -> TransactionLogValue {
     for (topic, index) in &transaction.partitions {
         topics.entry(topic).or_default().push(*index);
     }
-    let schemas = topics.into_iter().map(|(topic, partition_ids)| PartitionsSchema {
-        topic: topic.to_owned(),
-        partition_ids,
-    });
+    let schemas = topics
+        .into_iter()
+        .map(|(topic, partition_ids)| PartitionsSchema { topic: topic.to_owned(), partition_ids });
     TransactionLogValue {
         producer_id: transaction.producer.id.0,
         previous_producer_id: transaction.previous_id.0,
@@ -135,19 +134,12 @@ mod tests {
             };
             (transaction.start_ms, transaction.client_version) = (17, 2);
             let written = record("id", Some(&transaction));
-            let logged = Logged {
-                key: &written.key,
-                value: written.value.as_deref(),
-                transaction: None,
-            };
+            let logged =
+                Logged { key: &written.key, value: written.value.as_deref(), transaction: None };
             assert_eq!(read(&logged), Ok(Some(("id".to_owned(), Some(transaction.clone())))));
         }
         let forgotten = record("id", None);
-        let logged = |key, value| Logged {
-            key,
-            value,
-            transaction: None,
-        };
+        let logged = |key, value| Logged { key, value, transaction: None };
         assert_eq!(read(&logged(&forgotten.key, None)), Ok(Some(("id".to_owned(), None))));
         assert!(read(&logged(&[0], None)).is_err());
         assert_eq!(read(&logged(&[0, 9, 0, 0], None)), Ok(None));

@@ -47,13 +47,9 @@ pub(crate) enum Request {
     /// Which transactions wait for markers, and what happened since this was asked last.
     Look { to: ReplyTo<Looked> },
     /// Markers are written.
-    Written {
-        id: String,
-        producer: Producer,
-        partitions: Vec<Partition>,
-        to: ReplyTo<()>,
-    },
-    /// A transaction that took too long is aborted, whose producer goes on under an id that nobody has: its own is used up.
+    Written { id: String, producer: Producer, partitions: Vec<Partition>, to: ReplyTo<()> },
+    /// A transaction that took too long is aborted, whose producer goes on under an id that nobody
+    /// has: its own is used up.
     TimeOut { id: String, fresh: ProducerId, to: ReplyTo<()> },
     /// DescribeTransactions.
     Describe { id: String, to: ReplyTo<Option<Described>> },
@@ -90,7 +86,8 @@ pub(crate) struct Described {
 pub(crate) struct Looked {
     /// Those that wait for markers.
     pub(crate) prepared: Vec<Prepared>,
-    /// Transactional ids whose transaction took too long and whose producer has no epoch left: they wait for a producer id that nobody has.
+    /// Transactional ids whose transaction took too long and whose producer has no epoch left: they
+    /// wait for a producer id that nobody has.
     pub(crate) exhausted: Vec<String>,
     /// What happened since the last time.
     pub(crate) tally: Tally,

@@ -1,8 +1,10 @@
-//! PURE: one transactional id: who produces under it, what became of its last transaction, and which steps come next (`TransactionMetadata` and the decisions of
-//! `TransactionCoordinator` in Apache Kafka, for transactions v1 and v2, KIP-98, KIP-360 and KIP-890).
+//! PURE: one transactional id: who produces under it, what became of its last transaction, and
+//! which steps come next (`TransactionMetadata` and the decisions of `TransactionCoordinator` in
+//! Apache Kafka, for transactions v1 and v2, KIP-98, KIP-360 and KIP-890).
 //!
-//! A step gives the whole next state or the reason against it; nothing changes in place, so that what is answered and what is written down are the same thing. With transactions v2 the
-//! epoch is raised at the end of every transaction: what comes late belongs to an epoch that is over.
+//! A step gives the whole next state or the reason against it; nothing changes in place, so that
+//! what is answered and what is written down are the same thing. With transactions v2 the epoch is
+//! raised at the end of every transaction: what comes late belongs to an epoch that is over.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -62,7 +64,8 @@ impl State {
     }
 }
 
-/// A partition, as transactions name it. A request names a topic once for many partitions, and so do these share its name.
+/// A partition, as transactions name it. A request names a topic once for many partitions, and so
+/// do these share its name.
 pub(crate) type Partition = (Arc<str>, i32);
 
 /// The producer that a request is from: its id and epoch.
@@ -78,7 +81,8 @@ pub(crate) struct Transaction {
     pub(crate) producer: Producer,
     /// The producer id before this one.
     pub(crate) previous_id: ProducerId,
-    /// The id that takes the place of this one, whose epochs are used up, when the transaction is complete.
+    /// The id that takes the place of this one, whose epochs are used up, when the transaction is
+    /// complete.
     pub(crate) next_id: ProducerId,
     /// The epoch before this one, as far as who asks again may name it.
     pub(crate) last_epoch: ProducerEpoch,
@@ -160,7 +164,8 @@ impl Transaction {
         self.client_version >= 2
     }
 
-    /// InitProducerId (`prepareInitProducerIdTransit`). `expected` is what a producer has that goes on after an error, `fresh` an id that nobody has.
+    /// InitProducerId (`prepareInitProducerIdTransit`). `expected` is what a producer has that goes
+    /// on after an error, `fresh` an id that nobody has.
     pub(crate) fn init(
         &self,
         expected: Option<Producer>,
@@ -170,16 +175,21 @@ impl Transaction {
         now_ms: i64,
     ) -> Result<Init, Refusal> {
         self.check_at_rest()?;
-        // Its own id, or the one before it with the last epoch: then the answer that named the new one was lost.
+        // Its own id, or the one before it with the last epoch: then the answer that named the new
+        // one was lost.
         let is_valid = |expected: Producer| {
-            self.producer.epoch == NO_EPOCH || expected.id == self.producer.id || (expected.id == self.previous_id && is_exhausted(expected.epoch))
+            self.producer.epoch == NO_EPOCH
+                || expected.id == self.producer.id
+                || (expected.id == self.previous_id && is_exhausted(expected.epoch))
         };
         if !expected.is_none_or(is_valid) {
             return Err(ErrorCode::ProducerFenced.into());
         }
         match self.state {
             // They are refused above.
-            State::PrepareCommit | State::PrepareAbort => Err(ErrorCode::ConcurrentTransactions.into()),
+            State::PrepareCommit | State::PrepareAbort => {
+                Err(ErrorCode::ConcurrentTransactions.into())
+            }
             State::Ongoing => Ok(Init::Fenced(self.fenced(version, fresh, now_ms)?)),
             State::Empty | State::CompleteCommit | State::CompleteAbort => {
                 let begun = Self {
@@ -193,55 +203,72 @@ impl Transaction {
                     ..self.clone()
                 };
                 let (current, last) = (self.producer.epoch, self.last_epoch);
-                let (producer, last_epoch) = if is_exhausted(current) && expected.is_none_or(|expected| expected.epoch == current) {
+                let (producer, last_epoch) = if is_exhausted(current)
+                    && expected.is_none_or(|expected| expected.epoch == current)
+                {
                     let id = fresh.ok_or(Refusal::NeedsProducerId)?;
                     let last_epoch = expected.map_or(NO_EPOCH, |_| current);
                     (Producer { id, epoch: ProducerEpoch(0) }, last_epoch)
                 } else {
                     let (epoch, last_epoch) = match expected {
                         None => (raised(current), NO_EPOCH),
-                        Some(expected) if current == NO_EPOCH || expected.epoch == current => (raised(current), current),
-                        // Asked again: the answer was lost. Kafka fails here when the epoch is the last that a client may have.
-                        Some(expected) if expected.epoch == last && current.0 < EPOCH_MAX => (current, last),
+                        Some(expected) if current == NO_EPOCH || expected.epoch == current => {
+                            (raised(current), current)
+                        }
+                        // Asked again: the answer was lost. Kafka fails here when the epoch is the
+                        // last that a client may have.
+                        Some(expected) if expected.epoch == last && current.0 < EPOCH_MAX => {
+                            (current, last)
+                        }
                         Some(_) => return Err(ErrorCode::ProducerFenced.into()),
                     };
                     let id = self.producer.id;
                     (Producer { id, epoch }, last_epoch)
                 };
-                Ok(Init::Ready(Self {
-                    producer,
-                    last_epoch,
-                    ..begun
-                }))
+                Ok(Init::Ready(Self { producer, last_epoch, ..begun }))
             }
         }
     }
 
-    /// The open transaction aborted by another than its producer: by time, or by who begins under the id.
+    /// The open transaction aborted by another than its producer: by time, or by who begins under
+    /// the id.
     ///
-    /// With transactions v2 it ends as by its producer's own word: under the next epoch, so that a producer that is still there may say that it aborts, and goes on. Before, it ends under an
+    /// With transactions v2 it ends as by its producer's own word: under the next epoch, so that a
+    /// producer that is still there may say that it aborts, and goes on. Before, it ends under an
     /// epoch that the producer does not have (`prepareFenceProducerEpoch`).
-    pub(crate) fn fenced(&self, version: i16, fresh: Option<ProducerId>, now_ms: i64) -> Result<Self, Refusal> {
+    pub(crate) fn fenced(
+        &self,
+        version: i16,
+        fresh: Option<ProducerId>,
+        now_ms: i64,
+    ) -> Result<Self, Refusal> {
         if version >= 2 {
             return self.prepared_v2(false, fresh, now_ms);
         }
         let fenced = Self {
-            producer: Producer {
-                epoch: raised(self.producer.epoch),
-                ..self.producer
-            },
+            producer: Producer { epoch: raised(self.producer.epoch), ..self.producer },
             last_epoch: NO_EPOCH,
             ..self.clone()
         };
         Ok(fenced.prepared(false, 0, NO_ID, now_ms))
     }
 
-    /// Partitions become part of the transaction, which begins with the first. `None`: they are already, and the epoch says of which transaction. Before transactions v2 it does not: then
+    /// Partitions become part of the transaction, which begins with the first. `None`: they are
+    /// already, and the epoch says of which transaction. Before transactions v2 it does not: then
     /// it is written down once more, since only a coordinator that still is one can do that.
-    pub(crate) fn add(&self, from: Producer, partitions: &[Partition], version: i16, now_ms: i64) -> Result<Option<Self>, ErrorCode> {
+    pub(crate) fn add(
+        &self,
+        from: Producer,
+        partitions: &[Partition],
+        version: i16,
+        now_ms: i64,
+    ) -> Result<Option<Self>, ErrorCode> {
         self.check_at_rest()?;
         self.check(from)?;
-        if self.state == State::Ongoing && version >= 2 && partitions.iter().all(|partition| self.partitions.contains(partition)) {
+        if self.state == State::Ongoing
+            && version >= 2
+            && partitions.iter().all(|partition| self.partitions.contains(partition))
+        {
             return Ok(None);
         }
         let mut next = Self {
@@ -258,8 +285,13 @@ impl Transaction {
         Ok(Some(next))
     }
 
-    /// Whether the transaction is open and the partitions are part of it, each on its own (KIP-890).
-    pub(crate) fn verify<'p>(&self, from: Producer, partitions: &'p [Partition]) -> Result<Vec<(&'p Partition, ErrorCode)>, ErrorCode> {
+    /// Whether the transaction is open and the partitions are part of it, each on its own
+    /// (KIP-890).
+    pub(crate) fn verify<'p>(
+        &self,
+        from: Producer,
+        partitions: &'p [Partition],
+    ) -> Result<Vec<(&'p Partition, ErrorCode)>, ErrorCode> {
         self.check(from)?;
         self.check_at_rest()?;
         let verified = |partition| match self.partitions.contains(partition) {
@@ -269,7 +301,8 @@ impl Transaction {
         Ok(partitions.iter().map(verified).collect())
     }
 
-    /// While markers are being written the producer may be told to wait by whatever name it calls itself: it has been given the id and the epoch that it has when all are written.
+    /// While markers are being written the producer may be told to wait by whatever name it calls
+    /// itself: it has been given the id and the epoch that it has when all are written.
     fn check_at_rest(&self) -> Result<(), ErrorCode> {
         match self.state.is_prepared() {
             true => Err(ErrorCode::ConcurrentTransactions),
@@ -288,7 +321,12 @@ impl Transaction {
     }
 
     /// EndTxn of a client of transactions v1 (`endTransactionWithTV1`).
-    pub(crate) fn end_v1(&self, from: Producer, commit: bool, now_ms: i64) -> Result<End, ErrorCode> {
+    pub(crate) fn end_v1(
+        &self,
+        from: Producer,
+        commit: bool,
+        now_ms: i64,
+    ) -> Result<End, ErrorCode> {
         self.check(from)?;
         self.check_at_rest()?;
         match (self.state, commit) {
@@ -298,11 +336,19 @@ impl Transaction {
         }
     }
 
-    /// EndTxn of a client of transactions v2. That a request comes again is told by its epoch, which is over.
-    pub(crate) fn end_v2(&self, from: Producer, commit: bool, fresh: Option<ProducerId>, now_ms: i64) -> Result<End, Refusal> {
+    /// EndTxn of a client of transactions v2. That a request comes again is told by its epoch,
+    /// which is over.
+    pub(crate) fn end_v2(
+        &self,
+        from: Producer,
+        commit: bool,
+        fresh: Option<ProducerId>,
+        now_ms: i64,
+    ) -> Result<End, Refusal> {
         self.check_at_rest()?;
         let (id, epoch) = (self.producer.id, self.producer.epoch);
-        let after_overflow = self.previous_id == from.id && from.epoch.0 == EPOCH_MAX - 1 && epoch.0 == 0;
+        let after_overflow =
+            self.previous_id == from.id && from.epoch.0 == EPOCH_MAX - 1 && epoch.0 == 0;
         let after_raise = i32::from(epoch.0) == i32::from(from.epoch.0) + 1;
         let is_again = after_overflow || after_raise;
         if id != from.id && !after_overflow {
@@ -314,25 +360,33 @@ impl Transaction {
         }
         let prepared = |began_ms: Option<i64>| {
             let prepared = self.prepared_v2(commit, fresh, now_ms)?;
-            Ok(End::Next(Self {
-                start_ms: began_ms.unwrap_or(prepared.start_ms),
-                ..prepared
-            }))
+            Ok(End::Next(Self { start_ms: began_ms.unwrap_or(prepared.start_ms), ..prepared }))
         };
         match (self.state, commit) {
             (State::Ongoing, _) => prepared(None),
-            (State::CompleteCommit, true) | (State::CompleteAbort, false) if is_again => Ok(End::Done),
+            (State::CompleteCommit, true) | (State::CompleteAbort, false) if is_again => {
+                Ok(End::Done)
+            }
             // A producer that added nothing aborts to have its epoch raised.
             (State::Empty, false) => prepared(Some(now_ms)),
-            (State::CompleteCommit | State::CompleteAbort, false) if !is_again => prepared(Some(now_ms)),
+            (State::CompleteCommit | State::CompleteAbort, false) if !is_again => {
+                prepared(Some(now_ms))
+            }
             _ => Err(ErrorCode::InvalidTxnState.into()),
         }
     }
 
-    /// The end under transactions v2: the epoch is raised, and where that uses up the epochs, the producer goes on under another id.
-    fn prepared_v2(&self, commit: bool, fresh: Option<ProducerId>, now_ms: i64) -> Result<Self, Refusal> {
+    /// The end under transactions v2: the epoch is raised, and where that uses up the epochs, the
+    /// producer goes on under another id.
+    fn prepared_v2(
+        &self,
+        commit: bool,
+        fresh: Option<ProducerId>,
+        now_ms: i64,
+    ) -> Result<Self, Refusal> {
         let epoch = self.producer.epoch;
-        // No client should have this one, since nothing is above it. Who has it all the same can only abort.
+        // No client should have this one, since nothing is above it. Who has it all the same can
+        // only abort.
         if commit && epoch.0 == EPOCH_MAX {
             return Err(ErrorCode::UnknownServerError.into());
         }
@@ -345,16 +399,10 @@ impl Transaction {
 
     fn prepared(&self, commit: bool, version: i16, next_id: ProducerId, now_ms: i64) -> Self {
         let epoch = self.producer.epoch;
-        let (raised, last_epoch) = if version >= 2 {
-            (raised(epoch), epoch)
-        } else {
-            (epoch, self.last_epoch)
-        };
+        let (raised, last_epoch) =
+            if version >= 2 { (raised(epoch), epoch) } else { (epoch, self.last_epoch) };
         Self {
-            producer: Producer {
-                epoch: raised,
-                ..self.producer
-            },
+            producer: Producer { epoch: raised, ..self.producer },
             previous_id: self.producer.id,
             next_id,
             last_epoch,
@@ -368,10 +416,7 @@ impl Transaction {
     /// All markers are written: the transaction is over (`prepareComplete`).
     pub(crate) fn completed(&self, now_ms: i64) -> Self {
         let producer = if self.has_raised_epochs() && self.next_id != NO_ID {
-            Producer {
-                id: self.next_id,
-                epoch: ProducerEpoch(0),
-            }
+            Producer { id: self.next_id, epoch: ProducerEpoch(0) }
         } else {
             self.producer
         };
@@ -390,12 +435,17 @@ impl Transaction {
         }
     }
 
-    /// When something is to be done about it though nobody asks, in milliseconds since 1970: an open transaction is aborted, a transactional id that is not used forgotten.
+    /// When something is to be done about it though nobody asks, in milliseconds since 1970: an
+    /// open transaction is aborted, a transactional id that is not used forgotten.
     pub(crate) fn due_ms(&self, expiration_ms: i64) -> Option<i64> {
         match self.state {
-            State::Ongoing => Some(self.start_ms.saturating_add(i64::from(self.timeout_ms)).saturating_add(1)),
+            State::Ongoing => {
+                Some(self.start_ms.saturating_add(i64::from(self.timeout_ms)).saturating_add(1))
+            }
             State::PrepareCommit | State::PrepareAbort => None,
-            State::Empty | State::CompleteCommit | State::CompleteAbort => Some(self.update_ms.saturating_add(expiration_ms)),
+            State::Empty | State::CompleteCommit | State::CompleteAbort => {
+                Some(self.update_ms.saturating_add(expiration_ms))
+            }
         }
     }
 }

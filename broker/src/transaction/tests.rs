@@ -1,4 +1,5 @@
-//! A coordinator by example: what is asked, what is answered, and what another broker knows that takes over.
+//! A coordinator by example: what is asked, what is answered, and what another broker knows that
+//! takes over.
 
 use super::*;
 use crate::coordinator::harness::Harness;
@@ -80,21 +81,31 @@ fn a_transaction_is_over_when_all_markers_are_written() {
     assert_eq!(world.init(None), Err(Refusal::NeedsProducerId));
     let producer = world.init(Some(7)).unwrap();
     assert_eq!(producer.epoch, ProducerEpoch(0));
-    assert_eq!((world.add(producer, 0), world.add(producer, 1)), (ErrorCode::None, ErrorCode::None));
+    assert_eq!(
+        (world.add(producer, 0), world.add(producer, 1)),
+        (ErrorCode::None, ErrorCode::None)
+    );
     assert_eq!(world.prepared(), []);
     let next = world.end(producer, true).unwrap();
     assert_eq!(next.epoch, ProducerEpoch(1));
     let prepared = world.prepared().remove(0);
-    assert_eq!((prepared.commit, prepared.version, prepared.producer.epoch), (true, 2, ProducerEpoch(1)));
+    assert_eq!(
+        (prepared.commit, prepared.version, prepared.producer.epoch),
+        (true, 2, ProducerEpoch(1))
+    );
     assert_eq!((prepared.partitions.len(), prepared.coordinator_epoch), (2, LeaderEpoch(0)));
     assert_eq!(world.add(next, 0), ErrorCode::ConcurrentTransactions);
     world.written(&prepared, &[0]);
     assert_eq!(world.state(), Some(State::PrepareCommit));
 
-    // Another broker takes over: what is decided stays decided, and all markers are written again, under its epoch.
+    // Another broker takes over: what is decided stays decided, and all markers are written again,
+    // under its epoch.
     world.fail_over();
     let again = world.prepared().remove(0);
-    assert_eq!((again.commit, again.partitions.len(), again.coordinator_epoch), (true, 2, LeaderEpoch(1)));
+    assert_eq!(
+        (again.commit, again.partitions.len(), again.coordinator_epoch),
+        (true, 2, LeaderEpoch(1))
+    );
     world.written(&again, &[0, 1]);
     assert_eq!((world.state(), world.prepared().len()), (Some(State::CompleteCommit), 0));
     world.written(&again, &[0, 1]);
@@ -166,7 +177,8 @@ fn timeouts_have_bounds() {
     }
 }
 
-/// A coordinator that was deposed answers nothing that it cannot write down: with transactions v1 its transaction and the next look the same.
+/// A coordinator that was deposed answers nothing that it cannot write down: with transactions v1
+/// its transaction and the next look the same.
 #[test]
 fn what_clients_of_version_1_are_told_is_written_down() {
     let mut world = World::new();
@@ -181,13 +193,8 @@ fn what_clients_of_version_1_are_told_is_written_down() {
         let partitions = vec![partition.clone()];
         move |world: &mut World| {
             let partitions = partitions.clone();
-            let make = |to| Request::Add {
-                id: "x".to_owned(),
-                from: producer,
-                partitions,
-                version,
-                to,
-            };
+            let make =
+                |to| Request::Add { id: "x".to_owned(), from: producer, partitions, version, to };
             world.ask(make).expect()
         }
     };

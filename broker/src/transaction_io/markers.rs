@@ -1,7 +1,10 @@
-//! The ends of transactions, written to their partitions: for as long as that takes, whoever leads them meanwhile (`TransactionMarkerChannelManager` in Apache Kafka).
+//! The ends of transactions, written to their partitions: for as long as that takes, whoever leads
+//! them meanwhile (`TransactionMarkerChannelManager` in Apache Kafka).
 //!
-//! A task asks the coordinators here which transactions are prepared: when one has been ended, and from time to time, since coordinators move and transactions time out. What it is told is
-//! committed. Markers may be written twice, which changes nothing: the coordinator counts a transaction as complete once every partition has one.
+//! A task asks the coordinators here which transactions are prepared: when one has been ended, and
+//! from time to time, since coordinators move and transactions time out. What it is told is
+//! committed. Markers may be written twice, which changes nothing: the coordinator counts a
+//! transaction as complete once every partition has one.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +15,9 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::WriteTxnMarkersRequest;
-use weir_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
+use weir_protocol::messages::write_txn_markers_request::{
+    WritableTxnMarker, WritableTxnMarkerTopic,
+};
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
 
 use super::parts::{Begun, Key, TransactionIo};
@@ -61,7 +66,11 @@ impl TransactionIo {
     }
 
     /// Writes a marker to partitions that this broker leads, and waits until it is committed.
-    pub(crate) async fn write_markers(&self, marker: Marker, partitions: Vec<Partition>) -> Vec<(Partition, ErrorCode)> {
+    pub(crate) async fn write_markers(
+        &self,
+        marker: Marker,
+        partitions: Vec<Partition>,
+    ) -> Vec<(Partition, ErrorCode)> {
         let writes = partitions.into_iter().map(|partition| async move {
             let written = write_marker(self, marker, &partition).await;
             (partition, written.err().unwrap_or(ErrorCode::None))
@@ -72,22 +81,19 @@ impl TransactionIo {
 
 /// Writes the markers of all that one coordinator has prepared.
 async fn look(io: Arc<TransactionIo>, partition: i32) {
-    let Ok(looked) = io.transactions.ask_partition(partition, |to| Request::Look { to }).await else {
+    let Ok(looked) = io.transactions.ask_partition(partition, |to| Request::Look { to }).await
+    else {
         return;
     };
-    let Looked {
-        prepared,
-        exhausted,
-        tally,
-        open,
-        oldest_ms,
-    } = looked;
+    let Looked { prepared, exhausted, tally, open, oldest_ms } = looked;
     io.markers.open.lock().insert(partition, (open, oldest_ms));
     let aborted = [tally.aborted_by_client, tally.aborted_by_timeout, tally.aborted_by_fencing];
     io.metrics.transactions_ended(tally.committed, aborted);
     io.metrics.producers_fenced(tally.fenced);
     let keys: BTreeSet<Key> = prepared.iter().map(key).collect();
-    let is_over = |key: &Key, begun: &Begun| begun.partition == partition && begun.is_given_up && !keys.contains(key);
+    let is_over = |key: &Key, begun: &Begun| {
+        begun.partition == partition && begun.is_given_up && !keys.contains(key)
+    };
     io.markers.begun.lock().retain(|key, begun| !is_over(key, begun));
     let mut tasks = JoinSet::new();
     for id in exhausted {
@@ -96,10 +102,7 @@ async fn look(io: Arc<TransactionIo>, partition: i32) {
     }
     for transaction in prepared {
         let key = key(&transaction);
-        let begun = Begun {
-            partition,
-            is_given_up: false,
-        };
+        let begun = Begun { partition, is_given_up: false };
         if let Entry::Vacant(vacant) = io.markers.begun.lock().entry(key.clone()) {
             vacant.insert(begun);
             let io = Arc::clone(&io);
@@ -134,16 +137,22 @@ enum Meaning {
     /// The partition needs no marker any more.
     Done,
     Again,
-    /// A newer epoch of the producer, or of its coordinator, was there before: this one writes nothing more of this transaction.
+    /// A newer epoch of the producer, or of its coordinator, was there before: this one writes
+    /// nothing more of this transaction.
     GiveUp,
 }
 
 impl Meaning {
     fn of(code: ErrorCode) -> Self {
         match code {
-            ErrorCode::None | ErrorCode::UnsupportedForMessageFormat | ErrorCode::UnsupportedVersion => Self::Done,
-            ErrorCode::InvalidProducerEpoch | ErrorCode::TransactionCoordinatorFenced => Self::GiveUp,
-            // Kafka takes what it does not expect for a bug, and the marker is never written; here it may pass.
+            ErrorCode::None
+            | ErrorCode::UnsupportedForMessageFormat
+            | ErrorCode::UnsupportedVersion => Self::Done,
+            ErrorCode::InvalidProducerEpoch | ErrorCode::TransactionCoordinatorFenced => {
+                Self::GiveUp
+            }
+            // Kafka takes what it does not expect for a bug, and the marker is never written; here
+            // it may pass.
             _ => Self::Again,
         }
     }
@@ -204,15 +213,8 @@ async fn mark(io: &Arc<TransactionIo>, coordinator: i32, transaction: Prepared) 
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY_MAX);
     }
-    let Prepared {
-        id, producer, partitions, ..
-    } = transaction;
-    let make = |to| Request::Written {
-        id,
-        producer,
-        partitions,
-        to,
-    };
+    let Prepared { id, producer, partitions, .. } = transaction;
+    let make = |to| Request::Written { id, producer, partitions, to };
     // Whoever coordinates it now writes them again.
     let _ = io.transactions.ask_partition(coordinator, make).await;
     Marked::Done
@@ -230,16 +232,22 @@ fn marker(transaction: &Prepared) -> Marker {
 
 fn is_coordinator(io: &TransactionIo, partition: i32, epoch: LeaderEpoch) -> bool {
     let image = io.metadata.load();
-    let state = image.topic_by_name(Transactions::TOPIC).and_then(|topic| topic.partition(partition));
+    let state =
+        image.topic_by_name(Transactions::TOPIC).and_then(|topic| topic.partition(partition));
     state.is_some_and(|state| state.leader == Some(io.id) && state.leader_epoch == epoch)
 }
 
-/// The partitions by who leads them. Those that do not exist any more need no marker; those without a leader wait.
-fn by_leader(io: &TransactionIo, missing: &mut BTreeSet<Partition>) -> BTreeMap<BrokerId, Vec<Partition>> {
+/// The partitions by who leads them. Those that do not exist any more need no marker; those without
+/// a leader wait.
+fn by_leader(
+    io: &TransactionIo,
+    missing: &mut BTreeSet<Partition>,
+) -> BTreeMap<BrokerId, Vec<Partition>> {
     let image = io.metadata.load();
     let mut leaders: BTreeMap<BrokerId, Vec<Partition>> = BTreeMap::new();
     missing.retain(|(topic, index)| {
-        let Some(state) = image.topic_by_name(topic).and_then(|topic| topic.partition(*index)) else {
+        let Some(state) = image.topic_by_name(topic).and_then(|topic| topic.partition(*index))
+        else {
             return false;
         };
         if let Some(leader) = state.leader {
@@ -250,8 +258,14 @@ fn by_leader(io: &TransactionIo, missing: &mut BTreeSet<Partition>) -> BTreeMap<
     leaders
 }
 
-async fn ask_leader(io: &TransactionIo, leader: BrokerId, marker: Marker, partitions: Vec<Partition>) -> Vec<(Partition, ErrorCode)> {
-    let topics = by_topic(&partitions).map(|(name, partition_indexes)| WritableTxnMarkerTopic { name, partition_indexes });
+async fn ask_leader(
+    io: &TransactionIo,
+    leader: BrokerId,
+    marker: Marker,
+    partitions: Vec<Partition>,
+) -> Vec<(Partition, ErrorCode)> {
+    let topics = by_topic(&partitions)
+        .map(|(name, partition_indexes)| WritableTxnMarkerTopic { name, partition_indexes });
     let request = WriteTxnMarkersRequest {
         markers: vec![WritableTxnMarker {
             producer_id: marker.producer.0,
@@ -267,10 +281,12 @@ async fn ask_leader(io: &TransactionIo, leader: BrokerId, marker: Marker, partit
             let topics = response.markers.into_iter().flat_map(|marker| marker.topics);
             let said = topics.flat_map(|topic| {
                 let name: Arc<str> = topic.name.into();
-                topic
-                    .partitions
-                    .into_iter()
-                    .map(move |partition| ((Arc::clone(&name), partition.partition_index), ErrorCode::from_code(partition.error_code)))
+                topic.partitions.into_iter().map(move |partition| {
+                    (
+                        (Arc::clone(&name), partition.partition_index),
+                        ErrorCode::from_code(partition.error_code),
+                    )
+                })
             });
             said.collect()
         }
@@ -281,8 +297,13 @@ async fn ask_leader(io: &TransactionIo, leader: BrokerId, marker: Marker, partit
     }
 }
 
-async fn write_marker(io: &TransactionIo, marker: Marker, partition: &Partition) -> Result<(), ErrorCode> {
-    // The coordinator of groups counts offsets from the end of their transaction on: it writes the marker itself.
+async fn write_marker(
+    io: &TransactionIo,
+    marker: Marker,
+    partition: &Partition,
+) -> Result<(), ErrorCode> {
+    // The coordinator of groups counts offsets from the end of their transaction on: it writes the
+    // marker itself.
     if *partition.0 == *Groups::TOPIC {
         let ended = io.groups.end_transaction(partition.1, marker).await;
         return ended.map_err(code_of_coordinator);
@@ -294,15 +315,16 @@ async fn write_marker(io: &TransactionIo, marker: Marker, partition: &Partition)
     }
 }
 
-fn bring(io: &TransactionIo, marker: Marker, (topic, index): &Partition) -> Result<crate::replica::Appending, ErrorCode> {
+fn bring(
+    io: &TransactionIo,
+    marker: Marker,
+    (topic, index): &Partition,
+) -> Result<crate::replica::Appending, ErrorCode> {
     let id = {
         let image = io.metadata.load();
         let topic = image.topic_by_name(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         topic.partition(*index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        TopicPartition {
-            topic: topic.id,
-            index: *index,
-        }
+        TopicPartition { topic: topic.id, index: *index }
     };
     let partition = io.replicas.get(id).ok_or(ErrorCode::NotLeaderOrFollower)?;
     partition.accepts(Acks::All)?;
@@ -310,10 +332,13 @@ fn bring(io: &TransactionIo, marker: Marker, (topic, index): &Partition) -> Resu
     Ok(partition.append(batch))
 }
 
-/// What is not written because the group coordinator is elsewhere or not ready is tried again (`KafkaApis.handleWriteTxnMarkersRequest`).
+/// What is not written because the group coordinator is elsewhere or not ready is tried again
+/// (`KafkaApis.handleWriteTxnMarkersRequest`).
 fn code_of_coordinator(code: ErrorCode) -> ErrorCode {
     match code {
-        ErrorCode::NotCoordinator | ErrorCode::CoordinatorLoadInProgress | ErrorCode::CoordinatorNotAvailable => ErrorCode::NotLeaderOrFollower,
+        ErrorCode::NotCoordinator
+        | ErrorCode::CoordinatorLoadInProgress
+        | ErrorCode::CoordinatorNotAvailable => ErrorCode::NotLeaderOrFollower,
         code => code,
     }
 }

@@ -16,7 +16,8 @@ use crate::metrics::Metrics;
 use crate::replica::Replicas;
 use crate::transaction::{Producer, Transactions};
 
-/// Asks other brokers what transactions need of them, and has the ends of transactions written. One per process.
+/// Asks other brokers what transactions need of them, and has the ends of transactions written. One
+/// per process.
 #[derive(Debug)]
 pub(crate) struct TransactionIo {
     /// This broker.
@@ -33,7 +34,8 @@ pub(crate) struct TransactionIo {
 }
 
 impl TransactionIo {
-    /// Nothing under way. `listener` is the one on which brokers find each other; [`TransactionIo::run`] has the ends of transactions written.
+    /// Nothing under way. `listener` is the one on which brokers find each other;
+    /// [`TransactionIo::run`] has the ends of transactions written.
     pub(crate) fn new(
         (id, listener): (BrokerId, String),
         metadata: &Arc<Metadata>,
@@ -55,7 +57,8 @@ impl TransactionIo {
         }
     }
 
-    /// How many transactions are open that this broker coordinates, and when the oldest of them began, in milliseconds since 1970.
+    /// How many transactions are open that this broker coordinates, and when the oldest of them
+    /// began, in milliseconds since 1970.
     pub(crate) fn open(&self) -> (usize, Option<i64>) {
         self.markers.open()
     }
@@ -73,9 +76,11 @@ impl TransactionIo {
 pub(super) struct Markers {
     pub(super) ended: Mutex<BTreeSet<i32>>,
     pub(super) notify: Notify,
-    /// Transactions whose markers are being written, and those of which nothing more is to be written.
+    /// Transactions whose markers are being written, and those of which nothing more is to be
+    /// written.
     pub(super) begun: Mutex<BTreeMap<Key, Begun>>,
-    /// How many transactions are open and when the oldest began, by partition of `__transaction_state`, as they were when somebody looked.
+    /// How many transactions are open and when the oldest began, by partition of
+    /// `__transaction_state`, as they were when somebody looked.
     pub(super) open: Mutex<BTreeMap<i32, (usize, Option<i64>)>>,
     /// Transactions that took too long, for which a producer id is being fetched.
     pub(super) timing_out: Mutex<BTreeSet<String>>,

@@ -33,25 +33,27 @@ pub(super) struct Peers {
 impl Peers {
     /// No connection yet.
     pub(super) fn new(listener: String, metadata: Arc<Metadata>) -> Self {
-        Self {
-            listener,
-            metadata,
-            idle: Mutex::default(),
-        }
+        Self { listener, metadata, idle: Mutex::default() }
     }
 
     /// Asks another broker.
     ///
     /// # Errors
     /// When it cannot be reached or does not answer in time.
-    pub(super) async fn call<R: Request>(&self, peer: BrokerId, version: i16, request: &R) -> io::Result<R::Response> {
+    pub(super) async fn call<R: Request>(
+        &self,
+        peer: BrokerId,
+        version: i16,
+        request: &R,
+    ) -> io::Result<R::Response> {
         let kept = self.idle.lock().get_mut(&peer).and_then(Vec::pop);
         if let Some(connection) = kept
             && let Ok(response) = self.call_on(connection, peer, version, request).await
         {
             return Ok(response);
         }
-        // What was kept may have been closed at the other end meanwhile. What is asked may be asked twice.
+        // What was kept may have been closed at the other end meanwhile. What is asked may be asked
+        // twice.
         let (host, port) = {
             let image = self.metadata.load();
             let found = image.brokers.get(&peer).and_then(|peer| peer.endpoint(&self.listener));
@@ -62,7 +64,13 @@ impl Peers {
         self.call_on(connection, peer, version, request).await
     }
 
-    async fn call_on<R: Request>(&self, mut connection: Connection, peer: BrokerId, version: i16, request: &R) -> io::Result<R::Response> {
+    async fn call_on<R: Request>(
+        &self,
+        mut connection: Connection,
+        peer: BrokerId,
+        version: i16,
+        request: &R,
+    ) -> io::Result<R::Response> {
         let response = tokio::time::timeout(ANSWER_MAX, connection.call(version, request))
             .await
             .map_err(|_| io::ErrorKind::TimedOut)??;
@@ -81,7 +89,8 @@ pub(super) fn failed(error: &io::Error) -> ErrorCode {
     ErrorCode::NetworkException
 }
 
-/// Partitions by their topics, in the order in which those are met. A transaction may have thousands of either.
+/// Partitions by their topics, in the order in which those are met. A transaction may have
+/// thousands of either.
 pub(super) fn by_topic(partitions: &[Partition]) -> impl Iterator<Item = (String, Vec<i32>)> {
     let mut topics: IndexMap<&str, Vec<i32>> = IndexMap::new();
     for (topic, index) in partitions {

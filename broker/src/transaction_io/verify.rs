@@ -1,4 +1,5 @@
-//! Whether partitions are part of an open transaction (KIP-890): asked of its coordinator, which with transactions v2 adds them.
+//! Whether partitions are part of an open transaction (KIP-890): asked of its coordinator, which
+//! with transactions v2 adds them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::AddPartitionsToTxnRequest;
-use weir_protocol::messages::add_partitions_to_txn_request::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction};
+use weir_protocol::messages::add_partitions_to_txn_request::{
+    AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
+};
 
 use super::parts::TransactionIo;
 use super::peers::{by_topic, failed};
@@ -16,13 +19,21 @@ use crate::transaction::{Partition, Producer, Request, Transactions};
 /// The version that is spoken among brokers of this build.
 const VERSION: i16 = 5;
 
-/// While the transaction before is being ended, it is asked again, so that the client need not (`add.partitions.to.txn.retry.backoff.ms`, `.max.ms` in Apache Kafka: 20 and 100).
+/// While the transaction before is being ended, it is asked again, so that the client need not
+/// (`add.partitions.to.txn.retry.backoff.ms`, `.max.ms` in Apache Kafka: 20 and 100).
 const RETRY: Duration = Duration::from_millis(5);
 const RETRY_MAX: Duration = Duration::from_millis(100);
 
 impl TransactionIo {
-    /// Asks the coordinator of `id`; with `add` the partitions become part of the transaction, which may begin with that. Returns what it says of each.
-    pub(crate) async fn verify(&self, id: &str, from: Producer, partitions: &[Partition], add: bool) -> Vec<(Partition, ErrorCode)> {
+    /// Asks the coordinator of `id`; with `add` the partitions become part of the transaction,
+    /// which may begin with that. Returns what it says of each.
+    pub(crate) async fn verify(
+        &self,
+        id: &str,
+        from: Producer,
+        partitions: &[Partition],
+        add: bool,
+    ) -> Vec<(Partition, ErrorCode)> {
         let deadline = Instant::now() + RETRY_MAX;
         loop {
             let said = self.verify_once(id, from, partitions, add).await;
@@ -34,12 +45,20 @@ impl TransactionIo {
         }
     }
 
-    async fn ask(&self, id: &str, from: Producer, partitions: &[Partition], add: bool) -> Result<Vec<(Partition, ErrorCode)>, ErrorCode> {
-        let coordinator = coordinator_of(&self.metadata.load(), Transactions::TOPIC, id).ok_or(ErrorCode::CoordinatorNotAvailable)?;
+    async fn ask(
+        &self,
+        id: &str,
+        from: Producer,
+        partitions: &[Partition],
+        add: bool,
+    ) -> Result<Vec<(Partition, ErrorCode)>, ErrorCode> {
+        let coordinator = coordinator_of(&self.metadata.load(), Transactions::TOPIC, id)
+            .ok_or(ErrorCode::CoordinatorNotAvailable)?;
         if coordinator == self.id {
             return self.verify_here(id, from, partitions, add.then_some(2)).await;
         }
-        let topics = by_topic(partitions).map(|(name, partitions)| AddPartitionsToTxnTopic { name, partitions });
+        let topics = by_topic(partitions)
+            .map(|(name, partitions)| AddPartitionsToTxnTopic { name, partitions });
         let request = AddPartitionsToTxnRequest {
             transactions: vec![AddPartitionsToTxnTransaction {
                 transactional_id: id.to_owned(),
@@ -50,11 +69,16 @@ impl TransactionIo {
             }],
             ..Default::default()
         };
-        let response = self.peers.call(coordinator, VERSION, &request).await.map_err(|error| failed(&error))?;
+        let response = self
+            .peers
+            .call(coordinator, VERSION, &request)
+            .await
+            .map_err(|error| failed(&error))?;
         if response.error_code != 0 {
             return Err(ErrorCode::from_code(response.error_code));
         }
-        let results = response.results_by_transaction.into_iter().flat_map(|result| result.topic_results);
+        let results =
+            response.results_by_transaction.into_iter().flat_map(|result| result.topic_results);
         let results = results.flat_map(|topic| {
             let name: Arc<str> = topic.name.into();
             topic.results_by_partition.into_iter().map(move |partition| {
@@ -66,14 +90,21 @@ impl TransactionIo {
     }
 
     /// As [`verify`], without asking again.
-    pub(crate) async fn verify_once(&self, id: &str, from: Producer, partitions: &[Partition], add: bool) -> Vec<(Partition, ErrorCode)> {
+    pub(crate) async fn verify_once(
+        &self,
+        id: &str,
+        from: Producer,
+        partitions: &[Partition],
+        add: bool,
+    ) -> Vec<(Partition, ErrorCode)> {
         match self.ask(id, from, partitions, add).await {
             Ok(said) => said,
             Err(code) => partitions.iter().map(|partition| (partition.clone(), code)).collect(),
         }
     }
 
-    /// As [`verify`], of the coordinator on this self. With `add` the partitions become part of the transaction, by a client of this version of transactions.
+    /// As [`verify`], of the coordinator on this self. With `add` the partitions become part of the
+    /// transaction, by a client of this version of transactions.
     ///
     /// # Errors
     /// What is said of all of them.
@@ -86,21 +117,10 @@ impl TransactionIo {
     ) -> Result<Vec<(Partition, ErrorCode)>, ErrorCode> {
         let (own, wanted) = (id.to_owned(), partitions.to_vec());
         let Some(version) = add else {
-            let make = |to| Request::Verify {
-                id: own,
-                from,
-                partitions: wanted,
-                to,
-            };
+            let make = |to| Request::Verify { id: own, from, partitions: wanted, to };
             return self.transactions.ask(id, make).await?;
         };
-        let make = |to| Request::Add {
-            id: own,
-            from,
-            partitions: wanted,
-            version,
-            to,
-        };
+        let make = |to| Request::Add { id: own, from, partitions: wanted, version, to };
         let code = self.transactions.ask(id, make).await?;
         Ok(partitions.iter().map(|partition| (partition.clone(), code)).collect())
     }

@@ -1,7 +1,9 @@
 //! Listening sockets of broker and operator.
 //!
-//! `[::]` stands for every address of this machine, of both families. That is not left to the machine's settings (`net.ipv6.bindv6only`), nor to its kernel: one without IPv6 has IPv4 addresses
-//! alone, and those are all there are. Every other address is that one, and `0.0.0.0` is every IPv4 address.
+//! `[::]` stands for every address of this machine, of both families. That is not left to the
+//! machine's settings (`net.ipv6.bindv6only`), nor to its kernel: one without IPv6 has IPv4
+//! addresses alone, and those are all there are. Every other address is that one, and `0.0.0.0` is
+//! every IPv4 address.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -20,15 +22,23 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     listen_on(address, |family| Socket::new(family, Type::STREAM, Some(Protocol::TCP)))
 }
 
-fn listen_on(address: SocketAddr, socket: impl Fn(Domain) -> io::Result<Socket>) -> io::Result<TcpListener> {
+fn listen_on(
+    address: SocketAddr,
+    socket: impl Fn(Domain) -> io::Result<Socket>,
+) -> io::Result<TcpListener> {
     let is_all = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     match bind(address, &socket) {
-        Err(error) if is_all && is_without_ipv6(&error) => bind((Ipv4Addr::UNSPECIFIED, address.port()).into(), &socket),
+        Err(error) if is_all && is_without_ipv6(&error) => {
+            bind((Ipv4Addr::UNSPECIFIED, address.port()).into(), &socket)
+        }
         bound => bound,
     }
 }
 
-fn bind(address: SocketAddr, socket: impl Fn(Domain) -> io::Result<Socket>) -> io::Result<TcpListener> {
+fn bind(
+    address: SocketAddr,
+    socket: impl Fn(Domain) -> io::Result<Socket>,
+) -> io::Result<TcpListener> {
     let socket = socket(Domain::for_address(address))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -44,9 +54,7 @@ fn bind(address: SocketAddr, socket: impl Fn(Domain) -> io::Result<Socket>) -> i
 /// Whether a kernel that was built, or started, without IPv6 says so.
 fn is_without_ipv6(error: &io::Error) -> bool {
     let code = error.raw_os_error();
-    [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL]
-        .iter()
-        .any(|errno| code == Some(errno.raw_os_error()))
+    [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].iter().any(|errno| code == Some(errno.raw_os_error()))
 }
 
 #[cfg(test)]
@@ -87,13 +95,18 @@ mod tests {
                 _ => Err(io::Error::from_raw_os_error(errno.raw_os_error())),
             };
             let listener = listen_on(ALL, without).unwrap();
-            assert!(listener.local_addr().unwrap().ip() == Ipv4Addr::UNSPECIFIED && answers(&listener, "127.0.0.1"));
+            assert!(
+                listener.local_addr().unwrap().ip() == Ipv4Addr::UNSPECIFIED
+                    && answers(&listener, "127.0.0.1")
+            );
             // One address is that one, or none.
             let one = listen_on((Ipv6Addr::LOCALHOST, 0).into(), without);
             assert_eq!(one.unwrap_err().raw_os_error(), Some(errno.raw_os_error()));
         }
         // What is wrong otherwise is said.
-        let error = listen_on(ALL, |_| Err(io::Error::from_raw_os_error(Errno::MFILE.raw_os_error()))).unwrap_err();
+        let error =
+            listen_on(ALL, |_| Err(io::Error::from_raw_os_error(Errno::MFILE.raw_os_error())))
+                .unwrap_err();
         assert_eq!(error.raw_os_error(), Some(Errno::MFILE.raw_os_error()));
     }
 

@@ -19,11 +19,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// The environment variable that says what is logged, for instance `info` or `info,weir_broker::net=debug`.
+/// The environment variable that says what is logged, for instance `info` or
+/// `info,weir_broker::net=debug`.
 pub const LEVEL_VARIABLE: &str = "WEIR_LOG";
 
-/// Starts logging in `format`, at the level that [`LEVEL_VARIABLE`] says, `info` when it is not set. Times are RFC 3339 in UTC. From here on a panic is
-/// logged, too.
+/// Starts logging in `format`, at the level that [`LEVEL_VARIABLE`] says, `info` when it is not
+/// set. Times are RFC 3339 in UTC. From here on a panic is logged, too.
 ///
 /// # Errors
 /// When the variable does not say what can be understood, or the process logs already.
@@ -35,7 +36,9 @@ pub fn init(format: LogFormat) -> anyhow::Result<()> {
         .with_writer(io::stderr)
         .with_timer(SystemTime);
     match format {
-        LogFormat::Text => subscriber.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).finish().try_init()?,
+        LogFormat::Text => {
+            subscriber.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).finish().try_init()?
+        }
         LogFormat::Json => subscriber.json().flatten_event(true).finish().try_init()?,
     }
     std::panic::set_hook(Box::new(|panic| {

@@ -1,7 +1,8 @@
 //! `/metrics`, `/healthz` and `/readyz`, for Prometheus, kubelets and people.
 //!
-//! They only show: nothing can be changed here, and what is slow or many at this door takes no place at another. The process is healthy when this answers
-//! and [`Probes`] knows of nothing that is stuck; whether it is ready depends on what that says, too.
+//! They only show: nothing can be changed here, and what is slow or many at this door takes no
+//! place at another. The process is healthy when this answers and [`Probes`] knows of nothing that
+//! is stuck; whether it is ready depends on what that says, too.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -20,7 +21,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
-/// The most requests at a time; more wait to be accepted. A few scrapers and probes is all that comes here.
+/// The most requests at a time; more wait to be accepted. A few scrapers and probes is all that
+/// comes here.
 const CONNECTIONS_MAX: usize = 32;
 /// The longest time from accepting a connection to its end.
 const CONNECTION_MAX: Duration = Duration::from_secs(10);
@@ -30,7 +32,8 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const OPEN_METRICS: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const OPEN_METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
 /// What the pages show.
 pub struct Probes {
@@ -68,7 +71,10 @@ pub async fn serve(listener: TcpListener, probes: Probes) -> Infallible {
                 let probes = Arc::clone(&probes);
                 connections.spawn(async move {
                     let _place = place;
-                    if tokio::time::timeout(CONNECTION_MAX, connection(stream, probes)).await.is_err() {
+                    if tokio::time::timeout(CONNECTION_MAX, connection(stream, probes))
+                        .await
+                        .is_err()
+                    {
                         debug!("closed an HTTP connection that took too long");
                     }
                 });
@@ -127,7 +133,8 @@ async fn from_disk(text: FromDisk) -> Response<Full<Bytes>> {
 
 fn page(probes: &Probes, method: &Method, path: &str) -> Response<Full<Bytes>> {
     if !is_read(method) {
-        let mut refused = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned());
+        let mut refused =
+            response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned());
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refused;
     }
@@ -135,7 +142,11 @@ fn page(probes: &Probes, method: &Method, path: &str) -> Response<Full<Bytes>> {
         "/metrics" => response(StatusCode::OK, OPEN_METRICS, (probes.metrics)()),
         "/healthz" => unless(&(probes.stuck)(), "ok\n"),
         "/readyz" => unless(&(probes.not_ready)(), "ready\n"),
-        _ => response(StatusCode::NOT_FOUND, TEXT, "there are /metrics, /healthz and /readyz\n".to_owned()),
+        _ => response(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "there are /metrics, /healthz and /readyz\n".to_owned(),
+        ),
     }
 }
 
@@ -170,11 +181,10 @@ mod tests {
 
     #[test]
     fn each_page_has_its_status() {
-        let (ready, waiting) = (probes(&[]), probes(&["recovers 3 of 7 partitions", "no controller yet"]));
-        let stuck = Probes {
-            stuck: Box::new(|| vec!["does not get on".to_owned()]),
-            ..probes(&[])
-        };
+        let (ready, waiting) =
+            (probes(&[]), probes(&["recovers 3 of 7 partitions", "no controller yet"]));
+        let stuck =
+            Probes { stuck: Box::new(|| vec!["does not get on".to_owned()]), ..probes(&[]) };
         let rows = [
             (&ready, Method::GET, "/healthz", 200),
             (&waiting, Method::GET, "/healthz", 200),
@@ -199,20 +209,17 @@ mod tests {
         let failing = Arc::clone(&fails);
         let text = move || {
             let fails = failing.load(std::sync::atomic::Ordering::Relaxed);
-            if fails {
-                Err(io::Error::other("no disk"))
-            } else {
-                Ok("7 a\n".to_owned())
-            }
+            if fails { Err(io::Error::other("no disk")) } else { Ok("7 a\n".to_owned()) }
         };
-        let probes = Probes {
-            from_disk: Some(("list", Arc::new(text))),
-            ..probes(&[])
-        };
+        let probes = Probes { from_disk: Some(("list", Arc::new(text))), ..probes(&[]) };
         let server = tokio::spawn(serve(listener, probes));
         let answer = exchange(address, b"GET /list HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n7 a\n"), "{answer}");
-        let answer = exchange(address, b"POST /list HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n7 a\n"),
+            "{answer}"
+        );
+        let answer =
+            exchange(address, b"POST /list HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
         fails.store(true, std::sync::atomic::Ordering::Relaxed);
         let answer = exchange(address, b"GET /list HTTP/1.1\r\nhost: a\r\n\r\n").await;
@@ -240,14 +247,21 @@ mod tests {
             "{answer}"
         );
         let answer = exchange(address, b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        assert!(answer.contains("application/openmetrics-text") && answer.ends_with("a 1\n"), "{answer}");
+        assert!(
+            answer.contains("application/openmetrics-text") && answer.ends_with("a 1\n"),
+            "{answer}"
+        );
         let answer = exchange(address, b"\x00\x01 garbage\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
-        let long = [b"GET /".as_slice(), &vec![b'a'; 2 * HEAD_BYTES_MAX], b" HTTP/1.1\r\n\r\n"].concat();
+        let long =
+            [b"GET /".as_slice(), &vec![b'a'; 2 * HEAD_BYTES_MAX], b" HTTP/1.1\r\n\r\n"].concat();
         let answer = exchange(address, &long).await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
         // Those that say nothing take places, but not for ever, and not all of them.
-        let _silent: Vec<_> = futures::future::join_all((0..CONNECTIONS_MAX / 2).map(|_| TcpStream::connect(address))).await;
+        let _silent: Vec<_> = futures::future::join_all(
+            (0..CONNECTIONS_MAX / 2).map(|_| TcpStream::connect(address)),
+        )
+        .await;
         assert!(exchange(address, b"GET /healthz HTTP/1.0\r\n\r\n").await.ends_with("ok\n"));
         server.abort();
     }

@@ -1,4 +1,5 @@
-//! What Prometheus' client libraries tell of a process, under their names, and which version of Weir it is.
+//! What Prometheus' client libraries tell of a process, under their names, and which version of
+//! Weir it is.
 
 use std::fmt;
 
@@ -10,7 +11,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-/// `process_*` and `weir_build_info`, to be shown beside a program's own metrics. `version` is that of the program.
+/// `process_*` and `weir_build_info`, to be shown beside a program's own metrics. `version` is that
+/// of the program.
 pub fn registry(version: &'static str) -> Registry {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(ThisProcess { version }));
@@ -38,7 +40,8 @@ fn read() -> Option<Read> {
     let process = Process::myself().ok()?;
     let stat = process.stat().ok()?;
     let ticks = procfs::ticks_per_second() as f64;
-    let started = procfs::boot_time_secs().ok().map(|boot| boot as f64 + stat.starttime as f64 / ticks);
+    let started =
+        procfs::boot_time_secs().ok().map(|boot| boot as f64 + stat.starttime as f64 / ticks);
     let limits = process.limits().ok().map(|limits| limits.max_open_files.soft_limit);
     Some(Read {
         cpu_seconds: Some((stat.utime + stat.stime) as f64 / ticks),
@@ -59,7 +62,12 @@ impl Collector for ThisProcess {
         let read = read().unwrap_or_default();
         if let Some(seconds) = read.cpu_seconds {
             let help = "Time that the process has spent on processors.";
-            let metric = encoder.encode_descriptor("process_cpu_seconds", help, None, MetricType::Counter)?;
+            let metric = encoder.encode_descriptor(
+                "process_cpu_seconds",
+                help,
+                None,
+                MetricType::Counter,
+            )?;
             ConstCounter::new(seconds).encode(metric)?;
         }
         for (name, help, value) in [
@@ -68,7 +76,11 @@ impl Collector for ThisProcess {
                 "When the process started, since 1970.",
                 read.start_time_seconds,
             ),
-            ("process_resident_memory_bytes", "Resident memory of the process.", read.resident_bytes),
+            (
+                "process_resident_memory_bytes",
+                "Resident memory of the process.",
+                read.resident_bytes,
+            ),
             ("process_virtual_memory_bytes", "Virtual memory of the process.", read.virtual_bytes),
             ("process_threads", "Threads of the process.", read.threads),
             ("process_open_fds", "Files that the process has open.", read.open_fds),
@@ -79,7 +91,12 @@ impl Collector for ThisProcess {
                 ConstGauge::new(value).encode(metric)?;
             }
         }
-        let mut info = encoder.encode_descriptor("weir_build_info", "1, with the version of Weir.", None, MetricType::Gauge)?;
+        let mut info = encoder.encode_descriptor(
+            "weir_build_info",
+            "1, with the version of Weir.",
+            None,
+            MetricType::Gauge,
+        )?;
         ConstGauge::new(1_i64).encode(info.encode_family(&[("version", self.version)])?)
     }
 }
@@ -108,7 +125,10 @@ mod tests {
         assert!(value("process_open_fds") >= 3.0);
         assert!(value("process_threads") >= 1.0);
         assert!(value("process_cpu_seconds_total") >= 0.0);
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_secs_f64();
         assert!((now - value("process_start_time_seconds")).abs() < 3_600.0);
         assert!(text.contains("weir_build_info{version=\"1.2.3\"} 1"), "{text}");
     }

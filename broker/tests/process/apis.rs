@@ -1,4 +1,5 @@
-//! Every API that is advertised, in every version, answers a sensible request without an error, and with nothing left over in the response.
+//! Every API that is advertised, in every version, answers a sensible request without an error, and
+//! with nothing left over in the response.
 
 mod of_groups;
 
@@ -7,7 +8,9 @@ use uuid::Uuid;
 use weir_protocol::api::ApiKey;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::alter_configs_request::{AlterConfigsResource, AlterableConfig};
-use weir_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
+use weir_protocol::messages::alter_partition_reassignments_request::{
+    ReassignablePartition, ReassignableTopic,
+};
 use weir_protocol::messages::create_acls_request::AclCreation;
 use weir_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use weir_protocol::messages::create_topics_request::CreatableTopic;
@@ -19,19 +22,27 @@ use weir_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use weir_protocol::messages::describe_topic_partitions_request::TopicRequest;
 use weir_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use weir_protocol::messages::metadata_request::MetadataRequestTopic;
-use weir_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+use weir_protocol::messages::offset_for_leader_epoch_request::{
+    OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
 use weir_protocol::messages::update_features_request::FeatureUpdateKey;
 use weir_protocol::messages::{
-    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest,
-    ApiVersionsRequest, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest,
-    DeleteAclsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest, DescribeClientQuotasRequest,
-    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest,
-    DescribeTopicPartitionsRequest, DescribeTransactionsRequest, DescribeUserScramCredentialsRequest, ElectLeadersRequest, EndTxnRequest,
-    FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest,
-    LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest, ListTransactionsRequest,
-    MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, Request,
-    SyncGroupRequest, TxnOffsetCommitRequest, UnregisterBrokerRequest, UpdateFeaturesRequest, WriteTxnMarkersRequest, describe_quorum_request,
-    elect_leaders_request, incremental_alter_configs_request,
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterConfigsRequest,
+    AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, ApiVersionsRequest,
+    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreateAclsRequest,
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest, DeleteGroupsRequest,
+    DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest, DescribeClientQuotasRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
+    DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
+    DescribeTransactionsRequest, DescribeUserScramCredentialsRequest, ElectLeadersRequest,
+    EndTxnRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+    ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest,
+    ListPartitionReassignmentsRequest, ListTransactionsRequest, MetadataRequest,
+    OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
+    ProduceRequest, Request, SyncGroupRequest, TxnOffsetCommitRequest, UnregisterBrokerRequest,
+    UpdateFeaturesRequest, WriteTxnMarkersRequest, describe_quorum_request, elect_leaders_request,
+    incremental_alter_configs_request,
 };
 
 use self::of_groups::GROUP;
@@ -83,29 +94,16 @@ impl Sensible for ListOffsetsRequest {
         let timestamp = [-1, -2, 0][usize::from(version.unsigned_abs()) % 3];
         let topic = ListOffsetsTopic {
             name: NAME.to_owned(),
-            partitions: vec![ListOffsetsPartition {
-                timestamp,
-                ..Default::default()
-            }],
+            partitions: vec![ListOffsetsPartition { timestamp, ..Default::default() }],
         };
-        Self {
-            replica_id: -1,
-            topics: vec![topic],
-            ..Default::default()
-        }
+        Self { replica_id: -1, topics: vec![topic], ..Default::default() }
     }
 }
 
 impl Sensible for MetadataRequest {
     fn sensible(_: i16) -> Self {
-        let topic = MetadataRequestTopic {
-            name: Some(NAME.to_owned()),
-            ..Default::default()
-        };
-        Self {
-            topics: Some(vec![topic]),
-            ..Default::default()
-        }
+        let topic = MetadataRequestTopic { name: Some(NAME.to_owned()), ..Default::default() };
+        Self { topics: Some(vec![topic]), ..Default::default() }
     }
 }
 
@@ -127,28 +125,16 @@ impl Sensible for CreateTopicsRequest {
             replication_factor: 1,
             ..Default::default()
         };
-        Self {
-            topics: vec![topic],
-            ..Default::default()
-        }
+        Self { topics: vec![topic], ..Default::default() }
     }
 }
 
 impl Sensible for DeleteTopicsRequest {
     fn sensible(version: i16) -> Self {
-        let by_state = DeleteTopicState {
-            name: Some(NAME.to_owned()),
-            ..Default::default()
-        };
+        let by_state = DeleteTopicState { name: Some(NAME.to_owned()), ..Default::default() };
         match version {
-            6.. => Self {
-                topics: vec![by_state],
-                ..Default::default()
-            },
-            _ => Self {
-                topic_names: vec![NAME.to_owned()],
-                ..Default::default()
-            },
+            6.. => Self { topics: vec![by_state], ..Default::default() },
+            _ => Self { topic_names: vec![NAME.to_owned()], ..Default::default() },
         }
     }
 }
@@ -157,25 +143,15 @@ impl Sensible for DeleteRecordsRequest {
     fn sensible(_: i16) -> Self {
         let topic = DeleteRecordsTopic {
             name: NAME.to_owned(),
-            partitions: vec![DeleteRecordsPartition {
-                partition_index: 1,
-                offset: -1,
-            }],
+            partitions: vec![DeleteRecordsPartition { partition_index: 1, offset: -1 }],
         };
-        Self {
-            topics: vec![topic],
-            timeout_ms: 30_000,
-        }
+        Self { topics: vec![topic], timeout_ms: 30_000 }
     }
 }
 
 impl Sensible for InitProducerIdRequest {
     fn sensible(_: i16) -> Self {
-        Self {
-            transactional_id: None,
-            transaction_timeout_ms: 60_000,
-            ..Default::default()
-        }
+        Self { transactional_id: None, transaction_timeout_ms: 60_000, ..Default::default() }
     }
 }
 
@@ -185,10 +161,7 @@ impl Sensible for OffsetForLeaderEpochRequest {
             topic: NAME.to_owned(),
             partitions: vec![OffsetForLeaderPartition::default()],
         };
-        Self {
-            replica_id: -1,
-            topics: vec![topic],
-        }
+        Self { replica_id: -1, topics: vec![topic] }
     }
 }
 
@@ -209,10 +182,8 @@ impl Sensible for DescribeConfigsRequest {
 
 impl Sensible for AlterConfigsRequest {
     fn sensible(_: i16) -> Self {
-        let config = AlterableConfig {
-            name: "retention.ms".to_owned(),
-            value: Some("1000".to_owned()),
-        };
+        let config =
+            AlterableConfig { name: "retention.ms".to_owned(), value: Some("1000".to_owned()) };
         Self {
             resources: vec![AlterConfigsResource {
                 resource_type: TOPIC_RESOURCE,
@@ -237,15 +208,8 @@ impl Sensible for DescribeLogDirsRequest {
 
 impl Sensible for CreatePartitionsRequest {
     fn sensible(_: i16) -> Self {
-        let topic = CreatePartitionsTopic {
-            name: NAME.to_owned(),
-            count: 3,
-            assignments: None,
-        };
-        Self {
-            topics: vec![topic],
-            ..Default::default()
-        }
+        let topic = CreatePartitionsTopic { name: NAME.to_owned(), count: 3, assignments: None };
+        Self { topics: vec![topic], ..Default::default() }
     }
 }
 
@@ -279,32 +243,25 @@ macro_rules! sensible_as_it_is {
 }
 
 // Where the log directory is only the broker knows: none is asked to move.
-sensible_as_it_is!(AlterReplicaLogDirsRequest, ListPartitionReassignmentsRequest, UnregisterBrokerRequest);
+sensible_as_it_is!(
+    AlterReplicaLogDirsRequest,
+    ListPartitionReassignmentsRequest,
+    UnregisterBrokerRequest
+);
 
 impl Sensible for ElectLeadersRequest {
     fn sensible(_: i16) -> Self {
-        let topic = elect_leaders_request::TopicPartitions {
-            topic: NAME.to_owned(),
-            partitions: vec![0],
-        };
-        Self {
-            topic_partitions: Some(vec![topic]),
-            ..Default::default()
-        }
+        let topic =
+            elect_leaders_request::TopicPartitions { topic: NAME.to_owned(), partitions: vec![0] };
+        Self { topic_partitions: Some(vec![topic]), ..Default::default() }
     }
 }
 
 impl Sensible for AlterPartitionReassignmentsRequest {
     fn sensible(_: i16) -> Self {
-        let partition = ReassignablePartition {
-            partition_index: 0,
-            replicas: Some(vec![0]),
-        };
+        let partition = ReassignablePartition { partition_index: 0, replicas: Some(vec![0]) };
         Self {
-            topics: vec![ReassignableTopic {
-                name: NAME.to_owned(),
-                partitions: vec![partition],
-            }],
+            topics: vec![ReassignableTopic { name: NAME.to_owned(), partitions: vec![partition] }],
             ..Default::default()
         }
     }
@@ -317,10 +274,7 @@ impl Sensible for UpdateFeaturesRequest {
             max_version_level: 30,
             ..Default::default()
         };
-        Self {
-            feature_updates: vec![update],
-            ..Default::default()
-        }
+        Self { feature_updates: vec![update], ..Default::default() }
     }
 }
 
@@ -439,7 +393,8 @@ weir_protocol::for_each_api!(ask_all);
 
 #[tokio::test]
 async fn every_version_of_every_api_is_answered() {
-    let topics = vec![topic(1, NAME, 2, &[("flush.mode", "none")]), topic(2, groups::COORDINATORS, 1, &[])];
+    let topics =
+        vec![topic(1, NAME, 2, &[("flush.mode", "none")]), topic(2, groups::COORDINATORS, 1, &[])];
     let mut cluster = Cluster::start(topics).await;
     cluster.controller.configure("group.initial.rebalance.delay.ms", "0");
     let mut client = cluster.client().await;
@@ -458,7 +413,9 @@ async fn what_is_not_served_closes_the_connection_and_no_other() {
     let unserved = ApiKey::ALL
         .iter()
         .filter(|api| **api != ApiKey::ApiVersions)
-        .flat_map(|api| [(api.key(), api.versions().start() - 1), (api.key(), api.versions().end() + 1)])
+        .flat_map(|api| {
+            [(api.key(), api.versions().start() - 1), (api.key(), api.versions().end() + 1)]
+        })
         .chain([(-1, 0), (4, 0), (999, 0)]);
     for (key, version) in unserved {
         let mut client = cluster.client().await;
@@ -469,7 +426,8 @@ async fn what_is_not_served_closes_the_connection_and_no_other() {
         client.send_raw(&frame).await;
         client.closed().await;
     }
-    // A version of ApiVersions from the future is answered in version 0, so that the client can ask again (KIP-511).
+    // A version of ApiVersions from the future is answered in version 0, so that the client can ask
+    // again (KIP-511).
     let mut client = cluster.client().await;
     client.send_raw(b"\0\x12\0\x63\0\0\0\0\xff\xff").await;
     let response = client.receive::<ApiVersionsRequest>(0).await;

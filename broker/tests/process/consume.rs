@@ -46,25 +46,15 @@ async fn two_partitions() -> (Cluster, Client) {
 async fn a_session_says_only_what_changed() {
     let (_cluster, mut client) = two_partitions().await;
     client.produce("t", 0, -1, batch(&["a"])).await;
-    let opened = client
-        .call(
-            VERSION,
-            &FetchRequest {
-                session_epoch: 0,
-                ..fetch_both([0, 0])
-            },
-        )
-        .await;
+    let opened =
+        client.call(VERSION, &FetchRequest { session_epoch: 0, ..fetch_both([0, 0]) }).await;
     assert_eq!(partitions(&opened.responses), [(0, vec![(0, "a".to_owned())]), (1, vec![])]);
     assert_ne!(opened.session_id, 0);
     let session = |epoch, mut request: FetchRequest| {
         (request.session_id, request.session_epoch) = (opened.session_id, epoch);
         request
     };
-    let nothing_named = || FetchRequest {
-        topics: Vec::new(),
-        ..fetch_both([0, 0])
-    };
+    let nothing_named = || FetchRequest { topics: Vec::new(), ..fetch_both([0, 0]) };
     // The consumer moves on in one partition; of the other, nothing new is there.
     let moved = client.call(VERSION, &session(1, fetch_from("t", 0, 1))).await;
     assert_eq!(partitions(&moved.responses), []);
@@ -96,11 +86,7 @@ async fn a_long_poll_wakes_when_there_is_enough() {
     ];
     let mut next = [0, 0];
     for (min_bytes, produced) in rows {
-        let request = FetchRequest {
-            max_wait_ms: FOR_EVER_MS,
-            min_bytes,
-            ..fetch_both(next)
-        };
+        let request = FetchRequest { max_wait_ms: FOR_EVER_MS, min_bytes, ..fetch_both(next) };
         consumer.send(VERSION, &request).await;
         let mut expected = vec![(0, vec![]), (1, vec![])];
         for (partition, value) in produced {
@@ -113,12 +99,11 @@ async fn a_long_poll_wakes_when_there_is_enough() {
         assert_eq!(partitions(&response.responses), expected, "min_bytes={min_bytes}");
     }
     // And when there is not, it ends after the wait.
-    let request = FetchRequest {
-        max_wait_ms: 10,
-        min_bytes: 1,
-        ..fetch_both(next)
-    };
-    assert_eq!(partitions(&consumer.call(VERSION, &request).await.responses), [(0, vec![]), (1, vec![])]);
+    let request = FetchRequest { max_wait_ms: 10, min_bytes: 1, ..fetch_both(next) };
+    assert_eq!(
+        partitions(&consumer.call(VERSION, &request).await.responses),
+        [(0, vec![]), (1, vec![])]
+    );
 }
 
 #[tokio::test]
@@ -128,11 +113,7 @@ async fn one_append_wakes_all_who_wait_for_it() {
     let mut consumers = Vec::new();
     for _ in 0..CONSUMERS {
         let mut consumer = cluster.client().await;
-        let request = FetchRequest {
-            max_wait_ms: FOR_EVER_MS,
-            min_bytes: 1,
-            ..fetch_both([0, 0])
-        };
+        let request = FetchRequest { max_wait_ms: FOR_EVER_MS, min_bytes: 1, ..fetch_both([0, 0]) };
         consumer.send(VERSION, &request).await;
         consumers.push(consumer);
     }
@@ -190,6 +171,10 @@ async fn a_response_is_bounded_but_never_empty_handed() {
     }
     for offset in [-1, 5, i64::MAX] {
         let answer = client.fetch("t", 0, offset).await;
-        assert_eq!(ErrorCode::from_code(answer.error_code), ErrorCode::OffsetOutOfRange, "{offset}");
+        assert_eq!(
+            ErrorCode::from_code(answer.error_code),
+            ErrorCode::OffsetOutOfRange,
+            "{offset}"
+        );
     }
 }

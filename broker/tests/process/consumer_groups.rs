@@ -1,11 +1,14 @@
-//! Members of the consumer protocol (KIP-848), in a cluster that has finalised it: they live through every version, and get what lies in their racks.
+//! Members of the consumer protocol (KIP-848), in a cluster that has finalised it: they live
+//! through every version, and get what lies in their racks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::consumer_group_describe_response::DescribedGroup;
 use weir_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
-use weir_protocol::messages::{ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
+use weir_protocol::messages::{
+    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
+};
 
 use crate::apis::{ID, NAME};
 use crate::groups::{COORDINATORS, found};
@@ -17,7 +20,8 @@ pub(crate) const FEATURE: (&str, u32) = ("group.version", 1);
 const JOINS: i32 = 0;
 const LEAVES: i32 = -1;
 
-/// What a member says that is subscribed to the topic of tests. From version 1 on it makes up its id itself.
+/// What a member says that is subscribed to the topic of tests. From version 1 on it makes up its
+/// id itself.
 pub(crate) fn heartbeat(group: &str, member: &str, epoch: i32) -> ConsumerGroupHeartbeatRequest {
     let joins = epoch == JOINS;
     ConsumerGroupHeartbeatRequest {
@@ -32,10 +36,7 @@ pub(crate) fn heartbeat(group: &str, member: &str, epoch: i32) -> ConsumerGroupH
 }
 
 pub(crate) fn describe(group: &str) -> ConsumerGroupDescribeRequest {
-    ConsumerGroupDescribeRequest {
-        group_ids: vec![group.to_owned()],
-        ..Default::default()
-    }
+    ConsumerGroupDescribeRequest { group_ids: vec![group.to_owned()], ..Default::default() }
 }
 
 async fn described(client: &mut Client, version: i16, group: &str) -> DescribedGroup {
@@ -52,14 +53,23 @@ fn assigned(answer: &ConsumerGroupHeartbeatResponse) -> Option<Vec<i32>> {
 /// Without the feature nobody is let in, and nothing is described.
 #[tokio::test]
 async fn the_protocol_is_refused_before_it_is_finalised() {
-    let cluster = Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 1, &[])]).await;
+    let cluster =
+        Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 1, &[])]).await;
     let mut client = cluster.client().await;
     found(&mut client, "g").await;
     for version in 0..=1 {
         let refused = client.call(version, &heartbeat("g", "m", JOINS)).await;
-        assert_eq!(ErrorCode::from_code(refused.error_code), ErrorCode::UnsupportedVersion, "{version}");
+        assert_eq!(
+            ErrorCode::from_code(refused.error_code),
+            ErrorCode::UnsupportedVersion,
+            "{version}"
+        );
         let refused = described(&mut client, version, "g").await;
-        assert_eq!(ErrorCode::from_code(refused.error_code), ErrorCode::UnsupportedVersion, "{version}");
+        assert_eq!(
+            ErrorCode::from_code(refused.error_code),
+            ErrorCode::UnsupportedVersion,
+            "{version}"
+        );
     }
     // A level that is too low is as good as none.
     cluster.controller.finalise(FEATURE.0, 0);
@@ -67,10 +77,12 @@ async fn the_protocol_is_refused_before_it_is_finalised() {
     assert_eq!(ErrorCode::from_code(refused.error_code), ErrorCode::UnsupportedVersion);
 }
 
-/// Version by version, a member joins, is assigned everything, says that it has it, is described, and leaves.
+/// Version by version, a member joins, is assigned everything, says that it has it, is described,
+/// and leaves.
 #[tokio::test]
 async fn a_member_of_the_consumer_protocol_lives_through_every_version() {
-    let mut cluster = Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 3, &[])]).await;
+    let mut cluster =
+        Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 3, &[])]).await;
     cluster.controller.finalise(FEATURE.0, FEATURE.1);
     let mut client = cluster.client().await;
     found(&mut client, "g").await;
@@ -88,21 +100,31 @@ async fn a_member_of_the_consumer_protocol_lives_through_every_version() {
             _ => assert_eq!(member, name),
         }
         let mut has = heartbeat(&group, &member, 2);
-        has.topic_partitions = Some(vec![TopicPartitions {
-            topic_id: ID,
-            partitions: vec![0, 1],
-        }]);
+        has.topic_partitions = Some(vec![TopicPartitions { topic_id: ID, partitions: vec![0, 1] }]);
         let heard = client.call(version, &has).await;
         assert_eq!((heard.error_code, heard.member_epoch), (0, 2), "{version}: {heard:?}");
         let found = described(&mut client, version, &group).await;
         assert_eq!(
-            (found.error_code, found.group_state.as_str(), found.group_epoch, found.assignment_epoch),
+            (
+                found.error_code,
+                found.group_state.as_str(),
+                found.group_epoch,
+                found.assignment_epoch
+            ),
             (0, "Stable", 2, 2),
             "{version}: {found:?}"
         );
-        assert_eq!((found.assignor_name.as_str(), found.members.len()), ("uniform", 1), "{version}");
+        assert_eq!(
+            (found.assignor_name.as_str(), found.members.len()),
+            ("uniform", 1),
+            "{version}"
+        );
         let described_member = &found.members[0];
-        assert_eq!((&described_member.member_id, described_member.member_epoch), (&member, 2), "{version}");
+        assert_eq!(
+            (&described_member.member_id, described_member.member_epoch),
+            (&member, 2),
+            "{version}"
+        );
         assert_eq!(described_member.subscribed_topic_names, [NAME], "{version}");
         for assignment in [&described_member.assignment, &described_member.target_assignment] {
             assert_eq!(assignment.topic_partitions[0].topic_name, NAME, "{version}");
@@ -111,7 +133,11 @@ async fn a_member_of_the_consumer_protocol_lives_through_every_version() {
         // What a member is may be said from version 1 on: 1 for one of this protocol.
         assert_eq!(described_member.member_type, if version == 0 { -1 } else { 1 }, "{version}");
         let stale = client.call(version, &heartbeat(&group, &member, 7)).await;
-        assert_eq!(ErrorCode::from_code(stale.error_code), ErrorCode::FencedMemberEpoch, "{version}");
+        assert_eq!(
+            ErrorCode::from_code(stale.error_code),
+            ErrorCode::FencedMemberEpoch,
+            "{version}"
+        );
         let left = client.call(version, &heartbeat(&group, &member, LEAVES)).await;
         assert_eq!((left.error_code, left.member_epoch), (0, LEAVES), "{version}: {left:?}");
         let gone = client.call(version, &heartbeat(&group, &member, 1)).await;
@@ -130,14 +156,17 @@ async fn a_member_of_the_consumer_protocol_lives_through_every_version() {
 /// Waits until the broker has heard of the feature.
 pub(crate) async fn is_finalised(client: &mut Client) {
     soon("the feature", async {
-        while described(client, 1, "nobody").await.error_code == ErrorCode::UnsupportedVersion.code() {
+        while described(client, 1, "nobody").await.error_code
+            == ErrorCode::UnsupportedVersion.code()
+        {
             tokio::task::yield_now().await;
         }
     })
     .await;
 }
 
-/// The racks of the brokers that hold a partition reach the assignor: of members that may have it, one in such a rack gets it.
+/// The racks of the brokers that hold a partition reach the assignor: of members that may have it,
+/// one in such a rack gets it.
 #[tokio::test]
 async fn members_get_the_partitions_of_their_racks() {
     let racks = ["north", "east", "south"];
@@ -145,7 +174,9 @@ async fn members_get_the_partitions_of_their_racks() {
         rack: racks[usize::try_from(launch.id).unwrap()].to_owned(),
         ..launch
     };
-    let brokers = Brokers::start_with(3, vec![placed_topic(2, COORDINATORS, 1, &[0], &[])], in_its_rack).await;
+    let brokers =
+        Brokers::start_with(3, vec![placed_topic(2, COORDINATORS, 1, &[0], &[])], in_its_rack)
+            .await;
     brokers.controller.finalise(FEATURE.0, FEATURE.1);
     let mut client = brokers.client(0).await;
     found(&mut client, "racks").await;
@@ -156,13 +187,18 @@ async fn members_get_the_partitions_of_their_racks() {
         let mut joins = heartbeat("racks", member, JOINS);
         joins.rack_id = Some(rack.to_owned());
         let joined = client.call(1, &joins).await;
-        assert_eq!((joined.error_code, assigned(&joined)), (0, Some(vec![])), "{member}: {joined:?}");
+        assert_eq!(
+            (joined.error_code, assigned(&joined)),
+            (0, Some(vec![])),
+            "{member}: {joined:?}"
+        );
         epochs.insert(member, joined.member_epoch);
     }
     // By number alone the first would go to the first.
     let mut orders = placed_topic(1, NAME, 3, &[0], &[]);
     for (partition, broker) in orders.partitions.iter_mut().zip([1, 2, 0]) {
-        (partition.leader, partition.replicas, partition.isr) = (broker, vec![broker], vec![broker]);
+        (partition.leader, partition.replicas, partition.isr) =
+            (broker, vec![broker], vec![broker]);
     }
     brokers.controller.create(orders);
     for (member, partition) in [("a", 2), ("b", 0), ("c", 1)] {
@@ -170,7 +206,8 @@ async fn members_get_the_partitions_of_their_racks() {
         assert_eq!(assigned(&told), Some(vec![partition]), "{member}: {told:?}");
     }
     let found = described(&mut client, 1, "racks").await;
-    let told: BTreeSet<_> = found.members.iter().filter_map(|member| member.rack_id.as_deref()).collect();
+    let told: BTreeSet<_> =
+        found.members.iter().filter_map(|member| member.rack_id.as_deref()).collect();
     assert_eq!(told, BTreeSet::from(racks), "{found:?}");
 }
 

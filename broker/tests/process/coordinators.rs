@@ -1,4 +1,5 @@
-//! What group coordinators survive, and what they say to whom they cannot serve: damage in their log, topics that are not there, replicas that do not follow.
+//! What group coordinators survive, and what they say to whom they cannot serve: damage in their
+//! log, topics that are not there, replicas that do not follow.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -54,7 +55,8 @@ fn offset_value(offset: i64) -> BytesMut {
     value
 }
 
-/// Appends a batch, whose checksum is right, behind the last one of a log that nobody has open; returns the offset of its first record.
+/// Appends a batch, whose checksum is right, behind the last one of a log that nobody has open;
+/// returns the offset of its first record.
 fn append(log: &Path, records: &[(Option<&[u8]>, Option<&[u8]>)]) -> i64 {
     let written = std::fs::read(log).unwrap();
     let (last, bytes) = Batches::new(&written).map_while(Result::ok).last().unwrap();
@@ -75,10 +77,12 @@ fn log_of(cluster: &Cluster) -> PathBuf {
     cluster.launch.data.join(format!("{COORDINATORS}-0/00000000000000000000.log"))
 }
 
-/// Records that mean nothing cost themselves: what stands before, between and behind them is there, and the log says which they are.
+/// Records that mean nothing cost themselves: what stands before, between and behind them is there,
+/// and the log says which they are.
 #[tokio::test]
 async fn a_record_that_means_nothing_costs_that_record() {
-    let mut cluster = Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 1, &[])]).await;
+    let mut cluster =
+        Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 1, &[])]).await;
     let mut client = cluster.client().await;
     found(&mut client, "before").await;
     for (group, offset) in [("before", 7), ("overwritten", 8)] {
@@ -86,7 +90,8 @@ async fn a_record_that_means_nothing_costs_that_record() {
     }
     cluster.broker.kill().await;
     let log = log_of(&cluster);
-    let (cut_off, between, garbage, behind) = (offset_key("x"), offset_key("between"), offset_key("garbage"), offset_key("behind"));
+    let (cut_off, between, garbage, behind) =
+        (offset_key("x"), offset_key("between"), offset_key("garbage"), offset_key("behind"));
     let group_key = [&b"\0\x02"[..], &b"\0\x01g"[..]].concat();
     let records: [(Option<&[u8]>, Option<&[u8]>); 8] = [
         (Some(&cut_off[..7]), Some(&offset_value(1))),
@@ -102,13 +107,17 @@ async fn a_record_that_means_nothing_costs_that_record() {
     cluster.restart().await;
     let mut client = cluster.client().await;
     found(&mut client, "before").await;
-    for (group, offset) in [("before", 7), ("overwritten", 8), ("between", 9), ("behind", 10), ("garbage", -1)] {
+    for (group, offset) in
+        [("before", 7), ("overwritten", 8), ("between", 9), ("behind", 10), ("garbage", -1)]
+    {
         assert_eq!(committed(&mut client, group).await, offset, "{group}");
     }
     let said = cluster.broker.log();
     let is_told = |offset: i64| {
-        said.lines()
-            .any(|line| line.contains("a record of a coordinator is left out") && line.contains(&format!("\"offset\":{offset},")))
+        said.lines().any(|line| {
+            line.contains("a record of a coordinator is left out")
+                && line.contains(&format!("\"offset\":{offset},"))
+        })
     };
     // What a later version may have written is nothing to be told of.
     let told: Vec<i64> = (0..records.len() as i64).filter(|at| is_told(first + at)).collect();
@@ -125,10 +134,12 @@ async fn a_record_that_means_nothing_costs_that_record() {
     );
 }
 
-/// The topic of coordinators is deleted and made anew between two looks at the metadata: both begin with the same leader epoch, and yet it is another log.
+/// The topic of coordinators is deleted and made anew between two looks at the metadata: both begin
+/// with the same leader epoch, and yet it is another log.
 #[tokio::test]
 async fn their_topic_is_deleted_and_made_anew() {
-    let cluster = Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 1, &[])]).await;
+    let cluster =
+        Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 1, &[])]).await;
     let mut client = cluster.client().await;
     found(&mut client, "g").await;
     assert_eq!(code(&client.call(9, &commit(9, "g", 7)).await, 0), ErrorCode::None);
@@ -147,13 +158,17 @@ async fn their_topic_is_deleted_and_made_anew() {
     assert_eq!(committed(&mut client, "g").await, 8);
 }
 
-/// A commit for a topic that is not there is refused, by name and by id; the rest of the request is not.
+/// A commit for a topic that is not there is refused, by name and by id; the rest of the request is
+/// not.
 #[tokio::test]
 async fn a_commit_for_a_topic_that_is_not_there() {
-    let cluster = Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 1, &[])]).await;
+    let cluster =
+        Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 1, &[])]).await;
     let mut client = cluster.client().await;
     found(&mut client, "g").await;
-    for (version, error) in [(9, ErrorCode::UnknownTopicOrPartition), (10, ErrorCode::UnknownTopicId)] {
+    for (version, error) in
+        [(9, ErrorCode::UnknownTopicOrPartition), (10, ErrorCode::UnknownTopicId)]
+    {
         let mut request = commit(version, "g", i64::from(version));
         let unknown = OffsetCommitRequestTopic {
             name: if version < 10 { "nope".to_owned() } else { String::new() },
@@ -162,7 +177,10 @@ async fn a_commit_for_a_topic_that_is_not_there() {
         };
         request.topics.push(unknown);
         let response = client.call(version, &request).await;
-        let is_unknown = |at: usize| response.topics[at].name == "nope" || response.topics[at].topic_id == uuid::Uuid::from_u128(99);
+        let is_unknown = |at: usize| {
+            response.topics[at].name == "nope"
+                || response.topics[at].topic_id == uuid::Uuid::from_u128(99)
+        };
         for at in 0..2 {
             let expected = if is_unknown(at) { error } else { ErrorCode::None };
             assert_eq!(code(&response, at), expected, "{version}");
@@ -171,7 +189,8 @@ async fn a_commit_for_a_topic_that_is_not_there() {
     }
 }
 
-/// `offsets.commit.timeout.ms`: who commits is told to ask again when the replicas do not follow in time, and not before.
+/// `offsets.commit.timeout.ms`: who commits is told to ask again when the replicas do not follow in
+/// time, and not before.
 #[tokio::test]
 async fn a_commit_that_is_not_replicated_in_time_is_to_be_asked_again() {
     let topics = vec![topic(1, NAME, 2, &[]), placed_topic(2, COORDINATORS, 1, &[0, 1], &[])];
@@ -194,7 +213,8 @@ async fn a_commit_that_is_not_replicated_in_time_is_to_be_asked_again() {
     let refused = soon("an answer", hurried.call(9, &commit(9, "h", 8))).await;
     assert_eq!(code(&refused, 0), ErrorCode::CoordinatorNotAvailable);
     cluster.controller.change(2, 0, |partition| partition.isr = vec![0]);
-    let response: OffsetCommitResponse = soon("an answer", patient.receive::<weir_protocol::messages::OffsetCommitRequest>(9)).await;
+    let response: OffsetCommitResponse =
+        soon("an answer", patient.receive::<weir_protocol::messages::OffsetCommitRequest>(9)).await;
     assert_eq!(code(&response, 0), ErrorCode::None, "it was still waiting");
 }
 
@@ -212,7 +232,11 @@ async fn configured(cluster: &Cluster, client: &mut Client, value: &str) {
     soon("the setting", async {
         loop {
             let response = client.call(4, &request).await;
-            if response.results[0].configs.iter().any(|config| config.value.as_deref() == Some(value)) {
+            if response.results[0]
+                .configs
+                .iter()
+                .any(|config| config.value.as_deref() == Some(value))
+            {
                 return;
             }
         }

@@ -1,13 +1,15 @@
 //! A disk that takes nothing more.
 //!
-//! The limit of the size of files plays the full disk: it can be set on a running process, needs no root, and fails a write midway, as a full disk does.
+//! The limit of the size of files plays the full disk: it can be set on a running process, needs no
+//! root, and fails a write midway, as a full disk does.
 
 use rustix::process::{Resource, Rlimit, prlimit};
 use weir_protocol::error::ErrorCode;
 
 use crate::support::{Cluster, batch, soon, topic};
 
-/// What a file may hold before its writes fail; not a multiple of what a batch takes, so that one of them is cut off.
+/// What a file may hold before its writes fail; not a multiple of what a batch takes, so that one
+/// of them is cut off.
 const FILE_BYTES_MAX: u64 = 200_000;
 const BATCH_BYTES: usize = 16_000;
 
@@ -20,10 +22,7 @@ async fn a_full_disk_fences_the_directory_and_loses_nothing() {
     .await;
     let mut client = cluster.client().await;
     assert_eq!(client.produce("other", 0, -1, batch(&["kept"])).await.error_code, 0);
-    let limit = Rlimit {
-        current: Some(FILE_BYTES_MAX),
-        maximum: Some(FILE_BYTES_MAX),
-    };
+    let limit = Rlimit { current: Some(FILE_BYTES_MAX), maximum: Some(FILE_BYTES_MAX) };
     prlimit(Some(cluster.broker.pid()), Resource::Fsize, limit).unwrap();
     let mut acknowledged = Vec::new();
     let refused = loop {
@@ -61,7 +60,8 @@ async fn a_full_disk_fences_the_directory_and_loses_nothing() {
     };
     soon("the controller hears of it", told).await;
 
-    // It does not leave in order, and says so. With space again, what was acknowledged is there, and the log goes on.
+    // It does not leave in order, and says so. With space again, what was acknowledged is there,
+    // and the log goes on.
     assert!(!cluster.broker.stop().await.success());
     cluster.restart().await;
     let mut client = cluster.client().await;

@@ -1,16 +1,26 @@
-//! Sensible requests of the APIs of groups, for the test that asks for every API in every version; and what a group's coordinator survives.
+//! Sensible requests of the APIs of groups, for the test that asks for every API in every version;
+//! and what a group's coordinator survives.
 
 use bytes::Bytes;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use weir_protocol::messages::leave_group_request::MemberIdentity;
-use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use weir_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
-use weir_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics};
-use weir_protocol::messages::txn_offset_commit_request::{TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic};
+use weir_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use weir_protocol::messages::offset_delete_request::{
+    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
+use weir_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+};
+use weir_protocol::messages::txn_offset_commit_request::{
+    TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+};
 use weir_protocol::messages::{
-    DeleteGroupsRequest, FindCoordinatorRequest, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest,
-    OffsetDeleteRequest, OffsetFetchRequest, SyncGroupRequest, TxnOffsetCommitRequest,
+    DeleteGroupsRequest, FindCoordinatorRequest, HeartbeatRequest, JoinGroupRequest,
+    JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest, OffsetDeleteRequest,
+    OffsetFetchRequest, SyncGroupRequest, TxnOffsetCommitRequest,
 };
 
 use crate::apis::{ID, NAME};
@@ -21,10 +31,7 @@ pub(crate) const COORDINATORS: &str = "__consumer_offsets";
 
 pub(crate) fn find(version: i16, group: &str) -> FindCoordinatorRequest {
     match version {
-        ..4 => FindCoordinatorRequest {
-            key: group.to_owned(),
-            ..Default::default()
-        },
+        ..4 => FindCoordinatorRequest { key: group.to_owned(), ..Default::default() },
         _ => FindCoordinatorRequest {
             coordinator_keys: vec![group.to_owned()],
             ..Default::default()
@@ -50,11 +57,7 @@ pub(crate) fn commit(version: i16, group: &str, offset: i64) -> OffsetCommitRequ
             ..Default::default()
         },
     };
-    OffsetCommitRequest {
-        group_id: group.to_owned(),
-        topics: vec![topic],
-        ..Default::default()
-    }
+    OffsetCommitRequest { group_id: group.to_owned(), topics: vec![topic], ..Default::default() }
 }
 
 pub(crate) fn fetch(version: i16, group: &str) -> OffsetFetchRequest {
@@ -134,7 +137,9 @@ pub(crate) async fn found(client: &mut Client, group: &str) {
             let response = client.call(9, &fetch(9, group)).await;
             match ErrorCode::from_code(response.groups[0].error_code) {
                 ErrorCode::None => return,
-                ErrorCode::CoordinatorLoadInProgress | ErrorCode::NotCoordinator => tokio::task::yield_now().await,
+                ErrorCode::CoordinatorLoadInProgress | ErrorCode::NotCoordinator => {
+                    tokio::task::yield_now().await
+                }
                 error => panic!("{error}"),
             }
         }
@@ -154,7 +159,8 @@ async fn joined(client: &mut Client, version: i16, group: &str) -> JoinGroupResp
 /// Version by version, a member joins, is assigned what it says, is heard of, and leaves.
 #[tokio::test]
 async fn a_classic_member_lives_through_every_version() {
-    let mut cluster = Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 3, &[])]).await;
+    let mut cluster =
+        Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 3, &[])]).await;
     cluster.controller.configure("group.initial.rebalance.delay.ms", "0");
     let mut client = cluster.client().await;
     found(&mut client, "g").await;
@@ -167,10 +173,12 @@ async fn a_classic_member_lives_through_every_version() {
             group_id: group.clone(),
             generation_id: answer.generation_id,
             member_id: member.clone(),
-            assignments: vec![weir_protocol::messages::sync_group_request::SyncGroupRequestAssignment {
-                member_id: member.clone(),
-                assignment: Bytes::from_static(b"mine"),
-            }],
+            assignments: vec![
+                weir_protocol::messages::sync_group_request::SyncGroupRequestAssignment {
+                    member_id: member.clone(),
+                    assignment: Bytes::from_static(b"mine"),
+                },
+            ],
             ..Default::default()
         };
         sync.name(version);
@@ -191,28 +199,21 @@ async fn a_classic_member_lives_through_every_version() {
             },
             _ => LeaveGroupRequest {
                 group_id: group.clone(),
-                members: vec![MemberIdentity {
-                    member_id: member.clone(),
-                    ..Default::default()
-                }],
+                members: vec![MemberIdentity { member_id: member.clone(), ..Default::default() }],
                 ..Default::default()
             },
         };
         assert_eq!(client.call(version.min(5), &leave).await.error_code, 0, "{version}");
         let gone = client.call(version.min(4), &heartbeat).await;
         assert_eq!(ErrorCode::from_code(gone.error_code), ErrorCode::UnknownMemberId, "{version}");
-        // Whether the group is there or not: who asks for one member is told by the answer, who asks for several by each.
+        // Whether the group is there or not: who asks for one member is told by the answer, who
+        // asks for several by each.
         for group in [group.clone(), format!("never-{version}")] {
             let left = client
-                .call(
-                    version.min(5),
-                    &LeaveGroupRequest {
-                        group_id: group,
-                        ..leave.clone()
-                    },
-                )
+                .call(version.min(5), &LeaveGroupRequest { group_id: group, ..leave.clone() })
                 .await;
-            let of_members: Vec<i16> = left.members.iter().map(|member| member.error_code).collect();
+            let of_members: Vec<i16> =
+                left.members.iter().map(|member| member.error_code).collect();
             let unknown = ErrorCode::UnknownMemberId.code();
             let expected = if version < 3 { (unknown, vec![]) } else { (0, vec![unknown]) };
             assert_eq!((left.error_code, of_members), expected, "{version}");
@@ -225,7 +226,8 @@ async fn a_classic_member_lives_through_every_version() {
 /// What a coordinator wrote is there after a crash; and nobody else writes to its topic.
 #[tokio::test]
 async fn offsets_survive_a_crash_and_only_coordinators_write_them() {
-    let mut cluster = Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 3, &[])]).await;
+    let mut cluster =
+        Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 3, &[])]).await;
     let mut client = cluster.client().await;
     found(&mut client, "g").await;
     assert_eq!(client.call(9, &commit(9, "g", 7)).await.topics[0].partitions[0].error_code, 0);
@@ -241,17 +243,17 @@ async fn offsets_survive_a_crash_and_only_coordinators_write_them() {
     assert_eq!(fetched.groups[0].topics[0].partitions[0].committed_offset, 7);
 }
 
-/// A group without a name has no members; but there may be offsets that somebody has committed for it, and those can be deleted; who names a group twice has one
-/// answer (`GroupCoordinatorService.deleteGroups`, `KafkaApis.handleDeleteGroupsRequest`).
+/// A group without a name has no members; but there may be offsets that somebody has committed for
+/// it, and those can be deleted; who names a group twice has one answer
+/// (`GroupCoordinatorService.deleteGroups`, `KafkaApis.handleDeleteGroupsRequest`).
 #[tokio::test]
 async fn a_group_without_a_name_can_be_deleted_and_is_so_once() {
-    let cluster = Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 1, &[])]).await;
+    let cluster =
+        Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 1, &[])]).await;
     let mut client = cluster.client().await;
     found(&mut client, "").await;
     assert_eq!(client.call(9, &commit(9, "", 7)).await.topics[0].partitions[0].error_code, 0);
-    let request = DeleteGroupsRequest {
-        groups_names: vec![String::new(); 2],
-    };
+    let request = DeleteGroupsRequest { groups_names: vec![String::new(); 2] };
     for error in [ErrorCode::None, ErrorCode::GroupIdNotFound] {
         let deleted = client.call(2, &request).await;
         assert_eq!(deleted.results.len(), 1, "{deleted:?}");
@@ -264,16 +266,19 @@ macro_rules! codes {
     ($response:expr) => {{
         let topics = $response.topics;
         assert_eq!(topics.len(), 1, "{topics:?}");
-        let mut codes: Vec<_> = topics[0].partitions.iter().map(|it| (it.partition_index, it.error_code)).collect();
+        let mut codes: Vec<_> =
+            topics[0].partitions.iter().map(|it| (it.partition_index, it.error_code)).collect();
         codes.sort_unstable();
         codes
     }};
 }
 
-/// Offsets are committed and deleted for partitions that are there; the others are refused alone, in an answer that names the topic once (`KafkaApis.handleOffsetCommitRequest` and its siblings).
+/// Offsets are committed and deleted for partitions that are there; the others are refused alone,
+/// in an answer that names the topic once (`KafkaApis.handleOffsetCommitRequest` and its siblings).
 #[tokio::test]
 async fn a_partition_that_is_not_there_has_no_offsets() {
-    let cluster = Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 1, &[])]).await;
+    let cluster =
+        Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 1, &[])]).await;
     let mut client = cluster.client().await;
     found(&mut client, "g").await;
     let unknown = ErrorCode::UnknownTopicOrPartition.code();
@@ -291,7 +296,8 @@ async fn a_partition_that_is_not_there_has_no_offsets() {
         assert_eq!(codes!(client.call(version, &request).await), expected, "version {version}");
     }
     let mut request = delete_offsets("g");
-    request.topics[0].partitions = indexes.map(|partition_index| OffsetDeleteRequestPartition { partition_index }).into();
+    request.topics[0].partitions =
+        indexes.map(|partition_index| OffsetDeleteRequestPartition { partition_index }).into();
     assert_eq!(codes!(client.call(0, &request).await), expected);
     // In a transaction too. Nobody is asked about it where nothing is left to be committed.
     let request = TxnOffsetCommitRequest {
@@ -315,7 +321,8 @@ async fn a_partition_that_is_not_there_has_no_offsets() {
 /// What was committed as metadata is as much as a thousand times the four bytes that ask for it.
 #[tokio::test]
 async fn a_partition_is_answered_once_however_often_it_is_named() {
-    let cluster = Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 1, &[])]).await;
+    let cluster =
+        Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 1, &[])]).await;
     let mut client = cluster.client().await;
     found(&mut client, "g").await;
     assert_eq!(client.call(10, &commit(10, "g", 7)).await.topics[0].partitions[0].error_code, 0);
@@ -333,16 +340,23 @@ async fn a_partition_is_answered_once_however_often_it_is_named() {
             .iter()
             .flat_map(|topic| &topic.partitions)
             .map(|partition| partition.committed_offset);
-        let many = response.groups.iter().flat_map(|group| &group.topics).flat_map(|topic| &topic.partitions);
-        let offsets: Vec<i64> = one.chain(many.map(|partition| partition.committed_offset)).collect();
+        let many = response
+            .groups
+            .iter()
+            .flat_map(|group| &group.topics)
+            .flat_map(|topic| &topic.partitions);
+        let offsets: Vec<i64> =
+            one.chain(many.map(|partition| partition.committed_offset)).collect();
         assert_eq!(offsets, [7], "version {version}");
     }
 }
 
-/// A topic that has another one's name has nothing of its offsets, by id or by name, though nobody saw the name go (`OffsetMetadataManager.isMismatchedTopicId`, `onTopicsDeleted`).
+/// A topic that has another one's name has nothing of its offsets, by id or by name, though nobody
+/// saw the name go (`OffsetMetadataManager.isMismatchedTopicId`, `onTopicsDeleted`).
 #[tokio::test]
 async fn a_topic_that_is_made_anew_has_no_offsets() {
-    let cluster = Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 1, &[])]).await;
+    let cluster =
+        Cluster::start(vec![topic(1, NAME, 2, &[]), topic(2, COORDINATORS, 1, &[])]).await;
     let mut client = cluster.client().await;
     found(&mut client, "g").await;
     assert_eq!(client.call(10, &commit(10, "g", 7)).await.topics[0].partitions[0].error_code, 0);
@@ -364,7 +378,10 @@ async fn a_topic_that_is_made_anew_has_no_offsets() {
     assert_eq!((fetched.error_code, fetched.committed_offset), (0, -1));
     // By name, as soon as the coordinator has heard of it, too.
     soon("the offset goes", async {
-        while client.call(9, &fetch(9, "g")).await.groups[0].topics[0].partitions[0].committed_offset != -1 {
+        while client.call(9, &fetch(9, "g")).await.groups[0].topics[0].partitions[0]
+            .committed_offset
+            != -1
+        {
             tokio::task::yield_now().await;
         }
     })
@@ -377,7 +394,8 @@ async fn a_topic_that_is_made_anew_has_no_offsets() {
 /// All protocols of all members are compared with one another.
 #[tokio::test]
 async fn a_member_offers_no_more_protocols_than_any_client_has() {
-    let cluster = Cluster::start(vec![topic(1, NAME, 1, &[]), topic(2, COORDINATORS, 1, &[])]).await;
+    let cluster =
+        Cluster::start(vec![topic(1, NAME, 1, &[]), topic(2, COORDINATORS, 1, &[])]).await;
     cluster.controller.configure("group.initial.rebalance.delay.ms", "0");
     let mut client = cluster.client().await;
     found(&mut client, "g").await;

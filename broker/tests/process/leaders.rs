@@ -1,10 +1,13 @@
-//! What clients are told when leaders change: who leads now, which end is certain, and who leads no more because its disk failed.
+//! What clients are told when leaders change: who leads now, which end is certain, and who leads no
+//! more because its disk failed.
 
 use rustix::process::{Resource, Rlimit, prlimit};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use weir_protocol::messages::list_offsets_response::ListOffsetsPartitionResponse;
-use weir_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+use weir_protocol::messages::offset_for_leader_epoch_request::{
+    OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
 use weir_protocol::messages::{ListOffsetsRequest, OffsetForLeaderEpochRequest};
 
 use crate::support::{Brokers, Client, batch, fetch_from, placed_topic, produce_to, soon};
@@ -69,10 +72,7 @@ async fn end_of_epoch(client: &mut Client, leader_epoch: i32) -> (i32, i64) {
             ..Default::default()
         }],
     };
-    let request = OffsetForLeaderEpochRequest {
-        replica_id: -1,
-        topics: vec![topic],
-    };
+    let request = OffsetForLeaderEpochRequest { replica_id: -1, topics: vec![topic] };
     let end = client.call(4, &request).await.topics.remove(0).partitions.remove(0);
     assert_eq!(end.error_code, 0);
     (end.leader_epoch, end.end_offset)
@@ -102,7 +102,10 @@ async fn an_epoch_in_which_nothing_was_written_has_an_end() {
     let mut request = fetch_from("t", 0, 3);
     request.topics[0].partitions[0].last_fetched_epoch = 3;
     let data = client.call(12, &request).await.responses.remove(0).partitions.remove(0);
-    assert_eq!((data.error_code, data.diverging_epoch.epoch, data.diverging_epoch.end_offset), (0, 2, 3));
+    assert_eq!(
+        (data.error_code, data.diverging_epoch.epoch, data.diverging_epoch.end_offset),
+        (0, 2, 3)
+    );
     // The other one has led in an epoch that is not known here, and follows all the same.
     assert_eq!(client.produce("t", 0, -1, batch(&["d"])).await.error_code, 0);
     brokers.kill(0).await;
@@ -120,13 +123,16 @@ async fn an_epoch_in_which_nothing_was_written_has_an_end() {
 /// KIP-207.
 #[tokio::test]
 async fn a_new_leader_does_not_tell_an_end_that_may_be_older_than_one_that_was_told() {
-    let mut brokers = Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[("min.insync.replicas", "1")])]).await;
+    let mut brokers =
+        Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[("min.insync.replicas", "1")])])
+            .await;
     let mut client = brokers.client(0).await;
     for value in ["a", "b"] {
         assert_eq!(client.produce("t", 0, -1, batch(&[value])).await.error_code, 0);
     }
     assert_eq!(latest(&mut client, 7).await.offset, 2);
-    // Both die; the new leader has everything, and does not know of what is committed. The other is in the ISR, and not there.
+    // Both die; the new leader has everything, and does not know of what is committed. The other is
+    // in the ISR, and not there.
     brokers.kill(0).await;
     brokers.kill(1).await;
     brokers.controller.elect(1, 0, 1, &[1, 0]);
@@ -155,13 +161,12 @@ async fn a_new_leader_does_not_tell_an_end_that_may_be_older_than_one_that_was_t
 
 #[tokio::test]
 async fn a_leader_whose_disk_fails_is_replaced_and_nothing_is_lost() {
-    let mut brokers = Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[("min.insync.replicas", "1")])]).await;
+    let mut brokers =
+        Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[("min.insync.replicas", "1")])])
+            .await;
     let mut client = brokers.client(0).await;
     assert_eq!(client.produce("t", 0, -1, batch(&["a"])).await.error_code, 0);
-    let nothing = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
+    let nothing = Rlimit { current: Some(0), maximum: Some(0) };
     prlimit(Some(brokers.broker(0).pid()), Resource::Fsize, nothing).unwrap();
     let refused = client.produce("t", 0, -1, batch(&["b"])).await;
     assert_eq!(ErrorCode::from_code(refused.error_code), ErrorCode::KafkaStorageError);
@@ -183,6 +188,7 @@ async fn a_leader_whose_disk_fails_is_replaced_and_nothing_is_lost() {
         ErrorCode::NotLeaderOrFollower,
         "its clients go on"
     );
-    let values: Vec<_> = successor.read_all("t", 0).await.into_iter().map(|(_, value)| value).collect();
+    let values: Vec<_> =
+        successor.read_all("t", 0).await.into_iter().map(|(_, value)| value).collect();
     assert_eq!(values, ["a", "b"]);
 }

@@ -33,7 +33,8 @@ async fn it_serves_on_without_the_controller_and_registers_when_it_is_back() {
         (&second.incarnation, &second.log_dir_id, &second.endpoints)
     );
     assert!(second.clean, "the process lives: its log is whole");
-    let values: Vec<_> = client.read_all("t", 0).await.into_iter().map(|(_, value)| value).collect();
+    let values: Vec<_> =
+        client.read_all("t", 0).await.into_iter().map(|(_, value)| value).collect();
     assert_eq!(values, ["with", "without", "without"]);
     // And without a controller it stops in order, too.
     cluster.controller.go_away();
@@ -51,10 +52,15 @@ async fn after_a_stop_in_order_nothing_is_scanned() {
     assert!(cluster.broker.log().contains("\"stopped\""));
     cluster.restart().await;
     let opened = cluster.broker.wait_for_line(OPENED).await;
-    assert_eq!((&opened["orderly"], &opened["logs"]), (&true.into(), &PARTITIONS.into()), "{opened}");
+    assert_eq!(
+        (&opened["orderly"], &opened["logs"]),
+        (&true.into(), &PARTITIONS.into()),
+        "{opened}"
+    );
     let again = cluster.controller.registrations(2).await.remove(1);
     assert_eq!((again.clean, again.previous_broker_epoch), (true, Some(1)));
-    // What it knows of leader epochs is told, so that a controller whose store was restored gives none of them away again.
+    // What it knows of leader epochs is told, so that a controller whose store was restored gives
+    // none of them away again.
     let log = &again.logs[0];
     assert_eq!(
         (&log.topic_id[..], log.partitions.len(), &log.leader_epochs),
@@ -67,8 +73,14 @@ async fn after_a_stop_in_order_nothing_is_scanned() {
     }
 }
 
-/// Sends batch after batch to one partition, and remembers what was acknowledged, until the broker is gone.
-async fn load(mut client: Client, partition: i32, round: usize, acknowledged: tokio::sync::mpsc::UnboundedSender<(i32, i64, String)>) {
+/// Sends batch after batch to one partition, and remembers what was acknowledged, until the broker
+/// is gone.
+async fn load(
+    mut client: Client,
+    partition: i32,
+    round: usize,
+    acknowledged: tokio::sync::mpsc::UnboundedSender<(i32, i64, String)>,
+) {
     const PIPELINED: usize = 8;
     let value = |number: usize| format!("{round}-{partition}-{number}");
     for number in 0..PIPELINED {
@@ -91,7 +103,8 @@ async fn what_was_acknowledged_outlives_a_kill_under_load() {
     const ROUNDS: usize = 3;
     /// What is acknowledged before the broker is killed: flushes by then overlap with appends.
     const ACKNOWLEDGED_MIN: usize = 200;
-    let mut cluster = Cluster::start(vec![topic(1, "t", PARTITIONS, &[("flush.mode", "group")])]).await;
+    let mut cluster =
+        Cluster::start(vec![topic(1, "t", PARTITIONS, &[("flush.mode", "group")])]).await;
     let mut acknowledged: BTreeMap<(i32, i64), String> = BTreeMap::new();
     for round in 0..ROUNDS {
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
@@ -102,7 +115,11 @@ async fn what_was_acknowledged_outlives_a_kill_under_load() {
         drop(sender);
         let mut count = 0;
         while let Some((partition, offset, value)) = receiver.recv().await {
-            assert_eq!(acknowledged.insert((partition, offset), value), None, "an offset is given once");
+            assert_eq!(
+                acknowledged.insert((partition, offset), value),
+                None,
+                "an offset is given once"
+            );
             count += 1;
             if count == ACKNOWLEDGED_MIN {
                 cluster.broker.kill().await;
@@ -113,18 +130,28 @@ async fn what_was_acknowledged_outlives_a_kill_under_load() {
         }
         cluster.restart().await;
         let opened = cluster.broker.wait_for_line(OPENED).await;
-        assert_eq!((&opened["orderly"], &opened["whole"]), (&false.into(), &true.into()), "{opened}");
+        assert_eq!(
+            (&opened["orderly"], &opened["whole"]),
+            (&false.into(), &true.into()),
+            "{opened}"
+        );
         let mut client = cluster.client().await;
         for partition in 0..PARTITIONS {
-            let found: BTreeMap<i64, String> = client.read_all("t", partition).await.into_iter().collect();
+            let found: BTreeMap<i64, String> =
+                client.read_all("t", partition).await.into_iter().collect();
             for ((_, offset), value) in acknowledged.range((partition, 0)..=(partition, i64::MAX)) {
-                assert_eq!(found.get(offset), Some(value), "round {round}, partition {partition}, offset {offset}");
+                assert_eq!(
+                    found.get(offset),
+                    Some(value),
+                    "round {round}, partition {partition}, offset {offset}"
+                );
             }
         }
     }
 }
 
-/// A controller that carries out what it is asked for, and of which the broker hears nothing more: its session stands, and is silent.
+/// A controller that carries out what it is asked for, and of which the broker hears nothing more:
+/// its session stands, and is silent.
 #[tokio::test]
 async fn who_asks_the_controller_is_answered_though_the_broker_does_not_hear_of_it() {
     let mut cluster = Cluster::start(vec![topic(1, "t", 1, &[])]).await;

@@ -1,14 +1,18 @@
-//! What the APIs of groups answer while the group's coordinator reads its log, and once another broker leads its partition; as `GroupCoordinatorService` in Apache Kafka.
+//! What the APIs of groups answer while the group's coordinator reads its log, and once another
+//! broker leads its partition; as `GroupCoordinatorService` in Apache Kafka.
 
 use std::collections::HashSet;
 
 use weir_protocol::api::ApiKey;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::leave_group_request::MemberIdentity;
-use weir_protocol::messages::txn_offset_commit_request::{TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic};
+use weir_protocol::messages::txn_offset_commit_request::{
+    TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+};
 use weir_protocol::messages::{
-    DeleteGroupsRequest, DescribeGroupsRequest, HeartbeatRequest, LeaveGroupRequest, ListGroupsRequest, ListGroupsResponse, Message,
-    OffsetCommitRequest, OffsetFetchResponse, Request, SyncGroupRequest, TxnOffsetCommitRequest,
+    DeleteGroupsRequest, DescribeGroupsRequest, HeartbeatRequest, LeaveGroupRequest,
+    ListGroupsRequest, ListGroupsResponse, Message, OffsetCommitRequest, OffsetFetchResponse,
+    Request, SyncGroupRequest, TxnOffsetCommitRequest,
 };
 
 use crate::apis::{ID, NAME};
@@ -24,7 +28,11 @@ const MEMBER: &str = "m";
 type Answers = (&'static str, HashSet<ErrorCode>);
 
 /// Asks in every version.
-async fn over<R: Request>(client: &mut Client, make: impl Fn(i16) -> R, code: impl Fn(R::Response, i16) -> i16) -> Answers {
+async fn over<R: Request>(
+    client: &mut Client,
+    make: impl Fn(i16) -> R,
+    code: impl Fn(R::Response, i16) -> i16,
+) -> Answers {
     let mut told = HashSet::new();
     for version in ApiKey::from_key(R::API_KEY).unwrap().versions() {
         let response = client.call(version, &make(version)).await;
@@ -40,7 +48,12 @@ async fn asked(client: &mut Client) -> Vec<Answers> {
         over(client, sync, |it, _| it.error_code).await,
         over(client, |_| beat(), |it, _| it.error_code).await,
         over(client, leave, |it, _| it.error_code).await,
-        over(client, |version| commit(version, GROUP, 9), |it, _| it.topics[0].partitions[0].error_code).await,
+        over(
+            client,
+            |version| commit(version, GROUP, 9),
+            |it, _| it.topics[0].partitions[0].error_code,
+        )
+        .await,
         over(client, commit_in_transaction, |it, _| it.topics[0].partitions[0].error_code).await,
         over(client, |version| fetch(version, GROUP), of_fetched).await,
         over(client, |_| delete_offsets(GROUP), |it, _| it.error_code).await,
@@ -71,32 +84,22 @@ fn beat() -> HeartbeatRequest {
 }
 
 fn leave(version: i16) -> LeaveGroupRequest {
-    let mut request = LeaveGroupRequest {
-        group_id: GROUP.to_owned(),
-        ..Default::default()
-    };
+    let mut request = LeaveGroupRequest { group_id: GROUP.to_owned(), ..Default::default() };
     if version < 3 {
         request.member_id = MEMBER.to_owned();
     } else {
-        request.members = vec![MemberIdentity {
-            member_id: MEMBER.to_owned(),
-            ..Default::default()
-        }];
+        request.members =
+            vec![MemberIdentity { member_id: MEMBER.to_owned(), ..Default::default() }];
     }
     request
 }
 
 fn describe_groups() -> DescribeGroupsRequest {
-    DescribeGroupsRequest {
-        groups: vec![GROUP.to_owned()],
-        ..Default::default()
-    }
+    DescribeGroupsRequest { groups: vec![GROUP.to_owned()], ..Default::default() }
 }
 
 fn delete_groups() -> DeleteGroupsRequest {
-    DeleteGroupsRequest {
-        groups_names: vec![GROUP.to_owned()],
-    }
+    DeleteGroupsRequest { groups_names: vec![GROUP.to_owned()] }
 }
 
 /// Each version of OffsetFetch has its error somewhere else.
@@ -114,10 +117,7 @@ fn of_listed(response: ListGroupsResponse, _: i16) -> i16 {
 }
 
 fn commit_in_transaction(version: i16) -> TxnOffsetCommitRequest {
-    let partition = TxnOffsetCommitRequestPartition {
-        committed_offset: 9,
-        ..Default::default()
-    };
+    let partition = TxnOffsetCommitRequestPartition { committed_offset: 9, ..Default::default() };
     TxnOffsetCommitRequest {
         transactional_id: "t".to_owned(),
         group_id: GROUP.to_owned(),
@@ -153,7 +153,11 @@ async fn is_told(client: &mut Client, error: ErrorCode) {
 
 #[tokio::test]
 async fn who_asks_a_coordinator_that_is_not_ready_or_not_there() {
-    let cluster = Cluster::start(vec![topic(1, NAME, 2, &[]), placed_topic(2, COORDINATORS, 1, &[0, 1], &[])]).await;
+    let cluster = Cluster::start(vec![
+        topic(1, NAME, 2, &[]),
+        placed_topic(2, COORDINATORS, 1, &[0, 1], &[]),
+    ])
+    .await;
     // The other replica never fetches, and stays in the ISR.
     cluster.controller.configure("replica.lag.time.max.ms", "3600000");
     cluster.controller.finalise(FEATURE.0, FEATURE.1);
@@ -161,7 +165,8 @@ async fn who_asks_a_coordinator_that_is_not_ready_or_not_there() {
     found(&mut client, GROUP).await;
     is_finalised(&mut client).await;
 
-    // A commit is in the log and not committed. What is read must be: the coordinator of the next epoch waits for that, which is to say that it still loads.
+    // A commit is in the log and not committed. What is read must be: the coordinator of the next
+    // epoch waits for that, which is to say that it still loads.
     let log = cluster.launch.data.join(format!("{COORDINATORS}-0/00000000000000000000.log"));
     let mut waiting = cluster.client().await;
     waiting.send(9, &commit(9, GROUP, 8)).await;
@@ -183,8 +188,10 @@ async fn who_asks_a_coordinator_that_is_not_ready_or_not_there() {
     for (api, told) in all_but(&answers, &[HeartbeatRequest::NAME, TxnOffsetCommitRequest::NAME]) {
         assert_eq!(*told, HashSet::from([ErrorCode::CoordinatorLoadInProgress]), "{api}");
     }
-    // Producers from before Kafka 2.0, which ask in versions 0 and 1, do not know that a coordinator loads.
-    let of_old = HashSet::from([ErrorCode::CoordinatorLoadInProgress, ErrorCode::CoordinatorNotAvailable]);
+    // Producers from before Kafka 2.0, which ask in versions 0 and 1, do not know that a
+    // coordinator loads.
+    let of_old =
+        HashSet::from([ErrorCode::CoordinatorLoadInProgress, ErrorCode::CoordinatorNotAvailable]);
     assert!(answers.contains(&(TxnOffsetCommitRequest::NAME, of_old)), "{answers:?}");
     // A group that is being read need not be left for that.
     assert!(

@@ -1,7 +1,8 @@
-//! The `weir-broker` binary as a process: its APIs over real sockets, its stops, its restarts, and what it refuses.
+//! The `weir-broker` binary as a process: its APIs over real sockets, its stops, its restarts, and
+//! what it refuses.
 //!
-//! The controller is played by the test (`support::controller`), so that it can go away, come back and refuse. Each test has a directory, ports and
-//! processes of its own.
+//! The controller is played by the test (`support::controller`), so that it can go away, come back
+//! and refuse. Each test has a directory, ports and processes of its own.
 #![allow(clippy::unwrap_used)]
 
 mod apis;

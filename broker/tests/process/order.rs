@@ -1,4 +1,5 @@
-//! Pipelining: responses come in the order of the requests, and appends of one connection are in the order of its requests.
+//! Pipelining: responses come in the order of the requests, and appends of one connection are in
+//! the order of its requests.
 
 use std::time::Duration;
 
@@ -26,7 +27,8 @@ async fn pipelined_produces_are_answered_in_order_and_what_follows_them_after_th
     .await;
     let mut client = cluster.client().await;
     // Partitions of both modes in turn: what need not wait for a flush must not overtake what does.
-    let target = |index: usize| (["group", "none"][index % 2], i32::try_from(index / 2 % 4).unwrap());
+    let target =
+        |index: usize| (["group", "none"][index % 2], i32::try_from(index / 2 % 4).unwrap());
     for index in 0..PIPELINED {
         let (name, partition) = target(index);
         client
@@ -71,7 +73,8 @@ async fn a_refused_produce_keeps_its_place() {
     }
 }
 
-/// What is large is carried out elsewhere: it is answered in its turn all the same, and one that makes no sense ends its connection and no other.
+/// What is large is carried out elsewhere: it is answered in its turn all the same, and one that
+/// makes no sense ends its connection and no other.
 #[tokio::test]
 async fn a_large_request_keeps_its_place_and_its_connection() {
     const NAMES: usize = 20_000;
@@ -89,7 +92,9 @@ async fn a_large_request_keeps_its_place_and_its_connection() {
     client.send(PRODUCE_VERSION, &produce_to("t", 0, -1, batch(&["a"]))).await;
     client.send(METADATA_VERSION, &large).await;
     client.send(PRODUCE_VERSION, &produce_to("t", 0, -1, batch(&["b"]))).await;
-    let offset = |response: weir_protocol::messages::ProduceResponse| response.responses[0].partition_responses[0].base_offset;
+    let offset = |response: weir_protocol::messages::ProduceResponse| {
+        response.responses[0].partition_responses[0].base_offset
+    };
     assert_eq!(offset(client.receive::<ProduceRequest>(PRODUCE_VERSION).await), 0);
     let unknown = client.receive::<MetadataRequest>(METADATA_VERSION).await.topics;
     assert!(unknown.len() == NAMES && unknown.iter().all(|topic| topic.error_code == 3));
@@ -99,10 +104,14 @@ async fn a_large_request_keeps_its_place_and_its_connection() {
     broken.resize(100_000, 0xff);
     client.send_raw(&broken).await;
     client.closed().await;
-    assert_eq!(bystander.call(METADATA_VERSION, &MetadataRequest::default()).await.brokers.len(), 1);
+    assert_eq!(
+        bystander.call(METADATA_VERSION, &MetadataRequest::default()).await.brokers.len(),
+        1
+    );
 }
 
-/// A fetch may name some hundred thousand partitions, each of which is looked for: nobody else waits for that, on whichever thread.
+/// A fetch may name some hundred thousand partitions, each of which is looked for: nobody else
+/// waits for that, on whichever thread.
 #[tokio::test]
 async fn a_fetch_of_very_many_partitions_holds_up_nobody_else() {
     const PARTITIONS: i32 = 300_000;
@@ -111,18 +120,22 @@ async fn a_fetch_of_very_many_partitions_holds_up_nobody_else() {
     let mut bystanders = bystanders(&cluster).await;
     let mut large = fetch_from("t", 0, 0);
     let first = large.topics[0].partitions[0].clone();
-    large.topics[0].partitions = (0..PARTITIONS).map(|partition| FetchPartition { partition, ..first.clone() }).collect();
+    large.topics[0].partitions =
+        (0..PARTITIONS).map(|partition| FetchPartition { partition, ..first.clone() }).collect();
     client.send(FETCH_VERSION, &large).await;
-    let (response, rounds) = rounds_until(client.receive::<FetchRequest>(FETCH_VERSION), &mut bystanders).await;
+    let (response, rounds) =
+        rounds_until(client.receive::<FetchRequest>(FETCH_VERSION), &mut bystanders).await;
     assert_eq!(response.responses[0].partitions.len(), usize::try_from(PARTITIONS).unwrap());
     assert!(rounds >= ROUNDS_MIN, "{rounds}");
 }
 
-/// A small request can hold a hundred million bytes, or records: nobody else waits until they are read, but what the same client sends next, since it is to be appended after them.
+/// A small request can hold a hundred million bytes, or records: nobody else waits until they are
+/// read, but what the same client sends next, since it is to be appended after them.
 #[tokio::test]
 async fn records_that_take_long_to_read_hold_up_nobody_else() {
     const RECORDS: i64 = 1_500_000;
-    let cluster = Cluster::start(vec![topic(1, "t", 1, &[("max.message.bytes", "100000000")])]).await;
+    let cluster =
+        Cluster::start(vec![topic(1, "t", 1, &[("max.message.bytes", "100000000")])]).await;
     let mut client = cluster.client().await;
     let mut bystanders = bystanders(&cluster).await;
     let mut builder = BatchBuilder::new(0).codec(Codec::Gzip);
@@ -132,7 +145,8 @@ async fn records_that_take_long_to_read_hold_up_nobody_else() {
     let long = builder.build(1).unwrap().freeze();
     client.send(PRODUCE_VERSION, &produce_to("t", 0, -1, long)).await;
     client.send(PRODUCE_VERSION, &produce_to("t", 0, -1, batch(&["next"]))).await;
-    let (response, rounds) = rounds_until(client.receive::<ProduceRequest>(PRODUCE_VERSION), &mut bystanders).await;
+    let (response, rounds) =
+        rounds_until(client.receive::<ProduceRequest>(PRODUCE_VERSION), &mut bystanders).await;
     let answered = &response.responses[0].partition_responses[0];
     assert_eq!((answered.error_code, answered.base_offset), (0, 0));
     assert!(rounds >= ROUNDS_MIN, "{rounds}");
@@ -151,7 +165,10 @@ async fn bystanders(cluster: &Cluster) -> Vec<Client> {
 }
 
 /// How often all bystanders are served before the response comes.
-async fn rounds_until<R>(response: impl Future<Output = R>, bystanders: &mut [Client]) -> (R, usize) {
+async fn rounds_until<R>(
+    response: impl Future<Output = R>,
+    bystanders: &mut [Client],
+) -> (R, usize) {
     let mut response = Box::pin(response);
     let mut rounds = 0;
     loop {
@@ -168,7 +185,8 @@ async fn rounds_until<R>(response: impl Future<Output = R>, bystanders: &mut [Cl
     }
 }
 
-/// What is not records has memory of its own: a follower that fetches from many partitions, a group that gathers, a transaction that ends do not wait for producers behind slow lines.
+/// What is not records has memory of its own: a follower that fetches from many partitions, a group
+/// that gathers, a transaction that ends do not wait for producers behind slow lines.
 #[tokio::test]
 async fn who_sends_records_slowly_holds_up_producers_alone() {
     const FRAME_BYTES: u32 = 100_000_000;
@@ -188,6 +206,7 @@ async fn who_sends_records_slowly_holds_up_producers_alone() {
     // Too many for what each connection may have without a part of the memory.
     let partitions = (0..1_000).map(|partition| FetchPartition { partition, ..first.clone() });
     fetch.topics[0].partitions = partitions.collect();
-    let fetched = tokio::time::timeout(Duration::from_secs(10), client.call(FETCH_VERSION, &fetch)).await;
+    let fetched =
+        tokio::time::timeout(Duration::from_secs(10), client.call(FETCH_VERSION, &fetch)).await;
     assert_eq!(fetched.unwrap().responses[0].partitions.len(), 1_000);
 }

@@ -43,7 +43,10 @@ async fn how_much_was_recovered_can_be_measured() {
         let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("{name} is not in\n{metrics}")).parse::<u64>().unwrap()
     };
-    assert_eq!((value("weir_broker_recovery_logs"), value("weir_broker_recovery_logs_done")), (3, 3));
+    assert_eq!(
+        (value("weir_broker_recovery_logs"), value("weir_broker_recovery_logs_done")),
+        (3, 3)
+    );
     let bytes = value("weir_broker_recovery_bytes");
     assert!(bytes > 0 && value("weir_broker_recovery_bytes_done") == bytes, "{metrics}");
 }

@@ -1,4 +1,5 @@
-//! Produce: what is acknowledged can be read, in the form that the topic asks for; what is wrong is refused and leaves nothing behind.
+//! Produce: what is acknowledged can be read, in the form that the topic asks for; what is wrong is
+//! refused and leaves nothing behind.
 
 use bytes::{Bytes, BytesMut};
 use rustix::process::Signal;
@@ -6,11 +7,16 @@ use weir_protocol::batch::{BatchHeader, Batches, Codec, set_max_timestamp};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use weir_protocol::messages::produce_response::PartitionProduceResponse;
-use weir_protocol::messages::{DeleteRecordsRequest, InitProducerIdRequest, MetadataRequest, ProduceRequest};
+use weir_protocol::messages::{
+    DeleteRecordsRequest, InitProducerIdRequest, MetadataRequest, ProduceRequest,
+};
 use weir_protocol::record::BatchBuilder;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
-use crate::support::{Client, Cluster, PRODUCE_VERSION, batch, compressed, idempotent_batch, offsets_and_values, produce_to, topic};
+use crate::support::{
+    Client, Cluster, PRODUCE_VERSION, batch, compressed, idempotent_batch, offsets_and_values,
+    produce_to, topic,
+};
 
 fn owned(records: &[(i64, &str)]) -> Vec<(i64, String)> {
     records.iter().map(|(offset, value)| (*offset, (*value).to_owned())).collect()
@@ -19,14 +25,17 @@ fn owned(records: &[(i64, &str)]) -> Vec<(i64, String)> {
 #[tokio::test]
 async fn what_is_acknowledged_can_be_read_under_every_acks_and_flush_mode() {
     let modes = [("group", 1), ("none", 2)];
-    let cluster = Cluster::start(modes.map(|(mode, id)| topic(id, mode, 1, &[("flush.mode", mode)])).into()).await;
+    let cluster =
+        Cluster::start(modes.map(|(mode, id)| topic(id, mode, 1, &[("flush.mode", mode)])).into())
+            .await;
     let mut client = cluster.client().await;
     for (name, _) in modes {
         let leader = client.produce(name, 0, 1, batch(&["a", "b"])).await;
         let all = client.produce(name, 0, -1, batch(&["c"])).await;
         assert_eq!((leader.error_code, leader.base_offset, leader.log_append_time_ms), (0, 0, -1));
         assert_eq!((all.error_code, all.base_offset, all.log_start_offset), (0, 2, 0));
-        // There is no response to acks=0; what is asked after it on the same connection comes after it.
+        // There is no response to acks=0; what is asked after it on the same connection comes after
+        // it.
         client.send_produce(name, 0, 0, batch(&["d"])).await;
         client.no_response();
         let after = client.produce(name, 0, 1, batch(&["e"])).await;
@@ -39,17 +48,15 @@ async fn what_is_acknowledged_can_be_read_under_every_acks_and_flush_mode() {
     }
 }
 
-/// A client's timeout is for the followers (`ReplicaManager.delayedProduceRequestRequired`): what one's own disk takes is not in it, also where that is a flush.
+/// A client's timeout is for the followers (`ReplicaManager.delayedProduceRequestRequired`): what
+/// one's own disk takes is not in it, also where that is a flush.
 #[tokio::test]
 async fn no_timeout_is_too_short_where_nobody_else_is_waited_for() {
     let cluster = Cluster::start(vec![topic(1, "t", 1, &[("flush.mode", "group")])]).await;
     let mut client = cluster.client().await;
     for round in 0..40 {
         let (acks, timeout_ms) = [(1, 0), (-1, 0), (1, -1), (-1, 1)][round % 4];
-        let request = ProduceRequest {
-            timeout_ms,
-            ..produce_to("t", 0, acks, batch(&["a"]))
-        };
+        let request = ProduceRequest { timeout_ms, ..produce_to("t", 0, acks, batch(&["a"])) };
         client.send(PRODUCE_VERSION, &request).await;
         let produced = client.receive_produce().await;
         assert_eq!(
@@ -64,25 +71,37 @@ async fn no_timeout_is_too_short_where_nobody_else_is_waited_for() {
 async fn a_batch_is_stored_as_it_came_unless_the_topic_has_a_codec() {
     let codecs = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
     let names = ["uncompressed", "gzip", "snappy", "lz4", "zstd"];
-    let topics = (1..).zip(names).map(|(id, name)| topic(id, name, 1, &[("compression.type", name)]));
+    let topics =
+        (1..).zip(names).map(|(id, name)| topic(id, name, 1, &[("compression.type", name)]));
     let cluster = Cluster::start(topics.chain([topic(9, "producer", 1, &[])]).collect()).await;
     let mut client = cluster.client().await;
     for (name, own) in names.into_iter().zip(codecs).chain([("producer", Codec::None)]) {
         for (base, codec) in (0..).step_by(2).zip(codecs) {
-            let produced = client.produce(name, 0, -1, compressed(codec, &["a", "b"]).freeze()).await;
-            assert_eq!((produced.error_code, produced.base_offset), (0, base), "{name} {codec:?} {produced:?}");
+            let produced =
+                client.produce(name, 0, -1, compressed(codec, &["a", "b"]).freeze()).await;
+            assert_eq!(
+                (produced.error_code, produced.base_offset),
+                (0, base),
+                "{name} {codec:?} {produced:?}"
+            );
             let records = client.fetch(name, 0, base).await.records.unwrap();
             let (header, _) = Batches::new(&records).next().unwrap().unwrap();
             let expected = if name == "producer" { codec } else { own };
             assert_eq!(header.codec(), Some(expected), "{name} {codec:?}");
-            assert_eq!(offsets_and_values(&records), owned(&[(base, "a"), (base + 1, "b")]), "{name} {codec:?}");
+            assert_eq!(
+                offsets_and_values(&records),
+                owned(&[(base, "a"), (base + 1, "b")]),
+                "{name} {codec:?}"
+            );
         }
     }
 }
 
 #[tokio::test]
 async fn the_time_of_the_append_is_told_and_stored() {
-    let cluster = Cluster::start(vec![topic(1, "t", 1, &[("message.timestamp.type", "LogAppendTime")])]).await;
+    let cluster =
+        Cluster::start(vec![topic(1, "t", 1, &[("message.timestamp.type", "LogAppendTime")])])
+            .await;
     let mut client = cluster.client().await;
     for codec in [Codec::None, Codec::Zstd] {
         let produced = client.produce("t", 0, -1, compressed(codec, &["a", "b"]).freeze()).await;
@@ -158,15 +177,9 @@ async fn what_is_refused_says_where_the_log_begins_where_kafka_does() {
     }
     let topic = DeleteRecordsTopic {
         name: "t".to_owned(),
-        partitions: vec![DeleteRecordsPartition {
-            partition_index: 0,
-            offset: 1,
-        }],
+        partitions: vec![DeleteRecordsPartition { partition_index: 0, offset: 1 }],
     };
-    let request = DeleteRecordsRequest {
-        topics: vec![topic],
-        timeout_ms: 30_000,
-    };
+    let request = DeleteRecordsRequest { topics: vec![topic], timeout_ms: 30_000 };
     assert_eq!(client.call(2, &request).await.topics[0].partitions[0].low_watermark, 1);
 
     let good = batch(&["a"]);
@@ -221,7 +234,11 @@ async fn what_is_refused_says_where_the_log_begins_where_kafka_does() {
     ] {
         let refused = client.produce("t", index, -1, records).await;
         assert_eq!(
-            (ErrorCode::from_code(refused.error_code), refused.log_start_offset, refused.base_offset),
+            (
+                ErrorCode::from_code(refused.error_code),
+                refused.log_start_offset,
+                refused.base_offset
+            ),
             (code, log_start, -1),
             "{what}: {refused:?}"
         );
@@ -278,7 +295,11 @@ async fn an_idempotent_producer_is_remembered_through_every_kind_of_restart() {
             client = cluster.client().await;
         }
         let again = client.produce("t", 0, -1, sent).await;
-        assert_eq!(told(&again), (ErrorCode::None, base), "a duplicate has its first offset: {again:?}");
+        assert_eq!(
+            told(&again),
+            (ErrorCode::None, base),
+            "a duplicate has its first offset: {again:?}"
+        );
         let gap = client.produce("t", 0, -1, idempotent_batch(id, round * 2 + 3, &["c"])).await;
         assert_eq!(told(&gap).0, ErrorCode::OutOfOrderSequenceNumber);
         assert_eq!(client.read_all("t", 0).await, expected, "round {round}");

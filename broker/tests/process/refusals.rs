@@ -37,11 +37,7 @@ async fn the_data_of_another_broker_or_cluster() {
         (0, "another", "this is broker 0 of cluster another"),
     ];
     for (id, cluster_id, reason) in rows {
-        let launch = Launch {
-            id,
-            cluster_id: cluster_id.to_owned(),
-            ..cluster.launch.clone()
-        };
+        let launch = Launch { id, cluster_id: cluster_id.to_owned(), ..cluster.launch.clone() };
         let log = refused(&launch).await;
         assert_says(&log, "belongs to broker 0 of cluster process-test");
         assert_says(&log, reason);

@@ -24,7 +24,12 @@ fn values(records: &[(i64, String)]) -> Vec<&str> {
 }
 
 /// What a replica answers from `offset` on, once that is as it is awaited.
-async fn fetched(client: &mut Client, topic: &str, offset: i64, is_so: impl Fn(&PartitionData) -> bool) -> PartitionData {
+async fn fetched(
+    client: &mut Client,
+    topic: &str,
+    offset: i64,
+    is_so: impl Fn(&PartitionData) -> bool,
+) -> PartitionData {
     soon("what a replica should answer", async {
         loop {
             let data = client.fetch(topic, 0, offset).await;
@@ -44,7 +49,9 @@ async fn produced(client: &mut Client, topic: &str, value: &str) -> i64 {
             let answer = client.produce(topic, 0, -1, batch(&[value])).await;
             match code(answer.error_code) {
                 ErrorCode::None => return answer.base_offset,
-                ErrorCode::NotLeaderOrFollower | ErrorCode::NotEnoughReplicas => tokio::task::yield_now().await,
+                ErrorCode::NotLeaderOrFollower | ErrorCode::NotEnoughReplicas => {
+                    tokio::task::yield_now().await
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -66,10 +73,12 @@ async fn what_is_acknowledged_is_on_every_replica_and_outlives_the_leader() {
         }
         let leader = client.read_all(topic, 0).await;
         assert_eq!(values(&leader), ["a", "b", "c"]);
-        // Followers serve consumers too, up to the high watermark that they know of: it comes without another record.
+        // Followers serve consumers too, up to the high watermark that they know of: it comes
+        // without another record.
         for follower in [1, 2] {
             let mut client = brokers.client(follower).await;
-            fetched(&mut client, topic, 3, |data| data.error_code == 0 && data.high_watermark == 3).await;
+            fetched(&mut client, topic, 3, |data| data.error_code == 0 && data.high_watermark == 3)
+                .await;
             assert_eq!(client.read_all(topic, 0).await, leader);
             let refused = client.produce(topic, 0, -1, batch(&["x"])).await;
             assert_eq!(code(refused.error_code), ErrorCode::NotLeaderOrFollower);
@@ -85,17 +94,21 @@ async fn what_is_acknowledged_is_on_every_replica_and_outlives_the_leader() {
     // The one that was killed comes back, follows, and joins the ISR.
     brokers.restart(0).await;
     for (id, topic) in [(1, "group"), (2, "none")] {
-        let state = brokers.controller.partition(id, 0, |partition| partition.isr.contains(&0)).await;
+        let state =
+            brokers.controller.partition(id, 0, |partition| partition.isr.contains(&0)).await;
         assert_eq!(state.leader, 1);
         let mut client = brokers.client(0).await;
-        fetched(&mut client, topic, 4, |data| data.error_code == 0 && data.high_watermark == 4).await;
+        fetched(&mut client, topic, 4, |data| data.error_code == 0 && data.high_watermark == 4)
+            .await;
         assert_eq!(values(&client.read_all(topic, 0).await), ["a", "b", "c", "d"]);
     }
 }
 
 #[tokio::test]
 async fn a_tail_that_was_never_committed_is_cut_off() {
-    let mut brokers = Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[("min.insync.replicas", "1")])]).await;
+    let mut brokers =
+        Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[("min.insync.replicas", "1")])])
+            .await;
     let mut client = brokers.client(0).await;
     produced(&mut client, "t", "both").await;
     // The follower is dead, though nobody has noticed: what the leader takes now nobody else has.
@@ -129,13 +142,20 @@ async fn fewer_replicas_than_asked_for_take_nothing() {
     let mut request = crate::support::produce_to("t", 0, -1, batch(&["b"]));
     request.timeout_ms = 100;
     let response = client.call(9, &request).await;
-    assert_eq!(code(response.responses[0].partition_responses[0].error_code), ErrorCode::RequestTimedOut);
+    assert_eq!(
+        code(response.responses[0].partition_responses[0].error_code),
+        ErrorCode::RequestTimedOut
+    );
     brokers.controller.change(1, 0, |partition| partition.isr = vec![0]);
     client.knows("t", |partition| partition.isr_nodes.len() == 1).await;
     let refused = client.produce("t", 0, -1, batch(&["c"])).await;
     assert_eq!(code(refused.error_code), ErrorCode::NotEnoughReplicas);
     assert_eq!(client.produce("t", 0, 1, batch(&["d"])).await.error_code, 0, "acks=1 does not ask");
-    assert_eq!(values(&client.read_all("t", 0).await), ["a"], "nothing is committed below the minimum");
+    assert_eq!(
+        values(&client.read_all("t", 0).await),
+        ["a"],
+        "nothing is committed below the minimum"
+    );
     brokers.restart(1).await;
     brokers.controller.partition(1, 0, |partition| partition.isr.len() == 2).await;
     produced(&mut client, "t", "e").await;
@@ -144,7 +164,8 @@ async fn fewer_replicas_than_asked_for_take_nothing() {
 
 #[tokio::test]
 async fn an_empty_disk_is_filled_again_also_where_the_leader_has_deleted() {
-    let mut brokers = Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[("flush.mode", "group")])]).await;
+    let mut brokers =
+        Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[("flush.mode", "group")])]).await;
     let mut client = brokers.client(0).await;
     for value in ["a", "b", "c", "d"] {
         produced(&mut client, "t", value).await;
@@ -168,7 +189,8 @@ async fn an_empty_disk_is_filled_again_also_where_the_leader_has_deleted() {
 /// `ReplicaManager.deleteRecords` deletes on all partitions, then waits for all.
 #[tokio::test]
 async fn a_topic_whose_replica_does_not_answer_holds_up_no_other_topics_deletion() {
-    let topics = vec![placed_topic(1, "held", 1, &[0, 1], GROUP), placed_topic(2, "own", 1, &[0], &[])];
+    let topics =
+        vec![placed_topic(1, "held", 1, &[0, 1], GROUP), placed_topic(2, "own", 1, &[0], &[])];
     let mut brokers = Brokers::start(2, topics).await;
     let mut client = brokers.client(0).await;
     for value in ["a", "b", "c"] {
@@ -178,10 +200,7 @@ async fn a_topic_whose_replica_does_not_answer_holds_up_no_other_topics_deletion
     brokers.broker(1).signal(Signal::STOP);
     let topic = |name: &str| DeleteRecordsTopic {
         name: name.to_owned(),
-        partitions: vec![DeleteRecordsPartition {
-            offset: 2,
-            ..Default::default()
-        }],
+        partitions: vec![DeleteRecordsPartition { offset: 2, ..Default::default() }],
         ..Default::default()
     };
     let request = DeleteRecordsRequest {
@@ -195,7 +214,8 @@ async fn a_topic_whose_replica_does_not_answer_holds_up_no_other_topics_deletion
     brokers.broker(1).signal(Signal::CONT);
     let response = client.receive::<DeleteRecordsRequest>(2).await;
     let results = response.topics.iter().map(|topic| (&topic.name[..], &topic.partitions[0]));
-    let results: Vec<_> = results.map(|(name, result)| (name, result.error_code, result.low_watermark)).collect();
+    let results: Vec<_> =
+        results.map(|(name, result)| (name, result.error_code, result.low_watermark)).collect();
     assert_eq!(results, [("held", 0, 2), ("own", 0, 2)]);
 }
 
@@ -210,18 +230,25 @@ async fn a_partition_that_moves_away_leaves_nothing_behind() {
         (partition.replicas, partition.isr) = (vec![0, 2], vec![0, 2]);
         partition.leader_epoch += 1;
     });
-    // A batch that waits while the epoch changes is refused, though it stays: it is sent when the leader knows.
+    // A batch that waits while the epoch changes is refused, though it stays: it is sent when the
+    // leader knows.
     client.knows("t", |partition| partition.replica_nodes.len() == 2).await;
     produced(&mut client, "t", "b").await;
     let mut moved = brokers.client(2).await;
     fetched(&mut moved, "t", 2, |data| data.high_watermark == 2).await;
     assert_eq!(values(&moved.read_all("t", 0).await), ["a", "b"]);
     let mut left = brokers.client(1).await;
-    fetched(&mut left, "t", 0, |data| code(data.error_code) == ErrorCode::NotLeaderOrFollower).await;
+    fetched(&mut left, "t", 0, |data| code(data.error_code) == ErrorCode::NotLeaderOrFollower)
+        .await;
 }
 
 /// Writes to a partition until it is gone.
-async fn write_until_deleted(mut client: Client, topic: String, index: i32, written: Arc<AtomicUsize>) {
+async fn write_until_deleted(
+    mut client: Client,
+    topic: String,
+    index: i32,
+    written: Arc<AtomicUsize>,
+) {
     let mut has_begun = false;
     loop {
         let answer = client.produce(&topic, index, 1, batch(&["x"; 20])).await;
@@ -245,7 +272,12 @@ async fn a_topic_that_is_deleted_while_it_is_written_to_holds_up_no_other() {
         brokers.controller.create(placed_topic(id, &name, 6, &[0, 1], GROUP));
         let mut writers = tokio::task::JoinSet::new();
         for index in 0..6 {
-            writers.spawn(write_until_deleted(brokers.client(0).await, name.clone(), index, Arc::clone(&written)));
+            writers.spawn(write_until_deleted(
+                brokers.client(0).await,
+                name.clone(),
+                index,
+                Arc::clone(&written),
+            ));
         }
         soon("the topic is written to", async {
             while written.load(Ordering::SeqCst) < 60 {
@@ -262,7 +294,9 @@ async fn a_topic_that_is_deleted_while_it_is_written_to_holds_up_no_other() {
 
 #[tokio::test]
 async fn a_follower_learns_of_a_leader_that_writes_nothing_where_the_logs_parted() {
-    let mut brokers = Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[("min.insync.replicas", "1")])]).await;
+    let mut brokers =
+        Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[("min.insync.replicas", "1")])])
+            .await;
     let mut client = brokers.client(0).await;
     produced(&mut client, "t", "both").await;
     brokers.kill(1).await;
@@ -286,7 +320,8 @@ async fn a_follower_learns_of_a_leader_that_writes_nothing_where_the_logs_parted
 
 #[tokio::test]
 async fn a_follower_that_lags_leaves_the_isr_and_comes_back() {
-    let mut brokers = Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[("flush.mode", "none")])]).await;
+    let mut brokers =
+        Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[("flush.mode", "none")])]).await;
     brokers.controller.configure("replica.lag.time.max.ms", "300");
     let mut client = brokers.client(0).await;
     produced(&mut client, "t", "a").await;
@@ -294,7 +329,10 @@ async fn a_follower_that_lags_leaves_the_isr_and_comes_back() {
     brokers.broker(1).kill().await;
     let waits = client.produce("t", 0, -1, batch(&["b"]));
     assert_eq!(waits.await.error_code, 0, "it is committed once the ISR is smaller");
-    assert_eq!(brokers.controller.partition(1, 0, |partition| partition.isr == [0]).await.leader_epoch, 0);
+    assert_eq!(
+        brokers.controller.partition(1, 0, |partition| partition.isr == [0]).await.leader_epoch,
+        0
+    );
     brokers.restart(1).await;
     brokers.controller.partition(1, 0, |partition| partition.isr == [0, 1]).await;
     produced(&mut client, "t", "c").await;
@@ -303,11 +341,13 @@ async fn a_follower_that_lags_leaves_the_isr_and_comes_back() {
 
 #[tokio::test]
 async fn an_isr_is_taken_up_with_the_settings_under_which_it_was_committed() {
-    let mut brokers = Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[("flush.mode", "none")])]).await;
+    let mut brokers =
+        Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[("flush.mode", "none")])]).await;
     brokers.controller.configure("replica.lag.time.max.ms", "300");
     let mut client = brokers.client(0).await;
     produced(&mut client, "t", "a").await;
-    // While the leader notices that its follower lags, somebody asks for two replicas in sync: the controller goes by that when it takes the follower out, and would elect it.
+    // While the leader notices that its follower lags, somebody asks for two replicas in sync: the
+    // controller goes by that when it takes the follower out, and would elect it.
     brokers.controller.hold_back(true);
     brokers.controller.configure("min.insync.replicas", "2");
     brokers.broker(1).kill().await;
@@ -315,12 +355,19 @@ async fn an_isr_is_taken_up_with_the_settings_under_which_it_was_committed() {
     request.timeout_ms = 1_500;
     client.send(9, &request).await;
     brokers.controller.partition(1, 0, |partition| partition.isr == [0]).await;
-    let response: weir_protocol::messages::ProduceResponse = client.receive::<weir_protocol::messages::ProduceRequest>(9).await;
+    let response: weir_protocol::messages::ProduceResponse =
+        client.receive::<weir_protocol::messages::ProduceRequest>(9).await;
     let answer = code(response.responses[0].partition_responses[0].error_code);
-    assert_eq!(answer, ErrorCode::RequestTimedOut, "the leader has heard of one and not of the other");
+    assert_eq!(
+        answer,
+        ErrorCode::RequestTimedOut,
+        "the leader has heard of one and not of the other"
+    );
     brokers.controller.hold_back(false);
     soon("the leader knows", async {
-        while code(client.produce("t", 0, -1, batch(&["c"])).await.error_code) != ErrorCode::NotEnoughReplicas {
+        while code(client.produce("t", 0, -1, batch(&["c"])).await.error_code)
+            != ErrorCode::NotEnoughReplicas
+        {
             tokio::task::yield_now().await;
         }
     })
@@ -330,23 +377,24 @@ async fn an_isr_is_taken_up_with_the_settings_under_which_it_was_committed() {
 
 #[tokio::test]
 async fn a_consumer_is_sent_to_the_replica_in_its_rack() {
-    let rack = |launch: Launch| Launch {
-        rack: format!("rack-{}", launch.id),
-        ..launch
-    };
+    let rack = |launch: Launch| Launch { rack: format!("rack-{}", launch.id), ..launch };
     let brokers = Brokers::start_with(2, vec![placed_topic(1, "t", 1, &[0, 1], GROUP)], rack).await;
     let mut leader = brokers.client(0).await;
     produced(&mut leader, "t", "a").await;
-    let fetch = |rack: &str| FetchRequest {
-        rack_id: rack.to_owned(),
-        ..fetch_from("t", 0, 0)
+    let fetch = |rack: &str| FetchRequest { rack_id: rack.to_owned(), ..fetch_from("t", 0, 0) };
+    let mut answer = async |rack: &str| {
+        leader.call(12, &fetch(rack)).await.responses.remove(0).partitions.remove(0)
     };
-    let mut answer = async |rack: &str| leader.call(12, &fetch(rack)).await.responses.remove(0).partitions.remove(0);
     for rack in ["rack-0", "rack-9", ""] {
         let data = answer(rack).await;
-        assert_eq!((data.preferred_read_replica, data.records.unwrap().is_empty()), (-1, false), "{rack}");
+        assert_eq!(
+            (data.preferred_read_replica, data.records.unwrap().is_empty()),
+            (-1, false),
+            "{rack}"
+        );
     }
-    // The leader may hear of the follower's fetches before it hears from the controller where it stands.
+    // The leader may hear of the follower's fetches before it hears from the controller where it
+    // stands.
     let sent_away = soon("the leader knows of the rack", async {
         loop {
             let data = answer("rack-1").await;
@@ -362,7 +410,8 @@ async fn a_consumer_is_sent_to_the_replica_in_its_rack() {
     let data = follower.call(12, &fetch("rack-1")).await.responses.remove(0).partitions.remove(0);
     assert_eq!((data.preferred_read_replica, data.records.unwrap().is_empty()), (-1, false));
     // Clients that know nothing of that are told who leads.
-    let old = follower.call(10, &fetch_from("t", 0, 0)).await.responses.remove(0).partitions.remove(0);
+    let old =
+        follower.call(10, &fetch_from("t", 0, 0)).await.responses.remove(0).partitions.remove(0);
     assert_eq!(code(old.error_code), ErrorCode::NotLeaderOrFollower);
 }
 
@@ -392,7 +441,8 @@ async fn a_deleted_topic_is_put_aside_by_all_and_removed_later() {
 async fn who_is_no_broker_follows_nothing_and_leaves_nothing() {
     const VERSION: i16 = 15;
     let brokers = Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], GROUP)]).await;
-    let leader_epoch = brokers.controller.partition(1, 0, |partition| partition.leader == 0).await.leader_epoch;
+    let leader_epoch =
+        brokers.controller.partition(1, 0, |partition| partition.leader == 0).await.leader_epoch;
     let mut client = brokers.client(0).await;
     client.knows("t", |partition| partition.leader_id == 0).await;
     let mut request = fetch_from("t", 0, 0);
@@ -401,12 +451,12 @@ async fn who_is_no_broker_follows_nothing_and_leaves_nothing() {
     request.topics[0].partitions[0].current_leader_epoch = leader_epoch;
     (request.session_id, request.session_epoch) = (0, 0);
     for replica_id in [7, 8] {
-        request.replica_state = ReplicaState {
-            replica_id,
-            replica_epoch: 1,
-        };
+        request.replica_state = ReplicaState { replica_id, replica_epoch: 1 };
         let response = client.call(VERSION, &request).await;
         assert_eq!((response.error_code, response.session_id), (0, 0));
-        assert_eq!(code(response.responses[0].partitions[0].error_code), ErrorCode::UnknownLeaderEpoch);
+        assert_eq!(
+            code(response.responses[0].partitions[0].error_code),
+            ErrorCode::UnknownLeaderEpoch
+        );
     }
 }

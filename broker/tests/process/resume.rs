@@ -1,4 +1,5 @@
-//! Starts without a controller: the broker goes on with what its last run knew, if its logs are whole and nothing of it is in doubt.
+//! Starts without a controller: the broker goes on with what its last run knew, if its logs are
+//! whole and nothing of it is in doubt.
 
 use std::path::Path;
 
@@ -6,8 +7,7 @@ use weir_protocol::messages::MetadataRequest;
 
 use crate::support::{BrokerProcess, Cluster, batch, topic};
 
-const GOES_ON: &str =
-    "no controller answers; going on with the metadata, the roles and the epochs of the last run: what needs a controller waits for one";
+const GOES_ON: &str = "no controller answers; going on with the metadata, the roles and the epochs of the last run: what needs a controller waits for one";
 const WAITS: &str = "no controller answers, and there is nothing to go on with: this broker serves nothing until one does";
 
 #[tokio::test]
@@ -25,9 +25,16 @@ async fn without_a_controller_it_goes_on_where_it_was_and_registers_when_there_i
         }
         cluster.restart().await;
         let line = cluster.broker.wait_for_line(GOES_ON).await;
-        assert_eq!((&line["broker_epoch"], &line["controller_epoch"]), (&1.into(), &1.into()), "{line}");
+        assert_eq!(
+            (&line["broker_epoch"], &line["controller_epoch"]),
+            (&1.into(), &1.into()),
+            "{line}"
+        );
         let mut client = cluster.client().await;
-        assert_eq!(client.produce("t", 0, -1, batch(&[&round.to_string()])).await.base_offset, round);
+        assert_eq!(
+            client.produce("t", 0, -1, batch(&[&round.to_string()])).await.base_offset,
+            round
+        );
         client.knows("t", |partition| partition.leader_epoch == 1).await;
         assert_eq!(client.call(12, &MetadataRequest::default()).await.brokers.len(), 1);
         cluster.broker.ready().await;
@@ -35,11 +42,15 @@ async fn without_a_controller_it_goes_on_where_it_was_and_registers_when_there_i
     cluster.controller.come_back();
     let registrations = cluster.controller.registrations(2).await;
     let (first, second) = (&registrations[0], &registrations[1]);
-    assert_eq!((second.previous_broker_epoch, second.clean, second.controller_epoch), (Some(1), true, 1));
+    assert_eq!(
+        (second.previous_broker_epoch, second.clean, second.controller_epoch),
+        (Some(1), true, 1)
+    );
     assert_ne!(first.incarnation, second.incarnation);
     let mut client = cluster.client().await;
     assert_eq!(client.produce("t", 0, -1, batch(&["4"])).await.base_offset, 4);
-    let values: Vec<_> = client.read_all("t", 0).await.into_iter().map(|(_, value)| value).collect();
+    let values: Vec<_> =
+        client.read_all("t", 0).await.into_iter().map(|(_, value)| value).collect();
     assert_eq!(values, ["0", "1", "2", "3", "4"]);
 }
 

@@ -1,12 +1,17 @@
 //! Requests of transactions for `apis`: what a broker answers that coordinates no transactional id.
 
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::add_partitions_to_txn_request::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction};
+use weir_protocol::messages::add_partitions_to_txn_request::{
+    AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
+};
 use weir_protocol::messages::describe_producers_request::TopicRequest;
-use weir_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
+use weir_protocol::messages::write_txn_markers_request::{
+    WritableTxnMarker, WritableTxnMarkerTopic,
+};
 use weir_protocol::messages::{
-    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, DescribeProducersRequest, DescribeTransactionsRequest, EndTxnRequest, ListTransactionsRequest,
-    TxnOffsetCommitRequest, WriteTxnMarkersRequest,
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, DescribeProducersRequest,
+    DescribeTransactionsRequest, EndTxnRequest, ListTransactionsRequest, TxnOffsetCommitRequest,
+    WriteTxnMarkersRequest,
 };
 
 use crate::apis::{NAME, Sensible};
@@ -17,10 +22,7 @@ impl Sensible for AddPartitionsToTxnRequest {
     const EXPECTED: ErrorCode = ErrorCode::NotCoordinator;
 
     fn sensible(version: i16) -> Self {
-        let topics = vec![AddPartitionsToTxnTopic {
-            name: NAME.to_owned(),
-            partitions: vec![0],
-        }];
+        let topics = vec![AddPartitionsToTxnTopic { name: NAME.to_owned(), partitions: vec![0] }];
         if version < 4 {
             return Self {
                 v3_and_below_transactional_id: ID.to_owned(),
@@ -36,10 +38,7 @@ impl Sensible for AddPartitionsToTxnRequest {
             verify_only: false,
             topics,
         };
-        Self {
-            transactions: vec![transaction],
-            ..Self::default()
-        }
+        Self { transactions: vec![transaction], ..Self::default() }
     }
 }
 
@@ -47,11 +46,7 @@ impl Sensible for AddOffsetsToTxnRequest {
     const EXPECTED: ErrorCode = ErrorCode::NotCoordinator;
 
     fn sensible(_: i16) -> Self {
-        Self {
-            transactional_id: ID.to_owned(),
-            group_id: "a-group".to_owned(),
-            ..Self::default()
-        }
+        Self { transactional_id: ID.to_owned(), group_id: "a-group".to_owned(), ..Self::default() }
     }
 }
 
@@ -59,10 +54,7 @@ impl Sensible for EndTxnRequest {
     const EXPECTED: ErrorCode = ErrorCode::NotCoordinator;
 
     fn sensible(_: i16) -> Self {
-        Self {
-            transactional_id: ID.to_owned(),
-            ..Self::default()
-        }
+        Self { transactional_id: ID.to_owned(), ..Self::default() }
     }
 }
 
@@ -82,22 +74,13 @@ impl Sensible for WriteTxnMarkersRequest {
 
 impl Sensible for TxnOffsetCommitRequest {
     fn sensible(_: i16) -> Self {
-        Self {
-            transactional_id: ID.to_owned(),
-            group_id: "a-group".to_owned(),
-            ..Self::default()
-        }
+        Self { transactional_id: ID.to_owned(), group_id: "a-group".to_owned(), ..Self::default() }
     }
 }
 
 impl Sensible for DescribeProducersRequest {
     fn sensible(_: i16) -> Self {
-        Self {
-            topics: vec![TopicRequest {
-                name: NAME.to_owned(),
-                partition_indexes: vec![0],
-            }],
-        }
+        Self { topics: vec![TopicRequest { name: NAME.to_owned(), partition_indexes: vec![0] }] }
     }
 }
 
@@ -105,9 +88,7 @@ impl Sensible for DescribeTransactionsRequest {
     const EXPECTED: ErrorCode = ErrorCode::NotCoordinator;
 
     fn sensible(_: i16) -> Self {
-        Self {
-            transactional_ids: vec![ID.to_owned()],
-        }
+        Self { transactional_ids: vec![ID.to_owned()] }
     }
 }
 

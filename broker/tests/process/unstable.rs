@@ -1,9 +1,15 @@
-//! Offsets that an open transaction may still change: who wants stable ones is told so (KIP-447), whether it asks for one group or for several.
+//! Offsets that an open transaction may still change: who wants stable ones is told so (KIP-447),
+//! whether it asks for one group or for several.
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::offset_fetch_response::OffsetFetchResponsePartitions;
-use weir_protocol::messages::txn_offset_commit_request::{TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic};
-use weir_protocol::messages::{AddOffsetsToTxnRequest, EndTxnRequest, InitProducerIdRequest, InitProducerIdResponse, TxnOffsetCommitRequest};
+use weir_protocol::messages::txn_offset_commit_request::{
+    TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+};
+use weir_protocol::messages::{
+    AddOffsetsToTxnRequest, EndTxnRequest, InitProducerIdRequest, InitProducerIdResponse,
+    TxnOffsetCommitRequest,
+};
 
 use crate::apis::NAME;
 use crate::groups::{COORDINATORS, commit, fetch, found};
@@ -13,7 +19,8 @@ const ID: &str = "a-transactional-id";
 /// The group whose offset a transaction holds, and one that has none to do with it.
 const HELD: &str = "held";
 const FREE: &str = "free";
-/// The first version of OffsetFetch in which stable offsets can be asked for, and the first for several groups.
+/// The first version of OffsetFetch in which stable offsets can be asked for, and the first for
+/// several groups.
 const STABLE_SINCE: i16 = 7;
 const GROUPS_SINCE: i16 = 8;
 const NEWEST: i16 = 10;
@@ -31,7 +38,9 @@ async fn producer(client: &mut Client) -> InitProducerIdResponse {
             let response = client.call(4, &request).await;
             match ErrorCode::from_code(response.error_code) {
                 ErrorCode::None => return response,
-                ErrorCode::NotCoordinator | ErrorCode::CoordinatorLoadInProgress | ErrorCode::CoordinatorNotAvailable => {
+                ErrorCode::NotCoordinator
+                | ErrorCode::CoordinatorLoadInProgress
+                | ErrorCode::CoordinatorNotAvailable => {
                     tokio::task::yield_now().await;
                 }
                 error => panic!("{error}"),
@@ -42,7 +51,11 @@ async fn producer(client: &mut Client) -> InitProducerIdResponse {
 }
 
 /// Commits an offset of the first group in a transaction that it begins, or that has just begun.
-async fn commit_in_transaction(client: &mut Client, producer: &InitProducerIdResponse, offset: i64) {
+async fn commit_in_transaction(
+    client: &mut Client,
+    producer: &InitProducerIdResponse,
+    offset: i64,
+) {
     let add = AddOffsetsToTxnRequest {
         transactional_id: ID.to_owned(),
         producer_id: producer.producer_id,
@@ -90,7 +103,8 @@ async fn end(client: &mut Client, producer: &InitProducerIdResponse, committed: 
     assert_eq!(client.call(3, &request).await.error_code, 0);
 }
 
-/// Error and offset of the only partition, of each of the groups; of the first one alone before the version that knows several.
+/// Error and offset of the only partition, of each of the groups; of the first one alone before the
+/// version that knows several.
 async fn fetched(client: &mut Client, version: i16, require_stable: bool) -> Vec<(ErrorCode, i64)> {
     let mut request = fetch(version, HELD);
     request.require_stable = require_stable;
@@ -101,7 +115,9 @@ async fn fetched(client: &mut Client, version: i16, require_stable: bool) -> Vec
         let partition = &response.topics[0].partitions[0];
         return vec![(ErrorCode::from_code(partition.error_code), partition.committed_offset)];
     }
-    let of = |partition: &OffsetFetchResponsePartitions| (ErrorCode::from_code(partition.error_code), partition.committed_offset);
+    let of = |partition: &OffsetFetchResponsePartitions| {
+        (ErrorCode::from_code(partition.error_code), partition.committed_offset)
+    };
     let groups = response.groups.iter();
     groups
         .map(|group| {
@@ -111,7 +127,8 @@ async fn fetched(client: &mut Client, version: i16, require_stable: bool) -> Vec
         .collect()
 }
 
-/// Asks in every version that can say so, for offsets that are stable or for those that are there; `free` is what the other group has.
+/// Asks in every version that can say so, for offsets that are stable or for those that are there;
+/// `free` is what the other group has.
 async fn is_so(client: &mut Client, require_stable: bool, held: (ErrorCode, i64)) {
     for version in STABLE_SINCE..=NEWEST {
         let answers = fetched(client, version, require_stable).await;
@@ -132,7 +149,10 @@ async fn an_offset_that_a_transaction_holds_is_unstable() {
     let mut client = cluster.client().await;
     found(&mut client, HELD).await;
     for (group, offset) in [(HELD, 5), (FREE, 3)] {
-        assert_eq!(client.call(9, &commit(9, group, offset)).await.topics[0].partitions[0].error_code, 0);
+        assert_eq!(
+            client.call(9, &commit(9, group, offset)).await.topics[0].partitions[0].error_code,
+            0
+        );
     }
     let producer = producer(&mut client).await;
     is_so(&mut client, true, (ErrorCode::None, 5)).await;

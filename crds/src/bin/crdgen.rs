@@ -1,4 +1,5 @@
-//! Writes the resources' definitions to `crds/*.yaml`: `cargo run -p weir-crds --bin crdgen`. With `--check` it only compares.
+//! Writes the resources' definitions to `crds/*.yaml`: `cargo run -p weir-crds --bin crdgen`. With
+//! `--check` it only compares.
 
 use std::path::Path;
 
@@ -11,7 +12,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if !check {
             std::fs::write(&path, yaml)?;
         } else if std::fs::read_to_string(&path)? != yaml {
-            return Err(format!("{} is out of date: run `cargo run -p weir-crds --bin crdgen`", path.display()).into());
+            return Err(format!(
+                "{} is out of date: run `cargo run -p weir-crds --bin crdgen`",
+                path.display()
+            )
+            .into());
         }
     }
     Ok(())

@@ -1,7 +1,10 @@
-//! Scenario files: events in, and what came of them out, as text. The tests of the pure cores play them; this crate knows none of those.
+//! Scenario files: events in, and what came of them out, as text. The tests of the pure cores play
+//! them; this crate knows none of those.
 //!
-//! A file has comments (`# ...`), blank lines, and events (`> verb word key=value flag`). The indented lines below an event say what came of it. With `WEIR_ACCEPT=1` what comes of the events now
-//! is written into the files, and the difference is to be read. Whatever is wrong panics: this is for tests alone.
+//! A file has comments (`# ...`), blank lines, and events (`> verb word key=value flag`). The
+//! indented lines below an event say what came of it. With `WEIR_ACCEPT=1` what comes of the events
+//! now is written into the files, and the difference is to be read. Whatever is wrong panics: this
+//! is for tests alone.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod words;
@@ -12,18 +15,25 @@ use std::path::{Path, PathBuf};
 
 pub use self::words::Words;
 
-/// Plays every file of a folder, each in a world of its own, and compares what comes of its events with what it says.
+/// Plays every file of a folder, each in a world of its own, and compares what comes of its events
+/// with what it says.
 ///
 /// # Panics
-/// When something else comes of an event, when a file says what nobody understands, and when there is no file.
-pub fn play_folder<W>(folder: impl AsRef<Path>, begin: impl Fn() -> W, play: impl Fn(&mut W, &mut Words<'_>) -> Vec<String>) {
+/// When something else comes of an event, when a file says what nobody understands, and when there
+/// is no file.
+pub fn play_folder<W>(
+    folder: impl AsRef<Path>,
+    begin: impl Fn() -> W,
+    play: impl Fn(&mut W, &mut Words<'_>) -> Vec<String>,
+) {
     let accepts = std::env::var_os("WEIR_ACCEPT").is_some();
     let files = files(folder.as_ref());
     assert!(!files.is_empty(), "there is no scenario in {}", folder.as_ref().display());
     let mut differences = Vec::new();
     for file in files {
         let name = file.display().to_string();
-        let expected = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let expected =
+            std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
         let actual = played(&name, &expected, &mut begin(), &play);
         if accepts {
             std::fs::write(&file, &actual).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -53,14 +63,21 @@ pub fn play_event<R>(event: &str, play: impl FnOnce(&mut Words<'_>) -> R) -> R {
 fn files(folder: &Path) -> Vec<PathBuf> {
     let shown = folder.display();
     let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{shown}: {error}"));
-    let path = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap_or_else(|error| panic!("{shown}: {error}")).path();
+    let path = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.unwrap_or_else(|error| panic!("{shown}: {error}")).path()
+    };
     let mut files: Vec<PathBuf> = entries.map(path).collect();
     files.sort();
     files
 }
 
 /// The scenario with its outcomes as they are now.
-fn played<W>(name: &str, scenario: &str, world: &mut W, play: &impl Fn(&mut W, &mut Words<'_>) -> Vec<String>) -> String {
+fn played<W>(
+    name: &str,
+    scenario: &str,
+    world: &mut W,
+    play: &impl Fn(&mut W, &mut Words<'_>) -> Vec<String>,
+) -> String {
     let mut text = String::new();
     let mut add = |line: &str| {
         text.push_str(line);
@@ -72,8 +89,10 @@ fn played<W>(name: &str, scenario: &str, world: &mut W, play: &impl Fn(&mut W, &
             events += 1;
             add(line);
             // Whoever plays may panic anywhere: it is said where in the file that was.
-            let outcomes = catch_unwind(AssertUnwindSafe(|| play_event(event, |words| play(world, words))));
-            let outcomes = outcomes.unwrap_or_else(|cause| panic!("{name}:{number}: {line}\n  {}", said(&*cause)));
+            let outcomes =
+                catch_unwind(AssertUnwindSafe(|| play_event(event, |words| play(world, words))));
+            let outcomes = outcomes
+                .unwrap_or_else(|cause| panic!("{name}:{number}: {line}\n  {}", said(&*cause)));
             outcomes.iter().for_each(|outcome| add(&format!("  {outcome}")));
         } else if line.trim().is_empty() || line.starts_with('#') {
             add(line);
@@ -101,7 +120,9 @@ fn difference(name: &str, expected: &str, actual: &str) -> Option<String> {
     for number in 1.. {
         let (said, came) = (expected.next(), actual.next());
         if said != came {
-            let quoted = |line: Option<&str>| line.map_or_else(|| "the end".to_owned(), |line| format!("{line:?}"));
+            let quoted = |line: Option<&str>| {
+                line.map_or_else(|| "the end".to_owned(), |line| format!("{line:?}"))
+            };
             return Some(format!(
                 "{name}:{number}: after {event:?}\n  expected {}\n  but came {}",
                 quoted(said),
@@ -135,13 +156,20 @@ mod tests {
     fn outcomes_are_made_anew_and_the_rest_stays() {
         let expected = "# Counts.\n> add 1\n  1\n\n> add 2 times=3 loud\n  7!\n> nothing\n";
         assert_eq!(play(expected), expected);
-        assert_eq!(play("# Counts.\n> add 1\n  5\n  6\n\n> add 2 times=3 loud\n> nothing\n  8\n"), expected);
+        assert_eq!(
+            play("# Counts.\n> add 1\n  5\n  6\n\n> add 2 times=3 loud\n> nothing\n  8\n"),
+            expected
+        );
         assert_eq!(difference("x.txt", expected, expected), None);
         assert_eq!(
             difference("x.txt", &expected.replace("  7!", "  8!"), expected).unwrap(),
             "x.txt:6: after \"add 2 times=3 loud\"\n  expected \"  8!\"\n  but came \"  7!\""
         );
-        assert!(difference("x.txt", "> add 1\n", "> add 1\n  1\n").unwrap().contains("expected the end"));
+        assert!(
+            difference("x.txt", "> add 1\n", "> add 1\n  1\n")
+                .unwrap()
+                .contains("expected the end")
+        );
     }
 
     #[test]

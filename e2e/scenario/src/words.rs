@@ -1,6 +1,7 @@
 //! The words of an event: names in their order, then `key=value` pairs and flags in any.
 //!
-//! Each word is asked for by somebody, or the event is refused: a typo would otherwise be an event that means less than it seems to.
+//! Each word is asked for by somebody, or the event is refused: a typo would otherwise be an event
+//! that means less than it seems to.
 
 use std::cell::Cell;
 use std::str::FromStr;
@@ -27,21 +28,16 @@ impl<'a> Words<'a> {
         let mut end = 0;
         let words = line.split_whitespace().map(|text| {
             end += line[end..].find(text).unwrap_or(0) + text.len();
-            Word {
-                text,
-                end,
-                used: Cell::new(false),
-            }
+            Word { text, end, used: Cell::new(false) }
         });
-        Self {
-            line,
-            words: words.collect(),
-            taken: 0,
-        }
+        Self { line, words: words.collect(), taken: 0 }
     }
 
     /// The next word, which is no pair.
-    #[expect(clippy::should_implement_trait, reason = "it is an error, and not an end, when there is none")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "it is an error, and not an end, when there is none"
+    )]
     pub fn next(&mut self) -> &'a str {
         self.next_if(|_| true).unwrap_or_else(|| self.fail("a word is missing"))
     }
@@ -65,7 +61,11 @@ impl<'a> Words<'a> {
 
     /// All that follows the words that were taken.
     pub fn rest(&mut self) -> &'a str {
-        let from = self.taken.checked_sub(1).and_then(|last| self.words.get(last)).map_or(0, |word| word.end);
+        let from = self
+            .taken
+            .checked_sub(1)
+            .and_then(|last| self.words.get(last))
+            .map_or(0, |word| word.end);
         self.words.iter().for_each(|word| word.used.set(true));
         self.taken = self.words.len();
         self.line[from..].trim()

@@ -1,4 +1,5 @@
-//! A broker's machine and process: the log directory with what says how it was left (`broker/src/log/identity.rs`), and the session with the controller
+//! A broker's machine and process: the log directory with what says how it was left
+//! (`broker/src/log/identity.rs`), and the session with the controller
 //! (`broker/src/controller_client/session.rs`).
 
 mod disk;
@@ -36,7 +37,8 @@ pub struct Machine {
     /// The log of a topic that is not there.
     nothing: Log,
     process: Option<Process>,
-    /// Where each log ended before a fault took something of it that the controller has not heard of.
+    /// Where each log ended before a fault took something of it that the controller has not heard
+    /// of.
     pub lost_from: Vec<i64>,
     /// The process that was the last one before the fault.
     pub lost_by: u64,
@@ -115,13 +117,15 @@ impl Machine {
             whole = true;
         }
         disk.clean = false;
-        // What the power took must not be forgotten if this process, too, dies before the controller knows.
-        disk.boot = if whole || ctx.plan.has(Mutation::WritesBootIdEarly) {
-            self.boot
-        } else {
-            0
-        };
-        ctx.trace(|| format!("broker {} starts as run {}, whole: {whole}, before: {:?}", self.id, self.run, disk.epoch));
+        // What the power took must not be forgotten if this process, too, dies before the
+        // controller knows.
+        disk.boot = if whole || ctx.plan.has(Mutation::WritesBootIdEarly) { self.boot } else { 0 };
+        ctx.trace(|| {
+            format!(
+                "broker {} starts as run {}, whole: {whole}, before: {:?}",
+                self.id, self.run, disk.epoch
+            )
+        });
         let replicas = disk.logs.iter().map(|log| Replica::new(log.written_down())).collect();
         self.process = Some(Process {
             session: None,
@@ -145,8 +149,15 @@ impl Machine {
 
     /// The process dies; the kernel goes on.
     pub fn kill(&mut self, ctx: &mut Ctx<'_>) {
-        if let Some(Session { stream, operator, .. }) = self.process.take().and_then(|process| process.session) {
-            ctx.send_on(stream, Node::Broker(self.id), Node::Operator(operator), Body::Ended(stream, self.id));
+        if let Some(Session { stream, operator, .. }) =
+            self.process.take().and_then(|process| process.session)
+        {
+            ctx.send_on(
+                stream,
+                Node::Broker(self.id),
+                Node::Operator(operator),
+                Body::Ended(stream, self.id),
+            );
         }
         for log in &mut self.disk.logs {
             log.lose_process();
@@ -174,12 +185,16 @@ impl Machine {
                 self.write_back(ctx);
             }
             BrokerAlarm::Fetch(partition) => self.with(partition, ctx, Replica::fetch),
-            BrokerAlarm::FetchTimeout(partition, call) => self.with(partition, ctx, |replica, around| replica.fetch_timed_out(call, around)),
+            BrokerAlarm::FetchTimeout(partition, call) => {
+                self.with(partition, ctx, |replica, around| replica.fetch_timed_out(call, around))
+            }
             BrokerAlarm::Check(partition) => self.with(partition, ctx, Replica::check),
             BrokerAlarm::Flush(partition) => self.with(partition, ctx, Replica::flushed),
-            BrokerAlarm::CallTimeout(partition, call) => self.with(partition, ctx, |replica, around| {
-                replica.answered(call, Err(ErrorCode::NetworkException), around);
-            }),
+            BrokerAlarm::CallTimeout(partition, call) => {
+                self.with(partition, ctx, |replica, around| {
+                    replica.answered(call, Err(ErrorCode::NetworkException), around);
+                })
+            }
         }
     }
 
@@ -192,7 +207,9 @@ impl Machine {
             Body::Altered(call, result) => {
                 for partition in 0..self.disk.logs.len() {
                     let result = Result::clone(&result);
-                    self.with(partition, ctx, |replica, around| replica.answered(call, result, around));
+                    self.with(partition, ctx, |replica, around| {
+                        replica.answered(call, result, around)
+                    });
                 }
             }
             Body::Fetch(Fetch { topic, partition, .. })
@@ -200,27 +217,50 @@ impl Machine {
             | Body::Offsets(AskOffsets { topic, partition, .. }, ..)
             | Body::Produce(Produce { topic, partition, .. })
             | Body::Read(Read { topic, partition, .. })
-                if self.disk.topics[partition] != Some(topic) && !ctx.plan.has(Mutation::LooksAtNoTopicId) => {}
-            Body::Fetched(fetched) if self.disk.topics[fetched.partition] != Some(fetched.topic) && !ctx.plan.has(Mutation::LooksAtNoTopicId) => {}
-            Body::Fetch(fetch) => self.with(fetch.partition, ctx, |replica, around| replica.serve(from, fetch, around)),
+                if self.disk.topics[partition] != Some(topic)
+                    && !ctx.plan.has(Mutation::LooksAtNoTopicId) => {}
+            Body::Fetched(fetched)
+                if self.disk.topics[fetched.partition] != Some(fetched.topic)
+                    && !ctx.plan.has(Mutation::LooksAtNoTopicId) => {}
+            Body::Fetch(fetch) => self
+                .with(fetch.partition, ctx, |replica, around| replica.serve(from, fetch, around)),
             Body::Fetched(fetched) if fetched.run == run => {
-                self.with(fetched.partition, ctx, |replica, around| replica.fetched(&fetched, around));
+                self.with(fetched.partition, ctx, |replica, around| {
+                    replica.fetched(&fetched, around)
+                });
             }
-            Body::AskOffsets(ask) => self.with(ask.partition, ctx, |replica, around| replica.tell_offsets(from, ask, around)),
+            Body::AskOffsets(ask) => self.with(ask.partition, ctx, |replica, around| {
+                replica.tell_offsets(from, ask, around)
+            }),
             Body::Offsets(ask, start, end) if ask.run == run => {
-                self.with(ask.partition, ctx, |replica, around| replica.offsets(ask, start, end, around));
+                self.with(ask.partition, ctx, |replica, around| {
+                    replica.offsets(ask, start, end, around)
+                });
             }
-            Body::Produce(produce) => self.with(produce.partition, ctx, |replica, around| replica.produce(from, produce, around)),
-            Body::Delete(partition, before) => self.with(partition, ctx, |replica, around| replica.delete(before, around)),
-            Body::Read(read) => self.with(read.partition, ctx, |replica, around| replica.read(from, read, around)),
+            Body::Produce(produce) => self.with(produce.partition, ctx, |replica, around| {
+                replica.produce(from, produce, around)
+            }),
+            Body::Delete(partition, before) => {
+                self.with(partition, ctx, |replica, around| replica.delete(before, around))
+            }
+            Body::Read(read) => {
+                self.with(read.partition, ctx, |replica, around| replica.read(from, read, around))
+            }
             _ => {}
         }
     }
 
     /// Lets a replica act, if the process has its first metadata.
-    fn with(&mut self, partition: usize, ctx: &mut Ctx<'_>, act: impl FnOnce(&mut Replica, &mut Around<'_, '_>)) {
+    fn with(
+        &mut self,
+        partition: usize,
+        ctx: &mut Ctx<'_>,
+        act: impl FnOnce(&mut Replica, &mut Around<'_, '_>),
+    ) {
         let Some(process) = &mut self.process else { return };
-        let (Some(image), Some(epoch), Some(topic)) = (&process.image, process.epoch, self.disk.topics[partition]) else {
+        let (Some(image), Some(epoch), Some(topic)) =
+            (&process.image, process.epoch, self.disk.topics[partition])
+        else {
             return;
         };
         let mut around = Around {
@@ -246,18 +286,14 @@ impl Machine {
 
     fn connect(&mut self, ctx: &mut Ctx<'_>) {
         let (id, run, boot_log_dir) = (self.id, self.run, self.disk.log_dir);
-        let Some(process) = self.process.as_mut().filter(|process| process.session.is_none()) else {
+        let Some(process) = self.process.as_mut().filter(|process| process.session.is_none())
+        else {
             return;
         };
         process.streams += 1;
         let stream = (run << 32) | (process.streams << 8) | id as u64;
         let operator = ctx.rng.index(2);
-        process.session = Some(Session {
-            stream,
-            operator,
-            registered: false,
-            heard_at: ctx.now,
-        });
+        process.session = Some(Session { stream, operator, registered: false, heard_at: ctx.now });
         let endpoint = Endpoint {
             listener: "PLAINTEXT".to_owned(),
             host: "localhost".to_owned(),
@@ -287,7 +323,12 @@ impl Machine {
     fn reconnect(&mut self, ctx: &mut Ctx<'_>) {
         let Some(process) = &mut self.process else { return };
         if let Some(Session { stream, operator, .. }) = process.session.take() {
-            ctx.send_on(stream, Node::Broker(self.id), Node::Operator(operator), Body::Ended(stream, self.id));
+            ctx.send_on(
+                stream,
+                Node::Broker(self.id),
+                Node::Operator(operator),
+                Body::Ended(stream, self.id),
+            );
         }
         let pause = ctx.rng.between(20, 300);
         ctx.broker_alarm(pause, BrokerAlarm::Connect);
@@ -304,7 +345,8 @@ impl Machine {
         let Some(epoch) = process.epoch.filter(|_| session.registered) else {
             return;
         };
-        let applied_version = process.image.as_ref().filter(|_| process.is_told).map_or(0, |image| image.version);
+        let applied_version =
+            process.image.as_ref().filter(|_| process.is_told).map_or(0, |image| image.version);
         let heartbeat = Heartbeat {
             broker: BrokerId(id as i32),
             epoch,
@@ -314,7 +356,12 @@ impl Machine {
             log_dir_failed: false,
         };
         let stream = session.stream;
-        ctx.send_on(stream, Node::Broker(id), Node::Operator(session.operator), Body::Beat(stream, heartbeat));
+        ctx.send_on(
+            stream,
+            Node::Broker(id),
+            Node::Operator(session.operator),
+            Body::Beat(stream, heartbeat),
+        );
     }
 
     fn told(&mut self, stream: Stream, epoch: ControllerEpoch, told: Told, ctx: &mut Ctx<'_>) {
@@ -345,7 +392,10 @@ impl Machine {
                 }
             }
             Told::Metadata { full, state } => {
-                if full || !process.is_told || process.image.as_ref().is_none_or(|image| image.version < state.version) {
+                if full
+                    || !process.is_told
+                    || process.image.as_ref().is_none_or(|image| image.version < state.version)
+                {
                     self.take_up(full, Rc::from(state), ctx);
                 }
                 self.beat(ctx);
@@ -353,10 +403,13 @@ impl Machine {
         }
     }
 
-    /// Takes up what a controller says: on the disk first, so that the next process knows all that this one acted on.
+    /// Takes up what a controller says: on the disk first, so that the next process knows all that
+    /// this one acted on.
     fn take_up(&mut self, full: bool, state: Rc<State>, ctx: &mut Ctx<'_>) {
         let Some(process) = &mut self.process else { return };
-        if let Some(epoch) = process.epoch.filter(|_| full || !ctx.plan.has(Mutation::TakesUpAnOlderImage)) {
+        if let Some(epoch) =
+            process.epoch.filter(|_| full || !ctx.plan.has(Mutation::TakesUpAnOlderImage))
+        {
             self.disk.kept = Some(Kept {
                 epoch,
                 controller_epoch: process.controller_epoch,
@@ -377,7 +430,9 @@ impl Machine {
         if process.epoch.is_some() || !is_own {
             return;
         }
-        ctx.trace(|| format!("broker {} goes on with what it had: version {}", self.id, kept.state.version));
+        ctx.trace(|| {
+            format!("broker {} goes on with what it had: version {}", self.id, kept.state.version)
+        });
         ctx.checks.counts.resumed += 1;
         process.epoch = self.disk.epoch;
         process.controller_epoch = process.controller_epoch.max(kept.controller_epoch);
@@ -387,7 +442,8 @@ impl Machine {
 
     fn assume_roles(&mut self, ctx: &mut Ctx<'_>) {
         for partition in 0..self.disk.logs.len() {
-            let Some(image) = self.process.as_ref().and_then(|process| process.image.clone()) else {
+            let Some(image) = self.process.as_ref().and_then(|process| process.image.clone())
+            else {
                 return;
             };
             let found = partition_in(&image, partition);

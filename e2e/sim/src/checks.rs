@@ -1,11 +1,14 @@
 //! The rules, each with its name, and what of a history shows that one was broken.
 //!
-//! Told by the store, the brokers and the clients of what happened; keeps what was ever committed of each partition in a ledger. Decides nothing in the
-//! simulated world, and knows nothing of how it works: a bug that the world and the checkers share would be none to see.
+//! Told by the store, the brokers and the clients of what happened; keeps what was ever committed
+//! of each partition in a ledger. Decides nothing in the simulated world, and knows nothing of how
+//! it works: a bug that the world and the checkers share would be none to see.
 //!
-//! What is protected: a record below a high watermark is in the log of every member of the committed ISR and of the eligible leader replicas, but for
-//! those that lost it with their power or their disk. Only when such a fault took the last of them is the record lost by right: then it leaves the
-//! ledger, and so it does when an unclean election is committed and the new leader lacks it.
+//! What is protected: a record below a high watermark is in the log of every member of the
+//! committed ISR and of the eligible leader replicas, but for those that lost it with their power
+//! or their disk. Only when such a fault took the last of them is the record lost by right: then it
+//! leaves the ledger, and so it does when an unclean election is committed and the new leader lacks
+//! it.
 
 mod partition;
 mod rule;
@@ -55,7 +58,8 @@ pub struct Counts {
     pub read: u64,
     /// Processes that went on with the roles of the one before, without a controller.
     pub resumed: u64,
-    /// Records that such processes acknowledged with `acks=all`, before a controller told them anything.
+    /// Records that such processes acknowledged with `acks=all`, before a controller told them
+    /// anything.
     pub resumed_acknowledged: u64,
 }
 
@@ -121,7 +125,8 @@ impl Checks {
         &self.ledgers[partition]
     }
 
-    /// Whether it is this topic that bears the name: of one that is deleted nothing is asked any more.
+    /// Whether it is this topic that bears the name: of one that is deleted nothing is asked any
+    /// more.
     fn is_there(&self, partition: usize, topic: TopicId) -> bool {
         self.ledgers[partition].topic() == Some(topic)
     }
@@ -143,14 +148,21 @@ impl Checks {
         if before.isr.contains(&leader) || before.elr.contains(&leader) {
             return;
         }
-        // The request that completes a reassignment brings its last replicas into the ISR and takes the old leader away. That they have everything is another rule.
-        if before.is_reassigning() && !after.is_reassigning() && !after.recovering && after.isr.contains(&leader) {
+        // The request that completes a reassignment brings its last replicas into the ISR and takes
+        // the old leader away. That they have everything is another rule.
+        if before.is_reassigning()
+            && !after.is_reassigning()
+            && !after.recovering
+            && after.isr.contains(&leader)
+        {
             return;
         }
-        let allowed = self.topics[partition].unclean || before.leader.or(before.last_known_leader) == Some(leader);
+        let allowed = self.topics[partition].unclean
+            || before.leader.or(before.last_known_leader) == Some(leader);
         if !(allowed && after.recovering) {
-            self.verdict
-                .broken(Rule::ElectedFromIsr, || format!("partition {partition}: {before:?} -> {after:?}"));
+            self.verdict.broken(Rule::ElectedFromIsr, || {
+                format!("partition {partition}: {before:?} -> {after:?}")
+            });
         }
     }
 
@@ -165,7 +177,14 @@ impl Checks {
     }
 
     /// A broker begins to lead.
-    pub fn began(&mut self, partition: usize, topic: TopicId, broker: usize, epoch: i32, log: &Log) {
+    pub fn began(
+        &mut self,
+        partition: usize,
+        topic: TopicId,
+        broker: usize,
+        epoch: i32,
+        log: &Log,
+    ) {
         if !self.is_there(partition, topic) {
             return;
         }
@@ -189,8 +208,17 @@ impl Checks {
         }
     }
 
-    /// A leader's high watermark is this now. It may have advanced if the ISR is not below its minimum, as far as the leader knows both.
-    pub fn high_watermark(&mut self, partition: usize, topic: TopicId, epoch: i32, high_watermark: i64, may_advance: bool, log: &Log) {
+    /// A leader's high watermark is this now. It may have advanced if the ISR is not below its
+    /// minimum, as far as the leader knows both.
+    pub fn high_watermark(
+        &mut self,
+        partition: usize,
+        topic: TopicId,
+        epoch: i32,
+        high_watermark: i64,
+        may_advance: bool,
+        log: &Log,
+    ) {
         if !self.is_there(partition, topic) {
             return;
         }
@@ -207,7 +235,9 @@ impl Checks {
         }
         if before.is_some() && !may_advance {
             self.verdict.broken(Rule::NoAdvanceBelowMinIsr, || {
-                format!("partition {partition}, epoch {epoch}: to {high_watermark} with too few in sync")
+                format!(
+                    "partition {partition}, epoch {epoch}: to {high_watermark} with too few in sync"
+                )
             });
             return;
         }
@@ -225,7 +255,15 @@ impl Checks {
     }
 
     /// A follower takes the records below its high watermark to be committed.
-    pub fn followed(&mut self, partition: usize, topic: TopicId, broker: usize, epoch: i32, high_watermark: i64, log: &Log) {
+    pub fn followed(
+        &mut self,
+        partition: usize,
+        topic: TopicId,
+        broker: usize,
+        epoch: i32,
+        high_watermark: i64,
+        log: &Log,
+    ) {
         if !self.is_there(partition, topic) {
             return;
         }
@@ -243,7 +281,14 @@ impl Checks {
     }
 
     /// A replica, which leads or does not, deleted in a leader epoch what lies before an offset.
-    pub fn deleted(&mut self, partition: usize, topic: TopicId, epoch: i32, start: i64, leads: bool) {
+    pub fn deleted(
+        &mut self,
+        partition: usize,
+        topic: TopicId,
+        epoch: i32,
+        start: i64,
+        leads: bool,
+    ) {
         if !self.is_there(partition, topic) {
             return;
         }
@@ -263,7 +308,14 @@ impl Checks {
     }
 
     /// A leader acknowledged a record to a producer that asked for all replicas.
-    pub fn acknowledged(&mut self, partition: usize, topic: TopicId, epoch: i32, offset: i64, record: &Record) {
+    pub fn acknowledged(
+        &mut self,
+        partition: usize,
+        topic: TopicId,
+        epoch: i32,
+        offset: i64,
+        record: &Record,
+    ) {
         if !self.is_there(partition, topic) {
             return;
         }
@@ -274,7 +326,14 @@ impl Checks {
     }
 
     /// A consumer read a record.
-    pub fn read(&mut self, partition: usize, topic: TopicId, epoch: i32, offset: i64, record: &Record) {
+    pub fn read(
+        &mut self,
+        partition: usize,
+        topic: TopicId,
+        epoch: i32,
+        offset: i64,
+        record: &Record,
+    ) {
         if !self.is_there(partition, topic) {
             return;
         }
@@ -282,13 +341,24 @@ impl Checks {
         let ledger = &self.ledgers[partition];
         if !ledger.is_excused(epoch) && !ledger.knows(offset, record) {
             self.verdict.broken(Rule::SeenIsCommitted, || {
-                format!("partition {partition}: {record:?} at {offset} from the leader of epoch {epoch}")
+                format!(
+                    "partition {partition}: {record:?} at {offset} from the leader of epoch {epoch}"
+                )
             });
         }
     }
 
-    /// A leader told a consumer, whose newest epoch is this one, where that ends, and the one of the last record before its offset, if it has `read` that (KIP-320).
-    pub fn epoch_ends(&mut self, partition: usize, topic: TopicId, epoch: LeaderEpoch, offset: i64, read: bool, answer: &ReadAnswer) {
+    /// A leader told a consumer, whose newest epoch is this one, where that ends, and the one of
+    /// the last record before its offset, if it has `read` that (KIP-320).
+    pub fn epoch_ends(
+        &mut self,
+        partition: usize,
+        topic: TopicId,
+        epoch: LeaderEpoch,
+        offset: i64,
+        read: bool,
+        answer: &ReadAnswer,
+    ) {
         if !self.is_there(partition, topic) {
             return;
         }
@@ -306,10 +376,17 @@ impl Checks {
     }
 
     /// A shard was written: the partition is this now.
-    pub fn committed(&mut self, partition: usize, topic: TopicId, state: &Partition, log_of: LogOf<'_>) {
+    pub fn committed(
+        &mut self,
+        partition: usize,
+        topic: TopicId,
+        state: &Partition,
+        log_of: LogOf<'_>,
+    ) {
         if let Err(broken) = state.check() {
-            self.verdict
-                .broken(Rule::StateIsSound, || format!("partition {partition}: {broken}: {state:?}"));
+            self.verdict.broken(Rule::StateIsSound, || {
+                format!("partition {partition}: {broken}: {state:?}")
+            });
         }
         if let Some(leader) = state.leader {
             let (key, broker) = ((topic, state.leader_epoch.0), leader.0 as usize);
@@ -327,13 +404,16 @@ impl Checks {
         let before = ledger.state().cloned();
         if let Some(before) = &before {
             let goes_up = state.partition_epoch > before.partition_epoch
-                && (state.leader_epoch > before.leader_epoch || (state.leader_epoch == before.leader_epoch && state.leader == before.leader));
+                && (state.leader_epoch > before.leader_epoch
+                    || (state.leader_epoch == before.leader_epoch
+                        && state.leader == before.leader));
             if state == before {
                 return;
             }
             if !goes_up {
-                self.verdict
-                    .broken(Rule::EpochsOnlyGoUp, || format!("partition {partition}: {before:?} -> {state:?}"));
+                self.verdict.broken(Rule::EpochsOnlyGoUp, || {
+                    format!("partition {partition}: {before:?} -> {state:?}")
+                });
                 return;
             }
             let elected = state.leader.is_some() && state.leader != before.leader;
@@ -341,7 +421,8 @@ impl Checks {
             self.counts.isr_changes += u64::from(!elected && state.isr != before.isr);
         }
         let ledger = &mut self.ledgers[partition];
-        let unclean = state.recovering && before.is_none_or(|before| before.leader_epoch != state.leader_epoch);
+        let unclean = state.recovering
+            && before.is_none_or(|before| before.leader_epoch != state.leader_epoch);
         ledger.set_state(state.clone());
         if unclean {
             self.counts.unclean += 1;
@@ -354,7 +435,9 @@ impl Checks {
     pub fn look_at_copies(&mut self, partition: usize, log_of: LogOf<'_>) {
         match self.ledgers[partition].look_at_copies(log_of) {
             Ok(lost) => self.counts.losses += u64::from(lost),
-            Err(detail) => self.verdict.broken(Rule::InSyncHoldsAll, || format!("partition {partition}: {detail}")),
+            Err(detail) => self
+                .verdict
+                .broken(Rule::InSyncHoldsAll, || format!("partition {partition}: {detail}")),
         }
     }
 }

@@ -99,16 +99,10 @@ impl Client {
                 self.resets = resets;
                 producer.act((partition, topic), &mut self.requests, now)
             }
-            Kind::Consumer {
-                pending: Some((_, since)), ..
-            } if now < *since + ANSWER_MS_MAX => Vec::new(),
-            Kind::Consumer {
-                offset,
-                epoch,
-                last_epoch,
-                latest,
-                pending,
-            } => {
+            Kind::Consumer { pending: Some((_, since)), .. } if now < *since + ANSWER_MS_MAX => {
+                Vec::new()
+            }
+            Kind::Consumer { offset, epoch, last_epoch, latest, pending } => {
                 if std::mem::replace(&mut self.resets, resets) != resets {
                     *offset = (*offset).min(checks.ledger(partition).records().len() as i64);
                     (*latest, *last_epoch) = (0, None);
@@ -133,13 +127,10 @@ impl Client {
         self.resets = 0;
         match &mut self.kind {
             Kind::Producer(producer) => producer.begin_with_another_topic(),
-            Kind::Consumer {
-                offset,
-                epoch,
-                last_epoch,
-                latest,
-                pending,
-            } => (*offset, *epoch, *last_epoch, *latest, *pending) = (0, LeaderEpoch(0), None, 0, None),
+            Kind::Consumer { offset, epoch, last_epoch, latest, pending } => {
+                (*offset, *epoch, *last_epoch, *latest, *pending) =
+                    (0, LeaderEpoch(0), None, 0, None)
+            }
         }
     }
 
@@ -147,35 +138,32 @@ impl Client {
     pub fn receive(&mut self, body: Body, checks: &mut Checks) {
         match (body, &mut self.kind) {
             (Body::Produced(request, epoch, result), Kind::Producer(producer)) => {
-                let topic = self.topic.filter(|topic| checks.ledger(self.partition).topic() == Some(*topic));
-                let acknowledged = topic.is_some() && producer.answered(self.partition, request, epoch, result, checks);
+                let topic = self
+                    .topic
+                    .filter(|topic| checks.ledger(self.partition).topic() == Some(*topic));
+                let acknowledged = topic.is_some()
+                    && producer.answered(self.partition, request, epoch, result, checks);
                 let counts = acknowledged && checks.verdict.now > checks.faults_end;
                 self.left = self.left.saturating_sub(u32::from(counts));
             }
-            (
-                Body::ReadAnswer(answer),
-                Kind::Consumer {
-                    pending: Some((awaited, _)), ..
-                },
-            ) if *awaited == answer.request => self.read(*answer, checks),
+            (Body::ReadAnswer(answer), Kind::Consumer { pending: Some((awaited, _)), .. })
+                if *awaited == answer.request =>
+            {
+                self.read(*answer, checks)
+            }
             _ => {}
         }
     }
 
     fn read(&mut self, answer: ReadAnswer, checks: &mut Checks) {
         let partition = self.partition;
-        let Kind::Consumer {
-            offset,
-            epoch,
-            last_epoch,
-            latest,
-            pending,
-        } = &mut self.kind
-        else {
+        let Kind::Consumer { offset, epoch, last_epoch, latest, pending } = &mut self.kind else {
             return;
         };
         *pending = None;
-        let Some(topic) = self.topic.filter(|topic| checks.ledger(partition).topic() == Some(*topic)) else {
+        let Some(topic) =
+            self.topic.filter(|topic| checks.ledger(partition).topic() == Some(*topic))
+        else {
             return;
         };
         if checks.ledger(partition).resets != self.resets {
@@ -189,7 +177,10 @@ impl Client {
         } else if answer.error == ErrorCode::OffsetOutOfRange && !stale {
             let offset = *offset;
             checks.verdict.broken(Rule::SeenIsCommitted, || {
-                format!("partition {partition}: {offset} is beyond the log of the leader of {}", answer.epoch)
+                format!(
+                    "partition {partition}: {offset} is beyond the log of the leader of {}",
+                    answer.epoch
+                )
             });
         }
         if answer.error.is_error() || stale {
@@ -205,7 +196,10 @@ impl Client {
             if now < *latest {
                 let before = *latest;
                 checks.verdict.broken(Rule::LatestNeverGoesBack, || {
-                    format!("partition {partition}: from {before} to {now} in epoch {}", answer.epoch)
+                    format!(
+                        "partition {partition}: from {before} to {now} in epoch {}",
+                        answer.epoch
+                    )
                 });
             }
             *latest = now;

@@ -1,4 +1,5 @@
-//! What a node may do to the world while it acts: say something, set an alarm, write a line of the trace.
+//! What a node may do to the world while it acts: say something, set an alarm, write a line of the
+//! trace.
 
 use weir_protocol::types::TopicId;
 
@@ -18,7 +19,8 @@ pub enum OperatorAlarm {
     Write,
     /// The state is to be loaded.
     Load,
-    /// The lease was not renewed: whoever has lost it stops, if its commits have not told it before.
+    /// The lease was not renewed: whoever has lost it stops, if its commits have not told it
+    /// before.
     Lease,
 }
 

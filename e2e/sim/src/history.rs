@@ -1,4 +1,5 @@
-//! What every simulation has: histories by seed, the rule that one breaks, the search for a seed that breaks a rule, and the program around it.
+//! What every simulation has: histories by seed, the rule that one breaks, the search for a seed
+//! that breaks a rule, and the program around it.
 
 use std::fmt::{self, Debug, Display};
 use std::ops::Range;
@@ -20,7 +21,12 @@ pub trait Simulation: Sized {
     const PROGRAM: &'static str;
 
     /// Runs the history of a seed, with this deliberately wrong; with `only`, no other rule counts.
-    fn run(seed: u64, mutation: Option<Self::Mutation>, only: Option<Self::Rule>, traced: bool) -> History<Self>;
+    fn run(
+        seed: u64,
+        mutation: Option<Self::Mutation>,
+        only: Option<Self::Rule>,
+        traced: bool,
+    ) -> History<Self>;
 }
 
 /// Counts that can be summed.
@@ -66,11 +72,7 @@ impl<R: PartialEq> Verdict<R> {
     /// A rule was broken. Only the first counts.
     pub fn broken(&mut self, rule: R, detail: impl FnOnce() -> String) {
         if self.failure.is_none() && self.only.as_ref().is_none_or(|only| *only == rule) {
-            self.failure = Some(Failure {
-                rule,
-                detail: detail(),
-                at: self.now,
-            });
+            self.failure = Some(Failure { rule, detail: detail(), at: self.now });
         }
     }
 }
@@ -86,7 +88,8 @@ pub struct History<S: Simulation> {
     pub trace: Vec<String>,
 }
 
-/// Plays histories; the sum of what was counted, or the first failure with the command that plays it again.
+/// Plays histories; the sum of what was counted, or the first failure with the command that plays
+/// it again.
 ///
 /// # Errors
 /// The first rule that is broken.
@@ -104,15 +107,23 @@ pub fn play<S: Simulation>(
         }
         counts.add(&history.counts);
         if let Some(failure) = history.failure {
-            return Err(format!("seed {seed} {failure}\nplay it again: {}", replay::<S>(seed, mutation)));
+            return Err(format!(
+                "seed {seed} {failure}\nplay it again: {}",
+                replay::<S>(seed, mutation)
+            ));
         }
     }
     Ok(counts)
 }
 
-/// The first of these seeds whose history breaks the rule, with this deliberately wrong. Other rules do not count, and neither do the assertions of the
-/// cores: where one of them ends a history, another seed shows what the rule sees.
-pub fn first_to_break<S: Simulation>(rule: S::Rule, mutation: S::Mutation, mut seeds: Range<u64>) -> Option<u64> {
+/// The first of these seeds whose history breaks the rule, with this deliberately wrong. Other
+/// rules do not count, and neither do the assertions of the cores: where one of them ends a
+/// history, another seed shows what the rule sees.
+pub fn first_to_break<S: Simulation>(
+    rule: S::Rule,
+    mutation: S::Mutation,
+    mut seeds: Range<u64>,
+) -> Option<u64> {
     let breaks = |seed: u64| S::run(seed, Some(mutation), Some(rule), false).failure.is_some();
     seeds.find(|seed| catch_unwind(AssertUnwindSafe(|| breaks(*seed))).unwrap_or(false))
 }
@@ -120,8 +131,12 @@ pub fn first_to_break<S: Simulation>(rule: S::Rule, mutation: S::Mutation, mut s
 /// The command that plays a seed again.
 pub fn replay<S: Simulation>(seed: u64, mutation: Option<S::Mutation>) -> String {
     let mutation = mutation.and_then(|mutation| mutation.to_possible_value());
-    let mutation = mutation.map_or_else(String::new, |mutation| format!(" --mutation {}", mutation.get_name()));
-    format!("cargo run --release -p weir-sim --bin {} -- --seed {seed} --trace{mutation}", S::PROGRAM)
+    let mutation = mutation
+        .map_or_else(String::new, |mutation| format!(" --mutation {}", mutation.get_name()));
+    format!(
+        "cargo run --release -p weir-sim --bin {} -- --seed {seed} --trace{mutation}",
+        S::PROGRAM
+    )
 }
 
 #[derive(Debug, Parser)]

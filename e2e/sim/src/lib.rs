@@ -1,9 +1,11 @@
-//! The simulation: whole clusters of the real pure cores (the controller's, the leader's and the follower's) on one thread, driven by a seed through
-//! crashes, lost power and disks, lost, late and repeated messages, conflicts in the store and two operators at once, and checked against the rules
-//! of `checks`.
+//! The simulation: whole clusters of the real pure cores (the controller's, the leader's and the
+//! follower's) on one thread, driven by a seed through crashes, lost power and disks, lost, late
+//! and repeated messages, conflicts in the store and two operators at once, and checked against the
+//! rules of `checks`.
 //!
-//! The same seed is the same history, line by line. What surrounds the cores is a model of their shells: it does in the same order what the
-//! shells do (decide, apply, commit, tell; append, flush, acknowledge), and nothing else.
+//! The same seed is the same history, line by line. What surrounds the cores is a model of their
+//! shells: it does in the same order what the shells do (decide, apply, commit, tell; append,
+//! flush, acknowledge), and nothing else.
 
 pub mod broker;
 pub mod checks;
@@ -40,7 +42,12 @@ impl Simulation for Clusters {
     type Counts = Counts;
     const PROGRAM: &'static str = "weir-sim";
 
-    fn run(seed: u64, mutation: Option<Mutation>, only: Option<Rule>, traced: bool) -> History<Self> {
+    fn run(
+        seed: u64,
+        mutation: Option<Mutation>,
+        only: Option<Rule>,
+        traced: bool,
+    ) -> History<Self> {
         let ended = World::new(Plan::new(seed, mutation), only, traced).run();
         History {
             failure: ended.checks.verdict.failure,

@@ -1,4 +1,5 @@
-//! A replica's log as a model: records in memory, what of them is on the disk, and the real cache of leader epochs beside them.
+//! A replica's log as a model: records in memory, what of them is on the disk, and the real cache
+//! of leader epochs beside them.
 //!
 //! One record is one batch, so that an offset is an index. Compaction is not part of the model.
 
@@ -23,12 +24,7 @@ pub struct Record {
 
 impl Record {
     /// Stands where nothing is known of a record: what lies there was deleted before.
-    pub const GONE: Self = Self {
-        epoch: LeaderEpoch(-1),
-        producer: 0,
-        sequence: -1,
-        value: 0,
-    };
+    pub const GONE: Self = Self { epoch: LeaderEpoch(-1), producer: 0, sequence: -1, value: 0 };
 
     /// Whether this is what `other` is, or nothing is known of that.
     fn is(&self, other: &Self) -> bool {
@@ -80,7 +76,9 @@ impl Log {
 
     /// The records from an offset on, at most so many.
     pub fn read(&self, offset: i64, to: i64, max: usize) -> Vec<(i64, Record)> {
-        let all = (offset.max(self.start)..).zip(self.records_from(offset)).take_while(|(at, _)| *at < to);
+        let all = (offset.max(self.start)..)
+            .zip(self.records_from(offset))
+            .take_while(|(at, _)| *at < to);
         all.take(max).map(|(at, record)| (at, *record)).collect()
     }
 
@@ -113,7 +111,9 @@ impl Log {
         self.records.truncate(usize::try_from(end).unwrap_or_default());
         self.epochs.truncate_from_end(end.max(0));
         let end = self.end();
-        for offset in [&mut self.start, &mut self.start_on_disk, &mut self.flushed, &mut self.checkpoint] {
+        for offset in
+            [&mut self.start, &mut self.start_on_disk, &mut self.flushed, &mut self.checkpoint]
+        {
             *offset = end.min(*offset);
         }
     }
@@ -157,7 +157,8 @@ impl Log {
         self.checkpoint.clamp(self.start, self.end())
     }
 
-    /// The power fails: what was not on the disk is there in part, and the epochs are what the records say.
+    /// The power fails: what was not on the disk is there in part, and the epochs are what the
+    /// records say.
     pub fn lose_power(&mut self, rng: &mut Rng) {
         let kept = rng.between(self.flushed as u64, self.end() as u64);
         self.truncate(kept as i64);
@@ -212,13 +213,16 @@ impl Log {
         Some(self.start + index as i64)
     }
 
-    /// Up to which offset these records, given by their offsets, are here, but for those before the start and before `from`, of which all are well.
+    /// Up to which offset these records, given by their offsets, are here, but for those before the
+    /// start and before `from`, of which all are well.
     pub fn agrees_with(&self, others: &[Record], from: i64) -> usize {
         let from = usize::try_from(from.max(self.start)).unwrap_or_default();
         let (Some(ours), Some(theirs)) = (self.records.get(from..), others.get(from..)) else {
             return others.len().min(self.records.len());
         };
         let mut pairs = ours.iter().zip(theirs);
-        from + pairs.position(|(ours, theirs)| !ours.is(theirs)).unwrap_or(ours.len().min(theirs.len()))
+        from + pairs
+            .position(|(ours, theirs)| !ours.is(theirs))
+            .unwrap_or(ours.len().min(theirs.len()))
     }
 }

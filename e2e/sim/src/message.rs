@@ -52,7 +52,8 @@ pub enum Body {
     Produce(Produce),
     /// The answer to that, with the leader epoch that the broker knows.
     Produced(u64, LeaderEpoch, Result<i64, ErrorCode>),
-    /// An administrator deletes what lies before an offset of a partition; `None`: all that is committed (DeleteRecords).
+    /// An administrator deletes what lies before an offset of a partition; `None`: all that is
+    /// committed (DeleteRecords).
     Delete(usize, Option<i64>),
     /// A consumer reads.
     Read(Read),

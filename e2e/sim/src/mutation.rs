@@ -1,6 +1,7 @@
 //! Deliberate faults, one for each rule: what shows that the checkers see.
 //!
-//! Each changes what a core is told, or what is done with what it says; the cores themselves know nothing of this.
+//! Each changes what a core is told, or what is done with what it says; the cores themselves know
+//! nothing of this.
 
 use clap::ValueEnum;
 
@@ -13,7 +14,8 @@ pub enum Mutation {
     IgnoresMinIsr,
     /// A leader goes by the `min.insync.replicas` that it began with.
     KeepsOldMinIsr,
-    /// A leader commits what its ISR has though others may still be elected: the controller knows of a higher minimum.
+    /// A leader commits what its ISR has though others may still be elected: the controller knows
+    /// of a higher minimum.
     OverlooksTheEligible,
     /// A leader does not wait for the additions that it proposed.
     ForgetsProposals,
@@ -21,7 +23,8 @@ pub enum Mutation {
     RemovesAtOnce,
     /// A leader proposes every follower that fetches, however far behind.
     LetsAnyoneJoin,
-    /// A leader says of a follower that was registered anew that it fetched under its new epoch (before KIP-903).
+    /// A leader says of a follower that was registered anew that it fetched under its new epoch
+    /// (before KIP-903).
     BelievesOldFetches,
     /// A leader's high watermark begins anew when its metadata changes.
     HighWatermarkGoesBack,
@@ -31,7 +34,8 @@ pub enum Mutation {
     LooksAtNoEpoch,
     /// `acks=all` is answered once the leader has the record.
     AcknowledgesEarly,
-    /// A broker takes what is meant for a topic that is deleted to be for the one that bears its name now.
+    /// A broker takes what is meant for a topic that is deleted to be for the one that bears its
+    /// name now.
     LooksAtNoTopicId,
     /// The log of a topic that is deleted is there for the one that bears its name next.
     KeepsOldLogs,
@@ -53,7 +57,8 @@ pub enum Mutation {
     CallsItselfWhole,
     /// The kernel's boot id is written down before the controller knows what the last boot cost.
     WritesBootIdEarly,
-    /// A broker that restarts without a controller takes up the image that its last session began with, not the one that it acted on last.
+    /// A broker that restarts without a controller takes up the image that its last session began
+    /// with, not the one that it acted on last.
     TakesUpAnOlderImage,
     /// A broker whose log may be shortened takes up its roles all the same.
     TakesUpAfterALoss,

@@ -1,4 +1,5 @@
-//! The network: it loses, repeats and delays, and parts nodes from each other. A stream keeps its order until something on it is lost; then it is broken.
+//! The network: it loses, repeats and delays, and parts nodes from each other. A stream keeps its
+//! order until something on it is lost; then it is broken.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,7 +56,14 @@ impl Network {
     }
 
     /// When a message arrives: never, once, or twice.
-    pub fn send(&self, now: u64, from: Node, to: Node, rng: &mut Rng, plan: &Plan) -> [Option<u64>; 2] {
+    pub fn send(
+        &self,
+        now: u64,
+        from: Node,
+        to: Node,
+        rng: &mut Rng,
+        plan: &Plan,
+    ) -> [Option<u64>; 2] {
         if self.is_cut(from, to) || (!self.healed && rng.chance(plan.loss)) {
             return [None, None];
         }
@@ -65,7 +73,15 @@ impl Network {
     }
 
     /// When a message on a stream arrives; `None`: the stream is broken.
-    pub fn send_on(&mut self, stream: Stream, now: u64, from: Node, to: Node, rng: &mut Rng, plan: &Plan) -> Option<u64> {
+    pub fn send_on(
+        &mut self,
+        stream: Stream,
+        now: u64,
+        from: Node,
+        to: Node,
+        rng: &mut Rng,
+        plan: &Plan,
+    ) -> Option<u64> {
         if self.broken.contains(&stream) {
             return None;
         }

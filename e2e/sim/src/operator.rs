@@ -1,5 +1,6 @@
-//! An operator's process, as `operator/src/shell.rs` does it around the real controller core: decide and apply each call of a batch, commit, and only then
-//! tell. When a commit fails the state is thrown away and loaded again. Without the lease a deposed one goes on until its commit fails.
+//! An operator's process, as `operator/src/shell.rs` does it around the real controller core:
+//! decide and apply each call of a batch, commit, and only then tell. When a commit fails the state
+//! is thrown away and loaded again. Without the lease a deposed one goes on until its commit fails.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,7 +8,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff;
 use weir_operator::controller::sessions::{Sessions, StreamId, Timestamp};
 use weir_operator::controller::state::{Broker, Change, State};
-use weir_operator::controller::{AdminRequest, AlterPartitions, Event, Heartbeat, Moment, Registration, Reply, decide, take_over};
+use weir_operator::controller::{
+    AdminRequest, AlterPartitions, Event, Heartbeat, Moment, Registration, Reply, decide, take_over,
+};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::BrokerId;
 
@@ -75,12 +78,7 @@ enum Telling {
 impl Operator {
     /// An operator that waits for the lease.
     pub fn new(id: usize) -> Self {
-        Self {
-            id,
-            run: 0,
-            running: None,
-            up: true,
-        }
+        Self { id, run: 0, running: None, up: true }
     }
 
     /// Whether it believes to be the controller.
@@ -88,7 +86,8 @@ impl Operator {
         self.running.is_some()
     }
 
-    /// It got the lease: a new term, also for one that has not noticed that it lost its last one, since nobody gets a lease without asking for it.
+    /// It got the lease: a new term, also for one that has not noticed that it lost its last one,
+    /// since nobody gets a lease without asking for it.
     pub fn lead(&mut self, state: State, ctx: &mut Ctx<'_>) {
         if let Some(running) = self.running.take() {
             running.close_all(self.id, ctx);
@@ -122,7 +121,9 @@ impl Operator {
         let Some(running) = &mut self.running else {
             match body {
                 Body::Open(stream, _) => ctx.send_on(stream, me, from, Body::Closed(stream)),
-                Body::Alter(call, _) => ctx.send(me, from, Body::Altered(call, Box::new(Err(ErrorCode::NotController)))),
+                Body::Alter(call, _) => {
+                    ctx.send(me, from, Body::Altered(call, Box::new(Err(ErrorCode::NotController))))
+                }
                 _ => {}
             }
             return;
@@ -152,10 +153,16 @@ impl Operator {
     }
 
     /// An alarm goes off. Returns the object that was written.
-    pub fn wake(&mut self, alarm: OperatorAlarm, store: &mut Store, ctx: &mut Ctx<'_>) -> Option<Object> {
+    pub fn wake(
+        &mut self,
+        alarm: OperatorAlarm,
+        store: &mut Store,
+        ctx: &mut Ctx<'_>,
+    ) -> Option<Object> {
         let running = self.running.as_mut()?;
         match alarm {
-            // Whoever slept over its lease must look at it before it takes over: what it then reads is what its successor fences.
+            // Whoever slept over its lease must look at it before it takes over: what it then reads
+            // is what its successor fences.
             OperatorAlarm::Lease | OperatorAlarm::Load if ctx.lease != self.id => {
                 ctx.trace(|| format!("operator {} has lost the lease", self.id));
                 running.close_all(self.id, ctx);
@@ -213,7 +220,12 @@ impl Running {
     fn take_over_from(&mut self, id: usize, run: u64, store: &Store, ctx: &mut Ctx<'_>) {
         (self.state, self.versions) = store.load();
         let mut changes = take_over(&self.state, &Self::moment(ctx));
-        ctx.trace(|| format!("operator {id} takes over after controller epoch {}", self.state.cluster.controller_epoch));
+        ctx.trace(|| {
+            format!(
+                "operator {id} takes over after controller epoch {}",
+                self.state.cluster.controller_epoch
+            )
+        });
         self.apply(&mut changes, ctx);
         self.commit(id, run, changes, Vec::new(), true, store, ctx);
     }
@@ -221,7 +233,8 @@ impl Running {
     fn apply(&mut self, changes: &mut [Change], ctx: &mut Ctx<'_>) {
         for change in changes {
             if let Change::Partition(topic, _, after) = &*change {
-                let before = self.state.topics.get(topic).and_then(|topic| topic.partitions.first());
+                let before =
+                    self.state.topics.get(topic).and_then(|topic| topic.partitions.first());
                 if let Some((before, partition)) = before.zip(ctx.partition_of(*topic)) {
                     ctx.checks.decided(partition, before, after);
                 }
@@ -237,7 +250,10 @@ impl Running {
         }
         let mut changes = Vec::new();
         let calls = std::mem::take(&mut self.mailbox);
-        let tellings = calls.into_iter().filter_map(|call| self.carry_out(id, call, &mut changes, ctx)).collect();
+        let tellings = calls
+            .into_iter()
+            .filter_map(|call| self.carry_out(id, call, &mut changes, ctx))
+            .collect();
         self.end_sessions(id, &mut changes, ctx);
         if let Some(deadline) = self.sessions.next_deadline()
             && self.wakes_at.is_none_or(|at| at <= ctx.now)
@@ -254,7 +270,16 @@ impl Running {
     }
 
     #[expect(clippy::too_many_arguments, reason = "what a commit is about")]
-    fn commit(&mut self, id: usize, run: u64, changes: Vec<Change>, mut tellings: Vec<Telling>, takes_over: bool, store: &Store, ctx: &mut Ctx<'_>) {
+    fn commit(
+        &mut self,
+        id: usize,
+        run: u64,
+        changes: Vec<Change>,
+        mut tellings: Vec<Telling>,
+        takes_over: bool,
+        store: &Store,
+        ctx: &mut Ctx<'_>,
+    ) {
         let mut objects = store.touched(&changes, !ctx.plan.has(Mutation::FencesNoShard));
         if ctx.plan.has(Mutation::ForgetsBrokers) && !takes_over {
             objects.retain(|object| *object != Object::Registry);
@@ -262,12 +287,8 @@ impl Running {
         if ctx.plan.has(Mutation::TellsBeforeCommit) && !takes_over {
             self.tell(id, &changes, std::mem::take(&mut tellings), ctx);
         }
-        self.busy = Busy::Committing(Commit {
-            objects: objects.into(),
-            changes,
-            tellings,
-            takes_over,
-        });
+        self.busy =
+            Busy::Committing(Commit { objects: objects.into(), changes, tellings, takes_over });
         self.write_next(id, run, ctx);
     }
 
@@ -277,7 +298,8 @@ impl Running {
         ctx.alarm(at, Alarm::Operator(id, run, OperatorAlarm::Write));
     }
 
-    /// Writes the next object. What was written, and whether all is well as far as this operator knows.
+    /// Writes the next object. What was written, and whether all is well as far as this operator
+    /// knows.
     fn write(&mut self, store: &mut Store, ctx: &mut Ctx<'_>) -> (Option<Object>, bool) {
         let Busy::Committing(commit) = &mut self.busy else { return (None, true) };
         let Some(object) = commit.objects.pop_front() else { return (None, true) };
@@ -302,15 +324,27 @@ impl Running {
             return;
         };
         if commit.takes_over {
-            let alive = self.state.brokers.values().filter(|broker| !broker.fenced).map(|broker| broker.id);
-            self.sessions = Sessions::take_over(alive, Timestamp(ctx.now), self.state.version, Timestamp::default());
+            let alive =
+                self.state.brokers.values().filter(|broker| !broker.fenced).map(|broker| broker.id);
+            self.sessions = Sessions::take_over(
+                alive,
+                Timestamp(ctx.now),
+                self.state.version,
+                Timestamp::default(),
+            );
         } else {
             self.tell(id, &commit.changes, commit.tellings, ctx);
         }
         self.batch(id, run, store, ctx);
     }
 
-    fn carry_out(&mut self, id: usize, call: Call, changes: &mut Vec<Change>, ctx: &mut Ctx<'_>) -> Option<Telling> {
+    fn carry_out(
+        &mut self,
+        id: usize,
+        call: Call,
+        changes: &mut Vec<Change>,
+        ctx: &mut Ctx<'_>,
+    ) -> Option<Telling> {
         let now = Timestamp(ctx.now);
         match call {
             Call::Alter(from, call, request) => {
@@ -323,14 +357,16 @@ impl Running {
                 if self.streams.get(&broker) == Some(&stream) {
                     self.streams.remove(&broker);
                 }
-                // Its host says that the process is gone. It may say so wrongly: a firewall answers in its place.
+                // Its host says that the process is gone. It may say so wrongly: a firewall answers
+                // in its place.
                 if ctx.rng.chance(500) {
                     self.sessions.gone(broker, StreamId(stream));
                 }
                 None
             }
             Call::Admin(request) => {
-                let (broker, epoch) = self.state.brokers.values().next().map(|broker| (broker.id, broker.epoch))?;
+                let (broker, epoch) =
+                    self.state.brokers.values().next().map(|broker| (broker.id, broker.epoch))?;
                 let reply = self.decide(Event::Admin { broker, epoch, request }, changes, ctx);
                 ctx.trace(|| format!("operator {id}: {reply:?}"));
                 None
@@ -384,13 +420,23 @@ impl Running {
 
     fn close(&mut self, id: usize, broker: BrokerId, ctx: &mut Ctx<'_>) {
         if let Some(stream) = self.streams.remove(&broker) {
-            ctx.send_on(stream, Node::Operator(id), Node::Broker(broker.0 as usize), Body::Closed(stream));
+            ctx.send_on(
+                stream,
+                Node::Operator(id),
+                Node::Broker(broker.0 as usize),
+                Body::Closed(stream),
+            );
         }
     }
 
     fn close_all(&self, id: usize, ctx: &mut Ctx<'_>) {
         for (broker, stream) in &self.streams {
-            ctx.send_on(*stream, Node::Operator(id), Node::Broker(broker.0 as usize), Body::Closed(*stream));
+            ctx.send_on(
+                *stream,
+                Node::Operator(id),
+                Node::Broker(broker.0 as usize),
+                Body::Closed(*stream),
+            );
         }
     }
 
@@ -398,7 +444,10 @@ impl Running {
         if changes.iter().any(|change| {
             matches!(
                 change,
-                Change::Partition(..) | Change::Broker(_) | Change::Topic(..) | Change::RemoveTopic(..)
+                Change::Partition(..)
+                    | Change::Broker(_)
+                    | Change::Topic(..)
+                    | Change::RemoveTopic(..)
             )
         }) {
             for (broker, stream) in self.streams.clone() {
@@ -417,13 +466,18 @@ impl Running {
             match telling {
                 Telling::Altered(to, call, reply) => {
                     let result = match reply {
-                        Reply::AlteredPartitions(results) => results.into_iter().next().map_or(Err(ErrorCode::UnknownServerError), |one| one.result),
+                        Reply::AlteredPartitions(results) => results
+                            .into_iter()
+                            .next()
+                            .map_or(Err(ErrorCode::UnknownServerError), |one| one.result),
                         Reply::Refused(code, _) => Err(code),
                         _ => Err(ErrorCode::UnknownServerError),
                     };
                     ctx.send(Node::Operator(id), to, Body::Altered(call, Box::new(result)));
                 }
-                Telling::Opened(registration, stream, reply) => self.tell_opened(id, &registration, stream, reply, ctx),
+                Telling::Opened(registration, stream, reply) => {
+                    self.tell_opened(id, &registration, stream, reply, ctx)
+                }
                 Telling::Beat(broker, Reply::Heartbeat { fenced, may_shut_down }) => {
                     if let Some(stream) = self.streams.get(&broker).copied() {
                         self.say(id, broker, stream, Told::Beat { fenced, may_shut_down }, ctx);
@@ -431,7 +485,13 @@ impl Running {
                 }
                 Telling::Beat(broker, _) => {
                     if let Some(stream) = self.streams.get(&broker).copied() {
-                        self.say(id, broker, stream, Told::Refused(ErrorCode::StaleBrokerEpoch), ctx);
+                        self.say(
+                            id,
+                            broker,
+                            stream,
+                            Told::Refused(ErrorCode::StaleBrokerEpoch),
+                            ctx,
+                        );
                     }
                     self.close(id, broker, ctx);
                 }
@@ -446,7 +506,14 @@ impl Running {
         }
     }
 
-    fn tell_opened(&mut self, id: usize, registration: &Registration, stream: Stream, reply: Reply, ctx: &mut Ctx<'_>) {
+    fn tell_opened(
+        &mut self,
+        id: usize,
+        registration: &Registration,
+        stream: Stream,
+        reply: Reply,
+        ctx: &mut Ctx<'_>,
+    ) {
         let broker = registration.broker;
         let Reply::Registered(epoch) = reply else {
             let code = if let Reply::Refused(code, _) = reply {
@@ -457,8 +524,11 @@ impl Running {
             self.say(id, broker, stream, Told::Refused(code), ctx);
             return;
         };
-        ctx.checks
-            .registered(epoch.0, broker.0 as usize, registration.incarnation.as_u128() as u64);
+        ctx.checks.registered(
+            epoch.0,
+            broker.0 as usize,
+            registration.incarnation.as_u128() as u64,
+        );
         if self.sessions.belongs_to(broker, StreamId(stream)) {
             self.say(id, broker, stream, Told::Registered(epoch), ctx);
             let state = Box::new(self.state.clone());

@@ -1,4 +1,5 @@
-//! Nodes that do nothing for a while, as when their machine is frozen. What comes for them waits, and is taken up in the order in which it came.
+//! Nodes that do nothing for a while, as when their machine is frozen. What comes for them waits,
+//! and is taken up in the order in which it came.
 //!
 //! So a stream keeps its order, also when the pause ends early and more comes at once.
 
@@ -23,10 +24,7 @@ struct Pause<E> {
 
 impl<E> Default for Pauses<E> {
     fn default() -> Self {
-        Self {
-            paused: Vec::new(),
-            released: VecDeque::new(),
-        }
+        Self { paused: Vec::new(), released: VecDeque::new() }
     }
 }
 
@@ -35,11 +33,7 @@ impl<E> Pauses<E> {
     pub fn begin(&mut self, node: Node, until: u64) {
         match self.paused.iter_mut().find(|pause| pause.node == node) {
             Some(pause) => pause.until = until,
-            None => self.paused.push(Pause {
-                node,
-                until,
-                held: Vec::new(),
-            }),
+            None => self.paused.push(Pause { node, until, held: Vec::new() }),
         }
     }
 
@@ -54,7 +48,9 @@ impl<E> Pauses<E> {
 
     /// Ends a node's pause if its time has come.
     pub fn end(&mut self, node: Node, now: u64) {
-        if let Some(index) = self.paused.iter().position(|pause| pause.node == node && pause.until <= now) {
+        if let Some(index) =
+            self.paused.iter().position(|pause| pause.node == node && pause.until <= now)
+        {
             self.released.extend(self.paused.swap_remove(index).held);
         }
     }

@@ -1,4 +1,5 @@
-//! What a history is about: the size of the cluster, its topics, and how bad its world is. Drawn from the seed, before anything happens.
+//! What a history is about: the size of the cluster, its topics, and how bad its world is. Drawn
+//! from the seed, before anything happens.
 
 use crate::mutation::Mutation;
 use crate::rng::Rng;

@@ -3,7 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// The queue. Events stay where they are while it is put in order: they are larger than what orders them.
+/// The queue. Events stay where they are while it is put in order: they are larger than what orders
+/// them.
 #[derive(Debug)]
 pub struct Queue<E> {
     /// The time, the number in the order of coming, and the place.
@@ -15,12 +16,7 @@ pub struct Queue<E> {
 
 impl<E> Default for Queue<E> {
     fn default() -> Self {
-        Self {
-            order: BinaryHeap::new(),
-            places: Vec::new(),
-            free: Vec::new(),
-            pushed: 0,
-        }
+        Self { order: BinaryHeap::new(), places: Vec::new(), free: Vec::new(), pushed: 0 }
     }
 }
 

@@ -1,9 +1,12 @@
-//! The store of the operators as a model: objects that are compared and swapped one by one, as in `operator/src/store.rs`: resources of topics, then the
-//! shards with the partitions, then the registry with the brokers and the cluster's counters.
+//! The store of the operators as a model: objects that are compared and swapped one by one, as in
+//! `operator/src/store.rs`: resources of topics, then the shards with the partitions, then the
+//! registry with the brokers and the cluster's counters.
 
 use std::collections::BTreeMap;
 
-use weir_operator::controller::state::{Broker, Change, Cluster, Partition, SHARDS, State, shard_of};
+use weir_operator::controller::state::{
+    Broker, Change, Cluster, Partition, SHARDS, State, shard_of,
+};
 
 use weir_protocol::types::{BrokerEpoch, TopicId};
 
@@ -47,10 +50,13 @@ pub struct Conflict;
 impl Store {
     /// A store with these topics, without partitions and brokers.
     pub fn new(cluster: Cluster, topics: Vec<(TopicId, weir_crds::Topic)>) -> Self {
-        let shard = |id: &TopicId| (Object::Shard(shard_of(*id)), (0, Content::Shard(BTreeMap::new())));
-        let mut objects: BTreeMap<Object, (u64, Content)> = topics.iter().map(|(id, _)| shard(id)).collect();
+        let shard =
+            |id: &TopicId| (Object::Shard(shard_of(*id)), (0, Content::Shard(BTreeMap::new())));
+        let mut objects: BTreeMap<Object, (u64, Content)> =
+            topics.iter().map(|(id, _)| shard(id)).collect();
         objects.insert(Object::Registry, (0, Content::Registry(Box::new(cluster), Vec::new())));
-        let resources = topics.into_iter().map(|(id, topic)| (0, Content::Topic(Some((id, Box::new(topic))))));
+        let resources =
+            topics.into_iter().map(|(id, topic)| (0, Content::Topic(Some((id, Box::new(topic))))));
         objects.extend(resources.enumerate().map(|(index, topic)| (Object::Topic(index), topic)));
         Self { objects }
     }
@@ -58,7 +64,8 @@ impl Store {
     /// All that is committed, with the versions of the objects, at one moment.
     pub fn load(&self) -> (State, Versions) {
         let versions = self.objects.iter().map(|(name, (version, _))| (*name, *version)).collect();
-        let Some((_, Content::Registry(cluster, brokers))) = self.objects.get(&Object::Registry) else {
+        let Some((_, Content::Registry(cluster, brokers))) = self.objects.get(&Object::Registry)
+        else {
             unreachable!("the registry is made with the store and never removed");
         };
         let mut cluster = Cluster::clone(cluster);
@@ -81,11 +88,14 @@ impl Store {
         (state, versions)
     }
 
-    /// The objects that changes touch, in the order in which they are written. A new controller touches all: so its predecessor's writes fail from then on.
+    /// The objects that changes touch, in the order in which they are written. A new controller
+    /// touches all: so its predecessor's writes fail from then on.
     pub fn touched(&self, changes: &[Change], fences_all: bool) -> Vec<Object> {
         let takes_over = changes.iter().any(|change| matches!(change, Change::ControllerEpoch(_)));
         let resource = |change: &Change| match change {
-            Change::Topic(id, _) | Change::RemoveTopic(id, _) => partition_of(*id).map(Object::Topic),
+            Change::Topic(id, _) | Change::RemoveTopic(id, _) => {
+                partition_of(*id).map(Object::Topic)
+            }
             _ => None,
         };
         let mut touched: Vec<Object> = changes.iter().filter_map(resource).collect();
@@ -99,10 +109,9 @@ impl Store {
             }
         }
         touched.retain(|object| self.objects.contains_key(object));
-        if changes
-            .iter()
-            .any(|change| !matches!(change, Change::Partition(..) | Change::Topic(..) | Change::RemoveTopic(..)))
-        {
+        if changes.iter().any(|change| {
+            !matches!(change, Change::Partition(..) | Change::Topic(..) | Change::RemoveTopic(..))
+        }) {
             touched.push(Object::Registry);
         }
         touched
@@ -112,13 +121,18 @@ impl Store {
     pub fn content(&self, object: Object, state: &State, nonsense: bool) -> Content {
         match object {
             Object::Topic(index) => {
-                let topic = state.topics.values().find(|topic| partition_of(topic.id) == Some(index));
+                let topic =
+                    state.topics.values().find(|topic| partition_of(topic.id) == Some(index));
                 Content::Topic(topic.map(|topic| (topic.id, Box::new(topic.resource.clone()))))
             }
-            Object::Registry => Content::Registry(Box::new(state.cluster.clone()), state.brokers.values().cloned().collect()),
+            Object::Registry => Content::Registry(
+                Box::new(state.cluster.clone()),
+                state.brokers.values().cloned().collect(),
+            ),
             Object::Shard(shard) => {
                 let topics = state.topics.values().filter(|topic| shard_of(topic.id) == shard);
-                let mut shard: BTreeMap<TopicId, Vec<Partition>> = topics.map(|topic| (topic.id, topic.partitions.clone())).collect();
+                let mut shard: BTreeMap<TopicId, Vec<Partition>> =
+                    topics.map(|topic| (topic.id, topic.partitions.clone())).collect();
                 for partition in shard.values_mut().flatten().filter(|_| nonsense) {
                     partition.isr.retain(|id| Some(*id) != partition.leader);
                 }
@@ -131,7 +145,13 @@ impl Store {
     ///
     /// # Errors
     /// When it is not.
-    pub fn swap(&mut self, object: Object, seen: u64, content: Content, compares: bool) -> Result<u64, Conflict> {
+    pub fn swap(
+        &mut self,
+        object: Object,
+        seen: u64,
+        content: Content,
+        compares: bool,
+    ) -> Result<u64, Conflict> {
         let slot = self.objects.get_mut(&object).ok_or(Conflict)?;
         if compares && slot.0 != seen {
             return Err(Conflict);

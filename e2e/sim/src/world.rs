@@ -1,4 +1,5 @@
-//! The simulated world: one thread, one queue of events in the order of their time, and everything that happens drawn from the seed.
+//! The simulated world: one thread, one queue of events in the order of their time, and everything
+//! that happens drawn from the seed.
 
 mod faults;
 
@@ -113,10 +114,7 @@ impl World {
             let line = format!("{:>6} BROKEN {:?}: {}", failure.at, failure.rule, failure.detail);
             self.trace.iter_mut().for_each(|lines| lines.push(line.clone()));
         }
-        Ended {
-            checks: self.checks,
-            trace: self.trace.unwrap_or_default(),
-        }
+        Ended { checks: self.checks, trace: self.trace.unwrap_or_default() }
     }
 
     fn note(&mut self, line: impl FnOnce() -> String) {
@@ -160,7 +158,9 @@ impl World {
                     None
                 });
             }
-            Node::Broker(id) if self.machines[id].is_up() => self.broker(id, |machine, ctx| machine.receive(from, body, ctx)),
+            Node::Broker(id) if self.machines[id].is_up() => {
+                self.broker(id, |machine, ctx| machine.receive(from, body, ctx))
+            }
             Node::Client(id) => {
                 let client = &mut self.clients[id];
                 client.receive(body, &mut self.checks);
@@ -174,7 +174,9 @@ impl World {
             Alarm::Operator(id, run, alarm) if self.operators[id].run == run => {
                 self.operator(id, |operator, store, ctx| operator.wake(alarm, store, ctx));
             }
-            Alarm::Broker(id, run, alarm) if self.machines[id].run == run && self.machines[id].is_up() => {
+            Alarm::Broker(id, run, alarm)
+                if self.machines[id].run == run && self.machines[id].is_up() =>
+            {
                 self.broker(id, |machine, ctx| machine.wake(alarm, ctx));
             }
             Alarm::Operator(..) | Alarm::Broker(..) => {}
@@ -186,8 +188,13 @@ impl World {
         }
     }
 
-    fn operator(&mut self, id: usize, act: impl FnOnce(&mut Operator, &mut Store, &mut Ctx<'_>) -> Option<Object>) {
-        let (written, _) = self.act((0, 0), |operators, _, store, ctx| act(&mut operators[id], store, ctx));
+    fn operator(
+        &mut self,
+        id: usize,
+        act: impl FnOnce(&mut Operator, &mut Store, &mut Ctx<'_>) -> Option<Object>,
+    ) {
+        let (written, _) =
+            self.act((0, 0), |operators, _, store, ctx| act(&mut operators[id], store, ctx));
         if let Some(object) = written {
             self.committed(object);
         }
@@ -204,8 +211,13 @@ impl World {
         }
     }
 
-    /// Lets one of them act, and schedules what comes of it. Returns what it did, and whether its process stopped.
-    fn act<R>(&mut self, actor: (usize, u64), act: impl FnOnce(&mut [Operator], &mut [Machine], &mut Store, &mut Ctx<'_>) -> R) -> (R, bool) {
+    /// Lets one of them act, and schedules what comes of it. Returns what it did, and whether its
+    /// process stopped.
+    fn act<R>(
+        &mut self,
+        actor: (usize, u64),
+        act: impl FnOnce(&mut [Operator], &mut [Machine], &mut Store, &mut Ctx<'_>) -> R,
+    ) -> (R, bool) {
         let mut out = std::mem::take(&mut self.out);
         let mut ctx = Ctx {
             now: self.now,
@@ -247,7 +259,12 @@ impl World {
         }
         let (from, to) = (Node::Client(id), Node::Broker(leader));
         for body in bodies {
-            for at in self.network.send(self.now, from, to, &mut self.rng, &self.plan).into_iter().flatten() {
+            for at in self
+                .network
+                .send(self.now, from, to, &mut self.rng, &self.plan)
+                .into_iter()
+                .flatten()
+            {
                 self.schedule(at, Event::Arrives(from, to, body.clone()));
             }
         }
@@ -307,7 +324,9 @@ impl World {
     fn look(&mut self) {
         let unwell = self.unwell();
         if let Some(reason) = unwell {
-            if self.checks.verdict.only.is_some_and(|only| only != Rule::Converges) && self.now > self.plan.faults_end_ms + 5_000 {
+            if self.checks.verdict.only.is_some_and(|only| only != Rule::Converges)
+                && self.now > self.plan.faults_end_ms + 5_000
+            {
                 self.done = true;
             }
             if self.now > self.plan.faults_end_ms + CONVERGENCE_MS_MAX {
@@ -330,19 +349,32 @@ impl World {
                 // Whoever had everything lost it, and nobody else may lead without leave.
                 continue;
             }
-            if state.leader.is_none() || state.isr.len() < state.replicas.len() || state.is_reassigning() {
+            if state.leader.is_none()
+                || state.isr.len() < state.replicas.len()
+                || state.is_reassigning()
+            {
                 return Some(format!("partition {partition}: {state:?}"));
             }
-            let logs: Vec<&Log> = state.replicas.iter().map(|id| self.machines[id.0 as usize].log(partition)).collect();
+            let logs: Vec<&Log> = state
+                .replicas
+                .iter()
+                .map(|id| self.machines[id.0 as usize].log(partition))
+                .collect();
             let starts = logs.iter().map(|log| log.start());
             let start = starts.fold(self.checks.ledger(partition).trimmed(), i64::max);
             let leads = state.leader.map(|id| self.machines[id.0 as usize].log(partition).start());
-            let differ = logs.windows(2).any(|pair| pair[0].records_from(start) != pair[1].records_from(start));
+            let differ = logs
+                .windows(2)
+                .any(|pair| pair[0].records_from(start) != pair[1].records_from(start));
             if differ || logs.iter().any(|log| Some(log.start()) < leads || log.end() < start) {
                 let bounds: Vec<_> = logs.iter().map(|log| log.start()..log.end()).collect();
                 return Some(format!("partition {partition}: the logs differ, {bounds:?}"));
             }
-            if let Some(client) = self.clients.iter().find(|client| client.partition() == partition && !client.is_done()) {
+            if let Some(client) = self
+                .clients
+                .iter()
+                .find(|client| client.partition() == partition && !client.is_done())
+            {
                 return Some(format!("partition {partition}: {client:?} waits"));
             }
         }
@@ -354,7 +386,8 @@ impl World {
 fn resources(plan: &Plan) -> (Cluster, Vec<(TopicId, weir_crds::Topic)>) {
     let cluster = json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "simulated"}, "spec": {"brokers": {"replicas": plan.brokers}}});
     let cluster = serde_json::from_value(cluster).expect("a cluster without settings is one");
-    let topics = (0..plan.topics.len()).map(|partition| (topic_id(partition, 0), resource(plan, partition, 0)));
+    let topics = (0..plan.topics.len())
+        .map(|partition| (topic_id(partition, 0), resource(plan, partition, 0)));
     (Cluster::new("simulated".to_owned(), cluster), topics.collect())
 }
 

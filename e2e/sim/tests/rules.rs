@@ -1,7 +1,9 @@
-//! The rules hold over many histories, the same seed is the same history, and each rule sees what it is there for.
+//! The rules hold over many histories, the same seed is the same history, and each rule sees what
+//! it is there for.
 //!
-//! Built without optimisation a history takes ten times as long: `cargo test --release -p weir-sim` plays 20,000 and all deliberate faults, in less than a minute;
-//! `cargo test` plays some hundred and the same seeds twice.
+//! Built without optimisation a history takes ten times as long: `cargo test --release -p weir-sim`
+//! plays 20,000 and all deliberate faults, in less than a minute; `cargo test` plays some hundred
+//! and the same seeds twice.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use weir_sim::Clusters;
@@ -14,19 +16,26 @@ const HISTORIES: u64 = if cfg!(debug_assertions) { 400 } else { 20_000 };
 
 #[test]
 fn histories_keep_the_rules() {
-    let counts = play::<Clusters>(0..HISTORIES, None, None, None::<fn(&str)>).unwrap_or_else(|failure| panic!("{failure}"));
+    let counts = play::<Clusters>(0..HISTORIES, None, None, None::<fn(&str)>)
+        .unwrap_or_else(|failure| panic!("{failure}"));
     // Histories in which nothing happens would keep all rules.
     assert!(counts.acknowledged > 10 * HISTORIES && counts.read > 5 * HISTORIES, "{counts:?}");
     assert!(
-        counts.elections > HISTORIES && counts.isr_changes > 3 * HISTORIES && counts.faults > 10 * HISTORIES,
+        counts.elections > HISTORIES
+            && counts.isr_changes > 3 * HISTORIES
+            && counts.faults > 10 * HISTORIES,
         "{counts:?}"
     );
     assert!(
-        counts.conflicts > HISTORIES / 2 && counts.truncations > HISTORIES / 4 && counts.losses > HISTORIES / 20,
+        counts.conflicts > HISTORIES / 2
+            && counts.truncations > HISTORIES / 4
+            && counts.losses > HISTORIES / 20,
         "{counts:?}"
     );
     assert!(
-        counts.deletions > HISTORIES && counts.restarts > HISTORIES / 8 && counts.renewals > HISTORIES / 10,
+        counts.deletions > HISTORIES
+            && counts.restarts > HISTORIES / 8
+            && counts.renewals > HISTORIES / 10,
         "{counts:?}"
     );
     assert!(
@@ -48,7 +57,10 @@ fn the_same_seed_is_the_same_history() {
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "takes minutes without optimisation: cargo test --release -p weir-sim")]
+#[cfg_attr(
+    debug_assertions,
+    ignore = "takes minutes without optimisation: cargo test --release -p weir-sim"
+)]
 fn each_rule_sees_what_it_is_there_for() {
     use Mutation as M;
     use Rule as R;
@@ -94,7 +106,9 @@ fn each_rule_sees_what_it_is_there_for() {
     ];
     let blind: Vec<_> = rows
         .into_iter()
-        .filter(|(rule, mutation)| first_to_break::<Clusters>(*rule, *mutation, 0..20_000).is_none())
+        .filter(|(rule, mutation)| {
+            first_to_break::<Clusters>(*rule, *mutation, 0..20_000).is_none()
+        })
         .collect();
     assert!(blind.is_empty(), "not seen: {blind:?}");
 }

@@ -1,6 +1,8 @@
-//! Transactions keep their rules over many histories, the same seed is the same history, and each rule sees what it is there for.
+//! Transactions keep their rules over many histories, the same seed is the same history, and each
+//! rule sees what it is there for.
 //!
-//! `cargo test --release -p weir-sim` plays 5,000, whose replicas write real logs; built without optimisation a history takes ten times as long.
+//! `cargo test --release -p weir-sim` plays 5,000, whose replicas write real logs; built without
+//! optimisation a history takes ten times as long.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use weir_sim::history::{Simulation as _, first_to_break, play};
@@ -12,18 +14,25 @@ const HISTORIES: u64 = if cfg!(debug_assertions) { 200 } else { 5_000 };
 
 #[test]
 fn transactions_keep_the_rules() {
-    let counts = play::<Transactions>(0..HISTORIES, None, None, None::<fn(&str)>).unwrap_or_else(|failure| panic!("{failure}"));
+    let counts = play::<Transactions>(0..HISTORIES, None, None, None::<fn(&str)>)
+        .unwrap_or_else(|failure| panic!("{failure}"));
     // Histories in which nothing happens would keep all rules.
     assert!(
-        counts.commits > 7 * HISTORIES && counts.aborts > 2 * HISTORIES && counts.unknown > 4 * HISTORIES,
+        counts.commits > 7 * HISTORIES
+            && counts.aborts > 2 * HISTORIES
+            && counts.unknown > 4 * HISTORIES,
         "{counts:?}"
     );
     assert!(
-        counts.elections > 7 * HISTORIES && counts.fenced > 2 * HISTORIES && counts.seen > 14 * HISTORIES,
+        counts.elections > 7 * HISTORIES
+            && counts.fenced > 2 * HISTORIES
+            && counts.seen > 14 * HISTORIES,
         "{counts:?}"
     );
     assert!(
-        counts.fetches > 10 * HISTORIES && counts.outlived > HISTORIES / 10 && counts.renewed > HISTORIES / 5,
+        counts.fetches > 10 * HISTORIES
+            && counts.outlived > HISTORIES / 10
+            && counts.renewed > HISTORIES / 5,
         "{counts:?}"
     );
 }
@@ -38,7 +47,10 @@ fn the_same_seed_is_the_same_history_of_transactions() {
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "takes minutes without optimisation: cargo test --release -p weir-sim")]
+#[cfg_attr(
+    debug_assertions,
+    ignore = "takes minutes without optimisation: cargo test --release -p weir-sim"
+)]
 fn each_rule_of_transactions_sees_what_it_is_there_for() {
     use Mutation as M;
     use Rule as R;
@@ -69,7 +81,9 @@ fn each_rule_of_transactions_sees_what_it_is_there_for() {
     ];
     let blind: Vec<_> = rows
         .into_iter()
-        .filter(|(rule, mutation)| first_to_break::<Transactions>(*rule, *mutation, 0..20_000).is_none())
+        .filter(|(rule, mutation)| {
+            first_to_break::<Transactions>(*rule, *mutation, 0..20_000).is_none()
+        })
         .collect();
     assert!(blind.is_empty(), "not seen: {blind:?}");
 }

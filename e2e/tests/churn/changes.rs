@@ -6,7 +6,10 @@ use weir_e2e::fuzz::Random;
 use weir_e2e::topics::{delete_records, delete_topic, reassign};
 use weir_e2e::wire::{Connection, create_topic, error};
 
-use super::{At, BROKERS, COMPACTED, Churn, MOVED, MOVED_PARTITIONS, REMADE, REMADE_PARTITIONS, SMALL, TRIMMED, eventually, pause};
+use super::{
+    At, BROKERS, COMPACTED, Churn, MOVED, MOVED_PARTITIONS, REMADE, REMADE_PARTITIONS, SMALL,
+    TRIMMED, eventually, pause,
+};
 
 /// How far the records of a partition were deleted.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,7 +46,12 @@ pub(crate) const CHANGES: [Change; 5] = [
 ];
 
 impl Churn {
-    pub(crate) fn change(&self, change: Change, latest: &(dyn Fn(At) -> i64 + Sync), mut random: Random) -> String {
+    pub(crate) fn change(
+        &self,
+        change: Change,
+        latest: &(dyn Fn(At) -> i64 + Sync),
+        mut random: Random,
+    ) -> String {
         pause(&mut random, 300);
         match change {
             Change::Remake => {
@@ -78,19 +86,23 @@ impl Churn {
             pause(random, 200);
         }
         eventually("a topic of the same name", || {
-            // An answer may have been lost. What a broker shows proves nothing: it may be the topic that was deleted.
-            let code = self.ask(|c| create_topic(c, REMADE.as_bytes(), REMADE_PARTITIONS, 3, &SMALL).ok())?;
+            // An answer may have been lost. What a broker shows proves nothing: it may be the topic
+            // that was deleted.
+            let code = self
+                .ask(|c| create_topic(c, REMADE.as_bytes(), REMADE_PARTITIONS, 3, &SMALL).ok())?;
             [error::NONE, error::TOPIC_ALREADY_EXISTS].contains(&code).then_some(())
         });
         format!("{REMADE} was made anew")
     }
 
-    /// The replicas go to other brokers, or others lead; sometimes before they have arrived where they were sent before.
+    /// The replicas go to other brokers, or others lead; sometimes before they have arrived where
+    /// they were sent before.
     fn send_away(&self, random: &mut Random) -> String {
         let first = i32::try_from(random.below(3)).unwrap();
         let second = (first + 1 + i32::try_from(random.below(2)).unwrap()) % BROKERS;
         let to = vec![first, second];
-        let plan: BTreeMap<i32, Vec<i32>> = (0..=MOVED_PARTITIONS).map(|partition| (partition, to.clone())).collect();
+        let plan: BTreeMap<i32, Vec<i32>> =
+            (0..=MOVED_PARTITIONS).map(|partition| (partition, to.clone())).collect();
         eventually("a reassignment", || {
             let code = self.ask(|c| reassign(c, MOVED, &plan).ok())?;
             (code == error::NONE).then_some(())
@@ -99,7 +111,8 @@ impl Churn {
         format!("{MOVED} goes to {to:?}")
     }
 
-    /// The log's start is moved to somewhere behind it, if its leader takes that; says whether it did, and what came of it.
+    /// The log's start is moved to somewhere behind it, if its leader takes that; says whether it
+    /// did, and what came of it.
     fn trim(&self, at: At, latest: i64, random: &mut Random) -> (bool, String) {
         let (name, partition) = at;
         let trim = *self.trims.lock().unwrap().entry(at).or_default();
@@ -113,17 +126,21 @@ impl Churn {
         let Some(address) = self.address(leader) else {
             return (false, format!("{name} has no leader"));
         };
-        let answer = Connection::open(address).and_then(|mut c| delete_records(&mut c, name, partition, offset));
+        let answer = Connection::open(address)
+            .and_then(|mut c| delete_records(&mut c, name, partition, offset));
         if let Ok((error::NONE, low_watermark)) = answer {
             assert_eq!(low_watermark, offset, "{name}: no more and no less than was asked");
-            // As in Kafka, replicas that are out of sync are not waited for, and whoever leads next may be one of them that is eligible.
-            let place = self.topic(name).and_then(|topic| topic.partitions.get(&partition).cloned());
+            // As in Kafka, replicas that are out of sync are not waited for, and whoever leads next
+            // may be one of them that is eligible.
+            let place =
+                self.topic(name).and_then(|topic| topic.partitions.get(&partition).cloned());
             if place.is_some_and(|place| place.isr.len() == place.replicas.len()) {
                 self.trims.lock().unwrap().entry(at).or_default().done = offset;
             }
         }
         let is_done = matches!(answer, Ok((error::NONE, _)));
-        let answer = answer.map_or_else(|error| format!("{error:#}"), |(code, _)| format!("code {code}"));
+        let answer =
+            answer.map_or_else(|error| format!("{error:#}"), |(code, _)| format!("code {code}"));
         (is_done, format!("{name} begins at {offset}: {answer}"))
     }
 

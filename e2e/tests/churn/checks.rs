@@ -10,7 +10,10 @@ use weir_e2e::wire::{Connection, error, list_offset};
 use weir_e2e::writer::PATIENCE;
 
 use super::changes::TRIMS;
-use super::{At, BROKERS, COMPACTED, Churn, MOVED, MOVED_PARTITIONS, REMADE, REMADE_PARTITIONS, TRIMMED, eventually};
+use super::{
+    At, BROKERS, COMPACTED, Churn, MOVED, MOVED_PARTITIONS, REMADE, REMADE_PARTITIONS, TRIMMED,
+    eventually,
+};
 
 impl Churn {
     /// Has deleted at every replica what was asked for: all of them are in sync.
@@ -21,7 +24,9 @@ impl Churn {
             eventually(&format!("{name} that begins at {}", trim.asked), || {
                 let leader = self.topic(name)?.partitions[&partition].leader;
                 let mut c = Connection::open(self.address(leader)?).ok()?;
-                (delete_records(&mut c, name, partition, trim.asked).ok()? == (error::NONE, trim.asked)).then_some(())
+                (delete_records(&mut c, name, partition, trim.asked).ok()?
+                    == (error::NONE, trim.asked))
+                    .then_some(())
             });
             trim.done = trim.asked;
         }
@@ -31,7 +36,8 @@ impl Churn {
     pub(crate) fn begins_where_it_was_told(&self, (name, partition): At) {
         let trim = *self.trims.lock().unwrap().entry((name, partition)).or_default();
         for address in self.bootstrap.split(',') {
-            let answer = Connection::open(address).and_then(|mut c| list_offset(&mut c, name, partition, -2));
+            let answer = Connection::open(address)
+                .and_then(|mut c| list_offset(&mut c, name, partition, -2));
             if let Ok((error::NONE, start)) = answer {
                 assert!(
                     (trim.done..=trim.asked).contains(&start),
@@ -45,11 +51,20 @@ impl Churn {
     pub(crate) fn whole(&self) {
         let target: BTreeSet<i32> = self.target.lock().unwrap().iter().copied().collect();
         eventually("whole ISRs", || {
-            for (name, count) in [(REMADE, REMADE_PARTITIONS), (MOVED, MOVED_PARTITIONS + 1), (TRIMMED, 1), (COMPACTED, 1)] {
+            for (name, count) in [
+                (REMADE, REMADE_PARTITIONS),
+                (MOVED, MOVED_PARTITIONS + 1),
+                (TRIMMED, 1),
+                (COMPACTED, 1),
+            ] {
                 let topic = self.topic(name)?;
                 let is_whole = topic.partitions.values().all(|place| {
-                    let (replicas, isr) = (place.replicas.iter().copied().collect(), place.isr.iter().copied().collect());
-                    let wanted = if name == MOVED { target.clone() } else { (0..BROKERS).collect() };
+                    let (replicas, isr) = (
+                        place.replicas.iter().copied().collect(),
+                        place.isr.iter().copied().collect(),
+                    );
+                    let wanted =
+                        if name == MOVED { target.clone() } else { (0..BROKERS).collect() };
                     place.leader >= 0 && BTreeSet::clone(&replicas) == isr && replicas == wanted
                 });
                 if !is_whole || i32::try_from(topic.partitions.len()).unwrap() != count {
@@ -61,16 +76,25 @@ impl Churn {
         });
     }
 
-    /// Every replica comes to have what the leader has now, with no transaction open before its end, and none shows what was aborted.
+    /// Every replica comes to have what the leader has now, with no transaction open before its
+    /// end, and none shows what was aborted.
     pub(crate) fn is_followed(&self, (name, partition): At) {
         let end = eventually("a leader", || {
             let leader = self.topic(name)?.partitions[&partition].leader;
-            let (code, end) = list_offset(&mut Connection::open(self.address(leader)?).ok()?, name, partition, -1).ok()?;
+            let (code, end) = list_offset(
+                &mut Connection::open(self.address(leader)?).ok()?,
+                name,
+                partition,
+                -1,
+            )
+            .ok()?;
             (code == error::NONE).then_some(end)
         });
         for address in self.bootstrap.split(',') {
             let replica = eventually(
-                &format!("all of {name}-{partition} up to {end}, with its transactions ended, at {address}"),
+                &format!(
+                    "all of {name}-{partition} up to {end}, with its transactions ended, at {address}"
+                ),
                 || {
                     let replica = read(address, name, partition, end).ok()??;
                     (replica.last_stable_offset >= end).then_some(replica)
@@ -84,7 +108,8 @@ impl Churn {
         }
     }
 
-    /// What each replica of a partition shows, once all of them show the same: nobody writes any more.
+    /// What each replica of a partition shows, once all of them show the same: nobody writes any
+    /// more.
     fn replicas(&self, name: &str, partition: i32) -> Vec<(String, Replica)> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -92,24 +117,39 @@ impl Churn {
             let first = seen.first().map(|(_, replica)| replica);
             let is_same = |(_, replica): &(String, Replica)| {
                 replica.high_watermark == replica.last_stable_offset
-                    && first.is_some_and(|first| (first.log_start_offset, first.high_watermark) == (replica.log_start_offset, replica.high_watermark))
+                    && first.is_some_and(|first| {
+                        (first.log_start_offset, first.high_watermark)
+                            == (replica.log_start_offset, replica.high_watermark)
+                    })
             };
             if !seen.is_empty() && seen.iter().all(is_same) {
                 return seen;
             }
             let state: Vec<_> = seen
                 .iter()
-                .map(|(whose, it)| (whose, it.log_start_offset, it.last_stable_offset, it.high_watermark))
+                .map(|(whose, it)| {
+                    (whose, it.log_start_offset, it.last_stable_offset, it.high_watermark)
+                })
                 .collect();
-            assert!(Instant::now() < deadline, "replicas of {name}-{partition} stay apart: {state:?}");
+            assert!(
+                Instant::now() < deadline,
+                "replicas of {name}-{partition} stay apart: {state:?}"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// What each replica of a partition shows up to the leader's high watermark; `None` while one of them does not serve it.
+    /// What each replica of a partition shows up to the leader's high watermark; `None` while one
+    /// of them does not serve it.
     fn look_at(&self, name: &str, partition: i32) -> Option<Vec<(String, Replica)>> {
         let place = self.topic(name)?.partitions.get(&partition)?.clone();
-        let (code, end) = list_offset(&mut Connection::open(self.address(place.leader)?).ok()?, name, partition, -1).ok()?;
+        let (code, end) = list_offset(
+            &mut Connection::open(self.address(place.leader)?).ok()?,
+            name,
+            partition,
+            -1,
+        )
+        .ok()?;
         let replicas = place.replicas.iter().map(|broker| {
             let replica = read(self.address(*broker)?, name, partition, end).unwrap()?;
             Some((format!("{name}-{partition} at {broker}"), replica))
@@ -120,7 +160,8 @@ impl Churn {
     /// Every replica has what was acknowledged and nothing else.
     pub(crate) fn check(&self, books: &BTreeMap<At, Books>) {
         for ((name, partition), books) in books {
-            let trim = self.trims.lock().unwrap().get(&(*name, *partition)).copied().unwrap_or_default();
+            let trim =
+                self.trims.lock().unwrap().get(&(*name, *partition)).copied().unwrap_or_default();
             let expected = Expected {
                 books,
                 topic: self.topic(name).unwrap().id,
@@ -136,7 +177,10 @@ impl Churn {
                 assert!(is_same, "{whose} and {first} have other bytes");
             }
             let shown = of_first.records.len();
-            eprintln!("{name}-{partition}: {} acknowledged in all, {shown} there, {trim:?}", expected.count());
+            eprintln!(
+                "{name}-{partition}: {} acknowledged in all, {shown} there, {trim:?}",
+                expected.count()
+            );
         }
     }
 }

@@ -1,8 +1,9 @@
-//! Topics that are deleted and made anew, moved, trimmed and compacted while they are written to, on three brokers that are killed and stopped
-//! meanwhile: what was acknowledged is there, nothing else is, every replica has the same, and nobody waits for ever.
+//! Topics that are deleted and made anew, moved, trimmed and compacted while they are written to,
+//! on three brokers that are killed and stopped meanwhile: what was acknowledged is there, nothing
+//! else is, every replica has the same, and nobody waits for ever.
 //!
-//! `WEIR_CHURN_ROUNDS` sets the number of rounds (8 by default), `WEIR_CHURN_SEED` what happens in them; the seed is printed.
-//! `e2e/mutations/run` says which faults it finds.
+//! `WEIR_CHURN_ROUNDS` sets the number of rounds (8 by default), `WEIR_CHURN_SEED` what happens in
+//! them; the seed is printed. `e2e/mutations/run` says which faults it finds.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod changes;
@@ -39,8 +40,8 @@ const COMPACTED: &str = "compacted";
 /// Partitions of `remade`: what is deleted takes its time.
 const REMADE_PARTITIONS: i32 = 12;
 
-/// The partitions of `remade` that are written to: those that are deleted first, while they are being flushed, and those that are deleted last,
-/// when others have their names long since.
+/// The partitions of `remade` that are written to: those that are deleted first, while they are
+/// being flushed, and those that are deleted last, when others have their names long since.
 const REMADE_WRITTEN: [i32; 4] = [0, 1, 10, 11];
 
 /// Partitions of `moved` that numbered clients write to; a real client has the one behind them.
@@ -55,7 +56,8 @@ const KEPT: (&str, &str) = ("retention.ms", "-1");
 /// Bytes of a value, at most.
 const FILLED_MAX: usize = 400;
 
-/// Keys and bytes of the values that are written in transactions to `compacted`: what is clean of it fills more than one segment of `segment.bytes`.
+/// Keys and bytes of the values that are written in transactions to `compacted`: what is clean of
+/// it fills more than one segment of `segment.bytes`.
 const LARGE: (usize, usize) = (60, 100_000);
 
 fn from_env(name: &str) -> Option<u64> {
@@ -77,7 +79,8 @@ fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
 /// A partition: its topic, and its number in that.
 type At = (&'static str, i32);
 
-/// Partitions that all brokers have: each broker leads one of them, unless it has just been away, so that every follower of every leader is heard.
+/// Partitions that all brokers have: each broker leads one of them, unless it has just been away,
+/// so that every follower of every leader is heard.
 const FOLLOWED: [At; 5] = [(TRIMMED, 0), (COMPACTED, 0), (REMADE, 0), (REMADE, 10), (REMADE, 11)];
 
 struct Churn {
@@ -92,12 +95,8 @@ impl Churn {
     fn start() -> Self {
         let local = Local::start_of(Some(3), Some(CLUSTER)).unwrap();
         let bootstrap = local.bootstrap();
-        let churn = Self {
-            local,
-            bootstrap,
-            trims: Mutex::default(),
-            target: Mutex::new(vec![0, 1]),
-        };
+        let churn =
+            Self { local, bootstrap, trims: Mutex::default(), target: Mutex::new(vec![0, 1]) };
         churn.make(REMADE, REMADE_PARTITIONS, 3, &SMALL);
         churn.make(MOVED, MOVED_PARTITIONS + 1, 2, &[SMALL[0], KEPT]);
         churn.make(TRIMMED, 1, 3, &[SMALL.as_slice(), &[KEPT]].concat());
@@ -106,7 +105,8 @@ impl Churn {
             ("min.cleanable.dirty.ratio", "0.01"),
             // Kafka takes no less.
             ("segment.bytes", "1048576"),
-            // Longer than a broker is down: a replica that missed a tombstone would keep what it deletes, as in Kafka.
+            // Longer than a broker is down: a replica that missed a tombstone would keep what it
+            // deletes, as in Kafka.
             ("delete.retention.ms", "15000"),
         ];
         churn.make(COMPACTED, 1, 3, &[SMALL.as_slice(), &[KEPT], &compact].concat());
@@ -115,7 +115,8 @@ impl Churn {
 
     /// Makes a topic, and waits until it has leaders.
     fn make(&self, name: &str, partitions: i32, replicas: i16, configs: &[(&str, &str)]) {
-        let code = self.ask(|c| create_topic(c, name.as_bytes(), partitions, replicas, configs).ok());
+        let code =
+            self.ask(|c| create_topic(c, name.as_bytes(), partitions, replicas, configs).ok());
         assert_eq!(code, Some(error::NONE), "{name}");
         await_topic(&self.bootstrap, name, partitions).unwrap();
     }
@@ -135,7 +136,8 @@ impl Churn {
         self.bootstrap.split(',').nth(usize::try_from(broker).ok()?)
     }
 
-    /// The whole cluster stops in order at once, as when it is deleted, and starts again: leaders move to brokers that close their logs.
+    /// The whole cluster stops in order at once, as when it is deleted, and starts again: leaders
+    /// move to brokers that close their logs.
     fn stop_and_start(&self) {
         std::thread::scope(|scope| {
             for id in ["0", "1", "2"] {
@@ -170,7 +172,10 @@ fn topics_come_and_go_under_load_and_nothing_acknowledged_is_lost() {
     let phase = |name: &str| eprintln!("{:.1} s: {name}", begun.elapsed().as_secs_f32());
     let churn = Churn::start();
     let mut writers: BTreeMap<At, Vec<Numbered>> = BTreeMap::new();
-    let mut write = |topic: &'static str, partition: i32, (keys, filled_max): (usize, usize), is_transactional: bool| {
+    let mut write = |topic: &'static str,
+                     partition: i32,
+                     (keys, filled_max): (usize, usize),
+                     is_transactional: bool| {
         let aim = Aim {
             bootstrap: churn.bootstrap.clone(),
             topic: topic.to_owned(),
@@ -178,12 +183,10 @@ fn topics_come_and_go_under_load_and_nothing_acknowledged_is_lost() {
             keys,
             filled_max,
         };
-        let name = format!("{topic}-{partition}-{}", if is_transactional { "txn" } else { "plain" });
-        let start = if is_transactional {
-            Numbered::start_in_transactions
-        } else {
-            Numbered::start
-        };
+        let name =
+            format!("{topic}-{partition}-{}", if is_transactional { "txn" } else { "plain" });
+        let start =
+            if is_transactional { Numbered::start_in_transactions } else { Numbered::start };
         let writer = start(&name, aim, random.draw());
         writers.entry((topic, partition)).or_default().push(writer);
     };
@@ -205,7 +208,8 @@ fn topics_come_and_go_under_load_and_nothing_acknowledged_is_lost() {
         real.moves();
     };
     moves();
-    // What was on the disk when a broker started is compacted at once, and not only after its first checkpoint.
+    // What was on the disk when a broker started is compacted at once, and not only after its first
+    // checkpoint.
     churn.all("kill");
     churn.all("start");
     let reading: Vec<_> = churn

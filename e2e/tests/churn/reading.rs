@@ -1,6 +1,8 @@
-//! A client of one broker that reads all that is committed of a compacted topic, again and again, while things happen.
+//! A client of one broker that reads all that is committed of a compacted topic, again and again,
+//! while things happen.
 //!
-//! What it has been shown of a key it is shown again, or something newer of it, unless it was deleted; and nothing that was aborted, at any moment.
+//! What it has been shown of a key it is shown again, or something newer of it, unless it was
+//! deleted; and nothing that was aborted, at any moment.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +19,8 @@ use weir_e2e::writer::PATIENCE;
 /// Between two readings: those who write share the processors.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// After so long without a reading what was shown before counts no more: a tombstone has come and gone (`delete.retention.ms`).
+/// After so long without a reading what was shown before counts no more: a tombstone has come and
+/// gone (`delete.retention.ms`).
 const REMEMBERED: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
@@ -35,10 +38,12 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Begins to read partition 0 of a topic at this broker. `bootstrap` are all brokers in the order of their ids.
+    /// Begins to read partition 0 of a topic at this broker. `bootstrap` are all brokers in the
+    /// order of their ids.
     pub(crate) fn start(broker: &str, bootstrap: &str, topic: &'static str) -> Self {
         let progress = Arc::new(Progress::default());
-        let (shared, at, bootstrap) = (Arc::clone(&progress), broker.to_owned(), bootstrap.to_owned());
+        let (shared, at, bootstrap) =
+            (Arc::clone(&progress), broker.to_owned(), bootstrap.to_owned());
         let work = move || {
             let mut shown = Shown::new(format!("{topic} at {at}"));
             while !shared.stop.load(Ordering::Relaxed) {
@@ -51,11 +56,7 @@ impl Reading {
                 shared.readings.fetch_add(1, Ordering::Relaxed);
             }
         };
-        Self {
-            broker: broker.to_owned(),
-            progress,
-            thread: std::thread::spawn(work),
-        }
+        Self { broker: broker.to_owned(), progress, thread: std::thread::spawn(work) }
     }
 
     /// Waits until all was read once more.
@@ -63,7 +64,11 @@ impl Reading {
         let before = self.progress.readings.load(Ordering::Relaxed);
         let deadline = Instant::now() + PATIENCE;
         while self.progress.readings.load(Ordering::Relaxed) == before {
-            assert!(!self.thread.is_finished(), "what {} shows is wrong, as was said before", self.broker);
+            assert!(
+                !self.thread.is_finished(),
+                "what {} shows is wrong, as was said before",
+                self.broker
+            );
             assert!(Instant::now() < deadline, "nothing can be read at {} any more", self.broker);
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -97,11 +102,7 @@ struct Shown {
 
 impl Shown {
     fn new(whose: String) -> Self {
-        Self {
-            whose,
-            at: Instant::now(),
-            last: BTreeMap::new(),
-        }
+        Self { whose, at: Instant::now(), last: BTreeMap::new() }
     }
 
     /// Takes up what is shown now, up to `end` at least.
@@ -122,10 +123,15 @@ impl Shown {
         }
         if self.at.elapsed() < REMEMBERED {
             let there = replica.log_start_offset..replica.last_stable_offset.min(end);
-            for (key, (offset, is_value)) in self.last.iter().filter(|(_, (offset, _))| there.contains(offset)) {
+            for (key, (offset, is_value)) in
+                self.last.iter().filter(|(_, (offset, _))| there.contains(offset))
+            {
                 let now = last.get(key);
                 let is_kept = now.map_or(!is_value, |(now, _)| now >= offset);
-                assert!(is_kept, "{whose}: {key} was at {offset}, and is at {now:?}; the log is {there:?}");
+                assert!(
+                    is_kept,
+                    "{whose}: {key} was at {offset}, and is at {now:?}; the log is {there:?}"
+                );
             }
         }
         (self.at, self.last) = (Instant::now(), last);

@@ -1,4 +1,5 @@
-//! The ConsumerGroup resource in local mode, with real consumers: what its status says, resets, lag policy, deletion, and what is wrong.
+//! The ConsumerGroup resource in local mode, with real consumers: what its status says, resets, lag
+//! policy, deletion, and what is wrong.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod resets;
@@ -69,7 +70,9 @@ impl World {
 
     fn produce(&mut self, numbers: std::ops::Range<i32>) {
         let records: Vec<Record> = numbers
-            .map(|n| Record::new("k", n.to_string()).to(n % 2).at(LONG_AGO_MS + i64::from(n / 2) * 1000))
+            .map(|n| {
+                Record::new("k", n.to_string()).to(n % 2).at(LONG_AGO_MS + i64::from(n / 2) * 1000)
+            })
             .collect();
         self.driver.produce(Produce::records("t", &records).set("acks", "all")).unwrap();
     }
@@ -98,7 +101,8 @@ impl World {
 
     fn until_says(&self, name: &str, kind: &str, expected: &str) -> Value {
         self.until(name, &format!("{kind} is {expected}"), |found| {
-            says(found, kind) == expected && found["status"]["observedGeneration"] == found["metadata"]["generation"]
+            says(found, kind) == expected
+                && found["status"]["observedGeneration"] == found["metadata"]["generation"]
         })
     }
 
@@ -108,16 +112,19 @@ impl World {
         self.driver.call(&request).unwrap();
     }
 
-    /// Polls members in turn until so many records came, and they have what was asked for; their numbers.
+    /// Polls members in turn until so many records came, and they have what was asked for; their
+    /// numbers.
     fn poll(&mut self, members: &[&str], count: usize) -> Vec<i32> {
         let mut numbers = Vec::new();
         let deadline = Instant::now() + PATIENCE;
         while numbers.len() < count {
             assert!(Instant::now() < deadline, "{} of {count} records", numbers.len());
             for member in members {
-                let reply = self.driver.call(&json!({"op": "poll", "member": member, "timeout_ms": 200}));
+                let reply =
+                    self.driver.call(&json!({"op": "poll", "member": member, "timeout_ms": 200}));
                 let Ok(reply) = reply else { continue };
-                let records: Vec<Record> = serde_json::from_value(reply["records"].clone()).unwrap();
+                let records: Vec<Record> =
+                    serde_json::from_value(reply["records"].clone()).unwrap();
                 numbers.extend(records.iter().map(|record| record.text().parse::<i32>().unwrap()));
             }
         }
@@ -130,7 +137,8 @@ impl World {
         let deadline = Instant::now() + PATIENCE;
         loop {
             for member in members {
-                let _ = self.driver.call(&json!({"op": "poll", "member": member, "timeout_ms": 200}));
+                let _ =
+                    self.driver.call(&json!({"op": "poll", "member": member, "timeout_ms": 200}));
             }
             let found = self.get("g").unwrap_or_default();
             if done(&found) {
@@ -151,7 +159,9 @@ impl World {
     /// The committed offsets of both partitions of `t`; nothing else may be committed.
     fn offsets(&self) -> Vec<i64> {
         let mut all = committed(&self.local.bootstrap(), "g").unwrap();
-        let offsets = (0..2).map(|partition| all.remove(&("t".to_owned(), partition)).unwrap_or(-1)).collect();
+        let offsets = (0..2)
+            .map(|partition| all.remove(&("t".to_owned(), partition)).unwrap_or(-1))
+            .collect();
         assert!(all.is_empty(), "{all:?}");
         offsets
     }
@@ -170,7 +180,8 @@ impl World {
         reset.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         self.apply("g", &json!({"reset": reset}));
         self.until("g", "the reset is done", |found| {
-            found["status"]["lastReset"]["id"] == id && found["status"]["lastReset"]["phase"] == "Done"
+            found["status"]["lastReset"]["id"] == id
+                && found["status"]["lastReset"]["phase"] == "Done"
         });
         self.offsets()
     }
@@ -188,7 +199,10 @@ fn the_status_follows_the_group(client: Client, joining: Value) {
     world.commit("one");
     let one = world.poll_until(&["one"], "one member that has caught up", |found| {
         let status = &found["status"];
-        status["members"] == 1 && status["lag"]["messages"] == 0 && status["lag"]["partitions"] == 2 && status["lastCommit"].is_string()
+        status["members"] == 1
+            && status["lag"]["messages"] == 0
+            && status["lag"]["partitions"] == 2
+            && status["lastCommit"].is_string()
     });
     let coordinator = weir_e2e::wire::coordinator(&world.local.bootstrap(), "g").unwrap();
     assert_eq!(
@@ -223,7 +237,9 @@ fn the_status_follows_the_group(client: Client, joining: Value) {
     world.join("three");
     let all = ["one", "two", "three"];
     let three = world.poll_until(&all, "three members, one of them idle", |found| {
-        found["status"]["members"] == 3 && found["status"]["idleMembers"] == 1 && found["status"]["state"] == "Stable"
+        found["status"]["members"] == 3
+            && found["status"]["idleMembers"] == 1
+            && found["status"]["state"] == "Stable"
     });
     assert!(three["status"]["rebalances"]["lastHour"].as_i64().unwrap() >= 1, "{three:#}");
     for member in all {
@@ -331,7 +347,8 @@ fn groups_without_a_resource_are_reflected_when_the_cluster_says_so() {
         world.commit(id);
     }
     let listed = |world: &World| -> Vec<Value> {
-        let all: Value = serde_json::from_str(&world.local.run(&["get", "kcg", "-o", "json"]).unwrap()).unwrap();
+        let all: Value =
+            serde_json::from_str(&world.local.run(&["get", "kcg", "-o", "json"]).unwrap()).unwrap();
         all["items"].as_array().unwrap().clone()
     };
     let deadline = Instant::now() + PATIENCE;
@@ -389,7 +406,10 @@ fn what_is_wrong_is_refused_or_told() {
     let unknown = world.until_says("g", "Ready", "False/UnknownTopic");
     assert!(unknown.to_string().contains("\\\"nowhere\\\""), "{unknown}");
     // A reset that cannot be carried out waits, and says for what; it is carried out once it can.
-    world.apply("g", &json!({"reset": {"id": "r", "to": {"position": "Latest"}, "topics": ["later"]}}));
+    world.apply(
+        "g",
+        &json!({"reset": {"id": "r", "to": {"position": "Latest"}, "topics": ["later"]}}),
+    );
     world.until_says("g", "ResetDone", "False/UnknownTopic");
     world.driver.create_topic("later", 1, &json!({})).unwrap();
     world.until_says("g", "ResetDone", "True/Done");

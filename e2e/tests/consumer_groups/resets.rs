@@ -1,4 +1,5 @@
-//! Resets: each kind sets its offsets, once for each id, whoever is in the group and whoever dies meanwhile.
+//! Resets: each kind sets its offsets, once for each id, whoever is in the group and whoever dies
+//! meanwhile.
 
 use serde_json::json;
 use weir_e2e::cluster::brokers;
@@ -14,11 +15,20 @@ fn each_kind_of_reset_sets_its_offsets_and_can_be_undone() {
     world.consumed();
     assert_eq!(world.offsets(), [10, 10]);
     assert_eq!(world.reset("earliest", json!({"to": {"position": "Earliest"}})), [0, 0]);
-    assert_eq!(world.reset("latest", json!({"to": {"position": "Latest"}, "topics": ["t"]})), [10, 10]);
-    assert_eq!(world.reset("time", json!({"to": {"timestamp": "2020-09-13T12:26:44Z"}})), [4, 4]);
-    assert_eq!(world.reset("future", json!({"to": {"timestamp": "2040-01-01T00:00:00Z"}})), [10, 10]);
     assert_eq!(
-        world.reset("offsets", json!({"to": {"offsets": [{"topic": "t", "partition": 1, "offset": 7}]}})),
+        world.reset("latest", json!({"to": {"position": "Latest"}, "topics": ["t"]})),
+        [10, 10]
+    );
+    assert_eq!(world.reset("time", json!({"to": {"timestamp": "2020-09-13T12:26:44Z"}})), [4, 4]);
+    assert_eq!(
+        world.reset("future", json!({"to": {"timestamp": "2040-01-01T00:00:00Z"}})),
+        [10, 10]
+    );
+    assert_eq!(
+        world.reset(
+            "offsets",
+            json!({"to": {"offsets": [{"topic": "t", "partition": 1, "offset": 7}]}})
+        ),
         [10, 7]
     );
     assert_eq!(world.reset("shift", json!({"to": {"shift": -2}})), [8, 5]);
@@ -38,11 +48,13 @@ fn each_kind_of_reset_sets_its_offsets_and_can_be_undone() {
         &json!({"reset": {"id": "redo", "to": {"position": "Earliest"}}, "lagPolicy": {"maxMessages": 1}}),
     );
     let kept = world.until("g", "the new operator has looked", |found| {
-        says(found, "LagWithinPolicy") == "True/WithinPolicy" && found["status"]["observedGeneration"] == found["metadata"]["generation"]
+        says(found, "LagWithinPolicy") == "True/WithinPolicy"
+            && found["status"]["observedGeneration"] == found["metadata"]["generation"]
     });
     assert_eq!((says(&kept, "ResetDone"), world.offsets()), ("True/Done".into(), vec![10, 10]));
 
-    // Nor does it happen again when the resource is deleted and made again, with a status and a uid of its own.
+    // Nor does it happen again when the resource is deleted and made again, with a status and a uid
+    // of its own.
     let file = world.local.data().join("group.yaml");
     std::fs::write(&file, group("g", &json!({}))).unwrap();
     world.local.run(&["delete", "-f", &file.to_string_lossy()]).unwrap();
@@ -68,7 +80,9 @@ fn members_are_evicted(client: Client, joining: Value) {
     assert_eq!(world.poll(&["runs"], 20), (0..20).collect::<Vec<_>>());
     world.commit("runs");
     let done = world.poll_until(&["runs"], "done, and its member is back", |found| {
-        found["status"]["lastReset"]["phase"] == "Done" && found["status"]["members"] == 1 && found["status"]["lag"]["messages"] == 0
+        found["status"]["lastReset"]["phase"] == "Done"
+            && found["status"]["members"] == 1
+            && found["status"]["lag"]["messages"] == 0
     });
     assert_eq!((says(&done, "Ready"), world.offsets()), ("True/Ready".into(), vec![10, 10]));
 }
@@ -88,7 +102,8 @@ fn a_reset_evicts_static_members() {
     members_are_evicted(Client::Librdkafka, json!({"instance": "i-1", "session_ms": 60_000}));
 }
 
-/// The coordinator dies while a reset waits for members: whoever coordinates then has it done, and the status names them.
+/// The coordinator dies while a reset waits for members: whoever coordinates then has it done, and
+/// the status names them.
 #[test]
 fn a_coordinator_that_dies_is_followed() {
     if brokers() < 3 {
@@ -100,7 +115,9 @@ fn a_coordinator_that_dies_is_followed() {
     world.poll(&["runs"], 20);
     world.commit("runs");
     world.apply("g", &json!({"reset": {"id": "moved", "to": {"position": "Earliest"}}}));
-    world.poll_until(&["runs"], "it waits", |found| says(found, "ResetDone") == "False/WaitingForMembers");
+    world.poll_until(&["runs"], "it waits", |found| {
+        says(found, "ResetDone") == "False/WaitingForMembers"
+    });
     let coordinator = weir_e2e::wire::coordinator(&world.local.bootstrap(), "g").unwrap();
     world.local.run(&["kill", &coordinator.to_string()]).unwrap();
     world.poll_until(&["runs"], "another one coordinates", |found| {
@@ -124,13 +141,17 @@ fn a_reset_waits_for_members_to_leave() {
     world.poll(&["runs"], 20);
     world.commit("runs");
     world.apply("g", &json!({"reset": {"id": "patient", "to": {"shift": -5}}}));
-    let waiting = world.poll_until(&["runs"], "it waits", |found| says(found, "ResetDone") == "False/WaitingForMembers");
+    let waiting = world.poll_until(&["runs"], "it waits", |found| {
+        says(found, "ResetDone") == "False/WaitingForMembers"
+    });
     assert_eq!(
         (says(&waiting, "Ready"), world.offsets()),
         ("False/WaitingForMembers".into(), vec![10, 10])
     );
     world.leave("runs");
     world.until_says("g", "ResetDone", "True/Done");
-    world.until("g", "the mark is gone", |_| committed(&world.local.bootstrap(), "g").unwrap().len() == 2);
+    world.until("g", "the mark is gone", |_| {
+        committed(&world.local.bootstrap(), "g").unwrap().len() == 2
+    });
     assert_eq!(world.offsets(), [5, 5]);
 }

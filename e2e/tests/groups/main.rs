@@ -1,4 +1,5 @@
-//! Groups, as every client forms them: queues, publish and subscribe, committed offsets; rebalances and who is left alone by them; what members are subscribed to, and who assigns it.
+//! Groups, as every client forms them: queues, publish and subscribe, committed offsets; rebalances
+//! and who is left alone by them; what members are subscribed to, and who assigns it.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod rebalances;
@@ -38,7 +39,8 @@ macro_rules! scenarios {
 }
 
 use crate::rebalances::{
-    a_coordinator_dies, a_name_is_given_to_the_newest, a_name_is_kept_by_the_first, no_more_generations_than_needed, static_members,
+    a_coordinator_dies, a_name_is_given_to_the_newest, a_name_is_kept_by_the_first,
+    no_more_generations_than_needed, static_members,
 };
 use crate::subscriptions::{a_pattern, a_rack, assignors_of_the_server};
 
@@ -75,11 +77,7 @@ const COORDINATORS: i32 = 5;
 fn run(client: Client, joining: Value, scenario: fn(&mut Groups<'_>)) {
     let local = Local::start_of(Some(brokers()), Some(&cluster(brokers()))).unwrap();
     let driver = Driver::start(client, &local.bootstrap()).unwrap();
-    scenario(&mut Groups {
-        local: &local,
-        driver,
-        joining,
-    });
+    scenario(&mut Groups { local: &local, driver, joining });
 }
 
 /// A cluster whose groups need not wait three seconds for their first rebalance.
@@ -124,7 +122,8 @@ impl Groups<'_> {
     }
 
     fn join(&mut self, group: &str, member: &str, topic: &str, more: &Value) {
-        let mut request = json!({"op": "join", "group": group, "member": member, "topics": [topic]});
+        let mut request =
+            json!({"op": "join", "group": group, "member": member, "topics": [topic]});
         for options in [&self.joining, more] {
             request.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
         }
@@ -147,11 +146,14 @@ impl Groups<'_> {
             // franz-go tells of a coordinator that cannot be reached, and goes on looking for it.
             let Ok(reply) = self.driver.call(&request) else { continue };
             let records: Vec<Record> = serde_json::from_value(reply["records"].clone()).unwrap();
-            member
-                .records
-                .extend(records.iter().map(|record| (record.partition.unwrap(), record.text().parse().unwrap())));
+            member.records.extend(
+                records
+                    .iter()
+                    .map(|record| (record.partition.unwrap(), record.text().parse().unwrap())),
+            );
             let assigned = reply["assigned"].as_array().unwrap();
-            member.assigned = assigned.iter().map(|pair| pair[1].as_i64().unwrap() as i32).collect();
+            member.assigned =
+                assigned.iter().map(|pair| pair[1].as_i64().unwrap() as i32).collect();
         }
     }
 
@@ -172,7 +174,8 @@ fn members(names: &[&str]) -> Members {
 fn shared(members: &Members, partitions: i32, each: &[usize]) -> bool {
     let mut counts: Vec<_> = members.values().map(|member| member.assigned.len()).collect();
     counts.sort_unstable();
-    let all: BTreeSet<_> = members.values().flat_map(|member| member.assigned.iter().copied()).collect();
+    let all: BTreeSet<_> =
+        members.values().flat_map(|member| member.assigned.iter().copied()).collect();
     all.len() == partitions as usize && counts == each
 }
 
@@ -216,7 +219,9 @@ fn a_queue(groups: &mut Groups<'_>) {
     groups.leave("one");
     groups.leave("three");
     let mut left = members(&["two", "four"]);
-    groups.poll(&mut left, "two members share three partitions", |members| shared(members, 3, &[1, 2]));
+    groups.poll(&mut left, "two members share three partitions", |members| {
+        shared(members, 3, &[1, 2])
+    });
     groups.produce(&topic, 3, 90..120);
     groups.poll(&mut left, "all records", |members| numbers(members).len() >= 30);
     assert_eq!(numbers(&left), (90..120).collect::<Vec<_>>());
@@ -279,7 +284,9 @@ fn a_member_that_dies(groups: &mut Groups<'_>) {
     }
     // Killed, not closed.
     drop(other);
-    groups.poll(&mut stays, "the rest of the partitions", |members| members["stays"].assigned.len() == 4);
+    groups.poll(&mut stays, "the rest of the partitions", |members| {
+        members["stays"].assigned.len() == 4
+    });
     groups.produce(&topic, 4, 0..20);
     groups.poll(&mut stays, "all records", |members| numbers(members).len() >= 20);
 }

@@ -1,4 +1,5 @@
-//! Rebalances: as few as there need be, with those who are not meant left alone, and whole again when the coordinator dies in the middle of one.
+//! Rebalances: as few as there need be, with those who are not meant left alone, and whole again
+//! when the coordinator dies in the middle of one.
 
 use std::collections::BTreeSet;
 
@@ -34,14 +35,16 @@ fn named(name: &str) -> Value {
     json!({"instance": name, "session_ms": 60_000})
 }
 
-/// A static member that comes back in time keeps its partitions, and nobody else hears of it: there is no rebalance.
+/// A static member that comes back in time keeps its partitions, and nobody else hears of it: there
+/// is no rebalance.
 pub(crate) fn static_members(groups: &mut Groups<'_>) {
     if !groups.driver.client.can("static_member") {
         return;
     }
     let topic = groups.topic(4);
     groups.join("static", "one", &topic, &named("i-1"));
-    // The first leads, and stays: franz-go's leader asks for a rebalance when it comes back and thinks that its topics have changed.
+    // The first leads, and stays: franz-go's leader asks for a rebalance when it comes back and
+    // thinks that its topics have changed.
     groups.poll(&mut members(&["one"]), "everything", |members| shared(members, 4, &[4]));
     groups.join("static", "two", &topic, &named("i-2"));
     let mut both = members(&["one", "two"]);
@@ -56,10 +59,16 @@ pub(crate) fn static_members(groups: &mut Groups<'_>) {
     groups.produce(&topic, 4, 0..40);
     groups.poll(&mut again, "all records", |members| numbers(members).len() >= 40);
     assert_eq!(numbers(&again), (0..40).collect::<Vec<_>>());
-    assert_eq!(groups.generations("static"), generations, "{:?}: a rebalance", groups.driver.client);
+    assert_eq!(
+        groups.generations("static"),
+        generations,
+        "{:?}: a rebalance",
+        groups.driver.client
+    );
 }
 
-/// Two of one name in the classic protocol: the one that came last has it, the other is told so and ends (KIP-345).
+/// Two of one name in the classic protocol: the one that came last has it, the other is told so and
+/// ends (KIP-345).
 pub(crate) fn a_name_is_given_to_the_newest(groups: &mut Groups<'_>) {
     let topic = groups.topic(2);
     groups.join("named", "first", &topic, &named("i"));
@@ -75,7 +84,8 @@ pub(crate) fn a_name_is_given_to_the_newest(groups: &mut Groups<'_>) {
     });
 }
 
-/// Two of one name in the consumer protocol: the first keeps it, and the other is refused for as long as that lives (KIP-848).
+/// Two of one name in the consumer protocol: the first keeps it, and the other is refused for as
+/// long as that lives (KIP-848).
 pub(crate) fn a_name_is_kept_by_the_first(groups: &mut Groups<'_>) {
     let topic = groups.topic(2);
     groups.join("named", "first", &topic, &named("i"));
@@ -84,7 +94,11 @@ pub(crate) fn a_name_is_kept_by_the_first(groups: &mut Groups<'_>) {
     let generations = groups.generations("named");
     groups.join("named", "second", &topic, &named("i"));
     let (who, failure) = groups.poll_until_failure(&["second", "first"], "one is refused");
-    assert_eq!((who.as_str(), failure.code), ("second", errors::UNRELEASED_INSTANCE_ID), "{failure:?}");
+    assert_eq!(
+        (who.as_str(), failure.code),
+        ("second", errors::UNRELEASED_INSTANCE_ID),
+        "{failure:?}"
+    );
     groups.produce(&topic, 2, 0..10);
     groups.poll(&mut first, "all records", |members| {
         shared(members, 2, &[2]) && numbers(members).len() >= 10
@@ -92,7 +106,8 @@ pub(crate) fn a_name_is_kept_by_the_first(groups: &mut Groups<'_>) {
     assert_eq!(groups.generations("named"), generations, "{:?}: a rebalance", groups.driver.client);
 }
 
-/// Cooperatively, whoever joins costs two generations: in the first the others give up, in the second the newcomer gets it. Where nobody gives up there is no second.
+/// Cooperatively, whoever joins costs two generations: in the first the others give up, in the
+/// second the newcomer gets it. Where nobody gives up there is no second.
 pub(crate) fn no_more_generations_than_needed(groups: &mut Groups<'_>) {
     for (partitions, each, expected) in [(4, [2, 2], 2), (1, [0, 1], 1)] {
         let topic = groups.topic(partitions);
@@ -100,15 +115,19 @@ pub(crate) fn no_more_generations_than_needed(groups: &mut Groups<'_>) {
         let [one, two] = ["one", "two"].map(|name| format!("{name}-{partitions}"));
         groups.join(&group, &one, &topic, &json!({}));
         let mut first = members(&[&one]);
-        groups.poll(&mut first, "everything", |members| shared(members, partitions, &[partitions as usize]));
+        groups.poll(&mut first, "everything", |members| {
+            shared(members, partitions, &[partitions as usize])
+        });
         groups.settle(&mut first, &group);
         let before = groups.generations(&group);
         groups.join(&group, &two, &topic, &json!({}));
         let mut both = members(&[&one, &two]);
-        // With one partition nothing is moved: that the other has joined is seen by its generation alone.
+        // With one partition nothing is moved: that the other has joined is seen by its generation
+        // alone.
         let coordinator = groups.local.bootstrap();
         groups.poll(&mut both, "each its share", |members| {
-            shared(members, partitions, &each) && described(&coordinator, &group).is_some_and(|group| group.members == 2)
+            shared(members, partitions, &each)
+                && described(&coordinator, &group).is_some_and(|group| group.members == 2)
         });
         groups.settle(&mut both, &group);
         // Whoever wants one more rebalance says so before it reads on.
@@ -121,7 +140,8 @@ pub(crate) fn no_more_generations_than_needed(groups: &mut Groups<'_>) {
     }
 }
 
-/// The broker that coordinates dies while a rebalance is open: another one takes the group over, everybody gets to have their share, and nothing that was committed is lost.
+/// The broker that coordinates dies while a rebalance is open: another one takes the group over,
+/// everybody gets to have their share, and nothing that was committed is lost.
 pub(crate) fn a_coordinator_dies(groups: &mut Groups<'_>) {
     if brokers() < 3 {
         return;
@@ -139,7 +159,8 @@ pub(crate) fn a_coordinator_dies(groups: &mut Groups<'_>) {
     let open = if is_consumer_protocol { "Reconciling" } else { "PreparingRebalance" };
     let bootstrap = groups.local.bootstrap();
     groups.poll(&mut both, "a rebalance that stays open", |_| {
-        described(&bootstrap, "moved").is_some_and(|group| group.state == open && group.members == 3)
+        described(&bootstrap, "moved")
+            .is_some_and(|group| group.state == open && group.members == 3)
     });
     let coordinator = weir_e2e::wire::coordinator(&bootstrap, "moved").unwrap();
     groups.local.run(&["kill", &coordinator.to_string()]).unwrap();
@@ -170,7 +191,8 @@ impl Groups<'_> {
         });
     }
 
-    /// A member joins that will not rejoin, whatever happens, while these take part in the rebalance.
+    /// A member joins that will not rejoin, whatever happens, while these take part in the
+    /// rebalance.
     fn join_idle(&mut self, group: &str, topic: &str, members: &mut Members) -> Idle {
         let bootstrap = self.local.bootstrap();
         let assignor = match self.joining["protocol"] == "consumer" {

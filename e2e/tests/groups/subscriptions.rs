@@ -1,4 +1,5 @@
-//! What members of the consumer protocol are subscribed to, and what they get of it: both are the coordinator's to say.
+//! What members of the consumer protocol are subscribed to, and what they get of it: both are the
+//! coordinator's to say.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -33,17 +34,27 @@ impl Groups<'_> {
     }
 
     /// Polls these members in turn until what they have got is as it should be.
-    fn poll_topics(&mut self, members: &mut BTreeMap<&str, Got>, what: &str, done: impl Fn(&BTreeMap<&str, Got>) -> bool) {
+    fn poll_topics(
+        &mut self,
+        members: &mut BTreeMap<&str, Got>,
+        what: &str,
+        done: impl Fn(&BTreeMap<&str, Got>) -> bool,
+    ) {
         let deadline = Instant::now() + PATIENCE;
         while !done(members) {
             assert!(Instant::now() < deadline, "{:?}: {what}: {members:?}", self.driver.client);
             for (name, got) in members.iter_mut() {
-                let reply = self.driver.call(&json!({"op": "poll", "member": name, "timeout_ms": 300})).unwrap();
-                let records: Vec<Record> = serde_json::from_value(reply["records"].clone()).unwrap();
+                let reply = self
+                    .driver
+                    .call(&json!({"op": "poll", "member": name, "timeout_ms": 300}))
+                    .unwrap();
+                let records: Vec<Record> =
+                    serde_json::from_value(reply["records"].clone()).unwrap();
                 got.values.extend(records.iter().map(Record::text));
                 got.assigned.clear();
                 for pair in reply["assigned"].as_array().unwrap() {
-                    let (topic, partition) = (pair[0].as_str().unwrap(), pair[1].as_i64().unwrap() as i32);
+                    let (topic, partition) =
+                        (pair[0].as_str().unwrap(), pair[1].as_i64().unwrap() as i32);
                     got.assigned.entry(topic.to_owned()).or_default().insert(partition);
                 }
             }
@@ -51,7 +62,8 @@ impl Groups<'_> {
     }
 }
 
-/// A regular expression, which the coordinator looks up: it means topics that were made before and topics that are made later, and no others.
+/// A regular expression, which the coordinator looks up: it means topics that were made before and
+/// topics that are made later, and no others.
 pub(crate) fn a_pattern(groups: &mut Groups<'_>) {
     let stem = unique("pattern");
     let before = groups.topic_with_records(&format!("{stem}.before"), 2);
@@ -59,7 +71,9 @@ pub(crate) fn a_pattern(groups: &mut Groups<'_>) {
     let pattern = format!("^{stem}\\..*");
     groups.join("patterns", "m", "", &json!({"pattern": pattern}));
     let mut members = BTreeMap::from([("m", Got::default())]);
-    groups.poll_topics(&mut members, "the topic that is there", |members| members["m"].values == before);
+    groups.poll_topics(&mut members, "the topic that is there", |members| {
+        members["m"].values == before
+    });
     // It is the coordinator that looks; librdkafka puts the whole of it in parentheses.
     let regex = described(&groups.local.bootstrap(), "patterns").unwrap().regex;
     assert!(regex.as_ref().is_some_and(|regex| regex.contains(&pattern)), "{regex:?}");
@@ -73,7 +87,8 @@ pub(crate) fn a_pattern(groups: &mut Groups<'_>) {
     assert_eq!(topics, [format!("{stem}.before"), format!("{stem}.later")]);
 }
 
-/// `group.remote.assignor`: by `range` a member has the same partitions of topics that are alike, though others have fewer then; by `uniform` everybody has as many.
+/// `group.remote.assignor`: by `range` a member has the same partitions of topics that are alike,
+/// though others have fewer then; by `uniform` everybody has as many.
 pub(crate) fn assignors_of_the_server(groups: &mut Groups<'_>) {
     let topics = [unique("alike"), unique("alike")];
     for topic in &topics {
@@ -110,5 +125,8 @@ pub(crate) fn a_rack(groups: &mut Groups<'_>) {
     groups.join("racks", "m", &topic, &json!({"rack": "north"}));
     let mut members = BTreeMap::from([("m", Got::default())]);
     groups.poll_topics(&mut members, "all records", |members| members["m"].values == records);
-    assert_eq!(described(&groups.local.bootstrap(), "racks").unwrap().rack.as_deref(), Some("north"));
+    assert_eq!(
+        described(&groups.local.bootstrap(), "racks").unwrap().rack.as_deref(),
+        Some("north")
+    );
 }

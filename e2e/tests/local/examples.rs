@@ -33,10 +33,13 @@ fn resources() {
             "{}",
             local.printed()
         );
-        let listed: serde_json::Value = serde_json::from_str(&local.run(&["get", "topics", "-o", "json"]).unwrap()).unwrap();
+        let listed: serde_json::Value =
+            serde_json::from_str(&local.run(&["get", "topics", "-o", "json"]).unwrap()).unwrap();
         for topic in listed["items"].as_array().unwrap() {
-            // Where a group is declared there is the topic of committed offsets, too, whose name Kubernetes would not take.
-            let name = topic["spec"]["topicName"].as_str().or(topic["metadata"]["name"].as_str()).unwrap();
+            // Where a group is declared there is the topic of committed offsets, too, whose name
+            // Kubernetes would not take.
+            let name =
+                topic["spec"]["topicName"].as_str().or(topic["metadata"]["name"].as_str()).unwrap();
             await_topic(&local.bootstrap(), name, 1).unwrap();
         }
         // The same file again changes nothing.
@@ -48,7 +51,8 @@ fn resources() {
 fn languages() -> Vec<String> {
     let entries = std::fs::read_dir(folder().join("clients")).unwrap().map(|entry| entry.unwrap());
     let folders = entries.filter(|entry| entry.file_type().unwrap().is_dir());
-    let mut names: Vec<String> = folders.map(|folder| folder.file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> =
+        folders.map(|folder| folder.file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -68,17 +72,30 @@ fn program(language: &str) -> Command {
     match language {
         "java" => {
             let text = |path: PathBuf| path.to_string_lossy().into_owned();
-            let class_path = format!("{}:{}", text(clients.join("examples/java")), text(clients.join("java/libs/*")));
-            command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &class_path, "Orders"])
+            let class_path = format!(
+                "{}:{}",
+                text(clients.join("examples/java")),
+                text(clients.join("java/libs/*"))
+            );
+            command.args([
+                "-XX:TieredStopAtLevel=1",
+                "-XX:+UseSerialGC",
+                "-cp",
+                &class_path,
+                "Orders",
+            ])
         }
-        "javascript" => command.env("NODE_PATH", clients.join("node/node_modules")).arg(sources.join("orders.js")),
+        "javascript" => command
+            .env("NODE_PATH", clients.join("node/node_modules"))
+            .arg(sources.join("orders.js")),
         "python" => command.arg(sources.join("orders.py")),
         _ => &mut command,
     };
     command
 }
 
-/// Runs an example with a bound on its time, and returns whether it succeeded, its output, and what it complained of.
+/// Runs an example with a bound on its time, and returns whether it succeeded, its output, and what
+/// it complained of.
 fn run(language: &str, arguments: &[&str]) -> (bool, String, String) {
     let example = program(language);
     let output = Command::new("timeout")
@@ -95,18 +112,24 @@ fn run(language: &str, arguments: &[&str]) -> (bool, String, String) {
 
 /// The same for each language at the same time.
 fn each(languages: &[String], what: impl Fn(&str) + Sync) {
-    std::thread::scope(|scope| languages.iter().for_each(|language| drop(scope.spawn(|| what(language)))));
+    std::thread::scope(|scope| {
+        languages.iter().for_each(|language| drop(scope.spawn(|| what(language))))
+    });
 }
 
 /// What consumers print of the orders of all languages.
 fn orders(languages: &[String]) -> Vec<String> {
-    let one = |order: usize| move |language: &String| format!("customer-{} {{\"order\":{order}}} {language}", order % 5);
-    let mut all: Vec<String> = (0..ORDERS).flat_map(|order| languages.iter().map(one(order))).collect();
+    let one = |order: usize| {
+        move |language: &String| format!("customer-{} {{\"order\":{order}}} {language}", order % 5)
+    };
+    let mut all: Vec<String> =
+        (0..ORDERS).flat_map(|order| languages.iter().map(one(order))).collect();
     all.sort();
     all
 }
 
-/// Each client reads what each has written, with key and header; and goes on, in its group, behind what it has committed.
+/// Each client reads what each has written, with key and header; and goes on, in its group, behind
+/// what it has committed.
 #[test]
 fn clients() {
     if !own() {
@@ -118,13 +141,15 @@ fn clients() {
     assert!(languages.len() >= 5, "{languages:?}");
     for _ in 0..2 {
         each(&languages, |language| {
-            let (is_done, _, complaint) = run(language, &["produce", &bootstrap, "orders", &ORDERS.to_string()]);
+            let (is_done, _, complaint) =
+                run(language, &["produce", &bootstrap, "orders", &ORDERS.to_string()]);
             assert!(is_done, "{language}: {complaint}");
         });
         let wanted = orders(&languages);
         each(&languages, |language| {
             let count = wanted.len().to_string();
-            let (is_done, printed, complaint) = run(language, &["consume", &bootstrap, "orders", language, &count]);
+            let (is_done, printed, complaint) =
+                run(language, &["consume", &bootstrap, "orders", language, &count]);
             let mut printed: Vec<&str> = printed.lines().collect();
             printed.sort_unstable();
             assert!(is_done && printed == wanted, "{language}: {printed:?}\n{complaint}");
@@ -140,15 +165,19 @@ fn clients_say_what_is_not_written() {
     }
     let local = Local::start(None).unwrap();
     each(&languages(), |language| {
-        let (is_done, _, complaint) = run(language, &["produce", &local.bootstrap(), "no such name!", "3"]);
+        let (is_done, _, complaint) =
+            run(language, &["produce", &local.bootstrap(), "no such name!", "3"]);
         assert!(
-            !is_done && complaint.contains("3 orders are") && complaint.to_lowercase().contains("invalid"),
+            !is_done
+                && complaint.contains("3 orders are")
+                && complaint.to_lowercase().contains("invalid"),
             "{language}: {complaint}"
         );
     });
 }
 
-/// The tests run an example with the packages of the clients in `e2e/clients`: the example asks for the same ones.
+/// The tests run an example with the packages of the clients in `e2e/clients`: the example asks for
+/// the same ones.
 #[test]
 fn examples_ask_for_what_is_installed() {
     let lines = |path: &Path| -> Vec<String> {

@@ -25,7 +25,9 @@ fn topics_are_resources() {
     let Some(local) = cluster.local() else { return };
     let mut driver = Driver::start(Client::Franz, &cluster.bootstrap).unwrap();
     driver.create_topic("by-client", 2, &json!({"retention.ms": "5000000"})).unwrap();
-    let resource: serde_json::Value = serde_json::from_str(&local.run(&["get", "topic", "by-client", "-o", "json"]).unwrap()).unwrap();
+    let resource: serde_json::Value =
+        serde_json::from_str(&local.run(&["get", "topic", "by-client", "-o", "json"]).unwrap())
+            .unwrap();
     assert_eq!(
         (&resource["kind"], &resource["spec"]["partitions"]),
         (&json!("Topic"), &json!(2)),
@@ -45,10 +47,13 @@ fn topics_are_resources() {
     assert!(refused.contains("spec.partitions"), "{refused}");
     // Each that is wrong is named, whoever finds it: the schema, or the controller.
     let topic = |name: &str, spec: &str| {
-        format!("apiVersion: weir.dev/v1alpha1\nkind: Topic\nmetadata: {{name: {name}}}\nspec: {{clusterRef: {{name: local}}, {spec}}}\n---\n")
+        format!(
+            "apiVersion: weir.dev/v1alpha1\nkind: Topic\nmetadata: {{name: {name}}}\nspec: {{clusterRef: {{name: local}}, {spec}}}\n---\n"
+        )
     };
     for spec in ["partitions: 0", "config: {cleanup.policy: shred}"] {
-        let all = [topic("wrong-1", spec), topic("right", "partitions: 1"), topic("wrong-2", spec)].concat();
+        let all = [topic("wrong-1", spec), topic("right", "partitions: 1"), topic("wrong-2", spec)]
+            .concat();
         let refused = local.apply(&all).unwrap_err().to_string();
         assert!(refused.contains("wrong-1") && refused.contains("wrong-2"), "{refused}");
         assert!(
@@ -91,7 +96,9 @@ fn a_controller_that_is_frozen() {
     let local = Local::start(None).unwrap();
     let broker = local.broker_pid().unwrap();
     let controller = local.status().unwrap().controller.unwrap().pid.unwrap().to_string();
-    let signal = |name: &str| assert!(Command::new("kill").args([name, &controller]).status().unwrap().success());
+    let signal = |name: &str| {
+        assert!(Command::new("kill").args([name, &controller]).status().unwrap().success())
+    };
     signal("-STOP");
     let status = local.status();
     let file = local.data().join("topic.yaml");
@@ -107,7 +114,10 @@ fn a_controller_that_is_frozen() {
         .collect();
     signal("-CONT");
     let status = status.unwrap();
-    assert_eq!((status.brokers[0].pid, status.brokers[0].state.as_str()), (Some(broker), "unknown"));
+    assert_eq!(
+        (status.brokers[0].pid, status.brokers[0].state.as_str()),
+        (Some(broker), "unknown")
+    );
     assert!(status.partitions.is_none());
     for refused in refused {
         let refused = refused.unwrap_err();
@@ -119,7 +129,8 @@ fn a_controller_that_is_frozen() {
     local.run(&["down"]).unwrap();
 }
 
-/// Clients find brokers, and brokers one another, by IPv6 addresses alone. In messages they have no brackets, as in Apache Kafka; in what people read and write they do.
+/// Clients find brokers, and brokers one another, by IPv6 addresses alone. In messages they have no
+/// brackets, as in Apache Kafka; in what people read and write they do.
 #[test]
 fn ipv6() {
     let host = Ipv6Addr::LOCALHOST;
@@ -129,7 +140,9 @@ fn ipv6() {
     let local = Local::start_at(host.into(), 2).unwrap();
     assert!(local.bootstrap().starts_with("[::1]:"), "{}", local.bootstrap());
     // Metadata version 1, of no topic: brokers with their ids, hosts, ports and racks.
-    let ask = || Connection::open(&local.bootstrap()).unwrap().call(3, 1, &Body::default().i32(0)).unwrap();
+    let ask = || {
+        Connection::open(&local.bootstrap()).unwrap().call(3, 1, &Body::default().i32(0)).unwrap()
+    };
     // The first may serve before it has heard of the second.
     let deadline = Instant::now() + PATIENCE;
     let mut metadata = loop {
@@ -158,5 +171,8 @@ fn ipv6() {
     local.run(&["kill", "0"]).unwrap();
     local.run(&["start", "0"]).unwrap();
     let refused = local.output(&["up", "--host", "::"]).unwrap();
-    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("clients are told this address"));
+    assert!(
+        !refused.status.success()
+            && String::from_utf8_lossy(&refused.stderr).contains("clients are told this address")
+    );
 }

@@ -74,11 +74,15 @@ fn crates_know_only_those_below() {
         let used = dependencies(krate);
         let others = crates.iter().filter(|other| used.contains(&package(other)));
         let unknown = others.filter(|other| !map.knows_crate(krate, other));
-        wrong.extend(unknown.map(|other| format!("{} depends on {}", krate.display(), other.display())));
+        wrong.extend(
+            unknown.map(|other| format!("{} depends on {}", krate.display(), other.display())),
+        );
     }
     for (name, never) in FOREIGN {
         let used = dependencies(Path::new(name));
-        wrong.extend(never.iter().filter(|d| used.contains(**d)).map(|d| format!("{name} depends on {d}")));
+        wrong.extend(
+            never.iter().filter(|d| used.contains(**d)).map(|d| format!("{name} depends on {d}")),
+        );
     }
     none("edges that ARCHITECTURE.md's code map does not have", wrong);
 }
@@ -97,7 +101,8 @@ fn modules_know_only_those_below() {
     let wrong = graph.imports.iter().filter_map(|import| {
         let (from, to) = (map.row_of(&import.from)?, map.row_of(&import.to)?);
         let (from_row, to_row) = (&map.rows[from], &map.rows[to]);
-        (!map.allows(from, to)).then(|| format!("{} may not use {}: {import}", from_row.name, to_row.name))
+        (!map.allows(from, to))
+            .then(|| format!("{} may not use {}: {import}", from_row.name, to_row.name))
     });
     none("imports that ARCHITECTURE.md's code map does not allow", wrong.collect());
 }

@@ -1,8 +1,10 @@
 //! ARCHITECTURE.md's code map as a table: what each part is, and which parts it may know.
 //!
-//! A row is a crate, or a module of one, by its path. Its third column names rows above it: a module of the same crate by its path in `src` (`replica/core`),
-//! another crate by its folder (`protocol`), a module of another crate by both (`broker/cores`); `all above` is every module of the same crate that stands
-//! above. What stands in brackets is said to the reader only. Rows that hold no Rust of ours are for the reader only.
+//! A row is a crate, or a module of one, by its path. Its third column names rows above it: a
+//! module of the same crate by its path in `src` (`replica/core`), another crate by its folder
+//! (`protocol`), a module of another crate by both (`broker/cores`); `all above` is every module of
+//! the same crate that stands above. What stands in brackets is said to the reader only. Rows that
+//! hold no Rust of ours are for the reader only.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +27,8 @@ pub(crate) struct CodeMap {
 }
 
 impl CodeMap {
-    /// Reads the table; `crates` are the folders of the workspace's members. Says which rows do not hold together.
+    /// Reads the table; `crates` are the folders of the workspace's members. Says which rows do not
+    /// hold together.
     pub(crate) fn parse(page: &str, crates: &[PathBuf]) -> Result<CodeMap, Vec<String>> {
         let table = page.lines().skip_while(|line| !line.starts_with("| where |")).skip(2);
         let lines = table.take_while(|line| line.starts_with('|')).map(|line| {
@@ -59,12 +62,7 @@ impl CodeMap {
                     .iter()
                     .map(|unknown| format!("{name} may use {unknown}, which no row above it is")),
             );
-            map.rows.push(Row {
-                place,
-                krate: krate.clone(),
-                name,
-                may,
-            });
+            map.rows.push(Row { place, krate: krate.clone(), name, may });
         }
         if wrong.is_empty() { Ok(map) } else { Err(wrong) }
     }
@@ -73,12 +71,19 @@ impl CodeMap {
     fn named(&self, cell: &str, krate: &Path) -> (Vec<usize>, Vec<String>) {
         let (mut may, mut unknown) = (Vec::new(), Vec::new());
         let cell = without_brackets(cell);
-        let words = cell.split(',').map(|word| word.trim().trim_matches('`')).filter(|word| !word.is_empty());
+        let words = cell
+            .split(',')
+            .map(|word| word.trim().trim_matches('`'))
+            .filter(|word| !word.is_empty());
         for word in words {
             let own = format!("{}/{word}", last(krate));
             let is_meant = |row: &Row| match word {
                 "all above" => row.krate == krate,
-                _ => row.name == own || row.name == word || (row.krate != krate && last(&row.krate) == word),
+                _ => {
+                    row.name == own
+                        || row.name == word
+                        || (row.krate != krate && last(&row.krate) == word)
+                }
             };
             let before = may.len();
             may.extend((0..self.rows.len()).filter(|index| is_meant(&self.rows[*index])));
@@ -91,11 +96,9 @@ impl CodeMap {
 
     /// The row that a file belongs to: the one that says most about its path.
     pub(crate) fn row_of(&self, file: &Path) -> Option<usize> {
-        let holding = self
-            .rows
-            .iter()
-            .enumerate()
-            .filter(|(_, row)| file.starts_with(&row.place) || file == row.place.with_extension("rs"));
+        let holding = self.rows.iter().enumerate().filter(|(_, row)| {
+            file.starts_with(&row.place) || file == row.place.with_extension("rs")
+        });
         holding.max_by_key(|(_, row)| row.place.components().count()).map(|(index, _)| index)
     }
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::code_map::CodeMap;
 use crate::imports::{self, Crate, Graph};
 
-/// `api` stands above `log`. `log` is a facade of two files, one of which names the other; `api` is one of two files that name each other.
+/// `api` stands above `log`. `log` is a facade of two files, one of which names the other; `api` is
+/// one of two files that name each other.
 const FILES: &[(&str, &str)] = &[
     ("lib.rs", "mod api;\npub mod log;\nmod words;\npub use api::serve;\n"),
     (

@@ -1,7 +1,9 @@
-//! The graph of imports: which file names what another file defines, within a crate and across crates.
+//! The graph of imports: which file names what another file defines, within a crate and across
+//! crates.
 //!
-//! A name that is handed on (`pub use`) leads to the file that defines it, so a facade stands between nobody. No edges are: `mod x;`, a module handing on
-//! what its own children define, the code of tests.
+//! A name that is handed on (`pub use`) leads to the file that defines it, so a facade stands
+//! between nobody. No edges are: `mod x;`, a module handing on what its own children define, the
+//! code of tests.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -65,33 +67,29 @@ impl fmt::Display for Circle {
 impl Graph {
     /// The same with paths as seen from a folder.
     pub(crate) fn relative_to(self, folder: &Path) -> Graph {
-        let relative = |path: PathBuf| path.strip_prefix(folder).map(Path::to_owned).unwrap_or(path);
+        let relative =
+            |path: PathBuf| path.strip_prefix(folder).map(Path::to_owned).unwrap_or(path);
         let imports = self.imports.into_iter();
         Graph {
             files: self.files.into_iter().map(relative).collect(),
             imports: imports
-                .map(|i| Import {
-                    from: relative(i.from),
-                    to: relative(i.to),
-                    ..i
-                })
+                .map(|i| Import { from: relative(i.from), to: relative(i.to), ..i })
                 .collect(),
         }
     }
 
     pub(crate) fn circles(&self) -> Vec<Circle> {
         let files: Vec<&PathBuf> = self.files.iter().collect();
-        let number: HashMap<&PathBuf, usize> = files.iter().enumerate().map(|(n, file)| (*file, n)).collect();
+        let number: HashMap<&PathBuf, usize> =
+            files.iter().enumerate().map(|(n, file)| (*file, n)).collect();
         let edges = self.imports.iter().map(|import| (number[&import.from], number[&import.to]));
         let components = tarjan_scc(&DiGraphMap::<usize, ()>::from_edges(edges));
         let circles = components.into_iter().filter(|component| component.len() > 1);
         let mut circles: Vec<Circle> = circles
             .map(|component| {
-                let files: BTreeSet<PathBuf> = component.into_iter().map(|n| files[n].clone()).collect();
-                Circle {
-                    round: self.shortest_round(&files),
-                    files,
-                }
+                let files: BTreeSet<PathBuf> =
+                    component.into_iter().map(|n| files[n].clone()).collect();
+                Circle { round: self.shortest_round(&files), files }
             })
             .collect();
         circles.sort_by(|a, b| a.files.cmp(&b.files));
@@ -99,7 +97,12 @@ impl Graph {
     }
 
     fn shortest_round(&self, files: &BTreeSet<PathBuf>) -> Vec<Import> {
-        let inside = |file: PathBuf| self.imports.iter().filter(move |i| i.from == file).filter(move |i| files.contains(&i.to));
+        let inside = |file: PathBuf| {
+            self.imports
+                .iter()
+                .filter(move |i| i.from == file)
+                .filter(move |i| files.contains(&i.to))
+        };
         let round = |start: &PathBuf| {
             let mut reached: BTreeMap<&PathBuf, &Import> = BTreeMap::new();
             let mut next = vec![start.clone()];
@@ -129,7 +132,8 @@ impl Graph {
     }
 }
 
-/// Reads the crates and joins each name to the file that defines it. Panics on a file that cannot be read.
+/// Reads the crates and joins each name to the file that defines it. Panics on a file that cannot
+/// be read.
 pub(crate) fn graph(crates: &[Crate]) -> Graph {
     let mut tree = Tree::default();
     for krate in crates {
@@ -171,15 +175,24 @@ struct Tree {
 impl Tree {
     /// `folder` is where the children of the file's module lie.
     fn add_file(&mut self, file: &Path, folder: &Path, parent: Option<Id>) -> Id {
-        let text = std::fs::read_to_string(file).unwrap_or_else(|e| panic!("cannot read {}: {e}", file.display()));
-        let declared = source::read(&text).unwrap_or_else(|e| panic!("cannot parse {}: {e}", file.display()));
+        let text = std::fs::read_to_string(file)
+            .unwrap_or_else(|e| panic!("cannot read {}: {e}", file.display()));
+        let declared =
+            source::read(&text).unwrap_or_else(|e| panic!("cannot parse {}: {e}", file.display()));
         self.add(file, folder, parent, declared)
     }
 
-    fn add(&mut self, file: &Path, folder: &Path, parent: Option<Id>, mut declared: Declared) -> Id {
+    fn add(
+        &mut self,
+        file: &Path,
+        folder: &Path,
+        parent: Option<Id>,
+        mut declared: Declared,
+    ) -> Id {
         let id = self.modules.len();
         let root = parent.map_or(id, |parent| self.modules[parent].root);
-        let (files, inline) = (std::mem::take(&mut declared.files), std::mem::take(&mut declared.inline));
+        let (files, inline) =
+            (std::mem::take(&mut declared.files), std::mem::take(&mut declared.inline));
         self.modules.push(Module {
             file: file.to_owned(),
             root,
@@ -222,7 +235,9 @@ impl Tree {
             }
             for path in &module.declared.paths {
                 let imported = self.is_imported(id, path);
-                if let Some(Target::Item(defined_in)) = self.resolve(id, &path.segments, 0).filter(|_| !imported) {
+                if let Some(Target::Item(defined_in)) =
+                    self.resolve(id, &path.segments, 0).filter(|_| !imported)
+                {
                     self.add_import(&mut graph, id, defined_in, path);
                 }
             }
@@ -230,11 +245,14 @@ impl Tree {
         graph
     }
 
-    /// Whether a path begins with an item that the module imports for itself: then that line is the edge.
+    /// Whether a path begins with an item that the module imports for itself: then that line is the
+    /// edge.
     fn is_imported(&self, module: Id, path: &Named) -> bool {
         let uses = self.modules[module].declared.uses.iter().filter(|used| !used.handed_on);
         let mut names = uses.filter(|used| used.alias.as_ref() == path.segments.first());
-        names.any(|used| matches!(self.resolve(module, &used.path.segments, 0), Some(Target::Item(_))))
+        names.any(|used| {
+            matches!(self.resolve(module, &used.path.segments, 0), Some(Target::Item(_)))
+        })
     }
 
     fn add_import(&self, graph: &mut Graph, from: Id, to: Id, path: &Named) {
@@ -286,14 +304,16 @@ impl Tree {
         Some(target)
     }
 
-    /// What a name means in a module. A name may be a module's and an item's: the end of a path means the item.
+    /// What a name means in a module. A name may be a module's and an item's: the end of a path
+    /// means the item.
     fn look_up(&self, module: Id, name: &str, is_last: bool, handed_on: usize) -> Option<Target> {
         if handed_on > HANDED_ON_MAX {
             return None;
         }
         let Module { children, declared, .. } = &self.modules[module];
         let child = || children.get(name).map(|child| Target::Module(*child));
-        let item = || declared.items.iter().any(|item| item == name).then_some(Target::Item(module));
+        let item =
+            || declared.items.iter().any(|item| item == name).then_some(Target::Item(module));
         let own = if is_last { item().or_else(child) } else { child().or_else(item) };
         let imported = || {
             let mut uses = declared.uses.iter().filter(|used| used.alias.as_deref() == Some(name));
@@ -306,7 +326,9 @@ impl Tree {
         let from_all = || {
             let mut all = declared.uses.iter().filter(|used| used.alias.is_none());
             all.find_map(|used| match self.resolve(module, &used.path.segments, handed_on + 1)? {
-                Target::Module(other) if other != module => self.look_up(other, name, is_last, handed_on + 1),
+                Target::Module(other) if other != module => {
+                    self.look_up(other, name, is_last, handed_on + 1)
+                }
                 _ => None,
             })
         };

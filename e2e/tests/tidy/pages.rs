@@ -10,10 +10,10 @@ use super::{none, read, root, shown};
 /// The pages of the project: what is built and what packages bring has none.
 pub(super) fn pages() -> Vec<PathBuf> {
     let all = weir_e2e::cluster::files_outside(&root(), Path::new("target"));
-    let foreign = |f: &Path| f.components().any(|c| ["node_modules", ".git"].iter().any(|name| c.as_os_str() == *name));
-    all.into_iter()
-        .filter(|f| f.extension().is_some_and(|e| e == "md") && !foreign(f))
-        .collect()
+    let foreign = |f: &Path| {
+        f.components().any(|c| ["node_modules", ".git"].iter().any(|name| c.as_os_str() == *name))
+    };
+    all.into_iter().filter(|f| f.extension().is_some_and(|e| e == "md") && !foreign(f)).collect()
 }
 
 fn events(text: &str) -> Parser<'_> {
@@ -24,13 +24,16 @@ fn events(text: &str) -> Parser<'_> {
 fn links(text: &str) -> Vec<String> {
     events(text)
         .filter_map(|event| match event {
-            Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => Some(dest_url.into_string()),
+            Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
+                Some(dest_url.into_string())
+            }
             _ => None,
         })
         .collect()
 }
 
-/// The anchors of a page's headings, by GitHub's rule, which mdBook shares: lower case, hyphens for spaces, and nothing but letters, digits, hyphens and underscores.
+/// The anchors of a page's headings, by GitHub's rule, which mdBook shares: lower case, hyphens for
+/// spaces, and nothing but letters, digits, hyphens and underscores.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut anchors = BTreeSet::new();
     let mut heading: Option<String> = None;
@@ -40,10 +43,13 @@ fn anchors(text: &str) -> BTreeSet<String> {
             (Some(title), Event::Text(part) | Event::Code(part)) => title.push_str(&part),
             (Some(title), Event::End(TagEnd::Heading(_))) => {
                 let kept = title.to_lowercase().replace(' ', "-");
-                let anchor: String = kept.chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect();
+                let anchor: String =
+                    kept.chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect();
                 // The second heading of that name, and the third.
                 let numbered = (1..).map(|n| format!("{anchor}-{n}"));
-                let free = std::iter::once(anchor.clone()).chain(numbered).find(|name| !anchors.contains(name));
+                let free = std::iter::once(anchor.clone())
+                    .chain(numbered)
+                    .find(|name| !anchors.contains(name));
                 anchors.extend(free);
                 heading = None;
             }
@@ -53,17 +59,14 @@ fn anchors(text: &str) -> BTreeSet<String> {
     anchors
 }
 
-/// What is wrong with a link of a page, if anything is. What leads out of the project is not looked at.
+/// What is wrong with a link of a page, if anything is. What leads out of the project is not looked
+/// at.
 fn broken(page: &Path, link: &str) -> Option<String> {
     if link.contains("://") || link.starts_with("mailto:") {
         return None;
     }
     let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
-    let target = if path.is_empty() {
-        page.to_owned()
-    } else {
-        page.parent().unwrap().join(path)
-    };
+    let target = if path.is_empty() { page.to_owned() } else { page.parent().unwrap().join(path) };
     if !target.exists() {
         return Some(format!("{}: {link}: there is no such file", shown(page)));
     }
@@ -86,10 +89,11 @@ fn links_lead_somewhere() {
 #[test]
 fn the_book_has_every_page() {
     let docs = root().join("docs");
-    let named: BTreeSet<PathBuf> = links(&read(&docs.join("SUMMARY.md"))).iter().map(|link| docs.join(link)).collect();
-    let missing = pages()
-        .into_iter()
-        .filter(|page| page.starts_with(&docs) && !page.ends_with("SUMMARY.md") && !named.contains(page));
+    let named: BTreeSet<PathBuf> =
+        links(&read(&docs.join("SUMMARY.md"))).iter().map(|link| docs.join(link)).collect();
+    let missing = pages().into_iter().filter(|page| {
+        page.starts_with(&docs) && !page.ends_with("SUMMARY.md") && !named.contains(page)
+    });
     none("pages that docs/SUMMARY.md does not name", missing.map(|page| shown(&page)).collect());
 }
 
@@ -99,8 +103,13 @@ fn broken_links_are_found() {
     let page = root().join("README.md");
     let broken = |link| broken(&page, link).is_some();
     assert!(broken("docs/nowhere.md") && broken("docs/README.md#nowhere") && broken("#nowhere"));
-    assert!(!broken("docs/README.md") && !broken("#try-it") && !broken("https://example.com/nowhere"));
+    assert!(
+        !broken("docs/README.md") && !broken("#try-it") && !broken("https://example.com/nowhere")
+    );
     let found = anchors("# A `b` — c?\n\n## Again\n\n## Again\n\n```\n# no heading\n```\n");
     assert_eq!(found, ["a-b--c", "again", "again-1"].map(str::to_owned).into());
-    assert_eq!(links("[a](b.md) `[c](d.md)`\n\n    [e](f.md)\n\n[g][h]\n\n[h]: i.md\n"), ["b.md", "i.md"]);
+    assert_eq!(
+        links("[a](b.md) `[c](d.md)`\n\n    [e](f.md)\n\n[g][h]\n\n[h]: i.md\n"),
+        ["b.md", "i.md"]
+    );
 }

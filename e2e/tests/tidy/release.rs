@@ -15,7 +15,9 @@ fn tags(text: &str) -> Vec<String> {
     let images = ["weir-operator:", "weir-broker:", "$program:"];
     let named = images.iter().flat_map(|image| text.split(image).skip(1));
     named
-        .map(|rest| rest.chars().take_while(|c| c.is_ascii_alphanumeric() || ".-_".contains(*c)).collect())
+        .map(|rest| {
+            rest.chars().take_while(|c| c.is_ascii_alphanumeric() || ".-_".contains(*c)).collect()
+        })
         .collect()
 }
 

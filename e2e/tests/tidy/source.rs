@@ -52,9 +52,7 @@ pub(crate) fn read(text: &str) -> syn::Result<Declared> {
 /// Whether no product is built with it: `#[cfg(test)]`, `#[cfg(any(test, fuzzing))]`.
 fn of_tests(attributes: &[Attribute]) -> bool {
     let conditions = attributes.iter().filter(|a| a.path().is_ident("cfg"));
-    conditions
-        .filter_map(|a| a.parse_args::<Meta>().ok())
-        .any(|meta| holds(&meta) == Some(false))
+    conditions.filter_map(|a| a.parse_args::<Meta>().ok()).any(|meta| holds(&meta) == Some(false))
 }
 
 /// Whether a condition holds in a product, where that is known.
@@ -65,9 +63,15 @@ fn holds(meta: &Meta) -> Option<bool> {
     };
     match meta {
         Meta::Path(path) if path.is_ident("test") || path.is_ident("fuzzing") => Some(false),
-        Meta::List(list) if list.path.is_ident("not") => inner(list).first().copied().flatten().map(|known| !known),
-        Meta::List(list) if list.path.is_ident("any") => inner(list).iter().all(|known| *known == Some(false)).then_some(false),
-        Meta::List(list) if list.path.is_ident("all") => inner(list).contains(&Some(false)).then_some(false),
+        Meta::List(list) if list.path.is_ident("not") => {
+            inner(list).first().copied().flatten().map(|known| !known)
+        }
+        Meta::List(list) if list.path.is_ident("any") => {
+            inner(list).iter().all(|known| *known == Some(false)).then_some(false)
+        }
+        Meta::List(list) if list.path.is_ident("all") => {
+            inner(list).contains(&Some(false)).then_some(false)
+        }
         _ => None,
     }
 }
@@ -78,16 +82,16 @@ struct Reader(Declared);
 impl Reader {
     fn add_use(&mut self, tree: &UseTree, before: &[String], handed_on: bool) {
         let mut leaf = |segments: Vec<String>, alias: Option<String>, line: usize| {
-            self.0.uses.push(Use {
-                path: Named { segments, line },
-                alias,
-                handed_on,
-            });
+            self.0.uses.push(Use { path: Named { segments, line }, alias, handed_on });
         };
         let with = |name: &str| before.iter().cloned().chain([name.to_owned()]).collect::<Vec<_>>();
         match tree {
-            UseTree::Path(path) => self.add_use(&path.tree, &with(&path.ident.to_string()), handed_on),
-            UseTree::Group(group) => group.items.iter().for_each(|tree| self.add_use(tree, before, handed_on)),
+            UseTree::Path(path) => {
+                self.add_use(&path.tree, &with(&path.ident.to_string()), handed_on)
+            }
+            UseTree::Group(group) => {
+                group.items.iter().for_each(|tree| self.add_use(tree, before, handed_on))
+            }
             UseTree::Glob(glob) => leaf(before.to_vec(), None, glob.star_token.span.start().line),
             UseTree::Name(name) if name.ident == "self" => {
                 leaf(before.to_vec(), before.last().cloned(), name.ident.span().start().line);
@@ -107,18 +111,22 @@ impl Reader {
         }
     }
 
-    /// The paths in what a macro is given: no grammar is known, so each run of names joined by `::` is one.
+    /// The paths in what a macro is given: no grammar is known, so each run of names joined by `::`
+    /// is one.
     fn add_tokens(&mut self, tokens: TokenStream) {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
         let is = |at: usize, wanted: char| matches!(tokens.get(at), Some(TokenTree::Punct(p)) if p.as_char() == wanted);
-        let joined =
-            |at: usize| matches!(tokens.get(at), Some(TokenTree::Punct(p)) if p.as_char() == ':' && p.spacing() == Spacing::Joint) && is(at + 1, ':');
+        let joined = |at: usize| {
+            matches!(tokens.get(at), Some(TokenTree::Punct(p)) if p.as_char() == ':' && p.spacing() == Spacing::Joint)
+                && is(at + 1, ':')
+        };
         let mut at = 0;
         while at < tokens.len() {
             match &tokens[at] {
                 TokenTree::Group(group) => self.add_tokens(group.stream()),
                 // `.field`, but not the end of a range.
-                TokenTree::Ident(_) if at > 0 && is(at - 1, '.') && !(at > 1 && is(at - 2, '.')) => {}
+                TokenTree::Ident(_)
+                    if at > 0 && is(at - 1, '.') && !(at > 1 && is(at - 2, '.')) => {}
                 TokenTree::Ident(first) => {
                     let mut segments = vec![first.to_string()];
                     while joined(at + 1)
@@ -127,10 +135,7 @@ impl Reader {
                         segments.push(next.to_string());
                         at += 3;
                     }
-                    self.0.paths.push(Named {
-                        segments,
-                        line: first.span().start().line,
-                    });
+                    self.0.paths.push(Named { segments, line: first.span().start().line });
                 }
                 _ => {}
             }
@@ -241,9 +246,7 @@ fn attributes(item: &Item) -> &[Attribute] {
 fn path_attribute(attributes: &[Attribute]) -> Option<PathBuf> {
     let attribute = attributes.iter().find(|a| a.path().is_ident("path"))?;
     match &attribute.meta.require_name_value().ok()?.value {
-        syn::Expr::Lit(syn::ExprLit {
-            lit: syn::Lit::Str(file), ..
-        }) => Some(file.value().into()),
+        syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(file), .. }) => Some(file.value().into()),
         _ => None,
     }
 }

@@ -1,4 +1,5 @@
-//! The table of environment variables in CONTRIBUTING.md names those that programs, tests and scripts have, and no others.
+//! The table of environment variables in CONTRIBUTING.md names those that programs, tests and
+//! scripts have, and no others.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -22,8 +23,10 @@ fn variables(text: &str) -> BTreeSet<String> {
 
 /// What may read a variable: programs and tests, the scripts of e2e, and the chart.
 fn readers() -> Vec<PathBuf> {
-    let folder = |name: &str| weir_e2e::cluster::files_outside(&root().join(name), &root().join("target"));
-    let is_text = |f: &PathBuf| std::fs::read(f).is_ok_and(|bytes| std::str::from_utf8(&bytes).is_ok());
+    let folder =
+        |name: &str| weir_e2e::cluster::files_outside(&root().join(name), &root().join("target"));
+    let is_text =
+        |f: &PathBuf| std::fs::read(f).is_ok_and(|bytes| std::str::from_utf8(&bytes).is_ok());
     let others = ["e2e", "charts", "examples"].into_iter().flat_map(folder).filter(is_text);
     all_sources().into_iter().chain(others).collect()
 }
@@ -32,7 +35,8 @@ fn readers() -> Vec<PathBuf> {
 fn every_variable_is_in_the_table() {
     let page = read(&root().join("CONTRIBUTING.md"));
     let rows = page.lines().filter(|line| line.starts_with("| `"));
-    let told: BTreeSet<String> = rows.flat_map(|row| variables(row.split(" | ").next().unwrap())).collect();
+    let told: BTreeSet<String> =
+        rows.flat_map(|row| variables(row.split(" | ").next().unwrap())).collect();
     let read: BTreeSet<String> = readers().iter().flat_map(|file| variables(&read(file))).collect();
     assert!(read.len() > 30, "where are the variables? {read:?}");
     none(

@@ -8,8 +8,12 @@ use super::draft::Draft;
 use super::error::{ApiError, too_large};
 use super::{brokers, configs, features, leaders, quorum, reassign, topics};
 
-/// Decides what is asked: all of it, or nothing where it is too much for one request. Too much to begin with is not looked at.
-pub(super) fn carry_out(draft: &mut Draft<'_>, request: AdminRequest) -> Result<AdminResponse, ApiError> {
+/// Decides what is asked: all of it, or nothing where it is too much for one request. Too much to
+/// begin with is not looked at.
+pub(super) fn carry_out(
+    draft: &mut Draft<'_>,
+    request: AdminRequest,
+) -> Result<AdminResponse, ApiError> {
     if request.named() > request.named_max() {
         return Err(too_large());
     }
@@ -20,16 +24,38 @@ pub(super) fn carry_out(draft: &mut Draft<'_>, request: AdminRequest) -> Result<
 /// Decides one request, each by the file that its API belongs to.
 fn answer(draft: &mut Draft<'_>, request: AdminRequest) -> AdminResponse {
     match request {
-        AdminRequest::CreateTopics(request) => AdminResponse::CreateTopics(topics::create::create_topics(draft, request)),
-        AdminRequest::DeleteTopics(request) => AdminResponse::DeleteTopics(topics::delete_topics(draft, request)),
-        AdminRequest::CreatePartitions(request) => AdminResponse::CreatePartitions(topics::create_partitions(draft, request)),
-        AdminRequest::ElectLeaders(request) => AdminResponse::ElectLeaders(leaders::elect_leaders(draft, request)),
-        AdminRequest::AlterPartitionReassignments(request) => AdminResponse::AlterPartitionReassignments(reassign::alter(draft, request)),
-        AdminRequest::ListPartitionReassignments(request) => AdminResponse::ListPartitionReassignments(reassign::list(draft, request)),
-        AdminRequest::UnregisterBroker(request) => AdminResponse::UnregisterBroker(brokers::unregister(draft, request)),
-        AdminRequest::UpdateFeatures(request) => AdminResponse::UpdateFeatures(features::update(draft, request)),
-        AdminRequest::DescribeQuorum(request) => AdminResponse::DescribeQuorum(quorum::describe(draft, request)),
-        AdminRequest::AlterConfigs(request) => AdminResponse::AlterConfigs(configs::alter_configs(draft, request)),
-        AdminRequest::IncrementalAlterConfigs(request) => AdminResponse::IncrementalAlterConfigs(configs::incremental_alter_configs(draft, request)),
+        AdminRequest::CreateTopics(request) => {
+            AdminResponse::CreateTopics(topics::create::create_topics(draft, request))
+        }
+        AdminRequest::DeleteTopics(request) => {
+            AdminResponse::DeleteTopics(topics::delete_topics(draft, request))
+        }
+        AdminRequest::CreatePartitions(request) => {
+            AdminResponse::CreatePartitions(topics::create_partitions(draft, request))
+        }
+        AdminRequest::ElectLeaders(request) => {
+            AdminResponse::ElectLeaders(leaders::elect_leaders(draft, request))
+        }
+        AdminRequest::AlterPartitionReassignments(request) => {
+            AdminResponse::AlterPartitionReassignments(reassign::alter(draft, request))
+        }
+        AdminRequest::ListPartitionReassignments(request) => {
+            AdminResponse::ListPartitionReassignments(reassign::list(draft, request))
+        }
+        AdminRequest::UnregisterBroker(request) => {
+            AdminResponse::UnregisterBroker(brokers::unregister(draft, request))
+        }
+        AdminRequest::UpdateFeatures(request) => {
+            AdminResponse::UpdateFeatures(features::update(draft, request))
+        }
+        AdminRequest::DescribeQuorum(request) => {
+            AdminResponse::DescribeQuorum(quorum::describe(draft, request))
+        }
+        AdminRequest::AlterConfigs(request) => {
+            AdminResponse::AlterConfigs(configs::alter_configs(draft, request))
+        }
+        AdminRequest::IncrementalAlterConfigs(request) => AdminResponse::IncrementalAlterConfigs(
+            configs::incremental_alter_configs(draft, request),
+        ),
     }
 }

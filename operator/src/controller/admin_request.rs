@@ -1,4 +1,5 @@
-//! The administrative requests of Kafka clients that brokers forward, and their responses: what they are and how their bytes are read and written.
+//! The administrative requests of Kafka clients that brokers forward, and their responses: what
+//! they are and how their bytes are read and written.
 //!
 //! The RPC server decodes and encodes them; [`super::admin`] decides them.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -93,15 +94,39 @@ impl AdminRequest {
     pub(super) fn named(&self) -> usize {
         let count = |counts: &mut dyn Iterator<Item = usize>| counts.fold(0, usize::saturating_add);
         match self {
-            Self::CreateTopics(request) => count(&mut request.topics.iter().map(|topic| 1 + topic.assignments.len() + topic.configs.len())),
+            Self::CreateTopics(request) => count(
+                &mut request
+                    .topics
+                    .iter()
+                    .map(|topic| 1 + topic.assignments.len() + topic.configs.len()),
+            ),
             Self::DeleteTopics(request) => request.topics.len() + request.topic_names.len(),
-            Self::CreatePartitions(request) => count(&mut request.topics.iter().map(|topic| 1 + topic.assignments.iter().flatten().count())),
-            Self::ElectLeaders(request) => count(&mut request.topic_partitions.iter().flatten().map(|topic| topic.partitions.len().max(1))),
-            Self::AlterPartitionReassignments(request) => count(&mut request.topics.iter().map(|topic| topic.partitions.len().max(1))),
-            Self::ListPartitionReassignments(request) => count(&mut request.topics.iter().flatten().map(|topic| 1 + topic.partition_indexes.len())),
+            Self::CreatePartitions(request) => count(
+                &mut request
+                    .topics
+                    .iter()
+                    .map(|topic| 1 + topic.assignments.iter().flatten().count()),
+            ),
+            Self::ElectLeaders(request) => count(
+                &mut request
+                    .topic_partitions
+                    .iter()
+                    .flatten()
+                    .map(|topic| topic.partitions.len().max(1)),
+            ),
+            Self::AlterPartitionReassignments(request) => {
+                count(&mut request.topics.iter().map(|topic| topic.partitions.len().max(1)))
+            }
+            Self::ListPartitionReassignments(request) => count(
+                &mut request.topics.iter().flatten().map(|topic| 1 + topic.partition_indexes.len()),
+            ),
             Self::UpdateFeatures(request) => request.feature_updates.len(),
-            Self::AlterConfigs(request) => count(&mut request.resources.iter().map(|resource| 1 + resource.configs.len())),
-            Self::IncrementalAlterConfigs(request) => count(&mut request.resources.iter().map(|resource| 1 + resource.configs.len())),
+            Self::AlterConfigs(request) => {
+                count(&mut request.resources.iter().map(|resource| 1 + resource.configs.len()))
+            }
+            Self::IncrementalAlterConfigs(request) => {
+                count(&mut request.resources.iter().map(|resource| 1 + resource.configs.len()))
+            }
             // One broker; and what is named to DescribeQuorum is not looked at.
             Self::UnregisterBroker(_) | Self::DescribeQuorum(_) => 0,
         }

@@ -1,7 +1,8 @@
 //! Resources as users write them: what applying and deleting one changes.
 //!
-//! The schema was checked before (`crate::admission`). What it cannot see is checked here: names that are taken, the cluster that is meant, brokers
-//! that are not there. The refusals name the field.
+//! The schema was checked before (`crate::admission`). What it cannot see is checked here: names
+//! that are taken, the cluster that is meant, brokers that are not there. The refusals name the
+//! field.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::sync::Arc;
@@ -34,7 +35,10 @@ fn wrong(path: &str, reason: impl Into<String>) -> Wrong {
 }
 
 /// Takes up all of the resources, or says what is wrong with each that is.
-pub(super) fn apply(draft: &mut Draft<'_>, resources: Vec<Resource>) -> Result<Vec<&'static str>, Vec<Refusal>> {
+pub(super) fn apply(
+    draft: &mut Draft<'_>,
+    resources: Vec<Resource>,
+) -> Result<Vec<&'static str>, Vec<Refusal>> {
     let (mut verbs, mut refusals) = (Vec::new(), Vec::new());
     for resource in resources {
         let (kind, name, result) = match resource {
@@ -43,7 +47,11 @@ pub(super) fn apply(draft: &mut Draft<'_>, resources: Vec<Resource>) -> Result<V
                 cluster.metadata.name.clone().unwrap_or_default(),
                 apply_cluster(draft, *cluster),
             ),
-            Resource::Topic(topic) => (Kind::Topic, topic.metadata.name.clone().unwrap_or_default(), apply_topic(draft, *topic)),
+            Resource::Topic(topic) => (
+                Kind::Topic,
+                topic.metadata.name.clone().unwrap_or_default(),
+                apply_topic(draft, *topic),
+            ),
         };
         match result {
             Ok(verb) => verbs.push(verb),
@@ -59,36 +67,43 @@ fn apply_cluster(draft: &mut Draft<'_>, mut wanted: KafkaCluster) -> Result<&'st
         let name = draft.state.cluster.name();
         return Err(wrong(
             "metadata.name",
-            format!("the cluster here is called {name:?}, and there is one for each data directory"),
+            format!(
+                "the cluster here is called {name:?}, and there is one for each data directory"
+            ),
         ));
     }
     let replicas = wanted.spec.brokers.replicas;
-    // What an API server holds is what the cluster shall be, whatever is said of it here, and a refusal would hold up all else that was changed. Brokers that are to go get nothing new from now on
-    // ([`State::is_cordoned`]). Where there is none, who writes hears what to do first.
+    // What an API server holds is what the cluster shall be, whatever is said of it here, and a
+    // refusal would hold up all else that was changed. Brokers that are to go get nothing new from
+    // now on ([`State::is_cordoned`]). Where there is none, who writes hears what to do first.
     let is_held = wanted.metadata.resource_version.is_some();
     let surplus = if is_held {
         gone(&draft.state, replicas)
     } else {
         surplus_brokers(&draft.state, replicas)?
     };
-    wanted.spec.config =
-        canonical_cluster_settings(&wanted.spec.config, Door::Resource).map_err(|(name, reason)| (format!("spec.config.{name}"), reason))?;
+    wanted.spec.config = canonical_cluster_settings(&wanted.spec.config, Door::Resource)
+        .map_err(|(name, reason)| (format!("spec.config.{name}"), reason))?;
     for (id, settings) in &mut wanted.spec.brokers.config {
         let path = format!("spec.brokers.config.{id}");
         // Tools set and take off throttles of brokers that are being emptied.
-        let goes = |id: i32| is_held && (draft.state.brokers.contains_key(&BrokerId(id)) || before.spec.brokers.config.contains_key(&id.to_string()));
+        let goes = |id: i32| {
+            is_held
+                && (draft.state.brokers.contains_key(&BrokerId(id))
+                    || before.spec.brokers.config.contains_key(&id.to_string()))
+        };
         if !id.parse::<i32>().is_ok_and(|id| (0..replicas).contains(&id) || goes(id)) {
             return Err((path, "there is no broker of that id".to_owned()));
         }
-        *settings = canonical_cluster_settings(settings, Door::OneBroker).map_err(|(name, reason)| (format!("{path}.{name}"), reason))?;
+        *settings = canonical_cluster_settings(settings, Door::OneBroker)
+            .map_err(|(name, reason)| (format!("{path}.{name}"), reason))?;
     }
     check_named(&wanted.spec).map_err(|(path, reason)| wrong(path, reason))?;
-    let cluster = Layers {
-        cluster: Some(wanted.spec.config.texts()),
-        ..Layers::default()
-    };
+    let cluster = Layers { cluster: Some(wanted.spec.config.texts()), ..Layers::default() };
     for (group, settings) in &wanted.spec.consumer_groups.config {
-        validate_group(settings.texts(), cluster).map_err(|error| wrong(&format!("spec.consumerGroups.config.{group}"), error.to_string()))?;
+        validate_group(settings.texts(), cluster).map_err(|error| {
+            wrong(&format!("spec.consumerGroups.config.{group}"), error.to_string())
+        })?;
     }
     wanted.metadata = merged_meta(&before.metadata, wanted.metadata, wanted.spec != before.spec);
     wanted.status = None;
@@ -102,7 +117,8 @@ fn apply_cluster(draft: &mut Draft<'_>, mut wanted: KafkaCluster) -> Result<&'st
     Ok(if is_same { "unchanged" } else { "configured" })
 }
 
-/// The registered brokers beyond the first `replicas` that hold nothing and have stopped: nobody needs to know of them any more.
+/// The registered brokers beyond the first `replicas` that hold nothing and have stopped: nobody
+/// needs to know of them any more.
 pub(crate) fn gone(state: &State, replicas: i32) -> Vec<BrokerId> {
     let surplus: Vec<BrokerId> = state
         .brokers
@@ -114,31 +130,46 @@ pub(crate) fn gone(state: &State, replicas: i32) -> Vec<BrokerId> {
         return surplus;
     }
     let partitions = state.topics.values().flat_map(|topic| &topic.partitions);
-    let holders: std::collections::BTreeSet<BrokerId> = partitions.flat_map(|partition| partition.replicas.iter().copied()).collect();
+    let holders: std::collections::BTreeSet<BrokerId> =
+        partitions.flat_map(|partition| partition.replicas.iter().copied()).collect();
     surplus.into_iter().filter(|id| !holders.contains(id)).collect()
 }
 
-/// The registered brokers that a cluster of this size has no place for. They must have nothing to lose, and be stopped.
+/// The registered brokers that a cluster of this size has no place for. They must have nothing to
+/// lose, and be stopped.
 fn surplus_brokers(state: &State, replicas: i32) -> Result<Vec<BrokerId>, Wrong> {
     let surplus = |id: &BrokerId| id.0 >= replicas;
     let partitions = || state.topics.values().flat_map(|topic| &topic.partitions);
-    if let Some(id) = partitions().flat_map(|partition| &partition.replicas).copied().find(surplus) {
+    if let Some(id) = partitions().flat_map(|partition| &partition.replicas).copied().find(surplus)
+    {
         let count = partitions().filter(|partition| partition.replicas.contains(&id)).count();
-        let reason = format!("broker {id} holds replicas of {count} partition(s): move them to other brokers first, with kafka-reassign-partitions");
+        let reason = format!(
+            "broker {id} holds replicas of {count} partition(s): move them to other brokers first, with kafka-reassign-partitions"
+        );
         return Err(wrong("spec.brokers.replicas", reason));
     }
-    if let Some(broker) = state.brokers.values().find(|broker| surplus(&broker.id) && !broker.fenced) {
-        return Err(wrong("spec.brokers.replicas", format!("broker {} is running: stop it first", broker.id)));
+    if let Some(broker) =
+        state.brokers.values().find(|broker| surplus(&broker.id) && !broker.fenced)
+    {
+        return Err(wrong(
+            "spec.brokers.replicas",
+            format!("broker {} is running: stop it first", broker.id),
+        ));
     }
     Ok(state.brokers.keys().copied().filter(surplus).collect())
 }
 
-fn canonical_cluster_settings(settings: &ClusterConfig, door: Door) -> Result<ClusterConfig, Wrong> {
-    let canonical = settings.texts().iter().map(|(name, text)| match validate_broker_entry(name, text, door) {
-        Ok(value) => Ok((name.clone(), value.to_string())),
-        Err(error) => Err((name.clone(), error.to_string())),
-    });
-    ClusterConfig::from_texts(canonical.collect::<Result<_, Wrong>>()?).map_err(|error| (error.name, error.reason))
+fn canonical_cluster_settings(
+    settings: &ClusterConfig,
+    door: Door,
+) -> Result<ClusterConfig, Wrong> {
+    let canonical =
+        settings.texts().iter().map(|(name, text)| match validate_broker_entry(name, text, door) {
+            Ok(value) => Ok((name.clone(), value.to_string())),
+            Err(error) => Err((name.clone(), error.to_string())),
+        });
+    ClusterConfig::from_texts(canonical.collect::<Result<_, Wrong>>()?)
+        .map_err(|error| (error.name, error.reason))
 }
 
 fn apply_topic(draft: &mut Draft<'_>, mut wanted: Topic) -> Result<&'static str, Wrong> {
@@ -146,12 +177,15 @@ fn apply_topic(draft: &mut Draft<'_>, mut wanted: Topic) -> Result<&'static str,
     wanted.status = None;
     let key = draft.state.cluster.key_of(&wanted.metadata);
     wanted.metadata.namespace = Some(key.namespace.clone());
-    let settings = canonical_topic_settings(wanted.spec.config.texts(), draft.state.cluster.configs());
-    wanted.spec.config = settings.map_err(|ApiError { message, .. }| wrong("spec.config", message))?;
+    let settings =
+        canonical_topic_settings(wanted.spec.config.texts(), draft.state.cluster.configs());
+    wanted.spec.config =
+        settings.map_err(|ApiError { message, .. }| wrong("spec.config", message))?;
     match draft.state.topic_by_resource(&key).cloned() {
         Some(before) if is_the_same(&before, &wanted) => update_topic(draft, &before, wanted),
         Some(before) => {
-            // The resource was deleted and made anew, and nobody was there to see it: so it is another topic.
+            // The resource was deleted and made anew, and nobody was there to see it: so it is
+            // another topic.
             draft.push(Change::RemoveTopic(before.id, key));
             create_topic(draft, wanted)
         }
@@ -159,8 +193,8 @@ fn apply_topic(draft: &mut Draft<'_>, mut wanted: Topic) -> Result<&'static str,
     }
 }
 
-/// Whether a resource is that of the topic which bears its name: by its uid, where it comes from an API server, or by the topic's id on it. A topic that is to be
-/// retained outlives its resource.
+/// Whether a resource is that of the topic which bears its name: by its uid, where it comes from an
+/// API server, or by the topic's id on it. A topic that is to be retained outlives its resource.
 fn is_the_same(before: &super::state::Topic, wanted: &Topic) -> bool {
     let ours = &before.resource.metadata;
     wanted.metadata.uid.is_none()
@@ -169,7 +203,8 @@ fn is_the_same(before: &super::state::Topic, wanted: &Topic) -> bool {
         || before.resource.spec.deletion_policy == DeletionPolicy::Retain
 }
 
-/// The id of a new topic. A resource's uid is as good as any, and two controllers that see the resource at once choose the same one. What is written on the resource does not count: it may be
+/// The id of a new topic. A resource's uid is as good as any, and two controllers that see the
+/// resource at once choose the same one. What is written on the resource does not count: it may be
 /// the id of a topic that was deleted, whose log some broker still has.
 fn new_topic_id(draft: &mut Draft<'_>, wanted: &Topic) -> TopicId {
     let uid = wanted.metadata.uid.as_deref().and_then(|uid| Uuid::parse_str(uid).ok()).map(TopicId);
@@ -181,7 +216,11 @@ fn check_owner(draft: &Draft<'_>, wanted: &Topic) -> Result<(), Wrong> {
     let cluster = &draft.state.cluster;
     let named = &wanted.spec.cluster_ref;
     if named.name != cluster.name() {
-        let reason = format!("there is no KafkaCluster {:?}; the one here is {:?}", named.name, cluster.name());
+        let reason = format!(
+            "there is no KafkaCluster {:?}; the one here is {:?}",
+            named.name,
+            cluster.name()
+        );
         return Err(wrong("spec.clusterRef.name", reason));
     }
     let (home, own) = (cluster.namespace(), cluster.key_of(&wanted.metadata).namespace);
@@ -193,9 +232,12 @@ fn check_owner(draft: &Draft<'_>, wanted: &Topic) -> Result<(), Wrong> {
         );
         return Err(wrong("spec.clusterRef.namespace", reason));
     }
-    // Whose labels a selector matches is known where the namespaces are: who offers the resource looks there.
+    // Whose labels a selector matches is known where the namespaces are: who offers the resource
+    // looks there.
     if own != home && cluster.resource.spec.allowed_namespaces.from == NamespacesFrom::Same {
-        let reason = format!("the KafkaCluster takes Topics of its own namespace {home:?} alone: its spec.allowedNamespaces may name others");
+        let reason = format!(
+            "the KafkaCluster takes Topics of its own namespace {home:?} alone: its spec.allowedNamespaces may name others"
+        );
         return Err(wrong("metadata.namespace", reason));
     }
     if own != home && is_internal(wanted.topic_name()) {
@@ -214,16 +256,15 @@ fn said_in(namespace: &str, key: &Key) -> String {
 }
 
 fn create_topic(draft: &mut Draft<'_>, mut wanted: Topic) -> Result<&'static str, Wrong> {
-    let path = if wanted.spec.topic_name.is_some() {
-        "spec.topicName"
-    } else {
-        "metadata.name"
-    };
+    let path = if wanted.spec.topic_name.is_some() { "spec.topicName" } else { "metadata.name" };
     check_name(wanted.topic_name()).map_err(|error| wrong(path, error.message))?;
     let key = draft.state.cluster.key_of(&wanted.metadata);
     if let Some(owner) = draft.state.topic_by_name(wanted.topic_name()) {
         let of = said_in(&key.namespace, &owner.key);
-        return Err(wrong(path, format!("the topic {:?} is that of the Topic {of:?} already", owner.name())));
+        return Err(wrong(
+            path,
+            format!("the topic {:?} is that of the Topic {of:?} already", owner.name()),
+        ));
     }
     if let Some(other) = draft.state.lookalike(wanted.topic_name()) {
         return Err(wrong(
@@ -235,13 +276,11 @@ fn create_topic(draft: &mut Draft<'_>, mut wanted: Topic) -> Result<&'static str
         ));
     }
     let default = |name| i32::try_from(default_of(draft, name)).unwrap_or(i32::MAX);
-    wanted.spec.partitions = Some(wanted.spec.partitions.unwrap_or_else(|| default("num.partitions")));
-    wanted.spec.replicas = Some(
-        wanted
-            .spec
-            .replicas
-            .unwrap_or_else(|| i16::try_from(default("default.replication.factor")).unwrap_or(i16::MAX)),
-    );
+    wanted.spec.partitions =
+        Some(wanted.spec.partitions.unwrap_or_else(|| default("num.partitions")));
+    wanted.spec.replicas = Some(wanted.spec.replicas.unwrap_or_else(|| {
+        i16::try_from(default("default.replication.factor")).unwrap_or(i16::MAX)
+    }));
     check_numbers(draft, &wanted, 0)?;
     let id = new_topic_id(draft, &wanted);
     check_room(draft, id, &wanted, 0)?;
@@ -252,7 +291,11 @@ fn create_topic(draft: &mut Draft<'_>, mut wanted: Topic) -> Result<&'static str
     Ok("created")
 }
 
-fn update_topic(draft: &mut Draft<'_>, before: &super::state::Topic, mut wanted: Topic) -> Result<&'static str, Wrong> {
+fn update_topic(
+    draft: &mut Draft<'_>,
+    before: &super::state::Topic,
+    mut wanted: Topic,
+) -> Result<&'static str, Wrong> {
     let old = &before.resource;
     if wanted.topic_name() != old.topic_name() {
         return Err(wrong("spec.topicName", "topicName cannot change: a topic cannot be renamed"));
@@ -262,7 +305,10 @@ fn update_topic(draft: &mut Draft<'_>, before: &super::state::Topic, mut wanted:
     wanted.spec.replicas = wanted.spec.replicas.or(old.spec.replicas);
     if wanted.spec.partitions < old.spec.partitions {
         let count = old.spec.partitions.unwrap_or_default();
-        return Err(wrong("spec.partitions", format!("partitions can only be raised, and there are {count}")));
+        return Err(wrong(
+            "spec.partitions",
+            format!("partitions can only be raised, and there are {count}"),
+        ));
     }
     if before.is_internal() && wanted.spec.partitions != old.spec.partitions {
         return Err(wrong("spec.partitions", format!("partitions cannot change: {BY_NUMBER}")));
@@ -276,12 +322,16 @@ fn update_topic(draft: &mut Draft<'_>, before: &super::state::Topic, mut wanted:
     let min_isr = draft.state.topic_setting(before, "min.insync.replicas");
     draft.push(Change::Topic(before.id, Box::new(wanted)));
     let after = draft.state.topics.get(&before.id).cloned();
-    if after.is_some_and(|after| draft.state.topic_setting(&after, "min.insync.replicas") != min_isr) {
+    if after
+        .is_some_and(|after| draft.state.topic_setting(&after, "min.insync.replicas") != min_isr)
+    {
         partitions::forget_eligible(draft, before.id);
     }
-    let replicas = draft.state.topics.get(&before.id).and_then(|topic| topic.resource.spec.replicas);
+    let replicas =
+        draft.state.topics.get(&before.id).and_then(|topic| topic.resource.spec.replicas);
     if replicas != before.resource.spec.replicas {
-        reassign::resize(draft, before.id).map_err(|error| wrong("spec.replicas", error.to_string()))?;
+        reassign::resize(draft, before.id)
+            .map_err(|error| wrong("spec.replicas", error.to_string()))?;
     }
     // Without a broker that can take them, the partitions wait for one.
     let _ = partitions::grow(draft, before.id);
@@ -297,7 +347,8 @@ fn check_numbers(draft: &Draft<'_>, wanted: &Topic, wanted_before: usize) -> Res
             format!("{replicas} replicas need as many brokers, and the cluster has {brokers}"),
         ));
     }
-    let count = wanted.spec.partitions.and_then(|count| usize::try_from(count).ok()).unwrap_or_default();
+    let count =
+        wanted.spec.partitions.and_then(|count| usize::try_from(count).ok()).unwrap_or_default();
     // Partitions that wait for a broker count, too: the resources alone say how many there will be.
     let others = draft.state.partitions_wanted().saturating_sub(wanted_before);
     if others + count > PARTITIONS_MAX {
@@ -310,8 +361,10 @@ fn check_numbers(draft: &Draft<'_>, wanted: &Topic, wanted_before: usize) -> Res
 }
 
 fn check_room(draft: &Draft<'_>, id: TopicId, wanted: &Topic, there: usize) -> Result<(), Wrong> {
-    let count = wanted.spec.partitions.and_then(|count| usize::try_from(count).ok()).unwrap_or_default();
-    let replicas = wanted.spec.replicas.and_then(|replicas| usize::try_from(replicas).ok()).unwrap_or(1);
+    let count =
+        wanted.spec.partitions.and_then(|count| usize::try_from(count).ok()).unwrap_or_default();
+    let replicas =
+        wanted.spec.replicas.and_then(|replicas| usize::try_from(replicas).ok()).unwrap_or(1);
     let more = count.saturating_sub(there);
     if more > 0 && !draft.state.has_room(id, more, replicas) {
         return Err(wrong("spec.partitions", NoPlace::NoRoom(more).to_string()));
@@ -346,7 +399,9 @@ pub(super) fn delete(draft: &mut Draft<'_>, kind: Kind, key: &Key) -> Result<(),
     }
 }
 
-/// The topic is to be retained, whatever its resource says: nobody follows that any more, or it goes without the topic being meant. It stays so until a resource that is followed says otherwise.
+/// The topic is to be retained, whatever its resource says: nobody follows that any more, or it
+/// goes without the topic being meant. It stays so until a resource that is followed says
+/// otherwise.
 pub(super) fn retain(draft: &mut Draft<'_>, key: &Key) -> Reply {
     let Some(topic) = draft.state.topic_by_resource(key) else {
         return Reply::Nothing;

@@ -1,7 +1,9 @@
-//! Brokers come, live and go: registration, heartbeats, fencing, controlled shutdown (`ClusterControlManager`, `BrokerHeartbeatManager` in Apache Kafka).
+//! Brokers come, live and go: registration, heartbeats, fencing, controlled shutdown
+//! (`ClusterControlManager`, `BrokerHeartbeatManager` in Apache Kafka).
 //!
-//! Whoever may have lost the end of its log is taken out of every ISR and ELR before its new registration is written: partitions first, the
-//! broker last, so that a crash in between makes it register and be cleaned up again.
+//! Whoever may have lost the end of its log is taken out of every ISR and ELR before its new
+//! registration is written: partitions first, the broker last, so that a crash in between makes it
+//! register and be cleaned up again.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::error::ErrorCode;
@@ -19,7 +21,11 @@ use super::state::{Broker, Change, Endpoint, Partition, State};
 /// Endpoints of one broker: more than anyone has listeners for.
 const ENDPOINTS_MAX: usize = 64;
 
-pub(super) fn register(draft: &mut Draft<'_>, sessions: &Sessions, registration: Registration) -> Reply {
+pub(super) fn register(
+    draft: &mut Draft<'_>,
+    sessions: &Sessions,
+    registration: Registration,
+) -> Reply {
     let state = &draft.state;
     let id = registration.broker;
     let before = state.brokers.get(&id).cloned();
@@ -27,7 +33,8 @@ pub(super) fn register(draft: &mut Draft<'_>, sessions: &Sessions, registration:
         return Reply::Refused(code, reason);
     }
     raise_above_what_brokers_saw(draft, &registration);
-    let same_process = before.as_ref().filter(|before| before.incarnation == registration.incarnation);
+    let same_process =
+        before.as_ref().filter(|before| before.incarnation == registration.incarnation);
     if let Some(before) = same_process {
         let now = broker_of(&registration, before.epoch, before.fenced, before.shutting_down);
         if now != *before {
@@ -45,8 +52,8 @@ pub(super) fn register(draft: &mut Draft<'_>, sessions: &Sessions, registration:
     Reply::Registered(epoch)
 }
 
-/// What this log may lack of what it had when the broker was last registered. The clean-shutdown file holds the epoch of the run that wrote it: an older
-/// one is the file of a copy.
+/// What this log may lack of what it had when the broker was last registered. The clean-shutdown
+/// file holds the epoch of the run that wrote it: an older one is the file of a copy.
 fn loss(new: &Registration, before: Option<&Broker>) -> Option<Loss> {
     match before {
         Some(before) if new.log_dir == before.log_dir => {
@@ -57,19 +64,35 @@ fn loss(new: &Registration, before: Option<&Broker>) -> Option<Loss> {
     }
 }
 
-fn check(draft: &Draft<'_>, sessions: &Sessions, new: &Registration, before: Option<&Broker>) -> Result<(), (ErrorCode, String)> {
+fn check(
+    draft: &Draft<'_>,
+    sessions: &Sessions,
+    new: &Registration,
+    before: Option<&Broker>,
+) -> Result<(), (ErrorCode, String)> {
     let state = &draft.state;
     if new.cluster_id != state.cluster.id {
-        let reason = format!("Expected cluster ID {}, but got cluster ID {}", state.cluster.id, new.cluster_id);
+        let reason = format!(
+            "Expected cluster ID {}, but got cluster ID {}",
+            state.cluster.id, new.cluster_id
+        );
         return Err((ErrorCode::InconsistentClusterId, reason));
     }
-    if new.broker.0 < 0 || new.incarnation.is_nil() || new.log_dir.is_nil() || new.endpoints.is_empty() || new.endpoints.len() > ENDPOINTS_MAX {
+    if new.broker.0 < 0
+        || new.incarnation.is_nil()
+        || new.log_dir.is_nil()
+        || new.endpoints.is_empty()
+        || new.endpoints.len() > ENDPOINTS_MAX
+    {
         return Err((
             ErrorCode::InvalidRegistration,
-            "a registration needs an id, an incarnation, a log directory id and endpoints".to_owned(),
+            "a registration needs an id, an incarnation, a log directory id and endpoints"
+                .to_owned(),
         ));
     }
-    let namesake = before.filter(|before| before.incarnation != new.incarnation && sessions.is_live(new.broker, draft.moment.now));
+    let namesake = before.filter(|before| {
+        before.incarnation != new.incarnation && sessions.is_live(new.broker, draft.moment.now)
+    });
     if namesake.is_some() {
         let reason = format!(
             "Another broker is registered with that broker id. If the broker {} was restarted, it can register once the session of its predecessor is over.",
@@ -77,10 +100,8 @@ fn check(draft: &Draft<'_>, sessions: &Sessions, new: &Registration, before: Opt
         );
         return Err((ErrorCode::DuplicateBrokerRegistration, reason));
     }
-    if let Some(other) = state
-        .brokers
-        .values()
-        .find(|other| other.id != new.broker && other.log_dir == new.log_dir)
+    if let Some(other) =
+        state.brokers.values().find(|other| other.id != new.broker && other.log_dir == new.log_dir)
     {
         let reason = format!(
             "Broker {} wants to register with directory {} already registered by {}",
@@ -91,7 +112,8 @@ fn check(draft: &Draft<'_>, sessions: &Sessions, new: &Registration, before: Opt
     Ok(())
 }
 
-/// A store that was restored from a backup would give epochs away a second time. What brokers remember is the proof that it is behind.
+/// A store that was restored from a backup would give epochs away a second time. What brokers
+/// remember is the proof that it is behind.
 fn raise_above_what_brokers_saw(draft: &mut Draft<'_>, registration: &Registration) {
     let before = draft.changes.len();
     // Its log was used under a registration that the state has never heard of.
@@ -126,7 +148,12 @@ fn raise_above_what_brokers_saw(draft: &mut Draft<'_>, registration: &Registrati
     }
 }
 
-fn broker_of(registration: &Registration, epoch: BrokerEpoch, fenced: bool, shutting_down: bool) -> Broker {
+fn broker_of(
+    registration: &Registration,
+    epoch: BrokerEpoch,
+    fenced: bool,
+    shutting_down: bool,
+) -> Broker {
     Broker {
         id: registration.broker,
         epoch,
@@ -139,7 +166,8 @@ fn broker_of(registration: &Registration, epoch: BrokerEpoch, fenced: bool, shut
     }
 }
 
-/// Where a registered broker is found from now on. An endpoint is never the last to go: brokers need one among themselves.
+/// Where a registered broker is found from now on. An endpoint is never the last to go: brokers
+/// need one among themselves.
 pub(super) fn readdress(draft: &mut Draft<'_>, id: BrokerId, endpoints: Vec<Endpoint>) {
     let broker = draft.state.brokers.get(&id).cloned();
     if let Some(broker) = broker.filter(|broker| broker.endpoints != endpoints)
@@ -164,7 +192,11 @@ pub(super) fn check_epoch(state: &State, id: BrokerId, epoch: BrokerEpoch) -> Re
     }
 }
 
-pub(super) fn heartbeat(draft: &mut Draft<'_>, sessions: &Sessions, heartbeat: &Heartbeat) -> Reply {
+pub(super) fn heartbeat(
+    draft: &mut Draft<'_>,
+    sessions: &Sessions,
+    heartbeat: &Heartbeat,
+) -> Reply {
     let id = heartbeat.broker;
     if let Err(refused) = check_epoch(&draft.state, id, heartbeat.epoch) {
         return refused;
@@ -172,16 +204,14 @@ pub(super) fn heartbeat(draft: &mut Draft<'_>, sessions: &Sessions, heartbeat: &
     let Some(broker) = draft.state.brokers.get(&id).cloned() else {
         return Reply::Nothing;
     };
-    let up_to_date = sessions.registered_at(id).is_some_and(|version| heartbeat.applied_version >= version);
+    let up_to_date =
+        sessions.registered_at(id).is_some_and(|version| heartbeat.applied_version >= version);
     if heartbeat.log_dir_failed {
         fence(draft, &[id]);
     } else if heartbeat.wants_shutdown {
         if !broker.shutting_down {
             partitions::take_out(draft, &[id]);
-            draft.push(Change::Broker(Broker {
-                shutting_down: true,
-                ..broker
-            }));
+            draft.push(Change::Broker(Broker { shutting_down: true, ..broker }));
         }
     } else if broker.fenced && heartbeat.ready && up_to_date {
         draft.push(Change::Broker(Broker { fenced: false, ..broker }));
@@ -196,11 +226,13 @@ pub(super) fn heartbeat(draft: &mut Draft<'_>, sessions: &Sessions, heartbeat: &
     }
 }
 
-/// Fences the brokers in a controlled shutdown whose successors all know that they lead: whoever is left learns of the new leaders from a broker
-/// that is there. The fence is the grant ([`Broker::may_shut_down`]).
+/// Fences the brokers in a controlled shutdown whose successors all know that they lead: whoever is
+/// left learns of the new leaders from a broker that is there. The fence is the grant
+/// ([`Broker::may_shut_down`]).
 pub(super) fn grant_shutdowns(draft: &mut Draft<'_>, sessions: &Sessions) {
     let state = &draft.state;
-    let known_to_all = |id| state.usable_brokers().all(|other| sessions.applied(other.id) >= state.told_at(id));
+    let known_to_all =
+        |id| state.usable_brokers().all(|other| sessions.applied(other.id) >= state.told_at(id));
     let leaving = state.brokers.values().filter(|broker| broker.shutting_down && !broker.fenced);
     let granted: Vec<Broker> = leaving.filter(|broker| known_to_all(broker.id)).cloned().collect();
     for broker in granted {
@@ -208,7 +240,10 @@ pub(super) fn grant_shutdowns(draft: &mut Draft<'_>, sessions: &Sessions) {
     }
 }
 
-pub(super) fn unregister(draft: &mut Draft<'_>, request: UnregisterBrokerRequest) -> UnregisterBrokerResponse {
+pub(super) fn unregister(
+    draft: &mut Draft<'_>,
+    request: UnregisterBrokerRequest,
+) -> UnregisterBrokerResponse {
     let id = BrokerId(request.broker_id);
     let result = if draft.state.brokers.contains_key(&id) {
         partitions::take_out_lost(draft, id, Loss::Tail);
@@ -219,16 +254,13 @@ pub(super) fn unregister(draft: &mut Draft<'_>, request: UnregisterBrokerRequest
         Err(ApiError::new(ErrorCode::BrokerIdNotRegistered, message))
     };
     let (error_code, error_message) = wire(&result);
-    UnregisterBrokerResponse {
-        error_code,
-        error_message,
-        ..UnregisterBrokerResponse::default()
-    }
+    UnregisterBrokerResponse { error_code, error_message, ..UnregisterBrokerResponse::default() }
 }
 
 /// Takes brokers out of every ISR and moves what they lead, then marks them as not alive.
 pub(super) fn fence(draft: &mut Draft<'_>, ids: &[BrokerId]) {
-    let is_unfenced = |id: &BrokerId| draft.state.brokers.get(id).is_some_and(|broker| !broker.fenced);
+    let is_unfenced =
+        |id: &BrokerId| draft.state.brokers.get(id).is_some_and(|broker| !broker.fenced);
     let gone: Vec<BrokerId> = ids.iter().copied().filter(is_unfenced).collect();
     if gone.is_empty() {
         return;

@@ -1,17 +1,22 @@
-//! AlterConfigs and IncrementalAlterConfigs (`ConfigurationControlManager` in Apache Kafka): what they change is a field of a resource.
+//! AlterConfigs and IncrementalAlterConfigs (`ConfigurationControlManager` in Apache Kafka): what
+//! they change is a field of a resource.
 //!
-//! A topic's settings are `spec.config` of its `Topic`; those of all brokers `spec.config` of the `KafkaCluster`, those of one broker its
-//! `spec.brokers.config`, those of groups `spec.consumerGroups.config`, and subscriptions to client metrics `spec.clientMetrics`. What a setting may be is `weir_settings`' to say.
+//! A topic's settings are `spec.config` of its `Topic`; those of all brokers `spec.config` of the
+//! `KafkaCluster`, those of one broker its `spec.brokers.config`, those of groups
+//! `spec.consumerGroups.config`, and subscriptions to client metrics `spec.clientMetrics`. What a
+//! setting may be is `weir_settings`' to say.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use weir_crds::{ClientMetricsConfig, ClusterConfig, GroupConfig, InvalidSetting, KafkaClusterSpec, TopicConfig};
+use weir_crds::{
+    ClientMetricsConfig, ClusterConfig, GroupConfig, InvalidSetting, KafkaClusterSpec, TopicConfig,
+};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{
-    AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, alter_configs_response,
-    incremental_alter_configs_response,
+    AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse, alter_configs_response, incremental_alter_configs_response,
 };
 use weir_protocol::types::{BrokerId, TopicId};
 use weir_settings::{self as config, ConfigError, ConfigType, Configs, Door, Layers, Scope};
@@ -30,7 +35,8 @@ const TYPE_BROKER: i8 = 4;
 const TYPE_CLIENT_METRICS: i8 = 16;
 const TYPE_GROUP: i8 = 32;
 
-/// The most groups with settings and the most subscriptions to client metrics, as the resource's schema has it, and the bytes of either.
+/// The most groups with settings and the most subscriptions to client metrics, as the resource's
+/// schema has it, and the bytes of either.
 const GROUPS_SET_MAX: usize = 1_000;
 const SUBSCRIPTIONS_MAX: usize = 100;
 const NAMED_SETTINGS_BYTES_MAX: usize = 256 * 1024;
@@ -53,7 +59,10 @@ enum Operation {
     Subtract(String),
 }
 
-pub(super) fn alter_configs(draft: &mut Draft<'_>, request: AlterConfigsRequest) -> AlterConfigsResponse {
+pub(super) fn alter_configs(
+    draft: &mut Draft<'_>,
+    request: AlterConfigsRequest,
+) -> AlterConfigsResponse {
     let validate_only = request.validate_only;
     let mut seen = BTreeSet::new();
     let responses = request.resources.into_iter().map(|resource| {
@@ -71,13 +80,13 @@ pub(super) fn alter_configs(draft: &mut Draft<'_>, request: AlterConfigsRequest)
             resource_name: resource.resource_name,
         }
     });
-    AlterConfigsResponse {
-        responses: responses.collect(),
-        ..Default::default()
-    }
+    AlterConfigsResponse { responses: responses.collect(), ..Default::default() }
 }
 
-pub(super) fn incremental_alter_configs(draft: &mut Draft<'_>, request: IncrementalAlterConfigsRequest) -> IncrementalAlterConfigsResponse {
+pub(super) fn incremental_alter_configs(
+    draft: &mut Draft<'_>,
+    request: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
     let validate_only = request.validate_only;
     let mut seen = BTreeSet::new();
     let responses = request.resources.into_iter().map(|resource| {
@@ -99,14 +108,16 @@ pub(super) fn incremental_alter_configs(draft: &mut Draft<'_>, request: Incremen
             resource_name: resource.resource_name,
         }
     });
-    IncrementalAlterConfigsResponse {
-        responses: responses.collect(),
-        ..Default::default()
-    }
+    IncrementalAlterConfigsResponse { responses: responses.collect(), ..Default::default() }
 }
 
-/// Decides on a branch; its changes are taken over if it succeeds and more than validation is asked for.
-fn try_out(draft: &mut Draft<'_>, validate_only: bool, decide: impl FnOnce(&mut Draft<'_>) -> Result<(), ApiError>) -> Result<(), ApiError> {
+/// Decides on a branch; its changes are taken over if it succeeds and more than validation is asked
+/// for.
+fn try_out(
+    draft: &mut Draft<'_>,
+    validate_only: bool,
+    decide: impl FnOnce(&mut Draft<'_>) -> Result<(), ApiError>,
+) -> Result<(), ApiError> {
     let mut branch = draft.branch();
     let result = if branch.is_spent() { Err(too_large()) } else { decide(&mut branch) };
     draft.merge(branch, result.is_ok() && !validate_only);
@@ -125,7 +136,12 @@ fn target(draft: &Draft<'_>, first: bool, kind: i8, name: &str) -> Result<Target
         _ if !first => Err(invalid("Each resource must appear at most once.")),
         TYPE_TOPIC if name.is_empty() => Err(invalid("Default topic resources are not allowed.")),
         TYPE_TOPIC => {
-            let unknown = || ApiError::new(ErrorCode::UnknownTopicOrPartition, format!("The topic '{name}' does not exist."));
+            let unknown = || {
+                ApiError::new(
+                    ErrorCode::UnknownTopicOrPartition,
+                    format!("The topic '{name}' does not exist."),
+                )
+            };
             draft.state.topic_by_name(name).map(|topic| Target::Topic(topic.id)).ok_or_else(unknown)
         }
         TYPE_BROKER if name.is_empty() => Ok(Target::AllBrokers),
@@ -134,7 +150,12 @@ fn target(draft: &Draft<'_>, first: bool, kind: i8, name: &str) -> Result<Target
                 .parse()
                 .map(BrokerId)
                 .map_err(|_| invalid("Unable to parse broker name as a base 10 number."))?;
-            let unknown = || ApiError::new(ErrorCode::BrokerIdNotRegistered, format!("No broker with id {id} found."));
+            let unknown = || {
+                ApiError::new(
+                    ErrorCode::BrokerIdNotRegistered,
+                    format!("No broker with id {id} found."),
+                )
+            };
             draft.state.brokers.get(&id).map(|_| Target::Broker(id)).ok_or_else(unknown)
         }
         TYPE_GROUP if name.is_empty() => Err(invalid("Default group resources are not allowed.")),
@@ -167,17 +188,28 @@ fn current(draft: &Draft<'_>, target: &Target) -> Configs {
             .get(name)
             .map(|config| config.texts().clone())
             .unwrap_or_default(),
-        Target::ClientMetrics(name) => cluster.client_metrics.get(name).map(|config| config.texts().clone()).unwrap_or_default(),
+        Target::ClientMetrics(name) => cluster
+            .client_metrics
+            .get(name)
+            .map(|config| config.texts().clone())
+            .unwrap_or_default(),
     }
 }
 
-/// AlterConfigs: what is not named goes. What stands in `server.properties` in Apache Kafka and AlterConfigs cannot reach stays.
-fn replace(draft: &mut Draft<'_>, target: Target, entries: Vec<(String, Option<String>)>) -> Result<(), ApiError> {
+/// AlterConfigs: what is not named goes. What stands in `server.properties` in Apache Kafka and
+/// AlterConfigs cannot reach stays.
+fn replace(
+    draft: &mut Draft<'_>,
+    target: Target,
+    entries: Vec<(String, Option<String>)>,
+) -> Result<(), ApiError> {
     let mut next = match &target {
         Target::Topic(_) | Target::Group(_) | Target::ClientMetrics(_) => Configs::new(),
         Target::Broker(_) | Target::AllBrokers => {
             let mut kept = current(draft, &target);
-            kept.retain(|name, _| config::broker_key(name).is_some_and(|key| key.scope == Scope::Cluster));
+            kept.retain(|name, _| {
+                config::broker_key(name).is_some_and(|key| key.scope == Scope::Cluster)
+            });
             kept
         }
     };
@@ -185,7 +217,10 @@ fn replace(draft: &mut Draft<'_>, target: Target, entries: Vec<(String, Option<S
     for (name, value) in entries {
         let value = value_of(&name, value)?;
         if !named.insert(name.clone()) {
-            return Err(ApiError::new(ErrorCode::InvalidRequest, "Error due to duplicate config keys"));
+            return Err(ApiError::new(
+                ErrorCode::InvalidRequest,
+                "Error due to duplicate config keys",
+            ));
         }
         let value = check(&target, &name, &value)?;
         next.insert(name, value);
@@ -193,12 +228,19 @@ fn replace(draft: &mut Draft<'_>, target: Target, entries: Vec<(String, Option<S
     put(draft, target, next)
 }
 
-fn change(draft: &mut Draft<'_>, target: Target, entries: Vec<(String, i8, Option<String>)>) -> Result<(), ApiError> {
+fn change(
+    draft: &mut Draft<'_>,
+    target: Target,
+    entries: Vec<(String, i8, Option<String>)>,
+) -> Result<(), ApiError> {
     let mut next = current(draft, &target);
     let mut named = BTreeSet::new();
     for (name, code, value) in entries {
         if !named.insert(name.clone()) {
-            return Err(ApiError::new(ErrorCode::InvalidRequest, "Error due to duplicate config keys"));
+            return Err(ApiError::new(
+                ErrorCode::InvalidRequest,
+                "Error due to duplicate config keys",
+            ));
         }
         let value = match operation(&name, code, value)? {
             Operation::Delete => {
@@ -231,13 +273,17 @@ fn operation(name: &str, code: i8, value: Option<String>) -> Result<Operation, A
         1 => Ok(Operation::Delete),
         2 => value_of(name, value).map(Operation::Append),
         3 => value_of(name, value).map(Operation::Subtract),
-        other => Err(ApiError::new(ErrorCode::InvalidRequest, format!("Unknown operation type {other}"))),
+        other => {
+            Err(ApiError::new(ErrorCode::InvalidRequest, format!("Unknown operation type {other}")))
+        }
     }
 }
 
 /// A value that is there, and of which all may be looked at.
 fn value_of(name: &str, value: Option<String>) -> Result<String, ApiError> {
-    let value = value.ok_or_else(|| ApiError::new(ErrorCode::InvalidRequest, format!("Null value not supported for : {name}")))?;
+    let value = value.ok_or_else(|| {
+        ApiError::new(ErrorCode::InvalidRequest, format!("Null value not supported for : {name}"))
+    })?;
     check_bytes(name.len() + value.len())?;
     Ok(value)
 }
@@ -248,7 +294,12 @@ fn parts(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The elements of a list, which begins at its default where it is not set.
-fn list_of<'a>(configs: &'a Configs, target: &Target, name: &str, operation: &str) -> Result<Vec<&'a str>, ApiError> {
+fn list_of<'a>(
+    configs: &'a Configs,
+    target: &Target,
+    name: &str,
+    operation: &str,
+) -> Result<Vec<&'a str>, ApiError> {
     let key = match target {
         Target::Topic(_) => config::topic_key(name),
         Target::Broker(_) | Target::AllBrokers => config::broker_key(name),
@@ -284,22 +335,21 @@ fn refused(error: &ConfigError) -> ApiError {
 }
 
 /// All settings of a topic in their canonical form, checked one by one and against each other.
-pub(super) fn canonical_topic_settings(settings: &Configs, cluster: &Configs) -> Result<TopicConfig, ApiError> {
+pub(super) fn canonical_topic_settings(
+    settings: &Configs,
+    cluster: &Configs,
+) -> Result<TopicConfig, ApiError> {
     let invalid = |message: String| ApiError::new(ErrorCode::InvalidConfig, message);
     check_size(settings)?;
-    config::validate_topic(
-        settings,
-        Layers {
-            cluster: Some(cluster),
-            ..Layers::default()
-        },
-    )
-    .map_err(|error| invalid(error.to_string()))?;
+    config::validate_topic(settings, Layers { cluster: Some(cluster), ..Layers::default() })
+        .map_err(|error| invalid(error.to_string()))?;
     let canonical = settings.iter().map(|(name, value)| {
-        let value = config::validate_topic_entry(name, value).map_err(|error| invalid(error.to_string()))?;
+        let value = config::validate_topic_entry(name, value)
+            .map_err(|error| invalid(error.to_string()))?;
         Ok((name.clone(), value.to_string()))
     });
-    TopicConfig::from_texts(canonical.collect::<Result<_, ApiError>>()?).map_err(|error| invalid(error.to_string()))
+    TopicConfig::from_texts(canonical.collect::<Result<_, ApiError>>()?)
+        .map_err(|error| invalid(error.to_string()))
 }
 
 fn check_size(settings: &Configs) -> Result<(), ApiError> {
@@ -329,7 +379,9 @@ fn put(draft: &mut Draft<'_>, target: Target, settings: Configs) -> Result<(), A
     let spec = &draft.state.cluster.resource.spec;
     match &target {
         Target::Group(name) => Named::groups(spec).change(name, &before, &settings).check(),
-        Target::ClientMetrics(name) => Named::client_metrics(spec).change(name, &before, &settings).check(),
+        Target::ClientMetrics(name) => {
+            Named::client_metrics(spec).change(name, &before, &settings).check()
+        }
         Target::Topic(_) | Target::Broker(_) | Target::AllBrokers => Ok(()),
     }
     .map_err(|(_, reason)| ApiError::new(ErrorCode::PolicyViolation, reason))?;
@@ -342,14 +394,17 @@ fn put(draft: &mut Draft<'_>, target: Target, settings: Configs) -> Result<(), A
         Target::Broker(id) => {
             let config = ClusterConfig::from_texts(settings).map_err(|error| unsuitable(&error))?;
             put_spec(draft, |spec| {
-                put_named(&mut spec.brokers.config, id.to_string(), config, ClusterConfig::is_empty);
+                put_named(
+                    &mut spec.brokers.config,
+                    id.to_string(),
+                    config,
+                    ClusterConfig::is_empty,
+                );
             })
         }
         Target::Group(name) => {
-            let cluster = Layers {
-                cluster: Some(draft.state.cluster.configs()),
-                ..Layers::default()
-            };
+            let cluster =
+                Layers { cluster: Some(draft.state.cluster.configs()), ..Layers::default() };
             config::validate_group(&settings, cluster).map_err(|error| refused(&error))?;
             let config = GroupConfig::from_texts(settings).map_err(|error| unsuitable(&error))?;
             put_spec(draft, |spec| {
@@ -357,7 +412,8 @@ fn put(draft: &mut Draft<'_>, target: Target, settings: Configs) -> Result<(), A
             })
         }
         Target::ClientMetrics(name) => {
-            let config = ClientMetricsConfig::from_texts(settings).map_err(|error| unsuitable(&error))?;
+            let config =
+                ClientMetricsConfig::from_texts(settings).map_err(|error| unsuitable(&error))?;
             put_spec(draft, |spec| {
                 put_named(&mut spec.client_metrics, name, config, ClientMetricsConfig::is_empty);
             })
@@ -370,14 +426,20 @@ fn unsuitable(error: &InvalidSetting) -> ApiError {
 }
 
 /// Settings of something that is there for as long as something is set on it.
-fn put_named<T>(all: &mut BTreeMap<String, T>, name: String, config: T, is_empty: impl Fn(&T) -> bool) {
+fn put_named<T>(
+    all: &mut BTreeMap<String, T>,
+    name: String,
+    config: T,
+    is_empty: impl Fn(&T) -> bool,
+) {
     match is_empty(&config) {
         true => drop(all.remove(&name)),
         false => drop(all.insert(name, config)),
     }
 }
 
-/// How much is set on groups or on subscriptions to client metrics: all of it stands in the cluster's resource.
+/// How much is set on groups or on subscriptions to client metrics: all of it stands in the
+/// cluster's resource.
 #[derive(Clone, Copy, Debug)]
 struct Named {
     path: &'static str,
@@ -397,8 +459,14 @@ impl Named {
         Self::of("spec.clientMetrics", SUBSCRIPTIONS_MAX, all)
     }
 
-    fn of<'a>(path: &'static str, most: usize, all: impl Iterator<Item = (&'a String, &'a Configs)>) -> Self {
-        let (bytes, count) = all.fold((0, 0), |(bytes, count), (name, texts)| (bytes + Self::bytes_of(name, texts), count + 1));
+    fn of<'a>(
+        path: &'static str,
+        most: usize,
+        all: impl Iterator<Item = (&'a String, &'a Configs)>,
+    ) -> Self {
+        let (bytes, count) = all.fold((0, 0), |(bytes, count), (name, texts)| {
+            (bytes + Self::bytes_of(name, texts), count + 1)
+        });
         Self { path, bytes, count, most }
     }
 
@@ -406,7 +474,8 @@ impl Named {
         name.len() + texts.iter().map(|(name, text)| name.len() + text.len()).sum::<usize>()
     }
 
-    /// The same with other settings under a name, which is there for as long as something is set on it.
+    /// The same with other settings under a name, which is there for as long as something is set on
+    /// it.
     fn change(mut self, name: &str, before: &Configs, after: &Configs) -> Self {
         if !before.is_empty() {
             (self.bytes, self.count) = (self.bytes - Self::bytes_of(name, before), self.count - 1);
@@ -420,7 +489,9 @@ impl Named {
     fn check(&self) -> Result<(), (&'static str, String)> {
         let Self { path, bytes, count, most } = *self;
         if bytes > NAMED_SETTINGS_BYTES_MAX || count > most {
-            let reason = format!("There is room for {most} names with settings, of {NAMED_SETTINGS_BYTES_MAX} bytes together.");
+            let reason = format!(
+                "There is room for {most} names with settings, of {NAMED_SETTINGS_BYTES_MAX} bytes together."
+            );
             return Err((path, reason));
         }
         Ok(())
@@ -445,18 +516,18 @@ fn put_topic(draft: &mut Draft<'_>, id: TopicId, settings: &Configs) -> Result<(
     resource.spec.config = config;
     let min_isr_before = draft.state.topic_setting(&topic, "min.insync.replicas");
     draft.push(Change::Topic(id, Box::new(resource)));
-    if draft
-        .state
-        .topics
-        .get(&id)
-        .is_some_and(|topic| draft.state.topic_setting(topic, "min.insync.replicas") != min_isr_before)
-    {
+    if draft.state.topics.get(&id).is_some_and(|topic| {
+        draft.state.topic_setting(topic, "min.insync.replicas") != min_isr_before
+    }) {
         partitions::forget_eligible(draft, id);
     }
     Ok(())
 }
 
-fn put_spec(draft: &mut Draft<'_>, set: impl FnOnce(&mut KafkaClusterSpec)) -> Result<(), ApiError> {
+fn put_spec(
+    draft: &mut Draft<'_>,
+    set: impl FnOnce(&mut KafkaClusterSpec),
+) -> Result<(), ApiError> {
     let before = Arc::clone(&draft.state.cluster.resource);
     let mut resource = with_cluster_generation(&before);
     set(&mut resource.spec);
@@ -468,7 +539,8 @@ fn put_spec(draft: &mut Draft<'_>, set: impl FnOnce(&mut KafkaClusterSpec)) -> R
 
 /// Puts the cluster's resource, and what follows from it for the partitions.
 pub(super) fn put_cluster_resource(draft: &mut Draft<'_>, resource: weir_crds::KafkaCluster) {
-    let min_isr = |draft: &Draft<'_>| draft.state.cluster.configs().get("min.insync.replicas").cloned();
+    let min_isr =
+        |draft: &Draft<'_>| draft.state.cluster.configs().get("min.insync.replicas").cloned();
     let before = min_isr(draft);
     draft.push(Change::Cluster(Arc::new(resource)));
     if min_isr(draft) != before {

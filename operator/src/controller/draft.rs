@@ -22,14 +22,7 @@ pub(super) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     pub(super) fn new(state: &State, sessions: &'a Sessions, moment: &'a Moment) -> Self {
-        Self {
-            state: state.clone(),
-            sessions,
-            changes: Vec::new(),
-            moment,
-            ids: 0,
-            spent: 0,
-        }
+        Self { state: state.clone(), sessions, changes: Vec::new(), moment, ids: 0, spent: 0 }
     }
 
     pub(super) fn push(&mut self, change: Change) {
@@ -60,7 +53,8 @@ impl<'a> Draft<'a> {
         self.spent = branch.spent;
         if take {
             self.state = branch.state;
-            // The cluster's resource is one object: of its changes the last one holds them all, and thousands of copies would take the memory.
+            // The cluster's resource is one object: of its changes the last one holds them all, and
+            // thousands of copies would take the memory.
             let is_cluster = |change: Option<&Change>| matches!(change, Some(Change::Cluster(_)));
             if is_cluster(self.changes.last()) && is_cluster(branch.changes.first()) {
                 self.changes.pop();
@@ -72,14 +66,18 @@ impl<'a> Draft<'a> {
 
     /// A topic id that no topic has, for the topic of this name.
     pub(super) fn topic_id(&mut self, name: &str) -> TopicId {
-        if let Some(id) = self.moment.given.get(name).filter(|id| !self.state.topics.contains_key(*id)) {
+        if let Some(id) =
+            self.moment.given.get(name).filter(|id| !self.state.topics.contains_key(*id))
+        {
             return *id;
         }
         loop {
             let bits = self.moment.seed.wrapping_add(self.ids);
             self.ids += 1;
             let id = TopicId(uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid());
-            if !self.state.topics.contains_key(&id) && self.moment.given.values().all(|given| *given != id) {
+            if !self.state.topics.contains_key(&id)
+                && self.moment.given.values().all(|given| *given != id)
+            {
                 return id;
             }
         }

@@ -1,7 +1,8 @@
-//! Who leads a partition, and what follows from a new ISR or new replicas (`PartitionChangeBuilder` in Apache Kafka 4.2, with KIP-966 and KIP-455).
+//! Who leads a partition, and what follows from a new ISR or new replicas (`PartitionChangeBuilder`
+//! in Apache Kafka 4.2, with KIP-966 and KIP-455).
 //!
-//! Called whenever brokers come, go or change their mind, and when a leader or a user wants other replicas. Looks at one partition; never at a
-//! clock, and never at what a broker was.
+//! Called whenever brokers come, go or change their mind, and when a leader or a user wants other
+//! replicas. Looks at one partition; never at a clock, and never at what a broker was.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::types::{BrokerId, LeaderEpoch, PartitionEpoch};
@@ -21,7 +22,8 @@ pub(crate) enum Election {
 
 /// What an election goes by.
 pub(crate) struct Electorate<'a> {
-    /// Whether a broker is registered, unfenced, not shutting down and not the one that is being removed.
+    /// Whether a broker is registered, unfenced, not shutting down and not the one that is being
+    /// removed.
     pub(crate) acceptable: &'a dyn Fn(BrokerId) -> bool,
     /// The topic's `min.insync.replicas`.
     pub(crate) min_isr: usize,
@@ -71,7 +73,11 @@ impl Wanted {
 }
 
 /// The partition once it is as wanted, with all that follows; `None` if nothing changes.
-pub(crate) fn settle(before: &Partition, wanted: Wanted, electorate: &Electorate<'_>) -> Option<Partition> {
+pub(crate) fn settle(
+    before: &Partition,
+    wanted: Wanted,
+    electorate: &Electorate<'_>,
+) -> Option<Partition> {
     let mut next = Partition {
         replicas: wanted.replicas,
         adding: wanted.adding,
@@ -82,16 +88,20 @@ pub(crate) fn settle(before: &Partition, wanted: Wanted, electorate: &Electorate
     };
     complete_reassignment(&mut next);
     next.elr = eligible(before, &next, wanted.lost.map(|(id, _)| id), electorate.min_isr);
-    // Whoever led last knows most, but not with an empty log: then others know more, where there are others.
+    // Whoever led last knows most, but not with an empty log: then others know more, where there
+    // are others.
     let emptied = wanted.lost.filter(|(_, loss)| *loss == Loss::Everything).map(|(id, _)| id);
     let replicas = next.replicas.clone();
-    let knows_most = |last: &BrokerId| replicas.contains(last) && (emptied != Some(*last) || replicas.len() == 1);
+    let knows_most = |last: &BrokerId| {
+        replicas.contains(last) && (emptied != Some(*last) || replicas.len() == 1)
+    };
     next.last_known_leader = next.last_known_leader.filter(knows_most);
     elect(&mut next, electorate);
     // A leader from the ELR may be all that is to stay.
     complete_reassignment(&mut next);
     next.elr.retain(|id| next.replicas.contains(id));
-    // A leader from the ELR may be enough of an ISR by now, if its minimum was lowered: from here on the others miss what it commits.
+    // A leader from the ELR may be enough of an ISR by now, if its minimum was lowered: from here
+    // on the others miss what it commits.
     if is_whole(&next, electorate.min_isr) {
         next.elr.clear();
     }
@@ -109,9 +119,11 @@ pub(crate) fn settle(before: &Partition, wanted: Wanted, electorate: &Electorate
     })
 }
 
-/// Ends a reassignment when all replicas that are to stay are in sync (`PartitionReassignmentReplicas.maybeCompleteReassignment`).
+/// Ends a reassignment when all replicas that are to stay are in sync
+/// (`PartitionReassignmentReplicas.maybeCompleteReassignment`).
 ///
-/// In sync with a leader that was elected uncleanly is not enough: those that would go may have what it lacks.
+/// In sync with a leader that was elected uncleanly is not enough: those that would go may have
+/// what it lacks.
 fn complete_reassignment(partition: &mut Partition) {
     if !partition.is_reassigning() || partition.recovering {
         return;
@@ -126,9 +138,14 @@ fn complete_reassignment(partition: &mut Partition) {
     partition.adding.clear();
 }
 
-/// The replicas outside of the ISR that hold all that is committed: while the ISR is below its minimum the high watermark stands still, so that
-/// whoever leaves it misses nothing.
-fn eligible(before: &Partition, next: &Partition, lost: Option<BrokerId>, min_isr: usize) -> Vec<BrokerId> {
+/// The replicas outside of the ISR that hold all that is committed: while the ISR is below its
+/// minimum the high watermark stands still, so that whoever leaves it misses nothing.
+fn eligible(
+    before: &Partition,
+    next: &Partition,
+    lost: Option<BrokerId>,
+    min_isr: usize,
+) -> Vec<BrokerId> {
     if is_whole(next, min_isr) {
         return Vec::new();
     }
@@ -148,7 +165,9 @@ fn is_whole(partition: &Partition, min_isr: usize) -> bool {
 
 fn elect(partition: &mut Partition, electorate: &Electorate<'_>) {
     let acceptable = |id: &BrokerId| (electorate.acceptable)(*id);
-    let has_everything = |id: &BrokerId| partition.isr.contains(id) || (partition.isr.is_empty() && partition.elr.contains(id));
+    let has_everything = |id: &BrokerId| {
+        partition.isr.contains(id) || (partition.isr.is_empty() && partition.elr.contains(id))
+    };
     let valid = |id: &BrokerId| has_everything(id) && acceptable(id);
     let preferred = partition
         .replicas
@@ -168,13 +187,15 @@ fn elect(partition: &mut Partition, electorate: &Electorate<'_>) {
         partition.last_known_leader = None;
         return;
     }
-    // When nobody is left who has everything, the last leader knows most. Kafka waits for it even where unclean election is off, because nobody else ever will.
+    // When nobody is left who has everything, the last leader knows most. Kafka waits for it even
+    // where unclean election is off, because nobody else ever will.
     let last = partition
         .last_known_leader
         .filter(|id| partition.isr.is_empty() && partition.elr.is_empty() && acceptable(id));
     // Whoever is only being added is likely to have the least.
     let any = || {
-        let (new, old): (Vec<BrokerId>, Vec<BrokerId>) = partition.replicas.iter().partition(|id| partition.adding.contains(id));
+        let (new, old): (Vec<BrokerId>, Vec<BrokerId>) =
+            partition.replicas.iter().partition(|id| partition.adding.contains(id));
         let unclean = electorate.election == Election::Unclean;
         old.into_iter().chain(new).find(|id| unclean && acceptable(id))
     };

@@ -12,16 +12,16 @@ pub(super) struct ApiError {
 
 impl ApiError {
     pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-        }
+        Self { code, message: message.into() }
     }
 }
 
 /// More than one request may be about.
 pub(super) fn too_large() -> ApiError {
-    ApiError::new(ErrorCode::PolicyViolation, "Unable to perform excessively large batch operation.")
+    ApiError::new(
+        ErrorCode::PolicyViolation,
+        "Unable to perform excessively large batch operation.",
+    )
 }
 
 /// An error code and message as responses carry them.

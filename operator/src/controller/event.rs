@@ -1,6 +1,8 @@
-//! What goes into a decision and what comes out of it: [`Event`], [`Moment`], [`Outcome`], [`Reply`].
+//! What goes into a decision and what comes out of it: [`Event`], [`Moment`], [`Outcome`],
+//! [`Reply`].
 //!
-//! The shell makes events of the brokers' messages, the users' resources and the time, and sends the replies. Nothing here decides.
+//! The shell makes events of the brokers' messages, the users' resources and the time, and sends
+//! the replies. Nothing here decides.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
@@ -8,7 +10,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use uuid::Uuid;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId};
+use weir_protocol::types::{
+    BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId,
+};
 
 use super::admin_request::{AdminRequest, AdminResponse};
 use super::key::Key;
@@ -41,7 +45,8 @@ pub enum Event {
         /// What is asked.
         request: AdminRequest,
     },
-    /// Clients reach a broker elsewhere than it said, or not any more: a load balancer got its address, a pod another node.
+    /// Clients reach a broker elsewhere than it said, or not any more: a load balancer got its
+    /// address, a pod another node.
     Readdress {
         /// The broker.
         broker: BrokerId,
@@ -52,7 +57,8 @@ pub enum Event {
     Apply(Vec<Resource>),
     /// A user deletes a resource.
     Delete(Kind, Key),
-    /// The Topic that lies here is not followed any more, or goes without its topic being meant: the topic is retained.
+    /// The Topic that lies here is not followed any more, or goes without its topic being meant:
+    /// the topic is retained.
     Retain(Key),
     /// It is time to balance the leaders.
     Balance,
@@ -124,8 +130,9 @@ pub struct IsrChange {
     pub leader_epoch: LeaderEpoch,
     /// The state that the change builds on.
     pub partition_epoch: PartitionEpoch,
-    /// The whole ISR, the leader included, each with the epoch under which it fetched: a replica that was restarted since is no
-    /// member. `-1`: it was in the ISR before, and has not fetched from this leader.
+    /// The whole ISR, the leader included, each with the epoch under which it fetched: a replica
+    /// that was restarted since is no member. `-1`: it was in the ISR before, and has not fetched
+    /// from this leader.
     pub isr: Vec<(BrokerId, BrokerEpoch)>,
     /// The leader, elected uncleanly, has recovered.
     pub recovered: bool,
@@ -140,7 +147,8 @@ pub struct Moment {
     pub wall: Time,
     /// Fresh random bits: what ids are made from.
     pub seed: u128,
-    /// The ids that topics of these names got when the same was decided before, and not all of it was taken: their resources may be there.
+    /// The ids that topics of these names got when the same was decided before, and not all of it
+    /// was taken: their resources may be there.
     pub given: BTreeMap<String, TopicId>,
 }
 
@@ -177,7 +185,8 @@ pub enum Reply {
         /// There are more to be moved, in another round.
         more: bool,
     },
-    /// These producer ids are the broker's: the first of [`PRODUCER_IDS_PER_BLOCK`](super::PRODUCER_IDS_PER_BLOCK).
+    /// These producer ids are the broker's: the first of
+    /// [`PRODUCER_IDS_PER_BLOCK`](super::PRODUCER_IDS_PER_BLOCK).
     ProducerIds(i64),
     /// The broker must not go on as it is: Kafka's error and the reason.
     Refused(ErrorCode, String),

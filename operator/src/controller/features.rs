@@ -1,7 +1,8 @@
-//! Finalised features (KIP-584): what all of the cluster may rely on (`FeatureControlManager` in Apache Kafka).
+//! Finalised features (KIP-584): what all of the cluster may rely on (`FeatureControlManager` in
+//! Apache Kafka).
 //!
-//! Which there are and at which levels is `weir_protocol::features`' to say. A level is raised and lowered by UpdateFeatures alone; a new cluster
-//! begins at the defaults.
+//! Which there are and at which levels is `weir_protocol::features`' to say. A level is raised and
+//! lowered by UpdateFeatures alone; a new cluster begins at the defaults.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::error::ErrorCode;
@@ -30,7 +31,10 @@ pub(super) fn begin(draft: &mut Draft<'_>) {
     }
 }
 
-pub(super) fn update(draft: &mut Draft<'_>, request: UpdateFeaturesRequest) -> UpdateFeaturesResponse {
+pub(super) fn update(
+    draft: &mut Draft<'_>,
+    request: UpdateFeaturesRequest,
+) -> UpdateFeaturesResponse {
     let before = &draft.state.cluster.features;
     let mut next = before.clone();
     for update in &request.feature_updates {
@@ -79,11 +83,16 @@ fn update_one(levels: &mut Features, update: &FeatureUpdateKey) -> Result<(), Ap
         return invalid("The controller does not support this feature.");
     };
     if !feature.supports(level) {
-        return invalid(&format!("The controller only supports versions {}-{}", feature.min, feature.max));
+        return invalid(&format!(
+            "The controller only supports versions {}-{}",
+            feature.min, feature.max
+        ));
     }
     let current = levels.levels.get(name).copied().unwrap_or_default();
     if level < current && kind == UPGRADE {
-        return invalid("Can't downgrade the version of this feature without setting the upgrade type to either safe or unsafe downgrade.");
+        return invalid(
+            "Can't downgrade the version of this feature without setting the upgrade type to either safe or unsafe downgrade.",
+        );
     }
     if level > current && kind != UPGRADE {
         return invalid("Can't downgrade to a newer version.");

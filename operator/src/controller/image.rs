@@ -1,7 +1,7 @@
 //! The metadata as brokers are told: the whole of it, or what some changes did to it.
 //!
-//! Called by the shell after a commit. A delta names what changed and takes its values from the state after the batch, so that ten changes of one
-//! partition are told once.
+//! Called by the shell after a commit. A delta names what changed and takes its values from the
+//! state after the batch, so that ten changes of one partition are told once.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,8 +29,16 @@ pub fn full(state: &State) -> rpc::MetadataUpdate {
         cluster_configs: Some(configs(state.cluster.configs())),
         broker_configs: broker_configs(state),
         features: Some(features(state)),
-        group_configs: changed(&BTreeMap::new(), &state.cluster.resource.spec.consumer_groups.config, GroupConfig::texts),
-        client_metrics: changed(&BTreeMap::new(), &state.cluster.resource.spec.client_metrics, ClientMetricsConfig::texts),
+        group_configs: changed(
+            &BTreeMap::new(),
+            &state.cluster.resource.spec.consumer_groups.config,
+            GroupConfig::texts,
+        ),
+        client_metrics: changed(
+            &BTreeMap::new(),
+            &state.cluster.resource.spec.client_metrics,
+            ClientMetricsConfig::texts,
+        ),
         ..rpc::MetadataUpdate::default()
     }
 }
@@ -47,12 +55,11 @@ struct Touched {
     partitions: BTreeSet<i32>,
 }
 
-/// What the changes between two states mean to brokers; `None` without changes. It may say nothing but its version: whoever was answered as of that version waits for it.
+/// What the changes between two states mean to brokers; `None` without changes. It may say nothing
+/// but its version: whoever was answered as of that version waits for it.
 pub fn delta(before: &State, after: &State, changes: &[Change]) -> Option<rpc::MetadataUpdate> {
-    let mut update = rpc::MetadataUpdate {
-        version: after.version,
-        ..rpc::MetadataUpdate::default()
-    };
+    let mut update =
+        rpc::MetadataUpdate { version: after.version, ..rpc::MetadataUpdate::default() };
     let mut topics: BTreeMap<TopicId, Touched> = BTreeMap::new();
     let mut brokers: BTreeSet<BrokerId> = BTreeSet::new();
     let mut removed: BTreeSet<TopicId> = BTreeSet::new();
@@ -62,15 +69,27 @@ pub fn delta(before: &State, after: &State, changes: &[Change]) -> Option<rpc::M
                 update.cluster_configs = Some(configs(after.cluster.configs()));
                 update.broker_configs = broker_configs_changed(before, after);
                 let (old, new) = (&before.cluster.resource.spec, &after.cluster.resource.spec);
-                update.group_configs = changed(&old.consumer_groups.config, &new.consumer_groups.config, GroupConfig::texts);
-                update.client_metrics = changed(&old.client_metrics, &new.client_metrics, ClientMetricsConfig::texts);
+                update.group_configs = changed(
+                    &old.consumer_groups.config,
+                    &new.consumer_groups.config,
+                    GroupConfig::texts,
+                );
+                update.client_metrics =
+                    changed(&old.client_metrics, &new.client_metrics, ClientMetricsConfig::texts);
             }
-            Change::Broker(Broker { id, .. }) | Change::RemoveBroker(id) => drop(brokers.insert(*id)),
+            Change::Broker(Broker { id, .. }) | Change::RemoveBroker(id) => {
+                drop(brokers.insert(*id))
+            }
             Change::Features(_) => update.features = Some(features(after)),
             Change::Topic(id, _) => topics.entry(*id).or_default().configs = true,
-            Change::Partition(id, index, _) => drop(topics.entry(*id).or_default().partitions.insert(*index)),
+            Change::Partition(id, index, _) => {
+                drop(topics.entry(*id).or_default().partitions.insert(*index))
+            }
             Change::RemoveTopic(id, _) => drop(removed.insert(*id)),
-            Change::ControllerEpoch(_) | Change::NextBrokerEpoch(_) | Change::NextProducerId(_) | Change::RolledBack => {}
+            Change::ControllerEpoch(_)
+            | Change::NextBrokerEpoch(_)
+            | Change::NextProducerId(_)
+            | Change::RolledBack => {}
         }
     }
     update.brokers = brokers.iter().filter_map(|id| after.brokers.get(id)).map(broker).collect();
@@ -88,9 +107,7 @@ pub fn delta(before: &State, after: &State, changes: &[Change]) -> Option<rpc::M
             continue;
         };
         let known = before.topics.get(&id).is_some_and(|topic| is_told(topic));
-        update
-            .topics
-            .push(if known { part_of_topic(topic, &touched) } else { whole_topic(topic) });
+        update.topics.push(if known { part_of_topic(topic, &touched) } else { whole_topic(topic) });
     }
     (!changes.is_empty()).then_some(update)
 }
@@ -105,9 +122,7 @@ fn features(state: &State) -> rpc::Features {
 }
 
 fn configs(entries: &Configs) -> rpc::Configs {
-    rpc::Configs {
-        entries: entries.clone().into_iter().collect(),
-    }
+    rpc::Configs { entries: entries.clone().into_iter().collect() }
 }
 
 fn broker_configs(state: &State) -> Vec<rpc::BrokerConfigs> {
@@ -124,7 +139,8 @@ fn broker_configs(state: &State) -> Vec<rpc::BrokerConfigs> {
 
 /// The settings of single brokers that differ; those of a broker that has none any more are empty.
 fn broker_configs_changed(before: &State, after: &State) -> Vec<rpc::BrokerConfigs> {
-    let (old, new) = (&before.cluster.resource.spec.brokers.config, &after.cluster.resource.spec.brokers.config);
+    let (old, new) =
+        (&before.cluster.resource.spec.brokers.config, &after.cluster.resource.spec.brokers.config);
     let gone = old.keys().filter(|key| !new.contains_key(*key));
     let gone = gone.filter_map(|key| {
         Some(rpc::BrokerConfigs {
@@ -132,25 +148,26 @@ fn broker_configs_changed(before: &State, after: &State) -> Vec<rpc::BrokerConfi
             configs: Some(rpc::Configs::default()),
         })
     });
-    let changed = broker_configs(after)
-        .into_iter()
-        .filter(|entry| old.get(&entry.broker_id.to_string()) != new.get(&entry.broker_id.to_string()));
+    let changed = broker_configs(after).into_iter().filter(|entry| {
+        old.get(&entry.broker_id.to_string()) != new.get(&entry.broker_id.to_string())
+    });
     gone.chain(changed).collect()
 }
 
 /// The settings that differ of what has a name; those of what has none any more are empty.
-fn changed<T: PartialEq>(old: &BTreeMap<String, T>, new: &BTreeMap<String, T>, texts: impl Fn(&T) -> &Configs) -> Vec<rpc::NamedConfigs> {
+fn changed<T: PartialEq>(
+    old: &BTreeMap<String, T>,
+    new: &BTreeMap<String, T>,
+    texts: impl Fn(&T) -> &Configs,
+) -> Vec<rpc::NamedConfigs> {
     let gone = old
         .keys()
         .filter(|name| !new.contains_key(*name))
         .map(|name| (name, rpc::Configs::default()));
     let changed = new.iter().filter(|(name, config)| old.get(*name) != Some(*config));
     let told = gone.chain(changed.map(|(name, config)| (name, configs(texts(config)))));
-    told.map(|(name, configs)| rpc::NamedConfigs {
-        name: name.clone(),
-        configs: Some(configs),
-    })
-    .collect()
+    told.map(|(name, configs)| rpc::NamedConfigs { name: name.clone(), configs: Some(configs) })
+        .collect()
 }
 
 fn broker(broker: &Broker) -> rpc::Broker {

@@ -1,7 +1,9 @@
-//! The ISRs that leaders ask for (AlterPartition, KIP-497, KIP-903), with the same checks in the same order as Apache Kafka's
-//! `ReplicationControlManager.validateAlterPartitionData`, since the order decides which error a broker sees and so what it does next.
+//! The ISRs that leaders ask for (AlterPartition, KIP-497, KIP-903), with the same checks in the
+//! same order as Apache Kafka's `ReplicationControlManager.validateAlterPartitionData`, since the
+//! order decides which error a broker sees and so what it does next.
 //!
-//! Only the leader knows who has caught up, and only the controller may act on it. Never looks at anything but the state.
+//! Only the leader knows who has caught up, and only the controller may act on it. Never looks at
+//! anything but the state.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::error::ErrorCode;
@@ -30,22 +32,24 @@ pub(super) fn alter(draft: &mut Draft<'_>, request: AlterPartitions) -> Reply {
     Reply::AlteredPartitions(results.collect())
 }
 
-fn alter_one(draft: &mut Draft<'_>, leader: BrokerId, change: &IsrChange) -> Result<Partition, ErrorCode> {
+fn alter_one(
+    draft: &mut Draft<'_>,
+    leader: BrokerId,
+    change: &IsrChange,
+) -> Result<Partition, ErrorCode> {
     let next = {
         let state = &draft.state;
         let topic = state.topics.get(&change.topic).ok_or(ErrorCode::UnknownTopicId)?;
-        let index = usize::try_from(change.partition).map_err(|_| ErrorCode::UnknownTopicOrPartition)?;
+        let index =
+            usize::try_from(change.partition).map_err(|_| ErrorCode::UnknownTopicOrPartition)?;
         let before = topic.partitions.get(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         check(state, leader, before, change)?;
         altered(state, topic, before, change)
     };
     draft.push(Change::Partition(change.topic, change.partition, next.clone()));
-    // The change ended a reassignment that takes the leader away: it has to learn of that from the metadata first.
-    if next.leader == Some(leader) {
-        Ok(next)
-    } else {
-        Err(ErrorCode::NewLeaderElected)
-    }
+    // The change ended a reassignment that takes the leader away: it has to learn of that from the
+    // metadata first.
+    if next.leader == Some(leader) { Ok(next) } else { Err(ErrorCode::NewLeaderElected) }
 }
 
 fn altered(state: &State, topic: &Topic, before: &Partition, change: &IsrChange) -> Partition {
@@ -56,23 +60,34 @@ fn altered(state: &State, topic: &Topic, before: &Partition, change: &IsrChange)
         .copied()
         .filter(|replica| change.isr.iter().any(|(member, _)| member == replica));
     let isr: Vec<BrokerId> = in_order.collect();
-    let same = isr.len() == before.isr.len() && isr.iter().all(|member| before.isr.contains(member));
+    let same =
+        isr.len() == before.isr.len() && isr.iter().all(|member| before.isr.contains(member));
     let wanted = Wanted {
         recovered: change.recovered,
         ..Wanted::with_isr(before, if same { before.isr.clone() } else { isr })
     };
     let acceptable = |replica| state.is_usable(replica);
-    // Whoever asks for what there is gets a new partition epoch all the same: it is how a leader makes sure that nothing it asked for before can still be carried out. Apache
-    // Kafka writes nothing then (`PartitionChangeBuilder.changeRecordIsNoOp`), and its leaders do not ask.
-    settle(before, wanted, &TopicRules::of(state, topic).electorate(&acceptable)).unwrap_or_else(|| Partition {
-        partition_epoch: PartitionEpoch(before.partition_epoch.0.saturating_add(1)),
-        ..before.clone()
-    })
+    // Whoever asks for what there is gets a new partition epoch all the same: it is how a leader
+    // makes sure that nothing it asked for before can still be carried out. Apache Kafka writes
+    // nothing then (`PartitionChangeBuilder.changeRecordIsNoOp`), and its leaders do not ask.
+    settle(before, wanted, &TopicRules::of(state, topic).electorate(&acceptable)).unwrap_or_else(
+        || Partition {
+            partition_epoch: PartitionEpoch(before.partition_epoch.0.saturating_add(1)),
+            ..before.clone()
+        },
+    )
 }
 
-fn check(state: &State, leader: BrokerId, before: &Partition, change: &IsrChange) -> Result<(), ErrorCode> {
-    // A leader that knows a later epoch than this controller has another controller: this one is deposed, or its state was restored.
-    if change.leader_epoch > before.leader_epoch || change.partition_epoch > before.partition_epoch {
+fn check(
+    state: &State,
+    leader: BrokerId,
+    before: &Partition,
+    change: &IsrChange,
+) -> Result<(), ErrorCode> {
+    // A leader that knows a later epoch than this controller has another controller: this one is
+    // deposed, or its state was restored.
+    if change.leader_epoch > before.leader_epoch || change.partition_epoch > before.partition_epoch
+    {
         return Err(ErrorCode::NotController);
     }
     if change.leader_epoch < before.leader_epoch {
@@ -85,7 +100,8 @@ fn check(state: &State, leader: BrokerId, before: &Partition, change: &IsrChange
         return Err(ErrorCode::InvalidUpdateVersion);
     }
     let members = || change.isr.iter().map(|(member, _)| *member);
-    let twice = |(index, member): (usize, BrokerId)| members().take(index).any(|other| other == member);
+    let twice =
+        |(index, member): (usize, BrokerId)| members().take(index).any(|other| other == member);
     // The length comes first: it bounds the search for members that are named twice.
     if change.isr.len() > before.replicas.len()
         || !members().all(|member| before.replicas.contains(&member))
@@ -98,10 +114,13 @@ fn check(state: &State, leader: BrokerId, before: &Partition, change: &IsrChange
         return Err(ErrorCode::InvalidRequest);
     }
     let eligible = |(member, epoch): &(BrokerId, BrokerEpoch)| {
-        // The epoch of a member that has not fetched since this leader began is not known to it; it was in sync before.
+        // The epoch of a member that has not fetched since this leader began is not known to it; it
+        // was in sync before.
         let known_by_the_isr = epoch.0 == -1 && before.isr.contains(member);
         let broker = state.brokers.get(member);
-        broker.is_some_and(|broker| broker.is_usable() && (broker.epoch == *epoch || known_by_the_isr))
+        broker.is_some_and(|broker| {
+            broker.is_usable() && (broker.epoch == *epoch || known_by_the_isr)
+        })
     };
     if !change.isr.iter().all(eligible) {
         return Err(ErrorCode::IneligibleReplica);

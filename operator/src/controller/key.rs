@@ -8,7 +8,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 /// The namespace of resources that name none.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
-/// A namespace and a name: the order of keys is the order of resources, which the `ObjectRef` of kube does not have.
+/// A namespace and a name: the order of keys is the order of resources, which the `ObjectRef` of
+/// kube does not have.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// The namespace.

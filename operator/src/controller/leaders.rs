@@ -1,7 +1,9 @@
-//! Leaders where users want them: ElectLeaders (KIP-183, KIP-460), and the balance of leaders over brokers that is made from time to time
-//! (`ReplicationControlManager.electLeaders`, `maybeBalancePartitionLeaders` in Apache Kafka).
+//! Leaders where users want them: ElectLeaders (KIP-183, KIP-460), and the balance of leaders over
+//! brokers that is made from time to time (`ReplicationControlManager.electLeaders`,
+//! `maybeBalancePartitionLeaders` in Apache Kafka).
 //!
-//! Which replica can lead is `election`'s decision. When to balance is the shell's to know: [`balance_interval_ms`] says how often.
+//! Which replica can lead is `election`'s decision. When to balance is the shell's to know:
+//! [`balance_interval_ms`] says how often.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
@@ -19,14 +21,20 @@ use super::partitions::TopicRules;
 use super::state::{Change, Partition, State};
 use super::topic_name::shown;
 
-/// The most leaders that one round of balancing moves; the next round follows at once (`maxElectionsPerImbalance` in Apache Kafka).
+/// The most leaders that one round of balancing moves; the next round follows at once
+/// (`maxElectionsPerImbalance` in Apache Kafka).
 const ELECTIONS_PER_ROUND_MAX: usize = 1_000;
 
-pub(super) fn elect_leaders(draft: &mut Draft<'_>, request: ElectLeadersRequest) -> ElectLeadersResponse {
+pub(super) fn elect_leaders(
+    draft: &mut Draft<'_>,
+    request: ElectLeadersRequest,
+) -> ElectLeadersResponse {
     let election = match request.election_type {
         0 => Ok(Election::Preferred),
         1 => Ok(Election::Unclean),
-        other => Err(ApiError::new(ErrorCode::InvalidRequest, format!("Unknown election type {other}"))),
+        other => {
+            Err(ApiError::new(ErrorCode::InvalidRequest, format!("Unknown election type {other}")))
+        }
     };
     let (error_code, _) = wire(&election.as_ref().map(|_| ()).map_err(Clone::clone));
     let elect = |draft: &mut Draft<'_>, topic: &str, index: i32| {
@@ -36,11 +44,7 @@ pub(super) fn elect_leaders(draft: &mut Draft<'_>, request: ElectLeadersRequest)
             false => election.clone().and_then(|election| elect_one(draft, topic, index, election)),
         };
         let (error_code, error_message) = wire(&result);
-        PartitionResult {
-            partition_id: index,
-            error_code,
-            error_message,
-        }
+        PartitionResult { partition_id: index, error_code, error_message }
     };
     let asked: Vec<(String, Vec<i32>)> = match request.topic_partitions {
         Some(topics) => topics.into_iter().map(|topic| (topic.topic, topic.partitions)).collect(),
@@ -49,17 +53,20 @@ pub(super) fn elect_leaders(draft: &mut Draft<'_>, request: ElectLeadersRequest)
             let all = |state: &State| -> Vec<(String, Vec<i32>)> {
                 let topics = state.topics_by_name();
                 topics
-                    .map(|topic| (topic.name().to_owned(), (0..).zip(&topic.partitions).map(|(index, _)| index).collect()))
+                    .map(|topic| {
+                        (
+                            topic.name().to_owned(),
+                            (0..).zip(&topic.partitions).map(|(index, _)| index).collect(),
+                        )
+                    })
                     .collect()
             };
             let results = all(&draft.state).into_iter().map(|(topic, partitions)| {
                 let results = partitions.into_iter().map(|index| elect(draft, &topic, index));
                 // Who asks for all is not told of those where nothing was to be done.
-                let told = results.filter(|result| result.error_code != ErrorCode::ElectionNotNeeded as i16);
-                ReplicaElectionResult {
-                    partition_result: told.collect(),
-                    topic,
-                }
+                let told = results
+                    .filter(|result| result.error_code != ErrorCode::ElectionNotNeeded as i16);
+                ReplicaElectionResult { partition_result: told.collect(), topic }
             });
             return ElectLeadersResponse {
                 replica_election_results: results.collect(),
@@ -78,7 +85,12 @@ pub(super) fn elect_leaders(draft: &mut Draft<'_>, request: ElectLeadersRequest)
     }
 }
 
-fn elect_one(draft: &mut Draft<'_>, topic: &str, index: i32, election: Election) -> Result<(), ApiError> {
+fn elect_one(
+    draft: &mut Draft<'_>,
+    topic: &str,
+    index: i32,
+    election: Election,
+) -> Result<(), ApiError> {
     let unknown = |message: String| ApiError::new(ErrorCode::UnknownTopicOrPartition, message);
     let error = |code: ErrorCode| ApiError::new(code, code.message());
     let found = draft
@@ -86,9 +98,12 @@ fn elect_one(draft: &mut Draft<'_>, topic: &str, index: i32, election: Election)
         .topic_by_name(topic)
         .ok_or_else(|| unknown(format!("No such topic as {}", shown(topic))))?;
     let partition = usize::try_from(index).ok().and_then(|index| found.partitions.get(index));
-    let partition = partition.ok_or_else(|| unknown(format!("No such partition as {}-{index}", shown(topic))))?;
+    let partition = partition
+        .ok_or_else(|| unknown(format!("No such partition as {}-{index}", shown(topic))))?;
     let needed = match election {
-        Election::Preferred => partition.leader.is_none() || partition.leader != partition.replicas.first().copied(),
+        Election::Preferred => {
+            partition.leader.is_none() || partition.leader != partition.replicas.first().copied()
+        }
         Election::Online | Election::Unclean => partition.leader.is_none(),
     };
     if !needed {
@@ -100,13 +115,20 @@ fn elect_one(draft: &mut Draft<'_>, topic: &str, index: i32, election: Election)
             draft.push(Change::Partition(id, index, next));
             Ok(())
         }
-        None if election == Election::Preferred => Err(error(ErrorCode::PreferredLeaderNotAvailable)),
+        None if election == Election::Preferred => {
+            Err(error(ErrorCode::PreferredLeaderNotAvailable))
+        }
         None => Err(error(ErrorCode::EligibleLeadersNotAvailable)),
     }
 }
 
 /// The partition under another leader, if there is one to be had.
-fn elected(state: &State, topic: TopicId, partition: &Partition, election: Election) -> Option<Partition> {
+fn elected(
+    state: &State,
+    topic: TopicId,
+    partition: &Partition,
+    election: Election,
+) -> Option<Partition> {
     let rules = TopicRules::of(state, state.topics.get(&topic)?).with(election);
     let acceptable = |id| state.is_usable(id);
     let next = settle(partition, Wanted::as_it_is(partition), &rules.electorate(&acceptable))?;
@@ -116,11 +138,13 @@ fn elected(state: &State, topic: TopicId, partition: &Partition, election: Elect
 /// How often leaders are balanced, in milliseconds; `None`: never.
 pub fn balance_interval_ms(state: &State) -> Option<u64> {
     let wanted = state.cluster.setting("auto.leader.rebalance.enable") == Some("true");
-    let seconds = state.cluster.setting("leader.imbalance.check.interval.seconds")?.parse::<u64>().ok()?;
+    let seconds =
+        state.cluster.setting("leader.imbalance.check.interval.seconds")?.parse::<u64>().ok()?;
     wanted.then_some(seconds.saturating_mul(1000))
 }
 
-/// Makes the first replica of each partition its leader where it is in sync: what restarts of brokers have put out of balance.
+/// Makes the first replica of each partition its leader where it is in sync: what restarts of
+/// brokers have put out of balance.
 pub(super) fn balance(draft: &mut Draft<'_>) -> Reply {
     let tolerated = tolerated_percentage(&draft.state);
     let mut led: BTreeMap<BrokerId, (usize, usize)> = BTreeMap::new();
@@ -136,12 +160,17 @@ pub(super) fn balance(draft: &mut Draft<'_>) -> Reply {
                 continue;
             }
             *elsewhere += 1;
-            if partition.leader.is_some() && partition.isr.contains(&preferred) && draft.state.is_usable(preferred) {
+            if partition.leader.is_some()
+                && partition.isr.contains(&preferred)
+                && draft.state.is_usable(preferred)
+            {
                 moves.push((*id, index, preferred));
             }
         }
     }
-    moves.retain(|(_, _, preferred)| led.get(preferred).is_some_and(|(all, elsewhere)| elsewhere * 100 > all * tolerated));
+    moves.retain(|(_, _, preferred)| {
+        led.get(preferred).is_some_and(|(all, elsewhere)| elsewhere * 100 > all * tolerated)
+    });
     let more = moves.len() > ELECTIONS_PER_ROUND_MAX;
     for (id, index, _) in moves.into_iter().take(ELECTIONS_PER_ROUND_MAX) {
         let partition = draft
@@ -149,15 +178,18 @@ pub(super) fn balance(draft: &mut Draft<'_>) -> Reply {
             .topics
             .get(&id)
             .and_then(|topic| topic.partitions.get(usize::try_from(index).ok()?));
-        if let Some(next) = partition.and_then(|partition| elected(&draft.state, id, partition, Election::Preferred)) {
+        if let Some(next) = partition
+            .and_then(|partition| elected(&draft.state, id, partition, Election::Preferred))
+        {
             draft.push(Change::Partition(id, index, next));
         }
     }
     Reply::Balanced { more }
 }
 
-/// The share of a broker's partitions that may be led elsewhere, in percent. Unset it is none, as in Apache Kafka with KRaft, which does not look at
-/// the setting at all; set, it means what Kafka's documentation says.
+/// The share of a broker's partitions that may be led elsewhere, in percent. Unset it is none, as
+/// in Apache Kafka with KRaft, which does not look at the setting at all; set, it means what
+/// Kafka's documentation says.
 fn tolerated_percentage(state: &State) -> usize {
     let set = state.cluster.configs().get("leader.imbalance.per.broker.percentage");
     set.and_then(|text| text.parse().ok()).unwrap_or(0)

@@ -1,8 +1,9 @@
 //! The controller core: what the cluster's metadata becomes when something happens.
 //!
-//! [`decide`] is pure: it looks at the state and the event and says what changes, what is answered, and when to look again. The shell
-//! ([`crate::shell`]) applies the changes, commits them to the store and only then tells anyone. Nothing here does I/O, reads a clock or rolls dice,
-//! so that whole clusters can be simulated.
+//! [`decide`] is pure: it looks at the state and the event and says what changes, what is answered,
+//! and when to look again. The shell ([`crate::shell`]) applies the changes, commits them to the
+//! store and only then tells anyone. Nothing here does I/O, reads a clock or rolls dice, so that
+//! whole clusters can be simulated.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod admin;
@@ -43,11 +44,14 @@ use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch};
 pub use admin_request::{AdminRequest, AdminResponse, BadForward};
 pub(crate) use apply::gone;
 use draft::Draft;
-pub use event::{AlterPartitions, Event, Heartbeat, IsrChange, IsrChanged, Moment, Outcome, Registration, Reply};
+pub use event::{
+    AlterPartitions, Event, Heartbeat, IsrChange, IsrChanged, Moment, Outcome, Registration, Reply,
+};
 pub use key::{DEFAULT_NAMESPACE, Key};
 pub use leaders::balance_interval_ms;
 pub use limits::{
-    NAMED_TO_LIST_MAX, PARTITIONS_MAX, PARTITIONS_PER_REQUEST_MAX, PRODUCER_IDS_PER_BLOCK, RECORDS_PER_REQUEST_MAX, SETTINGS_BYTES_MAX,
+    NAMED_TO_LIST_MAX, PARTITIONS_MAX, PARTITIONS_PER_REQUEST_MAX, PRODUCER_IDS_PER_BLOCK,
+    RECORDS_PER_REQUEST_MAX, SETTINGS_BYTES_MAX,
 };
 pub use names::{is_subdomain, resource_name};
 pub use object_meta::{TOPIC_ID_ANNOTATION, topic_id_on};
@@ -63,8 +67,11 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
         Event::Register(registration) => brokers::register(&mut draft, sessions, registration),
         Event::Heartbeat(heartbeat) => brokers::heartbeat(&mut draft, sessions, &heartbeat),
         Event::AlterPartitions(request) => isr::alter(&mut draft, request),
-        Event::AllocateProducerIds { broker, epoch } => allocate_producer_ids(&mut draft, broker, epoch),
-        Event::Admin { broker, epoch, request } => match brokers::check_epoch(state, broker, epoch) {
+        Event::AllocateProducerIds { broker, epoch } => {
+            allocate_producer_ids(&mut draft, broker, epoch)
+        }
+        Event::Admin { broker, epoch, request } => match brokers::check_epoch(state, broker, epoch)
+        {
             Ok(()) => match admin::carry_out(&mut draft, request) {
                 Ok(response) => Reply::Admin(response),
                 Err(error) => {
@@ -100,16 +107,13 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
             Reply::Nothing
         }
     };
-    Outcome {
-        changes: draft.changes,
-        reply,
-        wake_at: sessions.next_deadline(),
-    }
+    Outcome { changes: draft.changes, reply, wake_at: sessions.next_deadline() }
 }
 
-/// What a controller does before anything else: it raises the epoch, so that its predecessor is known for what it is, and brings to an end what
-/// the predecessor began: a commit that was cut off between two objects leaves leaders that are fenced, partitions without a leader whose replicas are
-/// alive, and topics that lack partitions.
+/// What a controller does before anything else: it raises the epoch, so that its predecessor is
+/// known for what it is, and brings to an end what the predecessor began: a commit that was cut off
+/// between two objects leaves leaders that are fenced, partitions without a leader whose replicas
+/// are alive, and topics that lack partitions.
 pub fn take_over(state: &State, moment: &Moment) -> Vec<Change> {
     let nobody = Sessions::default();
     let mut draft = Draft::new(state, &nobody, moment);
@@ -129,7 +133,10 @@ fn allocate_producer_ids(draft: &mut Draft<'_>, broker: BrokerId, epoch: BrokerE
     }
     let first = draft.state.cluster.next_producer_id;
     let Some(next) = first.checked_add(PRODUCER_IDS_PER_BLOCK) else {
-        return Reply::Refused(ErrorCode::UnknownServerError, "all producer ids are given away".to_owned());
+        return Reply::Refused(
+            ErrorCode::UnknownServerError,
+            "all producer ids are given away".to_owned(),
+        );
     };
     draft.push(Change::NextProducerId(next));
     Reply::ProducerIds(first)

@@ -1,11 +1,13 @@
 //! The names of resources that are made for what Kafka clients name.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-/// The longest part of a topic's name that a derived `metadata.name` shows; with the hash behind it, it stays a Kubernetes name.
+/// The longest part of a topic's name that a derived `metadata.name` shows; with the hash behind
+/// it, it stays a Kubernetes name.
 const READABLE_LENGTH_MAX: usize = 200;
 
-/// The `metadata.name` of a topic that a client names: the name itself where Kubernetes allows it, else a readable part of it and a hash. `taken` keeps
-/// names of others apart, so that two topics never share one.
+/// The `metadata.name` of a topic that a client names: the name itself where Kubernetes allows it,
+/// else a readable part of it and a hash. `taken` keeps names of others apart, so that two topics
+/// never share one.
 pub fn resource_name(topic: &str, taken: impl Fn(&str) -> bool) -> String {
     if is_subdomain(topic) && !taken(topic) {
         return topic.to_owned();
@@ -33,7 +35,9 @@ pub fn is_subdomain(name: &str) -> bool {
     name.len() <= 253
         && name.split('.').all(|label| {
             let (first, last) = (label.bytes().next(), label.bytes().next_back());
-            first.is_some_and(inner) && last.is_some_and(inner) && label.bytes().all(|byte| inner(byte) || byte == b'-')
+            first.is_some_and(inner)
+                && last.is_some_and(inner)
+                && label.bytes().all(|byte| inner(byte) || byte == b'-')
         })
 }
 

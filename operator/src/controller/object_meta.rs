@@ -1,4 +1,5 @@
-//! The metadata of resources: the topic's id on its `Topic`, generations, and what of a user's metadata is kept.
+//! The metadata of resources: the topic's id on its `Topic`, generations, and what of a user's
+//! metadata is kept.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;

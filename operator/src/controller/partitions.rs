@@ -1,6 +1,8 @@
-//! What the coming and going of brokers does to partitions, and the partitions that a topic still lacks.
+//! What the coming and going of brokers does to partitions, and the partitions that a topic still
+//! lacks.
 //!
-//! Called by `brokers`, `topics` and `apply`. Which replica leads is `election`'s decision, where replicas go `placement`'s.
+//! Called by `brokers`, `topics` and `apply`. Which replica leads is `election`'s decision, where
+//! replicas go `placement`'s.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_crds::PartitionSummary;
@@ -23,34 +25,41 @@ pub fn summary<'a>(partitions: impl Iterator<Item = &'a Partition>) -> Partition
     })
 }
 
-/// Takes brokers out of every ISR and elects others where they led. All at once: none of them is elected in another's place.
+/// Takes brokers out of every ISR and elects others where they led. All at once: none of them is
+/// elected in another's place.
 pub(super) fn take_out(draft: &mut Draft<'_>, gone: &[BrokerId]) {
-    let acceptable = |state: &State, replica: BrokerId| !gone.contains(&replica) && state.is_usable(replica);
+    let acceptable =
+        |state: &State, replica: BrokerId| !gone.contains(&replica) && state.is_usable(replica);
     change_all(draft, acceptable, |_, partition| {
         let concerned = partition.isr.iter().any(|replica| gone.contains(replica));
-        let isr = concerned.then(|| partition.isr.iter().copied().filter(|replica| !gone.contains(replica)).collect())?;
+        let isr = concerned.then(|| {
+            partition.isr.iter().copied().filter(|replica| !gone.contains(replica)).collect()
+        })?;
         Some(Wanted::with_isr(partition, isr))
     });
 }
 
-/// Takes a broker that has lost something out of every ISR and ELR: it leads nothing on the strength of what it was.
+/// Takes a broker that has lost something out of every ISR and ELR: it leads nothing on the
+/// strength of what it was.
 pub(super) fn take_out_lost(draft: &mut Draft<'_>, id: BrokerId, loss: Loss) {
     let acceptable = |state: &State, replica: BrokerId| replica != id && state.is_usable(replica);
     change_all(draft, acceptable, |_, partition| {
-        let counts = partition.isr.contains(&id) || partition.elr.contains(&id) || partition.last_known_leader == Some(id);
-        let isr = counts.then(|| partition.isr.iter().copied().filter(|replica| *replica != id).collect())?;
-        Some(Wanted {
-            lost: Some((id, loss)),
-            ..Wanted::with_isr(partition, isr)
-        })
+        let counts = partition.isr.contains(&id)
+            || partition.elr.contains(&id)
+            || partition.last_known_leader == Some(id);
+        let isr = counts
+            .then(|| partition.isr.iter().copied().filter(|replica| *replica != id).collect())?;
+        Some(Wanted { lost: Some((id, loss)), ..Wanted::with_isr(partition, isr) })
     });
 }
 
-/// Settles the partitions whose leader or ISR cannot be: what a predecessor began and did not come to the end of.
+/// Settles the partitions whose leader or ISR cannot be: what a predecessor began and did not come
+/// to the end of.
 pub(super) fn settle_what_was_cut_off(draft: &mut Draft<'_>) {
     change_all(draft, State::is_usable, |state, partition| {
         let usable = |id: &BrokerId| state.is_usable(*id);
-        let sound = partition.isr.iter().all(usable) && partition.leader.is_some() != partition.isr.is_empty();
+        let sound = partition.isr.iter().all(usable)
+            && partition.leader.is_some() != partition.isr.is_empty();
         let isr = (!sound).then(|| partition.isr.iter().copied().filter(usable).collect())?;
         Some(Wanted::with_isr(partition, isr))
     });
@@ -63,7 +72,8 @@ pub(super) fn elect_where_leaderless(draft: &mut Draft<'_>) {
     });
 }
 
-/// After a change of a topic's `min.insync.replicas`: who was eligible under the old one may lack what the new one lets pass (KIP-966).
+/// After a change of a topic's `min.insync.replicas`: who was eligible under the old one may lack
+/// what the new one lets pass (KIP-966).
 pub(super) fn forget_eligible(draft: &mut Draft<'_>, id: TopicId) {
     let Some(topic) = draft.state.topics.get(&id).cloned() else { return };
     for (index, partition) in (0..).zip(&topic.partitions) {
@@ -76,8 +86,13 @@ pub(super) fn forget_eligible(draft: &mut Draft<'_>, id: TopicId) {
     }
 }
 
-/// Settles each partition for which `wanted` wants something. The topics are walked in the order of their ids: the same state, the same changes.
-fn change_all(draft: &mut Draft<'_>, acceptable: impl Fn(&State, BrokerId) -> bool, wanted: impl Fn(&State, &Partition) -> Option<Wanted>) {
+/// Settles each partition for which `wanted` wants something. The topics are walked in the order of
+/// their ids: the same state, the same changes.
+fn change_all(
+    draft: &mut Draft<'_>,
+    acceptable: impl Fn(&State, BrokerId) -> bool,
+    wanted: impl Fn(&State, &Partition) -> Option<Wanted>,
+) {
     let state = draft.state.clone();
     for (id, topic) in &state.topics {
         let mut rules = None;
@@ -101,7 +116,8 @@ pub(super) struct TopicRules {
 
 impl TopicRules {
     pub(super) fn of(state: &State, topic: &Topic) -> Self {
-        let min_isr = state.topic_setting(topic, "min.insync.replicas").and_then(|text| text.parse().ok());
+        let min_isr =
+            state.topic_setting(topic, "min.insync.replicas").and_then(|text| text.parse().ok());
         let unclean = state.topic_setting(topic, "unclean.leader.election.enable");
         Self {
             min_isr: min_isr.unwrap_or(1),
@@ -124,16 +140,16 @@ impl TopicRules {
     }
 
     /// Who may be elected, and how.
-    pub(super) fn electorate<'a>(&self, acceptable: &'a dyn Fn(BrokerId) -> bool) -> Electorate<'a> {
-        Electorate {
-            acceptable,
-            min_isr: self.min_isr,
-            election: self.election,
-        }
+    pub(super) fn electorate<'a>(
+        &self,
+        acceptable: &'a dyn Fn(BrokerId) -> bool,
+    ) -> Electorate<'a> {
+        Electorate { acceptable, min_isr: self.min_isr, election: self.election }
     }
 }
 
-/// Gives every topic the partitions that its resource asks for, where brokers are there to take them. What has no place waits for the next broker.
+/// Gives every topic the partitions that its resource asks for, where brokers are there to take
+/// them. What has no place waits for the next broker.
 pub(super) fn place_what_is_missing(draft: &mut Draft<'_>) {
     let short: Vec<TopicId> = draft
         .state
@@ -169,11 +185,13 @@ pub(super) fn grow(draft: &mut Draft<'_>, id: TopicId) -> Result<(), NoPlace> {
     Ok(())
 }
 
-/// Adds partitions on these replicas behind those that are there. All replicas that can serve start in sync: there is nothing to catch up with.
+/// Adds partitions on these replicas behind those that are there. All replicas that can serve start
+/// in sync: there is nothing to catch up with.
 pub(super) fn add(draft: &mut Draft<'_>, id: TopicId, replicas: Vec<Vec<BrokerId>>) {
     let first = draft.state.topics.get(&id).map_or(0, |topic| topic.partitions.len());
     for (index, replicas) in (first..).zip(replicas) {
-        let isr = replicas.iter().copied().filter(|replica| draft.state.is_usable(*replica)).collect();
+        let isr =
+            replicas.iter().copied().filter(|replica| draft.state.is_usable(*replica)).collect();
         let Ok(index) = i32::try_from(index) else { return };
         draft.push(Change::Partition(id, index, Partition::new(replicas, isr)));
     }

@@ -1,8 +1,11 @@
-//! On which brokers new partitions go: spread over racks first, over brokers second (`StripedReplicaPlacer` in Apache Kafka).
+//! On which brokers new partitions go: spread over racks first, over brokers second
+//! (`StripedReplicaPlacer` in Apache Kafka).
 //!
-//! A broker that is away for now counts too, so that topics can be made while one is restarted: it comes after those of its rack that serve, and never stands first.
+//! A broker that is away for now counts too, so that topics can be made while one is restarted: it
+//! comes after those of its rack that serve, and never stands first.
 //!
-//! Called for each creation and growth of a topic. Deterministic: the topic's id stands in for chance, so that topics do not all begin at one broker.
+//! Called for each creation and growth of a topic. Deterministic: the topic's id stands in for
+//! chance, so that topics do not all begin at one broker.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
@@ -18,7 +21,9 @@ pub(crate) enum NoPlace {
     #[error("All brokers are currently fenced.")]
     AllFenced,
     /// There are fewer brokers than replicas.
-    #[error("The target replication factor of {replicas} cannot be reached because only {brokers} broker(s) are registered.")]
+    #[error(
+        "The target replication factor of {replicas} cannot be reached because only {brokers} broker(s) are registered."
+    )]
     TooFew {
         /// The replicas that were asked for.
         replicas: usize,
@@ -26,10 +31,14 @@ pub(crate) enum NoPlace {
         brokers: usize,
     },
     /// The table in which the topic's partitions are kept would be too large.
-    #[error("There is no room for {0} more partitions beside those of other topics: spread them over several topics.")]
+    #[error(
+        "There is no room for {0} more partitions beside those of other topics: spread them over several topics."
+    )]
     NoRoom(usize),
     /// The same while a partition is being moved, on its old brokers and its new ones.
-    #[error("There is no room to keep track of more partitions that are being moved: move fewer at once.")]
+    #[error(
+        "There is no room to keep track of more partitions that are being moved: move fewer at once."
+    )]
     NoRoomToMove,
 }
 
@@ -37,7 +46,13 @@ pub(crate) enum NoPlace {
 ///
 /// # Errors
 /// When there are not enough brokers that can take partitions, or no room to keep them.
-pub(crate) fn place(state: &State, topic: TopicId, first: usize, count: usize, replicas: usize) -> Result<Vec<Vec<BrokerId>>, NoPlace> {
+pub(crate) fn place(
+    state: &State,
+    topic: TopicId,
+    first: usize,
+    count: usize,
+    replicas: usize,
+) -> Result<Vec<Vec<BrokerId>>, NoPlace> {
     let mut by_rack: BTreeMap<Option<&str>, Rack> = BTreeMap::new();
     for broker in state.open_brokers() {
         let rack = by_rack.entry(broker.rack.as_deref()).or_default();
@@ -72,7 +87,8 @@ impl Rack {
         self.serving.len() + self.away.len()
     }
 
-    /// The broker that is taken as number `depth` of this rack: those that serve first, from another one of them for each `shift`.
+    /// The broker that is taken as number `depth` of this rack: those that serve first, from
+    /// another one of them for each `shift`.
     fn broker(&self, depth: usize, shift: usize) -> Option<BrokerId> {
         let (brokers, depth) = match depth.checked_sub(self.serving.len()) {
             None => (&self.serving, depth),
@@ -82,7 +98,8 @@ impl Rack {
     }
 }
 
-/// One replica from each rack in turn, starting at another rack and another broker of it for each partition. The first one serves.
+/// One replica from each rack in turn, starting at another rack and another broker of it for each
+/// partition. The first one serves.
 fn stripe(racks: &[Rack], turn: usize, replicas: usize) -> Vec<BrokerId> {
     let mut chosen = Vec::new();
     let deepest = racks.iter().map(Rack::len).max().unwrap_or_default();

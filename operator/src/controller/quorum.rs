@@ -1,6 +1,8 @@
-//! DescribeQuorum: how far each broker has heard of the metadata. The broker that is asked says who the controller is and what its own part is.
+//! DescribeQuorum: how far each broker has heard of the metadata. The broker that is asked says who
+//! the controller is and what its own part is.
 //!
-//! Versions stand for offsets. They are counted from this controller's beginning: between two controllers lie as many as either could have made.
+//! Versions stand for offsets. They are counted from this controller's beginning: between two
+//! controllers lie as many as either could have made.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::messages::describe_quorum_response::{PartitionData, ReplicaState, TopicData};
@@ -16,7 +18,8 @@ pub(super) fn describe(draft: &mut Draft<'_>, _: DescribeQuorumRequest) -> Descr
     let now_ms = moment.wall.0.as_millisecond();
     let observer = |broker: &Broker| {
         let offset = changes_since_takeover(epoch, sessions.applied(broker.id));
-        let heard_at = sessions.heard_at(broker.id).map(|at| now_ms - ms(moment.now.0.saturating_sub(at.0)));
+        let heard_at =
+            sessions.heard_at(broker.id).map(|at| now_ms - ms(moment.now.0.saturating_sub(at.0)));
         ReplicaState {
             replica_id: broker.id.0,
             log_end_offset: offset,
@@ -33,10 +36,7 @@ pub(super) fn describe(draft: &mut Draft<'_>, _: DescribeQuorumRequest) -> Descr
     };
     DescribeQuorumResponse {
         error_message: None,
-        topics: vec![TopicData {
-            partitions: vec![partition],
-            ..Default::default()
-        }],
+        topics: vec![TopicData { partitions: vec![partition], ..Default::default() }],
         ..Default::default()
     }
 }

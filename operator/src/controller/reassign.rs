@@ -1,18 +1,24 @@
-//! Reassignments (KIP-455): partitions get other replicas while they are read and written (`ReplicationControlManager.alterPartitionReassignments` in
-//! Apache Kafka).
+//! Reassignments (KIP-455): partitions get other replicas while they are read and written
+//! (`ReplicationControlManager.alterPartitionReassignments` in Apache Kafka).
 //!
-//! A reassignment begins here, with the new replicas beside the old ones, and ends in `election::settle`, when all that are to stay are in sync. The
-//! order of the new replicas holds at once: the first of them is the preferred leader.
+//! A reassignment begins here, with the new replicas beside the old ones, and ends in
+//! `election::settle`, when all that are to stay are in sync. The order of the new replicas holds
+//! at once: the first of them is the preferred leader.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::alter_partition_reassignments_request::ReassignablePartition;
-use weir_protocol::messages::alter_partition_reassignments_response::{ReassignablePartitionResponse, ReassignableTopicResponse};
-use weir_protocol::messages::list_partition_reassignments_response::{OngoingPartitionReassignment, OngoingTopicReassignment};
+use weir_protocol::messages::alter_partition_reassignments_response::{
+    ReassignablePartitionResponse, ReassignableTopicResponse,
+};
+use weir_protocol::messages::list_partition_reassignments_response::{
+    OngoingPartitionReassignment, OngoingTopicReassignment,
+};
 use weir_protocol::messages::{
-    AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
+    AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse,
+    ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
 };
 use weir_protocol::types::{BrokerId, TopicId};
 
@@ -26,7 +32,10 @@ use super::state::{Change, Partition, State, Topic};
 use super::topic_name::shown;
 use super::topics::check_assignment;
 
-pub(super) fn alter(draft: &mut Draft<'_>, request: AlterPartitionReassignmentsRequest) -> AlterPartitionReassignmentsResponse {
+pub(super) fn alter(
+    draft: &mut Draft<'_>,
+    request: AlterPartitionReassignmentsRequest,
+) -> AlterPartitionReassignmentsResponse {
     let may_resize = request.allow_replication_factor_change;
     let mut named = BTreeSet::new();
     let responses = request.topics.into_iter().map(|topic| {
@@ -43,10 +52,7 @@ pub(super) fn alter(draft: &mut Draft<'_>, request: AlterPartitionReassignmentsR
         if !partitions.is_empty() {
             named.extend(draft.state.topic_by_name(&topic.name).map(|found| found.id));
         }
-        ReassignableTopicResponse {
-            name: topic.name,
-            partitions,
-        }
+        ReassignableTopicResponse { name: topic.name, partitions }
     });
     let responses = responses.collect();
     // Once for each topic, however often it is named: all of its partitions are looked at.
@@ -61,7 +67,12 @@ pub(super) fn alter(draft: &mut Draft<'_>, request: AlterPartitionReassignmentsR
     }
 }
 
-fn alter_one(draft: &mut Draft<'_>, name: &str, wanted: &ReassignablePartition, may_resize: bool) -> Result<(), ApiError> {
+fn alter_one(
+    draft: &mut Draft<'_>,
+    name: &str,
+    wanted: &ReassignablePartition,
+    may_resize: bool,
+) -> Result<(), ApiError> {
     let unknown = |message: String| ApiError::new(ErrorCode::UnknownTopicOrPartition, message);
     let state = &draft.state;
     let topic = state
@@ -69,7 +80,8 @@ fn alter_one(draft: &mut Draft<'_>, name: &str, wanted: &ReassignablePartition, 
         .ok_or_else(|| unknown(format!("Unable to find a topic named {}.", shown(name))))?;
     let index = wanted.partition_index;
     let partition = usize::try_from(index).ok().and_then(|index| topic.partitions.get(index));
-    let partition = partition.ok_or_else(|| unknown(format!("Unable to find partition {}:{index}.", shown(name))))?;
+    let partition = partition
+        .ok_or_else(|| unknown(format!("Unable to find partition {}:{index}.", shown(name))))?;
     let next = match &wanted.replicas {
         None => cancelled(state, topic, index, partition)?,
         Some(replicas) => moved(state, topic, partition, replicas, may_resize)?,
@@ -82,7 +94,13 @@ fn alter_one(draft: &mut Draft<'_>, name: &str, wanted: &ReassignablePartition, 
 }
 
 /// The partition on its way to other replicas; `None` if it is there or on that way already.
-fn moved(state: &State, topic: &Topic, partition: &Partition, target: &[i32], may_resize: bool) -> Result<Option<Partition>, ApiError> {
+fn moved(
+    state: &State,
+    topic: &Topic,
+    partition: &Partition,
+    target: &[i32],
+    may_resize: bool,
+) -> Result<Option<Partition>, ApiError> {
     if !may_resize && target.len() != partition.replicas_wanted() {
         let message = format!(
             "The replication factor is changed from {} to {}",
@@ -92,8 +110,10 @@ fn moved(state: &State, topic: &Topic, partition: &Partition, target: &[i32], ma
         return Err(ApiError::new(ErrorCode::InvalidReplicationFactor, message));
     }
     let target = check_assignment(state, target, None, &partition.replicas)?;
-    let removing: Vec<BrokerId> = partition.replicas.iter().copied().filter(|id| !target.contains(id)).collect();
-    // What an earlier reassignment was adding is still being added if it is to stay, and goes as the others do if not.
+    let removing: Vec<BrokerId> =
+        partition.replicas.iter().copied().filter(|id| !target.contains(id)).collect();
+    // What an earlier reassignment was adding is still being added if it is to stay, and goes as
+    // the others do if not.
     let is_new = |id: &BrokerId| !partition.replicas.contains(id) || partition.adding.contains(id);
     let adding = target.iter().copied().filter(is_new).collect();
     let wanted = Wanted {
@@ -105,7 +125,9 @@ fn moved(state: &State, topic: &Topic, partition: &Partition, target: &[i32], ma
     let acceptable = |id| state.is_usable(id);
     let rules = TopicRules::of(state, topic).with(Election::Online);
     let next = settle(partition, wanted, &rules.electorate(&acceptable));
-    let has_room = |next: &Partition| state.has_room_to_move(topic.id, partition.replicas.len(), next.replicas.len());
+    let has_room = |next: &Partition| {
+        state.has_room_to_move(topic.id, partition.replicas.len(), next.replicas.len())
+    };
     if next.as_ref().is_some_and(|next| !has_room(next)) {
         return Err(ApiError::new(ErrorCode::PolicyViolation, NoPlace::NoRoomToMove.to_string()));
     }
@@ -113,7 +135,12 @@ fn moved(state: &State, topic: &Topic, partition: &Partition, target: &[i32], ma
 }
 
 /// The partition as it was before its reassignment (`PartitionReassignmentRevert`).
-fn cancelled(state: &State, topic: &Topic, index: i32, partition: &Partition) -> Result<Option<Partition>, ApiError> {
+fn cancelled(
+    state: &State,
+    topic: &Topic,
+    index: i32,
+    partition: &Partition,
+) -> Result<Option<Partition>, ApiError> {
     if !partition.is_reassigning() {
         let code = ErrorCode::NoReassignmentInProgress;
         return Err(ApiError::new(code, code.message()));
@@ -144,23 +171,33 @@ fn cancelled(state: &State, topic: &Topic, index: i32, partition: &Partition) ->
     Ok(settle(partition, wanted, &rules.electorate(&acceptable)))
 }
 
-/// Moves a topic's partitions to as many replicas as its resource asks for. More go where there are fewest, fewer are those that stand first.
+/// Moves a topic's partitions to as many replicas as its resource asks for. More go where there are
+/// fewest, fewer are those that stand first.
 ///
 /// # Errors
-/// When there are not enough brokers that can take replicas, or there is no room to keep them beside the old ones.
+/// When there are not enough brokers that can take replicas, or there is no room to keep them
+/// beside the old ones.
 pub(super) fn resize(draft: &mut Draft<'_>, id: TopicId) -> Result<(), NoPlace> {
     let Some(topic) = draft.state.topics.get(&id).cloned() else {
         return Ok(());
     };
-    let wanted = topic.resource.spec.replicas.and_then(|count| usize::try_from(count).ok()).unwrap_or(1);
+    let wanted =
+        topic.resource.spec.replicas.and_then(|count| usize::try_from(count).ok()).unwrap_or(1);
     let mut load = load(&draft.state);
     for (index, partition) in (0..).zip(&topic.partitions) {
-        let mut target: Vec<BrokerId> = partition.replicas.iter().copied().filter(|id| !partition.removing.contains(id)).collect();
+        let mut target: Vec<BrokerId> = partition
+            .replicas
+            .iter()
+            .copied()
+            .filter(|id| !partition.removing.contains(id))
+            .collect();
         target.truncate(wanted);
         widen(&draft.state, &mut target, wanted, &mut load)?;
         let ids: Vec<i32> = target.iter().map(|id| id.0).collect();
-        // The brokers were just taken from those that there are: they make a good assignment. Only room can be lacking.
-        let next = moved(&draft.state, &topic, partition, &ids, true).map_err(|_| NoPlace::NoRoomToMove)?;
+        // The brokers were just taken from those that there are: they make a good assignment. Only
+        // room can be lacking.
+        let next = moved(&draft.state, &topic, partition, &ids, true)
+            .map_err(|_| NoPlace::NoRoomToMove)?;
         if let Some(next) = next {
             draft.push(Change::Partition(id, index, next));
         }
@@ -170,7 +207,8 @@ pub(super) fn resize(draft: &mut Draft<'_>, id: TopicId) -> Result<(), NoPlace> 
 
 /// The replicas on each broker that can take more.
 fn load(state: &State) -> BTreeMap<BrokerId, usize> {
-    let mut load: BTreeMap<BrokerId, usize> = state.open_brokers().map(|broker| (broker.id, 0)).collect();
+    let mut load: BTreeMap<BrokerId, usize> =
+        state.open_brokers().map(|broker| (broker.id, 0)).collect();
     for replica in state
         .topics
         .values()
@@ -184,8 +222,14 @@ fn load(state: &State) -> BTreeMap<BrokerId, usize> {
     load
 }
 
-/// Adds brokers until there are `wanted`: those first that serve, since a move to one that is away ends when it is back; racks that have none yet, then those with the fewest replicas.
-fn widen(state: &State, target: &mut Vec<BrokerId>, wanted: usize, load: &mut BTreeMap<BrokerId, usize>) -> Result<(), NoPlace> {
+/// Adds brokers until there are `wanted`: those first that serve, since a move to one that is away
+/// ends when it is back; racks that have none yet, then those with the fewest replicas.
+fn widen(
+    state: &State,
+    target: &mut Vec<BrokerId>,
+    wanted: usize,
+    load: &mut BTreeMap<BrokerId, usize>,
+) -> Result<(), NoPlace> {
     let rack = |id: &BrokerId| state.brokers.get(id).and_then(|broker| broker.rack.as_deref());
     while target.len() < wanted {
         let in_rack = |id: &BrokerId| target.iter().filter(|other| rack(other) == rack(id)).count();
@@ -194,10 +238,7 @@ fn widen(state: &State, target: &mut Vec<BrokerId>, wanted: usize, load: &mut BT
             .min_by_key(|(id, count)| (!state.is_usable(**id), in_rack(id), **count))
             .map(|(id, _)| *id);
         let Some(next) = next else {
-            return Err(NoPlace::TooFew {
-                replicas: wanted,
-                brokers: load.len(),
-            });
+            return Err(NoPlace::TooFew { replicas: wanted, brokers: load.len() });
         };
         *load.entry(next).or_default() += 1;
         target.push(next);
@@ -205,7 +246,8 @@ fn widen(state: &State, target: &mut Vec<BrokerId>, wanted: usize, load: &mut BT
     Ok(())
 }
 
-/// A topic whose partitions all are to have another number of replicas says so in its resource: there is one truth about it.
+/// A topic whose partitions all are to have another number of replicas says so in its resource:
+/// there is one truth about it.
 fn note_replicas(draft: &mut Draft<'_>, id: TopicId) {
     let Some(topic) = draft.state.topics.get(&id) else { return };
     let mut counts = topic.partitions.iter().map(Partition::replicas_wanted);
@@ -220,14 +262,25 @@ fn note_replicas(draft: &mut Draft<'_>, id: TopicId) {
     }
 }
 
-pub(super) fn list(draft: &mut Draft<'_>, request: ListPartitionReassignmentsRequest) -> ListPartitionReassignmentsResponse {
+pub(super) fn list(
+    draft: &mut Draft<'_>,
+    request: ListPartitionReassignmentsRequest,
+) -> ListPartitionReassignmentsResponse {
     let state = &draft.state;
     let mut told = BTreeSet::new();
     let topics = match request.topics {
-        None => state.topics_by_name().filter_map(|topic| ongoing(topic, None, &mut told)).collect(),
+        None => {
+            state.topics_by_name().filter_map(|topic| ongoing(topic, None, &mut told)).collect()
+        }
         Some(topics) => topics
             .iter()
-            .filter_map(|asked| ongoing(state.topic_by_name(&asked.name)?, Some(&asked.partition_indexes), &mut told))
+            .filter_map(|asked| {
+                ongoing(
+                    state.topic_by_name(&asked.name)?,
+                    Some(&asked.partition_indexes),
+                    &mut told,
+                )
+            })
             .collect(),
     };
     ListPartitionReassignmentsResponse {
@@ -237,15 +290,22 @@ pub(super) fn list(draft: &mut Draft<'_>, request: ListPartitionReassignmentsReq
     }
 }
 
-/// The reassignments of a topic, of these partitions or of all. What is named more than once is `told` once: the answer is no longer than what there is.
-fn ongoing(topic: &Topic, asked: Option<&[i32]>, told: &mut BTreeSet<(TopicId, i32)>) -> Option<OngoingTopicReassignment> {
+/// The reassignments of a topic, of these partitions or of all. What is named more than once is
+/// `told` once: the answer is no longer than what there is.
+fn ongoing(
+    topic: &Topic,
+    asked: Option<&[i32]>,
+    told: &mut BTreeSet<(TopicId, i32)>,
+) -> Option<OngoingTopicReassignment> {
     let ids = |brokers: &[BrokerId]| brokers.iter().map(|id| id.0).collect();
     let mut one = |index: i32, partition: &Partition| {
-        (partition.is_reassigning() && told.insert((topic.id, index))).then(|| OngoingPartitionReassignment {
-            partition_index: index,
-            replicas: ids(&partition.replicas),
-            adding_replicas: ids(&partition.adding),
-            removing_replicas: ids(&partition.removing),
+        (partition.is_reassigning() && told.insert((topic.id, index))).then(|| {
+            OngoingPartitionReassignment {
+                partition_index: index,
+                replicas: ids(&partition.replicas),
+                adding_replicas: ids(&partition.adding),
+                removing_replicas: ids(&partition.removing),
+            }
         })
     };
     let partitions: Vec<_> = match asked {
@@ -258,8 +318,6 @@ fn ongoing(topic: &Topic, asked: Option<&[i32]>, told: &mut BTreeSet<(TopicId, i
             .filter_map(|index| one(*index, topic.partitions.get(usize::try_from(*index).ok()?)?))
             .collect(),
     };
-    (!partitions.is_empty()).then(|| OngoingTopicReassignment {
-        name: topic.name().to_owned(),
-        partitions,
-    })
+    (!partitions.is_empty())
+        .then(|| OngoingTopicReassignment { name: topic.name().to_owned(), partitions })
 }

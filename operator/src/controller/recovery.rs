@@ -1,7 +1,11 @@
-//! PURE: the tables of a cluster that has lost them, made of what its brokers find on their volumes (`spec.recoverFrom: Volumes`).
+//! PURE: the tables of a cluster that has lost them, made of what its brokers find on their volumes
+//! (`spec.recoverFrom: Volumes`).
 //!
-//! All brokers are waited for: the replica that is not here may have what the others lack. Of those that are here the one with the newest leader epoch, and in that with the most records, has all that was ever
-//! acknowledged by all in sync; it alone is in sync at first, and the others follow it. Every counter begins above all that any volume has seen. Nothing is deleted: a log that no topic claims stays a log.
+//! All brokers are waited for: the replica that is not here may have what the others lack. Of those
+//! that are here the one with the newest leader epoch, and in that with the most records, has all
+//! that was ever acknowledged by all in sync; it alone is in sync at first, and the others follow
+//! it. Every counter begins above all that any volume has seen. Nothing is deleted: a log that no
+//! topic claims stays a log.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod inventory;
@@ -27,7 +31,8 @@ use super::state::{Broker, Change, Cluster, Features, State};
 /// On a KafkaCluster: the ids of brokers whose volumes are not waited for, with commas between.
 pub const WITHOUT_ANNOTATION: &str = "weir.dev/recover-without";
 
-/// Producer ids that a recovered cluster begins with follow the time of day, so many a second: more than brokers can give out on the whole, so nobody has any of them, whatever nobody remembers.
+/// Producer ids that a recovered cluster begins with follow the time of day, so many a second: more
+/// than brokers can give out on the whole, so nobody has any of them, whatever nobody remembers.
 const PRODUCER_IDS_PER_SECOND_BITS: u32 = 20;
 
 /// What comes of the inventories.
@@ -44,7 +49,11 @@ pub enum Stock {
 }
 
 /// What the tables are, if all that is needed for them is here.
-pub fn take_stock(known: Known<'_>, inventories: &BTreeMap<BrokerId, Inventory>, moment: &Moment) -> Stock {
+pub fn take_stock(
+    known: Known<'_>,
+    inventories: &BTreeMap<BrokerId, Inventory>,
+    moment: &Moment,
+) -> Stock {
     let given_up = match given_up(known.cluster) {
         Ok(given_up) => given_up,
         Err(refusal) => return Stock::Refused(refusal),
@@ -64,7 +73,8 @@ pub fn take_stock(known: Known<'_>, inventories: &BTreeMap<BrokerId, Inventory>,
         .collect();
     let Some(cluster_id) = cluster_id else {
         // Whoever has a volume with something on it may still come.
-        let absent: Vec<BrokerId> = missing.iter().copied().filter(|id| !inventories.contains_key(id)).collect();
+        let absent: Vec<BrokerId> =
+            missing.iter().copied().filter(|id| !inventories.contains_key(id)).collect();
         return if absent.is_empty() && !inventories.is_empty() {
             Stock::New
         } else {
@@ -73,10 +83,15 @@ pub fn take_stock(known: Known<'_>, inventories: &BTreeMap<BrokerId, Inventory>,
     };
     // One that nobody has ever heard of is new by right.
     let heard_of = named(&used);
-    let is_new_by_right = |id: &BrokerId| inventories.contains_key(id) && used.values().any(|found| found.image.is_some()) && !heard_of.contains(id);
+    let is_new_by_right = |id: &BrokerId| {
+        inventories.contains_key(id)
+            && used.values().any(|found| found.image.is_some())
+            && !heard_of.contains(id)
+    };
     let missing: Vec<BrokerId> = missing.into_iter().filter(|id| !is_new_by_right(id)).collect();
     if !missing.is_empty() {
-        let (new, absent): (Vec<BrokerId>, Vec<BrokerId>) = missing.iter().partition(|id| inventories.contains_key(id));
+        let (new, absent): (Vec<BrokerId>, Vec<BrokerId>) =
+            missing.iter().partition(|id| inventories.contains_key(id));
         return Stock::Waits(waits_for(&absent, &new));
     }
     let (state, changes) = recovered(known, cluster_id, &used, moment);
@@ -99,7 +114,10 @@ fn given_up(cluster: &KafkaCluster) -> Result<BTreeSet<BrokerId>, String> {
 }
 
 /// The cluster that the volumes belong to; `None` where none of them has belonged to any.
-fn one_cluster<'a>(expected: Option<&'a str>, used: &BTreeMap<BrokerId, &'a Inventory>) -> Result<Option<&'a str>, String> {
+fn one_cluster<'a>(
+    expected: Option<&'a str>,
+    used: &BTreeMap<BrokerId, &'a Inventory>,
+) -> Result<Option<&'a str>, String> {
     let mut by_cluster: BTreeMap<&str, Vec<BrokerId>> = BTreeMap::new();
     let mut by_volume: BTreeMap<Uuid, BrokerId> = BTreeMap::new();
     for (id, inventory) in used {
@@ -110,7 +128,8 @@ fn one_cluster<'a>(expected: Option<&'a str>, used: &BTreeMap<BrokerId, &'a Inve
             ));
         }
     }
-    let of = |(cluster, ids): (&&str, &Vec<BrokerId>)| format!("{cluster} ({})", listed("broker", ids));
+    let of =
+        |(cluster, ids): (&&str, &Vec<BrokerId>)| format!("{cluster} ({})", listed("broker", ids));
     let told: Vec<String> = by_cluster.iter().map(of).collect();
     let mut found = by_cluster.keys().copied();
     match (found.next(), found.next(), expected) {
@@ -140,7 +159,8 @@ fn holders<'a>(images: impl Iterator<Item = &'a rpc::MetadataUpdate>) -> impl It
         .flat_map(|partition| partition.replicas.iter().copied())
 }
 
-/// The brokers whose volumes are needed: those that the spec names, and those that the last runs knew as holding something.
+/// The brokers whose volumes are needed: those that the spec names, and those that the last runs
+/// knew as holding something.
 fn awaited(cluster: &KafkaCluster, used: &BTreeMap<BrokerId, &Inventory>) -> BTreeSet<BrokerId> {
     let images = used.values().filter_map(|inventory| inventory.image.as_ref());
     (0..cluster.spec.brokers.replicas).chain(holders(images)).map(BrokerId).collect()
@@ -148,7 +168,8 @@ fn awaited(cluster: &KafkaCluster, used: &BTreeMap<BrokerId, &Inventory>) -> BTr
 
 /// How many brokers have to run, so that all that are needed can come.
 pub fn brokers_needed(cluster: &KafkaCluster, inventories: &BTreeMap<BrokerId, Inventory>) -> i32 {
-    let all: BTreeMap<BrokerId, &Inventory> = inventories.iter().map(|(id, inventory)| (*id, inventory)).collect();
+    let all: BTreeMap<BrokerId, &Inventory> =
+        inventories.iter().map(|(id, inventory)| (*id, inventory)).collect();
     awaited(cluster, &all).last().map_or(0, |last| last.0.saturating_add(1))
 }
 
@@ -158,7 +179,10 @@ fn waits_for(absent: &[BrokerId], new: &[BrokerId]) -> String {
         reasons.push(format!("{} to come with what its volume holds", listed("broker", absent)));
     }
     if !new.is_empty() {
-        reasons.push(format!("the volume of {}, which has a new one with nothing on it", listed("broker", new)));
+        reasons.push(format!(
+            "the volume of {}, which has a new one with nothing on it",
+            listed("broker", new)
+        ));
     }
     let all: Vec<String> = absent.iter().chain(new).map(ToString::to_string).collect();
     format!(
@@ -173,9 +197,15 @@ fn listed(what: &str, ids: &[BrokerId]) -> String {
     format!("{what} {}", all.join(", "))
 }
 
-fn recovered(known: Known<'_>, cluster_id: &str, used: &BTreeMap<BrokerId, &Inventory>, moment: &Moment) -> (State, Vec<Change>) {
+fn recovered(
+    known: Known<'_>,
+    cluster_id: &str,
+    used: &BTreeMap<BrokerId, &Inventory>,
+    moment: &Moment,
+) -> (State, Vec<Change>) {
     let images = || used.values().filter_map(|inventory| inventory.image.as_ref());
-    let obeyed = used.values().map(|inventory| inventory.controller_epoch).max().unwrap_or_default().max(0);
+    let obeyed =
+        used.values().map(|inventory| inventory.controller_epoch).max().unwrap_or_default().max(0);
     let had = used.values().filter_map(|inventory| inventory.broker_epoch);
     let had = had.chain(images().flat_map(|image| &image.brokers).map(|broker| broker.epoch)).max();
     let given = used.values().map(|inventory| inventory.producer_ids_end).max().unwrap_or_default();
@@ -217,8 +247,5 @@ fn recovered(known: Known<'_>, cluster_id: &str, used: &BTreeMap<BrokerId, &Inve
 
 fn features_of(features: &rpc::Features) -> Features {
     let level = |(name, level): (&String, &u32)| Some((name.clone(), i16::try_from(*level).ok()?));
-    Features {
-        epoch: features.epoch,
-        levels: features.levels.iter().filter_map(level).collect(),
-    }
+    Features { epoch: features.epoch, levels: features.levels.iter().filter_map(level).collect() }
 }

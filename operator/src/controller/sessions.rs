@@ -1,6 +1,8 @@
-//! Who was heard of and when: the soft state beside [`super::State`]. Lost with the process, and then every broker gets a full session anew.
+//! Who was heard of and when: the soft state beside [`super::State`]. Lost with the process, and
+//! then every broker gets a full session anew.
 //!
-//! The shell notes streams and heartbeats here; decisions read it to tell the living from the dead. Never stored.
+//! The shell notes streams and heartbeats here; decisions read it to tell the living from the dead.
+//! Never stored.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
@@ -27,10 +29,12 @@ pub const SESSION_TIMEOUT_MS: u32 = 3_000;
 
 /// A broker whose stream broke has this long to come back before it is fenced.
 ///
-/// A broker whose process lives is back after some 20 ms. One whose process is known to be gone does not have it: see [`Sessions::gone`].
+/// A broker whose process lives is back after some 20 ms. One whose process is known to be gone
+/// does not have it: see [`Sessions::gone`].
 pub const RECONNECT_GRACE_MS: u32 = 150;
 
-/// Names one stream of one broker, so that the end of an old one is not taken for the end of its successor.
+/// Names one stream of one broker, so that the end of an old one is not taken for the end of its
+/// successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamId(pub u64);
 
@@ -44,11 +48,13 @@ struct Session {
     broke_at: Option<Timestamp>,
     /// Nobody listens any more where it did.
     is_gone: bool,
-    /// The metadata version that holds its registration: what it must have applied before it may serve.
+    /// The metadata version that holds its registration: what it must have applied before it may
+    /// serve.
     registered_at: u64,
     /// The newest metadata version that it said to have applied.
     applied: u64,
-    /// Until when it may be silent without being fenced, as long as it has not come: it does not know yet where this controller is.
+    /// Until when it may be silent without being fenced, as long as it has not come: it does not
+    /// know yet where this controller is.
     excused_until: Timestamp,
 }
 
@@ -67,8 +73,14 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// After a takeover: every broker that is registered gets a full session before it may be fenced, or the time until `excused_until`, if that is longer.
-    pub fn take_over(brokers: impl Iterator<Item = BrokerId>, now: Timestamp, version: u64, excused_until: Timestamp) -> Self {
+    /// After a takeover: every broker that is registered gets a full session before it may be
+    /// fenced, or the time until `excused_until`, if that is longer.
+    pub fn take_over(
+        brokers: impl Iterator<Item = BrokerId>,
+        now: Timestamp,
+        version: u64,
+        excused_until: Timestamp,
+    ) -> Self {
         let session = Session {
             stream: None,
             heard_at: now,
@@ -78,9 +90,7 @@ impl Sessions {
             applied: 0,
             excused_until,
         };
-        Self {
-            by_broker: brokers.map(|broker| (broker, session.clone())).collect(),
-        }
+        Self { by_broker: brokers.map(|broker| (broker, session.clone())).collect() }
     }
 
     /// A broker registered on a stream; `version` holds its registration.
@@ -109,30 +119,41 @@ impl Sessions {
 
     /// A broker has come to the door on its stream; what it says is not heard yet.
     pub fn came(&mut self, broker: BrokerId, stream: StreamId, at: Timestamp) {
-        if let Some(session) = self.by_broker.get_mut(&broker).filter(|session| session.stream == Some(stream)) {
+        if let Some(session) =
+            self.by_broker.get_mut(&broker).filter(|session| session.stream == Some(stream))
+        {
             session.heard_at = session.heard_at.max(at);
         }
     }
 
     /// A stream broke.
     pub fn broke(&mut self, broker: BrokerId, stream: StreamId, now: Timestamp) {
-        if let Some(session) = self.by_broker.get_mut(&broker).filter(|session| session.stream == Some(stream)) {
+        if let Some(session) =
+            self.by_broker.get_mut(&broker).filter(|session| session.stream == Some(stream))
+        {
             session.broke_at.get_or_insert(now);
         }
     }
 
-    /// The host of a broker whose stream broke refuses connections where the broker listened: its process is gone, and its time is up. Should it be there after
-    /// all, it registers again, and has lost nothing but its leaders. Ignored while the stream is open or for another one.
+    /// The host of a broker whose stream broke refuses connections where the broker listened: its
+    /// process is gone, and its time is up. Should it be there after all, it registers again, and
+    /// has lost nothing but its leaders. Ignored while the stream is open or for another one.
     pub fn gone(&mut self, broker: BrokerId, stream: StreamId) {
-        if let Some(session) = self.by_broker.get_mut(&broker).filter(|session| session.stream == Some(stream)) {
+        if let Some(session) =
+            self.by_broker.get_mut(&broker).filter(|session| session.stream == Some(stream))
+        {
             session.is_gone = session.broke_at.is_some();
         }
     }
 
-    /// The controller itself stood still, for a slow disk or because its process was paused: what brokers said meanwhile was not heard. Each gets the
-    /// time of two heartbeats before it is fenced, but for those whose stream broke. Fencing all for the controller's own sleep is an outage.
+    /// The controller itself stood still, for a slow disk or because its process was paused: what
+    /// brokers said meanwhile was not heard. Each gets the time of two heartbeats before it is
+    /// fenced, but for those whose stream broke. Fencing all for the controller's own sleep is an
+    /// outage.
     pub fn slept_until(&mut self, now: Timestamp) {
-        let heard = Timestamp(now.0.saturating_sub((SESSION_TIMEOUT_MS - 2 * HEARTBEAT_INTERVAL_MS).into()));
+        let heard = Timestamp(
+            now.0.saturating_sub((SESSION_TIMEOUT_MS - 2 * HEARTBEAT_INTERVAL_MS).into()),
+        );
         for session in self.by_broker.values_mut() {
             session.heard_at = session.heard_at.max(heard);
         }
@@ -148,11 +169,12 @@ impl Sessions {
         self.by_broker.get(&broker).is_some_and(|session| session.stream == Some(stream))
     }
 
-    /// Whether the broker's process is there for all that is known: its stream is open and it is not silent.
+    /// Whether the broker's process is there for all that is known: its stream is open and it is
+    /// not silent.
     pub fn is_live(&self, broker: BrokerId, now: Timestamp) -> bool {
-        self.by_broker
-            .get(&broker)
-            .is_some_and(|session| session.stream.is_some() && session.broke_at.is_none() && session.deadline() > now)
+        self.by_broker.get(&broker).is_some_and(|session| {
+            session.stream.is_some() && session.broke_at.is_none() && session.deadline() > now
+        })
     }
 
     /// The brokers that the controller's predecessor knew and that were not heard of since.

@@ -1,7 +1,9 @@
-//! What the controller knows for good: the cluster, its brokers, its topics and the state of their partitions.
+//! What the controller knows for good: the cluster, its brokers, its topics and the state of their
+//! partitions.
 //!
-//! [`State::apply`] is the only mutator. It is total and dumb: what may happen is decided elsewhere, and that it makes sense is asserted here. A
-//! clone is cheap (the maps are persistent), so that a decision of many steps works on a draft. Never reads a clock or a file.
+//! [`State::apply`] is the only mutator. It is total and dumb: what may happen is decided
+//! elsewhere, and that it makes sense is asserted here. A clone is cheap (the maps are persistent),
+//! so that a decision of many steps works on a draft. Never reads a clock or a file.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod partition;
@@ -38,11 +40,13 @@ pub struct State {
     names: OrdMap<String, TopicId>,
     /// Topic ids by the namespace and the name of the resource.
     resources: OrdMap<Key, TopicId>,
-    /// Names of resources in the cluster's namespace that the store has seen and that are no topics of this cluster: not to be had for new ones.
+    /// Names of resources in the cluster's namespace that the store has seen and that are no topics
+    /// of this cluster: not to be had for new ones.
     pub(crate) taken: Arc<BTreeSet<String>>,
     /// The version that holds the last change of each broker's registration.
     pub(crate) told_at: OrdMap<BrokerId, u64>,
-    /// Brokers have shown since the state was loaded that it is older than what they hold: it was restored from a backup.
+    /// Brokers have shown since the state was loaded that it is older than what they hold: it was
+    /// restored from a backup.
     pub rolled_back: bool,
     /// Names of topics in which '.' or '_' is, behind what they are once both are the same.
     lookalikes: OrdSet<(String, String)>,
@@ -135,7 +139,8 @@ pub enum Change {
     RemoveTopic(TopicId, Key),
     /// A partition was created or changed.
     Partition(TopicId, i32, Partition),
-    /// Brokers hold later epochs than the state: it was restored from a backup. Nothing of it is stored.
+    /// Brokers hold later epochs than the state: it was restored from a backup. Nothing of it is
+    /// stored.
     RolledBack,
 }
 
@@ -176,7 +181,8 @@ impl State {
         self.names.values().filter_map(|id| self.topics.get(id))
     }
 
-    /// A topic whose name is the same as `name` once '.' and '_' are one, as they are in the names of metrics.
+    /// A topic whose name is the same as `name` once '.' and '_' are one, as they are in the names
+    /// of metrics.
     pub fn lookalike(&self, name: &str) -> Option<&str> {
         let unified = unified(name)?;
         let same = self
@@ -196,12 +202,14 @@ impl State {
         self.sums.wanted
     }
 
-    /// Whether so many more partitions of a topic fit into its shard: a store may keep each shard in one object, and no store takes objects of any size.
+    /// Whether so many more partitions of a topic fit into its shard: a store may keep each shard
+    /// in one object, and no store takes objects of any size.
     pub fn has_room(&self, topic: TopicId, more: usize, replicas: usize) -> bool {
         self.sums.has_room(topic, more, replicas)
     }
 
-    /// Whether a partition of a topic can have so many replicas, old and new ones together, where it has so many.
+    /// Whether a partition of a topic can have so many replicas, old and new ones together, where
+    /// it has so many.
     pub(crate) fn has_room_to_move(&self, topic: TopicId, before: usize, after: usize) -> bool {
         self.sums.has_room_to_move(topic, before, after)
     }
@@ -224,7 +232,8 @@ impl State {
         self.brokers.values().filter(|broker| broker.is_usable())
     }
 
-    /// Whether a broker is to go: the cluster's resource has no place for it. It keeps what it has, leads as before, and gets nothing new (Kafka calls it cordoned, KIP-1066).
+    /// Whether a broker is to go: the cluster's resource has no place for it. It keeps what it has,
+    /// leads as before, and gets nothing new (Kafka calls it cordoned, KIP-1066).
     pub fn is_cordoned(&self, id: BrokerId) -> bool {
         id.0 >= self.cluster.resource.spec.brokers.replicas
     }
@@ -239,14 +248,16 @@ impl State {
         self.brokers.get(&id).is_some_and(Broker::is_usable)
     }
 
-    /// The version that a broker must have applied to know of the last change of this one's registration, and of all that was decided with it. What
-    /// a predecessor told is not known: then it is the first version of this controller.
+    /// The version that a broker must have applied to know of the last change of this one's
+    /// registration, and of all that was decided with it. What a predecessor told is not known:
+    /// then it is the first version of this controller.
     pub fn told_at(&self, id: BrokerId) -> u64 {
         let taken_over = first_version(self.cluster.controller_epoch);
         self.told_at.get(&id).copied().unwrap_or_default().max(taken_over)
     }
 
-    /// The value of a topic's setting that is in force, as the controller knows it: a broker's command line is none of its business.
+    /// The value of a topic's setting that is in force, as the controller knows it: a broker's
+    /// command line is none of its business.
     pub fn topic_setting(&self, topic: &Topic, name: &'static str) -> Option<String> {
         let layers = Layers {
             cluster: Some(self.cluster.resource.spec.config.texts()),
@@ -258,14 +269,17 @@ impl State {
     /// Carries out a change.
     ///
     /// # Panics
-    /// When the change breaks an invariant: a leader out of its ISR, an ISR beyond the replicas, an epoch that goes back, a gap in the
-    /// partitions. To go on would be to lose data.
+    /// When the change breaks an invariant: a leader out of its ISR, an ISR beyond the replicas, an
+    /// epoch that goes back, a gap in the partitions. To go on would be to lose data.
     pub fn apply(&mut self, change: &Change) {
         self.version += 1;
         match change {
             Change::Cluster(resource) => self.cluster.resource = Arc::clone(resource),
             Change::ControllerEpoch(epoch) => {
-                assert!(*epoch > self.cluster.controller_epoch, "the controller's epoch only goes up");
+                assert!(
+                    *epoch > self.cluster.controller_epoch,
+                    "the controller's epoch only goes up"
+                );
                 self.cluster.controller_epoch = *epoch;
                 self.version = first_version(*epoch);
             }
@@ -278,7 +292,8 @@ impl State {
                 self.cluster.next_producer_id = *id;
             }
             Change::Broker(broker) => {
-                let before = self.brokers.get(&broker.id).map_or(BrokerEpoch(-1), |before| before.epoch);
+                let before =
+                    self.brokers.get(&broker.id).map_or(BrokerEpoch(-1), |before| before.epoch);
                 assert!(
                     broker.epoch >= before && broker.epoch < self.cluster.next_broker_epoch,
                     "a broker's epoch only goes up"
@@ -314,18 +329,15 @@ impl State {
     }
 
     fn put_topic(&mut self, id: TopicId, resource: &weir_crds::Topic) {
-        let partitions = self.topics.get(&id).map(|topic| topic.partitions.clone()).unwrap_or_default();
+        let partitions =
+            self.topics.get(&id).map(|topic| topic.partitions.clone()).unwrap_or_default();
         let key = self.cluster.key_of(&resource.metadata);
-        let topic = Topic {
-            id,
-            key: key.clone(),
-            resource: resource.clone(),
-            partitions,
-        };
+        let topic = Topic { id, key: key.clone(), resource: resource.clone(), partitions };
         let wanted_before = self.topics.get(&id).map_or(0, |topic| topic.partitions_wanted());
         self.sums.wanted = self.sums.wanted + topic.partitions_wanted() - wanted_before;
         let kept = |topic: &Topic| sums::kept(topic, self.cluster.namespace());
-        let (kept_before, kept_after) = (self.topics.get(&id).map_or(0, |topic| kept(topic)), kept(&topic));
+        let (kept_before, kept_after) =
+            (self.topics.get(&id).map_or(0, |topic| kept(topic)), kept(&topic));
         self.sums.keep(id, kept_before, kept_after);
         if let Some(unified) = unified(topic.name()) {
             self.lookalikes.insert((unified, topic.name().to_owned()));
@@ -348,7 +360,9 @@ impl State {
                 "every change raises the partition's epoch"
             );
             assert!(
-                partition.leader_epoch > slot.leader_epoch || (partition.leader_epoch == slot.leader_epoch && partition.leader == slot.leader),
+                partition.leader_epoch > slot.leader_epoch
+                    || (partition.leader_epoch == slot.leader_epoch
+                        && partition.leader == slot.leader),
                 "a new leader has a new epoch"
             );
             self.sums.change(id, slot.replicas.len(), partition.replicas.len());
@@ -366,7 +380,8 @@ fn unified(name: &str) -> Option<String> {
     name.contains(['.', '_']).then(|| name.replace('.', "_"))
 }
 
-/// How many changes of the controller of this epoch a version holds; 0 for a version of a predecessor.
+/// How many changes of the controller of this epoch a version holds; 0 for a version of a
+/// predecessor.
 pub fn changes_since_takeover(epoch: ControllerEpoch, version: u64) -> i64 {
     i64::try_from(version.saturating_sub(first_version(epoch))).unwrap_or(i64::MAX)
 }
@@ -388,7 +403,8 @@ impl Cluster {
         }
     }
 
-    /// The value of a setting of brokers that is in force for all of them: what is set, else Kafka's default.
+    /// The value of a setting of brokers that is in force for all of them: what is set, else
+    /// Kafka's default.
     pub fn setting(&self, name: &'static str) -> Option<&str> {
         let set = self.configs().get(name).map(String::as_str);
         set.or_else(|| config::broker_key(name)?.default)
@@ -416,7 +432,10 @@ impl Cluster {
 
     /// The key of a resource. One that names no namespace lies in the cluster's.
     pub fn key_of(&self, metadata: &ObjectMeta) -> Key {
-        Key::new(metadata.namespace.as_deref().or_else(|| Some(self.namespace())), metadata.name.as_deref())
+        Key::new(
+            metadata.namespace.as_deref().or_else(|| Some(self.namespace())),
+            metadata.name.as_deref(),
+        )
     }
 }
 

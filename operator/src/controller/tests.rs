@@ -1,7 +1,7 @@
 //! The controller core by example and at random.
 //!
-//! `scenarios/*.txt` hold events and what came of them; run with `WEIR_ACCEPT=1` to write what comes of them now, and read the difference. The random tests
-//! live in `random`.
+//! `scenarios/*.txt` hold events and what came of them; run with `WEIR_ACCEPT=1` to write what
+//! comes of them now, and read the difference. The random tests live in `random`.
 
 mod bounds;
 mod random;
@@ -46,7 +46,8 @@ fn names_of_resources_are_names_of_kubernetes_and_never_shared() {
     assert_ne!(resource_name("orders", |other| taken.contains(other)), "orders");
 }
 
-/// Versions of two controllers are 2^40 apart; how far a broker lags behind is a matter of the changes that it has not heard of.
+/// Versions of two controllers are 2^40 apart; how far a broker lags behind is a matter of the
+/// changes that it has not heard of.
 #[test]
 fn the_lag_of_a_broker_is_what_it_has_not_heard_of() {
     use super::{AdminRequest, AdminResponse, Event, Reply};
@@ -65,15 +66,15 @@ fn the_lag_of_a_broker_is_what_it_has_not_heard_of() {
         weir_protocol::types::BrokerId(0),
         world.state.brokers[&weir_protocol::types::BrokerId(0)].epoch,
     );
-    let request = AdminRequest::DescribeQuorum(weir_protocol::messages::DescribeQuorumRequest::default());
+    let request =
+        AdminRequest::DescribeQuorum(weir_protocol::messages::DescribeQuorumRequest::default());
     let (reply, changes) = world.event(Event::Admin { broker, epoch, request });
     assert!(changes.is_empty());
-    let Reply::Admin(AdminResponse::DescribeQuorum(response)) = reply else {
-        panic!("{reply:?}")
-    };
+    let Reply::Admin(AdminResponse::DescribeQuorum(response)) = reply else { panic!("{reply:?}") };
     let partition = &response.topics[0].partitions[0];
     assert!((1..50).contains(&partition.high_watermark), "{partition:?}");
-    let ends = partition.observers.iter().map(|observer| (observer.replica_id, observer.log_end_offset));
+    let ends =
+        partition.observers.iter().map(|observer| (observer.replica_id, observer.log_end_offset));
     let lags: Vec<_> = ends.map(|(id, end)| (id, partition.high_watermark - end)).collect();
     assert!(lags.len() == 2 && lags.iter().all(|(_, lag)| (0..10).contains(lag)), "{lags:?}");
     assert_eq!(lags[1].1, 0, "broker 1 has just said that it knows all: {lags:?}");

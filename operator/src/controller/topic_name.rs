@@ -5,7 +5,8 @@ use weir_protocol::error::ErrorCode;
 
 use super::error::ApiError;
 
-/// Kafka's longest topic name (`Topic.MAX_NAME_LENGTH`), so that it is a folder's name with a partition's number behind it.
+/// Kafka's longest topic name (`Topic.MAX_NAME_LENGTH`), so that it is a folder's name with a
+/// partition's number behind it.
 const TOPIC_NAME_LENGTH_MAX: usize = 249;
 
 /// Checks a topic's name (`Topic.validate` in Apache Kafka).
@@ -27,9 +28,7 @@ pub(super) fn check_name(name: &str) -> Result<(), ApiError> {
             "the length of '{name}' is longer than the max allowed length {TOPIC_NAME_LENGTH_MAX}"
         ));
     }
-    if !name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
     {
         return invalid(format!(
             "'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
@@ -41,7 +40,8 @@ pub(super) fn check_name(name: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// A topic's name as an error message says it. A topic that is there is named whole; the message comes once for each partition, and a name on the wire may take 32 KB.
+/// A topic's name as an error message says it. A topic that is there is named whole; the message
+/// comes once for each partition, and a name on the wire may take 32 KB.
 pub(super) fn shown(name: &str) -> &str {
     name.get(..name.floor_char_boundary(TOPIC_NAME_LENGTH_MAX)).unwrap_or_default()
 }

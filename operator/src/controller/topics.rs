@@ -1,7 +1,9 @@
-//! Topics as Kafka clients delete and grow them; `create` makes them. The same checks in the same order as Apache Kafka's
-//! `ReplicationControlManager` and `ControllerApis`, since the order decides which error a client sees.
+//! Topics as Kafka clients delete and grow them; `create` makes them. The same checks in the same
+//! order as Apache Kafka's `ReplicationControlManager` and `ControllerApis`, since the order
+//! decides which error a client sees.
 //!
-//! Whatever a client asks becomes a change of the topic's resource: there is no other way for a topic to be.
+//! Whatever a client asks becomes a change of the topic's resource: there is no other way for a
+//! topic to be.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub(super) mod create;
@@ -10,10 +12,14 @@ use std::collections::BTreeSet;
 
 use weir_crds::DeletionPolicy;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};
+use weir_protocol::messages::create_partitions_request::{
+    CreatePartitionsAssignment, CreatePartitionsTopic,
+};
 use weir_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use weir_protocol::messages::delete_topics_response::DeletableTopicResult;
-use weir_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse, DeleteTopicsRequest, DeleteTopicsResponse};
+use weir_protocol::messages::{
+    CreatePartitionsRequest, CreatePartitionsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+};
 use weir_protocol::types::{BrokerId, TopicId};
 
 use super::draft::Draft;
@@ -24,14 +30,14 @@ use super::partitions;
 use super::placement::{NoPlace, place};
 use super::state::{Change, Partition, State};
 
-pub(super) fn delete_topics(draft: &mut Draft<'_>, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
+pub(super) fn delete_topics(
+    draft: &mut Draft<'_>,
+    request: DeleteTopicsRequest,
+) -> DeleteTopicsResponse {
     let by_name = request.topic_names.into_iter().map(|name| (Some(name), uuid::Uuid::nil()));
     let by_either = request.topics.into_iter().map(|topic| (topic.name, topic.topic_id));
     let responses = by_name.chain(by_either).map(|(name, id)| delete_one(draft, name, TopicId(id)));
-    DeleteTopicsResponse {
-        responses: responses.collect(),
-        ..DeleteTopicsResponse::default()
-    }
+    DeleteTopicsResponse { responses: responses.collect(), ..DeleteTopicsResponse::default() }
 }
 
 fn delete_one(draft: &mut Draft<'_>, name: Option<String>, id: TopicId) -> DeletableTopicResult {
@@ -40,18 +46,19 @@ fn delete_one(draft: &mut Draft<'_>, name: Option<String>, id: TopicId) -> Delet
             ErrorCode::InvalidRequest,
             "You may not specify both topic name and topic id.",
         )),
-        (None, TopicId::ZERO) => Err(ApiError::new(ErrorCode::InvalidRequest, "Neither topic name nor id were specified.")),
-        (Some(name), _) => draft
-            .state
-            .topic_by_name(name)
-            .cloned()
-            .ok_or_else(|| ApiError::new(ErrorCode::UnknownTopicOrPartition, ErrorCode::UnknownTopicOrPartition.message())),
-        (None, id) => draft
-            .state
-            .topics
-            .get(&id)
-            .cloned()
-            .ok_or_else(|| ApiError::new(ErrorCode::UnknownTopicId, ErrorCode::UnknownTopicId.message())),
+        (None, TopicId::ZERO) => Err(ApiError::new(
+            ErrorCode::InvalidRequest,
+            "Neither topic name nor id were specified.",
+        )),
+        (Some(name), _) => draft.state.topic_by_name(name).cloned().ok_or_else(|| {
+            ApiError::new(
+                ErrorCode::UnknownTopicOrPartition,
+                ErrorCode::UnknownTopicOrPartition.message(),
+            )
+        }),
+        (None, id) => draft.state.topics.get(&id).cloned().ok_or_else(|| {
+            ApiError::new(ErrorCode::UnknownTopicId, ErrorCode::UnknownTopicId.message())
+        }),
     };
     let (answered_name, answered_id) = match &found {
         Ok(topic) => (Some(topic.name().to_owned()), topic.id),
@@ -80,15 +87,13 @@ fn delete_one(draft: &mut Draft<'_>, name: Option<String>, id: TopicId) -> Delet
         Ok(())
     });
     let (error_code, error_message) = wire(&result);
-    DeletableTopicResult {
-        name: answered_name,
-        topic_id: answered_id.0,
-        error_code,
-        error_message,
-    }
+    DeletableTopicResult { name: answered_name, topic_id: answered_id.0, error_code, error_message }
 }
 
-pub(super) fn create_partitions(draft: &mut Draft<'_>, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
+pub(super) fn create_partitions(
+    draft: &mut Draft<'_>,
+    request: CreatePartitionsRequest,
+) -> CreatePartitionsResponse {
     let validate_only = request.validate_only;
     let mut seen = BTreeSet::new();
     let results = request.topics.into_iter().map(|topic| {
@@ -103,22 +108,21 @@ pub(super) fn create_partitions(draft: &mut Draft<'_>, request: CreatePartitions
             Err(ApiError::new(ErrorCode::InvalidRequest, "Duplicate topic name."))
         };
         let (error_code, error_message) = wire(&result);
-        CreatePartitionsTopicResult {
-            name: topic.name,
-            error_code,
-            error_message,
-        }
+        CreatePartitionsTopicResult { name: topic.name, error_code, error_message }
     });
-    CreatePartitionsResponse {
-        results: results.collect(),
-        ..CreatePartitionsResponse::default()
-    }
+    CreatePartitionsResponse { results: results.collect(), ..CreatePartitionsResponse::default() }
 }
 
 fn grow_one(draft: &mut Draft<'_>, wanted: &CreatePartitionsTopic) -> Result<(), ApiError> {
-    let unknown = || ApiError::new(ErrorCode::UnknownTopicOrPartition, ErrorCode::UnknownTopicOrPartition.message());
+    let unknown = || {
+        ApiError::new(
+            ErrorCode::UnknownTopicOrPartition,
+            ErrorCode::UnknownTopicOrPartition.message(),
+        )
+    };
     let topic = draft.state.topic_by_name(&wanted.name).cloned().ok_or_else(unknown)?;
-    let (count, before) = (usize::try_from(wanted.count).unwrap_or_default(), topic.partitions.len());
+    let (count, before) =
+        (usize::try_from(wanted.count).unwrap_or_default(), topic.partitions.len());
     if count == before {
         return Err(ApiError::new(
             ErrorCode::InvalidPartitions,
@@ -133,13 +137,15 @@ fn grow_one(draft: &mut Draft<'_>, wanted: &CreatePartitionsTopic) -> Result<(),
         return Err(ApiError::new(ErrorCode::InvalidPartitions, message));
     }
     if topic.is_internal() {
-        let message = format!("The number of partitions of {} cannot change: {BY_NUMBER}.", wanted.name);
+        let message =
+            format!("The number of partitions of {} cannot change: {BY_NUMBER}.", wanted.name);
         return Err(ApiError::new(ErrorCode::InvalidPartitions, message));
     }
     check_total(&draft.state, count - before)?;
     let replicas = topic.partitions.first().map_or(1, Partition::replicas_wanted);
     let placed = match &wanted.assignments {
-        None => place(&draft.state, topic.id, before, count - before, replicas).map_err(|error| no_place(replicas, &error))?,
+        None => place(&draft.state, topic.id, before, count - before, replicas)
+            .map_err(|error| no_place(replicas, &error))?,
         Some(assignments) if assignments.len() != count - before => {
             let message = format!(
                 "Attempted to add {} additional partition(s), but only {} assignment(s) were specified.",
@@ -150,7 +156,9 @@ fn grow_one(draft: &mut Draft<'_>, wanted: &CreatePartitionsTopic) -> Result<(),
         }
         Some(assignments) => assignments
             .iter()
-            .map(|CreatePartitionsAssignment { broker_ids, .. }| assigned(&draft.state, broker_ids, Some(replicas)))
+            .map(|CreatePartitionsAssignment { broker_ids, .. }| {
+                assigned(&draft.state, broker_ids, Some(replicas))
+            })
             .collect::<Result<_, _>>()?,
     };
     if !draft.state.has_room(topic.id, placed.len(), replicas) {
@@ -191,8 +199,13 @@ fn no_place(replicas: usize, error: &NoPlace) -> ApiError {
     )
 }
 
-/// Checks the brokers that a client chose for a new partition: one of them must be there to lead it.
-fn assigned(state: &State, brokers: &[i32], replicas: Option<usize>) -> Result<Vec<BrokerId>, ApiError> {
+/// Checks the brokers that a client chose for a new partition: one of them must be there to lead
+/// it.
+fn assigned(
+    state: &State,
+    brokers: &[i32],
+    replicas: Option<usize>,
+) -> Result<Vec<BrokerId>, ApiError> {
     let chosen = check_assignment(state, brokers, replicas, &[])?;
     if !chosen.iter().any(|id| state.is_usable(*id)) {
         return Err(ApiError::new(
@@ -203,11 +216,19 @@ fn assigned(state: &State, brokers: &[i32], replicas: Option<usize>) -> Result<V
     Ok(chosen)
 }
 
-/// Checks the brokers that a client chose for a partition (`validateManualPartitionAssignment` in Apache Kafka). Those that are to go get nothing that they do not hold.
-pub(super) fn check_assignment(state: &State, brokers: &[i32], replicas: Option<usize>, held: &[BrokerId]) -> Result<Vec<BrokerId>, ApiError> {
+/// Checks the brokers that a client chose for a partition (`validateManualPartitionAssignment` in
+/// Apache Kafka). Those that are to go get nothing that they do not hold.
+pub(super) fn check_assignment(
+    state: &State,
+    brokers: &[i32],
+    replicas: Option<usize>,
+    held: &[BrokerId],
+) -> Result<Vec<BrokerId>, ApiError> {
     let invalid = |message: String| ApiError::new(ErrorCode::InvalidReplicaAssignment, message);
     if brokers.is_empty() {
-        return Err(invalid("The manual partition assignment includes an empty replica list.".to_owned()));
+        return Err(invalid(
+            "The manual partition assignment includes an empty replica list.".to_owned(),
+        ));
     }
     let mut chosen = Vec::with_capacity(brokers.len().min(state.brokers.len()));
     for id in brokers.iter().copied().map(BrokerId) {

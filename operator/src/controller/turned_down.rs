@@ -1,17 +1,23 @@
-//! PURE: what is left of a request when the store turns some of its resources down, and what is said of those.
+//! PURE: what is left of a request when the store turns some of its resources down, and what is
+//! said of those.
 //!
-//! On Kubernetes a `Topic` and the `KafkaCluster` are written through the API server, which has rules, quotas and policies of its own. What it refuses costs whoever asked for it that one thing, as
-//! Apache Kafka's policies do (`create.topic.policy.class.name`, `alter.config.policy.class.name`).
+//! On Kubernetes a `Topic` and the `KafkaCluster` are written through the API server, which has
+//! rules, quotas and policies of its own. What it refuses costs whoever asked for it that one
+//! thing, as Apache Kafka's policies do (`create.topic.policy.class.name`,
+//! `alter.config.policy.class.name`).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::alter_partition_reassignments_response::{ReassignablePartitionResponse, ReassignableTopicResponse};
+use weir_protocol::messages::alter_partition_reassignments_response::{
+    ReassignablePartitionResponse, ReassignableTopicResponse,
+};
 use weir_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use weir_protocol::messages::create_topics_response::CreatableTopicResult;
 use weir_protocol::messages::delete_topics_response::DeletableTopicResult;
 use weir_protocol::messages::{
-    AlterConfigsResponse, AlterPartitionReassignmentsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteTopicsResponse,
-    IncrementalAlterConfigsResponse, alter_configs_response, incremental_alter_configs_response,
+    AlterConfigsResponse, AlterPartitionReassignmentsResponse, CreatePartitionsResponse,
+    CreateTopicsResponse, DeleteTopicsResponse, IncrementalAlterConfigsResponse,
+    alter_configs_response, incremental_alter_configs_response,
 };
 use weir_protocol::types::TopicId;
 
@@ -23,7 +29,8 @@ use super::resource::{Kind, Refusal, Resource};
 /// A resource that the store does not take as it was decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TurnedDown {
-    /// The topic whose resource it is, by its id and its name in the Kafka protocol; `None` for the cluster.
+    /// The topic whose resource it is, by its id and its name in the Kafka protocol; `None` for the
+    /// cluster.
     pub topic: Option<(TopicId, String)>,
     /// It breaks a rule of the schema, and not a quota or a policy.
     pub invalid: bool,
@@ -34,11 +41,7 @@ pub struct TurnedDown {
 impl TurnedDown {
     /// Of a request that sets something; others are not invalid by what they set.
     fn code_of_settings(&self) -> i16 {
-        let code = if self.invalid {
-            ErrorCode::InvalidConfig
-        } else {
-            ErrorCode::PolicyViolation
-        };
+        let code = if self.invalid { ErrorCode::InvalidConfig } else { ErrorCode::PolicyViolation };
         code as i16
     }
 }
@@ -51,7 +54,10 @@ pub fn without(event: Event, turned_down: &[TurnedDown]) -> (Option<Event>, Repl
         Event::Admin { broker, epoch, request } => {
             let (rest, response) = split(request, turned_down);
             let rest = rest.map(|request| Event::Admin { broker, epoch, request });
-            let reply = response.map_or_else(|| Reply::Refused(ErrorCode::PolicyViolation, words(turned_down)), Reply::Admin);
+            let reply = response.map_or_else(
+                || Reply::Refused(ErrorCode::PolicyViolation, words(turned_down)),
+                Reply::Admin,
+            );
             (rest, reply)
         }
         Event::Apply(resources) => {
@@ -94,10 +100,18 @@ fn part<T, A>(items: Vec<T>, of: impl Fn(&T) -> Option<A>) -> (Vec<T>, Vec<A>) {
     (rest, answers)
 }
 
-/// What is left of a request, and the answer to the rest; no answer where nothing in it is what was turned down.
-fn split(request: AdminRequest, turned_down: &[TurnedDown]) -> (Option<AdminRequest>, Option<AdminResponse>) {
-    let by_name = |name: &str| turned_down.iter().find(|one| one.topic.as_ref().is_some_and(|(_, of)| of == name));
-    let by_id = |id: TopicId| turned_down.iter().find(|one| one.topic.as_ref().is_some_and(|(of, _)| *of == id));
+/// What is left of a request, and the answer to the rest; no answer where nothing in it is what was
+/// turned down.
+fn split(
+    request: AdminRequest,
+    turned_down: &[TurnedDown],
+) -> (Option<AdminRequest>, Option<AdminResponse>) {
+    let by_name = |name: &str| {
+        turned_down.iter().find(|one| one.topic.as_ref().is_some_and(|(_, of)| of == name))
+    };
+    let by_id = |id: TopicId| {
+        turned_down.iter().find(|one| one.topic.as_ref().is_some_and(|(of, _)| *of == id))
+    };
     let by_resource = |kind: i8, name: &str| match kind {
         TYPE_TOPIC => by_name(name),
         _ => turned_down.iter().find(|one| one.topic.is_none()),
@@ -117,11 +131,13 @@ fn split(request: AdminRequest, turned_down: &[TurnedDown]) -> (Option<AdminRequ
             });
             request.topics = rest;
             let (left, some) = (!request.topics.is_empty(), !topics.is_empty());
-            let response = CreateTopicsResponse {
-                topics,
-                ..Default::default()
-            };
-            both(left, AdminRequest::CreateTopics(request), some, AdminResponse::CreateTopics(response))
+            let response = CreateTopicsResponse { topics, ..Default::default() };
+            both(
+                left,
+                AdminRequest::CreateTopics(request),
+                some,
+                AdminResponse::CreateTopics(response),
+            )
         }
         AdminRequest::CreatePartitions(mut request) => {
             let (rest, results) = part(std::mem::take(&mut request.topics), |topic| {
@@ -133,10 +149,7 @@ fn split(request: AdminRequest, turned_down: &[TurnedDown]) -> (Option<AdminRequ
             });
             request.topics = rest;
             let (left, some) = (!request.topics.is_empty(), !results.is_empty());
-            let response = CreatePartitionsResponse {
-                results,
-                ..Default::default()
-            };
+            let response = CreatePartitionsResponse { results, ..Default::default() };
             both(
                 left,
                 AdminRequest::CreatePartitions(request),
@@ -155,28 +168,33 @@ fn split(request: AdminRequest, turned_down: &[TurnedDown]) -> (Option<AdminRequ
                 }
             };
             let (topics, mut responses) = part(std::mem::take(&mut request.topics), |topic| {
-                let found = topic.name.as_deref().map_or_else(|| by_id(TopicId(topic.topic_id)), by_name);
+                let found =
+                    topic.name.as_deref().map_or_else(|| by_id(TopicId(topic.topic_id)), by_name);
                 found.map(result)
             });
-            let (names, others) = part(std::mem::take(&mut request.topic_names), |name| by_name(name).map(result));
+            let (names, others) =
+                part(std::mem::take(&mut request.topic_names), |name| by_name(name).map(result));
             (request.topics, request.topic_names) = (topics, names);
             responses.extend(others);
             let left = !request.topics.is_empty() || !request.topic_names.is_empty();
             let some = !responses.is_empty();
-            let response = DeleteTopicsResponse {
-                responses,
-                ..Default::default()
-            };
-            both(left, AdminRequest::DeleteTopics(request), some, AdminResponse::DeleteTopics(response))
+            let response = DeleteTopicsResponse { responses, ..Default::default() };
+            both(
+                left,
+                AdminRequest::DeleteTopics(request),
+                some,
+                AdminResponse::DeleteTopics(response),
+            )
         }
         AdminRequest::AlterPartitionReassignments(mut request) => {
             let (rest, responses) = part(std::mem::take(&mut request.topics), |topic| {
                 let one = by_name(&topic.name)?;
-                let partitions = topic.partitions.iter().map(|partition| ReassignablePartitionResponse {
-                    partition_index: partition.partition_index,
-                    error_code: POLICY,
-                    error_message: said(one),
-                });
+                let partitions =
+                    topic.partitions.iter().map(|partition| ReassignablePartitionResponse {
+                        partition_index: partition.partition_index,
+                        error_code: POLICY,
+                        error_message: said(one),
+                    });
                 Some(ReassignableTopicResponse {
                     name: topic.name.clone(),
                     partitions: partitions.collect(),
@@ -194,20 +212,24 @@ fn split(request: AdminRequest, turned_down: &[TurnedDown]) -> (Option<AdminRequ
         }
         AdminRequest::AlterConfigs(mut request) => {
             let (rest, responses) = part(std::mem::take(&mut request.resources), |resource| {
-                by_resource(resource.resource_type, &resource.resource_name).map(|one| alter_configs_response::AlterConfigsResourceResponse {
-                    error_code: one.code_of_settings(),
-                    error_message: said(one),
-                    resource_type: resource.resource_type,
-                    resource_name: resource.resource_name.clone(),
+                by_resource(resource.resource_type, &resource.resource_name).map(|one| {
+                    alter_configs_response::AlterConfigsResourceResponse {
+                        error_code: one.code_of_settings(),
+                        error_message: said(one),
+                        resource_type: resource.resource_type,
+                        resource_name: resource.resource_name.clone(),
+                    }
                 })
             });
             request.resources = rest;
             let (left, some) = (!request.resources.is_empty(), !responses.is_empty());
-            let response = AlterConfigsResponse {
-                responses,
-                ..Default::default()
-            };
-            both(left, AdminRequest::AlterConfigs(request), some, AdminResponse::AlterConfigs(response))
+            let response = AlterConfigsResponse { responses, ..Default::default() };
+            both(
+                left,
+                AdminRequest::AlterConfigs(request),
+                some,
+                AdminResponse::AlterConfigs(response),
+            )
         }
         AdminRequest::IncrementalAlterConfigs(mut request) => {
             let (rest, responses) = part(std::mem::take(&mut request.resources), |resource| {
@@ -221,10 +243,7 @@ fn split(request: AdminRequest, turned_down: &[TurnedDown]) -> (Option<AdminRequ
             });
             request.resources = rest;
             let (left, some) = (!request.resources.is_empty(), !responses.is_empty());
-            let response = IncrementalAlterConfigsResponse {
-                responses,
-                ..Default::default()
-            };
+            let response = IncrementalAlterConfigsResponse { responses, ..Default::default() };
             let response = AdminResponse::IncrementalAlterConfigs(response);
             both(left, AdminRequest::IncrementalAlterConfigs(request), some, response)
         }
@@ -233,7 +252,12 @@ fn split(request: AdminRequest, turned_down: &[TurnedDown]) -> (Option<AdminRequ
 }
 
 /// What is left of a request from which `some` is taken, and the answer to that.
-fn both(left: bool, request: AdminRequest, some: bool, response: AdminResponse) -> (Option<AdminRequest>, Option<AdminResponse>) {
+fn both(
+    left: bool,
+    request: AdminRequest,
+    some: bool,
+    response: AdminResponse,
+) -> (Option<AdminRequest>, Option<AdminResponse>) {
     ((left && some).then_some(request), some.then_some(response))
 }
 
@@ -241,12 +265,26 @@ fn both(left: bool, request: AdminRequest, some: bool, response: AdminResponse) 
 pub fn join(to: &mut Reply, other: Reply) {
     let (Reply::Admin(to), Reply::Admin(other)) = (to, other) else { return };
     match (to, other) {
-        (AdminResponse::CreateTopics(to), AdminResponse::CreateTopics(other)) => to.topics.extend(other.topics),
-        (AdminResponse::CreatePartitions(to), AdminResponse::CreatePartitions(other)) => to.results.extend(other.results),
-        (AdminResponse::DeleteTopics(to), AdminResponse::DeleteTopics(other)) => to.responses.extend(other.responses),
-        (AdminResponse::AlterPartitionReassignments(to), AdminResponse::AlterPartitionReassignments(other)) => to.responses.extend(other.responses),
-        (AdminResponse::AlterConfigs(to), AdminResponse::AlterConfigs(other)) => to.responses.extend(other.responses),
-        (AdminResponse::IncrementalAlterConfigs(to), AdminResponse::IncrementalAlterConfigs(other)) => to.responses.extend(other.responses),
+        (AdminResponse::CreateTopics(to), AdminResponse::CreateTopics(other)) => {
+            to.topics.extend(other.topics)
+        }
+        (AdminResponse::CreatePartitions(to), AdminResponse::CreatePartitions(other)) => {
+            to.results.extend(other.results)
+        }
+        (AdminResponse::DeleteTopics(to), AdminResponse::DeleteTopics(other)) => {
+            to.responses.extend(other.responses)
+        }
+        (
+            AdminResponse::AlterPartitionReassignments(to),
+            AdminResponse::AlterPartitionReassignments(other),
+        ) => to.responses.extend(other.responses),
+        (AdminResponse::AlterConfigs(to), AdminResponse::AlterConfigs(other)) => {
+            to.responses.extend(other.responses)
+        }
+        (
+            AdminResponse::IncrementalAlterConfigs(to),
+            AdminResponse::IncrementalAlterConfigs(other),
+        ) => to.responses.extend(other.responses),
         // An event stays of its kind.
         _ => {}
     }
@@ -257,7 +295,10 @@ mod tests {
     use uuid::Uuid;
     use weir_protocol::messages::delete_topics_request::DeleteTopicState;
     use weir_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
-    use weir_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest, IncrementalAlterConfigsRequest, create_topics_request};
+    use weir_protocol::messages::{
+        CreateTopicsRequest, DeleteTopicsRequest, IncrementalAlterConfigsRequest,
+        create_topics_request,
+    };
     use weir_protocol::types::{BrokerEpoch, BrokerId};
 
     use super::*;
@@ -282,7 +323,8 @@ mod tests {
             resource_name: name.to_owned(),
             ..Default::default()
         };
-        let resources = vec![resource(2, "a"), resource(2, "b"), resource(4, ""), resource(32, "g")];
+        let resources =
+            vec![resource(2, "a"), resource(2, "b"), resource(4, ""), resource(32, "g")];
         let request = || IncrementalAlterConfigsRequest {
             resources: resources.clone(),
             ..Default::default()
@@ -294,14 +336,13 @@ mod tests {
         for (turned_down, left, said) in cases {
             let event = asked(AdminRequest::IncrementalAlterConfigs(request()));
             let (rest, reply) = without(event, &turned_down);
-            let Some(Event::Admin {
-                request: AdminRequest::IncrementalAlterConfigs(rest),
-                ..
-            }) = rest
+            let Some(Event::Admin { request: AdminRequest::IncrementalAlterConfigs(rest), .. }) =
+                rest
             else {
                 panic!("nothing is left")
             };
-            let names: Vec<&str> = rest.resources.iter().map(|resource| resource.resource_name.as_str()).collect();
+            let names: Vec<&str> =
+                rest.resources.iter().map(|resource| resource.resource_name.as_str()).collect();
             assert_eq!(names, left);
             let Reply::Admin(AdminResponse::IncrementalAlterConfigs(response)) = reply else {
                 panic!("{reply:?}")
@@ -312,28 +353,31 @@ mod tests {
                 .map(|one| (one.resource_name.as_str(), one.error_code))
                 .collect();
             assert_eq!(codes, said);
-            assert_eq!(response.responses[0].error_message.as_deref(), Some("the API server's words"));
+            assert_eq!(
+                response.responses[0].error_message.as_deref(),
+                Some("the API server's words")
+            );
         }
     }
 
     #[test]
     fn a_request_of_which_nothing_is_left_is_answered() {
-        let topic = create_topics_request::CreatableTopic {
-            name: "t".to_owned(),
-            ..Default::default()
-        };
-        let request = CreateTopicsRequest {
-            topics: vec![topic],
-            ..Default::default()
-        };
-        let (rest, mut reply) = without(asked(AdminRequest::CreateTopics(request.clone())), &[down(Some("t"), false)]);
+        let topic =
+            create_topics_request::CreatableTopic { name: "t".to_owned(), ..Default::default() };
+        let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
+        let (rest, mut reply) =
+            without(asked(AdminRequest::CreateTopics(request.clone())), &[down(Some("t"), false)]);
         assert!(rest.is_none());
-        let (_, other) = without(asked(AdminRequest::CreateTopics(request.clone())), &[down(Some("t"), true)]);
+        let (_, other) =
+            without(asked(AdminRequest::CreateTopics(request.clone())), &[down(Some("t"), true)]);
         join(&mut reply, other);
         let Reply::Admin(AdminResponse::CreateTopics(response)) = reply else {
             panic!("{reply:?}")
         };
-        assert_eq!(response.topics.iter().map(|topic| topic.error_code).collect::<Vec<_>>(), [44, 40]);
+        assert_eq!(
+            response.topics.iter().map(|topic| topic.error_code).collect::<Vec<_>>(),
+            [44, 40]
+        );
         // Deletions name topics by either.
         let state = |name: Option<&str>, id: u128| DeleteTopicState {
             name: name.map(str::to_owned),
@@ -344,21 +388,22 @@ mod tests {
             topic_names: vec!["t".to_owned()],
             ..Default::default()
         };
-        let (rest, reply) = without(asked(AdminRequest::DeleteTopics(request_of)), &[down(Some("t"), true)]);
-        let Some(Event::Admin {
-            request: AdminRequest::DeleteTopics(rest),
-            ..
-        }) = rest
-        else {
+        let (rest, reply) =
+            without(asked(AdminRequest::DeleteTopics(request_of)), &[down(Some("t"), true)]);
+        let Some(Event::Admin { request: AdminRequest::DeleteTopics(rest), .. }) = rest else {
             panic!("nothing is left")
         };
         assert_eq!((rest.topics.len(), rest.topic_names.len()), (1, 0));
         let Reply::Admin(AdminResponse::DeleteTopics(response)) = reply else {
             panic!("{reply:?}")
         };
-        assert_eq!(response.responses.iter().map(|one| one.error_code).collect::<Vec<_>>(), [44; 3]);
+        assert_eq!(
+            response.responses.iter().map(|one| one.error_code).collect::<Vec<_>>(),
+            [44; 3]
+        );
         // And one in which it cannot be found is refused as a whole, rather than asked for ever.
-        let (rest, reply) = without(asked(AdminRequest::CreateTopics(request)), &[down(Some("another"), false)]);
+        let (rest, reply) =
+            without(asked(AdminRequest::CreateTopics(request)), &[down(Some("another"), false)]);
         assert!(rest.is_none() && matches!(reply, Reply::Refused(ErrorCode::PolicyViolation, _)));
     }
 }

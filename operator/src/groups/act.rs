@@ -4,12 +4,18 @@ use std::collections::BTreeMap;
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::leave_group_request::MemberIdentity;
-use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use weir_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
-use weir_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
+use weir_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use weir_protocol::messages::offset_delete_request::{
+    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
+use weir_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+};
 use weir_protocol::messages::{
-    ConsumerGroupHeartbeatRequest, DeleteGroupsRequest, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest,
-    OffsetFetchRequest,
+    ConsumerGroupHeartbeatRequest, DeleteGroupsRequest, LeaveGroupRequest, ListGroupsRequest,
+    OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
 };
 use weir_protocol::reset_marks;
 
@@ -23,8 +29,10 @@ const GROUPS_AT_ONCE: usize = 500;
 /// The member epoch with which a member of the consumer protocol leaves (KIP-848).
 const LEAVES: i32 = -1;
 
-/// Removes members. Those of the classic protocol as Kafka's `removeMembersFromConsumerGroup` does, by LeaveGroup; those of the consumer protocol, which that does not reach in Kafka, by the
-/// heartbeat with which each would leave. A consumer that runs hears of it with its next heartbeat and joins again.
+/// Removes members. Those of the classic protocol as Kafka's `removeMembersFromConsumerGroup` does,
+/// by LeaveGroup; those of the consumer protocol, which that does not reach in Kafka, by the
+/// heartbeat with which each would leave. A consumer that runs hears of it with its next heartbeat
+/// and joins again.
 ///
 /// # Errors
 /// When one is still there.
@@ -79,11 +87,17 @@ fn grouped<T>(all: impl Iterator<Item = (Partition, T)>) -> BTreeMap<String, Vec
     topics
 }
 
-/// Commits offsets and a mark in one request, which the coordinator writes whole or not at all. A group with members refuses it.
+/// Commits offsets and a mark in one request, which the coordinator writes whole or not at all. A
+/// group with members refuses it.
 ///
 /// # Errors
 /// When it was not written.
-pub async fn commit(client: &Client, group: &str, offsets: BTreeMap<Partition, i64>, mark: Mark) -> Result<(), KafkaError> {
+pub async fn commit(
+    client: &Client,
+    group: &str,
+    offsets: BTreeMap<Partition, i64>,
+    mark: Mark,
+) -> Result<(), KafkaError> {
     let coordinator = client.coordinator(group).await?;
     let offset = |(partition_index, committed_offset)| OffsetCommitRequestPartition {
         partition_index,
@@ -122,7 +136,11 @@ pub async fn commit(client: &Client, group: &str, offsets: BTreeMap<Partition, i
 ///
 /// # Errors
 /// When one is still there.
-pub async fn forget(client: &Client, group: &str, partitions: Vec<Partition>) -> Result<(), KafkaError> {
+pub async fn forget(
+    client: &Client,
+    group: &str,
+    partitions: Vec<Partition>,
+) -> Result<(), KafkaError> {
     let coordinator = client.coordinator(group).await?;
     let topics = grouped(partitions.into_iter().map(|partition| (partition, ()))).into_iter();
     let request = OffsetDeleteRequest {
@@ -152,9 +170,7 @@ pub async fn forget(client: &Client, group: &str, partitions: Vec<Partition>) ->
 /// When it is still there, for instance because it has members.
 pub async fn delete(client: &Client, group: &str) -> Result<(), KafkaError> {
     let coordinator = client.coordinator(group).await?;
-    let request = DeleteGroupsRequest {
-        groups_names: vec![group.to_owned()],
-    };
+    let request = DeleteGroupsRequest { groups_names: vec![group.to_owned()] };
     let response = client.ask(coordinator, 2, &request).await?;
     match response.results.first().map(|result| ErrorCode::from_code(result.error_code)) {
         Some(ErrorCode::None | ErrorCode::GroupIdNotFound) => Ok(()),
@@ -163,10 +179,12 @@ pub async fn delete(client: &Client, group: &str) -> Result<(), KafkaError> {
     }
 }
 
-/// Has the group itself remember that it is to be deleted once it has no members, or that it is not.
+/// Has the group itself remember that it is to be deleted once it has no members, or that it is
+/// not.
 ///
 /// # Errors
-/// When it was not written, for instance because its coordinator is of a version that remembers nothing.
+/// When it was not written, for instance because its coordinator is of a version that remembers
+/// nothing.
 pub async fn mark_deletion(client: &Client, group: &str, delete: bool) -> Result<(), KafkaError> {
     let coordinator = client.coordinator(group).await?;
     let request = OffsetCommitRequest {

@@ -1,7 +1,8 @@
 //! Groups whose resources were deleted with the policy `Delete`, until they have no members.
 //!
-//! Kafka deletes only what is empty. Until then the group itself remembers what it waits for (`weir_protocol::reset_marks`), so that an operator which begins anew finds it. A resource that is made for
-//! the group meanwhile spares it.
+//! Kafka deletes only what is empty. Until then the group itself remembers what it waits for
+//! (`weir_protocol::reset_marks`), so that an operator which begins anew finds it. A resource that
+//! is made for the group meanwhile spares it.
 
 use std::collections::BTreeSet;
 
@@ -52,7 +53,9 @@ impl Dying {
 
     /// Takes those out that have a resource again: they are spared.
     fn spare(&mut self, owned: &BTreeSet<String>) -> Vec<Group> {
-        let (spared, left) = std::mem::take(&mut self.groups).into_iter().partition(|group| owned.contains(&group.id));
+        let (spared, left) = std::mem::take(&mut self.groups)
+            .into_iter()
+            .partition(|group| owned.contains(&group.id));
         self.groups = left;
         spared
     }
@@ -73,7 +76,8 @@ impl Dying {
             if !spared.marked {
                 continue;
             }
-            let done = home.may_act().await && told(&spared.id, act::mark_deletion(client, &spared.id, false).await);
+            let done = home.may_act().await
+                && told(&spared.id, act::mark_deletion(client, &spared.id, false).await);
             if !done {
                 self.groups.push(spared);
             }
@@ -85,12 +89,16 @@ impl Dying {
                 continue;
             }
             match act::delete(client, &group.id).await {
-                Ok(()) => info!(group = group.id, "deleted a group whose ConsumerGroup was deleted"),
+                Ok(()) => {
+                    info!(group = group.id, "deleted a group whose ConsumerGroup was deleted")
+                }
                 Err(error) => {
                     debug!(group = group.id, %error, "delete a group");
-                    let has_members = matches!(error, KafkaError::Code(_, ErrorCode::NonEmptyGroup));
+                    let has_members =
+                        matches!(error, KafkaError::Code(_, ErrorCode::NonEmptyGroup));
                     if has_members && !group.marked {
-                        group.marked = told(&group.id, act::mark_deletion(client, &group.id, true).await);
+                        group.marked =
+                            told(&group.id, act::mark_deletion(client, &group.id, true).await);
                     }
                     waiting.push(group);
                 }

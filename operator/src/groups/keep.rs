@@ -1,6 +1,8 @@
-//! Looks after all ConsumerGroups of a cluster: look, decide, write the status, act. One task for each cluster; it writes nothing when nothing happened.
+//! Looks after all ConsumerGroups of a cluster: look, decide, write the status, act. One task for
+//! each cluster; it writes nothing when nothing happened.
 //!
-//! An action follows the write of the status that speaks of it, and is left out when that failed: the next look decides again.
+//! An action follows the write of the status that speaks of it, and is left out when that failed:
+//! the next look decides again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -71,12 +73,15 @@ impl Kept {
 }
 
 impl Kept {
-    /// An operator that was deposed a moment ago may have written, after this one read the resource, that a reset is done. What is done stays done.
+    /// An operator that was deposed a moment ago may have written, after this one read the
+    /// resource, that a reset is done. What is done stays done.
     fn take_over_done(&mut self, resource: &ConsumerGroup) {
         let done = |status: &ConsumerGroupStatus| {
             let last = status.last_reset.as_ref().filter(|last| last.phase == ResetPhase::Done);
-            last.filter(|last| resource.spec.reset.as_ref().is_some_and(|reset| reset.id == last.id))
-                .cloned()
+            last.filter(|last| {
+                resource.spec.reset.as_ref().is_some_and(|reset| reset.id == last.id)
+            })
+            .cloned()
         };
         if let Some(theirs) = &resource.status
             && let Some(last) = done(theirs)
@@ -107,11 +112,16 @@ pub async fn keep<H: GroupBackend>(home: Arc<H>, client: Client, pace: Pace) -> 
         let owners = owners(&groups);
         let due = due(&groups, &mut kept);
         let looks = due.into_iter().map(|(resource, kept)| {
-            let owner = owners.get(resource.group_id()).filter(|owner| **owner != named(&resource)).cloned();
+            let owner = owners
+                .get(resource.group_id())
+                .filter(|owner| **owner != named(&resource))
+                .cloned();
             pass(&*home, &client, pace, resource, kept, owner)
         });
-        let looked: Vec<_> = stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).collect().await;
-        let each = u64::try_from(groups.len()).unwrap_or(u64::MAX).saturating_mul(1000) / LOOKS_PER_SECOND;
+        let looked: Vec<_> =
+            stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).collect().await;
+        let each =
+            u64::try_from(groups.len()).unwrap_or(u64::MAX).saturating_mul(1000) / LOOKS_PER_SECOND;
         for (resource, mut done, soon) in looked {
             let wait_ms = if soon { pace.soon_ms } else { pace.look_ms }.max(each);
             done.next = Instant::now() + Duration::from_millis(wait_ms);
@@ -173,8 +183,12 @@ fn owners(groups: &[Arc<ConsumerGroup>]) -> BTreeMap<String, Named> {
     owners
 }
 
-/// The groups that are to be looked at now, with what was kept of them, which is taken out. What is kept of others that are gone goes.
-fn due(groups: &[Arc<ConsumerGroup>], kept: &mut BTreeMap<Named, Kept>) -> Vec<(Arc<ConsumerGroup>, Kept)> {
+/// The groups that are to be looked at now, with what was kept of them, which is taken out. What is
+/// kept of others that are gone goes.
+fn due(
+    groups: &[Arc<ConsumerGroup>],
+    kept: &mut BTreeMap<Named, Kept>,
+) -> Vec<(Arc<ConsumerGroup>, Kept)> {
     let names: BTreeSet<Named> = groups.iter().map(|resource| named(resource)).collect();
     kept.retain(|name, _| names.contains(name));
     let now = Instant::now();
@@ -206,7 +220,8 @@ async fn pass<H: GroupBackend>(
     kept.is_looked_after = false;
     let (decision, now_ms) = match owner {
         Some((namespace, name)) => {
-            let owner = if resource.metadata.namespace.as_ref().is_none_or(|own| *own == namespace) {
+            let owner = if resource.metadata.namespace.as_ref().is_none_or(|own| *own == namespace)
+            {
                 name
             } else {
                 format!("{namespace}/{name}")
@@ -218,7 +233,14 @@ async fn pass<H: GroupBackend>(
             let seen = Seen::Nothing("Conflict", message);
             let now_ms = now_ms();
             (
-                reconcile(&resource, &kept.status, &seen, &Workload::None, &mut kept.memory, now_ms),
+                reconcile(
+                    &resource,
+                    &kept.status,
+                    &seen,
+                    &Workload::None,
+                    &mut kept.memory,
+                    now_ms,
+                ),
                 now_ms,
             )
         }
@@ -259,7 +281,12 @@ async fn pass<H: GroupBackend>(
 }
 
 /// Looks and decides; `None` while the coordinator is away and may come back.
-async fn decide<H: GroupBackend>(home: &H, client: &Client, resource: &ConsumerGroup, kept: &mut Kept) -> Option<(Decision, i64)> {
+async fn decide<H: GroupBackend>(
+    home: &H,
+    client: &Client,
+    resource: &ConsumerGroup,
+    kept: &mut Kept,
+) -> Option<(Decision, i64)> {
     let question = question(resource, &kept.status);
     let workload = match resource.spec.scaling {
         Some(_) => home.workload(resource).await,
@@ -272,7 +299,10 @@ async fn decide<H: GroupBackend>(home: &H, client: &Client, resource: &ConsumerG
             kept.away_since = None;
             let now_ms = now_ms();
             let seen = Seen::Group(&observed);
-            Some((reconcile(resource, &kept.status, &seen, &workload, &mut kept.memory, now_ms), now_ms))
+            Some((
+                reconcile(resource, &kept.status, &seen, &workload, &mut kept.memory, now_ms),
+                now_ms,
+            ))
         }
         Err(error) => {
             let since = *kept.away_since.get_or_insert_with(Instant::now);
@@ -288,7 +318,10 @@ async fn decide<H: GroupBackend>(home: &H, client: &Client, resource: &ConsumerG
             let message = format!("the group cannot be looked at: {error}");
             let now_ms = now_ms();
             let seen = Seen::Nothing(reason, message);
-            Some((reconcile(resource, &kept.status, &seen, &workload, &mut kept.memory, now_ms), now_ms))
+            Some((
+                reconcile(resource, &kept.status, &seen, &workload, &mut kept.memory, now_ms),
+                now_ms,
+            ))
         }
     }
 }
@@ -308,7 +341,8 @@ fn question(resource: &ConsumerGroup, status: &ConsumerGroupStatus) -> Question 
             .is_some_and(|last| last.id == id && last.phase == ResetPhase::Done)
     };
     // One that was taken back may have been carried out by then.
-    question.marks = status.last_reset.as_ref().is_some_and(|last| last.phase == ResetPhase::Committing);
+    question.marks =
+        status.last_reset.as_ref().is_some_and(|last| last.phase == ResetPhase::Committing);
     if let Some(reset) = resource.spec.reset.as_ref().filter(|reset| !done(&reset.id)) {
         question.marks = true;
         question.topics.extend(reset::topics_named(reset, status));
@@ -317,7 +351,12 @@ fn question(resource: &ConsumerGroup, status: &ConsumerGroupStatus) -> Question 
     question
 }
 
-async fn carry_out<H: GroupBackend>(home: &H, client: &Client, resource: &ConsumerGroup, action: Action) -> anyhow::Result<()> {
+async fn carry_out<H: GroupBackend>(
+    home: &H,
+    client: &Client,
+    resource: &ConsumerGroup,
+    action: Action,
+) -> anyhow::Result<()> {
     let group = resource.group_id();
     match action {
         Action::Evict(members) => {
@@ -341,7 +380,9 @@ async fn carry_out<H: GroupBackend>(home: &H, client: &Client, resource: &Consum
 
 /// A line in the log for each change of readiness.
 fn tell(resource: &ConsumerGroup, before: &ConsumerGroupStatus, after: &ConsumerGroupStatus) {
-    let ready = |status: &ConsumerGroupStatus| status.conditions.iter().find(|condition| condition.type_ == "Ready").cloned();
+    let ready = |status: &ConsumerGroupStatus| {
+        status.conditions.iter().find(|condition| condition.type_ == "Ready").cloned()
+    };
     let (was, Some(is)) = (ready(before), ready(after)) else { return };
     if was.is_none_or(|was| was.reason != is.reason) {
         info!(
@@ -354,7 +395,8 @@ fn tell(resource: &ConsumerGroup, before: &ConsumerGroupStatus, after: &Consumer
     }
 }
 
-/// Makes resources for groups that have none, and removes those whose group is gone, as the cluster wants it.
+/// Makes resources for groups that have none, and removes those whose group is gone, as the cluster
+/// wants it.
 async fn reflect_groups<H: GroupBackend>(home: &H, client: &Client) {
     let wanted = client.state().cluster.resource.spec.consumer_groups.clone();
     let resources = home.groups();

@@ -1,8 +1,12 @@
 //! PURE: how far behind a group is.
 //!
-//! In messages: from the committed offset to the high watermark. A partition without a committed offset counts from its beginning if the resource names its topic, and not at all otherwise: nobody
-//! knows where its consumer began. In seconds: the age of the oldest record that was not consumed, by the time in its batch, which the shell looks up where the group is behind
-//! (one batch for each committed offset, since that time only changes with the offset). It is the producers' time, so that it says how old what consumers see is; batches may make it older by `linger.ms`.
+//! In messages: from the committed offset to the high watermark. A partition without a committed
+//! offset counts from its beginning if the resource names its topic, and not at all otherwise:
+//! nobody knows where its consumer began. In seconds: the age of the oldest record that was not
+//! consumed, by the time in its batch, which the shell looks up where the group is behind (one
+//! batch for each committed offset, since that time only changes with the offset). It is the
+//! producers' time, so that it says how old what consumers see is; batches may make it older by
+//! `linger.ms`.
 
 use std::collections::BTreeSet;
 
@@ -10,9 +14,14 @@ use weir_crds::{Lag, WorstPartition};
 
 use super::observed::{Log, Observed, Partition};
 
-/// The partitions that count, with their logs: those of the topics that are named, else all in which the group has something.
-pub fn counted<'a>(observed: &'a Observed, topics: &'a [String]) -> impl Iterator<Item = (&'a Partition, &'a Log)> {
-    let assigned: BTreeSet<&Partition> = observed.members.iter().flat_map(|member| &member.partitions).collect();
+/// The partitions that count, with their logs: those of the topics that are named, else all in
+/// which the group has something.
+pub fn counted<'a>(
+    observed: &'a Observed,
+    topics: &'a [String],
+) -> impl Iterator<Item = (&'a Partition, &'a Log)> {
+    let assigned: BTreeSet<&Partition> =
+        observed.members.iter().flat_map(|member| &member.partitions).collect();
     observed.partitions.iter().filter(move |(partition, log)| {
         if topics.is_empty() {
             log.committed.is_some() || assigned.contains(partition)
@@ -85,7 +94,8 @@ pub fn two_digits(seconds: i64) -> i64 {
     seconds / scale * scale
 }
 
-/// What is wrong with committed offsets: the first of them that lies outside of its log, as a reason and a sentence.
+/// What is wrong with committed offsets: the first of them that lies outside of its log, as a
+/// reason and a sentence.
 pub fn outside(observed: &Observed, topics: &[String]) -> Option<(&'static str, String)> {
     counted(observed, topics).find_map(|((topic, partition), log)| {
         let (committed, start, end) = (log.committed?, log.start?, log.end?);

@@ -1,4 +1,5 @@
-//! What is found out about a group: asked of its coordinator and of the leaders of its partitions, as any client may.
+//! What is found out about a group: asked of its coordinator and of the leaders of its partitions,
+//! as any client may.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,10 +8,12 @@ use weir_protocol::batch::BatchHeader;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use weir_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use weir_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
+use weir_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+};
 use weir_protocol::messages::{
-    ConsumerGroupDescribeRequest, ConsumerProtocolAssignment, DescribeGroupsRequest, FetchRequest, ListOffsetsRequest, Message as _,
-    OffsetFetchRequest,
+    ConsumerGroupDescribeRequest, ConsumerProtocolAssignment, DescribeGroupsRequest, FetchRequest,
+    ListOffsetsRequest, Message as _, OffsetFetchRequest,
 };
 use weir_protocol::reset_marks;
 
@@ -23,10 +26,12 @@ use crate::kafka::{Client, KafkaError, check};
 const EARLIEST: i64 = -2;
 const LATEST: i64 = -1;
 
-/// Batches that are looked up at a time for their age: those of the partitions most behind. A batch is as large as producers make it, and is looked up once for each committed offset.
+/// Batches that are looked up at a time for their age: those of the partitions most behind. A batch
+/// is as large as producers make it, and is looked up once for each committed offset.
 const AGES_MAX: usize = 32;
 
-/// A member of a group of the consumer protocol that speaks the classic one (`ConsumerGroupDescribeResponse.MemberType`).
+/// A member of a group of the consumer protocol that speaks the classic one
+/// (`ConsumerGroupDescribeResponse.MemberType`).
 const CLASSIC_MEMBER: i8 = 0;
 
 /// What is asked about a group.
@@ -51,12 +56,13 @@ pub type Ages = BTreeMap<Partition, (i64, i64)>;
 ///
 /// # Errors
 /// When its coordinator does not answer. A partition whose leader does not is only not known.
-pub async fn look(client: &Client, question: &Question, ages: &mut Ages) -> Result<Observed, KafkaError> {
+pub async fn look(
+    client: &Client,
+    question: &Question,
+    ages: &mut Ages,
+) -> Result<Observed, KafkaError> {
     let coordinator = client.coordinator(&question.group).await?;
-    let mut observed = Observed {
-        coordinator: Some(coordinator),
-        ..Observed::default()
-    };
+    let mut observed = Observed { coordinator: Some(coordinator), ..Observed::default() };
     describe(client, coordinator, &question.group, &mut observed).await?;
     committed(client, coordinator, &question.group, &mut observed).await?;
     if question.marks {
@@ -73,7 +79,8 @@ pub async fn look(client: &Client, question: &Question, ages: &mut Ages) -> Resu
             }
         }
     }
-    let assigned: Vec<Partition> = observed.members.iter().flat_map(|member| member.partitions.iter().cloned()).collect();
+    let assigned: Vec<Partition> =
+        observed.members.iter().flat_map(|member| member.partitions.iter().cloned()).collect();
     for partition in assigned {
         observed.partitions.entry(partition).or_default();
     }
@@ -100,11 +107,14 @@ pub async fn look(client: &Client, question: &Question, ages: &mut Ages) -> Resu
     Ok(observed)
 }
 
-async fn describe(client: &Client, coordinator: i32, group: &str, observed: &mut Observed) -> Result<(), KafkaError> {
-    let request = ConsumerGroupDescribeRequest {
-        group_ids: vec![group.to_owned()],
-        ..Default::default()
-    };
+async fn describe(
+    client: &Client,
+    coordinator: i32,
+    group: &str,
+    observed: &mut Observed,
+) -> Result<(), KafkaError> {
+    let request =
+        ConsumerGroupDescribeRequest { group_ids: vec![group.to_owned()], ..Default::default() };
     let response = client.ask(coordinator, 1, &request).await?;
     let Some(found) = response.groups.into_iter().next() else {
         return Err(KafkaError::Code("describe the group", ErrorCode::UnknownServerError));
@@ -138,11 +148,13 @@ async fn describe(client: &Client, coordinator: i32, group: &str, observed: &mut
     Ok(())
 }
 
-async fn describe_classic(client: &Client, coordinator: i32, group: &str, observed: &mut Observed) -> Result<(), KafkaError> {
-    let request = DescribeGroupsRequest {
-        groups: vec![group.to_owned()],
-        ..Default::default()
-    };
+async fn describe_classic(
+    client: &Client,
+    coordinator: i32,
+    group: &str,
+    observed: &mut Observed,
+) -> Result<(), KafkaError> {
+    let request = DescribeGroupsRequest { groups: vec![group.to_owned()], ..Default::default() };
     let response = client.ask(coordinator, 5, &request).await?;
     let Some(found) = response.groups.into_iter().next() else {
         return Err(KafkaError::Code("describe the group", ErrorCode::UnknownServerError));
@@ -167,7 +179,8 @@ async fn describe_classic(client: &Client, coordinator: i32, group: &str, observ
     Ok(())
 }
 
-/// The partitions in a classic member's assignment, which only its client has looked into before: bytes that are none assign nothing.
+/// The partitions in a classic member's assignment, which only its client has looked into before:
+/// bytes that are none assign nothing.
 fn assignment(mut bytes: Bytes) -> BTreeSet<Partition> {
     if bytes.len() < 2 {
         return BTreeSet::new();
@@ -185,7 +198,12 @@ fn assignment(mut bytes: Bytes) -> BTreeSet<Partition> {
         .collect()
 }
 
-async fn committed(client: &Client, coordinator: i32, group: &str, observed: &mut Observed) -> Result<(), KafkaError> {
+async fn committed(
+    client: &Client,
+    coordinator: i32,
+    group: &str,
+    observed: &mut Observed,
+) -> Result<(), KafkaError> {
     let request = OffsetFetchRequest {
         groups: vec![OffsetFetchRequestGroup {
             group_id: group.to_owned(),
@@ -198,11 +216,10 @@ async fn committed(client: &Client, coordinator: i32, group: &str, observed: &mu
     for group in response.groups {
         check("fetch the committed offsets", group.error_code)?;
         for topic in group.topics {
-            for partition in topic.partitions.into_iter().filter(|partition| partition.committed_offset >= 0) {
-                let log = Log {
-                    committed: Some(partition.committed_offset),
-                    ..Log::default()
-                };
+            for partition in
+                topic.partitions.into_iter().filter(|partition| partition.committed_offset >= 0)
+            {
+                let log = Log { committed: Some(partition.committed_offset), ..Log::default() };
                 observed.partitions.insert((topic.name.clone(), partition.partition_index), log);
             }
         }
@@ -211,7 +228,11 @@ async fn committed(client: &Client, coordinator: i32, group: &str, observed: &mu
 }
 
 /// The marks of resets; `None` if the coordinator knows of no such thing.
-async fn marks(client: &Client, coordinator: i32, group: &str) -> Result<Option<Marks>, KafkaError> {
+async fn marks(
+    client: &Client,
+    coordinator: i32,
+    group: &str,
+) -> Result<Option<Marks>, KafkaError> {
     let request = OffsetFetchRequest {
         groups: vec![OffsetFetchRequestGroup {
             group_id: group.to_owned(),
@@ -233,10 +254,7 @@ async fn marks(client: &Client, coordinator: i32, group: &str) -> Result<Option<
             match partition.committed_offset {
                 ..reset_marks::NO_MARK => return Ok(None),
                 reset_marks::NO_MARK => {}
-                mark => found.push(Mark {
-                    number: partition.committed_leader_epoch,
-                    mark,
-                }),
+                mark => found.push(Mark { number: partition.committed_leader_epoch, mark }),
             }
         }
     }
@@ -244,7 +262,10 @@ async fn marks(client: &Client, coordinator: i32, group: &str) -> Result<Option<
 }
 
 /// Partitions by the broker that leads them; those without a leader are left out.
-fn by_leader<'a>(client: &Client, partitions: impl Iterator<Item = &'a Partition>) -> BTreeMap<i32, BTreeMap<String, Vec<i32>>> {
+fn by_leader<'a>(
+    client: &Client,
+    partitions: impl Iterator<Item = &'a Partition>,
+) -> BTreeMap<i32, BTreeMap<String, Vec<i32>>> {
     let state = client.state();
     let mut leaders: BTreeMap<i32, BTreeMap<String, Vec<i32>>> = BTreeMap::new();
     for (topic, index) in partitions {
@@ -260,7 +281,11 @@ fn by_leader<'a>(client: &Client, partitions: impl Iterator<Item = &'a Partition
 }
 
 /// The offsets at a time, or at an end, where leaders answer; -1 where no record is that new.
-async fn offsets_at(client: &Client, partitions: &[Partition], timestamp: i64) -> BTreeMap<Partition, i64> {
+async fn offsets_at(
+    client: &Client,
+    partitions: &[Partition],
+    timestamp: i64,
+) -> BTreeMap<Partition, i64> {
     let mut found = BTreeMap::new();
     for (leader, topics) in by_leader(client, partitions.iter()) {
         let topics = topics.into_iter().map(|(name, partitions)| ListOffsetsTopic {
@@ -274,14 +299,13 @@ async fn offsets_at(client: &Client, partitions: &[Partition], timestamp: i64) -
                 })
                 .collect(),
         });
-        let request = ListOffsetsRequest {
-            replica_id: -1,
-            topics: topics.collect(),
-            ..Default::default()
-        };
+        let request =
+            ListOffsetsRequest { replica_id: -1, topics: topics.collect(), ..Default::default() };
         let Ok(response) = client.ask(leader, 7, &request).await else { continue };
         for topic in response.topics {
-            for partition in topic.partitions.into_iter().filter(|partition| partition.error_code == 0) {
+            for partition in
+                topic.partitions.into_iter().filter(|partition| partition.error_code == 0)
+            {
                 found.insert((topic.name.clone(), partition.partition_index), partition.offset);
             }
         }
@@ -289,14 +313,22 @@ async fn offsets_at(client: &Client, partitions: &[Partition], timestamp: i64) -
     found
 }
 
-/// Looks up how old what was not consumed is, where that is not known yet: the partitions most behind first.
-async fn look_up_ages(client: &Client, question: &Question, observed: &mut Observed, ages: &mut Ages) {
+/// Looks up how old what was not consumed is, where that is not known yet: the partitions most
+/// behind first.
+async fn look_up_ages(
+    client: &Client,
+    question: &Question,
+    observed: &mut Observed,
+    ages: &mut Ages,
+) {
     let named = !question.named.is_empty();
-    let behind = lag::counted(observed, &question.named)
-        .filter_map(|(partition, log)| Some((lag::messages(log, named), lag::position(log, named)?, partition.clone())));
+    let behind = lag::counted(observed, &question.named).filter_map(|(partition, log)| {
+        Some((lag::messages(log, named), lag::position(log, named)?, partition.clone()))
+    });
     let mut behind: Vec<_> = behind.filter(|(messages, ..)| *messages > 0).collect();
     behind.sort_by_key(|(messages, ..)| std::cmp::Reverse(*messages));
-    let wanted: BTreeMap<Partition, i64> = behind.iter().map(|(_, position, partition)| (partition.clone(), *position)).collect();
+    let wanted: BTreeMap<Partition, i64> =
+        behind.iter().map(|(_, position, partition)| (partition.clone(), *position)).collect();
     ages.retain(|partition, (offset, _)| wanted.get(partition) == Some(offset));
     let unknown = behind.iter().filter(|(_, _, partition)| !ages.contains_key(partition));
     let unknown: Vec<(Partition, i64)> = unknown

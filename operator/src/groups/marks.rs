@@ -1,4 +1,5 @@
-//! PURE: which resets of a group were carried out, as the group itself knows it (`weir_protocol::reset_marks`).
+//! PURE: which resets of a group were carried out, as the group itself knows it
+//! (`weir_protocol::reset_marks`).
 
 use weir_protocol::reset_marks::{self, SLOTS};
 
@@ -36,7 +37,8 @@ impl Marks {
         self.0.iter().any(|known| known.mark == wanted)
     }
 
-    /// The mark to commit with the reset with this id. It takes the place of the oldest, where there are as many as are remembered.
+    /// The mark to commit with the reset with this id. It takes the place of the oldest, where
+    /// there are as many as are remembered.
     pub fn next(&self, id: &str) -> Mark {
         Mark {
             number: self.0.last().map_or(0, |last| last.number.wrapping_add(1).max(0)),

@@ -20,9 +20,11 @@ pub struct Observed {
     pub assignor: String,
     /// Its members.
     pub members: Vec<Member>,
-    /// All partitions that were asked for, and those in which the group has a committed offset or an assignment.
+    /// All partitions that were asked for, and those in which the group has a committed offset or
+    /// an assignment.
     pub partitions: BTreeMap<Partition, Log>,
-    /// Which resets were carried out, where that was asked. `None`, too, if the coordinator is of a version that keeps no marks.
+    /// Which resets were carried out, where that was asked. `None`, too, if the coordinator is of a
+    /// version that keeps no marks.
     pub marks: Option<Marks>,
     /// Topics that were asked for and do not exist.
     pub unknown_topics: BTreeSet<String>,
@@ -54,7 +56,8 @@ pub struct Log {
     pub start: Option<i64>,
     /// The high watermark; likewise.
     pub end: Option<i64>,
-    /// The time of the first record that the group has not consumed, in milliseconds, where it was looked up.
+    /// The time of the first record that the group has not consumed, in milliseconds, where it was
+    /// looked up.
     pub oldest_ms: Option<i64>,
 }
 
@@ -66,6 +69,7 @@ impl Observed {
 
     /// Whether it is between two assignments.
     pub fn is_rebalancing(&self) -> bool {
-        ["PreparingRebalance", "CompletingRebalance", "Assigning", "Reconciling"].contains(&self.state.as_str())
+        ["PreparingRebalance", "CompletingRebalance", "Assigning", "Reconciling"]
+            .contains(&self.state.as_str())
     }
 }

@@ -1,4 +1,5 @@
-//! PURE: when a status is written: at once when something happened, seldom when only numbers moved, never when nothing did.
+//! PURE: when a status is written: at once when something happened, seldom when only numbers moved,
+//! never when nothing did.
 
 use weir_crds::ConsumerGroupStatus;
 
@@ -15,21 +16,19 @@ pub struct Pace {
 
 impl Pace {
     /// For many groups and an API server that others use, too.
-    pub const KUBERNETES: Self = Self {
-        look_ms: 5_000,
-        soon_ms: 1_000,
-        numbers_ms: 15_000,
-    };
+    pub const KUBERNETES: Self = Self { look_ms: 5_000, soon_ms: 1_000, numbers_ms: 15_000 };
 
     /// For one user at one machine.
-    pub const LOCAL: Self = Self {
-        look_ms: 1_000,
-        soon_ms: 250,
-        numbers_ms: 2_000,
-    };
+    pub const LOCAL: Self = Self { look_ms: 1_000, soon_ms: 250, numbers_ms: 2_000 };
 
     /// Whether a status is to be written now, which was last written at `written_ms`.
-    pub fn is_due(&self, before: &ConsumerGroupStatus, after: &ConsumerGroupStatus, written_ms: Option<i64>, now_ms: i64) -> bool {
+    pub fn is_due(
+        &self,
+        before: &ConsumerGroupStatus,
+        after: &ConsumerGroupStatus,
+        written_ms: Option<i64>,
+        now_ms: i64,
+    ) -> bool {
         if before == after {
             return false;
         }

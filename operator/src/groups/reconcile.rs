@@ -1,13 +1,18 @@
 //! PURE: what is done about a group, and what its status says.
 //!
-//! From the resource, its last status and what was found out, [`reconcile`] decides. The shell writes the status first and acts after that: a reset's old offsets are kept before it is committed.
+//! From the resource, its last status and what was found out, [`reconcile`] decides. The shell
+//! writes the status first and acts after that: a reset's old offsets are kept before it is
+//! committed.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, VecDeque};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff;
-use weir_crds::{ConsumerGroup, ConsumerGroupStatus, MembersPolicy, Rebalances, ResetPhase, ResetStatus, SavedOffsets, ScalingStatus};
+use weir_crds::{
+    ConsumerGroup, ConsumerGroupStatus, MembersPolicy, Rebalances, ResetPhase, ResetStatus,
+    SavedOffsets, ScalingStatus,
+};
 
 use super::lag;
 use super::marks::Mark;
@@ -41,7 +46,8 @@ pub enum Workload {
     Trouble(&'static str, String),
 }
 
-/// What is known between two looks. Lost with the process: nothing that must not happen twice rests on it.
+/// What is known between two looks. Lost with the process: nothing that must not happen twice rests
+/// on it.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     committed: Option<BTreeMap<Partition, i64>>,
@@ -141,7 +147,13 @@ fn blind(reason: &'static str, message: &str) -> Vec<(&'static str, ConditionVal
     ]
 }
 
-fn describe(status: &mut ConsumerGroupStatus, resource: &ConsumerGroup, observed: &Observed, memory: &mut Memory, now_ms: i64) {
+fn describe(
+    status: &mut ConsumerGroupStatus,
+    resource: &ConsumerGroup,
+    observed: &Observed,
+    memory: &mut Memory,
+    now_ms: i64,
+) {
     let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
     let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     status.state = some(&observed.state);
@@ -158,7 +170,8 @@ fn describe(status: &mut ConsumerGroupStatus, resource: &ConsumerGroup, observed
         .iter()
         .filter_map(|(partition, log)| Some((partition.clone(), log.committed?)))
         .collect();
-    if memory.committed.as_ref().is_some_and(|before| *before != committed) && !committed.is_empty() {
+    if memory.committed.as_ref().is_some_and(|before| *before != committed) && !committed.is_empty()
+    {
         memory.commit_ms = Some(now_ms);
     }
     memory.committed = Some(committed);
@@ -174,7 +187,9 @@ fn describe(status: &mut ConsumerGroupStatus, resource: &ConsumerGroup, observed
         }
         memory.assigned = Some(assigned);
     }
-    while memory.rebalances.len() > REBALANCES_MAX || memory.rebalances.front().is_some_and(|at| now_ms.saturating_sub(*at) > HOUR_MS) {
+    while memory.rebalances.len() > REBALANCES_MAX
+        || memory.rebalances.front().is_some_and(|at| now_ms.saturating_sub(*at) > HOUR_MS)
+    {
         memory.rebalances.pop_front();
     }
     let earlier = status.rebalances.take().and_then(|rebalances| rebalances.last);
@@ -196,7 +211,9 @@ fn reset_step(
     let last = before.last_reset.as_ref();
     let was_carried_out = |id: &str| observed.marks.as_ref().is_some_and(|marks| marks.has(id));
     let Some(reset) = &resource.spec.reset else {
-        if let Some(last) = last.filter(|last| last.phase == ResetPhase::Committing && was_carried_out(&last.id)) {
+        if let Some(last) =
+            last.filter(|last| last.phase == ResetPhase::Committing && was_carried_out(&last.id))
+        {
             // It was taken back when it was carried out already.
             let phase = ResetPhase::Done;
             decision.status.last_reset = Some(ResetStatus { phase, ..last.clone() });
@@ -204,7 +221,12 @@ fn reset_step(
         }
         return ConditionValue::holds("NoReset", "no reset is asked for");
     };
-    let done = || ConditionValue::holds("Done", format!("the reset {:?} is done: another one needs another id", reset.id));
+    let done = || {
+        ConditionValue::holds(
+            "Done",
+            format!("the reset {:?} is done: another one needs another id", reset.id),
+        )
+    };
     let ours = last.filter(|last| last.id == reset.id);
     if ours.is_some_and(|last| last.phase == ResetPhase::Done) {
         return done();
@@ -220,7 +242,8 @@ fn reset_step(
         })
     };
     if was_carried_out(&reset.id) {
-        let partitions = ours.map_or(0, |last| usize::try_from(last.partitions).unwrap_or_default());
+        let partitions =
+            ours.map_or(0, |last| usize::try_from(last.partitions).unwrap_or_default());
         decision.status.last_reset = phase(ResetPhase::Done, partitions);
         decision.status.undo.truncate(reset::UNDO_MAX);
         return done();
@@ -247,13 +270,10 @@ fn reset_step(
     }
     decision.status.last_reset = phase(ResetPhase::Committing, set.len());
     decision.status.undo.retain(|saved| saved.id != reset.id);
-    decision.status.undo.insert(
-        0,
-        SavedOffsets {
-            id: reset.id.clone(),
-            offsets: reset::pack(&replaced),
-        },
-    );
+    decision
+        .status
+        .undo
+        .insert(0, SavedOffsets { id: reset.id.clone(), offsets: reset::pack(&replaced) });
     // One more than can be undone: an undo that has to be begun again finds what it restores.
     decision.status.undo.truncate(reset::UNDO_MAX + 1);
     if !observed.members.is_empty() {
@@ -261,13 +281,16 @@ fn reset_step(
     }
     let forgotten: Vec<Partition> = set
         .iter()
-        .filter(|(partition, offset)| offset.is_none() && replaced.get(*partition).is_some_and(Option::is_some))
+        .filter(|(partition, offset)| {
+            offset.is_none() && replaced.get(*partition).is_some_and(Option::is_some)
+        })
         .map(|(partition, _)| partition.clone())
         .collect();
     if !forgotten.is_empty() {
         decision.actions.push(Action::Forget(forgotten));
     }
-    let offsets = set.into_iter().filter_map(|(partition, offset)| Some((partition, offset?))).collect();
+    let offsets =
+        set.into_iter().filter_map(|(partition, offset)| Some((partition, offset?))).collect();
     decision.actions.push(Action::Commit(offsets, marks.next(&reset.id)));
     let message = match &memory.failure {
         None => format!("the reset {:?} is being carried out", reset.id),
@@ -276,7 +299,13 @@ fn reset_step(
     ConditionValue::fails("Committing", message)
 }
 
-fn scaling(decision: &mut Decision, resource: &ConsumerGroup, workload: &Workload, memory: &mut Memory, now_ms: i64) -> ConditionValue {
+fn scaling(
+    decision: &mut Decision,
+    resource: &ConsumerGroup,
+    workload: &Workload,
+    memory: &mut Memory,
+    now_ms: i64,
+) -> ConditionValue {
     let Some(scaling) = &resource.spec.scaling else {
         decision.status.scaling = None;
         return ConditionValue::fails("NotConfigured", "spec.scaling is not set");
@@ -317,7 +346,9 @@ fn scaling(decision: &mut Decision, resource: &ConsumerGroup, workload: &Workloa
         decision.actions.push(Action::Scale(desired));
     }
     if desired < scaling.max.unwrap_or(i32::MAX) && desired == lag.partitions.max(scaling.min) {
-        let message = format!("{desired} replicas, as many as there are partitions: further members would be idle");
+        let message = format!(
+            "{desired} replicas, as many as there are partitions: further members would be idle"
+        );
         return ConditionValue::holds("AtPartitions", message);
     }
     ConditionValue::holds("Scaling", "replicas follow the lag")
@@ -352,7 +383,8 @@ fn judge(
         Some((reason, message)) => ConditionValue::fails(reason, message),
         None => ConditionValue::holds("InLog", "the committed offsets lie in their logs"),
     };
-    let unknown_topic = resource.spec.topics.iter().find(|topic| observed.unknown_topics.contains(*topic));
+    let unknown_topic =
+        resource.spec.topics.iter().find(|topic| observed.unknown_topics.contains(*topic));
     let ready = if observed.is_missing() && resource.spec.topics.is_empty() {
         let id = resource.group_id();
         ConditionValue::fails(
@@ -360,7 +392,8 @@ fn judge(
             format!("there is no group {id:?} yet: consumers with group.id={id} make it"),
         )
     } else if let Some(topic) = unknown_topic {
-        let message = format!("there is no topic {topic:?}: make it, or take it out of spec.topics");
+        let message =
+            format!("there is no topic {topic:?}: make it, or take it out of spec.topics");
         ConditionValue::fails("UnknownTopic", message)
     } else if reset.status == "False" {
         reset.clone()
@@ -373,7 +406,10 @@ fn judge(
     } else if observed.is_missing() {
         ConditionValue::holds("NoGroup", "nobody has joined yet")
     } else {
-        ConditionValue::holds("Ready", if members > 0 { "the group consumes" } else { "the group has no members" })
+        ConditionValue::holds(
+            "Ready",
+            if members > 0 { "the group consumes" } else { "the group has no members" },
+        )
     };
     vec![
         ("Ready", ready),
@@ -400,7 +436,8 @@ fn lag_policy(
     let Some(lag) = &status.lag else {
         return ConditionValue::unknown("LagUnknown", "the lag is not known");
     };
-    let too_old = policy.max_seconds.is_some_and(|max| lag.seconds.is_some_and(|seconds| seconds > max));
+    let too_old =
+        policy.max_seconds.is_some_and(|max| lag.seconds.is_some_and(|seconds| seconds > max));
     let too_many = policy.max_messages.is_some_and(|max| lag.messages > max);
     if !too_old && !too_many {
         memory.over_since = None;
@@ -411,18 +448,31 @@ fn lag_policy(
         .worst
         .as_ref()
         .map_or_else(String::new, |worst| format!(", most in {}-{}", worst.topic, worst.partition));
-    // The numbers are in `status.lag`: a message that changed with them would be written all the time.
+    // The numbers are in `status.lag`: a message that changed with them would be written all the
+    // time.
     let message = match (too_old, too_many) {
-        (true, _) => format!("records wait for more than maxSeconds={}{worst}", policy.max_seconds.unwrap_or_default()),
-        _ => format!("more than maxMessages={} records wait{worst}", policy.max_messages.unwrap_or_default()),
+        (true, _) => format!(
+            "records wait for more than maxSeconds={}{worst}",
+            policy.max_seconds.unwrap_or_default()
+        ),
+        _ => format!(
+            "more than maxMessages={} records wait{worst}",
+            policy.max_messages.unwrap_or_default()
+        ),
     };
     let broken = before
         .conditions
         .iter()
         .any(|condition| condition.type_ == "LagWithinPolicy" && condition.status == "False");
     if broken || now_ms.saturating_sub(since) >= policy.for_seconds.saturating_mul(1000) {
-        ConditionValue::fails("LagExceeded", format!("{message}: add members, or see why those there are slow"))
+        ConditionValue::fails(
+            "LagExceeded",
+            format!("{message}: add members, or see why those there are slow"),
+        )
     } else {
-        ConditionValue::holds("LagRising", format!("{message}, not for {} s yet", policy.for_seconds))
+        ConditionValue::holds(
+            "LagRising",
+            format!("{message}, not for {} s yet", policy.for_seconds),
+        )
     }
 }

@@ -24,15 +24,22 @@ pub fn is_reflected(resource: &ConsumerGroup) -> bool {
 }
 
 /// Decides; `groups` are the ids of all groups that there are, in order.
-pub fn reflect(wanted: &GroupReflection, resources: &[Arc<ConsumerGroup>], groups: &[String]) -> Reflection {
+pub fn reflect(
+    wanted: &GroupReflection,
+    resources: &[Arc<ConsumerGroup>],
+    groups: &[String],
+) -> Reflection {
     let all: BTreeSet<&str> = groups.iter().map(String::as_str).collect();
     let declared: BTreeSet<&str> = resources
         .iter()
         .filter(|resource| !is_reflected(resource))
         .map(|resource| resource.group_id())
         .collect();
-    let keeps =
-        |resource: &ConsumerGroup| wanted.reflect == Reflect::All && all.contains(resource.group_id()) && !declared.contains(resource.group_id());
+    let keeps = |resource: &ConsumerGroup| {
+        wanted.reflect == Reflect::All
+            && all.contains(resource.group_id())
+            && !declared.contains(resource.group_id())
+    };
     let (kept, remove): (Vec<_>, Vec<_>) = resources
         .iter()
         .filter(|resource| is_reflected(resource))
@@ -46,7 +53,9 @@ pub fn reflect(wanted: &GroupReflection, resources: &[Arc<ConsumerGroup>], group
             .iter()
             .filter(|group| !shown.contains(group.as_str()) && !declared.contains(group.as_str()));
         // What the schema does not take as a group's id cannot be shown.
-        make.extend(missing.filter(|group| (1..=249).contains(&group.chars().count())).take(room).cloned());
+        make.extend(
+            missing.filter(|group| (1..=249).contains(&group.chars().count())).take(room).cloned(),
+        );
     }
     Reflection { make, remove }
 }

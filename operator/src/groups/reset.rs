@@ -1,12 +1,16 @@
 //! PURE: resets: which offsets one sets, and how it is carried out once.
 //!
-//! 1. While the group has no members, the status says `Committing` and keeps the offsets before. Written twice, it says the same.
-//! 2. The new offsets are committed in one request, and with them a mark (`weir_protocol::reset_marks`) that names the reset's id. The coordinator writes all of one request or nothing, so the mark is
-//!    there if and only if the reset was carried out, whatever members have committed since.
+//! 1. While the group has no members, the status says `Committing` and keeps the offsets before.
+//!    Written twice, it says the same.
+//! 2. The new offsets are committed in one request, and with them a mark
+//!    (`weir_protocol::reset_marks`) that names the reset's id. The coordinator writes all of one
+//!    request or nothing, so the mark is there if and only if the reset was carried out, whatever
+//!    members have committed since.
 //! 3. The status says `Done`. The mark stays with the group.
 //!
-//! Whoever finds a reset that is not `Done` in the status asks for the mark first: an operator that begins anew, or that sees a resource which was made again. Where the mark is, only step 3 is left;
-//! where it is not, nothing was committed, and step 1 is taken again.
+//! Whoever finds a reset that is not `Done` in the status asks for the mark first: an operator that
+//! begins anew, or that sees a resource which was made again. Where the mark is, only step 3 is
+//! left; where it is not, nothing was committed, and step 1 is taken again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -15,7 +19,9 @@ use weir_crds::{ConsumerGroup, ConsumerGroupStatus, Position, Reset};
 
 use super::observed::{Observed, Partition};
 
-/// The most bytes of offsets that the status keeps for one undo. The offsets of 10,000 partitions always fit; a reset of more than that is refused, since it could not be undone: it is to name fewer topics.
+/// The most bytes of offsets that the status keeps for one undo. The offsets of 10,000 partitions
+/// always fit; a reset of more than that is refused, since it could not be undone: it is to name
+/// fewer topics.
 pub const UNDO_BYTES_MAX: usize = 256 * 1024;
 
 /// How many resets can be undone.
@@ -46,14 +52,21 @@ pub fn topics_named(reset: &Reset, status: &ConsumerGroupStatus) -> BTreeSet<Str
 }
 
 /// What a reset sets.
-pub fn plan(resource: &ConsumerGroup, status: &ConsumerGroupStatus, reset: &Reset, observed: &Observed) -> Plan {
+pub fn plan(
+    resource: &ConsumerGroup,
+    status: &ConsumerGroupStatus,
+    reset: &Reset,
+    observed: &Observed,
+) -> Plan {
     let after = match target(resource, status, reset, observed) {
         Ok(after) => after,
         Err((reason, message)) => return Plan::Wait(reason, message),
     };
     let before: BTreeMap<Partition, Option<i64>> = after
         .keys()
-        .map(|partition| (partition.clone(), observed.partitions.get(partition).and_then(|log| log.committed)))
+        .map(|partition| {
+            (partition.clone(), observed.partitions.get(partition).and_then(|log| log.committed))
+        })
         .collect();
     if after.is_empty() {
         let message = "there is no partition to reset: the group has no committed offsets that the reset concerns. Name topics in spec.reset.topics";
@@ -108,23 +121,27 @@ fn target(
 }
 
 /// The partitions of the topics that a reset concerns.
-fn partitions_of(resource: &ConsumerGroup, reset: &Reset, observed: &Observed) -> Result<Vec<Partition>, Wrong> {
+fn partitions_of(
+    resource: &ConsumerGroup,
+    reset: &Reset,
+    observed: &Observed,
+) -> Result<Vec<Partition>, Wrong> {
     let topics = if reset.topics.is_empty() { &resource.spec.topics } else { &reset.topics };
     if let Some(topic) = topics.iter().find(|topic| observed.unknown_topics.contains(*topic)) {
         return Err(unknown(topic));
     }
     let all = observed.partitions.iter();
     let concerned = all.filter(|(partition, log)| {
-        if topics.is_empty() {
-            log.committed.is_some()
-        } else {
-            topics.contains(&partition.0)
-        }
+        if topics.is_empty() { log.committed.is_some() } else { topics.contains(&partition.0) }
     });
     Ok(concerned.map(|(partition, _)| partition.clone()).collect())
 }
 
-fn undo(status: &ConsumerGroupStatus, id: &str, observed: &Observed) -> Result<BTreeMap<Partition, Option<i64>>, Wrong> {
+fn undo(
+    status: &ConsumerGroupStatus,
+    id: &str,
+    observed: &Observed,
+) -> Result<BTreeMap<Partition, Option<i64>>, Wrong> {
     let Some(saved) = saved(status, id) else {
         let kept: Vec<&str> = status.undo.iter().map(|saved| saved.id.as_str()).collect();
         let message = format!(
@@ -152,14 +169,14 @@ fn bounds(observed: &Observed, partition: &Partition) -> Result<(i64, i64), Wron
 }
 
 fn unknown(topic: &str) -> Wrong {
-    (
-        "UnknownTopic",
-        format!("there is no topic {topic:?}: make it, or take it out of the reset"),
-    )
+    ("UnknownTopic", format!("there is no topic {topic:?}: make it, or take it out of the reset"))
 }
 
 fn offline(partition: &Partition) -> Wrong {
-    let message = format!("{}-{} has no leader that answers: the reset waits for it", partition.0, partition.1);
+    let message = format!(
+        "{}-{} has no leader that answers: the reset waits for it",
+        partition.0, partition.1
+    );
     ("PartitionOffline", message)
 }
 
@@ -196,7 +213,10 @@ pub fn unpack(text: &str) -> Option<BTreeMap<Partition, Option<i64>>> {
             match offset {
                 "" => {}
                 "-" => drop(offsets.insert((topic.to_owned(), partition), None)),
-                number => drop(offsets.insert((topic.to_owned(), partition), Some(number.parse().ok().filter(|offset| *offset >= 0)?))),
+                number => drop(offsets.insert(
+                    (topic.to_owned(), partition),
+                    Some(number.parse().ok().filter(|offset| *offset >= 0)?),
+                )),
             }
         }
     }

@@ -1,7 +1,9 @@
 //! PURE: how many replicas of a workload the lag asks for.
 //!
-//! Up at once and in proportion, at most to twice as many, as a HorizontalPodAutoscaler does; down by one replica at a time, after the lag has been under half of its target for a while, because
-//! a group that has caught up says nothing of how many members that takes. Never more than there are partitions: further members would be idle.
+//! Up at once and in proportion, at most to twice as many, as a HorizontalPodAutoscaler does; down
+//! by one replica at a time, after the lag has been under half of its target for a while, because a
+//! group that has caught up says nothing of how many members that takes. Never more than there are
+//! partitions: further members would be idle.
 
 use weir_crds::{Lag, Scaling};
 
@@ -14,14 +16,22 @@ pub struct ScaleMemory {
     pub raised_at: Option<i64>,
 }
 
-/// How long replicas that were added get before more are, in milliseconds: to start, to join and to begin.
+/// How long replicas that were added get before more are, in milliseconds: to start, to join and to
+/// begin.
 const BETWEEN_RAISES_MS: i64 = 30_000;
 
 /// The replicas that are wanted.
-pub fn desired(scaling: &Scaling, current: i32, lag: &Lag, now_ms: i64, memory: &mut ScaleMemory) -> i32 {
+pub fn desired(
+    scaling: &Scaling,
+    current: i32,
+    lag: &Lag,
+    now_ms: i64,
+    memory: &mut ScaleMemory,
+) -> i32 {
     let max = scaling.max.unwrap_or(i32::MAX).min(lag.partitions.max(1)).max(scaling.min);
     let within = |replicas: i32| replicas.clamp(scaling.min, max);
-    let seconds = lag.seconds.unwrap_or(if lag.messages > 0 { scaling.target_lag_seconds } else { 0 });
+    let seconds =
+        lag.seconds.unwrap_or(if lag.messages > 0 { scaling.target_lag_seconds } else { 0 });
     let target = scaling.target_lag_seconds.max(1);
     if current <= 0 {
         memory.low_since = None;
@@ -32,7 +42,8 @@ pub fn desired(scaling: &Scaling, current: i32, lag: &Lag, now_ms: i64, memory: 
         memory.low_since = None;
     }
     if seconds > target {
-        let early = memory.raised_at.is_some_and(|at| now_ms.saturating_sub(at) < BETWEEN_RAISES_MS);
+        let early =
+            memory.raised_at.is_some_and(|at| now_ms.saturating_sub(at) < BETWEEN_RAISES_MS);
         if early {
             return within(current);
         }
@@ -50,7 +61,9 @@ pub fn desired(scaling: &Scaling, current: i32, lag: &Lag, now_ms: i64, memory: 
         let since = *memory.low_since.get_or_insert(now_ms);
         // The last one goes only when nothing is left to consume.
         let may = current > 1 || lag.messages == 0;
-        if may && now_ms.saturating_sub(since) >= scaling.scale_down_after_seconds.saturating_mul(1000) {
+        if may
+            && now_ms.saturating_sub(since) >= scaling.scale_down_after_seconds.saturating_mul(1000)
+        {
             memory.low_since = Some(now_ms);
             return within(current.saturating_sub(1));
         }

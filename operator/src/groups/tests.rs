@@ -33,7 +33,10 @@ fn observed(state: &str, members: usize, logs: &[(Option<i64>, i64, i64)]) -> Ob
         protocol: "Classic".to_owned(),
         members: (0..members).map(member).collect(),
         marks: Some(Marks::default()),
-        partitions: (0..).zip(logs).map(|(index, row)| (("t".to_owned(), index), log(*row))).collect(),
+        partitions: (0..)
+            .zip(logs)
+            .map(|(index, row)| (("t".to_owned(), index), log(*row)))
+            .collect(),
         ..Observed::default()
     }
 }
@@ -48,7 +51,13 @@ fn member(n: usize) -> Member {
     }
 }
 
-fn decide(resource: &ConsumerGroup, status: &ConsumerGroupStatus, observed: &Observed, memory: &mut Memory, now_ms: i64) -> Decision {
+fn decide(
+    resource: &ConsumerGroup,
+    status: &ConsumerGroupStatus,
+    observed: &Observed,
+    memory: &mut Memory,
+    now_ms: i64,
+) -> Decision {
     reconcile(resource, status, &Seen::Group(observed), &Workload::None, memory, now_ms)
 }
 

@@ -13,10 +13,12 @@ use weir_protocol::messages::{Message, Request, ResponseHeader};
 /// How long a connection may take to come up.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 
-/// How long a broker may take to answer: longer than a coordinator needs to load or to wait for its followers.
+/// How long a broker may take to answer: longer than a coordinator needs to load or to wait for its
+/// followers.
 const CALL_MAX: Duration = Duration::from_secs(15);
 
-/// The largest response that is believed: offsets of every partition of the largest cluster are less.
+/// The largest response that is believed: offsets of every partition of the largest cluster are
+/// less.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
 
 /// The connection.
@@ -36,16 +38,25 @@ impl Connection {
     }
 
     /// Sends a request and awaits its response. After an error the connection is of no use.
-    pub(super) async fn call<R: Request>(&mut self, version: i16, request: &R) -> io::Result<R::Response> {
+    pub(super) async fn call<R: Request>(
+        &mut self,
+        version: i16,
+        request: &R,
+    ) -> io::Result<R::Response> {
         let api = ApiKey::from_key(R::API_KEY).ok_or(io::ErrorKind::Unsupported)?;
         self.sent = self.sent.wrapping_add(1);
-        let frame = encode_request(request, api, version, self.sent, "weir-operator").map_err(io::Error::other)?;
+        let frame = encode_request(request, api, version, self.sent, "weir-operator")
+            .map_err(io::Error::other)?;
         let mut body = tokio::time::timeout(CALL_MAX, self.exchange(&frame))
             .await
             .map_err(|_| io::ErrorKind::TimedOut)??;
-        let header = ResponseHeader::decode(&mut body, api.response_header_version(version)).map_err(io::Error::other)?;
+        let header = ResponseHeader::decode(&mut body, api.response_header_version(version))
+            .map_err(io::Error::other)?;
         if header.correlation_id != self.sent {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a response to another request"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a response to another request",
+            ));
         }
         R::Response::decode(&mut body, version).map_err(io::Error::other)
     }
@@ -54,7 +65,10 @@ impl Connection {
         self.stream.write_all(frame).await?;
         let length = self.stream.read_u32().await? as usize;
         if length > RESPONSE_BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a response of {length} bytes")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("a response of {length} bytes"),
+            ));
         }
         // Room is made as bytes arrive, not as the length claims.
         let mut body = BytesMut::new();

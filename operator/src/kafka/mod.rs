@@ -1,5 +1,6 @@
-//! A Kafka client of the operator's own: an ordinary one, on the brokers' first listener. Who leads what, and where brokers are, it knows from the committed state, which is what a client's Metadata
-//! request would answer; who coordinates a group it asks.
+//! A Kafka client of the operator's own: an ordinary one, on the brokers' first listener. Who leads
+//! what, and where brokers are, it knows from the committed state, which is what a client's
+//! Metadata request would answer; who coordinates a group it asks.
 
 mod connection;
 
@@ -52,10 +53,7 @@ pub struct Client {
 impl Client {
     /// A client of the cluster whose state is watched.
     pub fn new(committed: watch::Receiver<State>) -> Self {
-        Self {
-            committed,
-            connections: Arc::default(),
-        }
+        Self { committed, connections: Arc::default() }
     }
 
     /// The committed state.
@@ -72,7 +70,12 @@ impl Client {
     ///
     /// # Errors
     /// When it does not answer.
-    pub async fn ask<R: Request>(&self, broker: i32, version: i16, request: &R) -> Result<R::Response, KafkaError> {
+    pub async fn ask<R: Request>(
+        &self,
+        broker: i32,
+        version: i16,
+        request: &R,
+    ) -> Result<R::Response, KafkaError> {
         self.call(broker, version, request, true).await
     }
 
@@ -80,11 +83,22 @@ impl Client {
     ///
     /// # Errors
     /// When it does not answer: it may have done it all the same.
-    pub async fn tell<R: Request>(&self, broker: i32, version: i16, request: &R) -> Result<R::Response, KafkaError> {
+    pub async fn tell<R: Request>(
+        &self,
+        broker: i32,
+        version: i16,
+        request: &R,
+    ) -> Result<R::Response, KafkaError> {
         self.call(broker, version, request, false).await
     }
 
-    async fn call<R: Request>(&self, broker: i32, version: i16, request: &R, again: bool) -> Result<R::Response, KafkaError> {
+    async fn call<R: Request>(
+        &self,
+        broker: i32,
+        version: i16,
+        request: &R,
+        again: bool,
+    ) -> Result<R::Response, KafkaError> {
         let address = self
             .committed
             .borrow()
@@ -93,7 +107,13 @@ impl Client {
             .and_then(|broker| broker.endpoints.first())
             .map(|endpoint| (endpoint.host.clone(), endpoint.port));
         let address = address.ok_or(KafkaError::NoBroker)?;
-        let slot = Arc::clone(self.connections.lock().unwrap_or_else(PoisonError::into_inner).entry(broker).or_default());
+        let slot = Arc::clone(
+            self.connections
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .entry(broker)
+                .or_default(),
+        );
         let mut slot = slot.lock().await;
         if slot.as_ref().is_some_and(|(known, _)| *known != address) {
             *slot = None;

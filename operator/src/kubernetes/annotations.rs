@@ -2,7 +2,8 @@
 
 use weir_crds::KafkaCluster;
 
-/// Where the cluster's id in the Kafka protocol is kept on its resource: a backup that drops the status keeps it.
+/// Where the cluster's id in the Kafka protocol is kept on its resource: a backup that drops the
+/// status keeps it.
 pub(super) const CLUSTER_ID_ANNOTATION: &str = "weir.dev/cluster-id";
 
 /// The image that the cluster was made with.

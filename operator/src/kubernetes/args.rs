@@ -8,19 +8,31 @@ use weir_telemetry::logs::LogFormat;
 
 use super::objects::Monitoring;
 
-/// The Weir operator: it makes Kafka clusters of `KafkaCluster` resources, topics of `Topic` resources, and is the controller of each cluster.
+/// The Weir operator: it makes Kafka clusters of `KafkaCluster` resources, topics of `Topic`
+/// resources, and is the controller of each cluster.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weir-operator", version, max_term_width = 110)]
 pub struct Args {
     /// Where brokers reach the controller; `[::]` is all addresses of this machine, IPv6 and IPv4.
-    #[arg(long, env = "WEIR_GRPC_LISTEN", default_value = "[::]:9190", value_name = "ADDRESS:PORT")]
+    #[arg(
+        long,
+        env = "WEIR_GRPC_LISTEN",
+        default_value = "[::]:9190",
+        value_name = "ADDRESS:PORT"
+    )]
     pub grpc_listen: SocketAddr,
 
     /// Where /healthz, /readyz and /metrics are served, as --grpc-listen.
-    #[arg(long, env = "WEIR_HTTP_LISTEN", default_value = "[::]:8080", value_name = "ADDRESS:PORT")]
+    #[arg(
+        long,
+        env = "WEIR_HTTP_LISTEN",
+        default_value = "[::]:8080",
+        value_name = "ADDRESS:PORT"
+    )]
     pub http_listen: SocketAddr,
 
-    /// The namespaces that are looked after, with commas between; "*" for all, nothing for the operator's own.
+    /// The namespaces that are looked after, with commas between; "*" for all, nothing for the
+    /// operator's own.
     #[arg(long, env = "WEIR_WATCH_NAMESPACES", default_value = "", value_name = "NAMESPACES")]
     pub watch_namespaces: String,
 
@@ -28,7 +40,8 @@ pub struct Args {
     #[arg(long, env = "WEIR_BROKER_IMAGE", value_name = "IMAGE")]
     pub broker_image: String,
 
-    /// What brokers are told to connect to: a headless service in front of all replicas of the operator.
+    /// What brokers are told to connect to: a headless service in front of all replicas of the
+    /// operator.
     #[arg(long, env = "WEIR_CONTROLLER_ADDRESS", value_name = "HOST:PORT")]
     pub controller_address: String,
 
@@ -48,7 +61,8 @@ pub struct Args {
     #[arg(long, env = "POD_NAME", default_value = "weir-operator")]
     pub name: String,
 
-    /// Labels of the PodMonitors of brokers, by which a Prometheus chooses them: NAME=VALUE, with commas between.
+    /// Labels of the PodMonitors of brokers, by which a Prometheus chooses them: NAME=VALUE, with
+    /// commas between.
     #[arg(long, env = "WEIR_POD_MONITOR_LABELS", default_value = "", value_parser = labels_of, value_name = "LABELS")]
     pub pod_monitor_labels: Labels,
 
@@ -68,7 +82,9 @@ fn labels_of(text: &str) -> Result<Labels, String> {
     let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| {
-            let (name, value) = pair.split_once('=').ok_or_else(|| format!("{pair:?} is not of the form NAME=VALUE"))?;
+            let (name, value) = pair
+                .split_once('=')
+                .ok_or_else(|| format!("{pair:?} is not of the form NAME=VALUE"))?;
             Ok((name.to_owned(), value.to_owned()))
         })
         .collect()
@@ -98,7 +114,8 @@ impl Args {
     pub(super) fn monitoring(&self) -> Monitoring {
         Monitoring {
             labels: self.pod_monitor_labels.clone(),
-            interval: Some(self.pod_monitor_interval.clone()).filter(|interval| !interval.is_empty()),
+            interval: Some(self.pod_monitor_interval.clone())
+                .filter(|interval| !interval.is_empty()),
         }
     }
 
@@ -137,9 +154,11 @@ mod tests {
 
     #[test]
     fn labels_are_pairs() {
-        let labels = |text: &str| args(["--pod-monitor-labels", text]).map(|args| args.monitoring().labels);
+        let labels =
+            |text: &str| args(["--pod-monitor-labels", text]).map(|args| args.monitoring().labels);
         assert_eq!(labels("").unwrap(), Labels::new());
-        let two = [("release", "prometheus"), ("example.com/team", "")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let two = [("release", "prometheus"), ("example.com/team", "")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(labels("release=prometheus, example.com/team=").unwrap(), two.into());
         assert!(labels("release").unwrap_err().to_string().contains("NAME=VALUE"));
         assert_eq!(args(["--pod-monitor-interval", ""]).unwrap().monitoring().interval, None);

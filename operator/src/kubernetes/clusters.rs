@@ -1,6 +1,8 @@
-//! Every `KafkaCluster` in the namespaces has a keeper: a task of its own, woken by whatever happens to the cluster's objects.
+//! Every `KafkaCluster` in the namespaces has a keeper: a task of its own, woken by whatever
+//! happens to the cluster's objects.
 //!
-//! Watches only wake: what a keeper acts on, it reads itself. Of the objects that clusters own only the metadata is received, and nothing of it is kept.
+//! Watches only wake: what a keeper acts on, it reads itself. Of the objects that clusters own only
+//! the metadata is received, and nothing of it is kept.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -69,14 +71,12 @@ async fn look_after_until_a_defect(context: Context, sites: Arc<Sites>) {
     let (notices, noticed) = mpsc::channel(NOTICES);
     let topics = tasks.spawn(topics::run(context.clone(), noticed).map(|never| match never {}));
     let groups = tasks.spawn(groups::watch_groups(context.clone()).map(|never| match never {}));
-    let namespaces = tasks.spawn(namespaces::watch(context.client.clone(), Arc::clone(&context.namespaces)).map(|never| match never {}));
+    let namespaces = tasks.spawn(
+        namespaces::watch(context.client.clone(), Arc::clone(&context.namespaces))
+            .map(|never| match never {}),
+    );
     let mut happenings = watches(&context.client, &context.scope);
-    let mut all = All {
-        context,
-        sites,
-        notices,
-        kept: BTreeMap::new(),
-    };
+    let mut all = All { context, sites, notices, kept: BTreeMap::new() };
     loop {
         tokio::select! {
             happening = happenings.next() => match happening {
@@ -109,10 +109,13 @@ impl All {
     fn hear(&mut self, happening: Happening, tasks: &mut JoinSet<()>) {
         match happening {
             Happening::Owned(kind, event) => match *event {
-                Event::Apply(metadata) | Event::InitApply(metadata) => self.wake(kind, &metadata, false),
+                Event::Apply(metadata) | Event::InitApply(metadata) => {
+                    self.wake(kind, &metadata, false)
+                }
                 Event::Delete(metadata) => self.wake(kind, &metadata, true),
                 Event::Init => {}
-                // What happened while nobody watched, a deletion for instance, is made good by applying once more.
+                // What happened while nobody watched, a deletion for instance, is made good by
+                // applying once more.
                 Event::InitDone => self.kept.values().for_each(|kept| kept.wake.all_of(kind)),
             },
             Happening::Cluster(change) => match *change {
@@ -144,7 +147,13 @@ impl All {
         self.start(key, Arc::new(cluster), Duration::ZERO, tasks);
     }
 
-    fn start(&mut self, key: Key, cluster: Arc<KafkaCluster>, after: Duration, tasks: &mut JoinSet<()>) {
+    fn start(
+        &mut self,
+        key: Key,
+        cluster: Arc<KafkaCluster>,
+        after: Duration,
+        tasks: &mut JoinSet<()>,
+    ) {
         let (resource, received) = watch::channel(cluster);
         let wake = Arc::new(Wake::default());
         let keeper = Keeper::new(
@@ -203,7 +212,13 @@ fn watches(client: &Client, scope: &Scope) -> Happenings {
     watch_owned::<Service>(&mut all, client, scope, MANAGED_BY, "Service");
     watch_owned::<ConfigMap>(&mut all, client, scope, MANAGED_BY, "ConfigMap");
     watch_owned::<ServiceAccount>(&mut all, client, scope, MANAGED_BY, "ServiceAccount");
-    watch_owned::<PersistentVolumeClaim>(&mut all, client, scope, MANAGED_BY, "PersistentVolumeClaim");
+    watch_owned::<PersistentVolumeClaim>(
+        &mut all,
+        client,
+        scope,
+        MANAGED_BY,
+        "PersistentVolumeClaim",
+    );
     watch_owned::<PodDisruptionBudget>(&mut all, client, scope, MANAGED_BY, "PodDisruptionBudget");
     watch_owned::<NetworkPolicy>(&mut all, client, scope, MANAGED_BY, "NetworkPolicy");
     // Kubernetes copies the labels of a service to the slices that it makes itself.
@@ -211,13 +226,27 @@ fn watches(client: &Client, scope: &Scope) -> Happenings {
     all
 }
 
-fn watch_owned<K>(all: &mut Happenings, client: &Client, scope: &Scope, label: &str, kind: &'static str)
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+fn watch_owned<K>(
+    all: &mut Happenings,
+    client: &Client,
+    scope: &Scope,
+    label: &str,
+    kind: &'static str,
+) where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + 'static,
 {
     for api in apis::<PartialObjectMeta<K>>(client, scope) {
         let config = watcher::Config::default().labels(&format!("{label}={MANAGER}"));
         let events = watch_objects(api, config).default_backoff();
-        all.push(events.map_ok(move |event| Happening::Owned(kind, Box::new(metadata_of(event)))).boxed());
+        all.push(
+            events
+                .map_ok(move |event| Happening::Owned(kind, Box::new(metadata_of(event))))
+                .boxed(),
+        );
     }
 }

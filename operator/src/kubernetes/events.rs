@@ -7,12 +7,20 @@ use tracing::debug;
 use super::context::Context;
 
 /// Publishes an event. One that is lost is no harm: the condition says the same.
-pub(super) async fn publish(context: &Context, regarding: &ObjectReference, good: bool, reason: &str, note: &str, action: &str) {
+pub(super) async fn publish(
+    context: &Context,
+    regarding: &ObjectReference,
+    good: bool,
+    reason: &str,
+    note: &str,
+    action: &str,
+) {
     let reporter = Reporter {
         controller: "weir.dev/operator".to_owned(),
         instance: Some(context.reporter.clone()),
     };
-    // One that remembers would count this with those of the same reason, and drop the note, which is what is new.
+    // One that remembers would count this with those of the same reason, and drop the note, which
+    // is what is new.
     let recorder = Recorder::new(context.client.clone(), reporter);
     let event = Event {
         type_: if good { EventType::Normal } else { EventType::Warning },

@@ -27,7 +27,8 @@ pub(super) struct Figures {
     conditions: Mutex<BTreeMap<(String, String), Vec<ConditionFigure>>>,
     /// Its brokers, likewise.
     brokers: Mutex<BTreeMap<(String, String), BrokerFigures>>,
-    /// When what looks after a kind of resource last did so without an error, by the kind and the cluster, in seconds since 1970.
+    /// When what looks after a kind of resource last did so without an error, by the kind and the
+    /// cluster, in seconds since 1970.
     successes: Mutex<BTreeMap<(&'static str, (String, String)), u64>>,
     /// Those of ConsumerGroups, by the cluster likewise.
     groups: Mutex<BTreeMap<(String, String), Vec<GroupFigures>>>,
@@ -53,7 +54,8 @@ pub(super) struct BrokerFigures {
     pub(super) outdated: i32,
 }
 
-/// What is shown of a ConsumerGroup. There are as many as somebody declared, or has reflected up to a bound.
+/// What is shown of a ConsumerGroup. There are as many as somebody declared, or has reflected up to
+/// a bound.
 #[derive(Debug)]
 pub(super) struct GroupFigures {
     /// The resource's namespace.
@@ -75,11 +77,15 @@ impl Figures {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn partitions(&self) -> MutexGuard<'_, BTreeMap<(String, String), PartitionSummary>> {
+    pub(super) fn partitions(
+        &self,
+    ) -> MutexGuard<'_, BTreeMap<(String, String), PartitionSummary>> {
         self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn conditions(&self) -> MutexGuard<'_, BTreeMap<(String, String), Vec<ConditionFigure>>> {
+    pub(super) fn conditions(
+        &self,
+    ) -> MutexGuard<'_, BTreeMap<(String, String), Vec<ConditionFigure>>> {
         self.conditions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -107,7 +113,8 @@ impl Figures {
 
     fn register_groups(&self, registry: &mut Registry) {
         type OfGroup = Family<Vec<(&'static str, String)>, Gauge>;
-        let [messages, seconds, members, exceeded] = [OfGroup::default(), OfGroup::default(), OfGroup::default(), OfGroup::default()];
+        let [messages, seconds, members, exceeded] =
+            [OfGroup::default(), OfGroup::default(), OfGroup::default(), OfGroup::default()];
         for ((_, cluster), groups) in self.groups().iter() {
             for group in groups {
                 let labels = vec![
@@ -152,23 +159,35 @@ impl Figures {
             labels.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
             labels
         };
-        let [conditions, reasons, brokers, successes] = [OfCluster::default(), OfCluster::default(), OfCluster::default(), OfCluster::default()];
+        let [conditions, reasons, brokers, successes] = [
+            OfCluster::default(),
+            OfCluster::default(),
+            OfCluster::default(),
+            OfCluster::default(),
+        ];
         for (key, all) in self.conditions().iter() {
             for of in all {
                 conditions
                     .get_or_create(&labels(key, &[("type", of.kind.as_str())]))
                     .set(of.is_good.into());
                 reasons
-                    .get_or_create(&labels(key, &[("type", of.kind.as_str()), ("reason", of.reason.as_str())]))
+                    .get_or_create(&labels(
+                        key,
+                        &[("type", of.kind.as_str()), ("reason", of.reason.as_str())],
+                    ))
                     .set(1);
             }
         }
         for (key, of) in self.brokers().iter() {
-            for (state, count) in [("wanted", of.wanted), ("serving", of.serving), ("outdated", of.outdated)] {
+            for (state, count) in
+                [("wanted", of.wanted), ("serving", of.serving), ("outdated", of.outdated)]
+            {
                 brokers.get_or_create(&labels(key, &[("state", state)])).set(count.into());
             }
         }
-        for ((kind, key), at) in self.successes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for ((kind, key), at) in
+            self.successes.lock().unwrap_or_else(PoisonError::into_inner).iter()
+        {
             let at = i64::try_from(*at).unwrap_or(i64::MAX);
             successes.get_or_create(&labels(key, &[("kind", *kind)])).set(at);
         }
@@ -199,7 +218,11 @@ impl Figures {
         let mut registry = Registry::default();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let gauge = |value: u64| ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-        registry.register("weir_operator_leader", "Whether this replica leads", gauge(read(&self.leader)));
+        registry.register(
+            "weir_operator_leader",
+            "Whether this replica leads",
+            gauge(read(&self.leader)),
+        );
         registry.register(
             "weir_operator_clusters",
             "Clusters that this replica is the controller of",
@@ -260,10 +283,7 @@ mod tests {
     fn counts_and_partitions_are_shown() {
         let figures = Figures::default();
         Figures::count(&figures.writes);
-        let summary = PartitionSummary {
-            total: 7,
-            ..Default::default()
-        };
+        let summary = PartitionSummary { total: 7, ..Default::default() };
         figures.partitions().insert(("n".to_owned(), "c".to_owned()), summary);
         let group = GroupFigures {
             namespace: "n".to_owned(),
@@ -280,13 +300,12 @@ mod tests {
             reason: reason.to_owned(),
             is_good,
         };
-        let conditions = vec![condition("Ready", "Ready", true), condition("UpToDate", "ScaleDownBlocked", false)];
+        let conditions = vec![
+            condition("Ready", "Ready", true),
+            condition("UpToDate", "ScaleDownBlocked", false),
+        ];
         figures.conditions().insert(cluster(), conditions);
-        let brokers = BrokerFigures {
-            wanted: 3,
-            serving: 2,
-            outdated: 1,
-        };
+        let brokers = BrokerFigures { wanted: 3, serving: 2, outdated: 1 };
         figures.brokers().insert(cluster(), brokers);
         figures.succeeded("KafkaCluster", cluster());
         figures.succeeded("Topic", ("n".to_owned(), "gone".to_owned()));
@@ -297,7 +316,9 @@ mod tests {
             .filter_map(|line| line.strip_prefix("weir_operator_last_success_timestamp_seconds{"));
         let success: Vec<&str> = success.collect();
         assert_eq!(success.len(), 1, "{text}");
-        let at = success[0].strip_prefix("namespace=\"n\",cluster=\"c\",kind=\"KafkaCluster\"} ").unwrap();
+        let at = success[0]
+            .strip_prefix("namespace=\"n\",cluster=\"c\",kind=\"KafkaCluster\"} ")
+            .unwrap();
         assert!(at.parse::<u64>().unwrap() > 1_700_000_000, "{at}");
         assert!(!text.contains("lag_seconds{"), "what is not known is not shown: {text}");
         for line in [

@@ -1,6 +1,8 @@
-//! ConsumerGroups on Kubernetes: one watch for all of them, and for each cluster that is hosted here the task that looks after its groups ([`crate::groups::keep`]).
+//! ConsumerGroups on Kubernetes: one watch for all of them, and for each cluster that is hosted
+//! here the task that looks after its groups ([`crate::groups::keep`]).
 //!
-//! As with topics there is no finalizer: a group whose resource is deleted while no operator runs stays, whatever its deletion policy says.
+//! As with topics there is no finalizer: a group whose resource is deleted while no operator runs
+//! stays, whatever its deletion policy says.
 
 mod backend;
 mod status;
@@ -30,7 +32,8 @@ use crate::groups::pace::Pace;
 use crate::groups::reconcile::Seen;
 use crate::kafka::Client;
 
-/// How often it is looked for groups whose cluster does not exist; a cluster that is applied with its groups has this long to appear.
+/// How often it is looked for groups whose cluster does not exist; a cluster that is applied with
+/// its groups has this long to appear.
 const ORPHANS_EVERY: Duration = Duration::from_secs(3);
 
 /// Watches all ConsumerGroups, and tells those whose cluster does not exist.
@@ -61,7 +64,11 @@ pub(super) async fn watch_groups(context: Context) -> Infallible {
 }
 
 /// Looks after the groups of a cluster whose controller runs here.
-pub(super) async fn keep_groups(context: Context, cluster: Key, committed: watch::Receiver<State>) -> Infallible {
+pub(super) async fn keep_groups(
+    context: Context,
+    cluster: Key,
+    committed: watch::Receiver<State>,
+) -> Infallible {
     let _hosting = Hosting::begin(&context.groups, &cluster);
     let backend = Arc::new(KubeBackend::new(context, cluster, committed.clone()));
     let keeping = keep::keep(Arc::clone(&backend), Client::new(committed), Pace::KUBERNETES);

@@ -1,4 +1,5 @@
-//! The controller of one cluster, as long as it runs in this process: over its store, reachable for brokers and for topics.
+//! The controller of one cluster, as long as it runs in this process: over its store, reachable for
+//! brokers and for topics.
 
 pub(super) mod elsewhere;
 
@@ -58,7 +59,9 @@ impl Trouble {
     pub(super) fn said(self, cluster: &Key) -> anyhow::Error {
         let Key { namespace, name } = cluster;
         match self {
-            Self::Recovers => anyhow::anyhow!("the partition tables are made anew of what the brokers have"),
+            Self::Recovers => {
+                anyhow::anyhow!("the partition tables are made anew of what the brokers have")
+            }
             Self::StateLost => anyhow::anyhow!(
                 "the PartitionTable {name}-registry is missing, though the cluster has run: restore the PartitionTables from a backup, have them made of what is on the brokers' volumes by spec.recoverFrom: Volumes, or begin without any topic's partitions by the annotation {STATE_ANNOTATION}=new"
             ),
@@ -68,8 +71,12 @@ impl Trouble {
             Self::AnotherCluster { kept, annotated } => anyhow::anyhow!(
                 "a KafkaCluster of this name left the PartitionTables of the cluster {kept}, and by its annotation {CLUSTER_ID_ANNOTATION} this one is {annotated}: remove the annotation to go on with what was left, or restore the PartitionTables of {annotated} from a backup"
             ),
-            Self::Store(StoreError::NotLeader) => anyhow::anyhow!("another replica of the operator leads"),
-            Self::Store(error) => anyhow::Error::from(error).context("take over the cluster's state"),
+            Self::Store(StoreError::NotLeader) => {
+                anyhow::anyhow!("another replica of the operator leads")
+            }
+            Self::Store(error) => {
+                anyhow::Error::from(error).context("take over the cluster's state")
+            }
         }
     }
 }
@@ -119,7 +126,12 @@ impl Host {
         begins: bool,
     ) -> Result<Self, Trouble> {
         let cache = ClusterCache::default();
-        let mut store = KubeStore::new(context.client.clone(), cluster, Arc::clone(&context.leads), cache.clone());
+        let mut store = KubeStore::new(
+            context.client.clone(),
+            cluster,
+            Arc::clone(&context.leads),
+            cache.clone(),
+        );
         let (cluster_id, takes_up) = match store.kept().await? {
             Some(kept) => {
                 check_identity(cluster, &kept)?;
@@ -235,13 +247,16 @@ pub(super) async fn news(host: Option<&mut Host>) {
     }
 }
 
-/// Refuses a state that was left by another cluster than the one that the resource was, where it says so: it comes from a backup then, or from somewhere else.
+/// Refuses a state that was left by another cluster than the one that the resource was, where it
+/// says so: it comes from a backup then, or from somewhere else.
 fn check_identity(cluster: &KafkaCluster, kept: &Kept) -> Result<(), Trouble> {
     match annotation(cluster, CLUSTER_ID_ANNOTATION) {
-        Some(annotated) if kept.of_a_former_one && annotated != kept.cluster_id => Err(Trouble::AnotherCluster {
-            kept: kept.cluster_id.clone(),
-            annotated: annotated.to_owned(),
-        }),
+        Some(annotated) if kept.of_a_former_one && annotated != kept.cluster_id => {
+            Err(Trouble::AnotherCluster {
+                kept: kept.cluster_id.clone(),
+                annotated: annotated.to_owned(),
+            })
+        }
         _ => Ok(()),
     }
 }
@@ -285,7 +300,10 @@ mod tests {
         let id = |annotations: &[(&str, &str)]| id_of_new(&cluster(annotations), false).ok();
         assert_eq!(id(&[]).as_deref(), Some("XF6KHgAAQACAAAAAAAAAAQ"));
         assert_eq!(id(&[(CLUSTER_ID_ANNOTATION, "old")]), None);
-        assert_eq!(id(&[(CLUSTER_ID_ANNOTATION, "old"), (STATE_ANNOTATION, "new")]).as_deref(), Some("old"));
+        assert_eq!(
+            id(&[(CLUSTER_ID_ANNOTATION, "old"), (STATE_ANNOTATION, "new")]).as_deref(),
+            Some("old")
+        );
         // Who does not know whose the shards are does not give them another id.
         assert!(matches!(id_of_new(&cluster(&[]), true), Err(Trouble::RegistryLost)));
     }
@@ -293,10 +311,7 @@ mod tests {
     #[test]
     fn what_another_cluster_left_is_not_taken_up() {
         let refuses = |annotations: &[(&str, &str)], of_a_former_one: bool| {
-            let kept = Kept {
-                cluster_id: "kept".to_owned(),
-                of_a_former_one,
-            };
+            let kept = Kept { cluster_id: "kept".to_owned(), of_a_former_one };
             check_identity(&cluster(annotations), &kept).is_err()
         };
         assert!(!refuses(&[], true) && !refuses(&[(CLUSTER_ID_ANNOTATION, "kept")], true));

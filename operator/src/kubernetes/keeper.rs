@@ -1,6 +1,8 @@
-//! Keeps one cluster: hosts its controller, makes its objects what its resource says, restarts brokers when the partitions allow it, and says how it all stands.
+//! Keeps one cluster: hosts its controller, makes its objects what its resource says, restarts
+//! brokers when the partitions allow it, and says how it all stands.
 //!
-//! One task for each cluster, one pass at a time, woken by whatever happens. A pass reads what it acts on; it writes nothing when nothing is different. Whatever fails is waited out and said in a
+//! One task for each cluster, one pass at a time, woken by whatever happens. A pass reads what it
+//! acts on; it writes nothing when nothing is different. Whatever fails is waited out and said in a
 //! condition; the controller is not touched by it.
 
 mod absences;
@@ -71,7 +73,8 @@ const WITHOUT_REASON: Duration = Duration::from_secs(300);
 /// How soon to look again while something is under way of which no event tells.
 const UNDER_WAY: Duration = Duration::from_secs(2);
 
-/// How soon to look again at objects of others that have names of the cluster's: no watch tells of them.
+/// How soon to look again at objects of others that have names of the cluster's: no watch tells of
+/// them.
 const TAKEN_AGAIN: Duration = Duration::from_secs(5);
 
 /// The keeper of one cluster.
@@ -163,8 +166,11 @@ impl Keeper {
                         namespace = self.key.namespace,
                         "looking after a KafkaCluster takes too long"
                     );
-                    self.failed(&anyhow::anyhow!("the Kubernetes API takes too long to answer"), &mut retry)
-                        .await
+                    self.failed(
+                        &anyhow::anyhow!("the Kubernetes API takes too long to answer"),
+                        &mut retry,
+                    )
+                    .await
                 }
             };
             tokio::time::sleep(BETWEEN_PASSES.saturating_sub(began.elapsed())).await;
@@ -201,7 +207,8 @@ impl Keeper {
                 taken,
                 ..self.first_findings(&cluster)
             };
-            let written = self.status.write(&self.context, &cluster, state.as_ref(), &findings).await;
+            let written =
+                self.status.write(&self.context, &cluster, state.as_ref(), &findings).await;
             if let Err(error) = written {
                 debug!(cluster = self.key.name, %error, "write the status of a KafkaCluster");
             }
@@ -232,7 +239,8 @@ impl Keeper {
         let mut findings = self.first_findings(&cluster);
         self.host(&cluster).await?;
         if let Some(host) = &self.host {
-            kept::remember(&self.context, &self.key, &cluster, host.cluster_id(), &findings.image).await?;
+            kept::remember(&self.context, &self.key, &cluster, host.cluster_id(), &findings.image)
+                .await?;
         }
         findings.recovering = self.recovery.as_ref().and_then(TableRecovery::stage).cloned();
         findings.pods = pods::look(&self.context, &self.key, &cluster).await?;
@@ -260,7 +268,8 @@ impl Keeper {
         }
         findings.away = self.away(&findings.pods, state.as_ref(), findings.replicas);
         findings.taken_up = matches!(&self.taken_up, Some((generation, _)) if *generation == cluster.metadata.generation);
-        let turned_down = self.taken_up.as_ref().and_then(|(_, result)| result.as_ref().err().cloned());
+        let turned_down =
+            self.taken_up.as_ref().and_then(|(_, result)| result.as_ref().err().cloned());
         findings.refusal = turned_down.or(findings.refusal.take());
         findings.strays = Some(self.strays.look(&self.key, &findings.pods).await);
         findings.bytes = self.host.as_ref().and_then(Host::bytes);
@@ -268,7 +277,11 @@ impl Keeper {
         Ok(match written {
             status::Outcome::Later(wait) => wait,
             status::Outcome::Done if findings.under_way || findings.refusal.is_some() => UNDER_WAY,
-            status::Outcome::Done if findings.taken.as_ref().is_some_and(|taken| !taken.is_empty()) => TAKEN_AGAIN,
+            status::Outcome::Done
+                if findings.taken.as_ref().is_some_and(|taken| !taken.is_empty()) =>
+            {
+                TAKEN_AGAIN
+            }
             // What others have to allow, a StorageClass or a quota, no watch tells of.
             status::Outcome::Done if findings.storage_trouble().is_some() => RETRY_MAX,
             status::Outcome::Done => self.strays.again().unwrap_or(WITHOUT_REASON),
@@ -277,10 +290,16 @@ impl Keeper {
 
     /// The brokers that are away as planned, of so many.
     fn away(&mut self, pods: &[PodView], state: Option<&State>, replicas: i32) -> BTreeSet<i32> {
-        state.map_or_else(BTreeSet::new, |state| self.absences.look(pods, state, replicas, Instant::now()))
+        state.map_or_else(BTreeSet::new, |state| {
+            self.absences.look(pods, state, replicas, Instant::now())
+        })
     }
 
-    async fn make_objects(&mut self, cluster: &KafkaCluster, findings: &mut Findings) -> anyhow::Result<()> {
+    async fn make_objects(
+        &mut self,
+        cluster: &KafkaCluster,
+        findings: &mut Findings,
+    ) -> anyhow::Result<()> {
         let recovery = self.recovery.as_ref().filter(|recovery| recovery.stage().is_some());
         let (state, cluster_id) = match (&self.host, recovery) {
             (Some(host), _) => (host.state(), host.cluster_id().to_owned()),
@@ -314,29 +333,42 @@ impl Keeper {
             replicas: findings.replicas,
             listening: &listening,
             evictable: drain::unavailable_max(&state, findings.replicas, &findings.away, ready),
-            monitoring: self.monitored.filter(|(known, _)| *known).map(|_| &self.context.monitoring),
+            monitoring: self
+                .monitored
+                .filter(|(known, _)| *known)
+                .map(|_| &self.context.monitoring),
         };
         let built = build(&plan);
         findings.refusal = built.refusal;
-        let (sets, objects): (Vec<_>, Vec<_>) = built.all.into_iter().partition(|object| object["kind"] == "StatefulSet");
-        // While pods of a former cluster's StatefulSet have the names, the controller of a new one would ask for them less and less often.
+        let (sets, objects): (Vec<_>, Vec<_>) =
+            built.all.into_iter().partition(|object| object["kind"] == "StatefulSet");
+        // While pods of a former cluster's StatefulSet have the names, the controller of a new one
+        // would ask for them less and less often.
         let is_left = !volumes.has_set() && findings.pods.iter().any(|pod| pod.owner.is_some());
         findings.under_way |= is_left;
         let mut taken = volumes.taken;
         taken.extend(self.applied.apply(&objects).await?);
         // Brokers run under no account and on no settings or volumes that somebody else made.
-        let needed = |by: &Taken| ["PersistentVolumeClaim", "ServiceAccount", "ConfigMap"].contains(&by.kind.as_str());
+        let needed = |by: &Taken| {
+            ["PersistentVolumeClaim", "ServiceAccount", "ConfigMap"].contains(&by.kind.as_str())
+        };
         if !is_left && !taken.iter().any(needed) {
             taken.extend(self.applied.apply(&sets).await?);
         }
-        taken.extend(pods::taken(&self.context, &self.key, findings.replicas, &findings.pods).await?);
+        taken.extend(
+            pods::taken(&self.context, &self.key, findings.replicas, &findings.pods).await?,
+        );
         findings.taken = Some(taken);
         self.applied.prune::<Service>(&Names::of(cluster), MANAGED_BY, &objects).await?;
         Ok(())
     }
 
     /// Leads the ports of shared load balancers to the pods as they are.
-    async fn lead_to_pods(&mut self, cluster: &KafkaCluster, findings: &mut Findings) -> anyhow::Result<()> {
+    async fn lead_to_pods(
+        &mut self,
+        cluster: &KafkaCluster,
+        findings: &mut Findings,
+    ) -> anyhow::Result<()> {
         let places = findings.pods.iter().filter_map(|pod| {
             (!pod.addresses.is_empty()).then_some(Place {
                 id: pod.id,
@@ -347,36 +379,52 @@ impl Keeper {
         });
         let places: Vec<Place<'_>> = places.collect();
         let mut slices = slices(cluster, findings.replicas, &places);
-        // A slice leads whoever asks for its service: none leads to the brokers from a service that somebody else made.
+        // A slice leads whoever asks for its service: none leads to the brokers from a service that
+        // somebody else made.
         let taken = findings.taken.get_or_insert_default();
-        let is_taken = |service: Option<&str>| taken.iter().any(|by| by.kind == "Service" && Some(by.name.as_str()) == service);
+        let is_taken = |service: Option<&str>| {
+            taken.iter().any(|by| by.kind == "Service" && Some(by.name.as_str()) == service)
+        };
         slices.retain(|slice| !is_taken(service_of(slice)));
         taken.extend(self.applied.apply(&slices).await?);
         self.applied.prune::<EndpointSlice>(&Names::of(cluster), SLICE_MANAGED_BY, &slices).await
     }
 
-    async fn observe(&mut self, cluster: &KafkaCluster, findings: &mut Findings) -> anyhow::Result<()> {
+    async fn observe(
+        &mut self,
+        cluster: &KafkaCluster,
+        findings: &mut Findings,
+    ) -> anyhow::Result<()> {
         let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
         pods::compare(&self.context, &self.key, uid, &mut findings.pods).await?;
         unheard::look_who_came(self.host.as_ref(), findings).await;
         // No event tells of how far they are.
         findings.under_way |= self.log_recovery.look(&mut findings.pods).await;
         findings.troubles.extend(findings.pods.iter().filter_map(|pod| pod.trouble.clone()));
-        let missing = usize::try_from(findings.replicas).unwrap_or_default().saturating_sub(findings.pods.len());
+        let missing = usize::try_from(findings.replicas)
+            .unwrap_or_default()
+            .saturating_sub(findings.pods.len());
         if missing > 0 {
             findings.under_way = true;
             findings.troubles.extend(pods::why_missing(&self.context, &self.key).await);
         }
         let state = self.host.as_ref().map(Host::state);
         let taken = findings.taken.as_deref().unwrap_or_default();
-        findings.listeners = status::listeners(&self.context, cluster, findings.replicas, state.as_ref(), taken).await;
+        findings.listeners =
+            status::listeners(&self.context, cluster, findings.replicas, state.as_ref(), taken)
+                .await;
         let (Some(host), Some(state)) = (&self.host, state) else { return Ok(()) };
         addresses::keep_true(&self.context, host, cluster, &state, taken).await;
         Ok(())
     }
 
     /// Restarts the next broker whose pod is not as it should be, if the partitions allow it.
-    async fn roll(&mut self, cluster: &KafkaCluster, state: &State, findings: &mut Findings) -> anyhow::Result<()> {
+    async fn roll(
+        &mut self,
+        cluster: &KafkaCluster,
+        state: &State,
+        findings: &mut Findings,
+    ) -> anyhow::Result<()> {
         let step = rollout::next(&findings.pods, state, findings.replicas);
         if let Step::Restart { id, name, uid, reason } = &step {
             info!(

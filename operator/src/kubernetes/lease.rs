@@ -1,7 +1,9 @@
 //! Which replica of the operator leads: a `Lease`, taken, renewed and given back.
 //!
-//! The lease avoids duels; it is not what makes them harmless: that is the controller epoch in every `PartitionTable`. A replica that stops renewing stops leading before another may begin, by its own
-//! clock; one that was paused finds out from the API server before it loads anything. Who gets the lease back after having lost it begins a new term.
+//! The lease avoids duels; it is not what makes them harmless: that is the controller epoch in
+//! every `PartitionTable`. A replica that stops renewing stops leading before another may begin, by
+//! its own clock; one that was paused finds out from the API server before it loads anything. Who
+//! gets the lease back after having lost it begins a new term.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,10 +21,14 @@ use tracing::{debug, info, warn};
 use crate::store::kube::LeaseCheck;
 use crate::time::now_micro;
 
-/// A lease that was not renewed for this long may be taken. With what a takeover needs, a broker's failure is answered again some five seconds after a leader died.
+/// A lease that was not renewed for this long may be taken. With what a takeover needs, a broker's
+/// failure is answered again some five seconds after a leader died.
 ///
-/// Elsewhere it is 15 s, with 10 s to renew and 2 s between attempts (`client-go/tools/leaderelection`, and controller-runtime after it): there a reconciliation waits, here a partition whose leader died. A leader
-/// that is deposed too soon, by an API server that is slow or away, costs a takeover and loses nothing: brokers go on meanwhile, and without an API server nothing could be committed.
+/// Elsewhere it is 15 s, with 10 s to renew and 2 s between attempts
+/// (`client-go/tools/leaderelection`, and controller-runtime after it): there a reconciliation
+/// waits, here a partition whose leader died. A leader that is deposed too soon, by an API server
+/// that is slow or away, costs a takeover and loses nothing: brokers go on meanwhile, and without
+/// an API server nothing could be committed.
 const DURATION: Duration = Duration::from_secs(4);
 /// How often a leader renews.
 const RENEW: Duration = Duration::from_millis(1_200);
@@ -67,21 +73,25 @@ impl std::fmt::Debug for Ballot {
 }
 
 impl Election {
-    /// Takes part in the election for the lease `name`. `replica` is this process's name; a restarted one is another. The lease goes with `deployment`, the operator's own.
-    pub(super) fn start(client: Client, namespace: &str, name: &str, replica: &str, deployment: Option<&str>) -> Self {
+    /// Takes part in the election for the lease `name`. `replica` is this process's name; a
+    /// restarted one is another. The lease goes with `deployment`, the operator's own.
+    pub(super) fn start(
+        client: Client,
+        namespace: &str,
+        name: &str,
+        replica: &str,
+        deployment: Option<&str>,
+    ) -> Self {
         let (publish, leads) = watch::channel(None);
         let (stop, stopped) = oneshot::channel();
         let ballot = Ballot {
-            deployment: deployment.map(|name| (Api::namespaced(client.clone(), namespace), name.to_owned())),
+            deployment: deployment
+                .map(|name| (Api::namespaced(client.clone(), namespace), name.to_owned())),
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
             identity: format!("{replica}_{}", uuid::Uuid::new_v4()),
         };
-        let mut elector = Elector {
-            ballot: ballot.clone(),
-            leads: publish,
-            observed: None,
-        };
+        let mut elector = Elector { ballot: ballot.clone(), leads: publish, observed: None };
         let task = tokio::spawn(async move {
             tokio::select! {
                 never = elector.run() => match never {},
@@ -140,7 +150,10 @@ impl Ballot {
 
     fn holds(&self, lease: &Lease, transitions: i32) -> bool {
         let spec = lease.spec.as_ref();
-        spec.is_some_and(|spec| spec.holder_identity.as_deref() == Some(&self.identity) && spec.lease_transitions == Some(transitions))
+        spec.is_some_and(|spec| {
+            spec.holder_identity.as_deref() == Some(&self.identity)
+                && spec.lease_transitions == Some(transitions)
+        })
     }
 }
 
@@ -204,7 +217,8 @@ impl Elector {
     }
 
     async fn stand_by(&mut self) -> anyhow::Result<Option<Lease>> {
-        let found = tokio::time::timeout(ANSWER_MAX, self.ballot.api.get_opt(&self.ballot.name)).await??;
+        let found =
+            tokio::time::timeout(ANSWER_MAX, self.ballot.api.get_opt(&self.ballot.name)).await??;
         let version = found.as_ref().and_then(|lease| lease.metadata.resource_version.clone());
         let since = match &self.observed {
             Some((seen, since)) if *seen == version => *since,
@@ -214,7 +228,8 @@ impl Elector {
                 now
             }
         };
-        if turn(found.as_ref().and_then(|lease| lease.spec.as_ref()), since.elapsed()) == Turn::Wait {
+        if turn(found.as_ref().and_then(|lease| lease.spec.as_ref()), since.elapsed()) == Turn::Wait
+        {
             return Ok(None);
         }
         let transitions = found
@@ -222,10 +237,7 @@ impl Elector {
             .and_then(|lease| lease.spec.as_ref()?.lease_transitions)
             .unwrap_or_default();
         let mut lease = found.unwrap_or_else(|| Lease {
-            metadata: ObjectMeta {
-                name: Some(self.ballot.name.clone()),
-                ..ObjectMeta::default()
-            },
+            metadata: ObjectMeta { name: Some(self.ballot.name.clone()), ..ObjectMeta::default() },
             spec: None,
         });
         if lease.metadata.owner_references.as_ref().is_none_or(Vec::is_empty) {
@@ -257,12 +269,16 @@ impl Elector {
 
     /// Leads until the lease is lost.
     async fn lead(&mut self, mut lease: Lease) {
-        let transitions = lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default();
+        let transitions =
+            lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default();
         info!(transitions, "this replica leads");
         self.leads.send_replace(Some(Term { transitions }));
         let mut renewed = Instant::now();
         loop {
-            tokio::time::sleep(RENEW.min((renewed + DEADLINE).saturating_duration_since(Instant::now()))).await;
+            tokio::time::sleep(
+                RENEW.min((renewed + DEADLINE).saturating_duration_since(Instant::now())),
+            )
+            .await;
             // By the time before the request: that is what a standby counts from at the earliest.
             let asked = Instant::now();
             if asked.duration_since(renewed) >= DEADLINE {
@@ -292,7 +308,9 @@ impl Elector {
 
     /// After a renewal that failed: whether the lease is still this replica's, as far as is known.
     async fn look_again(&self, lease: &mut Lease, transitions: i32) -> bool {
-        let Ok(Ok(found)) = tokio::time::timeout(ANSWER_MAX, self.ballot.api.get(&self.ballot.name)).await else {
+        let Ok(Ok(found)) =
+            tokio::time::timeout(ANSWER_MAX, self.ballot.api.get(&self.ballot.name)).await
+        else {
             return true;
         };
         let ours = self.ballot.holds(&found, transitions);
@@ -334,8 +352,12 @@ mod tests {
         let leads = first.leads.clone();
         first.stop().await;
         assert_eq!((holder().as_str(), *leads.borrow()), ("", None));
-        // Not by running out, of which there is nothing to be seen before it has been there for as long.
-        let lease: Lease = serde_json::from_value(server.get("/apis/coordination.k8s.io/v1/namespaces/n/leases/l").unwrap()).unwrap();
+        // Not by running out, of which there is nothing to be seen before it has been there for as
+        // long.
+        let lease: Lease = serde_json::from_value(
+            server.get("/apis/coordination.k8s.io/v1/namespaces/n/leases/l").unwrap(),
+        )
+        .unwrap();
         assert_eq!(turn(lease.spec.as_ref(), Duration::ZERO), Turn::Take);
         let deployment = "/apis/apps/v1/namespaces/n/deployments/weir-operator";
         server.put(deployment, &serde_json::json!({"metadata": {"name": "weir-operator"}}));

@@ -1,6 +1,8 @@
-//! Which namespaces a cluster takes Topics and ConsumerGroups from, by its `spec.allowedNamespaces` and the labels of the namespaces.
+//! Which namespaces a cluster takes Topics and ConsumerGroups from, by its `spec.allowedNamespaces`
+//! and the labels of the namespaces.
 //!
-//! Labels are only watched once a cluster goes by them: whoever names no selector needs no right to read namespaces.
+//! Labels are only watched once a cluster goes by them: whoever names no selector needs no right to
+//! read namespaces.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -69,7 +71,11 @@ impl Namespaces {
         let inner = self.inner();
         let labels = Some(&inner.labels).filter(|_| inner.is_listed);
         match (labels, &inner.trouble) {
-            (Some(labels), _) if labels.get(namespace).is_some_and(|labels| selector.matches(labels)) => Verdict::Allowed,
+            (Some(labels), _)
+                if labels.get(namespace).is_some_and(|labels| selector.matches(labels)) =>
+            {
+                Verdict::Allowed
+            }
             (Some(_), _) => {
                 let message = format!(
                     "spec.allowedNamespaces.selector of the KafkaCluster {home}/{name} does not match the labels of the namespace {namespace:?}"
@@ -152,16 +158,15 @@ mod tests {
             labels: Some([("team".to_owned(), team.to_owned())].into()),
             ..ObjectMeta::default()
         };
-        Change::Applied(PartialObjectMeta {
-            metadata,
-            ..PartialObjectMeta::default()
-        })
+        Change::Applied(PartialObjectMeta { metadata, ..PartialObjectMeta::default() })
     }
 
     #[test]
     fn a_cluster_takes_from_where_it_says() {
         let namespaces = Namespaces::default();
-        let said = |allowed: Value, namespace: &str| match namespaces.verdict(&cluster(allowed), namespace) {
+        let said = |allowed: Value, namespace: &str| match namespaces
+            .verdict(&cluster(allowed), namespace)
+        {
             Verdict::Allowed => "allowed".to_owned(),
             Verdict::Pending => "pending".to_owned(),
             Verdict::NotAllowed(message) | Verdict::Unknown(message) => message,
@@ -201,7 +206,9 @@ mod tests {
 
     #[test]
     fn a_cluster_is_meant_in_the_resources_namespace_unless_it_says_another() {
-        let of = |reference: Value| cluster_of("a", &serde_json::from_value(reference).unwrap()).to_string();
+        let of = |reference: Value| {
+            cluster_of("a", &serde_json::from_value(reference).unwrap()).to_string()
+        };
         assert_eq!(of(json!({"name": "c"})), "a/c");
         assert_eq!(of(json!({"name": "c", "namespace": "kafka"})), "kafka/c");
     }

@@ -1,6 +1,7 @@
 //! PURE: the Kubernetes objects of a cluster, made of its resource alone.
 //!
-//! The pod template does not know the operator's version, its address or the cluster's id: those are in the ConfigMap, so that no new operator restarts a broker.
+//! The pod template does not know the operator's version, its address or the cluster's id: those
+//! are in the ConfigMap, so that no new operator restarts a broker.
 
 mod config_map;
 mod families;
@@ -63,7 +64,8 @@ fn service_account(plan: &Plan<'_>, names: &Names) -> Value {
     })
 }
 
-/// How many pods may be evicted follows the partitions: none where the loss of one more broker would stop writes.
+/// How many pods may be evicted follows the partitions: none where the loss of one more broker
+/// would stop writes.
 fn disruption_budget(plan: &Plan<'_>, names: &Names) -> Value {
     json!({
         "apiVersion": "policy/v1",
@@ -82,7 +84,8 @@ fn network_policy(plan: &Plan<'_>, names: &Names) -> Value {
     let mut ports: BTreeSet<u16> = wanted.iter().map(|listener| listener.port).collect();
     ports.extend(plan.listening.iter().map(|(_, port)| *port));
     ports.insert(HTTP_PORT);
-    let ports: Vec<Value> = ports.into_iter().map(|port| json!({"protocol": "TCP", "port": port})).collect();
+    let ports: Vec<Value> =
+        ports.into_iter().map(|port| json!({"protocol": "TCP", "port": port})).collect();
     json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

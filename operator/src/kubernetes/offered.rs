@@ -1,4 +1,5 @@
-//! Resources as they are offered to a controller: without what it does not need, since what it does not have cannot change.
+//! Resources as they are offered to a controller: without what it does not need, since what it does
+//! not have cannot change.
 
 use kube::api::ObjectMeta;
 use weir_crds::{KafkaCluster, Topic};
@@ -21,7 +22,8 @@ fn metadata(metadata: &ObjectMeta) -> ObjectMeta {
 /// A cluster.
 pub(super) fn cluster(cluster: &KafkaCluster) -> KafkaCluster {
     let metadata = &cluster.metadata;
-    let mut offered = KafkaCluster::new(metadata.name.as_deref().unwrap_or_default(), cluster.spec.clone());
+    let mut offered =
+        KafkaCluster::new(metadata.name.as_deref().unwrap_or_default(), cluster.spec.clone());
     offered.metadata = self::metadata(metadata);
     offered
 }
@@ -29,11 +31,9 @@ pub(super) fn cluster(cluster: &KafkaCluster) -> KafkaCluster {
 /// A topic, with its id where that is written on it.
 pub(super) fn topic(topic: &Topic) -> Topic {
     let metadata = &topic.metadata;
-    let id = topic_id_on(topic).map(|id| [(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string())].into());
+    let id =
+        topic_id_on(topic).map(|id| [(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string())].into());
     let mut offered = Topic::new(metadata.name.as_deref().unwrap_or_default(), topic.spec.clone());
-    offered.metadata = ObjectMeta {
-        annotations: id,
-        ..self::metadata(metadata)
-    };
+    offered.metadata = ObjectMeta { annotations: id, ..self::metadata(metadata) };
     offered
 }

@@ -1,6 +1,8 @@
-//! Where brokers stand: the rack of their node, and the addresses under which clients outside of Kubernetes reach them.
+//! Where brokers stand: the rack of their node, and the addresses under which clients outside of
+//! Kubernetes reach them.
 //!
-//! A broker knows neither, since it has no access to the Kubernetes API. So they are written into its registration as it arrives, and corrected when they change.
+//! A broker knows neither, since it has no access to the Kubernetes API. So they are written into
+//! its registration as it arrives, and corrected when they change.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,7 +22,8 @@ use crate::controller::state::Endpoint;
 use crate::rpc::Dresser;
 use crate::store::kube::ours::{if_ours, is_ours, may_be_a_pod_of};
 
-/// How long a registration may wait for what the Kubernetes API says of its broker. A broker without a rack is better than none.
+/// How long a registration may wait for what the Kubernetes API says of its broker. A broker
+/// without a rack is better than none.
 const ANSWER_MAX: Duration = Duration::from_millis(1_500);
 
 /// The label of a node that names its zone.
@@ -78,7 +81,8 @@ pub(super) struct Standing {
     is_impersonated: bool,
 }
 
-/// Where clients inside find a broker: by its service, which keeps its address, or, where somebody else made a service of that name, by its pod.
+/// Where clients inside find a broker: by its service, which keeps its address, or, where somebody
+/// else made a service of that name, by its pod.
 fn hosts_inside(names: &Names, broker: i32) -> [String; 2] {
     let (pod, namespace) = (names.broker(broker), &names.namespace);
     [format!("{pod}.{namespace}.svc"), format!("{pod}.{}.{namespace}.svc", names.brokers())]
@@ -106,10 +110,13 @@ impl Standing {
             Some(name) => Api::<Node>::all(client.clone()).get_opt(&name).await.ok().flatten(),
             None => None,
         };
-        let rack = node.as_ref().and_then(|node| node.metadata.labels.as_ref()?.get(ZONE_LABEL).cloned());
+        let rack =
+            node.as_ref().and_then(|node| node.metadata.labels.as_ref()?.get(ZONE_LABEL).cloned());
         let services: Api<Service> = Api::namespaced(client.clone(), &names.namespace);
         let mut outside = BTreeMap::new();
-        for listener in listeners(cluster).iter().filter(|listener| listener.kind != ListenerType::Internal) {
+        for listener in
+            listeners(cluster).iter().filter(|listener| listener.kind != ListenerType::Internal)
+        {
             let shared = listener.kind == ListenerType::SharedLoadBalancer;
             let name = match shared {
                 true => names.listener_bootstrap(&listener.name),
@@ -120,8 +127,11 @@ impl Standing {
                 services.get_opt(&name).await.ok().flatten(),
                 cluster.metadata.uid.as_deref().unwrap_or_default(),
             );
-            let address = service.and_then(|service| address_of(listener, Some(broker), &service, node.as_ref()));
-            let address = address.and_then(|(host, port)| Some((host, if shared { port_of(listener, broker)? } else { port })));
+            let address = service
+                .and_then(|service| address_of(listener, Some(broker), &service, node.as_ref()));
+            let address = address.and_then(|(host, port)| {
+                Some((host, if shared { port_of(listener, broker)? } else { port }))
+            });
             if let Some(address) = address {
                 outside.insert(listener_name(listener), address);
             }
@@ -136,20 +146,28 @@ impl Standing {
     /// A registration with what the broker does not know of itself.
     fn complete(&self, cluster: &KafkaCluster, mut registration: Registration) -> Registration {
         registration.rack = registration.rack.or_else(|| self.rack.clone());
-        registration.endpoints = self.endpoints(cluster, registration.broker.0, registration.endpoints);
+        registration.endpoints =
+            self.endpoints(cluster, registration.broker.0, registration.endpoints);
         registration
     }
 
-    /// The endpoints of a broker: those inside as it says, but not by somebody else's service; those outside as they are known. One that is not known is not told to anybody.
-    pub(super) fn endpoints(&self, cluster: &KafkaCluster, broker: i32, said: Vec<Endpoint>) -> Vec<Endpoint> {
+    /// The endpoints of a broker: those inside as it says, but not by somebody else's service;
+    /// those outside as they are known. One that is not known is not told to anybody.
+    pub(super) fn endpoints(
+        &self,
+        cluster: &KafkaCluster,
+        broker: i32,
+        said: Vec<Endpoint>,
+    ) -> Vec<Endpoint> {
         let hosts = hosts_inside(&Names::of(cluster), broker);
         let listeners = listeners(cluster);
         let outside = |name: &str| {
-            listeners
-                .iter()
-                .any(|listener| listener.kind != ListenerType::Internal && listener_name(listener) == name)
+            listeners.iter().any(|listener| {
+                listener.kind != ListenerType::Internal && listener_name(listener) == name
+            })
         };
-        let mut endpoints: Vec<Endpoint> = said.into_iter().filter(|endpoint| !outside(&endpoint.listener)).collect();
+        let mut endpoints: Vec<Endpoint> =
+            said.into_iter().filter(|endpoint| !outside(&endpoint.listener)).collect();
         let [by_service, by_pod] = &hosts;
         for endpoint in endpoints.iter_mut().filter(|endpoint| hosts.contains(&endpoint.host)) {
             endpoint.host.clone_from(if self.is_impersonated { by_pod } else { by_service });
@@ -165,20 +183,33 @@ impl Standing {
 }
 
 /// Whether the service of a broker's name is somebody else's, and its pod can be found without it.
-async fn is_impersonated(services: &Api<Service>, names: &Names, cluster: &KafkaCluster, broker: i32) -> bool {
+async fn is_impersonated(
+    services: &Api<Service>,
+    names: &Names,
+    cluster: &KafkaCluster,
+    broker: i32,
+) -> bool {
     let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
-    is_service_ours(services, &names.broker(broker), uid).await == Some(false) && is_service_ours(services, &names.brokers(), uid).await == Some(true)
+    is_service_ours(services, &names.broker(broker), uid).await == Some(false)
+        && is_service_ours(services, &names.brokers(), uid).await == Some(true)
 }
 
-/// Whether a service was made for the cluster; `None` if there is none, or that cannot be found out.
+/// Whether a service was made for the cluster; `None` if there is none, or that cannot be found
+/// out.
 async fn is_service_ours(services: &Api<Service>, name: &str, cluster_uid: &str) -> Option<bool> {
     let service = services.get_metadata_opt(name).await.ok()??;
     Some(is_ours(&service.metadata, cluster_uid))
 }
 
-/// Where a service of a listener is reached from outside, by its first port: that of a broker, or without one that for all. `node` is that of a pod behind it. A host with a place for a broker's
+/// Where a service of a listener is reached from outside, by its first port: that of a broker, or
+/// without one that for all. `node` is that of a pod behind it. A host with a place for a broker's
 /// id names no address for all.
-pub(super) fn address_of(listener: &Listener, broker: Option<i32>, service: &Service, node: Option<&Node>) -> Option<(String, u16)> {
+pub(super) fn address_of(
+    listener: &Listener,
+    broker: Option<i32>,
+    service: &Service,
+    node: Option<&Node>,
+) -> Option<(String, u16)> {
     let host = match (listener.host.as_deref(), broker) {
         (Some(host), Some(broker)) => Some(host.replace(Listener::BROKER, &broker.to_string())),
         (Some(host), None) if host.contains(Listener::BROKER) => return None,
@@ -193,22 +224,31 @@ pub(super) fn address_of(listener: &Listener, broker: Option<i32>, service: &Ser
             Some((host, u16::try_from(port).ok()?))
         }
         ListenerType::LoadBalancer | ListenerType::SharedLoadBalancer => {
-            let ingress = service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?;
+            let ingress =
+                service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?;
             let host = host.or_else(|| ingress.hostname.clone()).or_else(|| ingress.ip.clone())?;
             Some((host, listener.port))
         }
     }
 }
 
-/// The address of a node that is reached from farthest away, of the first of these families that it has one of; without families, its first. A service answers on those of its families alone.
+/// The address of a node that is reached from farthest away, of the first of these families that it
+/// has one of; without families, its first. A service answers on those of its families alone.
 pub(super) fn address_of_node(node: &Node, families: &[String]) -> Option<String> {
     let addresses = node.status.as_ref()?.addresses.as_ref()?;
     let of = |kind: &str| {
-        let mut all = addresses.iter().filter(|address| address.type_ == kind).map(|address| &address.address);
-        let is_of = |address: &str, family: &str| address.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6() == (family == "IPv6"));
+        let mut all = addresses
+            .iter()
+            .filter(|address| address.type_ == kind)
+            .map(|address| &address.address);
+        let is_of = |address: &str, family: &str| {
+            address.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6() == (family == "IPv6"))
+        };
         match families {
             [] => all.next(),
-            families => families.iter().find_map(|family| all.clone().find(|address| is_of(address, family))),
+            families => families
+                .iter()
+                .find_map(|family| all.clone().find(|address| is_of(address, family))),
         }
     };
     of("ExternalIP").or_else(|| of("InternalIP")).cloned()
@@ -255,13 +295,16 @@ mod tests {
     #[test]
     fn nobody_is_led_to_a_service_of_somebody_else() {
         let said = |host: &str| vec![endpoint("PLAIN", host, 9092)];
-        let impersonated = Standing {
-            is_impersonated: true,
-            ..Standing::default()
-        };
+        let impersonated = Standing { is_impersonated: true, ..Standing::default() };
         for before in ["c-1.n.svc", "c-1.c-brokers.n.svc"] {
-            assert_eq!(impersonated.endpoints(&cluster(), 1, said(before)), said("c-1.c-brokers.n.svc"));
-            assert_eq!(Standing::default().endpoints(&cluster(), 1, said(before)), said("c-1.n.svc"));
+            assert_eq!(
+                impersonated.endpoints(&cluster(), 1, said(before)),
+                said("c-1.c-brokers.n.svc")
+            );
+            assert_eq!(
+                Standing::default().endpoints(&cluster(), 1, said(before)),
+                said("c-1.n.svc")
+            );
         }
         assert!(is_told_by_pod(&cluster(), 1, &said("c-1.c-brokers.n.svc")));
         assert!(!is_told_by_pod(&cluster(), 1, &said("c-1.n.svc")));
@@ -279,7 +322,8 @@ mod tests {
         }))
         .unwrap();
         let listener = |kind: &str, host: Option<&str>| -> Listener {
-            serde_json::from_value(json!({"name": "ext", "port": 9094, "type": kind, "host": host})).unwrap()
+            serde_json::from_value(json!({"name": "ext", "port": 9094, "type": kind, "host": host}))
+                .unwrap()
         };
         let address = |kind, host, node| address_of(&listener(kind, host), None, &service, node);
         let both: Node = serde_json::from_value(json!({"metadata": {}, "status": {"addresses": [
@@ -300,12 +344,17 @@ mod tests {
         }
         assert_eq!(address_of_node(&node, &["IPv6".to_owned()]), None);
         assert_eq!(address("NodePort", None, Some(&node)), Some(("10.0.0.7".to_owned(), 30_001)));
-        assert_eq!(address("NodePort", Some("k.example"), None), Some(("k.example".to_owned(), 30_001)));
+        assert_eq!(
+            address("NodePort", Some("k.example"), None),
+            Some(("k.example".to_owned(), 30_001))
+        );
         assert_eq!(address("NodePort", None, None), None);
         assert_eq!(address("LoadBalancer", None, None), Some(("192.0.2.1".to_owned(), 9094)));
         assert_eq!(address("Internal", None, Some(&node)), None);
         // Each broker has its own host, and what is for all has none.
-        for (kind, port) in [("LoadBalancer", 9094), ("NodePort", 30_001), ("SharedLoadBalancer", 9094)] {
+        for (kind, port) in
+            [("LoadBalancer", 9094), ("NodePort", 30_001), ("SharedLoadBalancer", 9094)]
+        {
             let listener = listener(kind, Some("k-{broker}.example"));
             let of = |broker| address_of(&listener, broker, &service, Some(&node));
             assert_eq!(of(Some(0)), Some(("k-0.example".to_owned(), port)));

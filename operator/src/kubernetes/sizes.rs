@@ -1,4 +1,5 @@
-//! How much the topics of a cluster hold: what their deletion would cost. The brokers are asked (DescribeLogDirs), as any client may.
+//! How much the topics of a cluster hold: what their deletion would cost. The brokers are asked
+//! (DescribeLogDirs), as any client may.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -16,10 +17,12 @@ use crate::kafka::{Client, check};
 /// How often the brokers are asked: whoever deletes what was written since is not held up.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// The version of DescribeLogDirs that is asked: the newest that tells of single partitions what it needs to.
+/// The version of DescribeLogDirs that is asked: the newest that tells of single partitions what it
+/// needs to.
 const VERSION: i16 = 4;
 
-/// A size that differs from the one that is shown by less than one part in this is not worth a write.
+/// A size that differs from the one that is shown by less than one part in this is not worth a
+/// write.
 const STEP: i64 = 10;
 
 /// What is known, for whoever shows it.
@@ -55,10 +58,16 @@ impl Sizes {
     }
 }
 
-/// What is to be shown of a size, where `shown` is. Nothing is lost or gained without a word, whatever the step.
+/// What is to be shown of a size, where `shown` is. Nothing is lost or gained without a word,
+/// whatever the step.
 pub(super) fn shown(shown: Option<i64>, is: Option<i64>) -> Option<i64> {
     match (shown, is) {
-        (Some(shown), Some(is)) if (shown == 0) == (is == 0) && (is.saturating_sub(shown)).saturating_abs() < shown / STEP => Some(shown),
+        (Some(shown), Some(is))
+            if (shown == 0) == (is == 0)
+                && (is.saturating_sub(shown)).saturating_abs() < shown / STEP =>
+        {
+            Some(shown)
+        }
         (shown, None) => shown,
         (_, is) => is,
     }
@@ -68,10 +77,7 @@ pub(super) fn shown(shown: Option<i64>, is: Option<i64>) -> Option<i64> {
 pub(super) fn keep_sizes(client: Client) -> (Sizes, impl Future<Output = Infallible> + Send) {
     let (topics, of_topics) = watch::channel(Arc::default());
     let (total, in_all) = watch::channel(None);
-    let sizes = Sizes {
-        topics: of_topics,
-        total: in_all,
-    };
+    let sizes = Sizes { topics: of_topics, total: in_all };
     let task = async move {
         loop {
             let found = look(&client).await;
@@ -104,7 +110,9 @@ async fn look(client: &Client) -> Found {
     let mut found = Found::default();
     for broker in client.brokers() {
         let answer = client.ask(broker, VERSION, &everything()).await;
-        match answer.and_then(|answer| check("describe the log directories", answer.error_code).map(|()| answer)) {
+        match answer.and_then(|answer| {
+            check("describe the log directories", answer.error_code).map(|()| answer)
+        }) {
             Ok(answer) => found.hear(broker, answer),
             Err(error) => debug!(broker, %error, "ask how much a broker holds"),
         }
@@ -132,7 +140,8 @@ impl Found {
         }
     }
 
-    /// The sizes of the topics that there are. Of one that has a partition of which nobody told, what was known is the least that it has.
+    /// The sizes of the topics that there are. Of one that has a partition of which nobody told,
+    /// what was known is the least that it has.
     fn sizes(&self, state: &State, before: &BTreeMap<TopicId, i64>) -> BTreeMap<TopicId, i64> {
         let none = BTreeMap::new();
         let size = |topic: &Arc<crate::controller::state::Topic>| {

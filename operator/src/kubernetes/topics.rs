@@ -1,9 +1,12 @@
-//! Topics, as users write them: what the watch sees is put to the controller of its cluster, and what the controller thinks of it is written into the status.
+//! Topics, as users write them: what the watch sees is put to the controller of its cluster, and
+//! what the controller thinks of it is written into the status.
 //!
-//! There is no finalizer: a deleted `Topic` is gone, and the topic with it, so that no namespace waits for an operator. A `Topic` that is deleted although it is to be retained comes back as it was:
-//! where the chart's policy is installed, the API server does not let it go at all.
+//! There is no finalizer: a deleted `Topic` is gone, and the topic with it, so that no namespace
+//! waits for an operator. A `Topic` that is deleted although it is to be retained comes back as it
+//! was: where the chart's policy is installed, the API server does not let it go at all.
 //!
-//! A `Topic` in another namespace than its cluster's is followed while the cluster allows that namespace. From then on the controller retains its topic ([`Asked::Retain`]).
+//! A `Topic` in another namespace than its cluster's is followed while the cluster allows that
+//! namespace. From then on the controller retains its topic ([`Asked::Retain`]).
 
 mod conditions;
 mod hosted;
@@ -32,13 +35,15 @@ use crate::shell::{Answer, Controller};
 use crate::store::kube::cluster_cache::version_of;
 use crate::verdict::Verdict;
 
-/// How soon a topic is offered again that the controller could not take, because it had to read its state anew.
+/// How soon a topic is offered again that the controller could not take, because it had to read its
+/// state anew.
 const OFFER_AGAIN: Duration = Duration::from_millis(200);
 
 /// How often it is looked whether clusters take Topics of other namespaces than before.
 const VERDICTS_EVERY: Duration = Duration::from_secs(1);
 
-/// How often it is looked for topics whose cluster does not exist; a cluster that is applied with its topics has this long to appear.
+/// How often it is looked for topics whose cluster does not exist; a cluster that is applied with
+/// its topics has this long to appear.
 const ORPHANS_EVERY: Duration = Duration::from_secs(3);
 
 /// What became of an offer.
@@ -111,7 +116,8 @@ impl Topics {
         let is_news = cache.judged(key, &verdict, cluster.namespace != key.namespace);
         match verdict {
             Verdict::Allowed => {}
-            // What was followed so far stays, and goes on to be followed as soon as it is known that it may.
+            // What was followed so far stays, and goes on to be followed as soon as it is known
+            // that it may.
             Verdict::Unknown(_) | Verdict::Pending => return,
             Verdict::NotAllowed(_) => {
                 if is_news {
@@ -132,18 +138,20 @@ impl Topics {
         self.submit(controller, event.clone(), topic, cluster, None, Some(event)).await;
     }
 
-    async fn submit(&mut self, controller: &Controller, event: Asked, topic: Key, cluster: Key, generation: Option<i64>, besides: Option<Asked>) {
+    async fn submit(
+        &mut self,
+        controller: &Controller,
+        event: Asked,
+        topic: Key,
+        cluster: Key,
+        generation: Option<i64>,
+        besides: Option<Asked>,
+    ) {
         // A controller that is gone is followed by another, to which everything is offered.
         if let Ok(told) = controller.submit(event).await {
             let answered = async move {
                 let answer = told.await;
-                Offered {
-                    topic,
-                    cluster,
-                    generation,
-                    besides,
-                    answer,
-                }
+                Offered { topic, cluster, generation, besides, answer }
             };
             self.offers.push(answered.boxed());
         }
@@ -158,7 +166,8 @@ impl Topics {
             hosted.cache.gone(key, &topic.metadata);
             let controller = hosted.controller.clone();
             let is_followed = hosted.verdict(&self.context, &key.namespace) == Verdict::Allowed;
-            let goes_with_its_topic = is_followed && !goes_with_a_namespace(&self.context, key, &topic, &cluster).await;
+            let goes_with_its_topic =
+                is_followed && !goes_with_a_namespace(&self.context, key, &topic, &cluster).await;
             let event = if goes_with_its_topic {
                 Asked::Delete(Kind::Topic, key.clone())
             } else {
@@ -169,13 +178,7 @@ impl Topics {
     }
 
     fn answered(&mut self, offered: Offered) {
-        let Offered {
-            topic,
-            cluster,
-            generation,
-            besides,
-            answer,
-        } = offered;
+        let Offered { topic, cluster, generation, besides, answer } = offered;
         let Some(hosted) = self.hosted.get(&cluster) else { return };
         match answer.map(|answer| answer.reply) {
             // Where the topic is to be retained, the status task brings its resource back.
@@ -198,8 +201,11 @@ impl Topics {
             Ok(_) => {}
             Err(_) => {
                 hosted.cache.withdraw(&topic);
-                self.again
-                    .push(tokio::time::sleep(OFFER_AGAIN).map(move |()| (topic, cluster, besides)).boxed());
+                self.again.push(
+                    tokio::time::sleep(OFFER_AGAIN)
+                        .map(move |()| (topic, cluster, besides))
+                        .boxed(),
+                );
             }
         }
     }
@@ -215,7 +221,8 @@ impl Topics {
         self.offer(topic).await;
     }
 
-    /// A topic may be gone: what the controller has refused is offered again, since one of that may have claimed its name.
+    /// A topic may be gone: what the controller has refused is offered again, since one of that may
+    /// have claimed its name.
     fn offer_the_refused(&mut self, cluster: &Key) {
         let Some(hosted) = self.hosted.get(cluster) else { return };
         for key in hosted.cache.refused_topics() {
@@ -228,10 +235,13 @@ impl Topics {
 
     /// Offers what is allowed by now, and retains what is not any more.
     async fn look_at_verdicts(&mut self) {
-        let others = self.known.iter().filter(|(_, topic)| topic.spec.cluster_ref.namespace.is_some());
+        let others =
+            self.known.iter().filter(|(_, topic)| topic.spec.cluster_ref.namespace.is_some());
         let is_other = |(key, topic): &(&Key, &Arc<Topic>)| {
             let hosted = self.hosted.get(&cluster_of(key, topic));
-            hosted.is_some_and(|hosted| hosted.cache.verdict(key) != Some(hosted.verdict(&self.context, &key.namespace)))
+            hosted.is_some_and(|hosted| {
+                hosted.cache.verdict(key) != Some(hosted.verdict(&self.context, &key.namespace))
+            })
         };
         let others: Vec<Key> = others.filter(is_other).map(|(key, _)| key.clone()).collect();
         for key in others {
@@ -245,9 +255,12 @@ impl Topics {
             Notice::Hosted(hosted) => {
                 let cluster = hosted.cluster.clone();
                 self.hosted.insert(cluster.clone(), hosted);
-                let its = self.known.iter().filter(|(key, topic)| cluster_of(key, topic) == cluster);
+                let its =
+                    self.known.iter().filter(|(key, topic)| cluster_of(key, topic) == cluster);
                 // Of two that claim one name the older one has it.
-                let mut its: Vec<_> = its.map(|(key, topic)| (topic.metadata.creation_timestamp.clone(), key.clone())).collect();
+                let mut its: Vec<_> = its
+                    .map(|(key, topic)| (topic.metadata.creation_timestamp.clone(), key.clone()))
+                    .collect();
                 its.sort();
                 for (_, key) in its {
                     self.offer(&key).await;
@@ -268,17 +281,23 @@ impl Topics {
             .collect();
         for cluster in homeless {
             let its = self.known.iter().filter(|(key, topic)| cluster_of(key, topic) == cluster);
-            let topics: Vec<(Key, Arc<Topic>)> = its.map(|(key, topic)| (key.clone(), Arc::clone(topic))).collect();
+            let topics: Vec<(Key, Arc<Topic>)> =
+                its.map(|(key, topic)| (key.clone(), Arc::clone(topic))).collect();
             status::tell_orphans(&self.context, &cluster, &topics).await;
         }
     }
 }
 
-/// Whether a Topic that is protected goes since its namespace is deleted, while the cluster with its records stays: admission policies do not hold up whoever empties a namespace.
+/// Whether a Topic that is protected goes since its namespace is deleted, while the cluster with
+/// its records stays: admission policies do not hold up whoever empties a namespace.
 async fn goes_with_a_namespace(context: &Context, key: &Key, topic: &Topic, cluster: &Key) -> bool {
     let is_protected = topic.spec.deletion_protection.unwrap_or(true);
-    let holds_records = topic.status.as_ref().and_then(|status| status.bytes).is_some_and(|bytes| bytes > 0);
-    key.namespace != cluster.namespace && is_protected && holds_records && is_going(&context.client, &key.namespace).await
+    let holds_records =
+        topic.status.as_ref().and_then(|status| status.bytes).is_some_and(|bytes| bytes > 0);
+    key.namespace != cluster.namespace
+        && is_protected
+        && holds_records
+        && is_going(&context.client, &key.namespace).await
 }
 
 fn cluster_of(topic: &Key, resource: &Topic) -> Key {

@@ -1,4 +1,5 @@
-//! Watches of the API server as changes: an object is there, as it is now, or it is gone. What went while nobody watched is found by the next list, which does not name it.
+//! Watches of the API server as changes: an object is there, as it is now, or it is gone. What went
+//! while nobody watched is found by the next list, which does not name it.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +23,8 @@ pub(super) enum Change<K> {
     Applied(K),
     /// It is gone. It comes as it was when it went, where that was seen.
     Deleted(Key, Option<K>),
-    /// All objects that this watch follows have been named once, and those that it knew and that are gone, too.
+    /// All objects that this watch follows have been named once, and those that it knew and that
+    /// are gone, too.
     Listed(usize),
 }
 
@@ -37,21 +39,31 @@ where
 {
     match scope {
         Scope::All => vec![Api::all(client.clone())],
-        Scope::Some(namespaces) => namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect(),
+        Scope::Some(namespaces) => {
+            namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
+        }
     }
 }
 
 /// Follows all objects of a kind in the namespaces.
 pub(super) fn in_scope<K>(client: &Client, scope: &Scope) -> Changes<K>
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + 'static,
 {
     let apis = apis::<DeserializeGuard<K>>(client, scope).into_iter();
     apis.enumerate().map(|(number, api)| changes(api, number).boxed()).collect()
 }
 
 /// Follows all objects that an API reaches. `number` tells watches of one kind apart.
-pub(super) fn changes<K>(api: Api<DeserializeGuard<K>>, number: usize) -> impl stream::Stream<Item = watcher::Result<Change<K>>> + Send
+pub(super) fn changes<K>(
+    api: Api<DeserializeGuard<K>>,
+    number: usize,
+) -> impl stream::Stream<Item = watcher::Result<Change<K>>> + Send
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
@@ -60,7 +72,8 @@ where
     events.map_ok(move |event| stream::iter(listing.changes(event)).map(Ok)).try_flatten()
 }
 
-/// What a watch knows: the keys of the objects that are there, and of those that a list which is under way has named.
+/// What a watch knows: the keys of the objects that are there, and of those that a list which is
+/// under way has named.
 #[derive(Debug, Default)]
 struct Listing {
     number: usize,
@@ -73,7 +86,10 @@ impl Listing {
         Self { number, ..Self::default() }
     }
 
-    fn changes<K: Resource<DynamicType = ()>>(&mut self, event: Event<DeserializeGuard<K>>) -> Vec<Change<K>> {
+    fn changes<K: Resource<DynamicType = ()>>(
+        &mut self,
+        event: Event<DeserializeGuard<K>>,
+    ) -> Vec<Change<K>> {
         match event {
             // One that broke off before its end is forgotten.
             Event::Init => {
@@ -86,7 +102,9 @@ impl Listing {
             }
             Event::InitDone => {
                 let gone = self.known.difference(&self.named);
-                let gone = gone.map(|key| Change::Deleted(key.clone(), None)).chain([Change::Listed(self.number)]);
+                let gone = gone
+                    .map(|key| Change::Deleted(key.clone(), None))
+                    .chain([Change::Listed(self.number)]);
                 let changes = gone.collect();
                 self.known = std::mem::take(&mut self.named);
                 changes
@@ -100,7 +118,10 @@ impl Listing {
         }
     }
 
-    fn applied<K: Resource<DynamicType = ()>>(&mut self, object: DeserializeGuard<K>) -> Vec<Change<K>> {
+    fn applied<K: Resource<DynamicType = ()>>(
+        &mut self,
+        object: DeserializeGuard<K>,
+    ) -> Vec<Change<K>> {
         self.known.insert(Key::of(object.meta()));
         match object.0 {
             Ok(mut object) => {
@@ -109,7 +130,8 @@ impl Listing {
                 vec![Change::Applied(object)]
             }
             Err(invalid) => {
-                // What was made of it goes on as it was. The schema does not let such a resource in: it is older than the schema.
+                // What was made of it goes on as it was. The schema does not let such a resource
+                // in: it is older than the schema.
                 warn!(
                     kind = %K::kind(&()),
                     name = invalid.metadata.name,
@@ -157,17 +179,16 @@ mod tests {
 
     fn unreadable(name: &str) -> DeserializeGuard<Topic> {
         let error = "no topic".to_owned();
-        DeserializeGuard(Err(InvalidObject {
-            error,
-            metadata: metadata(name),
-        }))
+        DeserializeGuard(Err(InvalidObject { error, metadata: metadata(name) }))
     }
 
     fn told(listing: &mut Listing, event: Event<DeserializeGuard<Topic>>) -> Vec<String> {
         let changes = listing.changes(event).into_iter();
         let told = changes.map(|change| match change {
             Change::Applied(topic) => format!("+{}", topic.metadata.name.unwrap_or_default()),
-            Change::Deleted(key, last) => format!("-{}{}", key.name, if last.is_some() { " as it was" } else { "" }),
+            Change::Deleted(key, last) => {
+                format!("-{}{}", key.name, if last.is_some() { " as it was" } else { "" })
+            }
             Change::Listed(number) => format!("listed {number}"),
         });
         told.collect()

@@ -1,6 +1,7 @@
 //! What a local cluster's commands ask of its controller: resources and states.
 //!
-//! The controller is found by the port that its process wrote down. Starts nothing and stops nothing.
+//! The controller is found by the port that its process wrote down. Starts nothing and stops
+//! nothing.
 
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use super::rpc::{Applied, ApplyRequest, DeleteRequest, GetRequest, StatusRequest
 /// How long the controller may take to say anything at all.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
-/// How often it is asked for a sign of life while it works, and how long that may take: a large file keeps it busy, a frozen one says nothing.
+/// How often it is asked for a sign of life while it works, and how long that may take: a large
+/// file keeps it busy, a frozen one says nothing.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
 impl LocalCluster {
@@ -37,7 +39,9 @@ impl LocalCluster {
             .connect_timeout(ANSWER_MAX)
             .http2_keep_alive_interval(SIGN_OF_LIFE)
             .keep_alive_timeout(SIGN_OF_LIFE);
-        let connected = tokio::time::timeout(ANSWER_MAX, endpoint.connect()).await.map_err(|_| self.silent())?;
+        let connected = tokio::time::timeout(ANSWER_MAX, endpoint.connect())
+            .await
+            .map_err(|_| self.silent())?;
         let channel = connected.with_context(|| format!("reach the controller at {address}"))?;
         Ok(LocalClient::new(channel)
             .max_decoding_message_size(usize::MAX)
@@ -56,17 +60,23 @@ impl LocalCluster {
     }
 
     fn silent(&self) -> anyhow::Error {
-        let process = self.controller().pid().map_or_else(String::new, |pid| format!(", process {pid},"));
-        anyhow::anyhow!("the controller{process} runs, but has not answered for {} s", ANSWER_MAX.as_secs())
+        let process =
+            self.controller().pid().map_or_else(String::new, |pid| format!(", process {pid},"));
+        anyhow::anyhow!(
+            "the controller{process} runs, but has not answered for {} s",
+            ANSWER_MAX.as_secs()
+        )
     }
 
     /// Creates or changes resources.
     ///
     /// # Errors
-    /// When one is wrong: none is taken up then, and the message names the field and the reason, for each that is wrong.
+    /// When one is wrong: none is taken up then, and the message names the field and the reason,
+    /// for each that is wrong.
     pub(crate) async fn apply(&self, resources: &[Value]) -> anyhow::Result<Vec<Applied>> {
         let resources = resources.iter().map(Value::to_string).collect();
-        let response = self.client().await?.apply(ApplyRequest { resources }).await.map_err(refused)?;
+        let response =
+            self.client().await?.apply(ApplyRequest { resources }).await.map_err(refused)?;
         Ok(response.into_inner().applied)
     }
 
@@ -80,12 +90,11 @@ impl LocalCluster {
         let mut wrong = Vec::new();
         for manifest in manifests.iter().rev() {
             let (kind, name) = (manifest.text("/kind"), manifest.text("/metadata/name"));
-            let request = DeleteRequest {
-                kind: kind.to_owned(),
-                name: name.to_owned(),
-            };
+            let request = DeleteRequest { kind: kind.to_owned(), name: name.to_owned() };
             match client.delete(request).await {
-                Ok(_) => super::output::line(&format!("{} \"{name}\" deleted", kind.to_lowercase())),
+                Ok(_) => {
+                    super::output::line(&format!("{} \"{name}\" deleted", kind.to_lowercase()))
+                }
                 Err(status) => wrong.push(status.message().to_owned()),
             }
         }
@@ -98,10 +107,8 @@ impl LocalCluster {
     /// # Errors
     /// When there is no such kind or resource.
     pub(crate) async fn get(&self, kind: &str, name: Option<&str>) -> anyhow::Result<Vec<Value>> {
-        let request = GetRequest {
-            kind: kind.to_owned(),
-            name: name.unwrap_or_default().to_owned(),
-        };
+        let request =
+            GetRequest { kind: kind.to_owned(), name: name.unwrap_or_default().to_owned() };
         let response = self.client().await?.get(request).await.map_err(refused)?;
         response
             .into_inner()

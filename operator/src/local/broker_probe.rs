@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// Whether a broker answers at this address. That it accepts connections says nothing: it does so before it serves.
+/// Whether a broker answers at this address. That it accepts connections says nothing: it does so
+/// before it serves.
 pub(super) async fn broker_answers(address: SocketAddr) -> bool {
     /// How long a broker that serves may take to answer.
     const ANSWER_MAX: Duration = Duration::from_secs(1);
-    /// An ApiVersions request, version 0: its length, key 18, version, correlation id, no client id.
+    /// An ApiVersions request, version 0: its length, key 18, version, correlation id, no client
+    /// id.
     const REQUEST: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff];
     let ask = async {
         let mut connection = tokio::net::TcpStream::connect(address).await?;

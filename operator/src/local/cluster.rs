@@ -1,4 +1,5 @@
-//! A local cluster as a whole: its processes, in the order in which they depend on each other, and the controller that it is asked through.
+//! A local cluster as a whole: its processes, in the order in which they depend on each other, and
+//! the controller that it is asked through.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ use super::shape::{Shape, loopback};
 use super::status::{BrokerStatus, ControllerStatus, PartitionsStatus, Status};
 use super::target::Target;
 
-/// The brokers of a cluster of which nobody says how many: as many as it takes to lose one and go on.
+/// The brokers of a cluster of which nobody says how many: as many as it takes to lose one and go
+/// on.
 const DEFAULT_BROKERS: i32 = 3;
 
 /// Where a cluster listens when nobody says otherwise.
@@ -27,7 +29,8 @@ const CONTROLLER_START_MAX: Duration = Duration::from_secs(30);
 /// How long a process may take to stop in order.
 const STOP_MAX: Duration = Duration::from_secs(60);
 
-/// How long a broker that is started without a controller may take until it serves: its logs may have to be recovered.
+/// How long a broker that is started without a controller may take until it serves: its logs may
+/// have to be recovered.
 const GOES_ON_MAX: Duration = Duration::from_secs(60);
 
 /// How often a start is looked at.
@@ -41,7 +44,8 @@ pub(crate) struct LocalCluster {
 }
 
 impl LocalCluster {
-    /// The cluster in `data`, or a new one there: what the command line says, else what the resources say, else what it was before, else the defaults.
+    /// The cluster in `data`, or a new one there: what the command line says, else what the
+    /// resources say, else what it was before, else the defaults.
     ///
     /// # Errors
     /// When the directory cannot be used.
@@ -62,12 +66,7 @@ impl LocalCluster {
         let port = port.or(before.as_ref().map(|shape| shape.port)).unwrap_or(DEFAULT_PORT);
         let host = host.or(before.as_ref().map(|shape| shape.host)).unwrap_or(loopback());
         let cluster_id = before.and_then(|shape| shape.cluster_id);
-        let shape = Shape {
-            brokers,
-            port,
-            host,
-            cluster_id,
-        };
+        let shape = Shape { brokers, port, host, cluster_id };
         Ok(Self { data, shape })
     }
 
@@ -83,7 +82,10 @@ impl LocalCluster {
             .transpose()?;
         match found {
             Some((data, Some(shape))) => Ok(Self { data, shape }),
-            _ => bail!("there is no cluster in {}; `weir local up --data {0}` makes one", data.display()),
+            _ => bail!(
+                "there is no cluster in {}; `weir local up --data {0}` makes one",
+                data.display()
+            ),
         }
     }
 
@@ -106,15 +108,17 @@ impl LocalCluster {
 
     fn port(&self, id: i32) -> anyhow::Result<u16> {
         let port = i32::from(self.shape.port) + id;
-        u16::try_from(port).with_context(|| format!("broker {id} would listen on port {port}: take a lower --port"))
+        u16::try_from(port).with_context(|| {
+            format!("broker {id} would listen on port {port}: take a lower --port")
+        })
     }
 
     fn address(&self, id: i32) -> anyhow::Result<SocketAddr> {
         Ok(SocketAddr::new(self.shape.host, self.port(id)?))
     }
 
-    /// Starts all that does not run, applies `resources`, and says where the brokers are. Stays until it is told to stop, and stops the cluster then, unless it is
-    /// to `detach`.
+    /// Starts all that does not run, applies `resources`, and says where the brokers are. Stays
+    /// until it is told to stop, and stops the cluster then, unless it is to `detach`.
     ///
     /// # Errors
     /// When something does not come up: what was started is stopped again.
@@ -126,7 +130,8 @@ impl LocalCluster {
         );
         self.remember_shape()?;
         // A stop that comes while the cluster starts ends it as well.
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let told_to_stop = async move {
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -172,7 +177,9 @@ impl LocalCluster {
 
     async fn start_all(&self, mut resources: Vec<Manifest>) -> anyhow::Result<()> {
         // What the command line says of the number of brokers, the resource says, too.
-        for manifest in resources.iter_mut().filter(|manifest| manifest.text("/kind") == "KafkaCluster") {
+        for manifest in
+            resources.iter_mut().filter(|manifest| manifest.text("/kind") == "KafkaCluster")
+        {
             set_brokers(&mut manifest.resource, self.shape.brokers);
         }
         // A cluster that is made now is made as its resource says.
@@ -186,7 +193,9 @@ impl LocalCluster {
         if !resources.is_empty() {
             let mut applied = self.apply(&resources_of(resources)).await?;
             // The controller was started with it, and finds it as it is to be.
-            for cluster in applied.iter_mut().filter(|resource| is_new && resource.kind == "KafkaCluster") {
+            for cluster in
+                applied.iter_mut().filter(|resource| is_new && resource.kind == "KafkaCluster")
+            {
                 cluster.action = "created".to_owned();
             }
             super::output::applied(&applied);
@@ -230,14 +239,24 @@ impl LocalCluster {
         let controller = self.controller();
         let brokers = self.shape.brokers.to_string();
         let data = self.data.join("controller").display().to_string();
-        let mut args = vec!["local-controller".to_owned(), "--data".to_owned(), data, "--brokers".to_owned(), brokers];
+        let mut args = vec![
+            "local-controller".to_owned(),
+            "--data".to_owned(),
+            data,
+            "--brokers".to_owned(),
+            brokers,
+        ];
         if let Some(cluster) = cluster {
             args.extend(["--cluster".to_owned(), cluster.to_string()]);
         }
         controller.start(&args)?;
         let answers = async {
             while self.ask_status().await.is_err() {
-                anyhow::ensure!(controller.pid().is_some(), "the controller did not come up; {}", controller.log_tail());
+                anyhow::ensure!(
+                    controller.pid().is_some(),
+                    "the controller did not come up; {}",
+                    controller.log_tail()
+                );
                 tokio::time::sleep(POLL).await;
             }
             Ok(())
@@ -247,8 +266,9 @@ impl LocalCluster {
             .with_context(|| format!("the controller does not answer; {}", controller.log_tail()))?
     }
 
-    /// Starts a broker's process; what it returns is the epoch of the process before it, `-1` if there was none, and `None` where no controller says so: the broker goes on
-    /// with what it has then.
+    /// Starts a broker's process; what it returns is the epoch of the process before it, `-1` if
+    /// there was none, and `None` where no controller says so: the broker goes on with what it has
+    /// then.
     pub(super) async fn launch_broker(&self, id: i32) -> anyhow::Result<Option<i64>> {
         let status = self.ask_status().await;
         let (cluster_id, epoch) = match status {
@@ -284,18 +304,28 @@ impl LocalCluster {
         Ok(epoch)
     }
 
-    /// Waits until the process that was started last serves, however long its recovery takes, as long as it lives.
-    pub(super) async fn broker_ready(&self, id: i32, epoch_before: Option<i64>) -> anyhow::Result<()> {
+    /// Waits until the process that was started last serves, however long its recovery takes, as
+    /// long as it lives.
+    pub(super) async fn broker_ready(
+        &self,
+        id: i32,
+        epoch_before: Option<i64>,
+    ) -> anyhow::Result<()> {
         let broker = self.broker(id)?;
         let Some(epoch_before) = epoch_before else {
             return self.broker_goes_on(id, &broker).await;
         };
         loop {
             let pid = broker.pid();
-            // What the controller says may still be about the process before this one: its epoch is a lower one.
-            let serves = |broker: &super::rpc::BrokerStatus| broker.id == id && broker.ready && broker.epoch > epoch_before;
-            let ready = self.ask_status().await.is_ok_and(|status| status.brokers.iter().any(serves));
-            // The controller counts on a broker before its listeners take up connections: clients may not find it yet.
+            // What the controller says may still be about the process before this one: its epoch is
+            // a lower one.
+            let serves = |broker: &super::rpc::BrokerStatus| {
+                broker.id == id && broker.ready && broker.epoch > epoch_before
+            };
+            let ready =
+                self.ask_status().await.is_ok_and(|status| status.brokers.iter().any(serves));
+            // The controller counts on a broker before its listeners take up connections: clients
+            // may not find it yet.
             let listens = ready && tokio::net::TcpStream::connect(self.address(id)?).await.is_ok();
             if listens && pid.is_some() {
                 return Ok(());
@@ -305,12 +335,17 @@ impl LocalCluster {
         }
     }
 
-    /// Waits until a broker answers requests that was started without a controller: it goes on with what its last process knew, if that process left something that it can believe.
+    /// Waits until a broker answers requests that was started without a controller: it goes on with
+    /// what its last process knew, if that process left something that it can believe.
     async fn broker_goes_on(&self, id: i32, broker: &Process) -> anyhow::Result<()> {
         let address = self.address(id)?;
         let started = tokio::time::Instant::now();
         while !super::broker_probe::broker_answers(address).await {
-            anyhow::ensure!(broker.pid().is_some(), "broker {id} did not come up; {}", broker.log_tail());
+            anyhow::ensure!(
+                broker.pid().is_some(),
+                "broker {id} did not come up; {}",
+                broker.log_tail()
+            );
             anyhow::ensure!(
                 started.elapsed() < GOES_ON_MAX,
                 "broker {id} runs and waits for the controller; `weir local start controller`; {}",
@@ -364,12 +399,14 @@ impl LocalCluster {
         process.ended(STOP_MAX).await
     }
 
-    /// Stops everything that runs: the brokers side by side, then the controller, which they need to stop in order.
+    /// Stops everything that runs: the brokers side by side, then the controller, which they need
+    /// to stop in order.
     ///
     /// # Errors
     /// When a process does not end.
     pub(crate) async fn down(&self) -> anyhow::Result<()> {
-        let brokers: Vec<_> = self.brokers().map(|id| self.broker(id)).collect::<anyhow::Result<_>>()?;
+        let brokers: Vec<_> =
+            self.brokers().map(|id| self.broker(id)).collect::<anyhow::Result<_>>()?;
         // One that is frozen stops nobody, and does not stop itself.
         for process in brokers.iter().chain([&self.controller()]) {
             process.signal(Signal::CONT)?;
@@ -386,12 +423,15 @@ impl LocalCluster {
 
     pub(super) fn controller_address(&self) -> anyhow::Result<String> {
         let file = self.data.join("controller").join("port");
-        let port = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-        let port: u16 = port.trim().parse().with_context(|| format!("{} holds no port", file.display()))?;
+        let port =
+            std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        let port: u16 =
+            port.trim().parse().with_context(|| format!("{} holds no port", file.display()))?;
         Ok(format!("127.0.0.1:{port}"))
     }
 
-    /// Creates or changes resources, and brings the processes into line with the cluster that they describe.
+    /// Creates or changes resources, and brings the processes into line with the cluster that they
+    /// describe.
     ///
     /// # Errors
     /// When a resource is wrong, or a new broker does not come up.
@@ -412,7 +452,8 @@ impl LocalCluster {
         let told = self.ask_status().await.ok();
         let broker = |id: i32| {
             let pid = self.broker(id).ok().and_then(|process| process.pid());
-            let said = told.as_ref().map(|status| status.brokers.iter().find(|broker| broker.id == id));
+            let said =
+                told.as_ref().map(|status| status.brokers.iter().find(|broker| broker.id == id));
             let state = match (pid, said) {
                 (None, _) => "stopped",
                 (Some(_), None) => "unknown",
@@ -421,17 +462,10 @@ impl LocalCluster {
                 (Some(_), Some(Some(broker))) if broker.fenced => "fenced",
                 (Some(_), Some(_)) => "starting",
             };
-            BrokerStatus {
-                id,
-                pid,
-                port: self.port(id).unwrap_or_default(),
-                state,
-            }
+            BrokerStatus { id, pid, port: self.port(id).unwrap_or_default(), state }
         };
         Status {
-            controller: ControllerStatus {
-                pid: self.controller().pid(),
-            },
+            controller: ControllerStatus { pid: self.controller().pid() },
             brokers: self.brokers().map(broker).collect(),
             partitions: told.as_ref().map(|status| PartitionsStatus {
                 total: status.partitions,

@@ -1,4 +1,5 @@
-//! `weir local`: the command line, and what each command does with the processes and the controller of a local cluster.
+//! `weir local`: the command line, and what each command does with the processes and the controller
+//! of a local cluster.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -10,7 +11,8 @@ use super::output::Format;
 use super::target::Target;
 use super::{manifests, output};
 
-/// A cluster on this machine: the controller and the brokers as processes, on the loopback interface unless `--host` names another address.
+/// A cluster on this machine: the controller and the brokers as processes, on the loopback
+/// interface unless `--host` names another address.
 #[derive(Clone, Debug, Parser)]
 pub struct Local {
     #[command(subcommand)]
@@ -31,7 +33,8 @@ enum Command {
     Up(Up),
     /// Create or change resources.
     Apply {
-        /// A YAML file, a directory of them, or "-" for the standard input. May be given several times.
+        /// A YAML file, a directory of them, or "-" for the standard input. May be given several
+        /// times.
         #[arg(short, long = "filename", required = true, value_name = "FILE_OR_DIR")]
         filename: Vec<PathBuf>,
         #[command(flatten)]
@@ -39,7 +42,8 @@ enum Command {
     },
     /// Delete the resources that a file names.
     Delete {
-        /// A YAML file, a directory of them, or "-" for the standard input. May be given several times.
+        /// A YAML file, a directory of them, or "-" for the standard input. May be given several
+        /// times.
         #[arg(short, long = "filename", required = true, value_name = "FILE_OR_DIR")]
         filename: Vec<PathBuf>,
         #[command(flatten)]
@@ -47,7 +51,8 @@ enum Command {
     },
     /// Show resources.
     Get {
-        /// The kind: kafkacluster, topic, consumergroup, or their plural or short names (kfc, ktp, kcg).
+        /// The kind: kafkacluster, topic, consumergroup, or their plural or short names (kfc, ktp,
+        /// kcg).
         kind: String,
         /// The name; all of the kind without one.
         name: Option<String>,
@@ -80,16 +85,20 @@ enum Command {
 
 #[derive(Args, Clone, Debug)]
 struct Up {
-    /// Resources to apply once the controller answers: a YAML file, a directory of them, or "-" for the standard input. May be given several times.
+    /// Resources to apply once the controller answers: a YAML file, a directory of them, or "-" for
+    /// the standard input. May be given several times.
     #[arg(short, long = "filename", value_name = "FILE_OR_DIR")]
     filename: Vec<PathBuf>,
     /// How many brokers [default: what the KafkaCluster says, else as before, else 3]
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
     brokers: Option<i32>,
-    /// The port of broker 0; broker i listens on the i-th port after it [default: as before, else 9092]
+    /// The port of broker 0; broker i listens on the i-th port after it [default: as before, else
+    /// 9092]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// The address of this machine that brokers listen on and tell clients, such as ::1. Whoever reaches it may do anything: nobody is asked for a password [default: as before, else 127.0.0.1]
+    /// The address of this machine that brokers listen on and tell clients, such as ::1. Whoever
+    /// reaches it may do anything: nobody is asked for a password [default: as before, else
+    /// 127.0.0.1]
     #[arg(long, value_parser = one_address, value_name = "ADDRESS")]
     host: Option<IpAddr>,
     /// Return once every broker serves, and leave the cluster running.
@@ -102,9 +111,10 @@ struct Up {
 /// An address that clients can connect to.
 fn one_address(text: &str) -> Result<IpAddr, String> {
     match text.parse::<IpAddr>() {
-        Ok(address) if address.is_unspecified() => {
-            Err("clients are told this address, and it is none that they could connect to: name one".to_owned())
-        }
+        Ok(address) if address.is_unspecified() => Err(
+            "clients are told this address, and it is none that they could connect to: name one"
+                .to_owned(),
+        ),
         Ok(address) => Ok(address),
         Err(_) => Err("not an IP address, such as 127.0.0.1 or ::1".to_owned()),
     }
@@ -127,7 +137,8 @@ pub async fn run(local: Local) -> anyhow::Result<()> {
     match local.command {
         Command::Up(up) => {
             let resources = manifests::read(&up.filename)?;
-            let cluster = LocalCluster::prepare(&up.data.data, up.brokers, (up.host, up.port), &resources)?;
+            let cluster =
+                LocalCluster::prepare(&up.data.data, up.brokers, (up.host, up.port), &resources)?;
             cluster.up(resources, up.detach).await
         }
         Command::Apply { filename, data } => {
@@ -142,7 +153,9 @@ pub async fn run(local: Local) -> anyhow::Result<()> {
             let resources = LocalCluster::open(&data.data)?.get(&kind, name.as_deref()).await?;
             output::resources(&resources, name.is_some(), output)
         }
-        Command::Status { output, data } => output::status(&LocalCluster::open(&data.data)?.status().await, output),
+        Command::Status { output, data } => {
+            output::status(&LocalCluster::open(&data.data)?.status().await, output)
+        }
         Command::Kill(which) => LocalCluster::open(&which.data.data)?.kill(which.process).await,
         Command::Stop(which) => LocalCluster::open(&which.data.data)?.stop(which.process).await,
         Command::Start(which) => LocalCluster::open(&which.data.data)?.start(which.process).await,

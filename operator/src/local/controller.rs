@@ -1,4 +1,5 @@
-//! The controller's process of a local cluster: the controller core over a store of files, the RPC that brokers speak, and what the command line asks.
+//! The controller's process of a local cluster: the controller core over a store of files, the RPC
+//! that brokers speak, and what the command line asks.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -48,7 +49,8 @@ pub struct Args {
 /// When the store cannot be used, or the port is taken.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     logs::init(LogFormat::Text)?;
-    std::fs::create_dir_all(&args.data).with_context(|| format!("create {}", args.data.display()))?;
+    std::fs::create_dir_all(&args.data)
+        .with_context(|| format!("create {}", args.data.display()))?;
     let mut store = FileStore::open(&args.data)?;
     let port_file = args.data.join("port");
     let desk = Desk::default();
@@ -69,7 +71,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     controllers.put_desk(recovery::name(), desk);
     let groups = Arc::new(LocalGroups::open(&args.data, controller.committed())?);
     let keeping = keep::keep(Arc::clone(&groups), Client::new(controller.committed()), Pace::LOCAL);
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let server = tonic::transport::Server::builder()
         .tcp_nodelay(true)
         .add_service(ControllerRpc::service(controllers))
@@ -85,10 +88,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-/// The same port as before, so that brokers find a restarted controller; a free one the first time, which is written down.
+/// The same port as before, so that brokers find a restarted controller; a free one the first time,
+/// which is written down.
 async fn bind(port_file: &Path) -> anyhow::Result<TcpListener> {
     let port: u16 = match std::fs::read_to_string(port_file) {
-        Ok(text) => text.trim().parse().with_context(|| format!("{} holds no port", port_file.display()))?,
+        Ok(text) => {
+            text.trim().parse().with_context(|| format!("{} holds no port", port_file.display()))?
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => 0,
         Err(error) => return Err(error).with_context(|| format!("read {}", port_file.display())),
     };
@@ -96,7 +102,8 @@ async fn bind(port_file: &Path) -> anyhow::Result<TcpListener> {
         .await
         .with_context(|| format!("listen on 127.0.0.1:{port}"))?;
     let port = listener.local_addr()?.port();
-    std::fs::write(port_file, format!("{port}\n")).with_context(|| format!("write {}", port_file.display()))?;
+    std::fs::write(port_file, format!("{port}\n"))
+        .with_context(|| format!("write {}", port_file.display()))?;
     Ok(listener)
 }
 
@@ -110,15 +117,17 @@ fn first_resource(args: &Args) -> anyhow::Result<KafkaCluster> {
             "spec": {"brokers": {"replicas": args.brokers}, "config": fitting(args.brokers)},
         }),
     };
-    let (kind, name) = admission::identify(&object).map_err(|violation| anyhow::anyhow!("{violation}"))?;
+    let (kind, name) =
+        admission::identify(&object).map_err(|violation| anyhow::anyhow!("{violation}"))?;
     match admission::admit(kind, &object, None) {
         Ok(admitted) => parse_cluster(admitted),
         Err(violations) => bail!("{}", super::server::refusal(kind, &name, &violations)),
     }
 }
 
-/// The defaults of topics where nobody says any: as many replicas as a cluster of this size can bear, three at most, and records that are acknowledged
-/// stay with the loss of one broker where there are three.
+/// The defaults of topics where nobody says any: as many replicas as a cluster of this size can
+/// bear, three at most, and records that are acknowledged stay with the loss of one broker where
+/// there are three.
 fn fitting(brokers: i32) -> Value {
     match brokers {
         ..=1 => serde_json::json!({}),
@@ -128,7 +137,8 @@ fn fitting(brokers: i32) -> Value {
 }
 
 fn parse_cluster(admitted: Value) -> anyhow::Result<KafkaCluster> {
-    let mut cluster: KafkaCluster = serde_json::from_value(admitted).context("read the KafkaCluster")?;
+    let mut cluster: KafkaCluster =
+        serde_json::from_value(admitted).context("read the KafkaCluster")?;
     cluster
         .metadata
         .namespace

@@ -1,6 +1,8 @@
-//! The ConsumerGroups of a local cluster: a file for each, with its status, beside the controller's store.
+//! The ConsumerGroups of a local cluster: a file for each, with its status, beside the controller's
+//! store.
 //!
-//! The status lies with the resource because of its resets: what was carried out must not be again. There are no workloads to scale here.
+//! The status lies with the resource because of its resets: what was carried out must not be again.
+//! There are no workloads to scale here.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -49,12 +51,7 @@ impl LocalGroups {
             let group = read_resource::<ConsumerGroup>(&path)?;
             held.groups.insert(group.metadata.name.clone().unwrap_or_default(), Arc::new(group));
         }
-        Ok(Self {
-            folder,
-            held: Mutex::new(held),
-            changed: Notify::new(),
-            committed,
-        })
+        Ok(Self { folder, held: Mutex::new(held), changed: Notify::new(), committed })
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -117,7 +114,8 @@ impl LocalGroups {
 
 /// What is kept of a resource that a user wrote, beside the one before.
 fn merged(before: Option<&ConsumerGroup>, wanted: ConsumerGroup) -> ConsumerGroup {
-    let mut next = ConsumerGroup::new(wanted.metadata.name.as_deref().unwrap_or_default(), wanted.spec);
+    let mut next =
+        ConsumerGroup::new(wanted.metadata.name.as_deref().unwrap_or_default(), wanted.spec);
     let changed = before.is_none_or(|before| before.spec != next.spec);
     let generation = before.and_then(|before| before.metadata.generation).unwrap_or_default();
     next.metadata = ObjectMeta {
@@ -155,7 +153,11 @@ impl GroupBackend for LocalGroups {
         self.changed.notified().await;
     }
 
-    async fn write_status(&self, resource: &ConsumerGroup, status: &ConsumerGroupStatus) -> anyhow::Result<()> {
+    async fn write_status(
+        &self,
+        resource: &ConsumerGroup,
+        status: &ConsumerGroupStatus,
+    ) -> anyhow::Result<()> {
         let mut held = self.held();
         let now = held.groups.get(resource.metadata.name.as_deref().unwrap_or_default());
         let Some(mut next) = now
@@ -171,7 +173,8 @@ impl GroupBackend for LocalGroups {
     async fn workload(&self, _: &ConsumerGroup) -> Workload {
         Workload::Trouble(
             "NotOnKubernetes",
-            "local mode has no workloads to scale: spec.scaling has a meaning on Kubernetes only".to_owned(),
+            "local mode has no workloads to scale: spec.scaling has a meaning on Kubernetes only"
+                .to_owned(),
         )
     }
 
@@ -183,10 +186,7 @@ impl GroupBackend for LocalGroups {
         let name = resource_name(group, |name| self.held().groups.contains_key(name));
         let cluster = self.committed.borrow().cluster.name().to_owned();
         let spec = ConsumerGroupSpec {
-            cluster_ref: ClusterRef {
-                name: cluster,
-                namespace: None,
-            },
+            cluster_ref: ClusterRef { name: cluster, namespace: None },
             group_id: Some(group.to_owned()).filter(|group| *group != name),
             ..ConsumerGroupSpec::default()
         };

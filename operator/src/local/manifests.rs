@@ -26,7 +26,8 @@ impl Manifest {
     }
 }
 
-/// Reads the resources of files, of the YAML files of directories in the order of their names, and for `-` of the standard input.
+/// Reads the resources of files, of the YAML files of directories in the order of their names, and
+/// for `-` of the standard input.
 ///
 /// # Errors
 /// When a file cannot be read or is no YAML: the message names it.
@@ -39,7 +40,12 @@ pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
             let mut files: Vec<_> = std::fs::read_dir(path)
                 .with_context(|| format!("read {}", path.display()))?
                 .filter_map(|entry| Some(entry.ok()?.path()))
-                .filter(|file| matches!(file.extension().and_then(|extension| extension.to_str()), Some("yaml" | "yml" | "json")))
+                .filter(|file| {
+                    matches!(
+                        file.extension().and_then(|extension| extension.to_str()),
+                        Some("yaml" | "yml" | "json")
+                    )
+                })
                 .collect();
             files.sort();
             for file in files {
@@ -70,10 +76,7 @@ fn read_from(input: impl Read, file: &Path, manifests: &mut Vec<Manifest>) -> an
         let resource = Value::deserialize(document).with_context(what)?;
         // A document with nothing in it stands between two separators.
         if !resource.is_null() {
-            manifests.push(Manifest {
-                file: file.to_owned(),
-                resource,
-            });
+            manifests.push(Manifest { file: file.to_owned(), resource });
         }
     }
     Ok(())
@@ -87,7 +90,8 @@ pub(super) fn declared_brokers(resources: &[Manifest]) -> Option<i32> {
     i32::try_from(replicas.unwrap_or(1)).ok()
 }
 
-/// Has a KafkaCluster say how many brokers there are. One that is no object is refused later, with its reason.
+/// Has a KafkaCluster say how many brokers there are. One that is no object is refused later, with
+/// its reason.
 pub(super) fn set_brokers(cluster: &mut Value, brokers: i32) {
     let Some(cluster) = cluster.as_object_mut() else { return };
     let spec = cluster.entry("spec").or_insert_with(|| json!({}));
@@ -115,13 +119,24 @@ mod tests {
             .collect();
         assert_eq!(kinds, ["A", "B", "C"]);
         let mut piped = Vec::new();
-        read_from("kind: D\n---\nkind: E\n".as_bytes(), Path::new("the standard input"), &mut piped).unwrap();
-        assert_eq!(piped.iter().map(|manifest| manifest.text("/kind")).collect::<Vec<_>>(), ["D", "E"]);
-        let endless = read_from(std::io::repeat(b' '), Path::new("the standard input"), &mut piped).unwrap_err();
+        read_from(
+            "kind: D\n---\nkind: E\n".as_bytes(),
+            Path::new("the standard input"),
+            &mut piped,
+        )
+        .unwrap();
+        assert_eq!(
+            piped.iter().map(|manifest| manifest.text("/kind")).collect::<Vec<_>>(),
+            ["D", "E"]
+        );
+        let endless = read_from(std::io::repeat(b' '), Path::new("the standard input"), &mut piped)
+            .unwrap_err();
         assert!(endless.to_string().contains("too many"), "{endless}");
         std::fs::write(dir.path().join("bad.yaml"), "a: [").unwrap();
         let error = format!("{:#}", read(&[dir.path().join("bad.yaml")]).unwrap_err());
         assert!(error.contains("bad.yaml"), "{error}");
-        assert!(format!("{:#}", read(&["none.yaml".into()]).unwrap_err()).starts_with("read none.yaml"));
+        assert!(
+            format!("{:#}", read(&["none.yaml".into()]).unwrap_err()).starts_with("read none.yaml")
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! Local mode: the whole system on one machine, without Kubernetes and without containers.
 //!
-//! `command` is the command line, `cluster` starts and stops the processes and asks the controller, `controller` is the controller's process. The
-//! resources are those of Kubernetes, and so is what happens to them.
+//! `command` is the command line, `cluster` starts and stops the processes and asks the controller,
+//! `controller` is the controller's process. The resources are those of Kubernetes, and so is what
+//! happens to them.
 
 mod ask;
 mod broker_probe;

@@ -34,11 +34,16 @@ pub(crate) fn applied(applied: &[Applied]) {
     }
 }
 
-/// Resources: whole in a format, else as a table with their kind's printer columns. `one`: a single one was asked for by name.
+/// Resources: whole in a format, else as a table with their kind's printer columns. `one`: a single
+/// one was asked for by name.
 ///
 /// # Errors
 /// When they cannot be written in that format.
-pub(crate) fn resources(resources: &[Value], one: bool, format: Option<Format>) -> anyhow::Result<()> {
+pub(crate) fn resources(
+    resources: &[Value],
+    one: bool,
+    format: Option<Format>,
+) -> anyhow::Result<()> {
     let Some(format) = format else {
         table(resources);
         return Ok(());
@@ -102,7 +107,8 @@ fn table(resources: &[Value]) {
         .into_iter()
         .filter(|(_, path)| !path.starts_with(".metadata.creationTimestamp"))
         .collect();
-    let head = std::iter::once("NAME".to_owned()).chain(printer.iter().map(|(name, _)| name.to_uppercase()));
+    let head = std::iter::once("NAME".to_owned())
+        .chain(printer.iter().map(|(name, _)| name.to_uppercase()));
     let mut rows = vec![head.collect::<Vec<_>>()];
     for resource in resources {
         let name = resource.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
@@ -136,11 +142,13 @@ fn look_up(resource: &Value, path: &str) -> String {
     let mut value = Some(resource);
     let mut rest = path.trim_start_matches('.');
     while !rest.is_empty() {
-        if let Some((wanted, tail)) = rest.strip_prefix("[?(@.type==").and_then(|condition| condition.split_once(")]")) {
+        if let Some((wanted, tail)) =
+            rest.strip_prefix("[?(@.type==").and_then(|condition| condition.split_once(")]"))
+        {
             let wanted = wanted.trim_matches(['"', '\'']);
-            value = value
-                .and_then(Value::as_array)
-                .and_then(|all| all.iter().find(|one| one.get("type").and_then(Value::as_str) == Some(wanted)));
+            value = value.and_then(Value::as_array).and_then(|all| {
+                all.iter().find(|one| one.get("type").and_then(Value::as_str) == Some(wanted))
+            });
             rest = tail.trim_start_matches('.');
             continue;
         }
@@ -157,7 +165,9 @@ fn look_up(resource: &Value, path: &str) -> String {
 }
 
 fn columns(rows: &[Vec<String>]) {
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0)
+    };
     for row in rows {
         let cells: Vec<_> = row
             .iter()

@@ -1,7 +1,8 @@
-//! The processes of a local cluster: started so that they outlive the command that started them, and found again by their pid files.
+//! The processes of a local cluster: started so that they outlive the command that started them,
+//! and found again by their pid files.
 //!
-//! A pid file names the process's start time too: a pid that the kernel has given to somebody else is never signalled. Called by `command`; knows no
-//! resource and no RPC.
+//! A pid file names the process's start time too: a pid that the kernel has given to somebody else
+//! is never signalled. Called by `command`; knows no resource and no RPC.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -13,7 +14,8 @@ use anyhow::Context as _;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 
-/// What a child process finds in its environment: it makes a session of its own, so that no terminal takes it along.
+/// What a child process finds in its environment: it makes a session of its own, so that no
+/// terminal takes it along.
 pub(crate) const CHILD_ENV: &str = "WEIR_LOCAL_CHILD";
 
 /// How much of a log is shown when a process does not come up.
@@ -34,7 +36,8 @@ pub(crate) struct Process {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 struct Running {
     pid: i32,
-    /// Clock ticks between the machine's start and the process's: with the pid, a name that is never given twice.
+    /// Clock ticks between the machine's start and the process's: with the pid, a name that is
+    /// never given twice.
     start_ticks: u64,
 }
 
@@ -59,7 +62,8 @@ impl Process {
         (start_ticks(running.pid) == Some(running.start_ticks)).then_some(running.pid)
     }
 
-    /// Starts this program anew with `args`, detached from the terminal, its output in the log file.
+    /// Starts this program anew with `args`, detached from the terminal, its output in the log
+    /// file.
     ///
     /// # Errors
     /// When it runs already or cannot be started.
@@ -69,7 +73,8 @@ impl Process {
         }
         for file in [&self.pid_file, &self.log_file] {
             if let Some(dir) = file.parent() {
-                std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+                std::fs::create_dir_all(dir)
+                    .with_context(|| format!("create {}", dir.display()))?;
             }
         }
         let log = || {
@@ -80,7 +85,8 @@ impl Process {
                 .with_context(|| format!("open {}", self.log_file.display()))
         };
         let program = std::env::current_exe().context("find this program")?;
-        // Whoever called this program may have left files open in it, such as a lock that would be held as long as the child lives.
+        // Whoever called this program may have left files open in it, such as a lock that would be
+        // held as long as the child lives.
         close_fds::set_fds_cloexec_threadsafe(3, &[]);
         let mut child = Command::new(program)
             .args(args)
@@ -91,13 +97,12 @@ impl Process {
             .spawn()
             .with_context(|| format!("start {}", self.name))?;
         let pid = i32::try_from(child.id()).context("a pid")?;
-        // Whoever stays is told of its end here; a command that returns leaves the child to the system.
+        // Whoever stays is told of its end here; a command that returns leaves the child to the
+        // system.
         std::thread::spawn(move || child.wait());
-        let running = Running {
-            pid,
-            start_ticks: start_ticks(pid).unwrap_or_default(),
-        };
-        std::fs::write(&self.pid_file, serde_json::to_vec(&running)?).with_context(|| format!("write {}", self.pid_file.display()))
+        let running = Running { pid, start_ticks: start_ticks(pid).unwrap_or_default() };
+        std::fs::write(&self.pid_file, serde_json::to_vec(&running)?)
+            .with_context(|| format!("write {}", self.pid_file.display()))
     }
 
     /// Sends a signal to it; returns whether it ran.
@@ -113,11 +118,13 @@ impl Process {
             Err(rustix::io::Errno::SRCH) => return Ok(false),
             Err(error) => return Err(error).with_context(|| format!("reach {}", self.name)),
         };
-        // Now that the process is held, its pid cannot go to another one: if it is still the right one, it stays so.
+        // Now that the process is held, its pid cannot go to another one: if it is still the right
+        // one, it stays so.
         if self.pid() != Some(pid.as_raw_nonzero().get()) {
             return Ok(false);
         }
-        rustix::process::pidfd_send_signal(process, signal).with_context(|| format!("signal {}", self.name))?;
+        rustix::process::pidfd_send_signal(process, signal)
+            .with_context(|| format!("signal {}", self.name))?;
         Ok(true)
     }
 
@@ -131,9 +138,14 @@ impl Process {
                 tokio::time::sleep(POLL).await;
             }
         };
-        tokio::time::timeout(within, ended)
-            .await
-            .with_context(|| format!("{} did not end within {} s; see {}", self.name, within.as_secs(), self.log_file.display()))
+        tokio::time::timeout(within, ended).await.with_context(|| {
+            format!(
+                "{} did not end within {} s; see {}",
+                self.name,
+                within.as_secs(),
+                self.log_file.display()
+            )
+        })
     }
 
     /// The end of its log, for a message that says why it did not come up.
@@ -161,8 +173,8 @@ fn start_ticks(pid: i32) -> Option<u64> {
     start_ticks_in(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// The same, of what proc(5) says of a process in `stat`. While one of its threads still ends, a process holds its ports and locks, though its first thread
-/// is a zombie already.
+/// The same, of what proc(5) says of a process in `stat`. While one of its threads still ends, a
+/// process holds its ports and locks, though its first thread is a zombie already.
 fn start_ticks_in(stat: &str) -> Option<u64> {
     // The second field is the program's name in parentheses, which may hold anything.
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
@@ -172,10 +184,12 @@ fn start_ticks_in(stat: &str) -> Option<u64> {
     (!matches!(state, "Z" | "X") || threads > 1).then_some(start_ticks)
 }
 
-/// Makes a session of its own if this process was started by `Process::start`. Called first thing in `main`.
+/// Makes a session of its own if this process was started by `Process::start`. Called first thing
+/// in `main`.
 pub fn detach_if_child() {
     if std::env::var_os(CHILD_ENV).is_some() {
-        // It fails only for a process that leads its group already, and then there is nothing to leave.
+        // It fails only for a process that leads its group already, and then there is nothing to
+        // leave.
         let _ = rustix::process::setsid();
     }
 }
@@ -187,7 +201,9 @@ mod tests {
     #[test]
     fn a_process_is_there_until_its_last_thread_has_ended() {
         let stat = |state: &str, threads: u32| {
-            format!("7 (we) ir) {state} 1 7 7 0 -1 4194560 99 0 0 0 3 4 0 0 20 0 {threads} 0 4711 123 45 18446744073709551615 0")
+            format!(
+                "7 (we) ir) {state} 1 7 7 0 -1 4194560 99 0 0 0 3 4 0 0 20 0 {threads} 0 4711 123 45 18446744073709551615 0"
+            )
         };
         assert_eq!(start_ticks_in(&stat("S", 9)), Some(4711));
         assert_eq!(start_ticks_in(&stat("Z", 2)), Some(4711));

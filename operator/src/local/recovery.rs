@@ -1,6 +1,8 @@
-//! A local cluster whose controller has lost its directory, made anew of what its brokers find in theirs.
+//! A local cluster whose controller has lost its directory, made anew of what its brokers find in
+//! theirs.
 //!
-//! Brokers are started beside the controller's process then, and not after it: it waits for all of them before it answers anything else.
+//! Brokers are started beside the controller's process then, and not after it: it waits for all of
+//! them before it answers anything else.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,7 +18,10 @@ use weir_protocol::types::{BrokerId, TopicId};
 
 use super::cluster::{LocalCluster, POLL};
 use super::rpc::local_server::{Local, LocalServer};
-use super::rpc::{ApplyRequest, ApplyResponse, DeleteRequest, DeleteResponse, GetRequest, GetResponse, StatusRequest, StatusResponse};
+use super::rpc::{
+    ApplyRequest, ApplyResponse, DeleteRequest, DeleteResponse, GetRequest, GetResponse,
+    StatusRequest, StatusResponse,
+};
 use crate::controller::recovery::{Known, Stock, take_stock};
 use crate::rpc::{ControllerRpc, Controllers, Desk};
 use crate::shell::moment;
@@ -41,7 +46,12 @@ pub(super) fn has_volumes(data: &Path) -> bool {
 ///
 /// # Errors
 /// When they say that it cannot be made, or the store cannot be written.
-pub(super) async fn recover(store: &mut FileStore, cluster: KafkaCluster, listener: TcpListener, desk: &Desk) -> anyhow::Result<()> {
+pub(super) async fn recover(
+    store: &mut FileStore,
+    cluster: KafkaCluster,
+    listener: TcpListener,
+    desk: &Desk,
+) -> anyhow::Result<()> {
     let controllers = Controllers::default();
     controllers.put_desk(name(), desk.clone());
     desk.say("waits for the brokers to come with what their volumes hold");
@@ -60,15 +70,14 @@ pub(super) async fn recover(store: &mut FileStore, cluster: KafkaCluster, listen
     made.map(drop)
 }
 
-async fn make(store: &mut FileStore, cluster: &KafkaCluster, desk: &Desk) -> anyhow::Result<String> {
+async fn make(
+    store: &mut FileStore,
+    cluster: &KafkaCluster,
+    desk: &Desk,
+) -> anyhow::Result<String> {
     loop {
         let topics = store.topics()?;
-        let known = Known {
-            cluster,
-            cluster_id: None,
-            topics: &topics,
-            taken: &BTreeSet::new(),
-        };
+        let known = Known { cluster, cluster_id: None, topics: &topics, taken: &BTreeSet::new() };
         let wanted = 0..cluster.spec.brokers.replicas;
         let (stock, all_are_here) = desk.look(|inventories| {
             let all = wanted.map(BrokerId).all(|id| inventories.contains_key(&id));
@@ -76,7 +85,9 @@ async fn make(store: &mut FileStore, cluster: &KafkaCluster, desk: &Desk) -> any
         });
         match stock {
             // Nobody starts others here.
-            Stock::Waits(reason) if all_are_here => bail!("the cluster cannot recover: it {reason}"),
+            Stock::Waits(reason) if all_are_here => {
+                bail!("the cluster cannot recover: it {reason}")
+            }
             Stock::Waits(reason) => desk.say(&reason),
             Stock::Refused(reason) => bail!("the cluster cannot recover: {reason}"),
             Stock::New => {
@@ -99,7 +110,8 @@ async fn make(store: &mut FileStore, cluster: &KafkaCluster, desk: &Desk) -> any
 }
 
 impl LocalCluster {
-    /// Has the brokers say what they have, where the controller has lost its state and makes it anew of that; returns whether it did.
+    /// Has the brokers say what they have, where the controller has lost its state and makes it
+    /// anew of that; returns whether it did.
     ///
     /// # Errors
     /// When a process ends over it: what its log says is part of the error.
@@ -113,7 +125,12 @@ impl LocalCluster {
         loop {
             for process in self.brokers().map(|id| self.broker(id)).chain([Ok(self.controller())]) {
                 let process = process?;
-                anyhow::ensure!(process.pid().is_some(), "{} did not come up; {}", process.name(), process.log_tail());
+                anyhow::ensure!(
+                    process.pid().is_some(),
+                    "{} did not come up; {}",
+                    process.name(),
+                    process.log_tail()
+                );
             }
             match self.ask_status().await {
                 Ok(status) if status.recovering.is_empty() => {

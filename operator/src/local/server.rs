@@ -1,13 +1,15 @@
 //! What the command line asks of the controller: `apply`, `delete`, `get` and `status`.
 //!
-//! Resources are checked as the API server of Kubernetes would check them, then put to the controller like everything else. Decides nothing.
+//! Resources are checked as the API server of Kubernetes would check them, then put to the
+//! controller like everything else. Decides nothing.
 
 use serde_json::Value;
 use tonic::{Request, Response, Status};
 
 use super::rpc::local_server::{self, Local};
 use super::rpc::{
-    Applied, ApplyRequest, ApplyResponse, BrokerStatus, DeleteRequest, DeleteResponse, GetRequest, GetResponse, StatusRequest, StatusResponse,
+    Applied, ApplyRequest, ApplyResponse, BrokerStatus, DeleteRequest, DeleteResponse, GetRequest,
+    GetResponse, StatusRequest, StatusResponse,
 };
 use std::sync::Arc;
 
@@ -51,7 +53,10 @@ fn unavailable(error: Unavailable) -> Status {
 
 impl LocalServer {
     /// The service that tonic serves.
-    pub(super) fn service(controller: Controller, groups: Arc<LocalGroups>) -> local_server::LocalServer<Self> {
+    pub(super) fn service(
+        controller: Controller,
+        groups: Arc<LocalGroups>,
+    ) -> local_server::LocalServer<Self> {
         local_server::LocalServer::new(Self { controller, groups })
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(usize::MAX)
@@ -60,29 +65,42 @@ impl LocalServer {
     /// Checks one object against its kind's definition, beside the one that it would replace.
     async fn admit(&self, text: &str) -> Result<(Kind, String, Checked), Status> {
         let invalid = |message: String| Status::invalid_argument(message);
-        let object: Value = serde_json::from_str(text).map_err(|error| invalid(format!("not a resource: {error}")))?;
-        let (kind, name) = admission::identify(&object).map_err(|violation| invalid(violation.to_string()))?;
+        let object: Value = serde_json::from_str(text)
+            .map_err(|error| invalid(format!("not a resource: {error}")))?;
+        let (kind, name) =
+            admission::identify(&object).map_err(|violation| invalid(violation.to_string()))?;
         if !matches!(kind, Kind::Controlled(controller::Kind::KafkaCluster)) {
             let home = self
                 .controller
                 .look(|state| state.cluster.namespace().to_owned())
                 .await
                 .map_err(unavailable)?;
-            in_namespace(&object, &home).map_err(|violation| invalid(refusal(kind, &name, &[violation])))?;
+            in_namespace(&object, &home)
+                .map_err(|violation| invalid(refusal(kind, &name, &[violation])))?;
         }
         let old = self.find(kind, &name).await?;
-        let admitted = admission::admit(kind, &object, old.as_ref()).map_err(|violations| invalid(refusal(kind, &name, &violations)))?;
+        let admitted = admission::admit(kind, &object, old.as_ref())
+            .map_err(|violations| invalid(refusal(kind, &name, &violations)))?;
         let failed = |error: serde_json::Error| invalid(format!("{kind} {name:?}: {error}"));
         let resource = match kind {
             Kind::ConsumerGroup => {
-                let group: weir_crds::ConsumerGroup = serde_json::from_value(admitted).map_err(failed)?;
-                let cluster = self.controller.look(|state| state.cluster.name().to_owned()).await.map_err(unavailable)?;
+                let group: weir_crds::ConsumerGroup =
+                    serde_json::from_value(admitted).map_err(failed)?;
+                let cluster = self
+                    .controller
+                    .look(|state| state.cluster.name().to_owned())
+                    .await
+                    .map_err(unavailable)?;
                 return Ok((kind, name, Checked::Group(Box::new(of_cluster(group, &cluster)?))));
             }
-            Kind::Controlled(controller::Kind::KafkaCluster) => Resource::Cluster(Box::new(serde_json::from_value(admitted).map_err(failed)?)),
+            Kind::Controlled(controller::Kind::KafkaCluster) => {
+                Resource::Cluster(Box::new(serde_json::from_value(admitted).map_err(failed)?))
+            }
             Kind::Controlled(controller::Kind::Topic) => {
-                let mut topic: weir_crds::Topic = serde_json::from_value(admitted).map_err(failed)?;
-                // There is no API server that would have given them: what was read back and applied again is the user's.
+                let mut topic: weir_crds::Topic =
+                    serde_json::from_value(admitted).map_err(failed)?;
+                // There is no API server that would have given them: what was read back and applied
+                // again is the user's.
                 (topic.metadata.uid, topic.metadata.resource_version) = (None, None);
                 Resource::Topic(Box::new(topic))
             }
@@ -92,7 +110,12 @@ impl LocalServer {
 
     async fn find(&self, kind: Kind, name: &str) -> Result<Option<Value>, Status> {
         let kind = match kind {
-            Kind::ConsumerGroup => return Ok(self.groups.get(name).and_then(|group| serde_json::to_value(&*group).ok())),
+            Kind::ConsumerGroup => {
+                return Ok(self
+                    .groups
+                    .get(name)
+                    .and_then(|group| serde_json::to_value(&*group).ok()));
+            }
             Kind::Controlled(kind) => kind,
         };
         let name = name.to_owned();
@@ -106,7 +129,9 @@ impl LocalServer {
         match self.controller.ask(event).await.map_err(unavailable)?.reply {
             Reply::Applied(verbs) => Ok(verbs),
             Reply::Invalid(refusal) => Err(Status::invalid_argument(refusal.to_string())),
-            Reply::AllInvalid(refusals) => Err(all_of(refusals.iter().map(ToString::to_string).collect())),
+            Reply::AllInvalid(refusals) => {
+                Err(all_of(refusals.iter().map(ToString::to_string).collect()))
+            }
             _ => Err(Status::internal("the controller has no answer")),
         }
     }
@@ -114,7 +139,10 @@ impl LocalServer {
 
 #[tonic::async_trait]
 impl Local for LocalServer {
-    async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
+    async fn apply(
+        &self,
+        request: Request<ApplyRequest>,
+    ) -> Result<Response<ApplyResponse>, Status> {
         let mut names = Vec::new();
         let mut resources = Vec::new();
         let mut groups = Vec::new();
@@ -148,7 +176,10 @@ impl Local for LocalServer {
             verbs.push(match kind {
                 Kind::Controlled(_) => controlled.next().unwrap_or_default(),
                 Kind::ConsumerGroup => match groups.next() {
-                    Some(group) => self.groups.apply(group).map_err(|error| Status::internal(format!("{error:#}")))?,
+                    Some(group) => self
+                        .groups
+                        .apply(group)
+                        .map_err(|error| Status::internal(format!("{error:#}")))?,
                     None => "",
                 },
             });
@@ -161,16 +192,25 @@ impl Local for LocalServer {
         Ok(Response::new(ApplyResponse { applied: applied.collect() }))
     }
 
-    async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
+    async fn delete(
+        &self,
+        request: Request<DeleteRequest>,
+    ) -> Result<Response<DeleteResponse>, Status> {
         let DeleteRequest { kind, name } = request.into_inner();
         match kind_of(&kind)? {
             Kind::Controlled(kind) => {
-                let key = self.controller.look(move |state| state.cluster.key(&name)).await.map_err(unavailable)?;
+                let key = self
+                    .controller
+                    .look(move |state| state.cluster.key(&name))
+                    .await
+                    .map_err(unavailable)?;
                 self.change(Event::Delete(kind, key)).await?;
             }
             Kind::ConsumerGroup => match self.groups.delete(&name) {
                 Ok(true) => {}
-                Ok(false) => return Err(Status::not_found(format!("there is no ConsumerGroup {name:?}"))),
+                Ok(false) => {
+                    return Err(Status::not_found(format!("there is no ConsumerGroup {name:?}")));
+                }
                 Err(error) => return Err(Status::internal(format!("{error:#}"))),
             },
         }
@@ -183,7 +223,12 @@ impl Local for LocalServer {
         let all = name.is_empty();
         let found: Vec<Value> = match kind {
             _ if !all => self.find(kind, &name).await?.into_iter().collect(),
-            Kind::ConsumerGroup => self.groups.all().iter().filter_map(|group| serde_json::to_value(&**group).ok()).collect(),
+            Kind::ConsumerGroup => self
+                .groups
+                .all()
+                .iter()
+                .filter_map(|group| serde_json::to_value(&**group).ok())
+                .collect(),
             Kind::Controlled(kind) => self
                 .controller
                 .look(move |state| view::resources(state, kind))
@@ -193,9 +238,7 @@ impl Local for LocalServer {
         if found.is_empty() && !all {
             return Err(Status::not_found(format!("there is no {kind} {name:?}")));
         }
-        Ok(Response::new(GetResponse {
-            resources: found.iter().map(Value::to_string).collect(),
-        }))
+        Ok(Response::new(GetResponse { resources: found.iter().map(Value::to_string).collect() }))
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
@@ -203,16 +246,21 @@ impl Local for LocalServer {
     }
 }
 
-/// Whether a resource lies in the namespace of the cluster, and means a cluster there: local mode has no other.
+/// Whether a resource lies in the namespace of the cluster, and means a cluster there: local mode
+/// has no other.
 fn in_namespace(object: &Value, home: &str) -> Result<(), Violation> {
     for (pointer, path) in [
         ("/metadata/namespace", "metadata.namespace"),
         ("/spec/clusterRef/namespace", "spec.clusterRef.namespace"),
     ] {
-        if let Some(named) = object.pointer(pointer).and_then(Value::as_str).filter(|named| *named != home) {
+        if let Some(named) =
+            object.pointer(pointer).and_then(Value::as_str).filter(|named| *named != home)
+        {
             return Err(Violation {
                 path: path.to_owned(),
-                reason: format!("{named:?} is another namespace than that of the cluster, {home:?}, and local mode has that one alone: leave it out"),
+                reason: format!(
+                    "{named:?} is another namespace than that of the cluster, {home:?}, and local mode has that one alone: leave it out"
+                ),
             });
         }
     }
@@ -220,7 +268,10 @@ fn in_namespace(object: &Value, home: &str) -> Result<(), Violation> {
 }
 
 /// The group, if it is one of this cluster's.
-fn of_cluster(group: weir_crds::ConsumerGroup, cluster: &str) -> Result<weir_crds::ConsumerGroup, Status> {
+fn of_cluster(
+    group: weir_crds::ConsumerGroup,
+    cluster: &str,
+) -> Result<weir_crds::ConsumerGroup, Status> {
     let named = &group.spec.cluster_ref.name;
     if named == cluster {
         return Ok(group);

@@ -1,4 +1,5 @@
-//! What the processes of a local cluster are started with, kept in its data directory: so that commands find it again, with or without a controller.
+//! What the processes of a local cluster are started with, kept in its data directory: so that
+//! commands find it again, with or without a controller.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -39,6 +40,7 @@ impl Shape {
 
     /// Writes it down for the commands to come.
     pub(super) fn remember(&self, data: &Path) -> anyhow::Result<()> {
-        std::fs::write(data.join("cluster.json"), serde_json::to_vec(self)?).context("remember the shape of the cluster")
+        std::fs::write(data.join("cluster.json"), serde_json::to_vec(self)?)
+            .context("remember the shape of the cluster")
     }
 }

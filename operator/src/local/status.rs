@@ -30,7 +30,8 @@ pub(crate) struct BrokerStatus {
     pub(crate) pid: Option<i32>,
     /// Where it listens.
     pub(crate) port: u16,
-    /// `ready`, `starting`, `fenced`, `stopping`, `stopped`, or `unknown` while the controller is down.
+    /// `ready`, `starting`, `fenced`, `stopping`, `stopped`, or `unknown` while the controller is
+    /// down.
     pub(crate) state: &'static str,
 }
 

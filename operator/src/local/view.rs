@@ -14,7 +14,9 @@ pub(super) fn resource(state: &State, kind: Kind, name: &str) -> Option<Value> {
         Kind::KafkaCluster => Some(&state.cluster.resource)
             .filter(|cluster| cluster.metadata.name.as_deref() == Some(name))
             .and_then(|_| cluster(state)),
-        Kind::Topic => state.topic_by_resource(&state.cluster.key(name)).and_then(|found| topic(found)),
+        Kind::Topic => {
+            state.topic_by_resource(&state.cluster.key(name)).and_then(|found| topic(found))
+        }
     }
 }
 
@@ -106,13 +108,21 @@ fn topic(topic: &Topic) -> Option<Value> {
 }
 
 /// The `Ready` condition. Local mode keeps no history of it: it is as old as the resource.
-fn condition(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta, ready: bool, reason: &str, message: String) -> Condition {
+fn condition(
+    metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    ready: bool,
+    reason: &str,
+    message: String,
+) -> Condition {
     Condition {
         type_: "Ready".to_owned(),
         status: if ready { "True" } else { "False" }.to_owned(),
         reason: reason.to_owned(),
         message,
         observed_generation: metadata.generation,
-        last_transition_time: metadata.creation_timestamp.clone().unwrap_or(Time(jiff::Timestamp::UNIX_EPOCH)),
+        last_transition_time: metadata
+            .creation_timestamp
+            .clone()
+            .unwrap_or(Time(jiff::Timestamp::UNIX_EPOCH)),
     }
 }

@@ -1,4 +1,5 @@
-//! Where brokers of a cluster that has lost its tables say what is on their volumes, and hear when there are tables again.
+//! Where brokers of a cluster that has lost its tables say what is on their volumes, and hear when
+//! there are tables again.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,7 +49,10 @@ impl Desk {
     ///
     /// # Errors
     /// When it makes no sense.
-    pub fn hand_in(&self, request: rpc::TakeStockRequest) -> Result<rpc::TakeStockResponse, String> {
+    pub fn hand_in(
+        &self,
+        request: rpc::TakeStockRequest,
+    ) -> Result<rpc::TakeStockResponse, String> {
         let broker = BrokerId(request.broker_id);
         let inventory = request.inventory.map(Inventory::try_from).transpose()?;
         let mut book = self.book();
@@ -98,18 +102,18 @@ mod tests {
     use super::*;
 
     fn request(incarnation: u8, inventory: Option<rpc::Inventory>) -> rpc::TakeStockRequest {
-        rpc::TakeStockRequest {
-            broker_id: 1,
-            incarnation: vec![incarnation],
-            inventory,
-        }
+        rpc::TakeStockRequest { broker_id: 1, incarnation: vec![incarnation], inventory }
     }
 
     #[tokio::test]
     async fn a_process_says_it_once_and_hears_when_there_are_tables() {
         let desk = Desk::default();
         let heard = |request| desk.hand_in(request).map(|answer| (answer.heard, answer.cluster_id));
-        assert_eq!(heard(request(7, None)), Ok((false, String::new())), "this desk knows nothing of it");
+        assert_eq!(
+            heard(request(7, None)),
+            Ok((false, String::new())),
+            "this desk knows nothing of it"
+        );
         assert_eq!(heard(request(7, Some(rpc::Inventory::default()))), Ok((true, String::new())));
         desk.news().await;
         assert_eq!(heard(request(7, None)), Ok((true, String::new())));

@@ -1,6 +1,7 @@
 //! The controllers of this process, by the id of their cluster.
 //!
-//! Local mode has one. On Kubernetes there is one for each `KafkaCluster`, as long as this process holds the lease.
+//! Local mode has one. On Kubernetes there is one for each `KafkaCluster`, as long as this process
+//! holds the lease.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -10,14 +11,18 @@ use super::Desk;
 use crate::controller::Registration;
 use crate::shell::{Controller, Unavailable};
 
-/// Completes a broker's registration by what the broker cannot know of itself: its rack, and where clients from outside reach it.
-pub type Dresser = Arc<dyn Fn(Registration) -> Pin<Box<dyn Future<Output = Registration> + Send>> + Send + Sync>;
+/// Completes a broker's registration by what the broker cannot know of itself: its rack, and where
+/// clients from outside reach it.
+pub type Dresser =
+    Arc<dyn Fn(Registration) -> Pin<Box<dyn Future<Output = Registration> + Send>> + Send + Sync>;
 
 /// The controllers, shared between those who host them and the server.
 #[derive(Clone, Default)]
 pub struct Controllers {
     shared: Arc<RwLock<BTreeMap<String, Controller>>>,
-    /// The desks of clusters that recover, and of those that have and whose brokers may not have heard of it, by what brokers are told in place of the cluster's id, and by that where it is known.
+    /// The desks of clusters that recover, and of those that have and whose brokers may not have
+    /// heard of it, by what brokers are told in place of the cluster's id, and by that where it is
+    /// known.
     desks: Arc<RwLock<BTreeMap<String, Desk>>>,
     /// Serves every cluster; a wrong id is then for the controller itself to refuse.
     only: Option<Controller>,
@@ -33,18 +38,12 @@ impl std::fmt::Debug for Controllers {
 impl Controllers {
     /// One controller, whichever cluster is named.
     pub fn one(controller: Controller) -> Self {
-        Self {
-            only: Some(controller),
-            ..Self::default()
-        }
+        Self { only: Some(controller), ..Self::default() }
     }
 
     /// No controller yet; registrations are completed by `dresser`.
     pub fn with_dresser(dresser: Dresser) -> Self {
-        Self {
-            dresser: Some(dresser),
-            ..Self::default()
-        }
+        Self { dresser: Some(dresser), ..Self::default() }
     }
 
     /// From now on this is the controller of the cluster.

@@ -1,4 +1,5 @@
-//! How large and how deep an object may be. Checked before anything walks it, so that no walk has to count.
+//! How large and how deep an object may be. Checked before anything walks it, so that no walk has
+//! to count.
 
 use std::io::{self, Write};
 
@@ -7,10 +8,12 @@ use serde_json::Value;
 use super::error::FieldError;
 use super::path::Path;
 
-/// The most bytes of an object as JSON: what etcd takes in one request by default, so the most that an API server can store.
+/// The most bytes of an object as JSON: what etcd takes in one request by default, so the most that
+/// an API server can store.
 const OBJECT_BYTES_MAX: usize = 1_572_864;
 
-/// The most levels of an object. The definitions have fewer than ten; what lies deeper can only be unknown.
+/// The most levels of an object. The definitions have fewer than ten; what lies deeper can only be
+/// unknown.
 const OBJECT_DEPTH_MAX: usize = 64;
 
 /// Refuses an object that is too large or too deep.

@@ -1,14 +1,17 @@
-//! A value against a structural schema, keyword by keyword, as kube-openapi does it for custom resources.
+//! A value against a structural schema, keyword by keyword, as kube-openapi does it for custom
+//! resources.
 //!
-//! Called by [`super::validate`] and by itself, once per field. It never changes the value, and runs a node's CEL rules only if the node and all below it
-//! are well formed.
+//! Called by [`super::validate`] and by itself, once per field. It never changes the value, and
+//! runs a node's CEL rules only if the node and all below it are well formed.
 
 mod scalar;
 
 #[cfg(test)]
 mod tests;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSONSchemaProps, JSONSchemaPropsOrBool};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrBool,
+};
 use serde_json::{Map, Value};
 
 use super::error::{FieldError, shown, type_of};
@@ -21,12 +24,21 @@ use super::structure::{items, values};
 pub(super) enum Place {
     /// It says which fields there are, and may have rules.
     Spine,
-    /// It stands in `allOf`, `anyOf`, `oneOf` or `not` and narrows what the spine allows: a field that it does not name is no unknown field.
+    /// It stands in `allOf`, `anyOf`, `oneOf` or `not` and narrows what the spine allows: a field
+    /// that it does not name is no unknown field.
     Junctor,
 }
 
-/// Adds to `errors` what is wrong with `value`, which is at `path`. `old` is the value that it would replace.
-pub(super) fn check(place: Place, schema: &JSONSchemaProps, value: &Value, old: Option<&Value>, path: &Path, errors: &mut Vec<FieldError>) {
+/// Adds to `errors` what is wrong with `value`, which is at `path`. `old` is the value that it
+/// would replace.
+pub(super) fn check(
+    place: Place,
+    schema: &JSONSchemaProps,
+    value: &Value,
+    old: Option<&Value>,
+    path: &Path,
+    errors: &mut Vec<FieldError>,
+) {
     if value.is_null() && schema.nullable.unwrap_or(false) {
         return;
     }
@@ -64,11 +76,24 @@ fn expected_type<'s>(schema: &'s JSONSchemaProps, value: &Value) -> Option<&'s s
     (!matches).then_some(expected)
 }
 
-fn check_object(place: Place, schema: &JSONSchemaProps, fields: &Map<String, Value>, old: Option<&Value>, path: &Path, errors: &mut Vec<FieldError>) {
+fn check_object(
+    place: Place,
+    schema: &JSONSchemaProps,
+    fields: &Map<String, Value>,
+    old: Option<&Value>,
+    path: &Path,
+    errors: &mut Vec<FieldError>,
+) {
     for name in schema.required.iter().flatten().filter(|name| !fields.contains_key(*name)) {
         errors.push(FieldError::required(&path.field(name)));
     }
-    check_count(fields.len(), [schema.min_properties, schema.max_properties], "properties", path, errors);
+    check_count(
+        fields.len(),
+        [schema.min_properties, schema.max_properties],
+        "properties",
+        path,
+        errors,
+    );
     for (name, field) in fields {
         let path = path.field(name);
         let property = schema.properties.as_ref().and_then(|properties| properties.get(name));
@@ -86,8 +111,15 @@ fn allows_unknown(schema: &JSONSchemaProps) -> bool {
         || schema.x_kubernetes_embedded_resource.unwrap_or(false)
 }
 
-/// Items have no old value: Kubernetes matches only those of `listType: map`, and refuses transition rules below the other lists.
-fn check_list(place: Place, schema: &JSONSchemaProps, list: &[Value], path: &Path, errors: &mut Vec<FieldError>) {
+/// Items have no old value: Kubernetes matches only those of `listType: map`, and refuses
+/// transition rules below the other lists.
+fn check_list(
+    place: Place,
+    schema: &JSONSchemaProps,
+    list: &[Value],
+    path: &Path,
+    errors: &mut Vec<FieldError>,
+) {
     check_count(list.len(), [schema.min_items, schema.max_items], "items", path, errors);
     if let Some(each) = items(schema) {
         for (index, item) in list.iter().enumerate() {
@@ -95,7 +127,9 @@ fn check_list(place: Place, schema: &JSONSchemaProps, list: &[Value], path: &Pat
         }
     }
     let repeated = |same: &dyn Fn(&Value, &Value) -> bool| {
-        let repeats = |index: usize, item| list.get(..index).is_some_and(|before| before.iter().any(|other| same(other, item)));
+        let repeats = |index: usize, item| {
+            list.get(..index).is_some_and(|before| before.iter().any(|other| same(other, item)))
+        };
         list.iter()
             .enumerate()
             .filter(move |(index, item)| repeats(*index, item))
@@ -104,19 +138,28 @@ fn check_list(place: Place, schema: &JSONSchemaProps, list: &[Value], path: &Pat
     };
     let duplicates = match schema.x_kubernetes_list_type.as_deref() {
         Some("set") => repeated(&|a, b| a == b),
-        Some("map") => repeated(&|a, b| schema.x_kubernetes_list_map_keys.iter().flatten().all(|key| a.get(key) == b.get(key))),
+        Some("map") => repeated(&|a, b| {
+            schema.x_kubernetes_list_map_keys.iter().flatten().all(|key| a.get(key) == b.get(key))
+        }),
         _ => Vec::new(),
     };
     for (index, item) in duplicates {
         errors.push(FieldError::duplicate(&path.item(index), &item));
     }
     if schema.unique_items.unwrap_or(false) && !repeated(&|a, b| a == b).is_empty() {
-        errors.push(FieldError::new(path, "Invalid value: \"array\": shouldn't contain duplicates"));
+        errors
+            .push(FieldError::new(path, "Invalid value: \"array\": shouldn't contain duplicates"));
     }
 }
 
 /// Checks how many items or properties there are against the least and the most.
-fn check_count(count: usize, [min, max]: [Option<i64>; 2], what: &str, path: &Path, errors: &mut Vec<FieldError>) {
+fn check_count(
+    count: usize,
+    [min, max]: [Option<i64>; 2],
+    what: &str,
+    path: &Path,
+    errors: &mut Vec<FieldError>,
+) {
     let count = i64::try_from(count).unwrap_or(i64::MAX);
     if let Some(min) = min.filter(|min| count < *min) {
         errors.push(FieldError::new(
@@ -125,7 +168,10 @@ fn check_count(count: usize, [min, max]: [Option<i64>; 2], what: &str, path: &Pa
         ));
     }
     if let Some(max) = max.filter(|max| count > *max) {
-        errors.push(FieldError::new(path, format!("Too many: {count}: must have at most {max} {what}")));
+        errors.push(FieldError::new(
+            path,
+            format!("Too many: {count}: must have at most {max} {what}"),
+        ));
     }
 }
 
@@ -134,12 +180,21 @@ fn check_enum(schema: &JSONSchemaProps, value: &Value, path: &Path, errors: &mut
         && !allowed.iter().any(|allowed| allowed.0 == *value)
     {
         let supported: Vec<String> = allowed.iter().map(|allowed| shown(&allowed.0)).collect();
-        let reason = format!("Unsupported value: {}: supported values: {}", shown(value), supported.join(", "));
+        let reason = format!(
+            "Unsupported value: {}: supported values: {}",
+            shown(value),
+            supported.join(", ")
+        );
         errors.push(FieldError::new(path, reason));
     }
 }
 
-fn check_junctors(schema: &JSONSchemaProps, value: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+fn check_junctors(
+    schema: &JSONSchemaProps,
+    value: &Value,
+    path: &Path,
+    errors: &mut Vec<FieldError>,
+) {
     let failures = |schema: &JSONSchemaProps| {
         let mut failures = Vec::new();
         check(Place::Junctor, schema, value, None, path, &mut failures);
@@ -148,7 +203,9 @@ fn check_junctors(schema: &JSONSchemaProps, value: &Value, path: &Path, errors: 
     for schema in schema.all_of.iter().flatten() {
         errors.extend(failures(schema));
     }
-    let holding = |schemas: &[JSONSchemaProps]| schemas.iter().filter(|schema| failures(schema).is_empty()).count();
+    let holding = |schemas: &[JSONSchemaProps]| {
+        schemas.iter().filter(|schema| failures(schema).is_empty()).count()
+    };
     let mut refuse = |reason: &str| errors.push(FieldError::invalid(path, value, reason));
     if let Some(schemas) = &schema.any_of
         && holding(schemas) == 0

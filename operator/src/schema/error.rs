@@ -9,9 +9,11 @@ use super::path::Path;
 /// A field and why it is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
-    /// The field, for instance `spec.config["retention.ms"]` or `spec.listeners[1].port`. Empty for the object as a whole.
+    /// The field, for instance `spec.config["retention.ms"]` or `spec.listeners[1].port`. Empty for
+    /// the object as a whole.
     pub path: String,
-    /// What is wrong, in the words of the API server (`field.Error` in apimachinery): `Invalid value: 0: should be greater than or equal to 1`.
+    /// What is wrong, in the words of the API server (`field.Error` in apimachinery):
+    /// `Invalid value: 0: should be greater than or equal to 1`.
     pub reason: String,
 }
 
@@ -29,10 +31,7 @@ const SHOWN_CHARS_MAX: usize = 200;
 
 impl FieldError {
     pub(super) fn new(path: &Path, reason: impl Into<String>) -> Self {
-        Self {
-            path: path.to_string(),
-            reason: reason.into(),
-        }
+        Self { path: path.to_string(), reason: reason.into() }
     }
 
     pub(super) fn required(path: &Path) -> Self {
@@ -48,7 +47,8 @@ impl FieldError {
     }
 }
 
-/// A value as an error repeats it: a scalar as JSON, cut where it is long; of the others only the type, as the API server does.
+/// A value as an error repeats it: a scalar as JSON, cut where it is long; of the others only the
+/// type, as the API server does.
 pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::Object(_) => "\"object\"".to_owned(),

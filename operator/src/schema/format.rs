@@ -1,4 +1,5 @@
-//! The formats of OpenAPI that the API server checks. One that it does not know is a remark for the reader (`int16`, `uint32` of Rust types), as there.
+//! The formats of OpenAPI that the API server checks. One that it does not know is a remark for the
+//! reader (`int16`, `uint32` of Rust types), as there.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

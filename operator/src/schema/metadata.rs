@@ -1,8 +1,11 @@
-//! What Kubernetes checks of every object: that it has a name that can be one, and that `metadata` holds only what belongs there.
+//! What Kubernetes checks of every object: that it has a name that can be one, and that `metadata`
+//! holds only what belongs there.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use serde_json::Value;
 
 use super::check::{self, Place};
@@ -26,7 +29,9 @@ pub(super) fn check(metadata: Option<&Value>, errors: &mut Vec<FieldError>) {
     prepare::prepare(&schema, &mut metadata);
     check::check(Place::Spine, &schema, &metadata, None, &path, errors);
     match metadata.get("name") {
-        Some(Value::String(name)) if name.is_empty() => errors.push(FieldError::required(&name_path)),
+        Some(Value::String(name)) if name.is_empty() => {
+            errors.push(FieldError::required(&name_path))
+        }
         Some(Value::String(name)) => {
             if name.len() > NAME_CHARS_MAX {
                 errors.push(FieldError::invalid(
@@ -36,7 +41,11 @@ pub(super) fn check(metadata: Option<&Value>, errors: &mut Vec<FieldError>) {
                 ));
             }
             if !is_subdomain(name) {
-                errors.push(FieldError::invalid(&name_path, &Value::from(name.as_str()), NAME_RULE));
+                errors.push(FieldError::invalid(
+                    &name_path,
+                    &Value::from(name.as_str()),
+                    NAME_RULE,
+                ));
             }
         }
         // Of the wrong type: the schema said so.
@@ -49,11 +58,13 @@ fn is_subdomain(name: &str) -> bool {
     let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     name.split('.').all(|label| {
         let ends = [label.bytes().next(), label.bytes().next_back()];
-        ends.iter().all(|end| end.is_some_and(alphanumeric)) && label.bytes().all(|byte| alphanumeric(byte) || byte == b'-')
+        ends.iter().all(|end| end.is_some_and(alphanumeric))
+            && label.bytes().all(|byte| alphanumeric(byte) || byte == b'-')
     })
 }
 
-/// What rules see of `metadata`: the name and nothing else, as in Kubernetes. The rest is checked by [`check()`].
+/// What rules see of `metadata`: the name and nothing else, as in Kubernetes. The rest is checked
+/// by [`check()`].
 pub(super) fn as_rules_see_it() -> JSONSchemaProps {
     JSONSchemaProps {
         required: Some(vec!["name".to_owned()]),
@@ -68,12 +79,10 @@ pub(super) fn text() -> JSONSchemaProps {
     typed("string")
 }
 
-/// The schema of `ObjectMeta`. What the API server writes itself is known by name and not looked into.
+/// The schema of `ObjectMeta`. What the API server writes itself is known by name and not looked
+/// into.
 fn object_meta() -> JSONSchemaProps {
-    let time = JSONSchemaProps {
-        format: Some("date-time".to_owned()),
-        ..text()
-    };
+    let time = JSONSchemaProps { format: Some("date-time".to_owned()), ..text() };
     let texts = || JSONSchemaProps {
         additional_properties: Some(JSONSchemaPropsOrBool::Schema(Box::new(text()))),
         ..typed("object")
@@ -82,10 +91,8 @@ fn object_meta() -> JSONSchemaProps {
         items: Some(JSONSchemaPropsOrArray::Schema(Box::new(each))),
         ..typed("array")
     };
-    let anything = JSONSchemaProps {
-        x_kubernetes_preserve_unknown_fields: Some(true),
-        ..typed("object")
-    };
+    let anything =
+        JSONSchemaProps { x_kubernetes_preserve_unknown_fields: Some(true), ..typed("object") };
     object([
         ("annotations", texts()),
         ("creationTimestamp", time.clone()),
@@ -106,18 +113,13 @@ fn object_meta() -> JSONSchemaProps {
 }
 
 fn typed(name: &str) -> JSONSchemaProps {
-    JSONSchemaProps {
-        type_: Some(name.to_owned()),
-        ..JSONSchemaProps::default()
-    }
+    JSONSchemaProps { type_: Some(name.to_owned()), ..JSONSchemaProps::default() }
 }
 
 fn object<const N: usize>(properties: [(&str, JSONSchemaProps); N]) -> JSONSchemaProps {
-    let properties: BTreeMap<_, _> = properties.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect();
-    JSONSchemaProps {
-        properties: Some(properties),
-        ..typed("object")
-    }
+    let properties: BTreeMap<_, _> =
+        properties.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect();
+    JSONSchemaProps { properties: Some(properties), ..typed("object") }
 }
 
 #[cfg(test)]
@@ -162,7 +164,9 @@ mod tests {
             (json!({"name": null}), vec!["metadata.name: Required value"]),
             (
                 json!({"name": 5}),
-                vec!["metadata.name: Invalid value: \"integer\": must be of type string: \"integer\""],
+                vec![
+                    "metadata.name: Invalid value: \"integer\": must be of type string: \"integer\"",
+                ],
             ),
             (
                 json!([]),
@@ -174,13 +178,19 @@ mod tests {
             (json!({"name": "a", "label": {}}), vec!["metadata.label: unknown field"]),
             (
                 json!({"name": "a", "labels": {"on": true}}),
-                vec!["metadata.labels.on: Invalid value: \"boolean\": must be of type string: \"boolean\""],
+                vec![
+                    "metadata.labels.on: Invalid value: \"boolean\": must be of type string: \"boolean\"",
+                ],
             ),
         ];
         for (metadata, expected) in rows {
             let mut errors = Vec::new();
             check(Some(&metadata), &mut errors);
-            assert_eq!(errors.iter().map(FieldError::to_string).collect::<Vec<_>>(), expected, "{metadata}");
+            assert_eq!(
+                errors.iter().map(FieldError::to_string).collect::<Vec<_>>(),
+                expected,
+                "{metadata}"
+            );
         }
     }
 }

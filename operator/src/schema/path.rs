@@ -1,4 +1,5 @@
-//! Where in an object a field is, as errors name it. Used by the checks and by `fieldPath` of rules.
+//! Where in an object a field is, as errors name it. Used by the checks and by `fieldPath` of
+//! rules.
 
 use std::fmt;
 
@@ -14,7 +15,8 @@ impl Path {
         Self(String::new())
     }
 
-    /// A property or the entry of a map. A name that is no identifier is quoted, so that the dots of Kafka's settings are not taken for levels.
+    /// A property or the entry of a map. A name that is no identifier is quoted, so that the dots
+    /// of Kafka's settings are not taken for levels.
     pub(super) fn field(&self, name: &str) -> Self {
         let plain = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
@@ -30,7 +32,8 @@ impl Path {
         Self(format!("{}[{index}]", self.0))
     }
 
-    /// A field below this one, in the notation of a rule's `fieldPath`: `.name` and `['name']`, repeated. `None` if it is something else.
+    /// A field below this one, in the notation of a rule's `fieldPath`: `.name` and `['name']`,
+    /// repeated. `None` if it is something else.
     pub(super) fn below(&self, field_path: &str) -> Option<Self> {
         let mut path = self.clone();
         let mut rest = field_path;
@@ -64,9 +67,18 @@ mod tests {
     #[test]
     fn fields_items_and_names_that_are_no_identifiers() {
         let spec = Path::root().field("spec");
-        assert_eq!(spec.field("config").field("retention.ms").to_string(), r#"spec.config["retention.ms"]"#);
-        assert_eq!(spec.field("listeners").item(1).field("port").to_string(), "spec.listeners[1].port");
-        assert_eq!(Path::root().field("a b").field("").field("0").to_string(), r#"["a b"][""]["0"]"#);
+        assert_eq!(
+            spec.field("config").field("retention.ms").to_string(),
+            r#"spec.config["retention.ms"]"#
+        );
+        assert_eq!(
+            spec.field("listeners").item(1).field("port").to_string(),
+            "spec.listeners[1].port"
+        );
+        assert_eq!(
+            Path::root().field("a b").field("").field("0").to_string(),
+            r#"["a b"][""]["0"]"#
+        );
     }
 
     #[test]
@@ -83,7 +95,11 @@ mod tests {
             ("[0]", None),
         ];
         for (field_path, expected) in rows {
-            assert_eq!(spec.below(field_path).map(|path| path.to_string()).as_deref(), expected, "{field_path}");
+            assert_eq!(
+                spec.below(field_path).map(|path| path.to_string()).as_deref(),
+                expected,
+                "{field_path}"
+            );
         }
     }
 }

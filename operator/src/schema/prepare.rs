@@ -1,12 +1,15 @@
-//! An object as the API server sees it before it checks it: nulls dropped where the schema allows none, defaults filled in, whole numbers as integers.
-//! The order is that of apiextensions-apiserver (`defaulting.Default`, `PruneNonNullableNullsWithoutDefaults`). Refuses nothing.
+//! An object as the API server sees it before it checks it: nulls dropped where the schema allows
+//! none, defaults filled in, whole numbers as integers. The order is that of
+//! apiextensions-apiserver (`defaulting.Default`, `PruneNonNullableNullsWithoutDefaults`). Refuses
+//! nothing.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 use serde_json::{Number, Value};
 
 use super::structure::{items, values};
 
-/// Whole numbers that a double holds exactly end here; beyond it a float is not taken for an integer.
+/// Whole numbers that a double holds exactly end here; beyond it a float is not taken for an
+/// integer.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// Prepares `value` in place.
@@ -14,7 +17,9 @@ pub(super) fn prepare(schema: &JSONSchemaProps, value: &mut Value) {
     match value {
         Value::Object(fields) => {
             for (name, property) in schema.properties.iter().flatten() {
-                if !property.nullable.unwrap_or(false) && fields.get(name).is_some_and(Value::is_null) {
+                if !property.nullable.unwrap_or(false)
+                    && fields.get(name).is_some_and(Value::is_null)
+                {
                     fields.remove(name);
                 }
                 if let Some(default) = &property.default
@@ -36,7 +41,8 @@ pub(super) fn prepare(schema: &JSONSchemaProps, value: &mut Value) {
             }
         }
         Value::Number(number) => {
-            let wants_integer = schema.type_.as_deref() == Some("integer") || schema.x_kubernetes_int_or_string.unwrap_or(false);
+            let wants_integer = schema.type_.as_deref() == Some("integer")
+                || schema.x_kubernetes_int_or_string.unwrap_or(false);
             if let Some(whole) = whole(number).filter(|_| wants_integer) {
                 *number = whole;
             }

@@ -1,7 +1,10 @@
-//! The CEL rules of a schema (`x-kubernetes-validations`), with what Kubernetes gives them: `self`, and `oldSelf` where a value is replaced.
+//! The CEL rules of a schema (`x-kubernetes-validations`), with what Kubernetes gives them: `self`,
+//! and `oldSelf` where a value is replaced.
 //!
-//! Called for one node whose value is well formed. A rule that does not compile or cannot be evaluated refuses the value, as it does in an API server; a
-//! test compiles and fails every rule of our definitions, so it does not come to that. Rules stand on the spine of a schema only, not in `allOf`.
+//! Called for one node whose value is well formed. A rule that does not compile or cannot be
+//! evaluated refuses the value, as it does in an API server; a test compiles and fails every rule
+//! of our definitions, so it does not come to that. Rules stand on the spine of a schema only, not
+//! in `allOf`.
 
 mod functions;
 
@@ -11,7 +14,9 @@ use std::sync::{Arc, LazyLock};
 use cel::common::types::CelOptional;
 use cel::common::value::Val;
 use cel::{Context, Env, Program};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSONSchemaProps, ValidationRule};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, ValidationRule,
+};
 use serde_json::Value;
 
 use super::error::{FieldError, shown};
@@ -21,7 +26,8 @@ use super::structure::{items, values};
 /// The functions that rules may use: CEL's own, and of Kubernetes' those that our rules need.
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(functions::environment()));
 
-/// What cannot be said in an identifier of CEL and is therefore escaped (`cel.Escape` in k8s.io/apiserver).
+/// What cannot be said in an identifier of CEL and is therefore escaped (`cel.Escape` in
+/// k8s.io/apiserver).
 const RESERVED: [&str; 21] = [
     "true",
     "false",
@@ -47,7 +53,13 @@ const RESERVED: [&str; 21] = [
 ];
 
 /// Adds to `errors` the rules of `schema` that `value` breaks.
-pub(super) fn check(schema: &JSONSchemaProps, value: &Value, old: Option<&Value>, path: &Path, errors: &mut Vec<FieldError>) {
+pub(super) fn check(
+    schema: &JSONSchemaProps,
+    value: &Value,
+    old: Option<&Value>,
+    path: &Path,
+    errors: &mut Vec<FieldError>,
+) {
     let rules = schema.x_kubernetes_validations.as_deref().unwrap_or_default();
     if rules.is_empty() || value.is_null() {
         return;
@@ -65,8 +77,14 @@ pub(super) fn check(schema: &JSONSchemaProps, value: &Value, old: Option<&Value>
     }
 }
 
-/// Whether a rule holds. One that compares with an old value holds where there is none, unless it says that it looks at that case itself.
-pub(super) fn holds(rule: &ValidationRule, schema: &JSONSchemaProps, value: &Value, old: Option<&Value>) -> Result<bool, String> {
+/// Whether a rule holds. One that compares with an old value holds where there is none, unless it
+/// says that it looks at that case itself.
+pub(super) fn holds(
+    rule: &ValidationRule,
+    schema: &JSONSchemaProps,
+    value: &Value,
+    old: Option<&Value>,
+) -> Result<bool, String> {
     let program = compile(&rule.rule)?;
     let optional_old = rule.optional_old_self.unwrap_or(false);
     if old.is_none() && !optional_old && program.references().has_variable("oldSelf") {
@@ -83,7 +101,13 @@ pub(super) fn compile(expression: &str) -> Result<Program, String> {
     ENVIRONMENT.compile(expression).map_err(|error| format!("rule compile error: {error}"))
 }
 
-fn evaluate(program: &Program, rule: &ValidationRule, schema: &JSONSchemaProps, value: &Value, old: Option<&Value>) -> Result<cel::Value, String> {
+fn evaluate(
+    program: &Program,
+    rule: &ValidationRule,
+    schema: &JSONSchemaProps,
+    value: &Value,
+    old: Option<&Value>,
+) -> Result<cel::Value, String> {
     let failed = |error: cel::ExecutionError| format!("{error} evaluating rule: {}", said(rule));
     let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
     context.add_variable_as_val("self", operand(schema, value).map_err(failed)?);
@@ -101,19 +125,24 @@ fn operand(schema: &JSONSchemaProps, value: &Value) -> Result<Box<dyn Val>, cel:
     convert(schema, value).try_into()
 }
 
-/// A value as CEL sees it, typed by its schema. What the schema does not know is not seen, and neither are properties that are null.
+/// A value as CEL sees it, typed by its schema. What the schema does not know is not seen, and
+/// neither are properties that are null.
 fn convert(schema: &JSONSchemaProps, value: &Value) -> cel::Value {
     match value {
         Value::Null => cel::Value::Null,
         Value::Bool(flag) => cel::Value::Bool(*flag),
-        Value::Number(number) => match number.as_i64().filter(|_| schema.type_.as_deref() != Some("number")) {
-            Some(integer) => cel::Value::Int(integer),
-            None => cel::Value::Float(number.as_f64().unwrap_or(f64::NAN)),
-        },
+        Value::Number(number) => {
+            match number.as_i64().filter(|_| schema.type_.as_deref() != Some("number")) {
+                Some(integer) => cel::Value::Int(integer),
+                None => cel::Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+            }
+        }
         Value::String(text) => cel::Value::from(text.as_str()),
         Value::Array(list) => {
             let each = items(schema);
-            cel::Value::from(list.iter().filter_map(|item| Some(convert(each?, item))).collect::<Vec<_>>())
+            cel::Value::from(
+                list.iter().filter_map(|item| Some(convert(each?, item))).collect::<Vec<_>>(),
+            )
         }
         Value::Object(fields) => {
             // The crate's own map type.
@@ -121,12 +150,16 @@ fn convert(schema: &JSONSchemaProps, value: &Value) -> cel::Value {
                 Some(properties) => {
                     let known = fields.iter().filter(|(_, field)| !field.is_null());
                     known
-                        .filter_map(|(name, field)| Some((escape(name)?, convert(properties.get(name)?, field))))
+                        .filter_map(|(name, field)| {
+                            Some((escape(name)?, convert(properties.get(name)?, field)))
+                        })
                         .collect()
                 }
                 None => fields
                     .iter()
-                    .filter_map(|(name, field)| Some((name.clone(), convert(values(schema)?, field))))
+                    .filter_map(|(name, field)| {
+                        Some((name.clone(), convert(values(schema)?, field)))
+                    })
                     .collect(),
             };
             cel::Value::from(seen)
@@ -139,8 +172,12 @@ fn escape(name: &str) -> Option<String> {
     if RESERVED.contains(&name) {
         return Some(format!("__{name}__"));
     }
-    let writable = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b'/');
-    if name.is_empty() || name.starts_with(|first: char| first.is_ascii_digit()) || !name.bytes().all(writable) {
+    let writable =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b'/');
+    if name.is_empty()
+        || name.starts_with(|first: char| first.is_ascii_digit())
+        || !name.bytes().all(writable)
+    {
         return None;
     }
     // The underscores first: the other escapes are made of them.
@@ -157,8 +194,14 @@ fn said(rule: &ValidationRule) -> &str {
     rule.message.as_deref().unwrap_or(&rule.rule).trim()
 }
 
-/// What a broken rule tells the user: its `messageExpression` if that gives a line of text, else its `message`.
-fn message(rule: &ValidationRule, schema: &JSONSchemaProps, value: &Value, old: Option<&Value>) -> String {
+/// What a broken rule tells the user: its `messageExpression` if that gives a line of text, else
+/// its `message`.
+fn message(
+    rule: &ValidationRule,
+    schema: &JSONSchemaProps,
+    value: &Value,
+    old: Option<&Value>,
+) -> String {
     let evaluated = rule.message_expression.as_deref().and_then(|expression| {
         let result = evaluate(&compile(expression).ok()?, rule, schema, value, old).ok()?;
         let cel::Value::String(text) = result else { return None };
@@ -171,7 +214,8 @@ fn message(rule: &ValidationRule, schema: &JSONSchemaProps, value: &Value, old: 
     })
 }
 
-/// The error of a broken rule, at the field and of the kind that it names (`fieldErrorForReason` in apiextensions-apiserver).
+/// The error of a broken rule, at the field and of the kind that it names (`fieldErrorForReason` in
+/// apiextensions-apiserver).
 fn refusal(rule: &ValidationRule, value: &Value, path: &Path, message: &str) -> FieldError {
     let path = rule
         .field_path

@@ -1,6 +1,8 @@
 //! Where a structural schema says what is inside a list or a map.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 
 /// The schema of a list's items.
 pub(super) fn items(schema: &JSONSchemaProps) -> Option<&JSONSchemaProps> {

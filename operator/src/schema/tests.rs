@@ -1,4 +1,5 @@
-//! The definitions as they are generated: what they refuse and in which words. `every_rule` sees to it that no keyword and no rule of theirs goes unchecked.
+//! The definitions as they are generated: what they refuse and in which words. `every_rule` sees to
+//! it that no keyword and no rule of theirs goes unchecked.
 
 use std::sync::LazyLock;
 
@@ -60,7 +61,8 @@ fn refusals(object: &Value, old: Option<&Value>) -> Vec<String> {
     }
 }
 
-/// New object, what it replaces, and the error: one row for every rule that is no range of a setting, and the schema's own words.
+/// New object, what it replaces, and the error: one row for every rule that is no range of a
+/// setting, and the schema's own words.
 fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
     let long = "a".repeat(250);
     let long: &str = &long;
@@ -377,9 +379,13 @@ fn right_resources_come_back_with_their_defaults() {
         (cluster(&json!({})), None, cluster(&json!({"brokers": {"replicas": 1}}))),
         // What kafka-reassign-partitions writes while brokers are emptied that are to go.
         (
-            brokers(json!({"replicas": 3, "config": {"4": {"follower.replication.throttled.rate": 50_000_000}}})),
+            brokers(
+                json!({"replicas": 3, "config": {"4": {"follower.replication.throttled.rate": 50_000_000}}}),
+            ),
             Some(brokers(json!({"replicas": 3}))),
-            brokers(json!({"replicas": 3, "config": {"4": {"follower.replication.throttled.rate": 50_000_000}}})),
+            brokers(
+                json!({"replicas": 3, "config": {"4": {"follower.replication.throttled.rate": 50_000_000}}}),
+            ),
         ),
         (cluster(&json!({"brokers": {}})), None, cluster(&json!({"brokers": {"replicas": 1}}))),
         // What may change, changes.
@@ -431,7 +437,10 @@ fn everything_that_is_wrong_is_said_at_once() {
     let errors = refusals(&object, None);
     let errors: Vec<&str> = errors.iter().map(|error| error.split(": ").next().unwrap()).collect();
     // The rules of `spec.config` speak, those of `spec` do not: it is not well formed.
-    assert_eq!(errors, ["metadata.name", "extra", "spec.clusterRef", "spec.config", "spec.partitions"]);
+    assert_eq!(
+        errors,
+        ["metadata.name", "extra", "spec.clusterRef", "spec.config", "spec.partitions"]
+    );
 
     let nameless = json!({"apiVersion": "weir.dev/v1alpha1", "kind": "Topic", "spec": {"clusterRef": {"name": "c"}}});
     assert_eq!(refusals(&nameless, None), ["metadata.name: Required value"]);

@@ -31,7 +31,9 @@ impl Clock {
 
     pub(super) async fn sleep_until(&self, at: Option<Timestamp>) {
         match at {
-            Some(at) => tokio::time::sleep(Duration::from_millis(at.0.saturating_sub(self.now().0))).await,
+            Some(at) => {
+                tokio::time::sleep(Duration::from_millis(at.0.saturating_sub(self.now().0))).await
+            }
             None => std::future::pending().await,
         }
     }
@@ -47,7 +49,8 @@ pub fn moment() -> Moment {
     }
 }
 
-/// Who has come to the door lately, and when: who is heard is alive, though its call waits behind others that take long to decide.
+/// Who has come to the door lately, and when: who is heard is alive, though its call waits behind
+/// others that take long to decide.
 #[derive(Debug)]
 pub(super) struct Door {
     clock: Clock,
@@ -56,10 +59,7 @@ pub(super) struct Door {
 
 impl Door {
     pub(super) fn new(clock: Clock) -> Self {
-        Self {
-            clock,
-            heard: Mutex::default(),
-        }
+        Self { clock, heard: Mutex::default() }
     }
 
     pub(super) fn note(&self, broker: BrokerId, stream: StreamId) {

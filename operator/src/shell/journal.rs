@@ -11,7 +11,9 @@ pub(super) fn write(before: &State, changes: &[Change]) {
             Change::Topic(id, resource) if !before.topics.contains_key(id) => {
                 info!(topic = resource.topic_name(), %id, partitions = resource.spec.partitions, "created the topic");
             }
-            Change::Topic(id, resource) => info!(topic = resource.topic_name(), %id, "changed the topic"),
+            Change::Topic(id, resource) => {
+                info!(topic = resource.topic_name(), %id, "changed the topic")
+            }
             Change::RemoveTopic(id, key) => info!(resource = %key, %id, "deleted the topic"),
             Change::Broker(broker) => {
                 let (fenced, shutting_down) = (broker.fenced, broker.shutting_down);
@@ -37,10 +39,16 @@ pub(super) fn write(before: &State, changes: &[Change]) {
                 }
             }
             Change::Cluster(_) => info!("changed the cluster's configuration"),
-            Change::ControllerEpoch(epoch) => warn!(controller_epoch = %epoch, "brokers knew a later controller"),
-            Change::RolledBack => warn!("brokers hold later epochs than the state: it is an old one, from a backup"),
+            Change::ControllerEpoch(epoch) => {
+                warn!(controller_epoch = %epoch, "brokers knew a later controller")
+            }
+            Change::RolledBack => {
+                warn!("brokers hold later epochs than the state: it is an old one, from a backup")
+            }
             Change::RemoveBroker(broker) => info!(%broker, "unregistered the broker"),
-            Change::Features(features) => info!(epoch = features.epoch, levels = ?features.levels, "changed the finalised features"),
+            Change::Features(features) => {
+                info!(epoch = features.epoch, levels = ?features.levels, "changed the finalised features")
+            }
             Change::NextBrokerEpoch(_) | Change::NextProducerId(_) => {}
         }
     }

@@ -1,5 +1,7 @@
-//! Requests that write resources. They are decided and committed together, beside the rest; where the store turns resources down, those who asked for them are decided anew one by one, without what was turned down. So a
-//! refusal costs whoever asked for it that one thing, and nobody else anything: nothing is read anew, and the epoch stays.
+//! Requests that write resources. They are decided and committed together, beside the rest; where
+//! the store turns resources down, those who asked for them are decided anew one by one, without
+//! what was turned down. So a refusal costs whoever asked for it that one thing, and nobody else
+//! anything: nothing is read anew, and the epoch stays.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,7 +18,8 @@ use crate::controller::turned_down::{TurnedDown, join, without};
 use crate::controller::{Event, Kind, Moment, RECORDS_PER_REQUEST_MAX, Reply};
 use crate::store::{Refused, Store, StoreError};
 
-/// How long requests are decided before brokers are heard again, but for the last of them: their sessions take seconds.
+/// How long requests are decided before brokers are heard again, but for the last of them: their
+/// sessions take seconds.
 const DECIDING_MS_MAX: u64 = 100;
 
 /// How soon a file system that refuses is tried again.
@@ -26,7 +29,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How often one request is decided anew. Each time less is left of it, or another name is taken.
 const ROUNDS_MAX: usize = 16;
 
-/// A request, and the moment that it is decided by, however often: so topics that it makes have the same ids each time.
+/// A request, and the moment that it is decided by, however often: so topics that it makes have the
+/// same ids each time.
 struct Asked {
     event: Event,
     tell: oneshot::Sender<Answer>,
@@ -45,14 +49,21 @@ impl Call {
     pub(super) fn may_write_resources(&self) -> bool {
         matches!(
             self,
-            Self::Ask(Event::Admin { .. } | Event::Apply(_) | Event::Delete(..) | Event::Retain(_), _)
+            Self::Ask(
+                Event::Admin { .. } | Event::Apply(_) | Event::Delete(..) | Event::Retain(_),
+                _
+            )
         )
     }
 }
 
 impl<S: Store> Shell<S> {
     /// Makes the changes from `before` to the state durable and tells brokers of them.
-    pub(super) async fn commit(&mut self, before: &State, changes: &[Change]) -> Result<Committed, StoreError> {
+    pub(super) async fn commit(
+        &mut self,
+        before: &State,
+        changes: &[Change],
+    ) -> Result<Committed, StoreError> {
         if changes.is_empty() {
             return Ok(Committed::Done);
         }
@@ -79,7 +90,8 @@ impl<S: Store> Shell<S> {
         Ok(Committed::Done)
     }
 
-    /// Throws the state away and begins with what the store has. A file system that refuses, such as one that is full for a while, is tried again for as long as it takes: nobody else would
+    /// Throws the state away and begins with what the store has. A file system that refuses, such
+    /// as one that is full for a while, is tried again for as long as it takes: nobody else would
     /// begin anew on its files. What else fails ends this controller.
     pub(super) async fn read_anew(&mut self) -> Result<(), StoreError> {
         self.streams.clear();
@@ -99,7 +111,8 @@ impl<S: Store> Shell<S> {
         Ok(())
     }
 
-    /// Decides and commits requests; returns what is left for the next batch, since this one has become large, or has taken long.
+    /// Decides and commits requests; returns what is left for the next batch, since this one has
+    /// become large, or has taken long.
     pub(super) async fn requests(&mut self, calls: Vec<Call>) -> Result<Vec<Call>, StoreError> {
         let before = self.state.clone();
         let until = self.clock.now().plus(DECIDING_MS_MAX);
@@ -122,17 +135,20 @@ impl<S: Store> Shell<S> {
                 Committed::Refused(turned_down) => turned_down,
             };
             self.state = before.clone();
-            let (theirs, others): (Vec<Decided>, Vec<Decided>) = decided.into_iter().partition(|one| {
-                let changes = changes.get(one.changes.clone()).unwrap_or_default();
-                changes
-                    .iter()
-                    .any(|change| turned_down.iter().any(|refused| is_of(&before.cluster, change, refused)))
-            });
+            let (theirs, others): (Vec<Decided>, Vec<Decided>) =
+                decided.into_iter().partition(|one| {
+                    let changes = changes.get(one.changes.clone()).unwrap_or_default();
+                    changes.iter().any(|change| {
+                        turned_down.iter().any(|refused| is_of(&before.cluster, change, refused))
+                    })
+                });
             // Each round leaves fewer, whatever the store says.
-            let (theirs, others) = if theirs.is_empty() { (others, theirs) } else { (theirs, others) };
+            let (theirs, others) =
+                if theirs.is_empty() { (others, theirs) } else { (theirs, others) };
             refused.extend(theirs.into_iter().map(|one| one.asked));
             changes = Vec::new();
-            decided = others.into_iter().map(|one| self.decide_asked(one.asked, &mut changes)).collect();
+            decided =
+                others.into_iter().map(|one| self.decide_asked(one.asked, &mut changes)).collect();
         }
         for one in decided {
             self.tell(Telling::Answer(one.asked.tell, one.reply));
@@ -148,14 +164,11 @@ impl<S: Store> Shell<S> {
     fn decide_asked(&mut self, asked: Asked, changes: &mut Vec<Change>) -> Decided {
         let from = changes.len();
         let reply = self.decide_at(asked.event.clone(), &asked.moment, changes);
-        Decided {
-            asked,
-            reply,
-            changes: from..changes.len(),
-        }
+        Decided { asked, reply, changes: from..changes.len() }
     }
 
-    /// Carries out as much of a request as the store takes. Returns whether the state is what it was but for that.
+    /// Carries out as much of a request as the store takes. Returns whether the state is what it
+    /// was but for that.
     async fn one_by_one(&mut self, asked: Asked) -> Result<bool, StoreError> {
         let Asked { mut event, tell, mut moment } = asked;
         let mut answered: Option<Reply> = None;
@@ -177,10 +190,13 @@ impl<S: Store> Shell<S> {
             self.state = before;
             // Those that were made keep their ids, whatever is left of the request.
             moment.given.extend(changes.iter().filter_map(|change| match change {
-                Change::Topic(id, resource) if !self.state.topics.contains_key(id) => Some((resource.topic_name().to_owned(), *id)),
+                Change::Topic(id, resource) if !self.state.topics.contains_key(id) => {
+                    Some((resource.topic_name().to_owned(), *id))
+                }
                 _ => None,
             }));
-            let (taken, refused): (Vec<Refused>, Vec<Refused>) = refused.into_iter().partition(|one| one.taken);
+            let (taken, refused): (Vec<Refused>, Vec<Refused>) =
+                refused.into_iter().partition(|one| one.taken);
             for one in taken {
                 // Somebody else's resource has the name: it is decided anew under another.
                 Arc::make_mut(&mut self.state.taken).insert(one.key.name);
@@ -191,7 +207,8 @@ impl<S: Store> Shell<S> {
             for one in &refused {
                 warn!(kind = %one.kind, resource = %one.key, message = one.message, "the store does not take a resource as it was asked for");
             }
-            let turned_down: Vec<TurnedDown> = refused.into_iter().map(|one| self.turned_down(one, &changes)).collect();
+            let turned_down: Vec<TurnedDown> =
+                refused.into_iter().map(|one| self.turned_down(one, &changes)).collect();
             let (rest, mut reply) = without(event, &turned_down);
             if let Some(other) = answered.take() {
                 join(&mut reply, other);
@@ -210,12 +227,12 @@ impl<S: Store> Shell<S> {
 
     fn turned_down(&self, refused: Refused, changes: &[Change]) -> TurnedDown {
         let cluster = &self.state.cluster;
-        let id = changes
-            .iter()
-            .filter(|change| is_of(cluster, change, &refused))
-            .find_map(|change| match change {
-                Change::Topic(id, _) | Change::RemoveTopic(id, _) => Some(*id),
-                _ => None,
+        let id =
+            changes.iter().filter(|change| is_of(cluster, change, &refused)).find_map(|change| {
+                match change {
+                    Change::Topic(id, _) | Change::RemoveTopic(id, _) => Some(*id),
+                    _ => None,
+                }
             });
         let name = |id| {
             let decided = changes.iter().find_map(|change| match change {
@@ -236,7 +253,9 @@ impl<S: Store> Shell<S> {
 fn is_of(cluster: &Cluster, change: &Change, refused: &Refused) -> bool {
     match change {
         Change::Cluster(_) => refused.kind == Kind::KafkaCluster,
-        Change::Topic(_, resource) => refused.kind == Kind::Topic && cluster.key_of(&resource.metadata) == refused.key,
+        Change::Topic(_, resource) => {
+            refused.kind == Kind::Topic && cluster.key_of(&resource.metadata) == refused.key
+        }
         Change::RemoveTopic(_, key) => refused.kind == Kind::Topic && *key == refused.key,
         _ => false,
     }

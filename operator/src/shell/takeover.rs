@@ -8,8 +8,13 @@ use crate::controller::state::State;
 use crate::controller::take_over;
 use crate::store::{Store, StoreError};
 
-/// Reads the state and commits what comes before anything else; brokers that do not know yet where this controller is are not fenced before `excused_until`.
-pub(super) async fn take_over_from(store: &mut impl Store, clock: &Clock, excused_until: Timestamp) -> Result<(State, Sessions), StoreError> {
+/// Reads the state and commits what comes before anything else; brokers that do not know yet where
+/// this controller is are not fenced before `excused_until`.
+pub(super) async fn take_over_from(
+    store: &mut impl Store,
+    clock: &Clock,
+    excused_until: Timestamp,
+) -> Result<(State, Sessions), StoreError> {
     let mut state = store.load().await?;
     let changes = take_over(&state, &clock.moment());
     for change in &changes {

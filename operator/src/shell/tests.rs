@@ -15,7 +15,10 @@ use crate::store::file::FileStore;
 const STREAM: StreamId = StreamId(7);
 
 /// A shell whose clock says `now`, and in which broker 0 registered at 0 and is ready.
-async fn shell(root: &std::path::Path, now: Timestamp) -> (Shell<FileStore>, mpsc::Receiver<Result<rpc::ControllerMessage, Status>>) {
+async fn shell(
+    root: &std::path::Path,
+    now: Timestamp,
+) -> (Shell<FileStore>, mpsc::Receiver<Result<rpc::ControllerMessage, Status>>) {
     let mut store = FileStore::open(root).unwrap();
     let resource = serde_json::json!({"metadata": {"name": "test"}, "spec": {}, "apiVersion": "weir.dev/v1alpha1", "kind": "KafkaCluster"});
     store.create("id".to_owned(), serde_json::from_value(resource).unwrap()).unwrap();
@@ -119,7 +122,8 @@ async fn who_does_not_know_yet_where_the_controller_is_is_not_fenced() {
     assert_eq!(shell.sessions.unheard(), []);
 }
 
-/// Clients ask for so much that it takes seconds to decide: a heartbeat that comes with it is answered first, and what is left waits behind the next ones.
+/// Clients ask for so much that it takes seconds to decide: a heartbeat that comes with it is
+/// answered first, and what is left waits behind the next ones.
 #[tokio::test]
 async fn a_heartbeat_does_not_wait_for_all_that_clients_ask_for() {
     const REQUESTS: usize = 200;
@@ -142,11 +146,7 @@ async fn a_heartbeat_does_not_wait_for_all_that_clients_ask_for() {
         let (tell, answer) = oneshot::channel();
         answers.push(answer);
         let request = AdminRequest::CreateTopics(request.clone());
-        let event = Event::Admin {
-            broker: BrokerId(0),
-            epoch,
-            request,
-        };
+        let event = Event::Admin { broker: BrokerId(0), epoch, request };
         Call::Ask(event, tell)
     });
     let mut calls: Vec<_> = asks.collect();
@@ -155,7 +155,10 @@ async fn a_heartbeat_does_not_wait_for_all_that_clients_ask_for() {
     let left = shell.batch(calls, Timestamp(0)).await.unwrap();
     assert!(!left.is_empty() && left.len() < REQUESTS, "{} are left", left.len());
     let heard = told.try_recv().unwrap().unwrap().message;
-    assert!(matches!(heard, Some(rpc::controller_message::Message::HeartbeatReply(_))), "{heard:?}");
+    assert!(
+        matches!(heard, Some(rpc::controller_message::Message::HeartbeatReply(_))),
+        "{heard:?}"
+    );
     assert_eq!(
         answers.iter_mut().filter_map(|answer| answer.try_recv().ok()).count(),
         REQUESTS - left.len()

@@ -40,7 +40,8 @@ pub enum StoreError {
     #[cfg(feature = "kubernetes")]
     #[error("{0}")]
     Taken(super::kube::ours::Taken),
-    /// It took some of the resources that the changes touch, and none of these. Nothing else was written, and nothing has to be read anew: commit what is decided without them.
+    /// It took some of the resources that the changes touch, and none of these. Nothing else was
+    /// written, and nothing has to be read anew: commit what is decided without them.
     #[error("the store refuses {}", .0.iter().map(|one| format!("the {} {:?}: {}", one.kind, one.key.name, one.message)).collect::<Vec<_>>().join("; "))]
     Refused(Vec<Refused>),
     /// This process does not hold the lease any more.
@@ -50,7 +51,9 @@ pub enum StoreError {
     #[error("{0} would be too large: the topics in it have too many partitions")]
     TooLarge(String),
     /// What an object holds is not what was written.
-    #[error("PartitionTable {object}, line {line}: {reason}. The object was changed by someone else: restore it from a backup")]
+    #[error(
+        "PartitionTable {object}, line {line}: {reason}. The object was changed by someone else: restore it from a backup"
+    )]
     DamagedObject {
         /// The object.
         object: String,
@@ -60,7 +63,9 @@ pub enum StoreError {
         reason: String,
     },
     /// What is there is not what was written.
-    #[error("{path}, line {line}: {reason}. The file is damaged: restore it from a backup, or remove the whole directory to begin anew")]
+    #[error(
+        "{path}, line {line}: {reason}. The file is damaged: restore it from a backup, or remove the whole directory to begin anew"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,

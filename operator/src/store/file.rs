@@ -1,8 +1,10 @@
 //! The state in one directory, for local mode.
 //!
-//! Resources lie in `kafkaclusters/` and `topics/` as `kubectl` would show them, a JSON object each under its `metadata.name`; partitions in
-//! `partitions-00` to `partitions-15` and counters and brokers in `registry`, as packed text. A file is replaced whole: written beside, flushed, renamed, and the directory flushed. A lock keeps a second controller
-//! out. What is damaged is refused with file and line; nothing is repaired and nothing is guessed.
+//! Resources lie in `kafkaclusters/` and `topics/` as `kubectl` would show them, a JSON object each
+//! under its `metadata.name`; partitions in `partitions-00` to `partitions-15` and counters and
+//! brokers in `registry`, as packed text. A file is replaced whole: written beside, flushed,
+//! renamed, and the directory flushed. A lock keeps a second controller out. What is damaged is
+//! refused with file and line; nothing is repaired and nothing is guessed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -50,16 +52,11 @@ impl FileStore {
             source,
         })?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self {
-                root: root.to_owned(),
-                _lock: lock,
-            }),
+            Ok(()) => Ok(Self { root: root.to_owned(), _lock: lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked(root.to_owned())),
-            Err(errno) => Err(StoreError::Io {
-                action: "lock",
-                path: root.to_owned(),
-                source: errno.into(),
-            }),
+            Err(errno) => {
+                Err(StoreError::Io { action: "lock", path: root.to_owned(), source: errno.into() })
+            }
         }
     }
 
@@ -77,11 +74,7 @@ impl FileStore {
         // The registry is what makes the directory a cluster's: it comes last.
         self.write(
             &state,
-            &Touched {
-                cluster_resource: true,
-                registry: true,
-                ..Touched::default()
-            },
+            &Touched { cluster_resource: true, registry: true, ..Touched::default() },
         )
     }
 
@@ -138,13 +131,7 @@ impl FileStore {
             }
         }
         check_unique(&self.folder(Kind::Topic), &topics)?;
-        Ok(Parts {
-            registry,
-            resource,
-            topics,
-            shards,
-        }
-        .assemble())
+        Ok(Parts { registry, resource, topics, shards }.assemble())
     }
 
     fn write(&self, state: &State, touched: &Touched) -> Result<(), StoreError> {
@@ -172,17 +159,14 @@ impl FileStore {
         Ok(())
     }
 
-    /// Removes the resources of topics that are gone. A name that another topic has by now is that one's.
+    /// Removes the resources of topics that are gone. A name that another topic has by now is that
+    /// one's.
     fn remove(&self, state: &State, removed: &[Key]) -> Result<(), StoreError> {
         for key in removed.iter().filter(|key| state.topic_by_resource(key).is_none()) {
             let path = self.folder(Kind::Topic).join(&key.name);
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != ErrorKind::NotFound => {
-                    return Err(StoreError::Io {
-                        action: "remove",
-                        path,
-                        source,
-                    });
+                    return Err(StoreError::Io { action: "remove", path, source });
                 }
                 _ => {}
             }
@@ -190,7 +174,8 @@ impl FileStore {
         Ok(())
     }
 
-    /// The folder of a kind. Names of Kubernetes are safe as names of files: no slash, no leading dot, at most 253 bytes.
+    /// The folder of a kind. Names of Kubernetes are safe as names of files: no slash, no leading
+    /// dot, at most 253 bytes.
     fn folder(&self, kind: Kind) -> PathBuf {
         self.root.join(match kind {
             Kind::KafkaCluster => "kafkaclusters",
@@ -208,7 +193,8 @@ impl Store for FileStore {
         self.read_all()
     }
 
-    /// Blocks: the controller of local mode has nothing else to do while it waits, and must not answer.
+    /// Blocks: the controller of local mode has nothing else to do while it waits, and must not
+    /// answer.
     async fn commit(&mut self, state: &State, changes: &[Change]) -> Result<(), StoreError> {
         let removed: Vec<Key> = changes
             .iter()
@@ -236,7 +222,11 @@ pub(crate) fn files_in(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
 }
 
 /// Writes a resource as a file of its name. The directory is the caller's to flush.
-pub(crate) fn write_resource(folder: &Path, name: &str, resource: &impl serde::Serialize) -> Result<(), StoreError> {
+pub(crate) fn write_resource(
+    folder: &Path,
+    name: &str,
+    resource: &impl serde::Serialize,
+) -> Result<(), StoreError> {
     let path = folder.join(name);
     let text = serde_json::to_string_pretty(resource).map_err(|error| StoreError::Io {
         action: "encode",
@@ -276,33 +266,23 @@ fn check_unique(folder: &Path, topics: &[(TopicId, weir_crds::Topic)]) -> Result
     let mut names = BTreeMap::new();
     for (id, topic) in topics {
         let resource = topic.metadata.name.as_deref().unwrap_or_default();
-        let other = ids.insert(*id, resource).or_else(|| names.insert(topic.topic_name(), resource));
+        let other =
+            ids.insert(*id, resource).or_else(|| names.insert(topic.topic_name(), resource));
         if let Some(other) = other {
-            let reason = format!("the topics {other:?} and {resource:?} have one id or one topicName");
-            return Err(StoreError::Damaged {
-                path: folder.join(resource),
-                line: 1,
-                reason,
-            });
+            let reason =
+                format!("the topics {other:?} and {resource:?} have one id or one topicName");
+            return Err(StoreError::Damaged { path: folder.join(resource), line: 1, reason });
         }
     }
     Ok(())
 }
 
 fn damaged(path: &Path, bad: BadLine) -> StoreError {
-    StoreError::Damaged {
-        path: path.to_owned(),
-        line: bad.line,
-        reason: bad.reason,
-    }
+    StoreError::Damaged { path: path.to_owned(), line: bad.line, reason: bad.reason }
 }
 
 fn io(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -> StoreError {
-    move |source| StoreError::Io {
-        action,
-        path: path.to_owned(),
-        source,
-    }
+    move |source| StoreError::Io { action, path: path.to_owned(), source }
 }
 
 /// Makes a directory, if it is not there.
@@ -317,7 +297,8 @@ fn read(path: &Path) -> Result<String, StoreError> {
     Ok(text)
 }
 
-/// Replaces a file so that after a crash it is the old one or the new one, whole. The directory is the caller's to flush.
+/// Replaces a file so that after a crash it is the old one or the new one, whole. The directory is
+/// the caller's to flush.
 fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let beside = path.with_file_name(HALF_WRITTEN);
     let mut file = File::create(&beside).map_err(io("create", &beside))?;

@@ -1,11 +1,18 @@
-//! The state in the Kubernetes API: what people see are `KafkaCluster` and `Topic`, what the operator keeps for itself are `PartitionTable`s.
+//! The state in the Kubernetes API: what people see are `KafkaCluster` and `Topic`, what the
+//! operator keeps for itself are `PartitionTable`s.
 //!
-//! A cluster has sixteen shards of partitions and one registry of brokers and counters, each one object with one packed string, and each write of one a
-//! compare-and-swap by its `resourceVersion`. A controller that takes over writes every part, under its new epoch: from then on every write of its predecessor fails, which
-//! is then told [`StoreError::Conflict`], reads everything anew and finds out that it does not lead. `Topic`s and the `KafkaCluster` are written by users, too: of them, only what a
-//! decision changed is patched (`merge::owed`), whatever else users wrote that the controller has not accepted, and what the API server refuses of it is [`StoreError::Refused`]. Nothing is read from a cache: loading lists what etcd holds.
+//! A cluster has sixteen shards of partitions and one registry of brokers and counters, each one
+//! object with one packed string, and each write of one a compare-and-swap by its
+//! `resourceVersion`. A controller that takes over writes every part, under its new epoch: from
+//! then on every write of its predecessor fails, which is then told [`StoreError::Conflict`], reads
+//! everything anew and finds out that it does not lead. `Topic`s and the `KafkaCluster` are written
+//! by users, too: of them, only what a decision changed is patched (`merge::owed`), whatever else
+//! users wrote that the controller has not accepted, and what the API server refuses of it is
+//! [`StoreError::Refused`]. Nothing is read from a cache: loading lists what etcd holds.
 //!
-//! Where the volumes outlive the cluster, so does what is written here ([`goes_with_the_cluster`]): no part names an owner, whose end would be theirs. A cluster that is made anew under the name goes on with the parts that it finds.
+//! Where the volumes outlive the cluster, so does what is written here ([`goes_with_the_cluster`]):
+//! no part names an owner, whose end would be theirs. A cluster that is made anew under the name
+//! goes on with the parts that it finds.
 
 mod calls;
 pub(crate) mod cluster_cache;
@@ -21,7 +28,10 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams,
+    PostParams, Preconditions,
+};
 use kube::{Client, Resource as _};
 use serde_json::{Value, json};
 use tracing::warn;
@@ -104,13 +114,19 @@ impl std::fmt::Debug for KubeStore {
 pub struct Kept {
     /// The cluster's id in the Kafka protocol, which its volumes have too.
     pub cluster_id: String,
-    /// No `KafkaCluster` that there is wrote it, but one of this name that was deleted, or it comes from a backup.
+    /// No `KafkaCluster` that there is wrote it, but one of this name that was deleted, or it comes
+    /// from a backup.
     pub of_a_former_one: bool,
 }
 
 impl KubeStore {
     /// The store of `cluster`. `cache` holds what is known of the resources that users write, too.
-    pub fn new(client: Client, cluster: &KafkaCluster, leads: LeaseCheck, cache: ClusterCache) -> Self {
+    pub fn new(
+        client: Client,
+        cluster: &KafkaCluster,
+        leads: LeaseCheck,
+        cache: ClusterCache,
+    ) -> Self {
         let namespace = cluster.metadata.namespace.clone().unwrap_or_default();
         Self {
             cluster: cluster.metadata.name.clone().unwrap_or_default(),
@@ -128,7 +144,8 @@ impl KubeStore {
     /// What the registry says; `None` while there is none.
     ///
     /// # Errors
-    /// When the registry cannot be read, and [`StoreError::Taken`] when it is that of another cluster.
+    /// When the registry cannot be read, and [`StoreError::Taken`] when it is that of another
+    /// cluster.
     pub async fn kept(&self) -> Result<Option<Kept>, StoreError> {
         let name = self.object(Part::Registry);
         let found = answered("get", &name, self.tables.get_opt(&name)).await?;
@@ -137,7 +154,8 @@ impl KubeStore {
         let registry = read::registry(&name, &table.spec.content)?;
         Ok(Some(Kept {
             cluster_id: registry.cluster_id,
-            of_a_former_one: controller_of(&table.metadata).is_none() && table.spec.cluster_uid.as_ref() != Some(&self.owner.uid),
+            of_a_former_one: controller_of(&table.metadata).is_none()
+                && table.spec.cluster_uid.as_ref() != Some(&self.owner.uid),
         }))
     }
 
@@ -170,16 +188,22 @@ impl KubeStore {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when another made it meanwhile.
-    pub async fn create(&mut self, cluster_id: String, resource: KafkaCluster) -> Result<(), StoreError> {
+    pub async fn create(
+        &mut self,
+        cluster_id: String,
+        resource: KafkaCluster,
+    ) -> Result<(), StoreError> {
         let state = State::new(Cluster::new(cluster_id, resource));
         self.put(Part::Registry, registry_text(&state), &state).await
     }
 
-    /// Refuses a table of another cluster: of one that had this name and is being deleted with all that it had, for instance. A table that was kept, or comes from a backup, names no owner; it is that of the cluster
-    /// which it speaks of.
+    /// Refuses a table of another cluster: of one that had this name and is being deleted with all
+    /// that it had, for instance. A table that was kept, or comes from a backup, names no owner; it
+    /// is that of the cluster which it speaks of.
     fn check_ours(&self, table: &PartitionTable) -> Result<(), StoreError> {
         let of_cluster = table.spec.cluster == self.cluster;
-        let of_nobody_else = controller_of(&table.metadata).is_none_or(|owner| owner.uid == self.owner.uid);
+        let of_nobody_else =
+            controller_of(&table.metadata).is_none_or(|owner| owner.uid == self.owner.uid);
         if of_cluster && of_nobody_else {
             return Ok(());
         }
@@ -206,7 +230,8 @@ impl KubeStore {
         table
     }
 
-    /// Whose end is that of a part, or of a topic that a client made. Nobody's where the volumes are kept: what is in them says nothing to anybody without these.
+    /// Whose end is that of a part, or of a topic that a client made. Nobody's where the volumes
+    /// are kept: what is in them says nothing to anybody without these.
     fn owners(&self, state: &State) -> Option<Vec<OwnerReference>> {
         goes_with_the_cluster(&state.cluster.resource).then(|| vec![self.owner.clone()])
     }
@@ -247,8 +272,14 @@ impl KubeStore {
         Ok((part, self.swap(part, shard_text(state, shard), state).await?))
     }
 
-    /// Writes the resources that changes touch: topics that a client made or changed, and defaults that were filled in.
-    async fn write_resources(&self, state: &State, touched: &Touched, changes: &[Change]) -> Result<(), StoreError> {
+    /// Writes the resources that changes touch: topics that a client made or changed, and defaults
+    /// that were filled in.
+    async fn write_resources(
+        &self,
+        state: &State,
+        touched: &Touched,
+        changes: &[Change],
+    ) -> Result<(), StoreError> {
         let mut writes: Vec<BoxFuture<'_, Result<(), StoreError>>> = Vec::new();
         if touched.cluster_resource {
             writes.push(self.patch_cluster(&state.cluster.resource).boxed());
@@ -266,7 +297,8 @@ impl KubeStore {
             }
         }
         // Every answer is waited for: whoever decides anew after a refusal finds the others done.
-        let written: Vec<Result<(), StoreError>> = stream::iter(writes).buffer_unordered(TOPICS_AT_ONCE).collect().await;
+        let written: Vec<Result<(), StoreError>> =
+            stream::iter(writes).buffer_unordered(TOPICS_AT_ONCE).collect().await;
         let mut refused = Vec::new();
         for result in written {
             match result {
@@ -280,8 +312,10 @@ impl KubeStore {
 
     async fn patch_cluster(&self, wanted: &KafkaCluster) -> Result<(), StoreError> {
         let Some(there) = self.cache.cluster() else { return Ok(()) };
-        let before = self.committed.as_ref().map_or(&there.spec, |state| &state.cluster.resource.spec);
-        let Some(spec) = merge::owed(&json!(before), &json!(wanted.spec), &json!(there.spec)) else {
+        let before =
+            self.committed.as_ref().map_or(&there.spec, |state| &state.cluster.resource.spec);
+        let Some(spec) = merge::owed(&json!(before), &json!(wanted.spec), &json!(there.spec))
+        else {
             return Ok(());
         };
         let patch = Patch::Merge(json!({"metadata": {"uid": self.owner.uid}, "spec": spec}));
@@ -299,7 +333,8 @@ impl KubeStore {
     async fn write_topic(&self, topic: &TopicState, state: &State) -> Result<(), StoreError> {
         let (id, key, wanted) = (topic.id, &topic.key, &topic.resource);
         let Some(there) = self.cache.topic(key) else {
-            // One of another namespace was made by somebody there, and is only made again where it is to be retained, which need not succeed: the namespace may be gone.
+            // One of another namespace was made by somebody there, and is only made again where it
+            // is to be retained, which need not succeed: the namespace may be gone.
             return if is_elsewhere(key, state) {
                 Ok(())
             } else {
@@ -309,20 +344,26 @@ impl KubeStore {
         let before = self.committed.as_ref().and_then(|state| state.topics.get(&id));
         let before = before.map_or(&there.spec, |topic| &topic.resource.spec);
         let mut spec = merge::owed(&json!(before), &json!(wanted.spec), &json!(there.spec));
-        // Whether its topic may go is the user's to write. That the controller retains it is kept with its partitions.
+        // Whether its topic may go is the user's to write. That the controller retains it is kept
+        // with its partitions.
         if let Some(Value::Object(fields)) = &mut spec {
             fields.remove("deletionPolicy");
         }
         let spec = spec.filter(|spec| *spec != json!({}));
-        let annotations = (there.id != Some(id)).then(|| json!({TOPIC_ID_ANNOTATION: id.0.to_string()}));
+        let annotations =
+            (there.id != Some(id)).then(|| json!({TOPIC_ID_ANNOTATION: id.0.to_string()}));
         if spec.is_none() && annotations.is_none() {
             return Ok(());
         }
         // One that was made anew under this name is another. What is not named here stays as it is.
         let patch = match (spec, annotations) {
-            (Some(spec), Some(annotations)) => json!({"metadata": {"uid": there.uid, "annotations": annotations}, "spec": spec}),
+            (Some(spec), Some(annotations)) => {
+                json!({"metadata": {"uid": there.uid, "annotations": annotations}, "spec": spec})
+            }
             (Some(spec), None) => json!({"metadata": {"uid": there.uid}, "spec": spec}),
-            (None, annotations) => json!({"metadata": {"uid": there.uid, "annotations": annotations}}),
+            (None, annotations) => {
+                json!({"metadata": {"uid": there.uid, "annotations": annotations}})
+            }
         };
         let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
         let topics = self.topics(&key.namespace);
@@ -354,10 +395,8 @@ impl KubeStore {
 
     async fn remove_topic(&self, key: &Key) -> Result<(), StoreError> {
         let Some(seen) = self.cache.topic(key) else { return Ok(()) };
-        let params = DeleteParams::default().preconditions(Preconditions {
-            uid: seen.uid.clone(),
-            resource_version: None,
-        });
+        let params = DeleteParams::default()
+            .preconditions(Preconditions { uid: seen.uid.clone(), resource_version: None });
         let topics = self.topics(&key.namespace);
         match resource(Kind::Topic, "delete", key, topics.delete(&key.name, &params)).await {
             // Gone, or another one of that name by now, which is heard of next.
@@ -370,12 +409,16 @@ impl KubeStore {
 
     /// The Topics of a namespace, whatever is wrong with their specs.
     async fn list_topics(&self, namespace: &str) -> Result<Vec<DynamicObject>, StoreError> {
-        let topics: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<Topic>(&()));
+        let topics: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<Topic>(&()));
         Ok(answered("list", "Topics", topics.list(&ListParams::default())).await?.items)
     }
 
     /// The Topics of another namespace; `None`: this operator may not look there any more.
-    async fn list_topics_elsewhere(&self, namespace: &str) -> Result<Option<Vec<DynamicObject>>, StoreError> {
+    async fn list_topics_elsewhere(
+        &self,
+        namespace: &str,
+    ) -> Result<Option<Vec<DynamicObject>>, StoreError> {
         match self.list_topics(namespace).await {
             Ok(topics) => Ok(Some(topics)),
             Err(StoreError::Api { source, .. }) if is_forbidden(&*source) => {
@@ -390,7 +433,8 @@ impl KubeStore {
     }
 
     async fn load_all(&mut self) -> Result<State, StoreError> {
-        // Tables before topics: what a predecessor writes in between makes the first write fail, and nothing of it is taken for an orphan.
+        // Tables before topics: what a predecessor writes in between makes the first write fail,
+        // and nothing of it is taken for an orphan.
         let parts = self.parts().await?;
         let resource = answered("get", &self.cluster, self.clusters.get(&self.cluster)).await?;
         let home = resource.metadata.namespace.clone().unwrap_or_default();
@@ -410,7 +454,8 @@ impl KubeStore {
             shards.extend(read::shard(name, content)?);
         }
         self.cache.observe_cluster(resource.clone());
-        let mut taken: BTreeSet<String> = topics.iter().filter_map(|topic| topic.metadata.name.clone()).collect();
+        let mut taken: BTreeSet<String> =
+            topics.iter().filter_map(|topic| topic.metadata.name.clone()).collect();
         let mut topics = read::topics(&self.cluster, &home, topics, &shards.partitions);
         for (namespace, kept) in read::by_other_namespace(&shards.kept) {
             let there = self.list_topics_elsewhere(&namespace).await?;
@@ -425,7 +470,8 @@ impl KubeStore {
             topic.seen.iter().for_each(|seen| self.cache.observe_topic(seen));
         }
         let mut state = read::assemble(registry, resource, topics, shards);
-        // Another cluster of the namespace may have a topic of the same name: who meets one finds it here when everything was read anew.
+        // Another cluster of the namespace may have a topic of the same name: who meets one finds
+        // it here when everything was read anew.
         state.taken = Arc::new(taken);
         Ok(state)
     }
@@ -445,7 +491,8 @@ impl Store for KubeStore {
     async fn commit(&mut self, state: &State, changes: &[Change]) -> Result<(), StoreError> {
         let touched = Touched::by(changes);
         self.write_resources(state, &touched, changes).await?;
-        // A new epoch goes into every part, so that whoever has an older one can write none of them. So does what becomes of them when the cluster is deleted.
+        // A new epoch goes into every part, so that whoever has an older one can write none of
+        // them. So does what becomes of them when the cluster is deleted.
         let fences = changes.iter().any(|change| matches!(change, Change::ControllerEpoch(_)));
         let goes = goes_with_the_cluster(&state.cluster.resource);
         let is_other = |before: &State| goes_with_the_cluster(&before.cluster.resource) != goes;

@@ -1,12 +1,14 @@
 //! PURE: a topic's spec as far as this version can read it.
 //!
-//! Another version may have written what this one does not know. How long records are kept is a setting like others: one that cannot be read must cost none that can. What was left out is told, and
-//! the topic is retained until somebody who can read all of it says otherwise.
+//! Another version may have written what this one does not know. How long records are kept is a
+//! setting like others: one that cannot be read must cost none that can. What was left out is told,
+//! and the topic is retained until somebody who can read all of it says otherwise.
 
 use serde_json::{Map, Value, json};
 use weir_crds::{DeletionPolicy, TopicSpec};
 
-/// The spec, and what was left out of it with the reason for each; `None` if it does not say whose topic it is.
+/// The spec, and what was left out of it with the reason for each; `None` if it does not say whose
+/// topic it is.
 pub(super) fn topic_spec(spec: &Value) -> Option<(TopicSpec, Vec<String>)> {
     if let Ok(whole) = serde_json::from_value(spec.clone()) {
         return Some((whole, Vec::new()));
@@ -73,18 +75,30 @@ mod tests {
             "deletionPolicy": "Retain",
         });
         assert_eq!(serde_json::to_value(read).unwrap(), expected);
-        let mut names: Vec<&str> = left_out.iter().filter_map(|text| text.split(' ').next()).collect();
+        let mut names: Vec<&str> =
+            left_out.iter().filter_map(|text| text.split(' ').next()).collect();
         names.sort_unstable();
         assert_eq!(
             names,
-            ["cleanup.policy", "clusterRef", "deletionPolicy", "no.such.setting", "replicas", "tier"]
+            [
+                "cleanup.policy",
+                "clusterRef",
+                "deletionPolicy",
+                "no.such.setting",
+                "replicas",
+                "tier"
+            ]
         );
-        assert!(left_out.iter().any(|text| text.contains("there is no such setting")), "{left_out:?}");
+        assert!(
+            left_out.iter().any(|text| text.contains("there is no such setting")),
+            "{left_out:?}"
+        );
     }
 
     #[test]
     fn what_can_be_read_is_read_as_it_is() {
-        let spec = json!({"clusterRef": {"name": "c"}, "partitions": 3, "deletionPolicy": "Delete"});
+        let spec =
+            json!({"clusterRef": {"name": "c"}, "partitions": 3, "deletionPolicy": "Delete"});
         let (read, left_out) = topic_spec(&spec).unwrap();
         assert_eq!((serde_json::to_value(read).unwrap(), left_out), (spec, Vec::new()));
         let elsewhere = json!({"clusterRef": {"name": "c", "namespace": "n"}, "tier": 1});

@@ -24,11 +24,7 @@ impl MemoryStore {
     /// A store that holds this state.
     pub fn new(state: State) -> Self {
         Self {
-            shared: Arc::new(Mutex::new(Shared {
-                state,
-                version: 0,
-                commits_until_failure: None,
-            })),
+            shared: Arc::new(Mutex::new(Shared { state, version: 0, commits_until_failure: None })),
             seen: 0,
         }
     }

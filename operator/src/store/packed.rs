@@ -1,10 +1,13 @@
-//! The packed text of a shard and of the registry: a versioned first line, then a line for each partition or broker. A topic that is to be retained has a line too, with its
-//! resource: it outlives a deletion that no controller saw. So has one whose resource lies in another namespace than the cluster's: the line says whose it is, and a version that does not know of other
+//! The packed text of a shard and of the registry: a versioned first line, then a line for each
+//! partition or broker. A topic that is to be retained has a line too, with its resource: it
+//! outlives a deletion that no controller saw. So has one whose resource lies in another namespace
+//! than the cluster's: the line says whose it is, and a version that does not know of other
 //! namespaces retains it.
 //!
-//! One string and not structured fields, because an API server walks every field of an object on each write. A person can still read it. Whatever
-//! is not exactly what [`write_shard`] and [`write_registry`] write is refused with its line, save for what another version of Weir knows of a topic that is to be retained: that is left out.
-//! Never touches a file.
+//! One string and not structured fields, because an API server walks every field of an object on
+//! each write. A person can still read it. Whatever is not exactly what [`write_shard`] and
+//! [`write_registry`] write is refused with its line, save for what another version of Weir knows
+//! of a topic that is to be retained: that is left out. Never touches a file.
 //!
 //! ```text
 //! weir-partitions 3
@@ -22,7 +25,9 @@ use serde_json::Value;
 use tracing::warn;
 use uuid::Uuid;
 use weir_crds::Topic;
-use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId};
+use weir_protocol::types::{
+    BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId,
+};
 
 use super::lenient::topic_spec;
 use crate::controller::state::{Broker, Endpoint, Features, Partition};
@@ -67,7 +72,8 @@ pub struct Registry {
 pub struct Shard {
     /// The partitions of each topic, in order and without a gap.
     pub partitions: BTreeMap<TopicId, Vec<Partition>>,
-    /// The resources of topics that are to be retained, or lie in another namespace than the cluster's, with their names and specs alone. One without a namespace lies in the cluster's.
+    /// The resources of topics that are to be retained, or lie in another namespace than the
+    /// cluster's, with their names and specs alone. One without a namespace lies in the cluster's.
     pub kept: BTreeMap<TopicId, Topic>,
 }
 
@@ -137,11 +143,8 @@ pub fn write_shard<'a>(
 /// The first line that is not as it was written.
 pub fn read_shard(text: &str) -> Result<Shard, BadLine> {
     let mut shard = Shard::default();
-    let header = if text.starts_with(SHARD_HEADER_BEFORE) {
-        SHARD_HEADER_BEFORE
-    } else {
-        SHARD_HEADER
-    };
+    let header =
+        if text.starts_with(SHARD_HEADER_BEFORE) { SHARD_HEADER_BEFORE } else { SHARD_HEADER };
     for (line, content) in lines(text, header)? {
         let bad = |reason: String| BadLine { line, reason };
         if let Some(content) = content.strip_prefix(RETAIN) {
@@ -154,7 +157,10 @@ pub fn read_shard(text: &str) -> Result<Shard, BadLine> {
         let (topic, index, partition) = read_partition(content).map_err(bad)?;
         let partitions = shard.partitions.entry(topic).or_default();
         if usize::try_from(index) != Ok(partitions.len()) {
-            return Err(bad(format!("partition {index} of {} does not follow its predecessor", topic.0)));
+            return Err(bad(format!(
+                "partition {index} of {} does not follow its predecessor",
+                topic.0
+            )));
         }
         partitions.push(partition);
     }
@@ -171,36 +177,30 @@ pub fn write_registry(registry: &Registry) -> String {
         features,
         brokers,
     } = registry;
-    let mut text = format!("{REGISTRY_HEADER}\ncluster id={cluster_id} ce={controller_epoch} be={next_broker_epoch} pid={next_producer_id}\n");
+    let mut text = format!(
+        "{REGISTRY_HEADER}\ncluster id={cluster_id} ce={controller_epoch} be={next_broker_epoch} pid={next_producer_id}\n"
+    );
     let _ = write!(text, "features e={}", features.epoch);
     for (name, level) in &features.levels {
         let _ = write!(text, " {}={level}", escape(name));
     }
     text.push('\n');
     for broker in brokers {
-        let Broker {
-            id,
-            epoch,
-            incarnation,
-            log_dir,
-            endpoints,
-            rack,
-            fenced,
-            shutting_down,
-        } = broker;
+        let Broker { id, epoch, incarnation, log_dir, endpoints, rack, fenced, shutting_down } =
+            broker;
         let _ = write!(
             text,
             "broker {id} be={epoch} inc={incarnation} dir={log_dir} fenced={fenced} down={shutting_down} rack={}",
             escape(rack.as_deref().unwrap_or_default())
         );
-        for Endpoint {
-            listener,
-            host,
-            port,
-            security_protocol,
-        } in endpoints
-        {
-            let _ = write!(text, " {},{},{port},{}", escape(listener), escape(host), escape(security_protocol));
+        for Endpoint { listener, host, port, security_protocol } in endpoints {
+            let _ = write!(
+                text,
+                " {},{},{port},{}",
+                escape(listener),
+                escape(host),
+                escape(security_protocol)
+            );
         }
         text.push('\n');
     }
@@ -228,10 +228,7 @@ pub fn read_registry(text: &str) -> Result<Registry, BadLine> {
     for (line, content) in lines {
         let broker = read_broker(content).map_err(|reason| BadLine { line, reason })?;
         if registry.brokers.iter().any(|other| other.id == broker.id) {
-            return Err(BadLine {
-                line,
-                reason: format!("broker {} is there twice", broker.id),
-            });
+            return Err(BadLine { line, reason: format!("broker {} is there twice", broker.id) });
         }
         registry.brokers.push(broker);
     }
@@ -252,14 +249,14 @@ fn lines<'a>(text: &'a str, header: &str) -> Result<Vec<(usize, &'a str)>, BadLi
             };
             return Err(BadLine {
                 line: 1,
-                reason: format!("{:?} is not {header:?}{why}", first.chars().take(60).collect::<String>()),
+                reason: format!(
+                    "{:?} is not {header:?}{why}",
+                    first.chars().take(60).collect::<String>()
+                ),
             });
         }
         None => {
-            return Err(BadLine {
-                line: 1,
-                reason: "the file is empty".to_owned(),
-            });
+            return Err(BadLine { line: 1, reason: "the file is empty".to_owned() });
         }
     }
     let count = lines.len();
@@ -276,9 +273,11 @@ fn lines<'a>(text: &'a str, header: &str) -> Result<Vec<(usize, &'a str)>, BadLi
 
 fn read_retained(line: &str) -> Result<(TopicId, Topic), String> {
     let (id, json) = line.split_once(' ').ok_or("the resource is missing")?;
-    let Retained { namespace, name, spec } = serde_json::from_str(json).map_err(|error| format!("no resource of a topic: {error}"))?;
+    let Retained { namespace, name, spec } =
+        serde_json::from_str(json).map_err(|error| format!("no resource of a topic: {error}"))?;
     let id = TopicId(parse(Some(id), "the topic's id")?);
-    let (spec, left_out) = topic_spec(&spec).ok_or("no resource of a topic: its spec names no cluster")?;
+    let (spec, left_out) =
+        topic_spec(&spec).ok_or("no resource of a topic: its spec names no cluster")?;
     if !left_out.is_empty() {
         warn!(topic = %name, left_out = left_out.join(", "), "a topic was kept by another version, and is read without what this one cannot read");
     }
@@ -330,12 +329,11 @@ fn read_features(line: &str) -> Result<Features, String> {
     if words.next() != Some("features") {
         return Err("the line of the features is missing".to_owned());
     }
-    let mut features = Features {
-        epoch: count(field(&mut words, "e")?, "e")?,
-        levels: BTreeMap::new(),
-    };
+    let mut features =
+        Features { epoch: count(field(&mut words, "e")?, "e")?, levels: BTreeMap::new() };
     for word in words {
-        let (name, level) = word.split_once('=').ok_or_else(|| format!("{word:?} is no feature"))?;
+        let (name, level) =
+            word.split_once('=').ok_or_else(|| format!("{word:?} is no feature"))?;
         let level = count(level, "a feature's level")?;
         if features.levels.insert(unescape(name)?, level).is_some() {
             return Err(format!("the feature {name} is there twice"));
@@ -389,11 +387,7 @@ fn parse<T: FromStr>(word: Option<&str>, what: &str) -> Result<T, String> {
 /// A number that is not negative.
 fn count<T: FromStr + PartialOrd + Default>(word: &str, what: &str) -> Result<T, String> {
     let number = parse::<T>(Some(word), what)?;
-    if number < T::default() {
-        Err(format!("{what} is negative"))
-    } else {
-        Ok(number)
-    }
+    if number < T::default() { Err(format!("{what} is negative")) } else { Ok(number) }
 }
 
 fn flag(word: &str, what: &str) -> Result<bool, String> {
@@ -440,7 +434,8 @@ impl std::fmt::Display for Ids<'_> {
 
 /// Names of racks and hosts are free text: what would end a word or a line is written as %XX.
 fn escape(text: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']' | '/');
+    let plain =
+        |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']' | '/');
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         if plain(c) {
@@ -456,7 +451,8 @@ fn unescape(text: &str) -> Result<String, String> {
     let mut parts = text.split('%');
     let mut plain = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let (code, rest) = part.split_at_checked(6).ok_or_else(|| format!("{text:?} has a broken escape"))?;
+        let (code, rest) =
+            part.split_at_checked(6).ok_or_else(|| format!("{text:?} has a broken escape"))?;
         let c = u32::from_str_radix(code, 16)
             .ok()
             .and_then(char::from_u32)

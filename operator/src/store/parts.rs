@@ -1,4 +1,5 @@
-//! The state as it lies in a store, part by part: the texts that are written, and the state that is made of them again.
+//! The state as it lies in a store, part by part: the texts that are written, and the state that is
+//! made of them again.
 
 use std::sync::Arc;
 
@@ -12,10 +13,15 @@ use crate::controller::state::{Change, Cluster, State, shard_of};
 /// The text of a shard of the state.
 pub(crate) fn shard_text(state: &State, shard: u8) -> String {
     let topics = || state.topics.iter().filter(|(id, _)| shard_of(**id) == shard);
-    let partitions = topics().flat_map(|(id, topic)| (0..).zip(&topic.partitions).map(|(index, partition)| (*id, index, partition)));
+    let partitions = topics().flat_map(|(id, topic)| {
+        (0..).zip(&topic.partitions).map(|(index, partition)| (*id, index, partition))
+    });
     let home = state.cluster.namespace();
-    // Whose resource it is stands nowhere else, where it lies in another namespace: what bears the id there may be anybody's.
-    let kept = topics().filter(|(_, topic)| topic.resource.spec.deletion_policy == DeletionPolicy::Retain || topic.key.namespace != home);
+    // Whose resource it is stands nowhere else, where it lies in another namespace: what bears the
+    // id there may be anybody's.
+    let kept = topics().filter(|(_, topic)| {
+        topic.resource.spec.deletion_policy == DeletionPolicy::Retain || topic.key.namespace != home
+    });
     write_shard(partitions, kept.map(|(id, topic)| (*id, &topic.resource)), home)
 }
 
@@ -41,11 +47,13 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// The state. A topic that is to be retained and has lost its resource has it again, with the id on it; other partitions without a topic are what a deletion left behind in a crash: they are
-    /// dropped.
+    /// The state. A topic that is to be retained and has lost its resource has it again, with the
+    /// id on it; other partitions without a topic are what a deletion left behind in a crash: they
+    /// are dropped.
     pub(crate) fn assemble(mut self) -> State {
         let brokers = self.registry.brokers;
-        let newest = brokers.iter().map(|broker| broker.epoch.0.saturating_add(1)).max().unwrap_or_default();
+        let newest =
+            brokers.iter().map(|broker| broker.epoch.0.saturating_add(1)).max().unwrap_or_default();
         let mut state = State::new(Cluster {
             id: self.registry.cluster_id,
             controller_epoch: self.registry.controller_epoch,
@@ -62,10 +70,15 @@ impl Parts {
             self.shards.put(id, resource, &mut state);
         }
         let kept = std::mem::take(&mut self.shards.kept).into_iter();
-        for (id, mut resource) in kept.filter(|(_, resource)| resource.spec.deletion_policy == DeletionPolicy::Retain) {
+        for (id, mut resource) in
+            kept.filter(|(_, resource)| resource.spec.deletion_policy == DeletionPolicy::Retain)
+        {
             let key = state.cluster.key_of(&resource.metadata);
-            if state.topic_by_resource(&key).is_none() && state.topic_by_name(resource.topic_name()).is_none() {
-                resource.metadata.annotations = Some([(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string())].into());
+            if state.topic_by_resource(&key).is_none()
+                && state.topic_by_name(resource.topic_name()).is_none()
+            {
+                resource.metadata.annotations =
+                    Some([(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string())].into());
                 self.shards.put(id, resource, &mut state);
             }
         }

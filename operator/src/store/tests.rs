@@ -116,7 +116,12 @@ async fn what_was_committed_is_loaded() {
         vec![Change::RemoveTopic(old, orders), Change::Topic(new, Box::new(resource))],
     )
     .await;
-    commit(&mut store, &mut state, vec![Change::RemoveTopic(TopicId(Uuid::from_u128(33)), invoices)]).await;
+    commit(
+        &mut store,
+        &mut state,
+        vec![Change::RemoveTopic(TopicId(Uuid::from_u128(33)), invoices)],
+    )
+    .await;
     assert_same(store.load().await.unwrap(), &state);
     assert_eq!(std::fs::read_dir(root.path().join("topics")).unwrap().count(), 1);
 }
@@ -139,7 +144,8 @@ async fn a_crash_between_two_objects_is_made_good() {
     let loaded = store.load().await.unwrap();
     assert!(loaded.topics.values().all(|topic| topic.partitions.is_empty()));
     assert_eq!(loaded.topics.len(), 2);
-    // A deletion that came as far as the resource: the partitions that are left behind are nobody's.
+    // A deletion that came as far as the resource: the partitions that are left behind are
+    // nobody's.
     store
         .commit(&state, &[Change::Partition(TopicId(Uuid::from_u128(17)), 0, partition())])
         .await
@@ -230,14 +236,7 @@ fn packed_text_reads_as_it_was_written() {
             epoch: 4,
             levels: [("metadata.version".to_owned(), 27), ("a b".to_owned(), 1)].into(),
         },
-        brokers: vec![
-            broker(0, 7),
-            Broker {
-                rack: None,
-                endpoints: Vec::new(),
-                ..broker(1, 8)
-            },
-        ],
+        brokers: vec![broker(0, 7), Broker { rack: None, endpoints: Vec::new(), ..broker(1, 8) }],
     };
     assert_eq!(read_registry(&write_registry(&registry)).unwrap(), registry);
     let id = TopicId(Uuid::from_u128(17));
@@ -263,10 +262,7 @@ fn packed_text_reads_as_it_was_written() {
          00000000-0000-0000-0000-000000000011 1 r=0,1,2 a=2 d=0,1 i= e=2 l= le=0 pe=0 k=1 u=1\n\
          end\n"
     );
-    let shard = Shard {
-        partitions: BTreeMap::from([(id, vec![led, orphan])]),
-        ..Shard::default()
-    };
+    let shard = Shard { partitions: BTreeMap::from([(id, vec![led, orphan])]), ..Shard::default() };
     assert_eq!(read_shard(&text).unwrap(), shard);
     // As it was written by a controller that had nothing to retain.
     assert_eq!(read_shard(&text.replace("partitions 3", "partitions 2")).unwrap(), shard);
@@ -278,7 +274,10 @@ async fn a_topic_that_is_to_be_retained_survives_its_resource() {
     let (mut store, mut state) = filled(root.path()).await;
     let (id, mut orders) = topic("orders", 17);
     orders.spec.deletion_policy = DeletionPolicy::Retain;
-    orders.spec.config = weir_crds::TopicConfig::from_texts([("retention.ms".to_owned(), "60000".to_owned())].into()).unwrap();
+    orders.spec.config = weir_crds::TopicConfig::from_texts(
+        [("retention.ms".to_owned(), "60000".to_owned())].into(),
+    )
+    .unwrap();
     commit(&mut store, &mut state, vec![Change::Topic(id, Box::new(orders.clone()))]).await;
     let remove = || std::fs::remove_file(root.path().join("topics/orders")).unwrap();
     remove();
@@ -291,7 +290,8 @@ async fn a_topic_that_is_to_be_retained_survives_its_resource() {
     assert!(store.load().await.unwrap().topic_by_name("orders").is_none());
 }
 
-/// Names are unique in a namespace alone, so the line says whose the resource is. It outlives a resource that is gone only where the topic is to be retained.
+/// Names are unique in a namespace alone, so the line says whose the resource is. It outlives a
+/// resource that is gone only where the topic is to be retained.
 #[test]
 fn a_topic_of_another_namespace_is_kept_with_its_namespace() {
     let mut resource = topic("orders", 17).1;
@@ -306,7 +306,8 @@ fn a_topic_of_another_namespace_is_kept_with_its_namespace() {
     state.apply(&Change::Topic(id(1), Box::new(resource)));
     let text = shard_text(&state, shard_of(id(17)));
     assert!(
-        text.contains(r#"{"namespace":"payments","name":"orders","spec":{"#) && !text.contains("invoices"),
+        text.contains(r#"{"namespace":"payments","name":"orders","spec":{"#)
+            && !text.contains("invoices"),
         "{text}"
     );
     let parts = Parts {
@@ -324,22 +325,25 @@ fn a_topic_of_another_namespace_is_kept_with_its_namespace() {
     );
 }
 
-/// After a downgrade the controller takes over, and no record goes for a setting that it does not know.
+/// After a downgrade the controller takes over, and no record goes for a setting that it does not
+/// know.
 #[test]
 fn a_topic_that_another_version_retained_is_retained() {
     let id = "00000000-0000-0000-0000-000000000011";
-    let resource =
-        r#"{"name":"t","spec":{"clusterRef":{"name":"c"},"config":{"no.such.setting":1,"retention.ms":-1},"deletionPolicy":"Retain","tier":"cold"}}"#;
+    let resource = r#"{"name":"t","spec":{"clusterRef":{"name":"c"},"config":{"no.such.setting":1,"retention.ms":-1},"deletionPolicy":"Retain","tier":"cold"}}"#;
     let shard = read_shard(&format!("weir-partitions 3\nretain {id} {resource}\nend\n")).unwrap();
     let kept = shard.kept.values().next().unwrap();
     assert_eq!((kept.topic_name(), kept.spec.deletion_policy), ("t", DeletionPolicy::Retain));
-    let settings: Vec<_> = kept.spec.config.texts().iter().map(|(name, text)| format!("{name}={text}")).collect();
+    let settings: Vec<_> =
+        kept.spec.config.texts().iter().map(|(name, text)| format!("{name}={text}")).collect();
     assert_eq!(settings, ["retention.ms=-1"]);
 }
 
 #[test]
 fn packed_text_is_refused_where_it_is_wrong() {
-    let line = |text: &str| format!("weir-partitions 3\n00000000-0000-0000-0000-000000000011 {text}\nend\n");
+    let line = |text: &str| {
+        format!("weir-partitions 3\n00000000-0000-0000-0000-000000000011 {text}\nend\n")
+    };
     let cases = [
         (line("0 r=0 a= d= i=1 e= l= le=0 pe=0 k= u=0"), "the ISR is not within the replicas"),
         (line("0 r=0 a= d= i= e= l=0 le=0 pe=0 k= u=0"), "the leader is not in the ISR"),
@@ -374,10 +378,7 @@ fn packed_text_is_refused_where_it_is_wrong() {
     for (text, reason) in cases {
         assert_eq!(
             read_shard(&text).unwrap_err(),
-            packed::BadLine {
-                line: 2,
-                reason: reason.to_owned()
-            }
+            packed::BadLine { line: 2, reason: reason.to_owned() }
         );
     }
     let id = "00000000-0000-0000-0000-000000000011";
@@ -433,7 +434,11 @@ fn a_full_shard_fits_into_an_object() {
             partition_epoch: weir_protocol::types::PartitionEpoch(99_999),
             ..Partition::new(brokers(100), brokers(100))
         };
-        let text = write_shard((0..).take(count).map(|index| (id, index, &moved)), std::iter::empty(), "n");
+        let text = write_shard(
+            (0..).take(count).map(|index| (id, index, &moved)),
+            std::iter::empty(),
+            "n",
+        );
         assert!(
             (7_000..20_000).contains(&count) || replicas == 10,
             "{count} partitions of {replicas} replicas"

@@ -22,7 +22,8 @@ impl Touched {
         for change in changes {
             match change {
                 Change::Cluster(_) => touched.cluster_resource = true,
-                // Its shard holds the resource, too, if it is to be retained or lies in another namespace.
+                // Its shard holds the resource, too, if it is to be retained or lies in another
+                // namespace.
                 Change::Topic(id, _) | Change::RemoveTopic(id, _) => {
                     touched.topics.insert(*id);
                     touched.shards.insert(shard_of(*id));

@@ -40,17 +40,14 @@ async fn a_broker_joins_serves_and_leaves() {
     let second = broker.producer_ids(broker.epoch).await;
     assert_eq!((first.first, first.count, second.first), (0, 10_000, 10_000));
 
-    // What changes nothing is answered as of the newest version: brokers hear of it, too, though it says nothing else to them.
+    // What changes nothing is answered as of the newest version: brokers hear of it, too, though it
+    // says nothing else to them.
     let (response, version) = broker.create("orders").await.unwrap();
     assert_eq!(ErrorCode::from_code(response.topics[0].error_code), ErrorCode::TopicAlreadyExists);
     while broker.metadata().await.version < version {}
 
     broker
-        .heartbeat(rpc::Heartbeat {
-            ready: true,
-            wants_shutdown: true,
-            ..Default::default()
-        })
+        .heartbeat(rpc::Heartbeat { ready: true, wants_shutdown: true, ..Default::default() })
         .await;
     let update = broker.metadata().await;
     assert!(
@@ -63,45 +60,27 @@ async fn a_broker_joins_serves_and_leaves() {
 #[tokio::test]
 async fn registrations_that_cannot_be_are_refused() {
     let served = serve().await;
-    let (code, reason) = refusal(
-        &served,
-        rpc::Registration {
-            cluster_id: "another".into(),
-            ..registration(0, 1)
-        },
-    )
-    .await;
+    let (code, reason) =
+        refusal(&served, rpc::Registration { cluster_id: "another".into(), ..registration(0, 1) })
+            .await;
     assert_eq!((code, reason.contains("another")), (ErrorCode::InconsistentClusterId, true));
     assert_eq!(
-        refusal(
-            &served,
-            rpc::Registration {
-                incarnation: vec![1; 3],
-                ..registration(0, 1)
-            }
-        )
-        .await
-        .0,
+        refusal(&served, rpc::Registration { incarnation: vec![1; 3], ..registration(0, 1) })
+            .await
+            .0,
         ErrorCode::InvalidRegistration
     );
     assert_eq!(
-        refusal(
-            &served,
-            rpc::Registration {
-                endpoints: Vec::new(),
-                ..registration(0, 1)
-            }
-        )
-        .await
-        .0,
+        refusal(&served, rpc::Registration { endpoints: Vec::new(), ..registration(0, 1) }).await.0,
         ErrorCode::InvalidRegistration
     );
     let _first = FakeBroker::join(&served, registration(0, 1)).await;
-    assert_eq!(refusal(&served, registration(0, 2)).await.0, ErrorCode::DuplicateBrokerRegistration);
-    let other_broker_same_disk = rpc::Registration {
-        log_dir_id: vec![100; 16],
-        ..registration(1, 3)
-    };
+    assert_eq!(
+        refusal(&served, registration(0, 2)).await.0,
+        ErrorCode::DuplicateBrokerRegistration
+    );
+    let other_broker_same_disk =
+        rpc::Registration { log_dir_id: vec![100; 16], ..registration(1, 3) };
     assert_eq!(refusal(&served, other_broker_same_disk).await.0, ErrorCode::InvalidRegistration);
 }
 
@@ -126,9 +105,10 @@ async fn who_runs_on_in_a_cluster_that_recovers_is_to_begin_anew() {
         "that one may come yet"
     );
     // Its successor comes to the desk.
-    let mut client = rpc::controller_client::ControllerClient::connect(format!("http://{}", served.address))
-        .await
-        .unwrap();
+    let mut client =
+        rpc::controller_client::ControllerClient::connect(format!("http://{}", served.address))
+            .await
+            .unwrap();
     let mut request = tonic::Request::new(rpc::TakeStockRequest {
         incarnation: vec![2; 16],
         inventory: Some(rpc::Inventory::default()),
@@ -144,9 +124,11 @@ async fn who_runs_on_in_a_cluster_that_recovers_is_to_begin_anew() {
 #[tokio::test]
 async fn a_stream_that_does_not_begin_with_a_registration_ends() {
     let served = serve().await;
-    let (_client, _out, mut inbound) = open(&served, broker_message::Message::Heartbeat(rpc::Heartbeat::default())).await;
+    let (_client, _out, mut inbound) =
+        open(&served, broker_message::Message::Heartbeat(rpc::Heartbeat::default())).await;
     assert_eq!(item(&mut inbound).await.unwrap().unwrap_err().code(), Code::InvalidArgument);
-    let (_client, out, mut inbound) = open(&served, broker_message::Message::Registration(registration(0, 1))).await;
+    let (_client, out, mut inbound) =
+        open(&served, broker_message::Message::Registration(registration(0, 1))).await;
     next(&mut inbound).await;
     next(&mut inbound).await;
     out.send(rpc::BrokerMessage {

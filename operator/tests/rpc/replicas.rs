@@ -12,7 +12,8 @@ use weir_protocol::messages::create_topics_request::{CreatableReplicaAssignment,
 
 use crate::support::{FakeBroker, Served, registration, serve, serve_over};
 
-/// Three brokers that serve, and a topic with partitions on all of them; the first broker is the preferred leader.
+/// Three brokers that serve, and a topic with partitions on all of them; the first broker is the
+/// preferred leader.
 async fn three_brokers(served: &Served, partitions: i32) -> ([FakeBroker; 3], rpc::Topic) {
     let mut brokers = [
         FakeBroker::join(served, registration(0, 1)).await,
@@ -36,10 +37,7 @@ async fn three_brokers(served: &Served, partitions: i32) -> ([FakeBroker; 3], rp
         assignments: assignments.collect(),
         ..Default::default()
     };
-    let request = CreateTopicsRequest {
-        topics: vec![topic],
-        ..Default::default()
-    };
+    let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
     let (response, _) = brokers[0].ask(7, &request).await.unwrap();
     assert_eq!(response.topics[0].error_code, 0, "{response:?}");
     let mut told = None;
@@ -51,11 +49,7 @@ async fn three_brokers(served: &Served, partitions: i32) -> ([FakeBroker; 3], rp
 
 impl FakeBroker {
     async fn beat(&mut self) {
-        self.heartbeat(rpc::Heartbeat {
-            ready: true,
-            ..Default::default()
-        })
-        .await;
+        self.heartbeat(rpc::Heartbeat { ready: true, ..Default::default() }).await;
     }
 
     /// The next change of a topic that is told.
@@ -70,10 +64,8 @@ impl FakeBroker {
 
 fn change(topic: &rpc::Topic, index: usize, isr: &[&FakeBroker]) -> rpc::IsrChange {
     let partition = &topic.partitions[index];
-    let member = |broker: &&FakeBroker| rpc::IsrMember {
-        broker_id: broker.id,
-        broker_epoch: broker.epoch,
-    };
+    let member =
+        |broker: &&FakeBroker| rpc::IsrMember { broker_id: broker.id, broker_epoch: broker.epoch };
     rpc::IsrChange {
         topic_id: topic.id.clone(),
         partition: partition.index,
@@ -90,10 +82,7 @@ async fn a_leader_changes_isrs_and_is_answered_after_the_commit() {
     let ([leader, mut second, third], topic) = three_brokers(&served, 2).await;
     let mut client = leader.client.clone();
     let good = change(&topic, 0, &[&leader, &second]);
-    let unknown = rpc::IsrChange {
-        topic_id: vec![9; 16],
-        ..good.clone()
-    };
+    let unknown = rpc::IsrChange { topic_id: vec![9; 16], ..good.clone() };
     let request = rpc::AlterPartitionsRequest {
         broker_id: 0,
         broker_epoch: leader.epoch,
@@ -106,24 +95,21 @@ async fn a_leader_changes_isrs_and_is_answered_after_the_commit() {
         [ErrorCode::None, ErrorCode::UnknownTopicId, ErrorCode::InvalidRequest]
     );
     let state = response.results[0].state.clone().unwrap();
-    assert_eq!((state.isr.as_slice(), state.partition_epoch, state.leader), ([0, 1].as_slice(), 1, 0));
+    assert_eq!(
+        (state.isr.as_slice(), state.partition_epoch, state.leader),
+        ([0, 1].as_slice(), 1, 0)
+    );
     assert!(response.results[1].state.is_none());
     let committed = served.store.committed();
     let partition = &committed.topic_by_name("orders").unwrap().partitions[0];
     assert_eq!(partition.isr.iter().map(|id| id.0).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(second.topic().await.partitions, [state], "the others hear of it");
 
-    let stale = rpc::AlterPartitionsRequest {
-        broker_epoch: leader.epoch + 7,
-        ..request.clone()
-    };
+    let stale = rpc::AlterPartitionsRequest { broker_epoch: leader.epoch + 7, ..request.clone() };
     let response = client.alter_partitions(stale).await.unwrap().into_inner();
     assert_eq!(response.error_code, i32::from(ErrorCode::StaleBrokerEpoch as i16));
     let senseless = rpc::AlterPartitionsRequest {
-        changes: vec![rpc::IsrChange {
-            topic_id: vec![1; 3],
-            ..good
-        }],
+        changes: vec![rpc::IsrChange { topic_id: vec![1; 3], ..good }],
         ..request
     };
     assert_eq!(client.alter_partitions(senseless).await.unwrap_err().code(), Code::InvalidArgument);
@@ -135,18 +121,16 @@ async fn a_leader_whose_process_ends_is_replaced_at_once() {
     let ([leader, mut second, _third], _) = three_brokers(&served, 2).await;
     drop(leader);
     let topic = second.topic().await;
-    assert!(topic.partitions.iter().all(|partition| partition.leader == 1 && partition.isr == [1, 2]));
+    assert!(
+        topic.partitions.iter().all(|partition| partition.leader == 1 && partition.isr == [1, 2])
+    );
 }
 
 #[tokio::test]
 async fn a_shutdown_is_granted_as_soon_as_all_know_the_new_leaders() {
     let served = serve().await;
     let ([mut leader, mut second, mut third], _) = three_brokers(&served, 1).await;
-    let stop = rpc::Heartbeat {
-        ready: true,
-        wants_shutdown: true,
-        ..Default::default()
-    };
+    let stop = rpc::Heartbeat { ready: true, wants_shutdown: true, ..Default::default() };
     leader.heartbeat(stop).await;
     assert!(!leader.heartbeat_reply().await.may_shut_down);
     for broker in [&mut second, &mut third] {

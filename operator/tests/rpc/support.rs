@@ -56,7 +56,10 @@ pub(crate) async fn serve_desk(cluster: &str, desk: &Desk) -> Served {
         .serve_with_incoming(TcpListenerStream::new(listener));
     let object = serde_json::json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "test"}, "spec": {}});
     Served {
-        store: MemoryStore::new(State::new(Cluster::new(cluster.to_owned(), serde_json::from_value(object).unwrap()))),
+        store: MemoryStore::new(State::new(Cluster::new(
+            cluster.to_owned(),
+            serde_json::from_value(object).unwrap(),
+        ))),
         address,
         tasks: vec![tokio::spawn(async { drop(server.await) })],
     }
@@ -70,7 +73,8 @@ pub(crate) async fn serve_over(kept_in: impl Store, store: MemoryStore) -> Serve
     let server = tonic::transport::Server::builder()
         .add_service(ControllerRpc::service(Controllers::one(controller)))
         .serve_with_incoming(TcpListenerStream::new(listener));
-    let tasks = vec![tokio::spawn(async { drop(server.await) }), tokio::spawn(async { drop(shell.await) })];
+    let tasks =
+        vec![tokio::spawn(async { drop(server.await) }), tokio::spawn(async { drop(shell.await) })];
     Served { store, address, tasks }
 }
 
@@ -105,11 +109,8 @@ pub(crate) fn registration(id: i32, process: u8) -> rpc::Registration {
 pub(crate) async fn open(
     served: &Served,
     first: broker_message::Message,
-) -> (
-    ControllerClient<Channel>,
-    mpsc::Sender<rpc::BrokerMessage>,
-    Streaming<rpc::ControllerMessage>,
-) {
+) -> (ControllerClient<Channel>, mpsc::Sender<rpc::BrokerMessage>, Streaming<rpc::ControllerMessage>)
+{
     let mut client = ControllerClient::connect(format!("http://{}", served.address)).await.unwrap();
     let (out, outbound) = mpsc::channel(16);
     out.send(rpc::BrokerMessage { message: Some(first) }).await.unwrap();
@@ -118,20 +119,28 @@ pub(crate) async fn open(
 }
 
 /// What comes next on a stream, `None` at its end. A test that waits in vain fails.
-pub(crate) async fn item(inbound: &mut Streaming<rpc::ControllerMessage>) -> Option<Result<rpc::ControllerMessage, tonic::Status>> {
-    tokio::time::timeout(Duration::from_secs(60), inbound.next())
-        .await
-        .expect("nothing comes")
+pub(crate) async fn item(
+    inbound: &mut Streaming<rpc::ControllerMessage>,
+) -> Option<Result<rpc::ControllerMessage, tonic::Status>> {
+    tokio::time::timeout(Duration::from_secs(60), inbound.next()).await.expect("nothing comes")
 }
 
-pub(crate) async fn next(inbound: &mut Streaming<rpc::ControllerMessage>) -> controller_message::Message {
+pub(crate) async fn next(
+    inbound: &mut Streaming<rpc::ControllerMessage>,
+) -> controller_message::Message {
     item(inbound).await.unwrap().unwrap().message.unwrap()
 }
 
-pub(crate) async fn refusal(served: &Served, registration: rpc::Registration) -> (ErrorCode, String) {
-    let (_client, _out, mut inbound) = open(served, broker_message::Message::Registration(registration)).await;
+pub(crate) async fn refusal(
+    served: &Served,
+    registration: rpc::Registration,
+) -> (ErrorCode, String) {
+    let (_client, _out, mut inbound) =
+        open(served, broker_message::Message::Registration(registration)).await;
     match next(&mut inbound).await {
-        controller_message::Message::Refused(refused) => (ErrorCode::from_code(i16::try_from(refused.error_code).unwrap()), refused.reason),
+        controller_message::Message::Refused(refused) => {
+            (ErrorCode::from_code(i16::try_from(refused.error_code).unwrap()), refused.reason)
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -140,7 +149,8 @@ impl FakeBroker {
     /// Registers and takes the whole metadata.
     pub(crate) async fn join(served: &Served, registration: rpc::Registration) -> Self {
         let id = registration.broker_id;
-        let (client, out, mut inbound) = open(served, broker_message::Message::Registration(registration)).await;
+        let (client, out, mut inbound) =
+            open(served, broker_message::Message::Registration(registration)).await;
         let controller_message::Message::Registered(registered) = next(&mut inbound).await else {
             panic!("not registered")
         };
@@ -161,11 +171,8 @@ impl FakeBroker {
     }
 
     pub(crate) async fn heartbeat(&mut self, heartbeat: rpc::Heartbeat) {
-        let heartbeat = rpc::Heartbeat {
-            broker_epoch: self.epoch,
-            applied_version: self.applied,
-            ..heartbeat
-        };
+        let heartbeat =
+            rpc::Heartbeat { broker_epoch: self.epoch, applied_version: self.applied, ..heartbeat };
         self.out
             .send(rpc::BrokerMessage {
                 message: Some(broker_message::Message::Heartbeat(heartbeat)),
@@ -187,38 +194,41 @@ impl FakeBroker {
 
     pub(crate) async fn heartbeat_reply(&mut self) -> rpc::HeartbeatReply {
         loop {
-            if let controller_message::Message::HeartbeatReply(reply) = next(&mut self.inbound).await {
+            if let controller_message::Message::HeartbeatReply(reply) =
+                next(&mut self.inbound).await
+            {
                 return reply;
             }
         }
     }
 
     pub(crate) async fn serve(&mut self) {
-        self.heartbeat(rpc::Heartbeat {
-            ready: true,
-            ..Default::default()
-        })
-        .await;
+        self.heartbeat(rpc::Heartbeat { ready: true, ..Default::default() }).await;
         assert!(!self.metadata().await.brokers[0].fenced);
         assert!(!self.heartbeat_reply().await.fenced);
     }
 
-    pub(crate) async fn create(&mut self, name: &str) -> Result<(CreateTopicsResponse, u64), tonic::Status> {
+    pub(crate) async fn create(
+        &mut self,
+        name: &str,
+    ) -> Result<(CreateTopicsResponse, u64), tonic::Status> {
         let topic = CreatableTopic {
             name: name.to_owned(),
             num_partitions: 2,
             replication_factor: 1,
             ..Default::default()
         };
-        let request = CreateTopicsRequest {
-            topics: vec![topic],
-            ..Default::default()
-        };
+        let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
         self.ask(7, &request).await
     }
 
-    /// Has the controller carry out a request of a Kafka client: its answer, and the metadata version that holds what was done.
-    pub(crate) async fn ask<Q: Request>(&mut self, version: i16, request: &Q) -> Result<(Q::Response, u64), tonic::Status> {
+    /// Has the controller carry out a request of a Kafka client: its answer, and the metadata
+    /// version that holds what was done.
+    pub(crate) async fn ask<Q: Request>(
+        &mut self,
+        version: i16,
+        request: &Q,
+    ) -> Result<(Q::Response, u64), tonic::Status> {
         let mut body = BytesMut::new();
         request.encode(&mut body, version).unwrap();
         let forward = rpc::ForwardRequest {
@@ -236,11 +246,11 @@ impl FakeBroker {
         Ok((decoded, response.metadata_version))
     }
 
-    pub(crate) async fn producer_ids(&mut self, broker_epoch: i64) -> rpc::AllocateProducerIdsResponse {
-        let request = rpc::AllocateProducerIdsRequest {
-            broker_id: self.id,
-            broker_epoch,
-        };
+    pub(crate) async fn producer_ids(
+        &mut self,
+        broker_epoch: i64,
+    ) -> rpc::AllocateProducerIdsResponse {
+        let request = rpc::AllocateProducerIdsRequest { broker_id: self.id, broker_epoch };
         self.client.allocate_producer_ids(request).await.unwrap().into_inner()
     }
 }

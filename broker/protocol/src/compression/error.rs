@@ -28,9 +28,6 @@ pub enum CompressionError {
 
 impl CompressionError {
     pub(super) fn corrupt(codec: Codec, reason: impl ToString) -> Self {
-        Self::Corrupt {
-            codec,
-            reason: reason.to_string(),
-        }
+        Self::Corrupt { codec, reason: reason.to_string() }
     }
 }

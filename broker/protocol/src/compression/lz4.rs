@@ -1,7 +1,8 @@
-//! LZ4 as Kafka's Java client reads it (`Lz4BlockInputStream`): one frame of independent blocks, closed by its end mark.
+//! LZ4 as Kafka's Java client reads it (`Lz4BlockInputStream`): one frame of independent blocks,
+//! closed by its end mark.
 //!
-//! Decoders of other clients read more. A batch that Java cannot read stops every Java consumer and Kafka's own followers at its offset, so it is refused at produce, as Apache Kafka
-//! refuses it.
+//! Decoders of other clients read more. A batch that Java cannot read stops every Java consumer and
+//! Kafka's own followers at its offset, so it is refused at produce, as Apache Kafka refuses it.
 
 use std::io::{self, BufRead, Read};
 
@@ -15,7 +16,8 @@ const INCOMPRESSIBLE: u32 = 1 << 31;
 
 const CUT_OFF: &str = "the frame ends without its end mark";
 
-/// The blocks of a frame, as they stand in it. What stands behind the end mark is looked at by nobody.
+/// The blocks of a frame, as they stand in it. What stands behind the end mark is looked at by
+/// nobody.
 #[derive(Clone)]
 struct Blocks<'a> {
     rest: &'a [u8],
@@ -76,7 +78,8 @@ impl<'a> Blocks<'a> {
     }
 }
 
-/// What a frame gives. As for Java it is over at its end mark and at a block that gives nothing, whatever follows: `lz4_flex` goes on when it is asked once more.
+/// What a frame gives. As for Java it is over at its end mark and at a block that gives nothing,
+/// whatever follows: `lz4_flex` goes on when it is asked once more.
 pub(crate) struct Frame<'a> {
     decoder: FrameDecoder<&'a [u8]>,
     unread: usize,
@@ -88,12 +91,7 @@ pub(crate) struct Frame<'a> {
 impl<'a> Frame<'a> {
     /// What lies in a log: it is read as far as the decoder can.
     pub(super) fn new(input: &'a [u8]) -> Self {
-        Self {
-            decoder: FrameDecoder::new(input),
-            unread: 0,
-            is_over: false,
-            for_java: None,
-        }
+        Self { decoder: FrameDecoder::new(input), unread: 0, is_over: false, for_java: None }
     }
 
     /// What a client sends: where Java's decoder would stumble, this one does.
@@ -104,10 +102,7 @@ impl<'a> Frame<'a> {
         let blocks = Blocks::new(input)?;
         let mut all = blocks.clone();
         while all.next()?.is_some() {}
-        Ok(Self {
-            for_java: Some(blocks),
-            ..Self::new(input)
-        })
+        Ok(Self { for_java: Some(blocks), ..Self::new(input) })
     }
 }
 

@@ -14,7 +14,11 @@ fn what_is_compressed_comes_back() {
     let long: Vec<u8> = (0..200_000_u32).flat_map(|n| (n % 977).to_be_bytes()).collect();
     for codec in CODECS {
         for input in [&[][..], &b"a"[..], &long] {
-            assert_eq!(decompress(codec, &compressed(codec, input), LIMIT).unwrap(), input, "{codec:?}");
+            assert_eq!(
+                decompress(codec, &compressed(codec, input), LIMIT).unwrap(),
+                input,
+                "{codec:?}"
+            );
         }
     }
 }
@@ -22,7 +26,9 @@ fn what_is_compressed_comes_back() {
 #[test]
 fn every_level_that_kafka_allows_works() {
     let input = b"the same again, the same again, the same again";
-    for (codec, levels) in [(Codec::Gzip, [-1, 1, 9]), (Codec::Lz4, [1, 9, 17]), (Codec::Zstd, [-131_072, 3, 22])] {
+    for (codec, levels) in
+        [(Codec::Gzip, [-1, 1, 9]), (Codec::Lz4, [1, 9, 17]), (Codec::Zstd, [-131_072, 3, 22])]
+    {
         for level in levels {
             let bytes = compress(codec, level, input).unwrap();
             assert_eq!(decompress(codec, &bytes, LIMIT).unwrap(), &input[..], "{codec:?} {level}");
@@ -62,7 +68,10 @@ fn snappy_is_read_raw_and_framed_and_its_claims_are_checked() {
     let input = vec![1; 100_000];
     let raw = snap::raw::Encoder::new().compress_vec(&input).unwrap();
     assert_eq!(decompress(Codec::Snappy, &raw, LIMIT).unwrap(), input);
-    assert!(compressed(Codec::Snappy, &input).starts_with(&[0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1]));
+    assert!(
+        compressed(Codec::Snappy, &input)
+            .starts_with(&[0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1])
+    );
     // Five bytes that claim 4 GiB, and three that claim 1 MiB.
     assert_eq!(
         decompress(Codec::Snappy, &[0xff, 0xff, 0xff, 0xff, 0x0f], LIMIT),
@@ -74,7 +83,8 @@ fn snappy_is_read_raw_and_framed_and_its_claims_are_checked() {
     ));
 }
 
-/// What lies in a log is read as far as the decoder can; what a client sends must be readable for Java (`Lz4BlockInputStream` of Apache Kafka 4.3.1).
+/// What lies in a log is read as far as the decoder can; what a client sends must be readable for
+/// Java (`Lz4BlockInputStream` of Apache Kafka 4.3.1).
 #[test]
 fn lz4_frames_are_taken_as_java_takes_them() {
     let input: Vec<u8> = (0..300_000_u32).map(|n| (n / 7 % 251) as u8).collect();
@@ -103,7 +113,10 @@ fn lz4_frames_are_taken_as_java_takes_them() {
             assert_eq!(refused(&frame), "taken");
             // The end mark is four bytes, and the checksum of the content as many.
             for cut in [1, 4, 100] {
-                assert_eq!(refused(&frame[..frame.len() - cut]), "the frame ends without its end mark");
+                assert_eq!(
+                    refused(&frame[..frame.len() - cut]),
+                    "the frame ends without its end mark"
+                );
             }
         }
     }
@@ -151,7 +164,8 @@ fn lz4_frame(blocks: &[&[u8]]) -> Vec<u8> {
     frame
 }
 
-/// `Lz4BlockInputStream` has one frame, and says that it is over where a block gives nothing. What reads all at once and what reads pieces see the same.
+/// `Lz4BlockInputStream` has one frame, and says that it is over where a block gives nothing. What
+/// reads all at once and what reads pieces see the same.
 #[test]
 fn an_lz4_frame_is_over_where_it_is_for_java() {
     let two_frames = [lz4_frame(&[b"one"]), lz4_frame(&[b"two"])].concat();
@@ -190,14 +204,17 @@ fn an_lz4_block_that_java_cannot_read_is_refused_and_read_where_it_lies_in_a_log
     assert_eq!(refusal.to_string(), "a block does not end as LZ4's blocks do");
 }
 
-/// `SnappyInputStream` looks at the version of every header but the first, and is at its end where fewer than four bytes follow.
+/// `SnappyInputStream` looks at the version of every header but the first, and is at its end where
+/// fewer than four bytes follow.
 #[test]
 fn snappy_is_framed_as_java_reads_it() {
     let block = |bytes: &[u8]| {
         let block = snap::raw::Encoder::new().compress_vec(bytes).unwrap();
         [&u32::try_from(block.len()).unwrap().to_be_bytes()[..], &block].concat()
     };
-    let header = |version: i32, compatible: i32| [&b"\x82SNAPPY\0"[..], &version.to_be_bytes(), &compatible.to_be_bytes()].concat();
+    let header = |version: i32, compatible: i32| {
+        [&b"\x82SNAPPY\0"[..], &version.to_be_bytes(), &compatible.to_be_bytes()].concat()
+    };
     let (one, two) = (block(b"one"), block(b"two"));
     let read = |parts: &[&[u8]]| {
         let input = parts.concat();
@@ -210,7 +227,11 @@ fn snappy_is_framed_as_java_reads_it() {
     };
     for (version, compatible) in [(1, 1), (0, 1), (1, 0), (-1, -1), (9, 9)] {
         let other = header(version, compatible);
-        assert_eq!(read(&[&other, &one, &two]).as_deref(), Some("onetwo"), "{version} {compatible} first");
+        assert_eq!(
+            read(&[&other, &one, &two]).as_deref(),
+            Some("onetwo"),
+            "{version} {compatible} first"
+        );
         let expected = (version >= 1).then_some("onetwo");
         assert_eq!(
             read(&[&header(1, 1), &one, &other, &two]).as_deref(),
@@ -233,7 +254,10 @@ fn snappy_is_framed_as_java_reads_it() {
 fn a_zstd_window_beyond_the_limit_is_refused() {
     // Magic, a descriptor without content size, and a window descriptor of 2^31 bytes.
     let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3, 0x01, 0x00, 0x00];
-    assert!(matches!(decompress(Codec::Zstd, &frame, LIMIT), Err(CompressionError::Corrupt { .. })));
+    assert!(matches!(
+        decompress(Codec::Zstd, &frame, LIMIT),
+        Err(CompressionError::Corrupt { .. })
+    ));
 }
 
 proptest! {

@@ -1,6 +1,8 @@
-//! Snappy as Kafka's clients write it: the Java ones in the framing of snappy-java (xerial), others as one raw block.
+//! Snappy as Kafka's clients write it: the Java ones in the framing of snappy-java (xerial), others
+//! as one raw block.
 //!
-//! A framed stream is a magic number, two versions, and blocks, each behind its length of four bytes. Raw blocks are read, never written.
+//! A framed stream is a magic number, two versions, and blocks, each behind its length of four
+//! bytes. Raw blocks are read, never written.
 
 use std::io::{self, BufRead, Read};
 
@@ -15,7 +17,8 @@ const MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 /// The magic number, the version and the lowest version that can read it.
 const HEADER_BYTES: usize = MAGIC.len() + 8;
 
-/// Of a header that is not the first snappy-java takes this version and later ones (`SnappyCodec.MINIMUM_COMPATIBLE_VERSION`). That of the first it does not look at.
+/// Of a header that is not the first snappy-java takes this version and later ones
+/// (`SnappyCodec.MINIMUM_COMPATIBLE_VERSION`). That of the first it does not look at.
 const VERSION_MIN: i32 = 1;
 
 /// What is compressed in one piece, as in `SnappyOutputStream`.
@@ -37,7 +40,8 @@ pub(super) fn decompress(input: &[u8], limit: usize) -> Result<Vec<u8>, Compress
     Ok(output)
 }
 
-/// The raw blocks of a section, and what the one gives that is being read; they are found as snappy-java finds them (`SnappyInputStream`).
+/// The raw blocks of a section, and what the one gives that is being read; they are found as
+/// snappy-java finds them (`SnappyInputStream`).
 pub(crate) struct Blocks<'a> {
     rest: &'a [u8],
     is_framed: bool,
@@ -58,7 +62,8 @@ impl<'a> Blocks<'a> {
 
     fn next_block(&mut self) -> Result<Option<&'a [u8]>, CompressionError> {
         if !self.is_framed {
-            // Framed from here on, with nothing behind it: of a section that is no frame all is one block, also where it is empty.
+            // Framed from here on, with nothing behind it: of a section that is no frame all is one
+            // block, also where it is empty.
             self.is_framed = true;
             return Ok(Some(std::mem::take(&mut self.rest)));
         }
@@ -76,7 +81,8 @@ impl<'a> Blocks<'a> {
             return Ok(None);
         };
         let length = u32::from_be_bytes(*length) as usize;
-        let (compressed, after) = after.split_at_checked(length).ok_or_else(|| corrupt("a block is cut off"))?;
+        let (compressed, after) =
+            after.split_at_checked(length).ok_or_else(|| corrupt("a block is cut off"))?;
         self.rest = after;
         Ok(Some(compressed))
     }

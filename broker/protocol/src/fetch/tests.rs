@@ -4,7 +4,8 @@ use super::*;
 use crate::frame::encode_response;
 use crate::messages::sample::sample;
 
-/// A random response in both forms. Absent records are zero bytes, which is what this codec makes of them.
+/// A random response in both forms. Absent records are zero bytes, which is what this codec makes
+/// of them.
 fn both(seed: u64, version: i16) -> (FetchResponse<Bytes>, messages::FetchResponse) {
     let mut generated: messages::FetchResponse = sample(seed, version);
     for partition in generated.responses.iter_mut().flat_map(|topic| &mut topic.partitions) {
@@ -73,7 +74,11 @@ fn the_frame_is_that_of_the_generated_codec() {
 fn the_defaults_are_those_of_the_schema() {
     let partition = FetchPartition::<Bytes>::default();
     assert_eq!(
-        (partition.last_stable_offset, partition.log_start_offset, partition.preferred_read_replica),
+        (
+            partition.last_stable_offset,
+            partition.log_start_offset,
+            partition.preferred_read_replica
+        ),
         (-1, -1, -1)
     );
     assert_eq!(
@@ -89,49 +94,27 @@ fn the_defaults_are_those_of_the_schema() {
 #[test]
 fn what_a_version_cannot_carry_is_refused() {
     let one = |partition| {
-        let topic = FetchTopic {
-            topic: "t".into(),
-            topic_id: Uuid::nil(),
-            partitions: vec![partition],
-        };
-        FetchResponse::<Bytes> {
-            topics: vec![topic],
-            ..Default::default()
-        }
+        let topic =
+            FetchTopic { topic: "t".into(), topic_id: Uuid::nil(), partitions: vec![partition] };
+        FetchResponse::<Bytes> { topics: vec![topic], ..Default::default() }
     };
     let epoch = EpochEndOffset { epoch: 1, end_offset: 2 };
     let table = [
-        (
-            6,
-            "SessionId",
-            FetchResponse {
-                session_id: 1,
-                ..Default::default()
-            },
-        ),
+        (6, "SessionId", FetchResponse { session_id: 1, ..Default::default() }),
         (
             15,
             "NodeEndpoints",
-            FetchResponse {
-                node_endpoints: vec![NodeEndpoint::default()],
-                ..Default::default()
-            },
+            FetchResponse { node_endpoints: vec![NodeEndpoint::default()], ..Default::default() },
         ),
         (
             10,
             "PreferredReadReplica",
-            one(FetchPartition {
-                preferred_read_replica: 1,
-                ..Default::default()
-            }),
+            one(FetchPartition { preferred_read_replica: 1, ..Default::default() }),
         ),
         (
             11,
             "DivergingEpoch",
-            one(FetchPartition {
-                diverging_epoch: epoch,
-                ..Default::default()
-            }),
+            one(FetchPartition { diverging_epoch: epoch, ..Default::default() }),
         ),
     ];
     for (version, field, response) in table {
@@ -156,19 +139,15 @@ impl RecordsLength for Region {
 #[test]
 fn the_length_is_known_without_the_records_and_has_a_limit() {
     let response = |lengths: &[usize]| {
-        let partitions = lengths.iter().map(|length| FetchPartition {
-            records: Some(Region(*length)),
-            ..Default::default()
-        });
+        let partitions = lengths
+            .iter()
+            .map(|length| FetchPartition { records: Some(Region(*length)), ..Default::default() });
         let topic = FetchTopic {
             topic: String::new(),
             topic_id: Uuid::nil(),
             partitions: partitions.collect(),
         };
-        FetchResponse {
-            topics: vec![topic],
-            ..Default::default()
-        }
+        FetchResponse { topics: vec![topic], ..Default::default() }
     };
     let empty = response(&[0, 0]).encode(11, 0).unwrap();
     assert_eq!(empty.chunks.len(), 1);

@@ -1,6 +1,8 @@
-//! Random messages for tests: every field that a version carries gets a value, every kind of emptiness included.
+//! Random messages for tests: every field that a version carries gets a value, every kind of
+//! emptiness included.
 //!
-//! The generated code fills the structs. A seed gives the same message for ever, so a failing test names its seed.
+//! The generated code fills the structs. A seed gives the same message for ever, so a failing test
+//! names its seed.
 
 use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
@@ -15,10 +17,7 @@ pub(crate) trait Sample: Sized {
 
 /// A random message of a version.
 pub(crate) fn sample<M: Message + Sample>(seed: u64, version: i16) -> M {
-    let v = Version {
-        number: version,
-        flexible: version >= M::FIRST_FLEXIBLE_VERSION,
-    };
+    let v = Version { number: version, flexible: version >= M::FIRST_FLEXIBLE_VERSION };
     M::sample(&mut Random(seed), v)
 }
 

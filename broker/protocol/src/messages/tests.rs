@@ -1,7 +1,10 @@
-//! The generated codecs against `kafka-protocol`, which generates its own from the same definitions (up to Kafka 4.1), and against broken bytes.
+//! The generated codecs against `kafka-protocol`, which generates its own from the same definitions
+//! (up to Kafka 4.1), and against broken bytes.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use kafka_protocol::protocol::{Decodable, Encodable, Message as TheirMessage, Request as TheirRequest};
+use kafka_protocol::protocol::{
+    Decodable, Encodable, Message as TheirMessage, Request as TheirRequest,
+};
 
 use super::sample::{Random, Sample, sample, sample_bytes};
 use super::*;
@@ -18,7 +21,8 @@ fn round_trips<M: Message + Sample>() {
             message.encode(&mut buf, version).unwrap();
             buf.put_slice(b"next");
             let mut bytes = buf.freeze();
-            let decoded = M::decode(&mut bytes, version).unwrap_or_else(|error| panic!("{} {version} seed {seed}: {error}", M::NAME));
+            let decoded = M::decode(&mut bytes, version)
+                .unwrap_or_else(|error| panic!("{} {version} seed {seed}: {error}", M::NAME));
             assert_eq!(decoded, message, "{} {version} seed {seed}", M::NAME);
             assert_eq!(bytes, "next", "{} {version} seed {seed}", M::NAME);
         }
@@ -43,7 +47,8 @@ fn agrees_with_oracle<M: Message + Sample, Theirs: TheirMessage + Encodable + De
         for seed in 0..SEEDS {
             let bytes = sample_bytes::<M>(seed, version);
             let mut rest = bytes.clone();
-            let decoded = Theirs::decode(&mut rest, version).unwrap_or_else(|error| panic!("{} {version} seed {seed}: {error}", M::NAME));
+            let decoded = Theirs::decode(&mut rest, version)
+                .unwrap_or_else(|error| panic!("{} {version} seed {seed}: {error}", M::NAME));
             assert!(
                 rest.is_empty(),
                 "{} {version} seed {seed}: the oracle leaves {} bytes",
@@ -62,7 +67,8 @@ fn agrees_with_oracle<M: Message + Sample, Theirs: TheirMessage + Encodable + De
 /// How many places of a message are broken; every one of a small message.
 const PLACES: usize = 128;
 
-/// No truncation is taken for a whole message, and no change of a few bytes does anything but succeed or fail.
+/// No truncation is taken for a whole message, and no change of a few bytes does anything but
+/// succeed or fail.
 fn survives_broken_bytes<M: Message + Sample>() {
     let claims: [&[u8]; 5] = [
         &[0x7f, 0xff, 0xff, 0xff],
@@ -202,10 +208,7 @@ fn an_error_is_found_at_any_depth() {
     assert!(response.has_error());
     let response = OffsetForLeaderEpochResponse::default();
     assert!(!response.has_error());
-    let response = ApiVersionsResponse {
-        error_code: 35,
-        ..Default::default()
-    };
+    let response = ApiVersionsResponse { error_code: 35, ..Default::default() };
     assert!(response.has_error());
     assert!(!InitProducerIdResponse::default().has_error(), "one that is not an array");
 }
@@ -213,13 +216,11 @@ fn an_error_is_found_at_any_depth() {
 #[test]
 fn a_count_that_the_bytes_cannot_hold_is_refused_at_once() {
     // Metadata 1: the count of topics and nothing else.
-    let claim = |count: i32| MetadataRequest::decode(&mut Bytes::copy_from_slice(&count.to_be_bytes()), 1);
+    let claim =
+        |count: i32| MetadataRequest::decode(&mut Bytes::copy_from_slice(&count.to_be_bytes()), 1);
     assert_eq!(
         claim(i32::MAX),
-        Err(DecodeError::Truncated {
-            needed: 2 * (i32::MAX as usize),
-            remaining: 0
-        })
+        Err(DecodeError::Truncated { needed: 2 * (i32::MAX as usize), remaining: 0 })
     );
     assert_eq!(claim(-2), Err(DecodeError::Length(-2)));
     assert_eq!(claim(i32::MIN), Err(DecodeError::Length(i64::from(i32::MIN))));
@@ -238,23 +239,14 @@ fn null_is_refused_where_the_version_does_not_know_it() {
         MetadataRequest::decode(&mut Bytes::from_static(b"\x02\0\0\x01\0\0\0"), 9),
         Err(DecodeError::Null("Name"))
     );
-    let request = MetadataRequest {
-        topics: None,
-        ..Default::default()
-    };
+    let request = MetadataRequest { topics: None, ..Default::default() };
     assert_eq!(request.encode(&mut BytesMut::new(), 0), Err(EncodeError::Null("Topics")));
 }
 
 #[test]
 fn a_value_that_a_version_cannot_carry_is_refused_unless_it_is_ignorable() {
-    let request = MetadataRequest {
-        allow_auto_topic_creation: false,
-        ..Default::default()
-    };
-    let refused = EncodeError::Unsupported {
-        field: "AllowAutoTopicCreation",
-        version: 3,
-    };
+    let request = MetadataRequest { allow_auto_topic_creation: false, ..Default::default() };
+    let refused = EncodeError::Unsupported { field: "AllowAutoTopicCreation", version: 3 };
     assert_eq!(request.encode(&mut BytesMut::new(), 3), Err(refused));
     let response = MetadataResponse {
         throttle_time_ms: 5,
@@ -267,10 +259,7 @@ fn a_value_that_a_version_cannot_carry_is_refused_unless_it_is_ignorable() {
 #[test]
 fn versions_outside_of_the_schema_do_not_exist() {
     for version in [-1, 14, i16::MAX] {
-        let missing = DecodeError::Version {
-            message: "MetadataRequest",
-            version,
-        };
+        let missing = DecodeError::Version { message: "MetadataRequest", version };
         assert_eq!(MetadataRequest::decode(&mut Bytes::new(), version), Err(missing));
     }
     // Version 6 is unstable in Kafka 4.4 (KIP-939).
@@ -280,7 +269,9 @@ fn versions_outside_of_the_schema_do_not_exist() {
 #[test]
 fn tagged_fields_are_skipped_when_unknown_and_refused_when_malformed() {
     // ApiVersions 3: two empty strings, then the tagged fields.
-    let decode = |tags: &'static [u8]| ApiVersionsRequest::decode(&mut Bytes::from([b"\x01\x01", tags].concat()), 3).map(|_| ());
+    let decode = |tags: &'static [u8]| {
+        ApiVersionsRequest::decode(&mut Bytes::from([b"\x01\x01", tags].concat()), 3).map(|_| ())
+    };
     let short = |needed, remaining| Err(DecodeError::Truncated { needed, remaining });
     let table: [(&'static [u8], Result<(), DecodeError>); 9] = [
         (b"\0", Ok(())),
@@ -300,7 +291,10 @@ fn tagged_fields_are_skipped_when_unknown_and_refused_when_malformed() {
 
 #[test]
 fn strings_are_checked() {
-    let decode = |bytes: &'static [u8]| DeleteTopicsRequest::decode(&mut Bytes::from_static(bytes), 1).map(|request| request.topic_names);
+    let decode = |bytes: &'static [u8]| {
+        DeleteTopicsRequest::decode(&mut Bytes::from_static(bytes), 1)
+            .map(|request| request.topic_names)
+    };
     assert_eq!(decode(b"\0\0\0\x01\0\x02\xc3\x28\0\0\0\0"), Err(DecodeError::Utf8));
     assert_eq!(decode(b"\0\0\0\x01\xff\xfe\0\0\0\0"), Err(DecodeError::Length(-2)));
     assert_eq!(decode(b"\0\0\0\x01\0\x01\0\0\0\0\0"), Ok(vec!["\0".to_owned()]));
@@ -308,14 +302,13 @@ fn strings_are_checked() {
     let mut long = BytesMut::from(&b"\x81\x80\x02"[..]);
     long.put_bytes(b'a', 0x8000);
     assert_eq!(ApiVersionsRequest::decode(&mut long.freeze(), 3), Err(DecodeError::Length(0x8000)));
-    let request = ApiVersionsRequest {
-        client_software_name: "a".repeat(0x8000),
-        ..Default::default()
-    };
+    let request =
+        ApiVersionsRequest { client_software_name: "a".repeat(0x8000), ..Default::default() };
     assert_eq!(request.encode(&mut BytesMut::new(), 3), Err(EncodeError::TooLong(0x8000)));
 }
 
-/// A message for people may repeat what a client sent: it is cut where it would not fit, in every version that has one.
+/// A message for people may repeat what a client sent: it is cut where it would not fit, in every
+/// version that has one.
 #[test]
 fn long_error_messages_are_cut() {
     let long = "\u{e9}".repeat(40_000);

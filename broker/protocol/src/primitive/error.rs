@@ -47,7 +47,8 @@ pub enum EncodeError {
         /// The version asked for.
         version: i16,
     },
-    /// A field holds a value that would be lost, since the version does not carry the field (Kafka's `UnsupportedVersionException`).
+    /// A field holds a value that would be lost, since the version does not carry the field
+    /// (Kafka's `UnsupportedVersionException`).
     #[error("version {version} does not carry the field {field}")]
     Unsupported {
         /// The field, as the schema spells it.

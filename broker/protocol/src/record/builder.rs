@@ -1,4 +1,5 @@
-//! Writing batches: for recompression, compaction, the records that the broker itself appends, and tests.
+//! Writing batches: for recompression, compaction, the records that the broker itself appends, and
+//! tests.
 
 use bytes::{BufMut, BytesMut};
 
@@ -28,7 +29,8 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// An empty batch without a producer, not compressed, whose first record has the offset `base_offset`.
+    /// An empty batch without a producer, not compressed, whose first record has the offset
+    /// `base_offset`.
     pub fn new(base_offset: i64) -> Self {
         let header = BatchHeader {
             base_offset,
@@ -44,34 +46,18 @@ impl BatchBuilder {
             base_sequence: -1,
             records_count: 0,
         };
-        Self {
-            header,
-            base_timestamp: None,
-            keeps_last_offset: false,
-            section: Vec::new(),
-        }
+        Self { header, base_timestamp: None, keeps_last_offset: false, section: Vec::new() }
     }
 
-    /// An empty batch with the attributes, producer, epoch and offsets of another: what remains of it is then appended. A delete horizon stays, and so
-    /// does the time of the append; another largest timestamp is that of the records (`MemoryRecords.buildRetainedRecordsInto`).
+    /// An empty batch with the attributes, producer, epoch and offsets of another: what remains of
+    /// it is then appended. A delete horizon stays, and so does the time of the append; another
+    /// largest timestamp is that of the records (`MemoryRecords.buildRetainedRecordsInto`).
     pub fn like(original: &BatchHeader) -> Self {
         let base_timestamp = original.delete_horizon_ms();
-        let max_timestamp = if original.is_log_append_time() {
-            original.max_timestamp
-        } else {
-            NO_TIMESTAMP
-        };
-        let header = BatchHeader {
-            max_timestamp,
-            records_count: 0,
-            ..*original
-        };
-        Self {
-            header,
-            base_timestamp,
-            keeps_last_offset: true,
-            section: Vec::new(),
-        }
+        let max_timestamp =
+            if original.is_log_append_time() { original.max_timestamp } else { NO_TIMESTAMP };
+        let header = BatchHeader { max_timestamp, records_count: 0, ..*original };
+        Self { header, base_timestamp, keeps_last_offset: true, section: Vec::new() }
     }
 
     /// Compresses the records with `codec`.
@@ -84,7 +70,8 @@ impl BatchBuilder {
     /// Says which idempotent producer wrote the batch, and its first sequence number.
     #[must_use]
     pub fn producer(mut self, id: ProducerId, epoch: ProducerEpoch, base_sequence: i32) -> Self {
-        (self.header.producer_id, self.header.producer_epoch, self.header.base_sequence) = (id, epoch, base_sequence);
+        (self.header.producer_id, self.header.producer_epoch, self.header.base_sequence) =
+            (id, epoch, base_sequence);
         self
     }
 
@@ -134,7 +121,14 @@ impl BatchBuilder {
         self.push(offset, timestamp, record.key, record.value, record.headers);
     }
 
-    fn push(&mut self, offset: i64, timestamp: i64, key: Option<&[u8]>, value: Option<&[u8]>, headers: Headers<'_>) {
+    fn push(
+        &mut self,
+        offset: i64,
+        timestamp: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: Headers<'_>,
+    ) {
         let base_timestamp = *self.base_timestamp.get_or_insert(timestamp);
         let offset_delta = offset.saturating_sub(self.header.base_offset);
         let mut fixed = [0; 21];
@@ -143,7 +137,11 @@ impl BatchBuilder {
             end += encode(number, fixed.get_mut(end..).unwrap_or_default());
         }
         let fixed = fixed.get(..end).unwrap_or_default();
-        let length = fixed.len() + nullable_size(key) + nullable_size(value) + varint_size(i64::from(headers.count)) + headers.bytes.len();
+        let length = fixed.len()
+            + nullable_size(key)
+            + nullable_size(value)
+            + varint_size(i64::from(headers.count))
+            + headers.bytes.len();
         put_varint(&mut self.section, length as i64);
         self.section.extend_from_slice(fixed);
         put_nullable(&mut self.section, key);
@@ -165,7 +163,8 @@ impl BatchBuilder {
         self.header.records_count
     }
 
-    /// The finished batch: header, records and checksum. What `level` may be is up to the codec ([`compression::default_level`]).
+    /// The finished batch: header, records and checksum. What `level` may be is up to the codec
+    /// ([`compression::default_level`]).
     ///
     /// # Errors
     /// When its codec is unknown or fails, or it is larger than a batch can be.
@@ -176,16 +175,13 @@ impl BatchBuilder {
         write(&self.header, &records)
     }
 
-    /// The batch of which compaction removed every record, kept because its header says how far a producer came: uncompressed, no records, no delete
-    /// horizon, everything else as it was (`DefaultRecordBatch.writeEmptyHeader`).
+    /// The batch of which compaction removed every record, kept because its header says how far a
+    /// producer came: uncompressed, no records, no delete horizon, everything else as it was
+    /// (`DefaultRecordBatch.writeEmptyHeader`).
     pub fn emptied(original: &BatchHeader) -> BytesMut {
         let attributes = original.attributes & !(CODEC_BITS | DELETE_HORIZON_BIT);
-        let header = BatchHeader {
-            attributes,
-            base_timestamp: NO_TIMESTAMP,
-            records_count: 0,
-            ..*original
-        };
+        let header =
+            BatchHeader { attributes, base_timestamp: NO_TIMESTAMP, records_count: 0, ..*original };
         write(&header, &[]).unwrap_or_default()
     }
 }
@@ -223,7 +219,8 @@ fn varint_size(value: i64) -> usize {
     bits.div_ceil(7).max(1)
 }
 
-/// Writes a zigzag integer at the beginning of `target` and says how many bytes it took, ten at most.
+/// Writes a zigzag integer at the beginning of `target` and says how many bytes it took, ten at
+/// most.
 fn encode(value: i64, target: &mut [u8]) -> usize {
     let mut rest = zigzag(value);
     let size = varint_size(value);

@@ -1,5 +1,7 @@
 use bytes::Bytes;
-use kafka_protocol::records::{Compression, RecordBatchDecoder, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
+use kafka_protocol::records::{
+    Compression, RecordBatchDecoder, RecordBatchEncoder, RecordEncodeOptions, TimestampType,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -32,12 +34,7 @@ fn record() -> impl Strategy<Value = Owned> {
         proptest::option::of(bytes()),
         proptest::collection::vec(header, 0..3),
     )
-        .prop_map(|(timestamp, key, value, headers)| Owned {
-            timestamp,
-            key,
-            value,
-            headers,
-        })
+        .prop_map(|(timestamp, key, value, headers)| Owned { timestamp, key, value, headers })
 }
 
 fn records() -> impl Strategy<Value = Vec<Owned>> {
@@ -45,10 +42,17 @@ fn records() -> impl Strategy<Value = Vec<Owned>> {
 }
 
 fn build(records: &[Owned], codec: Codec) -> BytesMut {
-    let mut builder = BatchBuilder::new(100).codec(codec).producer(ProducerId(7), ProducerEpoch(2), 5);
+    let mut builder =
+        BatchBuilder::new(100).codec(codec).producer(ProducerId(7), ProducerEpoch(2), 5);
     for (record, offset) in records.iter().zip(100..) {
         let headers = record.headers.iter().map(|(key, value)| (&key[..], value.as_deref()));
-        builder.append(offset, record.timestamp, record.key.as_deref(), record.value.as_deref(), headers);
+        builder.append(
+            offset,
+            record.timestamp,
+            record.key.as_deref(),
+            record.value.as_deref(),
+            headers,
+        );
     }
     assert_eq!(builder.records_count() as usize, records.len());
     builder.build(default_level(codec)).unwrap()
@@ -67,7 +71,10 @@ fn read(batch: &[u8]) -> Vec<Owned> {
                 timestamp: record.timestamp(&header),
                 key: record.key.map(<[u8]>::to_vec),
                 value: record.value.map(<[u8]>::to_vec),
-                headers: record.headers().map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec))).collect(),
+                headers: record
+                    .headers()
+                    .map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)))
+                    .collect(),
             }
         })
         .collect()
@@ -82,7 +89,8 @@ fn oracle_reads(batch: &[u8]) -> Vec<Owned> {
         Ok(Bytes::from(compression::decompress(codec, input, LIMIT)?.into_owned()))
     };
     let mut input = Bytes::copy_from_slice(batch);
-    let set = RecordBatchDecoder::decode_with_custom_compression(&mut input, Some(decompress)).unwrap();
+    let set =
+        RecordBatchDecoder::decode_with_custom_compression(&mut input, Some(decompress)).unwrap();
     set.records
         .into_iter()
         .zip(100..)
@@ -117,10 +125,7 @@ fn as_in_a_map(records: &[Owned]) -> Vec<Owned> {
     };
     records
         .iter()
-        .map(|record| Owned {
-            headers: distinct(&record.headers),
-            ..record.clone()
-        })
+        .map(|record| Owned { headers: distinct(&record.headers), ..record.clone() })
         .collect()
 }
 
@@ -203,15 +208,8 @@ fn invalid_sections_are_refused() {
 
 #[test]
 fn a_batch_without_records_keeps_what_its_producer_did() {
-    let full = build(
-        &[Owned {
-            timestamp: 5,
-            key: None,
-            value: None,
-            headers: Vec::new(),
-        }],
-        Codec::Zstd,
-    );
+    let full =
+        build(&[Owned { timestamp: 5, key: None, value: None, headers: Vec::new() }], Codec::Zstd);
     let header = checked(&full).unwrap();
     let emptied = BatchBuilder::emptied(&header);
     let left = checked(&emptied).unwrap();

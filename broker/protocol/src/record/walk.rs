@@ -1,5 +1,6 @@
-//! Walking over the records of a batch without keeping them: what a batch is checked by before it is appended. What is compressed is decompressed piece by piece, so that a batch
-//! takes the memory of its decoder, however much it holds.
+//! Walking over the records of a batch without keeping them: what a batch is checked by before it
+//! is appended. What is compressed is decompressed piece by piece, so that a batch takes the memory
+//! of its decoder, however much it holds.
 
 use std::io::{self, BufRead};
 
@@ -46,12 +47,20 @@ impl Seen {
     }
 }
 
-/// Shows every record of a batch to `each`, in order. Compressed ones may be of `record_bytes_max` bytes, their own length not counted, and of `limit` bytes all together; returns of
-/// how many they are.
+/// Shows every record of a batch to `each`, in order. Compressed ones may be of `record_bytes_max`
+/// bytes, their own length not counted, and of `limit` bytes all together; returns of how many they
+/// are.
 ///
 /// # Errors
-/// When the batch does not hold exactly the records that it says, one behind the other and nothing else, or when Java cannot read them.
-pub fn walk(header: &BatchHeader, batch: &[u8], limit: usize, record_bytes_max: u32, mut each: impl FnMut(Seen)) -> Result<u64, WalkError> {
+/// When the batch does not hold exactly the records that it says, one behind the other and nothing
+/// else, or when Java cannot read them.
+pub fn walk(
+    header: &BatchHeader,
+    batch: &[u8],
+    limit: usize,
+    record_bytes_max: u32,
+    mut each: impl FnMut(Seen),
+) -> Result<u64, WalkError> {
     let input = batch.get(HEADER_BYTES..).unwrap_or_default();
     let codec = header.codec().ok_or(CompressionError::UnknownCodec)?;
     if codec == Codec::None {
@@ -90,11 +99,9 @@ impl Failure {
         match self {
             Self::Invalid(reason) => RecordError { index, reason }.into(),
             Self::TooLarge => CompressionError::TooLarge { limit }.into(),
-            Self::Decoder(error) => CompressionError::Corrupt {
-                codec,
-                reason: error.to_string(),
+            Self::Decoder(error) => {
+                CompressionError::Corrupt { codec, reason: error.to_string() }.into()
             }
-            .into(),
         }
     }
 }
@@ -118,14 +125,16 @@ impl<S: BufRead> Stream<S> {
 
     fn next(&mut self) -> Result<Seen, Failure> {
         let length = self.int("its length is cut off or too long")?;
-        let length = u64::try_from(length).map_err(|_| Failure::Invalid("its length is negative"))?;
+        let length =
+            u64::try_from(length).map_err(|_| Failure::Invalid("its length is negative"))?;
         if length > u64::from(self.record_bytes_max) {
             return Err(Failure::Invalid("it is larger than allowed"));
         }
         let buffer = self.source.fill_buf()?;
         if let Some(body) = usize::try_from(length).ok().and_then(|length| buffer.get(..length)) {
             // Nearly always all of it is there.
-            let (seen, length) = (Seen::of(&parse(body, INT_BYTES_MAX).map_err(Failure::Invalid)?), body.len());
+            let (seen, length) =
+                (Seen::of(&parse(body, INT_BYTES_MAX).map_err(Failure::Invalid)?), body.len());
             return self.consume(length).map(|()| seen);
         }
         let end = self.taken.saturating_add(length);
@@ -150,11 +159,7 @@ impl<S: BufRead> Stream<S> {
         if self.taken != end {
             return Err(Failure::Invalid("it is not as long as its parts"));
         }
-        Ok(Seen {
-            offset_delta,
-            timestamp_delta,
-            has_key,
-        })
+        Ok(Seen { offset_delta, timestamp_delta, has_key })
     }
 
     fn end(&mut self) -> Result<(), Failure> {
@@ -164,7 +169,8 @@ impl<S: BufRead> Stream<S> {
         }
     }
 
-    /// Passes over bytes behind their length; returns whether there are any to be, which a length of -1 denies.
+    /// Passes over bytes behind their length; returns whether there are any to be, which a length
+    /// of -1 denies.
     fn nullable(&mut self, wrong: &'static str) -> Result<bool, Failure> {
         match self.int(wrong)? {
             -1 => Ok(false),
@@ -192,7 +198,11 @@ impl<S: BufRead> Stream<S> {
         self.number(wrong, |bytes| int(bytes, INT_BYTES_MAX))
     }
 
-    fn number<T>(&mut self, wrong: &'static str, read: impl Fn(&mut &[u8]) -> Option<T>) -> Result<T, Failure> {
+    fn number<T>(
+        &mut self,
+        wrong: &'static str,
+        read: impl Fn(&mut &[u8]) -> Option<T>,
+    ) -> Result<T, Failure> {
         let buffer = self.source.fill_buf()?;
         let mut rest = buffer;
         if let Some(value) = read(&mut rest) {
@@ -209,7 +219,8 @@ impl<S: BufRead> Stream<S> {
                 *place = byte;
             }
             if byte & 0x80 == 0 {
-                return read(&mut bytes.get(..length).unwrap_or_default()).ok_or(Failure::Invalid(wrong));
+                return read(&mut bytes.get(..length).unwrap_or_default())
+                    .ok_or(Failure::Invalid(wrong));
             }
         }
         Err(Failure::Invalid(wrong))
@@ -242,7 +253,9 @@ mod tests {
     fn batch_of(codec: Codec, count: i32, section: &[u8]) -> Vec<u8> {
         let mut batch = BatchBuilder::new(0).codec(codec).build(0).unwrap().to_vec();
         batch.truncate(HEADER_BYTES);
-        batch.extend_from_slice(&compression::compress(codec, default_level(codec), section).unwrap());
+        batch.extend_from_slice(
+            &compression::compress(codec, default_level(codec), section).unwrap(),
+        );
         let length = i32::try_from(batch.len() - 12).unwrap();
         batch[8..12].copy_from_slice(&length.to_be_bytes());
         batch[57..61].copy_from_slice(&count.to_be_bytes());
@@ -269,9 +282,13 @@ mod tests {
             let batch = builder.build(default_level(codec)).unwrap();
             let header = checked(&batch).unwrap();
             let whole = section(&header, &batch, usize::MAX).unwrap();
-            let expected: Vec<Seen> = Records::new(&whole, 300).map(Result::unwrap).map(|record| Seen::of(&record)).collect();
+            let expected: Vec<Seen> = Records::new(&whole, 300)
+                .map(Result::unwrap)
+                .map(|record| Seen::of(&record))
+                .collect();
             assert_eq!(seen(&batch, whole.len()), Ok(expected), "{codec:?}");
-            let too_large = WalkError::Compression(CompressionError::TooLarge { limit: whole.len() - 1 });
+            let too_large =
+                WalkError::Compression(CompressionError::TooLarge { limit: whole.len() - 1 });
             assert_eq!(
                 seen(&batch, whole.len() - 1).err(),
                 (codec != Codec::None).then_some(too_large),
@@ -315,12 +332,17 @@ mod tests {
                     limit: 1 << 20,
                     record_bytes_max: u32::MAX,
                 };
-                assert_eq!(records.all(count, |_| ()).is_ok(), expected, "{count} {section:?} in pieces of {piece}");
+                assert_eq!(
+                    records.all(count, |_| ()).is_ok(),
+                    expected,
+                    "{count} {section:?} in pieces of {piece}"
+                );
             }
         }
     }
 
-    /// `ByteUtils.readVarint` takes five bytes for a number of 32 bits and drops what the fifth has beyond them; `ByteUtils.readVarlong` takes ten for one of 64.
+    /// `ByteUtils.readVarint` takes five bytes for a number of 32 bits and drops what the fifth has
+    /// beyond them; `ByteUtils.readVarlong` takes ten for one of 64.
     #[test]
     fn numbers_that_java_cannot_read_are_refused_and_read_where_they_lie_in_a_log() {
         let padded = |number: u8, bytes: usize| {
@@ -329,7 +351,8 @@ mod tests {
             all.push(0);
             all
         };
-        // A record with a key and a header, each byte of which but the attributes and the contents is a number.
+        // A record with a key and a header, each byte of which but the attributes and the contents
+        // is a number.
         let parts: [&[u8]; 11] = [&[0], &[0], &[0], &[2], b"k", &[2], b"v", &[2], &[2], b"h", &[1]];
         let section = |widened: Option<usize>, bytes: usize| {
             let mut body = Vec::new();
@@ -340,23 +363,26 @@ mod tests {
                 }
             }
             let length = u8::try_from(body.len() * 2).unwrap();
-            let length = if widened == Some(parts.len()) {
-                padded(length, bytes)
-            } else {
-                vec![length]
-            };
+            let length =
+                if widened == Some(parts.len()) { padded(length, bytes) } else { vec![length] };
             [length, body].concat()
         };
         const TIMESTAMP: usize = 1;
         for widened in [TIMESTAMP, 2, 3, 5, 7, 8, 10, parts.len()] {
             for bytes in 2..=11 {
                 let section = section(Some(widened), bytes);
-                let fits_java = bytes <= if widened == TIMESTAMP { LONG_BYTES_MAX } else { INT_BYTES_MAX };
+                let fits_java =
+                    bytes <= if widened == TIMESTAMP { LONG_BYTES_MAX } else { INT_BYTES_MAX };
                 for codec in CODECS {
                     let found = seen(&batch_of(codec, 1, &section), 1 << 20);
-                    assert_eq!(found.is_ok(), fits_java, "{codec:?}: part {widened} in {bytes} bytes: {found:?}");
+                    assert_eq!(
+                        found.is_ok(),
+                        fits_java,
+                        "{codec:?}: part {widened} in {bytes} bytes: {found:?}"
+                    );
                 }
-                let in_log = Records::new(&section, 1).all(|record| record.is_ok_and(|record| record.headers().count() == 1));
+                let in_log = Records::new(&section, 1)
+                    .all(|record| record.is_ok_and(|record| record.headers().count() == 1));
                 assert_eq!(in_log, bytes <= LONG_BYTES_MAX, "part {widened} in {bytes} bytes");
             }
         }
@@ -389,7 +415,8 @@ mod tests {
     }
 
     proptest! {
-        /// Compaction and lookups by time read all of a section at once: of what was taken they see every record.
+        /// Compaction and lookups by time read all of a section at once: of what was taken they see
+        /// every record.
         #[test]
         fn what_is_taken_is_read_as_a_whole(
             values in proptest::collection::vec(0..200_usize, 1..6),

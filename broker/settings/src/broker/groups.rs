@@ -1,4 +1,5 @@
-//! The configurations of brokers that have to do with groups and committed offsets (`GroupCoordinatorConfig`).
+//! The configurations of brokers that have to do with groups and committed offsets
+//! (`GroupCoordinatorConfig`).
 
 use super::super::Check::{AtLeast, Between, OneOf};
 use super::super::ConfigKey;

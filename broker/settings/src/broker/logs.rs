@@ -1,4 +1,5 @@
-//! The configurations of brokers that have to do with logs; most of them are what topics go by that set nothing themselves.
+//! The configurations of brokers that have to do with logs; most of them are what topics go by that
+//! set nothing themselves.
 
 use super::super::Check::{Any, AtLeast};
 use super::super::ConfigKey;

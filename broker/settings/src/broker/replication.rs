@@ -1,4 +1,5 @@
-//! The configurations of brokers that have to do with replicas: how many, who leads, and how they follow.
+//! The configurations of brokers that have to do with replicas: how many, who leads, and how they
+//! follow.
 
 use super::super::Check::{Any, AtLeast};
 use super::super::ConfigKey;

@@ -1,15 +1,18 @@
-//! What topics go by that set nothing themselves: under which names each of their configurations is set for brokers (`ServerTopicConfigSynonyms`).
+//! What topics go by that set nothing themselves: under which names each of their configurations is
+//! set for brokers (`ServerTopicConfigSynonyms`).
 
 use crate::Scope::{self, ClusterWide, Dynamic};
 use crate::{ConfigKey, topic_key};
 
-/// The names on brokers of a configuration of topics, and how many of the topic's units one of the broker's is. The first one that is set prevails.
+/// The names on brokers of a configuration of topics, and how many of the topic's units one of the
+/// broker's is. The first one that is set prevails.
 pub(crate) type BrokerNames = &'static [(&'static str, i64)];
 
 const HOUR_MS: i64 = 3_600_000;
 const MINUTE_MS: i64 = 60_000;
 
-/// In the order of the topic's names. What has several names on brokers has rows of its own there: they differ in their units.
+/// In the order of the topic's names. What has several names on brokers has rows of its own there:
+/// they differ in their units.
 const NAMES: &[(&str, Scope, BrokerNames)] = &[
     ("cleanup.policy", Dynamic, &[("log.cleanup.policy", 1)]),
     ("compression.gzip.level", Dynamic, &[("compression.gzip.level", 1)]),
@@ -20,11 +23,7 @@ const NAMES: &[(&str, Scope, BrokerNames)] = &[
     ("file.delete.delay.ms", Dynamic, &[("log.segment.delete.delay.ms", 1)]),
     ("flush.messages", Dynamic, &[("log.flush.interval.messages", 1)]),
     ("flush.mode", Dynamic, &[("flush.mode", 1)]),
-    (
-        "flush.ms",
-        Dynamic,
-        &[("log.flush.interval.ms", 1), ("log.flush.scheduler.interval.ms", 1)],
-    ),
+    ("flush.ms", Dynamic, &[("log.flush.interval.ms", 1), ("log.flush.scheduler.interval.ms", 1)]),
     ("index.interval.bytes", Dynamic, &[("log.index.interval.bytes", 1)]),
     ("local.retention.bytes", Dynamic, &[("log.local.retention.bytes", 1)]),
     ("local.retention.ms", Dynamic, &[("log.local.retention.ms", 1)]),
@@ -68,21 +67,20 @@ pub(crate) fn broker_names(topic: &str) -> BrokerNames {
     found.and_then(|index| NAMES.get(index)).map_or(&[], |(_, _, names)| names)
 }
 
-/// The configuration of topics that the one of this name on brokers is the default of, in whatever unit.
+/// The configuration of topics that the one of this name on brokers is the default of, in whatever
+/// unit.
 pub fn topic_key_of(broker: &str) -> Option<&'static ConfigKey> {
-    let (topic, ..) = NAMES.iter().find(|(_, _, names)| names.iter().any(|(name, _)| *name == broker))?;
+    let (topic, ..) =
+        NAMES.iter().find(|(_, _, names)| names.iter().any(|(name, _)| *name == broker))?;
     topic_key(topic)
 }
 
 /// The configurations of brokers that are those of topics under another name, and nothing else.
 pub(crate) fn rows() -> impl Iterator<Item = ConfigKey> {
     NAMES.iter().filter_map(|(topic, scope, names)| match names {
-        [(name, 1)] => Some(ConfigKey {
-            name,
-            scope: *scope,
-            of_topics: Some(topic),
-            ..*topic_key(topic)?
-        }),
+        [(name, 1)] => {
+            Some(ConfigKey { name, scope: *scope, of_topics: Some(topic), ..*topic_key(topic)? })
+        }
         _ => None,
     })
 }

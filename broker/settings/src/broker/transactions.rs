@@ -1,4 +1,5 @@
-//! The configurations of brokers that have to do with transactions (`TransactionLogConfig`, `TransactionStateManagerConfig`).
+//! The configurations of brokers that have to do with transactions (`TransactionLogConfig`,
+//! `TransactionStateManagerConfig`).
 
 use super::super::Check::AtLeast;
 use super::super::ConfigKey;

@@ -1,5 +1,6 @@
-//! The configurations of brokers that can be changed while an Apache Kafka broker runs and that mean nothing here: they are taken and told, since people's scripts set
-//! them, and each says that it has no effect.
+//! The configurations of brokers that can be changed while an Apache Kafka broker runs and that
+//! mean nothing here: they are taken and told, since people's scripts set them, and each says that
+//! it has no effect.
 
 use super::super::Check::{Any, AtLeast, Between};
 use super::super::ConfigKey;

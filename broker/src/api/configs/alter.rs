@@ -1,17 +1,21 @@
-//! AlterConfigs and IncrementalAlterConfigs: what can be refused here is, the rest is the controller's to decide (`ConfigAdminManager` in Apache Kafka).
+//! AlterConfigs and IncrementalAlterConfigs: what can be refused here is, the rest is the
+//! controller's to decide (`ConfigAdminManager` in Apache Kafka).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_protocol::api::ApiKey;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{
-    AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, alter_configs_response,
-    incremental_alter_configs_response,
+    AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse, alter_configs_response, incremental_alter_configs_response,
 };
 use weir_protocol::types::BrokerId;
 use weir_settings::{self as config, ConfigError, ConfigType, Door};
 
-use super::{BROKER_RESOURCE, CLIENT_METRICS_RESOURCE, GROUP_RESOURCE, TOPIC_RESOURCE, check_allowed, check_broker_id};
+use super::{
+    BROKER_RESOURCE, CLIENT_METRICS_RESOURCE, GROUP_RESOURCE, TOPIC_RESOURCE, check_allowed,
+    check_broker_id,
+};
 use crate::api::RequestContext;
 use crate::api::Services;
 use crate::auth::{Authorizer, Operation};
@@ -28,7 +32,11 @@ type Key = (i8, String);
 type Outcome = (ErrorCode, Option<String>);
 
 /// Answers AlterConfigs, which replaces all that is set on a resource.
-pub(crate) async fn handle_alter(services: &Services, cx: &RequestContext, mut request: AlterConfigsRequest) -> AlterConfigsResponse {
+pub(crate) async fn handle_alter(
+    services: &Services,
+    cx: &RequestContext,
+    mut request: AlterConfigsRequest,
+) -> AlterConfigsResponse {
     let changes = request.resources.iter().map(|resource| Change {
         kind: resource.resource_type,
         name: &resource.resource_name,
@@ -38,32 +46,41 @@ pub(crate) async fn handle_alter(services: &Services, cx: &RequestContext, mut r
             .map(|config| (config.name.as_str(), SET, config.value.as_deref()))
             .collect(),
     });
-    let mut verdicts = Verdicts::on(services.config.id, &services.authorizer, cx, &changes.collect::<Vec<_>>());
+    let mut verdicts =
+        Verdicts::on(services.config.id, &services.authorizer, cx, &changes.collect::<Vec<_>>());
     request
         .resources
         .retain(|resource| verdicts.is_open(resource.resource_type, &resource.resource_name));
     if !request.resources.is_empty() {
         let answer = services
             .controller
-            .forward::<_, AlterConfigsResponse>(&services.metadata, cx.forwarded_by(), (ApiKey::AlterConfigs, cx.version), &request)
+            .forward::<_, AlterConfigsResponse>(
+                &services.metadata,
+                cx.forwarded_by(),
+                (ApiKey::AlterConfigs, cx.version),
+                &request,
+            )
             .await;
         verdicts.take_up(answer.map(|response| {
             let answers = response.responses.into_iter();
-            answers.map(|answer| ((answer.resource_type, answer.resource_name), (answer.error_code, answer.error_message)))
+            answers.map(|answer| {
+                (
+                    (answer.resource_type, answer.resource_name),
+                    (answer.error_code, answer.error_message),
+                )
+            })
         }));
     }
-    let responses = verdicts.into_answers().map(|((resource_type, resource_name), (error, error_message))| {
-        alter_configs_response::AlterConfigsResourceResponse {
-            error_code: error.code(),
-            error_message,
-            resource_type,
-            resource_name,
-        }
-    });
-    AlterConfigsResponse {
-        responses: responses.collect(),
-        ..Default::default()
-    }
+    let responses =
+        verdicts.into_answers().map(|((resource_type, resource_name), (error, error_message))| {
+            alter_configs_response::AlterConfigsResourceResponse {
+                error_code: error.code(),
+                error_message,
+                resource_type,
+                resource_name,
+            }
+        });
+    AlterConfigsResponse { responses: responses.collect(), ..Default::default() }
 }
 
 /// Answers IncrementalAlterConfigs, which changes what it names (KIP-339).
@@ -81,7 +98,8 @@ pub(crate) async fn handle_incremental_alter(
             .map(|config| (config.name.as_str(), config.config_operation, config.value.as_deref()))
             .collect(),
     });
-    let mut verdicts = Verdicts::on(services.config.id, &services.authorizer, cx, &changes.collect::<Vec<_>>());
+    let mut verdicts =
+        Verdicts::on(services.config.id, &services.authorizer, cx, &changes.collect::<Vec<_>>());
     request
         .resources
         .retain(|resource| verdicts.is_open(resource.resource_type, &resource.resource_name));
@@ -89,25 +107,33 @@ pub(crate) async fn handle_incremental_alter(
         let api = ApiKey::IncrementalAlterConfigs;
         let answer = services
             .controller
-            .forward::<_, IncrementalAlterConfigsResponse>(&services.metadata, cx.forwarded_by(), (api, cx.version), &request)
+            .forward::<_, IncrementalAlterConfigsResponse>(
+                &services.metadata,
+                cx.forwarded_by(),
+                (api, cx.version),
+                &request,
+            )
             .await;
         verdicts.take_up(answer.map(|response| {
             let answers = response.responses.into_iter();
-            answers.map(|answer| ((answer.resource_type, answer.resource_name), (answer.error_code, answer.error_message)))
+            answers.map(|answer| {
+                (
+                    (answer.resource_type, answer.resource_name),
+                    (answer.error_code, answer.error_message),
+                )
+            })
         }));
     }
-    let responses = verdicts.into_answers().map(|((resource_type, resource_name), (error, error_message))| {
-        incremental_alter_configs_response::AlterConfigsResourceResponse {
-            error_code: error.code(),
-            error_message,
-            resource_type,
-            resource_name,
-        }
-    });
-    IncrementalAlterConfigsResponse {
-        responses: responses.collect(),
-        ..Default::default()
-    }
+    let responses =
+        verdicts.into_answers().map(|((resource_type, resource_name), (error, error_message))| {
+            incremental_alter_configs_response::AlterConfigsResourceResponse {
+                error_code: error.code(),
+                error_message,
+                resource_type,
+                resource_name,
+            }
+        });
+    IncrementalAlterConfigsResponse { responses: responses.collect(), ..Default::default() }
 }
 
 /// The resources of a request, and what became of each so far.
@@ -119,7 +145,12 @@ struct Verdicts {
 
 impl Verdicts {
     /// With those that are refused here.
-    fn on(id: BrokerId, authorizer: &Authorizer, cx: &RequestContext, changes: &[Change<'_>]) -> Self {
+    fn on(
+        id: BrokerId,
+        authorizer: &Authorizer,
+        cx: &RequestContext,
+        changes: &[Change<'_>],
+    ) -> Self {
         Self {
             order: changes.iter().map(Change::key).collect(),
             outcomes: refusals(id, authorizer, cx, changes),
@@ -132,11 +163,14 @@ impl Verdicts {
     }
 
     /// The controller's answer to what is open, or why there is none.
-    fn take_up(&mut self, answer: Result<impl Iterator<Item = (Key, (i16, Option<String>))>, ErrorCode>) {
+    fn take_up(
+        &mut self,
+        answer: Result<impl Iterator<Item = (Key, (i16, Option<String>))>, ErrorCode>,
+    ) {
         match answer {
-            Ok(answers) => self
-                .outcomes
-                .extend(answers.map(|(key, (code, message))| (key, (ErrorCode::from_code(code), message)))),
+            Ok(answers) => self.outcomes.extend(
+                answers.map(|(key, (code, message))| (key, (ErrorCode::from_code(code), message))),
+            ),
             Err(error) => {
                 for key in &self.order {
                     self.outcomes.entry(key.clone()).or_insert((error, None));
@@ -149,7 +183,8 @@ impl Verdicts {
     fn into_answers(self) -> impl Iterator<Item = (Key, Outcome)> {
         let Self { order, outcomes } = self;
         order.into_iter().map(move |key| {
-            let outcome = outcomes.get(&key).cloned().unwrap_or((ErrorCode::UnknownServerError, None));
+            let outcome =
+                outcomes.get(&key).cloned().unwrap_or((ErrorCode::UnknownServerError, None));
             (key, outcome)
         })
     }
@@ -170,18 +205,27 @@ impl Change<'_> {
 }
 
 /// The resources that are refused here.
-fn refusals(id: BrokerId, authorizer: &Authorizer, cx: &RequestContext, changes: &[Change<'_>]) -> BTreeMap<Key, Outcome> {
+fn refusals(
+    id: BrokerId,
+    authorizer: &Authorizer,
+    cx: &RequestContext,
+    changes: &[Change<'_>],
+) -> BTreeMap<Key, Outcome> {
     let mut seen = BTreeSet::new();
     let mut refused = BTreeMap::new();
     for change in changes {
-        let checked = check_allowed(authorizer, cx, Operation::AlterConfigs, change.kind, change.name)
-            .map_err(|error| (error, Some(error.message().to_owned())))
-            .and_then(|()| check(id, change));
+        let checked =
+            check_allowed(authorizer, cx, Operation::AlterConfigs, change.kind, change.name)
+                .map_err(|error| (error, Some(error.message().to_owned())))
+                .and_then(|()| check(id, change));
         if let Err(outcome) = checked {
             refused.insert(change.key(), outcome);
         }
         if !seen.insert(change.key()) {
-            refused.insert(change.key(), invalid("Each resource must appear at most once.".to_owned()));
+            refused.insert(
+                change.key(),
+                invalid("Each resource must appear at most once.".to_owned()),
+            );
         }
     }
     refused
@@ -214,10 +258,9 @@ fn check(id: BrokerId, change: &Change<'_>) -> Result<(), Outcome> {
                 check_broker_id(change.name, id, "Node id", "")?;
                 Door::OneBroker
             };
-            change
-                .entries
-                .iter()
-                .try_for_each(|(name, operation, value)| check_broker_entry(name, *operation, value.unwrap_or_default(), door))
+            change.entries.iter().try_for_each(|(name, operation, value)| {
+                check_broker_entry(name, *operation, value.unwrap_or_default(), door)
+            })
         }
         other => Err(invalid(format!("Unknown resource type {other}"))),
     }
@@ -228,7 +271,11 @@ fn check_broker_entry(name: &str, operation: i8, value: &str, door: Door) -> Res
     match operation {
         SET => checked(),
         DELETE => Ok(()),
-        APPEND | SUBTRACT if config::broker_key(name).is_some_and(|key| key.kind == ConfigType::List) => checked(),
+        APPEND | SUBTRACT
+            if config::broker_key(name).is_some_and(|key| key.kind == ConfigType::List) =>
+        {
+            checked()
+        }
         APPEND => Err((
             ErrorCode::InvalidConfig,
             Some(format!("Config value append is not allowed for config key: {name}")),
@@ -241,7 +288,8 @@ fn check_broker_entry(name: &str, operation: i8, value: &str, door: Door) -> Res
     }
 }
 
-/// Kafka answers a value that does not fit with INVALID_REQUEST where it is the broker's (KAFKA-13609), and what its controller refuses with INVALID_CONFIG.
+/// Kafka answers a value that does not fit with INVALID_REQUEST where it is the broker's
+/// (KAFKA-13609), and what its controller refuses with INVALID_CONFIG.
 fn refused(error: ConfigError) -> Outcome {
     let code = match error {
         ConfigError::SameForAll { .. } => ErrorCode::InvalidConfig,

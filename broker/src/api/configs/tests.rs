@@ -10,7 +10,9 @@ use crate::config::Args;
 use crate::memory::MemoryBounds;
 
 fn configs(entries: &[(&str, &str)]) -> Arc<Configs> {
-    Arc::new(entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    Arc::new(
+        entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+    )
 }
 
 fn cluster() -> MetadataImage {
@@ -24,17 +26,25 @@ fn cluster() -> MetadataImage {
     image
 }
 
-fn ask(authorizer: &Authorizer, kind: i8, name: &str, keys: Option<&[&str]>) -> DescribeConfigsResult {
-    let flags = ["weir-broker", "--id", "0", "--cluster-id", "c", "--data", "/d", "--controller", "h:1"];
-    let config = Config::new(Args::parse_from(flags), MemoryBounds::of(None), crate::files::FileBounds::of(1 << 20)).unwrap();
+fn ask(
+    authorizer: &Authorizer,
+    kind: i8,
+    name: &str,
+    keys: Option<&[&str]>,
+) -> DescribeConfigsResult {
+    let flags =
+        ["weir-broker", "--id", "0", "--cluster-id", "c", "--data", "/d", "--controller", "h:1"];
+    let config = Config::new(
+        Args::parse_from(flags),
+        MemoryBounds::of(None),
+        crate::files::FileBounds::of(1 << 20),
+    )
+    .unwrap();
     let (image, process) = (cluster(), process_configs(&config));
     let this = Described {
         image: &image,
         id: BrokerId(0),
-        layers: Layers {
-            process: Some(&process),
-            ..image.layers(BrokerId(0))
-        },
+        layers: Layers { process: Some(&process), ..image.layers(BrokerId(0)) },
     };
     let resource = DescribeConfigsResource {
         resource_type: kind,
@@ -58,18 +68,23 @@ fn ask(authorizer: &Authorizer, kind: i8, name: &str, keys: Option<&[&str]>) -> 
 fn every_configuration_of_a_topic_is_listed() {
     let result = ask(&everyone(), TOPIC_RESOURCE, "a", None);
     assert_eq!((result.error_code, result.configs.len()), (0, TOPIC.len()));
-    assert!(
-        result
-            .configs
-            .iter()
-            .all(|entry| entry.value.is_some() && !entry.read_only && entry.documentation.is_some() && entry.config_type > 0)
-    );
+    assert!(result.configs.iter().all(|entry| entry.value.is_some()
+        && !entry.read_only
+        && entry.documentation.is_some()
+        && entry.config_type > 0));
     assert_eq!(ask(&everyone(), TOPIC_RESOURCE, "a", Some(&[])).configs.len(), TOPIC.len());
     let result = ask(&everyone(), TOPIC_RESOURCE, "a", Some(&["retention.ms", "no.such"]));
     let entry = &result.configs[0];
-    assert_eq!((result.configs.len(), entry.value.as_deref(), entry.config_source), (1, Some("2"), 2));
-    let synonyms: Vec<_> = entry.synonyms.iter().map(|synonym| (synonym.name.as_str(), synonym.source)).collect();
-    assert_eq!(synonyms, [("log.retention.ms", 2), ("log.retention.ms", 3), ("log.retention.hours", 5)]);
+    assert_eq!(
+        (result.configs.len(), entry.value.as_deref(), entry.config_source),
+        (1, Some("2"), 2)
+    );
+    let synonyms: Vec<_> =
+        entry.synonyms.iter().map(|synonym| (synonym.name.as_str(), synonym.source)).collect();
+    assert_eq!(
+        synonyms,
+        [("log.retention.ms", 2), ("log.retention.ms", 3), ("log.retention.hours", 5)]
+    );
 }
 
 #[test]
@@ -143,14 +158,22 @@ fn the_brokers_own_configuration() {
 fn groups_and_subscriptions_to_metrics_are_described() {
     let session = ask(&everyone(), GROUP_RESOURCE, "g", Some(&["consumer.session.timeout.ms"]));
     let entry = &session.configs[0];
-    assert_eq!((entry.value.as_deref(), entry.config_source, entry.read_only), (Some("50000"), 8, false));
-    let synonyms: Vec<_> = entry.synonyms.iter().map(|synonym| (synonym.name.as_str(), synonym.source)).collect();
-    assert_eq!(synonyms, [("consumer.session.timeout.ms", 8), ("group.consumer.session.timeout.ms", 5)]);
+    assert_eq!(
+        (entry.value.as_deref(), entry.config_source, entry.read_only),
+        (Some("50000"), 8, false)
+    );
+    let synonyms: Vec<_> =
+        entry.synonyms.iter().map(|synonym| (synonym.name.as_str(), synonym.source)).collect();
+    assert_eq!(
+        synonyms,
+        [("consumer.session.timeout.ms", 8), ("group.consumer.session.timeout.ms", 5)]
+    );
     let unset = ask(&everyone(), GROUP_RESOURCE, "nobody", None);
     assert_eq!((unset.error_code, unset.configs.len()), (0, GROUP.len()));
     assert!(unset.configs.iter().all(|entry| entry.config_source == 5 && entry.value.is_some()));
     let metrics = ask(&everyone(), CLIENT_METRICS_RESOURCE, "m", None);
-    let sources: Vec<_> = metrics.configs.iter().map(|entry| (entry.name.as_str(), entry.config_source)).collect();
+    let sources: Vec<_> =
+        metrics.configs.iter().map(|entry| (entry.name.as_str(), entry.config_source)).collect();
     assert_eq!(sources, [("interval.ms", 7), ("match", 5), ("metrics", 5)]);
     for kind in [GROUP_RESOURCE, CLIENT_METRICS_RESOURCE] {
         assert_eq!(ask(&everyone(), kind, "", None).error_code, 42);

@@ -13,7 +13,9 @@ impl SessionRequest {
     /// What a request asks of its session.
     pub(crate) fn of(version: i16, request: FetchRequest) -> Self {
         let by_id = version >= BY_ID;
-        let name = |name: String, id| if by_id { TopicRef::Id(TopicId(id)) } else { TopicRef::Name(name.into()) };
+        let name = |name: String, id| {
+            if by_id { TopicRef::Id(TopicId(id)) } else { TopicRef::Name(name.into()) }
+        };
         // A partition that is named again and again is read once, as its last entry says.
         let mut wanted = IndexMap::new();
         for topic in request.topics {
@@ -25,35 +27,19 @@ impl SessionRequest {
                     current_leader_epoch: partition.current_leader_epoch,
                     last_fetched_epoch: partition.last_fetched_epoch,
                 };
-                (
-                    Key {
-                        topic: topic_ref.clone(),
-                        index: partition.partition,
-                    },
-                    wish,
-                )
+                (Key { topic: topic_ref.clone(), index: partition.partition }, wish)
             }));
         }
         let mut forgotten = Vec::new();
         for topic in request.forgotten_topics_data {
             let topic_ref = name(topic.topic, topic.topic_id);
-            forgotten.extend(topic.partitions.into_iter().map(|index| Key {
-                topic: topic_ref.clone(),
-                index,
-            }));
+            forgotten.extend(
+                topic.partitions.into_iter().map(|index| Key { topic: topic_ref.clone(), index }),
+            );
         }
         // Versions before sessions ask for none.
-        let (id, epoch) = if version >= 7 {
-            (request.session_id, request.session_epoch)
-        } else {
-            (0, -1)
-        };
-        Self {
-            id,
-            epoch,
-            by_id,
-            wanted: wanted.into_iter().collect(),
-            forgotten,
-        }
+        let (id, epoch) =
+            if version >= 7 { (request.session_id, request.session_epoch) } else { (0, -1) };
+        Self { id, epoch, by_id, wanted: wanted.into_iter().collect(), forgotten }
     }
 }

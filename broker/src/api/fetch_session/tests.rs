@@ -5,19 +5,11 @@ const SESSIONS_MAX: usize = 1000;
 const BYTES_MAX: usize = 128 * 1024 * 1024;
 
 fn key(index: i32) -> Key {
-    Key {
-        topic: TopicRef::Name("t".into()),
-        index,
-    }
+    Key { topic: TopicRef::Name("t".into()), index }
 }
 
 fn wish(fetch_offset: i64) -> Wish {
-    Wish {
-        fetch_offset,
-        max_bytes: 1024,
-        current_leader_epoch: -1,
-        last_fetched_epoch: -1,
-    }
+    Wish { fetch_offset, max_bytes: 1024, current_leader_epoch: -1, last_fetched_epoch: -1 }
 }
 
 fn request(id: i32, epoch: i32, wanted: &[(i32, i64)], forgotten: &[i32]) -> SessionRequest {
@@ -33,10 +25,7 @@ fn request(id: i32, epoch: i32, wanted: &[(i32, i64)], forgotten: &[i32]) -> Ses
 
 fn quiet(high_watermark: i64) -> Answer {
     Answer {
-        said: Said {
-            high_watermark,
-            log_start_offset: 0,
-        },
+        said: Said { high_watermark, log_start_offset: 0 },
         worth_saying: false,
         has_records: false,
         has_error: false,
@@ -44,19 +33,11 @@ fn quiet(high_watermark: i64) -> Answer {
 }
 
 fn records(high_watermark: i64) -> Answer {
-    Answer {
-        worth_saying: true,
-        has_records: true,
-        ..quiet(high_watermark)
-    }
+    Answer { worth_saying: true, has_records: true, ..quiet(high_watermark) }
 }
 
 fn error() -> Answer {
-    Answer {
-        worth_saying: true,
-        has_error: true,
-        ..quiet(-1)
-    }
+    Answer { worth_saying: true, has_error: true, ..quiet(-1) }
 }
 
 #[test]
@@ -82,17 +63,17 @@ fn a_session_says_only_what_changed() {
 #[test]
 fn what_does_not_fit_a_session_is_refused_as_in_kafka() {
     let sessions = FetchSessions::new(BYTES_MAX);
-    assert_eq!(sessions.ask(request(9, 1, &[], &[]), 0).unwrap_err(), ErrorCode::FetchSessionIdNotFound);
+    assert_eq!(
+        sessions.ask(request(9, 1, &[], &[]), 0).unwrap_err(),
+        ErrorCode::FetchSessionIdNotFound
+    );
     let asked = sessions.ask(request(0, 0, &[(0, 0)], &[]), 0).unwrap();
     let (id, _) = sessions.settle(&asked, &[quiet(0)], SESSIONS_MAX, 0);
     assert_eq!(
         sessions.ask(request(id, 2, &[], &[]), 0).unwrap_err(),
         ErrorCode::InvalidFetchSessionEpoch
     );
-    let mixed = SessionRequest {
-        by_id: true,
-        ..request(id, 1, &[], &[])
-    };
+    let mixed = SessionRequest { by_id: true, ..request(id, 1, &[], &[]) };
     assert_eq!(sessions.ask(mixed, 0).unwrap_err(), ErrorCode::FetchSessionTopicIdError);
     let asked = sessions.ask(request(id, 1, &[], &[0]), 0).unwrap();
     assert_eq!(sessions.settle(&asked, &[], SESSIONS_MAX, 0).0, 0, "an empty session ends");
@@ -118,7 +99,11 @@ fn the_cache_is_bounded_and_the_smallest_or_oldest_gives_way() {
     assert!(create(1, EVICTION_MS + 1) > 0, "and any one that of an idle one");
     assert_eq!(sessions.size().0, SESSIONS_MAX);
     let asked = sessions.ask(request(0, 0, &[(0, 0)], &[]), 3 * EVICTION_MS).unwrap();
-    assert_eq!(sessions.settle(&asked, &[quiet(0)], 0, 3 * EVICTION_MS).0, 0, "no slots, no session");
+    assert_eq!(
+        sessions.settle(&asked, &[quiet(0)], 0, 3 * EVICTION_MS).0,
+        0,
+        "no slots, no session"
+    );
 }
 
 fn named(name: &str, index: i32) -> (Key, Wish) {
@@ -127,10 +112,7 @@ fn named(name: &str, index: i32) -> (Key, Wish) {
 }
 
 fn open(sessions: &FetchSessions, wanted: Vec<(Key, Wish)>, now: i64) -> i32 {
-    let asked = SessionRequest {
-        wanted,
-        ..request(0, 0, &[], &[])
-    };
+    let asked = SessionRequest { wanted, ..request(0, 0, &[], &[]) };
     let asked = sessions.ask(asked, now).unwrap();
     let answers = vec![quiet(0); asked.partitions.len()];
     sessions.settle(&asked, &answers, SESSIONS_MAX, now).0
@@ -155,7 +137,8 @@ fn a_name_that_no_topic_can_have_is_answered_and_not_kept() {
     assert_eq!(sessions.size(), (1, 2));
 }
 
-/// What ARCHITECTURE.md says of memory: as many sessions as there are slots, each as large as a request can be.
+/// What ARCHITECTURE.md says of memory: as many sessions as there are slots, each as large as a
+/// request can be.
 #[test]
 fn all_sessions_together_take_no_more_than_their_bytes() {
     assert!(
@@ -173,10 +156,7 @@ fn all_sessions_together_take_no_more_than_their_bytes() {
     assert_eq!(opened, BYTES_MAX / each);
     assert_eq!(sessions.inner.lock().bytes, opened * each);
     // A session that grows beyond it ends.
-    let grows = SessionRequest {
-        wanted: large(-1),
-        ..request(1, 1, &[], &[])
-    };
+    let grows = SessionRequest { wanted: large(-1), ..request(1, 1, &[], &[]) };
     let asked = sessions.ask(grows, 0).unwrap();
     assert_eq!(asked.partitions.len(), 8_000);
     assert_eq!(sessions.settle(&asked, &vec![quiet(0); 8_000], SESSIONS_MAX, 0).0, 0);
@@ -199,10 +179,7 @@ fn how_large_a_session_is_can_be_asked_beforehand() {
     let sessions = FetchSessions::new(BYTES_MAX);
     let id = open(&sessions, vec![named("a", 0), named("a", 1)], 0);
     assert_eq!((sessions.partitions_of(id), sessions.partitions_of(id + 1)), (2, 0));
-    let more = SessionRequest {
-        wanted: vec![named("a", 2)],
-        ..request(id, 1, &[], &[])
-    };
+    let more = SessionRequest { wanted: vec![named("a", 2)], ..request(id, 1, &[], &[]) };
     sessions.ask(more, 0).unwrap();
     assert_eq!((sessions.partitions_of(id), sessions.size()), (3, (1, 3)));
     sessions.ask(request(id, FINAL_EPOCH, &[], &[]), 0).unwrap();

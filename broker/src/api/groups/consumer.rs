@@ -3,7 +3,8 @@
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::consumer_group_describe_response::DescribedGroup;
 use weir_protocol::messages::{
-    ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
+    ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatRequest,
+    ConsumerGroupHeartbeatResponse,
 };
 
 use super::membership::client;
@@ -26,19 +27,29 @@ fn check_feature(services: &Services) -> Result<(), ErrorCode> {
 }
 
 /// Answers ConsumerGroupHeartbeat.
-pub(crate) async fn heartbeat(services: &Services, cx: &RequestContext, request: ConsumerGroupHeartbeatRequest) -> ConsumerGroupHeartbeatResponse {
+pub(crate) async fn heartbeat(
+    services: &Services,
+    cx: &RequestContext,
+    request: ConsumerGroupHeartbeatRequest,
+) -> ConsumerGroupHeartbeatResponse {
     let group = request.group_id.clone();
-    let may_see = |topic: &String| services.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(topic));
-    let checked = check_feature(services).and_then(|()| match authorize_member(services, cx, &group) {
-        Err(ErrorCode::InvalidGroupId) => Err(ErrorCode::InvalidRequest),
-        Ok(()) if !request.subscribed_topic_names.iter().flatten().all(may_see) => Err(ErrorCode::TopicAuthorizationFailed),
-        checked => checked,
-    });
+    let may_see = |topic: &String| {
+        services.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(topic))
+    };
+    let checked =
+        check_feature(services).and_then(|()| match authorize_member(services, cx, &group) {
+            Err(ErrorCode::InvalidGroupId) => Err(ErrorCode::InvalidRequest),
+            Ok(()) if !request.subscribed_topic_names.iter().flatten().all(may_see) => {
+                Err(ErrorCode::TopicAuthorizationFailed)
+            }
+            checked => checked,
+        });
     let asked = match checked {
         Err(error) => Err(error),
         Ok(()) => {
             let client = client(cx);
-            let request = |to| Request::ConsumerHeartbeat(ConsumerHeartbeat { client, request, to });
+            let request =
+                |to| Request::ConsumerHeartbeat(ConsumerHeartbeat { client, request, to });
             services.groups.ask(&group, request).await
         }
     };
@@ -50,7 +61,11 @@ pub(crate) async fn heartbeat(services: &Services, cx: &RequestContext, request:
 }
 
 /// Answers ConsumerGroupDescribe.
-pub(crate) async fn describe(services: &Services, cx: &RequestContext, request: ConsumerGroupDescribeRequest) -> ConsumerGroupDescribeResponse {
+pub(crate) async fn describe(
+    services: &Services,
+    cx: &RequestContext,
+    request: ConsumerGroupDescribeRequest,
+) -> ConsumerGroupDescribeResponse {
     let mut response = ConsumerGroupDescribeResponse::default();
     for group in once(request.group_ids, String::clone) {
         let mut described = describe_one(services, cx, &group)
@@ -58,7 +73,11 @@ pub(crate) async fn describe(services: &Services, cx: &RequestContext, request: 
             .unwrap_or_else(|error| refused(group.clone(), error));
         if described.error_code == 0 && request.include_authorized_operations {
             let operations = &Operation::OF_GROUP;
-            described.authorized_operations = services.authorizer.allowed_operations(&cx.principal, operations, Resource::Group(&group));
+            described.authorized_operations = services.authorizer.allowed_operations(
+                &cx.principal,
+                operations,
+                Resource::Group(&group),
+            );
         }
         response.groups.push(described);
     }
@@ -66,14 +85,14 @@ pub(crate) async fn describe(services: &Services, cx: &RequestContext, request: 
 }
 
 fn refused(group_id: String, error: ErrorCode) -> DescribedGroup {
-    DescribedGroup {
-        error_code: error.code(),
-        group_id,
-        ..Default::default()
-    }
+    DescribedGroup { error_code: error.code(), group_id, ..Default::default() }
 }
 
-async fn describe_one(services: &Services, cx: &RequestContext, group: &str) -> Result<DescribedGroup, ErrorCode> {
+async fn describe_one(
+    services: &Services,
+    cx: &RequestContext,
+    group: &str,
+) -> Result<DescribedGroup, ErrorCode> {
     check_feature(services)?;
     authorize(services, cx, Operation::Describe, group)?;
     if group.is_empty() {
@@ -89,7 +108,9 @@ async fn describe_one(services: &Services, cx: &RequestContext, group: &str) -> 
             .chain(&member.target_assignment.topic_partitions);
         member.subscribed_topic_names.iter().chain(assigned.map(|topic| &topic.topic_name))
     });
-    let may_see = |topic: &String| services.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(topic));
+    let may_see = |topic: &String| {
+        services.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(topic))
+    };
     if named.into_iter().all(may_see) {
         Ok(described)
     } else {

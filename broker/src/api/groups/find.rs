@@ -1,10 +1,13 @@
-//! FindCoordinator: which broker coordinates a group. The first one that asks has the topic made that coordinators keep their state in.
+//! FindCoordinator: which broker coordinates a group. The first one that asks has the topic made
+//! that coordinators keep their state in.
 
 use weir_protocol::api::ApiKey;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use weir_protocol::messages::find_coordinator_response::Coordinator;
-use weir_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, FindCoordinatorRequest, FindCoordinatorResponse};
+use weir_protocol::messages::{
+    CreateTopicsRequest, CreateTopicsResponse, FindCoordinatorRequest, FindCoordinatorResponse,
+};
 
 use crate::api::RequestContext;
 use crate::api::Services;
@@ -27,12 +30,13 @@ const CREATE_TOPICS_VERSION: i16 = 7;
 const CREATE_TIMEOUT_MS: i32 = 30_000;
 
 /// Answers a request.
-pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
-    let keys = if cx.version < BATCH_VERSION {
-        vec![request.key]
-    } else {
-        request.coordinator_keys
-    };
+pub(crate) async fn handle(
+    services: &Services,
+    cx: &RequestContext,
+    request: FindCoordinatorRequest,
+) -> FindCoordinatorResponse {
+    let keys =
+        if cx.version < BATCH_VERSION { vec![request.key] } else { request.coordinator_keys };
     // Once for all keys: what cannot be made is not tried again for each.
     let kind = keys.iter().find_map(|key| check(services, cx, request.key_type, key).ok());
     if let Some(kind) = kind
@@ -42,14 +46,12 @@ pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: Fi
     }
     let mut found = Vec::with_capacity(keys.len());
     for key in keys {
-        let result = check(services, cx, request.key_type, &key).and_then(|kind| find(services, cx, kind, &key));
+        let result = check(services, cx, request.key_type, &key)
+            .and_then(|kind| find(services, cx, kind, &key));
         found.push(coordinator(key, result));
     }
     if cx.version >= BATCH_VERSION {
-        return FindCoordinatorResponse {
-            coordinators: found,
-            ..Default::default()
-        };
+        return FindCoordinatorResponse { coordinators: found, ..Default::default() };
     }
     let only = found.pop().unwrap_or_default();
     FindCoordinatorResponse {
@@ -86,7 +88,10 @@ impl Kind {
         let segment_bytes = |key| ("segment.bytes", number(key).to_string());
         match self {
             Self::Group => {
-                let configs = vec![("compression.type", "producer".to_owned()), segment_bytes("offsets.topic.segment.bytes")];
+                let configs = vec![
+                    ("compression.type", "producer".to_owned()),
+                    segment_bytes("offsets.topic.segment.bytes"),
+                ];
                 compacted(Groups::TOPIC, number("offsets.topic.num.partitions"), configs)
             }
             Self::Transaction => {
@@ -96,7 +101,11 @@ impl Kind {
                     ("min.insync.replicas", number("transaction.state.log.min.isr").to_string()),
                     segment_bytes("transaction.state.log.segment.bytes"),
                 ];
-                compacted(Transactions::TOPIC, number("transaction.state.log.num.partitions"), configs)
+                compacted(
+                    Transactions::TOPIC,
+                    number("transaction.state.log.num.partitions"),
+                    configs,
+                )
             }
         }
     }
@@ -109,7 +118,12 @@ struct Found {
 }
 
 /// What kind of coordinator is asked for, if there is one and the caller may know.
-fn check(services: &Services, cx: &RequestContext, key_type: i8, key: &str) -> Result<Kind, ErrorCode> {
+fn check(
+    services: &Services,
+    cx: &RequestContext,
+    key_type: i8,
+    key: &str,
+) -> Result<Kind, ErrorCode> {
     let (kind, resource, refusal) = match key_type {
         GROUP => (Kind::Group, Resource::Group(key), ErrorCode::GroupAuthorizationFailed),
         TRANSACTION => (
@@ -125,7 +139,12 @@ fn check(services: &Services, cx: &RequestContext, key_type: i8, key: &str) -> R
     Ok(kind)
 }
 
-fn find(services: &Services, cx: &RequestContext, kind: Kind, key: &str) -> Result<Found, ErrorCode> {
+fn find(
+    services: &Services,
+    cx: &RequestContext,
+    kind: Kind,
+    key: &str,
+) -> Result<Found, ErrorCode> {
     let image = services.metadata.load();
     reachable(&image, cx, kind.topic(), key).ok_or(ErrorCode::CoordinatorNotAvailable)
 }
@@ -134,14 +153,11 @@ fn find(services: &Services, cx: &RequestContext, kind: Kind, key: &str) -> Resu
 fn reachable(image: &MetadataImage, cx: &RequestContext, topic: &str, key: &str) -> Option<Found> {
     let id = coordinator_of(image, topic, key)?;
     let endpoint = image.brokers.get(&id)?.endpoint(&cx.listener.name)?;
-    Some(Found {
-        node_id: id.0,
-        host: endpoint.host.clone(),
-        port: endpoint.port,
-    })
+    Some(Found { node_id: id.0, host: endpoint.host.clone(), port: endpoint.port })
 }
 
-/// A topic of coordinators, which is compacted. Its replication factor is a setting, too, which the controller fits to the cluster's size where nobody set it.
+/// A topic of coordinators, which is compacted. Its replication factor is a setting, too, which the
+/// controller fits to the cluster's size where nobody set it.
 fn compacted(name: &str, partitions: i32, configs: Vec<(&str, String)>) -> CreatableTopic {
     let config = |(name, value): (&str, String)| CreatableTopicConfig {
         name: name.to_owned(),
@@ -166,7 +182,8 @@ async fn create(services: &Services, cx: &RequestContext, topic: CreatableTopic)
         validate_only: false,
     };
     let api = (ApiKey::CreateTopics, CREATE_TOPICS_VERSION);
-    let answer: Result<CreateTopicsResponse, _> = services.controller.forward(&services.metadata, cx.forwarded_by(), api, &request).await;
+    let answer: Result<CreateTopicsResponse, _> =
+        services.controller.forward(&services.metadata, cx.forwarded_by(), api, &request).await;
     let refused = match answer {
         Err(error) => Some((error, None)),
         Ok(response) => response

@@ -6,7 +6,8 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::delete_groups_response::DeletableGroupResult;
 use weir_protocol::messages::describe_groups_response::DescribedGroup;
 use weir_protocol::messages::{
-    DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse, ListGroupsRequest, ListGroupsResponse,
+    DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse,
+    ListGroupsRequest, ListGroupsResponse,
 };
 
 use super::authorize;
@@ -31,34 +32,36 @@ const STATES: [&str; 7] = [
 ];
 const TYPES: [&str; 2] = ["classic", "consumer"];
 
-/// Of the names in a filter those that there are, however many it has: each group is compared with them. No name at all lets everything pass, one that there is not lets
-/// nothing.
+/// Of the names in a filter those that there are, however many it has: each group is compared with
+/// them. No name at all lets everything pass, one that there is not lets nothing.
 fn filter(asked: &[String], known: &[&str]) -> Vec<String> {
-    let named = known.iter().filter(|known| asked.iter().any(|name| name.eq_ignore_ascii_case(known)));
+    let named =
+        known.iter().filter(|known| asked.iter().any(|name| name.eq_ignore_ascii_case(known)));
     let named: Vec<String> = named.map(|known| (*known).to_owned()).collect();
-    if named.is_empty() && !asked.is_empty() {
-        vec![String::new()]
-    } else {
-        named
-    }
+    if named.is_empty() && !asked.is_empty() { vec![String::new()] } else { named }
 }
 
 /// Answers ListGroups: the groups that this broker coordinates.
-pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: ListGroupsRequest) -> ListGroupsResponse {
+pub(crate) async fn handle(
+    services: &Services,
+    cx: &RequestContext,
+    request: ListGroupsRequest,
+) -> ListGroupsResponse {
     let mut response = ListGroupsResponse::default();
-    let (states, types) = (filter(&request.states_filter, &STATES), filter(&request.types_filter, &TYPES));
+    let (states, types) =
+        (filter(&request.states_filter, &STATES), filter(&request.types_filter, &TYPES));
     for partition in services.groups.partitions() {
         let (states, types) = (states.clone(), types.clone());
-        let listed = services.groups.ask_partition(partition, |to| Request::List { states, types, to }).await;
+        let listed = services
+            .groups
+            .ask_partition(partition, |to| Request::List { states, types, to })
+            .await;
         match listed {
             Ok(groups) => response.groups.extend(groups),
             // It has just moved: the broker that has it now lists it.
             Err(ErrorCode::NotCoordinator) => {}
             Err(error) => {
-                return ListGroupsResponse {
-                    error_code: error.code(),
-                    ..Default::default()
-                };
+                return ListGroupsResponse { error_code: error.code(), ..Default::default() };
             }
         }
     }
@@ -71,44 +74,59 @@ pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: Li
 }
 
 /// Answers DescribeGroups.
-pub(crate) async fn handle_describe(services: &Services, cx: &RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+pub(crate) async fn handle_describe(
+    services: &Services,
+    cx: &RequestContext,
+    request: DescribeGroupsRequest,
+) -> DescribeGroupsResponse {
     let mut response = DescribeGroupsResponse::default();
     for group in once(request.groups, String::clone) {
-        let mut described = describe(services, cx, &group).await.unwrap_or_else(|error| DescribedGroup {
-            error_code: error.code(),
-            group_id: group.clone(),
-            ..Default::default()
-        });
-        if described.error_code == 0 && request.include_authorized_operations && cx.version >= OPERATIONS_VERSION {
-            described.authorized_operations = services
-                .authorizer
-                .allowed_operations(&cx.principal, &Operation::OF_GROUP, Resource::Group(&group));
+        let mut described =
+            describe(services, cx, &group).await.unwrap_or_else(|error| DescribedGroup {
+                error_code: error.code(),
+                group_id: group.clone(),
+                ..Default::default()
+            });
+        if described.error_code == 0
+            && request.include_authorized_operations
+            && cx.version >= OPERATIONS_VERSION
+        {
+            described.authorized_operations = services.authorizer.allowed_operations(
+                &cx.principal,
+                &Operation::OF_GROUP,
+                Resource::Group(&group),
+            );
         }
         response.groups.push(described);
     }
     response
 }
 
-async fn describe(services: &Services, cx: &RequestContext, group: &str) -> Result<DescribedGroup, ErrorCode> {
+async fn describe(
+    services: &Services,
+    cx: &RequestContext,
+    group: &str,
+) -> Result<DescribedGroup, ErrorCode> {
     authorize(services, cx, Operation::Describe, group)?;
     let version = cx.version;
-    let request = |to| Request::Describe {
-        group: group.to_owned(),
-        version,
-        to,
-    };
+    let request = |to| Request::Describe { group: group.to_owned(), version, to };
     services.groups.ask(group, request).await
 }
 
 /// Answers DeleteGroups. A group that is named twice is deleted, and answered, once.
-pub(crate) async fn handle_delete(services: &Services, cx: &RequestContext, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
+pub(crate) async fn handle_delete(
+    services: &Services,
+    cx: &RequestContext,
+    request: DeleteGroupsRequest,
+) -> DeleteGroupsResponse {
     let mut response = DeleteGroupsResponse::default();
     let mut named = BTreeSet::new();
     for group in request.groups_names {
         if !named.insert(group.clone()) {
             continue;
         }
-        let (error, message) = delete(services, cx, &group).await.unwrap_or_else(|error| (error, None));
+        let (error, message) =
+            delete(services, cx, &group).await.unwrap_or_else(|error| (error, None));
         response.results.push(DeletableGroupResult {
             group_id: group,
             error_code: error.code(),
@@ -118,7 +136,11 @@ pub(crate) async fn handle_delete(services: &Services, cx: &RequestContext, requ
     response
 }
 
-async fn delete(services: &Services, cx: &RequestContext, group: &str) -> Result<(ErrorCode, Option<String>), ErrorCode> {
+async fn delete(
+    services: &Services,
+    cx: &RequestContext,
+    group: &str,
+) -> Result<(ErrorCode, Option<String>), ErrorCode> {
     authorize(services, cx, Operation::Delete, group)?;
     let request = |to| Request::Delete { group: group.to_owned(), to };
     services.groups.ask(group, request).await
@@ -130,9 +152,13 @@ mod tests {
 
     #[test]
     fn a_filter_is_as_long_as_what_there_is() {
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let names =
+            |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         assert_eq!(filter(&[], &STATES), [""; 0], "all of them");
-        assert_eq!(filter(&names(&["stable", "EMPTY", "Stable", "no"]), &STATES), ["Stable", "Empty"]);
+        assert_eq!(
+            filter(&names(&["stable", "EMPTY", "Stable", "no"]), &STATES),
+            ["Stable", "Empty"]
+        );
         assert_eq!(filter(&names(&["no", "share"]), &TYPES), [""], "none of them");
     }
 }

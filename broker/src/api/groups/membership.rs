@@ -3,8 +3,8 @@
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::leave_group_request::MemberIdentity;
 use weir_protocol::messages::{
-    HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, SyncGroupRequest,
-    SyncGroupResponse,
+    HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
+    LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse,
 };
 
 use super::authorize_member;
@@ -14,7 +14,8 @@ use crate::group::{Client, Join, Request, refused_join, refused_sync};
 
 /// The first version of JoinGroup in which a protocol may be null.
 const NULL_PROTOCOL_VERSION: i16 = 7;
-/// The protocols that a member may offer at most: all members' are compared with one another. Apache Kafka has no bound, and no client has ten.
+/// The protocols that a member may offer at most: all members' are compared with one another.
+/// Apache Kafka has no bound, and no client has ten.
 const PROTOCOLS_MAX: usize = 100;
 /// The first version of SyncGroup that says which protocol is meant (KIP-559).
 const PROTOCOL_VERSION: i16 = 5;
@@ -31,14 +32,20 @@ pub(super) fn client(cx: &RequestContext) -> Client {
 }
 
 /// Answers JoinGroup.
-pub(crate) async fn join(services: &Services, cx: &RequestContext, mut request: JoinGroupRequest) -> JoinGroupResponse {
+pub(crate) async fn join(
+    services: &Services,
+    cx: &RequestContext,
+    mut request: JoinGroupRequest,
+) -> JoinGroupResponse {
     if cx.version == 0 {
         request.rebalance_timeout_ms = request.session_timeout_ms;
     }
     let (group, member) = (request.group_id.clone(), request.member_id.clone());
     let asked = match authorize_member(services, cx, &group) {
         Err(error) => Err(error),
-        Ok(()) if request.protocols.len() > PROTOCOLS_MAX => Err(ErrorCode::InconsistentGroupProtocol),
+        Ok(()) if request.protocols.len() > PROTOCOLS_MAX => {
+            Err(ErrorCode::InconsistentGroupProtocol)
+        }
         Ok(()) => {
             let client = client(cx);
             // What waits for the others of the group is the group's, and not of this request.
@@ -54,7 +61,11 @@ pub(crate) async fn join(services: &Services, cx: &RequestContext, mut request: 
 }
 
 /// Answers SyncGroup.
-pub(crate) async fn sync(services: &Services, cx: &RequestContext, request: SyncGroupRequest) -> SyncGroupResponse {
+pub(crate) async fn sync(
+    services: &Services,
+    cx: &RequestContext,
+    request: SyncGroupRequest,
+) -> SyncGroupResponse {
     let group = request.group_id.clone();
     let checked = authorize_member(services, cx, &group).and_then(|()| {
         let names_protocol = request.protocol_type.is_some() && request.protocol_name.is_some();
@@ -74,31 +85,38 @@ pub(crate) async fn sync(services: &Services, cx: &RequestContext, request: Sync
 }
 
 /// Answers Heartbeat.
-pub(crate) async fn heartbeat(services: &Services, cx: &RequestContext, request: HeartbeatRequest) -> HeartbeatResponse {
+pub(crate) async fn heartbeat(
+    services: &Services,
+    cx: &RequestContext,
+    request: HeartbeatRequest,
+) -> HeartbeatResponse {
     let group = request.group_id.clone();
     let error = match authorize_member(services, cx, &group) {
         Err(error) => error,
-        Ok(()) => match services.groups.ask(&group, |to| Request::Heartbeat { request, to }).await {
-            Ok(error) => error,
-            // A group that is being read need not be left for that (`GroupCoordinatorService.heartbeat`).
-            Err(ErrorCode::CoordinatorLoadInProgress) => ErrorCode::None,
-            Err(error) => error,
-        },
+        Ok(()) => {
+            match services.groups.ask(&group, |to| Request::Heartbeat { request, to }).await {
+                Ok(error) => error,
+                // A group that is being read need not be left for that
+                // (`GroupCoordinatorService.heartbeat`).
+                Err(ErrorCode::CoordinatorLoadInProgress) => ErrorCode::None,
+                Err(error) => error,
+            }
+        }
     };
-    HeartbeatResponse {
-        error_code: error.code(),
-        ..Default::default()
-    }
+    HeartbeatResponse { error_code: error.code(), ..Default::default() }
 }
 
 /// Answers LeaveGroup.
-pub(crate) async fn leave(services: &Services, cx: &RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse {
+pub(crate) async fn leave(
+    services: &Services,
+    cx: &RequestContext,
+    request: LeaveGroupRequest,
+) -> LeaveGroupResponse {
     let group = request.group_id.clone();
     let members = match cx.version {
-        ..MEMBERS_VERSION => vec![MemberIdentity {
-            member_id: request.member_id,
-            ..Default::default()
-        }],
+        ..MEMBERS_VERSION => {
+            vec![MemberIdentity { member_id: request.member_id, ..Default::default() }]
+        }
         _ => request.members,
     };
     let asked = match authorize_member(services, cx, &group) {

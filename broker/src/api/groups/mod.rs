@@ -1,4 +1,5 @@
-//! The APIs of groups: who may, which group coordinator is asked, and what its answer looks like in each version. What groups do is `group`'s to decide.
+//! The APIs of groups: who may, which group coordinator is asked, and what its answer looks like in
+//! each version. What groups do is `group`'s to decide.
 
 mod consumer;
 mod find;
@@ -8,9 +9,13 @@ mod offset_commit;
 mod offset_delete;
 mod offset_fetch;
 
-pub(crate) use self::consumer::{describe as consumer_group_describe, heartbeat as consumer_group_heartbeat};
+pub(crate) use self::consumer::{
+    describe as consumer_group_describe, heartbeat as consumer_group_heartbeat,
+};
 pub(crate) use self::find::handle as find_coordinator;
-pub(crate) use self::list::{handle as list_groups, handle_delete as delete_groups, handle_describe as describe_groups};
+pub(crate) use self::list::{
+    handle as list_groups, handle_delete as delete_groups, handle_describe as describe_groups,
+};
 pub(crate) use self::membership::{heartbeat, join, leave, sync};
 pub(crate) use self::offset_commit::{handle as offset_commit, merge, take_refused};
 pub(crate) use self::offset_delete::handle as offset_delete;
@@ -26,7 +31,12 @@ use crate::auth::{Operation, Resource};
 ///
 /// # Errors
 /// GROUP_AUTHORIZATION_FAILED.
-pub(crate) fn authorize(services: &Services, cx: &RequestContext, operation: Operation, group: &str) -> Result<(), ErrorCode> {
+pub(crate) fn authorize(
+    services: &Services,
+    cx: &RequestContext,
+    operation: Operation,
+    group: &str,
+) -> Result<(), ErrorCode> {
     if services.authorizer.allows(&cx.principal, operation, Resource::Group(group)) {
         Ok(())
     } else {
@@ -38,7 +48,11 @@ pub(crate) fn authorize(services: &Services, cx: &RequestContext, operation: Ope
 ///
 /// # Errors
 /// GROUP_AUTHORIZATION_FAILED, INVALID_GROUP_ID.
-pub(crate) fn authorize_member(services: &Services, cx: &RequestContext, group: &str) -> Result<(), ErrorCode> {
+pub(crate) fn authorize_member(
+    services: &Services,
+    cx: &RequestContext,
+    group: &str,
+) -> Result<(), ErrorCode> {
     authorize(services, cx, Operation::Read, group)?;
     if group.is_empty() { Err(ErrorCode::InvalidGroupId) } else { Ok(()) }
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use weir_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
 use weir_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 use weir_protocol::reset_marks;
 use weir_protocol::types::TopicId;
@@ -20,7 +22,11 @@ use crate::metadata::{MetadataImage, TopicImage};
 const TOPIC_ID_VERSION: i16 = 10;
 
 /// Answers a request.
-pub(crate) async fn handle(services: &Services, cx: &RequestContext, mut request: OffsetCommitRequest) -> OffsetCommitResponse {
+pub(crate) async fn handle(
+    services: &Services,
+    cx: &RequestContext,
+    mut request: OffsetCommitRequest,
+) -> OffsetCommitResponse {
     if let Err(error) = authorize(services, cx, Operation::Read, &request.group_id) {
         return refuse_commit(&request.topics, error);
     }
@@ -53,21 +59,24 @@ pub(crate) async fn handle(services: &Services, cx: &RequestContext, mut request
     merge(response, asked.unwrap_or_else(|error| refuse_commit(&topics, error)))
 }
 
-/// Takes the marks of a reset out, which are for no topic. A partition that is no slot stays, and is refused as that of an unknown topic.
+/// Takes the marks of a reset out, which are for no topic. A partition that is no slot stays, and
+/// is refused as that of an unknown topic.
 fn take_marks(topics: &mut Vec<OffsetCommitRequestTopic>) -> Option<OffsetCommitRequestTopic> {
     let is_mark = |topic: &OffsetCommitRequestTopic| {
-        topic.name == reset_marks::TOPIC && topic.partitions.iter().all(|partition| reset_marks::is_mark(partition.partition_index))
+        topic.name == reset_marks::TOPIC
+            && topic
+                .partitions
+                .iter()
+                .all(|partition| reset_marks::is_mark(partition.partition_index))
     };
     let at = topics.iter().position(is_mark)?;
     let marks = topics.swap_remove(at);
-    Some(OffsetCommitRequestTopic {
-        topic_id: Uuid::nil(),
-        ..marks
-    })
+    Some(OffsetCommitRequestTopic { topic_id: Uuid::nil(), ..marks })
 }
 
-/// Takes the topics and partitions out that are not there or may not be read, and answers them; gives the others the name or the id that the request lacks. It has ids
-/// from version `ids_since` on.
+/// Takes the topics and partitions out that are not there or may not be read, and answers them;
+/// gives the others the name or the id that the request lacks. It has ids from version `ids_since`
+/// on.
 pub(crate) fn take_refused(
     services: &Services,
     cx: &RequestContext,
@@ -118,17 +127,27 @@ fn check<'a>(
 }
 
 /// Takes the partitions out that the topic does not have.
-fn take_unknown(topic: &mut OffsetCommitRequestTopic, found: &TopicImage) -> Vec<OffsetCommitRequestPartition> {
-    let is_there = |partition: &OffsetCommitRequestPartition| found.partition(partition.partition_index).is_some();
+fn take_unknown(
+    topic: &mut OffsetCommitRequestTopic,
+    found: &TopicImage,
+) -> Vec<OffsetCommitRequestPartition> {
+    let is_there = |partition: &OffsetCommitRequestPartition| {
+        found.partition(partition.partition_index).is_some()
+    };
     let (there, unknown) = std::mem::take(&mut topic.partitions).into_iter().partition(is_there);
     topic.partitions = there;
     unknown
 }
 
-/// Puts the coordinator's answers to those that were given here, so that a topic of which a part was refused is answered once.
-pub(crate) fn merge(mut response: OffsetCommitResponse, answered: OffsetCommitResponse) -> OffsetCommitResponse {
+/// Puts the coordinator's answers to those that were given here, so that a topic of which a part
+/// was refused is answered once.
+pub(crate) fn merge(
+    mut response: OffsetCommitResponse,
+    answered: OffsetCommitResponse,
+) -> OffsetCommitResponse {
     let refused = response.topics.iter().enumerate();
-    let refused: BTreeMap<(String, Uuid), usize> = refused.map(|(at, topic)| ((topic.name.clone(), topic.topic_id), at)).collect();
+    let refused: BTreeMap<(String, Uuid), usize> =
+        refused.map(|(at, topic)| ((topic.name.clone(), topic.topic_id), at)).collect();
     for topic in answered.topics {
         let known = refused.get(&(topic.name.clone(), topic.topic_id)).copied();
         match known.and_then(|at| response.topics.get_mut(at)) {

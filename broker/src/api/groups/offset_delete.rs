@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
-use weir_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
+use weir_protocol::messages::offset_delete_request::{
+    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
+use weir_protocol::messages::offset_delete_response::{
+    OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
+};
 use weir_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
 
 use super::authorize;
@@ -15,11 +19,13 @@ use crate::group::Request;
 use crate::metadata::TopicImage;
 
 /// Answers a request.
-pub(crate) async fn handle(services: &Services, cx: &RequestContext, mut request: OffsetDeleteRequest) -> OffsetDeleteResponse {
-    let refused = |error: ErrorCode| OffsetDeleteResponse {
-        error_code: error.code(),
-        ..Default::default()
-    };
+pub(crate) async fn handle(
+    services: &Services,
+    cx: &RequestContext,
+    mut request: OffsetDeleteRequest,
+) -> OffsetDeleteResponse {
+    let refused =
+        |error: ErrorCode| OffsetDeleteResponse { error_code: error.code(), ..Default::default() };
     if let Err(error) = authorize(services, cx, Operation::Delete, &request.group_id) {
         return refused(error);
     }
@@ -30,9 +36,15 @@ pub(crate) async fn handle(services: &Services, cx: &RequestContext, mut request
     {
         let image = services.metadata.load();
         request.topics.retain_mut(|topic| {
-            let allowed = services.authorizer.allows(&cx.principal, Operation::Read, Resource::Topic(&topic.name));
+            let allowed = services.authorizer.allows(
+                &cx.principal,
+                Operation::Read,
+                Resource::Topic(&topic.name),
+            );
             let (left_out, error) = match image.topic_by_name(&topic.name) {
-                _ if !allowed => (std::mem::take(&mut topic.partitions), ErrorCode::TopicAuthorizationFailed),
+                _ if !allowed => {
+                    (std::mem::take(&mut topic.partitions), ErrorCode::TopicAuthorizationFailed)
+                }
                 None => (std::mem::take(&mut topic.partitions), ErrorCode::UnknownTopicOrPartition),
                 Some(found) => (take_unknown(topic, found), ErrorCode::UnknownTopicOrPartition),
             };
@@ -52,14 +64,22 @@ pub(crate) async fn handle(services: &Services, cx: &RequestContext, mut request
 }
 
 /// Takes the partitions out that the topic does not have.
-fn take_unknown(topic: &mut OffsetDeleteRequestTopic, found: &TopicImage) -> Vec<OffsetDeleteRequestPartition> {
-    let is_there = |asked: &OffsetDeleteRequestPartition| found.partition(asked.partition_index).is_some();
+fn take_unknown(
+    topic: &mut OffsetDeleteRequestTopic,
+    found: &TopicImage,
+) -> Vec<OffsetDeleteRequestPartition> {
+    let is_there =
+        |asked: &OffsetDeleteRequestPartition| found.partition(asked.partition_index).is_some();
     let (there, unknown) = std::mem::take(&mut topic.partitions).into_iter().partition(is_there);
     topic.partitions = there;
     unknown
 }
 
-fn refuse(topic: &str, partitions: &[OffsetDeleteRequestPartition], error: ErrorCode) -> OffsetDeleteResponseTopic {
+fn refuse(
+    topic: &str,
+    partitions: &[OffsetDeleteRequestPartition],
+    error: ErrorCode,
+) -> OffsetDeleteResponseTopic {
     let partition = |asked: &OffsetDeleteRequestPartition| OffsetDeleteResponsePartition {
         partition_index: asked.partition_index,
         error_code: error.code(),
@@ -70,9 +90,14 @@ fn refuse(topic: &str, partitions: &[OffsetDeleteRequestPartition], error: Error
     }
 }
 
-/// The coordinator's answers and those that were given here: a topic of which a part was refused is answered once.
-fn merge(mut judged: Vec<OffsetDeleteResponseTopic>, response: OffsetDeleteResponse) -> OffsetDeleteResponse {
-    let refused: BTreeMap<String, usize> = judged.iter().enumerate().map(|(at, topic)| (topic.name.clone(), at)).collect();
+/// The coordinator's answers and those that were given here: a topic of which a part was refused is
+/// answered once.
+fn merge(
+    mut judged: Vec<OffsetDeleteResponseTopic>,
+    response: OffsetDeleteResponse,
+) -> OffsetDeleteResponse {
+    let refused: BTreeMap<String, usize> =
+        judged.iter().enumerate().map(|(at, topic)| (topic.name.clone(), at)).collect();
     for topic in response.topics {
         match refused.get(&topic.name).and_then(|at| judged.get_mut(*at)) {
             Some(known) => known.partitions.extend(topic.partitions),

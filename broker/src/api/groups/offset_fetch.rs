@@ -1,9 +1,12 @@
 //! OffsetFetch: of one group up to version 7, of many from then on (KIP-709).
 
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
+use weir_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+};
 use weir_protocol::messages::offset_fetch_response::{
-    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
 use weir_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse};
 use weir_protocol::types::TopicId;
@@ -22,20 +25,27 @@ const GROUP_ERROR_VERSION: i16 = 2;
 /// The first version with topic ids.
 const TOPIC_ID_VERSION: i16 = 10;
 
-/// The most partitions whose offsets are told on the thread of the connection: with each may come kilobytes of metadata.
+/// The most partitions whose offsets are told on the thread of the connection: with each may come
+/// kilobytes of metadata.
 const FEW: usize = 100;
 
-/// Whether a request is for more offsets than its connection's thread tells, or for all that a group has.
+/// Whether a request is for more offsets than its connection's thread tells, or for all that a
+/// group has.
 pub(crate) fn fetches_many(_: &Services, request: &OffsetFetchRequest) -> bool {
     let of_topics = request.topics.iter().flatten().map(|topic| topic.partition_indexes.len());
     let of_groups = request.groups.iter().flat_map(|group| group.topics.iter().flatten());
-    let named = of_topics.chain(of_groups.map(|topic| topic.partition_indexes.len())).sum::<usize>();
+    let named =
+        of_topics.chain(of_groups.map(|topic| topic.partition_indexes.len())).sum::<usize>();
     let all_of_one = request.groups.is_empty() && request.topics.is_none();
     named > FEW || all_of_one || request.groups.iter().any(|group| group.topics.is_none())
 }
 
 /// Answers a request.
-pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: OffsetFetchRequest) -> OffsetFetchResponse {
+pub(crate) async fn handle(
+    services: &Services,
+    cx: &RequestContext,
+    request: OffsetFetchRequest,
+) -> OffsetFetchResponse {
     let stable = request.require_stable;
     if cx.version >= GROUPS_VERSION {
         let mut response = OffsetFetchResponse::default();
@@ -45,24 +55,30 @@ pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: Of
         return response;
     }
     let topics = request.topics.map(|topics| {
-        let topic = |topic: weir_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic| OffsetFetchRequestTopics {
-            name: topic.name,
-            partition_indexes: topic.partition_indexes,
-            ..Default::default()
-        };
+        let topic =
+            |topic: weir_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic| {
+                OffsetFetchRequestTopics {
+                    name: topic.name,
+                    partition_indexes: topic.partition_indexes,
+                    ..Default::default()
+                }
+            };
         topics.into_iter().map(topic).collect()
     });
-    let group = OffsetFetchRequestGroup {
-        group_id: request.group_id,
-        topics,
-        ..Default::default()
-    };
+    let group =
+        OffsetFetchRequestGroup { group_id: request.group_id, topics, ..Default::default() };
     single(fetch(services, cx, group, stable).await, cx.version)
 }
 
-async fn fetch(services: &Services, cx: &RequestContext, mut group: OffsetFetchRequestGroup, require_stable: bool) -> OffsetFetchResponseGroup {
+async fn fetch(
+    services: &Services,
+    cx: &RequestContext,
+    mut group: OffsetFetchRequestGroup,
+    require_stable: bool,
+) -> OffsetFetchResponseGroup {
     if let Some(topics) = &mut group.topics {
-        // Each answer repeats what was committed as metadata: thousand times the bytes that it takes to ask.
+        // Each answer repeats what was committed as metadata: thousand times the bytes that it
+        // takes to ask.
         keep_last(
             topics,
             |topic| (topic.name.clone(), topic.topic_id),
@@ -85,11 +101,7 @@ async fn fetch(services: &Services, cx: &RequestContext, mut group: OffsetFetchR
         });
     }
     let key = group.group_id.clone();
-    let request = |to| Request::Fetch {
-        request: group,
-        require_stable,
-        to,
-    };
+    let request = |to| Request::Fetch { request: group, require_stable, to };
     let mut response = match services.groups.ask(&key, request).await {
         Ok(response) => response,
         Err(error) => return refuse(asked, error),
@@ -99,9 +111,11 @@ async fn fetch(services: &Services, cx: &RequestContext, mut group: OffsetFetchR
         response.topics.retain_mut(|topic| {
             let found = image.topic_by_name(&topic.name);
             topic.topic_id = found.map_or_else(Default::default, |found| found.id.0);
-            let shown = services
-                .authorizer
-                .allows(&cx.principal, Operation::Describe, Resource::Topic(&topic.name));
+            let shown = services.authorizer.allows(
+                &cx.principal,
+                Operation::Describe,
+                Resource::Topic(&topic.name),
+            );
             shown && (found.is_some() || cx.version < TOPIC_ID_VERSION)
         });
     }
@@ -110,15 +124,17 @@ async fn fetch(services: &Services, cx: &RequestContext, mut group: OffsetFetchR
 }
 
 /// Gives the topic its name, where the request says its id.
-fn check(services: &Services, cx: &RequestContext, topic: &mut OffsetFetchRequestTopics) -> Result<(), ErrorCode> {
+fn check(
+    services: &Services,
+    cx: &RequestContext,
+    topic: &mut OffsetFetchRequestTopics,
+) -> Result<(), ErrorCode> {
     if cx.version >= TOPIC_ID_VERSION {
         let image = services.metadata.load();
         let found = image.topic(TopicId(topic.topic_id)).ok_or(ErrorCode::UnknownTopicId)?;
         topic.name = found.name.to_string();
     }
-    if services
-        .authorizer
-        .allows(&cx.principal, Operation::Describe, Resource::Topic(&topic.name))
+    if services.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(&topic.name))
     {
         Ok(())
     } else {
@@ -141,7 +157,8 @@ fn refuse_topic(topic: &OffsetFetchRequestTopics, error: ErrorCode) -> OffsetFet
     }
 }
 
-/// An error for the whole group; its topics are named for those versions that have a place for errors only there.
+/// An error for the whole group; its topics are named for those versions that have a place for
+/// errors only there.
 fn refuse(group: OffsetFetchRequestGroup, error: ErrorCode) -> OffsetFetchResponseGroup {
     OffsetFetchResponseGroup {
         topics: group.topics.iter().flatten().map(|topic| refuse_topic(topic, error)).collect(),
@@ -167,11 +184,7 @@ fn single(group: OffsetFetchResponseGroup, version: i16) -> OffsetFetchResponse 
     let is_refused = group.error_code != 0 && version >= GROUP_ERROR_VERSION;
     OffsetFetchResponse {
         error_code: group.error_code,
-        topics: if is_refused {
-            Vec::new()
-        } else {
-            group.topics.into_iter().map(topic).collect()
-        },
+        topics: if is_refused { Vec::new() } else { group.topics.into_iter().map(topic).collect() },
         ..Default::default()
     }
 }

@@ -1,10 +1,13 @@
-//! AlterReplicaLogDirs (KIP-113): partitions move between the log directories of a broker. There is one here, so all that can be asked for is there
-//! already, or cannot be (`ReplicaManager.alterReplicaLogDirs` in Apache Kafka).
+//! AlterReplicaLogDirs (KIP-113): partitions move between the log directories of a broker. There is
+//! one here, so all that can be asked for is there already, or cannot be
+//! (`ReplicaManager.alterReplicaLogDirs` in Apache Kafka).
 
 use std::collections::BTreeMap;
 
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::alter_replica_log_dirs_response::{AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult};
+use weir_protocol::messages::alter_replica_log_dirs_response::{
+    AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult,
+};
 use weir_protocol::messages::{AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse};
 use weir_protocol::types::TopicPartition;
 
@@ -14,7 +17,11 @@ use crate::auth::{Operation, Resource};
 use crate::metadata::MetadataImage;
 
 /// Answers a request.
-pub(crate) fn handle(services: &Services, cx: &RequestContext, request: AlterReplicaLogDirsRequest) -> AlterReplicaLogDirsResponse {
+pub(crate) fn handle(
+    services: &Services,
+    cx: &RequestContext,
+    request: AlterReplicaLogDirsRequest,
+) -> AlterReplicaLogDirsResponse {
     if !services.authorizer.allows(&cx.principal, Operation::Alter, Resource::Cluster) {
         return answer(request, |_, _, _| ErrorCode::ClusterAuthorizationFailed);
     }
@@ -34,7 +41,12 @@ pub(crate) fn handle(services: &Services, cx: &RequestContext, request: AlterRep
 }
 
 /// Whether a partition is in this broker's log directory.
-fn whereabouts(image: &MetadataImage, topic: &str, index: i32, is_here: impl Fn(TopicPartition) -> bool) -> ErrorCode {
+fn whereabouts(
+    image: &MetadataImage,
+    topic: &str,
+    index: i32,
+    is_here: impl Fn(TopicPartition) -> bool,
+) -> ErrorCode {
     match image.topic_by_name(topic) {
         Some(topic) if topic.partition(index).is_some() => {
             let id = TopicPartition { topic: topic.id, index };
@@ -44,36 +56,43 @@ fn whereabouts(image: &MetadataImage, topic: &str, index: i32, is_here: impl Fn(
     }
 }
 
-/// What `decide` says of each directory, topic and partition; of a partition that is named twice, the last one holds.
-fn answer(request: AlterReplicaLogDirsRequest, decide: impl Fn(&str, &str, i32) -> ErrorCode) -> AlterReplicaLogDirsResponse {
+/// What `decide` says of each directory, topic and partition; of a partition that is named twice,
+/// the last one holds.
+fn answer(
+    request: AlterReplicaLogDirsRequest,
+    decide: impl Fn(&str, &str, i32) -> ErrorCode,
+) -> AlterReplicaLogDirsResponse {
     let mut results: BTreeMap<String, BTreeMap<i32, ErrorCode>> = BTreeMap::new();
     for dir in request.dirs {
         for topic in dir.topics {
-            let errors = topic.partitions.into_iter().map(|index| (index, decide(&dir.path, &topic.name, index)));
+            let errors = topic
+                .partitions
+                .into_iter()
+                .map(|index| (index, decide(&dir.path, &topic.name, index)));
             let errors: Vec<_> = errors.collect();
             results.entry(topic.name).or_default().extend(errors);
         }
     }
-    let topics = results.into_iter().map(|(topic_name, partitions)| AlterReplicaLogDirTopicResult {
-        topic_name,
-        partitions: partitions
-            .into_iter()
-            .map(|(partition_index, error)| AlterReplicaLogDirPartitionResult {
-                partition_index,
-                error_code: error.code(),
-            })
-            .collect(),
-    });
-    AlterReplicaLogDirsResponse {
-        results: topics.collect(),
-        ..Default::default()
-    }
+    let topics =
+        results.into_iter().map(|(topic_name, partitions)| AlterReplicaLogDirTopicResult {
+            topic_name,
+            partitions: partitions
+                .into_iter()
+                .map(|(partition_index, error)| AlterReplicaLogDirPartitionResult {
+                    partition_index,
+                    error_code: error.code(),
+                })
+                .collect(),
+        });
+    AlterReplicaLogDirsResponse { results: topics.collect(), ..Default::default() }
 }
 
 #[cfg(test)]
 mod tests {
     use weir_protocol::api::ApiKey;
-    use weir_protocol::messages::alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
+    use weir_protocol::messages::alter_replica_log_dirs_request::{
+        AlterReplicaLogDir, AlterReplicaLogDirTopic,
+    };
 
     use super::*;
     use crate::api::fixtures::{A, assert_encodes, image};
@@ -95,20 +114,22 @@ mod tests {
             }],
         };
         let asked = AlterReplicaLogDirsRequest {
-            dirs: vec![dir("/other", "b", &[0]), dir("/here", "a", &[1, 0]), dir("/here", "b", &[0])],
+            dirs: vec![
+                dir("/other", "b", &[0]),
+                dir("/here", "a", &[1, 0]),
+                dir("/here", "b", &[0]),
+            ],
         };
-        let response = answer(
-            asked,
-            |path, _, _| if path == "/here" { ErrorCode::None } else { ErrorCode::LogDirNotFound },
-        );
+        let response = answer(asked, |path, _, _| {
+            if path == "/here" { ErrorCode::None } else { ErrorCode::LogDirNotFound }
+        });
         ApiKey::AlterReplicaLogDirs
             .versions()
             .for_each(|version| assert_encodes(&response, version));
         let told = response.results.iter().flat_map(|topic| {
-            topic
-                .partitions
-                .iter()
-                .map(|partition| (topic.topic_name.as_str(), partition.partition_index, partition.error_code))
+            topic.partitions.iter().map(|partition| {
+                (topic.topic_name.as_str(), partition.partition_index, partition.error_code)
+            })
         });
         assert_eq!(told.collect::<Vec<_>>(), [("a", 0, 0), ("a", 1, 0), ("b", 0, 0)]);
     }

@@ -6,29 +6,26 @@ use super::*;
 use crate::api::fixtures::{A, B, assert_encodes, everyone, image, nobody, request, request_on};
 
 fn named(names: &[&str]) -> MetadataRequest {
-    let topic = |name: &&str| MetadataRequestTopic {
-        name: Some((*name).to_owned()),
-        ..Default::default()
-    };
-    MetadataRequest {
-        topics: Some(names.iter().map(topic).collect()),
-        ..Default::default()
-    }
+    let topic =
+        |name: &&str| MetadataRequestTopic { name: Some((*name).to_owned()), ..Default::default() };
+    MetadataRequest { topics: Some(names.iter().map(topic).collect()), ..Default::default() }
 }
 
 fn ids(ids: &[Uuid]) -> MetadataRequest {
     let topic = |id: &Uuid| MetadataRequestTopic { topic_id: *id, name: None };
-    MetadataRequest {
-        topics: Some(ids.iter().map(topic).collect()),
-        ..Default::default()
-    }
+    MetadataRequest { topics: Some(ids.iter().map(topic).collect()), ..Default::default() }
 }
 
 /// Names (`?` without one) and error codes of the answer.
-fn ask(authorizer: &Authorizer, version: i16, request_body: &MetadataRequest) -> Result<Vec<(String, i16)>, ErrorCode> {
+fn ask(
+    authorizer: &Authorizer,
+    version: i16,
+    request_body: &MetadataRequest,
+) -> Result<Vec<(String, i16)>, ErrorCode> {
     let (image, cx) = (image(), request(version));
     let asked = select(&image, authorizer, &cx, request_body)?;
-    let topics = asked.into_iter().map(|asked| answer(&image, authorizer, &cx, request_body, asked));
+    let topics =
+        asked.into_iter().map(|asked| answer(&image, authorizer, &cx, request_body, asked));
     Ok(topics
         .map(|topic| (topic.name.unwrap_or_else(|| "?".to_owned()), topic.error_code))
         .collect())
@@ -41,16 +38,16 @@ fn rows(rows: &[(&str, i16)]) -> Result<Vec<(String, i16)>, ErrorCode> {
 #[test]
 fn all_some_or_none() {
     let all = rows(&[("__consumer_offsets", 0), ("a", 0), ("b", 0)]);
-    let nothing = MetadataRequest {
-        topics: None,
-        ..Default::default()
-    };
+    let nothing = MetadataRequest { topics: None, ..Default::default() };
     assert_eq!(ask(&everyone(), 0, &named(&[])), all);
     assert_eq!(ask(&everyone(), 1, &named(&[])), rows(&[]));
     assert_eq!(ask(&everyone(), 13, &nothing), all);
     assert_eq!(ask(&nobody(), 13, &nothing), rows(&[]));
     let mixed = named(&["b", "none", "b", "no/name", "a"]);
-    assert_eq!(ask(&everyone(), 9, &mixed), rows(&[("b", 0), ("none", 3), ("no/name", 17), ("a", 0)]));
+    assert_eq!(
+        ask(&everyone(), 9, &mixed),
+        rows(&[("b", 0), ("none", 3), ("no/name", 17), ("a", 0)])
+    );
     assert_eq!(ask(&nobody(), 9, &named(&["a", "none"])), rows(&[("a", 29), ("none", 29)]));
 }
 
@@ -83,7 +80,12 @@ fn partitions_as_each_version_and_listener_sees_them() {
         ((6, "NONE", 0), (72, -1), (&[0, 1], &[0, 1])),
     ];
     for ((version, listener, index), (error, leader), (replicas, offline)) in rows {
-        let shown = describe_partition(&image, &request_on(listener, version), topic.partition(index).unwrap(), index);
+        let shown = describe_partition(
+            &image,
+            &request_on(listener, version),
+            topic.partition(index).unwrap(),
+            index,
+        );
         assert_eq!(
             (shown.error_code, shown.leader_id, shown.partition_index, shown.leader_epoch),
             (error, leader, index, 5),
@@ -114,7 +116,10 @@ fn brokers_and_operations() {
 #[test]
 fn only_what_may_be_created_is() {
     let (image, cx) = (image(), request(9));
-    let asked = || select(&image, &everyone(), &cx, &named(&["a", "new", "no/name", "__transaction_state"])).unwrap();
+    let asked = || {
+        select(&image, &everyone(), &cx, &named(&["a", "new", "no/name", "__transaction_state"]))
+            .unwrap()
+    };
     let mut allowed = asked();
     assert_eq!(take_creatable(&image, &everyone(), &cx, &mut allowed), ["new"]);
     assert_eq!(allowed.len(), 3);
@@ -136,10 +141,7 @@ fn what_came_of_a_creation() {
             error_code: error.code(),
             ..Default::default()
         };
-        Ok(errors_by_name(CreateTopicsResponse {
-            topics: vec![result],
-            ..Default::default()
-        }))
+        Ok(errors_by_name(CreateTopicsResponse { topics: vec![result], ..Default::default() }))
     };
     for (created, expected) in [
         (answered(ErrorCode::None), ErrorCode::LeaderNotAvailable),
@@ -161,22 +163,18 @@ fn every_version_can_carry_its_answer() {
     for version in ApiKey::Metadata.versions() {
         let mut bodies = vec![
             named(&["a", "none", "no/name"]),
-            MetadataRequest {
-                include_topic_authorized_operations: version >= 8,
-                ..named(&["b"])
-            },
+            MetadataRequest { include_topic_authorized_operations: version >= 8, ..named(&["b"]) },
         ];
         if version >= 1 {
-            bodies.push(MetadataRequest {
-                topics: None,
-                ..Default::default()
-            });
+            bodies.push(MetadataRequest { topics: None, ..Default::default() });
         }
         if version >= 10 {
             bodies.push(ids(&[A, Uuid::from_u128(9)]));
         }
         let cx = request(version);
-        for (authorizer, body) in bodies.iter().flat_map(|body| [(everyone(), body), (nobody(), body)]) {
+        for (authorizer, body) in
+            bodies.iter().flat_map(|body| [(everyone(), body), (nobody(), body)])
+        {
             let response = match select(&image, &authorizer, &cx, body) {
                 Ok(asked) => respond(&image, &authorizer, &cx, body, asked, BrokerId(0)),
                 Err(error) => refuse(body, error),

@@ -49,7 +49,9 @@ impl From<ErrorCode> for Refusal {
             records: Vec::new(),
             tells_log_start: matches!(
                 code,
-                ErrorCode::NotEnoughReplicas | ErrorCode::NotEnoughReplicasAfterAppend | ErrorCode::RequestTimedOut
+                ErrorCode::NotEnoughReplicas
+                    | ErrorCode::NotEnoughReplicasAfterAppend
+                    | ErrorCode::RequestTimedOut
             ),
         }
     }

@@ -1,4 +1,5 @@
-//! The first batch of a transaction in a partition: its coordinator is asked before it is appended (KIP-890).
+//! The first batch of a transaction in a partition: its coordinator is asked before it is appended
+//! (KIP-890).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,18 +22,22 @@ const ABORTABLE_SINCE: i16 = 11;
 /// The first version of transactions v2: the coordinator adds the partition to the transaction.
 const V2_SINCE: i16 = 12;
 
-/// While the transaction before is being ended, it is asked again (`add.partitions.to.txn.retry.backoff.ms` and `.max.ms` in Apache Kafka: 20 and 100).
+/// While the transaction before is being ended, it is asked again
+/// (`add.partitions.to.txn.retry.backoff.ms` and `.max.ms` in Apache Kafka: 20 and 100).
 const RETRY: Duration = Duration::from_millis(2);
 const RETRY_MAX: Duration = Duration::from_millis(100);
 
 /// Whether the coordinator has to be asked before these records are appended.
 pub(super) fn must_ask(partition: &Partition, prepared: &Prepared) -> bool {
-    let is_open = |header: &BatchHeader| partition.log().has_open_transaction(header.producer_id, header.producer_epoch);
+    let is_open = |header: &BatchHeader| {
+        partition.log().has_open_transaction(header.producer_id, header.producer_epoch)
+    };
     let is_first = |header: &BatchHeader| header.is_transactional() && !is_open(header);
     prepared.headers.first().is_some_and(is_first)
 }
 
-/// Asks for all records that wait for it, and brings those to their partitions that are part of the transaction.
+/// Asks for all records that wait for it, and brings those to their partitions that are part of the
+/// transaction.
 pub(super) async fn ask(services: &Services, version: i16, id: &str, topics: &mut [Topic]) {
     let v2 = version >= V2_SINCE;
     let deadline = Instant::now() + RETRY_MAX;
@@ -42,9 +47,11 @@ pub(super) async fn ask(services: &Services, version: i16, id: &str, topics: &mu
         let guards = begin(&mut asked, from, v2).await;
         let partitions: Vec<_> = asked.iter().map(|asked| asked.partition.clone()).collect();
         let said = services.transaction_io.verify_once(id, from, &partitions, v2).await;
-        // The transaction before is being ended: that is waited for here, so that the client need not ask again.
+        // The transaction before is being ended: that is waited for here, so that the client need
+        // not ask again.
         let is_busy = v2 && said.iter().any(|(_, code)| *code == ErrorCode::ConcurrentTransactions);
-        // Its marker came while the coordinator was asked, and made the question worthless. Before transactions v2 the records belong to it, and to no other.
+        // Its marker came while the coordinator was asked, and made the question worthless. Before
+        // transactions v2 the records belong to it, and to no other.
         let is_stale = v2 && !is_busy && begin(&mut asked, from, v2).await != guards;
         if Instant::now() >= deadline || !(is_busy || is_stale) {
             break said;
@@ -61,7 +68,9 @@ pub(super) async fn ask(services: &Services, version: i16, id: &str, topics: &mu
             std::mem::replace(outcome, Outcome::Refused(ErrorCode::None.into())),
         ) {
             (ErrorCode::None, Outcome::Asking(asking)) => Outcome::Brought {
-                appending: asking.partition.append_with(asking.prepared, asking.room.into_keepsake()),
+                appending: asking
+                    .partition
+                    .append_with(asking.prepared, asking.room.into_keepsake()),
                 log_append_time: asking.log_append_time,
             },
             // What could not even be asked about.
@@ -87,10 +96,7 @@ fn collect(topics: &mut [Topic]) -> Vec<Asked<'_>> {
         let Some(header) = asking.prepared.headers.first() else { continue };
         asked.push(Asked {
             partition: (Arc::clone(asking.partition.topic()), asking.partition.id().index),
-            producer: Producer {
-                id: header.producer_id,
-                epoch: header.producer_epoch,
-            },
+            producer: Producer { id: header.producer_id, epoch: header.producer_epoch },
             sequence: header.base_sequence,
             outcome,
         });
@@ -98,20 +104,20 @@ fn collect(topics: &mut [Topic]) -> Vec<Asked<'_>> {
     asked
 }
 
-/// Puts each question down where its records will be appended: what ends a transaction there meanwhile makes the answer worthless. A question that is put down already stays as it is.
+/// Puts each question down where its records will be appended: what ends a transaction there
+/// meanwhile makes the answer worthless. A question that is put down already stays as it is.
 async fn begin(asked: &mut [Asked<'_>], from: Producer, v2: bool) -> Vec<Option<Guard>> {
     let mut guards = Vec::with_capacity(asked.len());
-    for Asked {
-        producer, sequence, outcome, ..
-    } in asked
-    {
+    for Asked { producer, sequence, outcome, .. } in asked {
         let Outcome::Asking(asking) = &mut **outcome else {
             guards.push(None);
             continue;
         };
         let refusal: Refusal = if *producer == from {
             let (Producer { id, epoch }, sequence) = (*producer, *sequence);
-            let ask = move |writer: &mut LogWriter| writer.ask_to_verify(id, epoch, sequence, v2, now_ms());
+            let ask = move |writer: &mut LogWriter| {
+                writer.ask_to_verify(id, epoch, sequence, v2, now_ms())
+            };
             match asking.partition.with_writer(ask).await {
                 Ok(Ok(guard)) => {
                     asking.prepared.origin = Origin::Client(guard);
@@ -135,9 +141,10 @@ async fn begin(asked: &mut [Asked<'_>], from: Producer, v2: bool) -> Vec<Option<
 fn told(code: Option<ErrorCode>, version: i16, v2: bool) -> ErrorCode {
     match code.unwrap_or(ErrorCode::NetworkException) {
         // An error over which clients send the records again, and look for nobody else.
-        ErrorCode::NetworkException | ErrorCode::CoordinatorLoadInProgress | ErrorCode::CoordinatorNotAvailable | ErrorCode::NotCoordinator => {
-            ErrorCode::NotEnoughReplicas
-        }
+        ErrorCode::NetworkException
+        | ErrorCode::CoordinatorLoadInProgress
+        | ErrorCode::CoordinatorNotAvailable
+        | ErrorCode::NotCoordinator => ErrorCode::NotEnoughReplicas,
         ErrorCode::ConcurrentTransactions if !v2 => ErrorCode::NotEnoughReplicas,
         ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch,
         ErrorCode::TransactionAbortable if version < ABORTABLE_SINCE => ErrorCode::InvalidTxnState,

@@ -22,11 +22,14 @@ const TOPIC_STATES_VERSION: i16 = 6;
 const DELETION_DISABLED_VERSION: i16 = 3;
 
 /// Answers a request.
-pub(crate) async fn handle(services: &Services, cx: &RequestContext, mut request: DeleteTopicsRequest) -> DeleteTopicsResponse {
-    let by_name = std::mem::take(&mut request.topic_names).into_iter().map(|name| DeleteTopicState {
-        name: Some(name),
-        ..Default::default()
-    });
+pub(crate) async fn handle(
+    services: &Services,
+    cx: &RequestContext,
+    mut request: DeleteTopicsRequest,
+) -> DeleteTopicsResponse {
+    let by_name = std::mem::take(&mut request.topic_names)
+        .into_iter()
+        .map(|name| DeleteTopicState { name: Some(name), ..Default::default() });
     let asked: Vec<_> = by_name.chain(std::mem::take(&mut request.topics)).collect();
     let (allowed, mut responses) = {
         let image = services.metadata.load();
@@ -46,21 +49,28 @@ pub(crate) async fn handle(services: &Services, cx: &RequestContext, mut request
     if !allowed.is_empty() {
         match cx.version >= TOPIC_STATES_VERSION {
             true => request.topics = allowed.clone(),
-            false => request.topic_names = allowed.iter().filter_map(|topic| topic.name.clone()).collect(),
+            false => {
+                request.topic_names =
+                    allowed.iter().filter_map(|topic| topic.name.clone()).collect()
+            }
         }
         match services
             .controller
-            .forward::<_, DeleteTopicsResponse>(&services.metadata, cx.forwarded_by(), (ApiKey::DeleteTopics, cx.version), &request)
+            .forward::<_, DeleteTopicsResponse>(
+                &services.metadata,
+                cx.forwarded_by(),
+                (ApiKey::DeleteTopics, cx.version),
+                &request,
+            )
             .await
         {
             Ok(response) => responses.extend(response.responses),
-            Err(error) => responses.extend(allowed.into_iter().map(|topic| result(topic, error, None))),
+            Err(error) => {
+                responses.extend(allowed.into_iter().map(|topic| result(topic, error, None)))
+            }
         }
     }
-    DeleteTopicsResponse {
-        responses,
-        ..Default::default()
-    }
+    DeleteTopicsResponse { responses, ..Default::default() }
 }
 
 /// What goes on to the controller, and the answers to the rest.
@@ -84,19 +94,30 @@ fn refuse(
     for topic in asked {
         let name = name_of(&topic);
         let repeated = |name: &str| names.get(name).is_some_and(|count| *count > 1);
-        let may = |operation, name: &str| authorizer.allows(&cx.principal, operation, Resource::Topic(name));
+        let may = |operation, name: &str| {
+            authorizer.allows(&cx.principal, operation, Resource::Topic(name))
+        };
         let outcome = match (&topic.name, topic.topic_id.is_nil(), name.as_deref()) {
-            (None, true, _) => Err((ErrorCode::InvalidRequest, Some("Neither topic name nor id were specified."))),
-            (Some(_), false, _) => Err((ErrorCode::InvalidRequest, Some("You may not specify both topic name and topic id."))),
+            (None, true, _) => {
+                Err((ErrorCode::InvalidRequest, Some("Neither topic name nor id were specified.")))
+            }
+            (Some(_), false, _) => Err((
+                ErrorCode::InvalidRequest,
+                Some("You may not specify both topic name and topic id."),
+            )),
             (None, false, _) if ids.get(&topic.topic_id).is_some_and(|count| *count > 1) => {
                 Err((ErrorCode::InvalidRequest, Some("Duplicate topic id.")))
             }
             (_, _, None) => Err((ErrorCode::UnknownTopicId, None)),
             // Before it is said of a topic that it is there, the caller has to be one who may know.
-            (_, _, Some(name)) if !may(Operation::Describe, name) || !may(Operation::Delete, name) => {
+            (_, _, Some(name))
+                if !may(Operation::Describe, name) || !may(Operation::Delete, name) =>
+            {
                 Err((ErrorCode::TopicAuthorizationFailed, None))
             }
-            (_, _, Some(name)) if repeated(name) => Err((ErrorCode::InvalidRequest, Some(DUPLICATE_NAME))),
+            (_, _, Some(name)) if repeated(name) => {
+                Err((ErrorCode::InvalidRequest, Some(DUPLICATE_NAME)))
+            }
             _ => Ok(()),
         };
         match outcome {
@@ -110,7 +131,11 @@ fn refuse(
 }
 
 /// An answer that tells the caller no more of the topic than it said itself.
-fn result(topic: DeleteTopicState, error: ErrorCode, message: Option<&str>) -> DeletableTopicResult {
+fn result(
+    topic: DeleteTopicState,
+    error: ErrorCode,
+    message: Option<&str>,
+) -> DeletableTopicResult {
     DeletableTopicResult {
         name: topic.name,
         topic_id: topic.topic_id,
@@ -124,12 +149,16 @@ mod tests {
     use super::*;
     use crate::api::fixtures::{A, B, everyone, image, nobody, request};
 
-    fn ask(authorizer: &Authorizer, topics: &[(Option<&str>, Uuid)]) -> (usize, Vec<(Option<String>, i16)>) {
+    fn ask(
+        authorizer: &Authorizer,
+        topics: &[(Option<&str>, Uuid)],
+    ) -> (usize, Vec<(Option<String>, i16)>) {
         let state = |(name, topic_id): &(Option<&str>, Uuid)| DeleteTopicState {
             name: name.map(str::to_owned),
             topic_id: *topic_id,
         };
-        let (allowed, refused) = refuse(&image(), authorizer, &request(6), topics.iter().map(state).collect());
+        let (allowed, refused) =
+            refuse(&image(), authorizer, &request(6), topics.iter().map(state).collect());
         (
             allowed.len(),
             refused.into_iter().map(|result| (result.name, result.error_code)).collect(),
@@ -141,7 +170,11 @@ mod tests {
         let nil = Uuid::nil();
         let (a, none) = (Some("a".to_owned()), None);
         assert_eq!(ask(&everyone(), &[(Some("a"), nil), (None, B)]), (2, vec![]));
-        assert_eq!(ask(&everyone(), &[(Some("gone"), nil)]), (1, vec![]), "the controller may know more");
+        assert_eq!(
+            ask(&everyone(), &[(Some("gone"), nil)]),
+            (1, vec![]),
+            "the controller may know more"
+        );
         assert_eq!(ask(&everyone(), &[(None, Uuid::from_u128(9))]), (0, vec![(none.clone(), 100)]));
         assert_eq!(ask(&everyone(), &[(None, nil)]), (0, vec![(none.clone(), 42)]));
         assert_eq!(ask(&everyone(), &[(Some("a"), A)]), (0, vec![(a.clone(), 42)]));
@@ -160,6 +193,9 @@ mod tests {
     fn nothing_is_told_to_those_who_may_not_see() {
         let nil = Uuid::nil();
         let expected = vec![(None, 29), (Some("a".to_owned()), 29), (Some("gone".to_owned()), 29)];
-        assert_eq!(ask(&nobody(), &[(Some("a"), nil), (Some("gone"), nil), (None, B)]), (0, expected));
+        assert_eq!(
+            ask(&nobody(), &[(Some("a"), nil), (Some("gone"), nil), (None, B)]),
+            (0, expected)
+        );
     }
 }

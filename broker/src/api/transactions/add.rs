@@ -8,7 +8,10 @@ use weir_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTo
 use weir_protocol::messages::add_partitions_to_txn_response::{
     AddPartitionsToTxnPartitionResult, AddPartitionsToTxnResult, AddPartitionsToTxnTopicResult,
 };
-use weir_protocol::messages::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse, AddPartitionsToTxnRequest, AddPartitionsToTxnResponse};
+use weir_protocol::messages::{
+    AddOffsetsToTxnRequest, AddOffsetsToTxnResponse, AddPartitionsToTxnRequest,
+    AddPartitionsToTxnResponse,
+};
 
 use super::{authorize, fenced_as, offsets_partition, producer};
 use crate::api::Services;
@@ -27,7 +30,11 @@ const FENCED_SINCE: i16 = 2;
 const ABORTABLE_SINCE: i16 = 5;
 
 /// Answers AddPartitionsToTxn.
-pub(crate) async fn add_partitions(services: &Services, cx: &RequestContext, request: AddPartitionsToTxnRequest) -> AddPartitionsToTxnResponse {
+pub(crate) async fn add_partitions(
+    services: &Services,
+    cx: &RequestContext,
+    request: AddPartitionsToTxnRequest,
+) -> AddPartitionsToTxnResponse {
     if cx.version < BROKERS_SINCE {
         let from = producer(request.v3_and_below_producer_id, request.v3_and_below_producer_epoch);
         let results = add(
@@ -54,11 +61,11 @@ pub(crate) async fn add_partitions(services: &Services, cx: &RequestContext, req
     for transaction in request.transactions {
         let from = producer(transaction.producer_id, transaction.producer_epoch);
         let id = transaction.transactional_id;
-        let topic_results = add(services, cx, &id, from, transaction.topics, transaction.verify_only).await;
-        response.results_by_transaction.push(AddPartitionsToTxnResult {
-            transactional_id: id,
-            topic_results,
-        });
+        let topic_results =
+            add(services, cx, &id, from, transaction.topics, transaction.verify_only).await;
+        response
+            .results_by_transaction
+            .push(AddPartitionsToTxnResult { transactional_id: id, topic_results });
     }
     response
 }
@@ -84,14 +91,17 @@ async fn add(
             let name: Arc<str> = topic.name.into();
             let found = may.and_then(|()| find(services, cx, &image, &name, by_client));
             for index in topic.partitions {
-                let known = found.and_then(|topic| topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition));
+                let known = found.and_then(|topic| {
+                    topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)
+                });
                 refused.push(known.err());
                 partitions.push((Arc::clone(&name), index));
             }
         }
     }
     if refused.iter().any(Option::is_some) {
-        let codes = refused.into_iter().map(|code| code.unwrap_or(ErrorCode::OperationNotAttempted));
+        let codes =
+            refused.into_iter().map(|code| code.unwrap_or(ErrorCode::OperationNotAttempted));
         return results(partitions.into_iter().zip(codes));
     }
     let version = if cx.version >= BROKERS_SINCE { 2 } else { 0 };
@@ -104,7 +114,8 @@ async fn add(
                 .await
         }
     };
-    let said = said.unwrap_or_else(|code| partitions.into_iter().map(|partition| (partition, code)).collect());
+    let said = said
+        .unwrap_or_else(|code| partitions.into_iter().map(|partition| (partition, code)).collect());
     results(said.into_iter().map(|(partition, code)| (partition, told(code, cx.version))))
 }
 
@@ -117,16 +128,27 @@ fn told(code: ErrorCode, version: i16) -> ErrorCode {
 }
 
 /// A topic that records may be written to.
-fn find<'a>(services: &Services, cx: &RequestContext, image: &'a MetadataImage, topic: &str, by_client: bool) -> Result<&'a TopicImage, ErrorCode> {
+fn find<'a>(
+    services: &Services,
+    cx: &RequestContext,
+    image: &'a MetadataImage,
+    topic: &str,
+    by_client: bool,
+) -> Result<&'a TopicImage, ErrorCode> {
     let found = image.topic_by_name(topic);
     let is_internal = found.is_some_and(|topic| topic.internal);
-    if by_client && (is_internal || !services.authorizer.allows(&cx.principal, Operation::Write, Resource::Topic(topic))) {
+    if by_client
+        && (is_internal
+            || !services.authorizer.allows(&cx.principal, Operation::Write, Resource::Topic(topic)))
+    {
         return Err(ErrorCode::TopicAuthorizationFailed);
     }
     found.map(|topic| &**topic).ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
-fn results(said: impl Iterator<Item = (Partition, ErrorCode)>) -> Vec<AddPartitionsToTxnTopicResult> {
+fn results(
+    said: impl Iterator<Item = (Partition, ErrorCode)>,
+) -> Vec<AddPartitionsToTxnTopicResult> {
     // Kept by name: a request may name half a million topics.
     let mut topics: IndexMap<Arc<str>, Vec<AddPartitionsToTxnPartitionResult>> = IndexMap::new();
     // A name may be long, and most partitions are of the topic of the one before.
@@ -149,23 +171,32 @@ fn results(said: impl Iterator<Item = (Partition, ErrorCode)>) -> Vec<AddPartiti
         }
         last = Some((name, at));
     }
-    let topics = topics.into_iter().map(|(name, results_by_partition)| AddPartitionsToTxnTopicResult {
-        name: name.to_string(),
-        results_by_partition,
+    let topics = topics.into_iter().map(|(name, results_by_partition)| {
+        AddPartitionsToTxnTopicResult { name: name.to_string(), results_by_partition }
     });
     topics.collect()
 }
 
-/// Answers AddOffsetsToTxn: the partition in which the group's offsets are kept becomes part of the transaction.
-pub(crate) async fn add_offsets(services: &Services, cx: &RequestContext, request: AddOffsetsToTxnRequest) -> AddOffsetsToTxnResponse {
+/// Answers AddOffsetsToTxn: the partition in which the group's offsets are kept becomes part of the
+/// transaction.
+pub(crate) async fn add_offsets(
+    services: &Services,
+    cx: &RequestContext,
+    request: AddOffsetsToTxnRequest,
+) -> AddOffsetsToTxnResponse {
     let result = add_group(services, cx, &request).await;
     AddOffsetsToTxnResponse {
-        error_code: fenced_as(result.err().unwrap_or(ErrorCode::None), cx.version, FENCED_SINCE).code(),
+        error_code: fenced_as(result.err().unwrap_or(ErrorCode::None), cx.version, FENCED_SINCE)
+            .code(),
         ..Default::default()
     }
 }
 
-async fn add_group(services: &Services, cx: &RequestContext, request: &AddOffsetsToTxnRequest) -> Result<(), ErrorCode> {
+async fn add_group(
+    services: &Services,
+    cx: &RequestContext,
+    request: &AddOffsetsToTxnRequest,
+) -> Result<(), ErrorCode> {
     let id = &request.transactional_id;
     authorize(services, cx, Operation::Write, id)?;
     groups::authorize(services, cx, Operation::Read, &request.group_id)?;

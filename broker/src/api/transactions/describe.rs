@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use regex::Regex;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
+use weir_protocol::messages::describe_producers_response::{
+    PartitionResponse, ProducerState, TopicResponse,
+};
 use weir_protocol::messages::describe_transactions_response::{TopicData, TransactionState};
 use weir_protocol::messages::list_transactions_response::TransactionState as Listed;
 use weir_protocol::messages::{
-    DescribeProducersRequest, DescribeProducersResponse, DescribeTransactionsRequest, DescribeTransactionsResponse, ListTransactionsRequest,
-    ListTransactionsResponse,
+    DescribeProducersRequest, DescribeProducersResponse, DescribeTransactionsRequest,
+    DescribeTransactionsResponse, ListTransactionsRequest, ListTransactionsResponse,
 };
 use weir_protocol::types::TopicPartition;
 
@@ -23,7 +25,11 @@ use crate::replica::now_ms;
 use crate::transaction::{Described, Request, State};
 
 /// Answers DescribeTransactions.
-pub(crate) async fn describe(services: &Services, cx: &RequestContext, request: DescribeTransactionsRequest) -> DescribeTransactionsResponse {
+pub(crate) async fn describe(
+    services: &Services,
+    cx: &RequestContext,
+    request: DescribeTransactionsRequest,
+) -> DescribeTransactionsResponse {
     let mut response = DescribeTransactionsResponse::default();
     for id in once(request.transactional_ids, String::clone) {
         let state = match describe_one(services, cx, &id).await {
@@ -39,7 +45,11 @@ pub(crate) async fn describe(services: &Services, cx: &RequestContext, request: 
     response
 }
 
-async fn describe_one(services: &Services, cx: &RequestContext, id: &str) -> Result<Described, ErrorCode> {
+async fn describe_one(
+    services: &Services,
+    cx: &RequestContext,
+    id: &str,
+) -> Result<Described, ErrorCode> {
     authorize(services, cx, Operation::Describe, id)?;
     if id.is_empty() {
         return Err(ErrorCode::InvalidRequest);
@@ -50,18 +60,21 @@ async fn describe_one(services: &Services, cx: &RequestContext, id: &str) -> Res
 }
 
 /// Topics that the caller may not see are left out.
-fn told(services: &Services, cx: &RequestContext, transactional_id: String, described: Described) -> TransactionState {
+fn told(
+    services: &Services,
+    cx: &RequestContext,
+    transactional_id: String,
+    described: Described,
+) -> TransactionState {
     let mut topics: Vec<TopicData> = Vec::new();
     for (topic, index) in described.partitions {
-        if !services.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(&topic)) {
+        if !services.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(&topic))
+        {
             continue;
         }
         match topics.last_mut() {
             Some(known) if *known.topic == *topic => known.partitions.push(index),
-            _ => topics.push(TopicData {
-                topic: topic.to_string(),
-                partitions: vec![index],
-            }),
+            _ => topics.push(TopicData { topic: topic.to_string(), partitions: vec![index] }),
         }
     }
     TransactionState {
@@ -77,43 +90,49 @@ fn told(services: &Services, cx: &RequestContext, transactional_id: String, desc
 }
 
 /// Answers ListTransactions: what the coordinators on this broker have.
-pub(crate) async fn list(services: &Services, cx: &RequestContext, request: ListTransactionsRequest) -> ListTransactionsResponse {
-    let pattern = match request.transactional_id_pattern.as_deref().filter(|pattern| !pattern.is_empty()) {
-        None => None,
-        Some(pattern) => match Regex::new(&format!("^(?:{pattern})$")) {
-            Ok(pattern) => Some(pattern),
-            Err(_) => {
-                return ListTransactionsResponse {
-                    error_code: ErrorCode::InvalidRegularExpression.code(),
-                    ..Default::default()
-                };
-            }
-        },
-    };
+pub(crate) async fn list(
+    services: &Services,
+    cx: &RequestContext,
+    request: ListTransactionsRequest,
+) -> ListTransactionsResponse {
+    let pattern =
+        match request.transactional_id_pattern.as_deref().filter(|pattern| !pattern.is_empty()) {
+            None => None,
+            Some(pattern) => match Regex::new(&format!("^(?:{pattern})$")) {
+                Ok(pattern) => Some(pattern),
+                Err(_) => {
+                    return ListTransactionsResponse {
+                        error_code: ErrorCode::InvalidRegularExpression.code(),
+                        ..Default::default()
+                    };
+                }
+            },
+        };
     let producers: BTreeSet<i64> = request.producer_id_filters.into_iter().collect();
     let is_known = |name: &String| State::ALL.iter().any(|state| state.name() == name);
-    let (states, unknown_state_filters): (Vec<String>, Vec<String>) = once(request.state_filters, String::clone).into_iter().partition(is_known);
-    let mut response = ListTransactionsResponse {
-        unknown_state_filters,
-        ..Default::default()
-    };
+    let (states, unknown_state_filters): (Vec<String>, Vec<String>) =
+        once(request.state_filters, String::clone).into_iter().partition(is_known);
+    let mut response = ListTransactionsResponse { unknown_state_filters, ..Default::default() };
     let now = now_ms();
     for partition in services.transactions.partitions() {
-        let all = match services.transactions.ask_partition(partition, |to| Request::List { to }).await {
-            Ok(all) => all,
-            Err(ErrorCode::CoordinatorLoadInProgress) => {
-                return ListTransactionsResponse {
-                    error_code: ErrorCode::CoordinatorLoadInProgress.code(),
-                    ..Default::default()
-                };
-            }
-            // It has just moved: its new coordinator lists it.
-            Err(_) => continue,
-        };
+        let all =
+            match services.transactions.ask_partition(partition, |to| Request::List { to }).await {
+                Ok(all) => all,
+                Err(ErrorCode::CoordinatorLoadInProgress) => {
+                    return ListTransactionsResponse {
+                        error_code: ErrorCode::CoordinatorLoadInProgress.code(),
+                        ..Default::default()
+                    };
+                }
+                // It has just moved: its new coordinator lists it.
+                Err(_) => continue,
+            };
         let wanted = all.into_iter().filter(|(id, described)| {
-            (states.is_empty() && response.unknown_state_filters.is_empty() || states.iter().any(|state| described.state.name() == state))
+            (states.is_empty() && response.unknown_state_filters.is_empty()
+                || states.iter().any(|state| described.state.name() == state))
                 && (producers.is_empty() || producers.contains(&described.producer.id.0))
-                && (request.duration_filter < 0 || now.saturating_sub(described.start_ms) > request.duration_filter)
+                && (request.duration_filter < 0
+                    || now.saturating_sub(described.start_ms) > request.duration_filter)
                 && pattern.as_ref().is_none_or(|pattern| pattern.is_match(id))
                 && authorize(services, cx, Operation::Describe, id).is_ok()
         });
@@ -130,7 +149,11 @@ pub(crate) async fn list(services: &Services, cx: &RequestContext, request: List
 }
 
 /// Answers DescribeProducers.
-pub(crate) async fn producers(services: &Services, cx: &RequestContext, mut request: DescribeProducersRequest) -> DescribeProducersResponse {
+pub(crate) async fn producers(
+    services: &Services,
+    cx: &RequestContext,
+    mut request: DescribeProducersRequest,
+) -> DescribeProducersResponse {
     keep_last(
         &mut request.topics,
         |topic| topic.name.clone(),
@@ -155,15 +178,17 @@ pub(crate) async fn producers(services: &Services, cx: &RequestContext, mut requ
                 },
             });
         }
-        response.topics.push(TopicResponse {
-            name: topic.name,
-            partitions,
-        });
+        response.topics.push(TopicResponse { name: topic.name, partitions });
     }
     response
 }
 
-async fn producers_of(services: &Services, cx: &RequestContext, name: &str, index: i32) -> Result<Vec<ProducerState>, ErrorCode> {
+async fn producers_of(
+    services: &Services,
+    cx: &RequestContext,
+    name: &str,
+    index: i32,
+) -> Result<Vec<ProducerState>, ErrorCode> {
     topic_name::check(name).map_err(|_| ErrorCode::InvalidTopicException)?;
     if !services.authorizer.allows(&cx.principal, Operation::Read, Resource::Topic(name)) {
         return Err(ErrorCode::TopicAuthorizationFailed);
@@ -174,7 +199,8 @@ async fn producers_of(services: &Services, cx: &RequestContext, name: &str, inde
         topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         TopicPartition { topic: topic.id, index }
     };
-    // Followers tell what they know, too: `kafka-transactions find-hanging --broker-id` asks a broker about all its replicas.
+    // Followers tell what they know, too: `kafka-transactions find-hanging --broker-id` asks a
+    // broker about all its replicas.
     let partition = services.replicas.get(id).ok_or(ErrorCode::NotLeaderOrFollower)?;
     let described = partition.with_writer(|writer| writer.described_producers(now_ms())).await?;
     let described = described.map_err(|_| ErrorCode::KafkaStorageError)?;

@@ -14,7 +14,11 @@ const FENCED_SINCE: i16 = 2;
 const V2_SINCE: i16 = 5;
 
 /// Answers a request.
-pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: EndTxnRequest) -> EndTxnResponse {
+pub(crate) async fn handle(
+    services: &Services,
+    cx: &RequestContext,
+    request: EndTxnRequest,
+) -> EndTxnResponse {
     match end(services, cx, &request).await {
         Ok(_) if cx.version < V2_SINCE => EndTxnResponse::default(),
         Ok(producer) => EndTxnResponse {
@@ -29,7 +33,11 @@ pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: En
     }
 }
 
-async fn end(services: &Services, cx: &RequestContext, request: &EndTxnRequest) -> Result<Producer, ErrorCode> {
+async fn end(
+    services: &Services,
+    cx: &RequestContext,
+    request: &EndTxnRequest,
+) -> Result<Producer, ErrorCode> {
     let id = &request.transactional_id;
     authorize(services, cx, Operation::Write, id)?;
     if id.is_empty() {

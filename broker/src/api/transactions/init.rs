@@ -11,7 +11,8 @@ use crate::api::RequestContext;
 use crate::api::Services;
 use crate::transaction::{Producer, Request};
 
-/// How long the end of the transaction before is waited for. Apache Kafka answers at once, and clients try again after a pause of theirs; some give up.
+/// How long the end of the transaction before is waited for. Apache Kafka answers at once, and
+/// clients try again after a pause of theirs; some give up.
 const ENDING_MAX: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -22,8 +23,14 @@ const FENCED_SINCE: i16 = 4;
 ///
 /// # Errors
 /// What the client is told.
-pub(crate) async fn init(services: &Services, cx: &RequestContext, id: &str, request: &InitProducerIdRequest) -> Result<Producer, ErrorCode> {
-    let expected = (request.producer_id >= 0).then(|| producer(request.producer_id, request.producer_epoch));
+pub(crate) async fn init(
+    services: &Services,
+    cx: &RequestContext,
+    id: &str,
+    request: &InitProducerIdRequest,
+) -> Result<Producer, ErrorCode> {
+    let expected =
+        (request.producer_id >= 0).then(|| producer(request.producer_id, request.producer_epoch));
     let make = |fresh, to| Request::Init {
         id: id.to_owned(),
         timeout_ms: request.transaction_timeout_ms,

@@ -3,8 +3,12 @@
 use std::sync::Arc;
 
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
-use weir_protocol::messages::write_txn_markers_response::{WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult};
+use weir_protocol::messages::write_txn_markers_request::{
+    WritableTxnMarker, WritableTxnMarkerTopic,
+};
+use weir_protocol::messages::write_txn_markers_response::{
+    WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult,
+};
 use weir_protocol::messages::{WriteTxnMarkersRequest, WriteTxnMarkersResponse};
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
@@ -15,7 +19,11 @@ use crate::log::producers::Marker;
 use crate::transaction::Partition;
 
 /// Answers a request.
-pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: WriteTxnMarkersRequest) -> WriteTxnMarkersResponse {
+pub(crate) async fn handle(
+    services: &Services,
+    cx: &RequestContext,
+    request: WriteTxnMarkersRequest,
+) -> WriteTxnMarkersResponse {
     if !may_write(&services.authorizer, cx) {
         return refuse(&request);
     }
@@ -38,12 +46,12 @@ fn refuse(request: &WriteTxnMarkersRequest) -> WriteTxnMarkersResponse {
         let partitions = partitions(asked).into_iter();
         result(
             asked.producer_id,
-            partitions.map(|partition| (partition, ErrorCode::ClusterAuthorizationFailed)).collect(),
+            partitions
+                .map(|partition| (partition, ErrorCode::ClusterAuthorizationFailed))
+                .collect(),
         )
     };
-    WriteTxnMarkersResponse {
-        markers: request.markers.iter().map(refused).collect(),
-    }
+    WriteTxnMarkersResponse { markers: request.markers.iter().map(refused).collect() }
 }
 
 fn partitions(asked: &WritableTxnMarker) -> Vec<Partition> {
@@ -68,12 +76,12 @@ fn result(producer_id: i64, said: Vec<(Partition, ErrorCode)>) -> WritableTxnMar
     let mut topics: Vec<WritableTxnMarkerTopicResult> = Vec::new();
     let mut last: Option<Arc<str>> = None;
     for ((name, partition_index), code) in said {
-        let partition = WritableTxnMarkerPartitionResult {
-            partition_index,
-            error_code: code.code(),
-        };
+        let partition =
+            WritableTxnMarkerPartitionResult { partition_index, error_code: code.code() };
         match topics.last_mut() {
-            Some(topic) if last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &name)) => topic.partitions.push(partition),
+            Some(topic) if last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &name)) => {
+                topic.partitions.push(partition)
+            }
             _ => topics.push(WritableTxnMarkerTopicResult {
                 name: name.to_string(),
                 partitions: vec![partition],

@@ -1,4 +1,5 @@
-//! The APIs of transactions: who may, which coordinator is asked, and what its answer looks like in each version. What becomes of a transaction is `transaction`'s to decide.
+//! The APIs of transactions: who may, which coordinator is asked, and what its answer looks like in
+//! each version. What becomes of a transaction is `transaction`'s to decide.
 
 mod add;
 mod describe;
@@ -28,7 +29,12 @@ use crate::transaction::{Partition, Producer, Refusal, Request};
 ///
 /// # Errors
 /// TRANSACTIONAL_ID_AUTHORIZATION_FAILED.
-fn authorize(services: &Services, cx: &RequestContext, operation: Operation, id: &str) -> Result<(), ErrorCode> {
+fn authorize(
+    services: &Services,
+    cx: &RequestContext,
+    operation: Operation,
+    id: &str,
+) -> Result<(), ErrorCode> {
     if services.authorizer.allows(&cx.principal, operation, Resource::TransactionalId(id)) {
         Ok(())
     } else {
@@ -37,10 +43,7 @@ fn authorize(services: &Services, cx: &RequestContext, operation: Operation, id:
 }
 
 fn producer(id: i64, epoch: i16) -> Producer {
-    Producer {
-        id: ProducerId(id),
-        epoch: ProducerEpoch(epoch),
-    }
+    Producer { id: ProducerId(id), epoch: ProducerEpoch(epoch) }
 }
 
 /// The partition in which a group's offsets are kept.
@@ -48,11 +51,13 @@ fn producer(id: i64, epoch: i16) -> Producer {
 /// # Errors
 /// COORDINATOR_NOT_AVAILABLE before there is one.
 fn offsets_partition(services: &Services, group: &str) -> Result<Partition, ErrorCode> {
-    let partition = partition_in(&services.metadata.load(), Groups::TOPIC, group).ok_or(ErrorCode::CoordinatorNotAvailable)?;
+    let partition = partition_in(&services.metadata.load(), Groups::TOPIC, group)
+        .ok_or(ErrorCode::CoordinatorNotAvailable)?;
     Ok((Groups::TOPIC.into(), partition))
 }
 
-/// Asks the coordinator for something for which it may need a producer id that nobody has: then it is fetched, and asked again.
+/// Asks the coordinator for something for which it may need a producer id that nobody has: then it
+/// is fetched, and asked again.
 ///
 /// # Errors
 /// What the client is told.
@@ -66,7 +71,9 @@ async fn ask_with_fresh_id(
         match services.transactions.ask(id, |to| make(fresh, to)).await? {
             Ok(producer) => return Ok(producer),
             Err(Refusal::Error(code)) => return Err(code),
-            Err(Refusal::NeedsProducerId) if fresh.is_none() => fresh = Some(services.controller.producer_id(services.replicas.log_dir()).await?),
+            Err(Refusal::NeedsProducerId) if fresh.is_none() => {
+                fresh = Some(services.controller.producer_id(services.replicas.log_dir()).await?)
+            }
             Err(Refusal::NeedsProducerId) => return Err(ErrorCode::CoordinatorNotAvailable),
         }
     }

@@ -1,9 +1,15 @@
 //! TxnOffsetCommit: offsets that a group has committed once the transaction is (KIP-447).
 
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use weir_protocol::messages::txn_offset_commit_response::{TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic};
-use weir_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse, TxnOffsetCommitRequest, TxnOffsetCommitResponse};
+use weir_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use weir_protocol::messages::txn_offset_commit_response::{
+    TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
+};
+use weir_protocol::messages::{
+    OffsetCommitRequest, OffsetCommitResponse, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
+};
 
 use super::{authorize, offsets_partition, producer};
 use crate::api::Services;
@@ -25,8 +31,13 @@ const LOADING_SINCE: i16 = 2;
 const ATTEMPTS: usize = 4;
 
 /// Answers a request.
-pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: TxnOffsetCommitRequest) -> TxnOffsetCommitResponse {
-    let (id, from) = (request.transactional_id.clone(), producer(request.producer_id, request.producer_epoch));
+pub(crate) async fn handle(
+    services: &Services,
+    cx: &RequestContext,
+    request: TxnOffsetCommitRequest,
+) -> TxnOffsetCommitResponse {
+    let (id, from) =
+        (request.transactional_id.clone(), producer(request.producer_id, request.producer_epoch));
     let mut commit = as_commit(request);
     if let Err(code) = check(services, cx, &id, &commit) {
         return told(refuse_commit(&commit.topics, code));
@@ -39,13 +50,16 @@ pub(crate) async fn handle(services: &Services, cx: &RequestContext, request: Tx
     let answered = match ask_coordinators(services, cx, &id, from, commit).await {
         Ok(answered) => answered,
         // Producers before 2.0 do not know that a coordinator loads (KAFKA-7296).
-        Err(ErrorCode::CoordinatorLoadInProgress) if cx.version < LOADING_SINCE => refuse_commit(&topics, ErrorCode::CoordinatorNotAvailable),
+        Err(ErrorCode::CoordinatorLoadInProgress) if cx.version < LOADING_SINCE => {
+            refuse_commit(&topics, ErrorCode::CoordinatorNotAvailable)
+        }
         Err(code) => refuse_commit(&topics, code),
     };
     told(merge(response, answered))
 }
 
-/// The transaction is asked first whether the group's offsets are part of it, then the group whether it takes them: unless the transaction has ended in between, which the group's
+/// The transaction is asked first whether the group's offsets are part of it, then the group
+/// whether it takes them: unless the transaction has ended in between, which the group's
 /// coordinator knows by the question that it was told of before.
 async fn ask_coordinators(
     services: &Services,
@@ -65,8 +79,10 @@ async fn ask_coordinators(
         let make = |to| group::Request::CommitInTransaction { request, producer, to };
         let write = InTransaction { producer, guard };
         let answer = services.groups.ask_in_transaction(&group, write, make).await;
-        // The marker of the transaction before came while the coordinator was asked: it is asked again. Before transactions v2 the commit belongs to that one itself, since the next
-        // does not begin before its markers are written; and the epoch, which is the same, would not keep the commit out of the next.
+        // The marker of the transaction before came while the coordinator was asked: it is asked
+        // again. Before transactions v2 the commit belongs to that one itself, since the next does
+        // not begin before its markers are written; and the epoch, which is the same, would not
+        // keep the commit out of the next.
         if !matches!(answer, Err(ErrorCode::InvalidTxnState)) || cx.version < V2_SINCE {
             return answer;
         }
@@ -74,22 +90,39 @@ async fn ask_coordinators(
     Err(ErrorCode::InvalidTxnState)
 }
 
-async fn verify_offsets(services: &Services, cx: &RequestContext, id: &str, from: Producer, group: &str) -> Result<(), ErrorCode> {
+async fn verify_offsets(
+    services: &Services,
+    cx: &RequestContext,
+    id: &str,
+    from: Producer,
+    group: &str,
+) -> Result<(), ErrorCode> {
     let partition = offsets_partition(services, group)?;
     let said = services.transaction_io.verify(id, from, &[partition], cx.version >= V2_SINCE).await;
     match said.first().map_or(ErrorCode::CoordinatorNotAvailable, |(_, code)| *code) {
         ErrorCode::None => Ok(()),
         // What clients try again over: it is the transaction's coordinator that is looked for.
-        ErrorCode::NetworkException | ErrorCode::NotCoordinator | ErrorCode::CoordinatorNotAvailable => Err(ErrorCode::CoordinatorLoadInProgress),
-        ErrorCode::TransactionAbortable if cx.version < V2_SINCE - 1 => Err(ErrorCode::InvalidTxnState),
-        ErrorCode::ConcurrentTransactions if cx.version < V2_SINCE => Err(ErrorCode::CoordinatorLoadInProgress),
+        ErrorCode::NetworkException
+        | ErrorCode::NotCoordinator
+        | ErrorCode::CoordinatorNotAvailable => Err(ErrorCode::CoordinatorLoadInProgress),
+        ErrorCode::TransactionAbortable if cx.version < V2_SINCE - 1 => {
+            Err(ErrorCode::InvalidTxnState)
+        }
+        ErrorCode::ConcurrentTransactions if cx.version < V2_SINCE => {
+            Err(ErrorCode::CoordinatorLoadInProgress)
+        }
         // Who writes expects this of a zombie (`AddPartitionsToTxnManager` in Apache Kafka).
         ErrorCode::ProducerFenced => Err(ErrorCode::InvalidProducerEpoch),
         code => Err(code),
     }
 }
 
-fn check(services: &Services, cx: &RequestContext, id: &str, commit: &OffsetCommitRequest) -> Result<(), ErrorCode> {
+fn check(
+    services: &Services,
+    cx: &RequestContext,
+    id: &str,
+    commit: &OffsetCommitRequest,
+) -> Result<(), ErrorCode> {
     authorize(services, cx, Operation::Write, id)?;
     groups::authorize_member(services, cx, &commit.group_id)
 }
@@ -132,8 +165,5 @@ fn told(response: OffsetCommitResponse) -> TxnOffsetCommitResponse {
             })
             .collect(),
     });
-    TxnOffsetCommitResponse {
-        topics: topics.collect(),
-        ..Default::default()
-    }
+    TxnOffsetCommitResponse { topics: topics.collect(), ..Default::default() }
 }

@@ -6,14 +6,8 @@ use crate::log::{Disk, Identity, LogDirOptions};
 use crate::replica::core::PartitionState;
 
 fn open(root: &Path) -> LogDir {
-    let identity = Identity {
-        cluster_id: "c".to_owned(),
-        broker_id: 1,
-    };
-    let options = LogDirOptions {
-        open_files_max: 16,
-        recovery_threads: 1,
-    };
+    let identity = Identity { cluster_id: "c".to_owned(), broker_id: 1 };
+    let options = LogDirOptions { open_files_max: 16, recovery_threads: 1 };
     LogDir::open(Arc::new(Disk), root, &identity, options).unwrap()
 }
 
@@ -36,12 +30,7 @@ fn topic(id: u8, partitions: i32, leader_epoch: i32) -> rpc::Topic {
 }
 
 fn told(version: u64, full: bool, topics: Vec<rpc::Topic>) -> rpc::MetadataUpdate {
-    rpc::MetadataUpdate {
-        version,
-        full,
-        topics,
-        ..Default::default()
-    }
+    rpc::MetadataUpdate { version, full, topics, ..Default::default() }
 }
 
 /// A run that is told things one after the other.
@@ -56,12 +45,7 @@ impl Run {
     fn registered(root: &Path, epoch: i64) -> Self {
         let log_dir = open(root);
         log_dir.set_broker_epoch(epoch).unwrap();
-        Self {
-            log_dir,
-            keeper: Keeper::default(),
-            image: MetadataImage::default(),
-            epoch,
-        }
+        Self { log_dir, keeper: Keeper::default(), image: MetadataImage::default(), epoch }
     }
 
     fn is_told(&mut self, update: rpc::MetadataUpdate) {
@@ -92,10 +76,7 @@ impl Run {
 }
 
 fn partition() -> TopicPartition {
-    TopicPartition {
-        topic: TopicId(Uuid::from_bytes([1; 16])),
-        index: 0,
-    }
+    TopicPartition { topic: TopicId(Uuid::from_bytes([1; 16])), index: 0 }
 }
 
 fn length(root: &Path) -> u64 {
@@ -121,8 +102,12 @@ fn the_next_run_finds_all_that_this_one_acted_on_and_asked_for() {
         // Whoever goes on with it and dies leaves it as it was.
         let log_dir = open(dir.path());
         let left = left(&log_dir).unwrap();
-        assert_eq!((left.image.whole(), left.image.controller_epoch), (image.clone(), ControllerEpoch(4)));
-        let members = left.asked[&partition()].members.iter().map(|(id, _)| id.0).collect::<Vec<_>>();
+        assert_eq!(
+            (left.image.whole(), left.image.controller_epoch),
+            (image.clone(), ControllerEpoch(4))
+        );
+        let members =
+            left.asked[&partition()].members.iter().map(|(id, _)| id.0).collect::<Vec<_>>();
         assert_eq!(members, [1, 2, 3]);
         assert_eq!(left.producer_ids, [5..10, 20..30]);
         Keeper::default().go_on(&log_dir, 7, &left);
@@ -178,14 +163,7 @@ fn what_makes_no_sense_is_not_believed() {
     assert!(read(std::slice::from_ref(&whole)).is_some());
     let gap = metadata_frame(
         ControllerEpoch(1),
-        told(
-            2,
-            false,
-            vec![rpc::Topic {
-                id: vec![1],
-                ..topic(1, 1, 5)
-            }],
-        ),
+        told(2, false, vec![rpc::Topic { id: vec![1], ..topic(1, 1, 5) }]),
     );
     for wrong in [vec![], vec![b'x'], vec![METADATA, 0xff], vec![ASKED, 0xff], gap] {
         assert!(read(&[whole.clone(), wrong]).is_none());

@@ -1,4 +1,5 @@
-//! What a machine has written as a log on a disk, compacted by the real cleaner, and read by the real loader.
+//! What a machine has written as a log on a disk, compacted by the real cleaner, and read by the
+//! real loader.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,33 +17,22 @@ use crate::log::{Cleanup, Disk, Identity, LogConfig, LogDir, LogDirOptions, LogW
 const HORIZON_MS: i64 = 100;
 
 impl<M: Machine> Harness<M> {
-    /// A machine that reads the log after so many rounds of compaction, each so much later that all goes that may.
+    /// A machine that reads the log after so many rounds of compaction, each so much later that all
+    /// goes that may.
     pub(crate) fn read_compacted(&self, rounds: i64) -> M {
         let dir = tempfile::tempdir().unwrap();
-        let identity = Identity {
-            cluster_id: "c".into(),
-            broker_id: 0,
-        };
-        let options = LogDirOptions {
-            open_files_max: 4,
-            recovery_threads: 1,
-        };
+        let identity = Identity { cluster_id: "c".into(), broker_id: 0 };
+        let options = LogDirOptions { open_files_max: 4, recovery_threads: 1 };
         let log_dir = LogDir::open(Arc::new(Disk), dir.path(), &identity, options).unwrap();
         let config = Arc::new(LogConfig {
-            cleanup: Cleanup {
-                delete: false,
-                compact: true,
-            },
+            cleanup: Cleanup { delete: false, compact: true },
             // All but the last batch or two may be cleaned.
             segment_bytes: 200,
             dirty_ratio_min: 0.0,
             delete_retention_ms: HORIZON_MS,
             ..LogConfig::default()
         });
-        let id = TopicPartition {
-            topic: TopicId::random(),
-            index: 0,
-        };
+        let id = TopicPartition { topic: TopicId::random(), index: 0 };
         let mut writer = log_dir.open_log(id, &M::TOPIC.into(), Arc::clone(&config)).unwrap();
         for entry in &self.log {
             self.append(entry, &mut writer);
@@ -55,7 +45,8 @@ impl<M: Machine> Harness<M> {
             let Some(plan) = assess_from(&reader, &config, 0, now_ms) else { break };
             let mut map = OffsetMap::new(1_000, [1; 16]);
             let last_records = writer.last_records(now_ms).unwrap_or_else(|_| BTreeMap::new());
-            let cleaned = clean(&reader, &config, &plan, &mut map, &last_records, now_ms).unwrap().unwrap();
+            let cleaned =
+                clean(&reader, &config, &plan, &mut map, &last_records, now_ms).unwrap().unwrap();
             assert!(cleaned.swap_in(&mut writer).unwrap());
             log_dir.checkpoint().unwrap();
         }

@@ -19,13 +19,14 @@ pub(crate) fn refused_join(member: &str, error: ErrorCode) -> JoinGroupResponse 
 
 /// An answer that is an error.
 pub(crate) fn refused_sync(error: ErrorCode) -> SyncGroupResponse {
-    SyncGroupResponse {
-        error_code: error.code(),
-        ..Default::default()
-    }
+    SyncGroupResponse { error_code: error.code(), ..Default::default() }
 }
 
-pub(in crate::group) fn assigned(assignment: &Bytes, protocol_type: Option<&str>, protocol: Option<&str>) -> SyncGroupResponse {
+pub(in crate::group) fn assigned(
+    assignment: &Bytes,
+    protocol_type: Option<&str>,
+    protocol: Option<&str>,
+) -> SyncGroupResponse {
     SyncGroupResponse {
         protocol_type: protocol_type.map(str::to_owned),
         protocol_name: protocol.map(str::to_owned),

@@ -1,4 +1,5 @@
-//! PURE: JoinGroup (`GroupMetadataManager.classicGroupJoinToClassicGroup` in Apache Kafka, check by check).
+//! PURE: JoinGroup (`GroupMetadataManager.classicGroupJoinToClassicGroup` in Apache Kafka, check by
+//! check).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use crate::coordinator::{ReplyTo, WRITE_BYTES_MAX};
 use crate::group::client::Client;
 use crate::group::turn::Turn;
 
-/// How long a member that has not been answered yet may be quiet: its client does not know the id under which it could heartbeat.
+/// How long a member that has not been answered yet may be quiet: its client does not know the id
+/// under which it could heartbeat.
 const NEW_MEMBER_MS: i32 = 5 * 60 * 1000;
 
 /// The first version in which a member must come back with the id that it was given (KIP-394).
@@ -45,7 +47,8 @@ impl ClassicGroup {
             turn.outcome.reply(join.to, refused_join("", ErrorCode::GroupMaxSizeReached));
             return;
         }
-        let names: Vec<&str> = join.request.protocols.iter().map(|protocol| protocol.name.as_str()).collect();
+        let names: Vec<&str> =
+            join.request.protocols.iter().map(|protocol| protocol.name.as_str()).collect();
         if !self.supports(&join.request.protocol_type, &names) {
             return join.refuse(turn, ErrorCode::InconsistentGroupProtocol);
         }
@@ -66,17 +69,22 @@ impl ClassicGroup {
             Phase::Empty => self.pending.len() < max || self.pending.contains_key(member),
             Phase::PreparingRebalance => {
                 let awaiting = |member: &Member| member.awaits_join.is_some();
-                self.members.get(member).is_some_and(awaiting) || self.members.values().filter(|member| awaiting(member)).count() < max
+                self.members.get(member).is_some_and(awaiting)
+                    || self.members.values().filter(|member| awaiting(member)).count() < max
             }
-            Phase::CompletingRebalance | Phase::Stable => self.members.contains_key(member) || self.members.len() < max,
+            Phase::CompletingRebalance | Phase::Stable => {
+                self.members.contains_key(member) || self.members.len() < max
+            }
         }
     }
 
-    /// Whether the record of the group, which holds what all of its members say, keeps to [`WRITE_BYTES_MAX`] when this is one of them. In Apache Kafka such a group fails at each SyncGroup, with
-    /// the same error.
+    /// Whether the record of the group, which holds what all of its members say, keeps to
+    /// [`WRITE_BYTES_MAX`] when this is one of them. In Apache Kafka such a group fails at each
+    /// SyncGroup, with the same error.
     fn can_be_written_with(&self, request: &JoinGroupRequest) -> bool {
         let others = self.members.values().filter(|member| *member.id != *request.member_id);
-        let others: usize = others.flat_map(|member| &member.protocols).map(|(_, metadata)| metadata.len()).sum();
+        let others: usize =
+            others.flat_map(|member| &member.protocols).map(|(_, metadata)| metadata.len()).sum();
         let own: usize = request.protocols.iter().map(|protocol| protocol.metadata.len()).sum();
         others + own <= WRITE_BYTES_MAX
     }
@@ -114,13 +122,12 @@ impl ClassicGroup {
         match self.phase {
             Phase::PreparingRebalance => self.update(&id, join, turn),
             // It has not heard of the generation, it seems.
-            Phase::CompletingRebalance if is_same => turn.outcome.reply(join.to, self.joined(&id, false)),
+            Phase::CompletingRebalance if is_same => {
+                turn.outcome.reply(join.to, self.joined(&id, false))
+            }
             // The leader may know that the topics have changed.
             Phase::Stable if is_same && !self.is_leader(&id) => {
-                let answer = JoinGroupResponse {
-                    members: Vec::new(),
-                    ..self.joined(&id, false)
-                };
+                let answer = JoinGroupResponse { members: Vec::new(), ..self.joined(&id, false) };
                 turn.outcome.reply(join.to, answer);
             }
             Phase::CompletingRebalance | Phase::Stable => self.update(&id, join, turn),
@@ -129,7 +136,8 @@ impl ClassicGroup {
     }
 
     fn add(&mut self, id: Arc<str>, join: Join, turn: &mut Turn<'_>) {
-        let known = self.members.values().next().map(|member| member.protocols.clone()).unwrap_or_default();
+        let known =
+            self.members.values().next().map(|member| member.protocols.clone()).unwrap_or_default();
         let mut member = Member::new(Arc::clone(&id), &join.client, &join.request, &known);
         member.awaits_join = Some(join.to);
         // The session of the request counts once the member knows its id.
@@ -165,7 +173,8 @@ impl ClassicGroup {
         member.awaits_join = Some(join.to);
     }
 
-    /// A static member is there again, under a new id (`updateStaticMemberThenRebalanceOrCompleteJoin`).
+    /// A static member is there again, under a new id
+    /// (`updateStaticMemberThenRebalanceOrCompleteJoin`).
     fn replace(&mut self, old: &Arc<str>, new: Arc<str>, join: Join, turn: &mut Turn<'_>) {
         let leader_before = self.leader.clone();
         let Some(mut member) = self.members.remove(old) else { return };

@@ -1,4 +1,5 @@
-//! PURE: LeaveGroup, by members themselves and by administrators for static ones (`GroupMetadataManager.classicGroupLeaveToClassicGroup` in Apache Kafka).
+//! PURE: LeaveGroup, by members themselves and by administrators for static ones
+//! (`GroupMetadataManager.classicGroupLeaveToClassicGroup` in Apache Kafka).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::error::ErrorCode;
@@ -9,7 +10,11 @@ use super::ClassicGroup;
 use crate::group::turn::Turn;
 
 impl ClassicGroup {
-    pub(in crate::group) fn leave(&mut self, members: Vec<MemberIdentity>, turn: &mut Turn<'_>) -> Vec<MemberResponse> {
+    pub(in crate::group) fn leave(
+        &mut self,
+        members: Vec<MemberIdentity>,
+        turn: &mut Turn<'_>,
+    ) -> Vec<MemberResponse> {
         let mut answers = Vec::with_capacity(members.len());
         for identity in members {
             let error = self.leave_one(&identity, turn).err().unwrap_or(ErrorCode::None);
@@ -25,7 +30,11 @@ impl ClassicGroup {
         answers
     }
 
-    fn leave_one(&mut self, identity: &MemberIdentity, turn: &mut Turn<'_>) -> Result<(), ErrorCode> {
+    fn leave_one(
+        &mut self,
+        identity: &MemberIdentity,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ErrorCode> {
         let instance = identity.group_instance_id.as_deref();
         if identity.member_id.is_empty() {
             // An administrator knows the instance, not the member that it is now.

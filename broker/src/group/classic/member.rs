@@ -10,7 +10,8 @@ use crate::coordinator::{Outcome, ReplyTo};
 use crate::group::client::Client;
 use crate::group::deadlines::Session;
 
-/// What a member can do, in the order in which it would rather do it: the protocol's name, and what the member says to the leader in it.
+/// What a member can do, in the order in which it would rather do it: the protocol's name, and what
+/// the member says to the leader in it.
 pub(in crate::group) type Protocols = Vec<(Arc<str>, Bytes)>;
 
 /// A member.
@@ -47,7 +48,12 @@ pub(in crate::group) fn protocols(request: &JoinGroupRequest, known: &Protocols)
 
 impl Member {
     /// Who asks to join, under this id.
-    pub(in crate::group) fn new(id: Arc<str>, client: &Client, request: &JoinGroupRequest, known: &Protocols) -> Self {
+    pub(in crate::group) fn new(
+        id: Arc<str>,
+        client: &Client,
+        request: &JoinGroupRequest,
+        known: &Protocols,
+    ) -> Self {
         Self {
             id,
             instance: request.group_instance_id.as_deref().map(Arc::from),
@@ -67,11 +73,9 @@ impl Member {
     /// Whether it says the same as before.
     pub(in crate::group) fn matches(&self, request: &JoinGroupRequest) -> bool {
         self.protocols.len() == request.protocols.len()
-            && self
-                .protocols
-                .iter()
-                .zip(&request.protocols)
-                .all(|((name, metadata), asked)| **name == *asked.name && *metadata == asked.metadata)
+            && self.protocols.iter().zip(&request.protocols).all(|((name, metadata), asked)| {
+                **name == *asked.name && *metadata == asked.metadata
+            })
     }
 
     /// What it says in this protocol.
@@ -89,14 +93,22 @@ impl Member {
         !self.is_new && (self.awaits_join.is_some() || self.awaits_sync.is_some())
     }
 
-    pub(in crate::group) fn answer_join(&mut self, outcome: &mut Outcome, response: JoinGroupResponse) {
+    pub(in crate::group) fn answer_join(
+        &mut self,
+        outcome: &mut Outcome,
+        response: JoinGroupResponse,
+    ) {
         if let Some(to) = self.awaits_join.take() {
             outcome.reply(to, response);
         }
     }
 
     /// Answers its SyncGroup; returns whether there was one.
-    pub(in crate::group) fn answer_sync(&mut self, outcome: &mut Outcome, response: SyncGroupResponse) -> bool {
+    pub(in crate::group) fn answer_sync(
+        &mut self,
+        outcome: &mut Outcome,
+        response: SyncGroupResponse,
+    ) -> bool {
         match self.awaits_sync.take() {
             Some(to) => {
                 outcome.reply(to, response);

@@ -1,7 +1,9 @@
-//! PURE: a group of the classic protocol: its members, and the phases of a rebalance (`ClassicGroup` in Apache Kafka).
+//! PURE: a group of the classic protocol: its members, and the phases of a rebalance
+//! (`ClassicGroup` in Apache Kafka).
 //!
-//! Members join, one of them leads; it is told of all and says in its SyncGroup who gets what, which each member hears in answer to its own. What the group is in memory runs ahead of
-//! its record, which is written when an assignment is there, or when the group is empty.
+//! Members join, one of them leads; it is told of all and says in its SyncGroup who gets what,
+//! which each member hears in answer to its own. What the group is in memory runs ahead of its
+//! record, which is written when an assignment is there, or when the group is empty.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod answers;
@@ -30,7 +32,8 @@ use super::record;
 use super::turn::Turn;
 use crate::coordinator::{Record, WRITE_BYTES_MAX};
 
-/// What a member takes in its group's record besides names and bytes of its own: lengths and time-outs.
+/// What a member takes in its group's record besides names and bytes of its own: lengths and
+/// time-outs.
 const MEMBER_BYTES: usize = 32;
 
 /// The phase that a group is in.
@@ -83,7 +86,8 @@ pub(in crate::group) struct ClassicGroup {
     /// When the phase began, in milliseconds since 1970; unknown for a group that only commits.
     pub(in crate::group) phase_since_ms: Option<i64>,
     pub(in crate::group) generation: i32,
-    /// `consumer`, `connect` or whatever its members call it; nothing for a group that only commits.
+    /// `consumer`, `connect` or whatever its members call it; nothing for a group that only
+    /// commits.
     pub(in crate::group) protocol_type: Option<Arc<str>>,
     pub(in crate::group) protocol: Option<Arc<str>>,
     pub(in crate::group) leader: Option<Arc<str>>,
@@ -130,7 +134,8 @@ impl ClassicGroup {
         group.protocol_type = Some(text(value.protocol_type)).filter(|name| !name.is_empty());
         group.protocol = value.protocol.map(text);
         group.leader = value.leader.map(text);
-        group.phase_since_ms = (value.current_state_timestamp >= 0).then_some(value.current_state_timestamp);
+        group.phase_since_ms =
+            (value.current_state_timestamp >= 0).then_some(value.current_state_timestamp);
         for member in value.members {
             let member = group.member_of_record(member);
             if let Some(instance) = &member.instance {
@@ -145,8 +150,14 @@ impl ClassicGroup {
         group
     }
 
-    /// The stable group of these consumers, the first of which leads, that has come so far (`ClassicGroup.fromConsumerGroup`). Nobody has been assigned anything yet.
-    pub(in crate::group) fn of_consumers(id: Arc<str>, generation: i32, members: Vec<Member>, now_ms: i64) -> Self {
+    /// The stable group of these consumers, the first of which leads, that has come so far
+    /// (`ClassicGroup.fromConsumerGroup`). Nobody has been assigned anything yet.
+    pub(in crate::group) fn of_consumers(
+        id: Arc<str>,
+        generation: i32,
+        members: Vec<Member>,
+        now_ms: i64,
+    ) -> Self {
         let mut group = Self::new(id);
         group.generation = generation;
         group.protocol_type = Some(CONSUMER.into());
@@ -164,7 +175,8 @@ impl ClassicGroup {
         group
     }
 
-    /// Answers everybody who waits that a rebalance is under way: the group goes on in another protocol.
+    /// Answers everybody who waits that a rebalance is under way: the group goes on in another
+    /// protocol.
     pub(in crate::group) fn send_away(&mut self, turn: &mut Turn<'_>) {
         for member in self.members.values_mut() {
             let answer = refused_join(&member.id, ErrorCode::RebalanceInProgress);
@@ -221,13 +233,21 @@ impl ClassicGroup {
     /// Whether the group's record keeps to [`WRITE_BYTES_MAX`].
     fn can_be_written(&self) -> bool {
         let protocol = self.protocol.as_deref().unwrap_or_default();
-        let names =
-            |member: &Member| member.id.len() + member.client_id.len() + member.client_host.len() + member.instance.as_ref().map_or(0, |id| id.len());
-        let bytes = |member: &Member| MEMBER_BYTES + names(member) + member.metadata(protocol).len() + member.assignment.len();
+        let names = |member: &Member| {
+            member.id.len()
+                + member.client_id.len()
+                + member.client_host.len()
+                + member.instance.as_ref().map_or(0, |id| id.len())
+        };
+        let bytes = |member: &Member| {
+            MEMBER_BYTES + names(member) + member.metadata(protocol).len() + member.assignment.len()
+        };
         self.members.values().map(bytes).sum::<usize>() <= WRITE_BYTES_MAX
     }
 
-    /// Begins the sessions of the members that the log told of. Those that nobody leads are of a group that spoke the consumer protocol until a member of that left: somebody has to assign anew.
+    /// Begins the sessions of the members that the log told of. Those that nobody leads are of a
+    /// group that spoke the consumer protocol until a member of that left: somebody has to assign
+    /// anew.
     pub(in crate::group) fn loaded(&mut self, turn: &mut Turn<'_>) {
         let members: Vec<_> = self.members.keys().cloned().collect();
         for member in members {
@@ -262,7 +282,8 @@ impl ClassicGroup {
         self.protocol_type.as_deref() == Some(CONSUMER)
     }
 
-    /// Whether a member is subscribed to the topic. Where nobody can tell, it is taken for subscribed.
+    /// Whether a member is subscribed to the topic. Where nobody can tell, it is taken for
+    /// subscribed.
     pub(in crate::group) fn is_subscribed(&self, topic: &str) -> bool {
         match &self.subscribed {
             Some(topics) => topics.contains(topic),
@@ -271,7 +292,11 @@ impl ClassicGroup {
     }
 
     /// Checks that a member is who it says (`ClassicGroup.validateMember`).
-    pub(in crate::group) fn check_member(&self, member: &str, instance: Option<&str>) -> Result<(), ErrorCode> {
+    pub(in crate::group) fn check_member(
+        &self,
+        member: &str,
+        instance: Option<&str>,
+    ) -> Result<(), ErrorCode> {
         if let Some(instance) = instance {
             match self.statics.get(instance) {
                 None => return Err(ErrorCode::UnknownMemberId),
@@ -279,15 +304,17 @@ impl ClassicGroup {
                 Some(_) => {}
             }
         }
-        if self.members.contains_key(member) {
-            Ok(())
-        } else {
-            Err(ErrorCode::UnknownMemberId)
-        }
+        if self.members.contains_key(member) { Ok(()) } else { Err(ErrorCode::UnknownMemberId) }
     }
 
     /// Whether offsets may be committed (`ClassicGroup.validateOffsetCommit`).
-    pub(in crate::group) fn check_commit(&self, member: &str, instance: Option<&str>, generation: i32, transactional: bool) -> Result<(), ErrorCode> {
+    pub(in crate::group) fn check_commit(
+        &self,
+        member: &str,
+        instance: Option<&str>,
+        generation: i32,
+        transactional: bool,
+    ) -> Result<(), ErrorCode> {
         if generation < 0 && self.is(Phase::Empty) {
             return Ok(());
         }
@@ -341,7 +368,8 @@ impl ClassicGroup {
         if self.is(Phase::Empty) {
             return !protocol_type.is_empty() && !names.is_empty();
         }
-        self.protocol_type.as_deref() == Some(protocol_type) && names.iter().any(|name| self.members.values().all(|member| member.supports(name)))
+        self.protocol_type.as_deref() == Some(protocol_type)
+            && names.iter().any(|name| self.members.values().all(|member| member.supports(name)))
     }
 
     /// The protocol that every member can do and most would rather do.
@@ -368,7 +396,8 @@ impl ClassicGroup {
         candidates.get(best).map(|name| Arc::clone(name))
     }
 
-    /// The topics that the members say they are subscribed to; `None` where they are no consumers, or one of them says it in a way that is not the consumers'.
+    /// The topics that the members say they are subscribed to; `None` where they are no consumers,
+    /// or one of them says it in a way that is not the consumers'.
     fn subscriptions(&self) -> Option<BTreeSet<String>> {
         if !self.is_of_consumers() {
             return None;

@@ -1,4 +1,5 @@
-//! PURE: how a rebalance goes on: when its join phase begins and ends, and what happens to those who do not come (`GroupMetadataManager.prepareRebalance` and what follows).
+//! PURE: how a rebalance goes on: when its join phase begins and ends, and what happens to those
+//! who do not come (`GroupMetadataManager.prepareRebalance` and what follows).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeSet;
@@ -16,7 +17,9 @@ impl ClassicGroup {
     /// Someone came, changed or left: a rebalance begins, or the one that is under way may be over.
     pub(super) fn rebalance_or_complete(&mut self, turn: &mut Turn<'_>) {
         match self.phase {
-            Phase::Empty | Phase::CompletingRebalance | Phase::Stable => self.prepare_rebalance(turn),
+            Phase::Empty | Phase::CompletingRebalance | Phase::Stable => {
+                self.prepare_rebalance(turn)
+            }
             Phase::PreparingRebalance => self.complete_if_all_joined(turn),
         }
     }
@@ -56,7 +59,10 @@ impl ClassicGroup {
     }
 
     pub(super) fn complete_if_all_joined(&mut self, turn: &mut Turn<'_>) {
-        if self.is(Phase::PreparingRebalance) && self.previous != Phase::Empty && self.all_have_joined() {
+        if self.is(Phase::PreparingRebalance)
+            && self.previous != Phase::Empty
+            && self.all_have_joined()
+        {
             self.complete_join(turn);
         }
     }
@@ -85,7 +91,8 @@ impl ClassicGroup {
         self.complete_join(turn);
     }
 
-    /// The join phase ends: dynamic members that did not come are out, the rest are the next generation.
+    /// The join phase ends: dynamic members that did not come are out, the rest are the next
+    /// generation.
     fn complete_join(&mut self, turn: &mut Turn<'_>) {
         self.join_ends = None;
         let absent: Vec<_> = self
@@ -131,7 +138,8 @@ impl ClassicGroup {
         turn.deadlines.add(at, Due::Sync(Arc::clone(&self.id)));
     }
 
-    /// Whether a leader is there that has joined, elected anew where the old one has not (`maybeElectNewJoinedLeader`).
+    /// Whether a leader is there that has joined, elected anew where the old one has not
+    /// (`maybeElectNewJoinedLeader`).
     fn elect(&mut self) -> bool {
         let Some(leader) = self.leader.as_ref().and_then(|leader| self.members.get(leader)) else {
             self.leader = self.first_joined();
@@ -160,7 +168,9 @@ impl ClassicGroup {
             return;
         }
         self.sync_ends = None;
-        if !matches!(self.phase, Phase::CompletingRebalance | Phase::Stable) || self.pending_sync.is_empty() {
+        if !matches!(self.phase, Phase::CompletingRebalance | Phase::Stable)
+            || self.pending_sync.is_empty()
+        {
             return;
         }
         for id in std::mem::take(&mut self.pending_sync) {
@@ -170,7 +180,12 @@ impl ClassicGroup {
     }
 
     /// A session may be over.
-    pub(in crate::group) fn session_due(&mut self, member: &Arc<str>, at: u64, turn: &mut Turn<'_>) {
+    pub(in crate::group) fn session_due(
+        &mut self,
+        member: &Arc<str>,
+        at: u64,
+        turn: &mut Turn<'_>,
+    ) {
         if let Some(pending) = self.pending.get_mut(member) {
             if pending.session.due(at, &self.id, member, turn.deadlines) == SessionIs::Over {
                 self.pending.remove(member);
@@ -179,7 +194,9 @@ impl ClassicGroup {
             return;
         }
         let Some(found) = self.members.get_mut(member) else { return };
-        if found.session.due(at, &self.id, member, turn.deadlines) == SessionIs::Alive || found.is_waiting() {
+        if found.session.due(at, &self.id, member, turn.deadlines) == SessionIs::Alive
+            || found.is_waiting()
+        {
             return;
         }
         self.remove(member, turn);
@@ -201,7 +218,9 @@ impl ClassicGroup {
         let (protocol_type, protocol) = (self.protocol_type.clone(), self.protocol.clone());
         for member in self.members.values_mut() {
             let answer = match error {
-                ErrorCode::None => assigned(&member.assignment, protocol_type.as_deref(), protocol.as_deref()),
+                ErrorCode::None => {
+                    assigned(&member.assignment, protocol_type.as_deref(), protocol.as_deref())
+                }
                 error => refused_sync(error),
             };
             if member.answer_sync(turn.outcome, answer) {

@@ -1,4 +1,5 @@
-//! PURE: SyncGroup and Heartbeat (`GroupMetadataManager.classicGroupSync` and `classicGroupHeartbeat` in Apache Kafka).
+//! PURE: SyncGroup and Heartbeat (`GroupMetadataManager.classicGroupSync` and
+//! `classicGroupHeartbeat` in Apache Kafka).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use bytes::Bytes;
@@ -11,14 +12,21 @@ use crate::coordinator::ReplyTo;
 use crate::group::turn::Turn;
 
 impl ClassicGroup {
-    pub(in crate::group) fn sync(&mut self, request: SyncGroupRequest, to: ReplyTo<SyncGroupResponse>, turn: &mut Turn<'_>) {
+    pub(in crate::group) fn sync(
+        &mut self,
+        request: SyncGroupRequest,
+        to: ReplyTo<SyncGroupResponse>,
+        turn: &mut Turn<'_>,
+    ) {
         if let Err(error) = self.check_sync(&request) {
             return turn.outcome.reply(to, refused_sync(error));
         }
         let id = request.member_id.as_str();
         match self.phase {
             Phase::Empty => turn.outcome.reply(to, refused_sync(ErrorCode::UnknownMemberId)),
-            Phase::PreparingRebalance => turn.outcome.reply(to, refused_sync(ErrorCode::RebalanceInProgress)),
+            Phase::PreparingRebalance => {
+                turn.outcome.reply(to, refused_sync(ErrorCode::RebalanceInProgress))
+            }
             Phase::CompletingRebalance => {
                 self.synced(id);
                 if let Some(member) = self.members.get_mut(id) {
@@ -32,8 +40,13 @@ impl ClassicGroup {
             }
             Phase::Stable => {
                 self.synced(id);
-                let assignment = self.members.get(id).map(|member| member.assignment.clone()).unwrap_or_default();
-                let answer = assigned(&assignment, self.protocol_type.as_deref(), self.protocol.as_deref());
+                let assignment = self
+                    .members
+                    .get(id)
+                    .map(|member| member.assignment.clone())
+                    .unwrap_or_default();
+                let answer =
+                    assigned(&assignment, self.protocol_type.as_deref(), self.protocol.as_deref());
                 turn.outcome.reply(to, answer);
                 self.heard_of(id, turn);
             }
@@ -61,7 +74,8 @@ impl ClassicGroup {
         }
     }
 
-    /// The leader's assignment: who is not in it gets nothing. One that makes the group too large to be written down is refused to all, and the group gathers anew
+    /// The leader's assignment: who is not in it gets nothing. One that makes the group too large
+    /// to be written down is refused to all, and the group gathers anew
     /// (`GroupMetadataManager.appendGroupMetadataErrorToResponseError`).
     fn assign(&mut self, request: SyncGroupRequest, turn: &mut Turn<'_>) {
         for member in self.members.values_mut() {
@@ -84,8 +98,14 @@ impl ClassicGroup {
         self.answer_syncs(ErrorCode::None, turn);
     }
 
-    pub(in crate::group) fn heartbeat(&mut self, request: &HeartbeatRequest, turn: &mut Turn<'_>) -> ErrorCode {
-        if let Err(error) = self.check_member(&request.member_id, request.group_instance_id.as_deref()) {
+    pub(in crate::group) fn heartbeat(
+        &mut self,
+        request: &HeartbeatRequest,
+        turn: &mut Turn<'_>,
+    ) -> ErrorCode {
+        if let Err(error) =
+            self.check_member(&request.member_id, request.group_instance_id.as_deref())
+        {
             return error;
         }
         if request.generation_id != self.generation {

@@ -1,6 +1,8 @@
-//! PURE: the server-side assignors `uniform` and `range` (KIP-848): which member is to have which partitions.
+//! PURE: the server-side assignors `uniform` and `range` (KIP-848): which member is to have which
+//! partitions.
 //!
-//! Both are functions of the subscriptions and of what was assigned before, with nothing left to chance: two coordinators come to the same result.
+//! Both are functions of the subscriptions and of what was assigned before, with nothing left to
+//! chance: two coordinators come to the same result.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,12 +35,12 @@ pub(in crate::group) struct Candidate<'a> {
 pub(in crate::group) const NAMES: [&str; 2] = ["uniform", "range"];
 
 /// Runs the assignor of this name.
-pub(in crate::group) fn assign(name: &str, members: &[Candidate<'_>], topics: &BTreeMap<Uuid, Topic>) -> BTreeMap<Arc<str>, Partitions> {
-    let assigned = if name == "range" {
-        range(members, topics)
-    } else {
-        uniform(members, topics)
-    };
+pub(in crate::group) fn assign(
+    name: &str,
+    members: &[Candidate<'_>],
+    topics: &BTreeMap<Uuid, Topic>,
+) -> BTreeMap<Arc<str>, Partitions> {
+    let assigned = if name == "range" { range(members, topics) } else { uniform(members, topics) };
     members
         .iter()
         .zip(assigned)
@@ -50,18 +52,22 @@ fn partitions_of(topic: &Topic) -> i32 {
     i32::try_from(topic.racks.len()).unwrap_or(i32::MAX)
 }
 
-/// Per topic, consecutive partitions to each member, in the order of their instances and ids: members have the same partitions of topics with as many of them.
+/// Per topic, consecutive partitions to each member, in the order of their instances and ids:
+/// members have the same partitions of topics with as many of them.
 fn range(members: &[Candidate<'_>], topics: &BTreeMap<Uuid, Topic>) -> Vec<Partitions> {
     let mut assigned = vec![Partitions::new(); members.len()];
     let mut order: Vec<usize> = (0..members.len()).collect();
     // Static members first: their names outlive their ids.
-    order.sort_by_key(|index| members.get(*index).map(|member| (member.instance.is_none(), member.instance, member.id)));
+    order.sort_by_key(|index| {
+        members.get(*index).map(|member| (member.instance.is_none(), member.instance, member.id))
+    });
     for (id, topic) in topics {
         let subscribed = order
             .iter()
             .filter(|index| members.get(**index).is_some_and(|member| member.topics.contains(id)));
         let subscribed: Vec<usize> = subscribed.copied().collect();
-        let (Ok(count), partitions) = (i32::try_from(subscribed.len()), partitions_of(topic)) else {
+        let (Ok(count), partitions) = (i32::try_from(subscribed.len()), partitions_of(topic))
+        else {
             continue;
         };
         if count == 0 {
@@ -82,7 +88,8 @@ fn range(members: &[Candidate<'_>], topics: &BTreeMap<Uuid, Topic>) -> Vec<Parti
     assigned
 }
 
-/// Every member as many as any other it could have them from, give or take one; nobody gives up more than that needs.
+/// Every member as many as any other it could have them from, give or take one; nobody gives up
+/// more than that needs.
 fn uniform(members: &[Candidate<'_>], topics: &BTreeMap<Uuid, Topic>) -> Vec<Partitions> {
     let mut sharing = Sharing::new(members, topics);
     sharing.keep();
@@ -114,7 +121,8 @@ impl<'a> Sharing<'a> {
                 subscribed.entry(*topic).or_default().push(index);
             }
         }
-        let is_homogeneous = members.windows(2).all(|pair| matches!(pair, [one, two] if one.topics == two.topics));
+        let is_homogeneous =
+            members.windows(2).all(|pair| matches!(pair, [one, two] if one.topics == two.topics));
         Self {
             members,
             topics,
@@ -178,10 +186,15 @@ impl<'a> Sharing<'a> {
         let mut quota = self.quota();
         for (index, member) in self.members.iter().enumerate() {
             let before = member.before.into_iter().flatten();
-            let valid = before.filter(|(topic, _)| member.topics.contains(topic)).flat_map(|(topic, partitions)| {
-                let count = self.topics.get(topic).map_or(0, partitions_of);
-                partitions.iter().filter(move |index| **index < count).map(move |index| (*topic, *index))
-            });
+            let valid = before.filter(|(topic, _)| member.topics.contains(topic)).flat_map(
+                |(topic, partitions)| {
+                    let count = self.topics.get(topic).map_or(0, partitions_of);
+                    partitions
+                        .iter()
+                        .filter(move |index| **index < count)
+                        .map(move |index| (*topic, *index))
+                },
+            );
             let mut kept: Vec<_> = valid.filter(|partition| !taken.contains(partition)).collect();
             if let Some((each, more)) = &mut quota {
                 if kept.len() > *each && *more > 0 {
@@ -280,16 +293,21 @@ mod tests {
     }
 
     fn topics(counts: &[usize]) -> BTreeMap<Uuid, Topic> {
-        let topic = |count: &usize| Topic {
-            racks: vec![BTreeSet::new(); *count],
-        };
+        let topic = |count: &usize| Topic { racks: vec![BTreeSet::new(); *count] };
         (1..).map(id).zip(counts.iter().map(topic)).collect()
     }
 
-    /// Runs an assignor for members with these subscriptions and checks what holds of every assignment.
-    fn run(name: &str, subscriptions: &[&[u128]], counts: &[usize], before: &BTreeMap<Arc<str>, Partitions>) -> BTreeMap<Arc<str>, Partitions> {
+    /// Runs an assignor for members with these subscriptions and checks what holds of every
+    /// assignment.
+    fn run(
+        name: &str,
+        subscriptions: &[&[u128]],
+        counts: &[usize],
+        before: &BTreeMap<Arc<str>, Partitions>,
+    ) -> BTreeMap<Arc<str>, Partitions> {
         let topics = topics(counts);
-        let ids: Vec<Arc<str>> = (0..subscriptions.len()).map(|index| format!("m{index:03}").into()).collect();
+        let ids: Vec<Arc<str>> =
+            (0..subscriptions.len()).map(|index| format!("m{index:03}").into()).collect();
         let members: Vec<_> = ids
             .iter()
             .zip(subscriptions)
@@ -305,8 +323,14 @@ mod tests {
         for (topic, state) in &topics {
             let has_subscriber = members.iter().any(|member| member.topics.contains(topic));
             for partition in 0..partitions_of(state) {
-                let owners = assigned.values().filter(|own| own.get(topic).is_some_and(|own| own.contains(&partition)));
-                assert_eq!(owners.count(), usize::from(has_subscriber), "{name}: {topic} {partition}");
+                let owners = assigned
+                    .values()
+                    .filter(|own| own.get(topic).is_some_and(|own| own.contains(&partition)));
+                assert_eq!(
+                    owners.count(),
+                    usize::from(has_subscriber),
+                    "{name}: {topic} {partition}"
+                );
             }
         }
         for member in &members {
@@ -322,11 +346,16 @@ mod tests {
         assigned.values().map(|own| own.values().map(BTreeSet::len).sum()).collect()
     }
 
-    fn moved(before: &BTreeMap<Arc<str>, Partitions>, after: &BTreeMap<Arc<str>, Partitions>) -> usize {
+    fn moved(
+        before: &BTreeMap<Arc<str>, Partitions>,
+        after: &BTreeMap<Arc<str>, Partitions>,
+    ) -> usize {
         let pairs = |all: &BTreeMap<Arc<str>, Partitions>| -> BTreeSet<(Arc<str>, Uuid, i32)> {
             let of = |(member, own): (&Arc<str>, &Partitions)| -> Vec<_> {
                 own.iter()
-                    .flat_map(|(topic, partitions)| partitions.iter().map(|index| (Arc::clone(member), *topic, *index)))
+                    .flat_map(|(topic, partitions)| {
+                        partitions.iter().map(|index| (Arc::clone(member), *topic, *index))
+                    })
                     .collect()
             };
             all.iter().flat_map(of).collect()
@@ -371,10 +400,9 @@ mod tests {
         let sizes = counts(&assigned);
         for (own, size) in assigned.values().zip(&sizes) {
             for topic in own.keys() {
-                let others = subscriptions
-                    .iter()
-                    .zip(&sizes)
-                    .filter(|(subscription, _)| subscription.iter().any(|number| id(*number) == *topic));
+                let others = subscriptions.iter().zip(&sizes).filter(|(subscription, _)| {
+                    subscription.iter().any(|number| id(*number) == *topic)
+                });
                 assert!(
                     others.clone().all(|(_, other)| *size <= other + 1),
                     "a move would make it better: {sizes:?}"
@@ -393,9 +421,7 @@ mod tests {
         let rack = |name: &str| BTreeSet::from([name.to_owned()]);
         let topics = BTreeMap::from([(
             id(1),
-            Topic {
-                racks: vec![rack("b"), rack("a"), rack("b"), rack("a")],
-            },
+            Topic { racks: vec![rack("b"), rack("a"), rack("b"), rack("a")] },
         )]);
         let ids: [Arc<str>; 2] = ["m0".into(), "m1".into()];
         let member = |index: usize, rack| Candidate {

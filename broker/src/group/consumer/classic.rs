@@ -1,7 +1,9 @@
-//! PURE: members of a group of the consumer protocol that speak the classic one (KIP-848, "Online migration"; `classicGroupJoinToConsumerGroup` and its siblings in Apache Kafka).
+//! PURE: members of a group of the consumer protocol that speak the classic one (KIP-848, "Online
+//! migration"; `classicGroupJoinToConsumerGroup` and its siblings in Apache Kafka).
 //!
-//! Their generation is their member epoch. They say in JoinGroup what they have, hear in SyncGroup what they are to have, and are asked by their heartbeats to join again when that is to
-//! change: to give something up, or because what they wait for is free. None of them leads.
+//! Their generation is their member epoch. They say in JoinGroup what they have, hear in SyncGroup
+//! what they are to have, and are asked by their heartbeats to join again when that is to change:
+//! to give something up, or because what they wait for is free. None of them leads.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeSet;
@@ -11,7 +13,8 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::leave_group_request::MemberIdentity;
 use weir_protocol::messages::leave_group_response::MemberResponse;
 use weir_protocol::messages::{
-    ConsumerProtocolSubscription, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, SyncGroupRequest, SyncGroupResponse,
+    ConsumerProtocolSubscription, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse,
+    SyncGroupRequest, SyncGroupResponse,
 };
 
 use super::member::Classic;
@@ -35,7 +38,12 @@ impl ConsumerGroup {
             .reply(to, answer.unwrap_or_else(|(member, error)| refused_join(&member, error)));
     }
 
-    fn joined(&mut self, client: &Client, request: &JoinGroupRequest, turn: &mut Turn<'_>) -> Joined {
+    fn joined(
+        &mut self,
+        client: &Client,
+        request: &JoinGroupRequest,
+        turn: &mut Turn<'_>,
+    ) -> Joined {
         let is_first = request.member_id.is_empty();
         let id: Arc<str> = match request.member_id.as_str() {
             "" => turn.ids.uuid().to_string().into(),
@@ -52,12 +60,17 @@ impl ConsumerGroup {
         }
         let known = instance.and_then(|instance| self.statics.get(instance)).cloned();
         match &known {
-            None if instance.is_some() && !is_first => return Err(refuse(ErrorCode::UnknownMemberId)),
-            Some(known) if !is_first && *known != id => return Err(refuse(ErrorCode::FencedInstanceId)),
+            None if instance.is_some() && !is_first => {
+                return Err(refuse(ErrorCode::UnknownMemberId));
+            }
+            Some(known) if !is_first && *known != id => {
+                return Err(refuse(ErrorCode::FencedInstanceId));
+            }
             _ => {}
         }
         // All of a consumer's protocols say the same.
-        let subscription = request.protocols.first().and_then(|first| embedded::subscription(&first.metadata));
+        let subscription =
+            request.protocols.first().and_then(|first| embedded::subscription(&first.metadata));
         // What cannot be read is what Kafka calls an illegal state.
         let subscription = subscription.ok_or_else(|| refuse(ErrorCode::UnknownServerError))?;
         let was_mixed = known.as_ref().is_some_and(|known| !self.is_classic(known));
@@ -69,14 +82,16 @@ impl ConsumerGroup {
         if !downgrades {
             self.assign_anew(turn);
         }
-        // Where the group becomes a classic one, and the target is not that of its epoch, its leader assigns anew.
+        // Where the group becomes a classic one, and the target is not that of its epoch, its
+        // leader assigns anew.
         let rebalances = downgrades && self.target_epoch < self.epoch;
         if !rebalances {
             let owned = embedded::owned(&subscription, turn.image);
             self.reconcile(&id, Some(&owned), subscribes_anew, turn);
         }
         if downgrades {
-            self.downgrade = Some(if rebalances { Downgrade::Rebalancing } else { Downgrade::Stable });
+            self.downgrade =
+                Some(if rebalances { Downgrade::Rebalancing } else { Downgrade::Stable });
         } else {
             self.heard_of(&id, turn);
             self.expect_sync(&id, request.rebalance_timeout_ms, turn);
@@ -86,7 +101,9 @@ impl ConsumerGroup {
             member_id: id.to_string(),
             generation_id: member.map_or(-1, |member| member.current.epoch),
             protocol_type: Some(CONSUMER.to_owned()),
-            protocol_name: Some(request.protocols.first().map(|first| first.name.clone()).unwrap_or_default()),
+            protocol_name: Some(
+                request.protocols.first().map(|first| first.name.clone()).unwrap_or_default(),
+            ),
             ..Default::default()
         })
     }
@@ -133,7 +150,8 @@ impl ConsumerGroup {
         wants_other
     }
 
-    /// Whether who can do this could be a member: one of its protocols is known to every member that speaks the classic one (`ConsumerGroup.supportsClassicProtocols`).
+    /// Whether who can do this could be a member: one of its protocols is known to every member
+    /// that speaks the classic one (`ConsumerGroup.supportsClassicProtocols`).
     fn supports(&self, request: &JoinGroupRequest) -> bool {
         let is_common = |name: &str| {
             self.members
@@ -141,7 +159,8 @@ impl ConsumerGroup {
                 .filter_map(|member| member.classic.as_ref())
                 .all(|classic| classic.supports(name))
         };
-        request.protocol_type == CONSUMER && request.protocols.iter().any(|protocol| is_common(&protocol.name))
+        request.protocol_type == CONSUMER
+            && request.protocols.iter().any(|protocol| is_common(&protocol.name))
     }
 
     fn is_classic(&self, id: &str) -> bool {
@@ -149,7 +168,12 @@ impl ConsumerGroup {
     }
 
     /// A member of the classic protocol that is who it says, in the generation that it says.
-    fn classic_member(&self, id: &str, instance: Option<&str>, generation: i32) -> Result<(&Member, &Classic), ErrorCode> {
+    fn classic_member(
+        &self,
+        id: &str,
+        instance: Option<&str>,
+        generation: i32,
+    ) -> Result<(&Member, &Classic), ErrorCode> {
         if let Some(instance) = instance {
             match self.statics.get(instance) {
                 None => return Err(ErrorCode::UnknownMemberId),
@@ -167,34 +191,55 @@ impl ConsumerGroup {
     ///
     /// # Errors
     /// What it is refused with.
-    pub(in crate::group) fn sync_classic(&mut self, request: &SyncGroupRequest, turn: &mut Turn<'_>) -> Result<SyncGroupResponse, ErrorCode> {
-        let (member, classic) = self.classic_member(&request.member_id, request.group_instance_id.as_deref(), request.generation_id)?;
+    pub(in crate::group) fn sync_classic(
+        &mut self,
+        request: &SyncGroupRequest,
+        turn: &mut Turn<'_>,
+    ) -> Result<SyncGroupResponse, ErrorCode> {
+        let (member, classic) = self.classic_member(
+            &request.member_id,
+            request.group_instance_id.as_deref(),
+            request.generation_id,
+        )?;
         let differs = |asked: Option<&str>, own: Option<&str>| asked.is_some() && asked != own;
-        if differs(request.protocol_type.as_deref(), Some(CONSUMER)) || differs(request.protocol_name.as_deref(), classic.protocol()) {
+        if differs(request.protocol_type.as_deref(), Some(CONSUMER))
+            || differs(request.protocol_name.as_deref(), classic.protocol())
+        {
             return Err(ErrorCode::InconsistentGroupProtocol);
         }
         let id = Arc::clone(&member.id);
-        // One that is to give something up has joined in this rebalance; it hears what is left, and joins again of itself.
+        // One that is to give something up has joined in this rebalance; it hears what is left, and
+        // joins again of itself.
         if self.is_behind(member, turn) && member.current.state != State::Unrevoked {
             self.expect_join(&id, turn);
             return Err(ErrorCode::RebalanceInProgress);
         }
-        let spoken = classic.protocols.first().map(|(_, metadata)| metadata.clone()).unwrap_or_default();
+        let spoken =
+            classic.protocols.first().map(|(_, metadata)| metadata.clone()).unwrap_or_default();
         let assignment = embedded::assigned(&member.current.assigned, &spoken, turn.image);
         if let Some(member) = self.members.get_mut(&id) {
             member.due.sync.clear();
         }
         self.heard_of(&id, turn);
-        Ok(assigned(&assignment, request.protocol_type.as_deref(), request.protocol_name.as_deref()))
+        Ok(assigned(
+            &assignment,
+            request.protocol_type.as_deref(),
+            request.protocol_name.as_deref(),
+        ))
     }
 
     /// A Heartbeat.
-    pub(in crate::group) fn heartbeat_classic(&mut self, request: &HeartbeatRequest, turn: &mut Turn<'_>) -> ErrorCode {
+    pub(in crate::group) fn heartbeat_classic(
+        &mut self,
+        request: &HeartbeatRequest,
+        turn: &mut Turn<'_>,
+    ) -> ErrorCode {
         let instance = request.group_instance_id.as_deref();
-        let (id, joins_again) = match self.classic_member(&request.member_id, instance, request.generation_id) {
-            Err(error) => return error,
-            Ok((member, _)) => (Arc::clone(&member.id), self.is_to_join(member, turn)),
-        };
+        let (id, joins_again) =
+            match self.classic_member(&request.member_id, instance, request.generation_id) {
+                Err(error) => return error,
+                Ok((member, _)) => (Arc::clone(&member.id), self.is_to_join(member, turn)),
+            };
         self.heard_of(&id, turn);
         if !joins_again {
             return ErrorCode::None;
@@ -203,10 +248,12 @@ impl ConsumerGroup {
         ErrorCode::RebalanceInProgress
     }
 
-    /// Whether there is a target that the member has not come to, or one that is computed when it joins. In Apache Kafka that is left to members of the consumer protocol: a group that has none
-    /// of them would wait for one.
+    /// Whether there is a target that the member has not come to, or one that is computed when it
+    /// joins. In Apache Kafka that is left to members of the consumer protocol: a group that has
+    /// none of them would wait for one.
     fn is_behind(&self, member: &Member, turn: &Turn<'_>) -> bool {
-        member.current.epoch < self.target_epoch || (member.current.epoch < self.epoch && self.may_assign(turn))
+        member.current.epoch < self.target_epoch
+            || (member.current.epoch < self.epoch && self.may_assign(turn))
     }
 
     /// Whether something is to be had or done that a member hears of by joining again.
@@ -217,9 +264,12 @@ impl ConsumerGroup {
                 State::Stable => false,
                 State::Unrevoked => true,
                 State::Unreleased => {
-                    let has = |(topic, partition): (uuid::Uuid, i32)| current.assigned.get(&topic).is_some_and(|own| own.contains(&partition));
+                    let has = |(topic, partition): (uuid::Uuid, i32)| {
+                        current.assigned.get(&topic).is_some_and(|own| own.contains(&partition))
+                    };
                     let target = self.targets.get(&member.id);
-                    let mut awaited = target.into_iter().flat_map(pairs).filter(|partition| !has(*partition));
+                    let mut awaited =
+                        target.into_iter().flat_map(pairs).filter(|partition| !has(*partition));
                     !awaited.any(|partition| self.owners.contains_key(&partition))
                 }
             }
@@ -245,7 +295,11 @@ impl ConsumerGroup {
     }
 
     /// A LeaveGroup, by members or by an administrator, who may know static ones by name alone.
-    pub(in crate::group) fn leave_classic(&mut self, members: Vec<MemberIdentity>, turn: &mut Turn<'_>) -> Vec<MemberResponse> {
+    pub(in crate::group) fn leave_classic(
+        &mut self,
+        members: Vec<MemberIdentity>,
+        turn: &mut Turn<'_>,
+    ) -> Vec<MemberResponse> {
         let mut leaving = BTreeSet::new();
         let mut answers = Vec::with_capacity(members.len());
         for identity in members {

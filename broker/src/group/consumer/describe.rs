@@ -1,7 +1,9 @@
 //! PURE: ConsumerGroupDescribe.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use weir_protocol::messages::consumer_group_describe_response::{Assignment, DescribedGroup, Member as DescribedMember, TopicPartitions};
+use weir_protocol::messages::consumer_group_describe_response::{
+    Assignment, DescribedGroup, Member as DescribedMember, TopicPartitions,
+};
 use weir_protocol::types::TopicId;
 
 use super::assignor::Partitions;
@@ -58,7 +60,5 @@ fn assignment(partitions: &Partitions, image: &MetadataImage) -> Assignment {
             partitions: partitions.iter().copied().collect(),
         })
     });
-    Assignment {
-        topic_partitions: named.collect(),
-    }
+    Assignment { topic_partitions: named.collect() }
 }

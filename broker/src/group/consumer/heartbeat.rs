@@ -40,11 +40,11 @@ pub(in crate::group) struct Refusal {
     pub(in crate::group) message: String,
 }
 
-pub(in crate::group) fn refuse<T>(error: ErrorCode, message: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal {
-        error,
-        message: message.into(),
-    })
+pub(in crate::group) fn refuse<T>(
+    error: ErrorCode,
+    message: impl Into<String>,
+) -> Result<T, Refusal> {
+    Err(Refusal { error, message: message.into() })
 }
 
 impl Refusal {
@@ -62,39 +62,54 @@ impl Heartbeat {
     pub(in crate::group) fn check(&self) -> Result<(), Refusal> {
         let request = &self.request;
         let invalid = |message: &str| refuse(ErrorCode::InvalidRequest, message);
-        let is_empty = |text: &Option<String>| text.as_deref().is_some_and(|text| text.trim().is_empty());
+        let is_empty =
+            |text: &Option<String>| text.as_deref().is_some_and(|text| text.trim().is_empty());
         if is_empty(&request.instance_id) {
             return invalid("InstanceId can't be empty.");
         }
         if is_empty(&request.rack_id) {
             return invalid("RackId can't be empty.");
         }
-        let needs_id = self.client.version >= OWN_MEMBER_ID || request.member_epoch > 0 || request.member_epoch == -1;
+        let needs_id = self.client.version >= OWN_MEMBER_ID
+            || request.member_epoch > 0
+            || request.member_epoch == -1;
         if needs_id && request.member_id.is_empty() {
             return invalid("MemberId can't be empty.");
         }
         match request.member_epoch {
-            0 if request.rebalance_timeout_ms == -1 => return invalid("RebalanceTimeoutMs must be provided in first request."),
+            0 if request.rebalance_timeout_ms == -1 => {
+                return invalid("RebalanceTimeoutMs must be provided in first request.");
+            }
             0 if request.topic_partitions.as_ref().is_none_or(|owned| !owned.is_empty()) => {
                 return invalid("TopicPartitions must be empty when (re-)joining.");
             }
-            0 if request.subscribed_topic_names.is_none() && request.subscribed_topic_regex.is_none() => {
-                return invalid("Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining.");
+            0 if request.subscribed_topic_names.is_none()
+                && request.subscribed_topic_regex.is_none() =>
+            {
+                return invalid(
+                    "Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining.",
+                );
             }
-            LEFT_FOR_A_WHILE if request.instance_id.is_none() => return invalid("InstanceId can't be null."),
+            LEFT_FOR_A_WHILE if request.instance_id.is_none() => {
+                return invalid("InstanceId can't be null.");
+            }
             ..LEFT_FOR_A_WHILE => return invalid("MemberEpoch is invalid."),
             _ => {}
         }
         if let Some(assignor) = &request.server_assignor
             && !NAMES.contains(&assignor.as_str())
         {
-            let message = format!("ServerAssignor {assignor} is not supported. Supported assignors: {}.", NAMES.join(", "));
+            let message = format!(
+                "ServerAssignor {assignor} is not supported. Supported assignors: {}.",
+                NAMES.join(", ")
+            );
             return refuse(ErrorCode::UnsupportedAssignor, message);
         }
         if let Some(pattern) = request.subscribed_topic_regex.as_deref()
             && (pattern.len() > REGEX_LENGTH_MAX || compile(pattern).is_none())
         {
-            let message = format!("SubscribedTopicRegex `{pattern}` is not a valid regular expression.");
+            let message =
+                format!("SubscribedTopicRegex `{pattern}` is not a valid regular expression.");
             return refuse(ErrorCode::InvalidRegularExpression, message);
         }
         Ok(())
@@ -112,7 +127,11 @@ impl Heartbeat {
 }
 
 impl ConsumerGroup {
-    pub(in crate::group) fn heartbeat(&mut self, heartbeat: &Heartbeat, turn: &mut Turn<'_>) -> Result<ConsumerGroupHeartbeatResponse, Refusal> {
+    pub(in crate::group) fn heartbeat(
+        &mut self,
+        heartbeat: &Heartbeat,
+        turn: &mut Turn<'_>,
+    ) -> Result<ConsumerGroupHeartbeatResponse, Refusal> {
         let request = &heartbeat.request;
         if request.member_epoch < 0 {
             return self.leave(request, turn);
@@ -126,7 +145,8 @@ impl ConsumerGroup {
         let is_new = self.admit(&id, request, owned.as_ref(), turn)?;
         let before = self.members.get(&id).cloned().unwrap_or_else(|| Member::new(Arc::clone(&id)));
         let member = updated(&before, heartbeat);
-        // Who wants nothing changes nothing, and another assignor is asked the next time (`hasMemberSubscriptionChanged`).
+        // Who wants nothing changes nothing, and another assignor is asked the next time
+        // (`hasMemberSubscriptionChanged`).
         let wants_other = member.topics != before.topics || member.regex != before.regex;
         if is_new || !member.says_the_same(&before) {
             self.set_member(member, turn.outcome);
@@ -144,19 +164,33 @@ impl ConsumerGroup {
     }
 
     /// Whether the group takes a member of this id (`throwIfConsumerGroupIsFull`).
-    pub(in crate::group) fn check_room(&self, id: &str, settings: &Settings) -> Result<(), Refusal> {
-        if !self.members.contains_key(id) && self.members.len() >= settings.consumer_group_size_max {
+    pub(in crate::group) fn check_room(
+        &self,
+        id: &str,
+        settings: &Settings,
+    ) -> Result<(), Refusal> {
+        if !self.members.contains_key(id) && self.members.len() >= settings.consumer_group_size_max
+        {
             let message = "The consumer group has reached its maximum capacity of members.";
             return refuse(ErrorCode::GroupMaxSizeReached, message);
         }
         Ok(())
     }
 
-    fn told(&self, id: &Arc<str>, request: &ConsumerGroupHeartbeatRequest, before: &Member, turn: &Turn<'_>) -> ConsumerGroupHeartbeatResponse {
+    fn told(
+        &self,
+        id: &Arc<str>,
+        request: &ConsumerGroupHeartbeatRequest,
+        before: &Member,
+        turn: &Turn<'_>,
+    ) -> ConsumerGroupHeartbeatResponse {
         let current = self.members.get(id).map(|member| member.current.clone()).unwrap_or_default();
-        let subscribes = request.subscribed_topic_names.is_some() || request.subscribed_topic_regex.is_some();
-        let is_full = request.rebalance_timeout_ms != -1 && subscribes && request.topic_partitions.is_some();
-        let is_told = request.member_epoch == 0 || is_full || current.assigned != before.current.assigned;
+        let subscribes =
+            request.subscribed_topic_names.is_some() || request.subscribed_topic_regex.is_some();
+        let is_full =
+            request.rebalance_timeout_ms != -1 && subscribes && request.topic_partitions.is_some();
+        let is_told =
+            request.member_epoch == 0 || is_full || current.assigned != before.current.assigned;
         ConsumerGroupHeartbeatResponse {
             member_id: Some(id.to_string()),
             member_epoch: current.epoch,
@@ -175,8 +209,10 @@ impl ConsumerGroup {
         }
     }
 
-    /// How soon a member is to be heard of again. After a change of the group everybody is asked soon, for as long as members wait for each other at most: who has to give up a
-    /// partition and who gets it hear of that by their heartbeats alone. In Apache Kafka a hundred members that join at once wait two whole intervals.
+    /// How soon a member is to be heard of again. After a change of the group everybody is asked
+    /// soon, for as long as members wait for each other at most: who has to give up a partition and
+    /// who gets it hear of that by their heartbeats alone. In Apache Kafka a hundred members that
+    /// join at once wait two whole intervals.
     fn heartbeat_interval_ms(&self, turn: &Turn<'_>) -> i32 {
         let usual = turn.settings.of_group(turn.image, &self.id).heartbeat_interval_ms;
         let changing = self
@@ -192,20 +228,30 @@ impl ConsumerGroup {
         self.set_epoch(self.epoch.saturating_add(1), hash, turn.outcome);
     }
 
-    /// Brings a member nearer to its target; `subscribes_anew` says whether it has just subscribed to other topics.
-    pub(super) fn reconcile(&mut self, id: &Arc<str>, owned: Option<&Partitions>, subscribes_anew: bool, turn: &mut Turn<'_>) {
+    /// Brings a member nearer to its target; `subscribes_anew` says whether it has just subscribed
+    /// to other topics.
+    pub(super) fn reconcile(
+        &mut self,
+        id: &Arc<str>,
+        owned: Option<&Partitions>,
+        subscribes_anew: bool,
+        turn: &mut Turn<'_>,
+    ) {
         let Some(member) = self.members.get(id) else { return };
         if !subscribes_anew && member.current.has_reached(self.target_epoch) {
             return;
         }
-        let (owners, target, subscribed) = (&self.owners, self.target_of(id), self.subscribed_ids(member, turn.image));
+        let (owners, target, subscribed) =
+            (&self.owners, self.target_of(id), self.subscribed_ids(member, turn.image));
         let next = member.current.next(&Towards {
             epoch: self.target_epoch,
             target: &target,
             subscribed: &subscribed,
             subscribes_anew,
             owned,
-            is_taken: &|topic, partition| owners.get(&(topic, partition)).is_some_and(|owner| owner != id),
+            is_taken: &|topic, partition| {
+                owners.get(&(topic, partition)).is_some_and(|owner| owner != id)
+            },
         });
         if next != member.current {
             self.set_current(id, next, turn.outcome);

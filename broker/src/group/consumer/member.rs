@@ -1,4 +1,5 @@
-//! PURE: a member of a group of the consumer protocol, and what is known of one that speaks the classic protocol.
+//! PURE: a member of a group of the consumer protocol, and what is known of one that speaks the
+//! classic protocol.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeSet;
@@ -7,7 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::JoinGroupRequest;
-use weir_protocol::messages::consumer_group_member_metadata_value::{ClassicMemberMetadata, ClassicProtocol};
+use weir_protocol::messages::consumer_group_member_metadata_value::{
+    ClassicMemberMetadata, ClassicProtocol,
+};
 
 use super::reconcile::Current;
 use crate::group::classic::{Protocols, protocols};
@@ -73,8 +76,10 @@ impl Member {
 
     /// Whether both would be written down alike.
     pub(super) fn says_the_same(&self, other: &Self) -> bool {
-        (&self.instance, &self.rack, &self.client_id, &self.client_host) == (&other.instance, &other.rack, &other.client_id, &other.client_host)
-            && (&self.topics, &self.regex, &self.assignor) == (&other.topics, &other.regex, &other.assignor)
+        (&self.instance, &self.rack, &self.client_id, &self.client_host)
+            == (&other.instance, &other.rack, &other.client_id, &other.client_host)
+            && (&self.topics, &self.regex, &self.assignor)
+                == (&other.topics, &other.regex, &other.assignor)
             && self.rebalance_timeout_ms == other.rebalance_timeout_ms
             && self.classic == other.classic
     }
@@ -106,7 +111,9 @@ impl Classic {
     }
 
     pub(super) fn of_record(value: ClassicMemberMetadata) -> Self {
-        let copied = |protocol: ClassicProtocol| (protocol.name.into(), Bytes::copy_from_slice(&protocol.metadata));
+        let copied = |protocol: ClassicProtocol| {
+            (protocol.name.into(), Bytes::copy_from_slice(&protocol.metadata))
+        };
         Self {
             session_timeout_ms: value.session_timeout_ms,
             protocols: value.supported_protocols.into_iter().map(copied).collect(),

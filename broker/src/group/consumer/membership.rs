@@ -1,4 +1,5 @@
-//! PURE: who is a member: who joins, who comes back, who is another one of the same name, who leaves, and who is not heard of any more.
+//! PURE: who is a member: who joins, who comes back, who is another one of the same name, who
+//! leaves, and who is not heard of any more.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeSet;
@@ -27,12 +28,21 @@ impl ConsumerGroup {
         if let Some(instance) = request.instance_id.as_deref() {
             match (self.statics.get(instance).cloned(), joins) {
                 (None, true) => {}
-                (None, false) => return refuse(ErrorCode::UnknownMemberId, format!("Instance id {instance} is unknown.")),
-                (Some(known), true) if known != *id => return self.replace(&known, id, turn).map(|()| false),
+                (None, false) => {
+                    return refuse(
+                        ErrorCode::UnknownMemberId,
+                        format!("Instance id {instance} is unknown."),
+                    );
+                }
+                (Some(known), true) if known != *id => {
+                    return self.replace(&known, id, turn).map(|()| false);
+                }
                 (Some(known), false) if known != *id => {
                     return refuse(
                         ErrorCode::FencedInstanceId,
-                        format!("Static member {id} with instance id {instance} was fenced by member {known}."),
+                        format!(
+                            "Static member {id} with instance id {instance} was fenced by member {known}."
+                        ),
                     );
                 }
                 (Some(_), _) => {}
@@ -41,7 +51,10 @@ impl ConsumerGroup {
         let Some(member) = self.members.get(id) else {
             return match joins {
                 true => Ok(true),
-                false => refuse(ErrorCode::UnknownMemberId, format!("Member {id} is not a member of group {}.", self.id)),
+                false => refuse(
+                    ErrorCode::UnknownMemberId,
+                    format!("Member {id} is not a member of group {}.", self.id),
+                ),
             };
         };
         let (asked, known) = (request.member_epoch, &member.current);
@@ -55,7 +68,8 @@ impl ConsumerGroup {
             );
             return refuse(ErrorCode::FencedMemberEpoch, message);
         }
-        // The answer with the newer epoch may be lost: then it has no more than what it is assigned.
+        // The answer with the newer epoch may be lost: then it has no more than what it is
+        // assigned.
         let has_no_more = owned.is_some_and(|owned| common(owned, &known.assigned) == *owned);
         if asked == known.previous_epoch && has_no_more {
             return Ok(false);
@@ -67,8 +81,14 @@ impl ConsumerGroup {
         refuse(ErrorCode::FencedMemberEpoch, message)
     }
 
-    /// A static member is there again under another id. One that speaks the consumer protocol must have left before another one that does comes.
-    fn replace(&mut self, old: &Arc<str>, new: &Arc<str>, turn: &mut Turn<'_>) -> Result<(), Refusal> {
+    /// A static member is there again under another id. One that speaks the consumer protocol must
+    /// have left before another one that does comes.
+    fn replace(
+        &mut self,
+        old: &Arc<str>,
+        new: &Arc<str>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
         let Some(known) = self.members.get(old) else { return Ok(()) };
         if known.current.epoch != LEFT_FOR_A_WHILE && known.classic.is_none() {
             let message = format!(
@@ -86,11 +106,7 @@ impl ConsumerGroup {
         let Some(known) = self.members.get(old).cloned() else { return };
         let target = self.target_of(old);
         self.remove(old, turn.outcome);
-        let current = Current {
-            epoch: 0,
-            previous_epoch: 0,
-            ..known.current.clone()
-        };
+        let current = Current { epoch: 0, previous_epoch: 0, ..known.current.clone() };
         self.set_member(
             Member {
                 id: Arc::clone(new),
@@ -105,19 +121,34 @@ impl ConsumerGroup {
         self.set_current(new, current, turn.outcome);
     }
 
-    pub(super) fn leave(&mut self, request: &ConsumerGroupHeartbeatRequest, turn: &mut Turn<'_>) -> Result<ConsumerGroupHeartbeatResponse, Refusal> {
+    pub(super) fn leave(
+        &mut self,
+        request: &ConsumerGroupHeartbeatRequest,
+        turn: &mut Turn<'_>,
+    ) -> Result<ConsumerGroupHeartbeatResponse, Refusal> {
         let id = match request.instance_id.as_deref() {
             None => Arc::<str>::from(request.member_id.as_str()),
             Some(instance) => match self.statics.get(instance).cloned() {
-                None => return refuse(ErrorCode::UnknownMemberId, format!("Instance id {instance} is unknown.")),
+                None => {
+                    return refuse(
+                        ErrorCode::UnknownMemberId,
+                        format!("Instance id {instance} is unknown."),
+                    );
+                }
                 Some(known) if *known != *request.member_id => {
-                    return refuse(ErrorCode::FencedInstanceId, format!("Instance id {instance} belongs to member {known}."));
+                    return refuse(
+                        ErrorCode::FencedInstanceId,
+                        format!("Instance id {instance} belongs to member {known}."),
+                    );
                 }
                 Some(known) => known,
             },
         };
         let Some(member) = self.members.get(&id) else {
-            return refuse(ErrorCode::UnknownMemberId, format!("Member {id} is not a member of group {}.", self.id));
+            return refuse(
+                ErrorCode::UnknownMemberId,
+                format!("Member {id} is not a member of group {}.", self.id),
+            );
         };
         if request.member_epoch == LEFT_FOR_A_WHILE {
             // It keeps what it has until its session is over.
@@ -137,7 +168,8 @@ impl ConsumerGroup {
         self.fence_all(&BTreeSet::from([Arc::clone(id)]), turn);
     }
 
-    /// Takes members out. Who is left gets their partitions with the next heartbeats; where those are members of the classic protocol alone, the group is theirs
+    /// Takes members out. Who is left gets their partitions with the next heartbeats; where those
+    /// are members of the classic protocol alone, the group is theirs
     /// (`consumerGroupFenceMembers`).
     pub(super) fn fence_all(&mut self, ids: &BTreeSet<Arc<str>>, turn: &mut Turn<'_>) {
         if ids.is_empty() {
@@ -154,7 +186,8 @@ impl ConsumerGroup {
         self.bump(turn);
     }
 
-    /// Sets the time by which a member that is to give something up must have done so. Those of the classic protocol are waited for otherwise.
+    /// Sets the time by which a member that is to give something up must have done so. Those of the
+    /// classic protocol are waited for otherwise.
     pub(super) fn expect_revocation(&mut self, id: &Arc<str>, turn: &mut Turn<'_>) {
         let Some(member) = self.members.get_mut(id) else { return };
         if member.current.state != State::Unrevoked || member.classic.is_some() {

@@ -1,7 +1,9 @@
-//! PURE: a group of the consumer protocol (KIP-848): its members, what each is to have, and what each has (`ConsumerGroup` in Apache Kafka).
+//! PURE: a group of the consumer protocol (KIP-848): its members, what each is to have, and what
+//! each has (`ConsumerGroup` in Apache Kafka).
 //!
-//! Everything but sessions stands in records: a change is made and written by the same function, and replayed by the one below it. The group's epoch counts changes of what its
-//! members want, the target's epoch says for which of them it was computed, a member's epoch how far it has come.
+//! Everything but sessions stands in records: a change is made and written by the same function,
+//! and replayed by the one below it. The group's epoch counts changes of what its members want, the
+//! target's epoch says for which of them it was computed, a member's epoch how far it has come.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub(super) mod assignor;
@@ -22,8 +24,9 @@ use std::sync::Arc;
 use uuid::Uuid;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{
-    ConsumerGroupCurrentMemberAssignmentValue, ConsumerGroupMemberMetadataValue, ConsumerGroupRegularExpressionValue,
-    ConsumerGroupTargetAssignmentMemberValue, OffsetCommitRequest,
+    ConsumerGroupCurrentMemberAssignmentValue, ConsumerGroupMemberMetadataValue,
+    ConsumerGroupRegularExpressionValue, ConsumerGroupTargetAssignmentMemberValue,
+    OffsetCommitRequest,
 };
 
 pub(in crate::group) use self::assignor::Partitions;
@@ -56,12 +59,14 @@ type Regexes = BTreeMap<Arc<str>, BTreeSet<Arc<str>>>;
 pub(in crate::group) struct ConsumerGroup {
     pub(in crate::group) id: Arc<str>,
     epoch: i32,
-    /// When the epoch or the target's went up, as this coordinator has seen it ([`crate::coordinator::Now::ms`]).
+    /// When the epoch or the target's went up, as this coordinator has seen it
+    /// ([`crate::coordinator::Now::ms`]).
     bumped_at: Option<u64>,
     /// Of the topics that members are subscribed to, as they were when the epoch began.
     metadata_hash: i64,
     target_epoch: i32,
-    /// When the target was computed, on the clock of what is written down; 0 where that is not known.
+    /// When the target was computed, on the clock of what is written down; 0 where that is not
+    /// known.
     assigned_at: i64,
     members: BTreeMap<Arc<str>, Member>,
     statics: BTreeMap<Arc<str>, Arc<str>>,
@@ -104,7 +109,8 @@ impl ConsumerGroup {
             "Empty"
         } else if self.epoch > self.target_epoch {
             "Assigning"
-        } else if self.members.values().all(|member| member.current.has_reached(self.target_epoch)) {
+        } else if self.members.values().all(|member| member.current.has_reached(self.target_epoch))
+        {
             "Stable"
         } else {
             "Reconciling"
@@ -117,10 +123,9 @@ impl ConsumerGroup {
 
     pub(in crate::group) fn is_subscribed(&self, topic: &str) -> bool {
         let by_regex = |member: &Member| {
-            member
-                .regex
-                .as_ref()
-                .is_some_and(|regex| self.regexes.get(regex).is_some_and(|topics| topics.contains(topic)))
+            member.regex.as_ref().is_some_and(|regex| {
+                self.regexes.get(regex).is_some_and(|topics| topics.contains(topic))
+            })
         };
         self.members.values().any(|member| member.topics.contains(topic) || by_regex(member))
     }
@@ -134,7 +139,9 @@ impl ConsumerGroup {
         }
     }
 
-    /// Whether offsets may be committed (`ConsumerGroup.validateOffsetCommit`), for these partitions: in the epoch that a member is in, or in an older one in which it had them already (KIP-1251).
+    /// Whether offsets may be committed (`ConsumerGroup.validateOffsetCommit`), for these
+    /// partitions: in the epoch that a member is in, or in an older one in which it had them
+    /// already (KIP-1251).
     pub(in crate::group) fn check_commit(
         &self,
         request: &OffsetCommitRequest,
@@ -155,7 +162,9 @@ impl ConsumerGroup {
         if version < 9 && !transactional && known.classic.is_none() {
             return Err(ErrorCode::UnsupportedVersion);
         }
-        if epoch < known.current.epoch && partitions.all(|(topic, index)| known.current.has_since(topic, index, epoch)) {
+        if epoch < known.current.epoch
+            && partitions.all(|(topic, index)| known.current.has_since(topic, index, epoch))
+        {
             return Ok(());
         }
         match known.check_epoch(epoch) {
@@ -165,11 +174,18 @@ impl ConsumerGroup {
     }
 
     /// Whether offsets may be fetched; administrators say neither member nor epoch.
-    pub(in crate::group) fn check_fetch(&self, member: Option<&str>, epoch: i32) -> Result<(), ErrorCode> {
+    pub(in crate::group) fn check_fetch(
+        &self,
+        member: Option<&str>,
+        epoch: i32,
+    ) -> Result<(), ErrorCode> {
         match member {
             None if epoch < 0 => Ok(()),
             member => {
-                let known = self.members.get(member.unwrap_or_default()).ok_or(ErrorCode::UnknownMemberId)?;
+                let known = self
+                    .members
+                    .get(member.unwrap_or_default())
+                    .ok_or(ErrorCode::UnknownMemberId)?;
                 known.check_epoch(epoch)
             }
         }
@@ -202,14 +218,19 @@ impl ConsumerGroup {
         self.replay_target_epoch(epoch, now_ms);
     }
 
-    pub(in crate::group) fn replay_member(&mut self, id: &str, value: Option<ConsumerGroupMemberMetadataValue>) {
+    pub(in crate::group) fn replay_member(
+        &mut self,
+        id: &str,
+        value: Option<ConsumerGroupMemberMetadataValue>,
+    ) {
         let Some(value) = value else {
             self.forget(id);
             return;
         };
         let text = |text: String| -> Arc<str> { text.into() };
         let id: Arc<str> = id.into();
-        let member = self.members.entry(Arc::clone(&id)).or_insert_with(|| Member::new(Arc::clone(&id)));
+        let member =
+            self.members.entry(Arc::clone(&id)).or_insert_with(|| Member::new(Arc::clone(&id)));
         member.instance = value.instance_id.map(text);
         member.rack = value.rack_id.map(text);
         member.client_id = text(value.client_id);
@@ -232,7 +253,11 @@ impl ConsumerGroup {
         self.members.insert(Arc::clone(&member.id), member);
     }
 
-    pub(in crate::group) fn replay_target(&mut self, id: &str, value: Option<ConsumerGroupTargetAssignmentMemberValue>) {
+    pub(in crate::group) fn replay_target(
+        &mut self,
+        id: &str,
+        value: Option<ConsumerGroupTargetAssignmentMemberValue>,
+    ) {
         match value {
             Some(value) => {
                 self.targets.insert(id.into(), record::target_of(value));
@@ -248,7 +273,11 @@ impl ConsumerGroup {
         self.targets.insert(Arc::clone(id), target);
     }
 
-    pub(in crate::group) fn replay_current(&mut self, id: &str, value: Option<ConsumerGroupCurrentMemberAssignmentValue>) {
+    pub(in crate::group) fn replay_current(
+        &mut self,
+        id: &str,
+        value: Option<ConsumerGroupCurrentMemberAssignmentValue>,
+    ) {
         // Compaction may have left it before the record of its member.
         if value.is_some() && !self.members.contains_key(id) {
             let id: Arc<str> = id.into();
@@ -276,7 +305,11 @@ impl ConsumerGroup {
         }
     }
 
-    pub(in crate::group) fn replay_regex(&mut self, pattern: &str, value: Option<ConsumerGroupRegularExpressionValue>) {
+    pub(in crate::group) fn replay_regex(
+        &mut self,
+        pattern: &str,
+        value: Option<ConsumerGroupRegularExpressionValue>,
+    ) {
         match value {
             Some(value) => {
                 let topics = value.topics.into_iter().map(Arc::from).collect();
@@ -311,7 +344,9 @@ impl ConsumerGroup {
     fn heard_of(&mut self, id: &str, turn: &mut Turn<'_>) {
         if let Some(member) = self.members.get_mut(id) {
             let own = member.classic.as_ref().map(|classic| classic.session_timeout_ms);
-            let until = turn.in_ms(own.unwrap_or_else(|| turn.settings.of_group(turn.image, &self.id).session_timeout_ms));
+            let until = turn.in_ms(own.unwrap_or_else(|| {
+                turn.settings.of_group(turn.image, &self.id).session_timeout_ms
+            }));
             member.session.extend(until, &self.id, &member.id, turn.deadlines);
         }
     }

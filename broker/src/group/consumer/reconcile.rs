@@ -1,4 +1,5 @@
-//! PURE: how a member comes from what it has to what it is to have (`CurrentAssignmentBuilder` in Apache Kafka): it gives up first, and gets what others have given up.
+//! PURE: how a member comes from what it has to what it is to have (`CurrentAssignmentBuilder` in
+//! Apache Kafka): it gives up first, and gets what others have given up.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,7 +90,8 @@ impl Current {
         }
     }
 
-    /// Gives up what the member is not subscribed to any more, before there is a target that knows of that.
+    /// Gives up what the member is not subscribed to any more, before there is a target that knows
+    /// of that.
     fn restricted(&self, towards: &Towards<'_>) -> Self {
         let kept = only(&self.assigned, towards.subscribed);
         let gone = without(&self.assigned, &kept);
@@ -145,7 +147,8 @@ impl Current {
         }
     }
 
-    /// The member while it has left for a while, with this epoch: it keeps what it has, whoever comes back for it.
+    /// The member while it has left for a while, with this epoch: it keeps what it has, whoever
+    /// comes back for it.
     pub(in crate::group) fn left_for_a_while(&self, epoch: i32) -> Self {
         Self {
             epoch,
@@ -224,7 +227,13 @@ mod tests {
     }
 
     /// A step of a member that is subscribed to both topics, towards this target.
-    fn next(current: &Current, epoch: i32, target: &Partitions, owned: Option<&Partitions>, is_taken: &dyn Fn(Uuid, i32) -> bool) -> Current {
+    fn next(
+        current: &Current,
+        epoch: i32,
+        target: &Partitions,
+        owned: Option<&Partitions>,
+        is_taken: &dyn Fn(Uuid, i32) -> bool,
+    ) -> Current {
         current.next(&Towards {
             epoch,
             target,
@@ -270,7 +279,10 @@ mod tests {
         let taken = |_: Uuid, partition: i32| partition == 3;
         let new = Current::default();
         let waiting = next(&new, 2, &some(&[2, 3]), Some(&some(&[])), &taken);
-        assert_eq!((waiting.epoch, waiting.state, &waiting.assigned), (2, State::Unreleased, &some(&[2])));
+        assert_eq!(
+            (waiting.epoch, waiting.state, &waiting.assigned),
+            (2, State::Unreleased, &some(&[2]))
+        );
         assert_eq!(next(&waiting, 2, &some(&[2, 3]), None, &taken), waiting);
         let done = next(&waiting, 2, &some(&[2, 3]), None, &nobody);
         assert_eq!((done.epoch, done.state, &done.assigned), (2, State::Stable, &some(&[2, 3])));
@@ -297,7 +309,8 @@ mod tests {
         assert!(back.left_for_a_while(-2).has_since(T, 2, 0), "whoever comes back goes on with it");
     }
 
-    /// The target may not be computed anew yet: a member gives up at once what it is not subscribed to any more.
+    /// The target may not be computed anew yet: a member gives up at once what it is not subscribed
+    /// to any more.
     #[test]
     fn what_is_not_subscribed_to_any_more_goes_before_the_target_says_so() {
         let both: Partitions = [some(&[1]), of(OTHER, &[1])].into_iter().flatten().collect();
@@ -312,7 +325,11 @@ mod tests {
                 is_taken: &nobody,
             })
         };
-        assert_eq!(step(&stable, None, false), stable, "what is subscribed to is looked at when it changes");
+        assert_eq!(
+            step(&stable, None, false),
+            stable,
+            "what is subscribed to is looked at when it changes"
+        );
         let revoking = step(&stable, None, true);
         assert_eq!((revoking.epoch, revoking.state), (4, State::Unrevoked));
         assert_eq!((&revoking.assigned, &revoking.revoking), (&some(&[1]), &of(OTHER, &[1])));
@@ -320,6 +337,10 @@ mod tests {
         let done = step(&revoking, Some(&some(&[1])), false);
         assert_eq!((done.epoch, done.state, &done.assigned), (4, State::Stable, &some(&[1])));
         let gone = step(&stable, Some(&some(&[1])), true);
-        assert_eq!((gone.state, &gone.assigned), (State::Stable, &some(&[1])), "it had given it up already");
+        assert_eq!(
+            (gone.state, &gone.assigned),
+            (State::Stable, &some(&[1])),
+            "it had given it up already"
+        );
     }
 }

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 use weir_protocol::messages::{
-    ConsumerGroupCurrentMemberAssignmentKey, ConsumerGroupCurrentMemberAssignmentValue, ConsumerGroupMemberMetadataKey,
-    ConsumerGroupMemberMetadataValue, ConsumerGroupMetadataKey, ConsumerGroupMetadataValue, ConsumerGroupRegularExpressionKey,
-    ConsumerGroupRegularExpressionValue, ConsumerGroupTargetAssignmentMemberKey, ConsumerGroupTargetAssignmentMemberValue,
-    ConsumerGroupTargetAssignmentMetadataKey, ConsumerGroupTargetAssignmentMetadataValue, consumer_group_current_member_assignment_value as current,
+    ConsumerGroupCurrentMemberAssignmentKey, ConsumerGroupCurrentMemberAssignmentValue,
+    ConsumerGroupMemberMetadataKey, ConsumerGroupMemberMetadataValue, ConsumerGroupMetadataKey,
+    ConsumerGroupMetadataValue, ConsumerGroupRegularExpressionKey,
+    ConsumerGroupRegularExpressionValue, ConsumerGroupTargetAssignmentMemberKey,
+    ConsumerGroupTargetAssignmentMemberValue, ConsumerGroupTargetAssignmentMetadataKey,
+    ConsumerGroupTargetAssignmentMetadataValue,
+    consumer_group_current_member_assignment_value as current,
     consumer_group_target_assignment_member_value as target,
 };
 
@@ -24,24 +27,22 @@ const VERSION: i16 = 0;
 
 pub(super) fn epoch(group: &str, value: Option<(i32, i64)>) -> Record {
     let key = ConsumerGroupMetadataKey { group_id: group.to_owned() };
-    let value = value.map(|(epoch, metadata_hash)| ConsumerGroupMetadataValue { epoch, metadata_hash });
+    let value =
+        value.map(|(epoch, metadata_hash)| ConsumerGroupMetadataValue { epoch, metadata_hash });
     record(&key, value.as_ref().map(|value| (value, VERSION)))
 }
 
 pub(super) fn target_epoch(group: &str, value: Option<(i32, i64)>) -> Record {
     let key = ConsumerGroupTargetAssignmentMetadataKey { group_id: group.to_owned() };
-    let value = value.map(|(assignment_epoch, assignment_timestamp)| ConsumerGroupTargetAssignmentMetadataValue {
-        assignment_epoch,
-        assignment_timestamp,
+    let value = value.map(|(assignment_epoch, assignment_timestamp)| {
+        ConsumerGroupTargetAssignmentMetadataValue { assignment_epoch, assignment_timestamp }
     });
     record(&key, value.as_ref().map(|value| (value, VERSION)))
 }
 
 pub(super) fn member(group: &str, id: &str, member: Option<&Member>) -> Record {
-    let key = ConsumerGroupMemberMetadataKey {
-        group_id: group.to_owned(),
-        member_id: id.to_owned(),
-    };
+    let key =
+        ConsumerGroupMemberMetadataKey { group_id: group.to_owned(), member_id: id.to_owned() };
     let text = |text: &Option<Arc<str>>| text.as_deref().map(str::to_owned);
     let value = member.map(|member| ConsumerGroupMemberMetadataValue {
         instance_id: text(&member.instance),
@@ -62,9 +63,11 @@ pub(super) fn target(group: &str, member: &str, value: Option<&Partitions>) -> R
         group_id: group.to_owned(),
         member_id: member.to_owned(),
     };
-    let topic = |(topic_id, partitions): (&Uuid, &std::collections::BTreeSet<i32>)| target::TopicPartition {
-        topic_id: *topic_id,
-        partitions: partitions.iter().copied().collect(),
+    let topic = |(topic_id, partitions): (&Uuid, &std::collections::BTreeSet<i32>)| {
+        target::TopicPartition {
+            topic_id: *topic_id,
+            partitions: partitions.iter().copied().collect(),
+        }
     };
     let value = value.map(|partitions| ConsumerGroupTargetAssignmentMemberValue {
         topic_partitions: partitions.iter().map(topic).collect(),
@@ -84,10 +87,14 @@ pub(super) fn current(group: &str, member: &str, value: Option<&Current>) -> Rec
     };
     let topics = |partitions: &Partitions, since: &Since| {
         let epoch = |topic: &Uuid, index: &i32| since.get(&(*topic, *index)).copied().unwrap_or(0);
-        let topic = |(topic_id, partitions): (&Uuid, &std::collections::BTreeSet<i32>)| current::TopicPartitions {
-            topic_id: *topic_id,
-            partitions: partitions.iter().copied().collect(),
-            assignment_epochs: Some(partitions.iter().map(|index| epoch(topic_id, index)).collect()),
+        let topic = |(topic_id, partitions): (&Uuid, &std::collections::BTreeSet<i32>)| {
+            current::TopicPartitions {
+                topic_id: *topic_id,
+                partitions: partitions.iter().copied().collect(),
+                assignment_epochs: Some(
+                    partitions.iter().map(|index| epoch(topic_id, index)).collect(),
+                ),
+            }
         };
         partitions.iter().map(topic).collect()
     };
@@ -101,13 +108,16 @@ pub(super) fn current(group: &str, member: &str, value: Option<&Current>) -> Rec
     record(&key, value.as_ref().map(|value| (value, VERSION)))
 }
 
-/// What a member has. Who wrote it before KIP-1251, or wrote it wrong, did not say since when: then it is the member's epoch (`Utils.assignmentFromTopicPartitions`).
+/// What a member has. Who wrote it before KIP-1251, or wrote it wrong, did not say since when: then
+/// it is the member's epoch (`Utils.assignmentFromTopicPartitions`).
 pub(super) fn current_of(value: ConsumerGroupCurrentMemberAssignmentValue) -> Current {
     let mut since = Since::new();
     let mut partitions = |topics: Vec<current::TopicPartitions>| -> Partitions {
         let topic = |topic: current::TopicPartitions| {
-            let epochs = topic.assignment_epochs.filter(|epochs| epochs.len() == topic.partitions.len());
-            let epochs = epochs.unwrap_or_else(|| vec![value.member_epoch.max(0); topic.partitions.len()]);
+            let epochs =
+                topic.assignment_epochs.filter(|epochs| epochs.len() == topic.partitions.len());
+            let epochs =
+                epochs.unwrap_or_else(|| vec![value.member_epoch.max(0); topic.partitions.len()]);
             let keys = topic.partitions.iter().map(|index| (topic.topic_id, *index));
             since.extend(keys.zip(epochs));
             (topic.topic_id, topic.partitions.into_iter().collect())
@@ -124,7 +134,11 @@ pub(super) fn current_of(value: ConsumerGroupCurrentMemberAssignmentValue) -> Cu
     }
 }
 
-pub(super) fn regex(group: &str, pattern: &str, value: Option<ConsumerGroupRegularExpressionValue>) -> Record {
+pub(super) fn regex(
+    group: &str,
+    pattern: &str,
+    value: Option<ConsumerGroupRegularExpressionValue>,
+) -> Record {
     let key = ConsumerGroupRegularExpressionKey {
         group_id: group.to_owned(),
         regular_expression: pattern.to_owned(),
@@ -169,7 +183,9 @@ mod tests {
             value: written.value.as_deref(),
             transaction: None,
         };
-        let Ok(crate::group::record::Change::Current(_, Some(value))) = crate::group::record::read(&logged) else {
+        let Ok(crate::group::record::Change::Current(_, Some(value))) =
+            crate::group::record::read(&logged)
+        else {
             panic!("another record");
         };
         assert_eq!(current_of(value), known);

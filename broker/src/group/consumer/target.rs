@@ -1,4 +1,5 @@
-//! PURE: what the members of a group are subscribed to, and what each is to have of it (`TargetAssignmentBuilder` in Apache Kafka).
+//! PURE: what the members of a group are subscribed to, and what each is to have of it
+//! (`TargetAssignmentBuilder` in Apache Kafka).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,14 +40,18 @@ fn topic(image: &MetadataImage, topic: &TopicImage) -> Topic {
 impl ConsumerGroup {
     /// What a member is subscribed to, by name.
     fn subscription(&self, member: &Member) -> BTreeSet<Arc<str>> {
-        let by_regex = member.regex.as_ref().and_then(|regex| self.regexes.get(regex)).into_iter().flatten();
+        let by_regex =
+            member.regex.as_ref().and_then(|regex| self.regexes.get(regex)).into_iter().flatten();
         member.topics.iter().chain(by_regex).cloned().collect()
     }
 
-    /// What some member is subscribed to. Groups have many members of few subscriptions, and this is asked for with each that comes.
+    /// What some member is subscribed to. Groups have many members of few subscriptions, and this
+    /// is asked for with each that comes.
     fn subscribed_names(&self) -> BTreeSet<&Arc<str>> {
-        let lists: BTreeSet<&BTreeSet<Arc<str>>> = self.members.values().map(|member| &member.topics).collect();
-        let patterns: BTreeSet<&Arc<str>> = self.members.values().filter_map(|member| member.regex.as_ref()).collect();
+        let lists: BTreeSet<&BTreeSet<Arc<str>>> =
+            self.members.values().map(|member| &member.topics).collect();
+        let patterns: BTreeSet<&Arc<str>> =
+            self.members.values().filter_map(|member| member.regex.as_ref()).collect();
         let by_regex = patterns.into_iter().filter_map(|pattern| self.regexes.get(pattern));
         lists.into_iter().chain(by_regex).flatten().collect()
     }
@@ -54,14 +59,11 @@ impl ConsumerGroup {
     /// The topics that there are of what a member is subscribed to.
     pub(super) fn subscribed_ids(&self, member: &Member, image: &MetadataImage) -> BTreeSet<Uuid> {
         let names = self.subscription(member);
-        names
-            .iter()
-            .filter_map(|name| image.topic_by_name(name))
-            .map(|topic| topic.id.0)
-            .collect()
+        names.iter().filter_map(|name| image.topic_by_name(name)).map(|topic| topic.id.0).collect()
     }
 
-    /// Looks at the topics again, if they may have changed since, and says whether what members are subscribed to has.
+    /// Looks at the topics again, if they may have changed since, and says whether what members are
+    /// subscribed to has.
     pub(super) fn look_at_topics(&mut self, must: bool, turn: &mut Turn<'_>) -> bool {
         let image = Arc::clone(turn.image);
         if !must && self.looked_at == Some(image.version) && !self.matched.is_due(turn.now.ms) {
@@ -73,18 +75,25 @@ impl ConsumerGroup {
         hash != self.metadata_hash
     }
 
-    /// Finds the topics that regular expressions mean: those that are new first, and then those that were matched with older metadata, as far as it is time for them.
+    /// Finds the topics that regular expressions mean: those that are new first, and then those
+    /// that were matched with older metadata, as far as it is time for them.
     fn resolve(&mut self, image: &MetadataImage, turn: &mut Turn<'_>) {
-        let used: BTreeSet<Arc<str>> = self.members.values().filter_map(|member| member.regex.clone()).collect();
-        let unused: Vec<_> = self.regexes.keys().filter(|pattern| !used.contains(*pattern)).cloned().collect();
+        let used: BTreeSet<Arc<str>> =
+            self.members.values().filter_map(|member| member.regex.clone()).collect();
+        let unused: Vec<_> =
+            self.regexes.keys().filter(|pattern| !used.contains(*pattern)).cloned().collect();
         for pattern in unused {
             turn.outcome.records.push(record::regex(&self.id, &pattern, None));
             self.regexes.remove(&pattern);
         }
         self.matched.versions.retain(|pattern, _| used.contains(pattern));
-        let (known, new): (Vec<_>, Vec<_>) = used.into_iter().partition(|pattern| self.regexes.contains_key(pattern));
-        let is_behind = |matched: &Matched, pattern: &Arc<str>| matched.versions.get(pattern) != Some(&image.version);
-        let behind: Vec<_> = known.into_iter().filter(|pattern| is_behind(&self.matched, pattern)).collect();
+        let (known, new): (Vec<_>, Vec<_>) =
+            used.into_iter().partition(|pattern| self.regexes.contains_key(pattern));
+        let is_behind = |matched: &Matched, pattern: &Arc<str>| {
+            matched.versions.get(pattern) != Some(&image.version)
+        };
+        let behind: Vec<_> =
+            known.into_iter().filter(|pattern| is_behind(&self.matched, pattern)).collect();
         let again = match turn.now.ms >= self.matched.again_at {
             true => behind.len().min(REGEXES_AT_ONCE.saturating_sub(new.len())),
             false => 0,
@@ -97,7 +106,8 @@ impl ConsumerGroup {
             self.matched.versions.insert(Arc::clone(&pattern), image.version);
             let Some(regex) = compile(&pattern) else { continue };
             let matching = image.topics().filter(|topic| regex.is_match(topic.name.as_bytes()));
-            let topics: BTreeSet<Arc<str>> = matching.map(|topic| Arc::clone(&topic.name)).collect();
+            let topics: BTreeSet<Arc<str>> =
+                matching.map(|topic| Arc::clone(&topic.name)).collect();
             if self.regexes.get(&pattern) != Some(&topics) {
                 let value = ConsumerGroupRegularExpressionValue {
                     topics: topics.iter().map(|topic| topic.to_string()).collect(),
@@ -110,9 +120,11 @@ impl ConsumerGroup {
         }
     }
 
-    /// What an assignment rests on besides the subscriptions: ids, partitions and racks of the topics. Of no topics it is what a new group has.
+    /// What an assignment rests on besides the subscriptions: ids, partitions and racks of the
+    /// topics. Of no topics it is what a new group has.
     pub(super) fn hash_of_topics(&self, image: &MetadataImage) -> i64 {
-        let found: Vec<_> = self.subscribed_names().iter().filter_map(|name| image.topic_by_name(name)).collect();
+        let found: Vec<_> =
+            self.subscribed_names().iter().filter_map(|name| image.topic_by_name(name)).collect();
         if found.is_empty() {
             return 0;
         }
@@ -140,11 +152,15 @@ impl ConsumerGroup {
         best.copied().unwrap_or("uniform")
     }
 
-    /// Whether what members are to have may be computed now: there is news, and the last time was long enough ago (KIP-1263). Where nobody knows when that was it may, and also without an
+    /// Whether what members are to have may be computed now: there is news, and the last time was
+    /// long enough ago (KIP-1263). Where nobody knows when that was it may, and also without an
     /// interval, whatever the clocks say (`canComputeNextTargetAssignment`).
     pub(super) fn may_assign(&self, turn: &Turn<'_>) -> bool {
-        let interval_ms = i64::from(turn.settings.of_group(turn.image, &self.id).assignment_interval_ms);
-        let is_due = self.assigned_at == 0 || interval_ms == 0 || turn.now.wall_ms >= self.assigned_at.saturating_add(interval_ms);
+        let interval_ms =
+            i64::from(turn.settings.of_group(turn.image, &self.id).assignment_interval_ms);
+        let is_due = self.assigned_at == 0
+            || interval_ms == 0
+            || turn.now.wall_ms >= self.assigned_at.saturating_add(interval_ms);
         self.epoch > self.target_epoch && is_due
     }
 
@@ -162,15 +178,16 @@ impl ConsumerGroup {
             .members
             .values()
             .map(|member| {
-                let ids = subscriptions.entry((&member.topics, &member.regex)).or_insert_with(|| {
-                    let names = self.subscription(member);
-                    let found = names.iter().filter_map(|name| image.topic_by_name(name));
-                    let ids = found.map(|found| {
-                        topics.entry(found.id.0).or_insert_with(|| topic(&image, found));
-                        found.id.0
+                let ids =
+                    subscriptions.entry((&member.topics, &member.regex)).or_insert_with(|| {
+                        let names = self.subscription(member);
+                        let found = names.iter().filter_map(|name| image.topic_by_name(name));
+                        let ids = found.map(|found| {
+                            topics.entry(found.id.0).or_insert_with(|| topic(&image, found));
+                            found.id.0
+                        });
+                        Arc::new(ids.collect())
                     });
-                    Arc::new(ids.collect())
-                });
                 Candidate {
                     topics: Arc::clone(ids),
                     id: &member.id,

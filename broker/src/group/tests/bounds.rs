@@ -1,9 +1,14 @@
-//! What clients can make of a coordinator without end has a bound: groups, members, entries of the queue, and offsets that mean nothing.
+//! What clients can make of a coordinator without end has a bound: groups, members, entries of the
+//! queue, and offsets that mean nothing.
 
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
+use weir_protocol::messages::offset_delete_request::{
+    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
 use weir_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
-use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, JoinGroupRequest, OffsetCommitRequest, OffsetDeleteRequest};
+use weir_protocol::messages::{
+    ConsumerGroupHeartbeatRequest, JoinGroupRequest, OffsetCommitRequest, OffsetDeleteRequest,
+};
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use super::classic_client::Classic;
@@ -26,10 +31,8 @@ fn count(world: &World) -> usize {
 }
 
 fn commit_to(world: &mut World, group: String, metadata: &str) -> ErrorCode {
-    let mut request = OffsetCommitRequest {
-        group_id: group,
-        ..commit_request("", -1, &[("a", 0, 1)])
-    };
+    let mut request =
+        OffsetCommitRequest { group_id: group, ..commit_request("", -1, &[("a", 0, 1)]) };
     request.topics[0].partitions[0].committed_metadata = Some(metadata.to_owned());
     let response = world.ask(|to| Request::Commit { request, version: 9, to });
     ErrorCode::from_code(response.expect().topics[0].partitions[0].error_code)
@@ -46,7 +49,8 @@ fn a_thousand_members_join_at_once_and_no_more() {
     world.pass(7_000);
     let answers: Vec<_> = joins.iter_mut().map(|join| join.answer().expect("joined")).collect();
     assert!(answers.iter().all(|answer| (answer.error_code, answer.generation_id) == (0, 1)));
-    let told: Vec<_> = answers.iter().map(|answer| answer.members.len()).filter(|told| *told > 0).collect();
+    let told: Vec<_> =
+        answers.iter().map(|answer| answer.members.len()).filter(|told| *told > 0).collect();
     assert_eq!(told, [1000], "the leader alone is told of everybody");
     let (leader, ids): (_, Vec<&str>) = (
         answers[0].leader.clone(),
@@ -54,7 +58,8 @@ fn a_thousand_members_join_at_once_and_no_more() {
     );
     assert_eq!(world.sync(sync(&leader, 1, &ids)).expect().error_code, 0);
     assert_eq!(world.log.len(), 1, "one record for all of them");
-    // However often they are heard of, each stands in the queue once; and once for the time before it knew its id.
+    // However often they are heard of, each stands in the queue once; and once for the time before
+    // it knew its id.
     for _ in 0..20 {
         world.pass(1_000);
         for id in &ids {
@@ -77,7 +82,8 @@ fn a_thousand_members_of_the_consumer_protocol_and_no_more() {
         member_epoch: epoch,
         ..Consumer::new("m", &["a"]).request()
     };
-    let epochs: Vec<_> = (0..1000).map(|number| world.consumer(request(number, 0)).member_epoch).collect();
+    let epochs: Vec<_> =
+        (0..1000).map(|number| world.consumer(request(number, 0)).member_epoch).collect();
     assert_eq!(epochs.last(), Some(&1001));
     for number in 1000..1010 {
         let refused = world.consumer(request(number, 0));
@@ -106,7 +112,8 @@ fn a_member_that_joins_in_a_loop_stands_in_the_queue_once() {
     assert!(world.machine.around.deadlines.len() < 10, "{}", world.machine.around.deadlines.len());
 }
 
-/// What one decision does is no more than a bit, whatever the group has become: others' groups have the same coordinator.
+/// What one decision does is no more than a bit, whatever the group has become: others' groups have
+/// the same coordinator.
 #[test]
 fn regular_expressions_are_matched_a_few_at_a_time() {
     const MEMBERS: usize = 40;
@@ -127,11 +134,8 @@ fn regular_expressions_are_matched_a_few_at_a_time() {
     }
     let matched = |entry: &&Entry| {
         let Entry::Record(record, transaction) = entry else { return false };
-        let logged = Logged {
-            key: &record.key,
-            value: record.value.as_deref(),
-            transaction: *transaction,
-        };
+        let logged =
+            Logged { key: &record.key, value: record.value.as_deref(), transaction: *transaction };
         matches!(read(&logged), Ok(Change::Regex(_, Some(_))))
     };
     assert_eq!(world.log.iter().filter(matched).count(), MEMBERS, "each when it is new");
@@ -155,7 +159,10 @@ fn groups_that_hold_nothing_are_forgotten() {
     let mut world = World::new(&[DELAY, ("offset.metadata.max.bytes", "4")]);
     for number in 0..10_000 {
         let group = named(number);
-        assert_eq!(commit_to(&mut world, group.clone(), "too long"), ErrorCode::OffsetMetadataTooLarge);
+        assert_eq!(
+            commit_to(&mut world, group.clone(), "too long"),
+            ErrorCode::OffsetMetadataTooLarge
+        );
         let refused = [
             ConsumerGroupHeartbeatRequest {
                 group_id: group.clone(),
@@ -171,29 +178,16 @@ fn groups_that_hold_nothing_are_forgotten() {
         for request in refused {
             assert_ne!(world.consumer(request).error_code, 0);
         }
-        let request = JoinGroupRequest {
-            group_id: group.clone(),
-            ..join("", &[])
-        };
+        let request = JoinGroupRequest { group_id: group.clone(), ..join("", &[]) };
         assert_ne!(world.join(3, request).expect().error_code, 0);
-        let request = OffsetFetchRequestGroup {
-            group_id: group,
-            ..Default::default()
-        };
-        let fetched = world.ask(|to| Request::Fetch {
-            request,
-            require_stable: false,
-            to,
-        });
+        let request = OffsetFetchRequestGroup { group_id: group, ..Default::default() };
+        let fetched = world.ask(|to| Request::Fetch { request, require_stable: false, to });
         assert_eq!(fetched.expect().error_code, 0);
     }
     assert_eq!((count(&world), world.log.len()), (0, 0));
     // An id that was given out is awaited for as long as its session would last.
     for number in 0..10_000 {
-        let request = JoinGroupRequest {
-            group_id: named(number),
-            ..join("", &["range"])
-        };
+        let request = JoinGroupRequest { group_id: named(number), ..join("", &["range"]) };
         let answer = world.join(4, request).expect();
         assert_eq!(ErrorCode::from_code(answer.error_code), ErrorCode::MemberIdRequired);
     }
@@ -225,18 +219,13 @@ fn there_are_no_more_groups_than_can_be() {
     }
     let (more, known) = (named(GROUPS_MAX), named(7));
     assert_eq!(commit_to(&mut world, more.clone(), "m"), ErrorCode::CoordinatorNotAvailable);
-    let request = JoinGroupRequest {
-        group_id: more.clone(),
-        ..join("", &["range"])
-    };
+    let request = JoinGroupRequest { group_id: more.clone(), ..join("", &["range"]) };
     assert_eq!(
         ErrorCode::from_code(world.join(3, request).expect().error_code),
         ErrorCode::CoordinatorNotAvailable
     );
-    let request = ConsumerGroupHeartbeatRequest {
-        group_id: more,
-        ..Consumer::new("m", &["a"]).request()
-    };
+    let request =
+        ConsumerGroupHeartbeatRequest { group_id: more, ..Consumer::new("m", &["a"]).request() };
     assert_eq!(
         ErrorCode::from_code(world.consumer(request).error_code),
         ErrorCode::CoordinatorNotAvailable
@@ -252,16 +241,9 @@ fn an_offset_beyond_the_log_is_the_clients_business() {
     let response = world.ask(|to| Request::Commit { request, version: 9, to }).expect();
     assert!(response.topics.iter().all(|topic| topic.partitions[0].error_code == 0));
     world.fail_over();
-    let request = OffsetFetchRequestGroup {
-        group_id: "g".to_owned(),
-        topics: None,
-        ..Default::default()
-    };
-    let fetched = world.ask(|to| Request::Fetch {
-        request,
-        require_stable: false,
-        to,
-    });
+    let request =
+        OffsetFetchRequestGroup { group_id: "g".to_owned(), topics: None, ..Default::default() };
+    let fetched = world.ask(|to| Request::Fetch { request, require_stable: false, to });
     let offsets: Vec<_> = fetched.expect().topics[0]
         .partitions
         .iter()
@@ -278,7 +260,8 @@ fn the_id_of_a_member_whose_client_has_a_long_name_can_be_told() {
     assert!(id.len() < 8192, "{} bytes", id.len());
 }
 
-/// One partition may be named any number of times, and each record carries the group's id: nothing of it is taken where that is more than a coordinator writes at once.
+/// One partition may be named any number of times, and each record carries the group's id: nothing
+/// of it is taken where that is more than a coordinator writes at once.
 #[test]
 fn a_request_that_would_write_too_much_is_refused_whole() {
     let mut world = World::new(&[]);
@@ -301,7 +284,9 @@ fn a_request_that_would_write_too_much_is_refused_whole() {
             }),
         };
         let response = response.expect();
-        assert!(response.topics[0].partitions.iter().all(|partition| partition.error_code == unknown));
+        assert!(
+            response.topics[0].partitions.iter().all(|partition| partition.error_code == unknown)
+        );
     }
     let request = OffsetDeleteRequest {
         group_id: group.clone(),
@@ -336,7 +321,8 @@ fn members_that_say_too_much_for_one_record_are_refused() {
     assert_eq!(codes, [0, 0]);
 }
 
-/// What members say may be in bounds, and what their leader assigns not: nothing is written, all hear of it, and gather anew (`GroupMetadataManager.classicGroupSyncToLeader`).
+/// What members say may be in bounds, and what their leader assigns not: nothing is written, all
+/// hear of it, and gather anew (`GroupMetadataManager.classicGroupSyncToLeader`).
 #[test]
 fn an_assignment_that_is_too_large_for_one_record_is_refused_to_all() {
     let mut world = World::new(&[]);
@@ -345,7 +331,8 @@ fn an_assignment_that_is_too_large_for_one_record_is_refused_to_all() {
         request.protocols[0].metadata = vec![0; bytes].into();
         request
     };
-    let mut joins = [world.join(3, of(WRITE_BYTES_MAX / 4)), world.join(3, of(WRITE_BYTES_MAX / 4))];
+    let mut joins =
+        [world.join(3, of(WRITE_BYTES_MAX / 4)), world.join(3, of(WRITE_BYTES_MAX / 4))];
     world.pass(7_000);
     let joined = joins.each_mut().map(|join| join.answer().expect("joined"));
     let leader = joined.iter().position(|member| member.member_id == member.leader).unwrap();
@@ -361,10 +348,7 @@ fn an_assignment_that_is_too_large_for_one_record_is_refused_to_all() {
     assert_eq!(world.log.len(), written, "nothing is written");
     assert_eq!(world.heartbeat(other, generation), ErrorCode::RebalanceInProgress);
 
-    let again = |id: &str| JoinGroupRequest {
-        member_id: id.to_owned(),
-        ..of(8)
-    };
+    let again = |id: &str| JoinGroupRequest { member_id: id.to_owned(), ..of(8) };
     let mut joins = [world.join(3, again(leader)), world.join(3, again(other))];
     let generation = joins.each_mut().map(|join| join.answer().expect("joined").generation_id)[0];
     let waits = world.sync(sync(other, generation, &[]));

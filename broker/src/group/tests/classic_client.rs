@@ -1,4 +1,5 @@
-//! A client of the classic protocol as consumers are: it joins, leads when it is told to, syncs, heartbeats, and gives up before others get, all at once or only what it must.
+//! A client of the classic protocol as consumers are: it joins, leads when it is told to, syncs,
+//! heartbeats, and gives up before others get, all at once or only what it must.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +7,9 @@ use bytes::Bytes;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use weir_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
-use weir_protocol::messages::{JoinGroupRequest, JoinGroupResponse, SyncGroupRequest, SyncGroupResponse};
+use weir_protocol::messages::{
+    JoinGroupRequest, JoinGroupResponse, SyncGroupRequest, SyncGroupResponse,
+};
 
 use super::world::embedded::{Partitions, assignment, subscription};
 use super::world::{Asked, World, join};
@@ -84,7 +87,8 @@ impl Classic {
         self.waits = Waits::Sync(world.sync(request));
     }
 
-    /// Its connection is gone, and with it the answer that it waits for, if that is not there yet: it asks again.
+    /// Its connection is gone, and with it the answer that it waits for, if that is not there yet:
+    /// it asks again.
     pub(super) fn reconnect(&mut self, world: &mut World) {
         if !self.is_settled() {
             self.turn(world);
@@ -146,11 +150,8 @@ impl Classic {
         }
         self.generation = answer.generation_id;
         self.id = answer.member_id.clone();
-        let assignments = if answer.leader == self.id {
-            self.lead(&answer, world)
-        } else {
-            Vec::new()
-        };
+        let assignments =
+            if answer.leader == self.id { self.lead(&answer, world) } else { Vec::new() };
         self.sync(world, assignments);
     }
 
@@ -163,7 +164,9 @@ impl Classic {
         let assigned: Partitions = assignment
             .assigned_partitions
             .into_iter()
-            .flat_map(|topic| topic.partitions.into_iter().map(move |index| (topic.topic.clone(), index)))
+            .flat_map(|topic| {
+                topic.partitions.into_iter().map(move |index| (topic.topic.clone(), index))
+            })
             .collect();
         let gives_up = !self.owned.is_subset(&assigned);
         self.owned = assigned;
@@ -182,22 +185,29 @@ impl Classic {
             .map(|member| {
                 let topics = said(&member.metadata).owned_partitions.into_iter();
                 topics
-                    .flat_map(|topic| topic.partitions.into_iter().map(move |index| (topic.topic.clone(), index)))
+                    .flat_map(|topic| {
+                        topic.partitions.into_iter().map(move |index| (topic.topic.clone(), index))
+                    })
                     .collect()
             })
             .collect();
-        let wanted: Vec<Vec<String>> = answer.members.iter().map(|member| said(&member.metadata).topics).collect();
+        let wanted: Vec<Vec<String>> =
+            answer.members.iter().map(|member| said(&member.metadata).topics).collect();
         let topics: BTreeSet<String> = wanted.iter().flatten().cloned().collect();
         let all = world.partitions(&topics.into_iter().collect::<Vec<_>>());
         let share = all.len().div_ceil(answer.members.len());
-        let mut targets: Vec<Partitions> = owned.iter().map(|owned| owned.iter().take(share).cloned().collect()).collect();
+        let mut targets: Vec<Partitions> =
+            owned.iter().map(|owned| owned.iter().take(share).cloned().collect()).collect();
         for partition in &all {
             if targets.iter().any(|target| target.contains(partition)) {
                 continue;
             }
             let is_taken = self.cooperative && owned.iter().any(|owned| owned.contains(partition));
-            let takers = targets.iter_mut().zip(&wanted).filter(|(_, wanted)| wanted.contains(&partition.0));
-            if let Some((poorest, _)) = takers.min_by_key(|(target, _)| target.len()).filter(|_| !is_taken) {
+            let takers =
+                targets.iter_mut().zip(&wanted).filter(|(_, wanted)| wanted.contains(&partition.0));
+            if let Some((poorest, _)) =
+                takers.min_by_key(|(target, _)| target.len()).filter(|_| !is_taken)
+            {
                 poorest.insert(partition.clone());
             }
         }

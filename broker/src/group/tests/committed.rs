@@ -1,12 +1,20 @@
-//! Committed offsets against the truth, which is the log: of the records of a partition the last one counts that belongs to no open or aborted transaction, and a tombstone ends all before it.
-//! The coordinator says that, and so does the next one, who reads the log, before and after its compaction.
+//! Committed offsets against the truth, which is the log: of the records of a partition the last
+//! one counts that belongs to no open or aborted transaction, and a tombstone ends all before it.
+//! The coordinator says that, and so does the next one, who reads the log, before and after its
+//! compaction.
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use weir_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
-use weir_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
+use weir_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use weir_protocol::messages::offset_delete_request::{
+    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
+use weir_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+};
 use weir_protocol::messages::{OffsetCommitRequest, OffsetDeleteRequest};
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
@@ -73,7 +81,8 @@ fn truth(log: &[Entry], key: Key) -> Known {
                     continue;
                 }
                 match value {
-                    Some(value) => written.push((Some(value.offset), transaction.map(|(producer, _)| producer))),
+                    Some(value) => written
+                        .push((Some(value.offset), transaction.map(|(producer, _)| producer))),
                     None => written.clear(),
                 }
             }
@@ -86,10 +95,7 @@ fn truth(log: &[Entry], key: Key) -> Known {
         }
     }
     let last = written.iter().rev().find(|(_, producer)| producer.is_none());
-    (
-        last.and_then(|(offset, _)| *offset),
-        written.iter().all(|(_, producer)| producer.is_none()),
-    )
+    (last.and_then(|(offset, _)| *offset), written.iter().all(|(_, producer)| producer.is_none()))
 }
 
 /// What a coordinator says of a partition.
@@ -107,7 +113,11 @@ fn said(machine: &mut Groups, (group, partition): Key) -> Known {
         };
         let (to, mut answer) = ReplyTo::new();
         let mut outcome = Outcome::default();
-        machine.decide(Request::Fetch { request, require_stable, to }, Now::default(), &mut outcome);
+        machine.decide(
+            Request::Fetch { request, require_stable, to },
+            Now::default(),
+            &mut outcome,
+        );
         for reply in outcome.replies {
             reply.send(None);
         }
@@ -124,7 +134,8 @@ struct History {
     world: World,
     /// Which topic `a` is now.
     topic: Option<&'static str>,
-    /// The next offset that is committed: each is another one, and belongs to the topic that was there.
+    /// The next offset that is committed: each is another one, and belongs to the topic that was
+    /// there.
     next: i64,
     meant: BTreeMap<i64, &'static str>,
 }
@@ -169,25 +180,39 @@ impl History {
             Step::CommitIn(producer, key, says_id) => {
                 let Some(request) = self.commit(key, says_id) else { return };
                 let producer = (ProducerId(producer), EPOCH);
-                self.world.ask(|to| Request::CommitInTransaction { request, producer, to }).expect();
+                self.world
+                    .ask(|to| Request::CommitInTransaction { request, producer, to })
+                    .expect();
             }
-            Step::End(producer, commit) => self.world.end_transaction(ProducerId(producer), EPOCH, commit),
+            Step::End(producer, commit) => {
+                self.world.end_transaction(ProducerId(producer), EPOCH, commit)
+            }
             Step::DeleteOffset((group, partition)) => {
                 let request = OffsetDeleteRequest {
                     group_id: group.to_owned(),
                     topics: vec![OffsetDeleteRequestTopic {
                         name: "a".to_owned(),
-                        partitions: vec![OffsetDeleteRequestPartition { partition_index: partition }],
+                        partitions: vec![OffsetDeleteRequestPartition {
+                            partition_index: partition,
+                        }],
                     }],
                 };
                 self.world.ask(|to| Request::DeleteOffsets { request, to }).expect();
-                assert_eq!(said(&mut self.world.machine, (group, partition)), (None, true), "it was deleted");
+                assert_eq!(
+                    said(&mut self.world.machine, (group, partition)),
+                    (None, true),
+                    "it was deleted"
+                );
             }
             Step::DeleteGroup(group) => {
                 let id = group.to_owned();
                 self.world.ask(|to| Request::Delete { group: id, to }).expect();
                 for key in KEYS.into_iter().filter(|(of, _)| *of == group) {
-                    assert_eq!(said(&mut self.world.machine, key), (None, true), "its group was deleted");
+                    assert_eq!(
+                        said(&mut self.world.machine, key),
+                        (None, true),
+                        "its group was deleted"
+                    );
                 }
             }
             Step::Topics(which) => {
@@ -199,7 +224,8 @@ impl History {
         }
     }
 
-    /// What the coordinator says is what the log says, and nothing is left of topics that are not there.
+    /// What the coordinator says is what the log says, and nothing is left of topics that are not
+    /// there.
     fn check(&mut self) {
         let (mut next, wrong) = self.world.read();
         assert!(wrong.is_empty());
@@ -208,7 +234,11 @@ impl History {
             assert_eq!(said(&mut self.world.machine, key), expected, "{key:?}");
             assert_eq!(said(&mut next, key), expected, "{key:?} of the next coordinator");
             if let Some(offset) = expected.0 {
-                assert_eq!(self.topic, self.meant.get(&offset).copied(), "{key:?} at {offset} is of another topic");
+                assert_eq!(
+                    self.topic,
+                    self.meant.get(&offset).copied(),
+                    "{key:?} at {offset} is of another topic"
+                );
             }
         }
     }
@@ -217,7 +247,11 @@ impl History {
     fn check_compacted(&self, rounds: i64) {
         let mut compacted = self.world.read_compacted(rounds);
         for key in KEYS {
-            assert_eq!(said(&mut compacted, key), truth(&self.world.log, key), "{key:?} after {rounds} rounds");
+            assert_eq!(
+                said(&mut compacted, key),
+                truth(&self.world.log, key),
+                "{key:?} after {rounds} rounds"
+            );
         }
     }
 }

@@ -4,8 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 use weir_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
-use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, OffsetCommitRequest};
+use weir_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use weir_protocol::messages::{
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, OffsetCommitRequest,
+};
 
 use super::world::World;
 use crate::group::Request;
@@ -28,12 +32,7 @@ impl Consumer {
             subscribed_topic_names: Some(topics.iter().map(|topic| (*topic).to_owned()).collect()),
             ..Default::default()
         };
-        Self {
-            id,
-            epoch: 0,
-            owned: BTreeMap::new(),
-            request,
-        }
+        Self { id, epoch: 0, owned: BTreeMap::new(), request }
     }
 
     pub(super) fn request(&self) -> ConsumerGroupHeartbeatRequest {
@@ -54,7 +53,9 @@ impl Consumer {
             self.epoch = response.member_epoch;
             if let Some(assignment) = &response.assignment {
                 let topics = assignment.topic_partitions.iter();
-                self.owned = topics.map(|topic| (topic.topic_id, topic.partitions.iter().copied().collect())).collect();
+                self.owned = topics
+                    .map(|topic| (topic.topic_id, topic.partitions.iter().copied().collect()))
+                    .collect();
             }
         }
         response
@@ -66,7 +67,12 @@ impl Consumer {
 }
 
 /// What a client that is in this epoch is told when it commits for all that it has.
-fn commit(world: &mut World, id: &str, epoch: i32, owned: &BTreeMap<Uuid, BTreeSet<i32>>) -> BTreeSet<i16> {
+fn commit(
+    world: &mut World,
+    id: &str,
+    epoch: i32,
+    owned: &BTreeMap<Uuid, BTreeSet<i32>>,
+) -> BTreeSet<i16> {
     let topics = owned.iter().map(|(topic_id, partitions)| OffsetCommitRequestTopic {
         name: topic_id.to_string(),
         topic_id: *topic_id,
@@ -90,17 +96,22 @@ fn commit(world: &mut World, id: &str, epoch: i32, owned: &BTreeMap<Uuid, BTreeS
     partitions.map(|partition| partition.error_code).collect()
 }
 
-/// Beats in turn until nothing changes, and checks at each step that no partition has two owners, and that a commit that crosses the answer to a heartbeat is taken (KIP-1251).
+/// Beats in turn until nothing changes, and checks at each step that no partition has two owners,
+/// and that a commit that crosses the answer to a heartbeat is taken (KIP-1251).
 fn settle(world: &mut World, consumers: &mut [&mut Consumer]) {
     for _ in 0..20 {
         world.pass(100);
         for index in 0..consumers.len() {
-            let (id, epoch, had) = (consumers[index].id, consumers[index].epoch, consumers[index].owned.clone());
+            let (id, epoch, had) =
+                (consumers[index].id, consumers[index].epoch, consumers[index].owned.clone());
             let response = consumers[index].beat(world);
             assert_eq!(response.error_code, 0, "{id}: {response:?}");
             if epoch > 0 {
                 let codes = commit(world, id, epoch, &had);
-                assert!(codes.iter().all(|code| *code == 0), "{id} in epoch {epoch}, {response:?}: {codes:?}");
+                assert!(
+                    codes.iter().all(|code| *code == 0),
+                    "{id} in epoch {epoch}, {response:?}: {codes:?}"
+                );
             }
             let mut owned = BTreeSet::new();
             for consumer in consumers.iter() {
@@ -126,7 +137,8 @@ fn no_partition_has_two_owners_whatever_changes() {
                 world.fail_over();
             }
         };
-        let (mut one, mut two) = (Consumer::new("one", &["a", "b", "new"]), Consumer::new("two", &["a", "b"]));
+        let (mut one, mut two) =
+            (Consumer::new("one", &["a", "b", "new"]), Consumer::new("two", &["a", "b"]));
         let mut three = Consumer::new("three", &["b"]);
         one.request.instance_id = Some("i-1".to_owned());
         two.request.subscribed_topic_names = None;

@@ -1,4 +1,5 @@
-//! Groups that change their protocol while they have members (KIP-848): clients of both at a time, whoever coordinates meanwhile.
+//! Groups that change their protocol while they have members (KIP-848): clients of both at a time,
+//! whoever coordinates meanwhile.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +9,8 @@ use super::classic_client::Classic;
 use super::consumer::Consumer;
 use super::world::{World, topic_id};
 
-/// The members of a group, and how many decisions there are between two failovers of the coordinator; none, if 0.
+/// The members of a group, and how many decisions there are between two failovers of the
+/// coordinator; none, if 0.
 struct Town {
     world: World,
     classic: Vec<Classic>,
@@ -67,7 +69,8 @@ impl Town {
         count
     }
 
-    /// Everybody does what is next, in turn, until the group is stable and all of its partitions are with somebody.
+    /// Everybody does what is next, in turn, until the group is stable and all of its partitions
+    /// are with somebody.
     fn settle(&mut self) {
         for _ in 0..60 {
             for index in 0..self.classic.len() {
@@ -81,7 +84,8 @@ impl Town {
                 self.step();
             }
             self.world.pass(200);
-            let is_still = self.classic.iter().all(Classic::is_settled) && self.world.state() == "Stable";
+            let is_still =
+                self.classic.iter().all(Classic::is_settled) && self.world.state() == "Stable";
             if is_still && self.check() == 5 {
                 return;
             }
@@ -147,14 +151,19 @@ fn everybody_keeps_what_it_has_when_the_group_is_upgraded() {
     let mut town = Town::new(0);
     town.classic = vec![Classic::new(&["a", "b"], true), Classic::new(&["a", "b"], true)];
     town.settle();
-    let before: Vec<_> = town.classic.iter().map(|client| (client.generation, client.owned.clone())).collect();
+    let before: Vec<_> =
+        town.classic.iter().map(|client| (client.generation, client.owned.clone())).collect();
     let mut consumer = Consumer::new("one", &["a", "b"]);
     let response = consumer.beat(&mut town.world);
     assert_eq!((response.error_code, response.member_epoch), (0, before[0].0 + 1));
     assert_eq!(consumer.count(), 0, "the others have everything");
-    // Those are asked to join again, and hear then what they are to give up, in the generation that they had.
+    // Those are asked to join again, and hear then what they are to give up, in the generation that
+    // they had.
     for (client, (generation, owned)) in town.classic.iter_mut().zip(&before) {
-        assert_eq!(town.world.heartbeat(&client.id, client.generation), ErrorCode::RebalanceInProgress);
+        assert_eq!(
+            town.world.heartbeat(&client.id, client.generation),
+            ErrorCode::RebalanceInProgress
+        );
         client.turn(&mut town.world);
         client.turn(&mut town.world);
         client.turn(&mut town.world);

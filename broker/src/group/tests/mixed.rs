@@ -1,10 +1,13 @@
-//! Groups of the consumer protocol with members of the classic one: the errors of each case, time limits, static members, and offsets.
+//! Groups of the consumer protocol with members of the classic one: the errors of each case, time
+//! limits, static members, and offsets.
 
 use bytes::Bytes;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use weir_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
-use weir_protocol::messages::{HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, SyncGroupRequest};
+use weir_protocol::messages::{
+    HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, SyncGroupRequest,
+};
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use super::classic_client::{Classic, settle};
@@ -55,11 +58,12 @@ fn each_case_has_its_own_error() {
     ] {
         assert_eq!(beat(&mut world, member, instance, at), error, "{member} {instance:?} {at}");
     }
-    let with = |member: &str, at, protocol_type: Option<&str>, protocol: Option<&str>| SyncGroupRequest {
-        protocol_type: protocol_type.map(str::to_owned),
-        protocol_name: protocol.map(str::to_owned),
-        ..sync(member, at, &[])
-    };
+    let with =
+        |member: &str, at, protocol_type: Option<&str>, protocol: Option<&str>| SyncGroupRequest {
+            protocol_type: protocol_type.map(str::to_owned),
+            protocol_name: protocol.map(str::to_owned),
+            ..sync(member, at, &[])
+        };
     for (request, error) in [
         (with(&id, generation, None, None), ErrorCode::None),
         (with(&id, generation, Some("consumer"), Some("cooperative-sticky")), ErrorCode::None),
@@ -75,10 +79,7 @@ fn each_case_has_its_own_error() {
     let fresh = Classic::new(&["a"], true).request();
     let renamed = |name: &str, metadata: Bytes| JoinGroupRequest {
         member_id: "x".to_owned(),
-        protocols: vec![JoinGroupRequestProtocol {
-            name: name.to_owned(),
-            metadata,
-        }],
+        protocols: vec![JoinGroupRequestProtocol { name: name.to_owned(), metadata }],
         ..fresh.clone()
     };
     let good = fresh.protocols[0].metadata.clone();
@@ -108,18 +109,20 @@ fn each_case_has_its_own_error() {
         code(&world.join(9, renamed("cooperative-sticky", good.clone())).expect()),
         ErrorCode::None
     );
-    let full = JoinGroupRequest {
-        member_id: "y".to_owned(),
-        ..renamed("cooperative-sticky", good)
-    };
+    let full =
+        JoinGroupRequest { member_id: "y".to_owned(), ..renamed("cooperative-sticky", good) };
     assert_eq!(code(&world.join(9, full).expect()), ErrorCode::GroupMaxSizeReached);
-    assert_eq!(world.leave("nobody", None).members[0].error_code, ErrorCode::UnknownMemberId.code());
+    assert_eq!(
+        world.leave("nobody", None).members[0].error_code,
+        ErrorCode::UnknownMemberId.code()
+    );
     assert_eq!(world.leave("", Some("i")).members[0].error_code, ErrorCode::UnknownMemberId.code());
 }
 
 #[test]
 fn who_does_not_join_sync_or_heartbeat_in_time_is_out() {
-    // Heard of, it does not join again: the rebalance timeout counts from when it was first asked to.
+    // Heard of, it does not join again: the rebalance timeout counts from when it was first asked
+    // to.
     let (mut world, old, mut new) = mixed(&[]);
     world.topics(&[("a", 5), ("b", 2)]);
     new.beat(&mut world);
@@ -161,7 +164,8 @@ fn who_does_not_join_sync_or_heartbeat_in_time_is_out() {
 
 #[test]
 fn the_last_member_of_the_consumer_protocol_leaves_the_group_to_the_others() {
-    // It leaves, is removed, or is not heard of; and another coordinator takes over before anybody has heard of that.
+    // It leaves, is removed, or is not heard of; and another coordinator takes over before anybody
+    // has heard of that.
     for (how, fails_over) in [(0, false), (1, false), (2, false), (0, true), (1, true), (2, true)] {
         let (mut world, mut old, mut new) = mixed(&[]);
         match how {
@@ -215,7 +219,11 @@ fn a_static_member_goes_on_in_the_other_protocol() {
     // Restarted with the other protocol: it need not have left.
     let mut new = Consumer::new("new", &["a", "b"]);
     new.request.instance_id = Some("i-2".to_owned());
-    assert_eq!((new.beat(&mut world).error_code, new.count()), (0, two.owned.len()), "it has what it had");
+    assert_eq!(
+        (new.beat(&mut world).error_code, new.count()),
+        (0, two.owned.len()),
+        "it has what it had"
+    );
     assert_eq!(beat(&mut world, &two.id, Some("i-2"), two.generation), ErrorCode::FencedInstanceId);
     assert_eq!(
         beat(&mut world, &one.id, Some("i-1"), one.generation),
@@ -225,7 +233,10 @@ fn a_static_member_goes_on_in_the_other_protocol() {
     let impostor = Consumer::new("other", &["a", "b"]);
     let mut request = impostor.request();
     request.instance_id = Some("i-2".to_owned());
-    assert_eq!(ErrorCode::from_code(world.consumer(request).error_code), ErrorCode::UnreleasedInstanceId);
+    assert_eq!(
+        ErrorCode::from_code(world.consumer(request).error_code),
+        ErrorCode::UnreleasedInstanceId
+    );
     world.fail_over();
     // And back: the group is a classic one again, and as it was.
     let mut back = named("i-2");
@@ -275,7 +286,11 @@ fn members_of_the_classic_protocol_commit_in_their_generation() {
         ("nobody", new.epoch, 9, ErrorCode::UnknownMemberId),
         ("", -1, 9, ErrorCode::UnknownMemberId),
     ] {
-        assert_eq!(committed(member, generation, version, false), error, "{member} {generation} {version}");
+        assert_eq!(
+            committed(member, generation, version, false),
+            error,
+            "{member} {generation} {version}"
+        );
     }
     for (member, generation, error) in [
         (old.id.as_str(), old.generation, ErrorCode::None),
@@ -284,7 +299,11 @@ fn members_of_the_classic_protocol_commit_in_their_generation() {
         ("new", new.epoch + 1, ErrorCode::IllegalGeneration),
         ("", -1, ErrorCode::None),
     ] {
-        assert_eq!(committed(member, generation, 5, true), error, "{member} {generation} in a transaction");
+        assert_eq!(
+            committed(member, generation, 5, true),
+            error,
+            "{member} {generation} in a transaction"
+        );
     }
     for (member, epoch, error) in [
         (Some(old.id.clone()), old.generation, ErrorCode::None),
@@ -298,11 +317,8 @@ fn members_of_the_classic_protocol_commit_in_their_generation() {
             member_epoch: epoch,
             ..Default::default()
         };
-        let response: Asked<_> = world.ask(|to| Request::Fetch {
-            request,
-            require_stable: false,
-            to,
-        });
+        let response: Asked<_> =
+            world.ask(|to| Request::Fetch { request, require_stable: false, to });
         assert_eq!(ErrorCode::from_code(response.expect().error_code), error);
     }
 }
@@ -320,10 +336,6 @@ fn a_mixed_group_is_described_as_one_of_the_consumer_protocol() {
     let mut expected = [(old.id.as_str(), 0), (new.id, 1)];
     expected.sort_unstable();
     assert_eq!((described.error_code, types), (0, expected.to_vec()));
-    let classic = world.ask(|to| Request::Describe {
-        group: "g".to_owned(),
-        version: 6,
-        to,
-    });
+    let classic = world.ask(|to| Request::Describe { group: "g".to_owned(), version: 6, to });
     assert_eq!(ErrorCode::from_code(classic.expect().error_code), ErrorCode::GroupIdNotFound);
 }

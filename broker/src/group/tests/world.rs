@@ -1,4 +1,5 @@
-//! A group coordinator that a test asks, and the requests of its clients; and the same as the lines of a scenario say it.
+//! A group coordinator that a test asks, and the requests of its clients; and the same as the lines
+//! of a scenario say it.
 
 pub(super) mod embedded;
 mod names;
@@ -15,11 +16,14 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use weir_protocol::messages::leave_group_request::MemberIdentity;
 use weir_protocol::messages::list_groups_response::ListedGroup;
-use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use weir_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
 use weir_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use weir_protocol::messages::{
-    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupResponse,
-    OffsetCommitRequest, SyncGroupRequest, SyncGroupResponse,
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest,
+    JoinGroupRequest, JoinGroupResponse, LeaveGroupResponse, OffsetCommitRequest, SyncGroupRequest,
+    SyncGroupResponse,
 };
 use weir_settings::Configs;
 
@@ -41,7 +45,8 @@ impl World {
     }
 
     pub(super) fn with_topics(configs: &[(&str, &str)], topics: &[(&str, usize)]) -> Self {
-        let configs = configs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let configs =
+            configs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         Self::begin(settings(configs), image_of(topics))
     }
 
@@ -61,12 +66,12 @@ impl World {
         self.set_image(image_of(topics));
     }
 
-    pub(super) fn join(&mut self, version: i16, request: JoinGroupRequest) -> Asked<JoinGroupResponse> {
-        let client = Client {
-            id: "client".to_owned(),
-            host: "/127.0.0.1".to_owned(),
-            version,
-        };
+    pub(super) fn join(
+        &mut self,
+        version: i16,
+        request: JoinGroupRequest,
+    ) -> Asked<JoinGroupResponse> {
+        let client = Client { id: "client".to_owned(), host: "/127.0.0.1".to_owned(), version };
         self.ask(|to| Request::Join(Join { client, request, to }))
     }
 
@@ -90,20 +95,14 @@ impl World {
             group_instance_id: instance.map(str::to_owned),
             ..Default::default()
         }];
-        self.ask(|to| Request::Leave {
-            group: "g".to_owned(),
-            members,
-            to,
-        })
-        .expect()
+        self.ask(|to| Request::Leave { group: "g".to_owned(), members, to }).expect()
     }
 
-    pub(super) fn consumer(&mut self, request: ConsumerGroupHeartbeatRequest) -> ConsumerGroupHeartbeatResponse {
-        let client = Client {
-            id: "client".to_owned(),
-            host: "/127.0.0.1".to_owned(),
-            version: 1,
-        };
+    pub(super) fn consumer(
+        &mut self,
+        request: ConsumerGroupHeartbeatRequest,
+    ) -> ConsumerGroupHeartbeatResponse {
+        let client = Client { id: "client".to_owned(), host: "/127.0.0.1".to_owned(), version: 1 };
         self.ask(|to| Request::ConsumerHeartbeat(ConsumerHeartbeat { client, request, to }))
             .expect()
     }
@@ -119,11 +118,7 @@ impl World {
     }
 
     fn listed(&mut self) -> Option<ListedGroup> {
-        let listed = self.ask(|to| Request::List {
-            states: Vec::new(),
-            types: Vec::new(),
-            to,
-        });
+        let listed = self.ask(|to| Request::List { states: Vec::new(), types: Vec::new(), to });
         listed.expect().into_iter().find(|group| group.group_id == "g")
     }
 }
@@ -137,7 +132,8 @@ fn settings(mut configs: Configs) -> Configs {
 }
 
 fn image_of(topics: &[(&str, usize)]) -> MetadataImage {
-    let topics: Vec<Topic> = topics.iter().map(|(name, count)| Topic::without_racks(name, *count)).collect();
+    let topics: Vec<Topic> =
+        topics.iter().map(|(name, count)| Topic::without_racks(name, *count)).collect();
     image(&topics)
 }
 
@@ -178,7 +174,11 @@ pub(super) fn sync(member: &str, generation: i32, to: &[&str]) -> SyncGroupReque
 }
 
 /// A commit of these offsets by a member of group `g`.
-pub(super) fn commit_request(member: &str, generation: i32, partitions: &[(&str, i32, i64)]) -> OffsetCommitRequest {
+pub(super) fn commit_request(
+    member: &str,
+    generation: i32,
+    partitions: &[(&str, i32, i64)],
+) -> OffsetCommitRequest {
     let topic = |(topic, partition, offset): &(&str, i32, i64)| OffsetCommitRequestTopic {
         name: (*topic).to_owned(),
         partitions: vec![OffsetCommitRequestPartition {

@@ -25,7 +25,8 @@ pub(super) struct Round<'a> {
     pub(super) now_ms: i64,
 }
 
-/// What became of the transactions of a log, as far as it is cleaned: what is not aborted there is committed.
+/// What became of the transactions of a log, as far as it is cleaned: what is not aborted there is
+/// committed.
 #[derive(Debug, Default)]
 pub(super) struct Outcomes {
     aborted: BTreeMap<ProducerId, Vec<(i64, i64)>>,
@@ -35,18 +36,28 @@ impl Outcomes {
     pub(super) fn of(aborted: &[Aborted]) -> Self {
         let mut outcomes = Self::default();
         for it in aborted {
-            outcomes.aborted.entry(it.producer).or_default().push((it.first_offset, it.last_offset));
+            outcomes
+                .aborted
+                .entry(it.producer)
+                .or_default()
+                .push((it.first_offset, it.last_offset));
         }
         outcomes
     }
 
     fn is_aborted(&self, header: &BatchHeader) -> bool {
-        let inside = |(first, last): &(i64, i64)| *first <= header.base_offset && header.base_offset < *last;
-        header.is_transactional() && self.aborted.get(&header.producer_id).is_some_and(|aborted| aborted.iter().any(inside))
+        let inside =
+            |(first, last): &(i64, i64)| *first <= header.base_offset && header.base_offset < *last;
+        header.is_transactional()
+            && self
+                .aborted
+                .get(&header.producer_id)
+                .is_some_and(|aborted| aborted.iter().any(inside))
     }
 }
 
-/// Takes up the keys of a batch that lie at `first_dirty_offset` or behind; returns false when the map is full.
+/// Takes up the keys of a batch that lie at `first_dirty_offset` or behind; returns false when the
+/// map is full.
 pub(super) fn index(
     map: &mut OffsetMap,
     (config, outcomes): (&LogConfig, &Outcomes),
@@ -73,7 +84,11 @@ pub(super) fn index(
 }
 
 /// The records of a batch; `None` when they cannot be read, or are none.
-fn readable<'a>(header: &BatchHeader, batch: &'a [u8], config: &LogConfig) -> Option<Cow<'a, [u8]>> {
+fn readable<'a>(
+    header: &BatchHeader,
+    batch: &'a [u8],
+    config: &LogConfig,
+) -> Option<Cow<'a, [u8]>> {
     let section = section(header, batch, decompressed_bytes_max(config)).ok()?;
     let sound = Records::new(&section, header.records_count).all(|record| record.is_ok());
     sound.then_some(section)
@@ -81,7 +96,11 @@ fn readable<'a>(header: &BatchHeader, batch: &'a [u8], config: &LogConfig) -> Op
 
 impl Round<'_> {
     /// What remains of a batch; `None` when nothing does.
-    pub(super) fn filter<'b>(&mut self, header: &BatchHeader, batch: &'b [u8]) -> Option<Cow<'b, [u8]>> {
+    pub(super) fn filter<'b>(
+        &mut self,
+        header: &BatchHeader,
+        batch: &'b [u8],
+    ) -> Option<Cow<'b, [u8]>> {
         if header.is_control() {
             let ends_something = self.observed.remove(&header.producer_id);
             return if ends_something {
@@ -94,7 +113,9 @@ impl Round<'_> {
             self.observed.insert(header.producer_id);
         }
         if self.outcomes.is_aborted(header) {
-            return self.keeps_header(header).then(|| Cow::Owned(BatchBuilder::emptied(header).to_vec()));
+            return self
+                .keeps_header(header)
+                .then(|| Cow::Owned(BatchBuilder::emptied(header).to_vec()));
         }
         if header.base_offset >= self.map.end_offset() {
             return Some(Cow::Borrowed(batch));
@@ -124,34 +145,45 @@ impl Round<'_> {
         }
         let mut builder = BatchBuilder::like(header);
         if fresh_tombstones {
-            builder = builder.delete_horizon(self.now_ms.saturating_add(self.config.delete_retention_ms));
+            builder =
+                builder.delete_horizon(self.now_ms.saturating_add(self.config.delete_retention_ms));
         }
         for record in records().filter(|record| self.keeps(header, record)) {
             builder.append_record(record.offset(header), record.timestamp(header), &record);
         }
-        let (_, level) = header.codec().map_or_else(Default::default, |codec| written_with(codec, self.config));
+        let (_, level) =
+            header.codec().map_or_else(Default::default, |codec| written_with(codec, self.config));
         Some(builder.build(level).map_or(Cow::Borrowed(batch), |bytes| Cow::Owned(bytes.to_vec())))
     }
 
-    /// What remains of a marker of whose transaction nothing is left: all of it until `delete.retention.ms` have passed, as with tombstones (`Cleaner.checkBatchRetention`).
+    /// What remains of a marker of whose transaction nothing is left: all of it until
+    /// `delete.retention.ms` have passed, as with tombstones (`Cleaner.checkBatchRetention`).
     fn filter_marker<'b>(&self, header: &BatchHeader, batch: &'b [u8]) -> Option<Cow<'b, [u8]>> {
         let is_emptied = header.has_producer() && header.records_count == 0;
         if is_emptied && header.base_offset < self.map.end_offset() {
             return self.keeps_header(header).then_some(Cow::Borrowed(batch));
         }
-        let is_marker = Marker::read(header, batch).is_some() && header.base_offset < self.map.end_offset();
+        let is_marker =
+            Marker::read(header, batch).is_some() && header.base_offset < self.map.end_offset();
         let Some(section) = readable(header, batch, self.config).filter(|_| is_marker) else {
             return Some(Cow::Borrowed(batch));
         };
         match header.delete_horizon_ms() {
-            Some(horizon) if horizon <= self.now_ms => self.keeps_header(header).then(|| Cow::Owned(BatchBuilder::emptied(header).to_vec())),
+            Some(horizon) if horizon <= self.now_ms => self
+                .keeps_header(header)
+                .then(|| Cow::Owned(BatchBuilder::emptied(header).to_vec())),
             Some(_) => Some(Cow::Borrowed(batch)),
             None => {
-                let mut builder = BatchBuilder::like(header).delete_horizon(self.now_ms.saturating_add(self.config.delete_retention_ms));
+                let mut builder = BatchBuilder::like(header)
+                    .delete_horizon(self.now_ms.saturating_add(self.config.delete_retention_ms));
                 for record in Records::new(&section, header.records_count).filter_map(Result::ok) {
                     builder.append_record(record.offset(header), record.timestamp(header), &record);
                 }
-                Some(builder.build(0).map_or(Cow::Borrowed(batch), |bytes| Cow::Owned(bytes.to_vec())))
+                Some(
+                    builder
+                        .build(0)
+                        .map_or(Cow::Borrowed(batch), |bytes| Cow::Owned(bytes.to_vec())),
+                )
             }
         }
     }
@@ -161,18 +193,23 @@ impl Round<'_> {
         if offset >= self.map.end_offset() {
             return true;
         }
-        // A record without a key, from the time before the topic was compacted, cannot be asked for by key.
+        // A record without a key, from the time before the topic was compacted, cannot be asked for
+        // by key.
         let Some(key) = record.key else { return false };
         let is_newest = self.map.newest(key).is_none_or(|newest| offset >= newest);
-        let is_due = record.value.is_none() && header.delete_horizon_ms().is_some_and(|horizon| horizon <= self.now_ms);
+        let is_due = record.value.is_none()
+            && header.delete_horizon_ms().is_some_and(|horizon| horizon <= self.now_ms);
         is_newest && !is_due
     }
 
-    /// Whether a batch without records stays: its producer's sequence goes on from it, or without it the end of what was cleaned would not be told by any batch.
+    /// Whether a batch without records stays: its producer's sequence goes on from it, or without
+    /// it the end of what was cleaned would not be told by any batch.
     fn keeps_header(&self, header: &BatchHeader) -> bool {
         let is_last_of_producer = match self.last_records.get(&header.producer_id) {
             Some(LastRecord::Data(offset)) => *offset == header.last_offset(),
-            Some(LastRecord::Marker(epoch)) => header.is_control() && *epoch == header.producer_epoch,
+            Some(LastRecord::Marker(epoch)) => {
+                header.is_control() && *epoch == header.producer_epoch
+            }
             None => false,
         };
         is_last_of_producer || header.next_offset() == self.map.end_offset()

@@ -1,6 +1,7 @@
 //! Where the newest record of each key is: Kafka's `SkimpyOffsetMap`.
 //!
-//! It holds a hash of 128 bits for a key, never the key. Unlike Kafka's MD5 the hash has a secret, so nobody can choose two keys of which one removes the other.
+//! It holds a hash of 128 bits for a key, never the key. Unlike Kafka's MD5 the hash has a secret,
+//! so nobody can choose two keys of which one removes the other.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};

@@ -27,22 +27,32 @@ pub fn assess(reader: &LogReader, config: &LogConfig, now_ms: i64) -> Option<Pla
 }
 
 /// The same for a log of which only what lies before `cleaned_offset` counts as clean.
-pub fn assess_from(reader: &LogReader, config: &LogConfig, cleaned_offset: i64, now_ms: i64) -> Option<Plan> {
+pub fn assess_from(
+    reader: &LogReader,
+    config: &LogConfig,
+    cleaned_offset: i64,
+    now_ms: i64,
+) -> Option<Plan> {
     // Before all the rest: who cleans looks whether there was a cut since.
     let truncations = reader.truncations.load(Ordering::Acquire);
-    let summaries: Vec<_> = reader.segments.load().iter().map(|segment| segment.summary()).collect();
-    // What is not on the disk yet is still to be flushed, from the file in which it lies; and a gap is believed by recovery before the checkpoint only.
-    // What became of transactions is known up to the last stable offset.
+    let summaries: Vec<_> =
+        reader.segments.load().iter().map(|segment| segment.summary()).collect();
+    // What is not on the disk yet is still to be flushed, from the file in which it lies; and a gap
+    // is believed by recovery before the checkpoint only. What became of transactions is known up
+    // to the last stable offset.
     let stable = reader.last_stable_offset().unwrap_or_else(|| reader.high_watermark());
     let committed = stable.min(reader.checkpointed_offset());
-    plan(&summaries, config, cleaned_offset, reader.log_start_offset(), committed, now_ms).map(|plan| Plan { truncations, ..plan })
+    plan(&summaries, config, cleaned_offset, reader.log_start_offset(), committed, now_ms)
+        .map(|plan| Plan { truncations, ..plan })
 }
 
-/// Cleans a log as `plan` says, without changing it yet. `map` is empty. `last_records` are those of the log's producers, as they were when the plan was
-/// made or later. `None` when that cannot be done any more: the log was cut since, or has given up some of its segments, or is deleted.
+/// Cleans a log as `plan` says, without changing it yet. `map` is empty. `last_records` are those
+/// of the log's producers, as they were when the plan was made or later. `None` when that cannot be
+/// done any more: the log was cut since, or has given up some of its segments, or is deleted.
 ///
 /// # Errors
-/// When files cannot be read or written, or a batch is damaged: what is damaged is not written anew under a right checksum.
+/// When files cannot be read or written, or a batch is damaged: what is damaged is not written anew
+/// under a right checksum.
 pub fn clean(
     reader: &LogReader,
     config: &LogConfig,
@@ -86,15 +96,10 @@ fn clean_segments(
         }
         map.known_up_to(*end);
     }
-    let count = segments.partition_point(|segment| segment.base_offset() < map.end_offset().min(plan.end_offset));
-    let mut round = Round {
-        outcomes: &outcomes,
-        observed: BTreeSet::new(),
-        config,
-        map,
-        last_records,
-        now_ms,
-    };
+    let count = segments
+        .partition_point(|segment| segment.base_offset() < map.end_offset().min(plan.end_offset));
+    let mut round =
+        Round { outcomes: &outcomes, observed: BTreeSet::new(), config, map, last_records, now_ms };
     let mut cleaned = Cleaned {
         end_offset: map.end_offset(),
         bytes: (0, 0),
@@ -105,7 +110,8 @@ fn clean_segments(
     let summaries: Vec<_> = segments.iter().take(count).map(|segment| segment.summary()).collect();
     let mut rest = segments.iter().zip(ends).take(count);
     for size in groups(&summaries, plan.end_offset, config) {
-        let (old, ends): (Vec<_>, Vec<_>) = rest.by_ref().take(size).map(|(segment, end)| (Arc::clone(segment), end)).unzip();
+        let (old, ends): (Vec<_>, Vec<_>) =
+            rest.by_ref().take(size).map(|(segment, end)| (Arc::clone(segment), end)).unzip();
         let new = rewrite(reader, &old, &mut round)?;
         cleaned.bytes.0 += old.iter().map(|segment| segment.size_bytes()).sum::<u64>();
         cleaned.bytes.1 += new.size_bytes();
@@ -116,7 +122,11 @@ fn clean_segments(
 }
 
 /// Calls `act` with every batch of a segment, until it returns false.
-fn each_batch(segment: &Segment, file: &dyn File, mut act: impl FnMut(&BatchHeader, &[u8]) -> io::Result<bool>) -> io::Result<bool> {
+fn each_batch(
+    segment: &Segment,
+    file: &dyn File,
+    mut act: impl FnMut(&BatchHeader, &[u8]) -> io::Result<bool>,
+) -> io::Result<bool> {
     let size = segment.size_bytes();
     let (mut position, mut wanted) = (0, WINDOW_BYTES);
     let mut window = Vec::new();
@@ -132,9 +142,14 @@ fn each_batch(segment: &Segment, file: &dyn File, mut act: impl FnMut(&BatchHead
                         return Ok(false);
                     }
                 }
-                Err(BatchError::Incomplete { needed, .. }) if position + (length as u64) < size => wanted = WINDOW_BYTES.max(needed),
+                Err(BatchError::Incomplete { needed, .. }) if position + (length as u64) < size => {
+                    wanted = WINDOW_BYTES.max(needed)
+                }
                 Err(error) => {
-                    let place = format!("{}, after byte {position}: {error}", segment.path("log").display());
+                    let place = format!(
+                        "{}, after byte {position}: {error}",
+                        segment.path("log").display()
+                    );
                     return Err(io::Error::new(io::ErrorKind::InvalidData, place));
                 }
             }
@@ -145,7 +160,11 @@ fn each_batch(segment: &Segment, file: &dyn File, mut act: impl FnMut(&BatchHead
 }
 
 /// Writes what remains of `group` into a new segment, which is on the disk when this returns.
-fn rewrite(reader: &LogReader, group: &[Arc<Segment>], round: &mut Round<'_>) -> io::Result<Arc<Segment>> {
+fn rewrite(
+    reader: &LogReader,
+    group: &[Arc<Segment>],
+    round: &mut Round<'_>,
+) -> io::Result<Arc<Segment>> {
     let files = &reader.dir.files;
     let (Some(first), Some(last)) = (group.first(), group.last()) else {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -163,7 +182,13 @@ fn rewrite(reader: &LogReader, group: &[Arc<Segment>], round: &mut Round<'_>) ->
     written.map(|()| new)
 }
 
-fn write(new: &Segment, file: &dyn File, group: &[Arc<Segment>], files: &OpenFiles, round: &mut Round<'_>) -> io::Result<()> {
+fn write(
+    new: &Segment,
+    file: &dyn File,
+    group: &[Arc<Segment>],
+    files: &OpenFiles,
+    round: &mut Round<'_>,
+) -> io::Result<()> {
     let mut output = Output {
         segment: new,
         file,

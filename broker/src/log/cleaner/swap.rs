@@ -1,11 +1,14 @@
 //! Putting what was cleaned in the place of what was there: all of it or nothing.
 //!
-//! What stays of one segment rests on what goes of others: a tombstone goes with the values before it, the entry of an aborted transaction with its records. So nothing is
-//! put in place where a segment has been deleted or cut since it was read.
+//! What stays of one segment rests on what goes of others: a tombstone goes with the values before
+//! it, the entry of an aborted transaction with its records. So nothing is put in place where a
+//! segment has been deleted or cut since it was read.
 //!
-//! The new segments are on the disk under names of their own that say which offsets they replace, one after the other, before an old file goes; they get their places after the
-//! old ones are gone for good and the catalogue knows them. A crash in between leaves names from which recovery does the rest ([`finish`]). Those of the oldest segments come
-//! first: where only they are there, newer records still are, and nothing older comes back.
+//! The new segments are on the disk under names of their own that say which offsets they replace,
+//! one after the other, before an old file goes; they get their places after the old ones are gone
+//! for good and the catalogue knows them. A crash in between leaves names from which recovery does
+//! the rest ([`finish`]). Those of the oldest segments come first: where only they are there, newer
+//! records still are, and nothing older comes back.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,11 +21,13 @@ use super::super::reader::LogReader;
 use super::super::segment::{Segment, file_name};
 use super::super::storage::Storage;
 
-/// The files of a segment that are worth nothing without it. The snapshot of the first one that is replaced says what was before it, which stays so.
+/// The files of a segment that are worth nothing without it. The snapshot of the first one that is
+/// replaced says what was before it, which stays so.
 const FILES: &[&str] = &["log", "index", "timeindex", "txnindex", "snapshot"];
 const FILES_OF_FIRST: &[&str] = &["log", "index", "timeindex", "txnindex"];
 
-/// A cleaned log, of which the new segments are not in place yet. Dropped, it leaves nothing behind.
+/// A cleaned log, of which the new segments are not in place yet. Dropped, it leaves nothing
+/// behind.
 #[derive(Debug)]
 pub struct Cleaned {
     /// Where cleaning ended: the next one begins here.
@@ -45,8 +50,9 @@ pub(super) struct Group {
 }
 
 impl Cleaned {
-    /// Puts the new segments in the place of the old ones; returns false, and changes nothing, where the log was cut, emptied or deleted meanwhile, or has given up some of
-    /// the old ones. When it fails the log directory is offline.
+    /// Puts the new segments in the place of the old ones; returns false, and changes nothing,
+    /// where the log was cut, emptied or deleted meanwhile, or has given up some of the old ones.
+    /// When it fails the log directory is offline.
     ///
     /// # Errors
     /// When files cannot be renamed, removed or synced.
@@ -80,7 +86,8 @@ impl Cleaned {
         // From here on it will be in place, by recovery if need be.
         let groups = std::mem::take(&mut self.groups);
         for old in groups.iter().flat_map(|group| &group.old) {
-            // Readers that hold the old segment go on with the open file. Should that be closed under them they must not find the new one by its name.
+            // Readers that hold the old segment go on with the open file. Should that be closed
+            // under them they must not find the new one by its name.
             old.open(files)?;
         }
         let segments = reader.segments.load_full();
@@ -102,7 +109,10 @@ impl Cleaned {
         storage.sync_dir(&dir)?;
         logs.write_catalogue()?;
         for group in &groups {
-            group.new.records().rename(storage, dir.join(file_name(group.new.base_offset(), "log")))?;
+            group
+                .new
+                .records()
+                .rename(storage, dir.join(file_name(group.new.base_offset(), "log")))?;
             group.new.seal(files)?;
         }
         storage.sync_dir(&dir)
@@ -119,14 +129,25 @@ impl Drop for Cleaned {
 }
 
 /// Whether a log that had been cut so often still begins with these segments.
-pub(super) fn begins_with<'s>(reader: &LogReader, truncations: u32, segments: impl Iterator<Item = &'s Arc<Segment>>) -> bool {
+pub(super) fn begins_with<'s>(
+    reader: &LogReader,
+    truncations: u32,
+    segments: impl Iterator<Item = &'s Arc<Segment>>,
+) -> bool {
     let now = reader.segments.load();
     let mut now = now.iter();
     let mut same = segments.map(|then| now.next().is_some_and(|now| Arc::ptr_eq(now, then)));
-    same.all(|same| same) && reader.truncations.load(Ordering::Acquire) == truncations && !reader.is_deleted.load(Ordering::Acquire)
+    same.all(|same| same)
+        && reader.truncations.load(Ordering::Acquire) == truncations
+        && !reader.is_deleted.load(Ordering::Acquire)
 }
 
-fn remove_files(storage: &dyn Storage, dir: &Path, base_offset: i64, extensions: &[&str]) -> io::Result<()> {
+fn remove_files(
+    storage: &dyn Storage,
+    dir: &Path,
+    base_offset: i64,
+    extensions: &[&str],
+) -> io::Result<()> {
     for extension in extensions {
         match storage.remove_file(&dir.join(file_name(base_offset, extension))) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -147,7 +168,8 @@ fn parse_swap_name(name: &str) -> Option<(i64, i64)> {
     (0 <= base && base < end && swap_name(base, end) == name).then_some((base, end))
 }
 
-/// Puts what a crash has left on its way in its place. Returns the base offsets of those segments: nothing that was known of a segment of that name is true of them.
+/// Puts what a crash has left on its way in its place. Returns the base offsets of those segments:
+/// nothing that was known of a segment of that name is true of them.
 ///
 /// # Errors
 /// When files cannot be renamed, removed or synced.

@@ -19,15 +19,8 @@ mod disk;
 const HORIZON_MS: i64 = 100;
 
 fn config() -> LogConfig {
-    let cleanup = Cleanup {
-        delete: false,
-        compact: true,
-    };
-    LogConfig {
-        cleanup,
-        delete_retention_ms: HORIZON_MS,
-        ..LogConfig::default()
-    }
+    let cleanup = Cleanup { delete: false, compact: true };
+    LogConfig { cleanup, delete_retention_ms: HORIZON_MS, ..LogConfig::default() }
 }
 
 /// A record: its key, and its value unless it is a tombstone.
@@ -36,7 +29,12 @@ type KeyValue = (Option<u8>, Option<u8>);
 /// What can be read of a log: offset, key, value.
 type Read = Vec<(i64, KeyValue)>;
 
-fn write(base_offset: i64, codec: Codec, producer: Option<(i64, i32)>, records: &[KeyValue]) -> BytesMut {
+fn write(
+    base_offset: i64,
+    codec: Codec,
+    producer: Option<(i64, i32)>,
+    records: &[KeyValue],
+) -> BytesMut {
     let mut builder = BatchBuilder::new(base_offset).codec(codec);
     if let Some((id, sequence)) = producer {
         builder = builder.producer(ProducerId(id), ProducerEpoch(0), sequence);
@@ -61,7 +59,10 @@ fn read(batches: &[u8]) -> Read {
         let section = section(&header, bytes, 1 << 20).unwrap();
         for record in Records::new(&section, header.records_count) {
             let record = record.unwrap();
-            assert_eq!((record.timestamp(&header), record.headers().count()), (10 + record.offset(&header), 1));
+            assert_eq!(
+                (record.timestamp(&header), record.headers().count()),
+                (10 + record.offset(&header), 1)
+            );
             let first = |bytes: Option<&[u8]>| bytes.map(|bytes| bytes[0]);
             found.push((record.offset(&header), (first(record.key), first(record.value))));
         }
@@ -73,26 +74,33 @@ fn map_of(log: &[u8], first_dirty: i64, end: i64, keys_max: usize) -> OffsetMap 
     let mut map = OffsetMap::new(keys_max, [7; 16]);
     for batch in Batches::new(log) {
         let (header, bytes) = batch.unwrap();
-        if header.next_offset() > end || !index(&mut map, (&config(), &Outcomes::default()), first_dirty, &header, bytes) {
+        if header.next_offset() > end
+            || !index(&mut map, (&config(), &Outcomes::default()), first_dirty, &header, bytes)
+        {
             break;
         }
     }
     map
 }
 
-fn filtered(log: &[u8], map: &OffsetMap, last_records: &BTreeMap<ProducerId, LastRecord>, now_ms: i64) -> Vec<u8> {
+fn filtered(
+    log: &[u8],
+    map: &OffsetMap,
+    last_records: &BTreeMap<ProducerId, LastRecord>,
+    now_ms: i64,
+) -> Vec<u8> {
     filtered_with(log, map, last_records, now_ms, &Outcomes::default())
 }
 
-fn filtered_with(log: &[u8], map: &OffsetMap, last_records: &BTreeMap<ProducerId, LastRecord>, now_ms: i64, outcomes: &Outcomes) -> Vec<u8> {
-    let mut round = Round {
-        outcomes,
-        observed: BTreeSet::new(),
-        config: &config(),
-        map,
-        last_records,
-        now_ms,
-    };
+fn filtered_with(
+    log: &[u8],
+    map: &OffsetMap,
+    last_records: &BTreeMap<ProducerId, LastRecord>,
+    now_ms: i64,
+    outcomes: &Outcomes,
+) -> Vec<u8> {
+    let mut round =
+        Round { outcomes, observed: BTreeSet::new(), config: &config(), map, last_records, now_ms };
     let kept = Batches::new(log)
         .map(Result::unwrap)
         .filter_map(|(header, bytes)| round.filter(&header, bytes));
@@ -107,7 +115,8 @@ fn model(log: &Read, end: i64, with_tombstones: bool) -> Read {
         .map(|(offset, (key, _))| (*key, *offset))
         .collect();
     let stays = |(offset, (key, value)): &&(i64, KeyValue)| {
-        *offset >= end || (key.is_some() && newest[key] == *offset && (value.is_some() || with_tombstones))
+        *offset >= end
+            || (key.is_some() && newest[key] == *offset && (value.is_some() || with_tombstones))
     };
     log.iter().filter(stays).copied().collect()
 }
@@ -155,7 +164,8 @@ proptest! {
         let before = read(&log);
         let map = map_of(&log, 0, i64::MAX, keys_max);
         let left = read(&filtered(&log, &map, &BTreeMap::new(), 0));
-        // The batch on which the map ended is known in part, so some that it supersedes may be gone as well.
+        // The batch on which the map ended is known in part, so some that it supersedes may be gone
+        // as well.
         prop_assert!(model(&before, i64::MAX, true).iter().all(|record| left.contains(record)));
         let at_most = model(&before, map.end_offset(), true);
         prop_assert!(left.iter().all(|record| at_most.contains(record)));
@@ -185,10 +195,7 @@ fn the_last_batch_of_a_producer_keeps_its_header() {
     let cleaned = filtered(&log, &map, &last, 0);
     let headers: Vec<BatchHeader> = Batches::new(&cleaned).map(|batch| batch.unwrap().0).collect();
     assert_eq!(
-        headers
-            .iter()
-            .map(|header| (header.base_offset, header.records_count))
-            .collect::<Vec<_>>(),
+        headers.iter().map(|header| (header.base_offset, header.records_count)).collect::<Vec<_>>(),
         [(2, 0), (3, 1)]
     );
     assert_eq!((headers[0].producer_id, headers[0].last_sequence()), (ProducerId(1), 2));
@@ -265,28 +272,41 @@ fn aborted_records_go_and_markers_when_nothing_is_left_that_they_end() {
         }
         map
     };
-    let offsets = |log: &[u8]| Batches::new(log).map(|batch| batch.unwrap().0.base_offset).collect::<Vec<_>>();
+    let offsets = |log: &[u8]| {
+        Batches::new(log).map(|batch| batch.unwrap().0.base_offset).collect::<Vec<_>>()
+    };
     let none = BTreeMap::new();
     let first = filtered_with(&log, &map_of(&log), &none, 1_000, &outcomes);
-    assert_eq!(offsets(&first), [0, 1, 3, 4, 5], "the aborted record is gone, and supersedes nothing");
+    assert_eq!(
+        offsets(&first),
+        [0, 1, 3, 4, 5],
+        "the aborted record is gone, and supersedes nothing"
+    );
     let second = filtered_with(&first, &map_of(&first), &none, 1_000, &Outcomes::default());
     assert_eq!(offsets(&second), [0, 1, 3, 4, 5], "markers of nothing wait as tombstones do");
-    let third = filtered_with(&second, &map_of(&second), &none, 1_000 + HORIZON_MS, &Outcomes::default());
+    let third =
+        filtered_with(&second, &map_of(&second), &none, 1_000 + HORIZON_MS, &Outcomes::default());
     assert_eq!(offsets(&third), [0, 1, 4, 5], "the last one tells where it ends");
     let last = BTreeMap::from([(ProducerId(1), LastRecord::Marker(ProducerEpoch(0)))]);
-    let kept = filtered_with(&second, &map_of(&second), &last, 1_000 + HORIZON_MS, &Outcomes::default());
+    let kept =
+        filtered_with(&second, &map_of(&second), &last, 1_000 + HORIZON_MS, &Outcomes::default());
     assert_eq!(offsets(&kept), [0, 1, 3, 4, 5], "a producer's last marker keeps its header");
-    let again = filtered_with(&third, &map_of(&third), &none, 1_000 + HORIZON_MS, &Outcomes::default());
+    let again =
+        filtered_with(&third, &map_of(&third), &none, 1_000 + HORIZON_MS, &Outcomes::default());
     assert_eq!(again, third);
 }
 
 #[test]
 fn the_time_of_the_append_stays() {
-    let mut bytes = write(0, Codec::Lz4, None, &[(Some(1), Some(1)), (Some(2), Some(2)), (Some(1), Some(3))]);
+    let mut bytes =
+        write(0, Codec::Lz4, None, &[(Some(1), Some(1)), (Some(2), Some(2)), (Some(1), Some(3))]);
     batch::set_max_timestamp(&mut bytes, true, 77);
     let cleaned = filtered(&bytes, &map_of(&bytes, 0, 100, 10), &BTreeMap::new(), 0);
     let header = checked(&cleaned).unwrap();
-    assert_eq!((header.records_count, header.is_log_append_time(), header.max_timestamp), (2, true, 77));
+    assert_eq!(
+        (header.records_count, header.is_log_append_time(), header.max_timestamp),
+        (2, true, 77)
+    );
     assert_eq!((header.last_offset(), header.codec()), (2, Some(Codec::Lz4)));
 }
 
@@ -303,18 +323,12 @@ fn segments(times: &[i64]) -> Vec<SegmentSummary> {
 #[test]
 fn a_log_is_due_when_it_is_dirty_or_old() {
     let plan_of = |config: &LogConfig, cleaned, start, committed| {
-        plan(&segments(&[100, 200, 300, 400, 500]), config, cleaned, start, committed, 1_000).map(|plan| (plan.first_dirty_offset, plan.end_offset))
+        plan(&segments(&[100, 200, 300, 400, 500]), config, cleaned, start, committed, 1_000)
+            .map(|plan| (plan.first_dirty_offset, plan.end_offset))
     };
     let half = config();
-    let lag = LogConfig {
-        compaction_lag_ms_min: 750,
-        ..half.clone()
-    };
-    let old = LogConfig {
-        compaction_lag_ms_max: 650,
-        dirty_ratio_min: 1.0,
-        ..half.clone()
-    };
+    let lag = LogConfig { compaction_lag_ms_min: 750, ..half.clone() };
+    let old = LogConfig { compaction_lag_ms_max: 650, dirty_ratio_min: 1.0, ..half.clone() };
     for (config, cleaned, start, committed, expected, why) in [
         (&half, 0, 0, 100, Some((0, 40)), "all but the active segment"),
         (&half, 10, 0, 100, Some((10, 40)), "three quarters are dirty"),
@@ -337,7 +351,9 @@ fn a_log_is_due_when_it_is_dirty_or_old() {
 #[test]
 fn small_segments_are_put_together() {
     let sizes = |config: &LogConfig| groups(&segments(&[1; 5]), 50, config);
-    for (segment_bytes, expected) in [(1_000, vec![5]), (499, vec![4, 1]), (200, vec![2, 2, 1]), (50, vec![1; 5])] {
+    for (segment_bytes, expected) in
+        [(1_000, vec![5]), (499, vec![4, 1]), (200, vec![2, 2, 1]), (50, vec![1; 5])]
+    {
         assert_eq!(sizes(&LogConfig { segment_bytes, ..config() }), expected);
     }
     let far = [

@@ -1,8 +1,10 @@
 //! A file or a directory of the faulty file system: what it is now, and what of it a crash leaves.
 //!
-//! The rules are those of a journalling file system at its worst. What was synced stays. Of the writes to a file since then, each sector is there or is not, in any order; a file may
-//! have grown without what it grew by, which then reads as zeros. A truncation that is lost takes with it what came after it in that file, since its blocks were freed by it.
-//! Each entry that was made, renamed or removed in a directory is there or is not; a rename is never half there.
+//! The rules are those of a journalling file system at its worst. What was synced stays. Of the
+//! writes to a file since then, each sector is there or is not, in any order; a file may have grown
+//! without what it grew by, which then reads as zeros. A truncation that is lost takes with it what
+//! came after it in that file, since its blocks were freed by it. Each entry that was made, renamed
+//! or removed in a directory is there or is not; a rename is never half there.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -86,13 +88,17 @@ impl Inode {
     /// Brings everything to the disk.
     pub(super) fn sync(&mut self) {
         match self {
-            Self::File(file) => file.unsynced.drain(..).for_each(|change| change.apply(&mut file.synced)),
-            Self::Directory(directory) => directory.unsynced.drain(..).for_each(|change| change.apply(&mut directory.synced)),
+            Self::File(file) => {
+                file.unsynced.drain(..).for_each(|change| change.apply(&mut file.synced))
+            }
+            Self::Directory(directory) => {
+                directory.unsynced.drain(..).for_each(|change| change.apply(&mut directory.synced))
+            }
         }
     }
 
-    /// What was to be synced is not, and never will be, though it can still be read. The entries of a directory lie in the journal, which is written later or takes the whole
-    /// file system down.
+    /// What was to be synced is not, and never will be, though it can still be read. The entries of
+    /// a directory lie in the journal, which is written later or takes the whole file system down.
     pub(super) fn forget(&mut self) {
         if let Self::File(file) = self {
             file.unsynced.clear();
@@ -104,11 +110,7 @@ impl Inode {
         match self {
             Self::File(file) => {
                 let now = file.after_crash(seed);
-                Self::File(Content {
-                    synced: now.clone(),
-                    now,
-                    unsynced: Vec::new(),
-                })
+                Self::File(Content { synced: now.clone(), now, unsynced: Vec::new() })
             }
             Self::Directory(directory) => {
                 let mut now = directory.synced.clone();
@@ -118,11 +120,7 @@ impl Inode {
                     .iter()
                     .filter(|_| seed.keeps(luck))
                     .for_each(|change| change.clone().apply(&mut now));
-                Self::Directory(Directory {
-                    synced: now.clone(),
-                    now,
-                    unsynced: Vec::new(),
-                })
+                Self::Directory(Directory { synced: now.clone(), now, unsynced: Vec::new() })
             }
         }
     }
@@ -153,7 +151,9 @@ impl Content {
             match change {
                 Change::Truncate(_) if !seed.keeps(luck) => break,
                 Change::Truncate(_) => change.clone().apply(&mut left),
-                Change::Write(position, bytes) => write_sectors(&mut left, *position, bytes, seed, luck),
+                Change::Write(position, bytes) => {
+                    write_sectors(&mut left, *position, bytes, seed, luck)
+                }
             }
         }
         left
@@ -161,9 +161,16 @@ impl Content {
 }
 
 /// Writes those sectors that the seed keeps.
-fn write_sectors(left: &mut Vec<u8>, mut position: usize, mut bytes: &[u8], seed: &mut Seed, luck: u64) {
+fn write_sectors(
+    left: &mut Vec<u8>,
+    mut position: usize,
+    mut bytes: &[u8],
+    seed: &mut Seed,
+    luck: u64,
+) {
     while !bytes.is_empty() {
-        let (sector, rest) = bytes.split_at(bytes.len().min(SECTOR_BYTES - position % SECTOR_BYTES));
+        let (sector, rest) =
+            bytes.split_at(bytes.len().min(SECTOR_BYTES - position % SECTOR_BYTES));
         if seed.keeps(luck) {
             Change::Write(position, sector.to_vec()).apply(left);
         } else if seed.keeps(1) {
@@ -196,24 +203,15 @@ impl Directory {
     }
 
     pub(super) fn add(&mut self, name: &str, inode: usize) {
-        self.change(Renamed {
-            gone: None,
-            come: Some((name.to_owned(), inode)),
-        });
+        self.change(Renamed { gone: None, come: Some((name.to_owned(), inode)) });
     }
 
     pub(super) fn remove(&mut self, name: &str) {
-        self.change(Renamed {
-            gone: Some(name.to_owned()),
-            come: None,
-        });
+        self.change(Renamed { gone: Some(name.to_owned()), come: None });
     }
 
     pub(super) fn rename(&mut self, from: &str, to: &str, inode: usize) {
-        self.change(Renamed {
-            gone: Some(from.to_owned()),
-            come: Some((to.to_owned(), inode)),
-        });
+        self.change(Renamed { gone: Some(from.to_owned()), come: Some((to.to_owned(), inode)) });
     }
 
     fn change(&mut self, change: Renamed) {

@@ -22,7 +22,11 @@ fn what_was_synced_is_there_after_a_crash() {
         let left = fs.after_crash(seed).bytes("/log/a").unwrap();
         assert_eq!(&left[..3000], &[1; 3000]);
         assert!(left[3000..].iter().all(|byte| [0, 2].contains(byte)));
-        assert_eq!(fs.after_crash(seed).bytes("/log/a").unwrap(), left, "the same seed leaves the same");
+        assert_eq!(
+            fs.after_crash(seed).bytes("/log/a").unwrap(),
+            left,
+            "the same seed leaves the same"
+        );
         tails.insert(left[3000..].to_vec());
     }
     assert!(
@@ -38,7 +42,9 @@ fn an_entry_that_was_not_synced_may_be_lost_or_come_back() {
     let fs = Faulty::default();
     write(&fs, "/old", 0, b"x").unwrap();
     sync(&fs, "/old").unwrap();
-    let seeds = |fs: &Faulty, path: &str| (0..100).filter(|&seed| fs.after_crash(seed).bytes(path).is_some()).count();
+    let seeds = |fs: &Faulty, path: &str| {
+        (0..100).filter(|&seed| fs.after_crash(seed).bytes(path).is_some()).count()
+    };
     assert!((1..100).contains(&seeds(&fs, "/old")));
     fs.sync_dir(Path::new("/")).unwrap();
     assert_eq!(seeds(&fs, "/old"), 100);

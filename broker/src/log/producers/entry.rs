@@ -3,7 +3,8 @@
 use weir_protocol::batch::BatchHeader;
 use weir_protocol::types::ProducerEpoch;
 
-/// How many batches are remembered of a producer: as many as a client may have in flight (`ProducerStateEntry.NUM_BATCHES_TO_RETAIN`).
+/// How many batches are remembered of a producer: as many as a client may have in flight
+/// (`ProducerStateEntry.NUM_BATCHES_TO_RETAIN`).
 const BATCHES: usize = 5;
 
 /// What is remembered of a batch.
@@ -29,7 +30,8 @@ impl LastBatch {
         self.last_offset.saturating_sub(i64::from(self.offset_delta))
     }
 
-    /// The first sequence number, with which numbers begin again behind `i32::MAX` (`DefaultRecordBatch.decrementSequence`).
+    /// The first sequence number, with which numbers begin again behind `i32::MAX`
+    /// (`DefaultRecordBatch.decrementSequence`).
     fn first_sequence(&self) -> i32 {
         let first = i64::from(self.last_sequence) - i64::from(self.offset_delta);
         i32::try_from(first.rem_euclid(i64::from(i32::MAX) + 1)).unwrap_or(0)
@@ -87,7 +89,10 @@ impl Entry {
 
     /// The remembered batch with the same epoch and sequence numbers.
     pub(super) fn duplicate_of(&self, header: &BatchHeader) -> Option<&LastBatch> {
-        let same = |batch: &&LastBatch| batch.first_sequence() == header.base_sequence && batch.last_sequence == header.last_sequence();
+        let same = |batch: &&LastBatch| {
+            batch.first_sequence() == header.base_sequence
+                && batch.last_sequence == header.last_sequence()
+        };
         self.batches().iter().filter(|_| self.epoch == header.producer_epoch).find(same)
     }
 
@@ -112,7 +117,12 @@ impl Entry {
     }
 
     /// What the marker at the end of a transaction changes.
-    pub(super) fn end_transaction(&mut self, epoch: ProducerEpoch, coordinator_epoch: i32, timestamp: i64) {
+    pub(super) fn end_transaction(
+        &mut self,
+        epoch: ProducerEpoch,
+        coordinator_epoch: i32,
+        timestamp: i64,
+    ) {
         self.set_epoch(epoch);
         self.coordinator_epoch = coordinator_epoch;
         self.transaction_first_offset = -1;

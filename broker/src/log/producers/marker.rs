@@ -24,7 +24,8 @@ pub struct Marker {
     pub coordinator_epoch: i32,
     /// Whether it is committed; otherwise it is aborted.
     pub commit: bool,
-    /// 2 where the epoch was raised by the end of the transaction (KIP-890), else less. A batch does not say.
+    /// 2 where the epoch was raised by the end of the transaction (KIP-890), else less. A batch
+    /// does not say.
     pub transaction_version: i8,
 }
 
@@ -49,7 +50,8 @@ impl Marker {
     }
 }
 
-/// The batch of a marker, whose offset is still to be set (`MemoryRecords.withEndTransactionMarker`).
+/// The batch of a marker, whose offset is still to be set
+/// (`MemoryRecords.withEndTransactionMarker`).
 ///
 /// # Errors
 /// Never: nothing is compressed, and nothing is large.
@@ -59,7 +61,8 @@ pub fn marker_batch(marker: &Marker, now_ms: i64) -> Result<BytesMut, Compressio
     key.put_i16(if marker.commit { COMMIT } else { ABORT });
     value.put_i16(0);
     value.put_i32(marker.coordinator_epoch);
-    let mut builder = BatchBuilder::new(0).producer(marker.producer, marker.epoch, -1).transactional().control();
+    let mut builder =
+        BatchBuilder::new(0).producer(marker.producer, marker.epoch, -1).transactional().control();
     builder.append(0, now_ms, Some(&key), Some(&value), []);
     builder.build(0)
 }

@@ -1,6 +1,8 @@
-//! Snapshots of the producers of a partition, in the format of Kafka's `.snapshot` files: the state at the offset that the file is named after.
+//! Snapshots of the producers of a partition, in the format of Kafka's `.snapshot` files: the state
+//! at the offset that the file is named after.
 //!
-//! A version, a CRC-32C of all that follows it, and an entry per producer, of which the last batch is kept but not those before.
+//! A version, a CRC-32C of all that follows it, and an entry per producer, of which the last batch
+//! is kept but not those before.
 
 use bytes::{Buf, BufMut};
 use thiserror::Error;
@@ -17,7 +19,8 @@ const CHECKED_FROM: usize = 6;
 
 const ENTRY_BYTES: usize = 46;
 
-/// Why bytes are no snapshot. The snapshot is then dropped: an older one or the log gives the state.
+/// Why bytes are no snapshot. The snapshot is then dropped: an older one or the log gives the
+/// state.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum SnapshotError {
     /// It was written by another version.
@@ -71,7 +74,8 @@ impl Producers {
         if crc != crc32c::crc32c(rest) {
             return Err(SnapshotError::Checksum);
         }
-        let count = rest.try_get_i32().ok().and_then(|count| usize::try_from(count).ok()).ok_or(damaged)?;
+        let count =
+            rest.try_get_i32().ok().and_then(|count| usize::try_from(count).ok()).ok_or(damaged)?;
         // There is no largest number: who has a transaction open is never forgotten.
         if count.checked_mul(ENTRY_BYTES) != Some(rest.len()) {
             return Err(damaged);
@@ -94,15 +98,7 @@ fn read_entry(bytes: &mut &[u8], now_ms: i64) -> Option<(i64, Entry)> {
     let timestamp = bytes.try_get_i64().ok()?;
     let mut entry = Entry::new(now_ms);
     if last_offset >= 0 {
-        entry.push(
-            epoch,
-            LastBatch {
-                last_sequence,
-                offset_delta,
-                last_offset,
-                timestamp,
-            },
-        );
+        entry.push(epoch, LastBatch { last_sequence, offset_delta, last_offset, timestamp });
     }
     entry.epoch = epoch;
     entry.timestamp = timestamp;

@@ -7,14 +7,11 @@ use super::*;
 
 /// A batch of `count` records at `offset`.
 fn sent(producer: i64, epoch: i16, sequence: i32, count: i32, offset: i64) -> BatchHeader {
-    let mut builder = BatchBuilder::new(offset).producer(ProducerId(producer), ProducerEpoch(epoch), sequence);
+    let mut builder =
+        BatchBuilder::new(offset).producer(ProducerId(producer), ProducerEpoch(epoch), sequence);
     builder.append(offset, 1_000 + offset, None, None, []);
     let header = checked(&builder.build(0).unwrap()).unwrap();
-    BatchHeader {
-        last_offset_delta: count - 1,
-        records_count: count,
-        ..header
-    }
+    BatchHeader { last_offset_delta: count - 1, records_count: count, ..header }
 }
 
 fn one(producer: i64, epoch: i16, sequence: i32, offset: i64) -> BatchHeader {
@@ -78,7 +75,10 @@ fn sequence_numbers_begin_again() {
     let last = sent(1, 0, i32::MAX - 1, 4, 50);
     assert_eq!(last.last_sequence(), 1);
     let producers = after(&[last]);
-    assert_eq!(producers.admit(&[last], None).unwrap().map(|duplicate| duplicate.first_offset), Some(50));
+    assert_eq!(
+        producers.admit(&[last], None).unwrap().map(|duplicate| duplicate.first_offset),
+        Some(50)
+    );
     assert_eq!(code(&producers, one(1, 0, 2, 99)), None);
     let at_the_end = after(&[one(1, 0, i32::MAX, 50)]);
     assert_eq!(code(&at_the_end, one(1, 0, 0, 99)), None);
@@ -101,22 +101,19 @@ fn too_many_producers_push_out_the_oldest() {
     let mut producers = Producers::default();
     let header = one(0, 0, 0, 0);
     for id in 0..=PRODUCERS_MAX as i64 {
-        producers.appended(
-            &BatchHeader {
-                producer_id: ProducerId(id),
-                base_offset: id,
-                ..header
-            },
-            0,
-        );
+        producers
+            .appended(&BatchHeader { producer_id: ProducerId(id), base_offset: id, ..header }, 0);
     }
     assert_eq!(producers.len(), PRODUCERS_KEPT);
-    assert!(producers.last_records().keys().all(|id| id.0 as usize > PRODUCERS_MAX - PRODUCERS_KEPT));
+    assert!(
+        producers.last_records().keys().all(|id| id.0 as usize > PRODUCERS_MAX - PRODUCERS_KEPT)
+    );
 }
 
 /// A control batch as the coordinator writes it: version and type, version and its epoch.
 fn marker(producer: i64, epoch: i16, offset: i64, coordinator_epoch: i32) -> BytesMut {
-    let mut builder = BatchBuilder::new(offset).producer(ProducerId(producer), ProducerEpoch(epoch), -1);
+    let mut builder =
+        BatchBuilder::new(offset).producer(ProducerId(producer), ProducerEpoch(epoch), -1);
     let value = [&[0, 0][..], &coordinator_epoch.to_be_bytes()].concat();
     builder.append(offset, 5, Some(&[0, 0, 0, 1]), Some(&value), []);
     let mut bytes = builder.build(0).unwrap();
@@ -129,10 +126,7 @@ fn marker(producer: i64, epoch: i16, offset: i64, coordinator_epoch: i32) -> Byt
 fn a_foreign_log_with_transactions_is_replayed() {
     let mut producers = Producers::default();
     let data = one(1, 2, 0, 7);
-    let transactional = BatchHeader {
-        attributes: 0b1_0000,
-        ..data
-    };
+    let transactional = BatchHeader { attributes: 0b1_0000, ..data };
     producers.replay(&transactional, &[], 0);
     assert_eq!(producers.entries[&1].transaction_first_offset, 7);
     producers.expire(i64::MAX, 0);
@@ -170,7 +164,10 @@ fn a_snapshot_has_kafkas_bytes() {
         &(-1_i64).to_be_bytes(),
     ]
     .concat();
-    assert_eq!(bytes, [&1_i16.to_be_bytes()[..], &crc32c::crc32c(&entry).to_be_bytes(), &entry].concat());
+    assert_eq!(
+        bytes,
+        [&1_i16.to_be_bytes()[..], &crc32c::crc32c(&entry).to_be_bytes(), &entry].concat()
+    );
 }
 
 #[test]
@@ -201,11 +198,16 @@ impl Model {
             return Ok(None);
         };
         let recent = &batches[batches.len().saturating_sub(5)..];
-        let same = |batch: &&BatchHeader| (batch.base_sequence, batch.last_sequence()) == (header.base_sequence, header.last_sequence());
+        let same = |batch: &&BatchHeader| {
+            (batch.base_sequence, batch.last_sequence())
+                == (header.base_sequence, header.last_sequence())
+        };
         let last = batches.last().map_or(-1, BatchHeader::last_sequence);
         match header.producer_epoch.0 - epoch {
             ..0 => Err(ErrorCode::InvalidProducerEpoch),
-            0 if recent.iter().any(|batch| same(&batch)) => Ok(recent.iter().find(same).map(|batch| batch.base_offset)),
+            0 if recent.iter().any(|batch| same(&batch)) => {
+                Ok(recent.iter().find(same).map(|batch| batch.base_offset))
+            }
             0 if header.base_sequence == last.wrapping_add(1) & i32::MAX => Ok(None),
             1.. if header.base_sequence == 0 => Ok(None),
             _ => Err(ErrorCode::OutOfOrderSequenceNumber),

@@ -1,7 +1,10 @@
-//! What was asked of transaction coordinators before the first batch of a transaction is appended (KIP-890, `VerificationStateEntry` in Apache Kafka).
+//! What was asked of transaction coordinators before the first batch of a transaction is appended
+//! (KIP-890, `VerificationStateEntry` in Apache Kafka).
 //!
-//! Without it a batch that comes late, when its transaction has ended, would begin one that nobody knows of and that never ends. An answer of the coordinator counts for the
-//! question that was asked: each question has a [`Guard`], and whatever ends a transaction here in the meantime makes it worthless.
+//! Without it a batch that comes late, when its transaction has ended, would begin one that nobody
+//! knows of and that never ends. An answer of the coordinator counts for the question that was
+//! asked: each question has a [`Guard`], and whatever ends a transaction here in the meantime makes
+//! it worthless.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +18,8 @@ pub struct Guard(u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verification {
     guard: Guard,
-    /// The smallest sequence number that was asked for: what comes behind it is not to come before it.
+    /// The smallest sequence number that was asked for: what comes behind it is not to come before
+    /// it.
     pub(super) lowest_sequence: i32,
     /// The producer's epoch is raised at the end of each transaction (transactions v2).
     pub(super) raises_epoch: bool,
@@ -24,7 +28,8 @@ pub struct Verification {
 /// Producers of which more is asked at a time; then a question of one that did not come back goes.
 const ASKED_MAX: usize = 100_000;
 
-/// All questions of a partition, by producer and epoch: what somebody claims to ask in another epoch takes nothing from who has this one.
+/// All questions of a partition, by producer and epoch: what somebody claims to ask in another
+/// epoch takes nothing from who has this one.
 #[derive(Debug, Default)]
 pub(crate) struct Verifications {
     asked: BTreeMap<(i64, i16), Verification>,
@@ -33,7 +38,13 @@ pub(crate) struct Verifications {
 
 impl Verifications {
     /// The question about this producer: the one that is asked already, or a new one.
-    pub(crate) fn ask(&mut self, producer: ProducerId, epoch: ProducerEpoch, sequence: i32, raises_epoch: bool) -> Guard {
+    pub(crate) fn ask(
+        &mut self,
+        producer: ProducerId,
+        epoch: ProducerEpoch,
+        sequence: i32,
+        raises_epoch: bool,
+    ) -> Guard {
         let key = (producer.0, epoch.0);
         if let Some(known) = self.asked.get_mut(&key) {
             known.lowest_sequence = known.lowest_sequence.min(sequence);
@@ -45,21 +56,23 @@ impl Verifications {
         }
         self.last += 1;
         let guard = Guard(self.last);
-        let verification = Verification {
-            guard,
-            lowest_sequence: sequence,
-            raises_epoch,
-        };
+        let verification = Verification { guard, lowest_sequence: sequence, raises_epoch };
         self.asked.insert(key, verification);
         guard
     }
 
     /// What an answer is worth now.
-    pub(crate) fn answered(&self, producer: ProducerId, epoch: ProducerEpoch, guard: Guard) -> Option<&Verification> {
+    pub(crate) fn answered(
+        &self,
+        producer: ProducerId,
+        epoch: ProducerEpoch,
+        guard: Guard,
+    ) -> Option<&Verification> {
         self.asked.get(&(producer.0, epoch.0)).filter(|asked| asked.guard == guard)
     }
 
-    /// A transaction of the producer began or ended here: what was asked about it is answered by that.
+    /// A transaction of the producer began or ended here: what was asked about it is answered by
+    /// that.
     pub(crate) fn settle(&mut self, producer: ProducerId) {
         let of_it = (producer.0, i16::MIN)..=(producer.0, i16::MAX);
         let keys: Vec<_> = self.asked.range(of_it).map(|(key, _)| *key).collect();
@@ -82,7 +95,10 @@ mod tests {
         // Who lies about the epoch, or is a zombie.
         for other in [ProducerEpoch(i16::MAX), ProducerEpoch(2)] {
             let others = asked.ask(id, other, 0, true);
-            assert!(asked.answered(id, own, others).is_none() && asked.answered(id, other, guard).is_none());
+            assert!(
+                asked.answered(id, own, others).is_none()
+                    && asked.answered(id, other, guard).is_none()
+            );
         }
         let known = asked.answered(id, own, guard).unwrap();
         assert_eq!((known.lowest_sequence, known.raises_epoch), (4, false));

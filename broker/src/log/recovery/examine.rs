@@ -38,8 +38,10 @@ enum Found {
     Broken(BatchError),
 }
 
-/// Examines the segment of `file`, which begins with `base`, and takes up the epochs that are in it. What lies before the offset `flushed` was on the disk once: where it is
-/// not what was written, it is damage and stays. What lies behind it and is not whole is a torn tail. `checked` hears of the bytes of each batch.
+/// Examines the segment of `file`, which begins with `base`, and takes up the epochs that are in
+/// it. What lies before the offset `flushed` was on the disk once: where it is not what was
+/// written, it is damage and stays. What lies behind it and is not whole is a torn tail. `checked`
+/// hears of the bytes of each batch.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -51,24 +53,20 @@ pub(super) fn examine(
     epochs: &mut Epochs,
     mut checked: impl FnMut(u64),
 ) -> io::Result<Examined> {
-    let mut reader = Reader {
-        file,
-        length: file.length()?,
-        window: Vec::new(),
-        at: 0,
-    };
-    let mut found = Examined {
-        summary: SegmentSummary::empty(base, 0),
-        end: base,
-        torn: None,
-        broken: false,
-    };
+    let mut reader = Reader { file, length: file.length()?, window: Vec::new(), at: 0 };
+    let mut found =
+        Examined { summary: SegmentSummary::empty(base, 0), end: base, torn: None, broken: false };
     loop {
         let position = found.summary.size_bytes;
         let header = match reader.batch(position)? {
             Found::End => break,
-            Found::Whole(header) | Found::Altered(header, _) if !follows(&header, base, found.end) => {
-                Err(format!("the batch at offset {} does not follow offset {}", header.base_offset, found.end))
+            Found::Whole(header) | Found::Altered(header, _)
+                if !follows(&header, base, found.end) =>
+            {
+                Err(format!(
+                    "the batch at offset {} does not follow offset {}",
+                    header.base_offset, found.end
+                ))
             }
             Found::Whole(header) => Ok(header),
             Found::Altered(header, why) if found.end < flushed => {
@@ -79,7 +77,8 @@ pub(super) fn examine(
         };
         match header {
             Ok(header) => {
-                // The file may know epochs further on already, which assigning an older one would drop.
+                // The file may know epochs further on already, which assigning an older one would
+                // drop.
                 if epochs.epoch_of(header.base_offset) != Some(header.leader_epoch) {
                     epochs.assign(header.leader_epoch, header.base_offset);
                 }
@@ -111,7 +110,8 @@ impl Examined {
         let summary = &mut self.summary;
         self.end = header.next_offset();
         if header.max_timestamp > summary.max_timestamp {
-            (summary.max_timestamp, summary.max_timestamp_offset) = (header.max_timestamp, header.base_offset);
+            (summary.max_timestamp, summary.max_timestamp_offset) =
+                (header.max_timestamp, header.base_offset);
         }
         summary.size_bytes += header.size_bytes() as u64;
     }
@@ -146,7 +146,8 @@ impl Reader<'_> {
     }
 
     fn bytes(&mut self, position: u64, needed: usize) -> io::Result<&[u8]> {
-        let held = position >= self.at && position + needed as u64 <= self.at + self.window.len() as u64;
+        let held =
+            position >= self.at && position + needed as u64 <= self.at + self.window.len() as u64;
         if !held {
             let wanted = usize::try_from(self.length - position)
                 .unwrap_or(usize::MAX)

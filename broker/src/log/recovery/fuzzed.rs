@@ -45,14 +45,16 @@ impl File for Bytes<'_> {
     }
 }
 
-/// Recovers a segment that begins with offset 0 and has these bytes, as if nothing of it had been flushed, and as if all of it had been.
+/// Recovers a segment that begins with offset 0 and has these bytes, as if nothing of it had been
+/// flushed, and as if all of it had been.
 ///
 /// # Panics
 /// When what recovery makes of it cannot be.
 pub fn recover_bytes(bytes: &[u8]) {
     let path = Path::new("00000000000000000000.log");
     for flushed in [0, 1, i64::MAX] {
-        let Ok(found) = examine(path, &Bytes(bytes), 0, flushed, &mut Epochs::default(), |_| {}) else {
+        let Ok(found) = examine(path, &Bytes(bytes), 0, flushed, &mut Epochs::default(), |_| {})
+        else {
             continue;
         };
         let kept = usize::try_from(found.summary.size_bytes).unwrap_or(usize::MAX);
@@ -66,9 +68,7 @@ pub fn recover_bytes(bytes: &[u8]) {
         }
         let mut end = 0;
         for batch in Batches::new(bytes.get(..kept).unwrap_or_default()) {
-            let Ok((header, _)) = batch else {
-                panic!("what is kept are batches: {batch:?}")
-            };
+            let Ok((header, _)) = batch else { panic!("what is kept are batches: {batch:?}") };
             assert!(header.base_offset >= end, "offset {} comes after {end}", header.base_offset);
             end = header.next_offset();
         }

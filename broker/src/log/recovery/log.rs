@@ -29,7 +29,8 @@ pub(super) struct Recovering<'a> {
     scan_from: i64,
     /// Where the log began, at least: what was deleted before that may come back in part.
     start: i64,
-    /// Whether what is known of the log is all that there was to know: then files that do not join were never flushed.
+    /// Whether what is known of the log is all that there was to know: then files that do not join
+    /// were never flushed.
     informed: bool,
     /// What is looked at is written again.
     disowned: bool,
@@ -72,8 +73,9 @@ impl<'a> Recovering<'a> {
             dir,
             known,
             flushed,
-            // Without the epochs of what is believed, all of it has to be looked at again. A log that was deleted up to where it was not flushed yet may
-            // even end before its first epoch begins.
+            // Without the epochs of what is believed, all of it has to be looked at again. A log
+            // that was deleted up to where it was not flushed yet may even end before its first
+            // epoch begins.
             scan_from: if readable && epochs_text.is_some() && first <= flushed {
                 flushed
             } else {
@@ -91,19 +93,25 @@ impl<'a> Recovering<'a> {
         })
     }
 
-    /// The base offsets of the segments. Files that were left half done are removed, others that are none of ours stay.
+    /// The base offsets of the segments. Files that were left half done are removed, others that
+    /// are none of ours stay.
     fn bases(&self) -> io::Result<Vec<i64>> {
         let mut bases = Vec::new();
         for entry in self.storage.list(self.dir)? {
             match entry.name.strip_suffix(".log") {
                 Some(base) if !entry.is_dir => match base.parse::<i64>() {
-                    Ok(offset) if offset >= 0 && file_name(offset, "log") == entry.name => bases.push(offset),
+                    Ok(offset) if offset >= 0 && file_name(offset, "log") == entry.name => {
+                        bases.push(offset)
+                    }
                     _ => {
                         warn!(directory = %self.dir.display(), file = entry.name, "not a segment's name; it is left alone")
                     }
                 },
                 // What compaction or a replaced file left half done counts for nothing.
-                None if [".cleaned", ".tmp", ".deleted"].iter().any(|suffix| entry.name.ends_with(suffix)) => {
+                None if [".cleaned", ".tmp", ".deleted"]
+                    .iter()
+                    .any(|suffix| entry.name.ends_with(suffix)) =>
+                {
                     self.storage.remove_file(&self.dir.join(&entry.name))?
                 }
                 _ => {}
@@ -117,7 +125,8 @@ impl<'a> Recovering<'a> {
         self.swapped = cleaner::finish(self.storage, self.dir)?;
         let bases = self.bases()?;
         self.end = match bases.first() {
-            // A first segment that was never flushed, and the ones before it are gone: the log ends before it.
+            // A first segment that was never flushed, and the ones before it are gone: the log ends
+            // before it.
             Some(&first) if self.informed && first > self.start.max(self.flushed) => self.start,
             Some(&first) => first,
             None => self.known.map_or(0, |known| known.log_end_offset),
@@ -126,7 +135,8 @@ impl<'a> Recovering<'a> {
         for (index, &base) in bases.iter().enumerate() {
             cut |= !self.joins(base);
             if cut || base < self.end {
-                // Behind a cut, or overlapping what came before: set aside, so that nothing is ever read twice.
+                // Behind a cut, or overlapping what came before: set aside, so that nothing is ever
+                // read twice.
                 self.set_aside(base)?;
                 continue;
             }
@@ -148,7 +158,8 @@ impl<'a> Recovering<'a> {
         self.write_epochs()
     }
 
-    /// Leaves the epochs of what is there. The first one says where the log begins, also when nothing is left of it.
+    /// Leaves the epochs of what is there. The first one says where the log begins, also when
+    /// nothing is left of it.
     fn settle_epochs(&mut self) {
         let first = self.epochs.entries().first().copied();
         self.epochs.truncate_from_end(self.end);
@@ -163,10 +174,14 @@ impl<'a> Recovering<'a> {
         }
     }
 
-    /// Whether a segment that begins with `base` can be part of the log. One begins where the one before it ends: what is missing between them was
-    /// compacted or deleted, which happens only to what has been flushed and checkpointed, or it was never flushed.
+    /// Whether a segment that begins with `base` can be part of the log. One begins where the one
+    /// before it ends: what is missing between them was compacted or deleted, which happens only to
+    /// what has been flushed and checkpointed, or it was never flushed.
     fn joins(&self, base: i64) -> bool {
-        base <= self.end || !self.informed || base <= self.start.max(self.flushed) || self.end < self.flushed
+        base <= self.end
+            || !self.informed
+            || base <= self.start.max(self.flushed)
+            || self.end < self.flushed
     }
 
     /// A sealed segment before the recovery point that has the size which the catalogue remembers.
@@ -175,19 +190,26 @@ impl<'a> Recovering<'a> {
             return None;
         }
         let summary = self.known?.segments.iter().find(|summary| summary.base_offset == base)?;
-        let file = self.storage.open(&self.dir.join(file_name(base, "log")), Mode::Existing).ok()?;
+        let file =
+            self.storage.open(&self.dir.join(file_name(base, "log")), Mode::Existing).ok()?;
         (file.length().ok()? == summary.size_bytes).then_some(*summary)
     }
 
-    /// Checks every batch of a segment, and cuts off a tail that is torn; returns whether there was one.
+    /// Checks every batch of a segment, and cuts off a tail that is torn; returns whether there was
+    /// one.
     fn scan(&mut self, base: i64, share: &mut Share<'_>) -> io::Result<bool> {
         let path = self.dir.join(file_name(base, "log"));
         let file = self.storage.open(&path, Mode::Existing)?;
-        let examined = examine(&path, file.as_ref(), base, self.flushed, &mut self.epochs, |bytes| share.checked(bytes))?;
+        let examined =
+            examine(&path, file.as_ref(), base, self.flushed, &mut self.epochs, |bytes| {
+                share.checked(bytes)
+            })?;
         let mut summary = examined.summary;
-        summary.modified_ms = self.known.and_then(|known| known.segments.last()).map_or(0, |last| last.modified_ms);
+        summary.modified_ms =
+            self.known.and_then(|known| known.segments.last()).map_or(0, |last| last.modified_ms);
         if let Some(why) = &examined.torn {
-            let (position, bytes) = (summary.size_bytes, file.length()?.saturating_sub(summary.size_bytes));
+            let (position, bytes) =
+                (summary.size_bytes, file.length()?.saturating_sub(summary.size_bytes));
             warn!(segment = %path.display(), position, bytes, end_offset = examined.end, %why, "cut off the tail of a segment that is not whole");
             file.truncate(position)?;
         }
@@ -205,7 +227,8 @@ impl<'a> Recovering<'a> {
         Ok(examined.torn.is_some())
     }
 
-    /// What was flushed is missing at the end, or cannot be appended to: the log goes on in a new segment, so that no offset that was acknowledged is given again.
+    /// What was flushed is missing at the end, or cannot be appended to: the log goes on in a new
+    /// segment, so that no offset that was acknowledged is given again.
     fn begin_behind_damage(&mut self) -> io::Result<()> {
         let base = self.end.max(self.flushed);
         error!(log = %self.dir.display(), end_offset = self.end, flushed = self.flushed, "the log is damaged where it was flushed, and goes on behind that");
@@ -228,7 +251,9 @@ impl<'a> Recovering<'a> {
     /// Writes the epochs that were found: the next recovery may not look at these batches again.
     fn write_epochs(&mut self) -> io::Result<()> {
         let text = self.epochs.to_text();
-        match self.segments.is_empty() || (self.epochs_text.as_ref() == Some(&text) && !self.disowned) {
+        match self.segments.is_empty()
+            || (self.epochs_text.as_ref() == Some(&text) && !self.disowned)
+        {
             true => Ok(()),
             false => replace_file(self.storage, &self.dir.join(epochs::FILE), text.as_bytes()),
         }
@@ -248,12 +273,18 @@ impl<'a> Recovering<'a> {
             cleaned_offset: self.known.map_or(0, |known| known.cleaned_offset).min(self.end),
             recovery_point: self.end,
             segments: self.segments,
-            epochs: self.epochs.entries().iter().map(|entry| (entry.epoch.0, entry.start_offset)).collect(),
+            epochs: self
+                .epochs
+                .entries()
+                .iter()
+                .map(|entry| (entry.epoch.0, entry.start_offset))
+                .collect(),
         }
     }
 }
 
-/// Writes the first `size` bytes of a file over themselves, and cuts it there, so that the next flush brings to the disk what an earlier one has not.
+/// Writes the first `size` bytes of a file over themselves, and cuts it there, so that the next
+/// flush brings to the disk what an earlier one has not.
 fn write_again(file: &dyn File, size: u64) -> io::Result<()> {
     let mut window = vec![0; WINDOW_BYTES];
     let mut position = 0;

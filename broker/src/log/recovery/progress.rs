@@ -23,7 +23,8 @@ pub struct Recovered {
     pub bytes: u64,
     /// Those that were checked, or are known to be whole.
     pub bytes_done: u64,
-    /// What was done besides: logs whose bytes were counted, deletions that were finished. Only that it grows means something.
+    /// What was done besides: logs whose bytes were counted, deletions that were finished. Only
+    /// that it grows means something.
     pub steps: u64,
 }
 
@@ -80,7 +81,8 @@ impl<'a> Share<'a> {
         Self { recovery, left: bytes }
     }
 
-    /// So many bytes more were checked. What was written over, or has grown since they were counted, counts no more than there was.
+    /// So many bytes more were checked. What was written over, or has grown since they were
+    /// counted, counts no more than there was.
     pub(super) fn checked(&mut self, bytes: u64) {
         let bytes = bytes.min(self.left);
         self.left -= bytes;
@@ -116,6 +118,9 @@ mod tests {
         drop(Share::new(&recovery, 5));
         recovery.recovered_log();
         let now = recovery.now();
-        assert_eq!((now.logs_done, now.logs, now.bytes_done, now.bytes, now.steps), (1, 2, 15, 15, 2));
+        assert_eq!(
+            (now.logs_done, now.logs, now.bytes_done, now.bytes, now.steps),
+            (1, 2, 15, 15, 2)
+        );
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::{File, Mode, Storage};
 
-/// A file that is opened when it is first needed and may be closed in between: so the number of open files has a bound, whatever the number of segments.
+/// A file that is opened when it is first needed and may be closed in between: so the number of
+/// open files has a bound, whatever the number of segments.
 #[derive(Debug)]
 pub(crate) struct Lazy {
     path: parking_lot::Mutex<PathBuf>,
@@ -58,11 +59,7 @@ impl Lazy {
 impl OpenFiles {
     /// At most `open_max` files of `storage` are open.
     pub(crate) fn new(storage: Arc<dyn Storage>, open_max: usize) -> Self {
-        Self {
-            storage,
-            open_max,
-            open: parking_lot::Mutex::default(),
-        }
+        Self { storage, open_max, open: parking_lot::Mutex::default() }
     }
 
     /// The storage below.
@@ -70,7 +67,8 @@ impl OpenFiles {
         &self.storage
     }
 
-    /// The open file; it stays usable while it is held, also when it is closed here or removed meanwhile.
+    /// The open file; it stays usable while it is held, also when it is closed here or removed
+    /// meanwhile.
     ///
     /// # Errors
     /// When it cannot be opened.
@@ -87,7 +85,8 @@ impl OpenFiles {
         Ok(file)
     }
 
-    /// Counts a file as open and closes others while there are too many: those that were used since they were last looked at get another turn.
+    /// Counts a file as open and closes others while there are too many: those that were used since
+    /// they were last looked at get another turn.
     fn opened(&self, lazy: &Arc<Lazy>) {
         let mut open = self.open.lock();
         open.push_back(Arc::downgrade(lazy));
@@ -96,7 +95,9 @@ impl OpenFiles {
             turns -= 1;
             let Some(candidate) = open.pop_front() else { break };
             let Some(file) = candidate.upgrade() else { continue };
-            if Arc::ptr_eq(&file, lazy) || file.used.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            if Arc::ptr_eq(&file, lazy)
+                || file.used.swap(false, std::sync::atomic::Ordering::Relaxed)
+            {
                 open.push_back(candidate);
             } else {
                 *file.open.lock() = None;

@@ -1,8 +1,10 @@
-//! Compaction against a model, while the log is appended to, deleted from at its start, cut at its end, copied, stopped, killed and crashed.
+//! Compaction against a model, while the log is appended to, deleted from at its start, cut at its
+//! end, copied, stopped, killed and crashed.
 //!
-//! The model keeps every record that was ever appended and what became of its transaction. After each step it says for every key which record is the newest committed one
-//! that the log still holds: a consumer that reads committed records, from anywhere, must find it, and nothing older in its place, and no record of a transaction that was
-//! aborted or is open.
+//! The model keeps every record that was ever appended and what became of its transaction. After
+//! each step it says for every key which record is the newest committed one that the log still
+//! holds: a consumer that reads committed records, from anywhere, must find it, and nothing older
+//! in its place, and no record of a transaction that was aborted or is open.
 
 mod model;
 
@@ -29,14 +31,16 @@ enum Step {
     Write(u8, Pairs),
     /// Ends the transaction of a producer, by a commit or an abort.
     End(u8, bool),
-    /// So many batches at once that several groups of segments are compacted together; those of a producer are transactions, committed or aborted.
+    /// So many batches at once that several groups of segments are compacted together; those of a
+    /// producer are transactions, committed or aborted.
     Fill(Vec<(Option<u8>, Pairs, bool)>),
     Roll,
     /// Flushes and writes the catalogue, so that what is stable may be compacted.
     Checkpoint,
     /// Raises the log start offset by so many records.
     Delete(i64),
-    /// Cuts off so many records, also committed ones, as an unclean election does. Another leader goes on.
+    /// Cuts off so many records, also committed ones, as an unclean election does. Another leader
+    /// goes on.
     Truncate(i64),
     /// Gives all up, and fetches it again as it is.
     FetchAnew,
@@ -82,10 +86,7 @@ fn compacted() -> LogConfig {
         index_interval_bytes: 100,
         delete_retention_ms: RETENTION_MS,
         dirty_ratio_min: 0.0,
-        cleanup: Cleanup {
-            delete: false,
-            compact: true,
-        },
+        cleanup: Cleanup { delete: false, compact: true },
         ..LogConfig::default()
     }
 }
@@ -114,10 +115,7 @@ fn marker_of(producer: u8, commit: bool) -> Marker {
 
 /// Compaction puts several segments together.
 fn cleaning() -> LogConfig {
-    LogConfig {
-        segment_bytes: 900,
-        ..compacted()
-    }
+    LogConfig { segment_bytes: 900, ..compacted() }
 }
 
 /// A log, what should be in it, and a cleaning that is under way.
@@ -191,7 +189,8 @@ impl World {
         self.epoch += 1;
     }
 
-    /// What a replica does whose disk lost what it had, while the others have all of it as it was written.
+    /// What a replica does whose disk lost what it had, while the others have all of it as it was
+    /// written.
     fn fetch_anew(&mut self) {
         let start = self.opened().log.log_start_offset();
         if self.opened().log.segments.load().is_empty() {
@@ -204,7 +203,8 @@ impl World {
 
     /// Gives up all, and takes these batches from a leader whose log begins at `start`.
     fn follow<'b>(&mut self, start: i64, batches: impl Iterator<Item = &'b [u8]> + Clone) {
-        let first = batches.clone().next().map(|first| BatchHeader::parse(first).unwrap().base_offset);
+        let first =
+            batches.clone().next().map(|first| BatchHeader::parse(first).unwrap().base_offset);
         let opened = self.opened();
         opened.writer.truncate_fully_and_start_at(first.unwrap_or(start).min(start)).unwrap();
         for batch in batches {
@@ -230,7 +230,8 @@ impl World {
         };
         let last_records = opened.writer.last_records(now_ms).unwrap();
         let mut map = OffsetMap::new(keys_max, [7; 16]);
-        self.cleaned = clean(&opened.log, &cleaning(), &plan, &mut map, &last_records, now_ms).unwrap();
+        self.cleaned =
+            clean(&opened.log, &cleaning(), &plan, &mut map, &last_records, now_ms).unwrap();
     }
 
     fn swap(&mut self) {
@@ -318,7 +319,8 @@ impl World {
 
     /// A new follower knows the same, before and after it has compacted what it got.
     fn copy(&mut self) {
-        let (start, batches) = (self.opened().log.log_start_offset(), self.opened().batches().unwrap());
+        let (start, batches) =
+            (self.opened().log.log_start_offset(), self.opened().batches().unwrap());
         let mut copy = Self {
             model: self.model.clone(),
             now_ms: self.now_ms,
@@ -326,7 +328,9 @@ impl World {
             ..Self::new()
         };
         copy.follow(start, batches.iter().map(|(_, batch)| &batch[..]));
-        for step in [Step::Roll, Step::Checkpoint, Step::Clean(100), Step::Swap, Step::Later, Step::Kill] {
+        for step in
+            [Step::Roll, Step::Checkpoint, Step::Clean(100), Step::Swap, Step::Later, Step::Kill]
+        {
             copy.step(&step);
         }
     }
@@ -337,7 +341,9 @@ fn run(steps: &[Step]) {
     for step in steps {
         world.step(step);
     }
-    for step in [Step::Roll, Step::Checkpoint, Step::Clean(100), Step::Swap, Step::Later, Step::Kill] {
+    for step in
+        [Step::Roll, Step::Checkpoint, Step::Clean(100), Step::Swap, Step::Later, Step::Kill]
+    {
         world.step(&step);
     }
     world.copy();
@@ -353,7 +359,8 @@ impl std::fmt::Debug for Steps {
     }
 }
 
-/// A record that was compacted away, since its transaction was aborted, does not come back where an unclean election cuts off that end and another one commits: what is older is seen then.
+/// A record that was compacted away, since its transaction was aborted, does not come back where an
+/// unclean election cuts off that end and another one commits: what is older is seen then.
 #[test]
 fn what_was_compacted_as_aborted_stays_away_whatever_its_transaction_becomes() {
     let one = |producer| (producer, vec![(0, false)], false);

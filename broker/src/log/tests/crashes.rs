@@ -88,11 +88,13 @@ struct Model {
     end: i64,
     /// Everything before it has been seen as flushed.
     flushed: i64,
-    /// The log was given up and nothing has been appended since, as far as is known: it may be empty, wherever it begins.
+    /// The log was given up and nothing has been appended since, as far as is known: it may be
+    /// empty, wherever it begins.
     anew: bool,
     /// Something was deleted, or given up.
     partial: bool,
-    /// What the log tells of its transactions is asked for after each step, or only where it is known anyhow.
+    /// What the log tells of its transactions is asked for after each step, or only where it is
+    /// known anyhow.
     asks: bool,
 }
 
@@ -124,7 +126,8 @@ impl Model {
         if !self.asks && !opened.has_been_asked() {
             return;
         }
-        // A fault may come of this, too: a snapshot that cannot be read is removed, and an index is written anew.
+        // A fault may come of this, too: a snapshot that cannot be read is removed, and an index is
+        // written anew.
         let readable = opened.writer.load_transactions(1_000).is_ok() && opened.batches().is_ok();
         if !readable || fs.crashed() {
             return assert!(fs.faulted(), "{:?}", opened.dir.failure());
@@ -134,9 +137,14 @@ impl Model {
         opened.tells_what_its_batches_say(history.map(|(.., bytes)| &bytes[..]), !self.partial);
     }
 
-    /// Cuts the log; what was flushed behind the cut need not be there any more once that has begun, and must not be there once it is done.
+    /// Cuts the log; what was flushed behind the cut need not be there any more once that has
+    /// begun, and must not be there once it is done.
     fn truncate(&mut self, opened: &mut Opened, offset: i64) -> bool {
-        let whole = self.batches.iter().find(|(_, next, _)| *next > offset).map_or(offset, |(base, ..)| *base);
+        let whole = self
+            .batches
+            .iter()
+            .find(|(_, next, _)| *next > offset)
+            .map_or(offset, |(base, ..)| *base);
         self.flushed = self.flushed.min(offset.min(whole));
         // Where the log began behind the cut, it is given up.
         self.anew |= offset <= self.start;
@@ -161,18 +169,28 @@ impl Model {
         true
     }
 
-    /// The log after a restart: a prefix of what was tried that holds what was flushed, all of it readable and found by offset, time and epoch.
+    /// The log after a restart: a prefix of what was tried that holds what was flushed, all of it
+    /// readable and found by offset, time and epoch.
     fn check(&mut self, opened: &Opened) -> Result<(), ReadError> {
         let log = &opened.log;
         let (start, end) = (log.log_start_offset(), log.log_end_offset());
         assert!(end >= self.flushed, "flushed up to {}, and the log ends at {end}", self.flushed);
-        assert!(start <= self.start.max(end), "the log start offset was {}, and is {start}", self.start);
+        assert!(
+            start <= self.start.max(end),
+            "the log start offset was {}, and is {start}",
+            self.start
+        );
         self.batches.retain(|(base, ..)| *base < end);
-        // Of a log that has lost all its records, none of them flushed, is left where it began: in the middle of a batch, if records of it were deleted.
+        // Of a log that has lost all its records, none of them flushed, is left where it began: in
+        // the middle of a batch, if records of it were deleted.
         if start == end && (self.anew || end <= self.start) {
             self.batches.retain(|(_, next, _)| *next <= end);
         } else {
-            assert_eq!(end, self.batches.last().map_or(0, |(_, next, _)| *next), "the log ends with a batch");
+            assert_eq!(
+                end,
+                self.batches.last().map_or(0, |(_, next, _)| *next),
+                "the log ends with a batch"
+            );
             self.anew = false;
         }
         let expected: Vec<_> = self.batches.iter().filter(|(_, next, _)| *next > start).collect();
@@ -189,14 +207,23 @@ impl Model {
         for (base, next, bytes) in &expected {
             for offset in (*base).max(start)..*next {
                 let slice = log.read(offset, end, 1, true)?.unwrap();
-                assert_eq!((slice.base_offset, slice.length), (*base, bytes.len()), "offset {offset}");
+                assert_eq!(
+                    (slice.base_offset, slice.length),
+                    (*base, bytes.len()),
+                    "offset {offset}"
+                );
             }
             let header = BatchHeader::parse(bytes).unwrap();
-            assert_eq!(log.epoch_of((*base).max(start)), Some(header.leader_epoch), "the epoch at {base}");
-            let first = expected
-                .iter()
-                .find(|(base, _, bytes)| *base >= start && timestamp_in(bytes) >= header.max_timestamp);
-            // The records of a batch that the log start offset cuts through are looked at elsewhere.
+            assert_eq!(
+                log.epoch_of((*base).max(start)),
+                Some(header.leader_epoch),
+                "the epoch at {base}"
+            );
+            let first = expected.iter().find(|(base, _, bytes)| {
+                *base >= start && timestamp_in(bytes) >= header.max_timestamp
+            });
+            // The records of a batch that the log start offset cuts through are looked at
+            // elsewhere.
             if expected.first().is_some_and(|(base, ..)| *base >= start) {
                 let found = log.offset_for_timestamp(header.max_timestamp, end)?;
                 assert_eq!(
@@ -252,7 +279,8 @@ fn run(fs: &mut Faulty, model: &mut Model, steps: &[Step]) {
             }
             Step::Follow(batches) => {
                 let bytes = model.try_both(batches).1;
-                let appended = opened.writer.append_as_follower(&bytes, LeaderEpoch(model.epoch), 1_000);
+                let appended =
+                    opened.writer.append_as_follower(&bytes, LeaderEpoch(model.epoch), 1_000);
                 model.end = opened.log.log_end_offset();
                 appended.is_ok()
             }
@@ -311,7 +339,9 @@ fn run(fs: &mut Faulty, model: &mut Model, steps: &[Step]) {
 /// Opens the log and checks it; `None` when the machine stopped meanwhile.
 fn open(fs: &Faulty, model: &mut Model) -> Option<Opened> {
     let opened = Opened::new(fs).map_err(|error| error.to_string());
-    let checked = opened.and_then(|opened| model.check(&opened).map(|()| opened).map_err(|error| error.to_string()));
+    let checked = opened.and_then(|opened| {
+        model.check(&opened).map(|()| opened).map_err(|error| error.to_string())
+    });
     assert!(checked.is_ok() || fs.faulted(), "{checked:?}");
     let mut opened = checked.ok()?;
     model.check_told(fs, &mut opened);
@@ -345,12 +375,17 @@ proptest! {
     }
 }
 
-/// Found by the property above: of the files that were being removed, the crash brought back the beginning of a transaction and not its end.
+/// Found by the property above: of the files that were being removed, the crash brought back the
+/// beginning of a transaction and not its end.
 #[test]
 fn what_a_crash_brings_back_from_before_the_log_start_says_nothing_of_transactions() {
     let steps = [
         Step::Append(vec![(Kind::Plain, 1, 292), (Kind::Data(1), 3, 212)]),
-        Step::Follow(vec![(Kind::Plain, 3, 189), (Kind::Plain, 1, 190), (Kind::End(1, true), 1, 0)]),
+        Step::Follow(vec![
+            (Kind::Plain, 3, 189),
+            (Kind::Plain, 1, 190),
+            (Kind::End(1, true), 1, 0),
+        ]),
         Step::Append(vec![(Kind::End(1, false), 1, 0)]),
         Step::Append(vec![(Kind::Plain, 2, 241), (Kind::Plain, 3, 312)]),
         Step::Delete(10),
@@ -362,7 +397,8 @@ fn what_a_crash_brings_back_from_before_the_log_start_says_nothing_of_transactio
     }
 }
 
-/// Runs the steps with a fault at an operation and a crash at the end, and then goes on with what that has left; false when the steps end before the fault.
+/// Runs the steps with a fault at an operation and a crash at the end, and then goes on with what
+/// that has left; false when the steps end before the fault.
 fn fail_and_go_on(steps: &[Step], (at, fault): (u64, Fault), seed: u64, asks: bool) -> bool {
     let mut fs = Faulty::default();
     let mut model = Model { asks, ..Model::default() };
@@ -380,7 +416,11 @@ fn fail_and_go_on(steps: &[Step], (at, fault): (u64, Fault), seed: u64, asks: bo
     let goes_on = [
         Step::Append(vec![(Kind::Plain, 2, 100), (Kind::End(1, false), 1, 0)]),
         Step::Elect,
-        Step::Follow(vec![(Kind::Data(1), 1, 2_000), (Kind::End(2, false), 1, 0), (Kind::Plain, 1, 300)]),
+        Step::Follow(vec![
+            (Kind::Data(1), 1, 2_000),
+            (Kind::End(2, false), 1, 0),
+            (Kind::Plain, 1, 300),
+        ]),
         Step::Restart,
     ];
     run(&mut left, &mut model, &goes_on);

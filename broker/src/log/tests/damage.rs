@@ -16,7 +16,8 @@ fn path(base: i64, extension: &str) -> String {
     format!("{DIR}/{base:020}.{extension}")
 }
 
-/// Batches of two records from offset 0 on, three to a segment and four in the last one; 0..22 flushed and in the catalogue, 22..26 not. The process is dead.
+/// Batches of two records from offset 0 on, three to a segment and four in the last one; 0..22
+/// flushed and in the catalogue, 22..26 not. The process is dead.
 fn log() -> Faulty {
     let fs = Faulty::default();
     let mut opened = Opened::new(&fs).unwrap();
@@ -28,7 +29,8 @@ fn log() -> Faulty {
         }
     }
     assert_eq!((opened.log.flushed_offset(), opened.log.log_end_offset()), (22, 26));
-    let bases: Vec<_> = opened.log.segments.load().iter().map(|segment| segment.base_offset()).collect();
+    let bases: Vec<_> =
+        opened.log.segments.load().iter().map(|segment| segment.base_offset()).collect();
     assert_eq!(bases, BASES);
     fs.after_kill()
 }
@@ -38,13 +40,13 @@ fn up_to(end: i64) -> Vec<i64> {
     (0..end).step_by(2).collect()
 }
 
-/// Opens the log, reads all that can be read, and sees that it can be gone on with: then, and after a clean stop.
+/// Opens the log, reads all that can be read, and sees that it can be gone on with: then, and after
+/// a clean stop.
 fn reopened(fs: &Faulty, what: &str) -> (Vec<i64>, i64) {
     let mut opened = Opened::new(fs).unwrap_or_else(|error| panic!("{what}: {error}"));
     let (bases, end) = (opened.base_offsets(), opened.log.log_end_offset());
-    let added = opened
-        .append(batch(1, 10, 5_000, 99), 1)
-        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    let added =
+        opened.append(batch(1, 10, 5_000, 99), 1).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert_eq!(added.first_offset, end, "{what}");
     let with_added: Vec<_> = bases.iter().copied().chain([end]).collect();
     assert_eq!(opened.base_offsets(), with_added, "{what}");
@@ -59,7 +61,11 @@ fn reopened(fs: &Faulty, what: &str) -> (Vec<i64>, i64) {
 #[test]
 fn what_was_not_flushed_is_cut_where_it_is_not_whole() {
     let harms: [(&str, Harm, i64); 6] = [
-        ("a torn tail", |fs| fs.edit(path(18, "log"), |bytes| bytes.truncate(bytes.len() - 10)), 24),
+        (
+            "a torn tail",
+            |fs| fs.edit(path(18, "log"), |bytes| bytes.truncate(bytes.len() - 10)),
+            24,
+        ),
         (
             "a torn header",
             |fs| fs.edit(path(18, "log"), |bytes| bytes.truncate(bytes.len() / 4 * 3 + 30)),
@@ -156,17 +162,19 @@ fn what_is_not_ours_is_left_alone() {
         fs.put(format!("{dir}/1.jpg"), b"precious");
     }
     assert_eq!(reopened(&fs, "unknown files"), (up_to(26), 26));
-    for path in foreign
-        .into_iter()
-        .chain(["/data/lost+found/1.jpg", "/data/photos/1.jpg", "/data/orders-x/1.jpg"])
-    {
+    for path in foreign.into_iter().chain([
+        "/data/lost+found/1.jpg",
+        "/data/photos/1.jpg",
+        "/data/orders-x/1.jpg",
+    ]) {
         assert_eq!(fs.bytes(path).as_deref(), Some(&b"precious"[..]), "{path}");
     }
 }
 
 #[test]
 fn flushed_records_are_never_cut_off_for_damage() {
-    // A flipped bit in the records of the batch at 20: the batch is served as it is, and its consumer refuses it.
+    // A flipped bit in the records of the batch at 20: the batch is served as it is, and its
+    // consumer refuses it.
     let fs = log();
     fs.edit(path(18, "log"), |bytes| bytes[800] ^= 1);
     assert_eq!(reopened(&fs, "records"), (up_to(26), 26));
@@ -180,11 +188,17 @@ fn flushed_records_are_never_cut_off_for_damage() {
     let mut opened = Opened::new(&fs).unwrap();
     let check = |opened: &Opened| {
         for offset in (0..20).chain(22..26) {
-            assert_eq!(opened.log.read(offset, i64::MAX, 1, true).unwrap().unwrap().base_offset, offset / 2 * 2);
+            assert_eq!(
+                opened.log.read(offset, i64::MAX, 1, true).unwrap().unwrap().base_offset,
+                offset / 2 * 2
+            );
         }
         for offset in [20, 21] {
             assert!(
-                matches!(opened.log.read(offset, i64::MAX, 1, true), Err(ReadError::Corrupt { segment: 18, .. })),
+                matches!(
+                    opened.log.read(offset, i64::MAX, 1, true),
+                    Err(ReadError::Corrupt { segment: 18, .. })
+                ),
                 "{offset}"
             );
         }
@@ -243,7 +257,11 @@ fn what_does_not_parse_is_no_fault_of_the_disk() {
         ),
         ("the end of the file", |fs| fs.edit(path(18, "log"), |bytes| bytes.truncate(100)), 3),
         ("all of the file", |fs| fs.edit(path(18, "log"), Vec::clear), 4),
-        ("the length of a batch", |fs| fs.edit(path(18, "log"), |bytes| bytes[8..12].fill(0x7f)), 1),
+        (
+            "the length of a batch",
+            |fs| fs.edit(path(18, "log"), |bytes| bytes[8..12].fill(0x7f)),
+            1,
+        ),
     ];
     for (what, harm, lost) in harms {
         let fs = log();
@@ -265,10 +283,15 @@ fn what_does_not_parse_is_no_fault_of_the_disk() {
         }
         opened.writer.load_transactions(1_000).unwrap();
         opened.writer.roll(1_000).unwrap();
-        let broken = (18..26).step_by(2).filter(|offset| opened.log.read(*offset, i64::MAX, 1, true).is_err());
+        let broken = (18..26)
+            .step_by(2)
+            .filter(|offset| opened.log.read(*offset, i64::MAX, 1, true).is_err());
         assert_eq!((broken.count(), opened.dir.failure()), (lost, None), "{what}");
         for offset in (0..18).chain(26..28) {
-            assert!(opened.log.read(offset, i64::MAX, 1, true).unwrap().is_some(), "{what}: {offset}");
+            assert!(
+                opened.log.read(offset, i64::MAX, 1, true).unwrap().is_some(),
+                "{what}: {offset}"
+            );
         }
         opened.close().unwrap();
         drop(opened);
@@ -371,9 +394,14 @@ fn how_far_recovery_is_ends_with_all_that_there_was() {
     for (what, harm) in harms {
         let fs = log();
         harm(&fs);
-        let bytes: u64 = BASES.iter().map(|base| fs.bytes(path(*base, "log")).unwrap().len() as u64).sum();
+        let bytes: u64 =
+            BASES.iter().map(|base| fs.bytes(path(*base, "log")).unwrap().len() as u64).sum();
         let now = recovered(&fs);
-        assert_eq!((now.logs_done, now.logs, now.bytes_done, now.bytes), (1, 1, bytes, bytes), "{what}");
+        assert_eq!(
+            (now.logs_done, now.logs, now.bytes_done, now.bytes),
+            (1, 1, bytes, bytes),
+            "{what}"
+        );
     }
     // After a stop in order there is nothing to wait for.
     let fs = log();

@@ -30,10 +30,7 @@ fn a_deleted_log_stays_on_the_disk_for_a_while_and_can_be_read_on() {
     // A flush, a checkpoint and a new log of the same name know nothing of it.
     opened.flush();
     opened.dir.checkpoint().unwrap();
-    let other = TopicPartition {
-        topic: TopicId(Uuid::from_u128(8)),
-        index: 0,
-    };
+    let other = TopicPartition { topic: TopicId(Uuid::from_u128(8)), index: 0 };
     let mut next = opened.dir.open_log(other, &"orders".into(), Arc::new(config())).unwrap();
     next.append_as_leader(&mut [prepared(batch(1, 10, 1, 1))], LeaderEpoch(0), 1)
         .remove(0)
@@ -50,10 +47,7 @@ fn a_deleted_log_stays_on_the_disk_for_a_while_and_can_be_read_on() {
 #[test]
 fn without_a_delay_its_files_go_at_once() {
     let fs = Faulty::default();
-    let config = LogConfig {
-        delete_delay_ms: 0,
-        ..config()
-    };
+    let config = LogConfig { delete_delay_ms: 0, ..config() };
     let mut opened = Opened::with(&fs, config).unwrap();
     opened.append(batch(2, 100, 1_000, 1), 0).unwrap();
     opened.writer.delete().unwrap();
@@ -85,10 +79,7 @@ fn made_anew(opened: &Opened, topic: u128) -> LogWriter {
 }
 
 fn id_of(topic: u128) -> TopicPartition {
-    TopicPartition {
-        topic: TopicId(Uuid::from_u128(topic)),
-        index: 0,
-    }
+    TopicPartition { topic: TopicId(Uuid::from_u128(topic)), index: 0 }
 }
 
 fn open_dir(storage: Arc<dyn Storage>, root: &Path) -> LogDir {
@@ -96,15 +87,13 @@ fn open_dir(storage: Arc<dyn Storage>, root: &Path) -> LogDir {
 }
 
 /// Opens a log directory of the tests, and says how far that is.
-pub(super) fn open_dir_shown(storage: Arc<dyn Storage>, root: &Path, recovery: &Recovery) -> LogDir {
-    let identity = Identity {
-        cluster_id: "test".into(),
-        broker_id: 0,
-    };
-    let options = LogDirOptions {
-        open_files_max: 3,
-        recovery_threads: 1,
-    };
+pub(super) fn open_dir_shown(
+    storage: Arc<dyn Storage>,
+    root: &Path,
+    recovery: &Recovery,
+) -> LogDir {
+    let identity = Identity { cluster_id: "test".into(), broker_id: 0 };
+    let options = LogDirOptions { open_files_max: 3, recovery_threads: 1 };
     LogDir::open_shown(storage, root, &identity, options, recovery).unwrap()
 }
 
@@ -129,7 +118,10 @@ fn a_name_is_not_handed_out_while_a_writer_is_at_work_that_its_log_is_to_be_dele
         assert_eq!(try_append(&mut next, 1), Err(AppendError::Nameless));
         let mut sent = batch(2, 100, 1_000, 1);
         batch::set_offset_and_epoch(&mut sent, 0, LeaderEpoch(0));
-        assert_eq!(next.append_as_follower(&sent, LeaderEpoch(0), 1_000), Err(FollowError::Nameless));
+        assert_eq!(
+            next.append_as_follower(&sent, LeaderEpoch(0), 1_000),
+            Err(FollowError::Nameless)
+        );
         assert!(next.truncate_fully_and_start_at(5).is_err());
         // What the writer was at work with.
         opened.log.advance_high_watermark(16);
@@ -139,12 +131,19 @@ fn a_name_is_not_handed_out_while_a_writer_is_at_work_that_its_log_is_to_be_dele
         opened.writer.delete().unwrap();
 
         assert_eq!(try_append(&mut next, 2), Ok(0));
-        assert_eq!(opened.append(batch(1, 1, 1, 1), 0), Err(AppendError::Nameless), "it is deleted");
+        assert_eq!(
+            opened.append(batch(1, 1, 1, 1), 0),
+            Err(AppendError::Nameless),
+            "it is deleted"
+        );
         assert!(opened.writer.truncate_to(0).is_err());
         assert_eq!(opened.base_offsets().first(), Some(&10), "who still reads it reads on");
         opened.dir.checkpoint().unwrap();
         assert_eq!(try_append(&mut next, 3), Ok(2));
-        assert_eq!((named(&fs, "orders-0"), named(&fs, "-delete"), opened.dir.failure()), (1, 1, None));
+        assert_eq!(
+            (named(&fs, "orders-0"), named(&fs, "-delete"), opened.dir.failure()),
+            (1, 1, None)
+        );
         let killed = fs.after_kill();
         opened.dir.close(std::slice::from_mut(&mut next)).unwrap();
         drop((opened, next));
@@ -186,5 +185,8 @@ fn a_log_can_be_deleted_again_and_whatever_its_topic_is_called() {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
     };
     assert_eq!(entries().filter(|entry| entry.ends_with("-delete")).count(), 3);
-    assert_eq!(entries().filter(|entry| entry.starts_with('t') && !entry.ends_with("-delete")).count(), 0);
+    assert_eq!(
+        entries().filter(|entry| entry.starts_with('t') && !entry.ends_with("-delete")).count(),
+        0
+    );
 }

@@ -48,7 +48,11 @@ fn a_flush_that_failed_is_never_repeated() {
     fs.fail_at(fs.changes(), Fault::Io);
     opened.flush();
     assert_eq!(opened.log.flushed_offset(), 6);
-    assert!(opened.dir.failure().unwrap().starts_with("cannot flush: "), "{:?}", opened.dir.failure());
+    assert!(
+        opened.dir.failure().unwrap().starts_with("cannot flush: "),
+        "{:?}",
+        opened.dir.failure()
+    );
     fs.take_journal();
     opened.flush();
     assert_eq!(opened.append(batch(1, 1, 1, 1), 0), Err(AppendError::Storage));
@@ -114,7 +118,8 @@ fn a_start_after_a_clean_stop_opens_no_log() {
     for _ in 0..2 {
         fs.take_journal();
         let mut opened = Opened::new(&fs).unwrap();
-        let touched: Vec<(Done, PathBuf)> = fs.take_journal().into_iter().filter(|(_, path)| path.starts_with(DIR)).collect();
+        let touched: Vec<(Done, PathBuf)> =
+            fs.take_journal().into_iter().filter(|(_, path)| path.starts_with(DIR)).collect();
         assert_eq!(touched, []);
         assert_eq!(
             (opened.log.log_end_offset(), opened.log.flushed_offset(), opened.log.size_bytes() > 0),
@@ -201,14 +206,8 @@ fn nothing_vouches_for_a_log_whose_flush_failed() {
 fn a_directory_that_is_not_ours_is_refused_and_left_alone() {
     let fs = Faulty::default();
     let open = |fs: &Faulty, cluster: &str, broker_id| {
-        let identity = Identity {
-            cluster_id: cluster.into(),
-            broker_id,
-        };
-        let options = LogDirOptions {
-            open_files_max: 3,
-            recovery_threads: 1,
-        };
+        let identity = Identity { cluster_id: cluster.into(), broker_id };
+        let options = LogDirOptions { open_files_max: 3, recovery_threads: 1 };
         LogDir::open(Arc::new(fs.clone()), Path::new(ROOT), &identity, options)
             .map(|_| ())
             .map_err(|error| error.to_string())
@@ -254,7 +253,8 @@ fn a_failure_is_not_forgotten_by_who_writes_the_broker_epoch_at_that_moment() {
     fs.before_rename_to("/data/run", move || {
         let failing = Arc::clone(&shared);
         let thread = std::thread::spawn(move || failing.fail("a disk that fails".into()));
-        // It fails before the file is there. If nobody keeps it waiting, it also removes the file before.
+        // It fails before the file is there. If nobody keeps it waiting, it also removes the file
+        // before.
         while !shared.is_offline() {
             std::thread::yield_now();
         }

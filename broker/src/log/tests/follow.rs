@@ -18,9 +18,11 @@ fn follower() -> (Faulty, Opened) {
     let mut opened = Opened::new(&fs).unwrap();
     for index in 0..10_u8 {
         let epoch = if index < 5 { 0 } else { 3 };
-        let end = opened
-            .writer
-            .append_as_follower(&sent(i64::from(index) * 2, epoch, 2, index), LeaderEpoch(3), 1_000);
+        let end = opened.writer.append_as_follower(
+            &sent(i64::from(index) * 2, epoch, 2, index),
+            LeaderEpoch(3),
+            1_000,
+        );
         assert_eq!(end, Ok(i64::from(index) * 2 + 2));
     }
     assert!(opened.log.segments.load().len() > 1);
@@ -41,7 +43,8 @@ fn batches_are_taken_as_they_are() {
         "the last one is not whole"
     );
     assert_eq!(opened.base_offsets().last(), Some(&30));
-    let ends = [0, 3, 4].map(|epoch| opened.log.end_offset_for_epoch(LeaderEpoch(epoch)).unwrap().offset);
+    let ends =
+        [0, 3, 4].map(|epoch| opened.log.end_offset_for_epoch(LeaderEpoch(epoch)).unwrap().offset);
     assert_eq!(ends, [10, 30, 31]);
     let batches = opened.batches().unwrap();
     assert_eq!(batches[3].1, &sent(6, 0, 2, 3)[..], "byte by byte");
@@ -52,25 +55,13 @@ fn what_a_leader_cannot_have_sent_is_refused_and_harms_nothing() {
     let (_fs, mut opened) = follower();
     let mut damaged = sent(20, 3, 2, 1);
     *damaged.last_mut().unwrap() ^= 1;
-    let mut follow = |bytes: &[u8], epoch| opened.writer.append_as_follower(bytes, LeaderEpoch(epoch), 1_000);
+    let mut follow =
+        |bytes: &[u8], epoch| opened.writer.append_as_follower(bytes, LeaderEpoch(epoch), 1_000);
     assert!(matches!(follow(&damaged, 3), Err(FollowError::Corrupt(BatchError::Crc { .. }))));
     let first = follow(&sent(18, 3, 4, 1), 3);
-    assert_eq!(
-        first,
-        Err(FollowError::Offset {
-            first: 18,
-            last: 21,
-            end: 20
-        })
-    );
+    assert_eq!(first, Err(FollowError::Offset { first: 18, last: 21, end: 20 }));
     let older = follow(&sent(20, 2, 1, 1), 3);
-    assert_eq!(
-        older,
-        Err(FollowError::Epoch {
-            epoch: LeaderEpoch(2),
-            latest: LeaderEpoch(3)
-        })
-    );
+    assert_eq!(older, Err(FollowError::Epoch { epoch: LeaderEpoch(2), latest: LeaderEpoch(3) }));
     // Sent by one that has lost the leadership since: left for the next fetch.
     assert_eq!(follow(&sent(20, 4, 1, 1), 3), Ok(20));
     // What comes before the fault is there.
@@ -103,14 +94,19 @@ fn a_follower_knows_the_producers_when_it_leads() {
 
 #[test]
 fn a_cut_takes_whole_batches_and_whatever_knows_of_them() {
-    for (offset, end, epoch) in [(20, 20, 3), (17, 16, 3), (16, 16, 3), (11, 10, 0), (3, 2, 0), (1, 0, -1), (0, 0, -1)] {
+    for (offset, end, epoch) in
+        [(20, 20, 3), (17, 16, 3), (16, 16, 3), (11, 10, 0), (3, 2, 0), (1, 0, -1), (0, 0, -1)]
+    {
         let (fs, mut opened) = follower();
         opened.flush();
         opened.log.advance_high_watermark(20);
         opened.dir.checkpoint().unwrap();
         assert_eq!(opened.writer.truncate_to(offset).unwrap(), end, "at {offset}");
         let log = &opened.log;
-        assert_eq!((log.log_end_offset(), log.flushed_offset(), log.high_watermark()), (end, end, end));
+        assert_eq!(
+            (log.log_end_offset(), log.flushed_offset(), log.high_watermark()),
+            (end, end, end)
+        );
         assert!(log.checkpointed_offset() <= end);
         assert_eq!(log.latest_epoch().map_or(-1, |epoch| epoch.0), epoch);
         assert!(opened.base_offsets().iter().copied().eq((0..end).step_by(2)));
@@ -133,7 +129,14 @@ fn a_log_that_is_given_up_goes_on_elsewhere() {
         opened.flush();
         opened.dir.checkpoint().unwrap();
         assert_eq!(opened.writer.truncate_fully_and_start_at(offset).unwrap(), offset);
-        let offsets = |log: &LogReader| (log.log_start_offset(), log.log_end_offset(), log.high_watermark(), log.flushed_offset());
+        let offsets = |log: &LogReader| {
+            (
+                log.log_start_offset(),
+                log.log_end_offset(),
+                log.high_watermark(),
+                log.flushed_offset(),
+            )
+        };
         assert_eq!(offsets(&opened.log), (offset, offset, offset, offset));
         assert_eq!((opened.log.latest_epoch(), opened.log.size_bytes()), (None, 0));
         let again = Opened::new(&fs.after_crash(offset as u64)).unwrap();
@@ -152,8 +155,15 @@ fn a_log_that_never_held_anything_remembers_where_it_goes_on() {
     assert_eq!(opened.writer.truncate_fully_and_start_at(500).unwrap(), 500);
     for fs in [fs.after_crash(1), fs.after_crash(2)] {
         let mut again = Opened::new(&fs).unwrap();
-        assert_eq!((again.log.log_start_offset(), again.log.log_end_offset()), (500, 500), "after a crash");
-        assert_eq!(again.writer.append_as_follower(&sent(500, 5, 2, 9), LeaderEpoch(5), 1_000), Ok(502));
+        assert_eq!(
+            (again.log.log_start_offset(), again.log.log_end_offset()),
+            (500, 500),
+            "after a crash"
+        );
+        assert_eq!(
+            again.writer.append_as_follower(&sent(500, 5, 2, 9), LeaderEpoch(5), 1_000),
+            Ok(502)
+        );
     }
 }
 
@@ -165,10 +175,14 @@ fn the_recovery_point_goes_down_before_the_first_byte_goes() {
     fs.take_journal();
     opened.writer.truncate_to(5).unwrap();
     let journal = fs.take_journal();
-    let first = |wanted: &dyn Fn(&(Done, std::path::PathBuf)) -> bool| journal.iter().position(wanted).unwrap();
+    let first = |wanted: &dyn Fn(&(Done, std::path::PathBuf)) -> bool| {
+        journal.iter().position(wanted).unwrap()
+    };
     let lowered = first(&|(done, path)| *done == Done::SyncDir && path == Path::new(ROOT));
     let cut = first(&|(done, path)| {
-        matches!(done, Done::Remove | Done::Truncate) && path.starts_with(DIR) && path.extension().is_some_and(|it| it == "log")
+        matches!(done, Done::Remove | Done::Truncate)
+            && path.starts_with(DIR)
+            && path.extension().is_some_and(|it| it == "log")
     });
     assert!(lowered < cut, "{journal:?}");
     // What lies behind the checkpoint needs no new one.

@@ -1,9 +1,11 @@
-//! What reads and look-ups give: bounds, whole batches, holes, times, epochs, and what truncation and deletion leave.
+//! What reads and look-ups give: bounds, whole batches, holes, times, epochs, and what truncation
+//! and deletion leave.
 
 use super::super::reader::Tail;
 use super::*;
 
-/// Six batches of three records, two to a segment, with a new epoch from the fourth on. Timestamps are 100, 200, ... but for the second, which is the youngest.
+/// Six batches of three records, two to a segment, with a new epoch from the fourth on. Timestamps
+/// are 100, 200, ... but for the second, which is the youngest.
 fn log() -> (Faulty, Opened) {
     let fs = Faulty::default();
     let mut opened = Opened::new(&fs).unwrap();
@@ -11,7 +13,8 @@ fn log() -> (Faulty, Opened) {
         opened.append(batch(3, 280, timestamp, index as u8), (index >= 3).into()).unwrap();
     }
     opened.log.advance_high_watermark(18);
-    let bases: Vec<_> = opened.log.segments.load().iter().map(|segment| segment.base_offset()).collect();
+    let bases: Vec<_> =
+        opened.log.segments.load().iter().map(|segment| segment.base_offset()).collect();
     assert_eq!(bases, [0, 6, 12]);
     (fs, opened)
 }
@@ -95,11 +98,16 @@ fn what_is_deleted_under_a_read_is_no_error() {
         opened.log.advance_high_watermark(60);
         let log = Arc::clone(&opened.log);
         std::thread::scope(|scope| {
-            let deleting = scope.spawn(|| (1..60).try_for_each(|offset| opened.writer.advance_log_start_offset(offset)));
+            let deleting = scope.spawn(|| {
+                (1..60).try_for_each(|offset| opened.writer.advance_log_start_offset(offset))
+            });
             while !deleting.is_finished() {
                 let read = log.read(log.log_start_offset(), 60, 1_000, true);
                 assert!(matches!(read, Ok(_) | Err(ReadError::OutOfRange { .. })), "{read:?}");
-                assert!(log.offset_for_timestamp(0, 60).is_ok() && log.offset_of_max_timestamp(60).is_ok());
+                assert!(
+                    log.offset_for_timestamp(0, 60).is_ok()
+                        && log.offset_of_max_timestamp(60).is_ok()
+                );
             }
             deleting.join().unwrap().unwrap();
         });
@@ -129,8 +137,13 @@ fn epochs_end_where_the_next_begins() {
     opened.close().unwrap();
     drop(opened);
     let mut opened = Opened::new(&fs).unwrap();
-    let end = |opened: &Opened, epoch| opened.log.end_offset_for_epoch(LeaderEpoch(epoch)).map(|end| (end.epoch.0, end.offset));
-    assert_eq!([end(&opened, 0), end(&opened, 1), end(&opened, 2)], [Some((0, 9)), Some((1, 18)), None]);
+    let end = |opened: &Opened, epoch| {
+        opened.log.end_offset_for_epoch(LeaderEpoch(epoch)).map(|end| (end.epoch.0, end.offset))
+    };
+    assert_eq!(
+        [end(&opened, 0), end(&opened, 1), end(&opened, 2)],
+        [Some((0, 9)), Some((1, 18)), None]
+    );
     opened.append(batch(1, 1, 1, 1), 5).unwrap();
     assert_eq!(
         [end(&opened, 1), end(&opened, 4), end(&opened, 5)],
@@ -143,7 +156,11 @@ fn epochs_end_where_the_next_begins() {
 fn an_epoch_in_which_nothing_is_written_ends_where_it_began() {
     const FILE: &str = "/data/orders-0/leader-epoch-checkpoint";
     let (fs, mut opened) = log();
-    let ends = |opened: &Opened| [1, 2, 3, 4].map(|epoch| opened.log.end_offset_for_epoch(LeaderEpoch(epoch)).map(|end| (end.epoch.0, end.offset)));
+    let ends = |opened: &Opened| {
+        [1, 2, 3, 4].map(|epoch| {
+            opened.log.end_offset_for_epoch(LeaderEpoch(epoch)).map(|end| (end.epoch.0, end.offset))
+        })
+    };
     for epoch in [2, 3] {
         opened.writer.begin_epoch(LeaderEpoch(epoch));
     }
@@ -170,13 +187,15 @@ fn an_epoch_whose_first_record_is_published_while_a_flush_runs_comes_to_the_disk
     opened.append(batch(1, 1, 1, 1), 1).unwrap();
     opened.flush();
     opened.writer.begin_epoch(LeaderEpoch(4));
-    // Its first record is being published: the flush takes the mark up, and the log does not end behind the record yet.
+    // Its first record is being published: the flush takes the mark up, and the log does not end
+    // behind the record yet.
     opened.log.unsynced.epochs.store(true, std::sync::atomic::Ordering::Release);
     opened.flush();
     let tail = *opened.log.tail.read();
     *opened.log.tail.write() = Tail { offset: 20, ..tail };
     opened.flush();
-    let text = String::from_utf8(fs.bytes("/data/orders-0/leader-epoch-checkpoint").unwrap()).unwrap();
+    let text =
+        String::from_utf8(fs.bytes("/data/orders-0/leader-epoch-checkpoint").unwrap()).unwrap();
     assert_eq!(text, "0\n3\n0 0\n1 9\n4 19\n");
 }
 
@@ -205,7 +224,11 @@ fn deleted_records_cannot_be_read_and_held_files_can() {
         opened.log.read(6, 18, 1, true),
         Err(ReadError::OutOfRange { asked: 6, start: 7, end: 18 })
     ));
-    assert_eq!(opened.base_offsets(), [6, 9, 12, 15], "the batch that holds the first offset is whole");
+    assert_eq!(
+        opened.base_offsets(),
+        [6, 9, 12, 15],
+        "the batch that holds the first offset is whole"
+    );
     assert!(fs.bytes("/data/orders-0/00000000000000000000.log").is_none());
     let mut bytes = vec![0; held.length];
     held.file.read_exact_at(&mut bytes, held.position).unwrap();
@@ -231,7 +254,9 @@ fn reads_go_on_over_holes() {
     let (fs, opened) = log();
     opened.dir.checkpoint().unwrap();
     let fs = fs.after_kill();
-    fs.edit("/data/orders-0/00000000000000000000.log", |bytes| drop(bytes.drain(bytes.len() / 2..)));
+    fs.edit("/data/orders-0/00000000000000000000.log", |bytes| {
+        drop(bytes.drain(bytes.len() / 2..))
+    });
     fs.put("/data/orders-0/00000000000000000006.log", b"");
     let opened = Opened::new(&fs).unwrap();
     assert_eq!((opened.log.log_start_offset(), opened.log.log_end_offset()), (0, 18));
@@ -245,14 +270,8 @@ fn reads_go_on_over_holes() {
 #[test]
 fn a_log_keeps_its_end_when_all_of_it_is_old() {
     let fs = Faulty::default();
-    let mut opened = Opened::with(
-        &fs,
-        LogConfig {
-            retention_ms: Some(1_000),
-            ..config()
-        },
-    )
-    .unwrap();
+    let mut opened =
+        Opened::with(&fs, LogConfig { retention_ms: Some(1_000), ..config() }).unwrap();
     for index in 0..6 {
         opened.append(batch(3, 280, 500, index), 0).unwrap();
     }
@@ -270,18 +289,13 @@ fn a_log_keeps_its_end_when_all_of_it_is_old() {
 #[test]
 fn old_and_large_segments_are_rolled() {
     let fs = Faulty::default();
-    let mut opened = Opened::with(
-        &fs,
-        LogConfig {
-            segment_ms: 1_000,
-            ..config()
-        },
-    )
-    .unwrap();
+    let mut opened = Opened::with(&fs, LogConfig { segment_ms: 1_000, ..config() }).unwrap();
     let mut append = |timestamp, now_ms| {
-        let result = opened
-            .writer
-            .append_as_leader(&mut [prepared(batch(1, 10, timestamp, 0))], LeaderEpoch(0), now_ms);
+        let result = opened.writer.append_as_leader(
+            &mut [prepared(batch(1, 10, timestamp, 0))],
+            LeaderEpoch(0),
+            now_ms,
+        );
         result.into_iter().next().unwrap().unwrap();
         opened.log.segments.load().len()
     };

@@ -1,4 +1,5 @@
-//! A leader's log and its follower's, of transactions that overlap: whatever is done to either, both tell what their batches say.
+//! A leader's log and its follower's, of transactions that overlap: whatever is done to either,
+//! both tell what their batches say.
 
 use proptest::prelude::*;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
@@ -14,7 +15,8 @@ enum Write {
     Plain(u8),
     /// A record in a producer's transaction, with this key.
     Data(i64, u8),
-    /// The end of its transaction, which it commits or aborts. The epoch of an odd producer is raised by it (transactions v2).
+    /// The end of its transaction, which it commits or aborts. The epoch of an odd producer is
+    /// raised by it (transactions v2).
     End(i64, bool),
 }
 
@@ -79,10 +81,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn config() -> LogConfig {
     LogConfig {
         segment_bytes: 800,
-        cleanup: Cleanup {
-            delete: false,
-            compact: true,
-        },
+        cleanup: Cleanup { delete: false, compact: true },
         dirty_ratio_min: 0.0,
         delete_retention_ms: 0,
         ..super::config()
@@ -127,7 +126,8 @@ impl Replica {
         };
         let mut map = OffsetMap::new(100, [7; 16]);
         let last_records = opened.writer.last_records(1_000).unwrap();
-        let cleaned = clean(&opened.log, &config(), &plan, &mut map, &last_records, 1_000).unwrap().unwrap();
+        let cleaned =
+            clean(&opened.log, &config(), &plan, &mut map, &last_records, 1_000).unwrap().unwrap();
         assert!(cleaned.swap_in(&mut opened.writer).unwrap());
         self.whole = false;
     }
@@ -140,7 +140,8 @@ struct World {
     history: Vec<(i64, Vec<u8>)>,
     epochs: [i16; 4],
     leader_epoch: i32,
-    /// Both replicas had what lies before when one of them was compacted: that is committed, and not cut any more.
+    /// Both replicas had what lies before when one of them was compacted: that is committed, and
+    /// not cut any more.
     committed: i64,
     /// Whether what a replica tells is asked for after each step, or only where it is known anyhow.
     asks: bool,
@@ -207,7 +208,8 @@ impl World {
 
     fn catch_up(&mut self, count: usize) {
         let [leader, follower] = &mut self.replicas;
-        let (leading, following) = (leader.opened.as_ref().unwrap(), follower.opened.as_mut().unwrap());
+        let (leading, following) =
+            (leader.opened.as_ref().unwrap(), follower.opened.as_mut().unwrap());
         let (start, end) = (leading.log.log_start_offset(), following.log.log_end_offset());
         follower.whole &= leader.whole;
         if end < start {
@@ -216,8 +218,11 @@ impl World {
         }
         let end = following.log.log_end_offset();
         let batches: Vec<_> = leading.batches().unwrap();
-        let mut missing = batches.iter().filter(|(_, bytes)| BatchHeader::parse(bytes).unwrap().next_offset() > end);
-        let mut bytes: Vec<u8> = missing.by_ref().take(count).flat_map(|(_, bytes)| bytes.clone()).collect();
+        let mut missing = batches
+            .iter()
+            .filter(|(_, bytes)| BatchHeader::parse(bytes).unwrap().next_offset() > end);
+        let mut bytes: Vec<u8> =
+            missing.by_ref().take(count).flat_map(|(_, bytes)| bytes.clone()).collect();
         bytes.extend(missing.next().map(|(_, next)| &next[..next.len() / 2]).unwrap_or_default());
         let epoch = LeaderEpoch(self.leader_epoch);
         let follow = |writer: &mut LogWriter| writer.append_as_follower(&bytes, epoch, 1_000);

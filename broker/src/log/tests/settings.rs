@@ -1,4 +1,5 @@
-//! Settings of a log that say when something is done: flushes that nobody waits for, and segments that must be sealed.
+//! Settings of a log that say when something is done: flushes that nobody waits for, and segments
+//! that must be sealed.
 
 use super::*;
 
@@ -14,10 +15,7 @@ fn append(opened: &mut Opened, records: i32, timestamp: i64) -> i64 {
 
 #[test]
 fn a_flush_is_asked_for_after_so_many_records() {
-    let mut opened = opened(LogConfig {
-        flush_records: 5,
-        ..config()
-    });
+    let mut opened = opened(LogConfig { flush_records: 5, ..config() });
     assert_eq!([4, 1, 3, 3, 1].map(|records| append(&mut opened, records, 0)), [0, 5, 5, 11, 11]);
 }
 

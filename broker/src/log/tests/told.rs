@@ -1,4 +1,5 @@
-//! What a log tells of transactions and producers, against what its batches say: recomputed from them one by one, by nothing that the log itself uses.
+//! What a log tells of transactions and producers, against what its batches say: recomputed from
+//! them one by one, by nothing that the log itself uses.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,7 +42,12 @@ impl Truth {
                             producer: header.producer_id,
                             first_offset,
                             last_offset: header.base_offset,
-                            last_stable_offset: truth.open.values().min().copied().unwrap_or(header.base_offset + 1),
+                            last_stable_offset: truth
+                                .open
+                                .values()
+                                .min()
+                                .copied()
+                                .unwrap_or(header.base_offset + 1),
                         });
                     }
                 }
@@ -55,14 +61,17 @@ impl Truth {
         truth
     }
 
-    /// The offset before which every transaction has ended, in a log that begins and ends there and is committed.
+    /// The offset before which every transaction has ended, in a log that begins and ends there and
+    /// is committed.
     fn stable(&self, start: i64, end: i64) -> i64 {
         self.open.values().copied().chain([end]).min().unwrap_or(end).max(start)
     }
 
     /// What a consumer is to be shown of these batches.
     fn shows(&self, batches: &[(i64, Vec<u8>)], stable: i64) -> Vec<i64> {
-        let shown = |(base, bytes): &&(i64, Vec<u8>)| *base < stable && holds_data(bytes) && !self.aborted_batches.contains(base);
+        let shown = |(base, bytes): &&(i64, Vec<u8>)| {
+            *base < stable && holds_data(bytes) && !self.aborted_batches.contains(base)
+        };
         batches.iter().filter(shown).map(|(base, _)| *base).collect()
     }
 }
@@ -83,9 +92,11 @@ fn holds_data(bytes: &[u8]) -> bool {
     header.records_count > 0 && !header.is_control()
 }
 
-/// The batches that a consumer takes that goes by what it was told (`CompletedFetch` in Kafka's client).
+/// The batches that a consumer takes that goes by what it was told (`CompletedFetch` in Kafka's
+/// client).
 fn taken(batches: &[(i64, Vec<u8>)], told: &[Aborted], stable: i64) -> Vec<i64> {
-    let mut told: Vec<_> = told.iter().map(|aborted| (aborted.first_offset, aborted.producer)).collect();
+    let mut told: Vec<_> =
+        told.iter().map(|aborted| (aborted.first_offset, aborted.producer)).collect();
     told.sort_unstable();
     let mut told = told.into_iter().peekable();
     let (mut skipped, mut taken) = (BTreeSet::new(), Vec::new());
@@ -96,7 +107,9 @@ fn taken(batches: &[(i64, Vec<u8>)], told: &[Aborted], stable: i64) -> Vec<i64> 
         }
         if commits(&header, bytes) == Some(false) {
             skipped.remove(&header.producer_id);
-        } else if holds_data(bytes) && !(header.is_transactional() && skipped.contains(&header.producer_id)) {
+        } else if holds_data(bytes)
+            && !(header.is_transactional() && skipped.contains(&header.producer_id))
+        {
             taken.push(*base);
         }
     }
@@ -109,13 +122,19 @@ impl Opened {
         self.log.last_stable_offset().is_some()
     }
 
-    /// Compares what the log tells with `history`: every batch that ever was in it up to its end, also what was deleted or compacted since. Of a log that is `whole` nothing was.
-    pub(super) fn tells_what_its_batches_say<'b>(&mut self, history: impl Iterator<Item = &'b [u8]> + Clone, whole: bool) {
+    /// Compares what the log tells with `history`: every batch that ever was in it up to its end,
+    /// also what was deleted or compacted since. Of a log that is `whole` nothing was.
+    pub(super) fn tells_what_its_batches_say<'b>(
+        &mut self,
+        history: impl Iterator<Item = &'b [u8]> + Clone,
+        whole: bool,
+    ) {
         let told = self.writer.described_producers(1_000).unwrap();
         let (start, end) = (self.log.log_start_offset(), self.log.log_end_offset());
         self.log.advance_high_watermark(end);
         let held = self.batches().unwrap();
-        let (truth, left) = (Truth::of(history), Truth::of(held.iter().map(|(_, bytes)| &bytes[..])));
+        let (truth, left) =
+            (Truth::of(history), Truth::of(held.iter().map(|(_, bytes)| &bytes[..])));
 
         let stable = self.log.last_stable_offset().unwrap();
         // A transaction of which nothing is left may be forgotten.
@@ -126,13 +145,18 @@ impl Opened {
         );
         let aborted = self.log.aborted_transactions(start, i64::MAX).unwrap();
         if whole {
-            let expected: Vec<_> = truth.aborted.iter().filter(|it| it.last_offset >= start).copied().collect();
+            let expected: Vec<_> =
+                truth.aborted.iter().filter(|it| it.last_offset >= start).copied().collect();
             assert_eq!(aborted, expected);
         }
         for (index, (from, _)) in held.iter().enumerate() {
             let (from, rest) = (start.max(*from), &held[index..]);
             let told = self.log.aborted_transactions(from, stable).unwrap();
-            assert_eq!(taken(rest, &told, stable), truth.shows(rest, stable), "from {from} on, told of {told:?}");
+            assert_eq!(
+                taken(rest, &told, stable),
+                truth.shows(rest, stable),
+                "from {from} on, told of {told:?}"
+            );
         }
 
         let epochs: BTreeMap<_, _> = told.iter().map(|it| (it.id.0, it.epoch.0)).collect();

@@ -1,4 +1,5 @@
-//! Transactions on disk: what is stable, what was aborted, and that both are known again after a stop, a crash and a cut.
+//! Transactions on disk: what is stable, what was aborted, and that both are known again after a
+//! stop, a crash and a cut.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -59,7 +60,8 @@ impl Opened {
     }
 }
 
-/// A log of many transactions over several segments, of which every third was aborted; the last one is open.
+/// A log of many transactions over several segments, of which every third was aborted; the last one
+/// is open.
 fn written() -> (Faulty, Opened, Vec<(i64, i64, i64)>, i64) {
     let fs = Faulty::default();
     let mut opened = Opened::new(&fs).unwrap();
@@ -93,7 +95,11 @@ fn what_was_aborted_and_is_open_is_known_whatever_happened() {
         for fs in [fs.after_crash(1), fs.after_crash(2), fs] {
             let mut again = Opened::new(&fs).unwrap();
             assert_eq!(again.log.last_stable_offset(), None, "nobody has asked yet");
-            assert_eq!((again.stable(), again.aborted()), (open, aborted.clone()), "closed: {close}");
+            assert_eq!(
+                (again.stable(), again.aborted()),
+                (open, aborted.clone()),
+                "closed: {close}"
+            );
             again.end(2, 1, false).unwrap();
             assert_eq!(again.stable(), again.log.log_end_offset());
             assert_eq!(again.aborted().len(), aborted.len() + 1);
@@ -138,7 +144,8 @@ fn a_follower_knows_the_same() {
     assert_eq!((follower.stable(), follower.aborted()), (open, aborted));
 }
 
-/// Reads all that is stable, and looks whether what it gets of aborted transactions is said to be that. Every third transaction is one, and each has two records and a marker.
+/// Reads all that is stable, and looks whether what it gets of aborted transactions is said to be
+/// that. Every third transaction is one, and each has two records and a marker.
 fn read_and_compare(log: &LogReader, stable: i64) {
     let mut from = 0;
     while let (Some(slice), aborted) = log.read_committed(from, stable, 1 << 20, true).unwrap() {
@@ -146,9 +153,16 @@ fn read_and_compare(log: &LogReader, stable: i64) {
         let mut bytes = vec![0; slice.length];
         slice.file.read_exact_at(&mut bytes, slice.position).unwrap();
         for (header, _) in batch::Batches::new(&bytes).map(Result::unwrap) {
-            let is_aborted = !header.is_control() && header.records_count > 0 && header.base_offset / 3 % 3 == 0 && header.base_offset < 90;
+            let is_aborted = !header.is_control()
+                && header.records_count > 0
+                && header.base_offset / 3 % 3 == 0
+                && header.base_offset < 90;
             let is_named = aborted.iter().any(|it| it.first_offset / 3 == header.base_offset / 3);
-            assert!(!is_aborted || is_named, "a batch of an aborted transaction at {}", header.base_offset);
+            assert!(
+                !is_aborted || is_named,
+                "a batch of an aborted transaction at {}",
+                header.base_offset
+            );
             from = header.next_offset();
         }
     }
@@ -157,10 +171,7 @@ fn read_and_compare(log: &LogReader, stable: i64) {
 #[test]
 fn who_reads_while_a_log_is_compacted_is_told_what_was_aborted() {
     let compacted = LogConfig {
-        cleanup: super::super::config::Cleanup {
-            delete: false,
-            compact: true,
-        },
+        cleanup: super::super::config::Cleanup { delete: false, compact: true },
         dirty_ratio_min: 0.0,
         ..config()
     };
@@ -182,7 +193,9 @@ fn who_reads_while_a_log_is_compacted_is_told_what_was_aborted() {
             let plan = cleaner::assess(&log, &compacted, 1_000).unwrap();
             let last_records = opened.writer.last_records(1_000).unwrap();
             let mut map = cleaner::OffsetMap::new(100, [7; 16]);
-            let cleaned = cleaner::clean(&log, &compacted, &plan, &mut map, &last_records, 1_000).unwrap().unwrap();
+            let cleaned = cleaner::clean(&log, &compacted, &plan, &mut map, &last_records, 1_000)
+                .unwrap()
+                .unwrap();
             assert!(cleaned.swap_in(&mut opened.writer).unwrap());
             done.store(true, Ordering::Release);
         });
@@ -235,7 +248,10 @@ fn what_may_be_written_in_a_transaction() {
     assert!(ends(&mut opened, 1, 2, 3).is_ok());
     assert!(ends(&mut opened, 1, 2, 3).is_ok(), "once more");
     assert_eq!(ends(&mut opened, 0, 1, 3), Err(InvalidProducerEpoch));
-    assert!(matches!(opened.send(1, 0, 1), Err(AppendError::Producer(_))), "the old epoch is fenced");
+    assert!(
+        matches!(opened.send(1, 0, 1), Err(AppendError::Producer(_))),
+        "the old epoch is fenced"
+    );
     assert!(opened.send(1, 1, 0).is_ok());
 }
 
@@ -244,15 +260,14 @@ fn any_number_of_transactions_may_be_open() {
     // More than producers are remembered of whom none is open.
     const OPEN: i64 = 100_010;
     let fs = Faulty::default();
-    let large = LogConfig {
-        segment_bytes: i32::MAX as u32,
-        index_interval_bytes: 1 << 20,
-        ..config()
-    };
+    let large =
+        LogConfig { segment_bytes: i32::MAX as u32, index_interval_bytes: 1 << 20, ..config() };
     let mut opened = Opened::with(&fs, large.clone()).unwrap();
     let mut all = BytesMut::new();
     for producer in 0..OPEN {
-        let mut builder = BatchBuilder::new(0).producer(ProducerId(producer), ProducerEpoch(0), 0).transactional();
+        let mut builder = BatchBuilder::new(0)
+            .producer(ProducerId(producer), ProducerEpoch(0), 0)
+            .transactional();
         builder.append(0, 1_000, None, None, []);
         all.extend_from_slice(&builder.build(0).unwrap());
     }
@@ -279,10 +294,18 @@ fn a_snapshot_that_cannot_be_read_is_made_from_the_log() {
         let (fs, mut opened, aborted, open) = written();
         opened.close().unwrap();
         drop(opened);
-        for entry in fs.list(Path::new(DIR)).unwrap().iter().filter(|entry| entry.name.ends_with(".snapshot")) {
+        for entry in fs
+            .list(Path::new(DIR))
+            .unwrap()
+            .iter()
+            .filter(|entry| entry.name.ends_with(".snapshot"))
+        {
             fs.edit(Path::new(DIR).join(&entry.name), harm);
         }
         let mut opened = Opened::new(&fs).unwrap();
-        assert_eq!((opened.stable(), opened.aborted(), opened.dir.failure()), (open, aborted, None));
+        assert_eq!(
+            (opened.stable(), opened.aborted(), opened.dir.failure()),
+            (open, aborted, None)
+        );
     }
 }

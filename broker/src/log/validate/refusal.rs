@@ -23,13 +23,17 @@ pub enum Refusal {
     #[error("Produce requests must have exactly one record batch per partition")]
     NotOneBatch,
     /// Written in the format of magic 0 or 1, or an unknown one.
-    #[error("Produce requests are only allowed to contain record batches with magic version 2, not {0}")]
+    #[error(
+        "Produce requests are only allowed to contain record batches with magic version 2, not {0}"
+    )]
     Magic(i8),
     /// The checksum does not match: the bytes were damaged on their way.
     #[error("Record batch is corrupted: {0}")]
     Corrupt(BatchError),
     /// Larger than `max.message.bytes`.
-    #[error("The record batch size is {size} bytes which exceeds the maximum configured value of {limit}")]
+    #[error(
+        "The record batch size is {size} bytes which exceeds the maximum configured value of {limit}"
+    )]
     TooLarge {
         /// The batch's size in bytes, as received or as it would be written.
         size: usize,
@@ -37,7 +41,9 @@ pub enum Refusal {
         limit: usize,
     },
     /// Larger than a segment.
-    #[error("The record batch size is {size} bytes which exceeds the maximum configured segment size of {limit}")]
+    #[error(
+        "The record batch size is {size} bytes which exceeds the maximum configured segment size of {limit}"
+    )]
     LargerThanSegment {
         /// The batch's size in bytes.
         size: usize,
@@ -84,7 +90,9 @@ impl Refusal {
     /// The code that Kafka answers with.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::NotOneBatch | Self::Magic(_) | Self::Invalid(_) | Self::BadRecords { .. } => ErrorCode::InvalidRecord,
+            Self::NotOneBatch | Self::Magic(_) | Self::Invalid(_) | Self::BadRecords { .. } => {
+                ErrorCode::InvalidRecord
+            }
             Self::Corrupt(_) => ErrorCode::CorruptMessage,
             Self::TooLarge { .. } | Self::DecompressesTooLarge { .. } => ErrorCode::MessageTooLarge,
             Self::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
@@ -95,10 +103,15 @@ impl Refusal {
         }
     }
 
-    /// Whether the answer says where the log begins: that it does in Kafka where the log's own checks refuse a batch, but for those of its size and checksum.
+    /// Whether the answer says where the log begins: that it does in Kafka where the log's own
+    /// checks refuse a batch, but for those of its size and checksum.
     pub fn tells_log_start(&self) -> bool {
         match self {
-            Self::Invalid(_) | Self::BadRecords { .. } | Self::BadTimestamps { .. } | Self::UnknownCodec | Self::Undecodable(_) => true,
+            Self::Invalid(_)
+            | Self::BadRecords { .. }
+            | Self::BadTimestamps { .. }
+            | Self::UnknownCodec
+            | Self::Undecodable(_) => true,
             Self::NotOneBatch
             | Self::Magic(_)
             | Self::Corrupt(_)

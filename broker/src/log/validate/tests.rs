@@ -37,29 +37,17 @@ const PRODUCER_ID: usize = 43;
 const RECORDS_COUNT: usize = 57;
 
 fn compacted() -> LogConfig {
-    let cleanup = Cleanup {
-        delete: false,
-        compact: true,
-    };
-    LogConfig {
-        cleanup,
-        ..LogConfig::default()
-    }
+    let cleanup = Cleanup { delete: false, compact: true };
+    LogConfig { cleanup, ..LogConfig::default() }
 }
 
 fn headers_only() -> LogConfig {
-    LogConfig {
-        record_validation: RecordValidation::Header,
-        ..LogConfig::default()
-    }
+    LogConfig { record_validation: RecordValidation::Header, ..LogConfig::default() }
 }
 
 fn always(codec: Codec) -> LogConfig {
     let level = default_level(codec);
-    LogConfig {
-        compression: Compression::Always { codec, level },
-        ..LogConfig::default()
-    }
+    LogConfig { compression: Compression::Always { codec, level }, ..LogConfig::default() }
 }
 
 fn keys_and_timestamps(batch: &[u8]) -> Vec<(Option<Vec<u8>>, i64)> {
@@ -91,13 +79,14 @@ fn where_only_headers_are_validated_nothing_is_decompressed_without_need() {
     let bytes = patched(batch(&[(Some("k"), NOW)]), ATTRIBUTES, 1_i16.to_be_bytes());
     assert!(validate(bytes.clone(), &headers_only(), VERSION, NOW).is_ok());
     for config in [compacted(), always(Codec::Zstd)] {
-        let config = LogConfig {
-            record_validation: RecordValidation::Header,
-            ..config
-        };
-        assert!(matches!(validate(bytes.clone(), &config, VERSION, NOW), Err(Refusal::Undecodable(_))));
+        let config = LogConfig { record_validation: RecordValidation::Header, ..config };
+        assert!(matches!(
+            validate(bytes.clone(), &config, VERSION, NOW),
+            Err(Refusal::Undecodable(_))
+        ));
     }
-    let low = patched(batch(&[(None, NOW - 7), (None, NOW)]), MAX_TIMESTAMP, (NOW - 7).to_be_bytes());
+    let low =
+        patched(batch(&[(None, NOW - 7), (None, NOW)]), MAX_TIMESTAMP, (NOW - 7).to_be_bytes());
     let prepared = validate(low, &headers_only(), VERSION, NOW).unwrap();
     assert_eq!(prepared.headers[0].max_timestamp, NOW - 7, "the header is believed");
 }
@@ -108,7 +97,9 @@ const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4,
 fn with_section(codec: Codec, count: i32, section: &[u8]) -> BytesMut {
     let mut bytes = with_codec(codec, &[(None, NOW)]);
     bytes.truncate(batch::HEADER_BYTES);
-    bytes.extend_from_slice(&weir_protocol::compression::compress(codec, default_level(codec), section).unwrap());
+    bytes.extend_from_slice(
+        &weir_protocol::compression::compress(codec, default_level(codec), section).unwrap(),
+    );
     let length = i32::try_from(bytes.len() - batch::LOG_OVERHEAD).unwrap();
     bytes[8..12].copy_from_slice(&length.to_be_bytes());
     let bytes = patched(bytes, LAST_OFFSET_DELTA, (count - 1).to_be_bytes());
@@ -152,7 +143,11 @@ fn a_batch_holds_the_records_that_it_says_under_every_codec() {
         assert_eq!(code(many, &headers_only()), invalid, "{codec:?}");
     }
     for codec in &CODECS[1..] {
-        let other = patched(with_section(Codec::None, 1, &record), ATTRIBUTES, (*codec as i16).to_be_bytes());
+        let other = patched(
+            with_section(Codec::None, 1, &record),
+            ATTRIBUTES,
+            (*codec as i16).to_be_bytes(),
+        );
         assert_eq!(
             code(other, &LogConfig::default()),
             Some((ErrorCode::UnknownServerError, true)),
@@ -163,14 +158,16 @@ fn a_batch_holds_the_records_that_it_says_under_every_codec() {
 
 #[test]
 fn a_limit_on_single_records_holds_for_compressed_batches() {
-    let limited = LogConfig {
-        decompressed_message_bytes_max: 20,
-        ..LogConfig::default()
-    };
+    let limited = LogConfig { decompressed_message_bytes_max: 20, ..LogConfig::default() };
     for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
-        let large = with_codec(codec, &[(Some("k"), NOW), (Some("a key of more than 20 bytes"), NOW)]);
+        let large =
+            with_codec(codec, &[(Some("k"), NOW), (Some("a key of more than 20 bytes"), NOW)]);
         let refusal = validate(large, &limited, VERSION, NOW).err().map(|refusal| refusal.code());
-        assert_eq!(refusal, (codec != Codec::None).then_some(ErrorCode::InvalidRecord), "{codec:?}");
+        assert_eq!(
+            refusal,
+            (codec != Codec::None).then_some(ErrorCode::InvalidRecord),
+            "{codec:?}"
+        );
         assert!(validate(with_codec(codec, &[(Some("k"), NOW)]), &limited, VERSION, NOW).is_ok());
     }
 }
@@ -245,22 +242,13 @@ fn bad_batches_are_refused() {
 fn sizes_are_checked_before_and_after_recompression() {
     let bytes = with_codec(Codec::Gzip, &[(Some(&"a".repeat(2_000)), NOW)]);
     let size = bytes.len();
-    let allowing = |message_bytes_max| LogConfig {
-        message_bytes_max,
-        ..always(Codec::Gzip)
-    };
+    let allowing = |message_bytes_max| LogConfig { message_bytes_max, ..always(Codec::Gzip) };
     assert!(validate(bytes.clone(), &allowing(size as u32), VERSION, NOW).is_ok());
     let refused = |config: LogConfig| validate(bytes.clone(), &config, VERSION, NOW).unwrap_err();
     assert_eq!(refused(allowing(size as u32 - 1)), Refusal::TooLarge { size, limit: size - 1 });
-    let grown = refused(LogConfig {
-        message_bytes_max: 1_000,
-        ..always(Codec::None)
-    });
+    let grown = refused(LogConfig { message_bytes_max: 1_000, ..always(Codec::None) });
     assert!(matches!(grown, Refusal::TooLarge { size: 2_000.., limit: 1_000 }), "{grown}");
-    let segment = refused(LogConfig {
-        segment_bytes: 50,
-        ..LogConfig::default()
-    });
+    let segment = refused(LogConfig { segment_bytes: 50, ..LogConfig::default() });
     assert_eq!(segment.code(), ErrorCode::RecordListTooLarge);
 }
 
@@ -297,19 +285,15 @@ fn a_compacted_topic_wants_keys() {
     assert!(validate(batch(&[(Some(""), NOW)]), &compacted(), VERSION, NOW).is_ok());
     let many = batch(&[(None, NOW); 1000]);
     let refusal = validate(many, &compacted(), VERSION, NOW).unwrap_err();
-    assert!(refusal.bad_records().len() < 1000 && refusal.to_string().contains("1000 record errors"));
+    assert!(
+        refusal.bad_records().len() < 1000 && refusal.to_string().contains("1000 record errors")
+    );
 }
 
 #[test]
 fn timestamps_out_of_bounds_are_named() {
-    let after = LogConfig {
-        timestamp_after_ms_max: 100,
-        ..LogConfig::default()
-    };
-    let before = LogConfig {
-        timestamp_before_ms_max: 100,
-        ..after.clone()
-    };
+    let after = LogConfig { timestamp_after_ms_max: 100, ..LogConfig::default() };
+    let before = LogConfig { timestamp_before_ms_max: 100, ..after.clone() };
     for (config, timestamps, bad) in [
         (&after, &[NOW, NOW + 100, NOW - i64::MAX, 0][..], &[][..]),
         (&after, &[NOW + 101, NOW, i64::MAX], &[0, 2]),
@@ -343,11 +327,19 @@ fn the_largest_timestamp_is_made_true() {
                 i64::to_be_bytes(claim),
             );
             let prepared = validate(bytes, &LogConfig::default(), VERSION, NOW).unwrap();
-            assert_eq!(checked(&prepared.bytes).unwrap().max_timestamp, NOW - 7, "{codec:?} says {claim}");
+            assert_eq!(
+                checked(&prepared.bytes).unwrap().max_timestamp,
+                NOW - 7,
+                "{codec:?} says {claim}"
+            );
         }
         let without = patched(with_codec(codec, &[(None, -1)]), MAX_TIMESTAMP, NOW.to_be_bytes());
         let prepared = validate(without, &LogConfig::default(), VERSION, NOW).unwrap();
-        assert_eq!(checked(&prepared.bytes).unwrap().max_timestamp, -1, "{codec:?}: no record has one");
+        assert_eq!(
+            checked(&prepared.bytes).unwrap().max_timestamp,
+            -1,
+            "{codec:?}: no record has one"
+        );
     }
 }
 
@@ -360,10 +352,7 @@ fn a_wrong_timestamp_decides_the_code_wherever_it_is() {
 
 #[test]
 fn the_append_time_replaces_what_the_client_says() {
-    let config = LogConfig {
-        timestamp_type: TimestampType::LogAppendTime,
-        ..LogConfig::default()
-    };
+    let config = LogConfig { timestamp_type: TimestampType::LogAppendTime, ..LogConfig::default() };
     let prepared = validate(batch(&[(None, 5)]), &config, VERSION, NOW).unwrap();
     let header = checked(&prepared.bytes).unwrap();
     assert!(header.is_log_append_time());
@@ -384,7 +373,8 @@ fn a_topic_with_its_own_codec_recompresses() {
     let codecs = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
     for from in codecs {
         for to in codecs {
-            let mut builder = BatchBuilder::new(0).codec(from).producer(ProducerId(3), ProducerEpoch(1), 10);
+            let mut builder =
+                BatchBuilder::new(0).codec(from).producer(ProducerId(3), ProducerEpoch(1), 10);
             for ((key, timestamp), offset) in records.iter().zip(0..) {
                 builder.append(offset, *timestamp, key.map(str::as_bytes), None, []);
             }
@@ -457,7 +447,9 @@ fn what_takes_long_is_given_back_as_it_was_and_what_comes_after_it_too() {
     for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
         let (small, large) = (of_value(codec, 1_000), of_value(codec, 100_000));
         let mut effort = Effort(50_000);
-        let judge = |bytes: &BytesMut, effort: &mut Effort| validate_within(bytes.clone(), &config, VERSION, NOW, effort);
+        let judge = |bytes: &BytesMut, effort: &mut Effort| {
+            validate_within(bytes.clone(), &config, VERSION, NOW, effort)
+        };
         judge(&small, &mut effort).unwrap();
         for bytes in [&large, &small] {
             let Err(NotReady::TakesLong(back)) = judge(bytes, &mut effort) else {
@@ -473,7 +465,9 @@ fn what_takes_long_is_given_back_as_it_was_and_what_comes_after_it_too() {
         builder.append(offset, NOW, None, None, []);
     }
     let records = builder.build(0).unwrap();
-    for (effort, takes_long) in [(100 * EFFORT_OF_RECORD - 1, true), (100 * EFFORT_OF_RECORD, false)] {
+    for (effort, takes_long) in
+        [(100 * EFFORT_OF_RECORD - 1, true), (100 * EFFORT_OF_RECORD, false)]
+    {
         let judged = validate_within(records.clone(), &config, VERSION, NOW, &mut Effort(effort));
         assert_eq!(matches!(judged, Err(NotReady::TakesLong(_))), takes_long);
     }

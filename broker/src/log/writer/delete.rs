@@ -12,8 +12,9 @@ use super::super::segment::file_name;
 use super::LogWriter;
 
 impl LogWriter {
-    /// Deletes the log. Its directory is renamed at once, so that its name is free; the files go after `file.delete.delay.ms`. Who still reads it reads on. Nothing may be done with
-    /// the writer any more: the directory of that name is another log's from now on.
+    /// Deletes the log. Its directory is renamed at once, so that its name is free; the files go
+    /// after `file.delete.delay.ms`. Who still reads it reads on. Nothing may be done with the
+    /// writer any more: the directory of that name is another log's from now on.
     ///
     /// # Errors
     /// When the directory cannot be renamed: then it is set aside by the next start.
@@ -29,7 +30,8 @@ impl LogWriter {
         Ok(())
     }
 
-    /// As [`LogWriter::delete`], but its files stay, under a name that nobody takes up: the metadata may be wrong, the data is not.
+    /// As [`LogWriter::delete`], but its files stay, under a name that nobody takes up: the
+    /// metadata may be wrong, the data is not.
     ///
     /// # Errors
     /// As there.
@@ -60,7 +62,8 @@ impl LogWriter {
                 segment.records().moved(to.join(file_name(segment.base_offset(), "log")));
             }
         }
-        // Only now may the next log have the name: who reads this one does not find that one's files.
+        // Only now may the next log have the name: who reads this one does not find that one's
+        // files.
         logs.forget(reader);
         renamed.map(|()| Some(to))
     }

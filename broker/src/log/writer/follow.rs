@@ -1,6 +1,7 @@
 //! Appending what a leader has: batches as they are, with the offsets and epochs that it gave them.
 //!
-//! Nothing is decided anew and nothing is written anew. What a leader cannot have sent is refused, and the partition's fetcher tries again: it is no fault of the disk.
+//! Nothing is decided anew and nothing is written anew. What a leader cannot have sent is refused,
+//! and the partition's fetcher tries again: it is no fault of the disk.
 
 use std::io::{self, IoSlice};
 
@@ -22,7 +23,9 @@ pub enum FollowError {
     #[error("a batch from the leader is damaged: {0}")]
     Corrupt(#[from] BatchError),
     /// A batch does not follow what is there.
-    #[error("a batch from the leader begins at offset {first} and ends at {last}, but the log ends at {end}")]
+    #[error(
+        "a batch from the leader begins at offset {first} and ends at {last}, but the log ends at {end}"
+    )]
     Offset {
         /// Its first offset.
         first: i64,
@@ -50,13 +53,20 @@ struct Span {
 }
 
 impl LogWriter {
-    /// Appends whole batches of `records` as they are; a last one that is cut off is left for the next fetch. Returns the log end offset.
+    /// Appends whole batches of `records` as they are; a last one that is cut off is left for the
+    /// next fetch. Returns the log end offset.
     ///
-    /// Batches of an epoch after `epoch` end it, too: this is the epoch in which they were fetched, and who sends others has lost the leadership meanwhile (KAFKA-18723).
+    /// Batches of an epoch after `epoch` end it, too: this is the epoch in which they were fetched,
+    /// and who sends others has lost the leadership meanwhile (KAFKA-18723).
     ///
     /// # Errors
     /// Why no more was appended. What came before it in `records` may have been.
-    pub fn append_as_follower(&mut self, records: &[u8], epoch: LeaderEpoch, now_ms: i64) -> Result<i64, FollowError> {
+    pub fn append_as_follower(
+        &mut self,
+        records: &[u8],
+        epoch: LeaderEpoch,
+        now_ms: i64,
+    ) -> Result<i64, FollowError> {
         if self.dir.is_offline() {
             return Err(FollowError::Storage);
         }
@@ -71,14 +81,15 @@ impl LogWriter {
         let (mut end, mut latest) = (self.reader.log_end_offset(), self.reader.latest_epoch());
         let mut result = Ok(());
         for found in Batches::new(records) {
-            let (header, batch) = match found.and_then(|(_, batch)| Ok((batch::checked(batch)?, batch))) {
-                Ok(found) => found,
-                Err(BatchError::Incomplete { .. }) => break,
-                Err(error) => {
-                    result = Err(error.into());
-                    break;
-                }
-            };
+            let (header, batch) =
+                match found.and_then(|(_, batch)| Ok((batch::checked(batch)?, batch))) {
+                    Ok(found) => found,
+                    Err(BatchError::Incomplete { .. }) => break,
+                    Err(error) => {
+                        result = Err(error.into());
+                        break;
+                    }
+                };
             if header.leader_epoch > epoch {
                 break;
             }
@@ -112,7 +123,12 @@ impl LogWriter {
         self.must_roll(&next, waiting_bytes, now_ms)
     }
 
-    fn write_span(&mut self, records: &[u8], span: &mut Span, now_ms: i64) -> Result<(), FollowError> {
+    fn write_span(
+        &mut self,
+        records: &[u8],
+        span: &mut Span,
+        now_ms: i64,
+    ) -> Result<(), FollowError> {
         let Span { from, bytes, headers } = std::mem::take(span);
         span.from = from + bytes;
         if headers.is_empty() {
@@ -140,10 +156,9 @@ fn follows(header: &BatchHeader, end: i64, latest: Option<LeaderEpoch>) -> Resul
         });
     }
     match latest {
-        Some(latest) if header.leader_epoch < latest => Err(FollowError::Epoch {
-            epoch: header.leader_epoch,
-            latest,
-        }),
+        Some(latest) if header.leader_epoch < latest => {
+            Err(FollowError::Epoch { epoch: header.leader_epoch, latest })
+        }
         _ => Ok(()),
     }
 }

@@ -1,4 +1,5 @@
-//! The producers of a log and their transactions, as its writer keeps them: loaded when somebody needs them, asked before an append, told of each.
+//! The producers of a log and their transactions, as its writer keeps them: loaded when somebody
+//! needs them, asked before an append, told of each.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,7 +14,8 @@ use super::super::{AppendError, snapshots};
 use super::LogWriter;
 
 impl LogWriter {
-    /// Has the log's transactions known to its readers ([`LogReader::last_stable_offset`](super::super::LogReader::last_stable_offset)).
+    /// Has the log's transactions known to its readers
+    /// ([`LogReader::last_stable_offset`](super::super::LogReader::last_stable_offset)).
     ///
     /// # Errors
     /// When they cannot be read: then the log directory is offline.
@@ -41,13 +43,18 @@ impl LogWriter {
     }
 
     /// Checks batches against what their producers wrote before; they are loaded.
-    pub(super) fn admit_producer(&mut self, append: &Prepared) -> Result<Option<Duplicate>, ProducerError> {
+    pub(super) fn admit_producer(
+        &mut self,
+        append: &Prepared,
+    ) -> Result<Option<Duplicate>, ProducerError> {
         let Some(producers) = &self.producers else { return Ok(None) };
         match append.origin {
             Origin::Client(guard) => {
                 let first = append.headers.first();
                 let verified = first.zip(guard);
-                let verified = verified.and_then(|(header, guard)| self.verifications.answered(header.producer_id, header.producer_epoch, guard));
+                let verified = verified.and_then(|(header, guard)| {
+                    self.verifications.answered(header.producer_id, header.producer_epoch, guard)
+                });
                 producers.admit(&append.headers, verified)
             }
             Origin::Coordinator => producers.admit_from_coordinator(&append.headers).map(|()| None),
@@ -55,12 +62,14 @@ impl LogWriter {
         }
     }
 
-    /// Remembers a batch that is about to be written, whoever admitted it. What is not loaded finds it in the log.
+    /// Remembers a batch that is about to be written, whoever admitted it. What is not loaded finds
+    /// it in the log.
     pub(super) fn note_producer(&mut self, header: &BatchHeader, batch: &[u8], now_ms: i64) {
         if !header.has_producer() {
             return;
         }
-        let change = self.producers.as_mut().and_then(|producers| producers.replay(header, batch, now_ms));
+        let change =
+            self.producers.as_mut().and_then(|producers| producers.replay(header, batch, now_ms));
         if let Some(change) = change {
             let high_watermark = self.reader.high_watermark();
             self.reader.transactions.write().changed(change, high_watermark);
@@ -70,8 +79,9 @@ impl LogWriter {
         }
     }
 
-    /// Whether the coordinator must be asked before this producer's batch is appended, which belongs to a transaction (`Partition.maybeStartTransactionVerification`).
-    /// `None`: the transaction is open here already.
+    /// Whether the coordinator must be asked before this producer's batch is appended, which
+    /// belongs to a transaction (`Partition.maybeStartTransactionVerification`). `None`: the
+    /// transaction is open here already.
     ///
     /// # Errors
     /// When the producers cannot be read.
@@ -89,9 +99,11 @@ impl LogWriter {
         Ok(Some(self.verifications.ask(producer, epoch, sequence, raises_epoch)))
     }
 
-    /// Leaves what is known of producers and transactions to who begins at the end of the log: the next start, or whoever needs it after a crash. Nothing where nothing is known.
+    /// Leaves what is known of producers and transactions to who begins at the end of the log: the
+    /// next start, or whoever needs it after a crash. Nothing where nothing is known.
     ///
-    /// One step: behind a snapshot of the producers nobody looks for what was aborted, so the files that say so are on the disk before it.
+    /// One step: behind a snapshot of the producers nobody looks for what was aborted, so the files
+    /// that say so are on the disk before it.
     pub(super) fn leave_producers(&mut self) -> io::Result<()> {
         let Some(producers) = &self.producers else { return Ok(()) };
         if !self.reader.transactions.read().is_known {
@@ -110,11 +122,18 @@ impl LogWriter {
         };
         let segments = reader.segments.load();
         for (index, segment) in segments.iter().enumerate() {
-            let (base, next) = (segment.base_offset(), segments.get(index + 1).map_or(i64::MAX, |next| next.base_offset()));
+            let (base, next) = (
+                segment.base_offset(),
+                segments.get(index + 1).map_or(i64::MAX, |next| next.base_offset()),
+            );
             if base < in_memory_from {
                 continue;
             }
-            let inside: Vec<_> = aborted.iter().filter(|it| (base..next).contains(&it.last_offset)).copied().collect();
+            let inside: Vec<_> = aborted
+                .iter()
+                .filter(|it| (base..next).contains(&it.last_offset))
+                .copied()
+                .collect();
             write_index(self.dir.storage(), &segment.path("txnindex"), &inside)?;
         }
         Ok(())
@@ -132,11 +151,15 @@ impl LogWriter {
     ///
     /// # Errors
     /// When their state cannot be read.
-    pub fn last_records(&mut self, now_ms: i64) -> Result<BTreeMap<ProducerId, LastRecord>, AppendError> {
+    pub fn last_records(
+        &mut self,
+        now_ms: i64,
+    ) -> Result<BTreeMap<ProducerId, LastRecord>, AppendError> {
         Ok(self.producers(now_ms)?.last_records())
     }
 
-    /// A copy of all that is known of the producers, for who goes on from here without asking the log.
+    /// A copy of all that is known of the producers, for who goes on from here without asking the
+    /// log.
     ///
     /// # Errors
     /// When their state cannot be read.
@@ -168,13 +191,13 @@ impl Prepared {
     ///
     /// # Errors
     /// Never in practice: a marker is small, and not compressed.
-    pub fn marker(marker: super::super::producers::Marker, now_ms: i64) -> Result<Self, AppendError> {
-        let bytes = super::super::producers::marker_batch(&marker, now_ms).map_err(|_| AppendError::Storage)?;
+    pub fn marker(
+        marker: super::super::producers::Marker,
+        now_ms: i64,
+    ) -> Result<Self, AppendError> {
+        let bytes = super::super::producers::marker_batch(&marker, now_ms)
+            .map_err(|_| AppendError::Storage)?;
         let header = BatchHeader::parse(&bytes).map_err(|_| AppendError::Storage)?;
-        Ok(Self {
-            bytes,
-            headers: vec![header],
-            origin: Origin::Marker(marker),
-        })
+        Ok(Self { bytes, headers: vec![header], origin: Origin::Marker(marker) })
     }
 }

@@ -1,4 +1,5 @@
-//! The segment that is written to: taken up again after a start, begun anew, and sealed when the next one begins.
+//! The segment that is written to: taken up again after a start, begun anew, and sealed when the
+//! next one begins.
 
 use std::io;
 use std::sync::Arc;
@@ -14,8 +15,9 @@ use super::super::storage::{File, Mode, put_in_place, stage_file};
 use super::{Active, LogWriter};
 
 impl LogWriter {
-    /// Whether anything may be written: not to a log that is deleted, and not yet where the log has no directory, whose name a log has that is to be deleted. Its writer is at
-    /// work, and the deletion waits for it.
+    /// Whether anything may be written: not to a log that is deleted, and not yet where the log has
+    /// no directory, whose name a log has that is to be deleted. Its writer is at work, and the
+    /// deletion waits for it.
     pub(crate) fn has_name(&self) -> bool {
         if self.reader.is_deleted() {
             return false;
@@ -45,7 +47,8 @@ impl LogWriter {
         self.active.as_mut().ok_or_else(|| io::Error::other("there is no segment to write to"))
     }
 
-    /// Has the newest segment at hand before anything is admitted that is to be written to it: where it is damaged another begins, and the snapshot that is left to who begins there must
+    /// Has the newest segment at hand before anything is admitted that is to be written to it:
+    /// where it is damaged another begins, and the snapshot that is left to who begins there must
     /// not know of what is not in the log. When that fails the log directory is offline.
     pub(super) fn take_up_newest(&mut self, now_ms: i64) {
         let reader = &self.reader;
@@ -73,13 +76,19 @@ impl LogWriter {
         if reader.segments.load().is_empty() {
             partition_dir::set_aside_unknown(storage, &dir, &reader.topic, reader.id.index)?;
             storage.create_dir(&dir)?;
-            // Synced with the first flush: until then there is nothing that it would have to vouch for.
+            // Synced with the first flush: until then there is nothing that it would have to vouch
+            // for.
             let metadata = dir.join(partition_dir::PARTITION_METADATA);
-            stage_file(storage, &metadata, partition_dir::metadata_text(reader.id.topic).as_bytes())?;
+            stage_file(
+                storage,
+                &metadata,
+                partition_dir::metadata_text(reader.id.topic).as_bytes(),
+            )?;
             put_in_place(storage, &metadata)?;
             reader.unsynced.directory.store(true, Ordering::Release);
         }
-        let segment = Segment::new(&dir, SegmentSummary::empty(base, now_ms), Some(Indexes::default()));
+        let segment =
+            Segment::new(&dir, SegmentSummary::empty(base, now_ms), Some(Indexes::default()));
         let file = self.dir.files.get(segment.records(), Mode::Create)?;
         // A file of that name can only be what an earlier crash left behind its end.
         file.truncate(0)?;
@@ -87,18 +96,23 @@ impl LogWriter {
         let mut segments = reader.segments.load().as_ref().clone();
         segments.push(Arc::clone(&segment));
         reader.segments.store(Arc::new(segments));
-        *reader.tail.write() = Tail {
-            offset: base,
-            segment: base,
-            position: 0,
-        };
+        *reader.tail.write() = Tail { offset: base, segment: base, position: 0 };
         Ok(self.activate(segment, file, None, now_ms))
     }
 
-    fn activate(&self, segment: Arc<Segment>, file: Arc<dyn File>, first_timestamp: Option<i64>, now_ms: i64) -> Active {
+    fn activate(
+        &self,
+        segment: Arc<Segment>,
+        file: Arc<dyn File>,
+        first_timestamp: Option<i64>,
+        now_ms: i64,
+    ) -> Active {
         let jitter_ms = match self.config.segment_jitter_ms {
             // Any number will do that differs between partitions and stays the same for one.
-            jitter @ 1.. => i64::from(crc32c::crc32c(self.reader.path().as_os_str().as_encoded_bytes())) % jitter,
+            jitter @ 1.. => {
+                i64::from(crc32c::crc32c(self.reader.path().as_os_str().as_encoded_bytes()))
+                    % jitter
+            }
             _ => 0,
         };
         Active {
@@ -130,9 +144,11 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Begins a segment behind those that there are, and leaves what is known of producers to who begins there.
+    /// Begins a segment behind those that there are, and leaves what is known of producers to who
+    /// begins there.
     fn begin_next(&mut self, now_ms: i64) -> io::Result<Active> {
-        // Also where no producer was ever asked for: whoever needs them later would have to read all that was written meanwhile.
+        // Also where no producer was ever asked for: whoever needs them later would have to read
+        // all that was written meanwhile.
         if self.producers.is_none() {
             self.load_producers(now_ms)?;
         }
@@ -141,13 +157,18 @@ impl LogWriter {
         self.begin(now_ms)
     }
 
-    /// Seals the active segment if it is old, though nothing is appended: so that retention and compaction get at it.
+    /// Seals the active segment if it is old, though nothing is appended: so that retention and
+    /// compaction get at it.
     ///
     /// # Errors
     /// When files cannot be written.
     pub fn roll_if_old(&mut self, now_ms: i64) -> io::Result<()> {
         match &self.active {
-            Some(active) if active.segment.size_bytes() > 0 && now_ms - active.created_ms > self.config.segment_lives_ms() - active.jitter_ms => {
+            Some(active)
+                if active.segment.size_bytes() > 0
+                    && now_ms - active.created_ms
+                        > self.config.segment_lives_ms() - active.jitter_ms =>
+            {
                 self.roll(now_ms)
             }
             _ => Ok(()),

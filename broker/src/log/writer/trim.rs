@@ -1,4 +1,5 @@
-//! What a log gives up at its beginning: by retention, by DeleteRecords, and whole segments at a time.
+//! What a log gives up at its beginning: by retention, by DeleteRecords, and whole segments at a
+//! time.
 
 use std::io;
 use std::sync::Arc;
@@ -8,7 +9,8 @@ use super::super::{flusher, retention};
 use super::LogWriter;
 
 impl LogWriter {
-    /// Raises the log start offset, at most to the high watermark, and deletes the segments that lie before it. Lowering it does nothing.
+    /// Raises the log start offset, at most to the high watermark, and deletes the segments that
+    /// lie before it. Lowering it does nothing.
     ///
     /// # Errors
     /// When the files cannot be removed.
@@ -22,8 +24,9 @@ impl LogWriter {
         let segments = reader.segments.load();
         let gone = segments.iter().skip(1).take_while(|next| next.base_offset() <= offset).count();
         if gone > 0 {
-            // Before the first file goes: what the log ends with is on the disk, and so are the epochs, which say where it begins. A crash may bring back any of the
-            // files that are removed, but not a log with a gap, or one that ends before it begins.
+            // Before the first file goes: what the log ends with is on the disk, and so are the
+            // epochs, which say where it begins. A crash may bring back any of the files that are
+            // removed, but not a log with a gap, or one that ends before it begins.
             flusher::flush_now(reader, true)?;
         } else if changed {
             reader.unsynced.epochs.store(true, Ordering::Release);
@@ -49,7 +52,8 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Deletes what retention lets go (`retention.ms`, `retention.bytes`): whole sealed segments below the high watermark. Returns how many.
+    /// Deletes what retention lets go (`retention.ms`, `retention.bytes`): whole sealed segments
+    /// below the high watermark. Returns how many.
     ///
     /// # Errors
     /// When files cannot be written or removed.
@@ -57,7 +61,8 @@ impl LogWriter {
         if !self.config.cleanup.delete {
             return Ok(0);
         }
-        let summaries: Vec<_> = self.reader.segments.load().iter().map(|segment| segment.summary()).collect();
+        let summaries: Vec<_> =
+            self.reader.segments.load().iter().map(|segment| segment.summary()).collect();
         let count = retention::expired(
             &summaries,
             &self.config,
@@ -72,7 +77,8 @@ impl LogWriter {
             // All of it is old: the log goes on, empty, where it ended.
             self.roll(now_ms)?;
         }
-        let start = self.reader.segments.load().get(count).map_or(0, |segment| segment.base_offset());
+        let start =
+            self.reader.segments.load().get(count).map_or(0, |segment| segment.base_offset());
         self.advance_log_start_offset(start)?;
         Ok(count)
     }

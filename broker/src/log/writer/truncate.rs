@@ -1,7 +1,10 @@
-//! What a follower's log gives up at its end, where it went another way than the leader's, and all of it where the two have nothing in common any more.
+//! What a follower's log gives up at its end, where it went another way than the leader's, and all
+//! of it where the two have nothing in common any more.
 //!
-//! A cut is on the disk when it returns: what is appended after it is never found beside what was cut off. Before the first byte goes, the catalogue on the disk says that nothing behind
-//! the cut counts as flushed, so that a crash midway leaves a log that ends somewhere behind the cut, and never one that is taken for damaged.
+//! A cut is on the disk when it returns: what is appended after it is never found beside what was
+//! cut off. Before the first byte goes, the catalogue on the disk says that nothing behind the cut
+//! counts as flushed, so that a crash midway leaves a log that ends somewhere behind the cut, and
+//! never one that is taken for damaged.
 
 use std::io;
 use std::sync::Arc;
@@ -17,14 +20,17 @@ use super::super::storage::Mode;
 use super::super::{flusher, snapshots};
 use super::{LogWriter, into_io};
 
-/// The files of a segment, and those of them that its records give again. What a file says of transactions that were aborted behind a cut is not believed: no snapshot vouches for it.
+/// The files of a segment, and those of them that its records give again. What a file says of
+/// transactions that were aborted behind a cut is not believed: no snapshot vouches for it.
 const FILES: &[&str] = &["log", "index", "timeindex", "txnindex", "snapshot"];
 const DERIVED: &[&str] = &["index", "timeindex", "snapshot"];
 
 impl LogWriter {
-    /// Cuts the log off at `offset`, at most: a batch that holds records before and behind it goes as a whole. Returns the log end offset.
+    /// Cuts the log off at `offset`, at most: a batch that holds records before and behind it goes
+    /// as a whole. Returns the log end offset.
     ///
-    /// The high watermark and the log start offset go down with the end. Readers that read what goes find that out by its checksum, as with Kafka.
+    /// The high watermark and the log start offset go down with the end. Readers that read what
+    /// goes find that out by its checksum, as with Kafka.
     ///
     /// # Errors
     /// When the files cannot be read or written: then the log directory is offline.
@@ -51,13 +57,16 @@ impl LogWriter {
         self.vouch(result)
     }
 
-    /// Gives up all of the log: it goes on, empty, at `offset` (`LocalLog.truncateFullyAndStartAt`). Returns that.
+    /// Gives up all of the log: it goes on, empty, at `offset`
+    /// (`LocalLog.truncateFullyAndStartAt`). Returns that.
     ///
     /// # Errors
     /// As [`LogWriter::truncate_to`].
     pub fn truncate_fully_and_start_at(&mut self, offset: i64) -> io::Result<i64> {
         if !self.has_name() {
-            return Err(io::Error::other("the log is deleted, or one that is being deleted still has its name"));
+            return Err(io::Error::other(
+                "the log is deleted, or one that is being deleted still has its name",
+            ));
         }
         let flushes = Arc::clone(&self.reader.flushes);
         let _turn = flushes.turn();
@@ -71,7 +80,9 @@ impl LogWriter {
     /// A cut that failed halfway takes the log directory offline.
     fn vouch(&self, result: io::Result<i64>) -> io::Result<i64> {
         match &result {
-            Err(error) => self.dir.fail(format!("cannot truncate {}: {error}", self.reader.path().display())),
+            Err(error) => {
+                self.dir.fail(format!("cannot truncate {}: {error}", self.reader.path().display()))
+            }
             Ok(end_offset) => {
                 debug!(topic = %self.reader.topic, partition = self.reader.id.index, end_offset, "truncated")
             }
@@ -79,12 +90,19 @@ impl LogWriter {
         result
     }
 
-    fn cut(&mut self, before: &[Arc<Segment>], cut: &Arc<Segment>, gone: &[Arc<Segment>], offset: i64) -> io::Result<i64> {
+    fn cut(
+        &mut self,
+        before: &[Arc<Segment>],
+        cut: &Arc<Segment>,
+        gone: &[Arc<Segment>],
+        offset: i64,
+    ) -> io::Result<i64> {
         let (shorter, end) = self.copy_up_to(cut, offset)?;
         let mut segments = before.to_vec();
         segments.push(Arc::clone(&shorter));
         self.forget_producers();
-        let changed = self.publish_cut(segments, end, &shorter, |epochs| epochs.truncate_from_end(end));
+        let changed =
+            self.publish_cut(segments, end, &shorter, |epochs| epochs.truncate_from_end(end));
         let reader = &self.reader;
         reader.log_start.fetch_min(end, Ordering::AcqRel);
         reader.high_watermark.fetch_min(end, Ordering::AcqRel);
@@ -97,7 +115,8 @@ impl LogWriter {
         }
         let storage = self.dir.storage();
         if changed {
-            // Recovery would take the epochs behind the cut for those of what is appended there next.
+            // Recovery would take the epochs behind the cut for those of what is appended there
+            // next.
             flusher::write_epochs(storage, reader)?;
         }
         for segment in gone.iter().rev() {
@@ -115,23 +134,32 @@ impl LogWriter {
     fn start_anew(&mut self, offset: i64) -> io::Result<i64> {
         let reader = Arc::clone(&self.reader);
         let old = reader.segments.load_full();
-        let fresh = Segment::new(&reader.path(), SegmentSummary::empty(offset, 0), Some(Indexes::default()));
+        let fresh = Segment::new(
+            &reader.path(),
+            SegmentSummary::empty(offset, 0),
+            Some(Indexes::default()),
+        );
         // Of a log that was never written to, there is nothing on the disk yet.
         let segments = if old.is_empty() { Vec::new() } else { vec![Arc::clone(&fresh)] };
         self.begin_without_producers(offset);
         reader.cleaned.store(0, Ordering::Release);
-        self.publish_cut(segments, offset, &fresh, |epochs| std::mem::take(epochs) != Epochs::default());
+        self.publish_cut(segments, offset, &fresh, |epochs| {
+            std::mem::take(epochs) != Epochs::default()
+        });
         reader.log_start.store(offset, Ordering::Release);
         reader.high_watermark.store(offset, Ordering::Release);
         if old.is_empty() {
-            // The name of a file is all that remembers the offset over a crash; and this replica may be the only one that is left then.
+            // The name of a file is all that remembers the offset over a crash; and this replica
+            // may be the only one that is left then.
             self.active(0)?;
             self.active = None;
         }
         self.logs.write_catalogue()?;
         let storage = self.dir.storage();
-        // What lies behind the new end goes first, and for good: a gap in the middle of what a crash brings back would be taken for damage.
-        let (before, behind) = old.split_at(old.partition_point(|segment| segment.base_offset() <= offset));
+        // What lies behind the new end goes first, and for good: a gap in the middle of what a
+        // crash brings back would be taken for damage.
+        let (before, behind) =
+            old.split_at(old.partition_point(|segment| segment.base_offset() <= offset));
         for segment in behind.iter().rev() {
             self.remove_files(segment, FILES)?;
         }
@@ -156,15 +184,18 @@ impl LogWriter {
         Ok(offset)
     }
 
-    /// Makes the log end with `end` and `last` for everyone, and counts nothing behind that as flushed. Returns whether the epochs changed.
-    fn publish_cut(&mut self, segments: Vec<Arc<Segment>>, end: i64, last: &Segment, epochs: impl FnOnce(&mut Epochs) -> bool) -> bool {
+    /// Makes the log end with `end` and `last` for everyone, and counts nothing behind that as
+    /// flushed. Returns whether the epochs changed.
+    fn publish_cut(
+        &mut self,
+        segments: Vec<Arc<Segment>>,
+        end: i64,
+        last: &Segment,
+        epochs: impl FnOnce(&mut Epochs) -> bool,
+    ) -> bool {
         self.active = None;
         (self.unflushed_bytes, self.unflushed_records) = (0, 0);
-        let tail = Tail {
-            offset: end,
-            segment: last.base_offset(),
-            position: last.size_bytes(),
-        };
+        let tail = Tail { offset: end, segment: last.base_offset(), position: last.size_bytes() };
         let reader = &self.reader;
         *reader.tail.write() = tail;
         reader.truncations.fetch_add(1, Ordering::AcqRel);
@@ -179,8 +210,9 @@ impl LogWriter {
         epochs(&mut reader.epochs.write())
     }
 
-    /// What is known of a segment up to the batch that holds `offset`, as a segment of its own in the same file, and where that ends. All of it is looked at, once: which of its
-    /// batches has the largest timestamp is not known otherwise.
+    /// What is known of a segment up to the batch that holds `offset`, as a segment of its own in
+    /// the same file, and where that ends. All of it is looked at, once: which of its batches has
+    /// the largest timestamp is not known otherwise.
     fn copy_up_to(&self, segment: &Segment, offset: i64) -> io::Result<(Arc<Segment>, i64)> {
         let (files, interval) = (&self.dir.files, u64::from(self.config.index_interval_bytes));
         let summary = SegmentSummary::empty(segment.base_offset(), segment.summary().modified_ms);
@@ -202,7 +234,10 @@ impl LogWriter {
                 since = 0;
             }
             since += located.header.size_bytes() as u64;
-            (end, size) = (located.header.next_offset(), located.position + located.header.size_bytes() as u64);
+            (end, size) = (
+                located.header.next_offset(),
+                located.position + located.header.size_bytes() as u64,
+            );
         }
         shorter.appended(size, summary.modified_ms);
         Ok((shorter, end))

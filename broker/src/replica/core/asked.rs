@@ -1,7 +1,10 @@
-//! What a leader has asked the controller for, as far as the next process of its broker has to know it.
+//! What a leader has asked the controller for, as far as the next process of its broker has to know
+//! it.
 //!
-//! A leader waits for everybody who may become a member of the ISR, from the moment that it asks. A process that takes up the roles of the one before, without a controller that could
-//! tell it what became of a request, has to wait for them too: so what was asked is on the disk before it is asked.
+//! A leader waits for everybody who may become a member of the ISR, from the moment that it asks. A
+//! process that takes up the roles of the one before, without a controller that could tell it what
+//! became of a request, has to wait for them too: so what was asked is on the disk before it is
+//! asked.
 
 use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch};
 
@@ -12,14 +15,16 @@ use super::{PartitionState, Proposal};
 pub struct Asked {
     /// The epoch of the leader that asked.
     pub leader_epoch: LeaderEpoch,
-    /// The state that it built on: once the partition's epoch is a later one, it is known what became of it.
+    /// The state that it built on: once the partition's epoch is a later one, it is known what
+    /// became of it.
     pub base: PartitionEpoch,
     /// Its members, each with the epoch under which it fetched.
     pub members: Vec<(BrokerId, BrokerEpoch)>,
 }
 
 impl Asked {
-    /// What has to be remembered of a proposal; `None` where it adds nobody: waiting for who was removed does no harm.
+    /// What has to be remembered of a proposal; `None` where it adds nobody: waiting for who was
+    /// removed does no harm.
     pub fn of(proposal: &Proposal) -> Option<Self> {
         let adds = proposal.isr.iter().any(|(id, _)| !proposal.base.isr.contains(id));
         adds.then(|| Self {
@@ -29,10 +34,13 @@ impl Asked {
         })
     }
 
-    /// This after what was asked before. On the same base both may still be carried out; an earlier base is over, and what came of it is part of the later one.
+    /// This after what was asked before. On the same base both may still be carried out; an earlier
+    /// base is over, and what came of it is part of the later one.
     #[must_use]
     pub fn after(mut self, before: Option<&Self>) -> Self {
-        let Some(before) = before.filter(|before| (before.leader_epoch, before.base) == (self.leader_epoch, self.base)) else {
+        let Some(before) = before
+            .filter(|before| (before.leader_epoch, before.base) == (self.leader_epoch, self.base))
+        else {
             return self;
         };
         for &(id, epoch) in &before.members {
@@ -44,16 +52,23 @@ impl Asked {
         self
     }
 
-    /// Whom a leadership that begins with this state has to wait for besides the ISR, and the newest partition epoch that one of them was asked for on.
-    pub(super) fn unsettled(asked: Option<Self>, own: BrokerId, state: &PartitionState) -> (Vec<(BrokerId, BrokerEpoch)>, PartitionEpoch) {
+    /// Whom a leadership that begins with this state has to wait for besides the ISR, and the
+    /// newest partition epoch that one of them was asked for on.
+    pub(super) fn unsettled(
+        asked: Option<Self>,
+        own: BrokerId,
+        state: &PartitionState,
+    ) -> (Vec<(BrokerId, BrokerEpoch)>, PartitionEpoch) {
         let Some(asked) = asked.filter(|asked| asked.binds(state)) else {
             return (Vec::new(), PartitionEpoch(-1));
         };
-        let may_have_joined = |(id, _): &(BrokerId, BrokerEpoch)| *id != own && !state.isr.contains(id);
+        let may_have_joined =
+            |(id, _): &(BrokerId, BrokerEpoch)| *id != own && !state.isr.contains(id);
         (asked.members.into_iter().filter(may_have_joined).collect(), asked.base)
     }
 
-    /// Whether it may have been carried out, or may still be, as far as somebody knows who knows this state.
+    /// Whether it may have been carried out, or may still be, as far as somebody knows who knows
+    /// this state.
     pub fn binds(&self, state: &PartitionState) -> bool {
         self.leader_epoch == state.leader_epoch && self.base >= state.partition_epoch
     }
@@ -88,7 +103,8 @@ mod tests {
     #[test]
     fn what_was_asked_on_the_same_base_is_joined_and_what_was_asked_before_is_over() {
         let first = Asked::of(&proposal(7, &[0], &[(0, 10), (1, 11)])).unwrap();
-        let second = Asked::of(&proposal(7, &[0], &[(0, 10), (2, 12)])).unwrap().after(Some(&first));
+        let second =
+            Asked::of(&proposal(7, &[0], &[(0, 10), (2, 12)])).unwrap().after(Some(&first));
         assert_eq!(
             second.members,
             [(0, 10), (2, 12), (1, 11)].map(|(id, epoch)| (BrokerId(id), BrokerEpoch(epoch)))

@@ -1,7 +1,9 @@
-//! What a follower of a partition decides in one leader epoch (`AbstractFetcherThread` and `ReplicaFetcherThread` in Apache Kafka 4.2, with KIP-320 and KIP-595).
+//! What a follower of a partition decides in one leader epoch (`AbstractFetcherThread` and
+//! `ReplicaFetcherThread` in Apache Kafka 4.2, with KIP-320 and KIP-595).
 //!
-//! The shell asks [`Following::next`] what to fetch, hands every answer to [`Following::answered`], does what it says to the log, and then calls
-//! [`Following::step`]. Ends with the leader epoch: a new one begins a new `Following`. Never fetches, and never cuts the log itself.
+//! The shell asks [`Following::next`] what to fetch, hands every answer to [`Following::answered`],
+//! does what it says to the log, and then calls [`Following::step`]. Ends with the leader epoch: a
+//! new one begins a new `Following`. Never fetches, and never cuts the log itself.
 
 #[cfg(test)]
 mod tests;
@@ -12,11 +14,13 @@ use weir_protocol::types::{BrokerId, LeaderEpoch};
 use super::OwnLog;
 use crate::log::EpochEnd;
 
-/// How long a partition is left alone after its leader refused a fetch, in milliseconds, where `replica.fetch.backoff.ms` does not say. It is a second in Apache Kafka; a new
-/// leader is a matter of less here.
+/// How long a partition is left alone after its leader refused a fetch, in milliseconds, where
+/// `replica.fetch.backoff.ms` does not say. It is a second in Apache Kafka; a new leader is a
+/// matter of less here.
 pub const FETCH_BACKOFF_MS: u64 = 100;
 
-/// How long it is left alone after the first refusal; each one after that doubles it, up to the whole back-off.
+/// How long it is left alone after the first refusal; each one after that doubles it, up to the
+/// whole back-off.
 const FIRST_BACKOFF_MS: u64 = 5;
 
 /// A partition that this broker follows, in one leader epoch.
@@ -63,8 +67,9 @@ pub struct FetchFrom {
 pub enum Next {
     /// Fetch.
     Fetch(FetchFrom),
-    /// What was appended counts as had only once it is flushed: ask again then. To fetch from the log's end would tell the leader more than is true, to
-    /// fetch from what is had would bring the same records again.
+    /// What was appended counts as had only once it is flushed: ask again then. To fetch from the
+    /// log's end would tell the leader more than is true, to fetch from what is had would bring the
+    /// same records again.
     AfterFlush,
     /// Leave the leader alone until this time.
     At(u64),
@@ -94,11 +99,13 @@ pub enum Todo {
     Nothing,
     /// Append the records.
     Append,
-    /// Cut the log: the offset is the new end. Also where that is the end already, for what the log knows of epochs that begin there must go.
+    /// Cut the log: the offset is the new end. Also where that is the end already, for what the log
+    /// knows of epochs that begin there must go.
     Truncate(i64),
     /// Throw the whole log away: it begins anew at the offset.
     Restart(i64),
-    /// Ask the leader where its log starts and ends (ListOffsets), and pass both to [`Following::offsets`].
+    /// Ask the leader where its log starts and ends (ListOffsets), and pass both to
+    /// [`Following::offsets`].
     AskOffsets,
 }
 
@@ -166,11 +173,20 @@ impl Following {
         }
     }
 
-    /// Takes up the leader's answer to a fetch. One that belongs to another epoch, or to a log that has changed since, came too late and asks for nothing.
-    pub fn answered(&mut self, to: &FetchFrom, answer: &FetchAnswer, log: &OwnLog<'_>, now: u64) -> Todo {
+    /// Takes up the leader's answer to a fetch. One that belongs to another epoch, or to a log that
+    /// has changed since, came too late and asks for nothing.
+    pub fn answered(
+        &mut self,
+        to: &FetchFrom,
+        answer: &FetchAnswer,
+        log: &OwnLog<'_>,
+        now: u64,
+    ) -> Todo {
         let asked_now = self.fetch(log);
-        let same_place = to.offset == asked_now.offset && to.last_fetched_epoch == asked_now.last_fetched_epoch;
-        if to.current_leader_epoch != self.epoch || !same_place || self.fetching == Fetching::Fenced {
+        let same_place =
+            to.offset == asked_now.offset && to.last_fetched_epoch == asked_now.last_fetched_epoch;
+        if to.current_leader_epoch != self.epoch || !same_place || self.fetching == Fetching::Fenced
+        {
             return Todo::Nothing;
         }
         match answer.error {
@@ -180,7 +196,8 @@ impl Following {
                 self.fetching = Fetching::Fenced;
                 return Todo::Nothing;
             }
-            // UNKNOWN_LEADER_EPOCH, NOT_LEADER_OR_FOLLOWER and UNKNOWN_TOPIC_ID: the leader's metadata is behind. Anything else may pass too.
+            // UNKNOWN_LEADER_EPOCH, NOT_LEADER_OR_FOLLOWER and UNKNOWN_TOPIC_ID: the leader's
+            // metadata is behind. Anything else may pass too.
             _ => {
                 self.failed(now);
                 return Todo::Nothing;
@@ -196,22 +213,29 @@ impl Following {
         if answer.has_records { Todo::Append } else { Todo::Nothing }
     }
 
-    /// No answer came, or nothing could be done with it: the leader is left alone for a while, at first for a short one. A leader that has just been elected
-    /// often hears of it a moment later than its followers.
+    /// No answer came, or nothing could be done with it: the leader is left alone for a while, at
+    /// first for a short one. A leader that has just been elected often hears of it a moment later
+    /// than its followers.
     pub fn failed(&mut self, now: u64) {
         if self.fetching != Fetching::Fenced {
             let backoff_ms = FIRST_BACKOFF_MS
                 .checked_shl(self.refused)
                 .map_or(self.backoff_ms, |ms| ms.min(self.backoff_ms));
             self.refused = self.refused.saturating_add(1).min(32);
-            self.fetching = Fetching::Delayed {
-                until: now.saturating_add(backoff_ms),
-            };
+            self.fetching = Fetching::Delayed { until: now.saturating_add(backoff_ms) };
         }
     }
 
-    /// Takes up where the leader's log starts and ends, asked for in this `epoch` (`AbstractFetcherThread.fetchOffsetAndTruncate`).
-    pub fn offsets(&mut self, epoch: LeaderEpoch, leader_start: i64, leader_end: i64, log: &OwnLog<'_>, now: u64) -> Todo {
+    /// Takes up where the leader's log starts and ends, asked for in this `epoch`
+    /// (`AbstractFetcherThread.fetchOffsetAndTruncate`).
+    pub fn offsets(
+        &mut self,
+        epoch: LeaderEpoch,
+        leader_start: i64,
+        leader_end: i64,
+        log: &OwnLog<'_>,
+        now: u64,
+    ) -> Todo {
         if epoch != self.epoch || self.fetching == Fetching::Fenced {
             return Todo::Nothing;
         }
@@ -238,7 +262,8 @@ impl Following {
         self.leader_high_watermark > log.end
     }
 
-    /// Moves the high watermark with the leader's, after an append or a flush, and the log's start with the leader's.
+    /// Moves the high watermark with the leader's, after an append or a flush, and the log's start
+    /// with the leader's.
     pub fn step(&mut self, log: &OwnLog<'_>) -> Step {
         self.high_watermark = self.high_watermark.max(self.leader_high_watermark.min(log.had));
         let start = self.leader_log_start.min(self.high_watermark);
@@ -249,8 +274,9 @@ impl Following {
     }
 }
 
-/// Where this log left its leader's, given the end of the largest epoch there that is not after this log's last one (`getOffsetTruncationState`). Where
-/// this log does not know that epoch, the next fetch asks with the largest one that it does, so that the two meet step by step.
+/// Where this log left its leader's, given the end of the largest epoch there that is not after
+/// this log's last one (`getOffsetTruncationState`). Where this log does not know that epoch, the
+/// next fetch asks with the largest one that it does, so that the two meet step by step.
 fn parted_at(theirs: EpochEnd, log: &OwnLog<'_>) -> i64 {
     match (log.end_of_epoch)(theirs.epoch) {
         Some(ours) if ours.epoch == theirs.epoch => ours.offset.min(theirs.offset).min(log.end),

@@ -1,8 +1,11 @@
-//! What the leader of a partition decides in one leader epoch (`Partition` in Apache Kafka 4.2, with KIP-497, KIP-841, KIP-903 and KIP-966).
+//! What the leader of a partition decides in one leader epoch (`Partition` in Apache Kafka 4.2,
+//! with KIP-497, KIP-841, KIP-903 and KIP-966).
 //!
-//! Called by the partition's shell with each fetch of a follower, each step of its own log, each answer of the controller and each new metadata; it
-//! answers with a high watermark and, where the ISR should be another, with a [`Proposal`] for the controller. Ends with the leader epoch: a new
-//! one begins a new `Leadership`. Never waits, and never believes that a proposal was refused because nothing was heard of it.
+//! Called by the partition's shell with each fetch of a follower, each step of its own log, each
+//! answer of the controller and each new metadata; it answers with a high watermark and, where the
+//! ISR should be another, with a [`Proposal`] for the controller. Ends with the leader epoch: a new
+//! one begins a new `Leadership`. Never waits, and never believes that a proposal was refused
+//! because nothing was heard of it.
 
 mod progress;
 mod reading;
@@ -15,7 +18,8 @@ use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch};
 use self::progress::Progress;
 use super::{Asked, OwnLog, PartitionState, Peers, Proposal};
 
-/// How long to wait before the controller is asked again for what it refused or did not answer, in milliseconds.
+/// How long to wait before the controller is asked again for what it refused or did not answer, in
+/// milliseconds.
 pub const PROPOSAL_BACKOFF_MS: u64 = 100;
 
 /// What a leader's settings say.
@@ -90,12 +94,9 @@ enum Isr {
     /// As committed.
     Committed,
     /// An answer is awaited, or after a failure the time to ask again.
-    Proposed {
-        proposal: Proposal,
-        resend_at: Option<u64>,
-        repeated: bool,
-    },
-    /// The controller knows of a later state: its metadata is awaited (`handleAlterPartitionError`).
+    Proposed { proposal: Proposal, resend_at: Option<u64>, repeated: bool },
+    /// The controller knows of a later state: its metadata is awaited
+    /// (`handleAlterPartitionError`).
     Outdated(Proposal),
 }
 
@@ -112,13 +113,16 @@ pub struct Leadership {
     settings: Settings,
     followers: Vec<Progress>,
     isr: Isr,
-    /// Additions that were proposed more than once on this partition epoch and then refused: an earlier copy may still be on its way to the controller,
-    /// so they are waited for until the partition's epoch has moved on. So is what a former process of this broker asked for in this leader epoch.
+    /// Additions that were proposed more than once on this partition epoch and then refused: an
+    /// earlier copy may still be on its way to the controller, so they are waited for until the
+    /// partition's epoch has moved on. So is what a former process of this broker asked for in this
+    /// leader epoch.
     unsettled: Vec<(BrokerId, BrokerEpoch)>,
     /// The newest partition epoch that one of them built on.
     unsettled_base: PartitionEpoch,
     propose_after: u64,
-    /// The controller refused a proposal, and the reason may have passed: a follower that has everything does not fetch again, which would be the occasion to ask again.
+    /// The controller refused a proposal, and the reason may have passed: a follower that has
+    /// everything does not fetch again, which would be the occasion to ask again.
     is_refused: bool,
 }
 
@@ -165,9 +169,11 @@ impl Leadership {
         self.high_watermark
     }
 
-    /// Everyone that the high watermark waits for: the committed ISR and all who may become members of it (KIP-497's maximal ISR).
+    /// Everyone that the high watermark waits for: the committed ISR and all who may become members
+    /// of it (KIP-497's maximal ISR).
     pub fn maximal_isr(&self) -> Vec<BrokerId> {
-        let proposed = self.proposal().map_or(&[][..], |proposal| &proposal.isr).iter().chain(&self.unsettled);
+        let proposed =
+            self.proposal().map_or(&[][..], |proposal| &proposal.isr).iter().chain(&self.unsettled);
         let mut maximal = self.committed.isr.clone();
         for (id, _) in proposed {
             if !maximal.contains(id) {
@@ -177,13 +183,16 @@ impl Leadership {
         maximal
     }
 
-    /// Whether the ISR is smaller than its minimum, by what is known here of it or by what the controller has said: whoever is eligible besides the ISR must not miss anything that is
-    /// committed, though the controller has raised the minimum and the leader has not heard of that yet.
+    /// Whether the ISR is smaller than its minimum, by what is known here of it or by what the
+    /// controller has said: whoever is eligible besides the ISR must not miss anything that is
+    /// committed, though the controller has raised the minimum and the leader has not heard of that
+    /// yet.
     pub fn is_under_min_isr(&self) -> bool {
         self.committed.isr.len() < self.min_isr() || self.committed.has_eligible
     }
 
-    /// Takes up under which epoch this broker is registered: a registration need not end a leadership, and the controller asks for the epoch that it knows.
+    /// Takes up under which epoch this broker is registered: a registration need not end a
+    /// leadership, and the controller asks for the epoch that it knows.
     pub fn registered(&mut self, own_epoch: BrokerEpoch) {
         self.own_epoch = own_epoch;
     }
@@ -196,9 +205,18 @@ impl Leadership {
     /// Takes up a follower's fetch that [`Leadership::examine`] found no fault with.
     ///
     /// # Errors
-    /// UNKNOWN_LEADER_EPOCH for a broker that is no replica; NOT_LEADER_OR_FOLLOWER for what a former registration of the broker sent (KIP-903).
-    pub fn fetched(&mut self, fetch: Fetched, ends: Ends, peers: Peers<'_>, now: u64) -> Result<Outcome, ErrorCode> {
-        let Some(follower) = self.followers.iter_mut().find(|follower| follower.id == fetch.replica) else {
+    /// UNKNOWN_LEADER_EPOCH for a broker that is no replica; NOT_LEADER_OR_FOLLOWER for what a
+    /// former registration of the broker sent (KIP-903).
+    pub fn fetched(
+        &mut self,
+        fetch: Fetched,
+        ends: Ends,
+        peers: Peers<'_>,
+        now: u64,
+    ) -> Result<Outcome, ErrorCode> {
+        let Some(follower) =
+            self.followers.iter_mut().find(|follower| follower.id == fetch.replica)
+        else {
             return Err(ErrorCode::UnknownLeaderEpoch);
         };
         let newest = follower.broker_epoch.max(peers(fetch.replica).map(|peer| peer.epoch));
@@ -207,15 +225,13 @@ impl Leadership {
         }
         follower.fetched(fetch.broker_epoch, fetch.offset, fetch.log_start, ends.end, now);
         let proposal = self.expand(Some(fetch.replica), ends.end, peers, now);
-        Ok(Outcome {
-            advanced: self.advance(ends, peers, now),
-            proposal,
-        })
+        Ok(Outcome { advanced: self.advance(ends, peers, now), proposal })
     }
 
     /// Takes up that the own log grew or was flushed. Whether the high watermark moved.
     ///
-    /// A follower that has everything need not fetch to stay in sync: it falls behind now, however long ago its last fetch was.
+    /// A follower that has everything need not fetch to stay in sync: it falls behind now, however
+    /// long ago its last fetch was.
     pub fn grew(&mut self, ends: Ends, peers: Peers<'_>, now: u64) -> bool {
         if ends.end > self.own_end {
             for follower in &mut self.followers {
@@ -226,8 +242,9 @@ impl Leadership {
         self.advance(ends, peers, now)
     }
 
-    /// Does what time asks for: removes who lags, adds who has caught up meanwhile, asks again. Called at the time that [`Leadership::next_check_ms`]
-    /// names; at any other time it does no harm.
+    /// Does what time asks for: removes who lags, adds who has caught up meanwhile, asks again.
+    /// Called at the time that [`Leadership::next_check_ms`] names; at any other time it does no
+    /// harm.
     pub fn check(&mut self, ends: Ends, peers: Peers<'_>, now: u64) -> Outcome {
         self.is_refused &= now < self.propose_after;
         self.unsettled.retain(|(id, epoch)| peers(*id).is_none_or(|peer| peer.epoch <= *epoch));
@@ -243,13 +260,11 @@ impl Leadership {
             }
             Isr::Proposed { .. } | Isr::Outdated(_) => None,
         };
-        Outcome {
-            advanced: self.advance(ends, peers, now),
-            proposal,
-        }
+        Outcome { advanced: self.advance(ends, peers, now), proposal }
     }
 
-    /// When to call [`Leadership::check`] at the latest; `None`: time changes nothing, as for a partition whose followers have everything.
+    /// When to call [`Leadership::check`] at the latest; `None`: time changes nothing, as for a
+    /// partition whose followers have everything.
     pub fn next_check_ms(&self, end: i64, now: u64) -> Option<u64> {
         match &self.isr {
             Isr::Proposed { resend_at, .. } => *resend_at,
@@ -261,38 +276,52 @@ impl Leadership {
                     .iter()
                     .filter(|follower| self.committed.isr.contains(&follower.id))
                     .filter_map(lag);
-                // One that is no member holds the high watermark back for as long as it counts as caught up.
-                let others = self.followers.iter().filter(|follower| !self.committed.isr.contains(&follower.id));
-                let others = others.filter_map(lag).filter(|at| *at > now && self.high_watermark < end);
-                let asks = (self.committed.recovering || self.is_refused || !self.unsettled.is_empty()).then_some(0);
+                // One that is no member holds the high watermark back for as long as it counts as
+                // caught up.
+                let others = self
+                    .followers
+                    .iter()
+                    .filter(|follower| !self.committed.isr.contains(&follower.id));
+                let others =
+                    others.filter_map(lag).filter(|at| *at > now && self.high_watermark < end);
+                let asks =
+                    (self.committed.recovering || self.is_refused || !self.unsettled.is_empty())
+                        .then_some(0);
                 members.chain(asks).map(|at| at.max(self.propose_after)).chain(others).min()
             }
         }
     }
 
-    /// Takes up the controller's answer to a proposal: the partition as it is committed, or an error. An answer to anything but what is
-    /// awaited now is too late and changes nothing.
-    pub fn answered(&mut self, to: &Proposal, answer: Result<PartitionState, ErrorCode>, ends: Ends, peers: Peers<'_>, now: u64) -> Outcome {
-        let Isr::Proposed {
-            proposal,
-            resend_at,
-            repeated,
-        } = &mut self.isr
-        else {
+    /// Takes up the controller's answer to a proposal: the partition as it is committed, or an
+    /// error. An answer to anything but what is awaited now is too late and changes nothing.
+    pub fn answered(
+        &mut self,
+        to: &Proposal,
+        answer: Result<PartitionState, ErrorCode>,
+        ends: Ends,
+        peers: Peers<'_>,
+        now: u64,
+    ) -> Outcome {
+        let Isr::Proposed { proposal, resend_at, repeated } = &mut self.isr else {
             return Outcome::default();
         };
         if proposal != to || resend_at.is_some() {
             return Outcome::default();
         }
         match answer {
-            Ok(state) if state.leader_epoch == self.committed.leader_epoch && state.partition_epoch >= self.committed.partition_epoch => {
+            Ok(state)
+                if state.leader_epoch == self.committed.leader_epoch
+                    && state.partition_epoch >= self.committed.partition_epoch =>
+            {
                 self.commit(state, now);
             }
-            // The controller itself said that the state is the one that we know and that nothing was done (`handleAlterPartitionError`). Only what was
-            // sent once is certain to be gone, though: an earlier copy that nobody answered may still arrive.
+            // The controller itself said that the state is the one that we know and that nothing
+            // was done (`handleAlterPartitionError`). Only what was sent once is certain to be
+            // gone, though: an earlier copy that nobody answered may still arrive.
             Err(ErrorCode::OperationNotAttempted | ErrorCode::IneligibleReplica) => {
                 if *repeated {
-                    let additions = proposal.isr.iter().filter(|(id, _)| !self.committed.isr.contains(id));
+                    let additions =
+                        proposal.isr.iter().filter(|(id, _)| !self.committed.isr.contains(id));
                     self.unsettled.extend(additions);
                     self.unsettled_base = self.unsettled_base.max(proposal.base.partition_epoch);
                 }
@@ -317,9 +346,18 @@ impl Leadership {
         self.check(ends, peers, now)
     }
 
-    /// Takes up new metadata of the same leader epoch. What is not newer than what is known is ignored: it may be older than a proposal under way.
-    pub fn updated(&mut self, state: PartitionState, ends: Ends, peers: Peers<'_>, now: u64) -> Outcome {
-        if state.leader_epoch != self.committed.leader_epoch || state.partition_epoch <= self.committed.partition_epoch {
+    /// Takes up new metadata of the same leader epoch. What is not newer than what is known is
+    /// ignored: it may be older than a proposal under way.
+    pub fn updated(
+        &mut self,
+        state: PartitionState,
+        ends: Ends,
+        peers: Peers<'_>,
+        now: u64,
+    ) -> Outcome {
+        if state.leader_epoch != self.committed.leader_epoch
+            || state.partition_epoch <= self.committed.partition_epoch
+        {
             return Outcome::default();
         }
         self.commit(state, now);
@@ -337,10 +375,12 @@ impl Leadership {
         Ok(())
     }
 
-    /// Whether all records before `offset` are acknowledged to who asked for all replicas (`Partition.checkEnoughReplicasReachOffset`).
+    /// Whether all records before `offset` are acknowledged to who asked for all replicas
+    /// (`Partition.checkEnoughReplicasReachOffset`).
     ///
     /// # Errors
-    /// NOT_ENOUGH_REPLICAS_AFTER_APPEND when they are committed but the ISR has become smaller than its minimum since.
+    /// NOT_ENOUGH_REPLICAS_AFTER_APPEND when they are committed but the ISR has become smaller than
+    /// its minimum since.
     pub fn acknowledges(&self, offset: i64) -> Result<bool, ErrorCode> {
         if self.high_watermark < offset {
             return Ok(false);
@@ -367,7 +407,9 @@ impl Leadership {
         let proposed = self
             .proposal()
             .is_some_and(|proposal| proposal.isr.iter().any(|(member, _)| *member == id));
-        proposed || self.committed.isr.contains(&id) || self.unsettled.iter().any(|(member, _)| *member == id)
+        proposed
+            || self.committed.isr.contains(&id)
+            || self.unsettled.iter().any(|(member, _)| *member == id)
     }
 
     /// `Partition.maybeIncrementLeaderHW`.
@@ -377,10 +419,12 @@ impl Leadership {
         }
         let mut committed = ends.had;
         for follower in &self.followers {
-            // One that has just caught up is waited for too, or a busy leader would never let it in.
+            // One that has just caught up is waited for too, or a busy leader would never let it
+            // in.
             let waits = |follower: &Progress| {
                 self.is_or_may_become_member(follower.id)
-                    || (follower.is_caught_up(ends.end, now, self.settings.lag_ms_max) && follower.is_eligible(peers))
+                    || (follower.is_caught_up(ends.end, now, self.settings.lag_ms_max)
+                        && follower.is_eligible(peers))
             };
             if follower.end < committed && waits(follower) {
                 committed = follower.end;
@@ -400,16 +444,25 @@ impl Leadership {
     fn shrink(&mut self, end: i64, now: u64) -> Option<Proposal> {
         let lags = |id: &BrokerId| {
             let follower = self.followers.iter().find(|follower| follower.id == *id);
-            follower.is_some_and(|follower| !follower.is_caught_up(end, now, self.settings.lag_ms_max))
+            follower
+                .is_some_and(|follower| !follower.is_caught_up(end, now, self.settings.lag_ms_max))
         };
-        let isr: Vec<BrokerId> = self.committed.isr.iter().copied().filter(|id| !lags(id)).collect();
+        let isr: Vec<BrokerId> =
+            self.committed.isr.iter().copied().filter(|id| !lags(id)).collect();
         (isr.len() < self.committed.isr.len()).then(|| self.propose(isr, false, now))?
     }
 
-    /// `Partition.maybeExpandIsr`: who has all that is committed, and has caught up to this leader's own records, may join. Without the second, one that
-    /// lacks what is committed beyond a high watermark that is still catching up could join and be elected. Who is not `fetching` right now must be
-    /// caught up besides: nobody joins who fell silent.
-    fn expand(&mut self, fetching: Option<BrokerId>, end: i64, peers: Peers<'_>, now: u64) -> Option<Proposal> {
+    /// `Partition.maybeExpandIsr`: who has all that is committed, and has caught up to this
+    /// leader's own records, may join. Without the second, one that lacks what is committed beyond
+    /// a high watermark that is still catching up could join and be elected. Who is not `fetching`
+    /// right now must be caught up besides: nobody joins who fell silent.
+    fn expand(
+        &mut self,
+        fetching: Option<BrokerId>,
+        end: i64,
+        peers: Peers<'_>,
+        now: u64,
+    ) -> Option<Proposal> {
         if self.committed.recovering {
             return None;
         }
@@ -417,13 +470,17 @@ impl Leadership {
             !self.committed.isr.contains(&follower.id)
                 && follower.end >= self.high_watermark.max(self.epoch_start)
                 && follower.is_eligible(peers)
-                && (fetching == Some(follower.id) || follower.is_caught_up(end, now, self.settings.lag_ms_max))
+                && (fetching == Some(follower.id)
+                    || follower.is_caught_up(end, now, self.settings.lag_ms_max))
         };
-        let joining: Vec<BrokerId> = self.followers.iter().filter(joins).map(|follower| follower.id).collect();
-        (!joining.is_empty()).then(|| self.propose([self.committed.isr.as_slice(), &joining].concat(), false, now))?
+        let joining: Vec<BrokerId> =
+            self.followers.iter().filter(joins).map(|follower| follower.id).collect();
+        (!joining.is_empty())
+            .then(|| self.propose([self.committed.isr.as_slice(), &joining].concat(), false, now))?
     }
 
-    /// Asks for the ISR as it is: once that is committed under a new partition epoch, no earlier proposal can be any more.
+    /// Asks for the ISR as it is: once that is committed under a new partition epoch, no earlier
+    /// proposal can be any more.
     fn settle(&mut self, now: u64) -> Option<Proposal> {
         let isr = (!self.unsettled.is_empty()).then(|| self.committed.isr.clone())?;
         self.propose(isr, false, now)
@@ -437,17 +494,14 @@ impl Leadership {
             let follower = self.followers.iter().find(|follower| follower.id == id);
             follower.and_then(|follower| follower.broker_epoch).unwrap_or(BrokerEpoch(-1))
         };
-        let with_epoch = |id: BrokerId| (id, if id == self.own { self.own_epoch } else { epoch_of(id) });
+        let with_epoch =
+            |id: BrokerId| (id, if id == self.own { self.own_epoch } else { epoch_of(id) });
         let proposal = Proposal {
             base: self.committed.clone(),
             isr: isr.into_iter().map(with_epoch).collect(),
             recovered,
         };
-        self.isr = Isr::Proposed {
-            proposal: proposal.clone(),
-            resend_at: None,
-            repeated: false,
-        };
+        self.isr = Isr::Proposed { proposal: proposal.clone(), resend_at: None, repeated: false };
         Some(proposal)
     }
 
@@ -468,15 +522,11 @@ impl Leadership {
 
     /// Followers that are replicas no longer are forgotten, new ones begin unknown.
     fn know_the_replicas(&mut self, now: u64) {
-        let Self {
-            committed,
-            followers,
-            own,
-            unsettled,
-            ..
-        } = self;
+        let Self { committed, followers, own, unsettled, .. } = self;
         let unsettled: Vec<BrokerId> = unsettled.iter().map(|(id, _)| *id).collect();
-        let counts = |id: &BrokerId| committed.replicas.contains(id) || committed.isr.contains(id) || unsettled.contains(id);
+        let counts = |id: &BrokerId| {
+            committed.replicas.contains(id) || committed.isr.contains(id) || unsettled.contains(id)
+        };
         followers.retain(|follower| counts(&follower.id));
         for id in committed.replicas.iter().chain(&committed.isr).chain(&unsettled) {
             if id != own && !followers.iter().any(|follower| follower.id == *id) {

@@ -1,14 +1,15 @@
 //! The rules of replication: what a leader and a follower of one partition decide.
 //!
-//! Pure: no I/O, no clock (time is an argument, in milliseconds on a clock that never goes back), no randomness. Driven by the partition's shell in
-//! `replica`, and by the simulation, which proves both cores together with the controller's. Neither core ever touches a record: they deal in
+//! Pure: no I/O, no clock (time is an argument, in milliseconds on a clock that never goes back),
+//! no randomness. Driven by the partition's shell in `replica`, and by the simulation, which proves
+//! both cores together with the controller's. Neither core ever touches a record: they deal in
 //! offsets and epochs, and say what the shell has to do.
 //!
 //! Invariants
-//! - The high watermark of a [`Leadership`] never goes back, never passes what the leader itself has, and stands still while the committed ISR is
-//!   smaller than its minimum.
-//! - A replica that is or may become a member of the ISR is waited for: a proposed addition counts from the moment that it is proposed, a proposed
-//!   removal only once it is committed.
+//! - The high watermark of a [`Leadership`] never goes back, never passes what the leader itself
+//!   has, and stands still while the committed ISR is smaller than its minimum.
+//! - A replica that is or may become a member of the ISR is waited for: a proposed addition counts
+//!   from the moment that it is proposed, a proposed removal only once it is committed.
 //! - A [`Following`] cuts its log by epochs and by what its leader has, never by a high watermark.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -36,7 +37,8 @@ pub struct PartitionState {
     pub partition_epoch: PartitionEpoch,
     /// The leader was elected uncleanly and has not said yet that it has recovered.
     pub recovering: bool,
-    /// Others than the ISR may be elected, too (KIP-966): the controller takes the ISR to be below its minimum, and nothing to be committed by it. It may know of another minimum than the
+    /// Others than the ISR may be elected, too (KIP-966): the controller takes the ISR to be below
+    /// its minimum, and nothing to be committed by it. It may know of another minimum than the
     /// leader does yet.
     pub has_eligible: bool,
 }
@@ -46,7 +48,8 @@ pub struct PartitionState {
 pub struct Proposal {
     /// The state that it builds on, by its epochs.
     pub base: PartitionState,
-    /// The whole ISR, the leader included, and the epoch under which each member fetched; -1 for one that has not fetched from this leader.
+    /// The whole ISR, the leader included, and the epoch under which each member fetched; -1 for
+    /// one that has not fetched from this leader.
     pub isr: Vec<(BrokerId, BrokerEpoch)>,
     /// The leader, elected uncleanly, has recovered.
     pub recovered: bool,
@@ -73,11 +76,13 @@ pub struct OwnLog<'a> {
     pub start: i64,
     /// The offset after its last record.
     pub end: i64,
-    /// The offset up to which it counts as had: with `flush.mode=group` what is on the disk, with `none` the end.
+    /// The offset up to which it counts as had: with `flush.mode=group` what is on the disk, with
+    /// `none` the end.
     pub had: i64,
     /// The newest leader epoch that it knows (`LeaderEpochFileCache.latestEpoch`).
     pub latest_epoch: Option<LeaderEpoch>,
-    /// Where the largest epoch ends that is not after the one that is asked for (`LeaderEpochFileCache.endOffsetFor`).
+    /// Where the largest epoch ends that is not after the one that is asked for
+    /// (`LeaderEpochFileCache.endOffsetFor`).
     pub end_of_epoch: &'a dyn Fn(LeaderEpoch) -> Option<EpochEnd>,
 }
 

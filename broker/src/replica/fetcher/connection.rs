@@ -1,4 +1,5 @@
-//! A connection to another broker, as its client: requests out, response frames in, nothing of them copied.
+//! A connection to another broker, as its client: requests out, response frames in, nothing of them
+//! copied.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,7 +15,8 @@ use weir_protocol::messages::{Message, Request, ResponseHeader};
 /// How long a connection may take to come up, and a request to be sent.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
-/// The largest response that is believed: the most that is asked for, and one batch that is larger than that.
+/// The largest response that is believed: the most that is asked for, and one batch that is larger
+/// than that.
 const RESPONSE_BYTES_MAX: usize = 1 << 30;
 
 /// The least that is asked of the socket at a time.
@@ -26,7 +28,8 @@ pub(crate) struct Connection {
     stream: TcpStream,
     input: BytesMut,
     sent: i32,
-    /// What was asked and is not answered: correlation id, and the version of the response's header.
+    /// What was asked and is not answered: correlation id, and the version of the response's
+    /// header.
     awaited: VecDeque<(i32, i16)>,
 }
 
@@ -40,12 +43,7 @@ impl Connection {
             .await
             .map_err(|_| io::ErrorKind::TimedOut)??;
         stream.set_nodelay(true)?;
-        Ok(Self {
-            stream,
-            input: BytesMut::new(),
-            sent: 0,
-            awaited: VecDeque::new(),
-        })
+        Ok(Self { stream, input: BytesMut::new(), sent: 0, awaited: VecDeque::new() })
     }
 
     /// How many requests are not answered yet.
@@ -59,7 +57,8 @@ impl Connection {
     /// When it cannot be encoded or sent.
     pub(super) async fn send<R: Request>(&mut self, version: i16, request: &R) -> io::Result<()> {
         let api = ApiKey::from_key(R::API_KEY).ok_or(io::ErrorKind::Unsupported)?;
-        let frame = encode_request(request, api, version, self.sent, "replica").map_err(io::Error::other)?;
+        let frame = encode_request(request, api, version, self.sent, "replica")
+            .map_err(io::Error::other)?;
         tokio::time::timeout(CONNECT_MAX, self.stream.write_all(&frame))
             .await
             .map_err(|_| io::ErrorKind::TimedOut)??;
@@ -68,7 +67,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The body of the response to the oldest request that has none. Nothing is lost when this is dropped and called again.
+    /// The body of the response to the oldest request that has none. Nothing is lost when this is
+    /// dropped and called again.
     ///
     /// # Errors
     /// When the connection ends or what comes is no response to what was asked.
@@ -79,12 +79,16 @@ impl Connection {
                 Some(prefix) => {
                     let length = u32::from_be_bytes(*prefix) as usize;
                     if length > RESPONSE_BYTES_MAX {
-                        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a response of {length} bytes")));
+                        return Err(io::Error::new(
+                            io::ErrorKind::InvalidData,
+                            format!("a response of {length} bytes"),
+                        ));
                     }
                     if self.input.len() >= 4 + length {
                         break length;
                     }
-                    // The buffer that the last response was in is used again, once nothing refers to it.
+                    // The buffer that the last response was in is used again, once nothing refers
+                    // to it.
                     4 + length - self.input.len()
                 }
             };
@@ -95,10 +99,14 @@ impl Connection {
         };
         self.input.advance(4);
         let mut body = self.input.split_to(length).freeze();
-        let (expected, header_version) = self.awaited.pop_front().ok_or(io::ErrorKind::InvalidData)?;
+        let (expected, header_version) =
+            self.awaited.pop_front().ok_or(io::ErrorKind::InvalidData)?;
         let header = ResponseHeader::decode(&mut body, header_version).map_err(io::Error::other)?;
         if header.correlation_id != expected {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a response to another request"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a response to another request",
+            ));
         }
         Ok(body)
     }
@@ -113,8 +121,13 @@ impl Connection {
     /// Sends a request and awaits its response, on a connection that has nothing else under way.
     ///
     /// # Errors
-    /// As [`Connection::send`] and [`Connection::receive`], and when the response cannot be decoded.
-    pub(crate) async fn call<R: Request>(&mut self, version: i16, request: &R) -> io::Result<R::Response> {
+    /// As [`Connection::send`] and [`Connection::receive`], and when the response cannot be
+    /// decoded.
+    pub(crate) async fn call<R: Request>(
+        &mut self,
+        version: i16,
+        request: &R,
+    ) -> io::Result<R::Response> {
         self.send(version, request).await?;
         let mut body = self.receive().await?;
         R::Response::decode(&mut body, version).map_err(io::Error::other)

@@ -1,6 +1,8 @@
-//! The wait for the flush of what an answer brought: one for all of its partitions, before the next fetch says that this broker has it.
+//! The wait for the flush of what an answer brought: one for all of its partitions, before the next
+//! fetch says that this broker has it.
 //!
-//! Called by the session after it has appended. Never waits for a log that nobody flushes any more, nor longer than a bound: the other partitions of the leader must go on.
+//! Called by the session after it has appended. Never waits for a log that nobody flushes any more,
+//! nor longer than a bound: the other partitions of the leader must go on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +13,17 @@ use weir_protocol::types::LeaderEpoch;
 use crate::replica::Partition;
 use crate::replica::waiters::Waiter;
 
-/// How long a flush is waited for. A disk that takes longer holds up what was written to it, and nothing else.
+/// How long a flush is waited for. A disk that takes longer holds up what was written to it, and
+/// nothing else.
 pub(super) const FLUSH_MAX: Duration = Duration::from_secs(10);
 
-/// Waits until what was appended, to each partition in its epoch, counts as had: the next fetch tells the leader so. One flush serves all. Returns whether it came in time; what
-/// is not flushed by then is fetched on when it is.
-pub(in crate::replica) async fn wait_for_flush(appended: &[(Arc<Partition>, LeaderEpoch)], at_most: Duration) -> bool {
+/// Waits until what was appended, to each partition in its epoch, counts as had: the next fetch
+/// tells the leader so. One flush serves all. Returns whether it came in time; what is not flushed
+/// by then is fetched on when it is.
+pub(in crate::replica) async fn wait_for_flush(
+    appended: &[(Arc<Partition>, LeaderEpoch)],
+    at_most: Duration,
+) -> bool {
     let missing = || appended.iter().filter(|(partition, epoch)| !partition.has_all(*epoch));
     if missing().next().is_none() {
         return true;
@@ -27,7 +34,8 @@ pub(in crate::replica) async fn wait_for_flush(appended: &[(Arc<Partition>, Lead
             waiter.register(appended.iter().map(|(partition, _)| Arc::clone(partition)));
             let mut done = true;
             for (partition, _) in missing() {
-                // Whoever appended has asked for it, unless the partition was between two roles just then.
+                // Whoever appended has asked for it, unless the partition was between two roles
+                // just then.
                 partition.log().request_flush();
                 done = false;
             }

@@ -1,8 +1,11 @@
-//! The fetching from one leader: one connection, one incremental session, all partitions that it leads and this broker follows.
+//! The fetching from one leader: one connection, one incremental session, all partitions that it
+//! leads and this broker follows.
 //!
-//! One request at a time: its answer is appended, flushed with one flush for all, and only then the next one is sent, from where this broker has the records. While a long
-//! poll waits, partitions that are new here are sent after it at once, which ends it. A request names only partitions of which there is something to say; the leader answers
-//! only those that have news. So partitions that are quiet cost nothing.
+//! One request at a time: its answer is appended, flushed with one flush for all, and only then the
+//! next one is sent, from where this broker has the records. While a long poll waits, partitions
+//! that are new here are sent after it at once, which ends it. A request names only partitions of
+//! which there is something to say; the leader answers only those that have news. So partitions
+//! that are quiet cost nothing.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -13,7 +16,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tracing::{debug, info, warn};
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic, ReplicaState};
+use weir_protocol::messages::fetch_request::{
+    FetchPartition, FetchTopic, ForgottenTopic, ReplicaState,
+};
 use weir_protocol::messages::fetch_response::PartitionData;
 use weir_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use weir_protocol::messages::{FetchRequest, FetchResponse, ListOffsetsRequest, Message};
@@ -27,14 +32,16 @@ use crate::log::EpochEnd;
 use crate::replica::core::{FetchAnswer, FetchFrom, Next, Todo};
 use crate::replica::{Partition, Settings};
 
-/// How long the next fetch waits, so as to say from where on logs are here, for writers that delete what the leader has deleted.
+/// How long the next fetch waits, so as to say from where on logs are here, for writers that delete
+/// what the leader has deleted.
 const LOG_START_MAX: Duration = Duration::from_secs(10);
 
 /// The version that is spoken among brokers of this build.
 const FETCH_VERSION: i16 = 18;
 const LIST_OFFSETS_VERSION: i16 = 11;
 
-/// How soon to try again after a connection failed; doubles up to the second value (`replica.fetch.backoff.ms`).
+/// How soon to try again after a connection failed; doubles up to the second value
+/// (`replica.fetch.backoff.ms`).
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_millis(1_000);
 
@@ -116,7 +123,8 @@ impl Session {
             pause = if self.answers > answers { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
             let notified = tokio::time::timeout(pause, self.inbox.notify.notified()).await;
             if notified.is_ok() {
-                // What is new may have to do with why it failed: the leader is back, or somebody else.
+                // What is new may have to do with why it failed: the leader is back, or somebody
+                // else.
                 tokio::time::sleep(RETRY_MIN).await;
             }
         }
@@ -141,13 +149,8 @@ impl Session {
             match told {
                 Told::Fetch(partition, epoch) => {
                     let id = partition.id();
-                    let slot = Slot {
-                        partition,
-                        epoch,
-                        sent: None,
-                        is_answered: false,
-                        is_due: false,
-                    };
+                    let slot =
+                        Slot { partition, epoch, sent: None, is_answered: false, is_due: false };
                     self.leave(id);
                     self.slots.insert(id, slot);
                     self.make_due(id);
@@ -174,7 +177,13 @@ impl Session {
     async fn fetch_until_it_ends(&mut self) -> io::Result<std::convert::Infallible> {
         let (host, port) = self.endpoint().ok_or(io::ErrorKind::AddrNotAvailable)?;
         let mut connection = Connection::open(&host, port).await?;
-        info!(leader = self.leader.0, host, port, partitions = self.slots.len(), "following a leader");
+        info!(
+            leader = self.leader.0,
+            host,
+            port,
+            partitions = self.slots.len(),
+            "following a leader"
+        );
         loop {
             self.take_inbox();
             self.take_delayed();
@@ -183,10 +192,9 @@ impl Session {
                 connection.send(FETCH_VERSION, &request).await?;
             }
             let inbox = Arc::clone(&self.inbox);
-            let delayed_ms = self
-                .delayed
-                .peek()
-                .map_or(u64::MAX, |Reverse((at, _))| at.saturating_sub(self.context.replicas.shared().now()));
+            let delayed_ms = self.delayed.peek().map_or(u64::MAX, |Reverse((at, _))| {
+                at.saturating_sub(self.context.replicas.shared().now())
+            });
             let limit = settings.fetch_wait_max + ANSWER_MAX;
             let waits = connection.awaited() > 0;
             // At most two under way: the long poll, and what is new.
@@ -208,7 +216,8 @@ impl Session {
         }
     }
 
-    /// Where the leader is: on the listener that brokers use among themselves, which is the first one.
+    /// Where the leader is: on the listener that brokers use among themselves, which is the first
+    /// one.
     fn endpoint(&self) -> Option<(String, u16)> {
         let image = self.context.metadata.load();
         let listener = &self.context.listener;
@@ -226,7 +235,8 @@ impl Session {
         }
     }
 
-    /// The next request; `None` when there is nothing to say and one is under way already, or there is nothing to fetch.
+    /// The next request; `None` when there is nothing to say and one is under way already, or there
+    /// is nothing to fetch.
     fn request(&mut self, must_ask: bool, settings: &Settings) -> Option<FetchRequest> {
         if self.id == 0 && !must_ask {
             // The answer that is awaited brings the session that everything else belongs to.
@@ -240,7 +250,9 @@ impl Session {
             // What cannot be written need not be fetched: not before the next start.
             let is_writable = !slot.partition.log().is_offline();
             let from = match slot.partition.next_fetch(slot.epoch).filter(|_| is_writable) {
-                Some(Next::Fetch(from)) if slot.partition.throttled_until(slot.epoch).is_none() => from,
+                Some(Next::Fetch(from)) if slot.partition.throttled_until(slot.epoch).is_none() => {
+                    from
+                }
                 other => {
                     if slot.sent.take().is_some() {
                         self.forgotten.insert(id);
@@ -248,7 +260,9 @@ impl Session {
                     match other {
                         Some(Next::At(at)) => self.delayed.push(Reverse((at, id))),
                         // More than the quota.
-                        Some(Next::Fetch(_)) if is_writable => self.delayed.push(Reverse((now + THROTTLED_MS, id))),
+                        Some(Next::Fetch(_)) if is_writable => {
+                            self.delayed.push(Reverse((now + THROTTLED_MS, id)))
+                        }
                         Some(Next::AfterFlush) => {
                             // One is on its way already, unless nobody has asked for it.
                             slot.partition.log().request_flush();
@@ -331,17 +345,18 @@ impl Session {
         let (mut appended, mut out_of_range, mut heard) = (Vec::new(), Vec::new(), Vec::new());
         for topic in response.responses {
             for data in topic.partitions {
-                let id = TopicPartition {
-                    topic: TopicId(topic.topic_id),
-                    index: data.partition_index,
-                };
+                let id =
+                    TopicPartition { topic: TopicId(topic.topic_id), index: data.partition_index };
                 has_records |= data.records.as_ref().is_some_and(|records| !records.is_empty());
                 // An answer to what was said before is followed by one to what was said since.
                 let Some(slot) = self.slots.get_mut(&id) else { continue };
-                let Some((sent, _)) = slot.sent.filter(|(_, request)| *request <= self.answers) else {
+                let Some((sent, _)) = slot.sent.filter(|(_, request)| *request <= self.answers)
+                else {
                     continue;
                 };
-                let is_last = data.error_code != 0 || data.diverging_epoch.end_offset >= 0 || data.records.as_ref().is_some_and(|it| !it.is_empty());
+                let is_last = data.error_code != 0
+                    || data.diverging_epoch.end_offset >= 0
+                    || data.records.as_ref().is_some_and(|it| !it.is_empty());
                 slot.is_answered |= is_last;
                 let (partition, epoch) = (Arc::clone(&slot.partition), slot.epoch);
                 heard.push((Arc::clone(&partition), epoch));
@@ -362,7 +377,8 @@ impl Session {
                 partition.follow_log_start(epoch).await;
             }
         };
-        // A writer that is at work for longer holds up its own partition, and nothing else of this leader.
+        // A writer that is at work for longer holds up its own partition, and nothing else of this
+        // leader.
         if tokio::time::timeout(LOG_START_MAX, deleted).await.is_err() {
             warn!(
                 leader = self.leader.0,
@@ -373,7 +389,8 @@ impl Session {
         Ok(has_records)
     }
 
-    /// Asks where the leader's logs begin and end, for those that this broker's have nothing in common with. Rare, so on a connection of its own.
+    /// Asks where the leader's logs begin and end, for those that this broker's have nothing in
+    /// common with. Rare, so on a connection of its own.
     async fn ask_offsets(&self, ids: &[TopicPartition]) {
         let offsets = match self.leader_offsets(ids).await {
             Ok(offsets) => offsets,
@@ -394,7 +411,10 @@ impl Session {
         }
     }
 
-    async fn leader_offsets(&self, ids: &[TopicPartition]) -> io::Result<HashMap<TopicPartition, (i64, i64)>> {
+    async fn leader_offsets(
+        &self,
+        ids: &[TopicPartition],
+    ) -> io::Result<HashMap<TopicPartition, (i64, i64)>> {
         let (host, port) = self.endpoint().ok_or(io::ErrorKind::AddrNotAvailable)?;
         let mut connection = Connection::open(&host, port).await?;
         let mut found = HashMap::new();
@@ -417,9 +437,13 @@ impl Session {
                     ..Default::default()
                 };
                 let call = connection.call(LIST_OFFSETS_VERSION, &request);
-                let response = tokio::time::timeout(ANSWER_MAX, call).await.map_err(|_| io::ErrorKind::TimedOut)??;
+                let response = tokio::time::timeout(ANSWER_MAX, call)
+                    .await
+                    .map_err(|_| io::ErrorKind::TimedOut)??;
                 let answer = response.topics.into_iter().flat_map(|topic| topic.partitions).next();
-                *offset = answer.filter(|answer| answer.error_code == 0).map_or(-1, |answer| answer.offset);
+                *offset = answer
+                    .filter(|answer| answer.error_code == 0)
+                    .map_or(-1, |answer| answer.offset);
             }
             let [start, end] = offsets;
             if start >= 0 && end >= start {
@@ -437,7 +461,12 @@ enum Taken {
     OutOfRange,
 }
 
-async fn take_answer(partition: &Arc<Partition>, epoch: LeaderEpoch, sent: &FetchFrom, data: PartitionData) -> Taken {
+async fn take_answer(
+    partition: &Arc<Partition>,
+    epoch: LeaderEpoch,
+    sent: &FetchFrom,
+    data: PartitionData,
+) -> Taken {
     let records = data.records.filter(|records| !records.is_empty());
     let diverging = (data.diverging_epoch.end_offset >= 0).then_some(EpochEnd {
         epoch: LeaderEpoch(data.diverging_epoch.epoch),

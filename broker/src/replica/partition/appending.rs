@@ -27,19 +27,26 @@ impl Appending {
     /// Waits until the batch is appended, and then for what `acks` asks.
     ///
     /// # Errors
-    /// What the append was refused for; [`AppendError::NotLeader`] when this broker stopped to lead while the batch waited to be committed.
+    /// What the append was refused for; [`AppendError::NotLeader`] when this broker stopped to lead
+    /// while the batch waited to be committed.
     pub(crate) async fn acknowledged(self, acks: Acks) -> Result<AppendInfo, AppendError> {
         let (info, epoch) = self.answer.await.unwrap_or(Err(AppendError::Storage))?;
         self.partition.wait_for(info.last_offset + 1, epoch, acks).await?;
         Ok(self.partition.had(info, acks))
     }
 
-    /// The same, but followers have until `deadline` only. A client's timeout is for them (`ReplicaManager.delayedProduceRequestRequired`): what is appended, and needs nobody else, is not
-    /// answered as timed out because this broker's own disk took longer. That has a bound of its own, [`DISK_WAIT_MAX`].
+    /// The same, but followers have until `deadline` only. A client's timeout is for them
+    /// (`ReplicaManager.delayedProduceRequestRequired`): what is appended, and needs nobody else,
+    /// is not answered as timed out because this broker's own disk took longer. That has a bound of
+    /// its own, [`DISK_WAIT_MAX`].
     ///
     /// # Errors
     /// Also [`Elapsed`]: the batch may be appended, and may yet be committed.
-    pub(crate) async fn acknowledged_by(self, acks: Acks, deadline: Instant) -> Result<Result<AppendInfo, AppendError>, Elapsed> {
+    pub(crate) async fn acknowledged_by(
+        self,
+        acks: Acks,
+        deadline: Instant,
+    ) -> Result<Result<AppendInfo, AppendError>, Elapsed> {
         let Self { partition, answer } = self;
         let on_disk = deadline.max(Instant::now() + DISK_WAIT_MAX);
         let stalled = |elapsed| {
@@ -47,20 +54,28 @@ impl Appending {
             warn!(topic = %partition.topic(), partition = partition.id().index, seconds, "the disk has not taken what a producer waits for; answering that it timed out");
             elapsed
         };
-        let (info, epoch) = match timeout_at(on_disk, answer).await.map_err(stalled)?.unwrap_or(Err(AppendError::Storage)) {
+        let (info, epoch) = match timeout_at(on_disk, answer)
+            .await
+            .map_err(stalled)?
+            .unwrap_or(Err(AppendError::Storage))
+        {
             Ok(appended) => appended,
             Err(error) => return Ok(Err(error)),
         };
         let offset = info.last_offset + 1;
         let had = if acks == Acks::All {
-            if let Ok(committed) = timeout_at(deadline, partition.wait_for(offset, epoch, Acks::All)).await {
+            if let Ok(committed) =
+                timeout_at(deadline, partition.wait_for(offset, epoch, Acks::All)).await
+            {
                 return Ok(committed.map(|()| info));
             }
             Acks::Leader
         } else {
             acks
         };
-        if let Err(error) = timeout_at(on_disk, partition.wait_for(offset, epoch, had)).await.map_err(stalled)? {
+        if let Err(error) =
+            timeout_at(on_disk, partition.wait_for(offset, epoch, had)).await.map_err(stalled)?
+        {
             return Ok(Err(error));
         }
         let info = partition.had(info, had);
@@ -75,8 +90,14 @@ impl Appending {
 }
 
 impl Partition {
-    /// Waits until what was appended before `offset` in `epoch` is acknowledged to who asked for `acks`.
-    async fn wait_for(self: &Arc<Self>, offset: i64, epoch: LeaderEpoch, acks: Acks) -> Result<(), AppendError> {
+    /// Waits until what was appended before `offset` in `epoch` is acknowledged to who asked for
+    /// `acks`.
+    async fn wait_for(
+        self: &Arc<Self>,
+        offset: i64,
+        epoch: LeaderEpoch,
+        acks: Acks,
+    ) -> Result<(), AppendError> {
         if acks == Acks::None || self.acknowledges(offset, epoch, acks)? {
             return Ok(());
         }
@@ -92,7 +113,8 @@ impl Partition {
 
     /// What is said of a batch that this broker has.
     fn had(self: &Arc<Self>, info: AppendInfo, acks: Acks) -> AppendInfo {
-        // The flush may be seen here before it has moved the high watermark: who has no other replica reads what it was told is there.
+        // The flush may be seen here before it has moved the high watermark: who has no other
+        // replica reads what it was told is there.
         if acks == Acks::Leader && self.log.high_watermark() <= info.last_offset {
             self.grew();
         }

@@ -1,4 +1,5 @@
-//! What a follower does: asks what to fetch, appends or cuts what its leader answers, and moves its high watermark after the leader's.
+//! What a follower does: asks what to fetch, appends or cuts what its leader answers, and moves its
+//! high watermark after the leader's.
 
 use std::sync::Arc;
 
@@ -11,20 +12,29 @@ use crate::log::FollowError;
 use crate::replica::core::{FetchAnswer, FetchFrom, Following, Next, OwnLog, Todo};
 
 impl Partition {
-    /// Runs `act` with what decides for a follower in `epoch`, and the log as it is then; `None` when this broker is none.
-    fn following<R>(&self, epoch: LeaderEpoch, act: impl FnOnce(&mut Following, &OwnLog<'_>) -> R) -> Option<R> {
+    /// Runs `act` with what decides for a follower in `epoch`, and the log as it is then; `None`
+    /// when this broker is none.
+    fn following<R>(
+        &self,
+        epoch: LeaderEpoch,
+        act: impl FnOnce(&mut Following, &OwnLog<'_>) -> R,
+    ) -> Option<R> {
         match &mut *self.core.lock() {
-            Core::Follower(following) if following.epoch() == epoch => Some(self.with_own_log(|log| act(following, log))),
+            Core::Follower(following) if following.epoch() == epoch => {
+                Some(self.with_own_log(|log| act(following, log)))
+            }
             _ => None,
         }
     }
 
-    /// What to fetch next, as a follower in `epoch`; `None` when it is no follower in that epoch any more.
+    /// What to fetch next, as a follower in `epoch`; `None` when it is no follower in that epoch
+    /// any more.
     pub(crate) fn next_fetch(&self, epoch: LeaderEpoch) -> Option<Next> {
         self.following(epoch, |following, log| following.next(log, self.shared.now()))
     }
 
-    /// When to fetch again, if what this broker fetches for throttled replicas is more than its quota; `None` to fetch now. A replica that is in sync does not wait
+    /// When to fetch again, if what this broker fetches for throttled replicas is more than its
+    /// quota; `None` to fetch now. A replica that is in sync does not wait
     /// (`ReplicaFetcherThread.shouldFollowerThrottle`).
     pub(crate) fn throttled_until(&self, epoch: LeaderEpoch) -> Option<u64> {
         if !self.throttled().follower {
@@ -36,15 +46,24 @@ impl Partition {
     }
 
     /// Takes up the leader's answer.
-    pub(crate) fn fetch_answered(&self, epoch: LeaderEpoch, to: &FetchFrom, answer: &FetchAnswer) -> Todo {
-        self.following(epoch, |following, log| following.answered(to, answer, log, self.shared.now()))
-            .unwrap_or(Todo::Nothing)
+    pub(crate) fn fetch_answered(
+        &self,
+        epoch: LeaderEpoch,
+        to: &FetchFrom,
+        answer: &FetchAnswer,
+    ) -> Todo {
+        self.following(epoch, |following, log| {
+            following.answered(to, answer, log, self.shared.now())
+        })
+        .unwrap_or(Todo::Nothing)
     }
 
     /// Takes up where the leader's log starts and ends.
     pub(crate) fn leader_offsets(&self, epoch: LeaderEpoch, start: i64, end: i64) -> Todo {
-        self.following(epoch, |following, log| following.offsets(epoch, start, end, log, self.shared.now()))
-            .unwrap_or(Todo::Nothing)
+        self.following(epoch, |following, log| {
+            following.offsets(epoch, start, end, log, self.shared.now())
+        })
+        .unwrap_or(Todo::Nothing)
     }
 
     /// Nothing could be done with the leader's answer, or there was none.
@@ -52,17 +71,20 @@ impl Partition {
         self.following(epoch, |following, _| following.failed(self.shared.now()));
     }
 
-    /// Appends what the leader sent to a fetch in `epoch`; asks for a flush where one is needed. Returns whether that went well.
+    /// Appends what the leader sent to a fetch in `epoch`; asks for a flush where one is needed.
+    /// Returns whether that went well.
     pub(crate) async fn follow(self: &Arc<Self>, records: Bytes, epoch: LeaderEpoch) -> bool {
         let partition = Arc::clone(self);
         let appended = self.with_writer(move |writer| {
             if !matches!(partition.role(), Role::Follower { epoch: now, .. } if now == epoch) {
-                // The role changed since it was fetched: it is not this leader any more that is followed.
+                // The role changed since it was fetched: it is not this leader any more that is
+                // followed.
                 return Ok(());
             }
             let now_ms = crate::replica::clock::now_ms();
             let appended = match writer.append_as_follower(&records, epoch, now_ms) {
-                // The log is empty, and begins in the middle of the leader's first batch: DeleteRecords does that (`Partition.appendRecordsToFollowerOrFutureReplica`).
+                // The log is empty, and begins in the middle of the leader's first batch:
+                // DeleteRecords does that (`Partition.appendRecordsToFollowerOrFutureReplica`).
                 Err(FollowError::Offset { first, last, end }) if end == partition.log.log_start_offset() && first < end && last >= end => {
                     info!(topic = %partition.topic(), partition = partition.id().index, offset = first, "the log begins with a batch that the leader has cut into");
                     writer.truncate_fully_and_start_at(first).map_err(|_| FollowError::Storage)?;
@@ -134,14 +156,18 @@ impl Partition {
         }
     }
 
-    /// Waits until what the leader in `epoch` has deleted is deleted here, too, where the writer was at work: the next fetch says from where on the log is here. A fetch that still says
-    /// what the one before did is not sent, and the leader would not hear of it before there is something else to say.
+    /// Waits until what the leader in `epoch` has deleted is deleted here, too, where the writer
+    /// was at work: the next fetch says from where on the log is here. A fetch that still says what
+    /// the one before did is not sent, and the leader would not hear of it before there is
+    /// something else to say.
     pub(crate) async fn follow_log_start(self: &Arc<Self>, epoch: LeaderEpoch) {
         let step = self.following(epoch, |following, log| following.step(log));
         let Some(start) = step.and_then(|step| step.log_start) else { return };
         let partition = Arc::clone(self);
         let deleted = self.with_writer(move |writer| match partition.role() {
-            Role::Follower { epoch: now, .. } if now == epoch => writer.advance_log_start_offset(start),
+            Role::Follower { epoch: now, .. } if now == epoch => {
+                writer.advance_log_start_offset(start)
+            }
             _ => Ok(()),
         });
         if let Ok(Err(error)) = deleted.await {
@@ -149,8 +175,9 @@ impl Partition {
         }
     }
 
-    /// Whether all that was appended by a follower in `epoch` counts as had: it says so with its next fetch. There is nothing more to wait for when this broker follows in that epoch
-    /// no longer, since the log is deleted or led otherwise.
+    /// Whether all that was appended by a follower in `epoch` counts as had: it says so with its
+    /// next fetch. There is nothing more to wait for when this broker follows in that epoch no
+    /// longer, since the log is deleted or led otherwise.
     pub(crate) fn has_all(&self, epoch: LeaderEpoch) -> bool {
         let follows = matches!(self.role(), Role::Follower { epoch: now, .. } if now == epoch);
         let ends = self.ends();

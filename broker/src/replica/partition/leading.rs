@@ -33,7 +33,8 @@ pub(crate) struct FollowerFetch {
     pub(crate) replica: BrokerId,
     pub(crate) broker_epoch: BrokerEpoch,
     pub(crate) from: FetchFrom,
-    /// The follower has just said so: it counts as its progress. Otherwise it is only looked at again.
+    /// The follower has just said so: it counts as its progress. Otherwise it is only looked at
+    /// again.
     pub(crate) is_news: bool,
 }
 
@@ -55,10 +56,7 @@ impl Partition {
             settings: self.settings(),
             state,
         };
-        Leading {
-            leadership: Leadership::begin(start, self.shared.now()),
-            is_checked: false,
-        }
+        Leading { leadership: Leadership::begin(start, self.shared.now()), is_checked: false }
     }
 
     fn settings(&self) -> Settings {
@@ -68,9 +66,14 @@ impl Partition {
         }
     }
 
-    /// Runs `act` with the leadership, if this broker leads in `epoch` (or in any), and carries out what comes of it. Where the log ends is read with the leadership held: it may have been
-    /// cut since anything that was read before.
-    fn lead<R>(self: &Arc<Self>, epoch: Option<LeaderEpoch>, act: impl FnOnce(&mut Leadership, Ends) -> (R, Outcome)) -> Option<R> {
+    /// Runs `act` with the leadership, if this broker leads in `epoch` (or in any), and carries out
+    /// what comes of it. Where the log ends is read with the leadership held: it may have been cut
+    /// since anything that was read before.
+    fn lead<R>(
+        self: &Arc<Self>,
+        epoch: Option<LeaderEpoch>,
+        act: impl FnOnce(&mut Leadership, Ends) -> (R, Outcome),
+    ) -> Option<R> {
         let mut core = self.core.lock();
         let Core::Leader(leading) = &mut *core else { return None };
         if epoch.is_some_and(|epoch| epoch != leading.leadership.epoch()) {
@@ -82,7 +85,11 @@ impl Partition {
         if outcome.advanced {
             self.log.advance_high_watermark(leading.leadership.high_watermark());
         }
-        let must_check = !leading.is_checked && leading.leadership.next_check_ms(self.log.log_end_offset(), self.shared.now()).is_some();
+        let must_check = !leading.is_checked
+            && leading
+                .leadership
+                .next_check_ms(self.log.log_end_offset(), self.shared.now())
+                .is_some();
         leading.is_checked |= must_check;
         drop(core);
         if must_check {
@@ -117,7 +124,8 @@ impl Partition {
         });
         let mut core = self.core.lock();
         let Core::Leader(leading) = &mut *core else { return false };
-        leading.is_checked = leading.leadership.next_check_ms(self.log.log_end_offset(), now).is_some();
+        leading.is_checked =
+            leading.leadership.next_check_ms(self.log.log_end_offset(), now).is_some();
         leading.is_checked
     }
 
@@ -136,7 +144,11 @@ impl Partition {
     }
 
     /// The controller's answer to a proposal.
-    pub(crate) fn proposal_answered(self: &Arc<Self>, proposal: &Proposal, answer: Result<PartitionState, ErrorCode>) {
+    pub(crate) fn proposal_answered(
+        self: &Arc<Self>,
+        proposal: &Proposal,
+        answer: Result<PartitionState, ErrorCode>,
+    ) {
         let now = self.shared.now();
         if let Ok(state) = &answer {
             let isr = state.isr.iter().map(|id| id.0).collect::<Vec<_>>();
@@ -161,33 +173,36 @@ impl Partition {
         }
     }
 
-    /// Brings checked records to the writer. They are appended in the order of the calls; whether they were is told by the [`Appending`].
+    /// Brings checked records to the writer. They are appended in the order of the calls; whether
+    /// they were is told by the [`Appending`].
     pub(crate) fn append(self: &Arc<Self>, records: Prepared) -> Appending {
         self.append_if(None, records, None)
     }
 
     /// As [`Partition::append`], and drops the keepsake once the records are written.
-    pub(crate) fn append_with(self: &Arc<Self>, records: Prepared, keepsake: Keepsake) -> Appending {
+    pub(crate) fn append_with(
+        self: &Arc<Self>,
+        records: Prepared,
+        keepsake: Keepsake,
+    ) -> Appending {
         self.append_if(None, records, keepsake)
     }
 
-    /// As [`Partition::append`], but in this epoch alone: for those whose records rest on all that was appended before.
+    /// As [`Partition::append`], but in this epoch alone: for those whose records rest on all that
+    /// was appended before.
     pub(crate) fn append_in(self: &Arc<Self>, epoch: LeaderEpoch, records: Prepared) -> Appending {
         self.append_if(Some(epoch), records, None)
     }
 
-    fn append_if(self: &Arc<Self>, epoch: Option<LeaderEpoch>, records: Prepared, keepsake: Keepsake) -> Appending {
+    fn append_if(
+        self: &Arc<Self>,
+        epoch: Option<LeaderEpoch>,
+        records: Prepared,
+        keepsake: Keepsake,
+    ) -> Appending {
         let (answer, receiver) = oneshot::channel();
-        self.bring(Job::Append(Append {
-            records,
-            epoch,
-            answer,
-            keepsake,
-        }));
-        Appending {
-            partition: Arc::clone(self),
-            answer: receiver,
-        }
+        self.bring(Job::Append(Append { records, epoch, answer, keepsake }));
+        Appending { partition: Arc::clone(self), answer: receiver }
     }
 
     /// Writes what waits in one go, then answers.
@@ -195,14 +210,17 @@ impl Partition {
         if appends.is_empty() {
             return;
         }
-        // The role is read here, where no other append can run: a deposed leader's batch is refused however long it waited.
+        // The role is read here, where no other append can run: a deposed leader's batch is refused
+        // however long it waited.
         let Role::Leader { epoch } = self.role() else {
             for append in appends.drain(..) {
                 let _ = append.answer.send(Err(AppendError::NotLeader));
             }
             return;
         };
-        for stale in appends.extract_if(.., |append| append.epoch.is_some_and(|meant| meant != epoch)) {
+        for stale in
+            appends.extract_if(.., |append| append.epoch.is_some_and(|meant| meant != epoch))
+        {
             let _ = stale.answer.send(Err(AppendError::NotLeader));
         }
         let parts = appends.drain(..).map(|append| {
@@ -218,7 +236,8 @@ impl Partition {
         for ((answer, keepsake, bytes), result) in answers.into_iter().zip(results) {
             drop(keepsake);
             if let Ok(info) = &result {
-                self.traffic.appended((info.last_offset - info.first_offset + 1).unsigned_abs(), bytes);
+                self.traffic
+                    .appended((info.last_offset - info.first_offset + 1).unsigned_abs(), bytes);
             }
             // Nobody waits any more: acks=0, or the client is gone.
             let _ = answer.send(result.map(|info| (info, epoch)));
@@ -229,7 +248,12 @@ impl Partition {
     ///
     /// # Errors
     /// What the follower is answered instead.
-    pub(crate) fn serve(self: &Arc<Self>, fetch: &FollowerFetch, bytes_max: usize, at_least_one: bool) -> Result<Served, ErrorCode> {
+    pub(crate) fn serve(
+        self: &Arc<Self>,
+        fetch: &FollowerFetch,
+        bytes_max: usize,
+        at_least_one: bool,
+    ) -> Result<Served, ErrorCode> {
         self.check_leader(fetch.from.current_leader_epoch)?;
         let deleted_before = self.low_watermark();
         let diverging = self
@@ -259,7 +283,8 @@ impl Partition {
                 .read(offset, i64::MAX, bytes_max, at_least_one)
                 .map_err(|error| read_error(&error))?;
             // With room for one batch, none means that compaction has left none up to the end.
-            served.has_more = served.records.is_none() && !at_least_one && offset < self.log.log_end_offset();
+            served.has_more =
+                served.records.is_none() && !at_least_one && offset < self.log.log_end_offset();
         }
         if let Some(records) = served.records.as_ref().filter(|_| self.throttled().leader) {
             self.shared.leader_quota.record(records.length, self.shared.now());
@@ -267,7 +292,8 @@ impl Partition {
         Ok(served)
     }
 
-    /// For how many milliseconds nothing is read for a follower, if what this broker sends for throttled replicas is more than its quota; a follower in the ISR does not wait
+    /// For how many milliseconds nothing is read for a follower, if what this broker sends for
+    /// throttled replicas is more than its quota; a follower in the ISR does not wait
     /// (`ReplicaManager.shouldLeaderThrottle`).
     fn sends_nothing_for(&self, fetch: &FollowerFetch) -> Option<u64> {
         if !self.throttled().leader {
@@ -279,10 +305,16 @@ impl Partition {
             Core::Leader(leading) => leading.leadership.committed().isr.contains(&fetch.replica),
             Core::Idle | Core::Follower(_) => false,
         };
-        (!in_sync && fetch.from.offset < self.log.log_end_offset()).then_some(until.saturating_sub(now))
+        (!in_sync && fetch.from.offset < self.log.log_end_offset())
+            .then_some(until.saturating_sub(now))
     }
 
-    fn progress(&self, leadership: &mut Leadership, fetch: &FollowerFetch, ends: Ends) -> (Result<Option<EpochEnd>, ErrorCode>, Outcome) {
+    fn progress(
+        &self,
+        leadership: &mut Leadership,
+        fetch: &FollowerFetch,
+        ends: Ends,
+    ) -> (Result<Option<EpochEnd>, ErrorCode>, Outcome) {
         let fetched = Fetched {
             replica: fetch.replica,
             broker_epoch: fetch.broker_epoch,
@@ -296,9 +328,15 @@ impl Partition {
     }
 
     /// Whom a consumer in the same rack as `in_rack` says should rather read from.
-    pub(crate) fn preferred_read_replica(&self, offset: i64, in_rack: &dyn Fn(BrokerId) -> bool) -> Option<BrokerId> {
+    pub(crate) fn preferred_read_replica(
+        &self,
+        offset: i64,
+        in_rack: &dyn Fn(BrokerId) -> bool,
+    ) -> Option<BrokerId> {
         match &*self.core.lock() {
-            Core::Leader(leading) => leading.leadership.preferred_read_replica(offset, in_rack, self.shared.now()),
+            Core::Leader(leading) => {
+                leading.leadership.preferred_read_replica(offset, in_rack, self.shared.now())
+            }
             Core::Idle | Core::Follower(_) => None,
         }
     }
@@ -317,13 +355,23 @@ impl Partition {
     /// Up to where all live replicas have deleted; `None` when this broker does not lead.
     pub(crate) fn low_watermark(&self) -> Option<i64> {
         match &*self.core.lock() {
-            Core::Leader(leading) => Some(leading.leadership.low_watermark(self.log.log_start_offset(), &|id| self.shared.peer(id))),
+            Core::Leader(leading) => Some(
+                leading
+                    .leadership
+                    .low_watermark(self.log.log_start_offset(), &|id| self.shared.peer(id)),
+            ),
             Core::Idle | Core::Follower(_) => None,
         }
     }
 
-    /// Whether what was appended before `offset` in `epoch` is acknowledged to who asked for `acks`.
-    pub(super) fn acknowledges(&self, offset: i64, epoch: LeaderEpoch, acks: Acks) -> Result<bool, AppendError> {
+    /// Whether what was appended before `offset` in `epoch` is acknowledged to who asked for
+    /// `acks`.
+    pub(super) fn acknowledges(
+        &self,
+        offset: i64,
+        epoch: LeaderEpoch,
+        acks: Acks,
+    ) -> Result<bool, AppendError> {
         if self.log.is_offline() && self.ends().had < offset {
             return Err(AppendError::Storage);
         }

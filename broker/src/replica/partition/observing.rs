@@ -13,7 +13,8 @@ pub(crate) struct Observed {
     pub(crate) size_bytes: u64,
     pub(crate) log_start_offset: i64,
     pub(crate) log_end_offset: i64,
-    /// How far the log's end lies behind the high watermark: what a follower lacks of what is committed.
+    /// How far the log's end lies behind the high watermark: what a follower lacks of what is
+    /// committed.
     pub(crate) lag: i64,
     /// Of a leader: how it is replicated.
     pub(crate) led: Option<Led>,

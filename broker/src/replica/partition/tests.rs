@@ -1,4 +1,5 @@
-//! The end of a partition's life here, and who waits for it: nobody waits for what will not come, and nothing is done to a log that is gone.
+//! The end of a partition's life here, and who waits for it: nobody waits for what will not come,
+//! and nothing is done to a log that is gone.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,23 +19,14 @@ use crate::replica::fetcher::wait_for_flush;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn log_dir(root: &Path) -> LogDir {
-    let identity = Identity {
-        cluster_id: "test".into(),
-        broker_id: 0,
-    };
-    let options = LogDirOptions {
-        open_files_max: 10,
-        recovery_threads: 1,
-    };
+    let identity = Identity { cluster_id: "test".into(), broker_id: 0 };
+    let options = LogDirOptions { open_files_max: 10, recovery_threads: 1 };
     LogDir::open(Arc::new(Disk), root, &identity, options).unwrap()
 }
 
 /// A partition of broker 0 that has no role yet. Each of its segments takes one of [`records`].
 fn partition(dir: &LogDir) -> Arc<Partition> {
-    let id = TopicPartition {
-        topic: TopicId(Uuid::from_u128(7)),
-        index: 0,
-    };
+    let id = TopicPartition { topic: TopicId(Uuid::from_u128(7)), index: 0 };
     let config = Arc::new(LogConfig {
         segment_bytes: 100,
         flush_mode: FlushMode::Group,
@@ -67,7 +59,9 @@ fn records(offset: i64) -> Bytes {
 
 /// Appends as a follower, and asks for no flush.
 async fn append(partition: &Arc<Partition>, offset: i64) {
-    let appended = partition.with_writer(move |writer| writer.append_as_follower(&records(offset), LeaderEpoch(1), 1).unwrap());
+    let appended = partition.with_writer(move |writer| {
+        writer.append_as_follower(&records(offset), LeaderEpoch(1), 1).unwrap()
+    });
     assert_eq!(appended.await.unwrap(), offset + 1);
 }
 
@@ -126,7 +120,8 @@ async fn nothing_is_done_to_a_deleted_log() {
     }
     partition.log().advance_high_watermark(3);
     delete(&partition).await;
-    // A DeleteRecords that waited behind the deletion: it would look for files that have another name now, or are those of the topic that was made anew.
+    // A DeleteRecords that waited behind the deletion: it would look for files that have another
+    // name now, or are those of the topic that was made anew.
     let late = partition.with_writer(|writer| writer.advance_log_start_offset(3));
     assert!(matches!(late.await, Err(ErrorCode::NotLeaderOrFollower)));
     assert_eq!(dir.failure(), None);
@@ -215,6 +210,8 @@ async fn the_next_fetch_says_what_was_deleted_though_the_writer_was_at_work() {
     drop(free);
     tokio::time::timeout(PATIENCE, follows).await.unwrap().unwrap();
     let says = FetchFrom { log_start: 1, ..sent };
-    assert!(matches!(partition.next_fetch(LeaderEpoch(1)), Some(Next::Fetch(from)) if from == says));
+    assert!(
+        matches!(partition.next_fetch(LeaderEpoch(1)), Some(Next::Fetch(from)) if from == says)
+    );
     at_work.join().unwrap();
 }

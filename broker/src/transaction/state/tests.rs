@@ -3,10 +3,7 @@ use super::*;
 const T0: i64 = 1_000;
 
 fn producer(id: i64, epoch: i16) -> Producer {
-    Producer {
-        id: ProducerId(id),
-        epoch: ProducerEpoch(epoch),
-    }
+    Producer { id: ProducerId(id), epoch: ProducerEpoch(epoch) }
 }
 
 fn partition(index: i32) -> Partition {
@@ -63,12 +60,17 @@ fn a_transaction_of_version_2_raises_the_epoch() {
     let again = complete.add(producer(7, 1), &[partition(0)], 2, T0 + 20).unwrap().unwrap();
     assert_eq!((again.state, again.start_ms), (State::Ongoing, T0 + 20));
     // A request of the transaction before comes late, and ends nothing.
-    assert_eq!(again.end_v2(producer(7, 0), true, None, T0 + 21), Err(ErrorCode::ProducerFenced.into()));
+    assert_eq!(
+        again.end_v2(producer(7, 0), true, None, T0 + 21),
+        Err(ErrorCode::ProducerFenced.into())
+    );
 }
 
 #[test]
 fn what_ends_a_transaction_again() {
-    use ErrorCode::{ConcurrentTransactions, InvalidProducerIdMapping, InvalidTxnState, ProducerFenced};
+    use ErrorCode::{
+        ConcurrentTransactions, InvalidProducerIdMapping, InvalidTxnState, ProducerFenced,
+    };
     let prepared = |commit| next(ongoing().end_v2(producer(7, 0), commit, None, T0));
     let complete = |commit| prepared(commit).completed(T0);
     let error = |code: ErrorCode| Err(Refusal::Error(code));
@@ -129,15 +131,12 @@ fn a_transaction_of_version_1_keeps_the_epoch() {
 
 #[test]
 fn who_begins_again_fences_who_was_before() {
-    // An open transaction is aborted as by its producer, before transactions v2 under an epoch that nobody has.
-    let Ok(Init::Fenced(fenced)) = ongoing().init(None, None, 60_000, 2, T0) else {
-        panic!()
-    };
+    // An open transaction is aborted as by its producer, before transactions v2 under an epoch that
+    // nobody has.
+    let Ok(Init::Fenced(fenced)) = ongoing().init(None, None, 60_000, 2, T0) else { panic!() };
     assert_eq!((fenced.state, fenced.producer.epoch), (State::PrepareAbort, ProducerEpoch(1)));
     assert_eq!(fenced.last_epoch, ProducerEpoch(0));
-    let Ok(Init::Fenced(fenced_v1)) = ongoing().init(None, None, 60_000, 0, T0) else {
-        panic!()
-    };
+    let Ok(Init::Fenced(fenced_v1)) = ongoing().init(None, None, 60_000, 0, T0) else { panic!() };
     assert_eq!((fenced_v1.producer.epoch, fenced_v1.last_epoch), (ProducerEpoch(1), NO_EPOCH));
     let waits = fenced.init(None, None, 60_000, 2, T0);
     assert_eq!(waits, Err(ErrorCode::ConcurrentTransactions.into()));
@@ -155,7 +154,10 @@ fn who_begins_again_fences_who_was_before() {
     let twice = ready(on.init(Some(producer(7, 2)), None, 60_000, 2, T0));
     assert_eq!((twice.producer, twice.last_epoch), (producer(7, 3), ProducerEpoch(2)));
     for other in [producer(7, 1), producer(7, 4), producer(9, 3)] {
-        assert_eq!(on.init(Some(other), None, 60_000, 2, T0), Err(ErrorCode::ProducerFenced.into()));
+        assert_eq!(
+            on.init(Some(other), None, 60_000, 2, T0),
+            Err(ErrorCode::ProducerFenced.into())
+        );
     }
 }
 
@@ -169,7 +171,11 @@ fn an_id_whose_epochs_are_used_up_makes_room_for_another() {
     assert_eq!(prepared.producer, producer(7, EPOCH_MAX), "the markers' epoch");
     let complete = prepared.completed(T0);
     assert_eq!((complete.producer, complete.previous_id), (producer(8, 0), ProducerId(7)));
-    assert_eq!(complete.end_v2(from, true, None, T0), Ok(End::Done), "asked again under the old id");
+    assert_eq!(
+        complete.end_v2(from, true, None, T0),
+        Ok(End::Done),
+        "asked again under the old id"
+    );
     let asked_again = ready(complete.init(Some(from), None, 60_000, 2, T0));
     assert_eq!(asked_again.producer.id, ProducerId(8));
 
@@ -182,7 +188,10 @@ fn an_id_whose_epochs_are_used_up_makes_room_for_another() {
     open.producer.epoch = ProducerEpoch(EPOCH_MAX - 1);
     assert_eq!(open.fenced(2, None, T0), Err(Refusal::NeedsProducerId));
     let fenced = open.fenced(2, Some(ProducerId(8)), T0).unwrap();
-    assert_eq!((fenced.producer, fenced.completed(T0).producer), (producer(7, EPOCH_MAX), producer(8, 0)));
+    assert_eq!(
+        (fenced.producer, fenced.completed(T0).producer),
+        (producer(7, EPOCH_MAX), producer(8, 0))
+    );
 }
 
 #[test]
@@ -190,7 +199,10 @@ fn what_is_verified_and_what_is_due() {
     let ongoing = ongoing();
     let asked = [partition(0), partition(1)];
     let verified = ongoing.verify(producer(7, 0), &asked).unwrap();
-    assert_eq!(verified, [(&asked[0], ErrorCode::None), (&asked[1], ErrorCode::TransactionAbortable)]);
+    assert_eq!(
+        verified,
+        [(&asked[0], ErrorCode::None), (&asked[1], ErrorCode::TransactionAbortable)]
+    );
     assert_eq!(ongoing.verify(producer(7, 1), &asked), Err(ErrorCode::ProducerFenced));
     assert_eq!(ongoing.verify(producer(3, 0), &asked), Err(ErrorCode::InvalidProducerIdMapping));
     assert_eq!(ongoing.due_ms(500), Some(T0 + 5 + 60_001));

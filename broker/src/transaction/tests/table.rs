@@ -1,9 +1,13 @@
-//! What Apache Kafka 4.3.1 answers in every state to every request from every epoch, and what becomes of the transaction, as its source says: `prepareInitProducerIdTransit`,
-//! `handleAddPartitionsToTransaction`, `handleVerifyPartitionsInTransaction`, `endTransactionWithTV1`, `endTransaction` and `abortTimedOutTransactions` of `TransactionCoordinator`, with
-//! the steps of `TransactionMetadata`.
+//! What Apache Kafka 4.3.1 answers in every state to every request from every epoch, and what
+//! becomes of the transaction, as its source says: `prepareInitProducerIdTransit`,
+//! `handleAddPartitionsToTransaction`, `handleVerifyPartitionsInTransaction`,
+//! `endTransactionWithTV1`, `endTransaction` and `abortTimedOutTransactions` of
+//! `TransactionCoordinator`, with the steps of `TransactionMetadata`.
 //!
-//! A cell is what is answered: an error, `ok`, `+1` for the next epoch of the id, `new` for epoch 0 of another id. Behind it stand the states that follow, if something changes: at once,
-//! and when all markers are written. Columns are the epochs that a request may come from: the one before the last, the last, the current and the next one, and the current one of another id.
+//! A cell is what is answered: an error, `ok`, `+1` for the next epoch of the id, `new` for epoch 0
+//! of another id. Behind it stand the states that follow, if something changes: at once, and when
+//! all markers are written. Columns are the epochs that a request may come from: the one before the
+//! last, the last, the current and the next one, and the current one of another id.
 
 use super::*;
 use crate::transaction::state::NO_EPOCH;
@@ -34,7 +38,8 @@ const ADD: &str = "
     CompleteAbort  | verify       | fenced | fenced | abortable    | fenced | mapping
 ";
 
-/// InitProducerId of who goes on after an error (KIP-360: `init`) and of who begins (`begin`), and time. An open transaction is aborted whatever the epoch is.
+/// InitProducerId of who goes on after an error (KIP-360: `init`) and of who begins (`begin`), and
+/// time. An open transaction is aborted whatever the epoch is.
 const INIT: &str = "
     Empty          | init     | fenced | fenced | +1 Empty+1 | fenced | fenced
     Empty          | begin    |        |        | +1 Empty+1 |        |
@@ -110,14 +115,18 @@ impl Setting {
     /// The transactional id in the state of a row.
     pub(super) fn transaction(self, name: &str) -> Transaction {
         let mut transaction = Transaction::new(ProducerId(ID), 60_000, 1_000_000);
-        let state = State::ALL.into_iter().find(|state| state.name() == name).unwrap_or(State::Empty);
-        let has_partitions = matches!(state, State::Ongoing | State::PrepareCommit | State::PrepareAbort);
-        // Transactions v2 know the epoch before from every end, those before only from who goes on after an error.
+        let state =
+            State::ALL.into_iter().find(|state| state.name() == name).unwrap_or(State::Empty);
+        let has_partitions =
+            matches!(state, State::Ongoing | State::PrepareCommit | State::PrepareAbort);
+        // Transactions v2 know the epoch before from every end, those before only from who goes on
+        // after an error.
         let knows_last = name == "Bumped" || (name != "Empty" && self.cluster >= 2);
         let last_epoch = if knows_last { ProducerEpoch(self.epoch - 1) } else { NO_EPOCH };
         transaction.producer.epoch = ProducerEpoch(self.epoch);
         transaction.previous_id = ProducerId(ID);
-        (transaction.last_epoch, transaction.state, transaction.client_version) = (last_epoch, state, self.client);
+        (transaction.last_epoch, transaction.state, transaction.client_version) =
+            (last_epoch, state, self.client);
         if has_partitions {
             transaction.partitions = [("t".into(), 0)].into();
         }
@@ -195,13 +204,13 @@ impl Setting {
             let (state, request) = (cells[0], cells[1]);
             assert_eq!(cells.len(), 7, "{row}");
             let epochs = [(ID, -2), (ID, -1), (ID, 0), (ID, 1), (OTHER, 0)];
-            for ((id, difference), expected) in epochs.into_iter().zip(&cells[2..]).filter(|(_, cell)| !cell.is_empty()) {
+            for ((id, difference), expected) in
+                epochs.into_iter().zip(&cells[2..]).filter(|(_, cell)| !cell.is_empty())
+            {
                 let Some(epoch) = self.epoch.checked_add(difference) else { continue };
-                let from = Producer {
-                    id: ProducerId(id),
-                    epoch: ProducerEpoch(epoch),
-                };
-                // What is not written down is not known after a takeover, nor before transactions v2: who asks again is fenced, as in Kafka.
+                let from = Producer { id: ProducerId(id), epoch: ProducerEpoch(epoch) };
+                // What is not written down is not known after a takeover, nor before transactions
+                // v2: who asks again is fenced, as in Kafka.
                 let knows_last = !self.loaded && (self.cluster >= 2 || state == "Bumped");
                 let is_again = request == "init" && expected.starts_with("+0");
                 let expected = if is_again && !knows_last { "fenced" } else { expected };
@@ -225,13 +234,8 @@ impl World {
     /// As the shell asks: once more with a producer id where one is needed.
     pub(super) fn init_from(&mut self, expected: Option<Producer>) -> Result<Producer, Refusal> {
         let mut ask = |fresh: Option<ProducerId>| {
-            let make = |to| Request::Init {
-                id: "x".to_owned(),
-                timeout_ms: 60_000,
-                expected,
-                fresh,
-                to,
-            };
+            let make =
+                |to| Request::Init { id: "x".to_owned(), timeout_ms: 60_000, expected, fresh, to };
             self.ask(make).expect()
         };
         match ask(None) {
@@ -240,16 +244,14 @@ impl World {
         }
     }
 
-    pub(super) fn end_from(&mut self, from: Producer, commit: bool, version: i16) -> Result<Producer, Refusal> {
+    pub(super) fn end_from(
+        &mut self,
+        from: Producer,
+        commit: bool,
+        version: i16,
+    ) -> Result<Producer, Refusal> {
         let mut ask = |fresh: Option<ProducerId>| {
-            let make = |to| Request::End {
-                id: "x".to_owned(),
-                from,
-                commit,
-                version,
-                fresh,
-                to,
-            };
+            let make = |to| Request::End { id: "x".to_owned(), from, commit, version, fresh, to };
             self.ask(make).expect()
         };
         match ask(None) {
@@ -286,12 +288,7 @@ impl World {
     pub(super) fn time_out(&mut self) {
         self.pass(60_002);
         for id in self.look().exhausted {
-            self.ask(|to| Request::TimeOut {
-                id,
-                fresh: ProducerId(FRESH),
-                to,
-            })
-            .expect();
+            self.ask(|to| Request::TimeOut { id, fresh: ProducerId(FRESH), to }).expect();
         }
     }
 }
@@ -313,12 +310,7 @@ pub(super) fn name(code: ErrorCode) -> &'static str {
 fn every_request_in_every_state_from_every_epoch_is_answered_as_by_kafka() {
     for (cluster, client) in [(2, 2), (2, 0), (1, 0), (0, 0)] {
         for loaded in [false, true] {
-            let setting = Setting {
-                cluster,
-                client,
-                epoch: 5,
-                loaded,
-            };
+            let setting = Setting { cluster, client, epoch: 5, loaded };
             setting.check(ADD);
             setting.check(INIT);
             setting.check(if client >= 2 { END_V2 } else { END_V1 });
@@ -326,16 +318,12 @@ fn every_request_in_every_state_from_every_epoch_is_answered_as_by_kafka() {
     }
 }
 
-/// With transactions v2 nobody can tell afterwards who has aborted a transaction: so whoever it was, the producer goes on.
+/// With transactions v2 nobody can tell afterwards who has aborted a transaction: so whoever it
+/// was, the producer goes on.
 #[test]
 fn an_abort_by_time_or_by_another_is_the_abort_of_the_producer() {
     for epoch in [0, 5, i16::MAX - 2, i16::MAX - 1] {
-        let setting = Setting {
-            cluster: 2,
-            client: 2,
-            epoch,
-            loaded: false,
-        };
+        let setting = Setting { cluster: 2, client: 2, epoch, loaded: false };
         let from = setting.transaction("Ongoing").producer;
         let ways: [&dyn Fn(&mut World); 4] = [
             &|world| assert!(world.end_from(from, false, 2).is_ok()),
@@ -352,7 +340,8 @@ fn an_abort_by_time_or_by_another_is_the_abort_of_the_producer() {
             }
             let mut ended = world.machine.ids["x"].clone();
             ended.update_ms = 0;
-            // It says that it aborts, once more or for the first time, and goes on under what it is told.
+            // It says that it aborts, once more or for the first time, and goes on under what it is
+            // told.
             let told = world.end_from(from, false, 2).unwrap();
             assert_eq!((told, world.add_to(told, 0, 2)), (ended.producer, ErrorCode::None));
             (prepared, ended)

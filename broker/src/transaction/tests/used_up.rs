@@ -1,11 +1,15 @@
-//! Where epochs are used up, as in Apache Kafka 4.3.1: which requests lead to another producer id, who may still ask under the old one, and what waits for an id. Cells are those of [`table`].
+//! Where epochs are used up, as in Apache Kafka 4.3.1: which requests lead to another producer id,
+//! who may still ask under the old one, and what waits for an id. Cells are those of [`table`].
 
 use super::table::{FRESH, ID, Setting, name};
 use super::*;
 
-/// The largest epoch but one is the last that a client may have: the end of its transaction raises it, and another id follows.
+/// The largest epoch but one is the last that a client may have: the end of its transaction raises
+/// it, and another id follows.
 ///
-/// Where InitProducerId comes again from the epoch before, Kafka throws (`Cannot allocate any more producer epochs`, error -1); here the answer that was lost is given again.
+/// Where InitProducerId comes again from the epoch before, Kafka throws
+/// (`Cannot allocate any more producer epochs`, error -1); here the answer that was lost is given
+/// again.
 const LAST_BUT_ONE: &str = "
     Empty          | init     |  | fenced     | new Empty@new         |  |
     Empty          | begin    |  |            | new Empty@new         |  |
@@ -31,8 +35,9 @@ const LAST_BUT_ONE: &str = "
     CompleteAbort  | commit   |  | state      | state                 |  |
 ";
 
-/// No client should have the largest epoch. Who has it can abort, or is aborted (KAFKA-20090), and goes on under another id; Kafka throws at its commit (error -1), and at an
-/// InitProducerId that comes again, which is told here that it is fenced.
+/// No client should have the largest epoch. Who has it can abort, or is aborted (KAFKA-20090), and
+/// goes on under another id; Kafka throws at its commit (error -1), and at an InitProducerId that
+/// comes again, which is told here that it is fenced.
 const LAST: &str = "
     Ongoing        | init     |  | concurrent PrepareAbort+0 CompleteAbort@new | concurrent PrepareAbort+0 CompleteAbort@new |  |
     Ongoing        | begin    |  |        | concurrent PrepareAbort+0 CompleteAbort@new |  |
@@ -47,7 +52,8 @@ const LAST: &str = "
     CompleteAbort  | commit   |  | state  | state                 |  |
 ";
 
-/// Before transactions v2 an abort by another raises the epoch as far as there is one, and who begins gets another id.
+/// Before transactions v2 an abort by another raises the epoch as far as there is one, and who
+/// begins gets another id.
 const LAST_V1: &str = "
     Ongoing        | begin    |  |        | concurrent PrepareAbort+0 CompleteAbort+0 |  |
     Ongoing        | time out |  |        | nobody PrepareAbort+0 CompleteAbort+0     |  |
@@ -61,47 +67,35 @@ const LAST_V1: &str = "
 #[test]
 fn where_epochs_are_used_up_another_id_follows_as_in_kafka() {
     for loaded in [false, true] {
-        let setting = |cluster, client, epoch| Setting {
-            cluster,
-            client,
-            epoch,
-            loaded,
-        };
+        let setting = |cluster, client, epoch| Setting { cluster, client, epoch, loaded };
         setting(2, 2, i16::MAX - 1).check(LAST_BUT_ONE);
         setting(2, 2, i16::MAX).check(LAST);
         for cluster in [0, 1] {
             setting(cluster, 0, i16::MAX).check(LAST_V1);
             // One more is there for the abort by another.
-            setting(cluster, 0, i16::MAX - 1).check("Ongoing | begin    | | | concurrent PrepareAbort+1 CompleteAbort+1 | |");
-            setting(cluster, 0, i16::MAX - 1).check("Ongoing | time out | | | nobody PrepareAbort+1 CompleteAbort+1     | |");
+            setting(cluster, 0, i16::MAX - 1)
+                .check("Ongoing | begin    | | | concurrent PrepareAbort+1 CompleteAbort+1 | |");
+            setting(cluster, 0, i16::MAX - 1)
+                .check("Ongoing | time out | | | nobody PrepareAbort+1 CompleteAbort+1     | |");
         }
         // A client of transactions v1 in a cluster of v2: the others' end is of v2.
-        setting(2, 0, i16::MAX - 1).check("Ongoing | time out | | | nobody PrepareAbort+1 CompleteAbort@new | |");
-        setting(2, 0, i16::MAX).check("Ongoing | time out | | | nobody PrepareAbort+0 CompleteAbort@new | |");
+        setting(2, 0, i16::MAX - 1)
+            .check("Ongoing | time out | | | nobody PrepareAbort+1 CompleteAbort@new | |");
+        setting(2, 0, i16::MAX)
+            .check("Ongoing | time out | | | nobody PrepareAbort+0 CompleteAbort@new | |");
     }
 }
 
 /// Who asked before the id was changed asks again under the old one.
 #[test]
 fn a_request_that_comes_again_after_the_id_was_changed() {
-    let from = |epoch| Producer {
-        id: ProducerId(ID),
-        epoch: ProducerEpoch(epoch),
-    };
-    let new = Producer {
-        id: ProducerId(FRESH),
-        epoch: ProducerEpoch(0),
-    };
+    let from = |epoch| Producer { id: ProducerId(ID), epoch: ProducerEpoch(epoch) };
+    let new = Producer { id: ProducerId(FRESH), epoch: ProducerEpoch(0) };
     let last = i16::MAX - 1;
     for loaded in [false, true] {
         let changed = || {
-            let mut world = Setting {
-                cluster: 2,
-                client: 2,
-                epoch: last,
-                loaded: false,
-            }
-            .world("Ongoing");
+            let mut world =
+                Setting { cluster: 2, client: 2, epoch: last, loaded: false }.world("Ongoing");
             world.time_out();
             let prepared = world.prepared().remove(0);
             if loaded {
@@ -128,24 +122,16 @@ fn a_request_that_comes_again_after_the_id_was_changed() {
     }
 }
 
-/// A timeout at the last epoch waits for a producer id, however long the controller does not answer and whoever coordinates meanwhile, and not longer.
+/// A timeout at the last epoch waits for a producer id, however long the controller does not answer
+/// and whoever coordinates meanwhile, and not longer.
 #[test]
 fn a_timeout_that_needs_a_producer_id_waits_for_one() {
-    let setting = Setting {
-        cluster: 2,
-        client: 2,
-        epoch: i16::MAX - 1,
-        loaded: false,
-    };
+    let setting = Setting { cluster: 2, client: 2, epoch: i16::MAX - 1, loaded: false };
     let mut world = setting.world("Ongoing");
     let from = setting.transaction("Ongoing").producer;
     let time_out = |world: &mut World| {
         world
-            .ask(|to| Request::TimeOut {
-                id: "x".to_owned(),
-                fresh: ProducerId(FRESH),
-                to,
-            })
+            .ask(|to| Request::TimeOut { id: "x".to_owned(), fresh: ProducerId(FRESH), to })
             .expect();
     };
     time_out(&mut world);

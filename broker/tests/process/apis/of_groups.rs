@@ -2,9 +2,10 @@
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{
-    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest,
-    HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
-    SyncGroupRequest,
+    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, DeleteGroupsRequest,
+    DescribeGroupsRequest, FindCoordinatorRequest, HeartbeatRequest, JoinGroupRequest,
+    LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest,
+    OffsetFetchRequest, SyncGroupRequest,
 };
 
 use super::Sensible;
@@ -71,14 +72,12 @@ impl Sensible for ListGroupsRequest {
 
 impl Sensible for DescribeGroupsRequest {
     fn sensible(version: i16) -> Self {
-        Self {
-            groups: vec![GROUP.to_owned()],
-            include_authorized_operations: version >= 3,
-        }
+        Self { groups: vec![GROUP.to_owned()], include_authorized_operations: version >= 3 }
     }
 }
 
-/// The group of a member of the consumer protocol that lives in this version; described after it has joined.
+/// The group of a member of the consumer protocol that lives in this version; described after it
+/// has joined.
 fn consumers(version: i16) -> String {
     format!("consumers-{version}")
 }
@@ -100,8 +99,6 @@ impl Sensible for DeleteGroupsRequest {
     const EXPECTED: ErrorCode = ErrorCode::GroupIdNotFound;
 
     fn sensible(_: i16) -> Self {
-        Self {
-            groups_names: vec!["nobody".to_owned()],
-        }
+        Self { groups_names: vec!["nobody".to_owned()] }
     }
 }

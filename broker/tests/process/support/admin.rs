@@ -1,20 +1,26 @@
-//! The administrative requests that a broker forwards: each is answered as done, row by row, and nothing is.
+//! The administrative requests that a broker forwards: each is answered as done, row by row, and
+//! nothing is.
 
 use bytes::{Bytes, BytesMut};
 use weir_protocol::api::ApiKey;
 use weir_protocol::controller as rpc;
 use weir_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
-use weir_protocol::messages::alter_partition_reassignments_response::{ReassignablePartitionResponse, ReassignableTopicResponse};
+use weir_protocol::messages::alter_partition_reassignments_response::{
+    ReassignablePartitionResponse, ReassignableTopicResponse,
+};
 use weir_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use weir_protocol::messages::create_topics_response::CreatableTopicResult;
 use weir_protocol::messages::delete_topics_response::DeletableTopicResult;
 use weir_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use weir_protocol::messages::{
-    AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, CreatePartitionsRequest,
-    CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, DescribeQuorumRequest,
-    DescribeQuorumResponse, ElectLeadersRequest, ElectLeadersResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
-    ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse, Message, Request, UnregisterBrokerRequest, UnregisterBrokerResponse,
-    UpdateFeaturesRequest, UpdateFeaturesResponse, incremental_alter_configs_response,
+    AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest,
+    AlterPartitionReassignmentsResponse, CreatePartitionsRequest, CreatePartitionsResponse,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    DescribeQuorumRequest, DescribeQuorumResponse, ElectLeadersRequest, ElectLeadersResponse,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+    ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse, Message, Request,
+    UnregisterBrokerRequest, UnregisterBrokerResponse, UpdateFeaturesRequest,
+    UpdateFeaturesResponse, incremental_alter_configs_response,
 };
 
 /// The body of the response to a forwarded request.
@@ -28,17 +34,28 @@ pub(super) fn carried_out(forwarded: &rpc::ForwardRequest) -> Vec<u8> {
         ApiKey::IncrementalAlterConfigs => answer(forwarded, incremental_alter_configs),
         ApiKey::ElectLeaders => answer(forwarded, elect_leaders),
         ApiKey::AlterPartitionReassignments => answer(forwarded, reassign),
-        ApiKey::ListPartitionReassignments => answer(forwarded, |_: ListPartitionReassignmentsRequest| {
-            ListPartitionReassignmentsResponse::default()
-        }),
-        ApiKey::UnregisterBroker => answer(forwarded, |_: UnregisterBrokerRequest| UnregisterBrokerResponse::default()),
-        ApiKey::DescribeQuorum => answer(forwarded, |_: DescribeQuorumRequest| DescribeQuorumResponse::default()),
-        ApiKey::UpdateFeatures => answer(forwarded, |_: UpdateFeaturesRequest| UpdateFeaturesResponse::default()),
+        ApiKey::ListPartitionReassignments => {
+            answer(forwarded, |_: ListPartitionReassignmentsRequest| {
+                ListPartitionReassignmentsResponse::default()
+            })
+        }
+        ApiKey::UnregisterBroker => {
+            answer(forwarded, |_: UnregisterBrokerRequest| UnregisterBrokerResponse::default())
+        }
+        ApiKey::DescribeQuorum => {
+            answer(forwarded, |_: DescribeQuorumRequest| DescribeQuorumResponse::default())
+        }
+        ApiKey::UpdateFeatures => {
+            answer(forwarded, |_: UpdateFeaturesRequest| UpdateFeaturesResponse::default())
+        }
         other => panic!("{other} is not the controller's to answer"),
     }
 }
 
-fn answer<R: Request>(forwarded: &rpc::ForwardRequest, act: impl FnOnce(R) -> R::Response) -> Vec<u8> {
+fn answer<R: Request>(
+    forwarded: &rpc::ForwardRequest,
+    act: impl FnOnce(R) -> R::Response,
+) -> Vec<u8> {
     let version = i16::try_from(forwarded.api_version).unwrap();
     let mut body = Bytes::copy_from_slice(&forwarded.request);
     let request = R::decode(&mut body, version).unwrap();
@@ -49,19 +66,13 @@ fn answer<R: Request>(forwarded: &rpc::ForwardRequest, act: impl FnOnce(R) -> R:
 }
 
 fn elect_leaders(request: ElectLeadersRequest) -> ElectLeadersResponse {
-    let elected = |partition_id| PartitionResult {
-        partition_id,
-        ..Default::default()
-    };
+    let elected = |partition_id| PartitionResult { partition_id, ..Default::default() };
     let topics = request.topic_partitions.unwrap_or_default().into_iter();
     let results = topics.map(|topic| ReplicaElectionResult {
         topic: topic.topic,
         partition_result: topic.partitions.into_iter().map(elected).collect(),
     });
-    ElectLeadersResponse {
-        replica_election_results: results.collect(),
-        ..Default::default()
-    }
+    ElectLeadersResponse { replica_election_results: results.collect(), ..Default::default() }
 }
 
 fn reassign(request: AlterPartitionReassignmentsRequest) -> AlterPartitionReassignmentsResponse {
@@ -76,10 +87,7 @@ fn reassign(request: AlterPartitionReassignmentsRequest) -> AlterPartitionReassi
             })
             .collect(),
     });
-    AlterPartitionReassignmentsResponse {
-        responses: topics.collect(),
-        ..Default::default()
-    }
+    AlterPartitionReassignmentsResponse { responses: topics.collect(), ..Default::default() }
 }
 
 fn create_topics(request: CreateTopicsRequest) -> CreateTopicsResponse {
@@ -89,37 +97,28 @@ fn create_topics(request: CreateTopicsRequest) -> CreateTopicsResponse {
         replication_factor: topic.replication_factor,
         ..Default::default()
     });
-    CreateTopicsResponse {
-        topics: created.collect(),
-        ..Default::default()
-    }
+    CreateTopicsResponse { topics: created.collect(), ..Default::default() }
 }
 
 fn delete_topics(request: DeleteTopicsRequest) -> DeleteTopicsResponse {
-    let by_name = request.topic_names.into_iter().map(|name| DeletableTopicResult {
-        name: Some(name),
-        ..Default::default()
-    });
+    let by_name = request
+        .topic_names
+        .into_iter()
+        .map(|name| DeletableTopicResult { name: Some(name), ..Default::default() });
     let listed = request.topics.into_iter().map(|topic| DeletableTopicResult {
         name: topic.name,
         topic_id: topic.topic_id,
         ..Default::default()
     });
-    DeleteTopicsResponse {
-        responses: by_name.chain(listed).collect(),
-        ..Default::default()
-    }
+    DeleteTopicsResponse { responses: by_name.chain(listed).collect(), ..Default::default() }
 }
 
 fn create_partitions(request: CreatePartitionsRequest) -> CreatePartitionsResponse {
-    let grown = request.topics.into_iter().map(|topic| CreatePartitionsTopicResult {
-        name: topic.name,
-        ..Default::default()
-    });
-    CreatePartitionsResponse {
-        results: grown.collect(),
-        ..Default::default()
-    }
+    let grown = request
+        .topics
+        .into_iter()
+        .map(|topic| CreatePartitionsTopicResult { name: topic.name, ..Default::default() });
+    CreatePartitionsResponse { results: grown.collect(), ..Default::default() }
 }
 
 fn alter_configs(request: AlterConfigsRequest) -> AlterConfigsResponse {
@@ -128,23 +127,18 @@ fn alter_configs(request: AlterConfigsRequest) -> AlterConfigsResponse {
         resource_name: resource.resource_name,
         ..Default::default()
     });
-    AlterConfigsResponse {
-        responses: altered.collect(),
-        ..Default::default()
-    }
+    AlterConfigsResponse { responses: altered.collect(), ..Default::default() }
 }
 
-fn incremental_alter_configs(request: IncrementalAlterConfigsRequest) -> IncrementalAlterConfigsResponse {
-    let altered = request
-        .resources
-        .into_iter()
-        .map(|resource| incremental_alter_configs_response::AlterConfigsResourceResponse {
+fn incremental_alter_configs(
+    request: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
+    let altered = request.resources.into_iter().map(|resource| {
+        incremental_alter_configs_response::AlterConfigsResourceResponse {
             resource_type: resource.resource_type,
             resource_name: resource.resource_name,
             ..Default::default()
-        });
-    IncrementalAlterConfigsResponse {
-        responses: altered.collect(),
-        ..Default::default()
-    }
+        }
+    });
+    IncrementalAlterConfigsResponse { responses: altered.collect(), ..Default::default() }
 }

@@ -1,4 +1,5 @@
-//! A client that sends single requests in any version and checks what it gets: the order of the responses, and that nothing is left over in them.
+//! A client that sends single requests in any version and checks what it gets: the order of the
+//! responses, and that nothing is left over in them.
 
 use std::net::SocketAddr;
 
@@ -13,7 +14,10 @@ use weir_protocol::messages::metadata_request::MetadataRequestTopic;
 use weir_protocol::messages::metadata_response::MetadataResponsePartition;
 use weir_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use weir_protocol::messages::produce_response::PartitionProduceResponse;
-use weir_protocol::messages::{DeleteRecordsRequest, FetchRequest, Message, MetadataRequest, ProduceRequest, Request, RequestHeader, ResponseHeader};
+use weir_protocol::messages::{
+    DeleteRecordsRequest, FetchRequest, Message, MetadataRequest, ProduceRequest, Request,
+    RequestHeader, ResponseHeader,
+};
 
 use super::soon;
 
@@ -32,11 +36,7 @@ impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = soon("connect", TcpStream::connect(address)).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self {
-            stream,
-            sent: 0,
-            received: 0,
-        }
+        Self { stream, sent: 0, received: 0 }
     }
 
     /// Sends a request and does not wait for its response.
@@ -58,7 +58,8 @@ impl Client {
         self.write(&frame).await
     }
 
-    /// Sends a frame as it is, its length in front. Where it has a correlation id, that is the number of requests sent before.
+    /// Sends a frame as it is, its length in front. Where it has a correlation id, that is the
+    /// number of requests sent before.
     pub(crate) async fn send_raw(&mut self, frame: &[u8]) {
         self.write(frame).await.unwrap();
     }
@@ -71,15 +72,21 @@ impl Client {
         self.stream.write_all(&framed).await
     }
 
-    /// The response to the oldest request that has none yet; `None` when the broker closes the connection.
+    /// The response to the oldest request that has none yet; `None` when the broker closes the
+    /// connection.
     pub(crate) async fn try_receive<R: Request>(&mut self, version: i16) -> Option<R::Response> {
         let frame = soon("a response", self.frame()).await?;
         let api = ApiKey::from_key(R::API_KEY).unwrap();
         let mut body = frame;
-        let header = ResponseHeader::decode(&mut body, api.response_header_version(version)).unwrap();
-        assert_eq!(header.correlation_id, self.received, "responses come in the order of the requests");
+        let header =
+            ResponseHeader::decode(&mut body, api.response_header_version(version)).unwrap();
+        assert_eq!(
+            header.correlation_id, self.received,
+            "responses come in the order of the requests"
+        );
         self.received += 1;
-        let response = R::Response::decode(&mut body, version).unwrap_or_else(|error| panic!("{api} v{version}: {error}"));
+        let response = R::Response::decode(&mut body, version)
+            .unwrap_or_else(|error| panic!("{api} v{version}: {error}"));
         assert!(body.is_empty(), "{api} v{version}: {} bytes are left over", body.len());
         Some(response)
     }
@@ -115,17 +122,35 @@ impl Client {
     }
 
     /// Produces one batch and awaits the outcome.
-    pub(crate) async fn produce(&mut self, topic: &str, partition: i32, acks: i16, records: Bytes) -> PartitionProduceResponse {
+    pub(crate) async fn produce(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        acks: i16,
+        records: Bytes,
+    ) -> PartitionProduceResponse {
         self.send_produce(topic, partition, acks, records).await;
         self.receive_produce().await
     }
 
-    pub(crate) async fn send_produce(&mut self, topic: &str, partition: i32, acks: i16, records: Bytes) {
+    pub(crate) async fn send_produce(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        acks: i16,
+        records: Bytes,
+    ) {
         self.send(PRODUCE_VERSION, &produce_to(topic, partition, acks, records)).await;
     }
 
     /// As [`Client::send_produce`]; false when the broker is gone.
-    pub(crate) async fn try_send_produce(&mut self, topic: &str, partition: i32, acks: i16, records: Bytes) -> bool {
+    pub(crate) async fn try_send_produce(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        acks: i16,
+        records: Bytes,
+    ) -> bool {
         let request = produce_to(topic, partition, acks, records);
         self.try_send(PRODUCE_VERSION, &request).await.is_ok()
     }
@@ -142,14 +167,23 @@ impl Client {
     }
 
     /// Fetches from one partition, without a session and without waiting.
-    pub(crate) async fn fetch(&mut self, topic: &str, partition: i32, offset: i64) -> PartitionData {
+    pub(crate) async fn fetch(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+    ) -> PartitionData {
         let mut response = self.call(FETCH_VERSION, &fetch_from(topic, partition, offset)).await;
         assert_eq!(response.error_code, 0);
         response.responses.remove(0).partitions.remove(0)
     }
 
     /// Returns once the broker tells what is awaited of the first partition of a topic.
-    pub(crate) async fn knows(&mut self, topic: &str, is_so: impl Fn(&MetadataResponsePartition) -> bool) {
+    pub(crate) async fn knows(
+        &mut self,
+        topic: &str,
+        is_so: impl Fn(&MetadataResponsePartition) -> bool,
+    ) {
         let request = MetadataRequest {
             topics: Some(vec![MetadataRequestTopic {
                 name: Some(topic.to_owned()),
@@ -166,7 +200,12 @@ impl Client {
     }
 
     /// Deletes records, and returns the error and the low watermark.
-    pub(crate) async fn delete_records(&mut self, topic: &str, partition: i32, offset: i64) -> (i16, i64) {
+    pub(crate) async fn delete_records(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+    ) -> (i16, i64) {
         let request = DeleteRecordsRequest {
             timeout_ms: 30_000,
             topics: vec![DeleteRecordsTopic {
@@ -191,7 +230,12 @@ impl Client {
     }
 
     /// All records of a partition from an offset on.
-    pub(crate) async fn read_from(&mut self, topic: &str, partition: i32, offset: i64) -> Vec<(i64, String)> {
+    pub(crate) async fn read_from(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+    ) -> Vec<(i64, String)> {
         let mut found: Vec<(i64, String)> = Vec::new();
         loop {
             let next = found.last().map_or(offset, |(offset, _)| offset + 1);
@@ -214,10 +258,7 @@ pub(crate) fn produce_to(topic: &str, partition: i32, acks: i16, records: Bytes)
         timeout_ms: 30_000,
         topic_data: vec![TopicProduceData {
             name: topic.to_owned(),
-            partition_data: vec![PartitionProduceData {
-                index: partition,
-                records: Some(records),
-            }],
+            partition_data: vec![PartitionProduceData { index: partition, records: Some(records) }],
             ..Default::default()
         }],
         ..Default::default()

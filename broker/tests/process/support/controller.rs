@@ -1,4 +1,5 @@
-//! A controller that the test plays: it knows its topics beforehand, takes every registration, changes ISRs as it is asked, and can go away and come back at the same address.
+//! A controller that the test plays: it knows its topics beforehand, takes every registration,
+//! changes ISRs as it is asked, and can go away and come back at the same address.
 //!
 //! What else a controller decides, who leads and who is fenced, the test decides.
 
@@ -23,7 +24,8 @@ use super::{CLUSTER, admin};
 
 const PRODUCER_IDS: u32 = 1000;
 
-/// A topic of which the broker that registers has every partition; the first byte of its id tells it from others.
+/// A topic of which the broker that registers has every partition; the first byte of its id tells
+/// it from others.
 pub(crate) fn topic(id: u8, name: &str, partitions: i32, configs: &[(&str, &str)]) -> rpc::Topic {
     let partition = |index| rpc::Partition { index, ..Default::default() };
     rpc::Topic {
@@ -31,14 +33,23 @@ pub(crate) fn topic(id: u8, name: &str, partitions: i32, configs: &[(&str, &str)
         name: name.to_owned(),
         internal: name.starts_with("__"),
         configs: Some(rpc::Configs {
-            entries: configs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            entries: configs
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
         }),
         partitions: (0..partitions).map(partition).collect(),
     }
 }
 
 /// A topic of which every partition is on `replicas`, and led by the first of them.
-pub(crate) fn placed_topic(id: u8, name: &str, partitions: i32, replicas: &[i32], configs: &[(&str, &str)]) -> rpc::Topic {
+pub(crate) fn placed_topic(
+    id: u8,
+    name: &str,
+    partitions: i32,
+    replicas: &[i32],
+    configs: &[(&str, &str)],
+) -> rpc::Topic {
     let mut topic = topic(id, name, partitions, configs);
     for partition in &mut topic.partitions {
         partition.leader = replicas[0];
@@ -86,8 +97,7 @@ impl World {
             return;
         }
         let update = self.update();
-        self.streams
-            .retain(|stream| stream.send(FromController::Metadata(update.clone())).is_ok());
+        self.streams.retain(|stream| stream.send(FromController::Metadata(update.clone())).is_ok());
     }
 
     fn update(&self) -> rpc::MetadataUpdate {
@@ -193,14 +203,17 @@ impl FakeController {
     /// Waits until so many blocks of producer ids were given.
     pub(crate) async fn gave_producer_ids(&self, blocks: i64) {
         let enough = async {
-            while self.state.next_producer_id.load(Ordering::SeqCst) < blocks * i64::from(PRODUCER_IDS) {
+            while self.state.next_producer_id.load(Ordering::SeqCst)
+                < blocks * i64::from(PRODUCER_IDS)
+            {
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             }
         };
         super::soon("producer ids are asked for", enough).await;
     }
 
-    /// Changes what is told of a topic's partition, and waits until the brokers that are connected know.
+    /// Changes what is told of a topic's partition, and waits until the brokers that are connected
+    /// know.
     pub(crate) fn change(&self, topic: u8, index: i32, change: impl FnOnce(&mut rpc::Partition)) {
         let mut world = self.state.world.lock();
         let partition = world.partition(&[topic; 16], index);
@@ -270,7 +283,12 @@ impl FakeController {
     }
 
     /// Returns once a partition is as it is awaited.
-    pub(crate) async fn partition(&self, topic: u8, index: i32, is_so: impl Fn(&rpc::Partition) -> bool) -> rpc::Partition {
+    pub(crate) async fn partition(
+        &self,
+        topic: u8,
+        index: i32,
+        is_so: impl Fn(&rpc::Partition) -> bool,
+    ) -> rpc::Partition {
         let mut changes = self.state.changes.subscribe();
         let state = &self.state;
         super::soon("a change of a partition", async {
@@ -307,20 +325,19 @@ fn socket(address: SocketAddr) -> TcpSocket {
 }
 
 fn say(message: FromController) -> Result<rpc::ControllerMessage, Status> {
-    Ok(rpc::ControllerMessage {
-        controller_epoch: 1,
-        message: Some(message),
-    })
+    Ok(rpc::ControllerMessage { controller_epoch: 1, message: Some(message) })
 }
 
 impl State {
     /// What is said to a message of a broker.
     fn answers(&self, message: FromBroker) -> Vec<FromController> {
         match message {
-            FromBroker::Registration(registration) if registration.cluster_id != CLUSTER => vec![FromController::Refused(rpc::Refused {
-                error_code: i32::from(ErrorCode::InconsistentClusterId.code()),
-                reason: format!("this is the controller of cluster {CLUSTER}"),
-            })],
+            FromBroker::Registration(registration) if registration.cluster_id != CLUSTER => {
+                vec![FromController::Refused(rpc::Refused {
+                    error_code: i32::from(ErrorCode::InconsistentClusterId.code()),
+                    reason: format!("this is the controller of cluster {CLUSTER}"),
+                })]
+            }
             FromBroker::Registration(registration) => {
                 let mut epoch = 0;
                 self.registrations.send_modify(|registrations| {
@@ -357,7 +374,9 @@ impl State {
         };
         world.brokers.insert(registration.broker_id, broker);
         let unplaced = |partition: &&mut rpc::Partition| partition.replicas.is_empty();
-        for partition in world.topics.iter_mut().flat_map(|topic| &mut topic.partitions).filter(unplaced) {
+        for partition in
+            world.topics.iter_mut().flat_map(|topic| &mut topic.partitions).filter(unplaced)
+        {
             partition.leader = registration.broker_id;
             partition.replicas = vec![registration.broker_id];
             partition.isr = vec![registration.broker_id];
@@ -372,7 +391,10 @@ struct Service(Arc<State>);
 impl Controller for Service {
     type SessionStream = ReceiverStream<Result<rpc::ControllerMessage, Status>>;
 
-    async fn session(&self, request: tonic::Request<Streaming<rpc::BrokerMessage>>) -> Result<Response<Self::SessionStream>, Status> {
+    async fn session(
+        &self,
+        request: tonic::Request<Streaming<rpc::BrokerMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
         let mut stream = request.into_inner();
         let (sender, receiver) = mpsc::channel(16);
         let state = Arc::clone(&self.0);
@@ -414,7 +436,10 @@ impl Controller for Service {
         }))
     }
 
-    async fn alter_partitions(&self, request: tonic::Request<rpc::AlterPartitionsRequest>) -> Result<Response<rpc::AlterPartitionsResponse>, Status> {
+    async fn alter_partitions(
+        &self,
+        request: tonic::Request<rpc::AlterPartitionsRequest>,
+    ) -> Result<Response<rpc::AlterPartitionsResponse>, Status> {
         let request = request.into_inner();
         let mut world = self.0.world.lock();
         let changed = request.changes.iter().map(|change| {
@@ -436,11 +461,17 @@ impl Controller for Service {
         }))
     }
 
-    async fn take_stock(&self, _: tonic::Request<rpc::TakeStockRequest>) -> Result<Response<rpc::TakeStockResponse>, Status> {
+    async fn take_stock(
+        &self,
+        _: tonic::Request<rpc::TakeStockRequest>,
+    ) -> Result<Response<rpc::TakeStockResponse>, Status> {
         Err(Status::unavailable("this cluster has its tables"))
     }
 
-    async fn forward(&self, request: tonic::Request<rpc::ForwardRequest>) -> Result<Response<rpc::ForwardResponse>, Status> {
+    async fn forward(
+        &self,
+        request: tonic::Request<rpc::ForwardRequest>,
+    ) -> Result<Response<rpc::ForwardResponse>, Status> {
         Ok(Response::new(rpc::ForwardResponse {
             response: admin::carried_out(&request.into_inner()),
             metadata_version: self.0.world.lock().version,

@@ -1,4 +1,5 @@
-//! What the tests of the process share: a controller that the test plays, the process, and a client that speaks single requests.
+//! What the tests of the process share: a controller that the test plays, the process, and a client
+//! that speaks single requests.
 
 mod admin;
 mod client;
@@ -19,7 +20,8 @@ pub(crate) use self::replicated::Brokers;
 /// The cluster that everybody here belongs to.
 pub(crate) const CLUSTER: &str = "process-test";
 
-/// After this long, what a test waits for counts as lost. Nothing is expected to be fast: it only turns a hang into a failure.
+/// After this long, what a test waits for counts as lost. Nothing is expected to be fast: it only
+/// turns a hang into a failure.
 const LOST: Duration = Duration::from_secs(60);
 
 /// Awaits what has to happen; `what` names it in the failure.
@@ -45,17 +47,15 @@ impl Cluster {
     }
 
     /// As [`Cluster::start`], with a command line of one's own.
-    pub(crate) async fn start_with(topics: Vec<weir_protocol::controller::Topic>, change: impl FnOnce(Launch) -> Launch) -> Self {
+    pub(crate) async fn start_with(
+        topics: Vec<weir_protocol::controller::Topic>,
+        change: impl FnOnce(Launch) -> Launch,
+    ) -> Self {
         let controller = FakeController::start(topics);
         let data = tempfile::tempdir().unwrap();
         let launch = change(Launch::new(data.path(), controller.address()));
         let broker = BrokerProcess::start(&launch).await;
-        Self {
-            controller,
-            launch,
-            broker,
-            _data: data,
-        }
+        Self { controller, launch, broker, _data: data }
     }
 
     /// Starts the broker again, on the same directory, after it has ended.

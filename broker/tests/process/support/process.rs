@@ -13,7 +13,8 @@ use tokio::sync::watch;
 
 use super::{CLUSTER, soon};
 
-/// SIGXFSZ, which ends a process that passes its limit of file sizes, unless it is ignored: then the write fails.
+/// SIGXFSZ, which ends a process that passes its limit of file sizes, unless it is ignored: then
+/// the write fails.
 const SIGXFSZ: &str = "25";
 
 /// How a broker is started.
@@ -92,22 +93,20 @@ impl BrokerProcess {
                 sender.send_modify(|log: &mut Vec<Value>| log.push(parsed));
             }
         });
-        Self {
-            child,
-            log,
-            kafka: None,
-            http: None,
-        }
+        Self { child, log, kafka: None, http: None }
     }
 
     /// The first line with this message, once it is there.
     pub(crate) async fn wait_for_line(&mut self, message: &str) -> Value {
         let has = |line: &&Value| line["message"] == message;
-        let found = match soon(message, self.log.wait_for(|log| log.iter().any(|line| has(&line)))).await {
-            Ok(log) => log.iter().find(has).cloned(),
-            Err(_) => None,
-        };
-        found.unwrap_or_else(|| panic!("the broker ended without saying {message:?}: {:#?}", self.log.borrow()))
+        let found =
+            match soon(message, self.log.wait_for(|log| log.iter().any(|line| has(&line)))).await {
+                Ok(log) => log.iter().find(has).cloned(),
+                Err(_) => None,
+            };
+        found.unwrap_or_else(|| {
+            panic!("the broker ended without saying {message:?}: {:#?}", self.log.borrow())
+        })
     }
 
     /// All that it has said, as text.

@@ -10,7 +10,13 @@ const TIMESTAMP_MS: i64 = 1_700_000_000_000;
 
 fn fill(mut builder: BatchBuilder, values: &[&str]) -> Bytes {
     for (offset, value) in (0..).zip(values) {
-        builder.append(offset, TIMESTAMP_MS, Some(b"key"), Some(value.as_bytes()), [(&b"header"[..], None)]);
+        builder.append(
+            offset,
+            TIMESTAMP_MS,
+            Some(b"key"),
+            Some(value.as_bytes()),
+            [(&b"header"[..], None)],
+        );
     }
     builder.build(0).unwrap().freeze()
 }
@@ -26,7 +32,8 @@ pub(crate) fn idempotent_batch(producer: i64, sequence: i32, values: &[&str]) ->
     fill(builder, values)
 }
 
-/// The records in a response, checked, with their offsets. A batch that is cut off at the end is left out, as clients do.
+/// The records in a response, checked, with their offsets. A batch that is cut off at the end is
+/// left out, as clients do.
 pub(crate) fn offsets_and_values(records: &[u8]) -> Vec<(i64, String)> {
     let mut found = Vec::new();
     for (header, bytes) in Batches::new(records).map_while(Result::ok) {
@@ -34,7 +41,10 @@ pub(crate) fn offsets_and_values(records: &[u8]) -> Vec<(i64, String)> {
         let section = section(&header, bytes, 64 << 20).unwrap();
         for record in Records::new(&section, header.records_count) {
             let record = record.unwrap();
-            found.push((record.offset(&header), String::from_utf8(record.value.unwrap().to_vec()).unwrap()));
+            found.push((
+                record.offset(&header),
+                String::from_utf8(record.value.unwrap().to_vec()).unwrap(),
+            ));
         }
     }
     found

@@ -21,7 +21,11 @@ impl Brokers {
     }
 
     /// As [`Brokers::start`], with command lines of one's own.
-    pub(crate) async fn start_with(count: i32, topics: Vec<rpc::Topic>, change: impl Fn(Launch) -> Launch) -> Self {
+    pub(crate) async fn start_with(
+        count: i32,
+        topics: Vec<rpc::Topic>,
+        change: impl Fn(Launch) -> Launch,
+    ) -> Self {
         let mut brokers = Self {
             controller: FakeController::start(topics),
             launches: BTreeMap::new(),
@@ -30,10 +34,7 @@ impl Brokers {
         };
         for id in 0..count {
             let data = tempfile::tempdir().unwrap();
-            let launch = Launch {
-                id,
-                ..Launch::new(data.path(), brokers.controller.address())
-            };
+            let launch = Launch { id, ..Launch::new(data.path(), brokers.controller.address()) };
             brokers.launches.insert(id, change(launch));
             brokers.data.insert(id, data);
             brokers.restart(id).await;

@@ -23,7 +23,8 @@ pub(super) struct Disk {
     pub(super) asked: Vec<Option<Asked>>,
 }
 
-/// The file `image`: the metadata that the last process acted on, and the registration under which it did.
+/// The file `image`: the metadata that the last process acted on, and the registration under which
+/// it did.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) epoch: BrokerEpoch,

@@ -13,7 +13,9 @@ impl Machine {
     /// The log of a topic, and where it ended before a fault that the controller has not heard of.
     pub fn copy_of(&self, partition: usize, topic: TopicId) -> (&Log, i64) {
         match self.disk.topics[partition] {
-            Some(there) if there == topic => (&self.disk.logs[partition], self.lost_from[partition]),
+            Some(there) if there == topic => {
+                (&self.disk.logs[partition], self.lost_from[partition])
+            }
             // The log of a topic before it lies there: what that lost says nothing of this one.
             Some(_) => (&self.nothing, 0),
             None => (&self.nothing, self.lost_from[partition]),
@@ -24,7 +26,8 @@ impl Machine {
     pub fn lose_power(&mut self, ctx: &mut Ctx<'_>) {
         self.process = None;
         self.boot += 1;
-        // With `flush.mode=group` what is committed is on the disk of whoever counts: the loss of power excuses nothing.
+        // With `flush.mode=group` what is committed is on the disk of whoever counts: the loss of
+        // power excuses nothing.
         if !ctx.plan.group_flush {
             self.note_loss();
         }
@@ -56,7 +59,8 @@ impl Machine {
         }
     }
 
-    /// What the kernel writes back by itself, and the high watermarks that are written down now and then.
+    /// What the kernel writes back by itself, and the high watermarks that are written down now and
+    /// then.
     pub(super) fn write_back(&mut self, ctx: &mut Ctx<'_>) {
         let Some(process) = &self.process else { return };
         for (log, replica) in self.disk.logs.iter_mut().zip(&process.replicas) {
@@ -75,14 +79,21 @@ impl Machine {
     }
 
     /// Another topic bears the name, or none: the log of the one before goes.
-    pub(super) fn know_topic(&mut self, partition: usize, topic: Option<TopicId>, ctx: &mut Ctx<'_>) {
+    pub(super) fn know_topic(
+        &mut self,
+        partition: usize,
+        topic: Option<TopicId>,
+        ctx: &mut Ctx<'_>,
+    ) {
         if self.disk.topics[partition] == topic {
             return;
         }
         self.with(partition, ctx, Replica::leave);
         let disk = &mut self.disk;
         if disk.topics[partition].is_some() {
-            ctx.trace(|| format!("broker {} gives up {partition}, which is {topic:?} now", self.id));
+            ctx.trace(|| {
+                format!("broker {} gives up {partition}, which is {topic:?} now", self.id)
+            });
             self.lost_from[partition] = 0;
             disk.asked[partition] = None;
             if !ctx.plan.has(Mutation::KeepsOldLogs) {
@@ -90,7 +101,9 @@ impl Machine {
             }
         }
         disk.topics[partition] = topic;
-        if let Some(replica) = self.process.as_mut().and_then(|process| process.replicas.get_mut(partition)) {
+        if let Some(replica) =
+            self.process.as_mut().and_then(|process| process.replicas.get_mut(partition))
+        {
             *replica = replica.anew();
         }
     }

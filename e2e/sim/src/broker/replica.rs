@@ -1,4 +1,5 @@
-//! A partition on a broker: the I/O shell around the real replication cores, as simple as it can be.
+//! A partition on a broker: the I/O shell around the real replication cores, as simple as it can
+//! be.
 //!
 //! What a leader does is here and in `leading`, what a follower does in `following`.
 
@@ -6,7 +7,9 @@ mod following;
 mod leading;
 
 use weir_broker::replica::core::leader::Ends;
-use weir_broker::replica::core::{Asked, FetchFrom, Following, Leadership, PartitionState, Peer, Proposal, Settings, Start};
+use weir_broker::replica::core::{
+    Asked, FetchFrom, Following, Leadership, PartitionState, Peer, Proposal, Settings, Start,
+};
 use weir_operator::controller::state::{Partition, State};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, TopicId};
@@ -122,10 +125,7 @@ impl Around<'_, '_> {
     }
 
     fn ends(&self) -> Ends {
-        Ends {
-            end: self.log.end(),
-            had: self.had(),
-        }
+        Ends { end: self.log.end(), had: self.had() }
     }
 }
 
@@ -164,12 +164,10 @@ impl Replica {
         }
     }
 
-    /// That of another topic, in the same process: what was asked for the one before is not answered to this one.
+    /// That of another topic, in the same process: what was asked for the one before is not
+    /// answered to this one.
     pub(super) fn anew(&self) -> Self {
-        Self {
-            calls: self.calls,
-            ..Self::new(0)
-        }
+        Self { calls: self.calls, ..Self::new(0) }
     }
 
     /// Its topic is deleted, or another bears its name.
@@ -181,7 +179,8 @@ impl Replica {
         self.high_watermark
     }
 
-    /// Takes up its role in new metadata. What is older than what is known changes nothing; but the brokers may have changed.
+    /// Takes up its role in new metadata. What is older than what is known changes nothing; but the
+    /// brokers may have changed.
     pub(super) fn take_up(&mut self, state: &Partition, around: &mut Around<'_, '_>) {
         // Settings come first, as in `Replicas::take_up`.
         self.configure(around);
@@ -196,7 +195,12 @@ impl Replica {
                     *around.log = Log::default();
                 }
                 Role::Leader(leadership) if same_leader => {
-                    let outcome = leadership.updated(state_of(state, around.ctx.plan), around.ends(), &|id| around.peer(id), around.ctx.now);
+                    let outcome = leadership.updated(
+                        state_of(state, around.ctx.plan),
+                        around.ends(),
+                        &|id| around.peer(id),
+                        around.ctx.now,
+                    );
                     self.led(outcome, around);
                     if around.ctx.plan.has(Mutation::HighWatermarkGoesBack) {
                         self.begin_again(state, around);
@@ -249,38 +253,55 @@ impl Replica {
             state: state_of(state, around.ctx.plan),
             epoch_start: around.log.end(),
             high_watermark,
-            asked: around.asked.clone().filter(|_| !around.ctx.plan.has(Mutation::ForgetsWhatWasAsked)),
+            asked: around
+                .asked
+                .clone()
+                .filter(|_| !around.ctx.plan.has(Mutation::ForgetsWhatWasAsked)),
             settings: settings(self.min_isr, around),
         }
     }
 
     fn begin_to_lead(&mut self, state: &Partition, around: &mut Around<'_, '_>) {
         let epoch = state.leader_epoch;
-        around
-            .ctx
-            .trace(|| format!("broker {} leads {} from {} on: {state:?}", around.id, around.partition, around.log.end()));
+        around.ctx.trace(|| {
+            format!(
+                "broker {} leads {} from {} on: {state:?}",
+                around.id,
+                around.partition,
+                around.log.end()
+            )
+        });
         if !around.ctx.plan.has(Mutation::BeginsNoEpoch) {
             around.log.begin_epoch(epoch);
         }
-        let leadership = Leadership::begin(self.start(state, self.high_watermark.min(around.log.end()), around), around.ctx.now);
+        let leadership = Leadership::begin(
+            self.start(state, self.high_watermark.min(around.log.end()), around),
+            around.ctx.now,
+        );
         around.ctx.checks.began(around.partition, around.topic, around.id, epoch.0, around.log);
         let high_watermark = leadership.high_watermark();
-        around
-            .ctx
-            .checks
-            .high_watermark(around.partition, around.topic, epoch.0, high_watermark, true, around.log);
+        around.ctx.checks.high_watermark(
+            around.partition,
+            around.topic,
+            epoch.0,
+            high_watermark,
+            true,
+            around.log,
+        );
         self.role = Role::Leader(Box::new(leadership));
         self.request_flush(around);
         self.check(around);
     }
 
     fn begin_again(&mut self, state: &Partition, around: &mut Around<'_, '_>) {
-        self.role = Role::Leader(Box::new(Leadership::begin(self.start(state, 0, around), around.ctx.now)));
+        self.role =
+            Role::Leader(Box::new(Leadership::begin(self.start(state, 0, around), around.ctx.now)));
         self.check(around);
     }
 
     fn request_flush(&mut self, around: &mut Around<'_, '_>) {
-        if around.ctx.plan.group_flush && !self.flushing && around.log.flushed() < around.log.end() {
+        if around.ctx.plan.group_flush && !self.flushing && around.log.flushed() < around.log.end()
+        {
             self.flushing = true;
             let takes = around.ctx.rng.between(1, 8);
             around.alarm(takes, BrokerAlarm::Flush(around.partition));
@@ -337,9 +358,9 @@ impl Replica {
 
     fn delete_before(&mut self, start: i64, around: &mut Around<'_, '_>) {
         if around.log.delete_before(start) {
-            around
-                .ctx
-                .trace(|| format!("broker {} deletes {} before {start}", around.id, around.partition));
+            around.ctx.trace(|| {
+                format!("broker {} deletes {} before {start}", around.id, around.partition)
+            });
             around.ctx.checks.counts.deletions += 1;
             let leads = matches!(self.role, Role::Leader(_));
             around.ctx.checks.deleted(around.partition, around.topic, self.known.0.0, start, leads);
@@ -349,10 +370,5 @@ impl Replica {
 
 /// The record that a leader of this epoch makes of a request.
 fn record_of(epoch: LeaderEpoch, produce: &crate::message::Produce) -> Record {
-    Record {
-        epoch,
-        producer: produce.producer,
-        sequence: produce.sequence,
-        value: produce.value,
-    }
+    Record { epoch, producer: produce.producer, sequence: produce.sequence, value: produce.value }
 }

@@ -18,8 +18,9 @@ pub struct Ledger {
     sequences: BTreeMap<u64, (i64, i64)>,
     /// Some replica has deleted what lies before it.
     deleted: i64,
-    /// A leader has: nobody needs to have it any more. Who had another record there, of which nobody told it that the leader lacks it, may come back with it after a
-    /// crash, as in Apache Kafka (`LeaderEpochFileCache.endOffsetFor` of an epoch before the log's first).
+    /// A leader has: nobody needs to have it any more. Who had another record there, of which
+    /// nobody told it that the leader lacks it, may come back with it after a crash, as in Apache
+    /// Kafka (`LeaderEpochFileCache.endOffsetFor` of an epoch before the log's first).
     trimmed: i64,
     state: Option<Partition>,
     /// The epoch of the last unclean election: what earlier leaders say does not count any more.
@@ -29,17 +30,15 @@ pub struct Ledger {
     /// The newest leadership that began, and where.
     begun: Option<(i32, i64)>,
     high_watermarks: BTreeMap<i32, i64>,
-    /// The highest high watermark that any leader ever had, also one that did not know of its uncleanly elected successor, or one before a loss.
+    /// The highest high watermark that any leader ever had, also one that did not know of its
+    /// uncleanly elected successor, or one before a loss.
     highest: i64,
 }
 
 impl Ledger {
     /// The ledger of a topic's partition, of which nothing is committed yet.
     pub(super) fn of(topic: TopicId) -> Self {
-        Self {
-            topic: Some(topic),
-            ..Self::default()
-        }
+        Self { topic: Some(topic), ..Self::default() }
     }
 
     /// Of which topic it is.
@@ -76,7 +75,8 @@ impl Ledger {
         self.state.as_ref().map_or(-1, |state| state.leader_epoch.0)
     }
 
-    /// Whether a leader of this epoch may be one that lost, by right, what it believes to be committed.
+    /// Whether a leader of this epoch may be one that lost, by right, what it believes to be
+    /// committed.
     pub fn is_excused(&self, epoch: i32) -> bool {
         epoch < self.unclean_epoch || (self.resets > 0 && epoch < self.leader_epoch())
     }
@@ -91,7 +91,8 @@ impl Ledger {
         self.deleted = self.deleted.max(start);
     }
 
-    /// The log of the leader of this epoch begins here. Where what lies before was lost by right, nobody knows any more what it was.
+    /// The log of the leader of this epoch begins here. Where what lies before was lost by right,
+    /// nobody knows any more what it was.
     pub(super) fn begins_at(&mut self, epoch: i32, start: i64) {
         if self.is_excused(epoch) {
             return;
@@ -103,7 +104,8 @@ impl Ledger {
         }
     }
 
-    /// A process begins to lead, or goes on with a leadership: with the high watermark that was written down.
+    /// A process begins to lead, or goes on with a leadership: with the high watermark that was
+    /// written down.
     pub(super) fn forget_high_watermark(&mut self, epoch: i32) {
         self.high_watermarks.remove(&epoch);
     }
@@ -114,17 +116,15 @@ impl Ledger {
         }
     }
 
-    /// Up to where a replica that knows of this epoch may delete: what is committed. Who may be excused must have it from some leader, at least: from one that lost it by right, or one that
-    /// an unclean election has deposed. A follower believes such a one until it has met the new leader, as in Apache Kafka (`UnifiedLog.deletableSegments` goes by the replica's own high
+    /// Up to where a replica that knows of this epoch may delete: what is committed. Who may be
+    /// excused must have it from some leader, at least: from one that lost it by right, or one that
+    /// an unclean election has deposed. A follower believes such a one until it has met the new
+    /// leader, as in Apache Kafka (`UnifiedLog.deletableSegments` goes by the replica's own high
     /// watermark); here also afterwards, as long as its log does not part from the new leader's.
     pub(super) fn deletable(&self, epoch: i32, leads: bool) -> i64 {
         let may_be_older = !leads && (self.resets > 0 || self.unclean_epoch > 0);
         let committed = self.records.len() as i64;
-        if self.is_excused(epoch) || may_be_older {
-            committed.max(self.highest)
-        } else {
-            committed
-        }
+        if self.is_excused(epoch) || may_be_older { committed.max(self.highest) } else { committed }
     }
 
     /// Notes a leader's high watermark; what it was before in this epoch.
@@ -133,7 +133,12 @@ impl Ledger {
         self.high_watermarks.insert(epoch, high_watermark)
     }
 
-    pub(super) fn commit(&mut self, epoch: i32, offset: i64, record: Record) -> Result<(), (Rule, String)> {
+    pub(super) fn commit(
+        &mut self,
+        epoch: i32,
+        offset: i64,
+        record: Record,
+    ) -> Result<(), (Rule, String)> {
         if epoch < self.unclean_epoch {
             return Ok(());
         }
@@ -141,7 +146,9 @@ impl Ledger {
         match self.records.get(index) {
             Some(_) if self.knows(offset, &record) => Ok(()),
             _ if self.is_excused(epoch) => Ok(()),
-            Some(known) => Err((Rule::CommittedStays, format!("{known:?} at {offset} became {record:?}"))),
+            Some(known) => {
+                Err((Rule::CommittedStays, format!("{known:?} at {offset} became {record:?}")))
+            }
             None if index > self.records.len() => {
                 // Committed by a predecessor that nobody heard say so.
                 Err((
@@ -168,23 +175,35 @@ impl Ledger {
         Err((Rule::InOrderAndOnce, format!("{record:?} follows sequence {before:?}")))
     }
 
-    pub(super) fn acknowledge(&mut self, epoch: i32, offset: i64, record: &Record) -> Result<(), (Rule, String)> {
+    pub(super) fn acknowledge(
+        &mut self,
+        epoch: i32,
+        offset: i64,
+        record: &Record,
+    ) -> Result<(), (Rule, String)> {
         if self.is_excused(epoch) {
             return Ok(());
         }
         if self.begun.is_some_and(|(begun, start)| begun > epoch && offset >= start) {
-            let detail = format!("{record:?} at {offset} by the leader of epoch {epoch}, after {:?}", self.begun);
+            let detail = format!(
+                "{record:?} at {offset} by the leader of epoch {epoch}, after {:?}",
+                self.begun
+            );
             return Err((Rule::DeposedAcknowledgesNothing, detail));
         }
         if !self.knows(offset, record) {
-            let detail = format!("{record:?} at {offset} in epoch {epoch}, with {} records", self.records.len());
+            let detail = format!(
+                "{record:?} at {offset} in epoch {epoch}, with {} records",
+                self.records.len()
+            );
             return Err((Rule::AcknowledgedIsCommitted, detail));
         }
         Ok(())
     }
 
-    /// An unclean election is committed: what its leader lacks is lost, and so is what it may still lose with its power before it leads: a follower vouches for nothing
-    /// that it has not flushed. What is there after all when it begins is committed anew.
+    /// An unclean election is committed: what its leader lacks is lost, and so is what it may still
+    /// lose with its power before it leads: a follower vouches for nothing that it has not flushed.
+    /// What is there after all when it begins is committed anew.
     pub(super) fn unclean(&mut self, log_of: LogOf<'_>) {
         self.unclean_epoch = self.leader_epoch();
         let holds = |id: usize| {
@@ -203,19 +222,25 @@ impl Ledger {
     /// Whether records were lost by right.
     pub(super) fn look_at_copies(&mut self, log_of: LogOf<'_>) -> Result<bool, String> {
         let copies = self.copies();
-        // Who was elected uncleanly and has not heard of it yet follows whom it followed before, and loses what that one lacks.
-        let is_awaited = self.unclean_epoch == self.leader_epoch() && self.begun.is_none_or(|(begun, _)| begun < self.leader_epoch());
+        // Who was elected uncleanly and has not heard of it yet follows whom it followed before,
+        // and loses what that one lacks.
+        let is_awaited = self.unclean_epoch == self.leader_epoch()
+            && self.begun.is_none_or(|(begun, _)| begun < self.leader_epoch());
         let mut best = 0;
         for id in &copies {
             let (log, lost_from) = log_of(*id);
             let has = self.holds(log);
             if has < self.records.len() && lost_from <= has as i64 && !is_awaited {
                 let all = self.records.len();
-                return Err(format!("broker {id} holds {has} of {all} committed records, as one of {:?}", self.state));
+                return Err(format!(
+                    "broker {id} holds {has} of {all} committed records, as one of {:?}",
+                    self.state
+                ));
             }
             best = best.max(has);
         }
-        // Nobody is left who is known to have everything. What becomes of that, the next election says.
+        // Nobody is left who is known to have everything. What becomes of that, the next election
+        // says.
         if copies.is_empty() || best == self.records.len() {
             return Ok(false);
         }
@@ -235,7 +260,9 @@ impl Ledger {
 
     fn copies(&self) -> Vec<usize> {
         let state = self.state.as_ref();
-        state.map_or_else(Vec::new, |state| state.isr.iter().chain(&state.elr).map(|id| id.0 as usize).collect())
+        state.map_or_else(Vec::new, |state| {
+            state.isr.iter().chain(&state.elr).map(|id| id.0 as usize).collect()
+        })
     }
 
     fn lose_from(&mut self, end: usize) {

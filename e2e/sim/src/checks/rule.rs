@@ -11,9 +11,11 @@ pub enum Rule {
     StateIsSound,
     /// Epochs of a partition only go up, and a new leader has a new one.
     EpochsOnlyGoUp,
-    /// Elected only from the ISR and the eligible, unless unclean election is allowed or only the last leader is left.
+    /// Elected only from the ISR and the eligible, unless unclean election is allowed or only the
+    /// last leader is left.
     ElectedFromIsr,
-    /// Who is in the ISR or eligible holds all that is committed, unless it lost it with its power or disk.
+    /// Who is in the ISR or eligible holds all that is committed, unless it lost it with its power
+    /// or disk.
     InSyncHoldsAll,
     /// What is committed never changes.
     CommittedStays,
@@ -25,7 +27,8 @@ pub enum Rule {
     DeposedAcknowledgesNothing,
     /// What a consumer reads is committed; what it saw stays.
     SeenIsCommitted,
-    /// Who asks where an epoch ends that a leader knows is told so, and not an end before what it read of it.
+    /// Who asks where an epoch ends that a leader knows is told so, and not an end before what it
+    /// read of it.
     EpochsHaveEnds,
     /// For a consumer the latest offset never goes back.
     LatestNeverGoesBack,
@@ -41,9 +44,11 @@ pub enum Rule {
     LeadersHaveEverything,
     /// A broker epoch is given once.
     BrokerEpochsAreUnique,
-    /// Once faults stop, every partition with a live copy has a leader, all replicas are in sync and their logs equal, and producers get their answers.
+    /// Once faults stop, every partition with a live copy has a leader, all replicas are in sync
+    /// and their logs equal, and producers get their answers.
     Converges,
 }
 
-/// The log of a broker, and where it ended before a fault took something of it that the controller has not heard of; 0 without one.
+/// The log of a broker, and where it ended before a fault took something of it that the controller
+/// has not heard of; 0 without one.
 pub type LogOf<'a> = &'a dyn Fn(usize) -> (&'a Log, i64);

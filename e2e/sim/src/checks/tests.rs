@@ -31,7 +31,8 @@ fn led(committed: i64) -> Checks {
     checks
 }
 
-/// Broker 1, which has all that is committed so far, is elected uncleanly and has not heard of it; nor has broker 0, which goes on to lead, up to this high watermark.
+/// Broker 1, which has all that is committed so far, is elected uncleanly and has not heard of it;
+/// nor has broker 0, which goes on to lead, up to this high watermark.
 fn deposed(committed: i64, high_watermark: i64) -> Checks {
     let mut checks = led(committed);
     let state = Partition {

@@ -1,4 +1,5 @@
-//! A producer: it sends each record until it knows what became of it, and an idempotent one has several under way.
+//! A producer: it sends each record until it knows what became of it, and an idempotent one has
+//! several under way.
 
 use std::collections::VecDeque;
 
@@ -53,14 +54,17 @@ impl Producer {
 
     /// One that has no sequence and asks for the leader alone.
     pub(super) fn careless(id: u64) -> Self {
-        Self {
-            is_idempotent: false,
-            ..Self::idempotent(id, 1)
-        }
+        Self { is_idempotent: false, ..Self::idempotent(id, 1) }
     }
 
-    /// What it sends: again what was not answered, in order, or as much that is new as it may have under way, once nothing is.
-    pub(super) fn act(&mut self, (partition, topic): (usize, TopicId), requests: &mut u64, now: u64) -> Vec<Body> {
+    /// What it sends: again what was not answered, in order, or as much that is new as it may have
+    /// under way, once nothing is.
+    pub(super) fn act(
+        &mut self,
+        (partition, topic): (usize, TopicId),
+        requests: &mut u64,
+        now: u64,
+    ) -> Vec<Body> {
         let is_due = |sent: &Sent| sent.since.is_none_or(|since| now >= since + ANSWER_MS_MAX);
         if self.unknown.is_empty() {
             for _ in 0..self.in_flight_max {
@@ -101,7 +105,9 @@ impl Producer {
         result: Result<i64, ErrorCode>,
         checks: &mut Checks,
     ) -> bool {
-        let Some(place) = self.unknown.iter().position(|sent| sent.request == request && sent.since.is_some()) else {
+        let Some(place) =
+            self.unknown.iter().position(|sent| sent.request == request && sent.since.is_some())
+        else {
             return false;
         };
         self.unknown[place].since = None;
@@ -116,7 +122,8 @@ impl Producer {
                 self.unknown.remove(place);
                 return true;
             }
-            // Of one that was sent behind others it says only that these did not come first (`TransactionManager.canRetry`).
+            // Of one that was sent behind others it says only that these did not come first
+            // (`TransactionManager.canRetry`).
             Err(ErrorCode::OutOfOrderSequenceNumber) if self.unknown[place].was_first => {
                 let sequence = self.unknown[place].sequence;
                 if !checks.ledger(partition).may_forget_producers() {
@@ -139,7 +146,8 @@ impl Producer {
         self.begin_anew();
     }
 
-    /// What it sent is lost: it begins anew, as a producer does after that: under another id, with what it does not know of.
+    /// What it sent is lost: it begins anew, as a producer does after that: under another id, with
+    /// what it does not know of.
     fn begin_anew(&mut self) {
         self.id += 1;
         self.sequence = 0;

@@ -1,4 +1,5 @@
-//! What must hold of transactions, told by readers and clients alone: each reads and is told what it would be by the real thing.
+//! What must hold of transactions, told by readers and clients alone: each reads and is told what
+//! it would be by the real thing.
 
 use std::collections::BTreeMap;
 
@@ -23,13 +24,17 @@ pub enum Rule {
     FencedWritesNothing,
     /// What was read stays.
     StableStays,
-    /// What a client of transactions v2 writes in its open transaction is not refused because the marker of the one before came in between.
+    /// What a client of transactions v2 writes in its open transaction is not refused because the
+    /// marker of the one before came in between.
     OpenIsOpen,
-    /// What a replica knows of producers and transactions is what its log says, after everything that it takes, cuts off, reads anew and leads.
+    /// What a replica knows of producers and transactions is what its log says, after everything
+    /// that it takes, cuts off, reads anew and leads.
     ReplicasKnow,
-    /// A producer of transactions v2 that nobody has followed goes on, whatever became of its transaction.
+    /// A producer of transactions v2 that nobody has followed goes on, whatever became of its
+    /// transaction.
     GoesOn,
-    /// Once faults stop, no transaction stays open or prepared, everything is stable, and everybody gets on.
+    /// Once faults stop, no transaction stays open or prepared, everything is stable, and everybody
+    /// gets on.
     Ends,
 }
 
@@ -105,7 +110,8 @@ pub struct Checks {
     least: BTreeMap<i64, i16>,
     /// The producer id of each chain.
     ids: BTreeMap<usize, i64>,
-    /// The requests for an epoch that a coordinator has heard of, for each chain: process and request.
+    /// The requests for an epoch that a coordinator has heard of, for each chain: process and
+    /// request.
     inits: BTreeMap<usize, Vec<(u64, u64)>>,
 }
 
@@ -128,14 +134,7 @@ impl Checks {
     /// A chain's client begins to copy inputs, in a transaction with this number.
     pub fn begins(&mut self, chain: usize, inputs: std::ops::Range<i64>) -> u64 {
         let number = self.attempts.len() as u64;
-        self.attempts.insert(
-            number,
-            Attempt {
-                chain,
-                inputs,
-                ..Attempt::default()
-            },
-        );
+        self.attempts.insert(number, Attempt { chain, inputs, ..Attempt::default() });
         number
     }
 
@@ -165,10 +164,12 @@ impl Checks {
         own.map(|attempt| attempt.inputs.end).max().unwrap_or(0)
     }
 
-    /// A new process of a chain finds its group's offset: where a transaction ended that may be committed, and not before what was committed when it asked.
+    /// A new process of a chain finds its group's offset: where a transaction ended that may be
+    /// committed, and not before what was committed when it asked.
     pub fn finds(&mut self, chain: usize, offset: i64, least: i64) {
         let mut own = self.attempts.values().filter(|attempt| attempt.chain == chain);
-        let is_possible = offset == 0 || own.any(|attempt| attempt.inputs.end == offset && attempt.told != Some(false));
+        let is_possible = offset == 0
+            || own.any(|attempt| attempt.inputs.end == offset && attempt.told != Some(false));
         if !is_possible || offset < least {
             self.verdict.broken(Rule::OffsetsMoveAlong, || {
                 format!("the group of chain {chain} is found at {offset}; {least} was committed")
@@ -227,10 +228,12 @@ impl Checks {
         self.inits.entry(chain).or_default().push(request);
     }
 
-    /// The producer that was given its epoch by this request is told, by its coordinator, that another has followed.
+    /// The producer that was given its epoch by this request is told, by its coordinator, that
+    /// another has followed.
     pub fn is_fenced(&mut self, chain: usize, request: (u64, u64), what: &str) {
         let all = self.inits.get(&chain).map_or(&[][..], Vec::as_slice);
-        let is_last = all.last() == Some(&request) && all.iter().filter(|asked| **asked == request).count() == 1;
+        let is_last = all.last() == Some(&request)
+            && all.iter().filter(|asked| **asked == request).count() == 1;
         if is_last {
             self.verdict.broken(Rule::GoesOn, || {
                 format!("process {} of chain {chain} is told {what} at an abort", request.0)
@@ -241,8 +244,9 @@ impl Checks {
     /// The leader of a partition takes what a producer writes.
     pub fn writes(&mut self, (id, epoch): Producer, what: &str) {
         if self.least.get(&id.0).is_some_and(|least| epoch.0 < *least) {
-            self.verdict
-                .broken(Rule::FencedWritesNothing, || format!("{what} of producer {id} in epoch {epoch}"));
+            self.verdict.broken(Rule::FencedWritesNothing, || {
+                format!("{what} of producer {id} in epoch {epoch}")
+            });
         }
     }
 
@@ -251,7 +255,8 @@ impl Checks {
         let partitions = self.partitions;
         for (number, attempt) in self.attempts.clone() {
             let (inputs, all) = (&attempt.inputs, attempt.inputs.end - attempt.inputs.start);
-            let seen: Vec<i64> = (0..partitions).map(|at| attempt.seen.get(&at).copied().unwrap_or(0)).collect();
+            let seen: Vec<i64> =
+                (0..partitions).map(|at| attempt.seen.get(&at).copied().unwrap_or(0)).collect();
             let is_whole = seen.iter().all(|count| *count == all);
             let is_nothing = seen.iter().all(|count| *count == 0);
             let is_right = is_whole || (is_nothing && attempt.told != Some(true));

@@ -1,4 +1,5 @@
-//! A chain's client: it copies inputs to all partitions, in transactions that also commit how far it came (consume, transform, produce), as clients of both versions of transactions do.
+//! A chain's client: it copies inputs to all partitions, in transactions that also commit how far
+//! it came (consume, transform, produce), as clients of both versions of transactions do.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -95,14 +96,19 @@ impl Client {
     /// Whether it has a transaction open, and in the last epoch that a client may have.
     pub fn is_open(&self) -> (bool, bool) {
         let is_last = self.producer.is_some_and(|producer| producer.1.0 == i16::MAX - 1);
-        let is_inside = matches!(self.step, Step::Produce(nth) if nth > 0) || self.step == Step::CommitOffset;
+        let is_inside =
+            matches!(self.step, Step::Produce(nth) if nth > 0) || self.step == Step::CommitOffset;
         (self.attempt.is_some() && is_inside, is_last)
     }
 
-    /// Whether it sent `write` and had an answer to it, though another copy is still under way, and is in the same epoch.
+    /// Whether it sent `write` and had an answer to it, though another copy is still under way, and
+    /// is in the same epoch.
     pub fn has_an_answer_to(&self, write: &Write) -> bool {
         let is_answered = write.from.request < self.request && !self.needs_epoch;
-        !self.is_dead && (self.chain, self.process) == (write.from.chain, write.from.process) && self.producer == Some(write.producer) && is_answered
+        !self.is_dead
+            && (self.chain, self.process) == (write.from.chain, write.from.process)
+            && self.producer == Some(write.producer)
+            && is_answered
     }
 
     /// It is killed, or cannot go on.
@@ -113,11 +119,20 @@ impl Client {
     }
 
     /// What it sends now, if anything, and to whom.
-    pub fn act(&mut self, now: u64, plan: &Plan, rng: &mut Rng, checks: &mut Checks) -> Option<(Role, Body)> {
+    pub fn act(
+        &mut self,
+        now: u64,
+        plan: &Plan,
+        rng: &mut Rng,
+        checks: &mut Checks,
+    ) -> Option<(Role, Body)> {
         if self.is_dead || now < self.waits_until || (now >= plan.faults_end_ms && self.is_done()) {
             return None;
         }
-        if std::mem::take(&mut self.is_waiting) && self.version < 2 && matches!(self.step, Step::Produce(_) | Step::CommitOffset) {
+        if std::mem::take(&mut self.is_waiting)
+            && self.version < 2
+            && matches!(self.step, Step::Produce(_) | Step::CommitOffset)
+        {
             // It may still arrive: before KIP-890 only another epoch tells it from what comes next.
             (self.needs_epoch, self.step) = (true, Step::End(false));
         }
@@ -126,10 +141,12 @@ impl Client {
             self.inputs = from..from + rng.between(1, 2) as i64;
             self.attempt = Some(checks.begins(self.chain, self.inputs.clone()));
         }
-        if self.step == Step::End(true) && rng.chance(plan.aborts) && self.request.is_multiple_of(2) {
+        if self.step == Step::End(true) && rng.chance(plan.aborts) && self.request.is_multiple_of(2)
+        {
             self.step = Step::End(false);
         }
-        let is_open = self.attempt.is_some() && matches!(self.step, Step::Produce(_) | Step::CommitOffset | Step::End(_));
+        let is_open = self.attempt.is_some()
+            && matches!(self.step, Step::Produce(_) | Step::CommitOffset | Step::End(_));
         if is_open && now < plan.faults_end_ms && rng.chance(plan.naps) {
             self.waits_until = now + rng.between(TIMEOUT_MS as u64 + 50, 2 * TIMEOUT_MS as u64);
             return None;
@@ -144,21 +161,12 @@ impl Client {
     }
 
     fn message(&self, plan: &Plan) -> (Role, Body) {
-        let from = From {
-            chain: self.chain,
-            process: self.process,
-            request: self.request,
-        };
+        let from = From { chain: self.chain, process: self.process, request: self.request };
         let nobody = (ProducerId(-1), weir_protocol::types::ProducerEpoch(-1));
         let producer = self.producer.unwrap_or(nobody);
         let ask = |ask| (Role::Coordinator, Body::Ask(Asker::Client(from), self.chain, ask));
         let write = |role, what| {
-            let write = Write {
-                from,
-                producer,
-                version: self.version,
-                what,
-            };
+            let write = Write { from, producer, version: self.version, what };
             (role, Body::Write(write))
         };
         match self.step {
@@ -170,7 +178,9 @@ impl Client {
             Step::FetchOffset => (Role::Offsets, Body::FetchOffset(from)),
             Step::AddPartitions => ask(Ask::Add {
                 from: producer,
-                partitions: (0..plan.partitions).map(|index| Role::Data(index).partition()).collect(),
+                partitions: (0..plan.partitions)
+                    .map(|index| Role::Data(index).partition())
+                    .collect(),
                 version: self.version,
             }),
             Step::AddOffsets => ask(Ask::Add {
@@ -199,7 +209,14 @@ impl Client {
     }
 
     /// An answer comes.
-    pub fn receive(&mut self, from: From, reply: Reply, now: u64, plan: &Plan, checks: &mut Checks) {
+    pub fn receive(
+        &mut self,
+        from: From,
+        reply: Reply,
+        now: u64,
+        plan: &Plan,
+        checks: &mut Checks,
+    ) {
         if self.is_dead || !self.is_waiting || from.request != self.request {
             return;
         }
@@ -249,7 +266,8 @@ impl Client {
             }
             if self.version >= 2 {
                 checks.counts.outlived += u64::from(std::mem::take(&mut self.is_outdated));
-                checks.counts.renewed += u64::from(self.producer.is_some_and(|before| before.0 != producer.0));
+                checks.counts.renewed +=
+                    u64::from(self.producer.is_some_and(|before| before.0 != producer.0));
                 self.begins_epoch(producer);
             }
             self.step = if self.needs_epoch { Step::Init } else { self.first_step() };
@@ -284,7 +302,8 @@ impl Client {
     fn fails(&mut self, code: ErrorCode, now: u64, checks: &mut Checks) {
         let is_inside = matches!(self.step, Step::Produce(_) | Step::CommitOffset);
         match code {
-            // The transaction may have taken too long: a client of transactions v2 aborts, and is told then whether another one has followed it.
+            // The transaction may have taken too long: a client of transactions v2 aborts, and is
+            // told then whether another one has followed it.
             code if is_fencing(code) && self.version >= 2 && is_inside => {
                 self.is_outdated = true;
                 self.step = Step::End(false);
@@ -295,11 +314,14 @@ impl Client {
             }
             ErrorCode::TransactionAbortable => self.step = Step::End(false),
             ErrorCode::InvalidTxnState | ErrorCode::OutOfOrderSequenceNumber => {
-                if self.version >= 2 && code == ErrorCode::InvalidTxnState && matches!(self.step, Step::Produce(_) | Step::CommitOffset) {
+                if self.version >= 2
+                    && code == ErrorCode::InvalidTxnState
+                    && matches!(self.step, Step::Produce(_) | Step::CommitOffset)
+                {
                     let (chain, step) = (self.chain, self.step);
-                    checks
-                        .verdict
-                        .broken(Rule::OpenIsOpen, || format!("chain {chain} is told {} at {step:?}", code.name()));
+                    checks.verdict.broken(Rule::OpenIsOpen, || {
+                        format!("chain {chain} is told {} at {step:?}", code.name())
+                    });
                 }
                 self.die(checks);
             }
@@ -312,6 +334,8 @@ impl Client {
 fn is_fencing(code: ErrorCode) -> bool {
     matches!(
         code,
-        ErrorCode::ProducerFenced | ErrorCode::InvalidProducerEpoch | ErrorCode::InvalidProducerIdMapping
+        ErrorCode::ProducerFenced
+            | ErrorCode::InvalidProducerEpoch
+            | ErrorCode::InvalidProducerIdMapping
     )
 }

@@ -1,4 +1,5 @@
-//! A file system in memory: what was written is there, whoever opens it. It never fails and never forgets.
+//! A file system in memory: what was written is there, whoever opens it. It never fails and never
+//! forgets.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -74,7 +75,9 @@ impl Storage for Memory {
         let mut nodes = locked(&self.0);
         match nodes.get(path) {
             Some(Node::File(content)) => Ok(Arc::clone(content) as Arc<dyn File>),
-            None if mode == Mode::Create && path.parent().is_some_and(|parent| nodes.contains_key(parent)) => {
+            None if mode == Mode::Create
+                && path.parent().is_some_and(|parent| nodes.contains_key(parent)) =>
+            {
                 let content = Arc::new(Content::default());
                 nodes.insert(path.to_owned(), Node::File(Arc::clone(&content)));
                 Ok(content)
@@ -93,7 +96,10 @@ impl Storage for Memory {
         let nodes = locked(&self.0);
         let inside = nodes.iter().filter(|(inside, _)| inside.parent() == Some(path));
         let entry = |(inside, node): (&PathBuf, &Node)| Entry {
-            name: inside.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            name: inside
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default(),
             is_dir: matches!(node, Node::Directory),
         };
         Ok(inside.map(entry).collect())
@@ -101,7 +107,8 @@ impl Storage for Memory {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut nodes = locked(&self.0);
-        let moved: Vec<PathBuf> = nodes.keys().filter(|path| path.starts_with(from)).cloned().collect();
+        let moved: Vec<PathBuf> =
+            nodes.keys().filter(|path| path.starts_with(from)).cloned().collect();
         if moved.is_empty() {
             return Err(io::ErrorKind::NotFound.into());
         }

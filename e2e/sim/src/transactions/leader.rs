@@ -1,6 +1,8 @@
-//! A process that leads a partition, or believes so: the real core, around it what its shell does, and its log as a model.
+//! A process that leads a partition, or believes so: the real core, around it what its shell does,
+//! and its log as a model.
 //!
-//! One record is one batch. What is appended is committed by the world, if the process still leads then; what is owed to somebody leaves after that.
+//! One record is one batch. What is appended is committed by the world, if the process still leads
+//! then; what is owed to somebody leaves after that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -221,7 +223,9 @@ impl Process {
 
     /// What leaves once all that is in the log is committed.
     fn owe(&mut self, to: To, body: Body, cx: &mut Around<'_>) {
-        if self.high_watermark >= self.log().len() || (cx.plan.has(Mutation::AnswersBeforeCommit) && self.leader.0 == Role::Coordinator) {
+        if self.high_watermark >= self.log().len()
+            || (cx.plan.has(Mutation::AnswersBeforeCommit) && self.leader.0 == Role::Coordinator)
+        {
             send(to, body, cx);
         } else {
             self.owed.push((self.log().len(), to, body));
@@ -246,14 +250,24 @@ impl Process {
             *version = 0;
         }
         let (records, mut said) = core.ask(&id(chain), ask, cx.now);
-        if cx.plan.has(Mutation::TakesRepeatsForZombies) && aborts && records.is_empty() && matches!(said, Answer::Producer(Ok(_))) {
+        if cx.plan.has(Mutation::TakesRepeatsForZombies)
+            && aborts
+            && records.is_empty()
+            && matches!(said, Answer::Producer(Ok(_)))
+        {
             said = Answer::Producer(Err(ErrorCode::ProducerFenced));
         }
         self.log.extend(records.into_iter().map(Entry::Record));
         match (asker, said) {
-            (Asker::Client(from), Answer::Producer(result)) => self.owe(To::Client(from), Body::Reply(from, Reply::Producer(result, cx.leads)), cx),
-            (Asker::Client(from), Answer::Code(code)) => self.owe(To::Client(from), Body::Reply(from, Reply::Code(code)), cx),
-            (Asker::Leader(leader, question), Answer::Code(code)) => self.owe(To::Leader(leader), Body::Verified(question, code), cx),
+            (Asker::Client(from), Answer::Producer(result)) => {
+                self.owe(To::Client(from), Body::Reply(from, Reply::Producer(result, cx.leads)), cx)
+            }
+            (Asker::Client(from), Answer::Code(code)) => {
+                self.owe(To::Client(from), Body::Reply(from, Reply::Code(code)), cx)
+            }
+            (Asker::Leader(leader, question), Answer::Code(code)) => {
+                self.owe(To::Leader(leader), Body::Verified(question, code), cx)
+            }
             _ => {}
         }
     }
@@ -314,7 +328,9 @@ impl Process {
         match code {
             ErrorCode::None if cx.plan.has(Mutation::CompletesEarly) => task.missing.clear(),
             ErrorCode::None => drop(task.missing.remove(&role)),
-            ErrorCode::InvalidProducerEpoch | ErrorCode::TransactionCoordinatorFenced => task.given_up = true,
+            ErrorCode::InvalidProducerEpoch | ErrorCode::TransactionCoordinatorFenced => {
+                task.given_up = true
+            }
             _ => {}
         }
     }
@@ -335,7 +351,9 @@ impl Process {
                 Ok(())
             }
             Core::Data(replica) => replica.end_transaction(marker, epoch, cx.now),
-            Core::Offsets(core) => core.end(marker, cx.now).map(|()| self.log.push(Entry::Marker(marker))),
+            Core::Offsets(core) => {
+                core.end(marker, cx.now).map(|()| self.log.push(Entry::Marker(marker)))
+            }
             Core::Coordinator(_) => Err(ErrorCode::UnknownTopicOrPartition),
         };
         match admitted {
@@ -352,7 +370,9 @@ impl Process {
         match self.ask_to_verify(&write, cx.now) {
             Err(code) => refuse(&write, code, cx),
             Ok(None) => self.verify_not(write, None, attempts, cx),
-            Ok(guard) if cx.plan.has(Mutation::VerifiesNothing) => self.verify_not(write, guard, attempts, cx),
+            Ok(guard) if cx.plan.has(Mutation::VerifiesNothing) => {
+                self.verify_not(write, guard, attempts, cx)
+            }
             Ok(Some(guard)) => {
                 self.numbers += 1;
                 self.questions.insert(self.numbers, Question { write, guard, attempts });
@@ -363,10 +383,7 @@ impl Process {
                         partitions: vec![self.leader.0.partition()],
                         version: write.version,
                     },
-                    _ => Ask::Verify {
-                        from: write.producer,
-                        partition: self.leader.0.partition(),
-                    },
+                    _ => Ask::Verify { from: write.producer, partition: self.leader.0.partition() },
                 };
                 send(To::Role(Role::Coordinator), Body::Ask(asker, write.from.chain, ask), cx);
             }
@@ -375,7 +392,9 @@ impl Process {
 
     fn ask_to_verify(&mut self, write: &Write, now: u64) -> Result<Option<Guard>, ErrorCode> {
         match (&mut self.core, write.what) {
-            (Core::Data(replica), What::Record(_, sequence)) => replica.ask_to_verify(write.producer, sequence, write.version >= 2, now),
+            (Core::Data(replica), What::Record(_, sequence)) => {
+                replica.ask_to_verify(write.producer, sequence, write.version >= 2, now)
+            }
             (Core::Offsets(core), What::Offset(_)) => Ok(core.ask_to_verify(write.producer)),
             _ => Err(ErrorCode::UnknownTopicOrPartition),
         }
@@ -387,7 +406,8 @@ impl Process {
         };
         match code {
             ErrorCode::None => self.verify_not(write, Some(guard), attempts, cx),
-            // The transaction before is being ended: it is asked again, so that the client need not.
+            // The transaction before is being ended: it is asked again, so that the client need
+            // not.
             ErrorCode::ConcurrentTransactions if write.version >= 2 && attempts > 0 => {
                 cx.sent.push((To::Leader(self.leader), Body::Write(write), RETRY_MS));
             }
@@ -397,7 +417,13 @@ impl Process {
     }
 
     /// The transaction is open, or its coordinator has said so.
-    fn verify_not(&mut self, write: Write, mut guard: Option<Guard>, attempts: u32, cx: &mut Around<'_>) {
+    fn verify_not(
+        &mut self,
+        write: Write,
+        mut guard: Option<Guard>,
+        attempts: u32,
+        cx: &mut Around<'_>,
+    ) {
         let forgets = match self.leader.0 {
             Role::Offsets => cx.plan.has(Mutation::ForgetsOffsetGuards),
             _ => cx.plan.has(Mutation::ForgetsGuards),
@@ -405,23 +431,37 @@ impl Process {
         if forgets && guard.is_some() {
             guard = self.ask_to_verify(&write, cx.now).unwrap_or(guard);
         }
-        let asks_again = (write.version >= 2 || cx.plan.has(Mutation::AsksOfAnother)) && !cx.plan.has(Mutation::AsksOnce);
+        let asks_again = (write.version >= 2 || cx.plan.has(Mutation::AsksOfAnother))
+            && !cx.plan.has(Mutation::AsksOnce);
         match self.append(&write, guard, cx) {
             Ok(()) => {
                 let reply = Body::Reply(write.from, Reply::Code(ErrorCode::None));
                 self.owe(To::Client(write.from), reply, cx);
             }
-            // The end of a transaction came while its coordinator was asked. With transactions v1 it was the end of this one.
-            Err(ErrorCode::InvalidTxnState) if guard.is_some() && attempts > 0 && asks_again => self.write(write, attempts - 1, cx),
+            // The end of a transaction came while its coordinator was asked. With transactions v1
+            // it was the end of this one.
+            Err(ErrorCode::InvalidTxnState) if guard.is_some() && attempts > 0 && asks_again => {
+                self.write(write, attempts - 1, cx)
+            }
             Err(code) => refuse(&write, code, cx),
         }
     }
 
-    fn append(&mut self, write: &Write, guard: Option<Guard>, cx: &mut Around<'_>) -> Result<(), ErrorCode> {
+    fn append(
+        &mut self,
+        write: &Write,
+        guard: Option<Guard>,
+        cx: &mut Around<'_>,
+    ) -> Result<(), ErrorCode> {
         let Write { producer, from, .. } = *write;
         match (&mut self.core, write.what) {
             (Core::Data(replica), What::Record(value, sequence)) => {
-                let is_new = replica.write(Entry::Data(producer, sequence, value), guard, self.leader.1, cx.now)?;
+                let is_new = replica.write(
+                    Entry::Data(producer, sequence, value),
+                    guard,
+                    self.leader.1,
+                    cx.now,
+                )?;
                 if is_new && cx.leads {
                     cx.checks.writes(producer, "a record");
                 }
@@ -447,7 +487,8 @@ impl Process {
         self.owe(To::Client(from), Body::Reply(from, Reply::Offset(offset)), cx);
     }
 
-    /// The offset that a chain's group has committed; `None` where this is no group coordinator that is ready, or it may change.
+    /// The offset that a chain's group has committed; `None` where this is no group coordinator
+    /// that is ready, or it may change.
     pub fn committed_offset(&mut self, chain: usize, now: u64) -> Option<i64> {
         match &mut self.core {
             Core::Offsets(core) if self.loaded => core.committed(&id(chain), now).ok(),
@@ -455,7 +496,8 @@ impl Process {
         }
     }
 
-    /// The offset up to which a partition may be read with `read_committed`, and the transactions that were aborted.
+    /// The offset up to which a partition may be read with `read_committed`, and the transactions
+    /// that were aborted.
     pub fn stable(&mut self, plan: &Plan, now: u64) -> (usize, Vec<Aborted>) {
         let known = match &mut self.core {
             Core::Data(replica) => replica.known(now).ok(),
@@ -463,11 +505,8 @@ impl Process {
         };
         let Some(known) = known else { return (0, Vec::new()) };
         let stable = usize::try_from(known.stable).unwrap_or(0);
-        let end = if plan.has(Mutation::ReadsToHighWatermark) {
-            self.high_watermark
-        } else {
-            stable
-        };
+        let end =
+            if plan.has(Mutation::ReadsToHighWatermark) { self.high_watermark } else { stable };
         let aborted = if plan.has(Mutation::ForgetsAborted) { Vec::new() } else { known.aborted };
         (end, aborted)
     }
@@ -490,7 +529,9 @@ fn answer(asker: Asker, result: Result<(), ErrorCode>, cx: &mut Around<'_>) {
     let code = result.err().unwrap_or(ErrorCode::None);
     match asker {
         Asker::Client(from) => send(To::Client(from), Body::Reply(from, Reply::Code(code)), cx),
-        Asker::Leader(leader, question) => send(To::Leader(leader), Body::Verified(question, code), cx),
+        Asker::Leader(leader, question) => {
+            send(To::Leader(leader), Body::Verified(question, code), cx)
+        }
         Asker::Itself => {}
     }
 }

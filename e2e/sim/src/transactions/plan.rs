@@ -1,4 +1,5 @@
-//! What a history of transactions is about, drawn from its seed, and what may deliberately be wrong in it.
+//! What a history of transactions is about, drawn from its seed, and what may deliberately be wrong
+//! in it.
 
 use clap::ValueEnum;
 
@@ -33,11 +34,14 @@ pub struct Plan {
     pub zombies: u64,
     /// Transactions that their client aborts, per thousand.
     pub aborts: u64,
-    /// Steps of an open transaction before which a client is held up for longer than the transaction may take, per thousand.
+    /// Steps of an open transaction before which a client is held up for longer than the
+    /// transaction may take, per thousand.
     pub naps: u64,
-    /// The epoch that each chain's producer has come to already, near the last that it may have; `None` of a new one.
+    /// The epoch that each chain's producer has come to already, near the last that it may have;
+    /// `None` of a new one.
     pub first_epochs: Vec<Option<i16>>,
-    /// When each chain's clients go for good, in the middle of a transaction: in the last epoch, if one comes to that before; `None` for one that stays.
+    /// When each chain's clients go for good, in the middle of a transaction: in the last epoch, if
+    /// one comes to that before; `None` for one that stays.
     pub leaves: Vec<Option<u64>>,
     /// Fetches that a follower makes of those that it could, per thousand.
     pub fetches: u64,
@@ -48,10 +52,12 @@ impl Plan {
     pub fn new(seed: u64, mutation: Option<Mutation>) -> Self {
         let mut rng = Rng::new(seed ^ 0x7478);
         let partitions = rng.between(1, 2) as usize;
-        let versions: Vec<i16> = (0..rng.between(1, 2)).map(|_| if rng.chance(600) { 2 } else { 0 }).collect();
+        let versions: Vec<i16> =
+            (0..rng.between(1, 2)).map(|_| if rng.chance(600) { 2 } else { 0 }).collect();
         let is_old = |rng: &mut Rng| rng.chance(400).then(|| i16::MAX - rng.between(1, 8) as i16);
         let faults_end_ms = rng.between(1_000, 4_000);
-        let leaves = |rng: &mut Rng| rng.chance(200).then(|| rng.between(faults_end_ms / 2, faults_end_ms));
+        let leaves =
+            |rng: &mut Rng| rng.chance(200).then(|| rng.between(faults_end_ms / 2, faults_end_ms));
         Self {
             seed,
             mutation,
@@ -99,7 +105,8 @@ pub enum Mutation {
     ForgetsOffsetGuards,
     /// Nobody asks the transaction's coordinator (before KIP-890).
     VerifiesNothing,
-    /// The epoch stays at the end of a transaction, though the network brings requests late and twice (before KIP-890).
+    /// The epoch stays at the end of a transaction, though the network brings requests late and
+    /// twice (before KIP-890).
     KeepsEpochs,
     /// Consumers read to the high watermark.
     ReadsToHighWatermark,
@@ -109,7 +116,8 @@ pub enum Mutation {
     CommitsOffsetsAlways,
     /// A follower takes the markers in the middle of what it is sent for something else.
     HidesMarkers,
-    /// Nobody brings a producer id for a transaction that took too long and whose producer has no epoch left.
+    /// Nobody brings a producer id for a transaction that took too long and whose producer has no
+    /// epoch left.
     NeverRenews,
     /// An abort that comes again, or after another's, is taken for a zombie's.
     TakesRepeatsForZombies,

@@ -1,4 +1,5 @@
-//! A replica of a partition that is produced to: the real log, and what follows for producers and transactions from what stands in it.
+//! A replica of a partition that is produced to: the real log, and what follows for producers and
+//! transactions from what stands in it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,7 +43,8 @@ struct Truth {
     producers: BTreeMap<i64, Fact>,
     /// First offset and marker of each transaction that has ended, and whether it was aborted.
     ended: Vec<(Producer, i64, i64, bool)>,
-    /// How many of them had ended when the log was read anew: a snapshot does not say which markers were not committed then. No outcome depends on that: an end is decided, and committed where
+    /// How many of them had ended when the log was read anew: a snapshot does not say which markers
+    /// were not committed then. No outcome depends on that: an end is decided, and committed where
     /// it is, before its marker is written.
     reread: usize,
     end: i64,
@@ -85,7 +87,8 @@ impl Truth {
         }
     }
 
-    /// The offset before which every transaction has ended, with a marker that is committed: at least and at most.
+    /// The offset before which every transaction has ended, with a marker that is committed: at
+    /// least and at most.
     fn stable(&self, high_watermark: i64) -> (i64, i64) {
         let open = self.producers.values().map(|fact| fact.first).filter(|first| *first >= 0);
         let open = open.fold(high_watermark, i64::min);
@@ -114,8 +117,13 @@ impl Truth {
             return Some(format!("its producers are {facts:?}; {known_facts:?} are known"));
         }
         let aborted = self.ended.iter().filter(|(.., aborted)| *aborted);
-        let aborted: Vec<(i64, i64, i64)> = aborted.map(|((id, _), first, marker, _)| (id.0, *first, *marker)).collect();
-        let known_aborted: Vec<(i64, i64, i64)> = known.aborted.iter().map(|it| (it.producer.0, it.first_offset, it.last_offset)).collect();
+        let aborted: Vec<(i64, i64, i64)> =
+            aborted.map(|((id, _), first, marker, _)| (id.0, *first, *marker)).collect();
+        let known_aborted: Vec<(i64, i64, i64)> = known
+            .aborted
+            .iter()
+            .map(|it| (it.producer.0, it.first_offset, it.last_offset))
+            .collect();
         if aborted != known_aborted {
             return Some(format!("aborted are {aborted:?}; {known_aborted:?} are known"));
         }
@@ -161,7 +169,13 @@ impl Replica {
     ///
     /// # Errors
     /// What the client is told.
-    pub fn ask_to_verify(&mut self, producer: Producer, sequence: i32, raises_epoch: bool, now: u64) -> Result<Option<Guard>, ErrorCode> {
+    pub fn ask_to_verify(
+        &mut self,
+        producer: Producer,
+        sequence: i32,
+        raises_epoch: bool,
+        now: u64,
+    ) -> Result<Option<Guard>, ErrorCode> {
         self.core.ask_to_verify(producer, sequence, raises_epoch, now)
     }
 
@@ -169,7 +183,13 @@ impl Replica {
     ///
     /// # Errors
     /// What the client is told.
-    pub fn write(&mut self, entry: Entry, guard: Option<Guard>, epoch: i32, now: u64) -> Result<bool, ErrorCode> {
+    pub fn write(
+        &mut self,
+        entry: Entry,
+        guard: Option<Guard>,
+        epoch: i32,
+        now: u64,
+    ) -> Result<bool, ErrorCode> {
         let Entry::Data(producer, sequence, _) = entry else {
             return Err(ErrorCode::UnknownServerError);
         };
@@ -185,7 +205,12 @@ impl Replica {
     ///
     /// # Errors
     /// For one that comes late.
-    pub fn end_transaction(&mut self, marker: Marker, epoch: i32, now: u64) -> Result<(), ErrorCode> {
+    pub fn end_transaction(
+        &mut self,
+        marker: Marker,
+        epoch: i32,
+        now: u64,
+    ) -> Result<(), ErrorCode> {
         self.core.end_transaction(marker, LeaderEpoch(epoch), now)?;
         self.takes(Entry::Marker(marker));
         Ok(())
@@ -200,12 +225,20 @@ impl Replica {
         }
     }
 
-    /// Cuts off what the leader does not have, and takes at most `limit` batches behind that, in one answer; whether that changes anything. With `hides` all markers in it but the last are no
-    /// markers.
+    /// Cuts off what the leader does not have, and takes at most `limit` batches behind that, in
+    /// one answer; whether that changes anything. With `hides` all markers in it but the last are
+    /// no markers.
     ///
     /// # Errors
     /// When that fails.
-    pub fn follow(&mut self, leader: &Self, limit: usize, epoch: i32, hides: bool, now: u64) -> Result<bool, String> {
+    pub fn follow(
+        &mut self,
+        leader: &Self,
+        limit: usize,
+        epoch: i32,
+        hides: bool,
+        now: u64,
+    ) -> Result<bool, String> {
         let common = self.common(leader);
         let is_cut = common < self.log.len();
         if is_cut {
@@ -244,7 +277,8 @@ impl Replica {
             .unwrap_or(0)
     }
 
-    /// The batches of `from..bound` with other control batches in the place of all markers but one at the end.
+    /// The batches of `from..bound` with other control batches in the place of all markers but one
+    /// at the end.
     fn hidden(&self, from: usize, bound: usize) -> Result<Vec<u8>, String> {
         let mut bytes = Vec::new();
         for at in from..bound {
@@ -291,7 +325,8 @@ impl Replica {
 /// A control batch of this type where a marker stands.
 fn control(marker: Marker, kind: u8, offset: usize, epoch: i32) -> Vec<u8> {
     let value = [&[0, 0][..], &marker.coordinator_epoch.to_be_bytes()].concat();
-    let mut builder = BatchBuilder::new(0).producer(marker.producer, marker.epoch, -1).transactional().control();
+    let mut builder =
+        BatchBuilder::new(0).producer(marker.producer, marker.epoch, -1).transactional().control();
     builder.append(0, 0, Some(&[0, 0, 0, kind]), Some(&value), []);
     let Ok(mut bytes) = builder.build(0) else { return Vec::new() };
     batch::set_offset_and_epoch(&mut bytes, offset as i64, LeaderEpoch(epoch));

@@ -61,7 +61,9 @@ pub struct World {
 impl World {
     /// Everybody begins.
     pub fn new(plan: Plan, only: Option<Rule>, traced: bool) -> Self {
-        let roles = [Role::Coordinator, Role::Offsets].into_iter().chain((0..plan.partitions).map(Role::Data));
+        let roles = [Role::Coordinator, Role::Offsets]
+            .into_iter()
+            .chain((0..plan.partitions).map(Role::Data));
         let leaders: BTreeMap<Role, i32> = roles.map(|role| (role, 0)).collect();
         let mut world = Self {
             rng: Rng::new(plan.seed),
@@ -168,7 +170,9 @@ impl World {
                 self.at(self.now + pause, Event::Fault);
             }
             Event::Fault => {}
-            Event::Arrives(_, body) if self.is_beyond_v1(&body) => self.note(|| format!("{body:?} is dropped")),
+            Event::Arrives(_, body) if self.is_beyond_v1(&body) => {
+                self.note(|| format!("{body:?} is dropped"))
+            }
             Event::Arrives(leader, body) => {
                 self.note(|| format!("{leader:?} gets {body:?}"));
                 self.with(leader, |process, cx| process.receive(body, cx));
@@ -204,7 +208,8 @@ impl World {
         }
     }
 
-    /// A process does something; then what it has sent is under way, and what it has appended is on its way to being committed.
+    /// A process does something; then what it has sent is under way, and what it has appended is on
+    /// its way to being committed.
     fn with(&mut self, leader: Leader, act: impl FnOnce(&mut Process, &mut Around<'_>)) {
         let Some(process) = self.processes.get_mut(&leader) else { return };
         let mut sent = Vec::new();
@@ -256,14 +261,16 @@ impl World {
         if loses {
             return;
         }
-        // Transactions v1 cannot tell what belongs to the transaction before (KAFKA-17754): histories spare them what they are not safe against.
+        // Transactions v1 cannot tell what belongs to the transaction before (KAFKA-17754):
+        // histories spare them what they are not safe against.
         let spared = match &body {
             Body::Ask(Asker::Client(_), chain, _) => self.plan.versions[*chain] < 2,
             Body::Mark(.., marker) => marker.transaction_version < 2,
             _ => false,
         };
         let takes = if spared { self.rng.between(1, 3) } else { self.delay() };
-        let again = (!spared && !self.is_healed() && self.rng.chance(self.plan.loss)).then(|| self.delay());
+        let again =
+            (!spared && !self.is_healed() && self.rng.chance(self.plan.loss)).then(|| self.delay());
         for takes in std::iter::once(takes).chain(again) {
             let event = match to {
                 To::Client(from) => Event::Answered(from, body.clone()),
@@ -274,7 +281,8 @@ impl World {
         }
     }
 
-    /// Whether this is a late copy of an offset's commit, of which the client of transactions v1 has the answer. Such a commit has no sequence: in a later transaction of the same epoch it
+    /// Whether this is a late copy of an offset's commit, of which the client of transactions v1
+    /// has the answer. Such a commit has no sequence: in a later transaction of the same epoch it
     /// counts, in Kafka too, which is why there are transactions v2 (KIP-890).
     fn is_beyond_v1(&self, body: &Body) -> bool {
         match body {
@@ -288,8 +296,11 @@ impl World {
     /// Who is taken to lead: who does, or one that believes so still.
     fn believed(&mut self, role: Role, body: &Body) -> Leader {
         let epoch = self.leaders[&role];
-        // Who asks for its group's offset has joined the group there, which is written down and committed.
-        let is_stale = !matches!(body, Body::FetchOffset(_)) && self.processes.contains_key(&(role, epoch - 1)) && self.rng.chance(400);
+        // Who asks for its group's offset has joined the group there, which is written down and
+        // committed.
+        let is_stale = !matches!(body, Body::FetchOffset(_))
+            && self.processes.contains_key(&(role, epoch - 1))
+            && self.rng.chance(400);
         (role, if is_stale { epoch - 1 } else { epoch })
     }
 
@@ -366,7 +377,9 @@ impl World {
                 Some(replica) => Process::lead(next, replica, high_watermark),
                 None => return,
             },
-            Role::Coordinator | Role::Offsets => Process::new(next, process.log()[..most].to_vec(), high_watermark),
+            Role::Coordinator | Role::Offsets => {
+                Process::new(next, process.log()[..most].to_vec(), high_watermark)
+            }
         };
         let kept = elected.log().len();
         self.leaders.insert(role, epoch + 1);
@@ -374,13 +387,13 @@ impl World {
         self.committing.insert(next, kept);
         let takes = self.rng.between(2, 40);
         self.at(self.now + takes, Event::Commits(next, kept));
-        let stays = if self.rng.chance(self.plan.zombies) {
-            self.rng.between(20, 600)
-        } else {
-            0
-        };
+        let stays = if self.rng.chance(self.plan.zombies) { self.rng.between(20, 600) } else { 0 };
         self.at(self.now + stays, Event::Ends(old));
-        self.note(|| format!("{next:?} is elected, {kept} of it are kept; the one before stays for {stays} ms"));
+        self.note(|| {
+            format!(
+                "{next:?} is elected, {kept} of it are kept; the one before stays for {stays} ms"
+            )
+        });
     }
 
     fn readers_read(&mut self) {
@@ -410,9 +423,9 @@ impl World {
         for (offset, entry) in process.log().iter().enumerate().take(end).skip(from) {
             let offset = offset as i64;
             if let Entry::Data((id, _), _, value) = entry
-                && !aborted
-                    .iter()
-                    .any(|it| it.producer == *id && (it.first_offset..=it.last_offset).contains(&offset))
+                && !aborted.iter().any(|it| {
+                    it.producer == *id && (it.first_offset..=it.last_offset).contains(&offset)
+                })
             {
                 seen.push(*value);
             }
@@ -429,7 +442,8 @@ impl World {
             };
             let is_over = match role {
                 Role::Coordinator => process.is_at_rest(),
-                Role::Offsets => (0..self.plan.versions.len()).all(|chain| process.committed_offset(chain, self.now).is_some()),
+                Role::Offsets => (0..self.plan.versions.len())
+                    .all(|chain| process.committed_offset(chain, self.now).is_some()),
                 Role::Data(_) => process.stable(&self.plan, self.now).0 == process.log().len(),
             };
             if !is_over {
@@ -445,7 +459,10 @@ impl World {
     }
 
     fn is_over(&mut self) -> bool {
-        let is_there = |chain: usize| self.left[chain] || self.clients.iter().any(|client| client.chain == chain && !client.is_dead);
+        let is_there = |chain: usize| {
+            self.left[chain]
+                || self.clients.iter().any(|client| client.chain == chain && !client.is_dead)
+        };
         (0..self.plan.versions.len()).all(is_there) && self.open().is_empty()
     }
 
@@ -457,9 +474,9 @@ impl World {
             .flat_map(|(role, all)| all.iter_mut().map(move |one| (role, one)))
         {
             if let Err(what) = replica.known(self.now) {
-                self.checks
-                    .verdict
-                    .broken(Rule::ReplicasKnow, || format!("in the end a follower of {role:?}: {what}"));
+                self.checks.verdict.broken(Rule::ReplicasKnow, || {
+                    format!("in the end a follower of {role:?}: {what}")
+                });
             }
         }
         for partition in 0..self.plan.partitions {

@@ -1,8 +1,15 @@
-//! What goes wrong, and how it is put right again: processes die and pause, power and disks fail, nodes lose sight of each other, the lease moves.
+//! What goes wrong, and how it is put right again: processes die and pause, power and disks fail,
+//! nodes lose sight of each other, the lease moves.
 
-use weir_operator::controller::{AdminRequest, DEFAULT_NAMESPACE, Event as ControllerEvent, Key, Kind, Resource};
-use weir_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
-use weir_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use weir_operator::controller::{
+    AdminRequest, DEFAULT_NAMESPACE, Event as ControllerEvent, Key, Kind, Resource,
+};
+use weir_protocol::messages::alter_partition_reassignments_request::{
+    ReassignablePartition, ReassignableTopic,
+};
+use weir_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
 use weir_protocol::messages::{AlterPartitionReassignmentsRequest, IncrementalAlterConfigsRequest};
 use weir_protocol::types::TopicId;
 
@@ -79,9 +86,15 @@ impl World {
     fn destroy(&mut self, first: usize) {
         let all = self.rng.chance(150);
         let wiped = self.rng.chance(300);
-        let brokers: Vec<usize> = if all { (0..self.machines.len()).collect() } else { vec![first] };
+        let brokers: Vec<usize> =
+            if all { (0..self.machines.len()).collect() } else { vec![first] };
         for broker in brokers {
-            self.note(|| format!("FAULT broker {broker} loses its {}", if wiped && !all { "disk" } else { "power" }));
+            self.note(|| {
+                format!(
+                    "FAULT broker {broker} loses its {}",
+                    if wiped && !all { "disk" } else { "power" }
+                )
+            });
             if wiped && !all {
                 self.broker(broker, Machine::lose_disk);
             } else {
@@ -92,7 +105,8 @@ impl World {
         }
     }
 
-    /// Somebody asks for other replicas of a partition, as many as it has, or wants the old ones back.
+    /// Somebody asks for other replicas of a partition, as many as it has, or wants the old ones
+    /// back.
     fn reassign(&mut self) {
         let partition = self.rng.index(self.plan.topics.len());
         let mut brokers: Vec<i32> = (0..self.machines.len() as i32).collect();
@@ -104,15 +118,14 @@ impl World {
         self.note(|| format!("REASSIGN partition {partition} to {target:?}"));
         let topic = ReassignableTopic {
             name: topic_name(partition),
-            partitions: vec![ReassignablePartition {
-                partition_index: 0,
-                replicas: target,
-            }],
+            partitions: vec![ReassignablePartition { partition_index: 0, replicas: target }],
         };
-        self.administer(AdminRequest::AlterPartitionReassignments(AlterPartitionReassignmentsRequest {
-            topics: vec![topic],
-            ..AlterPartitionReassignmentsRequest::default()
-        }));
+        self.administer(AdminRequest::AlterPartitionReassignments(
+            AlterPartitionReassignmentsRequest {
+                topics: vec![topic],
+                ..AlterPartitionReassignmentsRequest::default()
+            },
+        ));
     }
 
     /// Somebody wants another `min.insync.replicas`.
@@ -149,7 +162,8 @@ impl World {
         self.repair_after(1_500, Fault::Deleted(partition, topic));
     }
 
-    /// Writes the resource of the next topic of this name, until its partition is there. What a deposed operator has written or deleted meanwhile, the others see too.
+    /// Writes the resource of the next topic of this name, until its partition is there. What a
+    /// deposed operator has written or deleted meanwhile, the others see too.
     fn make_anew(&mut self, partition: usize, before: TopicId) {
         let there = self.store.topic(partition);
         if there == Some(before) {
@@ -212,9 +226,11 @@ impl World {
     /// Cuts a node off from all others or from some, in both directions or in one.
     fn cut_off(&mut self, node: Node) {
         let brokers = (0..self.machines.len()).map(Node::Broker);
-        let others: Vec<Node> = (0..2).map(Node::Operator).chain(brokers).filter(|other| *other != node).collect();
+        let others: Vec<Node> =
+            (0..2).map(Node::Operator).chain(brokers).filter(|other| *other != node).collect();
         let share = [300, 600, 1_000][self.rng.index(3)];
-        let (deaf, dumb) = [(true, true), (true, true), (true, false), (false, true)][self.rng.index(4)];
+        let (deaf, dumb) =
+            [(true, true), (true, true), (true, false), (false, true)][self.rng.index(4)];
         self.note(|| format!("FAULT {node:?} is cut off, deaf: {deaf}, dumb: {dumb}"));
         for other in others {
             if self.rng.chance(share) {
@@ -266,7 +282,8 @@ impl World {
         }
     }
 
-    /// Both operators are away for a while, and every broker is restarted meanwhile, one after the other or nearly so.
+    /// Both operators are away for a while, and every broker is restarted meanwhile, one after the
+    /// other or nearly so.
     fn be_without_operators(&mut self) {
         self.note(|| "FAULT all operators are killed, and every broker is restarted".to_owned());
         let away = self.rng.between(1_500, 5_000);
@@ -303,8 +320,14 @@ impl World {
     /// Something is put right.
     pub(super) fn repair(&mut self, fault: Fault) {
         match fault {
-            Fault::Down(broker) if !self.machines[broker].is_up() => self.broker(broker, Machine::start),
-            Fault::Stopping(broker, run) if self.machines[broker].run == run && self.machines[broker].is_up() => self.kill(broker),
+            Fault::Down(broker) if !self.machines[broker].is_up() => {
+                self.broker(broker, Machine::start)
+            }
+            Fault::Stopping(broker, run)
+                if self.machines[broker].run == run && self.machines[broker].is_up() =>
+            {
+                self.kill(broker)
+            }
             Fault::Restart(broker) if self.faulty => self.restart(broker),
             Fault::Down(_) | Fault::Stopping(..) | Fault::Restart(_) => {}
             Fault::Deleted(partition, topic) => self.make_anew(partition, topic),

@@ -60,11 +60,16 @@ impl TryFrom<rpc::Inventory> for Inventory {
         if said.cluster_id.is_empty() {
             return Ok(Self::default());
         }
-        let uuid = |bytes: &[u8], what: &str| Uuid::from_slice(bytes).map_err(|_| format!("{what} is not 16 bytes"));
+        let uuid = |bytes: &[u8], what: &str| {
+            Uuid::from_slice(bytes).map_err(|_| format!("{what} is not 16 bytes"))
+        };
         let logs = said.logs.into_iter().filter(|log| check_name(&log.topic).is_ok()).map(|log| {
             let is_index = usize::try_from(log.partition).is_ok_and(|index| index < PARTITIONS_MAX);
             if !is_index || log.end_offset < 0 {
-                return Err(format!("the log {}-{} ends at {}", log.topic, log.partition, log.end_offset));
+                return Err(format!(
+                    "the log {}-{} ends at {}",
+                    log.topic, log.partition, log.end_offset
+                ));
             }
             Ok(FoundLog {
                 topic: TopicId(uuid(&log.topic_id, "topic_id")?),
@@ -87,7 +92,9 @@ impl TryFrom<rpc::Inventory> for Inventory {
 }
 
 /// The image that knows most: the newest.
-pub(super) fn newest<'a>(used: &BTreeMap<BrokerId, &'a Inventory>) -> Option<&'a rpc::MetadataUpdate> {
+pub(super) fn newest<'a>(
+    used: &BTreeMap<BrokerId, &'a Inventory>,
+) -> Option<&'a rpc::MetadataUpdate> {
     let images = used.values().filter_map(|inventory| inventory.image.as_ref());
     images.max_by_key(|image| image.version)
 }

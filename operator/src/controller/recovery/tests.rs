@@ -37,13 +37,7 @@ fn cluster(replicas: i32, without: &str) -> KafkaCluster {
 }
 
 fn log(topic: TopicId, name: &str, partition: i32, leader_epoch: i32, end_offset: i64) -> FoundLog {
-    FoundLog {
-        topic,
-        name: name.to_owned(),
-        partition,
-        leader_epoch,
-        end_offset,
-    }
+    FoundLog { topic, name: name.to_owned(), partition, leader_epoch, end_offset }
 }
 
 /// The volume of a broker of the cluster `old`.
@@ -60,15 +54,16 @@ fn volume(broker: i32, logs: Vec<FoundLog>) -> (BrokerId, Inventory) {
 
 /// A topic as an image has it: of each partition the replicas, the leader and its epoch.
 fn image(version: u64, topics: &[(TopicId, &str, &[(&[i32], i32, i32)])]) -> rpc::MetadataUpdate {
-    let partition = |(index, (replicas, leader, epoch)): (i32, &(&[i32], i32, i32))| rpc::Partition {
-        index,
-        replicas: replicas.to_vec(),
-        leader: *leader,
-        leader_epoch: *epoch,
-        partition_epoch: 2 * epoch,
-        isr: replicas.to_vec(),
-        ..rpc::Partition::default()
-    };
+    let partition =
+        |(index, (replicas, leader, epoch)): (i32, &(&[i32], i32, i32))| rpc::Partition {
+            index,
+            replicas: replicas.to_vec(),
+            leader: *leader,
+            leader_epoch: *epoch,
+            partition_epoch: 2 * epoch,
+            isr: replicas.to_vec(),
+            ..rpc::Partition::default()
+        };
     let topics = topics.iter().map(|(id, name, partitions)| rpc::Topic {
         id: id.0.as_bytes().to_vec(),
         name: (*name).to_owned(),
@@ -82,11 +77,7 @@ fn image(version: u64, topics: &[(TopicId, &str, &[(&[i32], i32, i32)])]) -> rpc
         partitions: (0..).zip(*partitions).map(partition).collect(),
         ..rpc::Topic::default()
     });
-    let brokers = (0..3).map(|id| rpc::Broker {
-        id,
-        epoch: 20,
-        ..rpc::Broker::default()
-    });
+    let brokers = (0..3).map(|id| rpc::Broker { id, epoch: 20, ..rpc::Broker::default() });
     rpc::MetadataUpdate {
         version,
         full: true,
@@ -100,13 +91,13 @@ fn image(version: u64, topics: &[(TopicId, &str, &[(&[i32], i32, i32)])]) -> rpc
     }
 }
 
-fn stock(cluster: &KafkaCluster, topics: &[Topic], inventories: impl IntoIterator<Item = (BrokerId, Inventory)>) -> Stock {
-    let known = Known {
-        cluster,
-        cluster_id: None,
-        topics,
-        taken: &BTreeSet::from(["taken".to_owned()]),
-    };
+fn stock(
+    cluster: &KafkaCluster,
+    topics: &[Topic],
+    inventories: impl IntoIterator<Item = (BrokerId, Inventory)>,
+) -> Stock {
+    let known =
+        Known { cluster, cluster_id: None, topics, taken: &BTreeSet::from(["taken".to_owned()]) };
     take_stock(known, &inventories.into_iter().collect(), &moment())
 }
 
@@ -151,13 +142,7 @@ fn the_newest_epoch_counts_and_then_the_longest_log() {
         let volumes = (0..).zip(*held).map(|(broker, held)| {
             let logs = held.map(|(epoch, end)| log(ORDERS, "orders", 0, epoch, end));
             let (id, inventory) = volume(broker, logs.into_iter().collect());
-            (
-                id,
-                Inventory {
-                    image: Some(last.clone()),
-                    ..inventory
-                },
-            )
+            (id, Inventory { image: Some(last.clone()), ..inventory })
         });
         let state = made(stock(&cluster(3, ""), &[], volumes));
         let partition = &state.topics[&ORDERS].partitions[0];
@@ -181,7 +166,11 @@ fn every_counter_begins_above_what_any_volume_has_seen() {
     let state = made(stock(&cluster(2, ""), &[], [(zero, first), (one, second)]));
     assert_eq!(state.cluster.id, "old");
     assert_eq!(state.cluster.controller_epoch, ControllerEpoch(7));
-    assert_eq!(state.cluster.next_broker_epoch, BrokerEpoch(21), "the image knows a broker of epoch 20");
+    assert_eq!(
+        state.cluster.next_broker_epoch,
+        BrokerEpoch(21),
+        "the image knows a broker of epoch 20"
+    );
     assert_eq!(state.cluster.next_producer_id, i64::MAX / 2);
     assert_eq!(
         (state.cluster.features.epoch, state.cluster.features.levels["transaction.version"]),
@@ -203,7 +192,8 @@ fn every_counter_begins_above_what_any_volume_has_seen() {
     assert_eq!(state.cluster.next_producer_id, SECONDS << 20);
 }
 
-/// A takeover and the coming of the brokers lead to a leader, and it is the one that has everything.
+/// A takeover and the coming of the brokers lead to a leader, and it is the one that has
+/// everything.
 #[test]
 fn who_has_everything_leads_once_it_comes() {
     use super::super::sessions::{Sessions, StreamId};
@@ -262,7 +252,10 @@ fn who_has_everything_leads_once_it_comes() {
 fn all_brokers_are_waited_for_but_those_that_are_given_up() {
     let all = || (0..3).map(|id| volume(id, vec![log(ORDERS, "orders", 0, 1, 5)]));
     let said = waits(stock(&cluster(3, ""), &[], all().take(2)));
-    assert!(said.contains("broker 2 to come") && said.contains("weir.dev/recover-without=2"), "{said}");
+    assert!(
+        said.contains("broker 2 to come") && said.contains("weir.dev/recover-without=2"),
+        "{said}"
+    );
     assert!(waits(stock(&cluster(3, ""), &[], [])).contains("broker 0, 1, 2 to come"));
     made(stock(&cluster(3, "2"), &[], all().take(2)));
     made(stock(&cluster(3, " 1, 2 "), &[], all().take(1)));
@@ -276,13 +269,7 @@ fn all_brokers_are_waited_for_but_those_that_are_given_up() {
     // What the last runs knew of is waited for, whatever the spec says by now.
     let wide = |(id, inventory): (BrokerId, Inventory)| {
         let image = image(7, &[(ORDERS, "orders", &[(&[0, 4], 0, 1)])]);
-        (
-            id,
-            Inventory {
-                image: Some(image),
-                ..inventory
-            },
-        )
+        (id, Inventory { image: Some(image), ..inventory })
     };
     let said = waits(stock(&cluster(3, ""), &[], all().map(wide)));
     assert!(said.contains("broker 4 to come"), "{said}");
@@ -290,20 +277,17 @@ fn all_brokers_are_waited_for_but_those_that_are_given_up() {
     // A broker of which they knew nothing is new by right.
     let narrow = |(id, inventory): (BrokerId, Inventory)| {
         let image = image(7, &[(ORDERS, "orders", &[(&[0, 1, 2], 0, 1)])]);
-        (
-            id,
-            Inventory {
-                image: Some(image),
-                ..inventory
-            },
-        )
+        (id, Inventory { image: Some(image), ..inventory })
     };
     made(stock(
         &cluster(4, ""),
         &[],
         all().map(narrow).chain([(BrokerId(3), Inventory::default())]),
     ));
-    assert!(waits(stock(&cluster(4, ""), &[], all().chain([(BrokerId(3), Inventory::default())]))).contains("broker 3"));
+    assert!(
+        waits(stock(&cluster(4, ""), &[], all().chain([(BrokerId(3), Inventory::default())])))
+            .contains("broker 3")
+    );
 }
 
 #[test]
@@ -317,10 +301,7 @@ fn a_cluster_of_new_volumes_begins() {
 #[test]
 fn volumes_of_two_clusters_are_refused() {
     let (id, other) = volume(1, Vec::new());
-    let other = Inventory {
-        cluster_id: "another".to_owned(),
-        ..other
-    };
+    let other = Inventory { cluster_id: "another".to_owned(), ..other };
     let said = refused(stock(&cluster(2, ""), &[], [volume(0, Vec::new()), (id, other)]));
     assert!(said.contains("another (broker 1), old (broker 0)"), "{said}");
     // Two copies of one volume, one of which lies.
@@ -350,9 +331,14 @@ fn of_two_topics_of_one_name_the_later_one_comes_back() {
     let (one, mut second) = volume(1, vec![log(OTHER, "orders", 0, 0, 1)]);
     first.image = Some(image(7, &[(ORDERS, "orders", &[(&[0], 0, 3)])]));
     second.image = Some(image(8, &[(OTHER, "orders", &[(&[1], 1, 0)])]));
-    assert_eq!(names(&made(stock(&cluster(2, ""), &[], [(zero, first), (one, second)]))), [name(OTHER)]);
+    assert_eq!(
+        names(&made(stock(&cluster(2, ""), &[], [(zero, first), (one, second)]))),
+        [name(OTHER)]
+    );
     // Where there is none, what was led later, or written more.
-    for (mine, theirs, kept) in [((3, 10), (4, 1), OTHER), ((4, 1), (3, 10), ORDERS), ((3, 10), (3, 9), ORDERS)] {
+    for (mine, theirs, kept) in
+        [((3, 10), (4, 1), OTHER), ((4, 1), (3, 10), ORDERS), ((3, 10), (3, 9), ORDERS)]
+    {
         let volumes = [
             volume(0, vec![log(ORDERS, "orders", 0, mine.0, mine.1)]),
             volume(1, vec![log(OTHER, "orders", 0, theirs.0, theirs.1)]),
@@ -408,7 +394,10 @@ fn a_topic_has_the_resource_that_it_had_or_one_of_what_is_known() {
         "what is no setting is left out"
     );
     for (topic, id) in [(orders, ORDERS), (taken, OTHER)] {
-        assert_eq!(topic.metadata.annotations.as_ref().unwrap()[TOPIC_ID_ANNOTATION], id.0.to_string());
+        assert_eq!(
+            topic.metadata.annotations.as_ref().unwrap()[TOPIC_ID_ANNOTATION],
+            id.0.to_string()
+        );
     }
 }
 
@@ -420,7 +409,9 @@ fn without_an_image_partitions_stand_where_their_logs_are() {
         volume(1, vec![log(ORDERS, "orders", 0, 2, 4)]),
     ];
     let state = made(stock(&cluster(2, ""), &[], volumes));
-    let of = |partition: &Partition| (partition.replicas.clone(), partition.isr.clone(), partition.leader_epoch.0);
+    let of = |partition: &Partition| {
+        (partition.replicas.clone(), partition.isr.clone(), partition.leader_epoch.0)
+    };
     let partitions: Vec<_> = state.topics[&ORDERS].partitions.iter().map(of).collect();
     let empty = (ids(&[0, 1]), ids(&[0]), 0);
     assert_eq!(
@@ -430,7 +421,8 @@ fn without_an_image_partitions_stand_where_their_logs_are() {
     );
 }
 
-/// A replica that the image does not count, since it was moved after it was written, may be the one that has everything.
+/// A replica that the image does not count, since it was moved after it was written, may be the one
+/// that has everything.
 #[test]
 fn a_log_where_no_replica_should_be_counts() {
     let (zero, mut first) = volume(0, vec![log(ORDERS, "orders", 0, 1, 5)]);

@@ -1,6 +1,8 @@
 //! The topics of a recovered cluster, and what their partitions are.
 //!
-//! A topic is one that the newest image knows, or one of which no image knows and a log is there: it is younger than all of them. One that only an older image knows was deleted while that broker was away.
+//! A topic is one that the newest image knows, or one of which no image knows and a log is there:
+//! it is younger than all of them. One that only an older image knows was deleted while that broker
+//! was away.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +22,8 @@ use super::super::state::{Change, Partition};
 use super::inventory::{Inventory, newest};
 use super::known::Known;
 
-/// What a volume has of a partition: its newest leader epoch, and where its log ends. The larger one has all that the smaller one has that was ever committed.
+/// What a volume has of a partition: its newest leader epoch, and where its log ends. The larger
+/// one has all that the smaller one has that was ever committed.
 type Held = (i32, i64);
 
 /// What a volume has of a partition to which nothing was ever written.
@@ -36,7 +39,8 @@ struct Found<'a> {
     is_known: bool,
     /// What the volumes have of each partition.
     held: BTreeMap<i32, BTreeMap<BrokerId, Held>>,
-    /// The highest epochs that any image has of each partition: of the leader, and of the partition.
+    /// The highest epochs that any image has of each partition: of the leader, and of the
+    /// partition.
     epochs: BTreeMap<i32, (i32, i32)>,
 }
 
@@ -55,8 +59,13 @@ impl Found<'_> {
 }
 
 /// The changes that make the topics and their partitions.
-pub(super) fn recovered(known: Known<'_>, used: &BTreeMap<BrokerId, &Inventory>, moment: &Moment) -> Vec<Change> {
-    let resources: BTreeMap<&str, &Topic> = known.topics.iter().map(|topic| (topic.topic_name(), topic)).collect();
+pub(super) fn recovered(
+    known: Known<'_>,
+    used: &BTreeMap<BrokerId, &Inventory>,
+    moment: &Moment,
+) -> Vec<Change> {
+    let resources: BTreeMap<&str, &Topic> =
+        known.topics.iter().map(|topic| (topic.topic_name(), topic)).collect();
     let mut taken: BTreeSet<String> = known.taken.clone();
     taken.extend(known.topics.iter().filter_map(|topic| topic.metadata.name.clone()));
     let mut changes = Vec::new();
@@ -77,20 +86,27 @@ pub(super) fn recovered(known: Known<'_>, used: &BTreeMap<BrokerId, &Inventory>,
         let annotations = resource.metadata.annotations.get_or_insert_default();
         annotations.insert(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string());
         changes.push(Change::Topic(id, Box::new(resource)));
-        changes.extend((0..).zip(partitions).map(|(index, partition)| Change::Partition(id, index, partition)));
+        changes.extend(
+            (0..).zip(partitions).map(|(index, partition)| Change::Partition(id, index, partition)),
+        );
     }
     changes
 }
 
 /// The topics that there are, no two of one name.
-fn chosen<'a>(known: Known<'_>, used: &BTreeMap<BrokerId, &'a Inventory>) -> BTreeMap<TopicId, Found<'a>> {
+fn chosen<'a>(
+    known: Known<'_>,
+    used: &BTreeMap<BrokerId, &'a Inventory>,
+) -> BTreeMap<TopicId, Found<'a>> {
     let annotated: BTreeSet<TopicId> = known.topics.iter().filter_map(topic_id_on).collect();
     let mut all = found(used);
     all.retain(|_, topic| topic.image.is_some() || !topic.is_known);
     let mut by_name: BTreeMap<&str, TopicId> = BTreeMap::new();
     for (id, topic) in &all {
         let other = by_name.get(topic.name).and_then(|other| Some((*other, all.get(other)?)));
-        if other.is_none_or(|(other, found)| topic.rank(*id, &annotated) > found.rank(other, &annotated)) {
+        if other.is_none_or(|(other, found)| {
+            topic.rank(*id, &annotated) > found.rank(other, &annotated)
+        }) {
             by_name.insert(topic.name, *id);
         }
     }
@@ -111,7 +127,8 @@ fn found<'a>(used: &BTreeMap<BrokerId, &'a Inventory>) -> BTreeMap<TopicId, Foun
             found.is_known = true;
             for partition in &topic.partitions {
                 let epochs = found.epochs.entry(partition.index).or_insert((-1, -1));
-                *epochs = (epochs.0.max(partition.leader_epoch), epochs.1.max(partition.partition_epoch));
+                *epochs =
+                    (epochs.0.max(partition.leader_epoch), epochs.1.max(partition.partition_epoch));
             }
         }
     }
@@ -138,17 +155,21 @@ fn found<'a>(used: &BTreeMap<BrokerId, &'a Inventory>) -> BTreeMap<TopicId, Foun
 
 fn partitions_of(found: &Found<'_>, used: &BTreeMap<BrokerId, &Inventory>) -> Vec<Partition> {
     let in_image = found.image.into_iter().flat_map(|topic| &topic.partitions);
-    let in_image: BTreeMap<i32, &rpc::Partition> = in_image.map(|partition| (partition.index, partition)).collect();
+    let in_image: BTreeMap<i32, &rpc::Partition> =
+        in_image.map(|partition| (partition.index, partition)).collect();
     let last = in_image.keys().last().max(found.held.keys().last());
     let count = last.map_or(0, |last| last.saturating_add(1));
-    let held_by = |index: i32| -> Vec<BrokerId> { found.held.get(&index).map(|held| held.keys().copied().collect()).unwrap_or_default() };
+    let held_by = |index: i32| -> Vec<BrokerId> {
+        found.held.get(&index).map(|held| held.keys().copied().collect()).unwrap_or_default()
+    };
     // Nothing was ever written to a partition that nobody has: it stands where another one does.
     let anywhere = found.held.keys().map(|index| held_by(*index)).next().unwrap_or_default();
     (0..count)
         .map_while(|index| {
             let image = in_image.get(&index).copied();
             let ids = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
-            let mut replicas = image.map(|partition| ids(&partition.replicas)).unwrap_or_else(|| held_by(index));
+            let mut replicas =
+                image.map(|partition| ids(&partition.replicas)).unwrap_or_else(|| held_by(index));
             if replicas.is_empty() {
                 replicas.clone_from(&anywhere);
             }
@@ -163,13 +184,15 @@ fn partitions_of(found: &Found<'_>, used: &BTreeMap<BrokerId, &Inventory>) -> Ve
             // Whoever it is has not come yet.
             partition.leader = None;
             partition.last_known_leader = best;
-            let moves = image.map(|image| (ids(&image.adding), ids(&image.removing))).unwrap_or_default();
+            let moves =
+                image.map(|image| (ids(&image.adding), ids(&image.removing))).unwrap_or_default();
             let before_it_moved = partition.clone();
             (partition.adding, partition.removing) = moves;
             if partition.check().is_err() {
                 partition = before_it_moved;
             }
-            let (leader_epoch, partition_epoch) = found.epochs.get(&index).copied().unwrap_or((-1, -1));
+            let (leader_epoch, partition_epoch) =
+                found.epochs.get(&index).copied().unwrap_or((-1, -1));
             let written = found
                 .held
                 .get(&index)
@@ -177,14 +200,16 @@ fn partitions_of(found: &Found<'_>, used: &BTreeMap<BrokerId, &Inventory>) -> Ve
                 .flat_map(BTreeMap::values)
                 .map(|(epoch, _)| *epoch)
                 .max();
-            partition.leader_epoch = LeaderEpoch(leader_epoch.max(written.unwrap_or(-1)).saturating_add(1));
+            partition.leader_epoch =
+                LeaderEpoch(leader_epoch.max(written.unwrap_or(-1)).saturating_add(1));
             partition.partition_epoch = PartitionEpoch(partition_epoch.saturating_add(1));
             Some(partition)
         })
         .collect()
 }
 
-/// The broker whose replica has all that was ever committed, of those that are here: the newest epoch, and in that the longest log. Of equal ones one that was in sync, the leader first.
+/// The broker whose replica has all that was ever committed, of those that are here: the newest
+/// epoch, and in that the longest log. Of equal ones one that was in sync, the leader first.
 fn best(
     replicas: &[BrokerId],
     image: Option<&rpc::Partition>,
@@ -196,7 +221,8 @@ fn best(
         .iter()
         .filter(|id| used.contains_key(id) && !held.is_some_and(|held| held.contains_key(id)));
     let was = |id: &BrokerId| {
-        let in_sync = image.is_some_and(|image| image.isr.contains(&id.0) || image.elr.contains(&id.0));
+        let in_sync =
+            image.is_some_and(|image| image.isr.contains(&id.0) || image.elr.contains(&id.0));
         let led = image.is_some_and(|image| image.leader == id.0);
         let position = replicas.iter().position(|replica| replica == id).unwrap_or(usize::MAX);
         (led, in_sync, std::cmp::Reverse(position))
@@ -207,7 +233,13 @@ fn best(
         .map(|(id, _)| id)
 }
 
-fn new_resource(known: Known<'_>, found: &Found<'_>, id: TopicId, name: &str, moment: &Moment) -> Topic {
+fn new_resource(
+    known: Known<'_>,
+    found: &Found<'_>,
+    id: TopicId,
+    name: &str,
+    moment: &Moment,
+) -> Topic {
     let spec = TopicSpec {
         cluster_ref: ClusterRef {
             name: known.cluster.metadata.name.clone().unwrap_or_default(),
@@ -227,7 +259,8 @@ fn new_resource(known: Known<'_>, found: &Found<'_>, id: TopicId, name: &str, mo
 
 /// The topic's settings as they were last known, but for those that are none any more.
 fn settings_of(found: &Found<'_>, cluster: &Configs) -> TopicConfig {
-    let entries = found.image.and_then(|image| image.configs.as_ref()).map(|configs| &configs.entries);
+    let entries =
+        found.image.and_then(|image| image.configs.as_ref()).map(|configs| &configs.entries);
     let mut settings = Configs::new();
     for (name, value) in entries.into_iter().flatten().collect::<BTreeMap<_, _>>() {
         settings.insert(name.clone(), value.clone());

@@ -14,7 +14,8 @@ pub struct Partition {
     pub elr: Vec<BrokerId>,
     /// The replicas that a reassignment adds (KIP-455); part of `replicas`.
     pub adding: Vec<BrokerId>,
-    /// The replicas that a reassignment takes away once all that it adds are in sync; part of `replicas` until then.
+    /// The replicas that a reassignment takes away once all that it adds are in sync; part of
+    /// `replicas` until then.
     pub removing: Vec<BrokerId>,
     /// The leader, if there is one.
     pub leader: Option<BrokerId>,
@@ -24,8 +25,8 @@ pub struct Partition {
     pub partition_epoch: PartitionEpoch,
     /// Who led last, while there is no leader.
     pub last_known_leader: Option<BrokerId>,
-    /// The leader was elected uncleanly and has not said yet that it has recovered (`LeaderRecoveryState` in Apache Kafka): until then its ISR does
-    /// not grow.
+    /// The leader was elected uncleanly and has not said yet that it has recovered
+    /// (`LeaderRecoveryState` in Apache Kafka): until then its ISR does not grow.
     pub recovering: bool,
 }
 
@@ -52,7 +53,8 @@ impl Partition {
         !self.adding.is_empty() || !self.removing.is_empty()
     }
 
-    /// The number of replicas that it has when no reassignment is under way, or will have after the one that is.
+    /// The number of replicas that it has when no reassignment is under way, or will have after the
+    /// one that is.
     pub fn replicas_wanted(&self) -> usize {
         self.replicas.len() - self.removing.len()
     }
@@ -65,20 +67,27 @@ impl Partition {
         }
     }
 
-    /// What holds of every partition: the leader is in the ISR, ISR and ELR are replicas and share none, so are those that come and those that go,
-    /// nobody is named twice, and an ISR grows only around a leader that has recovered.
+    /// What holds of every partition: the leader is in the ISR, ISR and ELR are replicas and share
+    /// none, so are those that come and those that go, nobody is named twice, and an ISR grows only
+    /// around a leader that has recovered.
     ///
     /// # Errors
     /// What does not hold.
     pub fn check(&self) -> Result<(), &'static str> {
-        let distinct = |ids: &[BrokerId]| ids.iter().enumerate().all(|(index, id)| !ids.iter().take(index).any(|other| other == id));
+        let distinct = |ids: &[BrokerId]| {
+            ids.iter()
+                .enumerate()
+                .all(|(index, id)| !ids.iter().take(index).any(|other| other == id))
+        };
         if self.replicas.is_empty() || !distinct(&self.replicas) {
             return Err("the replicas are not distinct brokers");
         }
         if !distinct(&self.isr) || !self.isr.iter().all(|id| self.replicas.contains(id)) {
             return Err("the ISR is not within the replicas");
         }
-        if !distinct(&self.elr) || !self.elr.iter().all(|id| self.replicas.contains(id) && !self.isr.contains(id)) {
+        if !distinct(&self.elr)
+            || !self.elr.iter().all(|id| self.replicas.contains(id) && !self.isr.contains(id))
+        {
             return Err("the ELR is not within the replicas outside of the ISR");
         }
         if self.leader.is_some_and(|leader| !self.isr.contains(&leader)) {
@@ -87,8 +96,15 @@ impl Partition {
         if !distinct(&self.adding) || !self.adding.iter().all(|id| self.replicas.contains(id)) {
             return Err("the replicas that are added are not within the replicas");
         }
-        if !distinct(&self.removing) || !self.removing.iter().all(|id| self.replicas.contains(id) && !self.adding.contains(id)) {
-            return Err("the replicas that are removed are not within the replicas that are not added");
+        if !distinct(&self.removing)
+            || !self
+                .removing
+                .iter()
+                .all(|id| self.replicas.contains(id) && !self.adding.contains(id))
+        {
+            return Err(
+                "the replicas that are removed are not within the replicas that are not added",
+            );
         }
         if self.removing.len() == self.replicas.len() {
             return Err("all replicas are being removed");

@@ -1,4 +1,5 @@
-//! Sums over all topics, so that no decision has to make them: kept with every change, and compared with the topics by the tests.
+//! Sums over all topics, so that no decision has to make them: kept with every change, and compared
+//! with the topics by the tests.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_crds::DeletionPolicy;
@@ -7,11 +8,13 @@ use weir_protocol::types::TopicId;
 use super::shard::{SHARDS, shard_of};
 use super::topic::Topic;
 
-/// What a shard may hold, by an estimate of what a partition and each of its replicas take in the packed text, while they are being moved, too. An object in etcd has up to 1.5 MiB.
+/// What a shard may hold, by an estimate of what a partition and each of its replicas take in the
+/// packed text, while they are being moved, too. An object in etcd has up to 1.5 MiB.
 const SHARD_BYTES_MAX: usize = 1_400_000;
 const PARTITION_BYTES: usize = 92;
 const REPLICA_BYTES: usize = 12;
-/// What a resource takes beside its names and settings, the names of namespaces and of the cluster included.
+/// What a resource takes beside its names and settings, the names of namespaces and of the cluster
+/// included.
 const RESOURCE_BYTES: usize = 400;
 const SETTING_BYTES: usize = 6;
 
@@ -33,7 +36,8 @@ impl Sums {
         there.saturating_add(more.saturating_mul(weight(replicas))) <= SHARD_BYTES_MAX
     }
 
-    /// Whether a partition of a topic can be kept with so many replicas where it has so many: what is being moved stands on its old brokers and its new ones.
+    /// Whether a partition of a topic can be kept with so many replicas where it has so many: what
+    /// is being moved stands on its old brokers and its new ones.
     pub(super) fn has_room_to_move(&self, topic: TopicId, before: usize, after: usize) -> bool {
         let there = self.shards.get(usize::from(shard_of(topic))).copied().unwrap_or_default();
         after <= before || (there + weight(after)).saturating_sub(weight(before)) <= SHARD_BYTES_MAX
@@ -69,13 +73,15 @@ impl Sums {
     }
 }
 
-/// What a topic's resource takes in its shard, by estimate: nothing, unless it is to be retained or lies in another namespace than the cluster's.
+/// What a topic's resource takes in its shard, by estimate: nothing, unless it is to be retained or
+/// lies in another namespace than the cluster's.
 pub(super) fn kept(topic: &Topic, home: &str) -> usize {
     let spec = &topic.resource.spec;
     if spec.deletion_policy != DeletionPolicy::Retain && topic.key.namespace == home {
         return 0;
     }
-    let settings = spec.config.texts().iter().map(|(name, text)| name.len() + text.len() + SETTING_BYTES);
+    let settings =
+        spec.config.texts().iter().map(|(name, text)| name.len() + text.len() + SETTING_BYTES);
     RESOURCE_BYTES + topic.key.name.len() + topic.name().len() + settings.sum::<usize>()
 }
 

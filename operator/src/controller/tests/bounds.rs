@@ -1,21 +1,30 @@
 //! What one request of a client may do to the controller at most.
 
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
-use weir_protocol::messages::create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};
+use weir_protocol::messages::alter_partition_reassignments_request::{
+    ReassignablePartition, ReassignableTopic,
+};
+use weir_protocol::messages::create_partitions_request::{
+    CreatePartitionsAssignment, CreatePartitionsTopic,
+};
 use weir_protocol::messages::create_topics_request::CreatableTopic;
 use weir_protocol::messages::delete_topics_request::DeleteTopicState;
 use weir_protocol::messages::elect_leaders_request::TopicPartitions;
-use weir_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use weir_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
 use weir_protocol::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
 use weir_protocol::messages::{
-    AlterPartitionReassignmentsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, ElectLeadersRequest,
-    IncrementalAlterConfigsRequest, ListPartitionReassignmentsRequest,
+    AlterPartitionReassignmentsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteTopicsRequest, ElectLeadersRequest, IncrementalAlterConfigsRequest,
+    ListPartitionReassignmentsRequest,
 };
 use weir_protocol::types::BrokerId;
 
 use super::world::World;
-use crate::controller::{AdminRequest, AdminResponse, Event, NAMED_TO_LIST_MAX, RECORDS_PER_REQUEST_MAX, Reply};
+use crate::controller::{
+    AdminRequest, AdminResponse, Event, NAMED_TO_LIST_MAX, RECORDS_PER_REQUEST_MAX, Reply,
+};
 use crate::store::packed::write_shard;
 
 fn world() -> World {
@@ -51,9 +60,7 @@ fn names(prefix: &str, count: usize) -> impl Iterator<Item = String> {
 
 /// The codes of an answer to CreateTopics, each once.
 fn codes(reply: Reply) -> Vec<i16> {
-    let Reply::Admin(AdminResponse::CreateTopics(response)) = reply else {
-        panic!("{reply:?}")
-    };
+    let Reply::Admin(AdminResponse::CreateTopics(response)) = reply else { panic!("{reply:?}") };
     let mut codes: Vec<i16> = response.topics.iter().map(|topic| topic.error_code).collect();
     codes.dedup();
     codes
@@ -100,10 +107,7 @@ fn growing_and_deleting_and_setting_are_bounded_as_a_whole() {
     };
     let delete = DeleteTopicsRequest {
         topics: names("x", RECORDS_PER_REQUEST_MAX + 1)
-            .map(|name| DeleteTopicState {
-                name: Some(name),
-                ..Default::default()
-            })
+            .map(|name| DeleteTopicState { name: Some(name), ..Default::default() })
             .collect(),
         ..Default::default()
     };
@@ -139,10 +143,7 @@ fn reassign(name: &str, partitions: &[(i32, &[i32])]) -> ReassignableTopic {
         partition_index: *partition_index,
         replicas: Some(replicas.to_vec()),
     });
-    ReassignableTopic {
-        name: name.to_owned(),
-        partitions: partitions.collect(),
-    }
+    ReassignableTopic { name: name.to_owned(), partitions: partitions.collect() }
 }
 
 fn reassignments(topics: Vec<ReassignableTopic>) -> AdminRequest {
@@ -164,10 +165,7 @@ fn list(topic: &str, partition_indexes: &[i32], times: usize) -> AdminRequest {
 }
 
 fn elect(topic: &str, partitions: i32, times: usize) -> AdminRequest {
-    let topic = TopicPartitions {
-        topic: topic.to_owned(),
-        partitions: (0..partitions).collect(),
-    };
+    let topic = TopicPartitions { topic: topic.to_owned(), partitions: (0..partitions).collect() };
     AdminRequest::ElectLeaders(ElectLeadersRequest {
         topic_partitions: Some(vec![topic; times]),
         ..Default::default()
@@ -208,7 +206,10 @@ fn what_is_named_again_and_again_is_looked_at_and_said_once() {
         &mut world,
         reassignments(vec![reassign("t", &[(0, &[0, 1])]), reassign("t", &[(0, &[0])])]),
     );
-    assert_eq!(changes, 2, "how many replicas a topic is to have is looked at after all of the request");
+    assert_eq!(
+        changes, 2,
+        "how many replicas a topic is to have is looked at after all of the request"
+    );
     ask(&mut world, reassignments(vec![reassign("t", &[(0, &[2])])]));
     let (reply, _) = ask(&mut world, list("t", &[0, 0, 0], 1_000));
     let Reply::Admin(AdminResponse::ListPartitionReassignments(response)) = reply else {
@@ -225,7 +226,10 @@ fn a_long_name_is_not_said_again_for_each_partition() {
     let partitions: Vec<(i32, &[i32])> = (0..100).map(|index| (index, [0].as_slice())).collect();
     let messages = |reply| match reply {
         Reply::Admin(AdminResponse::ElectLeaders(response)) => {
-            let results = response.replica_election_results.into_iter().flat_map(|topic| topic.partition_result);
+            let results = response
+                .replica_election_results
+                .into_iter()
+                .flat_map(|topic| topic.partition_result);
             results.filter_map(|partition| partition.error_message).collect::<Vec<_>>()
         }
         Reply::Admin(AdminResponse::AlterPartitionReassignments(response)) => {
@@ -248,7 +252,13 @@ fn incremental(resources: Vec<AlterConfigsResource>) -> AdminRequest {
     })
 }
 
-fn set(resource_type: i8, resource_name: &str, name: &str, config_operation: i8, value: &str) -> AlterConfigsResource {
+fn set(
+    resource_type: i8,
+    resource_name: &str,
+    name: &str,
+    config_operation: i8,
+    value: &str,
+) -> AlterConfigsResource {
     AlterConfigsResource {
         resource_type,
         resource_name: resource_name.to_owned(),
@@ -268,7 +278,8 @@ fn altered(reply: Reply) -> Vec<i16> {
     response.responses.iter().map(|resource| resource.error_code).collect()
 }
 
-/// Were parts compared with one another, or looked at though the value is too long to be kept, this would take hours.
+/// Were parts compared with one another, or looked at though the value is too long to be kept, this
+/// would take hours.
 #[test]
 fn a_list_costs_what_its_parts_are() {
     let mut world = world();
@@ -276,7 +287,10 @@ fn a_list_costs_what_its_parts_are() {
     let pairs: Vec<String> = (0..1_000_000).map(|index| format!("{index}:0")).collect();
     let throttled = "leader.replication.throttled.replicas";
     for operation in [0, 2, 3] {
-        let (reply, changes) = ask(&mut world, incremental(vec![set(2, "a.0", throttled, operation, &pairs.join(","))]));
+        let (reply, changes) = ask(
+            &mut world,
+            incremental(vec![set(2, "a.0", throttled, operation, &pairs.join(","))]),
+        );
         assert_eq!((altered(reply), changes), (vec![ErrorCode::InvalidConfig as i16], 0));
     }
     // What fits is taken up as ever: in order, each part once.
@@ -285,25 +299,35 @@ fn a_list_costs_what_its_parts_are() {
         (2, "2:0, 1:0,3:0", "1:0,0:0,2:0,3:0"),
         (3, "0:0,3:0,9:9", "1:0,2:0"),
     ] {
-        let (reply, _) = ask(&mut world, incremental(vec![set(2, "a.0", throttled, operation, value)]));
+        let (reply, _) =
+            ask(&mut world, incremental(vec![set(2, "a.0", throttled, operation, value)]));
         assert_eq!(altered(reply), [0]);
         let topic = world.state.topic_by_name("a.0").unwrap();
-        assert_eq!(topic.resource.spec.config.texts().get(throttled).map(String::as_str), Some(wanted));
+        assert_eq!(
+            topic.resource.spec.config.texts().get(throttled).map(String::as_str),
+            Some(wanted)
+        );
     }
 }
 
-/// Settings of groups, brokers and subscriptions all stand in the cluster's resource, of which a request leaves one copy.
+/// Settings of groups, brokers and subscriptions all stand in the cluster's resource, of which a
+/// request leaves one copy.
 #[test]
 fn the_cluster_changes_once_in_a_request() {
     let mut world = world();
-    let group = |index: usize| set(32, &format!("g{index}"), "consumer.session.timeout.ms", 0, "50000");
+    let group =
+        |index: usize| set(32, &format!("g{index}"), "consumer.session.timeout.ms", 0, "50000");
     let (reply, changes) = ask(&mut world, incremental((0..1_001).map(group).collect()));
     let mut codes = altered(reply);
     assert_eq!((codes.pop(), changes), (Some(ErrorCode::PolicyViolation as i16), 1));
     assert!(codes.iter().all(|code| *code == 0));
     assert_eq!(world.state.cluster.resource.spec.consumer_groups.config.len(), 1_000);
     let (reply, changes) = ask(&mut world, incremental((0..1_000).map(group).collect()));
-    assert_eq!((altered(reply), changes), (vec![0; 1_000], 0), "nothing is changed that is so already");
+    assert_eq!(
+        (altered(reply), changes),
+        (vec![0; 1_000], 0),
+        "nothing is changed that is so already"
+    );
     // A broker is one resource, however its number is written.
     let broker = |name: &str| set(4, name, "log.cleaner.threads", 0, "2");
     let (reply, _) = ask(&mut world, incremental(vec![broker("0"), broker("00"), broker("+0")]));
@@ -311,7 +335,8 @@ fn the_cluster_changes_once_in_a_request() {
     assert_eq!(altered(reply)[1..], [invalid, invalid]);
 }
 
-/// Whoever moves partitions, or says itself where new ones go, fills no shard beyond what an object of etcd takes.
+/// Whoever moves partitions, or says itself where new ones go, fills no shard beyond what an object
+/// of etcd takes.
 #[test]
 fn what_is_moved_has_room_or_stays() {
     let mut world = World::new();
@@ -327,10 +352,7 @@ fn what_is_moved_has_room_or_stays() {
         replication_factor: 3,
         ..Default::default()
     };
-    let create = CreateTopicsRequest {
-        topics: vec![topic],
-        ..Default::default()
-    };
+    let create = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
     assert_eq!(codes(ask(&mut world, AdminRequest::CreateTopics(create)).0), [0]);
     let grow = |world: &mut World, count: i32, more: usize| {
         let assignments = vec![CreatePartitionsAssignment { broker_ids: vec![0, 1, 2] }; more];
@@ -339,11 +361,10 @@ fn what_is_moved_has_room_or_stays() {
             count,
             assignments: Some(assignments),
         }];
-        let request = CreatePartitionsRequest {
-            topics,
-            ..Default::default()
-        };
-        let Reply::Admin(AdminResponse::CreatePartitions(response)) = ask(world, AdminRequest::CreatePartitions(request)).0 else {
+        let request = CreatePartitionsRequest { topics, ..Default::default() };
+        let Reply::Admin(AdminResponse::CreatePartitions(response)) =
+            ask(world, AdminRequest::CreatePartitions(request)).0
+        else {
             panic!("no answer to CreatePartitions")
         };
         response.results[0].error_code
@@ -356,7 +377,9 @@ fn what_is_moved_has_room_or_stays() {
     let mut moved = Vec::new();
     for first in (0..full).step_by(5_000) {
         let partitions = (first..full.min(first + 5_000)).map(|partition_index| {
-            let there = &world.state.topic_by_name("full").unwrap().partitions[usize::try_from(partition_index).unwrap()].replicas;
+            let there = &world.state.topic_by_name("full").unwrap().partitions
+                [usize::try_from(partition_index).unwrap()]
+            .replicas;
             ReassignablePartition {
                 partition_index,
                 replicas: Some((0..6).filter(|id| !there.contains(&BrokerId(*id))).collect()),
@@ -378,7 +401,8 @@ fn what_is_moved_has_room_or_stays() {
     }
     assert!(moved.contains(&0) && moved.contains(&policy), "some could be moved, not all");
     let topic = world.state.topic_by_name("full").unwrap();
-    let partitions = (0..).zip(&topic.partitions).map(|(index, partition)| (topic.id, index, partition));
+    let partitions =
+        (0..).zip(&topic.partitions).map(|(index, partition)| (topic.id, index, partition));
     let text = write_shard(partitions, std::iter::empty(), "n");
     assert!(text.len() < 1_450_000, "{} bytes", text.len());
 }

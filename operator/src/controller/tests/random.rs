@@ -1,5 +1,5 @@
-//! Random histories. `State::apply` asserts its invariants itself; here is what must hold besides: deltas add up to the whole image, and what is
-//! stored is what was meant.
+//! Random histories. `State::apply` asserts its invariants itself; here is what must hold besides:
+//! deltas add up to the whole image, and what is stored is what was meant.
 
 use std::collections::BTreeMap;
 
@@ -88,12 +88,17 @@ impl Mirror {
             if let Some(configs) = topic.configs {
                 known.1 = configs.entries.into_iter().collect();
             }
-            known.2.extend(topic.partitions.into_iter().map(|partition| (partition.index, partition)));
+            known
+                .2
+                .extend(topic.partitions.into_iter().map(|partition| (partition.index, partition)));
         }
         for group in update.group_configs {
-            let entries: BTreeMap<_, _> = group.configs.unwrap_or_default().entries.into_iter().collect();
+            let entries: BTreeMap<_, _> =
+                group.configs.unwrap_or_default().entries.into_iter().collect();
             match entries.is_empty() {
-                true => assert!(self.groups.remove(&group.name).is_some(), "only what is known goes"),
+                true => {
+                    assert!(self.groups.remove(&group.name).is_some(), "only what is known goes")
+                }
                 false => drop(self.groups.insert(group.name, entries)),
             }
         }
@@ -151,25 +156,44 @@ fn check(before: &State, after: &State, event: &str) -> Result<(), TestCaseError
     for (id, topic) in &after.topics {
         for (index, partition) in topic.partitions.iter().enumerate() {
             prop_assert!(partition.check().is_ok());
-            prop_assert!(partition.leader.is_none_or(|leader| after.is_usable(leader)), "a leader is alive");
-            prop_assert!(partition.isr.iter().all(|member| after.is_usable(*member)), "who is in sync is alive");
-            let mut staying = partition.replicas.iter().filter(|id| !partition.removing.contains(id));
+            prop_assert!(
+                partition.leader.is_none_or(|leader| after.is_usable(leader)),
+                "a leader is alive"
+            );
+            prop_assert!(
+                partition.isr.iter().all(|member| after.is_usable(*member)),
+                "who is in sync is alive"
+            );
+            let mut staying =
+                partition.replicas.iter().filter(|id| !partition.removing.contains(id));
             let done = staying.all(|id| partition.isr.contains(id));
             prop_assert!(
                 !partition.is_reassigning() || !done || partition.recovering,
                 "a reassignment ends when all that stay are in sync"
             );
-            prop_assert_eq!(partition.leader.is_some(), !partition.isr.is_empty(), "an ISR has a leader");
+            prop_assert_eq!(
+                partition.leader.is_some(),
+                !partition.isr.is_empty(),
+                "an ISR has a leader"
+            );
             let min_isr = after
                 .topic_setting(topic, "min.insync.replicas")
                 .and_then(|text| text.parse().ok())
                 .unwrap_or(1);
-            let below = partition.isr.is_empty() || partition.isr.len() < partition.replicas.len().min(min_isr);
-            prop_assert!(below || partition.elr.is_empty(), "nobody is eligible beside an ISR that is whole");
-            let Some(old) = before.topics.get(id).and_then(|topic| topic.partitions.get(index)) else {
+            let below = partition.isr.is_empty()
+                || partition.isr.len() < partition.replicas.len().min(min_isr);
+            prop_assert!(
+                below || partition.elr.is_empty(),
+                "nobody is eligible beside an ISR that is whole"
+            );
+            let Some(old) = before.topics.get(id).and_then(|topic| topic.partitions.get(index))
+            else {
                 continue;
             };
-            prop_assert!(partition.leader_epoch >= old.leader_epoch && partition.partition_epoch >= old.partition_epoch);
+            prop_assert!(
+                partition.leader_epoch >= old.leader_epoch
+                    && partition.partition_epoch >= old.partition_epoch
+            );
             prop_assert!(
                 partition.leader == old.leader || partition.leader_epoch > old.leader_epoch,
                 "one leader for each epoch"
@@ -178,16 +202,22 @@ fn check(before: &State, after: &State, event: &str) -> Result<(), TestCaseError
                 partition == old || partition.partition_epoch > old.partition_epoch,
                 "one state for each epoch"
             );
-            // A leader says who is in sync; when that ends a reassignment, one of them leads at once.
+            // A leader says who is in sync; when that ends a reassignment, one of them leads at
+            // once.
             let by_the_leader = event.starts_with("isr ");
-            let clean = |broker: BrokerId| old.isr.contains(&broker) || old.elr.contains(&broker) || by_the_leader;
-            let last_resort = |broker: BrokerId| old.leader.or(old.last_known_leader) == Some(broker);
+            let clean = |broker: BrokerId| {
+                old.isr.contains(&broker) || old.elr.contains(&broker) || by_the_leader
+            };
+            let last_resort =
+                |broker: BrokerId| old.leader.or(old.last_known_leader) == Some(broker);
             let unclean = after
                 .topic_setting(topic, "unclean.leader.election.enable")
                 .is_some_and(|text| text == "true")
                 || event.starts_with("elect unclean");
             prop_assert!(
-                partition.leader.is_none_or(|leader| clean(leader) || unclean || last_resort(leader)),
+                partition
+                    .leader
+                    .is_none_or(|leader| clean(leader) || unclean || last_resort(leader)),
                 "a clean leader"
             );
             prop_assert!(

@@ -1,5 +1,5 @@
-//! How long decisions about many partitions take. Ignored: a number is for a person to read. Run with
-//! `cargo test -p weir-operator --release speed -- --ignored --nocapture`.
+//! How long decisions about many partitions take. Ignored: a number is for a person to read. Run
+//! with `cargo test -p weir-operator --release speed -- --ignored --nocapture`.
 
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a measurement")]
 
@@ -43,11 +43,7 @@ fn shrink_all(state: &State) -> AlterPartitions {
         .topics
         .values()
         .flat_map(|topic| (0..topic.partitions.len()).map(move |index| (&**topic, index)));
-    AlterPartitions {
-        broker: BrokerId(0),
-        epoch: broker(0).1,
-        changes: all.map(change).collect(),
-    }
+    AlterPartitions { broker: BrokerId(0), epoch: broker(0).1, changes: all.map(change).collect() }
 }
 
 #[tokio::test]
@@ -56,7 +52,9 @@ async fn of_decisions_about_many_partitions() {
     for (topics, partitions) in [(1, 5_000), (100, 50), (5_000, 1)] {
         let mut world = cluster(topics, partitions);
         let request = shrink_all(&world.state);
-        let timed = |what: &str, started: Instant| println!("{topics} x {partitions}: {what} {:?}", started.elapsed());
+        let timed = |what: &str, started: Instant| {
+            println!("{topics} x {partitions}: {what} {:?}", started.elapsed())
+        };
         let started = Instant::now();
         let (_, changes) = world.event(Event::AlterPartitions(request));
         assert_eq!(changes.len(), 5_000);
@@ -72,11 +70,9 @@ async fn of_decisions_about_many_partitions() {
         image::delta(&before, &world.state, &changes).unwrap();
         timed("make their delta:", started);
         let started = Instant::now();
-        let lines = world
-            .state
-            .topics
-            .iter()
-            .flat_map(|(id, topic)| (0..).zip(&topic.partitions).map(|(index, partition)| (*id, index, partition)));
+        let lines = world.state.topics.iter().flat_map(|(id, topic)| {
+            (0..).zip(&topic.partitions).map(|(index, partition)| (*id, index, partition))
+        });
         let bytes = write_shard(lines, std::iter::empty(), "n").len();
         timed(&format!("write their {bytes} bytes of text:"), started);
         let root = tempfile::tempdir().unwrap();

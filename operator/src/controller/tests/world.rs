@@ -1,4 +1,5 @@
-//! A controller without a shell: state, sessions and a clock that the test moves. Events and outcomes are lines of text.
+//! A controller without a shell: state, sessions and a clock that the test moves. Events and
+//! outcomes are lines of text.
 
 mod requests;
 mod say;
@@ -9,14 +10,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff;
 use uuid::Uuid;
 use weir_crds::KafkaCluster;
-use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId};
+use weir_protocol::types::{
+    BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId,
+};
 use weir_scenario::Words;
 
 use self::requests::admin_request;
 use self::say::{say_change, say_reply};
 use crate::controller::sessions::{Sessions, StreamId, Timestamp};
 use crate::controller::state::{Change, Cluster, Endpoint, State};
-use crate::controller::{AlterPartitions, Event, Heartbeat, IsrChange, Key, Kind, Moment, Registration, Reply, Resource, decide, take_over};
+use crate::controller::{
+    AlterPartitions, Event, Heartbeat, IsrChange, Key, Kind, Moment, Registration, Reply, Resource,
+    decide, take_over,
+};
 
 /// The controller of a cluster called `test` with the id `cluster`.
 pub(super) struct World {
@@ -75,17 +81,27 @@ impl World {
         self.last = changes.to_vec();
     }
 
-    /// Another controller takes over, as the shell does. With `cut_off` the last commit came as far as the partitions, and not to the registry; with
-    /// `overtaken` it came there after all, behind the back of the last takeover. Brokers have `excused_ms` to hear that it is elsewhere.
-    pub(super) fn take_over(&mut self, cut_off: bool, overtaken: bool, excused_ms: u64) -> Vec<Change> {
+    /// Another controller takes over, as the shell does. With `cut_off` the last commit came as far
+    /// as the partitions, and not to the registry; with `overtaken` it came there after all, behind
+    /// the back of the last takeover. Brokers have `excused_ms` to hear that it is elsewhere.
+    pub(super) fn take_over(
+        &mut self,
+        cut_off: bool,
+        overtaken: bool,
+        excused_ms: u64,
+    ) -> Vec<Change> {
         if cut_off {
             self.state = self.before.clone();
-            let (registry, partitions) = std::mem::take(&mut self.last).into_iter().partition(|change| {
-                matches!(
-                    change,
-                    Change::Broker(_) | Change::RemoveBroker(_) | Change::NextBrokerEpoch(_) | Change::NextProducerId(_)
-                )
-            });
+            let (registry, partitions) =
+                std::mem::take(&mut self.last).into_iter().partition(|change| {
+                    matches!(
+                        change,
+                        Change::Broker(_)
+                            | Change::RemoveBroker(_)
+                            | Change::NextBrokerEpoch(_)
+                            | Change::NextProducerId(_)
+                    )
+                });
             self.late = registry;
             partitions.iter().for_each(|change: &Change| self.state.apply(change));
         }
@@ -95,8 +111,10 @@ impl World {
         let moment = self.moment();
         let changes = take_over(&self.state, &moment);
         self.apply(&changes);
-        let alive = self.state.brokers.values().filter(|broker| !broker.fenced).map(|broker| broker.id);
-        self.sessions = Sessions::take_over(alive, self.now, self.state.version, self.now.plus(excused_ms));
+        let alive =
+            self.state.brokers.values().filter(|broker| !broker.fenced).map(|broker| broker.id);
+        self.sessions =
+            Sessions::take_over(alive, self.now, self.state.version, self.now.plus(excused_ms));
         changes
     }
 
@@ -156,7 +174,8 @@ impl World {
             }
             "heartbeat" => {
                 let broker = broker(words);
-                let epoch = words.number("epoch").map_or_else(|| self.epoch_of(broker), BrokerEpoch);
+                let epoch =
+                    words.number("epoch").map_or_else(|| self.epoch_of(broker), BrokerEpoch);
                 let applied_version = if words.flag("behind") { 0 } else { self.state.version };
                 self.sessions.heard(broker, applied_version, self.now);
                 self.event(Event::Heartbeat(Heartbeat {
@@ -187,12 +206,16 @@ impl World {
             }
             "take-over" => {
                 let excused_ms = words.number("excused").unwrap_or_default();
-                (Reply::Nothing, self.take_over(words.flag("cut-off"), words.flag("overtaken"), excused_ms))
+                (
+                    Reply::Nothing,
+                    self.take_over(words.flag("cut-off"), words.flag("overtaken"), excused_ms),
+                )
             }
             "balance" => self.event(Event::Balance),
             "producer-ids" => {
                 let broker = broker(words);
-                let epoch = words.number("epoch").map_or_else(|| self.epoch_of(broker), BrokerEpoch);
+                let epoch =
+                    words.number("epoch").map_or_else(|| self.epoch_of(broker), BrokerEpoch);
                 self.event(Event::AllocateProducerIds { broker, epoch })
             }
             "apply" => {
@@ -210,11 +233,7 @@ impl World {
             verb => {
                 let request = admin_request(verb, words);
                 let broker = BrokerId(0);
-                self.event(Event::Admin {
-                    broker,
-                    epoch: self.epoch_of(broker),
-                    request,
-                })
+                self.event(Event::Admin { broker, epoch: self.epoch_of(broker), request })
             }
         };
         let mut lines = say_reply(&reply);
@@ -224,8 +243,8 @@ impl World {
 }
 
 impl World {
-    /// `isr BROKER TOPIC PARTITION 0,1,2`: the ISR that a broker, or `leader`, asks for. Epochs are those of the state where they are not given; `2@7` is a member under
-    /// an epoch of its own.
+    /// `isr BROKER TOPIC PARTITION 0,1,2`: the ISR that a broker, or `leader`, asks for. Epochs are
+    /// those of the state where they are not given; `2@7` is a member under an epoch of its own.
     fn isr_change(&self, words: &mut Words<'_>) -> AlterPartitions {
         let (broker, topic, partition) = (words.next(), words.next(), words.next_number());
         let topic = self.state.topic_by_name(topic);
@@ -235,19 +254,26 @@ impl World {
             id => BrokerId(id.parse().unwrap()),
         };
         let members = words.next().split(',').filter(|member| *member != "none").map(|member| {
-            let (id, epoch) = member.split_once('@').map_or((member, None), |(id, epoch)| (id, Some(epoch)));
+            let (id, epoch) =
+                member.split_once('@').map_or((member, None), |(id, epoch)| (id, Some(epoch)));
             let id = BrokerId(id.parse().unwrap());
-            (id, epoch.map_or_else(|| self.epoch_of(id), |epoch| BrokerEpoch(epoch.parse().unwrap())))
+            (
+                id,
+                epoch
+                    .map_or_else(|| self.epoch_of(id), |epoch| BrokerEpoch(epoch.parse().unwrap())),
+            )
         });
         let change = IsrChange {
             topic: topic.map_or(TopicId::ZERO, |topic| topic.id),
             partition,
-            leader_epoch: words
-                .number("leader-epoch")
-                .map_or_else(|| known.map_or(LeaderEpoch(0), |known| known.leader_epoch), LeaderEpoch),
-            partition_epoch: words
-                .number("partition-epoch")
-                .map_or_else(|| known.map_or(PartitionEpoch(0), |known| known.partition_epoch), PartitionEpoch),
+            leader_epoch: words.number("leader-epoch").map_or_else(
+                || known.map_or(LeaderEpoch(0), |known| known.leader_epoch),
+                LeaderEpoch,
+            ),
+            partition_epoch: words.number("partition-epoch").map_or_else(
+                || known.map_or(PartitionEpoch(0), |known| known.partition_epoch),
+                PartitionEpoch,
+            ),
             isr: members.collect(),
             recovered: words.flag("recovered"),
         };
@@ -261,8 +287,10 @@ impl World {
 
 /// `NAME` in the cluster's namespace, or `NAMESPACE/NAME`.
 fn key(cluster: &Cluster, text: &str) -> Key {
-    text.split_once('/')
-        .map_or_else(|| cluster.key(text), |(namespace, name)| Key::new(Some(namespace), Some(name)))
+    text.split_once('/').map_or_else(
+        || cluster.key(text),
+        |(namespace, name)| Key::new(Some(namespace), Some(name)),
+    )
 }
 
 fn broker(words: &mut Words<'_>) -> BrokerId {
@@ -279,7 +307,9 @@ fn partitions(words: &Words<'_>) -> Option<(String, Vec<i32>)> {
 fn settings(words: &Words<'_>) -> Vec<(String, String)> {
     let pairs = words.texts("set").into_iter();
     pairs
-        .map(|pair| pair.split_once(':').map(|(name, value)| (name.to_owned(), value.to_owned())).unwrap())
+        .map(|pair| {
+            pair.split_once(':').map(|(name, value)| (name.to_owned(), value.to_owned())).unwrap()
+        })
         .collect()
 }
 

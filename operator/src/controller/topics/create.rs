@@ -1,4 +1,5 @@
-//! CreateTopics: a client's wish becomes a `Topic` resource (`ReplicationControlManager.createTopics` in Apache Kafka).
+//! CreateTopics: a client's wish becomes a `Topic` resource
+//! (`ReplicationControlManager.createTopics` in Apache Kafka).
 //!
 //! Each topic is decided on its own; with `validateOnly` the decision is made and thrown away.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -25,7 +26,10 @@ use super::super::state::Change;
 use super::super::topic_name::check_name;
 use super::{assigned, check_total, no_place, too_many_partitions};
 
-pub(crate) fn create_topics(draft: &mut Draft<'_>, request: CreateTopicsRequest) -> CreateTopicsResponse {
+pub(crate) fn create_topics(
+    draft: &mut Draft<'_>,
+    request: CreateTopicsRequest,
+) -> CreateTopicsResponse {
     let validate_only = request.validate_only;
     let mut seen = BTreeSet::new();
     let partitions = partitions_of(draft, &request);
@@ -42,10 +46,7 @@ pub(crate) fn create_topics(draft: &mut Draft<'_>, request: CreateTopicsRequest)
         draft.merge(branch, result.is_ok() && !validate_only);
         answer
     });
-    CreateTopicsResponse {
-        topics: topics.collect(),
-        ..CreateTopicsResponse::default()
-    }
+    CreateTopicsResponse { topics: topics.collect(), ..CreateTopicsResponse::default() }
 }
 
 /// The partitions that all of a request would make (`validateTotalNumberOfPartitions`).
@@ -77,7 +78,10 @@ fn create_one(draft: &mut Draft<'_>, wanted: &CreatableTopic) -> Result<TopicId,
     check_total(&draft.state, replicas.len())?;
     let most = replicas.iter().map(Vec::len).max().unwrap_or_default();
     if !draft.state.has_room(id, replicas.len(), most) {
-        return Err(ApiError::new(ErrorCode::PolicyViolation, NoPlace::NoRoom(replicas.len()).to_string()));
+        return Err(ApiError::new(
+            ErrorCode::PolicyViolation,
+            NoPlace::NoRoom(replicas.len()).to_string(),
+        ));
     }
     let resource = resource_of(draft, wanted, id, &replicas, settings)?;
     draft.push(Change::Topic(id, Box::new(resource)));
@@ -100,7 +104,11 @@ fn settings_of(draft: &Draft<'_>, wanted: &CreatableTopic) -> Result<TopicConfig
 }
 
 /// The replicas of each partition: where the client says, or spread over the brokers.
-fn replicas_of(draft: &Draft<'_>, wanted: &CreatableTopic, id: TopicId) -> Result<Vec<Vec<BrokerId>>, ApiError> {
+fn replicas_of(
+    draft: &Draft<'_>,
+    wanted: &CreatableTopic,
+    id: TopicId,
+) -> Result<Vec<Vec<BrokerId>>, ApiError> {
     let error = |code, message: &str| Err(ApiError::new(code, message));
     if !wanted.assignments.is_empty() {
         if wanted.replication_factor != -1 {
@@ -138,7 +146,9 @@ fn replicas_of(draft: &Draft<'_>, wanted: &CreatableTopic, id: TopicId) -> Resul
     place(&draft.state, id, 0, count, replicas).map_err(|error| no_place(replicas, &error))
 }
 
-/// How many replicas a topic gets in which coordinators keep their state, where nobody says: Kafka's default, three, or as many as the cluster is to have brokers. Kafka makes none in a smaller cluster.
+/// How many replicas a topic gets in which coordinators keep their state, where nobody says:
+/// Kafka's default, three, or as many as the cluster is to have brokers. Kafka makes none in a
+/// smaller cluster.
 fn coordinators_replicas(draft: &Draft<'_>, name: &str) -> Option<usize> {
     let setting = match name {
         "__consumer_offsets" => "offsets.topic.replication.factor",
@@ -146,26 +156,35 @@ fn coordinators_replicas(draft: &Draft<'_>, name: &str) -> Option<usize> {
         _ => return None,
     };
     let is_set = draft.state.cluster.configs().contains_key(setting);
-    let brokers = usize::try_from(draft.state.cluster.resource.spec.brokers.replicas).unwrap_or(1).max(1);
+    let brokers =
+        usize::try_from(draft.state.cluster.resource.spec.brokers.replicas).unwrap_or(1).max(1);
     Some(if is_set { default_of(draft, setting) } else { brokers.min(3) })
 }
 
-fn replicas_as_assigned(draft: &Draft<'_>, wanted: &CreatableTopic) -> Result<Vec<Vec<BrokerId>>, ApiError> {
+fn replicas_as_assigned(
+    draft: &Draft<'_>,
+    wanted: &CreatableTopic,
+) -> Result<Vec<Vec<BrokerId>>, ApiError> {
     let invalid = |message: String| ApiError::new(ErrorCode::InvalidReplicaAssignment, message);
     let mut by_index: BTreeMap<usize, Vec<BrokerId>> = BTreeMap::new();
     let mut replicas = None;
     for assignment in &wanted.assignments {
-        let index = usize::try_from(assignment.partition_index)
-            .map_err(|_| invalid("partitions should be a consecutive 0-based integer sequence".to_owned()))?;
+        let index = usize::try_from(assignment.partition_index).map_err(|_| {
+            invalid("partitions should be a consecutive 0-based integer sequence".to_owned())
+        })?;
         if by_index.contains_key(&index) {
-            return Err(invalid(format!("Found multiple manual partition assignments for partition {index}")));
+            return Err(invalid(format!(
+                "Found multiple manual partition assignments for partition {index}"
+            )));
         }
         let brokers = assigned(&draft.state, &assignment.broker_ids, replicas)?;
         replicas = Some(brokers.len());
         by_index.insert(index, brokers);
     }
     if !by_index.keys().copied().eq(0..by_index.len()) {
-        return Err(invalid("partitions should be a consecutive 0-based integer sequence".to_owned()));
+        return Err(invalid(
+            "partitions should be a consecutive 0-based integer sequence".to_owned(),
+        ));
     }
     Ok(by_index.into_values().collect())
 }
@@ -185,14 +204,13 @@ fn resource_of(
 ) -> Result<weir_crds::Topic, ApiError> {
     let cluster = &draft.state.cluster;
     let name = resource_name(&wanted.name, |name| {
-        draft.state.topic_by_resource(&cluster.key(name)).is_some() || draft.state.taken.contains(name)
+        draft.state.topic_by_resource(&cluster.key(name)).is_some()
+            || draft.state.taken.contains(name)
     });
-    let too_many = |_| ApiError::new(ErrorCode::InvalidPartitions, "Number of partitions is too large.");
+    let too_many =
+        |_| ApiError::new(ErrorCode::InvalidPartitions, "Number of partitions is too large.");
     let spec = TopicSpec {
-        cluster_ref: ClusterRef {
-            name: cluster.name().to_owned(),
-            namespace: None,
-        },
+        cluster_ref: ClusterRef { name: cluster.name().to_owned(), namespace: None },
         topic_name: (name != wanted.name).then(|| wanted.name.clone()),
         partitions: Some(i32::try_from(replicas.len()).map_err(too_many)?),
         replicas: Some(i16::try_from(replicas.first().map_or(1, Vec::len)).map_err(too_many)?),
@@ -206,7 +224,11 @@ fn resource_of(
     })
 }
 
-fn answer(draft: &Draft<'_>, name: String, result: &Result<TopicId, ApiError>) -> CreatableTopicResult {
+fn answer(
+    draft: &Draft<'_>,
+    name: String,
+    result: &Result<TopicId, ApiError>,
+) -> CreatableTopicResult {
     let (error_code, error_message) = wire(&result.as_ref().map(|_| ()).map_err(Clone::clone));
     let unknown = CreatableTopicResult {
         name,

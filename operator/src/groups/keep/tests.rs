@@ -30,12 +30,18 @@ fn the_oldest_resource_has_the_group_and_a_users_before_one_that_was_made() {
     assert_eq!(owners(&groups), [("g".to_owned(), (String::new(), "b".to_owned()))].into());
 }
 
-/// Holds two resources for one group, of one name in two namespaces, and remembers what it is told to show.
+/// Holds two resources for one group, of one name in two namespaces, and remembers what it is told
+/// to show.
 struct Conflicting(tokio::sync::watch::Sender<BTreeMap<Named, ConsumerGroupStatus>>);
 
 impl GroupBackend for Conflicting {
     fn groups(&self) -> Vec<Arc<ConsumerGroup>> {
-        let of = |namespace: &str| resource("g", json!({"/metadata": {"name": "g", "namespace": namespace, "generation": 1}}));
+        let of = |namespace: &str| {
+            resource(
+                "g",
+                json!({"/metadata": {"name": "g", "namespace": namespace, "generation": 1}}),
+            )
+        };
         ["a", "b"].map(|namespace| Arc::new(of(namespace))).into()
     }
 
@@ -71,7 +77,11 @@ impl GroupBackend for Conflicting {
         Ok(())
     }
 
-    fn show<'a>(&self, groups: impl Iterator<Item = (&'a Named, &'a ConsumerGroupStatus)>, _: bool) {
+    fn show<'a>(
+        &self,
+        groups: impl Iterator<Item = (&'a Named, &'a ConsumerGroupStatus)>,
+        _: bool,
+    ) {
         let shown = groups.map(|(named, status)| (named.clone(), status.clone()));
         self.0.send_replace(shown.collect());
     }
@@ -100,7 +110,8 @@ async fn how_the_groups_do_is_shown_after_each_look() {
                 .any(|c| c.reason == "Conflict" && c.message.contains("ConsumerGroup \"a/g\""))
         })
     });
-    let judged = tokio::time::timeout(Duration::from_secs(60), judged).await.unwrap().unwrap().clone();
+    let judged =
+        tokio::time::timeout(Duration::from_secs(60), judged).await.unwrap().unwrap().clone();
     assert_eq!(judged.len(), 2);
     keeping.abort();
 }
@@ -109,7 +120,10 @@ async fn how_the_groups_do_is_shown_after_each_look() {
 fn what_another_operator_has_done_is_done() {
     let phase = |phase: &str, id: &str| -> ConsumerGroupStatus {
         let saved = json!([{"id": id, "offsets": "t=1"}]);
-        serde_json::from_value(json!({"lastReset": {"id": id, "phase": phase, "partitions": 1}, "undo": saved})).unwrap()
+        serde_json::from_value(
+            json!({"lastReset": {"id": id, "phase": phase, "partitions": 1}, "undo": saved}),
+        )
+        .unwrap()
     };
     for (before, theirs, taken) in [
         (phase("Committing", "r"), phase("Done", "r"), true),

@@ -9,12 +9,18 @@ fn messages_are_counted_from_the_committed_offset() {
     let all = lag(&group, &[], 0);
     assert_eq!((all.messages, all.partitions, all.partitions_behind), (5, 2, 1));
     let worst = all.worst.unwrap();
-    assert_eq!((worst.partition, worst.messages, worst.client_id.as_deref()), (0, 5, Some("client-0")));
+    assert_eq!(
+        (worst.partition, worst.messages, worst.client_id.as_deref()),
+        (0, 5, Some("client-0"))
+    );
     // A topic that is named counts whole.
     let named = lag(&group, &["t".to_owned()], 0);
     assert_eq!((named.messages, named.partitions, named.worst.unwrap().partition), (11, 3, 2));
     // What was deleted is not to be consumed any more, and what is beyond the end was.
-    assert_eq!(lag(&observed("Empty", 0, &[(Some(2), 8, 10), (Some(99), 0, 10)]), &[], 0).messages, 2);
+    assert_eq!(
+        lag(&observed("Empty", 0, &[(Some(2), 8, 10), (Some(99), 0, 10)]), &[], 0).messages,
+        2
+    );
 }
 
 #[test]
@@ -27,7 +33,8 @@ fn seconds_are_the_age_of_the_oldest_record() {
     assert_eq!(lag(&group, &[], 9_999).seconds, Some(5));
     assert_eq!(lag(&group, &[], 0).seconds, Some(0), "from the future");
     assert_eq!(lag(&observed("Stable", 1, &[(Some(10), 0, 10)]), &[], 9_000).seconds, Some(0));
-    let rounded = [(7, 7), (99, 99), (123, 120), (86_399, 86_000), (i64::MAX, 9_200_000_000_000_000_000)];
+    let rounded =
+        [(7, 7), (99, 99), (123, 120), (86_399, 86_000), (i64::MAX, 9_200_000_000_000_000_000)];
     for (seconds, shown) in rounded {
         assert_eq!(two_digits(seconds), shown);
     }
@@ -35,7 +42,9 @@ fn seconds_are_the_age_of_the_oldest_record() {
 
 #[test]
 fn offsets_outside_of_the_log_are_told() {
-    let said = |committed| outside(&observed("Empty", 0, &[(Some(committed), 5, 10)]), &[]).map(|(reason, _)| reason);
+    let said = |committed| {
+        outside(&observed("Empty", 0, &[(Some(committed), 5, 10)]), &[]).map(|(reason, _)| reason)
+    };
     assert_eq!([4, 5, 10, 11].map(said), [Some("RecordsLost"), None, None, Some("BeyondEnd")]);
 }
 

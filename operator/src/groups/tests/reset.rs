@@ -16,9 +16,15 @@ fn partition(index: i32) -> Partition {
     ("t".to_owned(), index)
 }
 
-fn set(group: &ConsumerGroup, status: &ConsumerGroupStatus, observed: &Observed) -> Result<Vec<Option<i64>>, &'static str> {
+fn set(
+    group: &ConsumerGroup,
+    status: &ConsumerGroupStatus,
+    observed: &Observed,
+) -> Result<Vec<Option<i64>>, &'static str> {
     match plan(group, status, group.spec.reset.as_ref().unwrap(), observed) {
-        Plan::Set { after, .. } => Ok((0..3).map(|index| after.get(&partition(index)).copied().flatten()).collect()),
+        Plan::Set { after, .. } => {
+            Ok((0..3).map(|index| after.get(&partition(index)).copied().flatten()).collect())
+        }
         Plan::Wait(reason, _) => Err(reason),
     }
 }
@@ -65,7 +71,10 @@ fn each_kind_sets_its_offsets_within_the_log() {
     }
     let latest = resource(json!({"reset": {"id": "r1", "to": {"position": "Latest"}}}));
     let nothing = ConsumerGroupStatus::default();
-    assert_eq!(set(&latest, &nothing, &observed("Dead", 0, &[(None, 0, 4)])), Err("NothingToReset"));
+    assert_eq!(
+        set(&latest, &nothing, &observed("Dead", 0, &[(None, 0, 4)])),
+        Err("NothingToReset")
+    );
     group.partitions.get_mut(&partition(1)).unwrap().end = None;
     assert_eq!(set(&latest, &nothing, &group), Err("PartitionOffline"));
 }
@@ -115,9 +124,11 @@ impl World {
         }
     }
 
-    /// One look of an operator that dies after `steps` writes and actions; how many there would have been.
+    /// One look of an operator that dies after `steps` writes and actions; how many there would
+    /// have been.
     fn look(&mut self, resource: &ConsumerGroup, steps: usize) -> usize {
-        let decision = decide(resource, &self.status, &self.observed, &mut Memory::default(), 1_000);
+        let decision =
+            decide(resource, &self.status, &self.observed, &mut Memory::default(), 1_000);
         let writes = usize::from(decision.status != self.status);
         let all = writes + decision.actions.len();
         if writes > 0 {
@@ -219,7 +230,10 @@ fn an_undo_restores_what_was_there_and_another_one_undoes_it() {
         run(&mut world, json!({"id": "b", "to": {"undo": "a"}})),
         (vec![Some(5), None], done.clone())
     );
-    assert_eq!(run(&mut world, json!({"id": "c", "to": {"undo": "b"}})), (vec![Some(10), Some(10)], done));
+    assert_eq!(
+        run(&mut world, json!({"id": "c", "to": {"undo": "b"}})),
+        (vec![Some(10), Some(10)], done)
+    );
     let kept: Vec<&str> = world.status.undo.iter().map(|saved| saved.id.as_str()).collect();
     assert_eq!(kept, ["c", "b"]);
     assert_eq!(world.resets, 3);
@@ -243,7 +257,8 @@ fn it_waits_for_members_to_leave_unless_they_are_to_be_evicted() {
     assert_eq!((world.resets, world.evicted), (1, 2));
 }
 
-/// A reset that was carried out and is then taken off the resource, before anybody wrote that it is done.
+/// A reset that was carried out and is then taken off the resource, before anybody wrote that it is
+/// done.
 #[test]
 fn a_reset_that_is_taken_back_too_late_is_done() {
     let mut world = World::new(0);
@@ -254,7 +269,8 @@ fn a_reset_that_is_taken_back_too_late_is_done() {
     assert_eq!(world.status.last_reset.unwrap().phase, ResetPhase::Done);
 }
 
-/// Who applies the same resources again, after a deletion or from an earlier commit, replays nothing.
+/// Who applies the same resources again, after a deletion or from an earlier commit, replays
+/// nothing.
 #[test]
 fn a_reset_is_not_carried_out_again_when_the_resource_is_made_again() {
     let reset = |id: &str, uid: &str| {
@@ -270,7 +286,11 @@ fn a_reset_is_not_carried_out_again_when_the_resource_is_made_again() {
     for (id, uid) in [("r2", "u-2"), ("r1", "u-3")] {
         world.status = ConsumerGroupStatus::default();
         world.run(&reset(id, uid), 3);
-        assert_eq!((world.resets, says(&world.status, "ResetDone")), (2, "True/Done".to_owned()), "{id}");
+        assert_eq!(
+            (world.resets, says(&world.status, "ResetDone")),
+            (2, "True/Done".to_owned()),
+            "{id}"
+        );
         assert_eq!(world.look(&reset(id, uid), usize::MAX), 0, "nothing is written at rest");
     }
 
@@ -282,7 +302,8 @@ fn a_reset_is_not_carried_out_again_when_the_resource_is_made_again() {
     assert_eq!(world.resets, 3);
 }
 
-/// Brokers are upgraded after the operator. One that would forget the reset is not asked for it, nor are members evicted in vain.
+/// Brokers are upgraded after the operator. One that would forget the reset is not asked for it,
+/// nor are members evicted in vain.
 #[test]
 fn a_coordinator_that_cannot_remember_a_reset_gets_none() {
     let mut world = World::new(2);

@@ -78,8 +78,10 @@ fn commits_and_rebalances_are_seen_as_changes() {
     let group = resource(json!({}));
     let mut memory = Memory::default();
     let mut look = |observed: Observed, now_ms: i64| {
-        // A status with nothing but new numbers is not written at once: the next look begins with the one before.
-        let status = decide(&group, &ConsumerGroupStatus::default(), &observed, &mut memory, now_ms).status;
+        // A status with nothing but new numbers is not written at once: the next look begins with
+        // the one before.
+        let status =
+            decide(&group, &ConsumerGroupStatus::default(), &observed, &mut memory, now_ms).status;
         (
             status.last_commit.as_ref().map(|at| at.0.as_second()),
             status.rebalances.as_ref().unwrap().last_hour,
@@ -130,7 +132,8 @@ fn replicas_follow_the_lag_up_at_once_and_down_slowly() {
         );
     }
     let (scaling, mut memory) = (scaling(json!({"min": 0})), ScaleMemory::default());
-    let mut at = |now_ms: i64, current: i32, lag: &Lag| desired(&scaling, current, lag, now_ms, &mut memory);
+    let mut at =
+        |now_ms: i64, current: i32, lag: &Lag| desired(&scaling, current, lag, now_ms, &mut memory);
     assert_eq!(at(0, 2, &lag(9, 30, 12)), 4);
     assert_eq!(at(29_999, 4, &lag(9, 60, 12)), 4, "the new ones get time to begin");
     assert_eq!(at(30_000, 4, &lag(9, 60, 12)), 8);
@@ -182,21 +185,19 @@ fn groups_without_a_resource_are_reflected_up_to_a_bound() {
     let named = |name: &str, reflected: bool| {
         let mut group = resource(json!({}));
         group.metadata.name = Some(name.to_owned());
-        group.metadata.labels = reflected.then(|| [(REFLECTED_LABEL.to_owned(), "true".to_owned())].into());
+        group.metadata.labels =
+            reflected.then(|| [(REFLECTED_LABEL.to_owned(), "true".to_owned())].into());
         Arc::new(group)
     };
     let groups: Vec<String> = ["a", "b", "c", "d"].map(str::to_owned).into();
     let run = |wanted: Reflect, max: i32, resources: &[Arc<ConsumerGroup>]| {
         let done = reflect(
-            &GroupReflection {
-                reflect: wanted,
-                max,
-                ..GroupReflection::default()
-            },
+            &GroupReflection { reflect: wanted, max, ..GroupReflection::default() },
             resources,
             &groups,
         );
-        let removed: Vec<String> = done.remove.iter().map(|gone| gone.group_id().to_owned()).collect();
+        let removed: Vec<String> =
+            done.remove.iter().map(|gone| gone.group_id().to_owned()).collect();
         (done.make.join(","), removed.join(","))
     };
     let resources = [named("a", false), named("b", true), named("gone", true)];
@@ -215,13 +216,22 @@ fn a_status_is_written_when_something_happened_and_seldom_for_numbers() {
     let group = resource(json!({}));
     let mut memory = Memory::default();
     let mut look = |members: usize, committed: i64, before: &ConsumerGroupStatus| {
-        decide(&group, before, &observed("Stable", members, &[(Some(committed), 0, 99)]), &mut memory, 0).status
+        decide(
+            &group,
+            before,
+            &observed("Stable", members, &[(Some(committed), 0, 99)]),
+            &mut memory,
+            0,
+        )
+        .status
     };
     let first = look(1, 5, &ConsumerGroupStatus::default());
     let same = look(1, 5, &first);
     let numbers = look(1, 6, &same);
     let joined = look(2, 6, &numbers);
-    let due = |before: &ConsumerGroupStatus, after: &ConsumerGroupStatus, now_ms: i64| Pace::KUBERNETES.is_due(before, after, Some(0), now_ms);
+    let due = |before: &ConsumerGroupStatus, after: &ConsumerGroupStatus, now_ms: i64| {
+        Pace::KUBERNETES.is_due(before, after, Some(0), now_ms)
+    };
     assert!(!due(&first, &same, 1_000_000));
     assert!(!due(&same, &numbers, 14_999));
     assert!(due(&same, &numbers, 15_000));

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::autoscaling::v1::Scale;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions,
+};
 use kube::core::GroupVersionKind;
 use kube::discovery::{Scope, pinned_kind};
 use serde_json::json;
@@ -85,8 +87,12 @@ impl KubeBackend {
         for (group, verdict) in self.judged().collect::<Vec<_>>() {
             match verdict {
                 Verdict::Allowed | Verdict::Pending => {}
-                Verdict::NotAllowed(why) => tell(&self.context, &group, Seen::Nothing(NOT_ALLOWED, why)).await,
-                Verdict::Unknown(why) => tell(&self.context, &group, Seen::Nothing(NOT_READABLE, why)).await,
+                Verdict::NotAllowed(why) => {
+                    tell(&self.context, &group, Seen::Nothing(NOT_ALLOWED, why)).await
+                }
+                Verdict::Unknown(why) => {
+                    tell(&self.context, &group, Seen::Nothing(NOT_READABLE, why)).await
+                }
             }
         }
     }
@@ -96,14 +102,21 @@ impl KubeBackend {
     }
 
     /// The API of a target's kind in a namespace, if it can be scaled.
-    async fn target(&self, target: &TargetRef, namespace: &str) -> Result<Api<DynamicObject>, Trouble> {
+    async fn target(
+        &self,
+        target: &TargetRef,
+        namespace: &str,
+    ) -> Result<Api<DynamicObject>, Trouble> {
         let key = (target.api_version.clone(), target.kind.clone());
         let known = self.scalable.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         let resource = match known {
             Some(resource) => resource,
             None => {
                 let resource = self.discover(target).await?;
-                self.scalable.lock().unwrap_or_else(PoisonError::into_inner).insert(key, resource.clone());
+                self.scalable
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(key, resource.clone());
                 resource
             }
         };
@@ -111,8 +124,11 @@ impl KubeBackend {
     }
 
     async fn discover(&self, target: &TargetRef) -> Result<ApiResource, Trouble> {
-        let (group, version) = target.api_version.split_once('/').unwrap_or(("", &target.api_version));
-        let found = pinned_kind(&self.context.client, &GroupVersionKind::gvk(group, version, &target.kind)).await;
+        let (group, version) =
+            target.api_version.split_once('/').unwrap_or(("", &target.api_version));
+        let found =
+            pinned_kind(&self.context.client, &GroupVersionKind::gvk(group, version, &target.kind))
+                .await;
         let (resource, capabilities) = found.map_err(|error| {
             let message = format!(
                 "there is no kind {:?} in {:?}: see spec.scaling.targetRef ({error})",
@@ -153,11 +169,15 @@ fn trouble(target: &TargetRef, namespace: &str, error: &kube::Error) -> Trouble 
     }
 }
 
-/// Whether the pods of a workload are brokers, of any cluster, or the operator. Whoever may write ConsumerGroups has no business with these.
+/// Whether the pods of a workload are brokers, of any cluster, or the operator. Whoever may write
+/// ConsumerGroups has no business with these.
 fn is_weirs_own(scale: &Scale) -> bool {
-    let selector = scale.status.as_ref().and_then(|status| status.selector.as_deref()).unwrap_or_default();
+    let selector =
+        scale.status.as_ref().and_then(|status| status.selector.as_deref()).unwrap_or_default();
     let mut pairs = selector.split(',').filter_map(|pair| pair.split_once('='));
-    pairs.any(|(label, value)| label == CLUSTER_LABEL || (label, value) == ("app.kubernetes.io/name", MANAGER))
+    pairs.any(|(label, value)| {
+        label == CLUSTER_LABEL || (label, value) == ("app.kubernetes.io/name", MANAGER)
+    })
 }
 
 fn namespace_of(resource: &ConsumerGroup) -> &str {
@@ -180,7 +200,9 @@ impl GroupBackend for KubeBackend {
 
     fn take_deleted(&self) -> Vec<Arc<ConsumerGroup>> {
         let cluster = Arc::clone(&self.committed.borrow().cluster.resource);
-        let is_followed = |group: &Arc<ConsumerGroup>| self.context.namespaces.verdict(&cluster, namespace_of(group)) == Verdict::Allowed;
+        let is_followed = |group: &Arc<ConsumerGroup>| {
+            self.context.namespaces.verdict(&cluster, namespace_of(group)) == Verdict::Allowed
+        };
         let mut deleted = self.context.groups.take_deleted(&self.cluster);
         deleted.retain(is_followed);
         deleted
@@ -191,7 +213,11 @@ impl GroupBackend for KubeBackend {
         let _ = self.changed.lock().await.changed().await;
     }
 
-    async fn write_status(&self, resource: &ConsumerGroup, status: &ConsumerGroupStatus) -> anyhow::Result<()> {
+    async fn write_status(
+        &self,
+        resource: &ConsumerGroup,
+        status: &ConsumerGroupStatus,
+    ) -> anyhow::Result<()> {
         Ok(put_status(&self.context, resource, status).await?)
     }
 
@@ -199,7 +225,10 @@ impl GroupBackend for KubeBackend {
         let Some(scaling) = &resource.spec.scaling else { return Workload::None };
         let (target, namespace) = (&scaling.target_ref, namespace_of(resource));
         let found = match self.target(target, namespace).await {
-            Ok(api) => api.get_scale(&target.name).await.map_err(|error| trouble(target, namespace, &error)),
+            Ok(api) => api
+                .get_scale(&target.name)
+                .await
+                .map_err(|error| trouble(target, namespace, &error)),
             Err(trouble) => Err(trouble),
         };
         match found {
@@ -210,7 +239,9 @@ impl GroupBackend for KubeBackend {
                 );
                 Workload::Trouble("NotScalable", message)
             }
-            Ok(scale) => Workload::Replicas(scale.spec.and_then(|spec| spec.replicas).unwrap_or_default()),
+            Ok(scale) => {
+                Workload::Replicas(scale.spec.and_then(|spec| spec.replicas).unwrap_or_default())
+            }
             Err((reason, message)) => Workload::Trouble(reason, message),
         }
     }
@@ -218,7 +249,10 @@ impl GroupBackend for KubeBackend {
     async fn scale(&self, resource: &ConsumerGroup, replicas: i32) -> anyhow::Result<()> {
         let Some(scaling) = &resource.spec.scaling else { return Ok(()) };
         let (target, namespace) = (&scaling.target_ref, namespace_of(resource));
-        let api = self.target(target, namespace).await.map_err(|(_, message)| anyhow::anyhow!(message))?;
+        let api = self
+            .target(target, namespace)
+            .await
+            .map_err(|(_, message)| anyhow::anyhow!(message))?;
         Figures::count(&self.context.figures.writes);
         let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
         api.patch_scale(&target.name, &PatchParams::default(), &patch)
@@ -235,10 +269,7 @@ impl GroupBackend for KubeBackend {
             self.context.groups.has(&Key::new(Some(&self.cluster.namespace), Some(name)))
         });
         let spec = ConsumerGroupSpec {
-            cluster_ref: ClusterRef {
-                name: self.cluster.name.clone(),
-                namespace: None,
-            },
+            cluster_ref: ClusterRef { name: self.cluster.name.clone(), namespace: None },
             group_id: Some(group.to_owned()).filter(|group| *group != name),
             ..ConsumerGroupSpec::default()
         };
@@ -253,10 +284,7 @@ impl GroupBackend for KubeBackend {
     }
 
     async fn remove(&self, resource: &ConsumerGroup) -> anyhow::Result<()> {
-        let ours = Preconditions {
-            uid: resource.metadata.uid.clone(),
-            resource_version: None,
-        };
+        let ours = Preconditions { uid: resource.metadata.uid.clone(), resource_version: None };
         let how = DeleteParams::default().preconditions(ours);
         Figures::count(&self.context.figures.writes);
         self.groups_api(namespace_of(resource))
@@ -265,7 +293,11 @@ impl GroupBackend for KubeBackend {
         Ok(())
     }
 
-    fn show<'a>(&self, groups: impl Iterator<Item = (&'a Named, &'a ConsumerGroupStatus)>, all_looked_after: bool) {
+    fn show<'a>(
+        &self,
+        groups: impl Iterator<Item = (&'a Named, &'a ConsumerGroupStatus)>,
+        all_looked_after: bool,
+    ) {
         let figures = groups.filter_map(|((namespace, name), status)| {
             let lag = status.lag.as_ref()?;
             Some(GroupFigures {

@@ -15,10 +15,15 @@ use crate::store::kube::FIELD_MANAGER;
 use crate::time::now;
 
 /// Writes a whole status: what it does not have any more goes.
-pub(super) async fn put_status(context: &Context, group: &ConsumerGroup, status: &ConsumerGroupStatus) -> kube::Result<()> {
+pub(super) async fn put_status(
+    context: &Context,
+    group: &ConsumerGroup,
+    status: &ConsumerGroupStatus,
+) -> kube::Result<()> {
     let metadata = &group.metadata;
     let name = metadata.name.as_deref().unwrap_or_default();
-    let api: Api<ConsumerGroup> = Api::namespaced(context.client.clone(), metadata.namespace.as_deref().unwrap_or_default());
+    let api: Api<ConsumerGroup> =
+        Api::namespaced(context.client.clone(), metadata.namespace.as_deref().unwrap_or_default());
     let patch = json!({
         "apiVersion": weir_crds::API_VERSION, "kind": "ConsumerGroup",
         "metadata": {"name": name, "uid": metadata.uid}, "status": status,
@@ -26,7 +31,9 @@ pub(super) async fn put_status(context: &Context, group: &ConsumerGroup, status:
     Figures::count(&context.figures.writes);
     api.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch))
         .await?;
-    let ready = |status: &ConsumerGroupStatus| status.conditions.iter().find(|condition| condition.type_ == "Ready").cloned();
+    let ready = |status: &ConsumerGroupStatus| {
+        status.conditions.iter().find(|condition| condition.type_ == "Ready").cloned()
+    };
     let before = group.status.as_ref().and_then(ready);
     // An event for each change of readiness, and for a first verdict that is bad.
     let is_new = |after: &Condition| match &before {
@@ -35,7 +42,15 @@ pub(super) async fn put_status(context: &Context, group: &ConsumerGroup, status:
     };
     if let Some(after) = ready(status).filter(is_new) {
         let regarding = kube::Resource::object_ref(group, &());
-        publish(context, &regarding, after.status == "True", &after.reason, &after.message, "Judge").await;
+        publish(
+            context,
+            &regarding,
+            after.status == "True",
+            &after.reason,
+            &after.message,
+            "Judge",
+        )
+        .await;
     }
     Ok(())
 }
@@ -44,7 +59,8 @@ pub(super) async fn put_status(context: &Context, group: &ConsumerGroup, status:
 pub(super) async fn tell(context: &Context, group: &ConsumerGroup, seen: Seen<'_>) {
     let before = group.status.clone().unwrap_or_default();
     let now_ms = now().0.as_millisecond();
-    let status = reconcile(group, &before, &seen, &Workload::None, &mut Memory::default(), now_ms).status;
+    let status =
+        reconcile(group, &before, &seen, &Workload::None, &mut Memory::default(), now_ms).status;
     if status != before
         && let Err(error) = put_status(context, group, &status).await
     {

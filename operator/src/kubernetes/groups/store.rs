@@ -28,10 +28,7 @@ struct Inner {
 
 impl Default for GroupStore {
     fn default() -> Self {
-        Self {
-            inner: Mutex::default(),
-            changed: watch::channel(0).0,
-        }
+        Self { inner: Mutex::default(), changed: watch::channel(0).0 }
     }
 }
 
@@ -95,7 +92,8 @@ impl GroupStore {
 
     pub(super) fn take_deleted(&self, cluster: &Key) -> Vec<Arc<ConsumerGroup>> {
         let mut inner = self.inner();
-        let (ours, others) = std::mem::take(&mut inner.deleted).into_iter().partition(|(of, _)| of == cluster);
+        let (ours, others) =
+            std::mem::take(&mut inner.deleted).into_iter().partition(|(of, _)| of == cluster);
         inner.deleted = others;
         let ours: Vec<(Key, Arc<ConsumerGroup>)> = ours;
         ours.into_iter().map(|(_, group)| group).collect()
@@ -125,10 +123,7 @@ pub(super) struct Hosting {
 impl Hosting {
     pub(super) fn begin(store: &Arc<GroupStore>, cluster: &Key) -> Self {
         *store.inner().hosted.entry(cluster.clone()).or_default() += 1;
-        Self {
-            store: Arc::clone(store),
-            cluster: cluster.clone(),
-        }
+        Self { store: Arc::clone(store), cluster: cluster.clone() }
     }
 }
 
@@ -155,7 +150,8 @@ fn cluster_of(group: &ConsumerGroup) -> Key {
 mod tests {
     use super::*;
 
-    /// What is not in the store yet is not gone: no group is deleted, and no resource made, before every watch has named all of its own.
+    /// What is not in the store yet is not gone: no group is deleted, and no resource made, before
+    /// every watch has named all of its own.
     #[test]
     fn all_are_known_once_each_watch_has_named_its_own() {
         let store = GroupStore::default();

@@ -1,6 +1,8 @@
-//! A controller that is elsewhere than its predecessor was: another operator, in another namespace or under another name, took the cluster over.
+//! A controller that is elsewhere than its predecessor was: another operator, in another namespace
+//! or under another name, took the cluster over.
 //!
-//! Brokers find the address in a file, which Kubernetes brings up to date in a running pod. Until then they serve on as they do without an operator, and nobody is fenced for not having come.
+//! Brokers find the address in a file, which Kubernetes brings up to date in a running pod. Until
+//! then they serve on as they do without an operator, and nobody is fenced for not having come.
 
 use std::time::Duration;
 
@@ -16,15 +18,22 @@ use crate::store::StoreError;
 use crate::store::kube::FIELD_MANAGER;
 use crate::store::kube::ours::if_ours;
 
-/// How long brokers may take to come to another address. A kubelet looks at a pod's ConfigMaps once a minute, and up to half as late again (`syncFrequency` and `workerResyncIntervalJitterFactor`);
+/// How long brokers may take to come to another address. A kubelet looks at a pod's ConfigMaps once
+/// a minute, and up to half as late again (`syncFrequency` and `workerResyncIntervalJitterFactor`);
 /// the rest is for what it knows to be old, and for the broker's next attempt.
 const TOLD_WITHIN: Duration = Duration::from_secs(180);
 
-/// How long brokers may still need to hear where the controller is: nothing, where it is where it was.
+/// How long brokers may still need to hear where the controller is: nothing, where it is where it
+/// was.
 ///
 /// # Errors
-/// When the Kubernetes API does not answer. Where it refuses, the controller is needed all the same, and nobody is excused.
-pub(in crate::kubernetes) async fn excused(context: &Context, cluster: &KafkaCluster, now: &Time) -> Result<Duration, StoreError> {
+/// When the Kubernetes API does not answer. Where it refuses, the controller is needed all the
+/// same, and nobody is excused.
+pub(in crate::kubernetes) async fn excused(
+    context: &Context,
+    cluster: &KafkaCluster,
+    now: &Time,
+) -> Result<Duration, StoreError> {
     let names = Names::of(cluster);
     let maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), &names.namespace);
     let map = match maps.get_opt(&names.brokers()).await {
@@ -42,7 +51,8 @@ pub(in crate::kubernetes) async fn excused(context: &Context, cluster: &KafkaClu
         }
     };
     let map = if_ours(map, cluster.metadata.uid.as_deref().unwrap_or_default());
-    let excused = map.map_or(Duration::ZERO, |map| left_to_hear(&map, &context.controller_address, now));
+    let excused =
+        map.map_or(Duration::ZERO, |map| left_to_hear(&map, &context.controller_address, now));
     if !excused.is_zero() {
         info!(
             cluster = names.cluster,
@@ -54,7 +64,8 @@ pub(in crate::kubernetes) async fn excused(context: &Context, cluster: &KafkaClu
     Ok(excused)
 }
 
-/// By what brokers are told: the whole time where that is about to change, and the rest of it where it was changed a moment ago.
+/// By what brokers are told: the whole time where that is about to change, and the rest of it where
+/// it was changed a moment ago.
 fn left_to_hear(map: &ConfigMap, address: &str, now: &Time) -> Duration {
     let told = map.data.as_ref().and_then(|data| data.get(CONTROLLER_KEY)).map(String::as_str);
     if told != Some(address) {
@@ -86,7 +97,10 @@ mod tests {
     #[test]
     fn brokers_get_time_to_hear_of_another_address() {
         let map = |address: &str, made: i64, written: &[(&str, i64)]| -> ConfigMap {
-            let fields: Vec<_> = written.iter().map(|(by, second)| json!({"manager": by, "time": at(*second)})).collect();
+            let fields: Vec<_> = written
+                .iter()
+                .map(|(by, second)| json!({"manager": by, "time": at(*second)}))
+                .collect();
             serde_json::from_value(json!({
                 "metadata": {"creationTimestamp": at(made), "managedFields": fields}, "data": {"WEIR_CONTROLLER": address},
             }))
@@ -101,7 +115,11 @@ mod tests {
             "it changed a minute ago, under a predecessor of this process"
         );
         assert_eq!(left(map("here:1", 0, &[(us, 800), ("kubectl", 990)])), 0);
-        assert_eq!(left(map("here:1", 990, &[(us, 990)])), 0, "the cluster is new: its pods began with it");
+        assert_eq!(
+            left(map("here:1", 990, &[(us, 990)])),
+            0,
+            "the cluster is new: its pods began with it"
+        );
         assert_eq!(left(map("here:1", 0, &[(us, 1_005)])), 180);
         assert_eq!(left(map("here:1", 0, &[])), 0);
     }

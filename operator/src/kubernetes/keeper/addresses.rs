@@ -1,4 +1,5 @@
-//! What clients are told of where brokers are is kept true while brokers run: a load balancer gets its address, a pod another node, or a service is somebody else's.
+//! What clients are told of where brokers are is kept true while brokers run: a load balancer gets
+//! its address, a pod another node, or a service is somebody else's.
 
 use weir_crds::{KafkaCluster, Listener, ListenerType};
 
@@ -11,21 +12,27 @@ use crate::controller::state::{Broker, State};
 use crate::store::kube::ours::Taken;
 
 /// Looks where brokers are, if that can have changed, and tells the controller of what did.
-pub(super) async fn keep_true(context: &Context, host: &Host, cluster: &KafkaCluster, state: &State, taken: &[Taken]) {
+pub(super) async fn keep_true(
+    context: &Context,
+    host: &Host,
+    cluster: &KafkaCluster,
+    state: &State,
+    taken: &[Taken],
+) {
     let is_taken = taken.iter().any(|by| by.kind == "Service");
     let is_outside = |listener: &Listener| listener.kind != ListenerType::Internal;
     let by_pod = |broker: &Broker| is_told_by_pod(cluster, broker.id.0, &broker.endpoints);
-    if !is_taken && !listeners(cluster).iter().any(is_outside) && !state.brokers.values().any(by_pod) {
+    if !is_taken
+        && !listeners(cluster).iter().any(is_outside)
+        && !state.brokers.values().any(by_pod)
+    {
         return;
     }
     for broker in state.brokers.values() {
         let standing = Standing::of(&context.client, cluster, broker.id.0).await;
         let endpoints = standing.endpoints(cluster, broker.id.0, broker.endpoints.clone());
         if endpoints != broker.endpoints {
-            let event = Event::Readdress {
-                broker: broker.id,
-                endpoints,
-            };
+            let event = Event::Readdress { broker: broker.id, endpoints };
             // Whoever could not be told is told by the next pass.
             let _ = host.controller().ask(event).await;
         }

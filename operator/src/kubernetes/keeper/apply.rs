@@ -1,7 +1,10 @@
-//! Objects are made, and applied by server-side apply when they are not what was last applied, or when somebody else changed them.
+//! Objects are made, and applied by server-side apply when they are not what was last applied, or
+//! when somebody else changed them.
 //!
-//! Only the cluster's own ([`is_ours`]): before a write it is looked whose an object of that name is, and the write holds for the object that was looked at and no other. One that is not there is made by a creation, which
-//! somebody who was faster makes fail; an application would become a change of what they made.
+//! Only the cluster's own ([`is_ours`]): before a write it is looked whose an object of that name
+//! is, and the write holds for the object that was looked at and no other. One that is not there is
+//! made by a creation, which somebody who was faster makes fail; an application would become a
+//! change of what they made.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,7 +13,10 @@ use anyhow::{Context as _, bail};
 use hyper::Uri;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::Resource;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams,
+    PostParams, Preconditions,
+};
 use kube::core::{GroupVersionKind, NamespaceResourceScope, Request};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -23,7 +29,8 @@ use super::wake::Touched;
 use crate::store::kube::ours::{Taken, is_ours};
 use crate::store::kube::{CLUSTER_LABEL, FIELD_MANAGER};
 
-/// How often an object is looked at for one write, while others write it, too. The next pass goes on.
+/// How often an object is looked at for one write, while others write it, too. The next pass goes
+/// on.
 const LOOKS_MAX: usize = 5;
 
 /// What was applied, as far as this process knows.
@@ -81,11 +88,14 @@ impl Applied {
         }
     }
 
-    /// Makes what is not there, and applies what is not as it was last applied. Returns what is left alone, because somebody else made it; that is looked at again each time.
+    /// Makes what is not there, and applies what is not as it was last applied. Returns what is
+    /// left alone, because somebody else made it; that is looked at again each time.
     pub(super) async fn apply(&mut self, objects: &[Value]) -> anyhow::Result<Vec<Taken>> {
         let mut taken = Vec::new();
         for object in objects {
-            let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let text = |pointer: &str| {
+                object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+            };
             let (kind, name) = (text("/kind"), text("/metadata/name"));
             let hash = hash_of(object);
             let key = (kind.clone(), name.clone());
@@ -95,7 +105,8 @@ impl Applied {
             let Some(resource) = resource_of(&text("/apiVersion"), &kind) else {
                 bail!("{kind} is no kind that is applied")
             };
-            let api: Api<DynamicObject> = Api::namespaced_with(self.context.client.clone(), &self.namespace, &resource);
+            let api: Api<DynamicObject> =
+                Api::namespaced_with(self.context.client.clone(), &self.namespace, &resource);
             let put = self.put(&api, &kind, &name, object).await;
             match put.with_context(|| format!("apply {kind} {name}"))? {
                 Put::Written(metadata) => {
@@ -115,31 +126,42 @@ impl Applied {
         Ok(taken)
     }
 
-    async fn put(&self, api: &Api<DynamicObject>, kind: &str, name: &str, object: &Value) -> anyhow::Result<Put> {
+    async fn put(
+        &self,
+        api: &Api<DynamicObject>,
+        kind: &str,
+        name: &str,
+        object: &Value,
+    ) -> anyhow::Result<Put> {
         for _ in 0..LOOKS_MAX {
             let found = api.get_metadata_opt(name).await?;
             let is_there = found.is_some();
             let written = match found {
                 None => self.create(api, object).await,
-                Some(there) if is_ours(&there.metadata, &self.owner) => self.change(api, name, &there.metadata, object).await,
-                Some(there) => return Ok(Put::Taken(Taken::of(kind, &self.namespace, name, &there.metadata))),
+                Some(there) if is_ours(&there.metadata, &self.owner) => {
+                    self.change(api, name, &there.metadata, object).await
+                }
+                Some(there) => {
+                    return Ok(Put::Taken(Taken::of(kind, &self.namespace, name, &there.metadata)));
+                }
             };
             match written {
                 Ok(metadata) => return Ok(Put::Written(Box::new(metadata))),
-                // It is another one by now, or another version of it, or gone. What cannot be made because its kind or its namespace is gone is an error.
-                Err(kube::Error::Api(status)) if status.code == 409 || (status.code == 404 && is_there) => {}
+                // It is another one by now, or another version of it, or gone. What cannot be made
+                // because its kind or its namespace is gone is an error.
+                Err(kube::Error::Api(status))
+                    if status.code == 409 || (status.code == 404 && is_there) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         bail!("others write it all the time")
     }
 
-    /// Makes an object. A field that Kubernetes does not know is refused, as it is when an object is applied; otherwise it would be left out without a word.
+    /// Makes an object. A field that Kubernetes does not know is refused, as it is when an object
+    /// is applied; otherwise it would be left out without a word.
     async fn create(&self, api: &Api<DynamicObject>, object: &Value) -> kube::Result<ObjectMeta> {
-        let params = PostParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PostParams::default()
-        };
+        let params =
+            PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
         let mut request = Request::new(api.resource_url())
             .create(&params, body)
@@ -152,7 +174,13 @@ impl Applied {
     }
 
     /// Applies an object, if it is still the one that was looked at.
-    async fn change(&self, api: &Api<DynamicObject>, name: &str, looked_at: &ObjectMeta, object: &Value) -> kube::Result<ObjectMeta> {
+    async fn change(
+        &self,
+        api: &Api<DynamicObject>,
+        name: &str,
+        looked_at: &ObjectMeta,
+        object: &Value,
+    ) -> kube::Result<ObjectMeta> {
         let mut version = looked_at.resource_version.clone();
         if let Some(fields) = as_applied(looked_at.managed_fields.as_deref().unwrap_or_default()) {
             let patch = json!({"metadata": {"uid": looked_at.uid, "resourceVersion": version, "managedFields": fields}});
@@ -161,7 +189,11 @@ impl Applied {
                 ..PatchParams::default()
             };
             Figures::count(&self.context.figures.writes);
-            version = api.patch_metadata(name, &params, &Patch::Merge(patch)).await?.metadata.resource_version;
+            version = api
+                .patch_metadata(name, &params, &Patch::Merge(patch))
+                .await?
+                .metadata
+                .resource_version;
         }
         let mut pinned = object.clone();
         if let Some(metadata) = pinned.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -173,29 +205,44 @@ impl Applied {
         Ok(api.patch(name, &params, &Patch::Apply(pinned)).await?.metadata)
     }
 
-    /// Deletes services, or slices of endpoints, of brokers and listeners that are no more. `label` names who made them.
-    pub(super) async fn prune<K>(&mut self, names: &Names, label: &str, objects: &[Value]) -> anyhow::Result<()>
+    /// Deletes services, or slices of endpoints, of brokers and listeners that are no more. `label`
+    /// names who made them.
+    pub(super) async fn prune<K>(
+        &mut self,
+        names: &Names,
+        label: &str,
+        objects: &[Value],
+    ) -> anyhow::Result<()>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
     {
         let kind = K::kind(&());
         let of_kind = objects
             .iter()
             .filter(|object| object.pointer("/kind").and_then(Value::as_str) == Some(&kind));
         let wanted: BTreeSet<String> = of_kind
-            .filter_map(|object| object.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned))
+            .filter_map(|object| {
+                object.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned)
+            })
             .collect();
         // What comes besides is heard of.
         if self.pruned.get(&*kind) == Some(&wanted) {
             return Ok(());
         }
         let api: Api<K> = Api::namespaced(self.context.client.clone(), &self.namespace);
-        let params = ListParams::default().labels(&format!("{CLUSTER_LABEL}={},{label}={MANAGER}", names.cluster));
+        let params = ListParams::default()
+            .labels(&format!("{CLUSTER_LABEL}={},{label}={MANAGER}", names.cluster));
         let listed = api.list_metadata(&params).await;
         for object in listed.with_context(|| format!("list objects of kind {kind}"))?.items {
             let metadata = object.metadata;
             let name = metadata.name.clone().unwrap_or_default();
-            if wanted.contains(&name) || metadata.deletion_timestamp.is_some() || !is_ours(&metadata, &self.owner) {
+            if wanted.contains(&name)
+                || metadata.deletion_timestamp.is_some()
+                || !is_ours(&metadata, &self.owner)
+            {
                 continue;
             }
             info!(%kind, name, namespace = self.namespace, "deletes what nothing needs any more");
@@ -217,7 +264,8 @@ impl Applied {
         let Some(resource) = resource_of("monitoring.coreos.com/v1", "PodMonitor") else {
             return Ok(false);
         };
-        let api: Api<DynamicObject> = Api::namespaced_with(self.context.client.clone(), &self.namespace, &resource);
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.context.client.clone(), &self.namespace, &resource);
         match api.list_metadata(&ListParams::default().limit(1)).await {
             Ok(_) => Ok(true),
             // Not there, or none of the operator's business.
@@ -228,10 +276,12 @@ impl Applied {
 }
 
 impl Record {
-    /// Whether the object is not as the write on record left it. Objects with a generation change their version by their status alone.
+    /// Whether the object is not as the write on record left it. Objects with a generation change
+    /// their version by their status alone.
     fn is_other(&self, touched: &Touched) -> bool {
         if touched.deleted {
-            // The end of one that was made anew meanwhile comes late: to apply once too often is no harm.
+            // The end of one that was made anew meanwhile comes late: to apply once too often is no
+            // harm.
             return true;
         }
         match (self.generation, touched.generation) {
@@ -243,19 +293,23 @@ impl Record {
 
 /// How to delete the object that was looked at, and no other of its name.
 pub(super) fn only(looked_at: &ObjectMeta) -> DeleteParams {
-    DeleteParams::default().preconditions(Preconditions {
-        uid: looked_at.uid.clone(),
-        resource_version: None,
-    })
+    DeleteParams::default()
+        .preconditions(Preconditions { uid: looked_at.uid.clone(), resource_version: None })
 }
 
-/// The managed fields of an object that was created here and never applied, if it is one, as if it had been applied: a field that is no more goes with the next application only if an application set it.
-/// Kubernetes' own clients do the same where they begin to apply (`k8s.io/client-go/util/csaupgrade`).
+/// The managed fields of an object that was created here and never applied, if it is one, as if it
+/// had been applied: a field that is no more goes with the next application only if an application
+/// set it. Kubernetes' own clients do the same where they begin to apply
+/// (`k8s.io/client-go/util/csaupgrade`).
 fn as_applied(fields: &[ManagedFieldsEntry]) -> Option<Vec<ManagedFieldsEntry>> {
     let by_us = |entry: &&ManagedFieldsEntry, operation: &str| {
-        entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some(operation) && entry.subresource.is_none()
+        entry.manager.as_deref() == Some(FIELD_MANAGER)
+            && entry.operation.as_deref() == Some(operation)
+            && entry.subresource.is_none()
     };
-    if fields.iter().any(|entry| by_us(&entry, "Apply")) || !fields.iter().any(|entry| by_us(&entry, "Update")) {
+    if fields.iter().any(|entry| by_us(&entry, "Apply"))
+        || !fields.iter().any(|entry| by_us(&entry, "Update"))
+    {
         return None;
     }
     let mut fields = fields.to_vec();
@@ -305,7 +359,10 @@ mod tests {
         assert!(format!("{error:#}").contains("unknown field"), "{error:#}");
         assert_eq!(server.paths(), Vec::<String>::new());
         assert_eq!(applied.apply(&[object(json!({"replicas": 1}))]).await.unwrap().len(), 0);
-        assert_eq!(server.get("/apis/apps/v1/namespaces/n/statefulsets/c").unwrap()["spec"]["replicas"], 1);
+        assert_eq!(
+            server.get("/apis/apps/v1/namespaces/n/statefulsets/c").unwrap()["spec"]["replicas"],
+            1
+        );
     }
 
     #[test]
@@ -317,16 +374,13 @@ mod tests {
             generation,
             deleted: false,
         };
-        let with = Record {
-            hash: 0,
-            version: Some("7".to_owned()),
-            generation: Some(2),
-        };
-        assert!(!with.is_other(&touched("7", Some(2))) && !with.is_other(&touched("8", Some(2))) && with.is_other(&touched("9", Some(3))));
-        assert!(with.is_other(&Touched {
-            deleted: true,
-            ..touched("7", Some(2))
-        }));
+        let with = Record { hash: 0, version: Some("7".to_owned()), generation: Some(2) };
+        assert!(
+            !with.is_other(&touched("7", Some(2)))
+                && !with.is_other(&touched("8", Some(2)))
+                && with.is_other(&touched("9", Some(3)))
+        );
+        assert!(with.is_other(&Touched { deleted: true, ..touched("7", Some(2)) }));
         let without = Record { generation: None, ..with };
         assert!(!without.is_other(&touched("7", None)) && without.is_other(&touched("8", None)));
     }

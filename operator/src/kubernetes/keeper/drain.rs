@@ -1,7 +1,8 @@
 //! PURE: whether a broker's pod may be evicted, and if not, for the sake of which topic.
 //!
-//! One at a time, while every partition that has several replicas can spare any of those in sync. A broker that is away for long holds up nothing that can be spared without it, nor does a topic with one replica: that goes and comes
-//! with its broker, and to wait would be to wait for ever.
+//! One at a time, while every partition that has several replicas can spare any of those in sync. A
+//! broker that is away for long holds up nothing that can be spared without it, nor does a topic
+//! with one replica: that goes and comes with its broker, and to wait would be to wait for ever.
 
 use std::collections::BTreeSet;
 
@@ -24,10 +25,14 @@ pub(super) enum Drain {
 /// `away`: the brokers that are away as planned.
 pub(super) fn drain(state: &State, replicas: i32, away: &BTreeSet<i32>) -> Drain {
     if let Some(id) = away.first().filter(|_| replicas > 1) {
-        return Drain::Restarting(format!("no broker can be evicted until broker {id} is back and in sync"));
+        return Drain::Restarting(format!(
+            "no broker can be evicted until broker {id} is back and in sync"
+        ));
     }
     let spare = |min_isr: usize, isr: usize, replicas: usize| replicas == 1 || isr > min_isr;
-    let tight = partitions(state).find(|(topic, _, partition)| !spare(min_isr(state, topic), partition.isr.len(), partition.replicas.len()));
+    let tight = partitions(state).find(|(topic, _, partition)| {
+        !spare(min_isr(state, topic), partition.isr.len(), partition.replicas.len())
+    });
     if let Some((topic, index, partition)) = tight.filter(|_| replicas > 1) {
         let (min_isr, name) = (min_isr(state, topic), topic.name());
         let (isr, of) = (partition.isr.len(), partition.replicas.len());
@@ -59,13 +64,20 @@ pub(super) fn drain(state: &State, replicas: i32, away: &BTreeSet<i32>) -> Drain
     ))
 }
 
-/// How many of the pods may be unavailable, for the budget: one more than are. Those that are not ready count there, though they may be evicted.
-pub(super) fn unavailable_max(state: &State, replicas: i32, away: &BTreeSet<i32>, ready: usize) -> i32 {
+/// How many of the pods may be unavailable, for the budget: one more than are. Those that are not
+/// ready count there, though they may be evicted.
+pub(super) fn unavailable_max(
+    state: &State,
+    replicas: i32,
+    away: &BTreeSet<i32>,
+    ready: usize,
+) -> i32 {
     match drain(state, replicas, away) {
         Drain::Allowed(_) if replicas <= 1 => 1,
         Drain::Allowed(_) => {
             let serving = (0..replicas).filter(|id| state.is_usable(BrokerId(*id))).count();
-            // Where Kubernetes and the brokers see it differently, whoever sees more of them counts.
+            // Where Kubernetes and the brokers see it differently, whoever sees more of them
+            // counts.
             let there = i32::try_from(serving.max(ready)).unwrap_or(i32::MAX);
             (replicas - there).max(0) + 1
         }
@@ -103,7 +115,8 @@ mod tests {
                 0,
                 "TooFewReplicas: no broker can be evicted: t has 3 replicas and min.insync.replicas=3",
             ),
-            // A broker is down for weeks: where two are enough nobody else can go; where one is, another can.
+            // A broker is down for weeks: where two are enough nobody else can go; where one is,
+            // another can.
             (
                 state(2, Some(2), &[&[0, 1]]),
                 2,
@@ -119,7 +132,10 @@ mod tests {
         }
         let one = state(1, None, &[&[0, 1, 2]]);
         let away = BTreeSet::from([1]);
-        assert!(said(&one, &away).starts_with("restarting: no broker can be evicted until broker 1 is back"));
+        assert!(
+            said(&one, &away)
+                .starts_with("restarting: no broker can be evicted until broker 1 is back")
+        );
         assert_eq!(unavailable_max(&one, 3, &away, 2), 0);
         assert_eq!(unavailable_max(&one, 1, &away, 0), 1, "one alone can always go");
     }

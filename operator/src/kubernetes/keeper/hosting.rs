@@ -18,7 +18,12 @@ impl Keeper {
             match host.ended().await {
                 None => return Ok(()),
                 Some(reason) => {
-                    warn!(cluster = self.key.name, namespace = self.key.namespace, reason, "the controller ended");
+                    warn!(
+                        cluster = self.key.name,
+                        namespace = self.key.namespace,
+                        reason,
+                        "the controller ended"
+                    );
                     self.host = None;
                     self.taken_up = None;
                 }
@@ -35,7 +40,12 @@ impl Keeper {
         );
         if host.takes_up() {
             let note = kept::taken_up(host.cluster_id(), &host.state());
-            info!(cluster = self.key.name, namespace = self.key.namespace, note, "takes up what was kept");
+            info!(
+                cluster = self.key.name,
+                namespace = self.key.namespace,
+                note,
+                "takes up what was kept"
+            );
             status::tell(&self.context, cluster, true, "TakesUpKept", &note).await;
             // They stopped with the former cluster, and come up by and by.
             for broker in host.state().brokers.keys() {
@@ -50,14 +60,24 @@ impl Keeper {
     async fn begin(&mut self, cluster: &KafkaCluster) -> anyhow::Result<Option<Host>> {
         let (mut begins, mut note) = (false, None);
         let started = loop {
-            match Host::start(&self.context, &self.sites, &self.key, cluster, &self.resource, &self.notices, begins).await {
+            match Host::start(
+                &self.context,
+                &self.sites,
+                &self.key,
+                cluster,
+                &self.resource,
+                &self.notices,
+                begins,
+            )
+            .await
+            {
                 Err(Trouble::Recovers) => {}
                 started => break started,
             }
             let open = self.recovery.take().filter(|recovery| recovery.stage().is_some());
-            let recovery = self
-                .recovery
-                .insert(open.unwrap_or_else(|| TableRecovery::begin(&self.context, &self.key, cluster)));
+            let recovery = self.recovery.insert(
+                open.unwrap_or_else(|| TableRecovery::begin(&self.context, &self.key, cluster)),
+            );
             match recovery.go_on(&self.context, cluster).await? {
                 Stage::Waits(_) | Stage::Refused(_) => return Ok(None),
                 Stage::Made(_, made) => note = Some(made),
@@ -70,7 +90,10 @@ impl Keeper {
         }
         match &self.recovery {
             Some(recovery) => recovery.close(host.cluster_id()),
-            None if may_be_recovered(cluster) => self.recovery = Some(TableRecovery::over(&self.context, &self.key, host.cluster_id())),
+            None if may_be_recovered(cluster) => {
+                self.recovery =
+                    Some(TableRecovery::over(&self.context, &self.key, host.cluster_id()))
+            }
             None => {}
         }
         Ok(Some(host))

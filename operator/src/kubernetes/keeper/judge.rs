@@ -1,10 +1,13 @@
-//! PURE: what the status of a cluster says: how many brokers serve, how its partitions do, where clients connect, how far it is from its spec, and if something is wrong, what and what helps.
+//! PURE: what the status of a cluster says: how many brokers serve, how its partitions do, where
+//! clients connect, how far it is from its spec, and if something is wrong, what and what helps.
 
 mod name_taken;
 mod progress;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use weir_crds::{BrokerSummary, KafkaCluster, KafkaClusterStatus, Listener, ListenerType, PartitionSummary};
+use weir_crds::{
+    BrokerSummary, KafkaCluster, KafkaClusterStatus, Listener, ListenerType, PartitionSummary,
+};
 use weir_protocol::types::BrokerId;
 
 use self::name_taken::{NAME_TAKEN, name_taken};
@@ -33,7 +36,8 @@ const TOLD: [&str; 8] = [
     "Stalled",
 ];
 
-/// Reasons for which nothing is wrong, though a condition is not as it should be: it is being made so.
+/// Reasons for which nothing is wrong, though a condition is not as it should be: it is being made
+/// so.
 const IN_ITS_TURN: [&str; 2] = ["Starting", "Restarting"];
 
 /// Conditions that are not as they should be where they hold.
@@ -73,13 +77,18 @@ pub(super) fn is_wrong(condition: &Condition) -> bool {
     !is_good(condition) && !IN_ITS_TURN.contains(&condition.reason.as_str())
 }
 
-/// The conditions that say something new, which is worth an event: another status, or another thing that is wrong. Numbers that change are no news, nor is what another condition says too.
+/// The conditions that say something new, which is worth an event: another status, or another thing
+/// that is wrong. Numbers that change are no news, nor is what another condition says too.
 pub(super) fn news<'a>(before: &'a [Condition], after: &'a [Condition]) -> Vec<&'a Condition> {
     let plain = |message: &str| message.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
     let is_new = |is: &&Condition| match before.iter().find(|was| was.type_ == is.type_) {
         None => is_wrong(is) || is.type_ == "Ready",
-        Some(was) if was.status != is.status => is_wrong(is) || is_wrong(was) || is.type_ == "Ready",
-        Some(was) => is_wrong(is) && (was.reason != is.reason || plain(&was.message) != plain(&is.message)),
+        Some(was) if was.status != is.status => {
+            is_wrong(is) || is_wrong(was) || is.type_ == "Ready"
+        }
+        Some(was) => {
+            is_wrong(is) && (was.reason != is.reason || plain(&was.message) != plain(&is.message))
+        }
     };
     let mut news: Vec<&Condition> = Vec::new();
     for condition in after.iter().filter(|is| TOLD.contains(&is.type_.as_str())).filter(is_new) {
@@ -103,11 +112,14 @@ pub(super) fn status_of(
 ) -> KafkaClusterStatus {
     let names = Names::of(cluster);
     let wanted = cluster.spec.brokers.replicas;
-    // Those that are to go, and serve until they hold nothing any more, are counted: there are as many.
+    // Those that are to go, and serve until they hold nothing any more, are counted: there are as
+    // many.
     let there = wanted.max(findings.replicas);
-    let serving = state.map_or(0, |state| (0..there).filter(|id| state.is_usable(BrokerId(*id))).count());
+    let serving =
+        state.map_or(0, |state| (0..there).filter(|id| state.is_usable(BrokerId(*id))).count());
     let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
-    let partitions = state.map(|state| summary(state.topics.values().flat_map(|topic| &topic.partitions)));
+    let partitions =
+        state.map(|state| summary(state.topics.values().flat_map(|topic| &topic.partitions)));
     let mut brokers = BrokerSummary {
         replicas: count(findings.pods.len()),
         ready: count(serving),
@@ -120,32 +132,44 @@ pub(super) fn status_of(
         (brokers.replicas, brokers.updated) = (known.replicas, known.updated);
     }
     let generation = cluster.metadata.generation;
-    let said = |kind: &'static str, judgement: ConditionValue| condition(kind, judgement, generation, &before.conditions, now);
+    let said = |kind: &'static str, judgement: ConditionValue| {
+        condition(kind, judgement, generation, &before.conditions, now)
+    };
     let mut conditions: Vec<Condition> = judge(cluster, state, findings)
         .into_iter()
         .map(|(kind, judgement)| said(kind, judgement))
         .collect();
     // Neither did it look at volumes and listeners.
-    let looked_at = |condition: &Condition| ["StorageOk", "ListenersReady"].contains(&condition.type_.as_str());
+    let looked_at =
+        |condition: &Condition| ["StorageOk", "ListenersReady"].contains(&condition.type_.as_str());
     if findings.failed.is_some() {
         conditions.retain(|condition| !looked_at(condition));
-        conditions.extend(before.conditions.iter().filter(|condition| looked_at(condition)).cloned());
+        conditions
+            .extend(before.conditions.iter().filter(|condition| looked_at(condition)).cloned());
     }
     match state {
         Some(state) => conditions.push(said(DRAIN_BLOCKED, drain_blocked(state, there, findings))),
-        None => conditions.extend(before.conditions.iter().find(|condition| condition.type_ == DRAIN_BLOCKED).cloned()),
+        None => conditions.extend(
+            before.conditions.iter().find(|condition| condition.type_ == DRAIN_BLOCKED).cloned(),
+        ),
     }
     match &findings.taken {
         Some(taken) => conditions.push(said(NAME_TAKEN, name_taken(taken))),
-        None => conditions.extend(before.conditions.iter().find(|condition| condition.type_ == NAME_TAKEN).cloned()),
+        None => conditions.extend(
+            before.conditions.iter().find(|condition| condition.type_ == NAME_TAKEN).cloned(),
+        ),
     }
     match recovering(state, findings) {
         _ if cluster.spec.recover_from.is_none() => {}
         Some(judgement) => conditions.push(said(RECOVERING, judgement)),
-        None => conditions.extend(before.conditions.iter().find(|condition| condition.type_ == RECOVERING).cloned()),
+        None => conditions.extend(
+            before.conditions.iter().find(|condition| condition.type_ == RECOVERING).cloned(),
+        ),
     }
     let rolled_back = before.conditions.iter().find(|condition| condition.type_ == ROLLED_BACK);
-    let is_told = rolled_back.is_some_and(|condition| now.0.duration_since(condition.last_transition_time.0).as_secs() < ROLLED_BACK_SECONDS);
+    let is_told = rolled_back.is_some_and(|condition| {
+        now.0.duration_since(condition.last_transition_time.0).as_secs() < ROLLED_BACK_SECONDS
+    });
     if is_told || (rolled_back.is_none() && state.is_some_and(|state| state.rolled_back)) {
         let message = "brokers had seen later epochs than the partition tables and topics hold, so these come from a backup: what was made or changed since is missing. Epochs were raised, and \
                        nothing of it is used twice; see docs/backup.md";
@@ -153,7 +177,9 @@ pub(super) fn status_of(
     }
     KafkaClusterStatus {
         observed_generation: generation,
-        cluster_id: state.map(|state| state.cluster.id.clone()).or_else(|| before.cluster_id.clone()),
+        cluster_id: state
+            .map(|state| state.cluster.id.clone())
+            .or_else(|| before.cluster_id.clone()),
         image: Some(findings.image.clone()).filter(|image| !image.is_empty()),
         brokers: Some(if state.is_some() {
             brokers
@@ -173,13 +199,19 @@ pub(super) fn status_of(
     }
 }
 
-fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> Vec<(&'static str, ConditionValue)> {
+fn judge(
+    cluster: &KafkaCluster,
+    state: Option<&State>,
+    findings: &Findings,
+) -> Vec<(&'static str, ConditionValue)> {
     let brokers = Brokers::of(cluster, state, findings);
     let partitions = state
         .map(|state| summary(state.topics.values().flat_map(|topic| &topic.partitions)))
         .unwrap_or_default();
-    // What the API server refuses, and names that are taken, come before all that waits for them, and a pod that waits for its volume says less of it than the volume does.
-    let taken = findings.taken.iter().flatten().find(|by| KEEP_BROKERS_AWAY.contains(&by.kind.as_str()));
+    // What the API server refuses, and names that are taken, come before all that waits for them,
+    // and a pod that waits for its volume says less of it than the volume does.
+    let taken =
+        findings.taken.iter().flatten().find(|by| KEEP_BROKERS_AWAY.contains(&by.kind.as_str()));
     let taken = taken.map(|by| name_taken(std::slice::from_ref(by)).message);
     let recovers = recovers(findings);
     let troubles = [
@@ -202,7 +234,10 @@ fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> 
         let message = format!("{missing} of {} partitions lack replicas in sync", partitions.total);
         ConditionValue::holds("UnderReplicated", message)
     } else {
-        ConditionValue::fails("AsWanted", "no broker and no replica is missing that should be there")
+        ConditionValue::fails(
+            "AsWanted",
+            "no broker and no replica is missing that should be there",
+        )
     };
     let progress = progress(cluster, state, findings);
     let up_to_date = match progress.stuck.as_ref().or(progress.under_way.as_ref()) {
@@ -214,9 +249,12 @@ fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> 
         (None, Some((reason, message))) => ConditionValue::fails(reason, message.clone()),
         (None, None) => ConditionValue::fails("AsWanted", "nothing is under way"),
     };
-    // Nobody is told that a paused cluster is as its spec wants it, nor that somebody has to look after it.
+    // Nobody is told that a paused cluster is as its spec wants it, nor that somebody has to look
+    // after it.
     let reconciling = match &progress.stuck {
-        Some((reason, message)) if findings.paused => ConditionValue::holds(reason, message.clone()),
+        Some((reason, message)) if findings.paused => {
+            ConditionValue::holds(reason, message.clone())
+        }
         _ => progressing.clone(),
     };
     let stalled = match progress.stuck.as_ref().filter(|_| !findings.paused) {
@@ -228,7 +266,10 @@ fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> 
         None => ConditionValue::holds("AsWanted", "the volumes are as the spec wants them"),
     };
     let paused = if findings.paused {
-        ConditionValue::holds("Paused", "the objects stay as they are; leaders still move when brokers fail")
+        ConditionValue::holds(
+            "Paused",
+            "the objects stay as they are; leaders still move when brokers fail",
+        )
     } else {
         ConditionValue::fails("NotPaused", "the operator acts on the spec")
     };
@@ -257,7 +298,9 @@ fn judge(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> 
             "every broker serves, and every partition has a leader".to_owned()
         };
         match progress.under_way.or(progress.stuck) {
-            Some((reason, said)) => ConditionValue::holds(reason, format!("every partition has a leader; {said}")),
+            Some((reason, said)) => {
+                ConditionValue::holds(reason, format!("every partition has a leader; {said}"))
+            }
             None => ConditionValue::holds("Ready", message),
         }
     };
@@ -309,7 +352,9 @@ impl Brokers {
         };
         let holders = state.map(all).unwrap_or_default();
         // Where the operator itself is stopped, or a volume is missing, nobody comes up.
-        let is_kept_away = findings.failed.is_some() || findings.unbound.is_some() || findings.taken.as_ref().is_some_and(|taken| !taken.is_empty());
+        let is_kept_away = findings.failed.is_some()
+            || findings.unbound.is_some()
+            || findings.taken.as_ref().is_some_and(|taken| !taken.is_empty());
         let has_trouble = |id: i32| {
             let pod = findings.pods.iter().find(|pod| pod.id == id);
             is_kept_away || pod.map_or(!findings.troubles.is_empty(), |pod| pod.trouble.is_some())
@@ -328,13 +373,15 @@ impl Brokers {
     }
 }
 
-/// Partitions that lack a replica which should be in sync: not one that is being made, nor one on a broker that is away as planned.
+/// Partitions that lack a replica which should be in sync: not one that is being made, nor one on a
+/// broker that is away as planned.
 fn missing_replicas(state: Option<&State>, findings: &Findings) -> usize {
     let lacks = |partition: &&Partition| {
-        partition
-            .replicas
-            .iter()
-            .any(|id| !partition.isr.contains(id) && !partition.adding.contains(id) && !findings.away.contains(&id.0))
+        partition.replicas.iter().any(|id| {
+            !partition.isr.contains(id)
+                && !partition.adding.contains(id)
+                && !findings.away.contains(&id.0)
+        })
     };
     let partitions = state
         .into_iter()
@@ -374,7 +421,9 @@ fn available(
         ConditionValue::fails(reason, message)
     } else if brokers.serving == 0 {
         ConditionValue::fails("NoBroker", said("no broker serves yet"))
-    } else if partitions.offline > 0 && offline.all(|partition| partition.replicas.iter().any(is_away)) {
+    } else if partitions.offline > 0
+        && offline.all(|partition| partition.replicas.iter().any(is_away))
+    {
         let message = format!(
             "{} of {} partitions have no leader until a broker has been restarted",
             partitions.offline, partitions.total
@@ -391,11 +440,16 @@ fn available(
     }
 }
 
-/// How far it is that a cluster gets its tables of what its brokers have; `None`: that is not known.
+/// How far it is that a cluster gets its tables of what its brokers have; `None`: that is not
+/// known.
 fn recovering(state: Option<&State>, findings: &Findings) -> Option<ConditionValue> {
     match (&findings.recovering, state) {
-        (Some(Stage::Waits(reason)), _) => Some(ConditionValue::holds("WaitsForBrokers", reason.clone())),
-        (Some(Stage::Refused(reason)), _) => Some(ConditionValue::holds("CannotRecover", reason.clone())),
+        (Some(Stage::Waits(reason)), _) => {
+            Some(ConditionValue::holds("WaitsForBrokers", reason.clone()))
+        }
+        (Some(Stage::Refused(reason)), _) => {
+            Some(ConditionValue::holds("CannotRecover", reason.clone()))
+        }
         (_, Some(_)) => Some(ConditionValue::fails(
             "HasTables",
             "the partition tables are there: spec.recoverFrom does nothing",
@@ -413,12 +467,15 @@ fn drain_blocked(state: &State, replicas: i32, findings: &Findings) -> Condition
 }
 
 fn listeners_ready(cluster: &KafkaCluster, findings: &Findings) -> ConditionValue {
-    let has_address = |name: &str| findings.listeners.iter().any(|said| said.name == name && !said.bootstrap.is_empty());
+    let has_address = |name: &str| {
+        findings.listeners.iter().any(|said| said.name == name && !said.bootstrap.is_empty())
+    };
     let all = listeners(cluster);
     // A resource from before such a host was refused.
     let is_one_for_all = |listener: &&Listener| {
         let host = listener.host.as_ref().filter(|_| listener.kind == ListenerType::LoadBalancer);
-        host.is_some_and(|host| !host.contains(Listener::BROKER)) && cluster.spec.brokers.replicas > 1
+        host.is_some_and(|host| !host.contains(Listener::BROKER))
+            && cluster.spec.brokers.replicas > 1
     };
     if let Some(listener) = all.iter().find(is_one_for_all) {
         let message = format!(
@@ -429,10 +486,15 @@ fn listeners_ready(cluster: &KafkaCluster, findings: &Findings) -> ConditionValu
         return ConditionValue::fails("OneHostForAll", message);
     }
     match all.iter().find(|listener| !has_address(&listener.name)) {
-        None => ConditionValue::holds("Addressed", "clients find an address of every listener in status.listeners"),
+        None => ConditionValue::holds(
+            "Addressed",
+            "clients find an address of every listener in status.listeners",
+        ),
         Some(listener) => {
             let why = match listener.kind {
-                ListenerType::Internal => "its service is not there yet, or somebody else's has its name",
+                ListenerType::Internal => {
+                    "its service is not there yet, or somebody else's has its name"
+                }
                 ListenerType::NodePort => {
                     "its service is not there yet, or no node tells an address: that takes the right to read nodes (rbac.clusterReader in the chart), or spec.listeners[].host"
                 }
@@ -440,7 +502,10 @@ fn listeners_ready(cluster: &KafkaCluster, findings: &Findings) -> ConditionValu
                     "its load balancer has none yet: is there anything in this Kubernetes cluster that provides load balancers?"
                 }
             };
-            ConditionValue::fails("NoAddress", format!("the listener {} has no address: {why}", listener.name))
+            ConditionValue::fails(
+                "NoAddress",
+                format!("the listener {} has no address: {why}", listener.name),
+            )
         }
     }
 }

@@ -1,4 +1,6 @@
-//! What outlives a cluster's status, and, where its volumes are kept, the cluster, beside what its store keeps: the topics that clients made. A deleted cluster's objects go by the owner that they name, so these name none.
+//! What outlives a cluster's status, and, where its volumes are kept, the cluster, beside what its
+//! store keeps: the topics that clients made. A deleted cluster's objects go by the owner that they
+//! name, so these name none.
 
 use anyhow::{Context as _, bail};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -15,7 +17,8 @@ use crate::controller::{Key, TOPIC_ID_ANNOTATION, summary};
 use crate::store::kube::ours::{controller_of, is_ours};
 use crate::store::kube::{CLUSTER_LABEL, FIELD_MANAGER, goes_with_the_cluster, owner};
 
-/// How often the topics are looked at for one change, while others write them, too. The next pass goes on.
+/// How often the topics are looked at for one change, while others write them, too. The next pass
+/// goes on.
 const LOOKS_MAX: usize = 5;
 
 /// What is said of a cluster that goes on with what one of its name left.
@@ -29,7 +32,13 @@ pub(super) fn taken_up(cluster_id: &str, state: &State) -> String {
 }
 
 /// Writes down, on the resource, what must outlive its status.
-pub(super) async fn remember(context: &Context, key: &Key, cluster: &KafkaCluster, cluster_id: &str, image: &str) -> anyhow::Result<()> {
+pub(super) async fn remember(
+    context: &Context,
+    key: &Key,
+    cluster: &KafkaCluster,
+    cluster_id: &str,
+    image: &str,
+) -> anyhow::Result<()> {
     let pinned = annotation(cluster, IMAGE_ANNOTATION);
     if annotation(cluster, CLUSTER_ID_ANNOTATION) == Some(cluster_id) && pinned.is_some() {
         return Ok(());
@@ -41,8 +50,7 @@ pub(super) async fn remember(context: &Context, key: &Key, cluster: &KafkaCluste
     });
     let api: Api<KafkaCluster> = Api::namespaced(context.client.clone(), &key.namespace);
     Figures::count(&context.figures.writes);
-    api.patch(&key.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch))
-        .await?;
+    api.patch(&key.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch)).await?;
     Ok(())
 }
 
@@ -54,7 +62,13 @@ pub(super) struct Topics {
 
 impl Topics {
     /// Makes them go with the cluster or outlive it, as its volumes do.
-    pub(super) async fn settle(&mut self, context: &Context, key: &Key, cluster: &KafkaCluster, state: &State) -> anyhow::Result<()> {
+    pub(super) async fn settle(
+        &mut self,
+        context: &Context,
+        key: &Key,
+        cluster: &KafkaCluster,
+        state: &State,
+    ) -> anyhow::Result<()> {
         // What the controller has taken up: topics that it makes from now on are made so.
         let go = goes_with_the_cluster(&state.cluster.resource);
         if self.go != Some(go) {
@@ -66,18 +80,23 @@ impl Topics {
 }
 
 /// Makes each topic that a client made go with the cluster, or outlive it.
-async fn settle(context: &Context, key: &Key, cluster: &KafkaCluster, go: bool) -> anyhow::Result<()> {
+async fn settle(
+    context: &Context,
+    key: &Key,
+    cluster: &KafkaCluster,
+    go: bool,
+) -> anyhow::Result<()> {
     let api: Api<Topic> = Api::namespaced(context.client.clone(), &key.namespace);
     // Those that users make do not have it.
     let params = ListParams::default().labels(&format!("{CLUSTER_LABEL}={}", key.name));
     for _ in 0..LOOKS_MAX {
         let mut is_settled = true;
-        let listed = api.list_metadata(&params).await.context("list the Topics that clients made")?;
+        let listed =
+            api.list_metadata(&params).await.context("list the Topics that clients made")?;
         for topic in listed.items {
             let Some(owners) = owners(&topic.metadata, cluster, go) else { continue };
             let name = topic.metadata.name.as_deref().unwrap_or_default();
-            let patch =
-                json!({"metadata": {"uid": topic.metadata.uid, "resourceVersion": topic.metadata.resource_version, "ownerReferences": owners}});
+            let patch = json!({"metadata": {"uid": topic.metadata.uid, "resourceVersion": topic.metadata.resource_version, "ownerReferences": owners}});
             Figures::count(&context.figures.writes);
             match api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(patch)).await {
                 Ok(_) => info!(
@@ -87,8 +106,13 @@ async fn settle(context: &Context, key: &Key, cluster: &KafkaCluster, go: bool) 
                     "a Topic goes with its cluster, or not any more"
                 ),
                 // It is another version by now, or gone.
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => is_settled = false,
-                Err(error) => return Err(error).with_context(|| format!("patch the owners of the Topic {name}")),
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
+                    is_settled = false
+                }
+                Err(error) => {
+                    return Err(error)
+                        .with_context(|| format!("patch the owners of the Topic {name}"));
+                }
             }
         }
         if is_settled {
@@ -102,7 +126,8 @@ async fn settle(context: &Context, key: &Key, cluster: &KafkaCluster, go: bool) 
 fn owners(topic: &ObjectMeta, cluster: &KafkaCluster, go: bool) -> Option<Vec<OwnerReference>> {
     let mut owners = topic.owner_references.clone().unwrap_or_default();
     let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
-    let is_taken_up = topic.annotations.as_ref().is_some_and(|all| all.contains_key(TOPIC_ID_ANNOTATION));
+    let is_taken_up =
+        topic.annotations.as_ref().is_some_and(|all| all.contains_key(TOPIC_ID_ANNOTATION));
     if go && is_taken_up && controller_of(topic).is_none() {
         owners.push(owner(cluster));
     } else if !go && is_ours(topic, uid) {

@@ -1,4 +1,5 @@
-//! Brokers that recover their logs after a stop that was none in order: each says on its page how far it is, and the status says it on.
+//! Brokers that recover their logs after a stop that was none in order: each says on its page how
+//! far it is, and the status says it on.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -23,22 +24,28 @@ pub(super) struct LogRecovery {
 }
 
 impl LogRecovery {
-    /// Notes at each pod how far its broker is. Asks those that are not ready, each now and then; says whether there are some that recover.
+    /// Notes at each pod how far its broker is. Asks those that are not ready, each now and then;
+    /// says whether there are some that recover.
     pub(super) async fn look(&mut self, pods: &mut [PodView]) -> bool {
         self.look_at(pods, HTTP_PORT, Instant::now()).await
     }
 
     async fn look_at(&mut self, pods: &mut [PodView], port: u16, now: Instant) -> bool {
-        let may_recover = |pod: &PodView| !pod.ready && !pod.terminating && pod.trouble.is_none() && !pod.addresses.is_empty();
-        self.asked
-            .retain(|broker, _| pods.iter().any(|pod| pod.id == *broker && may_recover(pod)));
+        let may_recover = |pod: &PodView| {
+            !pod.ready && !pod.terminating && pod.trouble.is_none() && !pod.addresses.is_empty()
+        };
+        self.asked.retain(|broker, _| pods.iter().any(|pod| pod.id == *broker && may_recover(pod)));
         let is_due = |pod: &&PodView| {
             let asked = self.asked.get(&pod.id);
-            asked.is_none_or(|(at, said)| said.is_none() || now.saturating_duration_since(*at) >= LOOK_EVERY)
+            asked.is_none_or(|(at, said)| {
+                said.is_none() || now.saturating_duration_since(*at) >= LOOK_EVERY
+            })
         };
         let due = pods.iter().filter(|pod| may_recover(pod)).filter(is_due);
         let due = due.filter_map(|pod| Some((pod.id, *pod.addresses.first()?)));
-        let answers = due.map(|(id, address)| async move { (id, page(address, port, "/readyz", ANSWER_MAX).await) });
+        let answers = due.map(|(id, address)| async move {
+            (id, page(address, port, "/readyz", ANSWER_MAX).await)
+        });
         for (id, answer) in futures::future::join_all(answers).await {
             // One that does not answer is told of by its pod.
             let said = answer.ok().and_then(|(_, text)| how_far(&text));
@@ -67,7 +74,8 @@ mod tests {
     #[tokio::test]
     async fn a_broker_says_how_far_it_is() {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let (address, port) = (listener.local_addr().unwrap().ip(), listener.local_addr().unwrap().port());
+        let (address, port) =
+            (listener.local_addr().unwrap().ip(), listener.local_addr().unwrap().port());
         let says = Arc::new(Mutex::new("opens its log directory".to_owned()));
         let said = Arc::clone(&says);
         let probes = Probes {
@@ -77,11 +85,7 @@ mod tests {
             from_disk: None,
         };
         let server = tokio::spawn(serve(listener, probes));
-        let pod = PodView {
-            id: 2,
-            addresses: vec![address],
-            ..PodView::default()
-        };
+        let pod = PodView { id: 2, addresses: vec![address], ..PodView::default() };
         let (mut recovering, begin) = (LogRecovery::default(), Instant::now());
         let mut pods = [pod];
         let at = |seconds| begin + Duration::from_secs(seconds);
@@ -92,10 +96,7 @@ mod tests {
         assert_eq!(pods[0].recovers, Some(far(340)));
         // It is asked again when that has changed by some, and what it said is said on meanwhile.
         *says.lock().unwrap() = far(341);
-        let mut anew = [PodView {
-            recovers: None,
-            ..pods[0].clone()
-        }];
+        let mut anew = [PodView { recovers: None, ..pods[0].clone() }];
         assert!(recovering.look_at(&mut anew, port, at(10)).await);
         assert_eq!(anew[0].recovers, Some(far(340)));
         recovering.look_at(&mut pods, port, at(11)).await;

@@ -18,7 +18,12 @@ const BYTES_MAX: usize = 1 << 20;
 ///
 /// # Errors
 /// When the broker does not answer within `answer_max`, or with more than a page.
-pub(super) async fn page(address: IpAddr, port: u16, path: &'static str, answer_max: Duration) -> anyhow::Result<(StatusCode, String)> {
+pub(super) async fn page(
+    address: IpAddr,
+    port: u16,
+    path: &'static str,
+    answer_max: Duration,
+) -> anyhow::Result<(StatusCode, String)> {
     let ask = async {
         let stream = TcpStream::connect((address, port)).await.context("connect")?;
         let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;

@@ -1,4 +1,5 @@
-//! The pods of a cluster as they are, and what keeps them from serving, in words that a person understands.
+//! The pods of a cluster as they are, and what keeps them from serving, in words that a person
+//! understands.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,7 +13,9 @@ use weir_crds::KafkaCluster;
 
 use super::super::context::Context;
 use super::super::figures::Figures;
-use super::super::objects::{CONTAINER, CONTROLLER_FILE_VARIABLE, HTTP_PORT_NAME, Names, broker_of_pod};
+use super::super::objects::{
+    CONTAINER, CONTROLLER_FILE_VARIABLE, HTTP_PORT_NAME, Names, broker_of_pod,
+};
 use crate::controller::Key;
 use crate::controller::state::State;
 use crate::store::kube::ours::{Taken, controller_of, if_ours, may_be_a_pod_of};
@@ -30,7 +33,8 @@ pub(super) struct PodView {
     pub(super) id: i32,
     pub(super) name: String,
     pub(super) uid: String,
-    /// The addresses of the pod, once it has some: of either family one at most, and first the one that is the pod's where only one is asked for.
+    /// The addresses of the pod, once it has some: of either family one at most, and first the one
+    /// that is the pod's where only one is asked for.
     pub(super) addresses: Vec<IpAddr>,
     /// The uid of the StatefulSet that controls it.
     pub(super) owner: Option<String>,
@@ -40,7 +44,8 @@ pub(super) struct PodView {
     pub(super) revision: Option<String>,
     /// The ports of its listeners, by name.
     pub(super) ports: BTreeMap<String, u16>,
-    /// Its template is not the one that the spec wants; `None` while that is not known, and of a pod that is not the cluster's StatefulSet's.
+    /// Its template is not the one that the spec wants; `None` while that is not known, and of a
+    /// pod that is not the cluster's StatefulSet's.
     pub(super) outdated: Option<bool>,
     pub(super) terminating: bool,
     /// It reads the controller's address anew while it runs.
@@ -54,18 +59,28 @@ pub(super) struct PodView {
 }
 
 /// The pods, by the broker's id. Which of them are outdated is not known yet.
-pub(super) async fn look(context: &Context, key: &Key, cluster: &KafkaCluster) -> anyhow::Result<Vec<PodView>> {
+pub(super) async fn look(
+    context: &Context,
+    key: &Key,
+    cluster: &KafkaCluster,
+) -> anyhow::Result<Vec<PodView>> {
     let names = Names::of(cluster);
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
     let params = ListParams::default().labels(&names.selector_text());
     let listed = pods.list(&params).await.context("list the pods")?;
-    let mut views: Vec<PodView> = listed.items.iter().filter_map(|pod| view(&key.name, pod)).collect();
+    let mut views: Vec<PodView> =
+        listed.items.iter().filter_map(|pod| view(&key.name, pod)).collect();
     views.sort_by_key(|view| view.id);
     Ok(views)
 }
 
 /// Finds out which of the pods are not as the cluster's StatefulSet has them made now.
-pub(super) async fn compare(context: &Context, key: &Key, cluster_uid: &str, pods: &mut [PodView]) -> anyhow::Result<()> {
+pub(super) async fn compare(
+    context: &Context,
+    key: &Key,
+    cluster_uid: &str,
+    pods: &mut [PodView],
+) -> anyhow::Result<()> {
     let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &key.namespace);
     let set = sets.get_opt(&key.name).await.context("get the StatefulSet")?;
     let set = if_ours(set, cluster_uid);
@@ -76,14 +91,22 @@ pub(super) async fn compare(context: &Context, key: &Key, cluster_uid: &str, pod
 }
 
 /// The pods of somebody else's that have the names of brokers which have none.
-pub(super) async fn taken(context: &Context, key: &Key, replicas: i32, pods: &[PodView]) -> anyhow::Result<Vec<Taken>> {
+pub(super) async fn taken(
+    context: &Context,
+    key: &Key,
+    replicas: i32,
+    pods: &[PodView],
+) -> anyhow::Result<Vec<Taken>> {
     let api: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
     let mut taken = Vec::new();
     for id in (0..replicas).filter(|id| pods.iter().all(|pod| pod.id != *id)) {
         let name = format!("{}-{id}", key.name);
         let found = api.get_metadata_opt(&name).await.context("get a pod")?;
         // One that was made a moment ago is the StatefulSet's.
-        let is_other = |metadata: &ObjectMeta| controller_of(metadata).is_none_or(|owner| owner.kind != "StatefulSet" || owner.name != key.name);
+        let is_other = |metadata: &ObjectMeta| {
+            controller_of(metadata)
+                .is_none_or(|owner| owner.kind != "StatefulSet" || owner.name != key.name)
+        };
         if let Some(pod) = found.filter(|pod| is_other(&pod.metadata)) {
             taken.push(Taken::of("Pod", &key.namespace, &name, &pod.metadata));
         }
@@ -92,14 +115,17 @@ pub(super) async fn taken(context: &Context, key: &Key, replicas: i32, pods: &[P
 }
 
 impl PodView {
-    /// `set` is the uid of the cluster's StatefulSet, `wanted` the revision that its pods are to have.
+    /// `set` is the uid of the cluster's StatefulSet, `wanted` the revision that its pods are to
+    /// have.
     fn compare(&mut self, set: Option<&str>, wanted: Option<&str>) {
         let is_its = self.owner.is_some() && self.owner.as_deref() == set;
-        self.outdated = wanted.filter(|_| is_its).map(|wanted| self.revision.as_deref() != Some(wanted));
+        self.outdated =
+            wanted.filter(|_| is_its).map(|wanted| self.revision.as_deref() != Some(wanted));
     }
 }
 
-/// The revision that pods shall have, once the StatefulSet's controller has looked at what was applied last.
+/// The revision that pods shall have, once the StatefulSet's controller has looked at what was
+/// applied last.
 fn wanted_revision(set: &StatefulSet) -> Option<String> {
     let status = set.status.as_ref()?;
     (status.observed_generation >= set.metadata.generation)
@@ -114,7 +140,11 @@ fn view(cluster: &str, pod: &Pod) -> Option<PodView> {
     let name = pod.metadata.name.clone().unwrap_or_default();
     let revision = pod.metadata.labels.as_ref().and_then(|labels| labels.get(REVISION_LABEL));
     let status = pod.status.as_ref();
-    let condition = |kind: &str| status.and_then(|status| status.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind));
+    let condition = |kind: &str| {
+        status.and_then(|status| {
+            status.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind)
+        })
+    };
     Some(PodView {
         id: broker_of_pod(cluster, &name)?,
         uid: pod.metadata.uid.clone().unwrap_or_default(),
@@ -186,13 +216,16 @@ fn trouble(name: &str, pod: &Pod) -> Option<String> {
     let message = last_words(container).or_else(|| waiting.message.clone()).unwrap_or_default();
     let hint = match reason {
         "CrashLoopBackOff" => format!("; `kubectl logs {name} --previous` says more"),
-        "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" => "; correct spec.image".to_owned(),
+        "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" => {
+            "; correct spec.image".to_owned()
+        }
         _ => String::new(),
     };
     Some(format!("pod {name}: {reason}: {message}{hint}"))
 }
 
-/// What a broker said before it ended, as the kubelet keeps the end of its log. A line of JSON has the reason in a field.
+/// What a broker said before it ended, as the kubelet keeps the end of its log. A line of JSON has
+/// the reason in a field.
 fn last_words(container: &ContainerStatus) -> Option<String> {
     let said = container.last_state.as_ref()?.terminated.as_ref()?.message.as_ref()?;
     let line = said.lines().rfind(|line| !line.trim().is_empty())?;
@@ -202,27 +235,32 @@ fn last_words(container: &ContainerStatus) -> Option<String> {
     Some(reason.unwrap_or_else(|| line.trim().chars().take(LAST_WORDS_MAX).collect()))
 }
 
-/// Why the StatefulSet's controller makes no pods: a quota, or a policy. It says so in events alone.
+/// Why the StatefulSet's controller makes no pods: a quota, or a policy. It says so in events
+/// alone.
 pub(super) async fn why_missing(context: &Context, key: &Key) -> Option<String> {
     let events: Api<Event> = Api::namespaced(context.client.clone(), &key.namespace);
-    let fields = format!("involvedObject.kind=StatefulSet,involvedObject.name={},reason=FailedCreate", key.name);
+    let fields = format!(
+        "involvedObject.kind=StatefulSet,involvedObject.name={},reason=FailedCreate",
+        key.name
+    );
     // Without the right to read events there is one hint less.
     let listed = events.list(&ListParams::default().fields(&fields)).await.ok()?;
     let last = listed.items.into_iter().max_by_key(|event| event.last_timestamp.clone())?;
-    let recent = last
-        .last_timestamp
-        .as_ref()
-        .is_some_and(|at| now().0.duration_since(at.0).as_secs() < 120);
+    let recent =
+        last.last_timestamp.as_ref().is_some_and(|at| now().0.duration_since(at.0).as_secs() < 120);
     recent.then(|| format!("pods are refused: {}", last.message.unwrap_or_default()))
 }
 
 /// Deletes a pod, if it is still the one that was looked at: its broker stops in order.
-pub(super) async fn delete(context: &Context, key: &Key, name: &str, uid: &str) -> anyhow::Result<()> {
+pub(super) async fn delete(
+    context: &Context,
+    key: &Key,
+    name: &str,
+    uid: &str,
+) -> anyhow::Result<()> {
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
-    let params = DeleteParams::default().preconditions(Preconditions {
-        uid: Some(uid.to_owned()),
-        resource_version: None,
-    });
+    let params = DeleteParams::default()
+        .preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
     Figures::count(&context.figures.writes);
     match pods.delete(name, &params).await {
         Ok(_) => Ok(()),
@@ -260,13 +298,17 @@ mod tests {
 
     #[test]
     fn a_pod_is_told_by_its_status() {
-        let mut pod_view = view("orders", &pod(json!({"conditions": [{"type": "Ready", "status": "True"}]}))).unwrap();
+        let mut pod_view =
+            view("orders", &pod(json!({"conditions": [{"type": "Ready", "status": "True"}]})))
+                .unwrap();
         assert_eq!(
             (pod_view.id, pod_view.ready, pod_view.outdated, &pod_view.trouble),
             (1, true, None, &None)
         );
         assert_eq!(pod_view.ports, [("plain".to_owned(), 9092)].into());
-        for (wanted, outdated) in [(Some("orders-a"), Some(false)), (Some("orders-b"), Some(true)), (None, None)] {
+        for (wanted, outdated) in
+            [(Some("orders-a"), Some(false)), (Some("orders-b"), Some(true)), (None, None)]
+        {
             pod_view.compare(Some("set"), wanted);
             assert_eq!(pod_view.outdated, outdated);
             for set in [None, Some("another set")] {
@@ -277,7 +319,10 @@ mod tests {
         assert!(!pod_view.reads_address);
         let mut reads = pod(json!({}));
         let container = &mut reads.spec.as_mut().unwrap().containers[0];
-        container.env = Some(serde_json::from_value(json!([{"name": "WEIR_CONTROLLER_FILE", "value": "f"}])).unwrap());
+        container.env = Some(
+            serde_json::from_value(json!([{"name": "WEIR_CONTROLLER_FILE", "value": "f"}]))
+                .unwrap(),
+        );
         assert!(view("orders", &reads).unwrap().reads_address);
         let mut others = pod(json!({}));
         others
@@ -313,16 +358,22 @@ mod tests {
         let waiting = |reason: &str| json!({"containerStatuses": [{"name": "broker", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"waiting": {"reason": reason, "message": "m"}}}]});
         let ended = |said: &str| {
             let mut status = waiting("CrashLoopBackOff");
-            status["containerStatuses"][0]["lastState"] = json!({"terminated": {"exitCode": 1, "message": said}});
+            status["containerStatuses"][0]["lastState"] =
+                json!({"terminated": {"exitCode": 1, "message": said}});
             status
         };
         let cases = [
             (json!({}), None),
             (waiting("ContainerCreating"), None),
-            (waiting("ImagePullBackOff"), Some("pod orders-1: ImagePullBackOff: m; correct spec.image")),
+            (
+                waiting("ImagePullBackOff"),
+                Some("pod orders-1: ImagePullBackOff: m; correct spec.image"),
+            ),
             (
                 waiting("CrashLoopBackOff"),
-                Some("pod orders-1: CrashLoopBackOff: m; `kubectl logs orders-1 --previous` says more"),
+                Some(
+                    "pod orders-1: CrashLoopBackOff: m; `kubectl logs orders-1 --previous` says more",
+                ),
             ),
             (
                 ended(&format!(
@@ -330,11 +381,15 @@ mod tests {
                     json!({"level": "INFO"}),
                     json!({"level": "ERROR", "message": "the broker stops", "error": "open the log directory: it belongs to another"})
                 )),
-                Some("pod orders-1: CrashLoopBackOff: open the log directory: it belongs to another; `kubectl logs orders-1 --previous` says more"),
+                Some(
+                    "pod orders-1: CrashLoopBackOff: open the log directory: it belongs to another; `kubectl logs orders-1 --previous` says more",
+                ),
             ),
             (
                 ended("Segmentation fault\n\n"),
-                Some("pod orders-1: CrashLoopBackOff: Segmentation fault; `kubectl logs orders-1 --previous` says more"),
+                Some(
+                    "pod orders-1: CrashLoopBackOff: Segmentation fault; `kubectl logs orders-1 --previous` says more",
+                ),
             ),
             (
                 json!({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes"}]}),

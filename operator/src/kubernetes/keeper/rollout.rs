@@ -1,7 +1,8 @@
 //! PURE: which broker may be restarted next, and why those that are to go are still there.
 //!
-//! One at a time, when every replica is in sync: a restart takes one of each partition's replicas away for a while, and never so many that records with `acks=all` are refused. Leaders move before
-//! the broker stops, since it asks for a controlled shutdown.
+//! One at a time, when every replica is in sync: a restart takes one of each partition's replicas
+//! away for a while, and never so many that records with `acks=all` are refused. Leaders move
+//! before the broker stops, since it asks for a controlled shutdown.
 
 use weir_protocol::types::BrokerId;
 
@@ -18,12 +19,7 @@ pub(super) enum Step {
     /// No pod may go, and that does not change by itself.
     Blocked(String),
     /// This pod is to go; its successor is as it should be.
-    Restart {
-        id: i32,
-        name: String,
-        uid: String,
-        reason: &'static str,
-    },
+    Restart { id: i32, name: String, uid: String, reason: &'static str },
 }
 
 /// The next step of a rollout.
@@ -56,12 +52,7 @@ pub(super) fn next(pods: &[PodView], state: &State, replicas: i32) -> Step {
 }
 
 fn restart(pod: &PodView, reason: &'static str) -> Step {
-    Step::Restart {
-        id: pod.id,
-        name: pod.name.clone(),
-        uid: pod.uid.clone(),
-        reason,
-    }
+    Step::Restart { id: pod.id, name: pod.name.clone(), uid: pod.uid.clone(), reason }
 }
 
 /// What must be over before any broker is restarted.
@@ -74,18 +65,22 @@ fn what_first(pods: &[PodView], state: &State, replicas: i32) -> Option<String> 
         // Whether it is there is not known, and it would not hear that leaders move.
         if let Some(pod) = pod.filter(|pod| pod.unheard) {
             let reason = pod.trouble.clone();
-            return Some(reason.unwrap_or_else(|| format!("broker {id} has not come to this operator yet")));
+            return Some(
+                reason.unwrap_or_else(|| format!("broker {id} has not come to this operator yet")),
+            );
         }
         if !state.is_usable(BrokerId(id)) {
             return Some(format!("broker {id} does not serve yet"));
         }
     }
-    let (topic, index, partition) = partitions(state).find(|(_, _, partition)| partition.isr.len() < partition.replicas.len())?;
+    let (topic, index, partition) = partitions(state)
+        .find(|(_, _, partition)| partition.isr.len() < partition.replicas.len())?;
     let (isr, replicas) = (partition.isr.len(), partition.replicas.len());
     Some(format!("of {}-{index} only {isr} of {replicas} replicas are in sync", topic.name()))
 }
 
-/// Why a broker may not be restarted although all is well: there are too few replicas for what is asked of them.
+/// Why a broker may not be restarted although all is well: there are too few replicas for what is
+/// asked of them.
 fn blocked(state: &State, id: BrokerId) -> Option<String> {
     partitions(state).find_map(|(topic, index, partition)| {
         if !partition.isr.contains(&id) || partition.replicas.len() == 1 {
@@ -101,21 +96,29 @@ fn blocked(state: &State, id: BrokerId) -> Option<String> {
     })
 }
 
-/// Why brokers that are to go are still there, and whether what they hold is on its way to others. `held`: one more than the highest id of a broker that holds something.
+/// Why brokers that are to go are still there, and whether what they hold is on its way to others.
+/// `held`: one more than the highest id of a broker that holds something.
 pub(super) fn held_back(state: &State, wanted: i32, held: i32) -> (Option<String>, bool) {
-    let of = |id: i32| partitions(state).filter(move |(_, _, partition)| partition.replicas.contains(&BrokerId(id)));
-    let holders: Vec<(i32, usize)> = (wanted..held).map(|id| (id, of(id).count())).filter(|(_, count)| *count > 0).collect();
+    let of = |id: i32| {
+        partitions(state)
+            .filter(move |(_, _, partition)| partition.replicas.contains(&BrokerId(id)))
+    };
+    let holders: Vec<(i32, usize)> =
+        (wanted..held).map(|id| (id, of(id).count())).filter(|(_, count)| *count > 0).collect();
     let Some((topic, index, _)) = holders.first().and_then(|(id, _)| of(*id).next()) else {
         return (None, false);
     };
-    let moving = partitions(state).any(|(_, _, partition)| partition.removing.iter().any(|id| id.0 >= wanted));
+    let moving = partitions(state)
+        .any(|(_, _, partition)| partition.removing.iter().any(|id| id.0 >= wanted));
     let named: Vec<String> = holders
         .iter()
         .map(|(id, count)| format!("broker {id} holds replicas of {count} partitions"))
         .collect();
     let (named, topic) = (named.join(", "), topic.name());
     let message = if moving {
-        format!("{named}, for instance of {topic}-{index}: they are being moved, and no new ones come")
+        format!(
+            "{named}, for instance of {topic}-{index}: they are being moved, and no new ones come"
+        )
     } else {
         format!(
             "{named}, for instance of {topic}-{index}, and gets no new ones: move them to other brokers with kafka-reassign-partitions, or raise brokers.replicas to {held} again"
@@ -127,11 +130,7 @@ pub(super) fn held_back(state: &State, wanted: i32, held: i32) -> (Option<String
 pub(super) fn partitions(state: &State) -> impl Iterator<Item = (&Topic, usize, &Partition)> {
     state.topics.values().flat_map(|topic| {
         let topic = topic.as_ref();
-        topic
-            .partitions
-            .iter()
-            .enumerate()
-            .map(move |(index, partition)| (topic, index, partition))
+        topic.partitions.iter().enumerate().map(move |(index, partition)| (topic, index, partition))
     })
 }
 
@@ -154,7 +153,8 @@ pub(super) mod tests {
     /// Three brokers, and a topic with a partition for each of these ISRs.
     pub(in super::super) fn state(min_isr: u32, fenced: Option<i32>, isrs: &[&[i32]]) -> State {
         let cluster = json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "c"}, "spec": {}});
-        let mut state = State::new(Cluster::new("id".into(), serde_json::from_value(cluster).unwrap()));
+        let mut state =
+            State::new(Cluster::new("id".into(), serde_json::from_value(cluster).unwrap()));
         state.apply(&Change::NextBrokerEpoch(BrokerEpoch(9)));
         for id in 0..3 {
             state.apply(&Change::Broker(Broker {
@@ -210,14 +210,19 @@ pub(super) mod tests {
             (pods(&[1, 2], &[]), state(2, None, all), "restart 1"),
             (pods(&[1, 2], &[0]), state(2, None, all), "broker 0 is not ready"),
             (pods(&[1, 2], &[]), state(2, Some(0), all), "broker 0 does not serve yet"),
-            (pods(&[1], &[]), state(2, None, &[&[0, 1]]), "of t-0 only 2 of 3 replicas are in sync"),
+            (
+                pods(&[1], &[]),
+                state(2, None, &[&[0, 1]]),
+                "of t-0 only 2 of 3 replicas are in sync",
+            ),
         ];
         for (pods, state, expected) in cases {
             assert_eq!(said(&next(&pods, &state, 3)), expected);
         }
         let blocked = said(&next(&pods(&[1], &[]), &state(3, None, all), 3));
         assert!(
-            blocked.starts_with("without broker 1, t-0 would have fewer than min.insync.replicas=3"),
+            blocked
+                .starts_with("without broker 1, t-0 would have fewer than min.insync.replicas=3"),
             "{blocked}"
         );
     }
@@ -239,7 +244,10 @@ pub(super) mod tests {
         broken[2].trouble = Some("no such image".to_owned());
         assert_eq!(said(&next(&broken, &state(2, Some(2), &[&[0, 1]]), 3)), "restart 2");
         broken[2].terminating = true;
-        assert_eq!(said(&next(&broken, &state(2, Some(2), &[&[0, 1]]), 3)), "broker 2 is not ready");
+        assert_eq!(
+            said(&next(&broken, &state(2, Some(2), &[&[0, 1]]), 3)),
+            "broker 2 is not ready"
+        );
     }
 
     #[test]
@@ -264,7 +272,9 @@ pub(super) mod tests {
                 removing: vec![BrokerId(1)],
                 replicas: vec![BrokerId(0), BrokerId(1)],
                 adding: vec![BrokerId(0)],
-                partition_epoch: weir_protocol::types::PartitionEpoch(topic.partitions[1].partition_epoch.0 + 1),
+                partition_epoch: weir_protocol::types::PartitionEpoch(
+                    topic.partitions[1].partition_epoch.0 + 1,
+                ),
                 ..topic.partitions[1].clone()
             },
         ));

@@ -1,4 +1,5 @@
-//! The status of a cluster, written when it changes and not too often, and the events that tell of it.
+//! The status of a cluster, written when it changes and not too often, and the events that tell of
+//! it.
 
 use std::time::{Duration, Instant};
 
@@ -92,7 +93,8 @@ impl Written {
                 .brokers()
                 .insert((names.namespace.clone(), names.cluster.clone()), brokers);
         }
-        let unchanged = status == before && cluster.status.as_ref().is_some_and(|shown| *shown == status || self.last.is_some());
+        let unchanged = status == before
+            && cluster.status.as_ref().is_some_and(|shown| *shown == status || self.last.is_some());
         if unchanged {
             return Ok(Outcome::Done);
         }
@@ -109,7 +111,8 @@ impl Written {
         self.at = Some(Instant::now());
         api.patch_status(&names.cluster, &PatchParams::default(), &Patch::Merge(patch)).await?;
         for condition in news(&before.conditions, &status.conditions) {
-            tell(context, cluster, !is_wrong(condition), &condition.reason, &condition.message).await;
+            tell(context, cluster, !is_wrong(condition), &condition.reason, &condition.message)
+                .await;
         }
         self.last = Some((cluster.metadata.uid.clone(), status));
         Ok(Outcome::Done)
@@ -125,12 +128,19 @@ pub(super) fn said(error: &anyhow::Error) -> String {
 }
 
 /// Publishes an event about a cluster.
-pub(super) async fn tell(context: &Context, cluster: &KafkaCluster, good: bool, reason: &str, note: &str) {
+pub(super) async fn tell(
+    context: &Context,
+    cluster: &KafkaCluster,
+    good: bool,
+    reason: &str,
+    note: &str,
+) {
     let regarding: ObjectReference = cluster.object_ref(&());
     publish(context, &regarding, good, reason, note, "LookAfter").await;
 }
 
-/// Where clients connect on each listener, as far as is known. Nobody is led to services that somebody else made.
+/// Where clients connect on each listener, as far as is known. Nobody is led to services that
+/// somebody else made.
 pub(super) async fn listeners(
     context: &Context,
     cluster: &KafkaCluster,
@@ -141,19 +151,13 @@ pub(super) async fn listeners(
     let names = Names::of(cluster);
     let inside = |service: String, port: u16| {
         let is_taken = taken.iter().any(|by| by.kind == "Service" && by.name == service);
-        if is_taken {
-            String::new()
-        } else {
-            format!("{service}.{}.svc:{port}", names.namespace)
-        }
+        if is_taken { String::new() } else { format!("{service}.{}.svc:{port}", names.namespace) }
     };
     let services: Api<Service> = Api::namespaced(context.client.clone(), &names.namespace);
     let mut statuses = Vec::new();
     for listener in listeners_of(cluster).iter() {
-        let mut status = ListenerStatus {
-            name: listener.name.clone(),
-            ..ListenerStatus::default()
-        };
+        let mut status =
+            ListenerStatus { name: listener.name.clone(), ..ListenerStatus::default() };
         if listener.kind == ListenerType::Internal {
             status.bootstrap = inside(names.bootstrap(), listener.port);
             let broker = |id| match inside(names.broker(id), listener.port) {
@@ -166,19 +170,30 @@ pub(super) async fn listeners(
             };
             status.brokers = (0..replicas).map(broker).collect();
         } else {
-            // A service of type NodePort answers on every node. One of them may be the next to fail, so several are named.
+            // A service of type NodePort answers on every node. One of them may be the next to
+            // fail, so several are named.
             let nodes = match (listener.kind, &listener.host) {
-                (ListenerType::NodePort, None) => some_nodes(context).await.into_iter().map(Some).collect(),
+                (ListenerType::NodePort, None) => {
+                    some_nodes(context).await.into_iter().map(Some).collect()
+                }
                 _ => vec![None],
             };
-            let service = services.get_opt(&names.listener_bootstrap(&listener.name)).await.ok().flatten();
-            if let Some(service) = if_ours(service, cluster.metadata.uid.as_deref().unwrap_or_default()) {
-                let addresses = nodes.iter().filter_map(|node| address_of(listener, None, &service, node.as_ref()));
-                let addresses: Vec<String> = addresses.map(|(host, port)| address::join(&host, port)).collect();
+            let service =
+                services.get_opt(&names.listener_bootstrap(&listener.name)).await.ok().flatten();
+            if let Some(service) =
+                if_ours(service, cluster.metadata.uid.as_deref().unwrap_or_default())
+            {
+                let addresses = nodes
+                    .iter()
+                    .filter_map(|node| address_of(listener, None, &service, node.as_ref()));
+                let addresses: Vec<String> =
+                    addresses.map(|(host, port)| address::join(&host, port)).collect();
                 status.bootstrap = addresses.join(",");
             }
-            status.brokers = (0..replicas).map(|id| told(state, id, &listener_name(listener))).collect();
-            // Where each broker has a host of its own, there is none for all: the first ones are as good.
+            status.brokers =
+                (0..replicas).map(|id| told(state, id, &listener_name(listener))).collect();
+            // Where each broker has a host of its own, there is none for all: the first ones are as
+            // good.
             if listener.host.as_ref().is_some_and(|host| host.contains(Listener::BROKER)) {
                 status.bootstrap = first_known(&status.brokers);
             }
@@ -197,16 +212,20 @@ fn first_known(brokers: &[String]) -> String {
 /// What clients of a listener are told of a broker; nothing while it is not known.
 fn told(state: Option<&State>, broker: i32, listener: &str) -> String {
     let broker = state.and_then(|state| state.brokers.get(&BrokerId(broker)));
-    let endpoint = broker.and_then(|broker| broker.endpoints.iter().find(|endpoint| endpoint.listener == listener));
+    let endpoint = broker
+        .and_then(|broker| broker.endpoints.iter().find(|endpoint| endpoint.listener == listener));
     endpoint.map(|endpoint| address::join(&endpoint.host, endpoint.port)).unwrap_or_default()
 }
 
-/// Some nodes that are there, the first ones by name: in that order the API server lists them, so the rest need not be read.
+/// Some nodes that are there, the first ones by name: in that order the API server lists them, so
+/// the rest need not be read.
 async fn some_nodes(context: &Context) -> Vec<Node> {
     let api: Api<Node> = Api::all(context.client.clone());
     let is_ready = |node: &Node| {
         let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-        conditions.is_some_and(|all| all.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"))
+        conditions.is_some_and(|all| {
+            all.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        })
     };
     let mut nodes = Vec::new();
     let mut params = ListParams::default().limit(NODES_AT_A_TIME);
@@ -217,7 +236,11 @@ async fn some_nodes(context: &Context) -> Vec<Node> {
                 .into_iter()
                 .filter(|node| address_of_node(node, &[]).is_some() && is_ready(node)),
         );
-        match page.metadata.continue_.filter(|next| !next.is_empty() && nodes.len() < BOOTSTRAP_NODES) {
+        match page
+            .metadata
+            .continue_
+            .filter(|next| !next.is_empty() && nodes.len() < BOOTSTRAP_NODES)
+        {
             Some(next) => params = params.continue_token(&next),
             None => break,
         }
@@ -238,10 +261,15 @@ mod tests {
             let is_ready = if node < 5 { "False" } else { "True" };
             let status = json!({"conditions": [{"type": "Ready", "status": is_ready}], "addresses": [{"type": "InternalIP", "address": format!("10.0.0.{node}")}]});
             let name = format!("node-{node:03}");
-            server.put(&format!("/api/v1/nodes/{name}"), &json!({"metadata": {"name": name}, "status": status}));
+            server.put(
+                &format!("/api/v1/nodes/{name}"),
+                &json!({"metadata": {"name": name}, "status": status}),
+            );
         }
         let context = Context::of_tests(&server);
-        let names = |nodes: Vec<Node>| nodes.into_iter().filter_map(|node| node.metadata.name).collect::<Vec<_>>();
+        let names = |nodes: Vec<Node>| {
+            nodes.into_iter().filter_map(|node| node.metadata.name).collect::<Vec<_>>()
+        };
         assert_eq!(names(some_nodes(&context).await), ["node-005", "node-006", "node-007"]);
         assert_eq!(server.take_listed(), 10);
         // And on, where the first ones are of no use.
@@ -259,7 +287,9 @@ mod tests {
 
     #[test]
     fn brokers_that_are_known_are_named_for_all() {
-        let brokers = ["", "k-1.example:9094", "k-2.example:9094", "k-3.example:9094", "k-4.example:9094"].map(str::to_owned);
+        let brokers =
+            ["", "k-1.example:9094", "k-2.example:9094", "k-3.example:9094", "k-4.example:9094"]
+                .map(str::to_owned);
         assert_eq!(first_known(&brokers), "k-1.example:9094,k-2.example:9094,k-3.example:9094");
         assert_eq!(first_known(&[String::new()]), "");
     }

@@ -1,4 +1,5 @@
-//! Logs that brokers have set aside: each broker lists its own on its page, and the status says what removes them.
+//! Logs that brokers have set aside: each broker lists its own on its page, and the status says
+//! what removes them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -31,11 +32,15 @@ pub(super) struct Strays {
 }
 
 impl Strays {
-    /// What there is; asks those brokers that have come since, or were asked some time ago. What a broker that does not answer had is said on.
+    /// What there is; asks those brokers that have come since, or were asked some time ago. What a
+    /// broker that does not answer had is said on.
     pub(super) async fn look(&mut self, key: &Key, pods: &[PodView]) -> Vec<BrokerStrays> {
         let due = self.due(pods, Instant::now());
         let asked = due.iter().filter_map(|pod| Some((*pod, *pod.addresses.first()?)));
-        let answers = futures::future::join_all(asked.map(|(pod, address)| async move { (pod, list(address, HTTP_PORT).await) })).await;
+        let answers = futures::future::join_all(
+            asked.map(|(pod, address)| async move { (pod, list(address, HTTP_PORT).await) }),
+        )
+        .await;
         for (pod, answer) in answers {
             self.asked.insert(pod.id, Instant::now());
             match answer {
@@ -54,9 +59,11 @@ impl Strays {
         self.known.clone()
     }
 
-    /// Who is to be asked. It is when it comes that a broker sets logs aside: one that was not there meanwhile is asked at once.
+    /// Who is to be asked. It is when it comes that a broker sets logs aside: one that was not
+    /// there meanwhile is asked at once.
     fn due<'a>(&mut self, pods: &'a [PodView], now: Instant) -> Vec<&'a PodView> {
-        let ready: Vec<&PodView> = pods.iter().filter(|pod| pod.ready && !pod.terminating).collect();
+        let ready: Vec<&PodView> =
+            pods.iter().filter(|pod| pod.ready && !pod.terminating).collect();
         self.asked.retain(|broker, _| ready.iter().any(|pod| pod.id == *broker));
         let is_due = |pod: &&PodView| {
             let asked = self.asked.get(&pod.id);
@@ -109,7 +116,8 @@ mod tests {
     #[tokio::test]
     async fn a_brokers_list_becomes_a_command() {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let (address, port) = (listener.local_addr().unwrap().ip(), listener.local_addr().unwrap().port());
+        let (address, port) =
+            (listener.local_addr().unwrap().ip(), listener.local_addr().unwrap().port());
         let text = || Ok((0..12).map(|n| format!("{} t-{n}.ab-stray\n", n + 1)).collect());
         let probes = Probes {
             metrics: Box::new(String::new),
@@ -121,7 +129,10 @@ mod tests {
         let list = list(address, port).await.unwrap();
         let key = Key::new(Some("n"), Some("c"));
         let strays = of_list(&key, 2, "c-2", &list).unwrap();
-        assert_eq!((strays.broker, strays.count, strays.bytes, strays.logs.len()), (2, 12, 78, NAMED_MAX));
+        assert_eq!(
+            (strays.broker, strays.count, strays.bytes, strays.logs.len()),
+            (2, 12, 78, NAMED_MAX)
+        );
         assert_eq!(strays.logs[0], "t-0.ab-stray");
         assert_eq!(strays.remove, "kubectl exec -n n c-2 -- /weir-broker strays --remove");
         assert_eq!(of_list(&key, 2, "c-2", ""), None);
@@ -130,11 +141,7 @@ mod tests {
 
     #[test]
     fn a_broker_is_asked_when_it_comes_and_now_and_then() {
-        let pod = |id: i32, ready: bool| PodView {
-            id,
-            ready,
-            ..PodView::default()
-        };
+        let pod = |id: i32, ready: bool| PodView { id, ready, ..PodView::default() };
         let (mut strays, begin) = (Strays::default(), Instant::now());
         let mut due = |pods: &[PodView], seconds: u64| {
             let now = begin + Duration::from_secs(seconds);
@@ -142,7 +149,10 @@ mod tests {
             strays.asked.extend(due.iter().map(|id| (*id, now)));
             due
         };
-        assert!(due(&[pod(0, false), pod(1, false)], 0).is_empty(), "who is not ready is not asked");
+        assert!(
+            due(&[pod(0, false), pod(1, false)], 0).is_empty(),
+            "who is not ready is not asked"
+        );
         assert_eq!(due(&[pod(0, true), pod(1, false)], 1), [0]);
         assert_eq!(due(&[pod(0, true), pod(1, true)], 2), [1]);
         assert!(due(&[pod(0, true), pod(1, true)], 60).is_empty());
@@ -153,7 +163,8 @@ mod tests {
     #[tokio::test]
     async fn an_older_broker_has_no_list() {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let (address, port) = (listener.local_addr().unwrap().ip(), listener.local_addr().unwrap().port());
+        let (address, port) =
+            (listener.local_addr().unwrap().ip(), listener.local_addr().unwrap().port());
         let probes = Probes {
             metrics: Box::new(String::new),
             not_ready: Box::new(Vec::new),

@@ -1,6 +1,8 @@
-//! A cluster that has lost its partition tables, and gets them again of what its brokers find on their volumes (`spec.recoverFrom: Volumes`).
+//! A cluster that has lost its partition tables, and gets them again of what its brokers find on
+//! their volumes (`spec.recoverFrom: Volumes`).
 //!
-//! Its brokers are told a name in place of its id, and come to a desk with what they have; the controller is there once the tables are made.
+//! Its brokers are told a name in place of its id, and come to a desk with what they have; the
+//! controller is there once the tables are made.
 
 use std::sync::Arc;
 
@@ -53,13 +55,7 @@ impl TableRecovery {
         for name in &names {
             context.controllers.put_desk(name.clone(), desk.clone());
         }
-        Self {
-            controllers: context.controllers.clone(),
-            names,
-            desk,
-            stage,
-            replicas: 0,
-        }
+        Self { controllers: context.controllers.clone(), names, desk, stage, replicas: 0 }
     }
 
     /// Opens the desk. Brokers that run on under the cluster's id are sent there.
@@ -99,8 +95,17 @@ impl TableRecovery {
     ///
     /// # Errors
     /// When the Kubernetes API refuses, or does not answer: it is to be asked again.
-    pub(super) async fn go_on(&mut self, context: &Context, cluster: &KafkaCluster) -> anyhow::Result<Stage> {
-        let mut store = KubeStore::new(context.client.clone(), cluster, Arc::clone(&context.leads), ClusterCache::default());
+    pub(super) async fn go_on(
+        &mut self,
+        context: &Context,
+        cluster: &KafkaCluster,
+    ) -> anyhow::Result<Stage> {
+        let mut store = KubeStore::new(
+            context.client.clone(),
+            cluster,
+            Arc::clone(&context.leads),
+            ClusterCache::default(),
+        );
         let (topics, taken) = store.written().await?;
         let known = Known {
             cluster,
@@ -108,9 +113,9 @@ impl TableRecovery {
             topics: &topics,
             taken: &taken,
         };
-        let (stock, replicas) = self
-            .desk
-            .look(|inventories| (take_stock(known, inventories, &moment()), brokers_needed(cluster, inventories)));
+        let (stock, replicas) = self.desk.look(|inventories| {
+            (take_stock(known, inventories, &moment()), brokers_needed(cluster, inventories))
+        });
         self.replicas = replicas;
         self.stage = match stock {
             Stock::Waits(reason) => Stage::Waits(reason),
@@ -118,7 +123,8 @@ impl TableRecovery {
             Stock::New => Stage::New,
             Stock::Recovered(state, changes) => {
                 store.recover(&state, &changes).await?;
-                let partitions = summary(state.topics.values().flat_map(|topic| &topic.partitions)).total;
+                let partitions =
+                    summary(state.topics.values().flat_map(|topic| &topic.partitions)).total;
                 let note = format!(
                     "the partition tables are made of what {} brokers have on their volumes: the cluster {}, {} topics, {partitions} partitions",
                     state.brokers.len(),

@@ -38,12 +38,15 @@ impl Kept {
         let context = Context::of_tests(server);
         let (resource, received) = watch::channel(Arc::new(resource(server)));
         let (notices, noticed) = mpsc::channel(64);
-        let keeper = Keeper::new(context, Arc::default(), Key::new(Some("n"), Some("c")), received, Arc::default(), notices);
-        Self {
-            keeper,
-            resource,
-            _notices: noticed,
-        }
+        let keeper = Keeper::new(
+            context,
+            Arc::default(),
+            Key::new(Some("n"), Some("c")),
+            received,
+            Arc::default(),
+            notices,
+        );
+        Self { keeper, resource, _notices: noticed }
     }
 
     /// Takes the cluster over; says whether it was left by another one.
@@ -112,10 +115,14 @@ async fn what_somebody_else_made_is_never_touched() {
             message.starts_with("True: ") && message.contains(&format!(" n/{name} ")),
             "{taken}: {message}"
         );
-        // The rest goes on, but for brokers where they would run on what somebody else wrote, and for what leads somebody else's Service to them.
+        // The rest goes on, but for brokers where they would run on what somebody else wrote, and
+        // for what leads somebody else's Service to them.
         let goes_on = |path: &&String| {
-            let brokers = taken.ends_with("s/c-brokers") && !taken.contains("/services/") && path.contains("/statefulsets/");
-            let slices = taken.contains("/services/c-bootstrap-ext") && path.contains("/endpointslices/");
+            let brokers = taken.ends_with("s/c-brokers")
+                && !taken.contains("/services/")
+                && path.contains("/statefulsets/");
+            let slices =
+                taken.contains("/services/c-bootstrap-ext") && path.contains("/endpointslices/");
             !brokers && !slices
         };
         for path in paths.iter().filter(goes_on) {
@@ -128,7 +135,9 @@ async fn what_somebody_else_made_is_never_touched() {
         server.remove(taken);
         kept.pass(&server).await;
         assert!(
-            server.get(taken).is_some_and(|made| made["metadata"]["ownerReferences"][0]["uid"] == UID),
+            server
+                .get(taken)
+                .is_some_and(|made| made["metadata"]["ownerReferences"][0]["uid"] == UID),
             "{taken}"
         );
         assert!(said(&server, "NameTaken").starts_with("False: "), "{taken}");
@@ -137,7 +146,8 @@ async fn what_somebody_else_made_is_never_touched() {
 
 #[tokio::test]
 async fn who_is_faster_keeps_what_it_made() {
-    let (services, map) = ("/api/v1/namespaces/n/services", "/api/v1/namespaces/n/configmaps/c-brokers");
+    let (services, map) =
+        ("/api/v1/namespaces/n/services", "/api/v1/namespaces/n/configmaps/c-brokers");
     let server = server(&one_broker());
     let theirs = foreign("services/c-bootstrap");
     server.race("POST", services, &theirs);
@@ -169,9 +179,12 @@ async fn what_is_written_again_is_written_as_it_was_looked_at() {
     );
     drop(server.take_writes());
     kept.pass(&server).await;
-    let objects = |writes: Vec<String>| writes.into_iter().filter(|write| !is_weirs_own(write)).collect::<Vec<_>>();
+    let objects = |writes: Vec<String>| {
+        writes.into_iter().filter(|write| !is_weirs_own(write)).collect::<Vec<_>>()
+    };
     assert_eq!(objects(server.take_writes()), Vec::<String>::new(), "nothing is written at rest");
-    // What was made belongs to who applies from now on: a field that is no more goes with the next write.
+    // What was made belongs to who applies from now on: a field that is no more goes with the next
+    // write.
     for writes in [2, 1] {
         kept.keeper.context.controller_address += "0";
         kept.pass(&server).await;
@@ -191,8 +204,7 @@ async fn only_what_the_cluster_owns_is_deleted() {
     let labelled = format!("{services}/c-7");
     server.put(&labelled, &foreign(&labelled));
     let mut ours = foreign("services/c-8");
-    ours["metadata"]["ownerReferences"] =
-        json!([{"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "name": "c", "uid": UID, "controller": true}]);
+    ours["metadata"]["ownerReferences"] = json!([{"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "name": "c", "uid": UID, "controller": true}]);
     server.put(&format!("{services}/c-8"), &ours);
     let mut kept = Kept::by(&server);
     kept.pass(&server).await;
@@ -204,7 +216,8 @@ async fn only_what_the_cluster_owns_is_deleted() {
 async fn volumes_and_stateful_sets_of_others_stay_as_they_are() {
     let set = "/apis/apps/v1/namespaces/n/statefulsets/c";
     let claim = "/api/v1/namespaces/n/persistentvolumeclaims/data-c-0";
-    let small = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    let small =
+        json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
     let wanted = json!({"brokers": {"replicas": 1, "storage": {"size": "5Gi"}}});
     // A claim that somebody made before the broker: no broker writes into it.
     let first = server(&wanted);
@@ -215,8 +228,7 @@ async fn volumes_and_stateful_sets_of_others_stay_as_they_are() {
     assert_eq!((first.get(claim), first.get(set)), (before, None));
     assert!(said(&first, "NameTaken").contains("PersistentVolumeClaim n/data-c-0 "));
     // One with the labels of the brokers' claims is a broker's, whoever handed it over.
-    let mut labelled =
-        json!({"metadata": {"name": "data-c-0", "namespace": "n", "labels": {MANAGED_BY: MANAGER, CLUSTER_LABEL: "c"}}, "spec": small});
+    let mut labelled = json!({"metadata": {"name": "data-c-0", "namespace": "n", "labels": {MANAGED_BY: MANAGER, CLUSTER_LABEL: "c"}}, "spec": small});
     first.put(claim, &labelled);
     kept.pass(&first).await;
     assert!(first.get(set).is_some() && said(&first, "NameTaken").starts_with("False: "));
@@ -224,8 +236,7 @@ async fn volumes_and_stateful_sets_of_others_stay_as_they_are() {
     let second = server(&wanted);
     let template = json!({"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": small}]});
     second.put(set, &json!({"metadata": {"name": "c", "namespace": "n"}, "spec": template}));
-    labelled["metadata"]["ownerReferences"] =
-        json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "other", "uid": "o", "controller": true}]);
+    labelled["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "other", "uid": "o", "controller": true}]);
     second.put(claim, &labelled);
     let before = (second.get(claim), second.get(set));
     Kept::by(&second).pass(&second).await;
@@ -237,12 +248,12 @@ async fn volumes_and_stateful_sets_of_others_stay_as_they_are() {
 async fn a_volume_that_may_not_grow_is_said_and_holds_up_nothing_else() {
     let set = "/apis/apps/v1/namespaces/n/statefulsets/c";
     let claim = "/api/v1/namespaces/n/persistentvolumeclaims/data-c-0";
-    let spec =
-        |size: &str, memory: &str| json!({"brokers": {"replicas": 1, "storage": {"size": size}, "resources": {"requests": {"memory": memory}}}});
+    let spec = |size: &str, memory: &str| json!({"brokers": {"replicas": 1, "storage": {"size": size}, "resources": {"requests": {"memory": memory}}}});
     let server = server(&spec("1Gi", "64Mi"));
     let mut kept = Kept::by(&server);
     kept.pass(&server).await;
-    let small = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    let small =
+        json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
     let labels = json!({MANAGED_BY: MANAGER, CLUSTER_LABEL: "c"});
     server.put(
         claim,
@@ -251,7 +262,12 @@ async fn a_volume_that_may_not_grow_is_said_and_holds_up_nothing_else() {
     let mut cluster = server.get(CLUSTER).unwrap();
     cluster["spec"] = spec("5Gi", "100Mi");
     server.put(CLUSTER, &cluster);
-    server.refuse("PATCH", claim, 403, "the storageclass that provisions the pvc must support resize");
+    server.refuse(
+        "PATCH",
+        claim,
+        403,
+        "the storageclass that provisions the pvc must support resize",
+    );
     kept.pass(&server).await;
     let sizes = || {
         let set = server.get(set).unwrap();
@@ -342,7 +358,9 @@ async fn the_tables_of_another_cluster_are_not_taken_over() {
 
 #[tokio::test]
 async fn addresses_of_other_services_are_told_to_nobody() {
-    let server = server(&json!({"brokers": {"replicas": 1}, "listeners": [{"name": "ext", "port": 9094, "type": "LoadBalancer"}]}));
+    let server = server(
+        &json!({"brokers": {"replicas": 1}, "listeners": [{"name": "ext", "port": 9094, "type": "LoadBalancer"}]}),
+    );
     for name in ["c-bootstrap-ext", "c-0-ext"] {
         let path = format!("/api/v1/namespaces/n/services/{name}");
         let mut theirs = foreign(&path);
@@ -366,7 +384,8 @@ async fn what_the_api_server_does_not_take_is_said_in_its_words() {
         let error = Kept::by(&server).keeper.pass().await.unwrap_err();
         let expected = if code == 409 { "others write it all the time" } else { words };
         assert!(
-            format!("{error:#}").starts_with("apply Service c-0: ") && format!("{error:#}").contains(expected),
+            format!("{error:#}").starts_with("apply Service c-0: ")
+                && format!("{error:#}").contains(expected),
             "{error:#}"
         );
         server.allow_all();

@@ -28,15 +28,18 @@ pub(super) async fn look_who_came(host: Option<&Host>, findings: &mut Findings) 
     findings.under_way |= !unheard.is_empty();
 }
 
-/// Notes at each pod that its broker has not come to the controller, and says what helps where it will not come by itself. `unheard` are those that may still come, `fenced` those whose time was up, and
-/// `hosted` is how long the controller has been there.
+/// Notes at each pod that its broker has not come to the controller, and says what helps where it
+/// will not come by itself. `unheard` are those that may still come, `fenced` those whose time was
+/// up, and `hosted` is how long the controller has been there.
 fn note_unheard(pods: &mut [PodView], unheard: &[BrokerId], fenced: &[BrokerId], hosted: Duration) {
     for pod in pods {
         let id = BrokerId(pod.id);
         let is_fenced = fenced.contains(&id);
         pod.unheard = unheard.contains(&id);
-        // A broker that hears from its controller that it is fenced is not ready; one that hears from none is.
-        let is_away = (pod.unheard || is_fenced) && pod.ready && !pod.terminating && hosted >= COMES_WITHIN;
+        // A broker that hears from its controller that it is fenced is not ready; one that hears
+        // from none is.
+        let is_away =
+            (pod.unheard || is_fenced) && pod.ready && !pod.terminating && hosted >= COMES_WITHIN;
         if !is_away || pod.trouble.is_some() {
             continue;
         }
@@ -53,7 +56,9 @@ fn note_unheard(pods: &mut [PodView], unheard: &[BrokerId], fenced: &[BrokerId],
             // It will.
             true => continue,
         };
-        pod.trouble = Some(format!("broker {id} serves on what it knows, and does not come to this operator: {why}"));
+        pod.trouble = Some(format!(
+            "broker {id} serves on what it knows, and does not come to this operator: {why}"
+        ));
     }
 }
 
@@ -81,15 +86,18 @@ mod tests {
         assert_eq!(said(pod(true), &[1], &[], 60), "", "it reads the address, and comes");
         assert_eq!(said(pod(false), &[1], &[], 1), "", "it had no time to come");
         assert_eq!(said(pod(false), &[0], &[], 60), "", "it has come");
-        assert!(said(pod(false), &[1], &[], 60).contains("only when it starts: `kubectl delete pod c-1`"));
-        assert!(said(pod(false), &[], &[1], 200).contains("only when it starts: `kubectl delete pod c-1`"));
+        assert!(
+            said(pod(false), &[1], &[], 60)
+                .contains("only when it starts: `kubectl delete pod c-1`")
+        );
+        assert!(
+            said(pod(false), &[], &[1], 200)
+                .contains("only when it starts: `kubectl delete pod c-1`")
+        );
         assert!(said(pod(true), &[], &[1], 200).contains("its log says why"));
         let unready = PodView { ready: false, ..pod(false) };
         assert_eq!(said(unready, &[], &[1], 200), "", "it is down, or hears that it is fenced");
-        let known = PodView {
-            trouble: Some("known".to_owned()),
-            ..pod(false)
-        };
+        let known = PodView { trouble: Some("known".to_owned()), ..pod(false) };
         assert_eq!(said(known, &[], &[1], 200), "known");
     }
 }

@@ -1,6 +1,7 @@
 //! The brokers' volumes: they grow, and never shrink.
 //!
-//! The claims of a StatefulSet cannot be changed in its template. So claims grow first, each by itself; then the StatefulSet is deleted without its pods, and applied again.
+//! The claims of a StatefulSet cannot be changed in its template. So claims grow first, each by
+//! itself; then the StatefulSet is deleted without its pods, and applied again.
 
 use anyhow::Context as _;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -25,26 +26,39 @@ pub(super) struct Volumes {
     wanted: Storage,
     /// The StatefulSet, if the cluster has one.
     set: Option<ObjectMeta>,
-    /// Of its template; where there is no StatefulSet, of the smallest claim that a former cluster of this name left.
+    /// Of its template; where there is no StatefulSet, of the smallest claim that a former cluster
+    /// of this name left.
     template: Option<(Quantity, Option<String>)>,
     claims: Vec<PersistentVolumeClaim>,
-    /// Claims of somebody else's that a broker would find as its own: it would write its records there.
+    /// Claims of somebody else's that a broker would find as its own: it would write its records
+    /// there.
     pub(super) taken: Vec<Taken>,
 }
 
 impl Volumes {
-    pub(super) async fn look(context: &Context, key: &Key, cluster: &KafkaCluster, replicas: i32) -> anyhow::Result<Self> {
+    pub(super) async fn look(
+        context: &Context,
+        key: &Key,
+        cluster: &KafkaCluster,
+        replicas: i32,
+    ) -> anyhow::Result<Self> {
         let names = Names::of(cluster);
         let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &key.namespace);
         let set = sets.get_opt(&key.name).await.context("get the StatefulSet")?;
         let set = if_ours(set, cluster.metadata.uid.as_deref().unwrap_or_default());
-        let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &key.namespace);
+        let api: Api<PersistentVolumeClaim> =
+            Api::namespaced(context.client.clone(), &key.namespace);
         let (mut claims, mut taken) = (Vec::new(), Vec::new());
         for id in 0..replicas {
             let name = names.claim(id);
             match api.get_opt(&name).await.context("get a PersistentVolumeClaim")? {
                 Some(claim) if is_claim_of(&key.name, &claim.metadata) => claims.push(claim),
-                Some(claim) => taken.push(Taken::of("PersistentVolumeClaim", &key.namespace, &name, &claim.metadata)),
+                Some(claim) => taken.push(Taken::of(
+                    "PersistentVolumeClaim",
+                    &key.namespace,
+                    &name,
+                    &claim.metadata,
+                )),
                 None => {}
             }
         }
@@ -62,7 +76,9 @@ impl Volumes {
         self.set.is_some()
     }
 
-    /// The resource with the storage that its StatefulSet can have: what is there stays in its class and at its size, since the API server refuses every change of a template for claims. `remade`: it is made anew.
+    /// The resource with the storage that its StatefulSet can have: what is there stays in its
+    /// class and at its size, since the API server refuses every change of a template for claims.
+    /// `remade`: it is made anew.
     pub(super) fn effective(&self, cluster: &KafkaCluster, remade: bool) -> KafkaCluster {
         let mut effective = cluster.clone();
         if let Some((size, class)) = &self.template {
@@ -75,8 +91,14 @@ impl Volumes {
         effective
     }
 
-    /// Grows what is to grow, and says what cannot be as it is wanted. Returns whether the StatefulSet was deleted, to be made anew with the size that is wanted.
-    pub(super) async fn grow(&self, context: &Context, key: &Key, findings: &mut Findings) -> anyhow::Result<bool> {
+    /// Grows what is to grow, and says what cannot be as it is wanted. Returns whether the
+    /// StatefulSet was deleted, to be made anew with the size that is wanted.
+    pub(super) async fn grow(
+        &self,
+        context: &Context,
+        key: &Key,
+        findings: &mut Findings,
+    ) -> anyhow::Result<bool> {
         findings.storage = self.complaint();
         findings.unbound = self.pending(context).await;
         findings.growing = self.growing();
@@ -88,17 +110,21 @@ impl Volumes {
         if self.wanted.size.value() <= size.value() || !self.taken.is_empty() {
             return Ok(false);
         }
-        let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &key.namespace);
-        for claim in self
-            .claims
-            .iter()
-            .filter(|claim| requested(claim).and_then(|size| size.value()) < self.wanted.size.value())
-        {
+        let api: Api<PersistentVolumeClaim> =
+            Api::namespaced(context.client.clone(), &key.namespace);
+        for claim in self.claims.iter().filter(|claim| {
+            requested(claim).and_then(|size| size.value()) < self.wanted.size.value()
+        }) {
             let name = claim.metadata.name.as_deref().unwrap_or_default();
             let patch = json!({"metadata": {"uid": claim.metadata.uid}, "spec": {"resources": {"requests": {"storage": self.wanted.size.0}}}});
             Figures::count(&context.figures.writes);
             match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
-                Ok(_) => info!(claim = name, namespace = key.namespace, size = self.wanted.size.0, "grows a volume"),
+                Ok(_) => info!(
+                    claim = name,
+                    namespace = key.namespace,
+                    size = self.wanted.size.0,
+                    "grows a volume"
+                ),
                 Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
                     let wanted = &self.wanted.size.0;
                     findings.storage.get_or_insert_with(|| {
@@ -109,7 +135,10 @@ impl Volumes {
                     });
                     return Ok(false);
                 }
-                Err(error) => return Err(error).with_context(|| format!("patch PersistentVolumeClaim {name}")),
+                Err(error) => {
+                    return Err(error)
+                        .with_context(|| format!("patch PersistentVolumeClaim {name}"));
+                }
             }
         }
         // The pods stay as they are: the StatefulSet that is applied next finds them.
@@ -121,10 +150,8 @@ impl Volumes {
             "makes the StatefulSet anew for larger volumes"
         );
         Figures::count(&context.figures.writes);
-        let params = DeleteParams {
-            preconditions: only(set).preconditions,
-            ..DeleteParams::orphan()
-        };
+        let params =
+            DeleteParams { preconditions: only(set).preconditions, ..DeleteParams::orphan() };
         match sets.delete(&key.name, &params).await {
             Ok(_) => {}
             // It is gone, or another one by now.
@@ -148,10 +175,18 @@ impl Volumes {
             let capacity = claim.status.as_ref()?.capacity.as_ref()?.get("storage")?;
             Quantity(capacity.0.clone()).value()
         };
-        let grows = |claim: &&PersistentVolumeClaim| capacity(claim).is_some_and(|has| Some(has) < requested(claim).and_then(|size| size.value()));
+        let grows = |claim: &&PersistentVolumeClaim| {
+            capacity(claim)
+                .is_some_and(|has| Some(has) < requested(claim).and_then(|size| size.value()))
+        };
         let growing = self.claims.iter().filter(grows).count();
         let all = self.claims.len();
-        (growing > 0).then(|| format!("{} of {all} volumes have the size that is wanted, the others grow", all - growing))
+        (growing > 0).then(|| {
+            format!(
+                "{} of {all} volumes have the size that is wanted, the others grow",
+                all - growing
+            )
+        })
     }
 
     fn complaint(&self) -> Option<String> {
@@ -162,14 +197,18 @@ impl Volumes {
                 size.0, self.wanted.size.0
             ));
         }
-        // What the controller of the volumes, or a node, could not do: it is in the claim's conditions alone.
+        // What the controller of the volumes, or a node, could not do: it is in the claim's
+        // conditions alone.
         let failed = self.claims.iter().find_map(|claim| {
             let conditions = claim.status.as_ref()?.conditions.as_ref()?;
             let failed = |kind: &str| kind == "ControllerResizeError" || kind == "NodeResizeError";
             let condition = conditions
                 .iter()
                 .find(|condition| failed(&condition.type_) && condition.status == "True")?;
-            Some((claim.metadata.name.as_deref()?, condition.message.as_deref().unwrap_or_default()))
+            Some((
+                claim.metadata.name.as_deref()?,
+                condition.message.as_deref().unwrap_or_default(),
+            ))
         });
         if let Some((name, message)) = failed {
             return Some(format!("{name} does not grow: {message}"));
@@ -186,15 +225,19 @@ impl Volumes {
     /// Why claims are not bound.
     async fn pending(&self, context: &Context) -> Option<String> {
         self.set.as_ref()?;
-        let phase = |claim: &PersistentVolumeClaim| claim.status.as_ref().and_then(|status| status.phase.clone());
+        let phase = |claim: &PersistentVolumeClaim| {
+            claim.status.as_ref().and_then(|status| status.phase.clone())
+        };
         let name = |claim: &PersistentVolumeClaim| claim.metadata.name.clone().unwrap_or_default();
-        if let Some(lost) = self.claims.iter().find(|claim| phase(claim).as_deref() == Some("Lost")) {
+        if let Some(lost) = self.claims.iter().find(|claim| phase(claim).as_deref() == Some("Lost"))
+        {
             let name = name(lost);
             return Some(format!(
                 "the volume of {name} is gone: delete the claim and its pod, and the broker begins anew and copies its records from the others"
             ));
         }
-        let pending = self.claims.iter().find(|claim| phase(claim).as_deref() == Some("Pending"))?;
+        let pending =
+            self.claims.iter().find(|claim| phase(claim).as_deref() == Some("Pending"))?;
         let class = pending.spec.as_ref()?.storage_class_name.clone();
         let Some(class) = class.filter(|class| !class.is_empty()) else {
             return Some(format!(
@@ -224,7 +267,9 @@ fn smallest(claims: &[PersistentVolumeClaim]) -> Option<(Quantity, Option<String
         .iter()
         .filter_map(|claim| Some((requested(claim)?, claim)))
         .min_by_key(|(size, _)| size.value());
-    smallest.map(|(size, claim)| (size, claim.spec.as_ref().and_then(|spec| spec.storage_class_name.clone())))
+    smallest.map(|(size, claim)| {
+        (size, claim.spec.as_ref().and_then(|spec| spec.storage_class_name.clone()))
+    })
 }
 
 fn requested(claim: &PersistentVolumeClaim) -> Option<Quantity> {
@@ -236,7 +281,12 @@ fn requested(claim: &PersistentVolumeClaim) -> Option<Quantity> {
 mod tests {
     use super::*;
 
-    fn volumes(wanted: &str, wanted_class: Option<&str>, there: &str, class: Option<&str>) -> Volumes {
+    fn volumes(
+        wanted: &str,
+        wanted_class: Option<&str>,
+        there: &str,
+        class: Option<&str>,
+    ) -> Volumes {
         Volumes {
             wanted: Storage {
                 size: Quantity(wanted.to_owned()),
@@ -260,7 +310,8 @@ mod tests {
         };
         let grown = volumes("20Gi", None, "10Gi", Some("fast"));
         assert_eq!(effective(&grown, true), ("20Gi".to_owned(), Some("fast".to_owned())));
-        // While it is not made anew, its template cannot change, and what else is to change would be refused with it.
+        // While it is not made anew, its template cannot change, and what else is to change would
+        // be refused with it.
         assert_eq!(effective(&grown, false), ("10Gi".to_owned(), Some("fast".to_owned())));
         assert_eq!(grown.complaint(), None);
         let shrunk = volumes("5Gi", Some("slow"), "10Gi", Some("fast"));

@@ -23,11 +23,17 @@ pub(super) struct Touched {
     pub(super) deleted: bool,
 }
 
-/// Objects that may be noted before the keeper comes to look: beyond that it only knows that something happened.
+/// Objects that may be noted before the keeper comes to look: beyond that it only knows that
+/// something happened.
 const TOUCHED_MAX: usize = 4096;
 
 impl Wake {
-    pub(in crate::kubernetes) fn touched(&self, kind: &'static str, metadata: &ObjectMeta, deleted: bool) {
+    pub(in crate::kubernetes) fn touched(
+        &self,
+        kind: &'static str,
+        metadata: &ObjectMeta,
+        deleted: bool,
+    ) {
         self.put(Touched {
             kind,
             name: metadata.name.clone(),
@@ -39,13 +45,7 @@ impl Wake {
 
     /// Nothing is known any more of the objects of a kind.
     pub(in crate::kubernetes) fn all_of(&self, kind: &'static str) {
-        self.put(Touched {
-            kind,
-            name: None,
-            version: None,
-            generation: None,
-            deleted: true,
-        });
+        self.put(Touched { kind, name: None, version: None, generation: None, deleted: true });
     }
 
     fn put(&self, object: Touched) {

@@ -48,7 +48,8 @@ impl Names {
         format!("{}-bootstrap", self.cluster)
     }
 
-    /// As [`Self::bootstrap`], of a listener for clients outside. No listener is called `bootstrap` or `brokers`, and none begins with a digit: so no other cluster has a service of this name,
+    /// As [`Self::bootstrap`], of a listener for clients outside. No listener is called `bootstrap`
+    /// or `brokers`, and none begins with a digit: so no other cluster has a service of this name,
     /// whatever it is called.
     pub(in crate::kubernetes) fn listener_bootstrap(&self, listener: &str) -> String {
         format!("{}-bootstrap-{listener}", self.cluster)
@@ -80,7 +81,8 @@ impl Names {
 
     /// A selector in the form that `kubectl get -l` takes.
     pub(in crate::kubernetes) fn selector_text(&self) -> String {
-        let pairs: Vec<String> = self.selector().iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let pairs: Vec<String> =
+            self.selector().iter().map(|(name, value)| format!("{name}={value}")).collect();
         pairs.join(",")
     }
 }

@@ -9,7 +9,12 @@ use super::names::Names;
 use crate::store::kube::owner;
 
 /// The metadata of an object of the cluster.
-pub(super) fn metadata(cluster: &KafkaCluster, names: &Names, name: &str, annotations: &BTreeMap<String, String>) -> Value {
+pub(super) fn metadata(
+    cluster: &KafkaCluster,
+    names: &Names,
+    name: &str,
+    annotations: &BTreeMap<String, String>,
+) -> Value {
     let mut metadata = json!({
         "name": name,
         "namespace": names.namespace,

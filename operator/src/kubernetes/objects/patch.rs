@@ -1,6 +1,8 @@
-//! PURE: the user's patch of the pod template (`spec.brokers.podTemplate`), a strategic merge patch as `kubectl patch` takes one.
+//! PURE: the user's patch of the pod template (`spec.brokers.podTemplate`), a strategic merge patch
+//! as `kubectl patch` takes one.
 //!
-//! Objects are merged, null takes a field away, and lists whose items have a key are merged item by item; other lists are replaced. What the operator relies on stays as it is, or the patch is
+//! Objects are merged, null takes a field away, and lists whose items have a key are merged item by
+//! item; other lists are replaced. What the operator relies on stays as it is, or the patch is
 //! refused as a whole, by the name of the field.
 
 use std::collections::BTreeMap;
@@ -18,7 +20,8 @@ pub(super) const DATA_VOLUME: &str = "data";
 /// The levels of a patch that are looked at. A pod template has fewer than twenty.
 const DEPTH_MAX: usize = 32;
 
-/// Lists whose items are told apart by a field, as in the definition of a pod (`patchMergeKey` in `k8s.io/api/core/v1`).
+/// Lists whose items are told apart by a field, as in the definition of a pod (`patchMergeKey` in
+/// `k8s.io/api/core/v1`).
 const MERGE_KEYS: &[(&str, &str)] = &[
     ("containers", "name"),
     ("initContainers", "name"),
@@ -34,7 +37,8 @@ const MERGE_KEYS: &[(&str, &str)] = &[
     ("schedulingGates", "name"),
 ];
 
-/// Of the broker's container: what another field of the resource sets, or what a broker is not a broker without.
+/// Of the broker's container: what another field of the resource sets, or what a broker is not a
+/// broker without.
 const OF_THE_CONTAINER: &[(&str, &str)] = &[
     ("image", "spec.image sets it"),
     ("command", "the image's program is the broker"),
@@ -58,13 +62,16 @@ type Refusal = (String, String);
 /// The template with the patch.
 ///
 /// # Errors
-/// What in the patch is no pod template's, or touches what the operator relies on: the field, and why.
+/// What in the patch is no pod template's, or touches what the operator relies on: the field, and
+/// why.
 pub(super) fn patched(template: &Value, patch: &Map<String, Value>) -> Result<Value, String> {
     let said = |(field, why): Refusal| format!("spec.brokers.podTemplate.{field}: {why}");
     let mut patched = template.clone();
     let whole = Value::Object(patch.clone());
     merge(&mut patched, &whole, "", DEPTH_MAX).map_err(said)?;
-    PodTemplateSpec::deserialize(&patched).map_err(|error| format!("spec.brokers.podTemplate: this makes no pod template: {error}"))?;
+    PodTemplateSpec::deserialize(&patched).map_err(|error| {
+        format!("spec.brokers.podTemplate: this makes no pod template: {error}")
+    })?;
     keeps_metadata(template, &patched).map_err(said)?;
     keeps_pod(template, &patched).map_err(said)?;
     keeps_container(template, &patched).map_err(said)?;
@@ -92,7 +99,9 @@ fn merge(target: &mut Value, patch: &Value, path: &str, levels: usize) -> Result
         let path = below(path, name);
         match (value, MERGE_KEYS.iter().find(|(list, _)| list == name)) {
             (Value::Null, _) => drop(there.remove(name)),
-            (Value::Object(inner), _) if directive_of(inner) == Some("delete") => drop(there.remove(name)),
+            (Value::Object(inner), _) if directive_of(inner) == Some("delete") => {
+                drop(there.remove(name))
+            }
             (Value::Array(items), Some((_, key))) => {
                 let list = there.entry(name.clone()).or_insert_with(|| Value::Array(Vec::new()));
                 merge_list(list, items, key, &path, levels)?;
@@ -104,14 +113,23 @@ fn merge(target: &mut Value, patch: &Value, path: &str, levels: usize) -> Result
     Ok(())
 }
 
-fn merge_list(target: &mut Value, items: &[Value], key: &str, path: &str, levels: usize) -> Result<(), Refusal> {
-    let is_replaced = items.iter().any(|item| item.as_object().and_then(directive_of) == Some("replace"));
+fn merge_list(
+    target: &mut Value,
+    items: &[Value],
+    key: &str,
+    path: &str,
+    levels: usize,
+) -> Result<(), Refusal> {
+    let is_replaced =
+        items.iter().any(|item| item.as_object().and_then(directive_of) == Some("replace"));
     let mut list = match target.take() {
         Value::Array(list) if !is_replaced => list,
         _ => Vec::new(),
     };
     for item in items {
-        let fields = item.as_object().ok_or_else(|| (path.to_owned(), "has objects in it only".to_owned()))?;
+        let fields = item
+            .as_object()
+            .ok_or_else(|| (path.to_owned(), "has objects in it only".to_owned()))?;
         let Some(name) = fields.get(key) else {
             // Only the directive, for the list as a whole.
             if directive_of(fields) == Some("replace") {
@@ -119,7 +137,8 @@ fn merge_list(target: &mut Value, items: &[Value], key: &str, path: &str, levels
             }
             return Err((path.to_owned(), format!("each item has to have {key}")));
         };
-        let path = format!("{path}[{}]", name.as_str().map_or_else(|| name.to_string(), str::to_owned));
+        let path =
+            format!("{path}[{}]", name.as_str().map_or_else(|| name.to_string(), str::to_owned));
         let position = list.iter().position(|there| there.get(key) == Some(name));
         match (directive(fields, &path)?, position) {
             (Some(Directive::Delete), Some(position)) => drop(list.remove(position)),
@@ -177,12 +196,18 @@ fn keeps_metadata(before: &Value, after: &Value) -> Result<(), Refusal> {
         .map(|(name, _)| name)
         .find(|name| !["labels", "annotations"].contains(&name.as_str()))
     {
-        return Err((format!("metadata.{name}"), "a pod template has labels and annotations only".to_owned()));
+        return Err((
+            format!("metadata.{name}"),
+            "a pod template has labels and annotations only".to_owned(),
+        ));
     }
-    let label = |template: &Value, name: &str| template.pointer("/metadata/labels").and_then(|labels| labels.get(name)).cloned();
+    let label = |template: &Value, name: &str| {
+        template.pointer("/metadata/labels").and_then(|labels| labels.get(name)).cloned()
+    };
     let labels = before.pointer("/metadata/labels").and_then(Value::as_object);
     let ours = labels.into_iter().flatten().map(|(name, _)| name);
-    let mut ours = ours.filter(|name| name.starts_with("app.kubernetes.io/") || name.starts_with("weir.dev/"));
+    let mut ours =
+        ours.filter(|name| name.starts_with("app.kubernetes.io/") || name.starts_with("weir.dev/"));
     match ours.find(|name| label(before, name) != label(after, name)) {
         Some(name) => Err((
             format!("metadata.labels[{name}]"),
@@ -193,19 +218,27 @@ fn keeps_metadata(before: &Value, after: &Value) -> Result<(), Refusal> {
 }
 
 fn keeps_pod(before: &Value, after: &Value) -> Result<(), Refusal> {
-    let spec = |template: &Value, name: &str| template.get("spec").and_then(|spec| spec.get(name)).cloned();
-    if let Some((name, why)) = OF_THE_POD.iter().find(|(name, _)| spec(before, name) != spec(after, name)) {
+    let spec = |template: &Value, name: &str| {
+        template.get("spec").and_then(|spec| spec.get(name)).cloned()
+    };
+    if let Some((name, why)) =
+        OF_THE_POD.iter().find(|(name, _)| spec(before, name) != spec(after, name))
+    {
         return Err((format!("spec.{name}"), (*why).to_owned()));
     }
-    let seconds = |template: &Value| spec(template, "terminationGracePeriodSeconds").and_then(|seconds| seconds.as_u64());
+    let seconds = |template: &Value| {
+        spec(template, "terminationGracePeriodSeconds").and_then(|seconds| seconds.as_u64())
+    };
     if seconds(after) < seconds(before) {
-        let why = format!("a broker needs {} to stop in order", seconds(before).unwrap_or_default());
+        let why =
+            format!("a broker needs {} to stop in order", seconds(before).unwrap_or_default());
         return Err(("spec.terminationGracePeriodSeconds".to_owned(), why));
     }
     let volumes = |template: &Value| {
         let all = spec(template, "volumes");
         let all = all.as_ref().and_then(Value::as_array).into_iter().flatten();
-        let named = all.filter_map(|volume| Some((volume.get("name")?.as_str()?.to_owned(), volume.clone())));
+        let named = all
+            .filter_map(|volume| Some((volume.get("name")?.as_str()?.to_owned(), volume.clone())));
         named.collect::<BTreeMap<_, _>>()
     };
     let (ours, theirs) = (volumes(before), volumes(after));
@@ -235,7 +268,9 @@ fn keeps_container(before: &Value, after: &Value) -> Result<(), Refusal> {
     let (Some(ours), Some(theirs)) = (container(before), container(after)) else {
         return Err((path, "the broker runs in it".to_owned()));
     };
-    if let Some((name, why)) = OF_THE_CONTAINER.iter().find(|(name, _)| ours.get(name) != theirs.get(name)) {
+    if let Some((name, why)) =
+        OF_THE_CONTAINER.iter().find(|(name, _)| ours.get(name) != theirs.get(name))
+    {
         return Err((format!("{path}.{name}"), (*why).to_owned()));
     }
     let keyed = |container: &Value, list: &str, key: &str| {
@@ -252,7 +287,9 @@ fn keeps_container(before: &Value, after: &Value) -> Result<(), Refusal> {
     ] {
         let theirs = keyed(&theirs, list, key);
         let mut kept = keyed(&ours, list, key).into_iter();
-        if let Some((name, _)) = kept.find(|(name, item)| is_the_operators(list, name) && theirs.get(name) != Some(item)) {
+        if let Some((name, _)) =
+            kept.find(|(name, item)| is_the_operators(list, name) && theirs.get(name) != Some(item))
+        {
             return Err((format!("{path}.{list}[{name}]"), why.to_owned()));
         }
     }
@@ -446,7 +483,11 @@ mod tests {
             (json!({"spec": {"containers": ["x"]}}), "spec.containers: has objects in it only"),
         ];
         for (patch, expected) in rows {
-            assert_eq!(result(&patch), Err(format!("spec.brokers.podTemplate.{expected}")), "{patch}");
+            assert_eq!(
+                result(&patch),
+                Err(format!("spec.brokers.podTemplate.{expected}")),
+                "{patch}"
+            );
         }
         let no_template = result(&json!({"spec": {"containers": "none"}})).unwrap_err();
         assert!(

@@ -15,9 +15,11 @@ pub(in crate::kubernetes) struct Plan<'a> {
     pub(in crate::kubernetes) cluster_id: &'a str,
     /// Where brokers find the controller.
     pub(in crate::kubernetes) controller: &'a str,
-    /// How many pods there are to be: what the resource says, or more while brokers that are to go still hold partitions.
+    /// How many pods there are to be: what the resource says, or more while brokers that are to go
+    /// still hold partitions.
     pub(in crate::kubernetes) replicas: i32,
-    /// The listeners of the pods that there are, with their ports: others than the resource's until the last pod has been restarted.
+    /// The listeners of the pods that there are, with their ports: others than the resource's until
+    /// the last pod has been restarted.
     pub(in crate::kubernetes) listening: &'a BTreeSet<(String, u16)>,
     /// How many of them may be evicted at the moment.
     pub(in crate::kubernetes) evictable: i32,

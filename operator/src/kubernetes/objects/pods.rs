@@ -17,23 +17,28 @@ pub(in crate::kubernetes) const HTTP_PORT: u16 = 9100;
 /// What that port is called; no listener is.
 pub(in crate::kubernetes) const HTTP_PORT_NAME: &str = "http";
 
-/// Where brokers listen: on every address of the pod, of both families. Brokers that know of one family alone take it for the same, where the node has IPv6.
+/// Where brokers listen: on every address of the pod, of both families. Brokers that know of one
+/// family alone take it for the same, where the node has IPv6.
 const ALL_ADDRESSES: &str = "[::]";
 
 /// The user of the brokers' image.
 const USER: i64 = 65_532;
 
-/// How long a broker may take to stop in order: leaders move first, and what is in memory goes to the disk.
+/// How long a broker may take to stop in order: leaders move first, and what is in memory goes to
+/// the disk.
 const STOP_SECONDS_MAX: u32 = 60;
 
-/// Where a running broker reads the controller's address: from a directory, since Kubernetes follows the ConfigMap only there, not in variables or in single files.
+/// Where a running broker reads the controller's address: from a directory, since Kubernetes
+/// follows the ConfigMap only there, not in variables or in single files.
 const CONTROLLER_DIR: &str = "/etc/weir";
 const CONTROLLER_FILE: &str = "controller";
 /// The variable that tells a broker of that file.
 pub(in crate::kubernetes) const CONTROLLER_FILE_VARIABLE: &str = "WEIR_CONTROLLER_FILE";
 
-/// How often a start is looked at, and how many looks may fail. A broker answers as soon as its process runs. That it recovers, however long, is no failure, as long as it gets on: then /healthz says that
-/// all is well, and once it has not got on for five minutes that it is not, and the liveness probe has it restarted.
+/// How often a start is looked at, and how many looks may fail. A broker answers as soon as its
+/// process runs. That it recovers, however long, is no failure, as long as it gets on: then
+/// /healthz says that all is well, and once it has not got on for five minutes that it is not, and
+/// the liveness probe has it restarted.
 const START_LOOK_SECONDS: u32 = 1;
 const START_LOOKS_MAX: u32 = 300;
 
@@ -80,7 +85,9 @@ fn claim(plan: &Plan<'_>, names: &Names) -> Value {
             "volumeMode": "Filesystem",
         },
     });
-    if let (Some(class), Some(spec)) = (&storage.storage_class_name, claim.pointer_mut("/spec").and_then(Value::as_object_mut)) {
+    if let (Some(class), Some(spec)) =
+        (&storage.storage_class_name, claim.pointer_mut("/spec").and_then(Value::as_object_mut))
+    {
         spec.insert("storageClassName".to_owned(), json!(class));
     }
     claim
@@ -135,7 +142,9 @@ fn template(plan: &Plan<'_>, names: &Names, labels: &BTreeMap<String, String>) -
         ("priorityClassName", settings.priority_class_name.as_ref().map(|name| json!(name))),
     ];
     if let Some(fields) = spec.as_object_mut() {
-        fields.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+        fields.extend(
+            optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))),
+        );
     }
     let mut metadata = json!({"labels": labels});
     if !settings.annotations.is_empty()
@@ -162,10 +171,18 @@ fn container(plan: &Plan<'_>, names: &Names) -> Value {
         .iter()
         .map(|listener| format!("{}://{ALL_ADDRESSES}:{}", listener_name(listener), listener.port))
         .collect();
-    // Of those for clients outside, the operator knows the addresses and completes them when the broker registers.
+    // Of those for clients outside, the operator knows the addresses and completes them when the
+    // broker registers.
     let internal = listeners.iter().filter(|listener| listener.kind == ListenerType::Internal);
     let advertised: Vec<String> = internal
-        .map(|listener| format!("{}://$(POD_NAME).{}.svc:{}", listener_name(listener), names.namespace, listener.port))
+        .map(|listener| {
+            format!(
+                "{}://$(POD_NAME).{}.svc:{}",
+                listener_name(listener),
+                names.namespace,
+                listener.port
+            )
+        })
         .collect();
     let mut ports: Vec<Value> = listeners
         .iter()
@@ -234,7 +251,10 @@ fn variables(process: &Process) -> Vec<(&str, String)> {
             process.request_memory.as_ref().and_then(mib).map(|mib| mib.to_string()),
         ),
         ("WEIR_METRICS_TOPICS_MAX", process.metrics_topics_max.map(|most| most.to_string())),
-        ("WEIR_METRICS_PARTITIONS_MAX", process.metrics_partitions_max.map(|most| most.to_string())),
+        (
+            "WEIR_METRICS_PARTITIONS_MAX",
+            process.metrics_partitions_max.map(|most| most.to_string()),
+        ),
         ("WEIR_LOG", process.log.clone()),
     ];
     let own = own.into_iter().filter_map(|(name, value)| Some((name, value?)));
@@ -242,8 +262,9 @@ fn variables(process: &Process) -> Vec<(&str, String)> {
         .collect()
 }
 
-/// Where nothing is said, a broker is guaranteed something, so that it is not the first to be evicted, and limited, so that it knows what it may take. Its processor time has no limit: it would
-/// stand still in the middle of a commit.
+/// Where nothing is said, a broker is guaranteed something, so that it is not the first to be
+/// evicted, and limited, so that it knows what it may take. Its processor time has no limit: it
+/// would stand still in the middle of a commit.
 fn resources(said: &Resources) -> Value {
     if said.requests.is_empty() && said.limits.is_empty() {
         return json!({"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}});

@@ -1,6 +1,7 @@
 //! PURE: the services of a cluster.
 //!
-//! Each broker has a service of its own: its address stays when the pod gets another one, so that no client waits for a name to run out of a cache when brokers are restarted one after the other.
+//! Each broker has a service of its own: its address stays when the pod gets another one, so that
+//! no client waits for a name to run out of a cache when brokers are restarted one after the other.
 
 use std::collections::BTreeMap;
 
@@ -25,19 +26,25 @@ pub(super) fn build(plan: &Plan<'_>, names: &Names) -> Vec<Value> {
         match listener.kind {
             ListenerType::Internal => {}
             ListenerType::NodePort => services.extend(external(plan, names, listener, "NodePort")),
-            ListenerType::LoadBalancer => services.extend(external(plan, names, listener, "LoadBalancer")),
-            ListenerType::SharedLoadBalancer => services.push(shared::service(plan, names, listener)),
+            ListenerType::LoadBalancer => {
+                services.extend(external(plan, names, listener, "LoadBalancer"))
+            }
+            ListenerType::SharedLoadBalancer => {
+                services.push(shared::service(plan, names, listener))
+            }
         }
     }
     services
 }
 
-/// A listener's port. It leads to the container's port of that name: while a listener moves to another port, each pod is reached on the one that it has.
+/// A listener's port. It leads to the container's port of that name: while a listener moves to
+/// another port, each pod is reached on the one that it has.
 fn port(listener: &Listener) -> Value {
     json!({"name": listener.name, "port": listener.port, "targetPort": listener.name, "protocol": "TCP"})
 }
 
-/// The ports of the listeners inside. One that pods still have stays until the last of them has been restarted: brokers and clients reach those by what was told of them.
+/// The ports of the listeners inside. One that pods still have stays until the last of them has
+/// been restarted: brokers and clients reach those by what was told of them.
 fn internal_ports(plan: &Plan<'_>, listeners: &[Listener]) -> Vec<Value> {
     let internal = || listeners.iter().filter(|listener| listener.kind == ListenerType::Internal);
     let leaving = plan.listening.iter().filter(|(name, port)| {
@@ -83,8 +90,9 @@ fn of_pod(names: &Names, id: i32) -> BTreeMap<String, String> {
     selector
 }
 
-/// A service for each broker, and one for whoever does not know the brokers yet. Only brokers that are ready are for them; who asks for one broker gets that one as soon as it
-/// listens: it may lead before the kubelet has looked whether it is ready.
+/// A service for each broker, and one for whoever does not know the brokers yet. Only brokers that
+/// are ready are for them; who asks for one broker gets that one as soon as it listens: it may lead
+/// before the kubelet has looked whether it is ready.
 fn external(plan: &Plan<'_>, names: &Names, listener: &Listener, kind: &str) -> Vec<Value> {
     let service = |name: &str, selector: &BTreeMap<String, String>, also_not_ready: bool| {
         let spec = json!({"type": kind, "publishNotReadyAddresses": also_not_ready, "selector": selector, "ports": [port(listener)]});
@@ -97,6 +105,10 @@ fn external(plan: &Plan<'_>, names: &Names, listener: &Listener, kind: &str) -> 
     };
     let bootstrap = names.listener_bootstrap(&listener.name);
     let mut services = vec![service(&bootstrap, &names.selector(), false)];
-    services.extend((0..plan.replicas).map(|id| service(&names.listener_broker(&listener.name, id), &of_pod(names, id), true)));
+    services.extend(
+        (0..plan.replicas).map(|id| {
+            service(&names.listener_broker(&listener.name, id), &of_pod(names, id), true)
+        }),
+    );
     services
 }

@@ -1,6 +1,7 @@
 //! PURE: the one load balancer of a listener that all brokers share, with a port for each of them.
 //!
-//! A Service's selector cannot send its ports to different pods. So this one has none, and the operator writes the slices of endpoints that lead each port to its pod.
+//! A Service's selector cannot send its ports to different pods. So this one has none, and the
+//! operator writes the slices of endpoints that lead each port to its pod.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -24,7 +25,8 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(in crate::kubernetes) struct Place<'a> {
     /// The broker.
     pub(in crate::kubernetes) id: i32,
-    /// The addresses of its pod, of either family one at most; at least one, and first the one that Kubernetes takes for the pod's.
+    /// The addresses of its pod, of either family one at most; at least one, and first the one that
+    /// Kubernetes takes for the pod's.
     pub(in crate::kubernetes) addresses: &'a [IpAddr],
     /// The ports of its listeners, by name.
     pub(in crate::kubernetes) ports: &'a BTreeMap<String, u16>,
@@ -37,7 +39,8 @@ impl Place<'_> {
         self.addresses.iter().copied().find(|address| family_of(*address) == family)
     }
 
-    /// The port on which it has a listener. A pod that is not restarted yet may have another one than the resource says.
+    /// The port on which it has a listener. A pod that is not restarted yet may have another one
+    /// than the resource says.
     fn port(&self, listener: &Listener) -> u16 {
         self.ports.get(&listener.name).copied().unwrap_or(listener.port)
     }
@@ -50,15 +53,22 @@ fn family_of(address: IpAddr) -> IpFamily {
     }
 }
 
-/// The families that the service has, as far as the resource and the pods tell. A slice is of one, and whoever carries out a service looks at those of its families alone.
+/// The families that the service has, as far as the resource and the pods tell. A slice is of one,
+/// and whoever carries out a service looks at those of its families alone.
 fn families(cluster: &KafkaCluster, places: &[Place<'_>]) -> BTreeSet<IpFamily> {
     let network = &cluster.spec.network;
-    let of_pods = places.iter().flat_map(|place| place.addresses).map(|address| family_of(*address));
+    let of_pods =
+        places.iter().flat_map(|place| place.addresses).map(|address| family_of(*address));
     let first = network.ip_families.first().copied();
     match network.ip_family_policy {
-        Some(IpFamilyPolicy::PreferDualStack | IpFamilyPolicy::RequireDualStack) => of_pods.chain(first).collect(),
-        // That of a service is the first family of the Kubernetes cluster, and so is that of a pod's first address.
-        Some(IpFamilyPolicy::SingleStack) | None => [first.or_else(|| of_pods.into_iter().next()).unwrap_or(IpFamily::IPv4)].into(),
+        Some(IpFamilyPolicy::PreferDualStack | IpFamilyPolicy::RequireDualStack) => {
+            of_pods.chain(first).collect()
+        }
+        // That of a service is the first family of the Kubernetes cluster, and so is that of a
+        // pod's first address.
+        Some(IpFamilyPolicy::SingleStack) | None => {
+            [first.or_else(|| of_pods.into_iter().next()).unwrap_or(IpFamily::IPv4)].into()
+        }
     }
 }
 
@@ -71,7 +81,8 @@ fn name_of_slice(name: &str, family: IpFamily) -> String {
     }
 }
 
-/// The port of a broker on the load balancer: the listener's own is for whoever does not know the brokers yet. `None` beyond the last port there is.
+/// The port of a broker on the load balancer: the listener's own is for whoever does not know the
+/// brokers yet. `None` beyond the last port there is.
 pub(in crate::kubernetes) fn port_of(listener: &Listener, broker: i32) -> Option<u16> {
     u16::try_from(i32::from(listener.port) + 1 + broker).ok()
 }
@@ -89,7 +100,9 @@ fn name_of_port(broker: i32) -> String {
 pub(super) fn service(plan: &Plan<'_>, names: &Names, listener: &Listener) -> Value {
     let port = |name: &str, port: u16| json!({"name": name, "port": port, "targetPort": listener.port, "protocol": "TCP"});
     let mut ports = vec![port(&listener.name, listener.port)];
-    ports.extend((0..plan.replicas).filter_map(|id| Some(port(&name_of_port(id), port_of(listener, id)?))));
+    ports.extend(
+        (0..plan.replicas).filter_map(|id| Some(port(&name_of_port(id), port_of(listener, id)?))),
+    );
     json!({
         "apiVersion": "v1",
         "kind": "Service",
@@ -98,19 +111,33 @@ pub(super) fn service(plan: &Plan<'_>, names: &Names, listener: &Listener) -> Va
     })
 }
 
-/// The slices of all such listeners, for the pods as they are, of each family of the service: one for those who look for any broker that serves, and one for each broker, served or not.
-pub(in crate::kubernetes) fn slices(cluster: &KafkaCluster, replicas: i32, places: &[Place<'_>]) -> Vec<Value> {
+/// The slices of all such listeners, for the pods as they are, of each family of the service: one
+/// for those who look for any broker that serves, and one for each broker, served or not.
+pub(in crate::kubernetes) fn slices(
+    cluster: &KafkaCluster,
+    replicas: i32,
+    places: &[Place<'_>],
+) -> Vec<Value> {
     let names = Names::of(cluster);
     let all = listeners(cluster);
     let families = families(cluster, places);
     let shared = all.iter().filter(|listener| listener.kind == ListenerType::SharedLoadBalancer);
     shared
         .flat_map(|listener| families.iter().map(move |family| (listener, *family)))
-        .flat_map(|(listener, family)| slices_of(cluster, replicas, &names, listener, family, places))
+        .flat_map(|(listener, family)| {
+            slices_of(cluster, replicas, &names, listener, family, places)
+        })
         .collect()
 }
 
-fn slices_of(cluster: &KafkaCluster, replicas: i32, names: &Names, listener: &Listener, family: IpFamily, places: &[Place<'_>]) -> Vec<Value> {
+fn slices_of(
+    cluster: &KafkaCluster,
+    replicas: i32,
+    names: &Names,
+    listener: &Listener,
+    family: IpFamily,
+    places: &[Place<'_>],
+) -> Vec<Value> {
     let service = names.listener_bootstrap(&listener.name);
     let slice = |name: &str, port_name: &str, port: u16, endpoints: Vec<Value>| {
         let mut metadata = plain_metadata(cluster, names, &name_of_slice(name, family));
@@ -129,7 +156,8 @@ fn slices_of(cluster: &KafkaCluster, replicas: i32, names: &Names, listener: &Li
         let address = place.address(family)?;
         Some(json!({"addresses": [address.to_string()], "conditions": {"ready": ready}}))
     };
-    // All endpoints of a slice have one port: while the listener moves to another, that of the first pod, and the pods that have it.
+    // All endpoints of a slice have one port: while the listener moves to another, that of the
+    // first pod, and the pods that have it.
     let common = places.first().map_or(listener.port, |place| place.port(listener));
     let any = places.iter().filter(|place| place.port(listener) == common);
     let any = any.filter_map(|place| endpoint(place, place.ready)).collect();
@@ -178,10 +206,17 @@ mod tests {
             .collect();
         assert_eq!(
             ports,
-            [(Some("ext"), Some(9094)), (Some("broker-0"), Some(9095)), (Some("broker-1"), Some(9096))]
+            [
+                (Some("ext"), Some(9094)),
+                (Some("broker-0"), Some(9095)),
+                (Some("broker-1"), Some(9096))
+            ]
         );
 
-        let (now, moved) = (BTreeMap::from([("ext".to_owned(), 9094)]), BTreeMap::from([("ext".to_owned(), 9000)]));
+        let (now, moved) = (
+            BTreeMap::from([("ext".to_owned(), 9094)]),
+            BTreeMap::from([("ext".to_owned(), 9000)]),
+        );
         let (seven, eight) = ([IpAddr::from([10, 244, 0, 7])], [IpAddr::from([10, 244, 0, 8])]);
         let place = |id, ready| Place {
             id,
@@ -189,13 +224,15 @@ mod tests {
             ports: &now,
             ready,
         };
-        let other = Place {
-            ports: &moved,
-            ..place(1, true)
-        };
+        let other = Place { ports: &moved, ..place(1, true) };
         // Each is reached where it listens.
-        let ports = |slices: Vec<Value>| slices.iter().map(|slice| slice["ports"][0]["port"].as_u64()).collect::<Vec<_>>();
-        assert_eq!(ports(slices(&cluster, 2, &[place(0, true), other])), [Some(9094), Some(9094), Some(9000)]);
+        let ports = |slices: Vec<Value>| {
+            slices.iter().map(|slice| slice["ports"][0]["port"].as_u64()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            ports(slices(&cluster, 2, &[place(0, true), other])),
+            [Some(9094), Some(9094), Some(9000)]
+        );
         let slices = slices(&cluster, 2, &[place(0, true), place(1, false)]);
         let told = |slice: &Value| {
             let endpoints = slice["endpoints"].as_array().unwrap();
@@ -215,7 +252,10 @@ mod tests {
         assert_eq!(
             told,
             [
-                ("ext".to_owned(), vec!["10.244.0.7".to_owned(), "10.244.0.8 (not ready)".to_owned()]),
+                (
+                    "ext".to_owned(),
+                    vec!["10.244.0.7".to_owned(), "10.244.0.8 (not ready)".to_owned()]
+                ),
                 ("broker-0".to_owned(), vec!["10.244.0.7".to_owned()]),
                 ("broker-1".to_owned(), vec!["10.244.0.8".to_owned()]),
             ]
@@ -233,18 +273,15 @@ mod tests {
             }))
             .unwrap();
             let addresses: Vec<IpAddr> = pods.iter().map(|text| text.parse().unwrap()).collect();
-            let place = Place {
-                id: 0,
-                addresses: &addresses,
-                ports: &BTreeMap::new(),
-                ready: true,
-            };
+            let place =
+                Place { id: 0, addresses: &addresses, ports: &BTreeMap::new(), ready: true };
             let places = if pods.is_empty() { vec![] } else { vec![place] };
             let told = |slice: &Value| {
                 assert_eq!(service_of(slice), Some("c-bootstrap-ext"));
                 let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
                 let endpoint = &slice["endpoints"][0]["addresses"][0];
-                [text(&slice["metadata"]["name"]), text(&slice["addressType"]), text(endpoint)].join(" ")
+                [text(&slice["metadata"]["name"]), text(&slice["addressType"]), text(endpoint)]
+                    .join(" ")
             };
             slices(&cluster, 1, &places).iter().map(told).collect::<Vec<_>>()
         };
@@ -258,7 +295,10 @@ mod tests {
         assert_eq!(slices_with(json!({}), &["fd00::7"]), ipv6);
         assert_eq!(slices_with(json!({"ipFamilies": ["IPv6"]}), &both), ipv6);
         for policy in ["PreferDualStack", "RequireDualStack"] {
-            assert_eq!(slices_with(json!({"ipFamilyPolicy": policy}), &both), [ipv4, ipv6].concat());
+            assert_eq!(
+                slices_with(json!({"ipFamilyPolicy": policy}), &both),
+                [ipv4, ipv6].concat()
+            );
         }
         assert_eq!(slices_with(json!({"ipFamilyPolicy": "PreferDualStack"}), &["fd00::7"]), ipv6);
         // Without a pod nobody is led anywhere.
@@ -271,7 +311,10 @@ mod tests {
 
     #[test]
     fn ports_end() {
-        let listener: Listener = serde_json::from_value(json!({"name": "ext", "port": 65534, "type": "SharedLoadBalancer"})).unwrap();
+        let listener: Listener = serde_json::from_value(
+            json!({"name": "ext", "port": 65534, "type": "SharedLoadBalancer"}),
+        )
+        .unwrap();
         assert_eq!((port_of(&listener, 0), port_of(&listener, 1)), (Some(65_535), None));
     }
 }

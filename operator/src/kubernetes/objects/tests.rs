@@ -32,7 +32,9 @@ fn plan(cluster: &KafkaCluster) -> Plan<'_> {
 }
 
 fn listed(objects: &[Value]) -> Vec<String> {
-    let text = |object: &Value, pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |object: &Value, pointer: &str| {
+        object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
     objects
         .iter()
         .map(|object| format!("{} {}", text(object, "/kind"), text(object, "/metadata/name")))
@@ -71,14 +73,7 @@ fn a_cluster_has_these_objects() {
         "listeners": [{"name": "plain", "port": 9092}, {"name": "ext", "port": 9094, "type": "NodePort", "annotations": {"a": "b"}}],
     }));
     let objects = built(&Plan {
-        monitoring: Some(
-            const {
-                &Monitoring {
-                    labels: BTreeMap::new(),
-                    interval: None,
-                }
-            },
-        ),
+        monitoring: Some(const { &Monitoring { labels: BTreeMap::new(), interval: None } }),
         ..plan(&outside)
     });
     let names = listed(&objects);
@@ -128,13 +123,16 @@ fn a_running_broker_reads_where_the_controller_is() {
     let set: StatefulSet = serde_json::from_value(stateful_set(&objects).clone()).unwrap();
     let pod = set.spec.unwrap().template.spec.unwrap();
     let container = &pod.containers[0];
-    let file = container.env.iter().flatten().find(|variable| variable.name == "WEIR_CONTROLLER_FILE");
+    let file =
+        container.env.iter().flatten().find(|variable| variable.name == "WEIR_CONTROLLER_FILE");
     let file = file.unwrap().value.clone().unwrap();
     // Neither variables nor what is mounted by a subPath follow the ConfigMap.
     let mounts = container.volume_mounts.as_deref().unwrap();
-    let mount = mounts.iter().find(|mount| file.starts_with(&format!("{}/", mount.mount_path))).unwrap();
+    let mount =
+        mounts.iter().find(|mount| file.starts_with(&format!("{}/", mount.mount_path))).unwrap();
     assert_eq!((&mount.sub_path, &mount.sub_path_expr), (&None, &None));
-    let volume = pod.volumes.as_deref().unwrap().iter().find(|volume| volume.name == mount.name).unwrap();
+    let volume =
+        pod.volumes.as_deref().unwrap().iter().find(|volume| volume.name == mount.name).unwrap();
     let source = volume.config_map.clone().unwrap();
     assert_eq!(source.name, map["metadata"]["name"]);
     let item = &source.items.unwrap()[0];
@@ -154,10 +152,7 @@ fn prometheus_finds_the_brokers_as_it_is_set_up_and_knows_their_cluster() {
         interval: Some("15s".to_owned()),
     };
     let monitor = |monitoring: &Monitoring| {
-        let objects = built(&Plan {
-            monitoring: Some(monitoring),
-            ..plan(&cluster)
-        });
+        let objects = built(&Plan { monitoring: Some(monitoring), ..plan(&cluster) });
         objects.into_iter().find(|object| object["kind"] == "PodMonitor").unwrap()
     };
     let made = monitor(&monitoring);
@@ -170,9 +165,13 @@ fn prometheus_finds_the_brokers_as_it_is_set_up_and_knows_their_cluster() {
     let relabeling = json!({"sourceLabels": [format!("__meta_kubernetes_pod_label_{label}")], "targetLabel": "cluster"});
     assert_eq!(endpoint["relabelings"], json!([relabeling]));
     let labels = made["spec"]["selector"]["matchLabels"].as_object().unwrap();
-    let template = stateful_set(&built(&plan(&cluster)))["spec"]["template"]["metadata"]["labels"].clone();
+    let template =
+        stateful_set(&built(&plan(&cluster)))["spec"]["template"]["metadata"]["labels"].clone();
     assert!(labels.iter().all(|(name, value)| template[name] == *value));
-    assert_eq!(monitor(&Monitoring::default())["spec"]["podMetricsEndpoints"][0].get("interval"), None);
+    assert_eq!(
+        monitor(&Monitoring::default())["spec"]["podMetricsEndpoints"][0].get("interval"),
+        None
+    );
 }
 
 #[test]
@@ -183,7 +182,8 @@ fn a_broker_that_does_not_get_on_is_restarted_in_minutes_and_one_that_does_never
     for (probe, seconds_max) in [("startupProbe", 300), ("livenessProbe", 60)] {
         let probe = &container[probe];
         assert_eq!(probe["httpGet"]["path"], "/healthz");
-        let seconds = probe["periodSeconds"].as_u64().unwrap() * probe["failureThreshold"].as_u64().unwrap();
+        let seconds =
+            probe["periodSeconds"].as_u64().unwrap() * probe["failureThreshold"].as_u64().unwrap();
         assert_eq!(seconds, seconds_max, "{probe}");
     }
     assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/readyz");
@@ -232,7 +232,10 @@ fn pods_are_restricted() {
 
 #[test]
 fn brokers_have_a_limit_and_their_process_is_told_what_is_set() {
-    let container = |spec: Value| stateful_set(&built(&plan(&cluster(spec))))["spec"]["template"]["spec"]["containers"][0].clone();
+    let container = |spec: Value| {
+        stateful_set(&built(&plan(&cluster(spec))))["spec"]["template"]["spec"]["containers"][0]
+            .clone()
+    };
     let plain = container(json!({}));
     assert_eq!(
         plain["resources"],
@@ -241,8 +244,10 @@ fn brokers_have_a_limit_and_their_process_is_told_what_is_set() {
     let told = |container: &Value| {
         let all = container["env"].as_array().unwrap().iter();
         let set = all.filter(|one| !plain["env"].as_array().unwrap().contains(one));
-        set.map(|one| format!("{}={}", one["name"].as_str().unwrap(), one["value"].as_str().unwrap()))
-            .collect::<Vec<_>>()
+        set.map(|one| {
+            format!("{}={}", one["name"].as_str().unwrap(), one["value"].as_str().unwrap())
+        })
+        .collect::<Vec<_>>()
     };
     let said = container(json!({"brokers": {
         "resources": {"limits": {"memory": "4Gi"}},
@@ -283,14 +288,19 @@ fn the_template_takes_the_users_patch_or_none_of_it() {
     assert_eq!(spec["affinity"], json!({"podAntiAffinity": {}}));
 
     // Everything else is there, and the StatefulSet stays as it was.
-    let refused = patched(json!({"spec": {"containers": [{"name": "broker", "image": "another"}]}}));
+    let refused =
+        patched(json!({"spec": {"containers": [{"name": "broker", "image": "another"}]}}));
     assert_eq!(
         refused.refusal.as_deref(),
         Some("spec.brokers.podTemplate.spec.containers[broker].image: spec.image sets it")
     );
-    assert!(refused.all.iter().all(|object| object["kind"] != "StatefulSet") && refused.all.len() > 4);
+    assert!(
+        refused.all.iter().all(|object| object["kind"] != "StatefulSet") && refused.all.len() > 4
+    );
     // Labels by which pods are found are the operator's in the other field, too.
-    let labelled = |key: &str, value: &str| build(&plan(&cluster(json!({"brokers": {"pod": {"labels": {(key): value}}}}))));
+    let labelled = |key: &str, value: &str| {
+        build(&plan(&cluster(json!({"brokers": {"pod": {"labels": {(key): value}}}}))))
+    };
     assert_eq!(
         labelled("weir.dev/cluster", "other").refusal.as_deref(),
         Some("spec.brokers.pod.labels: weir.dev/cluster is set by the operator")
@@ -321,10 +331,13 @@ fn brokers_advertise_what_the_operator_cannot_know_better() {
 
 #[test]
 fn who_asks_for_one_broker_gets_it_as_soon_as_it_listens() {
-    let spec = cluster(json!({"listeners": [{"name": "in", "port": 9092}, {"name": "ext", "port": 9094, "type": "NodePort"}]}));
+    let spec = cluster(
+        json!({"listeners": [{"name": "in", "port": 9092}, {"name": "ext", "port": 9094, "type": "NodePort"}]}),
+    );
     let objects = built(&plan(&spec));
     let also_not_ready = |name: &str| {
-        let service = objects.iter().find(|o| o["kind"] == "Service" && o["metadata"]["name"] == name);
+        let service =
+            objects.iter().find(|o| o["kind"] == "Service" && o["metadata"]["name"] == name);
         service.unwrap()["spec"]["publishNotReadyAddresses"].as_bool().unwrap_or_default()
     };
     for (name, wanted) in [
@@ -339,19 +352,19 @@ fn who_asks_for_one_broker_gets_it_as_soon_as_it_listens() {
 
 #[test]
 fn a_listener_that_moves_is_reached_where_each_pod_has_it() {
-    let spec = cluster(json!({"listeners": [{"name": "in", "port": 9092}, {"name": "ext", "port": 9094, "type": "NodePort"}]}));
+    let spec = cluster(
+        json!({"listeners": [{"name": "in", "port": 9092}, {"name": "ext", "port": 9094, "type": "NodePort"}]}),
+    );
     let pods = [("in", 9090), ("ext", 9095), ("in", 9092), ("gone", 9096)];
     let listening = pods.map(|(name, port)| (name.to_owned(), port)).into();
-    let objects = built(&Plan {
-        listening: &listening,
-        ..plan(&spec)
-    });
+    let objects = built(&Plan { listening: &listening, ..plan(&spec) });
     let ports = |kind: &str, name: &str, pointer: &str| {
-        let object = objects.iter().find(|o| o["kind"] == kind && o["metadata"]["name"] == name).unwrap();
+        let object =
+            objects.iter().find(|o| o["kind"] == kind && o["metadata"]["name"] == name).unwrap();
         let ports = object.pointer(pointer).and_then(Value::as_array).unwrap();
-        let said = ports
-            .iter()
-            .map(|port| format!("{} {}", port["port"], port["targetPort"].as_str().unwrap_or_default()));
+        let said = ports.iter().map(|port| {
+            format!("{} {}", port["port"], port["targetPort"].as_str().unwrap_or_default())
+        });
         said.collect::<Vec<_>>()
     };
     for service in ["orders-brokers", "orders-bootstrap", "orders-0"] {
@@ -389,9 +402,6 @@ fn no_two_clusters_have_a_service_of_one_name() {
             assert!(names.insert(service.clone()), "{service} twice");
         }
     }
-    let longest = Names {
-        cluster: "c".repeat(37),
-        namespace: "n".to_owned(),
-    };
+    let longest = Names { cluster: "c".repeat(37), namespace: "n".to_owned() };
     assert_eq!(longest.listener_bootstrap(&"l".repeat(15)).len(), 63);
 }

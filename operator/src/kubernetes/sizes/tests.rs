@@ -1,5 +1,7 @@
 use uuid::Uuid;
-use weir_protocol::messages::describe_log_dirs_response::{DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic};
+use weir_protocol::messages::describe_log_dirs_response::{
+    DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
+};
 use weir_protocol::types::BrokerId;
 
 use super::*;
@@ -28,7 +30,10 @@ fn answer(topic: &str, partitions: &[(i32, i64)]) -> DescribeLogDirsResponse {
 fn state(id: TopicId) -> State {
     let cluster = weir_crds::KafkaCluster::new("c", weir_crds::KafkaClusterSpec::default());
     let mut state = State::new(Cluster::new("id".to_owned(), cluster));
-    state.apply(&Change::Topic(id, Box::new(weir_crds::Topic::new("t", weir_crds::TopicSpec::default()))));
+    state.apply(&Change::Topic(
+        id,
+        Box::new(weir_crds::Topic::new("t", weir_crds::TopicSpec::default())),
+    ));
     let partition = Partition::new(vec![BrokerId(0), BrokerId(1)], vec![BrokerId(0)]);
     for index in 0..2 {
         state.apply(&Change::Partition(id, index, partition.clone()));

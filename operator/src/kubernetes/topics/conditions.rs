@@ -16,7 +16,11 @@ pub(super) fn ready(topic: &Topic, min_isr: usize, refusal: Option<&Refusal>) ->
     }
     if let Some(first) = offline {
         let count = topic.partitions.iter().filter(|partition| partition.leader.is_none()).count();
-        let replicas = topic.partitions.get(first).map(|partition| ids(&partition.replicas)).unwrap_or_default();
+        let replicas = topic
+            .partitions
+            .get(first)
+            .map(|partition| ids(&partition.replicas))
+            .unwrap_or_default();
         let message = format!(
             "{count} of {total} partitions have no leader, for instance {first}, whose replicas are on the brokers {replicas}: one that has all records must come back"
         );
@@ -54,12 +58,17 @@ pub(super) fn healthy(topic: &Topic) -> ConditionValue {
     }
 }
 
-/// Whether the cluster, which is in another namespace, takes the Topic. One that `is_served` was taken once.
+/// Whether the cluster, which is in another namespace, takes the Topic. One that `is_served` was
+/// taken once.
 pub(super) fn accepted(verdict: &Verdict, is_served: bool) -> ConditionValue {
     match verdict {
-        Verdict::Allowed | Verdict::Pending => ConditionValue::holds("Accepted", "the cluster takes Topics of this namespace"),
+        Verdict::Allowed | Verdict::Pending => {
+            ConditionValue::holds("Accepted", "the cluster takes Topics of this namespace")
+        }
         Verdict::NotAllowed(why) if is_served => {
-            let message = format!("{why}. The topic stays as it is, with its records, and is retained; what is written here is not followed");
+            let message = format!(
+                "{why}. The topic stays as it is, with its records, and is retained; what is written here is not followed"
+            );
             ConditionValue::fails(NOT_ALLOWED, message)
         }
         Verdict::NotAllowed(why) => ConditionValue::fails(NOT_ALLOWED, why.clone()),
@@ -117,7 +126,10 @@ mod tests {
         ];
         for (partitions, ready_reason, healthy_reason) in cases {
             let topic = topic(partitions);
-            assert_eq!((ready(&topic, 2, None).reason, healthy(&topic).reason), (ready_reason, healthy_reason));
+            assert_eq!(
+                (ready(&topic, 2, None).reason, healthy(&topic).reason),
+                (ready_reason, healthy_reason)
+            );
         }
         let topic = topic(vec![partition(&[0, 1]), partition(&[1])]);
         assert_eq!(

@@ -1,4 +1,5 @@
-//! The statuses of topics: a summary for people, written when it changes and not too often, and never read back.
+//! The statuses of topics: a summary for people, written when it changes and not too often, and
+//! never read back.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -34,7 +35,8 @@ const AT_ONCE: usize = 8;
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(100);
 const BETWEEN_WRITES: Duration = Duration::from_secs(2);
 
-/// How soon it is tried again to make a resource that was deleted: its namespace may be gone for good.
+/// How soon it is tried again to make a resource that was deleted: its namespace may be gone for
+/// good.
 const BRING_BACK_EVERY: Duration = Duration::from_secs(5);
 
 /// How often it is looked without any reason, if only to say that somebody looks.
@@ -66,12 +68,16 @@ pub(in crate::kubernetes) async fn keep_statuses(context: Context, hosted: Hoste
         }
         let written: Vec<bool> = stream::iter(writes).buffer_unordered(AT_ONCE).collect().await;
         if written.into_iter().all(|is_written| is_written) {
-            context
-                .figures
-                .succeeded("Topic", (hosted.cluster.namespace.clone(), hosted.cluster.name.clone()));
+            context.figures.succeeded(
+                "Topic",
+                (hosted.cluster.namespace.clone(), hosted.cluster.name.clone()),
+            );
         }
         let lost = lost(&state, &hosted);
-        tried.retain(|key, at| at.elapsed() < BRING_BACK_EVERY && lost.iter().any(|topic| Key::of(&topic.metadata) == *key));
+        tried.retain(|key, at| {
+            at.elapsed() < BRING_BACK_EVERY
+                && lost.iter().any(|topic| Key::of(&topic.metadata) == *key)
+        });
         for topic in lost {
             if let Entry::Vacant(untried) = tried.entry(Key::of(&topic.metadata)) {
                 untried.insert(Instant::now());
@@ -106,24 +112,28 @@ pub(super) fn due(state: &State, hosted: &Hosted, now: &Time) -> (Vec<Due>, Opti
             .filter(|left| !left.is_zero());
         match early {
             Some(left) => wake_in = Some(wake_in.map_or(left, |other| other.min(left))),
-            None => due.push(Due {
-                key,
-                uid: entry.uid,
-                before: entry.status,
-                status,
-            }),
+            None => due.push(Due { key, uid: entry.uid, before: entry.status, status }),
         }
     }
     (due, wake_in)
 }
 
 /// The status, as far as the controller has said something of the resource.
-fn status_of(state: &State, sizes: &Sizes, key: &Key, entry: &TopicEntry, now: &Time) -> Option<TopicStatus> {
+fn status_of(
+    state: &State,
+    sizes: &Sizes,
+    key: &Key,
+    entry: &TopicEntry,
+    now: &Time,
+) -> Option<TopicStatus> {
     entry.answered?;
     let before = &entry.status.conditions;
-    let of = |kind: &str, judgement: ConditionValue| condition(kind, judgement, entry.answered, before, now);
+    let of = |kind: &str, judgement: ConditionValue| {
+        condition(kind, judgement, entry.answered, before, now)
+    };
     let topic = state.topic_by_resource(key);
-    let accepted = entry.allowed.as_ref().map(|verdict| conditions::accepted(verdict, topic.is_some()));
+    let accepted =
+        entry.allowed.as_ref().map(|verdict| conditions::accepted(verdict, topic.is_some()));
     let Some(topic) = topic else {
         // Not taken up, or not yet.
         let refused = entry.refusal.as_ref().map(conditions::refused);
@@ -141,7 +151,8 @@ fn status_of(state: &State, sizes: &Sizes, key: &Key, entry: &TopicEntry, now: &
         .and_then(|text| text.parse().ok())
         .unwrap_or(1_usize);
     // With fewer replicas than that, all of them count.
-    let min_isr = min_isr.min(topic.partitions.iter().map(|partition| partition.replicas.len()).min().unwrap_or(1));
+    let min_isr = min_isr
+        .min(topic.partitions.iter().map(|partition| partition.replicas.len()).min().unwrap_or(1));
     Some(TopicStatus {
         observed_generation: entry.answered,
         topic_id: Some(topic.id.to_string()),
@@ -174,7 +185,9 @@ async fn write(context: &Context, hosted: &Hosted, due: &Due) -> bool {
     let is_written = !matches!(&written, Err(error) if !is_gone(error));
     match written {
         Ok(_) => hosted.cache.written(key, &due.status),
-        Err(error) if is_gone(&error) => debug!(topic = %key, "the Topic is gone: its status is not written"),
+        Err(error) if is_gone(&error) => {
+            debug!(topic = %key, "the Topic is gone: its status is not written")
+        }
         Err(error) => {
             warn!(topic = %key, %error, "write the status of a Topic");
             // It is tried again, like any other write that comes too soon.
@@ -190,16 +203,23 @@ fn is_gone(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409))
 }
 
-/// An event for each change of readiness, but for the first time that all is well, and where the cluster takes or drops the Topic later.
+/// An event for each change of readiness, but for the first time that all is well, and where the
+/// cluster takes or drops the Topic later.
 async fn tell(context: &Context, due: &Due) {
-    let named = |status: &TopicStatus, kind: &str| status.conditions.iter().find(|condition| condition.type_ == kind).cloned();
+    let named = |status: &TopicStatus, kind: &str| {
+        status.conditions.iter().find(|condition| condition.type_ == kind).cloned()
+    };
     for kind in ["Ready", "Accepted"] {
         let (before, Some(after)) = (named(&due.before, kind), named(&due.status, kind)) else {
             continue;
         };
         let is_news = match before {
-            Some(before) => (before.status, before.reason) != (after.status.clone(), after.reason.clone()),
-            None => kind == "Ready" && after.status == "False" && after.reason != "WaitingForBrokers",
+            Some(before) => {
+                (before.status, before.reason) != (after.status.clone(), after.reason.clone())
+            }
+            None => {
+                kind == "Ready" && after.status == "False" && after.reason != "WaitingForBrokers"
+            }
         };
         if is_news {
             let regarding = ObjectReference {
@@ -210,20 +230,30 @@ async fn tell(context: &Context, due: &Due) {
                 uid: due.uid.clone(),
                 ..ObjectReference::default()
             };
-            publish(context, &regarding, after.status == "True", &after.reason, &after.message, "Judge").await;
+            publish(
+                context,
+                &regarding,
+                after.status == "True",
+                &after.reason,
+                &after.message,
+                "Judge",
+            )
+            .await;
         }
     }
 }
 
-/// The resources of topics that go on although those were deleted, because they are to be retained: as they were, as far as anybody saw them go. While the controller has not refused the deletion, it may
-/// follow a change of the policy that it has not heard of yet.
+/// The resources of topics that go on although those were deleted, because they are to be retained:
+/// as they were, as far as anybody saw them go. While the controller has not refused the deletion,
+/// it may follow a change of the policy that it has not heard of yet.
 pub(super) fn lost(state: &State, hosted: &Hosted) -> Vec<Topic> {
     let retained = state
         .topics
         .values()
         .filter(|topic| topic.resource.spec.deletion_policy == weir_crds::DeletionPolicy::Retain);
     let gone = retained.filter(|topic| hosted.cache.topic(&topic.key).is_none());
-    let is_owner = |owner: &OwnerReference| Some(&owner.uid) == state.cluster.resource.metadata.uid.as_ref();
+    let is_owner =
+        |owner: &OwnerReference| Some(&owner.uid) == state.cluster.resource.metadata.uid.as_ref();
     let home = state.cluster.namespace();
     gone.filter_map(|topic| {
         let deletion = hosted.cache.deletion(&topic.key);
@@ -235,8 +265,10 @@ pub(super) fn lost(state: &State, hosted: &Hosted) -> Vec<Topic> {
         let mut resource = Topic::new(&topic.key.name, topic.resource.spec.clone());
         resource.metadata.namespace = Some(topic.key.namespace.clone());
         resource.metadata.labels = was.labels;
-        resource.metadata.annotations = Some(was.annotations.into_iter().flatten().chain([id]).collect());
-        // Kubernetes would take away at once what belongs to somebody who is gone, or lies in another namespace.
+        resource.metadata.annotations =
+            Some(was.annotations.into_iter().flatten().chain([id]).collect());
+        // Kubernetes would take away at once what belongs to somebody who is gone, or lies in
+        // another namespace.
         let owners: Vec<_> = was
             .owner_references
             .into_iter()
@@ -280,13 +312,15 @@ pub(super) async fn tell_orphans(context: &Context, cluster: &Key, orphans: &[(K
             cluster.name, cluster.namespace
         );
         let judgement = ConditionValue::fails("ClusterNotFound", message);
-        let ready = condition("Ready", judgement, topic.metadata.generation, &before.conditions, &now());
+        let ready =
+            condition("Ready", judgement, topic.metadata.generation, &before.conditions, &now());
         if before.conditions.contains(&ready) {
             continue;
         }
         let patch = json!({"status": {"observedGeneration": topic.metadata.generation, "conditions": [&ready]}});
         Figures::count(&context.figures.writes);
-        let (api, params, patch) = (topics(context, &key.namespace), PatchParams::default(), Patch::Merge(patch));
+        let (api, params, patch) =
+            (topics(context, &key.namespace), PatchParams::default(), Patch::Merge(patch));
         if let Err(error) = api.patch_status(&key.name, &params, &patch).await {
             debug!(topic = %key, %error, "write the status of a Topic without a cluster");
             continue;

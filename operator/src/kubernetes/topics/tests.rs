@@ -33,19 +33,17 @@ impl World {
         let metadata = json!({"name": "c", "namespace": namespace, "uid": "u"});
         let object = json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": metadata, "spec": spec});
         server.put(&cluster_path(namespace), &object);
-        let cluster: KafkaCluster = serde_json::from_value(server.get(&cluster_path(namespace)).unwrap()).unwrap();
+        let cluster: KafkaCluster =
+            serde_json::from_value(server.get(&cluster_path(namespace)).unwrap()).unwrap();
         let (context, cache) = (Context::of_tests(&server), ClusterCache::default());
-        let mut store = KubeStore::new(server.client(), &cluster, Arc::clone(&context.leads), cache.clone());
+        let mut store =
+            KubeStore::new(server.client(), &cluster, Arc::clone(&context.leads), cache.clone());
         store.create("id".to_owned(), cluster).await.unwrap();
         let (controller, _shell) = Controller::start(store).await.unwrap();
         let broker = Broker::serves(&controller, "id").await;
         let (sizes, _) = keep_sizes(Client::new(controller.committed()));
-        let hosted = Hosted {
-            cluster: Key::new(Some(namespace), Some("c")),
-            controller,
-            cache,
-            sizes,
-        };
+        let hosted =
+            Hosted { cluster: Key::new(Some(namespace), Some("c")), controller, cache, sizes };
         let topics = Topics {
             context,
             known: BTreeMap::new(),
@@ -53,12 +51,7 @@ impl World {
             offers: FuturesUnordered::new(),
             again: FuturesUnordered::new(),
         };
-        Self {
-            server,
-            topics,
-            hosted,
-            _broker: broker,
-        }
+        Self { server, topics, hosted, _broker: broker }
     }
 
     /// The task of the statuses makes again what is to be retained and has lost its resource.
@@ -144,7 +137,11 @@ async fn a_topic_that_is_to_be_retained_comes_back_as_it_was() {
     world.server.put(TOPIC, &labelled);
     world.delete_orders().await;
     world.bring_back().await;
-    assert_eq!(world.server.get(TOPIC), None, "the controller has not said yet whether the topic goes");
+    assert_eq!(
+        world.server.get(TOPIC),
+        None,
+        "the controller has not said yet whether the topic goes"
+    );
     world.answered().await;
     world.bring_back().await;
     let after = world.topic();
@@ -155,7 +152,8 @@ async fn a_topic_that_is_to_be_retained_comes_back_as_it_was() {
     for (name, value) in before.metadata.annotations.iter().flatten() {
         assert_eq!(annotations.get(name), Some(value), "{name}");
     }
-    let owners: Vec<String> = after.metadata.owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect();
+    let owners: Vec<String> =
+        after.metadata.owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect();
     assert_eq!(owners, ["u"], "who is gone would take it along");
     let events = world.events();
     assert!(

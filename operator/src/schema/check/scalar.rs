@@ -9,30 +9,57 @@ use super::super::format;
 use super::super::path::Path;
 
 /// Length (in characters), pattern and format of a string.
-pub(super) fn check_text(schema: &JSONSchemaProps, text: &str, path: &Path, errors: &mut Vec<FieldError>) {
+pub(super) fn check_text(
+    schema: &JSONSchemaProps,
+    text: &str,
+    path: &Path,
+    errors: &mut Vec<FieldError>,
+) {
     let value = Value::from(text);
     let length = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
     if let Some(max) = schema.max_length.filter(|max| length > *max) {
         errors.push(FieldError::new(path, format!("Too long: may not be more than {max} bytes")));
     }
     if let Some(min) = schema.min_length.filter(|min| length < *min) {
-        errors.push(FieldError::invalid(path, &value, format!("should be at least {min} chars long")));
+        errors.push(FieldError::invalid(
+            path,
+            &value,
+            format!("should be at least {min} chars long"),
+        ));
     }
     if let Some(pattern) = &schema.pattern {
-        // A pattern may match anywhere, as in Go. Both engines know no backtracking, so no text can make them slow.
+        // A pattern may match anywhere, as in Go. Both engines know no backtracking, so no text can
+        // make them slow.
         match Regex::new(pattern) {
             Ok(regex) if regex.is_match(text) => {}
-            Ok(_) => errors.push(FieldError::invalid(path, &value, format!("should match '{pattern}'"))),
-            Err(error) => errors.push(FieldError::invalid(path, &value, format!("pattern does not compile: {error}"))),
+            Ok(_) => {
+                errors.push(FieldError::invalid(path, &value, format!("should match '{pattern}'")))
+            }
+            Err(error) => errors.push(FieldError::invalid(
+                path,
+                &value,
+                format!("pattern does not compile: {error}"),
+            )),
         }
     }
-    if let Some(format) = schema.format.as_deref().filter(|format| !format::is_text_of(format, text)) {
-        errors.push(FieldError::invalid(path, &value, format!("must be of type {format}: {value}")));
+    if let Some(format) =
+        schema.format.as_deref().filter(|format| !format::is_text_of(format, text))
+    {
+        errors.push(FieldError::invalid(
+            path,
+            &value,
+            format!("must be of type {format}: {value}"),
+        ));
     }
 }
 
 /// Range, step and format of a number.
-pub(super) fn check_number(schema: &JSONSchemaProps, number: &Number, path: &Path, errors: &mut Vec<FieldError>) {
+pub(super) fn check_number(
+    schema: &JSONSchemaProps,
+    number: &Number,
+    path: &Path,
+    errors: &mut Vec<FieldError>,
+) {
     let value = Value::Number(number.clone());
     let Some(float) = number.as_f64() else { return };
     if let Some(min) = schema.minimum {
@@ -52,8 +79,14 @@ pub(super) fn check_number(schema: &JSONSchemaProps, number: &Number, path: &Pat
     if let Some(step) = schema.multiple_of.filter(|step| float % step != 0.0) {
         errors.push(FieldError::invalid(path, &value, format!("should be a multiple of {step}")));
     }
-    if let Some(format) = schema.format.as_deref().filter(|format| !format::is_number_of(format, number)) {
+    if let Some(format) =
+        schema.format.as_deref().filter(|format| !format::is_number_of(format, number))
+    {
         let actual = type_of(&value);
-        errors.push(FieldError::invalid(path, &value, format!("must be of type {format}: \"{actual}\"")));
+        errors.push(FieldError::invalid(
+            path,
+            &value,
+            format!("must be of type {format}: \"{actual}\""),
+        ));
     }
 }

@@ -120,7 +120,8 @@ fn scalars() {
 
 #[test]
 fn lists_and_maps() {
-    let object = json!({"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}});
+    let object =
+        json!({"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}});
     let keyed = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
         "items": {"type": "object", "properties": {"name": {"type": "string"}, "port": {"type": "integer"}}}});
     let rows = [
@@ -139,7 +140,11 @@ fn lists_and_maps() {
             json!({"a": 1}),
             "",
         ),
-        (json!({"type": "object", "additionalProperties": {"minimum": 2.0}}), json!({"a.b": 2}), ""),
+        (
+            json!({"type": "object", "additionalProperties": {"minimum": 2.0}}),
+            json!({"a.b": 2}),
+            "",
+        ),
         (
             json!({"type": "object", "additionalProperties": {"minimum": 2.0}}),
             json!({"a.b": 1}),

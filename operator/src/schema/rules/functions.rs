@@ -1,4 +1,5 @@
-//! What Kubernetes adds to CEL, as far as our rules use it: quantities (`quantity`, `compareTo`, `isInteger`) and addresses (`isIP`), as in `k8s.io/apiserver/pkg/cel/library`.
+//! What Kubernetes adds to CEL, as far as our rules use it: quantities (`quantity`, `compareTo`,
+//! `isInteger`) and addresses (`isIP`), as in `k8s.io/apiserver/pkg/cel/library`.
 
 use std::any::Any;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -26,7 +27,8 @@ fn declare(environment: &mut Env) -> Result<(), DeclarationError> {
 
 static AMOUNT: Type = Type::new_unspecified_type("kubernetes.Quantity");
 
-/// A quantity as a value of CEL, in thousand-millionths of a unit. Kubernetes knows some below zero, too; none of our fields takes one.
+/// A quantity as a value of CEL, in thousand-millionths of a unit. Kubernetes knows some below
+/// zero, too; none of our fields takes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Amount {
     parts: u128,
@@ -62,10 +64,7 @@ fn quantity(text: &CelString<'_>) -> Result<Amount, ExecutionError> {
     let parts = quantity
         .parts()
         .ok_or_else(|| ExecutionError::function_error("quantity", "no quantity of zero or more"))?;
-    Ok(Amount {
-        parts,
-        is_whole: quantity.is_whole(),
-    })
+    Ok(Amount { parts, is_whole: quantity.is_whole() })
 }
 
 fn compare_to(left: &Amount, right: &Amount) -> CelInt {
@@ -76,7 +75,8 @@ fn is_integer(amount: &Amount) -> CelBool {
     CelBool::from(amount.is_whole)
 }
 
-/// An address of either family. One of IPv4 that is written as one of IPv6, and one with a zone, is none, as in Kubernetes.
+/// An address of either family. One of IPv4 that is written as one of IPv6, and one with a zone, is
+/// none, as in Kubernetes.
 fn is_ip(text: &CelString<'_>) -> CelBool {
     let text = text.inner();
     let is_ipv6 = text.parse::<Ipv6Addr>().is_ok_and(|address| address.to_ipv4_mapped().is_none());

@@ -40,7 +40,8 @@ fn what_rules_see() {
     ];
     for (rule, expected) in rows {
         let schema = json!({"type": "object", "properties": properties, "x-kubernetes-validations": [{"rule": rule, "message": "no"}]});
-        let expected: &[&str] = if expected { &[] } else { &["spec: Invalid value: \"object\": no"] };
+        let expected: &[&str] =
+            if expected { &[] } else { &["spec: Invalid value: \"object\": no"] };
         assert_eq!(errors(&schema, &value, None), expected, "{rule}");
     }
 }
@@ -62,8 +63,13 @@ fn what_kubernetes_adds() {
     let properties = json!({"size": {"x-kubernetes-int-or-string": true}, "count": {"x-kubernetes-int-or-string": true}});
     for (rule, expected) in rows {
         let schema = json!({"type": "object", "properties": properties, "x-kubernetes-validations": [{"rule": rule, "message": "no"}]});
-        let expected: &[&str] = if expected { &[] } else { &["spec: Invalid value: \"object\": no"] };
-        assert_eq!(errors(&schema, &json!({"size": "1.5Gi", "count": 3}), None), expected, "{rule}");
+        let expected: &[&str] =
+            if expected { &[] } else { &["spec: Invalid value: \"object\": no"] };
+        assert_eq!(
+            errors(&schema, &json!({"size": "1.5Gi", "count": 3}), None),
+            expected,
+            "{rule}"
+        );
     }
     let schema = json!({"type": "string", "x-kubernetes-validations": [{"rule": "quantity(self).isInteger()", "message": "no"}]});
     let refused = errors(&schema, &json!("mem"), None);
@@ -106,7 +112,10 @@ fn transition_rules() {
 #[test]
 fn what_rules_say() {
     let rows = [
-        (json!({"rule": "self.n > 1"}), r#"spec: Invalid value: "object": failed rule: self.n > 1"#),
+        (
+            json!({"rule": "self.n > 1"}),
+            r#"spec: Invalid value: "object": failed rule: self.n > 1"#,
+        ),
         (
             json!({"rule": "self.n > 1", "message": " too few\n"}),
             r#"spec: Invalid value: "object": too few"#,

@@ -20,17 +20,23 @@ pub(super) fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
             "spec: Invalid value: \"object\": config's min.insync.replicas must not be greater than brokers.replicas: nothing could be written with acks=all",
         ),
         (
-            cluster(&json!({"brokers": {"replicas": 2}, "config": {"offsets.topic.replication.factor": "3"}})),
+            cluster(
+                &json!({"brokers": {"replicas": 2}, "config": {"offsets.topic.replication.factor": "3"}}),
+            ),
             None,
             "spec: Invalid value: \"object\": config's offsets.topic.replication.factor must not be greater than brokers.replicas",
         ),
         (
-            cluster(&json!({"brokers": {"replicas": 2}, "config": {"transaction.state.log.replication.factor": 3}})),
+            cluster(
+                &json!({"brokers": {"replicas": 2}, "config": {"transaction.state.log.replication.factor": 3}}),
+            ),
             None,
             "spec: Invalid value: \"object\": config's transaction.state.log.replication.factor must not be greater than brokers.replicas",
         ),
         (
-            cluster(&json!({"brokers": {"replicas": 2}, "config": {"transaction.state.log.min.isr": 3}})),
+            cluster(
+                &json!({"brokers": {"replicas": 2}, "config": {"transaction.state.log.min.isr": 3}}),
+            ),
             None,
             "spec: Invalid value: \"object\": config's transaction.state.log.min.isr must not be greater than brokers.replicas: no transaction could be written",
         ),
@@ -40,12 +46,16 @@ pub(super) fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
             "spec.network: Invalid value: \"object\": two ipFamilies need the ipFamilyPolicy PreferDualStack or RequireDualStack",
         ),
         (
-            cluster(&json!({"network": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv6", "IPv4"]}})),
+            cluster(
+                &json!({"network": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv6", "IPv4"]}}),
+            ),
             None,
             "spec.network: Invalid value: \"object\": two ipFamilies need the ipFamilyPolicy PreferDualStack or RequireDualStack",
         ),
         (
-            cluster(&json!({"network": {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv6"]}})),
+            cluster(
+                &json!({"network": {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv6"]}}),
+            ),
             None,
             "spec.network.ipFamilies: Invalid value: \"array\": no family is there twice",
         ),
@@ -57,17 +67,23 @@ pub(super) fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
             "spec.network: Invalid value: \"object\": the first of ipFamilies cannot change: Kubernetes keeps that of a service; the second may come and go",
         ),
         (
-            cluster(&json!({"allowedNamespaces": {"from": "All", "selector": {"matchLabels": {"team": "a"}}}})),
+            cluster(
+                &json!({"allowedNamespaces": {"from": "All", "selector": {"matchLabels": {"team": "a"}}}}),
+            ),
             None,
             "spec.allowedNamespaces: Invalid value: \"object\": give selector with from: Selector, and with nothing else",
         ),
         (
-            cluster(&json!({"allowedNamespaces": {"from": "Selector", "selector": {"matchLabels": {"a b": "c"}}}})),
+            cluster(
+                &json!({"allowedNamespaces": {"from": "Selector", "selector": {"matchLabels": {"a b": "c"}}}}),
+            ),
             None,
             "spec.allowedNamespaces.selector.matchLabels: Invalid value: \"object\": the key of a label is a name of at most 63 letters, digits, '-', '_' and '.', which begins and ends with a letter or digit; before it there may be a DNS name and '/'",
         ),
         (
-            cluster(&json!({"allowedNamespaces": {"from": "Selector", "selector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}})),
+            cluster(
+                &json!({"allowedNamespaces": {"from": "Selector", "selector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}}),
+            ),
             None,
             "spec.allowedNamespaces.selector.matchExpressions[0]: Invalid value: \"object\": the operators In and NotIn need values, and the others take none",
         ),
@@ -112,7 +128,9 @@ pub(super) fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
             "spec.brokers.resources.requests: Invalid value: \"object\": only cpu, memory and ephemeral-storage can have a part of a whole",
         ),
         (
-            brokers(json!({"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}})),
+            brokers(
+                json!({"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}}),
+            ),
             None,
             "spec.brokers.resources: Invalid value: \"object\": no request is above its limit",
         ),
@@ -159,12 +177,16 @@ pub(super) fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
             "spec.brokers.pod.tolerations[0]: Invalid value: \"object\": without a key the operator is Exists: every taint is borne",
         ),
         (
-            brokers(json!({"pod": {"tolerations": [{"key": "k", "operator": "Exists", "value": "v"}]}})),
+            brokers(
+                json!({"pod": {"tolerations": [{"key": "k", "operator": "Exists", "value": "v"}]}}),
+            ),
             None,
             "spec.brokers.pod.tolerations[0]: Invalid value: \"object\": with the operator Exists there is no value",
         ),
         (
-            brokers(json!({"pod": {"tolerations": [{"key": "k", "effect": "NoSchedule", "tolerationSeconds": 3}]}})),
+            brokers(
+                json!({"pod": {"tolerations": [{"key": "k", "effect": "NoSchedule", "tolerationSeconds": 3}]}}),
+            ),
             None,
             "spec.brokers.pod.tolerations[0]: Invalid value: \"object\": tolerationSeconds goes with the effect NoExecute only",
         ),

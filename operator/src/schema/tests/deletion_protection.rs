@@ -12,7 +12,8 @@ use super::super::rules;
 fn policy() -> Value {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/install.yaml");
     let text = std::fs::read_to_string(path).unwrap();
-    let objects = serde_yaml::Deserializer::from_str(&text).map(|object| Value::deserialize(object).unwrap());
+    let objects =
+        serde_yaml::Deserializer::from_str(&text).map(|object| Value::deserialize(object).unwrap());
     objects.into_iter().find(|object| object["kind"] == "ValidatingAdmissionPolicy").unwrap()
 }
 
@@ -27,7 +28,8 @@ fn evaluate(expression: &Value, request: &Value, old: &Value) -> cel::Value {
 fn refusal(user: &str, spec: &Value, status: Option<&Value>) -> Option<String> {
     let policy = policy();
     let request = json!({"userInfo": {"username": user}, "kind": {"kind": "Topic"}, "resource": {"resource": "topics"}});
-    let mut old = json!({"kind": "Topic", "metadata": {"name": "orders", "namespace": "n"}, "spec": spec});
+    let mut old =
+        json!({"kind": "Topic", "metadata": {"name": "orders", "namespace": "n"}, "spec": spec});
     if let Some(status) = status {
         old["status"] = status.clone();
     }
@@ -49,7 +51,10 @@ fn what_holds_records_is_deleted_by_who_says_so() {
     let (unset, full) = (json!({"partitions": 1}), json!({"bytes": 4096}));
     let said = refusal("someone", &unset, Some(&full)).unwrap();
     let command = r#"kubectl patch topics orders -n n --type=merge -p '{"spec": {"deletionProtection": false}}'"#;
-    assert!(said.starts_with("it holds 4096 bytes of records") && said.ends_with(command), "{said}");
+    assert!(
+        said.starts_with("it holds 4096 bytes of records") && said.ends_with(command),
+        "{said}"
+    );
     assert!(refusal("someone", &json!({"deletionProtection": true}), Some(&full)).is_some());
     assert_eq!(refusal("someone", &json!({"deletionProtection": false}), Some(&full)), None);
     // What is empty, and what was never taken up.
@@ -68,7 +73,10 @@ fn what_is_to_be_retained_is_deleted_by_nobody() {
         for status in [None, Some(&empty), Some(&full)] {
             let said = refusal("someone", &spec, status).unwrap();
             let command = r#"kubectl patch topics orders -n n --type=merge -p '{"spec": {"deletionPolicy": "Delete"}}'"#;
-            assert!(said.starts_with("its spec.deletionPolicy is Retain") && said.ends_with(command), "{said}");
+            assert!(
+                said.starts_with("its spec.deletionPolicy is Retain") && said.ends_with(command),
+                "{said}"
+            );
         }
     }
     assert_eq!(refusal("someone", &json!({"deletionPolicy": "Delete"}), Some(&empty)), None);

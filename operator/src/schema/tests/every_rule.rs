@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::*;
 
-/// The entry that stands for every entry of a map: of the one map that we have, the settings of single brokers, it is one.
+/// The entry that stands for every entry of a map: of the one map that we have, the settings of
+/// single brokers, it is one.
 const MAP_KEY: &str = "0";
 
 /// A rule with the schema that it stands in.
@@ -17,7 +18,8 @@ struct Found {
     rule: ValidationRule,
 }
 
-/// Every rule of a schema. Panics on what this module does not check: then it has to learn it first.
+/// Every rule of a schema. Panics on what this module does not check: then it has to learn it
+/// first.
 fn rules(path: &Path, schema: &JSONSchemaProps, in_list: bool) -> Vec<Found> {
     let unsupported = [
         schema.ref_path.is_some(),
@@ -27,8 +29,13 @@ fn rules(path: &Path, schema: &JSONSchemaProps, in_list: bool) -> Vec<Found> {
         schema.additional_items.is_some(),
     ];
     assert_eq!(unsupported, [false; 5], "{path}");
-    let known_formats = [None, Some("int16"), Some("uint16"), Some("int32"), Some("int64"), Some("date-time")];
-    assert!(known_formats.contains(&schema.format.as_deref()), "{path}: format {:?}", schema.format);
+    let known_formats =
+        [None, Some("int16"), Some("uint16"), Some("int32"), Some("int64"), Some("date-time")];
+    assert!(
+        known_formats.contains(&schema.format.as_deref()),
+        "{path}: format {:?}",
+        schema.format
+    );
     if let Some(pattern) = &schema.pattern {
         regex::Regex::new(pattern).unwrap();
     }
@@ -38,11 +45,7 @@ fn rules(path: &Path, schema: &JSONSchemaProps, in_list: bool) -> Vec<Found> {
     }
     let own = schema.x_kubernetes_validations.iter().flatten();
     let mut found: Vec<Found> = own
-        .map(|rule| Found {
-            path: path.clone(),
-            schema: schema.clone(),
-            rule: rule.clone(),
-        })
+        .map(|rule| Found { path: path.clone(), schema: schema.clone(), rule: rule.clone() })
         .collect();
     for Found { rule, .. } in &found {
         let program = rules::compile(&rule.rule).unwrap();
@@ -72,9 +75,7 @@ fn rules(path: &Path, schema: &JSONSchemaProps, in_list: bool) -> Vec<Found> {
     structure::values(schema)
         .iter()
         .for_each(|each| found.extend(rules(&path.field(MAP_KEY), each, in_list)));
-    structure::items(schema)
-        .iter()
-        .for_each(|each| found.extend(rules(&path.item(0), each, true)));
+    structure::items(schema).iter().for_each(|each| found.extend(rules(&path.item(0), each, true)));
     found
 }
 
@@ -96,17 +97,20 @@ fn rules_of(kind: &str) -> Vec<Found> {
 
 #[test]
 fn every_rule_has_a_row_that_it_refuses() {
-    let refused: Vec<String> = refused().iter().flat_map(|(object, old, _)| refusals(object, old.as_ref())).collect();
+    let refused: Vec<String> =
+        refused().iter().flat_map(|(object, old, _)| refusals(object, old.as_ref())).collect();
     for (kind, rules) in [("KafkaCluster", 10), ("Topic", 10), ("ConsumerGroup", 5)] {
         let found = rules_of(kind);
         assert!(found.len() >= rules, "{kind} has lost its rules");
-        for Found { path, rule, .. } in found.iter().filter(|found| !found.rule.rule.starts_with("int(self)")) {
+        for Found { path, rule, .. } in
+            found.iter().filter(|found| !found.rule.rule.starts_with("int(self)"))
+        {
             let message = rule.message.as_deref().unwrap();
             let expected = FieldError::new(path, message).to_string();
             let (path_text, _) = expected.split_at(expected.len() - message.len());
-            let has_row = refused
-                .iter()
-                .any(|error| error.starts_with(path_text) && error.ends_with(&format!("\": {message}")));
+            let has_row = refused.iter().any(|error| {
+                error.starts_with(path_text) && error.ends_with(&format!("\": {message}"))
+            });
             assert!(has_row, "{kind} {path}: no row is refused with {message:?}");
         }
     }
@@ -116,14 +120,22 @@ fn every_rule_has_a_row_that_it_refuses() {
 #[test]
 fn settings_out_of_range_are_refused_as_numbers_and_as_strings() {
     for kind in ["KafkaCluster", "Topic"] {
-        for Found { path, schema, rule } in rules_of(kind).into_iter().filter(|found| found.rule.rule.starts_with("int(self)")) {
+        for Found { path, schema, rule } in
+            rules_of(kind).into_iter().filter(|found| found.rule.rule.starts_with("int(self)"))
+        {
             let path = path.to_string();
             let setting = path.rsplit('"').nth(1).unwrap();
             let with = |value: Value| match kind {
                 "Topic" => topic(json!({"config": {setting: value}})),
-                _ if path.starts_with("spec.brokers.") => cluster(&json!({"brokers": {"config": {MAP_KEY: {setting: value}}}})),
-                _ if path.starts_with("spec.consumerGroups.") => cluster(&json!({"consumerGroups": {"config": {MAP_KEY: {setting: value}}}})),
-                _ if path.starts_with("spec.clientMetrics") => cluster(&json!({"clientMetrics": {MAP_KEY: {setting: value}}})),
+                _ if path.starts_with("spec.brokers.") => {
+                    cluster(&json!({"brokers": {"config": {MAP_KEY: {setting: value}}}}))
+                }
+                _ if path.starts_with("spec.consumerGroups.") => {
+                    cluster(&json!({"consumerGroups": {"config": {MAP_KEY: {setting: value}}}}))
+                }
+                _ if path.starts_with("spec.clientMetrics") => {
+                    cluster(&json!({"clientMetrics": {MAP_KEY: {setting: value}}}))
+                }
                 _ => cluster(&json!({"brokers": {"replicas": 1000}, "config": {setting: value}})),
             };
             let message = rule.message.unwrap();

@@ -1,7 +1,10 @@
-//! Each field of each kind, with values that it takes and values that it refuses: `crds/fields.jsonl`, a line for each.
+//! Each field of each kind, with values that it takes and values that it refuses:
+//! `crds/fields.jsonl`, a line for each.
 //!
-//! The lines are made here, of the definitions: of bounds, enumerations and types by themselves, of patterns and names by the samples below. What is made must be what lies there, and what our own
-//! check says of each line; a test on Kubernetes asks the API server for the same. `WEIR_ACCEPT=1` writes the file anew.
+//! The lines are made here, of the definitions: of bounds, enumerations and types by themselves, of
+//! patterns and names by the samples below. What is made must be what lies there, and what our own
+//! check says of each line; a test on Kubernetes asks the API server for the same. `WEIR_ACCEPT=1`
+//! writes the file anew.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +19,8 @@ use samples::{SAMPLES, samples_of};
 /// Longer samples are left out: the file is to be read.
 const SAMPLE_CHARS_MAX: i64 = 320;
 
-/// What a sample needs beside it: the fields of its object that have to be there, by the end of the object's path.
+/// What a sample needs beside it: the fields of its object that have to be there, by the end of the
+/// object's path.
 fn beside(path: &str) -> Value {
     match path {
         "env[]" => json!({"name": "A", "value": "b"}),
@@ -78,7 +82,9 @@ impl Field<'_> {
         for (index, step) in self.steps.iter().enumerate().rev() {
             let above = path_of(&self.steps[..index]);
             built = match step {
-                Step::Item if above == "spec.listeners" => json!([{"name": "plain", "port": 9092}, built]),
+                Step::Item if above == "spec.listeners" => {
+                    json!([{"name": "plain", "port": 9092}, built])
+                }
                 Step::Item => json!([built]),
                 Step::Field(name) | Step::Entry(name) => {
                     let mut object = beside(tail(&above));
@@ -95,7 +101,10 @@ impl Field<'_> {
                             _ => json!({"from": "Selector"}),
                         };
                     }
-                    if above.ends_with("matchExpressions[]") && name == "operator" && ["Exists", "DoesNotExist"].iter().any(|one| built == *one) {
+                    if above.ends_with("matchExpressions[]")
+                        && name == "operator"
+                        && ["Exists", "DoesNotExist"].iter().any(|one| built == *one)
+                    {
                         object = json!({"key": "k"});
                     }
                     if above.ends_with("tolerations[]") {
@@ -189,13 +198,15 @@ fn samples(field: &Field<'_>) -> (Vec<Value>, Vec<Value>) {
         "host",
         "brokers.config",
     ];
-    let by_name = ends.into_iter().find(|end| path.ends_with(&format!(".{end}"))).and_then(samples_of);
+    let by_name =
+        ends.into_iter().find(|end| path.ends_with(&format!(".{end}"))).and_then(samples_of);
     let pattern = schema.pattern.as_deref();
     let by_pattern = pattern.filter(|_| by_name.is_none()).map(|pattern| {
         let row = SAMPLES.iter().find(|(known, ..)| *known == pattern);
         row.unwrap_or_else(|| panic!("{path}: no samples of {pattern}"))
     });
-    let is_number = schema.x_kubernetes_int_or_string.unwrap_or(false) || schema.type_.as_deref() == Some("integer");
+    let is_number = schema.x_kubernetes_int_or_string.unwrap_or(false)
+        || schema.type_.as_deref() == Some("integer");
     if let Some((some, none)) = by_name {
         takes.extend(some);
         refuses.extend(none);
@@ -205,7 +216,8 @@ fn samples(field: &Field<'_>) -> (Vec<Value>, Vec<Value>) {
     } else if is_number {
         let as_text = schema.x_kubernetes_int_or_string.unwrap_or(false);
         let bound = |bound: Option<f64>| bound.map(|bound| bound as i64);
-        let (least, most) = (bound(schema.minimum), greatest(&path).or_else(|| bound(schema.maximum)));
+        let (least, most) =
+            (bound(schema.minimum), greatest(&path).or_else(|| bound(schema.maximum)));
         takes.push(json!(least.unwrap_or(1).min(most.unwrap_or(i64::MAX))));
         takes.extend(most.map(|most| json!(most)));
         takes.extend(as_text.then(|| json!(least.unwrap_or(1).to_string())));

@@ -15,13 +15,20 @@ pub(super) fn is_forbidden(error: &(dyn std::error::Error + 'static)) -> bool {
     matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 403)
 }
 
-/// A write of a resource that users write, too: what the API server refuses is none of the others' business.
-pub(super) async fn resource<T>(kind: Kind, action: &'static str, key: &Key, call: impl Future<Output = kube::Result<T>>) -> Result<T, StoreError> {
+/// A write of a resource that users write, too: what the API server refuses is none of the others'
+/// business.
+pub(super) async fn resource<T>(
+    kind: Kind,
+    action: &'static str,
+    key: &Key,
+    call: impl Future<Output = kube::Result<T>>,
+) -> Result<T, StoreError> {
     let mut refused = None;
     let call = call.inspect_err(|error| {
         if let kube::Error::Api(status) = error {
             let taken = status.code == 409 && action == "create";
-            // A rule of the schema, a quota, a policy of an admission webhook, or too large an object.
+            // A rule of the schema, a quota, a policy of an admission webhook, or too large an
+            // object.
             if taken || matches!(status.code, 400 | 403 | 413 | 422) {
                 refused = Some(Refused {
                     kind,
@@ -41,7 +48,11 @@ pub(super) async fn resource<T>(kind: Kind, action: &'static str, key: &Key, cal
 }
 
 /// Waits for the API server, but not for ever, and says what its answer means to a store.
-pub(super) async fn answered<T>(action: &'static str, object: &str, call: impl Future<Output = kube::Result<T>>) -> Result<T, StoreError> {
+pub(super) async fn answered<T>(
+    action: &'static str,
+    object: &str,
+    call: impl Future<Output = kube::Result<T>>,
+) -> Result<T, StoreError> {
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| StoreError::Api {
         action,
         object: object.to_owned(),
@@ -50,7 +61,9 @@ pub(super) async fn answered<T>(action: &'static str, object: &str, call: impl F
     match tokio::time::timeout(ANSWER_MAX, call).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(StoreError::Conflict),
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(StoreError::Gone(object.to_owned())),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
+            Err(StoreError::Gone(object.to_owned()))
+        }
         Ok(Err(error)) => Err(failed(error.into())),
         Err(elapsed) => Err(failed(elapsed.into())),
     }

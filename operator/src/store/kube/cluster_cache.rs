@@ -1,7 +1,10 @@
-//! The resources of one cluster that users write, as they were last observed, and what became of each. All that act on them share this cache.
+//! The resources of one cluster that users write, as they were last observed, and what became of
+//! each. All that act on them share this cache.
 //!
-//! The watch and the store's own writes observe resources; the store patches only what differs from that. The task of the topics notes what it offered to the controller and what was answered, and the
-//! task of the statuses writes what follows. That an observation may be a moment old does no harm: what a patch does not name, it does not change.
+//! The watch and the store's own writes observe resources; the store patches only what differs from
+//! that. The task of the topics notes what it offered to the controller and what was answered, and
+//! the task of the statuses writes what follows. That an observation may be a moment old does no
+//! harm: what a patch does not name, it does not change.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -57,9 +60,11 @@ pub(crate) fn version_of(topic: &Topic) -> Version {
 /// What is known of one `Topic`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TopicEntry {
-    /// The resource, as the watch or a write of the store saw it last. `None` once the store has deleted it.
+    /// The resource, as the watch or a write of the store saw it last. `None` once the store has
+    /// deleted it.
     observed: Option<Arc<ObservedTopic>>,
-    /// The uid of the object that the watch told of last; the answers and the status are about that one.
+    /// The uid of the object that the watch told of last; the answers and the status are about that
+    /// one.
     pub(crate) uid: Option<String>,
     /// The generation that the watch told of last.
     generation: Option<i64>,
@@ -69,7 +74,8 @@ pub(crate) struct TopicEntry {
     verdict: Option<Verdict>,
     /// The same for the status; `None` where the namespace is the cluster's own.
     pub(crate) allowed: Option<Verdict>,
-    /// The generation that the controller has taken up, or refused: of that the status speaks. `None` while it has said nothing.
+    /// The generation that the controller has taken up, or refused: of that the status speaks.
+    /// `None` while it has said nothing.
     pub(crate) answered: Option<i64>,
     /// Why the controller does not take the resource as it is.
     pub(crate) refusal: Option<Refusal>,
@@ -118,7 +124,8 @@ impl ClusterCache {
         self.inner().topics.entry(Key::of(&topic.metadata)).or_default().observed = Some(observed);
     }
 
-    /// The store has deleted a topic's resource. Its status is of interest until the watch tells of that, too.
+    /// The store has deleted a topic's resource. Its status is of interest until the watch tells of
+    /// that, too.
     pub fn deleted_topic(&self, key: &Key) {
         if let Some(entry) = self.inner().topics.get_mut(key) {
             entry.observed = None;
@@ -151,7 +158,8 @@ impl ClusterCache {
         self.inner().topics.get(key)?.verdict.clone()
     }
 
-    /// What the cluster says of a topic's namespace, which is its own or not; returns whether that is news. Only what is allowed stays offered.
+    /// What the cluster says of a topic's namespace, which is its own or not; returns whether that
+    /// is news. Only what is allowed stays offered.
     pub(crate) fn judged(&self, key: &Key, verdict: &Verdict, is_elsewhere: bool) -> bool {
         let mut inner = self.inner();
         let Some(entry) = inner.topics.get_mut(key) else { return false };
@@ -172,7 +180,8 @@ impl ClusterCache {
         is_news
     }
 
-    /// This version of a topic is to be offered to the controller; returns whether it was not before.
+    /// This version of a topic is to be offered to the controller; returns whether it was not
+    /// before.
     pub(crate) fn offers(&self, key: &Key, version: Version) -> bool {
         let mut inner = self.inner();
         let Some(entry) = inner.topics.get_mut(key) else { return false };
@@ -198,7 +207,9 @@ impl ClusterCache {
     /// The controller refuses this generation of the resource.
     pub(crate) fn refused(&self, key: &Key, generation: Option<i64>, refusal: &Refusal) {
         let mut inner = self.inner();
-        if let Some(entry) = inner.topics.get_mut(key).filter(|entry| entry.generation == generation) {
+        if let Some(entry) =
+            inner.topics.get_mut(key).filter(|entry| entry.generation == generation)
+        {
             entry.answered = generation;
             entry.refusal = Some(refusal.clone());
         }
@@ -213,12 +224,10 @@ impl ClusterCache {
         refused.map(|(key, _)| key.clone()).collect()
     }
 
-    /// The watch tells that a resource is gone. With these metadata it is made again, if its topic may not go.
+    /// The watch tells that a resource is gone. With these metadata it is made again, if its topic
+    /// may not go.
     pub(crate) fn gone(&self, key: &Key, metadata: &ObjectMeta) {
-        let deletion = Deletion {
-            metadata: metadata.clone(),
-            refused: false,
-        };
+        let deletion = Deletion { metadata: metadata.clone(), refused: false };
         let mut inner = self.inner();
         inner.deletions.insert(key.clone(), deletion);
         inner.topics.remove(key);
@@ -291,7 +300,9 @@ mod tests {
     fn a_status_speaks_of_what_the_controller_has_said_something_of() {
         let cache = ClusterCache::default();
         let t = &Key::new(Some("n"), Some("t"));
-        let answered = |cache: &ClusterCache| cache.topics().remove(t).map(|entry| (entry.answered, entry.refusal.is_some()));
+        let answered = |cache: &ClusterCache| {
+            cache.topics().remove(t).map(|entry| (entry.answered, entry.refusal.is_some()))
+        };
         cache.watched(&topic("a", 1));
         assert_eq!(answered(&cache), Some((None, false)));
         cache.accepted(t, Some(1));
@@ -315,7 +326,9 @@ mod tests {
         let (first, second) = (topic("a", 1), topic("a", 2));
         assert!(!offers(&first), "nobody has seen it");
         cache.watched(&first);
-        assert!(cache.judged(t, &Verdict::Allowed, true) && !cache.judged(t, &Verdict::Allowed, true));
+        assert!(
+            cache.judged(t, &Verdict::Allowed, true) && !cache.judged(t, &Verdict::Allowed, true)
+        );
         assert!(offers(&first) && !offers(&first));
         assert!(offers(&second) && !offers(&second));
         cache.withdraw(t);

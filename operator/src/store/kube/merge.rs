@@ -1,11 +1,13 @@
-//! PURE: what a JSON merge patch (RFC 7386) has to say so that a decision reaches an object that others write, too.
+//! PURE: what a JSON merge patch (RFC 7386) has to say so that a decision reaches an object that
+//! others write, too.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-/// The patch by which an object has what a decision made of `before`, which is `after`; `None` if it has that. The object is `there`: it may hold what a user wrote and the controller has not accepted, and of that nothing is
-/// named. Nulls stand for what is absent.
+/// The patch by which an object has what a decision made of `before`, which is `after`; `None` if
+/// it has that. The object is `there`: it may hold what a user wrote and the controller has not
+/// accepted, and of that nothing is named. Nulls stand for what is absent.
 pub(super) fn owed(before: &Value, after: &Value, there: &Value) -> Option<Value> {
     if before == after || there == after {
         return None;
@@ -17,7 +19,8 @@ pub(super) fn owed(before: &Value, after: &Value, there: &Value) -> Option<Value
     }
     let fields = |of: &'_ Value| of.as_object().cloned().unwrap_or_else(|| empty.clone());
     let (old, new, held) = (fields(before), fields(after), fields(there));
-    let of = |fields: &Map<String, Value>, name: &str| fields.get(name).cloned().unwrap_or_default();
+    let of =
+        |fields: &Map<String, Value>, name: &str| fields.get(name).cloned().unwrap_or_default();
     let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let mut patch = Map::new();
     for name in names {
@@ -29,7 +32,8 @@ pub(super) fn owed(before: &Value, after: &Value, there: &Value) -> Option<Value
         return None;
     }
     // What the decision takes away was all there was.
-    let empties = after.is_null() && held.keys().all(|name| patch.get(name).is_some_and(Value::is_null));
+    let empties =
+        after.is_null() && held.keys().all(|name| patch.get(name).is_some_and(Value::is_null));
     Some(if empties { Value::Null } else { Value::Object(patch) })
 }
 
@@ -57,7 +61,12 @@ mod tests {
                 Some(json!({"b": null})),
             ),
             (json!({}), json!({"a": {"b": 1}}), json!({}), Some(json!({"a": {"b": 1}}))),
-            (json!({"a": [1, 2]}), json!({"a": [1]}), json!({"a": [1, 2]}), Some(json!({"a": [1]}))),
+            (
+                json!({"a": [1, 2]}),
+                json!({"a": [1]}),
+                json!({"a": [1, 2]}),
+                Some(json!({"a": [1]})),
+            ),
             // A user wrote what is not accepted: it stays.
             (
                 json!({"a": 5, "c": {"x": 1}}),

@@ -1,7 +1,9 @@
 //! PURE: whose an object is: the operator writes and deletes only what it made.
 //!
-//! An object of a cluster names the cluster's uid as that of its controller, from the first write on. So one that does not was made by somebody else, whatever its name and its labels say: those
-//! anybody can choose. Pods and volume claims are made by the StatefulSet's controller and do not name the cluster; [`may_be_a_pod_of`] and [`is_claim_of`] say how they are told.
+//! An object of a cluster names the cluster's uid as that of its controller, from the first write
+//! on. So one that does not was made by somebody else, whatever its name and its labels say: those
+//! anybody can choose. Pods and volume claims are made by the StatefulSet's controller and do not
+//! name the cluster; [`may_be_a_pod_of`] and [`is_claim_of`] say how they are told.
 
 use std::fmt;
 
@@ -32,16 +34,24 @@ pub fn if_ours<K: Resource>(object: Option<K>, cluster_uid: &str) -> Option<K> {
     object.filter(|object| is_ours(object.meta(), cluster_uid))
 }
 
-/// Whether a pod that has a broker's name and labels can be a broker's. Its controller is the StatefulSet of the cluster's name; for the moment in which that is made anew it has none.
+/// Whether a pod that has a broker's name and labels can be a broker's. Its controller is the
+/// StatefulSet of the cluster's name; for the moment in which that is made anew it has none.
 pub fn may_be_a_pod_of(cluster: &str, metadata: &ObjectMeta) -> bool {
     controller_of(metadata).is_none_or(|owner| owner.kind == "StatefulSet" && owner.name == cluster)
 }
 
-/// Whether a claim that has the name of a broker's is a broker's. The StatefulSet's controller names itself as the owner only where the volumes go with the cluster, and names nobody where they are kept, or where
-/// they come from a backup. What it always does is to copy the labels of the template: so they count, as long as nobody else owns the claim. A claim without them was made by somebody before the broker came.
+/// Whether a claim that has the name of a broker's is a broker's. The StatefulSet's controller
+/// names itself as the owner only where the volumes go with the cluster, and names nobody where
+/// they are kept, or where they come from a backup. What it always does is to copy the labels of
+/// the template: so they count, as long as nobody else owns the claim. A claim without them was
+/// made by somebody before the broker came.
 pub fn is_claim_of(cluster: &str, metadata: &ObjectMeta) -> bool {
-    let label = |name: &str| metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str);
-    label(CLUSTER_LABEL) == Some(cluster) && label(MANAGED_BY) == Some(MANAGER) && may_be_a_pod_of(cluster, metadata)
+    let label = |name: &str| {
+        metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str)
+    };
+    label(CLUSTER_LABEL) == Some(cluster)
+        && label(MANAGED_BY) == Some(MANAGER)
+        && may_be_a_pod_of(cluster, metadata)
 }
 
 /// An object that has the name of one of the cluster's, and was made by somebody else.
@@ -62,7 +72,9 @@ impl Taken {
     pub fn of(kind: &str, namespace: &str, name: &str, metadata: &ObjectMeta) -> Self {
         let managed = metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
         let managed = managed.filter(|by| *by != MANAGER).map(|by| format!("{by:?} manages it"));
-        let owner = controller_of(metadata).map(|owner| format!("the {} {:?} of uid {} owns it", owner.kind, owner.name, owner.uid));
+        let owner = controller_of(metadata).map(|owner| {
+            format!("the {} {:?} of uid {} owns it", owner.kind, owner.name, owner.uid)
+        });
         Self {
             kind: kind.to_owned(),
             namespace: namespace.to_owned(),
@@ -108,7 +120,10 @@ mod tests {
         ] {
             assert!(!ours(&other, "u"), "{other}");
         }
-        assert!(!ours(&owned("KafkaCluster", "c", "", true), ""), "a cluster without a uid has nothing");
+        assert!(
+            !ours(&owned("KafkaCluster", "c", "", true), ""),
+            "a cluster without a uid has nothing"
+        );
     }
 
     #[test]

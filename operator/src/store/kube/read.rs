@@ -33,15 +33,17 @@ pub(super) fn shard(object: &str, content: &str) -> Result<Shard, StoreError> {
 }
 
 fn damaged(object: &str, bad: BadLine) -> StoreError {
-    StoreError::DamagedObject {
-        object: object.to_owned(),
-        line: bad.line,
-        reason: bad.reason,
-    }
+    StoreError::DamagedObject { object: object.to_owned(), line: bad.line, reason: bad.reason }
 }
 
-/// The topics of the cluster's own namespace: the resources that bear a topic's id. One without was never taken up and is an event to come.
-pub(super) fn topics(cluster: &str, home: &str, objects: Vec<DynamicObject>, partitions: &BTreeMap<TopicId, Vec<Partition>>) -> Vec<Loaded> {
+/// The topics of the cluster's own namespace: the resources that bear a topic's id. One without was
+/// never taken up and is an event to come.
+pub(super) fn topics(
+    cluster: &str,
+    home: &str,
+    objects: Vec<DynamicObject>,
+    partitions: &BTreeMap<TopicId, Vec<Partition>>,
+) -> Vec<Loaded> {
     let ours = objects.into_iter().filter(|object| names_it(cluster, home, object));
     ours.filter_map(|object| load(object, partitions)).collect()
 }
@@ -49,11 +51,14 @@ pub(super) fn topics(cluster: &str, home: &str, objects: Vec<DynamicObject>, par
 /// Whether a topic of the cluster's own namespace is the cluster's.
 fn names_it(cluster: &str, home: &str, object: &DynamicObject) -> bool {
     let text = |pointer: &str| object.data.pointer(pointer).and_then(Value::as_str);
-    text("/spec/clusterRef/name") == Some(cluster) && text("/spec/clusterRef/namespace").is_none_or(|namespace| namespace == home)
+    text("/spec/clusterRef/name") == Some(cluster)
+        && text("/spec/clusterRef/namespace").is_none_or(|namespace| namespace == home)
 }
 
 /// The topics whose resources lie in other namespaces, by those.
-pub(super) fn by_other_namespace(kept: &BTreeMap<TopicId, Topic>) -> BTreeMap<String, Vec<(TopicId, Topic)>> {
+pub(super) fn by_other_namespace(
+    kept: &BTreeMap<TopicId, Topic>,
+) -> BTreeMap<String, Vec<(TopicId, Topic)>> {
     let mut by_namespace: BTreeMap<String, Vec<(TopicId, Topic)>> = BTreeMap::new();
     for (id, topic) in kept {
         if let Some(namespace) = &topic.metadata.namespace {
@@ -63,8 +68,10 @@ pub(super) fn by_other_namespace(kept: &BTreeMap<TopicId, Topic>) -> BTreeMap<St
     by_namespace
 }
 
-/// The topics of another namespace. They are those that were taken up from there, and as they were taken up: whoever writes the id of a topic on a resource has none by that, and what was written while
-/// nobody listened, or is not followed, is an event to come, if it is one. One whose resource is gone goes, unless it is to be retained, or nobody can look.
+/// The topics of another namespace. They are those that were taken up from there, and as they were
+/// taken up: whoever writes the id of a topic on a resource has none by that, and what was written
+/// while nobody listened, or is not followed, is an event to come, if it is one. One whose resource
+/// is gone goes, unless it is to be retained, or nobody can look.
 pub(super) fn topics_elsewhere(
     kept: Vec<(TopicId, Topic)>,
     there: Option<Vec<DynamicObject>>,
@@ -99,7 +106,8 @@ pub(super) fn topics_elsewhere(
 
 fn unseen(id: TopicId, kept: &Topic, partitions: &BTreeMap<TopicId, Vec<Partition>>) -> Loaded {
     let mut resource = kept.clone();
-    resource.metadata.annotations = Some([(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string())].into());
+    resource.metadata.annotations =
+        Some([(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string())].into());
     as_there_is(&mut resource, partitions.get(&id));
     Loaded { id, resource, seen: None }
 }
@@ -112,18 +120,27 @@ pub(super) fn oldest_of_each(mut all: Vec<Loaded>) -> Vec<Loaded> {
     };
     all.sort_by_key(age);
     let (mut ids, mut names) = (BTreeSet::new(), BTreeSet::new());
-    all.retain(|topic| ids.insert(topic.id) && names.insert(topic.resource.topic_name().to_owned()));
+    all.retain(|topic| {
+        ids.insert(topic.id) && names.insert(topic.resource.topic_name().to_owned())
+    });
     all
 }
 
-/// The topics of the cluster's own namespace that have a resource, one for each name, as the state would have them and as they lie at the API server, whether they were ever taken up or not.
-pub(super) fn written(cluster: &str, home: &str, objects: Vec<DynamicObject>) -> Vec<(Topic, Topic)> {
+/// The topics of the cluster's own namespace that have a resource, one for each name, as the state
+/// would have them and as they lie at the API server, whether they were ever taken up or not.
+pub(super) fn written(
+    cluster: &str,
+    home: &str,
+    objects: Vec<DynamicObject>,
+) -> Vec<(Topic, Topic)> {
     let mut all: Vec<(Topic, Topic)> = objects
         .into_iter()
         .filter(|object| names_it(cluster, home, object))
         .filter_map(|object| seen(object).map(|seen| (stripped(&seen), seen)))
         .collect();
-    all.sort_by_key(|(_, seen)| (seen.metadata.creation_timestamp.clone(), seen.metadata.name.clone()));
+    all.sort_by_key(|(_, seen)| {
+        (seen.metadata.creation_timestamp.clone(), seen.metadata.name.clone())
+    });
     let mut names = BTreeSet::new();
     all.retain(|(topic, _)| names.insert(topic.topic_name().to_owned()));
     all
@@ -136,7 +153,8 @@ fn stripped(seen: &Topic) -> Topic {
     metadata.managed_fields = None;
     metadata.resource_version = None;
     metadata.labels = None;
-    metadata.annotations = topic_id_on(seen).map(|id| [(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string())].into());
+    metadata.annotations =
+        topic_id_on(seen).map(|id| [(TOPIC_ID_ANNOTATION.to_owned(), id.0.to_string())].into());
     metadata.owner_references = None;
     resource.status = None;
     resource
@@ -165,18 +183,16 @@ fn load(object: DynamicObject, partitions: &BTreeMap<TopicId, Vec<Partition>>) -
     let id = topic_id_on(&seen)?;
     let mut resource = stripped(&seen);
     as_there_is(&mut resource, partitions.get(&id));
-    Some(Loaded {
-        id,
-        resource,
-        seen: Some(seen),
-    })
+    Some(Loaded { id, resource, seen: Some(seen) })
 }
 
-/// What there is counts, not what was asked for while nobody listened: that is an event to come, and is checked then.
+/// What there is counts, not what was asked for while nobody listened: that is an event to come,
+/// and is checked then.
 fn as_there_is(resource: &mut Topic, existing: Option<&Vec<Partition>>) {
     if let Some(existing) = existing.filter(|existing| !existing.is_empty()) {
         resource.spec.partitions = i32::try_from(existing.len()).ok();
-        resource.spec.replicas = existing.first().and_then(|partition| i16::try_from(partition.replicas_wanted()).ok());
+        resource.spec.replicas =
+            existing.first().and_then(|partition| i16::try_from(partition.replicas_wanted()).ok());
     }
     resource.spec.partitions.get_or_insert(1);
     resource.spec.replicas.get_or_insert(1);
@@ -189,7 +205,12 @@ fn as_far_as_it_can_be_read(object: &DynamicObject) -> Option<(Topic, Vec<String
     Some((topic, left_out))
 }
 
-pub(super) fn assemble(registry: Registry, resource: KafkaCluster, topics: Vec<Loaded>, shards: Shard) -> State {
+pub(super) fn assemble(
+    registry: Registry,
+    resource: KafkaCluster,
+    topics: Vec<Loaded>,
+    shards: Shard,
+) -> State {
     let mut resource = resource;
     resource.status = None;
     resource.metadata.managed_fields = None;

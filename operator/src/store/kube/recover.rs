@@ -9,10 +9,12 @@ use crate::controller::state::{Change, State};
 use crate::store::{Store, StoreError};
 
 impl KubeStore {
-    /// The cluster's topics that have a resource, and the names of those that are none of its topics: what tables that are made anew have to agree with.
+    /// The cluster's topics that have a resource, and the names of those that are none of its
+    /// topics: what tables that are made anew have to agree with.
     ///
     /// # Errors
-    /// When they cannot be listed, and [`StoreError::Taken`] when a table is that of another cluster.
+    /// When they cannot be listed, and [`StoreError::Taken`] when a table is that of another
+    /// cluster.
     pub async fn written(&mut self) -> Result<(Vec<Topic>, BTreeSet<String>), StoreError> {
         // What there is of tables is written over: who died while it made them has left some.
         self.versions.clear();
@@ -21,7 +23,8 @@ impl KubeStore {
         }
         let home = self.clusters.namespace().unwrap_or_default().to_owned();
         let listed = self.list_topics(&home).await?;
-        let mut taken: BTreeSet<String> = listed.iter().filter_map(|topic| topic.metadata.name.clone()).collect();
+        let mut taken: BTreeSet<String> =
+            listed.iter().filter_map(|topic| topic.metadata.name.clone()).collect();
         let mut topics = Vec::new();
         for (topic, seen) in read::written(&self.cluster, &home, listed) {
             taken.remove(topic.metadata.name.as_deref().unwrap_or_default());
@@ -31,7 +34,8 @@ impl KubeStore {
         Ok((topics, taken))
     }
 
-    /// Makes the tables of a state: topics first, the registry last, without which there are none. What users wrote of topics stays as it is, but for the id.
+    /// Makes the tables of a state: topics first, the registry last, without which there are none.
+    /// What users wrote of topics stays as it is, but for the id.
     ///
     /// # Errors
     /// When it cannot be written: it is to be made anew from [`Self::written`] on.

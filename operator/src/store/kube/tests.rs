@@ -23,7 +23,8 @@ fn object(name: &str, age: i64, id: Option<u128>, spec: &Value) -> DynamicObject
     }))
     .unwrap();
     object.metadata.creation_timestamp = Some(Time(Timestamp::from_second(1000 - age).unwrap()));
-    object.metadata.annotations = id.map(|id| [(TOPIC_ID_ANNOTATION.to_owned(), Uuid::from_u128(id).to_string())].into());
+    object.metadata.annotations =
+        id.map(|id| [(TOPIC_ID_ANNOTATION.to_owned(), Uuid::from_u128(id).to_string())].into());
     object
 }
 
@@ -50,12 +51,18 @@ fn topics_are_those_of_the_cluster_that_bear_an_id() {
             Some(5),
             &json!({"clusterRef": {"name": "c", "namespace": "m"}}),
         ),
-        object("in-so-many-words", 1, Some(6), &json!({"clusterRef": {"name": "c", "namespace": "n"}})),
+        object(
+            "in-so-many-words",
+            1,
+            Some(6),
+            &json!({"clusterRef": {"name": "c", "namespace": "n"}}),
+        ),
         object("not-taken-up", 3, None, &of("c")),
         object("broken", 3, Some(4), &broken),
     ];
     let loaded = read::oldest_of_each(read::topics("c", "n", objects, &partitions));
-    let names: Vec<&str> = loaded.iter().filter_map(|topic| topic.resource.metadata.name.as_deref()).collect();
+    let names: Vec<&str> =
+        loaded.iter().filter_map(|topic| topic.resource.metadata.name.as_deref()).collect();
     assert_eq!(names, ["orders", "broken", "in-so-many-words"]);
     // What there is counts: the topic grows when the watch tells of the wish.
     let spec = &loaded[0].resource.spec;

@@ -1,41 +1,57 @@
-//! How a compressed block ends: liblz4 and lz4-java refuse what ends otherwise (`LZ4_decompress_safe`), our decoder does not.
+//! How a compressed block ends: liblz4 and lz4-java refuse what ends otherwise
+//! (`LZ4_decompress_safe`), our decoder does not.
 //!
-//! A block is a row of sequences: a token, literals, and a match with what came before. The last has literals alone, five or more. To find it means to read all tokens, which costs nearly
-//! half of what decompressing does. So the last bytes say first whether a block may end badly: hardly any does.
+//! A block is a row of sequences: a token, literals, and a match with what came before. The last
+//! has literals alone, five or more. To find it means to read all tokens, which costs nearly half
+//! of what decompressing does. So the last bytes say first whether a block may end badly: hardly
+//! any does.
 
-/// A block ends with literals (`LASTLITERALS`): behind the literals of a sequence with a match come at least its offset, the next token and these, ...
+/// A block ends with literals (`LASTLITERALS`): behind the literals of a sequence with a match come
+/// at least its offset, the next token and these, ...
 const BEHIND_LITERALS_MIN: usize = OFFSET_BYTES + 1 + LAST_LITERALS;
 const LAST_LITERALS: usize = 5;
 const OFFSET_BYTES: usize = 2;
-/// ... and a match begins at least so many bytes before the end of what the block may give (`MFLIMIT`).
+/// ... and a match begins at least so many bytes before the end of what the block may give
+/// (`MFLIMIT`).
 const BEHIND_MATCH_START_MIN: usize = 12;
 /// What a match gives where its token says 0.
 const MATCH_MIN: usize = 4;
 /// The largest number in a half of a token: more bytes follow it, all of them 255 but the last.
 const TOKEN_MAX: usize = 15;
 
-/// Whether a block that gave `output`, and might have given `largest` bytes, ends as the block format demands. That its matches lie in the block the decoder has seen to.
+/// Whether a block that gave `output`, and might have given `largest` bytes, ends as the block
+/// format demands. That its matches lie in the block the decoder has seen to.
 pub(super) fn ends_well(input: &[u8], output: &[u8], largest: usize) -> bool {
     !is_in_doubt(input, output, largest) || is_decompressed_by_java(input, largest).is_some()
 }
 
-/// False when the block ends well. It takes every byte that could be the last token for one, and looks whether what would be before it explains what was given. By chance it seldom does.
+/// False when the block ends well. It takes every byte that could be the last token for one, and
+/// looks whether what would be before it explains what was given. By chance it seldom does.
 fn is_in_doubt(input: &[u8], output: &[u8], largest: usize) -> bool {
     let is_full = output.len() + BEHIND_MATCH_START_MIN > largest;
-    (0..LAST_LITERALS).any(|literals| last_match(literals, input, output).is_some_and(|(before, given)| is_match(before, given)))
-        || is_full
-            && (LAST_LITERALS..BEHIND_MATCH_START_MIN - MATCH_MIN)
-                .any(|literals| last_match(literals, input, output).is_some_and(|(before, given)| is_late_match(before, given, literals)))
+    (0..LAST_LITERALS).any(|literals| {
+        last_match(literals, input, output).is_some_and(|(before, given)| is_match(before, given))
+    }) || is_full
+        && (LAST_LITERALS..BEHIND_MATCH_START_MIN - MATCH_MIN).any(|literals| {
+            last_match(literals, input, output)
+                .is_some_and(|(before, given)| is_late_match(before, given, literals))
+        })
 }
 
-/// What would be before the last token, and what was given up to there, if the last sequence had so many literals; `None` when it has not.
-fn last_match<'a>(literals: usize, input: &'a [u8], output: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+/// What would be before the last token, and what was given up to there, if the last sequence had so
+/// many literals; `None` when it has not.
+fn last_match<'a>(
+    literals: usize,
+    input: &'a [u8],
+    output: &'a [u8],
+) -> Option<(&'a [u8], &'a [u8])> {
     let (before, behind) = input.split_at_checked(input.len().checked_sub(literals + 1)?)?;
     let is_token = usize::from(behind.first()? >> 4) == literals;
     is_token.then_some((before, output.get(..output.len().checked_sub(literals)?)?))
 }
 
-/// Whether a match of any length may be the last that was given. Between its offset and the last token are bytes of its length, or none.
+/// Whether a match of any length may be the last that was given. Between its offset and the last
+/// token are bytes of its length, or none.
 fn is_match(mut before: &[u8], given: &[u8]) -> bool {
     let mut is_last = true;
     loop {
@@ -50,7 +66,8 @@ fn is_match(mut before: &[u8], given: &[u8]) -> bool {
     }
 }
 
-/// Whether a match may be the last that was given that is so short that it begins too late before so many literals: with the literals before it, and their token.
+/// Whether a match may be the last that was given that is so short that it begins too late before
+/// so many literals: with the literals before it, and their token.
 fn is_late_match(before: &[u8], given: &[u8], literals: usize) -> bool {
     (MATCH_MIN..BEHIND_MATCH_START_MIN.saturating_sub(literals)).any(|length| {
         let before = before
@@ -61,13 +78,16 @@ fn is_late_match(before: &[u8], given: &[u8], literals: usize) -> bool {
             (0..=TOKEN_MAX.min(given.len())).any(|count| {
                 let (rest, own) = before.split_at(before.len().saturating_sub(count));
                 let token = count << 4 | (length - MATCH_MIN);
-                given.ends_with(own) && (count == TOKEN_MAX || rest.last().is_some_and(|byte| usize::from(*byte) == token))
+                given.ends_with(own)
+                    && (count == TOKEN_MAX
+                        || rest.last().is_some_and(|byte| usize::from(*byte) == token))
             })
         })
     })
 }
 
-/// Whether the last `length` bytes that were given are those that the offset at the end of `before` leads to.
+/// Whether the last `length` bytes that were given are those that the offset at the end of `before`
+/// leads to.
 fn repeats(before: &[u8], given: &[u8], length: usize) -> bool {
     let Some((_, offset)) = before.split_last_chunk::<OFFSET_BYTES>() else {
         return false;
@@ -93,7 +113,8 @@ fn is_decompressed_by_java(mut input: &[u8], largest: usize) -> Option<()> {
             return None;
         }
         input = input.get(OFFSET_BYTES..)?;
-        given = given.checked_add(length(token & TOKEN_MAX, &mut input)?)?.checked_add(MATCH_MIN)?;
+        given =
+            given.checked_add(length(token & TOKEN_MAX, &mut input)?)?.checked_add(MATCH_MIN)?;
         if given + LAST_LITERALS > largest {
             return None;
         }
@@ -169,7 +190,11 @@ mod tests {
             (3, 400, true),
         ] {
             let block = block(&[(b"abc", Some((1, length))), (&b"defghij"[..literals], None)]);
-            assert_eq!(judged(&block, 100), expected, "{literals} literals behind a match of {length}");
+            assert_eq!(
+                judged(&block, 100),
+                expected,
+                "{literals} literals behind a match of {length}"
+            );
         }
         // Without room behind it the block has to keep to more.
         for (literals, length, spare, expected) in [
@@ -185,7 +210,8 @@ mod tests {
             (3, 400, 1, false),
             (3, 400, 2, true),
         ] {
-            let block = block(&[(b"abcdefghijkl", Some((1, length))), (&b"mnopqrstuv"[..literals], None)]);
+            let block =
+                block(&[(b"abcdefghijkl", Some((1, length))), (&b"mnopqrstuv"[..literals], None)]);
             assert_eq!(
                 judged(&block, spare),
                 expected,
@@ -193,7 +219,10 @@ mod tests {
             );
         }
         for literals in 0..20 {
-            assert!(judged(&block(&[(&[b'a'; 20][..literals], None)]), 0), "{literals} literals alone");
+            assert!(
+                judged(&block(&[(&[b'a'; 20][..literals], None)]), 0),
+                "{literals} literals alone"
+            );
         }
     }
 

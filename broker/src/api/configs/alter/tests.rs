@@ -4,17 +4,15 @@ use super::*;
 use crate::api::fixtures::{everyone, nobody, request};
 
 fn change<'a>(kind: i8, name: &'a str, entries: &[(&'a str, i8, Option<&'a str>)]) -> Change<'a> {
-    Change {
-        kind,
-        name,
-        entries: entries.to_vec(),
-    }
+    Change { kind, name, entries: entries.to_vec() }
 }
 
 /// The refusals as `type/name code message`.
 fn refused(authorizer: &Authorizer, changes: &[Change<'_>]) -> Vec<String> {
     let refused = refusals(BrokerId(3), authorizer, &request(1), changes);
-    let text = |((kind, name), (error, message)): (&Key, &Outcome)| format!("{kind}/{name} {} {}", error.code(), message.as_deref().unwrap_or("-"));
+    let text = |((kind, name), (error, message)): (&Key, &Outcome)| {
+        format!("{kind}/{name} {} {}", error.code(), message.as_deref().unwrap_or("-"))
+    };
     refused.iter().map(text).collect()
 }
 
@@ -27,7 +25,10 @@ fn what_is_refused_before_the_controller_is_asked() {
             change(
                 4,
                 "",
-                &[("log.cleanup.policy", APPEND, Some("compact")), ("log.retention.ms", DELETE, None)],
+                &[
+                    ("log.cleanup.policy", APPEND, Some("compact")),
+                    ("log.retention.ms", DELETE, None),
+                ],
             ),
             None,
         ),
@@ -51,7 +52,9 @@ fn what_is_refused_before_the_controller_is_asked() {
         ),
         (
             change(4, "3", &[("min.insync.replicas", SET, Some("2"))]),
-            Some("40 Broker-level min.insync.replicas cannot be altered: the controller goes by it, too, and it is the same for all brokers."),
+            Some(
+                "40 Broker-level min.insync.replicas cannot be altered: the controller goes by it, too, and it is the same for all brokers.",
+            ),
         ),
         // What an older version let in can go.
         (change(4, "3", &[("min.insync.replicas", DELETE, None)]), None),
@@ -60,7 +63,10 @@ fn what_is_refused_before_the_controller_is_asked() {
             change(4, "", &[("log.retention.ms", APPEND, Some("5"))]),
             Some("40 Config value append is not allowed for config key: log.retention.ms"),
         ),
-        (change(4, "", &[("log.retention.ms", 9, Some("5"))]), Some("42 Unknown operations type 9")),
+        (
+            change(4, "", &[("log.retention.ms", 9, Some("5"))]),
+            Some("42 Unknown operations type 9"),
+        ),
         (change(8, "3", &[]), Some("42 Unknown resource type 8")),
     ];
     for (change, expected) in rows {
@@ -74,7 +80,8 @@ fn what_is_refused_before_the_controller_is_asked() {
 fn each_resource_once_and_only_by_those_who_may() {
     let twice = [change(2, "a", &[]), change(2, "b", &[]), change(2, "a", &[])];
     assert_eq!(refused(&everyone(), &twice), ["2/a 42 Each resource must appear at most once."]);
-    let codes = refusals(BrokerId(3), &nobody(), &request(1), &[change(2, "a", &[]), change(4, "", &[])]);
+    let codes =
+        refusals(BrokerId(3), &nobody(), &request(1), &[change(2, "a", &[]), change(4, "", &[])]);
     let codes: Vec<_> = codes.into_values().map(|(error, _)| error).collect();
     assert_eq!(codes, [ErrorCode::TopicAuthorizationFailed, ErrorCode::ClusterAuthorizationFailed]);
 }

@@ -14,7 +14,12 @@ const VERSION: i16 = 3;
 pub(in crate::group::tests) type Partitions = BTreeSet<(String, i32)>;
 
 /// A subscription, as consumers write it.
-pub(in crate::group::tests) fn subscription(topics: &[String], owned: &Partitions, generation: i32, rack: Option<&str>) -> Bytes {
+pub(in crate::group::tests) fn subscription(
+    topics: &[String],
+    owned: &Partitions,
+    generation: i32,
+    rack: Option<&str>,
+) -> Bytes {
     let owned = by_topic(owned).into_iter().map(|(topic, partitions)| Owned { topic, partitions });
     versioned(&ConsumerProtocolSubscription {
         topics: topics.to_vec(),
@@ -26,7 +31,10 @@ pub(in crate::group::tests) fn subscription(topics: &[String], owned: &Partition
 }
 
 /// An assignment, as leaders write it.
-pub(in crate::group::tests) fn assignment(partitions: &Partitions, user_data: Option<Bytes>) -> Bytes {
+pub(in crate::group::tests) fn assignment(
+    partitions: &Partitions,
+    user_data: Option<Bytes>,
+) -> Bytes {
     let topic = |(topic, partitions)| TopicPartition { topic, partitions };
     versioned(&ConsumerProtocolAssignment {
         assigned_partitions: by_topic(partitions).into_iter().map(topic).collect(),

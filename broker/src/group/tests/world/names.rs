@@ -1,4 +1,5 @@
-//! Names for the member ids that a coordinator makes up, which are random: `as=one` of the event that is answered with the id, or `m1`, `m2` and so on.
+//! Names for the member ids that a coordinator makes up, which are random: `as=one` of the event
+//! that is answered with the id, or `m1`, `m2` and so on.
 
 use std::collections::BTreeMap;
 
@@ -31,9 +32,7 @@ impl Names {
 
     /// A text in which ids stand, with names in their place.
     pub(super) fn within(&self, text: &str) -> String {
-        self.names
-            .iter()
-            .fold(text.to_owned(), |text, (id, name)| text.replace(id.as_str(), name))
+        self.names.iter().fold(text.to_owned(), |text, (id, name)| text.replace(id.as_str(), name))
     }
 
     /// Gives an id a name, this one if it is said, unless it has one.
@@ -45,7 +44,8 @@ impl Names {
             );
             return;
         }
-        let random = id.len().checked_sub(RANDOM).and_then(|from| Some((id.get(..from)?, id.get(from..)?)));
+        let random =
+            id.len().checked_sub(RANDOM).and_then(|from| Some((id.get(..from)?, id.get(from..)?)));
         let Some((prefix, _)) = random.filter(|(_, random)| Uuid::try_parse(random).is_ok()) else {
             assert!(name.is_none(), "{id} was not made up by the coordinator");
             return;

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 use weir_protocol::messages::group_metadata_value::MemberMetadata;
-use weir_protocol::messages::{ConsumerGroupCurrentMemberAssignmentValue, ConsumerGroupMemberMetadataValue, GroupMetadataValue, OffsetCommitValue};
+use weir_protocol::messages::{
+    ConsumerGroupCurrentMemberAssignmentValue, ConsumerGroupMemberMetadataValue,
+    GroupMetadataValue, OffsetCommitValue,
+};
 
 use super::names::Names;
 use super::say::{assignment, member, metadata, offset};
@@ -16,19 +19,23 @@ use crate::group::record::{Change, read};
 /// A record; nothing for the end of a transaction, which its coordinator writes.
 pub(super) fn say(entry: &Entry, names: &mut Names) -> Option<String> {
     let Entry::Record(record, transaction) = entry else { return None };
-    let logged = Logged {
-        key: &record.key,
-        value: record.value.as_deref(),
-        transaction: *transaction,
-    };
+    let logged =
+        Logged { key: &record.key, value: record.value.as_deref(), transaction: *transaction };
     let (key, value) = match read(&logged).unwrap() {
         Change::Offset(key, value) => {
             let partition = format!("{}-{}", key.topic, key.partition);
             let value = value.map(|value| offset_value(&partition, &value));
-            (format!("offset {}", key.group), value.or_else(|| Some(format!("{partition} tombstone"))))
+            (
+                format!("offset {}", key.group),
+                value.or_else(|| Some(format!("{partition} tombstone"))),
+            )
         }
-        Change::Group(key, value) => (format!("group {}", key.group), value.map(|value| group(&value, names))),
-        Change::Epoch(key, value) => (format!("epoch {}", key.group_id), value.map(|value| value.epoch.to_string())),
+        Change::Group(key, value) => {
+            (format!("group {}", key.group), value.map(|value| group(&value, names)))
+        }
+        Change::Epoch(key, value) => {
+            (format!("epoch {}", key.group_id), value.map(|value| value.epoch.to_string()))
+        }
         Change::TargetEpoch(key, value) => (
             format!("target-epoch {}", key.group_id),
             value.map(|value| value.assignment_epoch.to_string()),
@@ -63,7 +70,8 @@ pub(super) fn say(entry: &Entry, names: &mut Names) -> Option<String> {
         ),
         Change::Unknown => ("something else".to_owned(), None),
     };
-    let transaction = transaction.map_or_else(String::new, |(producer, _)| format!(" in the transaction of {}", producer.0));
+    let transaction = transaction
+        .map_or_else(String::new, |(producer, _)| format!(" in the transaction of {}", producer.0));
     Some(format!("* {key} {}{transaction}", value.unwrap_or_else(|| "tombstone".to_owned())))
 }
 
@@ -93,18 +101,18 @@ fn group(value: &GroupMetadataValue, names: &mut Names) -> String {
         format!(" {name}{}={}", metadata(&told.subscription), assignment(&told.assignment))
     };
     let members: String = value.members.iter().map(of_member).collect();
-    let members = if members.is_empty() {
-        " no members".to_owned()
-    } else {
-        format!(" members{members}")
-    };
+    let members =
+        if members.is_empty() { " no members".to_owned() } else { format!(" members{members}") };
     format!("generation {}{spoken}{protocol}{leader}{members}", value.generation)
 }
 
 fn consumer(value: &ConsumerGroupMemberMetadataValue) -> String {
-    let said = |what: &str, value: &Option<String>| value.as_ref().map_or_else(String::new, |value| format!(" {what} {value}"));
+    let said = |what: &str, value: &Option<String>| {
+        value.as_ref().map_or_else(String::new, |value| format!(" {what} {value}"))
+    };
     let classic = value.classic_member_metadata.as_ref().map_or_else(String::new, |classic| {
-        let protocols: Vec<&str> = classic.supported_protocols.iter().map(|protocol| protocol.name.as_str()).collect();
+        let protocols: Vec<&str> =
+            classic.supported_protocols.iter().map(|protocol| protocol.name.as_str()).collect();
         format!(" classic {} session {}", protocols.join(","), classic.session_timeout_ms)
     });
     let topics = match value.subscribed_topic_names.as_slice() {
@@ -129,10 +137,7 @@ fn current(value: &ConsumerGroupCurrentMemberAssignmentValue) -> String {
         _ => "UNKNOWN",
     };
     let has = say_ids(
-        value
-            .assigned_partitions
-            .iter()
-            .map(|topic| (topic.topic_id, topic.partitions.as_slice())),
+        value.assigned_partitions.iter().map(|topic| (topic.topic_id, topic.partitions.as_slice())),
     );
     let revoking = match value.partitions_pending_revocation.as_slice() {
         [] => String::new(),
@@ -155,7 +160,9 @@ fn since(value: &ConsumerGroupCurrentMemberAssignmentValue) -> String {
     for topic in value.assigned_partitions.iter().chain(&value.partitions_pending_revocation) {
         let epochs = topic.assignment_epochs.as_deref().unwrap_or_default();
         assert_eq!(epochs.len(), topic.partitions.len());
-        for (index, epoch) in topic.partitions.iter().zip(epochs).filter(|(_, epoch)| **epoch != value.member_epoch) {
+        for (index, epoch) in
+            topic.partitions.iter().zip(epochs).filter(|(_, epoch)| **epoch != value.member_epoch)
+        {
             by_epoch.entry(*epoch).or_default().entry(topic.topic_id).or_default().push(*index);
         }
     }

@@ -1,16 +1,24 @@
-//! The requests of clients as the lines of a scenario say them. What a line does not say is as in most requests: group `g`, no instance, sessions of 10 s and rebalances of 60 s.
+//! The requests of clients as the lines of a scenario say them. What a line does not say is as in
+//! most requests: group `g`, no instance, sessions of 10 s and rebalances of 60 s.
 
 use bytes::Bytes;
 use uuid::Uuid;
 use weir_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
 use weir_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use weir_protocol::messages::leave_group_request::MemberIdentity;
-use weir_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use weir_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
-use weir_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
+use weir_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use weir_protocol::messages::offset_delete_request::{
+    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
+use weir_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+};
 use weir_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use weir_protocol::messages::{
-    ConsumerGroupHeartbeatRequest, HeartbeatRequest, JoinGroupRequest, OffsetCommitRequest, OffsetDeleteRequest, SyncGroupRequest,
+    ConsumerGroupHeartbeatRequest, HeartbeatRequest, JoinGroupRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, SyncGroupRequest,
 };
 use weir_scenario::Words;
 use weir_settings::{Configs, broker_key};
@@ -58,21 +66,21 @@ pub(super) fn client(words: &Words<'_>, version: i16) -> Client {
     }
 }
 
-/// `join [MEMBER]`: a consumer that says its `topics=`, `owned=`, `generation=` and `rack=`, or what it `says=` instead.
+/// `join [MEMBER]`: a consumer that says its `topics=`, `owned=`, `generation=` and `rack=`, or
+/// what it `says=` instead.
 pub(super) fn join(words: &mut Words<'_>, names: &Names) -> JoinGroupRequest {
     let member = words.next_if(|_| true).map(|name| names.id(name)).unwrap_or_default();
     let owned = words.text("owned").map(|text| parsed(words, text)).unwrap_or_default();
     let (generation, rack) = (words.number("generation").unwrap_or(-1), words.text("rack"));
     let metadata = match (words.text("topics"), words.text("says")) {
         (Some(topics), None) => subscription(&list(topics), &owned, generation, rack),
-        (None, Some(says)) => bytes(words, says).unwrap_or_else(|| Bytes::copy_from_slice(says.as_bytes())),
+        (None, Some(says)) => {
+            bytes(words, says).unwrap_or_else(|| Bytes::copy_from_slice(says.as_bytes()))
+        }
         (None, None) => Bytes::new(),
         (Some(_), Some(_)) => words.fail("it says its topics or something else"),
     };
-    let protocol = |name: String| JoinGroupRequestProtocol {
-        name,
-        metadata: metadata.clone(),
-    };
+    let protocol = |name: String| JoinGroupRequestProtocol { name, metadata: metadata.clone() };
     JoinGroupRequest {
         group_id: group(words),
         session_timeout_ms: words.number("session").unwrap_or(10_000),
@@ -80,22 +88,25 @@ pub(super) fn join(words: &mut Words<'_>, names: &Names) -> JoinGroupRequest {
         member_id: member,
         group_instance_id: instance(words),
         protocol_type: words.text("type").unwrap_or("consumer").to_owned(),
-        protocols: list(words.text("protocols").unwrap_or("range")).into_iter().map(protocol).collect(),
+        protocols: list(words.text("protocols").unwrap_or("range"))
+            .into_iter()
+            .map(protocol)
+            .collect(),
         ..Default::default()
     }
 }
 
-/// `sync MEMBER GENERATION`: a leader says what it does `give=MEMBER:PARTITIONS`, and the `data=` that it adds.
+/// `sync MEMBER GENERATION`: a leader says what it does `give=MEMBER:PARTITIONS`, and the `data=`
+/// that it adds.
 pub(super) fn sync(words: &mut Words<'_>, names: &Names) -> SyncGroupRequest {
     let (member, generation) = (names.id(words.next()), words.next_number());
     let data = words.text("data").map(|data| Bytes::copy_from_slice(data.as_bytes()));
     let given = |text: &str| {
-        let Some((to, given)) = text.split_once(':') else {
-            words.fail("give=MEMBER:PARTITIONS")
-        };
+        let Some((to, given)) = text.split_once(':') else { words.fail("give=MEMBER:PARTITIONS") };
         SyncGroupRequestAssignment {
             member_id: names.id(to),
-            assignment: bytes(words, given).unwrap_or_else(|| assignment(&parsed(words, given), data.clone())),
+            assignment: bytes(words, given)
+                .unwrap_or_else(|| assignment(&parsed(words, given), data.clone())),
         }
     };
     SyncGroupRequest {
@@ -130,7 +141,8 @@ pub(super) fn leave(words: &mut Words<'_>, names: &Names) -> Vec<MemberIdentity>
     members.into_iter().map(member).collect()
 }
 
-/// `consumer MEMBER EPOCH`, where `''` is no id: who joins, in epoch 0, says that it has nothing, and may take 30 s for a rebalance. `owned=unsaid` and `timeout=-1` leave that out.
+/// `consumer MEMBER EPOCH`, where `''` is no id: who joins, in epoch 0, says that it has nothing,
+/// and may take 30 s for a rebalance. `owned=unsaid` and `timeout=-1` leave that out.
 pub(super) fn consumer(words: &mut Words<'_>, names: &Names) -> ConsumerGroupHeartbeatRequest {
     let (member, epoch) = (names.id(words.next()).replace("''", ""), words.next_number());
     let joins = epoch == 0;
@@ -163,11 +175,13 @@ fn named(label: &str) -> (String, Uuid) {
     (label.split('@').next().unwrap_or_default().to_owned(), topic_id(label))
 }
 
-/// `[MEMBER GENERATION] a-0=7:metadata`, with the leader's `epoch=`, and for how long it is to be kept, `retention=`. With `ids=no` the topic's id is not known, as in what was written long ago.
+/// `[MEMBER GENERATION] a-0=7:metadata`, with the leader's `epoch=`, and for how long it is to be
+/// kept, `retention=`. With `ids=no` the topic's id is not known, as in what was written long ago.
 pub(super) fn commit(words: &mut Words<'_>, names: &Names) -> OffsetCommitRequest {
     let member = words.next_if(|_| true).map(|name| names.id(name));
     let generation = if member.is_some() { words.next_number() } else { -1 };
-    let (epoch, retention_time_ms) = (words.number("epoch").unwrap_or(-1), words.number("retention").unwrap_or(-1));
+    let (epoch, retention_time_ms) =
+        (words.number("epoch").unwrap_or(-1), words.number("retention").unwrap_or(-1));
     let (group_id, group_instance_id) = (group(words), instance(words));
     let mut topics: Vec<OffsetCommitRequestTopic> = Vec::new();
     for (key, offset) in words.pairs() {
@@ -180,7 +194,9 @@ pub(super) fn commit(words: &mut Words<'_>, names: &Names) -> OffsetCommitReques
         let (offset, metadata) = offset.split_once(':').unwrap_or((offset, ""));
         let partition = OffsetCommitRequestPartition {
             partition_index: index,
-            committed_offset: offset.parse().unwrap_or_else(|_| words.fail(&format!("{offset:?} is no number"))),
+            committed_offset: offset
+                .parse()
+                .unwrap_or_else(|_| words.fail(&format!("{offset:?} is no number"))),
             committed_leader_epoch: epoch,
             committed_metadata: Some(metadata.to_owned()),
         };
@@ -205,7 +221,8 @@ pub(super) fn commit(words: &mut Words<'_>, names: &Names) -> OffsetCommitReques
     }
 }
 
-/// `fetch [MEMBER EPOCH] of=PARTITIONS`: all that there are, where it does not say which. It asks by the ids of the topics with `by=id`.
+/// `fetch [MEMBER EPOCH] of=PARTITIONS`: all that there are, where it does not say which. It asks
+/// by the ids of the topics with `by=id`.
 pub(super) fn fetch(words: &mut Words<'_>, names: &Names) -> OffsetFetchRequestGroup {
     let member = words.next_if(|word| word != "stable").map(|name| names.id(name));
     let epoch = if member.is_some() { words.next_number() } else { -1 };
@@ -245,7 +262,9 @@ pub(super) fn delete_offsets(words: &mut Words<'_>) -> OffsetDeleteRequest {
 pub(super) fn topics(words: &mut Words<'_>) -> Vec<Topic> {
     let mut topics = Vec::new();
     while let Some(text) = words.next_if(|_| true) {
-        topics.push(Topic::said(text).unwrap_or_else(|| words.fail(&format!("{text:?} is no topic"))));
+        topics.push(
+            Topic::said(text).unwrap_or_else(|| words.fail(&format!("{text:?} is no topic"))),
+        );
     }
     topics
 }
@@ -265,6 +284,9 @@ pub(super) fn heard_of(words: &Words<'_>, key: &str) -> Vec<(String, i32)> {
         let (name, epoch) = text.split_once(':')?;
         Some((name.to_owned(), epoch.parse().ok()?))
     };
-    let parsed = |text: String| member(&text).unwrap_or_else(|| words.fail(&format!("{text:?} is no member and generation")));
+    let parsed = |text: String| {
+        member(&text)
+            .unwrap_or_else(|| words.fail(&format!("{text:?} is no member and generation")))
+    };
     names_of(words, key).into_iter().map(parsed).collect()
 }

@@ -2,11 +2,16 @@
 
 use bytes::Bytes;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::consumer_group_describe_response::{Assignment, DescribedGroup as DescribedConsumers};
+use weir_protocol::messages::consumer_group_describe_response::{
+    Assignment, DescribedGroup as DescribedConsumers,
+};
 use weir_protocol::messages::describe_groups_response::DescribedGroup;
-use weir_protocol::messages::offset_fetch_response::{OffsetFetchResponseGroup, OffsetFetchResponsePartitions};
+use weir_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartitions,
+};
 use weir_protocol::messages::{
-    ConsumerGroupHeartbeatResponse, JoinGroupResponse, LeaveGroupResponse, OffsetCommitResponse, OffsetDeleteResponse, SyncGroupResponse,
+    ConsumerGroupHeartbeatResponse, JoinGroupResponse, LeaveGroupResponse, OffsetCommitResponse,
+    OffsetDeleteResponse, SyncGroupResponse,
 };
 
 use super::names::Names;
@@ -49,7 +54,8 @@ pub(super) fn assignment(bytes: &Bytes) -> String {
         None => raw(bytes),
         Some(said) => {
             let topics = said.assigned_partitions.iter();
-            let partitions = say(topics.map(|topic| (topic.topic.as_str(), topic.partitions.as_slice())));
+            let partitions =
+                say(topics.map(|topic| (topic.topic.as_str(), topic.partitions.as_slice())));
             said.user_data
                 .map_or(partitions.clone(), |data| format!("{partitions} and {}", raw(&data)))
         }
@@ -66,7 +72,10 @@ fn spoken(protocol_type: Option<&String>, protocol: Option<&String>) -> String {
     let protocol = protocol.map_or("none", |name| name.as_str());
     match protocol_type.map(String::as_str) {
         Some("consumer") => format!("protocol {protocol}"),
-        other => format!("protocol {protocol} of type {}", other.filter(|name| !name.is_empty()).unwrap_or("none")),
+        other => format!(
+            "protocol {protocol} of type {}",
+            other.filter(|name| !name.is_empty()).unwrap_or("none")
+        ),
     }
 }
 
@@ -95,7 +104,9 @@ pub(super) fn sync(answer: &SyncGroupResponse) -> String {
     }
     let spoken = match (&answer.protocol_type, &answer.protocol_name) {
         (None, None) => String::new(),
-        (protocol_type, protocol) => format!(", {}", spoken(protocol_type.as_ref(), protocol.as_ref())),
+        (protocol_type, protocol) => {
+            format!(", {}", spoken(protocol_type.as_ref(), protocol.as_ref()))
+        }
     };
     format!("{}{spoken}", assignment(&answer.assignment))
 }
@@ -111,11 +122,17 @@ pub(super) fn leave(answer: &LeaveGroupResponse, names: &mut Names) -> Vec<Strin
 
 pub(super) fn consumer(answer: &ConsumerGroupHeartbeatResponse, names: &mut Names) -> String {
     if answer.error_code != 0 {
-        return error_and(answer.error_code, answer.error_message.as_ref().map(|text| names.within(text)).as_ref());
+        return error_and(
+            answer.error_code,
+            answer.error_message.as_ref().map(|text| names.within(text)).as_ref(),
+        );
     }
     let assigned = answer.assignment.as_ref().map_or_else(String::new, |assignment| {
         let topics = assignment.topic_partitions.iter();
-        format!(", has {}", say_ids(topics.map(|topic| (topic.topic_id, topic.partitions.as_slice()))))
+        format!(
+            ", has {}",
+            say_ids(topics.map(|topic| (topic.topic_id, topic.partitions.as_slice())))
+        )
     });
     let interval = match answer.heartbeat_interval_ms {
         0 => String::new(),
@@ -127,7 +144,9 @@ pub(super) fn consumer(answer: &ConsumerGroupHeartbeatResponse, names: &mut Name
 pub(super) fn commit(answer: &OffsetCommitResponse) -> String {
     let partitions = answer.topics.iter().flat_map(|topic| {
         let partitions = topic.partitions.iter();
-        partitions.map(|partition| format!("{}-{} {}", topic.name, partition.partition_index, error(partition.error_code)))
+        partitions.map(|partition| {
+            format!("{}-{} {}", topic.name, partition.partition_index, error(partition.error_code))
+        })
     });
     partitions.collect::<Vec<_>>().join(", ")
 }
@@ -150,7 +169,9 @@ pub(super) fn fetch(answer: &OffsetFetchResponseGroup) -> String {
     };
     let topics = answer.topics.iter();
     let all: Vec<String> = topics
-        .flat_map(|topic| topic.partitions.iter().map(|partition| committed(&topic.name, partition)))
+        .flat_map(|topic| {
+            topic.partitions.iter().map(|partition| committed(&topic.name, partition))
+        })
         .collect();
     if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
 }
@@ -168,7 +189,9 @@ pub(super) fn delete_offsets(answer: &OffsetDeleteResponse) -> String {
     }
     let partitions = answer.topics.iter().flat_map(|topic| {
         let partitions = topic.partitions.iter();
-        partitions.map(|partition| format!("{}-{} {}", topic.name, partition.partition_index, error(partition.error_code)))
+        partitions.map(|partition| {
+            format!("{}-{} {}", topic.name, partition.partition_index, error(partition.error_code))
+        })
     });
     partitions.collect::<Vec<_>>().join(", ")
 }
@@ -181,7 +204,10 @@ pub(super) fn describe(answer: &DescribedGroup, names: &mut Names) -> Vec<String
             answer.group_state
         )];
     }
-    let spoken = spoken(Some(&answer.protocol_type), Some(&answer.protocol_data).filter(|name| !name.is_empty()));
+    let spoken = spoken(
+        Some(&answer.protocol_type),
+        Some(&answer.protocol_data).filter(|name| !name.is_empty()),
+    );
     let members = answer.members.iter().map(|told| {
         let name = member(&told.member_id, told.group_instance_id.as_ref(), names);
         let (says, has) = (metadata(&told.member_metadata), assignment(&told.member_assignment));
@@ -205,7 +231,8 @@ pub(super) fn describe_consumers(answer: &DescribedConsumers, names: &mut Names)
             .subscribed_topic_regex
             .as_ref()
             .map_or_else(String::new, |regex| format!(" and {regex}"));
-        let rack = told.rack_id.as_ref().map_or_else(String::new, |rack| format!(" in rack {rack}"));
+        let rack =
+            told.rack_id.as_ref().map_or_else(String::new, |rack| format!(" in rack {rack}"));
         let classic = if told.member_type == 0 { " classic" } else { "" };
         let (has, target) = (partitions(&told.assignment), partitions(&told.target_assignment));
         format!(

@@ -21,12 +21,15 @@
 //! damage N                                        the last record but N loses half of its value
 //! ```
 //!
-//! Below an event stand the names of new member ids, the answers, and the records that were written (`* ...`). After each event what was written is read, as another coordinator would.
+//! Below an event stand the names of new member ids, the answers, and the records that were written
+//! (`* ...`). After each event what was written is read, as another coordinator would.
 
 use std::collections::BTreeMap;
 use std::task::Poll;
 
-use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, HeartbeatRequest, JoinGroupResponse, SyncGroupResponse};
+use weir_protocol::messages::{
+    ConsumerGroupHeartbeatRequest, HeartbeatRequest, JoinGroupResponse, SyncGroupResponse,
+};
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 use weir_scenario::Words;
 use weir_settings::Configs;
@@ -88,13 +91,16 @@ impl Scene {
         let answers = self.answers();
         lines.extend(answers);
         let from = std::mem::replace(&mut self.said, self.world.log.len());
-        lines.extend(self.world.log[from..].iter().filter_map(|entry| records::say(entry, &mut self.names)));
+        lines.extend(
+            self.world.log[from..].iter().filter_map(|entry| records::say(entry, &mut self.names)),
+        );
         lines.splice(0..0, std::mem::take(&mut self.names.news));
         self.check_what_was_written();
         lines
     }
 
-    /// What is said of offsets, and of the consumer protocol, is what was written: another coordinator would say the same.
+    /// What is said of offsets, and of the consumer protocol, is what was written: another
+    /// coordinator would say the same.
     fn check_what_was_written(&self) {
         let (read, wrong) = self.world.read();
         let image = &self.world.image;
@@ -106,12 +112,18 @@ impl Scene {
                 };
                 (group.id.to_string(), format!("{:?} {consumers:?}", group.offsets))
             };
-            let holds = |group: &&Group| !group.offsets.is_empty() || matches!(group.kind, Kind::Consumer(_));
+            let holds = |group: &&Group| {
+                !group.offsets.is_empty() || matches!(group.kind, Kind::Consumer(_))
+            };
             machine.groups.values().filter(holds).map(say).collect()
         };
         // What is damaged is found out by the next coordinator.
         if wrong.is_empty() {
-            assert_eq!(known(&self.world.machine), known(&read), "another coordinator would know something else");
+            assert_eq!(
+                known(&self.world.machine),
+                known(&read),
+                "another coordinator would know something else"
+            );
         }
     }
 
@@ -154,12 +166,15 @@ impl Scene {
             "commit" => {
                 let version = words.number("version").unwrap_or(9);
                 let request = requests::commit(words, &self.names);
-                vec![say::commit(&self.world.ask(|to| Request::Commit { request, version, to }).expect())]
+                vec![say::commit(
+                    &self.world.ask(|to| Request::Commit { request, version, to }).expect(),
+                )]
             }
             "commit-in-transaction" => {
                 let producer = (ProducerId(words.next_number()), ProducerEpoch(0));
                 let request = requests::commit(words, &self.names);
-                let answer = self.world.ask(|to| Request::CommitInTransaction { request, producer, to });
+                let answer =
+                    self.world.ask(|to| Request::CommitInTransaction { request, producer, to });
                 vec![say::commit(&answer.expect())]
             }
             "end-transaction" => {
@@ -180,15 +195,21 @@ impl Scene {
             }
             "delete-offsets" => {
                 let request = requests::delete_offsets(words);
-                vec![say::delete_offsets(&self.world.ask(|to| Request::DeleteOffsets { request, to }).expect())]
+                vec![say::delete_offsets(
+                    &self.world.ask(|to| Request::DeleteOffsets { request, to }).expect(),
+                )]
             }
             "delete" => {
                 let group = requests::group(words);
                 let (error, message) = self.world.ask(|to| Request::Delete { group, to }).expect();
-                vec![message.map_or_else(|| error.name().to_owned(), |message| format!("{}: {message}", error.name()))]
+                vec![message.map_or_else(
+                    || error.name().to_owned(),
+                    |message| format!("{}: {message}", error.name()),
+                )]
             }
             "list" => {
-                let (states, types) = (requests::names_of(words, "states"), requests::names_of(words, "types"));
+                let (states, types) =
+                    (requests::names_of(words, "states"), requests::names_of(words, "types"));
                 let listed = self.world.ask(|to| Request::List { states, types, to }).expect();
                 let group = |group: &weir_protocol::messages::list_groups_response::ListedGroup| {
                     let (kind, protocol_type) = (&group.group_type, &group.protocol_type);
@@ -200,7 +221,8 @@ impl Scene {
                 }
             }
             "describe" => {
-                let (group, version) = (requests::group(words), words.number("version").unwrap_or(6));
+                let (group, version) =
+                    (requests::group(words), words.number("version").unwrap_or(6));
                 let answer = self.world.ask(|to| Request::Describe { group, version, to }).expect();
                 say::describe(&answer, &mut self.names)
             }
@@ -230,11 +252,7 @@ impl Scene {
         let request = requests::sync(words, &self.names);
         let name = Some(self.names.name(&request.member_id));
         let asked = self.world.ask(|to| Request::Sync { request, to });
-        self.askers.push(Asker {
-            name,
-            names: false,
-            waits: Waits::Sync(asked),
-        });
+        self.askers.push(Asker { name, names: false, waits: Waits::Sync(asked) });
     }
 
     fn heartbeat(&mut self, request: HeartbeatRequest) -> String {
@@ -246,7 +264,9 @@ impl Scene {
         let client = requests::client(words, 1);
         let request = requests::consumer(words, &self.names);
         let new = words.text("as");
-        let asked = self.world.ask(|to| Request::ConsumerHeartbeat(ConsumerHeartbeat { client, request, to }));
+        let asked = self
+            .world
+            .ask(|to| Request::ConsumerHeartbeat(ConsumerHeartbeat { client, request, to }));
         let answer = asked.expect();
         if let Some(id) = &answer.member_id {
             self.names.give(id, new);
@@ -254,7 +274,8 @@ impl Scene {
         say::consumer(&answer, &mut self.names)
     }
 
-    /// What was answered to those who wait, in the order in which they asked. Those who have learned their ids by that have names before anything is said.
+    /// What was answered to those who wait, in the order in which they asked. Those who have
+    /// learned their ids by that have names before anything is said.
     fn answers(&mut self) -> Vec<String> {
         let mut answered = Vec::new();
         for mut asker in std::mem::take(&mut self.askers) {
@@ -306,17 +327,16 @@ impl Scene {
                     generation_id: *generation,
                     ..Default::default()
                 });
-                let known = before.insert(name.clone(), answer.clone()).unwrap_or_else(|| "NONE".to_owned());
+                let known = before
+                    .insert(name.clone(), answer.clone())
+                    .unwrap_or_else(|| "NONE".to_owned());
                 if known != answer {
                     lines.push(format!("after {passed} ms {name}: {answer}"));
                 }
             }
             for (name, epoch) in &mut consumers {
-                let client = Client {
-                    id: "client".to_owned(),
-                    host: "/127.0.0.1".to_owned(),
-                    version: 1,
-                };
+                let client =
+                    Client { id: "client".to_owned(), host: "/127.0.0.1".to_owned(), version: 1 };
                 let request = ConsumerGroupHeartbeatRequest {
                     group_id: "g".to_owned(),
                     member_id: self.names.id(name),
@@ -324,9 +344,13 @@ impl Scene {
                     rebalance_timeout_ms: -1,
                     ..Default::default()
                 };
-                let asked = self.world.ask(|to| Request::ConsumerHeartbeat(ConsumerHeartbeat { client, request, to }));
+                let asked = self.world.ask(|to| {
+                    Request::ConsumerHeartbeat(ConsumerHeartbeat { client, request, to })
+                });
                 let answer = asked.expect();
-                let is_news = answer.error_code != 0 || answer.member_epoch != *epoch || answer.assignment.is_some();
+                let is_news = answer.error_code != 0
+                    || answer.member_epoch != *epoch
+                    || answer.assignment.is_some();
                 let said = say::consumer(&answer, &mut self.names);
                 if is_news && before.insert(name.clone(), said.clone()).as_ref() != Some(&said) {
                     lines.push(format!("after {passed} ms {name}: {said}"));

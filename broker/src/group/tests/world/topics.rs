@@ -10,7 +10,8 @@ use weir_protocol::types::ControllerEpoch;
 use super::embedded::Partitions;
 use crate::metadata::MetadataImage;
 
-/// A topic as it is said: `a:3` has three partitions, `a:eu,us+eu` two, with replicas in these racks. `a@2:3` is another topic of this name, made after the first one was deleted.
+/// A topic as it is said: `a:3` has three partitions, `a:eu,us+eu` two, with replicas in these
+/// racks. `a@2:3` is another topic of this name, made after the first one was deleted.
 pub(super) struct Topic {
     label: String,
     /// The racks of each partition's replicas.
@@ -19,10 +20,7 @@ pub(super) struct Topic {
 
 impl Topic {
     pub(super) fn without_racks(label: &str, partitions: usize) -> Self {
-        Self {
-            label: label.to_owned(),
-            racks: vec![Vec::new(); partitions],
-        }
+        Self { label: label.to_owned(), racks: vec![Vec::new(); partitions] }
     }
 
     pub(super) fn said(text: &str) -> Option<Self> {
@@ -31,16 +29,14 @@ impl Topic {
             return Some(Self::without_racks(label, count));
         }
         let racks = |replicas: &str| replicas.split('+').map(str::to_owned).collect();
-        Some(Self {
-            label: label.to_owned(),
-            racks: partitions.split(',').map(racks).collect(),
-        })
+        Some(Self { label: label.to_owned(), racks: partitions.split(',').map(racks).collect() })
     }
 }
 
 /// The metadata of a cluster that has these topics. Each rack has one broker.
 pub(super) fn image(topics: &[Topic]) -> MetadataImage {
-    let racks: BTreeSet<&String> = topics.iter().flat_map(|topic| topic.racks.iter().flatten()).collect();
+    let racks: BTreeSet<&String> =
+        topics.iter().flat_map(|topic| topic.racks.iter().flatten()).collect();
     let ids: BTreeMap<&String, i32> = racks.into_iter().zip(1..).collect();
     let broker = |(rack, id): (&&String, &i32)| rpc::Broker {
         id: *id,
@@ -48,17 +44,9 @@ pub(super) fn image(topics: &[Topic]) -> MetadataImage {
         ..Default::default()
     };
     let partition = |(racks, index): (&Vec<String>, i32)| {
-        let replicas: Vec<i32> = if racks.is_empty() {
-            vec![0]
-        } else {
-            racks.iter().map(|rack| ids[rack]).collect()
-        };
-        rpc::Partition {
-            index,
-            isr: replicas.clone(),
-            replicas,
-            ..Default::default()
-        }
+        let replicas: Vec<i32> =
+            if racks.is_empty() { vec![0] } else { racks.iter().map(|rack| ids[rack]).collect() };
+        rpc::Partition { index, isr: replicas.clone(), replicas, ..Default::default() }
     };
     let topic = |topic: &Topic| {
         let name = topic.label.split('@').next().unwrap_or_default();
@@ -110,13 +98,16 @@ pub(super) fn partitions(text: &str) -> Option<Partitions> {
 
 /// Partitions by the names of their topics, as text.
 pub(super) fn say<'a>(topics: impl IntoIterator<Item = (&'a str, &'a [i32])>) -> String {
-    let of_topic = |(topic, indexes): (&str, &[i32])| indexes.iter().map(|index| format!("{topic}-{index}")).collect::<Vec<_>>();
+    let of_topic = |(topic, indexes): (&str, &[i32])| {
+        indexes.iter().map(|index| format!("{topic}-{index}")).collect::<Vec<_>>()
+    };
     let all: Vec<String> = topics.into_iter().flat_map(of_topic).collect();
     if all.is_empty() { "nothing".to_owned() } else { all.join(",") }
 }
 
 /// Partitions by the ids of their topics, as text, in the order of the names.
 pub(super) fn say_ids<'a>(topics: impl IntoIterator<Item = (Uuid, &'a [i32])>) -> String {
-    let labelled: BTreeMap<String, &[i32]> = topics.into_iter().map(|(id, indexes)| (label(id), indexes)).collect();
+    let labelled: BTreeMap<String, &[i32]> =
+        topics.into_iter().map(|(id, indexes)| (label(id), indexes)).collect();
     say(labelled.iter().map(|(label, indexes)| (label.as_str(), *indexes)))
 }

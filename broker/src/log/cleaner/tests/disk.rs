@@ -11,10 +11,7 @@ use super::super::super::validate::Prepared;
 use super::super::super::{Identity, LogWriter};
 use super::*;
 
-const OPTIONS: LogDirOptions = LogDirOptions {
-    open_files_max: 4,
-    recovery_threads: 1,
-};
+const OPTIONS: LogDirOptions = LogDirOptions { open_files_max: 4, recovery_threads: 1 };
 
 fn append(writer: &mut LogWriter, records: &[KeyValue]) {
     let bytes = write(writer.reader().log_end_offset(), Codec::None, None, records);
@@ -48,20 +45,10 @@ fn consume(writer: &LogWriter) -> Vec<u8> {
 #[test]
 fn a_log_on_the_disk_is_cleaned_while_it_is_in_use() {
     let dir = tempfile::tempdir().unwrap();
-    let identity = Identity {
-        cluster_id: "c".into(),
-        broker_id: 0,
-    };
+    let identity = Identity { cluster_id: "c".into(), broker_id: 0 };
     let open = || LogDir::open(Arc::new(Disk), dir.path(), &identity, OPTIONS).unwrap();
-    let id = TopicPartition {
-        topic: TopicId::random(),
-        index: 0,
-    };
-    let config = Arc::new(LogConfig {
-        segment_bytes: 300,
-        index_interval_bytes: 1,
-        ..config()
-    });
+    let id = TopicPartition { topic: TopicId::random(), index: 0 };
+    let config = Arc::new(LogConfig { segment_bytes: 300, index_interval_bytes: 1, ..config() });
     let log_dir = open();
     let mut writer = log_dir.open_log(id, &"t".into(), Arc::clone(&config)).unwrap();
     for round in 0..20 {
@@ -78,10 +65,7 @@ fn a_log_on_the_disk_is_cleaned_while_it_is_in_use() {
     let count = reader.segments.load().len();
     let plan = assess(&reader, &config, 100).unwrap();
     let mut map = OffsetMap::new(100, [1; 16]);
-    let larger = LogConfig {
-        segment_bytes: 600,
-        ..config.as_ref().clone()
-    };
+    let larger = LogConfig { segment_bytes: 600, ..config.as_ref().clone() };
     let cleaned = clean(&reader, &larger, &plan, &mut map, &writer.last_records(100).unwrap(), 100)
         .unwrap()
         .unwrap();
@@ -110,25 +94,19 @@ fn a_log_on_the_disk_is_cleaned_while_it_is_in_use() {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    assert!(!left.iter().any(|name| name.contains("cleaned") || name.contains("damaged")), "{left:?}");
+    assert!(
+        !left.iter().any(|name| name.contains("cleaned") || name.contains("damaged")),
+        "{left:?}"
+    );
 }
 
 #[test]
 fn a_segment_that_went_meanwhile_stays_gone() {
     let dir = tempfile::tempdir().unwrap();
-    let identity = Identity {
-        cluster_id: "c".into(),
-        broker_id: 0,
-    };
+    let identity = Identity { cluster_id: "c".into(), broker_id: 0 };
     let log_dir = LogDir::open(Arc::new(Disk), dir.path(), &identity, OPTIONS).unwrap();
-    let id = TopicPartition {
-        topic: TopicId::random(),
-        index: 0,
-    };
-    let config = Arc::new(LogConfig {
-        segment_bytes: 100,
-        ..config()
-    });
+    let id = TopicPartition { topic: TopicId::random(), index: 0 };
+    let config = Arc::new(LogConfig { segment_bytes: 100, ..config() });
     let mut writer = log_dir.open_log(id, &"t".into(), Arc::clone(&config)).unwrap();
     for round in 0..6 {
         append(&mut writer, &[(Some(1), Some(round))]);
@@ -148,8 +126,14 @@ fn a_segment_that_went_meanwhile_stays_gone() {
 }
 
 /// A log of twenty appends, all committed and flushed.
-fn filled(storage: &Faulty, identity: &Identity, id: TopicPartition, config: &Arc<LogConfig>) -> (LogDir, LogWriter) {
-    let log_dir = LogDir::open(Arc::new(storage.clone()), "/data".as_ref(), identity, OPTIONS).unwrap();
+fn filled(
+    storage: &Faulty,
+    identity: &Identity,
+    id: TopicPartition,
+    config: &Arc<LogConfig>,
+) -> (LogDir, LogWriter) {
+    let log_dir =
+        LogDir::open(Arc::new(storage.clone()), "/data".as_ref(), identity, OPTIONS).unwrap();
     let mut writer = log_dir.open_log(id, &"t".into(), Arc::clone(config)).unwrap();
     for round in 0..20 {
         append(&mut writer, &[(Some(round % 3), Some(round)), (Some(round), None)]);
@@ -161,22 +145,10 @@ fn filled(storage: &Faulty, identity: &Identity, id: TopicPartition, config: &Ar
 
 #[test]
 fn no_crash_loses_a_record_that_was_to_stay() {
-    let identity = Identity {
-        cluster_id: "c".into(),
-        broker_id: 0,
-    };
-    let id = TopicPartition {
-        topic: TopicId::random(),
-        index: 0,
-    };
-    let config = Arc::new(LogConfig {
-        segment_bytes: 400,
-        ..config()
-    });
-    let larger = LogConfig {
-        segment_bytes: 1_000,
-        ..config.as_ref().clone()
-    };
+    let identity = Identity { cluster_id: "c".into(), broker_id: 0 };
+    let id = TopicPartition { topic: TopicId::random(), index: 0 };
+    let config = Arc::new(LogConfig { segment_bytes: 400, ..config() });
+    let larger = LogConfig { segment_bytes: 1_000, ..config.as_ref().clone() };
     for step in 0.. {
         let storage = Faulty::default();
         let (_log_dir, mut writer) = filled(&storage, &identity, id, &config);
@@ -185,10 +157,12 @@ fn no_crash_loses_a_record_that_was_to_stay() {
         let reader = writer.reader();
         let plan = assess(&reader, &config, 100).unwrap();
         let mut map = OffsetMap::new(100, [1; 16]);
-        let swapped = clean(&reader, &larger, &plan, &mut map, &BTreeMap::new(), 100).and_then(|cleaned| cleaned.unwrap().swap_in(&mut writer));
+        let swapped = clean(&reader, &larger, &plan, &mut map, &BTreeMap::new(), 100)
+            .and_then(|cleaned| cleaned.unwrap().swap_in(&mut writer));
         for seed in 0..4 {
             let left = storage.after_crash(seed);
-            let log_dir = LogDir::open(Arc::new(left), "/data".as_ref(), &identity, OPTIONS).unwrap();
+            let log_dir =
+                LogDir::open(Arc::new(left), "/data".as_ref(), &identity, OPTIONS).unwrap();
             let writer = log_dir.open_log(id, &"t".into(), Arc::clone(&config)).unwrap();
             let found = read(&consume(&writer));
             assert_eq!(writer.reader().log_end_offset(), 40, "step {step}, seed {seed}");
@@ -210,18 +184,9 @@ fn no_crash_loses_a_record_that_was_to_stay() {
 
 #[test]
 fn what_was_cut_since_it_was_planned_is_not_cleaned() {
-    let identity = Identity {
-        cluster_id: "c".into(),
-        broker_id: 0,
-    };
-    let id = TopicPartition {
-        topic: TopicId::random(),
-        index: 0,
-    };
-    let config = Arc::new(LogConfig {
-        segment_bytes: 400,
-        ..config()
-    });
+    let identity = Identity { cluster_id: "c".into(), broker_id: 0 };
+    let id = TopicPartition { topic: TopicId::random(), index: 0 };
+    let config = Arc::new(LogConfig { segment_bytes: 400, ..config() });
     for cut_before_reading in [true, false] {
         let (_log_dir, mut writer) = filled(&Faulty::default(), &identity, id, &config);
         let reader = writer.reader();
@@ -245,23 +210,16 @@ fn what_was_cut_since_it_was_planned_is_not_cleaned() {
 
 #[test]
 fn a_log_that_gives_up_segments_while_it_is_read_is_not_damaged() {
-    let identity = Identity {
-        cluster_id: "c".into(),
-        broker_id: 0,
-    };
-    let id = TopicPartition {
-        topic: TopicId::random(),
-        index: 0,
-    };
-    let config = Arc::new(LogConfig {
-        segment_bytes: 400,
-        ..config()
-    });
+    let identity = Identity { cluster_id: "c".into(), broker_id: 0 };
+    let id = TopicPartition { topic: TopicId::random(), index: 0 };
+    let config = Arc::new(LogConfig { segment_bytes: 400, ..config() });
     for _ in 0..30 {
         let (_log_dir, mut writer) = filled(&Faulty::default(), &identity, id, &config);
         let reader = writer.reader();
         std::thread::scope(|scope| {
-            let trimming = scope.spawn(move || (1..40).try_for_each(|offset| writer.advance_log_start_offset(offset)));
+            let trimming = scope.spawn(move || {
+                (1..40).try_for_each(|offset| writer.advance_log_start_offset(offset))
+            });
             while !trimming.is_finished() {
                 let Some(plan) = assess(&reader, &config, 100) else {
                     continue;

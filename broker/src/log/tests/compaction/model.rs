@@ -1,4 +1,5 @@
-//! What a compacted log must still hold, by the full history; and what a consumer sees of it that reads committed records.
+//! What a compacted log must still hold, by the full history; and what a consumer sees of it that
+//! reads committed records.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -67,11 +68,18 @@ impl Model {
         self.compacted = self.compacted.max(end);
     }
 
-    /// The log ends with `end` from now on. Of what is left, that may be gone for which something is cut off that was there in its place.
+    /// The log ends with `end` from now on. Of what is left, that may be gone for which something
+    /// is cut off that was there in its place.
     pub(super) fn cut(&mut self, end: i64) {
-        let newest: BTreeSet<i64> = self.newest(0, i64::MAX).into_values().map(|record| record.offset).collect();
-        let gone = |record: &Written| record.offset < self.compacted && self.fate(record) != Fate::Open && !newest.contains(&record.offset);
-        let gone: BTreeSet<i64> = self.records.iter().filter(|record| gone(record)).map(|record| record.offset).collect();
+        let newest: BTreeSet<i64> =
+            self.newest(0, i64::MAX).into_values().map(|record| record.offset).collect();
+        let gone = |record: &Written| {
+            record.offset < self.compacted
+                && self.fate(record) != Fate::Open
+                && !newest.contains(&record.offset)
+        };
+        let gone: BTreeSet<i64> =
+            self.records.iter().filter(|record| gone(record)).map(|record| record.offset).collect();
         for record in &mut self.records {
             record.may_be_gone |= gone.contains(&record.offset);
         }
@@ -101,11 +109,18 @@ impl Model {
                 .collect();
             batches.insert(
                 record.offset,
-                (record.epoch, pairs.len(), batch_of(record.offset, record.epoch, record.producer, &pairs)),
+                (
+                    record.epoch,
+                    pairs.len(),
+                    batch_of(record.offset, record.epoch, record.producer, &pairs),
+                ),
             );
         }
         for &(producer, offset, epoch, commit) in &self.markers {
-            batches.insert(offset, (epoch, 1, Prepared::marker(marker_of(producer, commit), 1_000).unwrap().bytes));
+            batches.insert(
+                offset,
+                (epoch, 1, Prepared::marker(marker_of(producer, commit), 1_000).unwrap().bytes),
+            );
         }
         let with_offset = |(offset, (epoch, records, mut bytes)): (i64, (i32, usize, BytesMut))| {
             batch::set_offset_and_epoch(&mut bytes, offset, LeaderEpoch(epoch));
@@ -118,7 +133,10 @@ impl Model {
         let Some(producer) = record.producer else {
             return Fate::Committed;
         };
-        let mut ends = self.markers.iter().filter(|(of, offset, ..)| *of == producer && *offset > record.offset);
+        let mut ends = self
+            .markers
+            .iter()
+            .filter(|(of, offset, ..)| *of == producer && *offset > record.offset);
         match ends.next() {
             Some((.., true)) => Fate::Committed,
             Some((.., false)) => Fate::Aborted,
@@ -135,11 +153,15 @@ impl Model {
             .collect()
     }
 
-    /// What a consumer may see as the newest record of a key: the newest committed one, or nothing where that is a tombstone; or what is older, where that one may be gone.
+    /// What a consumer may see as the newest record of a key: the newest committed one, or nothing
+    /// where that is a tombstone; or what is older, where that one may be gone.
     fn may_be_seen(&self, key: u8, from: i64, end: i64) -> Vec<Option<i64>> {
         let mut may_be = Vec::new();
-        let inside = self.records.iter().rev().filter(|record| (from..end).contains(&record.offset));
-        for record in inside.filter(|record| record.key == key && self.fate(record) == Fate::Committed) {
+        let inside =
+            self.records.iter().rev().filter(|record| (from..end).contains(&record.offset));
+        for record in
+            inside.filter(|record| record.key == key && self.fate(record) == Fate::Committed)
+        {
             may_be.push(Some(record.offset));
             if !record.has_value {
                 may_be.push(None);
@@ -156,20 +178,30 @@ impl Model {
     pub(super) fn check(&self, opened: &mut Opened) {
         opened.writer.load_transactions(1_000).unwrap();
         opened.log.advance_high_watermark(opened.log.log_end_offset());
-        let (start, stable) = (opened.log.log_start_offset(), opened.log.last_stable_offset().unwrap());
-        let open = |record: &&Written| (start..stable).contains(&record.offset) && self.fate(record) == Fate::Open && !record.may_be_gone;
+        let (start, stable) =
+            (opened.log.log_start_offset(), opened.log.last_stable_offset().unwrap());
+        let open = |record: &&Written| {
+            (start..stable).contains(&record.offset)
+                && self.fate(record) == Fate::Open
+                && !record.may_be_gone
+        };
         assert!(
             !self.records.iter().any(|record| open(&record)),
             "open below the last stable offset {stable}"
         );
         let seen = view(&opened.log, start, stable);
         for &(offset, key, ref value) in &seen {
-            let record = self.records.iter().find(|record| record.offset == offset).expect("it was appended");
+            let record = self
+                .records
+                .iter()
+                .find(|record| record.offset == offset)
+                .expect("it was appended");
             assert_eq!(self.fate(record), Fate::Committed, "what is seen at {offset}");
             let expected = record.has_value.then(|| value_of(offset, record.epoch));
             assert_eq!((key, value), (record.key, &expected), "what is seen at {offset}");
         }
-        let found: BTreeMap<u8, i64> = seen.iter().map(|(offset, key, _)| (*key, *offset)).collect();
+        let found: BTreeMap<u8, i64> =
+            seen.iter().map(|(offset, key, _)| (*key, *offset)).collect();
         for key in 0..4 {
             let found = found.get(&key).copied();
             let may_be = self.may_be_seen(key, start, stable);
@@ -179,13 +211,15 @@ impl Model {
             );
         }
         for from in (start..stable).step_by(3) {
-            let expected: Vec<_> = seen.iter().filter(|(offset, ..)| *offset >= from).cloned().collect();
+            let expected: Vec<_> =
+                seen.iter().filter(|(offset, ..)| *offset >= from).cloned().collect();
             assert_eq!(view(&opened.log, from, stable), expected, "from {from} on");
         }
     }
 }
 
-/// What a consumer sees that reads committed records from an offset on, as Java's does: offset, key and value.
+/// What a consumer sees that reads committed records from an offset on, as Java's does: offset, key
+/// and value.
 fn view(log: &LogReader, from: i64, stable: i64) -> Vec<(i64, u8, Option<Vec<u8>>)> {
     let (mut next, mut seen) = (from, Vec::new());
     while let Some(slice) = log.read(next, stable, 1 << 20, true).unwrap() {

@@ -67,7 +67,8 @@ fn it_cuts_where_the_logs_part() {
         (&[(2, 0), (4, 10)], (4, 25), 25),
         (&[(2, 0), (4, 10)], (2, 15), 10),
         (&[(2, 0), (4, 10)], (2, 8), 8),
-        // An epoch that it does not know: it goes back to the end of the one before, and asks again.
+        // An epoch that it does not know: it goes back to the end of the one before, and asks
+        // again.
         (&[(2, 0), (4, 10)], (3, 20), 10),
         // Older than all that it knows.
         (&[(4, 10)], (2, 5), 5),
@@ -78,15 +79,8 @@ fn it_cuts_where_the_logs_part() {
         let mut follower = Following::begin(LEADER, LeaderEpoch(5), 7);
         let log = Log::new(epochs, 0, 30);
         let to = asked(&follower, &log);
-        let diverging = Some(EpochEnd {
-            epoch: LeaderEpoch(epoch),
-            offset,
-        });
-        let answer = FetchAnswer {
-            diverging,
-            high_watermark: 99,
-            ..answer()
-        };
+        let diverging = Some(EpochEnd { epoch: LeaderEpoch(epoch), offset });
+        let answer = FetchAnswer { diverging, high_watermark: 99, ..answer() };
         let todo = log.look(|log| follower.answered(&to, &answer, log, 0));
         assert_eq!(todo, Todo::Truncate(cut), "{epochs:?} {diverging:?}");
         assert_eq!(follower.high_watermark(), cut.min(7));
@@ -100,7 +94,10 @@ fn it_cuts_where_the_logs_part() {
 
 #[test]
 fn what_an_answer_asks_for() {
-    use ErrorCode::{FencedLeaderEpoch, KafkaStorageError, NotLeaderOrFollower, OffsetOutOfRange, UnknownLeaderEpoch};
+    use ErrorCode::{
+        FencedLeaderEpoch, KafkaStorageError, NotLeaderOrFollower, OffsetOutOfRange,
+        UnknownLeaderEpoch,
+    };
     let rows = [
         (ErrorCode::None, false, Todo::Nothing, None),
         (ErrorCode::None, true, Todo::Append, None),
@@ -114,13 +111,13 @@ fn what_an_answer_asks_for() {
         let mut follower = Following::begin(LEADER, LeaderEpoch(5), 0);
         let log = Log::new(&[(2, 0)], 0, 10);
         let to = asked(&follower, &log);
-        let answer = FetchAnswer {
-            error,
-            has_records,
-            ..answer()
-        };
+        let answer = FetchAnswer { error, has_records, ..answer() };
         assert_eq!(log.look(|log| follower.answered(&to, &answer, log, 50)), expected, "{error}");
-        assert_eq!(log.look(|log| follower.next(log, 50)), next.unwrap_or(Next::Fetch(to)), "{error}");
+        assert_eq!(
+            log.look(|log| follower.next(log, 50)),
+            next.unwrap_or(Next::Fetch(to)),
+            "{error}"
+        );
         follower.failed(60);
         let fenced = next == Some(Next::Never);
         let later = if fenced { Next::Never } else { Next::Fetch(to) };
@@ -148,26 +145,13 @@ fn what_comes_late_is_ignored() {
     let mut follower = Following::begin(LEADER, LeaderEpoch(5), 0);
     let log = Log::new(&[(2, 0), (4, 8)], 0, 10);
     let to = asked(&follower, &log);
-    let records = FetchAnswer {
-        has_records: true,
-        high_watermark: 10,
-        ..answer()
-    };
+    let records = FetchAnswer { has_records: true, high_watermark: 10, ..answer() };
     for late in [
         FetchFrom { offset: 9, ..to },
-        FetchFrom {
-            last_fetched_epoch: Some(LeaderEpoch(2)),
-            ..to
-        },
-        FetchFrom {
-            current_leader_epoch: LeaderEpoch(4),
-            ..to
-        },
+        FetchFrom { last_fetched_epoch: Some(LeaderEpoch(2)), ..to },
+        FetchFrom { current_leader_epoch: LeaderEpoch(4), ..to },
     ] {
-        let fenced = FetchAnswer {
-            error: ErrorCode::FencedLeaderEpoch,
-            ..answer()
-        };
+        let fenced = FetchAnswer { error: ErrorCode::FencedLeaderEpoch, ..answer() };
         for answer in [records, fenced] {
             assert_eq!(log.look(|log| follower.answered(&late, &answer, log, 0)), Todo::Nothing);
         }
@@ -179,31 +163,32 @@ fn what_comes_late_is_ignored() {
 #[test]
 fn the_high_watermark_is_the_leaders_as_far_as_the_own_log_goes() {
     // Known before, the leader's, what is had, and what comes of it.
-    for (before, leader, had, expected) in [(0, 5, 10, 5), (0, 15, 10, 10), (7, 5, 10, 7), (0, 10, 8, 8)] {
+    for (before, leader, had, expected) in
+        [(0, 5, 10, 5), (0, 15, 10, 10), (7, 5, 10, 7), (0, 10, 8, 8)]
+    {
         let mut follower = Following::begin(LEADER, LeaderEpoch(5), before);
         let mut log = Log::new(&[(2, 0)], 0, 10);
         let to = asked(&follower, &log);
-        let answer = FetchAnswer {
-            high_watermark: leader,
-            ..answer()
-        };
+        let answer = FetchAnswer { high_watermark: leader, ..answer() };
         log.look(|log| follower.answered(&to, &answer, log, 0));
         log.3 = had;
-        assert_eq!(log.look(|log| follower.step(log)).high_watermark, expected, "{before} {leader} {had}");
+        assert_eq!(
+            log.look(|log| follower.step(log)).high_watermark,
+            expected,
+            "{before} {leader} {had}"
+        );
     }
 }
 
 #[test]
 fn the_log_starts_where_the_leaders_does_once_that_is_committed() {
-    for (leader_start, high_watermark, expected) in [(4, 10, None), (5, 10, None), (7, 10, Some(7)), (7, 6, Some(6)), (99, 10, Some(10))] {
+    for (leader_start, high_watermark, expected) in
+        [(4, 10, None), (5, 10, None), (7, 10, Some(7)), (7, 6, Some(6)), (99, 10, Some(10))]
+    {
         let mut follower = Following::begin(LEADER, LeaderEpoch(5), 0);
         let log = Log::new(&[(2, 0)], 5, 10);
         let to = asked(&follower, &log);
-        let answer = FetchAnswer {
-            high_watermark,
-            log_start: leader_start,
-            ..answer()
-        };
+        let answer = FetchAnswer { high_watermark, log_start: leader_start, ..answer() };
         log.look(|log| follower.answered(&to, &answer, log, 0));
         assert_eq!(log.look(|log| follower.step(log)).log_start, expected, "{leader_start}");
     }

@@ -19,13 +19,14 @@ pub(super) struct Progress {
     /// The leader's end when it fetched last.
     leader_end_at_fetch: i64,
     fetched_at: u64,
-    /// The latest time at which it had all that the leader had then; `None`: never in this leader epoch.
+    /// The latest time at which it had all that the leader had then; `None`: never in this leader
+    /// epoch.
     caught_up_at: Option<u64>,
 }
 
 impl Progress {
-    /// At the beginning of a leader epoch nothing is known of a follower. A member of the ISR gets the benefit of the doubt for as long as any lag is
-    /// tolerated.
+    /// At the beginning of a leader epoch nothing is known of a follower. A member of the ISR gets
+    /// the benefit of the doubt for as long as any lag is tolerated.
     pub(super) fn unknown(id: BrokerId, in_sync: bool, now: u64) -> Self {
         Self {
             id,
@@ -40,9 +41,17 @@ impl Progress {
 
     /// Takes a fetch up (`Replica.updateFetchState`).
     ///
-    /// A fetch that reaches the leader's end shows a follower that is caught up now. One that reaches the end that the leader had at the fetch before
-    /// shows a follower that was caught up then: else one that is always a little behind a busy leader would count as lagging.
-    pub(super) fn fetched(&mut self, broker_epoch: BrokerEpoch, offset: i64, log_start: i64, leader_end: i64, now: u64) {
+    /// A fetch that reaches the leader's end shows a follower that is caught up now. One that
+    /// reaches the end that the leader had at the fetch before shows a follower that was caught up
+    /// then: else one that is always a little behind a busy leader would count as lagging.
+    pub(super) fn fetched(
+        &mut self,
+        broker_epoch: BrokerEpoch,
+        offset: i64,
+        log_start: i64,
+        leader_end: i64,
+        now: u64,
+    ) {
         if offset >= leader_end {
             self.caught_up_at = self.caught_up_at.max(Some(now));
         } else if self.broker_epoch.is_some() && offset >= self.leader_end_at_fetch {
@@ -55,27 +64,34 @@ impl Progress {
         self.fetched_at = now;
     }
 
-    /// The leader's log has grown from `leader_end` on: a follower that had all of it was caught up until now.
+    /// The leader's log has grown from `leader_end` on: a follower that had all of it was caught up
+    /// until now.
     pub(super) fn falls_behind(&mut self, leader_end: i64, now: u64) {
         if self.broker_epoch.is_some() && self.end >= leader_end {
             self.caught_up_at = self.caught_up_at.max(Some(now));
         }
     }
 
-    /// When it counts as lagging if it stays as it is; `None`: it has all there is, so that time does not matter.
+    /// When it counts as lagging if it stays as it is; `None`: it has all there is, so that time
+    /// does not matter.
     pub(super) fn lags_at(&self, leader_end: i64, lag_ms_max: u64) -> Option<u64> {
-        let lags_at = || self.caught_up_at.map_or(0, |at| at.saturating_add(lag_ms_max).saturating_add(1));
+        let lags_at =
+            || self.caught_up_at.map_or(0, |at| at.saturating_add(lag_ms_max).saturating_add(1));
         (self.end != leader_end).then(lags_at)
     }
 
-    /// Whether it is as far as the leader, or was within the tolerated lag (`ReplicaState.isCaughtUp`).
+    /// Whether it is as far as the leader, or was within the tolerated lag
+    /// (`ReplicaState.isCaughtUp`).
     pub(super) fn is_caught_up(&self, leader_end: i64, now: u64, lag_ms_max: u64) -> bool {
         self.lags_at(leader_end, lag_ms_max).is_none_or(|at| now < at)
     }
 
-    /// Whether the controller would let this replica into the ISR, as far as is known here (`Partition.isReplicaIsrEligible`).
+    /// Whether the controller would let this replica into the ISR, as far as is known here
+    /// (`Partition.isReplicaIsrEligible`).
     pub(super) fn is_eligible(&self, peers: Peers<'_>) -> bool {
-        peers(self.id).is_some_and(|peer| !peer.fenced && !peer.shutting_down && self.broker_epoch == Some(peer.epoch))
+        peers(self.id).is_some_and(|peer| {
+            !peer.fenced && !peer.shutting_down && self.broker_epoch == Some(peer.epoch)
+        })
     }
 
     /// For how long it has not been caught up.

@@ -1,4 +1,5 @@
-//! What a leader decides about reads: where a follower's log left its own, what a consumer may know, and from whom it should read.
+//! What a leader decides about reads: where a follower's log left its own, what a consumer may
+//! know, and from whom it should read.
 //!
 //! Called for each fetch and each question for offsets. Changes nothing.
 
@@ -11,16 +12,25 @@ use crate::log::EpochEnd;
 use crate::replica::core::{FetchFrom, OwnLog, Peers};
 
 impl Leadership {
-    /// Looks at a fetch before anything is read for it (`Partition.fetchRecords`): `Some` is where the follower's log left this one, instead of records.
+    /// Looks at a fetch before anything is read for it (`Partition.fetchRecords`): `Some` is where
+    /// the follower's log left this one, instead of records.
     ///
     /// # Errors
-    /// FENCED_LEADER_EPOCH and UNKNOWN_LEADER_EPOCH for another epoch than this one, UNKNOWN_LEADER_EPOCH also for a broker that is no replica as far as
-    /// is known here, OFFSET_OUT_OF_RANGE.
-    pub fn examine(&self, replica: BrokerId, fetch: &FetchFrom, log: &OwnLog<'_>) -> Result<Option<EpochEnd>, ErrorCode> {
+    /// FENCED_LEADER_EPOCH and UNKNOWN_LEADER_EPOCH for another epoch than this one,
+    /// UNKNOWN_LEADER_EPOCH also for a broker that is no replica as far as is known here,
+    /// OFFSET_OUT_OF_RANGE.
+    pub fn examine(
+        &self,
+        replica: BrokerId,
+        fetch: &FetchFrom,
+        log: &OwnLog<'_>,
+    ) -> Result<Option<EpochEnd>, ErrorCode> {
         if fetch.current_leader_epoch < self.epoch() {
             return Err(ErrorCode::FencedLeaderEpoch);
         }
-        if fetch.current_leader_epoch > self.epoch() || !self.followers.iter().any(|follower| follower.id == replica) {
+        if fetch.current_leader_epoch > self.epoch()
+            || !self.followers.iter().any(|follower| follower.id == replica)
+        {
             return Err(ErrorCode::UnknownLeaderEpoch);
         }
         let Some(last_epoch) = fetch.last_fetched_epoch else {
@@ -35,10 +45,12 @@ impl Leadership {
         Ok(parted.then_some(ours))
     }
 
-    /// The high watermark for ListOffsets: a client must not see the latest offset go back (KIP-207).
+    /// The high watermark for ListOffsets: a client must not see the latest offset go back
+    /// (KIP-207).
     ///
     /// # Errors
-    /// OFFSET_NOT_AVAILABLE while the high watermark is below the start of the leader epoch, and so perhaps below the one of the leader before.
+    /// OFFSET_NOT_AVAILABLE while the high watermark is below the start of the leader epoch, and so
+    /// perhaps below the one of the leader before.
     pub fn latest_offset(&self) -> Result<i64, ErrorCode> {
         if self.high_watermark < self.epoch_start {
             return Err(ErrorCode::OffsetNotAvailable);
@@ -46,21 +58,32 @@ impl Leadership {
         Ok(self.high_watermark)
     }
 
-    /// Which follower a consumer should rather read from (KIP-392, `RackAwareReplicaSelector`); `None`: the leader. `in_rack` says who is alive and in
-    /// the consumer's rack.
-    pub fn preferred_read_replica(&self, offset: i64, in_rack: &dyn Fn(BrokerId) -> bool, now: u64) -> Option<BrokerId> {
+    /// Which follower a consumer should rather read from (KIP-392, `RackAwareReplicaSelector`);
+    /// `None`: the leader. `in_rack` says who is alive and in the consumer's rack.
+    pub fn preferred_read_replica(
+        &self,
+        offset: i64,
+        in_rack: &dyn Fn(BrokerId) -> bool,
+        now: u64,
+    ) -> Option<BrokerId> {
         if in_rack(self.own) {
             return None;
         }
         let readable = |follower: &&Progress| {
-            self.committed.isr.contains(&follower.id) && follower.log_start >= 0 && (follower.log_start..=follower.end).contains(&offset)
+            self.committed.isr.contains(&follower.id)
+                && follower.log_start >= 0
+                && (follower.log_start..=follower.end).contains(&offset)
         };
-        let candidates = self.followers.iter().filter(readable).filter(|follower| in_rack(follower.id));
-        let best = candidates.max_by_key(|follower| (follower.end, std::cmp::Reverse(follower.lag_ms(now)), follower.id));
+        let candidates =
+            self.followers.iter().filter(readable).filter(|follower| in_rack(follower.id));
+        let best = candidates.max_by_key(|follower| {
+            (follower.end, std::cmp::Reverse(follower.lag_ms(now)), follower.id)
+        });
         best.map(|follower| follower.id)
     }
 
-    /// What all live replicas have deleted (`Partition.lowWatermarkIfLeader`), given where the own log starts; -1 while that is not known of one.
+    /// What all live replicas have deleted (`Partition.lowWatermarkIfLeader`), given where the own
+    /// log starts; -1 while that is not known of one.
     pub fn low_watermark(&self, own_start: i64, peers: Peers<'_>) -> i64 {
         let alive = self
             .followers

@@ -1,4 +1,5 @@
-//! A table for each rule. The leader is broker 0 unless a test says otherwise, its followers 1 and 2; each is registered under the epoch 10 + its id.
+//! A table for each rule. The leader is broker 0 unless a test says otherwise, its followers 1 and
+//! 2; each is registered under the epoch 10 + its id.
 
 mod reading;
 mod taken_up;
@@ -36,11 +37,7 @@ fn leader_of(isr: &[i32], min_isr: usize, epoch_start: i64, high_watermark: i64)
 }
 
 fn all_alive(id: BrokerId) -> Option<Peer> {
-    Some(Peer {
-        epoch: BrokerEpoch(10 + i64::from(id.0)),
-        fenced: false,
-        shutting_down: false,
-    })
+    Some(Peer { epoch: BrokerEpoch(10 + i64::from(id.0)), fenced: false, shutting_down: false })
 }
 
 fn fetch(replica: i32, offset: i64) -> Fetched {
@@ -60,26 +57,29 @@ fn isr_of(proposal: Option<Proposal>) -> Option<Vec<(i32, i64)>> {
     proposal.map(|proposal| proposal.isr.iter().map(|(id, epoch)| (id.0, epoch.0)).collect())
 }
 
-/// `min.insync.replicas` was raised from 1 to 2, and the controller has removed follower 1 since: it may still be elected, and must have all that is committed.
+/// `min.insync.replicas` was raised from 1 to 2, and the controller has removed follower 1 since:
+/// it may still be elected, and must have all that is committed.
 #[test]
 fn nothing_is_committed_while_others_may_be_elected_besides_the_isr() {
     let mut leader = leader_of(&[0, 1], 1, 0, 0);
     leader.fetched(fetch(1, 8), ends(10), &all_alive, 0).unwrap().proposal.take();
     assert_eq!(leader.high_watermark(), 8);
-    let eligible = PartitionState {
-        has_eligible: true,
-        ..state(&[0], 8)
-    };
+    let eligible = PartitionState { has_eligible: true, ..state(&[0], 8) };
     assert!(!leader.updated(eligible, ends(10), &all_alive, 2 * LAG).advanced);
-    assert_eq!((leader.high_watermark(), leader.accepts(true)), (8, Err(ErrorCode::NotEnoughReplicas)));
-    // The minimum was lowered again, or the ISR has grown: the controller takes nobody else to be eligible.
+    assert_eq!(
+        (leader.high_watermark(), leader.accepts(true)),
+        (8, Err(ErrorCode::NotEnoughReplicas))
+    );
+    // The minimum was lowered again, or the ISR has grown: the controller takes nobody else to be
+    // eligible.
     assert!(leader.updated(state(&[0], 9), ends(10), &all_alive, 2 * LAG).advanced);
     assert_eq!((leader.high_watermark(), leader.accepts(true)), (10, Ok(())));
 }
 
 #[test]
 fn the_high_watermark_is_the_least_of_who_counts() {
-    // ISR, min ISR, what the leader has of its 10 records, fetch offsets of 1 and 2 at time 0, and the high watermark that comes of it.
+    // ISR, min ISR, what the leader has of its 10 records, fetch offsets of 1 and 2 at time 0, and
+    // the high watermark that comes of it.
     let rows: &[(&[i32], usize, i64, i64, i64, i64)] = &[
         (&[0, 1, 2], 1, 10, 8, 6, 6),
         (&[0, 1, 2], 1, 5, 8, 6, 5),
@@ -119,16 +119,25 @@ fn the_high_watermark_waits_for_who_has_not_fetched_and_never_goes_back() {
 #[test]
 fn one_that_has_caught_up_is_waited_for_until_it_lags() {
     let mut leader = leader_of(&[0, 1], 1, 20, 20);
-    // Broker 2 is at the end of the leader but below the start of its epoch's records: it can not join yet.
+    // Broker 2 is at the end of the leader but below the start of its epoch's records: it can not
+    // join yet.
     let _ = leader.fetched(fetch(1, 20), ends(20), &all_alive, 1_000).unwrap();
-    let proposal = leader.fetched(fetch(2, 20), ends(20), &all_alive, 1_000).unwrap().proposal.unwrap();
-    let refused = leader.answered(&proposal, Err(ErrorCode::IneligibleReplica), ends(20), &all_alive, 1_000);
+    let proposal =
+        leader.fetched(fetch(2, 20), ends(20), &all_alive, 1_000).unwrap().proposal.unwrap();
+    let refused =
+        leader.answered(&proposal, Err(ErrorCode::IneligibleReplica), ends(20), &all_alive, 1_000);
     assert_eq!(refused, Outcome::default(), "not at once again");
     let _ = leader.fetched(fetch(1, 30), ends(30), &all_alive, 1_001).unwrap();
     assert_eq!(leader.high_watermark(), 20);
     assert_eq!(leader.next_check_ms(30, 1_001), Some(1_000 + PROPOSAL_BACKOFF_MS));
     let again = leader.check(ends(30), &all_alive, 1_000 + PROPOSAL_BACKOFF_MS).proposal.unwrap();
-    let refused = leader.answered(&again, Err(ErrorCode::IneligibleReplica), ends(30), &all_alive, 1_000 + LAG);
+    let refused = leader.answered(
+        &again,
+        Err(ErrorCode::IneligibleReplica),
+        ends(30),
+        &all_alive,
+        1_000 + LAG,
+    );
     assert_eq!(refused, Outcome::default(), "still waited for");
     assert!(leader.check(ends(30), &all_alive, 1_000 + LAG + 1).advanced);
     assert_eq!(leader.high_watermark(), 30);
@@ -136,7 +145,8 @@ fn one_that_has_caught_up_is_waited_for_until_it_lags() {
 
 #[test]
 fn who_may_join() {
-    // Epoch start, high watermark, the follower's offset, its broker epoch in the fetch, fenced, shutting down; whether it is proposed.
+    // Epoch start, high watermark, the follower's offset, its broker epoch in the fetch, fenced,
+    // shutting down; whether it is proposed.
     let rows = [
         (0, 8, 8, 12, false, false, true),
         (0, 8, 7, 12, false, false, false),
@@ -155,13 +165,14 @@ fn who_may_join() {
                 ..peer
             })
         };
-        let fetch = Fetched {
-            broker_epoch: BrokerEpoch(broker_epoch),
-            ..fetch(2, offset)
-        };
+        let fetch = Fetched { broker_epoch: BrokerEpoch(broker_epoch), ..fetch(2, offset) };
         let outcome = leader.fetched(fetch, ends(10), &peers, 0).unwrap();
         // Broker 1 has not fetched from this leader yet: its epoch is not known.
-        assert_eq!(isr_of(outcome.proposal), joins.then(|| vec![(0, 10), (1, -1), (2, 12)]), "{fetch:?}");
+        assert_eq!(
+            isr_of(outcome.proposal),
+            joins.then(|| vec![(0, 10), (1, -1), (2, 12)]),
+            "{fetch:?}"
+        );
     }
 }
 
@@ -195,7 +206,8 @@ fn a_leader_asks_under_the_epoch_that_it_is_registered_under_now() {
 
 #[test]
 fn who_lags_is_removed() {
-    // The leader's end was 10 at time 0. Fetches of broker 1 as (time, offset, the leader's end), and whether it lags at LAG + 100.
+    // The leader's end was 10 at time 0. Fetches of broker 1 as (time, offset, the leader's end),
+    // and whether it lags at LAG + 100.
     let rows: &[(&[(u64, i64, i64)], bool)] = &[
         // Never heard of.
         (&[], true),
@@ -238,27 +250,37 @@ fn a_quiet_follower_lags_from_when_it_lacks_something_and_is_asked_for_again() {
     assert!(!leader.grew(ends(21), &all_alive, QUIET));
     assert_eq!(leader.next_check_ms(21, QUIET), Some(QUIET + LAG + 1));
     assert_eq!(leader.check(ends(21), &all_alive, QUIET + LAG), Outcome::default());
-    assert_eq!(isr_of(leader.check(ends(21), &all_alive, QUIET + LAG + 1).proposal), Some(vec![(0, 10)]));
+    assert_eq!(
+        isr_of(leader.check(ends(21), &all_alive, QUIET + LAG + 1).proposal),
+        Some(vec![(0, 10)])
+    );
 
     let mut leader = leader_of(&[0], 1, 20, 20);
     let proposal = leader.fetched(fetch(1, 20), ends(20), &all_alive, 1).unwrap().proposal.unwrap();
-    let refused = leader.answered(&proposal, Err(ErrorCode::IneligibleReplica), ends(20), &all_alive, 2);
+    let refused =
+        leader.answered(&proposal, Err(ErrorCode::IneligibleReplica), ends(20), &all_alive, 2);
     assert_eq!(refused, Outcome::default());
     let again = leader.next_check_ms(20, 2).unwrap();
     assert_eq!(again, 2 + PROPOSAL_BACKOFF_MS);
-    assert_eq!(isr_of(leader.check(ends(20), &all_alive, again).proposal), Some(vec![(0, 10), (1, 11)]));
+    assert_eq!(
+        isr_of(leader.check(ends(20), &all_alive, again).proposal),
+        Some(vec![(0, 10), (1, 11)])
+    );
 }
 
 #[test]
 fn what_an_answer_leads_to() {
     use ErrorCode::{
-        FencedLeaderEpoch, IneligibleReplica, InvalidRequest, InvalidUpdateVersion, NetworkException, NewLeaderElected, NotController,
-        OperationNotAttempted, StaleBrokerEpoch, UnknownTopicId,
+        FencedLeaderEpoch, IneligibleReplica, InvalidRequest, InvalidUpdateVersion,
+        NetworkException, NewLeaderElected, NotController, OperationNotAttempted, StaleBrokerEpoch,
+        UnknownTopicId,
     };
-    // The answer to a proposal to add broker 2, and then: is it still waited for, and when is the controller asked again.
+    // The answer to a proposal to add broker 2, and then: is it still waited for, and when is the
+    // controller asked again.
     let rows: &[(Result<PartitionState, ErrorCode>, bool, Option<u64>)] = &[
         (Ok(state(&[0, 1, 2], 8)), true, None),
-        // Nothing had to be changed. And one that another leader's epoch or an older state answers is no answer.
+        // Nothing had to be changed. And one that another leader's epoch or an older state answers
+        // is no answer.
         (Ok(state(&[0, 1], 7)), false, None),
         (Ok(state(&[0, 1], 6)), true, None),
         (Err(OperationNotAttempted), false, Some(100 + PROPOSAL_BACKOFF_MS)),
@@ -275,14 +297,19 @@ fn what_an_answer_leads_to() {
     for (answer, waits, asks_at) in rows {
         let mut leader = leader_of(&[0, 1], 1, 0, 0);
         let _ = leader.fetched(fetch(1, 10), ends(10), &all_alive, 0).unwrap();
-        let proposal = leader.fetched(fetch(2, 10), ends(10), &all_alive, 0).unwrap().proposal.unwrap();
+        let proposal =
+            leader.fetched(fetch(2, 10), ends(10), &all_alive, 0).unwrap().proposal.unwrap();
         let outcome = leader.answered(&proposal, answer.clone(), ends(10), &all_alive, 100);
         assert_eq!(outcome.proposal, None);
         assert_eq!(leader.maximal_isr().contains(&BrokerId(2)), *waits, "{answer:?}");
         assert_eq!(leader.next_check_ms(10, 100), *asks_at, "{answer:?}");
         if let Some(at) = *asks_at {
             assert_eq!(leader.check(ends(10), &all_alive, at - 1).proposal, None);
-            assert_eq!(leader.check(ends(10), &all_alive, at).proposal, Some(proposal), "the same again");
+            assert_eq!(
+                leader.check(ends(10), &all_alive, at).proposal,
+                Some(proposal),
+                "the same again"
+            );
         }
     }
 }
@@ -294,7 +321,8 @@ fn a_refusal_proves_nothing_about_a_copy_that_was_not_answered() {
     let proposal = leader.fetched(fetch(2, 10), ends(10), &all_alive, 0).unwrap().proposal.unwrap();
     let _ = leader.answered(&proposal, Err(ErrorCode::NetworkException), ends(10), &all_alive, 0);
     assert!(leader.check(ends(10), &all_alive, 200).proposal.is_some());
-    let _ = leader.answered(&proposal, Err(ErrorCode::IneligibleReplica), ends(10), &all_alive, 200);
+    let _ =
+        leader.answered(&proposal, Err(ErrorCode::IneligibleReplica), ends(10), &all_alive, 200);
     assert!(leader.maximal_isr().contains(&BrokerId(2)), "the first copy may still arrive");
     assert_eq!(
         leader.answered(&proposal, Ok(state(&[0, 1], 9)), ends(10), &all_alive, 200),
@@ -302,7 +330,8 @@ fn a_refusal_proves_nothing_about_a_copy_that_was_not_answered() {
         "nothing is asked now"
     );
 
-    // Broker 2 falls back, so that it is not simply proposed again: the leader asks for what is, to make the old copy worthless.
+    // Broker 2 falls back, so that it is not simply proposed again: the leader asks for what is, to
+    // make the old copy worthless.
     let fenced = |id: BrokerId| all_alive(id).map(|peer| Peer { fenced: id.0 == 2, ..peer });
     assert_eq!(leader.next_check_ms(10, 200), Some(200 + PROPOSAL_BACKOFF_MS));
     let barrier = leader.check(ends(10), &fenced, 200 + PROPOSAL_BACKOFF_MS).proposal.unwrap();
@@ -311,7 +340,11 @@ fn a_refusal_proves_nothing_about_a_copy_that_was_not_answered() {
     let _ = settled.answered(&barrier, Ok(state(&[0, 1], 8)), ends(10), &fenced, 400);
     assert_eq!(settled.maximal_isr(), [0, 1].map(BrokerId));
     let _ = leader.answered(&barrier, Ok(state(&[0, 1], 7)), ends(10), &fenced, 400);
-    assert_eq!(leader.maximal_isr(), [0, 1, 2].map(BrokerId), "the same partition epoch proves nothing");
+    assert_eq!(
+        leader.maximal_isr(),
+        [0, 1, 2].map(BrokerId),
+        "the same partition epoch proves nothing"
+    );
 
     // Nor can a copy do anything once the broker was registered anew.
     let restarted = |id: BrokerId| {
@@ -333,10 +366,7 @@ fn new_metadata_counts_only_if_it_is_newer() {
         let _ = leader.updated(old, ends(10), &all_alive, 0);
         assert_eq!(leader.maximal_isr().len(), 3, "the proposal is still on its way");
     }
-    let other = PartitionState {
-        leader_epoch: LeaderEpoch(6),
-        ..state(&[0], 9)
-    };
+    let other = PartitionState { leader_epoch: LeaderEpoch(6), ..state(&[0], 9) };
     let _ = leader.updated(other, ends(10), &all_alive, 0);
     assert_eq!(leader.committed().partition_epoch, PartitionEpoch(7));
     // Broker 2 was removed from the replicas, broker 3 is one now.
@@ -344,7 +374,10 @@ fn new_metadata_counts_only_if_it_is_newer() {
     moved.replicas = [0, 1, 3].map(BrokerId).to_vec();
     let _ = leader.updated(moved, ends(10), &all_alive, 0);
     assert_eq!(leader.maximal_isr(), [0, 1].map(BrokerId));
-    assert_eq!(leader.fetched(fetch(2, 10), ends(10), &all_alive, 0), Err(ErrorCode::UnknownLeaderEpoch));
+    assert_eq!(
+        leader.fetched(fetch(2, 10), ends(10), &all_alive, 0),
+        Err(ErrorCode::UnknownLeaderEpoch)
+    );
     assert!(leader.fetched(fetch(3, 10), ends(10), &all_alive, 0).unwrap().proposal.is_some());
     let late = leader.answered(&proposal, Ok(state(&[0, 1, 2], 8)), ends(10), &all_alive, 0);
     assert_eq!(late, Outcome::default());
@@ -353,22 +386,15 @@ fn new_metadata_counts_only_if_it_is_newer() {
 #[test]
 fn a_former_registration_is_fenced() {
     let mut leader = leader_of(&[0, 1], 1, 0, 0);
-    let newer = Fetched {
-        broker_epoch: BrokerEpoch(30),
-        ..fetch(1, 4)
-    };
+    let newer = Fetched { broker_epoch: BrokerEpoch(30), ..fetch(1, 4) };
     let _ = leader.fetched(newer, ends(10), &all_alive, 0).unwrap();
     assert_eq!(
         leader.fetched(fetch(1, 10), ends(10), &all_alive, 0),
         Err(ErrorCode::NotLeaderOrFollower),
         "the leader met the new one"
     );
-    let registered_anew = |id: BrokerId| {
-        all_alive(id).map(|peer| Peer {
-            epoch: BrokerEpoch(40),
-            ..peer
-        })
-    };
+    let registered_anew =
+        |id: BrokerId| all_alive(id).map(|peer| Peer { epoch: BrokerEpoch(40), ..peer });
     assert_eq!(
         leader.fetched(newer, ends(10), &registered_anew, 0),
         Err(ErrorCode::NotLeaderOrFollower),
@@ -399,13 +425,15 @@ fn an_unclean_leader_first_says_that_it_has_recovered() {
     assert_eq!(leader.next_check_ms(3, 0), Some(0));
     let proposal = leader.check(ends(3), &all_alive, 0).proposal.unwrap();
     assert!(proposal.recovered && proposal.isr == [(BrokerId(0), BrokerEpoch(10))]);
-    let next = leader.answered(&proposal, Ok(state(&[0], 8)), ends(3), &all_alive, 0).proposal.unwrap();
+    let next =
+        leader.answered(&proposal, Ok(state(&[0], 8)), ends(3), &all_alive, 0).proposal.unwrap();
     assert_eq!((next.recovered, isr_of(Some(next.clone()))), (false, Some(vec![(0, 10), (1, 11)])));
 }
 
 #[test]
 fn what_is_accepted_and_acknowledged() {
-    // Committed ISR, min ISR, high watermark; may acks=all be appended, and is offset 5 acknowledged.
+    // Committed ISR, min ISR, high watermark; may acks=all be appended, and is offset 5
+    // acknowledged.
     let rows: &[(&[i32], usize, i64, Result<(), ErrorCode>, Result<bool, ErrorCode>)] = &[
         (&[0, 1], 2, 5, Ok(()), Ok(true)),
         (&[0, 1], 2, 4, Ok(()), Ok(false)),
@@ -429,7 +457,9 @@ fn what_is_accepted_and_acknowledged() {
 
 #[test]
 fn the_latest_offset_never_goes_back() {
-    for (epoch_start, high_watermark, latest) in [(5, 4, Err(ErrorCode::OffsetNotAvailable)), (5, 5, Ok(5)), (5, 9, Ok(9)), (0, 0, Ok(0))] {
+    for (epoch_start, high_watermark, latest) in
+        [(5, 4, Err(ErrorCode::OffsetNotAvailable)), (5, 5, Ok(5)), (5, 9, Ok(9)), (0, 0, Ok(0))]
+    {
         assert_eq!(leader_of(&[0, 1], 1, epoch_start, high_watermark).latest_offset(), latest);
     }
 }

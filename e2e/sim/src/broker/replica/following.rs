@@ -11,14 +11,23 @@ use crate::mutation::Mutation;
 /// How long a fetch may take.
 const FETCH_MS_MAX: u64 = 300;
 
-/// How often a follower asks that has everything. Kafka's long poll is one request for all partitions; here it would only be more events.
+/// How often a follower asks that has everything. Kafka's long poll is one request for all
+/// partitions; here it would only be more events.
 const POLL_MS: u64 = 40;
 
 impl Replica {
-    pub(super) fn begin_to_follow(&mut self, leader: BrokerId, epoch: LeaderEpoch, around: &mut Around<'_, '_>) {
-        around
-            .ctx
-            .trace(|| format!("broker {} follows {leader} in {} in epoch {epoch}", around.id, around.partition));
+    pub(super) fn begin_to_follow(
+        &mut self,
+        leader: BrokerId,
+        epoch: LeaderEpoch,
+        around: &mut Around<'_, '_>,
+    ) {
+        around.ctx.trace(|| {
+            format!(
+                "broker {} follows {leader} in {} in epoch {epoch}",
+                around.id, around.partition
+            )
+        });
         if around.ctx.plan.has(Mutation::TruncatesToHighWatermark) {
             around.log.truncate(self.high_watermark);
             around.ctx.checks.dirty.push(around.partition);
@@ -46,13 +55,7 @@ impl Replica {
                 around.alarm(FETCH_MS_MAX, BrokerAlarm::FetchTimeout(partition, self.calls));
                 around.send(
                     leader,
-                    Body::Fetch(Fetch {
-                        topic: around.topic,
-                        run,
-                        partition,
-                        from,
-                        broker_epoch,
-                    }),
+                    Body::Fetch(Fetch { topic: around.topic, run, partition, from, broker_epoch }),
                 );
             }
             Next::At(at) => around.alarm(at - now, BrokerAlarm::Fetch(around.partition)),
@@ -108,9 +111,16 @@ impl Replica {
     }
 
     /// The leader said where its log starts and ends.
-    pub(in crate::broker) fn offsets(&mut self, ask: AskOffsets, start: i64, end: i64, around: &mut Around<'_, '_>) {
+    pub(in crate::broker) fn offsets(
+        &mut self,
+        ask: AskOffsets,
+        start: i64,
+        end: i64,
+        around: &mut Around<'_, '_>,
+    ) {
         let Role::Follower(following) = &mut self.role else { return };
-        // An answer to an earlier question says where a log ended that both have gone on with since.
+        // An answer to an earlier question says where a log ended that both have gone on with
+        // since.
         if self.asking.take_if(|awaited| *awaited == ask.call).is_none() {
             return;
         }
@@ -126,9 +136,9 @@ impl Replica {
             Todo::Restart(_) if around.ctx.plan.has(Mutation::NeverBeginsAnew) => {}
             Todo::Truncate(end) | Todo::Restart(end) => {
                 let (before, epoch) = (around.log.end(), following.epoch().0);
-                around
-                    .ctx
-                    .trace(|| format!("broker {}: {todo:?} of {} from {before}", around.id, around.partition));
+                around.ctx.trace(|| {
+                    format!("broker {}: {todo:?} of {} from {before}", around.id, around.partition)
+                });
                 if matches!(todo, Todo::Truncate(_)) {
                     around.log.truncate(end);
                 } else {
@@ -169,12 +179,17 @@ impl Replica {
         if let Some(start) = step.log_start {
             self.delete_before(start, around);
         }
-        // One that goes back is on its way to where the logs part, step by step: only what it gains the leader vouches for.
+        // One that goes back is on its way to where the logs part, step by step: only what it gains
+        // the leader vouches for.
         if step.high_watermark > before {
-            around
-                .ctx
-                .checks
-                .followed(around.partition, around.topic, around.id, epoch, step.high_watermark, around.log);
+            around.ctx.checks.followed(
+                around.partition,
+                around.topic,
+                around.id,
+                epoch,
+                step.high_watermark,
+                around.log,
+            );
         }
     }
 }

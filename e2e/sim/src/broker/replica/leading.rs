@@ -1,7 +1,10 @@
-//! A replica that leads: it serves followers, producers and consumers, and asks the controller for other ISRs.
+//! A replica that leads: it serves followers, producers and consumers, and asks the controller for
+//! other ISRs.
 
 use weir_broker::replica::core::leader::{Fetched as FollowerAt, Outcome};
-use weir_broker::replica::core::{Asked, FetchAnswer, FetchFrom, Leadership, PartitionState, Proposal};
+use weir_broker::replica::core::{
+    Asked, FetchAnswer, FetchFrom, Leadership, PartitionState, Proposal,
+};
 use weir_operator::controller::state::Partition;
 use weir_operator::controller::{AlterPartitions, IsrChange};
 use weir_protocol::error::ErrorCode;
@@ -25,10 +28,14 @@ impl Replica {
         self.high_watermark = leadership.high_watermark();
         let (epoch, committed) = (leadership.epoch().0, leadership.committed());
         let may_advance = committed.isr.len() >= self.min_isr.min(committed.replicas.len());
-        around
-            .ctx
-            .checks
-            .high_watermark(around.partition, around.topic, epoch, self.high_watermark, may_advance, around.log);
+        around.ctx.checks.high_watermark(
+            around.partition,
+            around.topic,
+            epoch,
+            self.high_watermark,
+            may_advance,
+            around.log,
+        );
         if let Some(proposal) = outcome.proposal {
             self.propose(proposal, around);
         }
@@ -80,7 +87,13 @@ impl Replica {
         let mut pretended = None;
         if plan.has(Mutation::ForgetsProposals) && grows {
             let refused = Err(ErrorCode::OperationNotAttempted);
-            pretended = Some(leadership.answered(&proposal, refused, around.ends(), &|id| around.peer(id), around.ctx.now));
+            pretended = Some(leadership.answered(
+                &proposal,
+                refused,
+                around.ends(),
+                &|id| around.peer(id),
+                around.ctx.now,
+            ));
         }
         if plan.has(Mutation::RemovesAtOnce) && proposal.isr.len() < proposal.base.isr.len() {
             let removed = PartitionState {
@@ -88,7 +101,12 @@ impl Replica {
                 partition_epoch: PartitionEpoch(proposal.base.partition_epoch.0 + 1),
                 ..proposal.base.clone()
             };
-            pretended = Some(leadership.updated(removed, around.ends(), &|id| around.peer(id), around.ctx.now));
+            pretended = Some(leadership.updated(
+                removed,
+                around.ends(),
+                &|id| around.peer(id),
+                around.ctx.now,
+            ));
         }
         self.call_controller(proposal, around);
         if let Some(outcome) = pretended {
@@ -111,11 +129,8 @@ impl Replica {
             isr: proposal.isr.clone(),
             recovered: proposal.recovered,
         };
-        let request = AlterPartitions {
-            broker: around.own(),
-            epoch: around.epoch,
-            changes: vec![change],
-        };
+        let request =
+            AlterPartitions { broker: around.own(), epoch: around.epoch, changes: vec![change] };
         around.ctx.trace(|| {
             format!(
                 "broker {} asks operator {:?} for {}: {:?}",
@@ -130,7 +145,12 @@ impl Replica {
     }
 
     /// The controller answered a call, or did not.
-    pub(in crate::broker) fn answered(&mut self, call: u64, result: Result<Partition, ErrorCode>, around: &mut Around<'_, '_>) {
+    pub(in crate::broker) fn answered(
+        &mut self,
+        call: u64,
+        result: Result<Partition, ErrorCode>,
+        around: &mut Around<'_, '_>,
+    ) {
         let Role::Leader(leadership) = &mut self.role else { return };
         let Some((_, proposal)) = self.call.take_if(|(awaited, _)| *awaited == call) else {
             return;
@@ -145,19 +165,26 @@ impl Replica {
         });
         let state = result.map(|partition| state_of(&partition, around.ctx.plan));
         let peers = |id| around.peer(id);
-        let outcome = leadership.answered(&proposal, state.clone(), around.ends(), &peers, around.ctx.now);
+        let outcome =
+            leadership.answered(&proposal, state.clone(), around.ends(), &peers, around.ctx.now);
         self.led(outcome, around);
         // Only what pretends not to have asked gets an answer that it does not expect.
         if let (Ok(state), Some(_)) = (state, around.ctx.plan.mutation)
             && let Role::Leader(leadership) = &mut self.role
         {
-            let outcome = leadership.updated(state, around.ends(), &|id| around.peer(id), around.ctx.now);
+            let outcome =
+                leadership.updated(state, around.ends(), &|id| around.peer(id), around.ctx.now);
             self.led(outcome, around);
         }
     }
 
     /// A follower fetches.
-    pub(in crate::broker) fn serve(&mut self, from: Node, fetch: Fetch, around: &mut Around<'_, '_>) {
+    pub(in crate::broker) fn serve(
+        &mut self,
+        from: Node,
+        fetch: Fetch,
+        around: &mut Around<'_, '_>,
+    ) {
         let (run, partition) = (fetch.run, fetch.partition);
         let answer = |answer, records| {
             let to = fetch.from;
@@ -193,7 +220,12 @@ impl Replica {
         }
     }
 
-    fn examine(&mut self, from: Node, fetch: Fetch, around: &mut Around<'_, '_>) -> Result<(FetchAnswer, Option<Outcome>), ErrorCode> {
+    fn examine(
+        &mut self,
+        from: Node,
+        fetch: Fetch,
+        around: &mut Around<'_, '_>,
+    ) -> Result<(FetchAnswer, Option<Outcome>), ErrorCode> {
         let Node::Broker(id) = from else { return Err(ErrorCode::InvalidRequest) };
         let follower = weir_protocol::types::BrokerId(id as i32);
         let Role::Leader(leadership) = &mut self.role else {
@@ -227,7 +259,12 @@ impl Replica {
     }
 
     /// A producer sends a record.
-    pub(in crate::broker) fn produce(&mut self, client: Node, produce: Produce, around: &mut Around<'_, '_>) {
+    pub(in crate::broker) fn produce(
+        &mut self,
+        client: Node,
+        produce: Produce,
+        around: &mut Around<'_, '_>,
+    ) {
         let request = produce.request;
         match self.append(&produce, around) {
             Err(error) => around.send(client, Body::Produced(request, self.known.0, Err(error))),
@@ -236,12 +273,7 @@ impl Replica {
                     self.acknowledge(client, request, offset, around);
                     return;
                 }
-                self.parked.push(Parked {
-                    client,
-                    request,
-                    offset,
-                    acks_all: produce.acks_all,
-                });
+                self.parked.push(Parked { client, request, offset, acks_all: produce.acks_all });
                 self.request_flush(around);
                 self.grew(around);
             }
@@ -255,7 +287,8 @@ impl Replica {
         leadership.accepts(produce.acks_all)?;
         let record = record_of(leadership.epoch(), produce);
         if record.sequence >= 0 && !around.ctx.plan.has(Mutation::IgnoresSequences) {
-            // Of whom nothing is there any more, whatever comes is taken (`ProducerAppendInfo.checkSequence`).
+            // Of whom nothing is there any more, whatever comes is taken
+            // (`ProducerAppendInfo.checkSequence`).
             let nothing = if around.log.start() > 0 { record.sequence - 1 } else { -1 };
             let last = around.log.last_of(record.producer).unwrap_or(nothing);
             if record.sequence <= last {
@@ -271,13 +304,22 @@ impl Replica {
         Ok(around.log.append(record))
     }
 
-    fn acknowledge(&mut self, client: Node, request: u64, offset: i64, around: &mut Around<'_, '_>) {
+    fn acknowledge(
+        &mut self,
+        client: Node,
+        request: u64,
+        offset: i64,
+        around: &mut Around<'_, '_>,
+    ) {
         let Role::Leader(leadership) = &self.role else { return };
         if let Some(record) = around.log.get(offset) {
-            around
-                .ctx
-                .checks
-                .acknowledged(around.partition, around.topic, leadership.epoch().0, offset, record);
+            around.ctx.checks.acknowledged(
+                around.partition,
+                around.topic,
+                leadership.epoch().0,
+                offset,
+                record,
+            );
             around.ctx.checks.counts.resumed_acknowledged += u64::from(!around.is_told);
         }
         around.send(client, Body::Produced(request, self.known.0, Ok(offset)));
@@ -294,19 +336,31 @@ impl Replica {
                 Err(error) => Some(Err(error)),
             },
         };
-        let answers: Vec<_> = self.parked.iter().filter_map(|parked| Some((*parked, due(parked)?))).collect();
+        let answers: Vec<_> =
+            self.parked.iter().filter_map(|parked| Some((*parked, due(parked)?))).collect();
         self.parked.retain(|parked| due(parked).is_none());
         for (parked, answer) in answers {
             match answer {
-                Ok(()) if parked.acks_all => self.acknowledge(parked.client, parked.request, parked.offset, around),
-                Ok(()) => around.send(parked.client, Body::Produced(parked.request, self.known.0, Ok(parked.offset))),
-                Err(error) => around.send(parked.client, Body::Produced(parked.request, self.known.0, Err(error))),
+                Ok(()) if parked.acks_all => {
+                    self.acknowledge(parked.client, parked.request, parked.offset, around)
+                }
+                Ok(()) => around.send(
+                    parked.client,
+                    Body::Produced(parked.request, self.known.0, Ok(parked.offset)),
+                ),
+                Err(error) => around
+                    .send(parked.client, Body::Produced(parked.request, self.known.0, Err(error))),
             }
         }
     }
 
     /// A consumer reads.
-    pub(in crate::broker) fn read(&mut self, client: Node, read: Read, around: &mut Around<'_, '_>) {
+    pub(in crate::broker) fn read(
+        &mut self,
+        client: Node,
+        read: Read,
+        around: &mut Around<'_, '_>,
+    ) {
         let Role::Leader(leadership) = &self.role else {
             let answer = ReadAnswer {
                 request: read.request,
@@ -367,35 +421,27 @@ fn follow_up(
 ) -> Result<Outcome, ErrorCode> {
     let plan = around.ctx.plan;
     let peers = |id| around.peer(id);
-    let offset = if plan.has(Mutation::CountsWhatNobodyHas) {
-        around.log.end()
-    } else {
-        asked.offset
-    };
+    let offset =
+        if plan.has(Mutation::CountsWhatNobodyHas) { around.log.end() } else { asked.offset };
     let mut broker_epoch = fetch.broker_epoch;
     if plan.has(Mutation::BelievesOldFetches) {
         broker_epoch = BrokerEpoch(0);
     }
-    let at = FollowerAt {
-        replica: follower,
-        broker_epoch,
-        offset,
-        log_start: asked.log_start,
-    };
+    let at = FollowerAt { replica: follower, broker_epoch, offset, log_start: asked.log_start };
     let mut outcome = leadership.fetched(at, around.ends(), &peers, around.ctx.now)?;
     let committed = leadership.committed();
-    if plan.has(Mutation::LetsAnyoneJoin) && outcome.proposal.is_none() && !committed.isr.contains(&follower) && !committed.recovering {
+    if plan.has(Mutation::LetsAnyoneJoin)
+        && outcome.proposal.is_none()
+        && !committed.isr.contains(&follower)
+        && !committed.recovering
+    {
         let mut isr: Vec<_> = committed
             .isr
             .iter()
             .map(|id| (*id, around.registered(*id).map_or(around.epoch, |peer| peer.epoch)))
             .collect();
         isr.push((follower, fetch.broker_epoch));
-        outcome.proposal = Some(Proposal {
-            base: committed.clone(),
-            isr,
-            recovered: false,
-        });
+        outcome.proposal = Some(Proposal { base: committed.clone(), isr, recovered: false });
     }
     Ok(outcome)
 }

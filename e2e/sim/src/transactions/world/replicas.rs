@@ -1,4 +1,5 @@
-//! The replicas of partitions that are produced to: who follows, fetches, is elected and is started again.
+//! The replicas of partitions that are produced to: who follows, fetches, is elected and is started
+//! again.
 
 use super::World;
 use crate::transactions::checks::Rule;
@@ -14,14 +15,21 @@ impl World {
     /// A partition's leader, and as many empty replicas as follow it.
     pub(super) fn first_leader(&mut self, role: Role) -> Process {
         let replicas = (0..=FOLLOWERS).map(|_| Replica::new());
-        let mut replicas = replicas.collect::<Result<Vec<_>, _>>().expect("a file system in memory is there");
+        let mut replicas =
+            replicas.collect::<Result<Vec<_>, _>>().expect("a file system in memory is there");
         let leads = replicas.pop().expect("there is one more than follow");
         self.followers.insert(role, replicas);
         Process::lead((role, 0), leads, 0)
     }
 
-    /// One of the followers that has all that is committed: where it has not, it fetches that in one piece. `None` while those that led before have not gone yet.
-    pub(super) fn elect_follower(&mut self, old: Leader, committed: usize, most: usize) -> Option<Replica> {
+    /// One of the followers that has all that is committed: where it has not, it fetches that in
+    /// one piece. `None` while those that led before have not gone yet.
+    pub(super) fn elect_follower(
+        &mut self,
+        old: Leader,
+        committed: usize,
+        most: usize,
+    ) -> Option<Replica> {
         let followers = self.followers.get_mut(&old.0)?;
         if followers.is_empty() {
             return None;
@@ -35,7 +43,8 @@ impl World {
         Some(replica)
     }
 
-    /// A process ends that led once. A replica stays, and follows; its broker may have been started again.
+    /// A process ends that led once. A replica stays, and follows; its broker may have been started
+    /// again.
     pub(super) fn ends(&mut self, leader: Leader) {
         let Some(replica) = self.processes.remove(&leader).and_then(Process::into_replica) else {
             return;
@@ -45,7 +54,12 @@ impl World {
         self.followers.entry(leader.0).or_default().extend(replica);
     }
 
-    pub(super) fn restarted(&mut self, replica: Replica, role: Role, kind: usize) -> Option<Replica> {
+    pub(super) fn restarted(
+        &mut self,
+        replica: Replica,
+        role: Role,
+        kind: usize,
+    ) -> Option<Replica> {
         let restarted = match kind {
             0 => Ok(replica),
             kind => replica
@@ -55,9 +69,9 @@ impl World {
         match restarted {
             Ok(replica) => Some(replica),
             Err(what) => {
-                self.checks
-                    .verdict
-                    .broken(Rule::ReplicasKnow, || format!("a replica of {role:?} that was started again: {what}"));
+                self.checks.verdict.broken(Rule::ReplicasKnow, || {
+                    format!("a replica of {role:?} that was started again: {what}")
+                });
                 None
             }
         }

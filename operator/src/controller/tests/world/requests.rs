@@ -1,12 +1,16 @@
 //! The requests of Kafka clients as the lines of a scenario say them.
 
 use weir_protocol::messages::create_partitions_request::CreatePartitionsTopic;
-use weir_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig};
+use weir_protocol::messages::create_topics_request::{
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
+};
 use weir_protocol::messages::delete_topics_request::DeleteTopicState;
 use weir_protocol::messages::{
-    AlterConfigsRequest, AlterPartitionReassignmentsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, ElectLeadersRequest,
-    IncrementalAlterConfigsRequest, ListPartitionReassignmentsRequest, UnregisterBrokerRequest, UpdateFeaturesRequest, alter_configs_request,
-    alter_partition_reassignments_request, elect_leaders_request, incremental_alter_configs_request, list_partition_reassignments_request,
+    AlterConfigsRequest, AlterPartitionReassignmentsRequest, CreatePartitionsRequest,
+    CreateTopicsRequest, DeleteTopicsRequest, ElectLeadersRequest, IncrementalAlterConfigsRequest,
+    ListPartitionReassignmentsRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
+    alter_configs_request, alter_partition_reassignments_request, elect_leaders_request,
+    incremental_alter_configs_request, list_partition_reassignments_request,
     update_features_request,
 };
 
@@ -19,13 +23,12 @@ pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
     let validate_only = words.flag("validate-only");
     match verb {
         "create" => {
-            let assignments = words
-                .texts("on")
-                .into_iter()
-                .zip(0..)
-                .map(|(brokers, partition_index)| CreatableReplicaAssignment {
-                    partition_index,
-                    broker_ids: brokers.split(',').map(|id| id.parse().unwrap()).collect(),
+            let assignments =
+                words.texts("on").into_iter().zip(0..).map(|(brokers, partition_index)| {
+                    CreatableReplicaAssignment {
+                        partition_index,
+                        broker_ids: brokers.split(',').map(|id| id.parse().unwrap()).collect(),
+                    }
                 });
             let configs = settings(words)
                 .into_iter()
@@ -37,10 +40,10 @@ pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
                 configs: configs.collect(),
                 ..Default::default()
             };
-            let topics = words.next().split(',').map(|name| CreatableTopic {
-                name: name.replace("''", ""),
-                ..topic.clone()
-            });
+            let topics = words
+                .next()
+                .split(',')
+                .map(|name| CreatableTopic { name: name.replace("''", ""), ..topic.clone() });
             AdminRequest::CreateTopics(CreateTopicsRequest {
                 topics: topics.collect(),
                 validate_only,
@@ -48,10 +51,10 @@ pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
             })
         }
         "delete" => {
-            let topics = words.next().split(',').map(|name| DeleteTopicState {
-                name: Some(name.to_owned()),
-                ..Default::default()
-            });
+            let topics = words
+                .next()
+                .split(',')
+                .map(|name| DeleteTopicState { name: Some(name.to_owned()), ..Default::default() });
             AdminRequest::DeleteTopics(DeleteTopicsRequest {
                 topics: topics.collect(),
                 ..Default::default()
@@ -59,11 +62,7 @@ pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
         }
         "grow" => {
             let (name, count) = (words.next().to_owned(), words.next_number());
-            let topic = CreatePartitionsTopic {
-                name,
-                count,
-                assignments: None,
-            };
+            let topic = CreatePartitionsTopic { name, count, assignments: None };
             AdminRequest::CreatePartitions(CreatePartitionsRequest {
                 topics: vec![topic],
                 validate_only,
@@ -71,16 +70,21 @@ pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
             })
         }
         "elect" => {
-            let topic_partitions = partitions(words).map(|(topic, partitions)| elect_leaders_request::TopicPartitions { topic, partitions });
+            let topic_partitions = partitions(words).map(|(topic, partitions)| {
+                elect_leaders_request::TopicPartitions { topic, partitions }
+            });
             AdminRequest::ElectLeaders(ElectLeadersRequest {
                 election_type: words.number("type").unwrap_or(i8::from(words.flag("unclean"))),
-                topic_partitions: (!words.flag("all")).then(|| topic_partitions.into_iter().collect()),
+                topic_partitions: (!words.flag("all"))
+                    .then(|| topic_partitions.into_iter().collect()),
                 ..Default::default()
             })
         }
         "reassign" => {
             let (name, partition_index) = (words.next().to_owned(), words.next_number());
-            let ids = |text: &str| text.split(',').filter(|id| !id.is_empty()).map(|id| id.parse().unwrap()).collect();
+            let ids = |text: &str| {
+                text.split(',').filter(|id| !id.is_empty()).map(|id| id.parse().unwrap()).collect()
+            };
             let partition = alter_partition_reassignments_request::ReassignablePartition {
                 partition_index,
                 replicas: words.text("to").map(ids),
@@ -96,14 +100,20 @@ pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
             })
         }
         "reassignments" => {
-            let topics = partitions(words)
-                .map(|(name, partition_indexes)| list_partition_reassignments_request::ListPartitionReassignmentsTopics { name, partition_indexes });
+            let topics = partitions(words).map(|(name, partition_indexes)| {
+                list_partition_reassignments_request::ListPartitionReassignmentsTopics {
+                    name,
+                    partition_indexes,
+                }
+            });
             AdminRequest::ListPartitionReassignments(ListPartitionReassignmentsRequest {
                 topics: topics.map(|topic| vec![topic]),
                 ..Default::default()
             })
         }
-        "unregister" => AdminRequest::UnregisterBroker(UnregisterBrokerRequest { broker_id: broker(words).0 }),
+        "unregister" => {
+            AdminRequest::UnregisterBroker(UnregisterBrokerRequest { broker_id: broker(words).0 })
+        }
         "feature" => {
             let update = update_features_request::FeatureUpdateKey {
                 feature: words.next().to_owned(),
@@ -119,9 +129,9 @@ pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
         }
         "replace" => {
             let (resource_type, resource_name) = target(words);
-            let configs = settings(words)
-                .into_iter()
-                .map(|(name, value)| alter_configs_request::AlterableConfig { name, value: Some(value) });
+            let configs = settings(words).into_iter().map(|(name, value)| {
+                alter_configs_request::AlterableConfig { name, value: Some(value) }
+            });
             let resource = alter_configs_request::AlterConfigsResource {
                 resource_type,
                 resource_name,
@@ -138,7 +148,8 @@ pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
             let configs = operations.iter().flat_map(|(word, config_operation)| {
                 words.texts(word).into_iter().map(|pair| {
                     let (name, value) = pair.split_once(':').unwrap_or((pair, ""));
-                    let (name, value) = (name.to_owned(), (*word != "unset").then(|| value.to_owned()));
+                    let (name, value) =
+                        (name.to_owned(), (*word != "unset").then(|| value.to_owned()));
                     incremental_alter_configs_request::AlterableConfig {
                         name,
                         config_operation: *config_operation,

@@ -15,9 +15,16 @@ pub(super) fn say_reply(reply: &Reply) -> Vec<String> {
     match reply {
         Reply::Nothing => Vec::new(),
         Reply::Registered(epoch) => vec![format!("registered, epoch {epoch}")],
-        Reply::Heartbeat { fenced, may_shut_down } => vec![format!("fenced={fenced} may_shut_down={may_shut_down}")],
+        Reply::Heartbeat { fenced, may_shut_down } => {
+            vec![format!("fenced={fenced} may_shut_down={may_shut_down}")]
+        }
         Reply::AlteredPartitions(results) => {
-            let say = |changed: &IsrChanged| changed.result.as_ref().map_or_else(|code| code.name().to_owned(), |_| "NONE".to_owned());
+            let say = |changed: &IsrChanged| {
+                changed
+                    .result
+                    .as_ref()
+                    .map_or_else(|code| code.name().to_owned(), |_| "NONE".to_owned())
+            };
             results.iter().map(say).collect()
         }
         Reply::Balanced { more } => vec![format!("balanced, more={more}")],
@@ -25,7 +32,9 @@ pub(super) fn say_reply(reply: &Reply) -> Vec<String> {
         Reply::Refused(code, reason) => vec![format!("refused, {}: {reason}", code.name())],
         Reply::Applied(verbs) => vec![verbs.join(", ")],
         Reply::Invalid(refusal) => vec![format!("refused, {refusal}")],
-        Reply::AllInvalid(refusals) => refusals.iter().map(|refusal| format!("refused, {refusal}")).collect(),
+        Reply::AllInvalid(refusals) => {
+            refusals.iter().map(|refusal| format!("refused, {refusal}")).collect()
+        }
         Reply::Admin(response) => match response {
             AdminResponse::CreateTopics(response) => response
                 .topics
@@ -45,7 +54,11 @@ pub(super) fn say_reply(reply: &Reply) -> Vec<String> {
                 .iter()
                 .map(|topic| say(topic.error_code, &topic.error_message))
                 .collect(),
-            AdminResponse::CreatePartitions(response) => response.results.iter().map(|topic| say(topic.error_code, &topic.error_message)).collect(),
+            AdminResponse::CreatePartitions(response) => response
+                .results
+                .iter()
+                .map(|topic| say(topic.error_code, &topic.error_message))
+                .collect(),
             AdminResponse::ElectLeaders(response) => {
                 let top = (response.error_code != 0).then(|| say(response.error_code, &None));
                 let results = response.replica_election_results.iter().flat_map(|topic| {
@@ -79,8 +92,12 @@ pub(super) fn say_reply(reply: &Reply) -> Vec<String> {
                     })
                 })
                 .collect(),
-            AdminResponse::UnregisterBroker(response) => vec![say(response.error_code, &response.error_message)],
-            AdminResponse::UpdateFeatures(response) => vec![say(response.error_code, &response.error_message)],
+            AdminResponse::UnregisterBroker(response) => {
+                vec![say(response.error_code, &response.error_message)]
+            }
+            AdminResponse::UpdateFeatures(response) => {
+                vec![say(response.error_code, &response.error_message)]
+            }
             AdminResponse::DescribeQuorum(response) => vec![format!("{response:?}")],
             AdminResponse::AlterConfigs(response) => response
                 .responses
@@ -112,12 +129,21 @@ pub(super) fn say_change(before: &State, after: &State, change: &Change) -> Stri
         Change::Cluster(resource) => {
             let spec = &resource.spec;
             let brokers = serde_json::to_string(&spec.brokers.config).unwrap();
-            let mut said = format!("* cluster {} brokers {brokers}", serde_json::to_string(&spec.config).unwrap());
+            let mut said = format!(
+                "* cluster {} brokers {brokers}",
+                serde_json::to_string(&spec.config).unwrap()
+            );
             if !spec.consumer_groups.config.is_empty() {
-                said += &format!(" groups {}", serde_json::to_string(&spec.consumer_groups.config).unwrap());
+                said += &format!(
+                    " groups {}",
+                    serde_json::to_string(&spec.consumer_groups.config).unwrap()
+                );
             }
             if !spec.client_metrics.is_empty() {
-                said += &format!(" client metrics {}", serde_json::to_string(&spec.client_metrics).unwrap());
+                said += &format!(
+                    " client metrics {}",
+                    serde_json::to_string(&spec.client_metrics).unwrap()
+                );
             }
             said
         }
@@ -126,14 +152,10 @@ pub(super) fn say_change(before: &State, after: &State, change: &Change) -> Stri
         Change::NextProducerId(id) => format!("* next producer id {id}"),
         Change::RolledBack => "* the state is an old one".to_owned(),
         Change::RemoveBroker(id) => format!("* no broker {id}"),
-        Change::Features(features) => format!("* features epoch {} {:?}", features.epoch, features.levels),
-        Change::Broker(Broker {
-            id,
-            epoch,
-            fenced,
-            shutting_down,
-            ..
-        }) => {
+        Change::Features(features) => {
+            format!("* features epoch {} {:?}", features.epoch, features.levels)
+        }
+        Change::Broker(Broker { id, epoch, fenced, shutting_down, .. }) => {
             format!(
                 "* broker {id} epoch={epoch}{}{}",
                 if *fenced { " fenced" } else { "" },
@@ -151,11 +173,8 @@ pub(super) fn say_change(before: &State, after: &State, change: &Change) -> Stri
             } else {
                 format!(" of {key}")
             };
-            let retained = if spec.deletion_policy == DeletionPolicy::Retain {
-                " retained"
-            } else {
-                ""
-            };
+            let retained =
+                if spec.deletion_policy == DeletionPolicy::Retain { " retained" } else { "" };
             format!(
                 "* topic {}{of} {count} x {replicas} generation {generation}{retained} {config}",
                 resource.topic_name()
@@ -175,17 +194,17 @@ pub(super) fn say_change(before: &State, after: &State, change: &Change) -> Stri
                 last_known_leader,
                 recovering,
             } = partition;
-            let ids = |ids: &[BrokerId]| ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(",");
-            let last = last_known_leader.map_or_else(String::new, |last| format!(" last known leader {last}"));
+            let ids = |ids: &[BrokerId]| {
+                ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(",")
+            };
+            let last = last_known_leader
+                .map_or_else(String::new, |last| format!(" last known leader {last}"));
             let leader = leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
             let some = |name: &str, list: &[BrokerId]| {
-                if list.is_empty() {
-                    String::new()
-                } else {
-                    format!(" {name} [{}]", ids(list))
-                }
+                if list.is_empty() { String::new() } else { format!(" {name} [{}]", ids(list)) }
             };
-            let (elr, adding, removing) = (some("elr", elr), some("adding", adding), some("removing", removing));
+            let (elr, adding, removing) =
+                (some("elr", elr), some("adding", adding), some("removing", removing));
             let recovering = if *recovering { " recovering" } else { "" };
             format!(
                 "* partition {}-{index} [{}]{adding}{removing} isr [{}]{elr} leader {leader} epochs {leader_epoch}/{partition_epoch}{last}{recovering}",

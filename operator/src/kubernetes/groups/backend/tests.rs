@@ -18,7 +18,8 @@ struct World {
 }
 
 impl World {
-    /// A cluster in the namespace `kafka`, and a ConsumerGroup `g` in each of `a` and `b`, for a group of the namespace's name.
+    /// A cluster in the namespace `kafka`, and a ConsumerGroup `g` in each of `a` and `b`, for a
+    /// group of the namespace's name.
     fn new(allowed: &Value) -> Self {
         let server = Server::default();
         let context = Context::of_tests(&server);
@@ -81,7 +82,10 @@ async fn groups_of_other_namespaces_are_looked_after_while_the_cluster_takes_the
     world.committed.send_replace(state(&json!({"from": "All"})));
     assert_eq!(ids(&world.backend.groups()), ["a", "b"]);
     world.delete("a");
-    assert_eq!((ids(&world.backend.take_deleted()), ids(&world.backend.groups())), (vec!["a"], vec!["b"]));
+    assert_eq!(
+        (ids(&world.backend.take_deleted()), ids(&world.backend.groups())),
+        (vec!["a"], vec!["b"])
+    );
     world.committed.send_replace(state(&json!({})));
     assert!(world.backend.groups().is_empty());
     // While nobody knows whether a group is the cluster's, nobody takes it for gone.
@@ -117,7 +121,8 @@ async fn a_group_scales_what_lies_beside_its_resource_and_is_shown_with_its_name
     let deployments = ApiResource::erase::<k8s_openapi::api::apps::v1::Deployment>(&());
     let kind = ("apps/v1".to_owned(), "Deployment".to_owned());
     world.backend.scalable.lock().unwrap().insert(kind, deployments);
-    let scale = |namespace: &str| format!("/apis/apps/v1/namespaces/{namespace}/deployments/w/scale");
+    let scale =
+        |namespace: &str| format!("/apis/apps/v1/namespaces/{namespace}/deployments/w/scale");
     for (namespace, replicas) in [("a", 1), ("b", 2), ("kafka", 3)] {
         world.server.put(
             &scale(namespace),
@@ -131,7 +136,8 @@ async fn a_group_scales_what_lies_beside_its_resource_and_is_shown_with_its_name
     }
     assert!(matches!(found[..], [Workload::Replicas(1), Workload::Replicas(2)]), "{found:?}");
     world.backend.scale(&groups[1], 7).await.unwrap();
-    let replicas = |namespace: &str| world.server.get(&scale(namespace)).unwrap()["spec"]["replicas"].as_i64();
+    let replicas =
+        |namespace: &str| world.server.get(&scale(namespace)).unwrap()["spec"]["replicas"].as_i64();
     assert_eq!(["a", "b", "kafka"].map(replicas), [Some(1), Some(7), Some(3)]);
     // Brokers and the operator are none of its business.
     for selector in [
@@ -144,13 +150,17 @@ async fn a_group_scales_what_lies_beside_its_resource_and_is_shown_with_its_name
         let found = world.backend.workload(&groups[0]).await;
         assert!(matches!(found, Workload::Trouble("NotScalable", _)), "{found:?}");
     }
-    let status: ConsumerGroupStatus =
-        serde_json::from_value(json!({"conditions": [], "lag": {"messages": 5, "partitions": 1, "partitionsBehind": 1}})).unwrap();
+    let status: ConsumerGroupStatus = serde_json::from_value(
+        json!({"conditions": [], "lag": {"messages": 5, "partitions": 1, "partitionsBehind": 1}}),
+    )
+    .unwrap();
     let named = NAMESPACES.map(|namespace| (namespace.to_owned(), "g".to_owned()));
     world.backend.show(named.iter().map(|named| (named, &status)), true);
     let text = world.backend.context.figures.text();
     for namespace in NAMESPACES {
-        let line = format!("weir_operator_consumer_group_lag_messages{{namespace=\"{namespace}\",cluster=\"c\",consumer_group=\"g\"}} 5");
+        let line = format!(
+            "weir_operator_consumer_group_lag_messages{{namespace=\"{namespace}\",cluster=\"c\",consumer_group=\"g\"}} 5"
+        );
         assert!(text.contains(&line), "{text}");
     }
 }

@@ -1,4 +1,5 @@
-//! PURE: what lies between a cluster and its spec, how far it is, and what only a person can bring further.
+//! PURE: what lies between a cluster and its spec, how far it is, and what only a person can bring
+//! further.
 
 use weir_crds::KafkaCluster;
 use weir_protocol::types::BrokerId;
@@ -16,7 +17,8 @@ const SCALE_DOWN_BLOCKED: &str = "ScaleDownBlocked";
 /// A reason in one word, and a sentence.
 pub(super) type Said = (&'static str, String);
 
-/// What lies between a cluster and its spec. Both at once is possible: what is stuck holds up nothing else.
+/// What lies between a cluster and its spec. Both at once is possible: what is stuck holds up
+/// nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
     /// What goes on by itself.
@@ -25,22 +27,28 @@ pub(super) struct Progress {
     pub(super) stuck: Option<Said>,
 }
 
-pub(super) fn progress(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> Progress {
+pub(super) fn progress(
+    cluster: &KafkaCluster,
+    state: Option<&State>,
+    findings: &Findings,
+) -> Progress {
     if let Some(error) = &findings.failed {
-        let said = ("Failed", format!("what the spec says cannot be carried out, and is tried again: {error}"));
-        let (under_way, stuck) = if findings.refused { (None, Some(said)) } else { (Some(said), None) };
+        let said = (
+            "Failed",
+            format!("what the spec says cannot be carried out, and is tried again: {error}"),
+        );
+        let (under_way, stuck) =
+            if findings.refused { (None, Some(said)) } else { (Some(said), None) };
         return Progress { under_way, stuck };
     }
     if findings.paused {
         let message = "what is written in the spec waits until spec.paused is false";
-        return Progress {
-            under_way: None,
-            stuck: Some(("Paused", message.to_owned())),
-        };
+        return Progress { under_way: None, stuck: Some(("Paused", message.to_owned())) };
     }
     let (under_way, stuck) = (under_way(cluster, state, findings), stuck(findings));
     Progress {
-        under_way: under_way.filter(|said| stuck.as_ref().is_none_or(|stuck| !waits_for(said, stuck, findings))),
+        under_way: under_way
+            .filter(|said| stuck.as_ref().is_none_or(|stuck| !waits_for(said, stuck, findings))),
         stuck,
     }
 }
@@ -72,7 +80,10 @@ fn stuck(findings: &Findings) -> Option<Said> {
         return Some((STORAGE_TROUBLE, reason.clone()));
     }
     if let Some(Step::Blocked(reason)) = &findings.rollout {
-        return Some(("RolloutBlocked", format!("brokers are to be restarted, and none may: {reason}")));
+        return Some((
+            "RolloutBlocked",
+            format!("brokers are to be restarted, and none may: {reason}"),
+        ));
     }
     let scale_down = findings.scale_down.as_ref().filter(|_| !findings.moving);
     scale_down.map(|reason| (SCALE_DOWN_BLOCKED, reason.clone()))
@@ -90,11 +101,15 @@ fn under_way(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings)
         .or_else(|| scaling_down(cluster, state, findings))
 }
 
-/// How far the pods are: there is one of each broker, it is as the spec wants it, and the broker serves. Services lead to it once Kubernetes has found it ready, too.
+/// How far the pods are: there is one of each broker, it is as the spec wants it, and the broker
+/// serves. Services lead to it once Kubernetes has found it ready, too.
 fn pods(state: Option<&State>, findings: &Findings) -> Option<Said> {
     let pod = |id: i32| findings.pods.iter().find(|pod| pod.id == id);
     let serves = |id: i32| state.is_some_and(|state| state.is_usable(BrokerId(id)));
-    let is_updated = |id: &i32| pod(*id).is_some_and(|pod| pod.outdated == Some(false) && !pod.terminating && pod.ready) && serves(*id);
+    let is_updated = |id: &i32| {
+        pod(*id).is_some_and(|pod| pod.outdated == Some(false) && !pod.terminating && pod.ready)
+            && serves(*id)
+    };
     let total = findings.replicas;
     let waiting: Vec<i32> = (0..total).filter(|id| !is_updated(id)).collect();
     let first = *waiting.first()?;
@@ -102,8 +117,12 @@ fn pods(state: Option<&State>, findings: &Findings) -> Option<Said> {
     let so_far = format!("{done} of {total} brokers are as the spec wants them");
     let said = |reason: &'static str, what: String| Some((reason, format!("{so_far}: {what}")));
     match &findings.rollout {
-        Some(Step::Restart { id, .. }) => return said("RollingOut", format!("broker {id} is being restarted")),
-        Some(Step::Wait(reason)) => return said("RolloutWaits", format!("the next one to be restarted waits: {reason}")),
+        Some(Step::Restart { id, .. }) => {
+            return said("RollingOut", format!("broker {id} is being restarted"));
+        }
+        Some(Step::Wait(reason)) => {
+            return said("RolloutWaits", format!("the next one to be restarted waits: {reason}"));
+        }
         Some(Step::Done | Step::Blocked(_)) | None => {}
     }
     if let Some(id) = waiting.iter().find(|id| findings.away.contains(id)) {
@@ -111,26 +130,39 @@ fn pods(state: Option<&State>, findings: &Findings) -> Option<Said> {
     }
     let is_ready = |id: i32| pod(id).is_some_and(|pod| pod.ready) && serves(id);
     if let Some(away) = waiting.iter().copied().find(|id| !is_ready(*id)) {
-        let recovers = pod(away).and_then(|pod| pod.recovers.as_ref()).map(|far| format!("broker {away} {far}"));
+        let recovers = pod(away)
+            .and_then(|pod| pod.recovers.as_ref())
+            .map(|far| format!("broker {away} {far}"));
         let trouble = pod(away).and_then(|pod| pod.trouble.clone()).or(recovers);
         let trouble = trouble.or_else(|| findings.troubles.first().cloned());
-        return said("Starting", trouble.unwrap_or_else(|| format!("broker {away} does not serve yet")));
+        return said(
+            "Starting",
+            trouble.unwrap_or_else(|| format!("broker {away} does not serve yet")),
+        );
     }
-    // It serves; whether as it should is known once the StatefulSet's controller has looked at what was applied.
+    // It serves; whether as it should is known once the StatefulSet's controller has looked at what
+    // was applied.
     pod(first)
         .filter(|pod| pod.outdated.is_none())
         .and_then(|_| said("Progressing", "what was applied is being taken up".to_owned()))
 }
 
 /// Brokers that are to go, and are still there.
-fn scaling_down(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> Option<Said> {
+fn scaling_down(
+    cluster: &KafkaCluster,
+    state: Option<&State>,
+    findings: &Findings,
+) -> Option<Said> {
     if let Some(reason) = findings.scale_down.as_ref() {
         return findings.moving.then(|| ("ScalingDown", reason.clone()));
     }
     let wanted = cluster.spec.brokers.replicas;
     let pods = findings.pods.iter().map(|pod| pod.id);
     let registered = state.into_iter().flat_map(|state| state.brokers.keys()).map(|id| id.0);
-    let left: std::collections::BTreeSet<i32> = pods.chain(registered).filter(|id| *id >= wanted).collect();
+    let left: std::collections::BTreeSet<i32> =
+        pods.chain(registered).filter(|id| *id >= wanted).collect();
     let ids: Vec<String> = left.iter().map(ToString::to_string).collect();
-    (!ids.is_empty()).then(|| ("ScalingDown", format!("brokers that hold nothing any more go: {}", ids.join(", "))))
+    (!ids.is_empty()).then(|| {
+        ("ScalingDown", format!("brokers that hold nothing any more go: {}", ids.join(", ")))
+    })
 }

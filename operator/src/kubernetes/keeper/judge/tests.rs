@@ -50,12 +50,7 @@ fn addressed(listener: &str) -> ListenerStatus {
 }
 
 fn found() -> Findings {
-    let pod = |id| PodView {
-        id,
-        ready: true,
-        outdated: Some(false),
-        ..PodView::default()
-    };
+    let pod = |id| PodView { id, ready: true, outdated: Some(false), ..PodView::default() };
     Findings {
         pods: (0..3).map(pod).collect(),
         replicas: 3,
@@ -100,7 +95,9 @@ fn at(seconds: i64) -> Time {
 /// `Kind=Status Reason: message` of a condition.
 fn said(status: &KafkaClusterStatus, kind: &str) -> String {
     let condition = status.conditions.iter().find(|condition| condition.type_ == kind);
-    condition.map_or_else(String::new, |c| format!("{}={} {}: {}", c.type_, c.status, c.reason, c.message))
+    condition.map_or_else(String::new, |c| {
+        format!("{}={} {}: {}", c.type_, c.status, c.reason, c.message)
+    })
 }
 
 #[test]
@@ -196,10 +193,7 @@ fn what_is_wrong_comes_first() {
         (
             &three,
             Some(3),
-            Findings {
-                refusal: Some("spec.config.x: no".to_owned()),
-                ..found()
-            },
+            Findings { refusal: Some("spec.config.x: no".to_owned()), ..found() },
             "Ready",
             "Ready=False Refused: spec.config.x: no",
         ),
@@ -226,10 +220,7 @@ fn what_is_wrong_comes_first() {
         (
             &three,
             Some(0),
-            Findings {
-                storage: Some("volumes cannot shrink".to_owned()),
-                ..found()
-            },
+            Findings { storage: Some("volumes cannot shrink".to_owned()), ..found() },
             "Available",
             "Available=False Starting: no broker serves yet",
         ),
@@ -257,30 +248,21 @@ fn what_is_wrong_comes_first() {
         (
             &three,
             Some(3),
-            Findings {
-                taken: Some(vec![somebody_elses("PodDisruptionBudget")]),
-                ..found()
-            },
+            Findings { taken: Some(vec![somebody_elses("PodDisruptionBudget")]), ..found() },
             "UpToDate",
             "UpToDate=False NameTaken: the PodDisruptionBudget n/c was made by somebody else: it stays as it is, and the cluster goes without. Give it another name, or make the KafkaCluster anew under another",
         ),
         (
             &three,
             Some(3),
-            Findings {
-                taken: Some(vec![somebody_elses("PodDisruptionBudget")]),
-                ..found()
-            },
+            Findings { taken: Some(vec![somebody_elses("PodDisruptionBudget")]), ..found() },
             "Ready",
             "Ready=True NameTaken: every partition has a leader; the PodDisruptionBudget n/c was made by somebody else: it stays as it is, and the cluster goes without. Give it another name, or make the KafkaCluster anew under another",
         ),
         (
             &three,
             Some(2),
-            Findings {
-                taken: Some(vec![somebody_elses("PodDisruptionBudget")]),
-                ..broken()
-            },
+            Findings { taken: Some(vec![somebody_elses("PodDisruptionBudget")]), ..broken() },
             "Ready",
             "Ready=False BrokersNotReady: 2 of 3 brokers serve: pod c-2: ErrImagePull",
         ),
@@ -297,10 +279,7 @@ fn what_is_wrong_comes_first() {
         (
             &three,
             Some(3),
-            Findings {
-                taken: Some(Vec::new()),
-                ..found()
-            },
+            Findings { taken: Some(Vec::new()), ..found() },
             "NameTaken",
             "NameTaken=False AsWanted: every object of the cluster has its name",
         ),
@@ -314,27 +293,22 @@ fn what_is_wrong_comes_first() {
         (
             &one_host,
             Some(3),
-            Findings {
-                listeners: vec![addressed("plain"), addressed("ext")],
-                ..found()
-            },
+            Findings { listeners: vec![addressed("plain"), addressed("ext")], ..found() },
             "ListenersReady",
             "ListenersReady=False OneHostForAll: clients of the listener ext are told one host for all brokers, each of which has a load balancer of its own: give a host with {broker}, or none",
         ),
         (
             &outside,
             Some(3),
-            Findings {
-                listeners: vec![addressed("plain"), addressed("ext")],
-                ..found()
-            },
+            Findings { listeners: vec![addressed("plain"), addressed("ext")], ..found() },
             "ListenersReady",
             "ListenersReady=True Addressed: clients find an address of every listener in status.listeners",
         ),
     ];
     for (cluster, serving, findings, kind, expected) in cases {
         let state = serving.map(|serving| state(cluster, serving));
-        let status = status_of(cluster, &KafkaClusterStatus::default(), state.as_ref(), &findings, &at(0));
+        let status =
+            status_of(cluster, &KafkaClusterStatus::default(), state.as_ref(), &findings, &at(0));
         assert_eq!(said(&status, kind), expected);
         assert_eq!(status.observed_generation, Some(7));
     }
@@ -348,18 +322,10 @@ fn a_pass_that_failed_says_nothing_of_what_it_did_not_see() {
         &cluster,
         &KafkaClusterStatus::default(),
         Some(&state),
-        &Findings {
-            storage: Some("a volume cannot shrink".to_owned()),
-            paused: true,
-            ..found()
-        },
+        &Findings { storage: Some("a volume cannot shrink".to_owned()), paused: true, ..found() },
         &at(0),
     );
-    let failed = Findings {
-        failed: Some("no".to_owned()),
-        paused: true,
-        ..Findings::default()
-    };
+    let failed = Findings { failed: Some("no".to_owned()), paused: true, ..Findings::default() };
     let after = status_of(&cluster, &before, Some(&state), &failed, &at(9));
     assert_eq!((&after.brokers, &after.listeners), (&before.brokers, &before.listeners));
     for kind in ["StorageOk", "ListenersReady", "Paused", "Degraded"] {
@@ -418,7 +384,11 @@ fn an_event_is_what_is_new() {
     ];
     for (before, after, expected) in cases {
         let before: Vec<Condition> = before.into_iter().collect();
-        assert_eq!(!news(&before, std::slice::from_ref(&after)).is_empty(), expected, "{before:?} {after:?}");
+        assert_eq!(
+            !news(&before, std::slice::from_ref(&after)).is_empty(),
+            expected,
+            "{before:?} {after:?}"
+        );
     }
 }
 

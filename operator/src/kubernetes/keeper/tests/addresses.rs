@@ -28,7 +28,12 @@ async fn brokers_are_told_of_an_operator_elsewhere_and_given_time_to_come() {
     let template = server.get(set).unwrap()["spec"]["template"].clone();
     let excused = |kept: &Kept| {
         let (context, cluster) = (kept.keeper.context.clone(), resource(&server));
-        async move { host::elsewhere::excused(&context, &cluster, &crate::time::now()).await.unwrap().as_secs() }
+        async move {
+            host::elsewhere::excused(&context, &cluster, &crate::time::now())
+                .await
+                .unwrap()
+                .as_secs()
+        }
     };
     assert_eq!(excused(&first).await, 0);
     drop(first);
@@ -40,7 +45,11 @@ async fn brokers_are_told_of_an_operator_elsewhere_and_given_time_to_come() {
         server.get("/api/v1/namespaces/n/configmaps/c-brokers").unwrap()["data"]["WEIR_CONTROLLER"],
         "weir-operator.elsewhere.svc:9190"
     );
-    assert_eq!(server.get(set).unwrap()["spec"]["template"], template, "nobody is restarted for it");
+    assert_eq!(
+        server.get(set).unwrap()["spec"]["template"],
+        template,
+        "nobody is restarted for it"
+    );
     // That the broker has not come yet is no reason to do without it, and one not to restart it.
     assert!(server.get(pod).is_some());
     assert!(
@@ -62,7 +71,9 @@ async fn a_broker_whose_service_is_somebody_elses_is_told_of_by_its_pod() {
     let mut kept = Kept::by(&server);
     kept.pass(&server).await;
     let _broker = serve(kept.keeper.host.as_ref().unwrap()).await;
-    let told = |kept: &Kept| kept.keeper.host.as_ref().unwrap().state().brokers[&BrokerId(0)].endpoints[0].host.clone();
+    let told = |kept: &Kept| {
+        kept.keeper.host.as_ref().unwrap().state().brokers[&BrokerId(0)].endpoints[0].host.clone()
+    };
     assert_eq!(told(&kept), "c-0.n.svc", "as it says itself");
     kept.pass(&server).await;
     assert_eq!(told(&kept), "c-0.c-brokers.n.svc");

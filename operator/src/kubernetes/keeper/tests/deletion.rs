@@ -41,7 +41,8 @@ pub(super) async fn in_use(server: &Server) -> (Kept, Broker) {
         }],
         ..Default::default()
     };
-    let answer = host.controller().ask(broker.asks(AdminRequest::CreateTopics(request))).await.unwrap();
+    let answer =
+        host.controller().ask(broker.asks(AdminRequest::CreateTopics(request))).await.unwrap();
     assert!(matches!(answer.reply, Reply::Admin(_)), "{answer:?}");
     assert!(server.get(&format!("{TOPICS}/made")).is_some());
     (kept, broker)
@@ -92,7 +93,10 @@ async fn a_cluster_that_is_made_anew_goes_on_with_what_was_kept() {
     let after = host.state();
     assert_eq!(after.cluster.id, before.cluster.id);
     assert!(after.cluster.controller_epoch > before.cluster.controller_epoch);
-    assert!(after.cluster.next_broker_epoch >= before.cluster.next_broker_epoch && after.cluster.next_producer_id >= before.cluster.next_producer_id);
+    assert!(
+        after.cluster.next_broker_epoch >= before.cluster.next_broker_epoch
+            && after.cluster.next_producer_id >= before.cluster.next_producer_id
+    );
     assert_eq!(
         after.brokers.values().map(|broker| (broker.id, broker.log_dir)).collect::<Vec<_>>(),
         before.brokers.values().map(|broker| (broker.id, broker.log_dir)).collect::<Vec<_>>()
@@ -102,7 +106,8 @@ async fn a_cluster_that_is_made_anew_goes_on_with_what_was_kept() {
     assert_eq!(is.partitions, was.partitions, "replicas, ISR and epochs go on");
     assert_eq!(is.partitions.len(), 3);
     assert_eq!(
-        server.get(&format!("{TOPICS}/made")).unwrap()["metadata"]["annotations"][TOPIC_ID_ANNOTATION],
+        server.get(&format!("{TOPICS}/made")).unwrap()["metadata"]["annotations"]
+            [TOPIC_ID_ANNOTATION],
         is.id.0.to_string()
     );
     assert!(
@@ -128,7 +133,10 @@ async fn pods_of_a_former_cluster_are_waited_for() {
     let (pod, set) = ("/api/v1/namespaces/n/pods/c-0", "/apis/apps/v1/namespaces/n/statefulsets/c");
     let owners = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "c", "uid": "former", "controller": true}]);
     let labels = Names::of(&resource(&server)).labels();
-    server.put(pod, &json!({"metadata": {"name": "c-0", "labels": labels, "ownerReferences": owners}}));
+    server.put(
+        pod,
+        &json!({"metadata": {"name": "c-0", "labels": labels, "ownerReferences": owners}}),
+    );
     let mut kept = Kept::by(&server);
     kept.pass(&server).await;
     assert!(server.get(set).is_none());
@@ -143,7 +151,8 @@ async fn where_the_volumes_go_everything_goes() {
     let server = server(&spec("Delete"));
     drop(in_use(&server).await);
     server.delete_with_dependents(CLUSTER);
-    let left: Vec<String> = server.paths().into_iter().filter(|path| !path.contains("/events")).collect();
+    let left: Vec<String> =
+        server.paths().into_iter().filter(|path| !path.contains("/events")).collect();
     assert_eq!(left, Vec::<String>::new());
     make(&server, ANEW, &spec("Delete"));
     let mut second = Kept::by(&server);
@@ -169,7 +178,9 @@ async fn what_stays_is_decided_until_the_cluster_is_deleted() {
         .push(json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "theirs", "uid": "theirs"}));
     server.put(&path, &topic);
     let untouched = server.get(&written);
-    for (on_delete, ours, of_the_topic) in [("Retain", vec![], vec!["theirs"]), ("Delete", vec![UID], vec!["theirs", UID])] {
+    for (on_delete, ours, of_the_topic) in
+        [("Retain", vec![], vec!["theirs"]), ("Delete", vec![UID], vec!["theirs", UID])]
+    {
         make(&server, UID, &spec(on_delete));
         kept.pass(&server).await;
         assert!(tables(&server).iter().all(|table| owners(table) == ours), "{on_delete}");
@@ -189,7 +200,8 @@ async fn what_stays_is_decided_until_the_cluster_is_deleted() {
 async fn what_an_older_operator_wrote_is_kept_from_the_first_pass_on() {
     let server = server(&spec("Delete"));
     drop(in_use(&server).await);
-    // An operator that gave everything an owner, whatever became of the volumes, and put down no uid.
+    // An operator that gave everything an owner, whatever became of the volumes, and put down no
+    // uid.
     for mut table in tables(&server) {
         let path = format!("{TABLES}/{}", table["metadata"]["name"].as_str().unwrap());
         table["spec"].as_object_mut().unwrap().remove("clusterUid");
@@ -214,7 +226,10 @@ async fn what_cannot_be_this_clusters_is_left_alone() {
     other.put(CLUSTER, &object);
     let before = tables(&other);
     let error = Kept::by(&other).keeper.pass().await.unwrap_err();
-    assert!(format!("{error:#}").contains("this one is another: remove the annotation"), "{error:#}");
+    assert!(
+        format!("{error:#}").contains("this one is another: remove the annotation"),
+        "{error:#}"
+    );
     assert_eq!(tables(&other), before);
     // Without the registry nobody knows which cluster it was.
     let lost = server(&spec("Retain"));
@@ -225,7 +240,8 @@ async fn what_cannot_be_this_clusters_is_left_alone() {
     let before = tables(&lost);
     let error = Kept::by(&lost).keeper.pass().await.unwrap_err();
     assert!(
-        format!("{error:#}").contains("kubectl delete partitiontables,pvc -n n -l weir.dev/cluster=c"),
+        format!("{error:#}")
+            .contains("kubectl delete partitiontables,pvc -n n -l weir.dev/cluster=c"),
         "{error:#}"
     );
     assert_eq!(tables(&lost), before);

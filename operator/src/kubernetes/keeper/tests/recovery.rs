@@ -26,11 +26,7 @@ fn told(server: &Server) -> String {
 
 /// Broker 0 comes to the desk.
 fn hands_in(kept: &Kept, inventory: Option<rpc::Inventory>) -> rpc::TakeStockResponse {
-    let request = rpc::TakeStockRequest {
-        broker_id: 0,
-        incarnation: vec![1],
-        inventory,
-    };
+    let request = rpc::TakeStockRequest { broker_id: 0, incarnation: vec![1], inventory };
     kept.keeper.recovery.as_ref().unwrap().desk.hand_in(request).unwrap()
 }
 
@@ -49,7 +45,8 @@ async fn tables_that_are_gone_are_made_of_what_brokers_have() {
     let (first, broker) = in_use(&server).await;
     let before = first.keeper.host.as_ref().unwrap().state();
     drop((first, broker));
-    // Everything goes but the volumes: the namespace was deleted. The topic is made by a user now, under another name.
+    // Everything goes but the volumes: the namespace was deleted. The topic is made by a user now,
+    // under another name.
     let all = server.paths();
     all.iter().for_each(|path| server.remove(path));
     make(&server, UID, &spec(true));
@@ -98,7 +95,10 @@ async fn tables_that_are_gone_are_made_of_what_brokers_have() {
         (after.cluster.id.as_str(), told(&server).as_str()),
         (before.cluster.id.as_str(), before.cluster.id.as_str())
     );
-    assert!(after.cluster.controller_epoch > before.cluster.controller_epoch && after.cluster.next_producer_id > before.cluster.next_producer_id);
+    assert!(
+        after.cluster.controller_epoch > before.cluster.controller_epoch
+            && after.cluster.next_producer_id > before.cluster.next_producer_id
+    );
     let (was, is) = (before.topic_by_name("made").unwrap(), after.topic_by_name("made").unwrap());
     assert_eq!((is.id, is.partitions.len(), is.key.name.as_str()), (was.id, 3, "written"));
     for (was, is) in was.partitions.iter().zip(&is.partitions) {
@@ -156,5 +156,9 @@ async fn volumes_of_another_cluster_are_refused() {
     for kind in ["Recovering", "Stalled"] {
         assert_eq!(condition(&server, kind), "CannotRecover", "{kind}");
     }
-    assert!(said(&server, "Recovering").contains("this is mine"), "{}", said(&server, "Recovering"));
+    assert!(
+        said(&server, "Recovering").contains("this is mine"),
+        "{}",
+        said(&server, "Recovering")
+    );
 }

@@ -1,4 +1,5 @@
-//! Topics in other namespaces than their cluster's, as the watch brings them, over an API server in memory.
+//! Topics in other namespaces than their cluster's, as the watch brings them, over an API server in
+//! memory.
 
 use weir_protocol::types::TopicId;
 
@@ -19,7 +20,8 @@ fn orders(namespace: &str) -> Key {
 }
 
 impl World {
-    /// A cluster in the namespace `kafka`, and a Topic `orders` in each of `a` and `b`, for a topic of the namespace's name.
+    /// A cluster in the namespace `kafka`, and a Topic `orders` in each of `a` and `b`, for a topic
+    /// of the namespace's name.
     async fn with_topics_elsewhere(allowed: Value) -> Self {
         let spec = json!({"brokers": {"replicas": 1}, "allowedNamespaces": allowed});
         let mut world = Self::new("kafka", &spec).await;
@@ -70,7 +72,8 @@ impl World {
         let mut object = self.server.get(&cluster_path("kafka")).unwrap();
         object["spec"]["allowedNamespaces"] = allowed;
         self.server.put(&cluster_path("kafka"), &object);
-        let cluster: KafkaCluster = serde_json::from_value(self.server.get(&cluster_path("kafka")).unwrap()).unwrap();
+        let cluster: KafkaCluster =
+            serde_json::from_value(self.server.get(&cluster_path("kafka")).unwrap()).unwrap();
         self.hosted.cache.observe_cluster(cluster.clone());
         let event = Asked::Apply(vec![Resource::Cluster(Box::new(cluster))]);
         let reply = self.hosted.controller.ask(event).await.unwrap().reply;
@@ -81,14 +84,18 @@ impl World {
 
     async fn id_of(&self, topic: &str) -> Option<TopicId> {
         let name = topic.to_owned();
-        let found = self.hosted.controller.look(move |state| state.topic_by_name(&name).map(|topic| topic.id));
+        let found = self
+            .hosted
+            .controller
+            .look(move |state| state.topic_by_name(&name).map(|topic| topic.id));
         found.await.unwrap()
     }
 
     async fn retention_of(&self, topic: &str) -> Option<String> {
         let name = topic.to_owned();
-        let look =
-            move |state: &crate::controller::state::State| state.topic_by_name(&name)?.resource.spec.config.texts().get("retention.ms").cloned();
+        let look = move |state: &crate::controller::state::State| {
+            state.topic_by_name(&name)?.resource.spec.config.texts().get("retention.ms").cloned()
+        };
         self.hosted.controller.look(look).await.unwrap()
     }
 
@@ -96,7 +103,8 @@ impl World {
     async fn said(&self, key: &Key) -> String {
         let state = self.hosted.controller.look(Clone::clone).await.unwrap();
         let (due, _) = status::due(&state, &self.hosted, &now());
-        let conditions = due.into_iter().find(|due| due.key == *key).map(|due| due.status.conditions);
+        let conditions =
+            due.into_iter().find(|due| due.key == *key).map(|due| due.status.conditions);
         let all = conditions.unwrap_or_default().into_iter();
         all.map(|one| format!("{}={} {}", one.type_, one.status, one.reason))
             .collect::<Vec<_>>()
@@ -122,9 +130,7 @@ async fn what_is_not_allowed_does_nothing_until_it_is() {
         );
     }
     // Each has its own, and goes by itself.
-    world
-        .write(&orders("a"), json!({"topicName": "a", "config": {"retention.ms": 1000}}))
-        .await;
+    world.write(&orders("a"), json!({"topicName": "a", "config": {"retention.ms": 1000}})).await;
     assert_eq!(
         (world.retention_of("a").await.as_deref(), world.retention_of("b").await),
         (Some("1000"), None)
@@ -173,7 +179,8 @@ async fn the_deletion_of_a_namespace_costs_no_records_that_are_protected() {
         world
             .write(&orders(name), json!({"topicName": name, "deletionProtection": protected}))
             .await;
-        let going = json!({"metadata": {"name": name, "deletionTimestamp": "2026-01-01T00:00:00Z"}});
+        let going =
+            json!({"metadata": {"name": name, "deletionTimestamp": "2026-01-01T00:00:00Z"}});
         world.server.put(&namespace(name), &going);
         world.delete(&orders(name)).await;
     }
@@ -190,7 +197,10 @@ async fn the_deletion_of_a_namespace_costs_no_records_that_are_protected() {
     world.server.allow_all();
     assert_eq!(world.bring_back().await, [orders("a")]);
     let back = world.server.get(&path(&orders("a"))).unwrap();
-    assert_eq!(back["metadata"]["annotations"][TOPIC_ID_ANNOTATION], json!(a.unwrap().0.to_string()));
+    assert_eq!(
+        back["metadata"]["annotations"][TOPIC_ID_ANNOTATION],
+        json!(a.unwrap().0.to_string())
+    );
     assert!(back["metadata"].get("ownerReferences").is_none());
 }
 
@@ -208,5 +218,8 @@ async fn of_two_topics_that_claim_one_name_the_older_has_it() {
     world.delete(&orders("a")).await;
     let freed = world.id_of("a").await;
     assert!(freed.is_some() && freed != a, "{freed:?}");
-    assert_eq!(world.said(&late).await, "Ready=True Ready, Healthy=True InSync, Accepted=True Accepted");
+    assert_eq!(
+        world.said(&late).await,
+        "Ready=True Ready, Healthy=True InSync, Accepted=True Accepted"
+    );
 }

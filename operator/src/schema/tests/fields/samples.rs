@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-const LOG: &str =
-    r"^([a-z][a-z0-9_]*(::[a-z0-9_]+)*=)?(off|error|warn|info|debug|trace)(,([a-z][a-z0-9_]*(::[a-z0-9_]+)*=)?(off|error|warn|info|debug|trace))*$";
+const LOG: &str = r"^([a-z][a-z0-9_]*(::[a-z0-9_]+)*=)?(off|error|warn|info|debug|trace)(,([a-z][a-z0-9_]*(::[a-z0-9_]+)*=)?(off|error|warn|info|debug|trace))*$";
 
 /// Samples of what a pattern takes and refuses. A pattern without samples fails the test.
 pub(super) const SAMPLES: &[(&str, &[&str], &[&str])] = &[
@@ -27,11 +26,7 @@ pub(super) const SAMPLES: &[(&str, &[&str], &[&str])] = &[
         &["first", "by_duration:1h", ""],
     ),
     (r"^(\*|([0-9]+:[0-9]+)?(,[0-9]+:[0-9]+)*)$", &["*", "0:1,1:2", ""], &["0", "0:x", "**"]),
-    (
-        "^[A-Za-z_][A-Za-z0-9_]*$",
-        &["TZ", "_a9"],
-        &["9", "a-b", "a b", "", "WEIR_DATA", "POD_NAME"],
-    ),
+    ("^[A-Za-z_][A-Za-z0-9_]*$", &["TZ", "_a9"], &["9", "a-b", "a b", "", "WEIR_DATA", "POD_NAME"]),
     (
         LOG,
         &["info", "warn,weir_broker::replica=debug"],
@@ -68,7 +63,8 @@ pub(super) const SAMPLES: &[(&str, &[&str], &[&str])] = &[
 /// Samples of fields of which no keyword tells enough: by the end of the path.
 pub(super) fn samples_of(path: &str) -> Option<(Vec<Value>, Vec<Value>)> {
     let values = |texts: &[&str]| texts.iter().map(|text| json!(text)).collect::<Vec<_>>();
-    let amounts = |text: &str| if text.is_empty() { vec![json!({})] } else { vec![json!({text: "1"})] };
+    let amounts =
+        |text: &str| if text.is_empty() { vec![json!({})] } else { vec![json!({text: "1"})] };
     let (labels, no_labels) = (
         ["a", "A_9.b", "example.com/a"],
         ["", "a b", "-a", "a-", "a/", "/a", "a/b/c", "ä", "a_b/c"],
@@ -147,7 +143,11 @@ pub(super) fn samples_of(path: &str) -> Option<(Vec<Value>, Vec<Value>)> {
                     json!({"memory": true}),
                     json!({"cpu": 1.5}),
                 ],
-                vec![json!({"example.com/gpu": "500m"}), json!({"hugepages-": 1}), json!({"gpu": 1})],
+                vec![
+                    json!({"example.com/gpu": "500m"}),
+                    json!({"hugepages-": 1}),
+                    json!({"gpu": 1}),
+                ],
                 amounts("/cpu"),
             ]
             .concat(),
@@ -166,7 +166,9 @@ pub(super) fn samples_of(path: &str) -> Option<(Vec<Value>, Vec<Value>)> {
                 json!({"requests": {"example.com/gpu": 1}, "limits": {"example.com/gpu": 2}}),
             ],
         ),
-        "pod.labels" | "pod.nodeSelector" | "matchLabels" => (keyed(&labels), [keyed(&no_labels), keyed(&["A.b/c", &"a".repeat(64)])].concat()),
+        "pod.labels" | "pod.nodeSelector" | "matchLabels" => {
+            (keyed(&labels), [keyed(&no_labels), keyed(&["A.b/c", &"a".repeat(64)])].concat())
+        }
         "pod.annotations" | "pod.serviceAccountAnnotations" | "annotations" => (
             [keyed(&labels), keyed(&["Example.com/a"])].concat(),
             [keyed(&no_labels), keyed(&[&"a".repeat(64)])].concat(),

@@ -24,7 +24,12 @@ impl Broker {
     }
 
     /// The same, with a listener of this name at this host.
-    pub(crate) async fn serves_at(listener: &str, host: &str, controller: &Controller, cluster_id: &str) -> Self {
+    pub(crate) async fn serves_at(
+        listener: &str,
+        host: &str,
+        controller: &Controller,
+        cluster_id: &str,
+    ) -> Self {
         let (out, told): (Outbound, _) = mpsc::channel(STREAM_MESSAGES_MAX);
         let registration = Registration {
             broker: BrokerId(0),
@@ -44,7 +49,10 @@ impl Broker {
             leader_epochs: Vec::new(),
         };
         controller.open(registration, StreamId(1), out).await.unwrap();
-        let (epoch, applied_version) = controller.look(|state| (state.brokers[&BrokerId(0)].epoch, state.version)).await.unwrap();
+        let (epoch, applied_version) = controller
+            .look(|state| (state.brokers[&BrokerId(0)].epoch, state.version))
+            .await
+            .unwrap();
         let heartbeat = Heartbeat {
             broker: BrokerId(0),
             epoch,

@@ -6,8 +6,12 @@ use futures::FutureExt as _;
 use serde_json::{Value, json};
 use weir_protocol::messages::create_topics_request::CreatableTopic;
 use weir_protocol::messages::delete_topics_request::DeleteTopicState;
-use weir_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
-use weir_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest, IncrementalAlterConfigsRequest};
+use weir_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
+use weir_protocol::messages::{
+    CreateTopicsRequest, DeleteTopicsRequest, IncrementalAlterConfigsRequest,
+};
 use weir_protocol::types::TopicId;
 
 use super::broker::Broker;
@@ -61,12 +65,7 @@ impl World {
         store.create("id".to_owned(), cluster).await.unwrap();
         let (controller, _shell) = Controller::start(store).await.unwrap();
         let broker = Broker::serves(&controller, "id").await;
-        let world = Self {
-            server,
-            cache,
-            controller,
-            broker,
-        };
+        let world = Self { server, cache, controller, broker };
         for namespace in ["a", "b"] {
             world.server.put(&orders(namespace), &object(namespace));
             world.offer(namespace).await;
@@ -76,7 +75,8 @@ impl World {
 
     /// The watch brings the resource as it is.
     async fn offer(&self, namespace: &str) {
-        let topic: weir_crds::Topic = serde_json::from_value(self.server.get(&orders(namespace)).unwrap()).unwrap();
+        let topic: weir_crds::Topic =
+            serde_json::from_value(self.server.get(&orders(namespace)).unwrap()).unwrap();
         self.cache.observe_topic(&topic);
         let reply = self
             .controller
@@ -107,7 +107,8 @@ impl World {
 }
 
 fn store(server: &Server, cache: &ClusterCache) -> KubeStore {
-    let cluster: weir_crds::KafkaCluster = serde_json::from_value(server.get(CLUSTER).unwrap()).unwrap();
+    let cluster: weir_crds::KafkaCluster =
+        serde_json::from_value(server.get(CLUSTER).unwrap()).unwrap();
     KubeStore::new(server.client(), &cluster, Arc::new(|| async { true }.boxed()), cache.clone())
 }
 
@@ -139,13 +140,11 @@ async fn each_topic_is_written_where_its_resource_lies() {
     };
     let topics = vec![topic];
     world
-        .ask(AdminRequest::CreateTopics(CreateTopicsRequest {
-            topics,
-            ..Default::default()
-        }))
+        .ask(AdminRequest::CreateTopics(CreateTopicsRequest { topics, ..Default::default() }))
         .await;
     assert!(world.server.get(&orders("n")).is_some());
-    // What a client sets, and that it deletes, goes to the resource of that topic, and no owner in another namespace is written there.
+    // What a client sets, and that it deletes, goes to the resource of that topic, and no owner in
+    // another namespace is written there.
     world.server.take_writes();
     let config = AlterableConfig {
         name: "retention.ms".to_owned(),
@@ -167,16 +166,10 @@ async fn each_topic_is_written_where_its_resource_lies() {
         .await;
     assert_eq!(world.server.get(&orders("a")).unwrap()["spec"]["config"]["retention.ms"], 1000);
     assert!(world.server.get(&orders("a")).unwrap()["metadata"].get("ownerReferences").is_none());
-    let deleted = DeleteTopicState {
-        name: Some("a".to_owned()),
-        ..Default::default()
-    };
+    let deleted = DeleteTopicState { name: Some("a".to_owned()), ..Default::default() };
     let topics = vec![deleted];
     world
-        .ask(AdminRequest::DeleteTopics(DeleteTopicsRequest {
-            topics,
-            ..Default::default()
-        }))
+        .ask(AdminRequest::DeleteTopics(DeleteTopicsRequest { topics, ..Default::default() }))
         .await;
     assert!(world.server.get(&orders("a")).is_none());
     assert!(world.server.get(&orders("b")).is_some() && world.server.get(&orders("n")).is_some());
@@ -189,14 +182,16 @@ async fn each_topic_is_written_where_its_resource_lies() {
 async fn whose_a_topic_is_outlives_its_controller_and_nobody_takes_it_by_its_id() {
     let world = World::new().await;
     let (a, b) = (world.id_of("a").await.unwrap(), world.id_of("b").await.unwrap());
-    // Who writes the id of a topic on a resource of his has none by that, be it one that there is or one that he made up.
+    // Who writes the id of a topic on a resource of his has none by that, be it one that there is
+    // or one that he made up.
     let mut forged = object("c");
     forged["metadata"]["annotations"] = json!({TOPIC_ID_ANNOTATION: a.0.to_string()});
     forged["metadata"]["creationTimestamp"] = json!("1999-01-01T00:00:00Z");
     forged["metadata"]["uid"] = json!("f");
     world.server.put(&orders("c"), &forged);
     forged["metadata"]["name"] = json!("made-up");
-    forged["metadata"]["annotations"] = json!({TOPIC_ID_ANNOTATION: "00000000-0000-0000-0000-000000000077"});
+    forged["metadata"]["annotations"] =
+        json!({TOPIC_ID_ANNOTATION: "00000000-0000-0000-0000-000000000077"});
     forged["spec"]["topicName"] = json!("made-up");
     world.server.put(&format!("{}/made-up", topics("b")), &forged);
     // What is written while nobody listens, or is not followed, is an event to come.

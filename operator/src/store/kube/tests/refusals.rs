@@ -1,9 +1,12 @@
-//! What a decision writes of the resources that users write, too, and what becomes of it when the API server refuses.
+//! What a decision writes of the resources that users write, too, and what becomes of it when the
+//! API server refuses.
 
 use futures::FutureExt as _;
 use serde_json::{Value, json};
 use weir_protocol::messages::create_topics_request::CreatableTopic;
-use weir_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use weir_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
 use weir_protocol::messages::{CreateTopicsRequest, IncrementalAlterConfigsRequest};
 use weir_protocol::types::ControllerEpoch;
 
@@ -32,41 +35,42 @@ impl World {
             CLUSTER,
             &json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "c", "namespace": "n", "uid": "u"}, "spec": spec}),
         );
-        let cluster: weir_crds::KafkaCluster = serde_json::from_value(server.get(CLUSTER).unwrap()).unwrap();
+        let cluster: weir_crds::KafkaCluster =
+            serde_json::from_value(server.get(CLUSTER).unwrap()).unwrap();
         let cache = ClusterCache::default();
-        let mut store = KubeStore::new(server.client(), &cluster, std::sync::Arc::new(|| async { true }.boxed()), cache.clone());
+        let mut store = KubeStore::new(
+            server.client(),
+            &cluster,
+            std::sync::Arc::new(|| async { true }.boxed()),
+            cache.clone(),
+        );
         store.create("id".to_owned(), cluster).await.unwrap();
         let (controller, _shell) = Controller::start(store).await.unwrap();
         let broker = Broker::serves(&controller, "id").await;
-        Self {
-            server,
-            cache,
-            controller,
-            broker,
-        }
+        Self { server, cache, controller, broker }
     }
 
     fn asked(&self, request: AdminRequest) -> Event {
         self.broker.asks(request)
     }
 
-    /// Sets, or without a value unsets, a setting of each of these resources; says what came of each.
+    /// Sets, or without a value unsets, a setting of each of these resources; says what came of
+    /// each.
     async fn set(&self, resources: &[(i8, &str, &str, Option<&str>)]) -> Vec<(i16, String)> {
-        let resources = resources.iter().map(|(resource_type, name, setting, value)| AlterConfigsResource {
-            resource_type: *resource_type,
-            resource_name: (*name).to_owned(),
-            configs: vec![AlterableConfig {
-                name: (*setting).to_owned(),
-                config_operation: i8::from(value.is_none()),
-                value: value.map(str::to_owned),
+        let resources =
+            resources.iter().map(|(resource_type, name, setting, value)| AlterConfigsResource {
+                resource_type: *resource_type,
+                resource_name: (*name).to_owned(),
+                configs: vec![AlterableConfig {
+                    name: (*setting).to_owned(),
+                    config_operation: i8::from(value.is_none()),
+                    value: value.map(str::to_owned),
+                    ..Default::default()
+                }],
                 ..Default::default()
-            }],
-            ..Default::default()
-        });
-        let request = IncrementalAlterConfigsRequest {
-            resources: resources.collect(),
-            ..Default::default()
-        };
+            });
+        let request =
+            IncrementalAlterConfigsRequest { resources: resources.collect(), ..Default::default() };
         let answer = self
             .controller
             .ask(self.asked(AdminRequest::IncrementalAlterConfigs(request)))
@@ -86,10 +90,7 @@ impl World {
             replication_factor: 1,
             ..Default::default()
         });
-        let request = CreateTopicsRequest {
-            topics: topics.collect(),
-            ..Default::default()
-        };
+        let request = CreateTopicsRequest { topics: topics.collect(), ..Default::default() };
         self.asked(AdminRequest::CreateTopics(request))
     }
 
@@ -120,10 +121,9 @@ impl World {
 }
 
 fn codes(reply: Reply) -> Vec<(String, i16)> {
-    let Reply::Admin(AdminResponse::CreateTopics(response)) = reply else {
-        panic!("{reply:?}")
-    };
-    let mut codes: Vec<(String, i16)> = response.topics.into_iter().map(|topic| (topic.name, topic.error_code)).collect();
+    let Reply::Admin(AdminResponse::CreateTopics(response)) = reply else { panic!("{reply:?}") };
+    let mut codes: Vec<(String, i16)> =
+        response.topics.into_iter().map(|topic| (topic.name, topic.error_code)).collect();
     codes.sort();
     codes
 }
@@ -144,7 +144,8 @@ async fn a_clients_change_leaves_what_a_user_wrote_and_the_controller_has_not_ac
         spec["partitions"] = json!(7);
         spec["config"] = json!({"retention.bytes": 5});
     });
-    let changes = [(4, "", "log.cleaner.threads", Some("2")), (2, "t", "retention.ms", Some("1000"))];
+    let changes =
+        [(4, "", "log.cleaner.threads", Some("2")), (2, "t", "retention.ms", Some("1000"))];
     assert_eq!(world.set(&changes).await, [DONE, DONE]);
     assert_eq!(
         world.spec(CLUSTER)["config"],
@@ -159,7 +160,10 @@ async fn a_clients_change_leaves_what_a_user_wrote_and_the_controller_has_not_ac
     // And what is unset goes by itself.
     let changes = [(4, "", "log.retention.bytes", None), (2, "t", "retention.ms", None)];
     assert_eq!(world.set(&changes).await, [DONE, DONE]);
-    assert_eq!(world.spec(CLUSTER)["config"], json!({"log.retention.hours": 7, "log.cleaner.threads": 2}));
+    assert_eq!(
+        world.spec(CLUSTER)["config"],
+        json!({"log.retention.hours": 7, "log.cleaner.threads": 2})
+    );
     assert_eq!(world.spec(&topic)["config"], json!({"retention.bytes": 5}));
 }
 
@@ -168,9 +172,12 @@ async fn what_the_api_server_refuses_costs_that_write() {
     let world = World::new().await;
     let epoch = world.controller_epoch().await;
     assert_eq!(world.create(&["t", "u"]).await, [("t".to_owned(), 0), ("u".to_owned(), 0)]);
-    world
-        .server
-        .refuse("PATCH", &format!("{TOPICS}/t"), 422, "spec: partitions can only be raised");
+    world.server.refuse(
+        "PATCH",
+        &format!("{TOPICS}/t"),
+        422,
+        "spec: partitions can only be raised",
+    );
     world.server.refuse("PATCH", CLUSTER, 403, "exceeded quota");
     let changes = [
         (2, "t", "retention.ms", Some("1000")),
@@ -189,7 +196,8 @@ async fn what_the_api_server_refuses_costs_that_write() {
     );
     assert_eq!(world.spec(&format!("{TOPICS}/u"))["config"], json!({"retention.ms": 1000}));
     let state = |world: &World| world.controller.committed().borrow().clone();
-    let config = |name: &str| state(&world).topic_by_name(name).unwrap().resource.spec.config.clone();
+    let config =
+        |name: &str| state(&world).topic_by_name(name).unwrap().resource.spec.config.clone();
     assert!(config("t").is_empty() && !config("u").is_empty());
     assert!(!state(&world).cluster.configs().contains_key("log.cleaner.threads"));
     assert_eq!(world.controller_epoch().await, epoch, "nothing is read anew");
@@ -219,7 +227,11 @@ async fn who_asks_at_the_same_time_does_not_pay_for_it() {
     for name in ["b", "c", "d"] {
         let object = world.server.get(&format!("{TOPICS}/{name}")).unwrap();
         let id = world.controller.committed().borrow().topic_by_name(name).unwrap().id;
-        assert_eq!(object["metadata"]["annotations"]["weir.dev/topic-id"], id.0.to_string(), "{name}");
+        assert_eq!(
+            object["metadata"]["annotations"]["weir.dev/topic-id"],
+            id.0.to_string(),
+            "{name}"
+        );
     }
     assert_eq!(world.server.get(&format!("{TOPICS}/a")), None);
 }

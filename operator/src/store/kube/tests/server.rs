@@ -1,6 +1,9 @@
-//! An API server in memory: objects by their path, with the versions, the preconditions and the refusals that the operator has to do with. It knows no schema and no defaults.
+//! An API server in memory: objects by their path, with the versions, the preconditions and the
+//! refusals that the operator has to do with. It knows no schema and no defaults.
 //!
-//! What it does was read in Kubernetes' own: `staging/src/k8s.io/apiserver/pkg/endpoints/handlers/patch.go` and `pkg/registry/generic/registry/store.go` there.
+//! What it does was read in Kubernetes' own:
+//! `staging/src/k8s.io/apiserver/pkg/endpoints/handlers/patch.go` and
+//! `pkg/registry/generic/registry/store.go` there.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -67,13 +70,16 @@ impl Server {
         self.held().objects.remove(path);
     }
 
-    /// An object is deleted, and Kubernetes' garbage collector takes away whatever has it as the only owner.
+    /// An object is deleted, and Kubernetes' garbage collector takes away whatever has it as the
+    /// only owner.
     pub(crate) fn delete_with_dependents(&self, path: &str) {
         let mut held = self.held();
         let owner = held.objects.remove(path).unwrap()["metadata"]["uid"].clone();
         held.objects.retain(|_, object| {
             let owners = object["metadata"]["ownerReferences"].as_array();
-            owners.is_none_or(|owners| owners.is_empty() || owners.iter().any(|one| one["uid"] != owner))
+            owners.is_none_or(|owners| {
+                owners.is_empty() || owners.iter().any(|one| one["uid"] != owner)
+            })
         });
     }
 
@@ -121,7 +127,13 @@ impl Server {
             .replace("%2F", "/")
             .replace("%3D", "=")
             .replace("%2C", ",");
-        let (code, answer) = match self.held().answer(&parts.method, parts.uri.path(), &query, is_apply, body) {
+        let (code, answer) = match self.held().answer(
+            &parts.method,
+            parts.uri.path(),
+            &query,
+            is_apply,
+            body,
+        ) {
             Ok(answer) => (200, answer),
             Err((code, reason, message)) => {
                 let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "reason": reason, "message": message});
@@ -143,7 +155,9 @@ impl Held {
         let before = self.objects.get(path);
         let metadata = &mut object["metadata"];
         metadata["resourceVersion"] = json!(self.version.to_string());
-        if let Some(namespace) = path.split_once("/namespaces/").and_then(|(_, after)| after.split('/').next()) {
+        if let Some(namespace) =
+            path.split_once("/namespaces/").and_then(|(_, after)| after.split('/').next())
+        {
             metadata["namespace"] = json!(namespace);
         }
         if metadata.get("uid").is_none_or(Value::is_null) {
@@ -161,8 +175,17 @@ impl Held {
         object
     }
 
-    fn answer(&mut self, method: &Method, path: &str, query: &str, is_apply: bool, body: Value) -> Answer {
-        if let Some(at) = self.races.iter().position(|(of, raced, _)| of == method.as_str() && raced == path) {
+    fn answer(
+        &mut self,
+        method: &Method,
+        path: &str,
+        query: &str,
+        is_apply: bool,
+        body: Value,
+    ) -> Answer {
+        if let Some(at) =
+            self.races.iter().position(|(of, raced, _)| of == method.as_str() && raced == path)
+        {
             let (_, _, object) = self.races.remove(at);
             let path = match method {
                 &Method::POST => format!("{path}/{}", object["metadata"]["name"].as_str().unwrap()),
@@ -177,22 +200,29 @@ impl Held {
             Some(name) if *method == Method::POST => format!("{path}/{name}"),
             _ => path.to_owned(),
         };
-        let refuses = |refusal: &&Refusal| refusal.method == method.as_str() && refusal.path == object;
+        let refuses =
+            |refusal: &&Refusal| refusal.method == method.as_str() && refusal.path == object;
         if let Some(refusal) = self.refusals.iter().find(refuses) {
             return Err((refusal.code, "Refused", refusal.message.clone()));
         }
         match *method {
             Method::GET => self.read(path, query),
             Method::POST => {
-                let path = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap_or("unnamed"));
+                let path =
+                    format!("{path}/{}", body["metadata"]["name"].as_str().unwrap_or("unnamed"));
                 if self.objects.contains_key(&path) {
                     return Err((409, "AlreadyExists", format!("{path} already exists")));
                 }
                 let mut body = body;
-                // What it does not know, which is called so here, it leaves out unless it is told to be strict.
+                // What it does not know, which is called so here, it leaves out unless it is told
+                // to be strict.
                 let unknown = body["spec"].as_object_mut().and_then(|spec| spec.remove("unknown"));
                 if unknown.is_some() && query.contains("fieldValidation=Strict") {
-                    return Err((400, "BadRequest", "strict decoding error: unknown field \"spec.unknown\"".to_owned()));
+                    return Err((
+                        400,
+                        "BadRequest",
+                        "strict decoding error: unknown field \"spec.unknown\"".to_owned(),
+                    ));
                 }
                 body["metadata"]["managedFields"] = managed(query, "Update");
                 Ok(self.put(&path, body))
@@ -203,9 +233,14 @@ impl Held {
             }
             Method::PATCH => self.patch(path.trim_end_matches("/status"), query, is_apply, body),
             Method::DELETE => {
-                self.check(path, &json!({"metadata": body.get("preconditions").cloned().unwrap_or_default()}))?;
+                self.check(
+                    path,
+                    &json!({"metadata": body.get("preconditions").cloned().unwrap_or_default()}),
+                )?;
                 self.objects.remove(path);
-                Ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}))
+                Ok(
+                    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}),
+                )
             }
             _ => Err((405, "MethodNotAllowed", method.to_string())),
         }
@@ -216,13 +251,19 @@ impl Held {
             return Ok(object.clone());
         }
         // The path of a collection ends with the name of its kind, that of an object with its own.
-        let in_namespace = path.split_once("/namespaces/").map(|(_, after)| after.matches('/').count());
-        let is_collection = in_namespace.map_or_else(|| path.ends_with("/nodes") || path.ends_with("/storageclasses"), |slashes| slashes == 1);
+        let in_namespace =
+            path.split_once("/namespaces/").map(|(_, after)| after.matches('/').count());
+        let is_collection = in_namespace.map_or_else(
+            || path.ends_with("/nodes") || path.ends_with("/storageclasses"),
+            |slashes| slashes == 1,
+        );
         if !is_collection {
             return Err((404, "NotFound", format!("{path} not found")));
         }
         let selector = query.split('&').find_map(|part| part.strip_prefix("labelSelector="));
-        let labels = |object: &Value, (name, value): (&str, &str)| object["metadata"]["labels"][name] == value;
+        let labels = |object: &Value, (name, value): (&str, &str)| {
+            object["metadata"]["labels"][name] == value
+        };
         let pairs: Vec<(&str, &str)> = selector
             .iter()
             .flat_map(|all| all.split(','))
@@ -233,22 +274,26 @@ impl Held {
             .iter()
             .filter(|(held, _)| held.rsplit_once('/').is_some_and(|(kind, _)| kind == path));
         // A page ends with the path of its last object.
-        let after = query.split('&').find_map(|part| part.strip_prefix("continue=")).unwrap_or_default();
+        let after =
+            query.split('&').find_map(|part| part.strip_prefix("continue=")).unwrap_or_default();
         let limit = query
             .split('&')
             .find_map(|part| part.strip_prefix("limit="))
             .and_then(|limit| limit.parse().ok());
         let mut of_kind = of_kind
-            .filter(|(held, object)| held.as_str() > after && pairs.iter().all(|pair| labels(object, *pair)))
+            .filter(|(held, object)| {
+                held.as_str() > after && pairs.iter().all(|pair| labels(object, *pair))
+            })
             .peekable();
         let (mut items, mut last) = (Vec::new(), "");
-        while let Some((held, object)) = of_kind.next_if(|_| limit.is_none_or(|limit: usize| items.len() < limit)) {
+        while let Some((held, object)) =
+            of_kind.next_if(|_| limit.is_none_or(|limit: usize| items.len() < limit))
+        {
             items.push(object.clone());
             last = held;
         }
         let next = if of_kind.peek().is_some() { last } else { "" };
-        let listed =
-            json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": self.version.to_string(), "continue": next}, "items": items});
+        let listed = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": self.version.to_string(), "continue": next}, "items": items});
         self.listed += items.len();
         Ok(listed)
     }
@@ -274,7 +319,11 @@ impl Held {
         let before = match self.check(path, &patch) {
             Ok(before) => before.clone(),
             Err((404, ..)) if is_apply && patch["metadata"].get("uid").is_some() => {
-                return Err((409, "Conflict", "uid mismatch: no existing object was found".to_owned()));
+                return Err((
+                    409,
+                    "Conflict",
+                    "uid mismatch: no existing object was found".to_owned(),
+                ));
             }
             Err((404, ..)) if is_apply => json!({}),
             Err(error) => return Err(error),
@@ -293,7 +342,8 @@ fn managed(query: &str, operation: &str) -> Value {
     json!([{"manager": manager.unwrap_or("unknown"), "operation": operation, "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": {}}])
 }
 
-/// A merge patch, or the part of server-side apply in which nobody else has a say: there the owners are a map by their uids, and nulls say nothing.
+/// A merge patch, or the part of server-side apply in which nobody else has a say: there the owners
+/// are a map by their uids, and nulls say nothing.
 fn merge(into: &mut Value, patch: &Value, is_apply: bool) {
     let Value::Object(fields) = patch else {
         *into = patch.clone();

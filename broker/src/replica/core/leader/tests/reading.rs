@@ -43,13 +43,18 @@ fn where_logs_part() {
             log_start: 0,
         };
         let found = leader.examine(BrokerId(replica), &fetch, &log);
-        assert_eq!(found.map(|parted| parted.map(|end| (end.epoch.0, end.offset))), expected, "{fetch:?}");
+        assert_eq!(
+            found.map(|parted| parted.map(|end| (end.epoch.0, end.offset))),
+            expected,
+            "{fetch:?}"
+        );
     }
 }
 
 #[test]
 fn a_consumer_reads_from_its_own_rack() {
-    // ISR, the consumer's rack, its offset; who it should read from. Broker 1 has 2 to 8, broker 2 has 4 to 10.
+    // ISR, the consumer's rack, its offset; who it should read from. Broker 1 has 2 to 8, broker 2
+    // has 4 to 10.
     let rows: &[(&[i32], &[i32], i64, Option<i32>)] = &[
         (&[0, 1, 2], &[], 5, None),
         (&[0, 1, 2], &[1], 5, Some(1)),
@@ -80,7 +85,9 @@ fn the_low_watermark_is_the_least_of_the_living() {
     let mut leader = leader_of(&[0, 1], 1, 0, 0);
     assert_eq!(leader.low_watermark(6, &all_alive), -1, "not known yet");
     for (id, log_start) in [(1, 4), (2, 1)] {
-        let _ = leader.fetched(Fetched { log_start, ..fetch(id, 10) }, ends(10), &all_alive, 0).unwrap();
+        let _ = leader
+            .fetched(Fetched { log_start, ..fetch(id, 10) }, ends(10), &all_alive, 0)
+            .unwrap();
     }
     assert_eq!(leader.low_watermark(6, &all_alive), 1);
     let fenced = |id: BrokerId| all_alive(id).map(|peer| Peer { fenced: id.0 == 2, ..peer });

@@ -7,7 +7,9 @@ fn a_leadership_that_is_taken_up_again_waits_for_whom_the_process_before_asked_f
     let asked = |base| Asked {
         leader_epoch: LeaderEpoch(5),
         base: PartitionEpoch(base),
-        members: [(0, 10), (1, 11), (2, 12)].map(|(id, epoch)| (BrokerId(id), BrokerEpoch(epoch))).to_vec(),
+        members: [(0, 10), (1, 11), (2, 12)]
+            .map(|(id, epoch)| (BrokerId(id), BrokerEpoch(epoch)))
+            .to_vec(),
     };
     let begin = |base| {
         let start = Start {
@@ -25,7 +27,8 @@ fn a_leadership_that_is_taken_up_again_waits_for_whom_the_process_before_asked_f
     assert_eq!(leader.maximal_isr(), [0, 1, 2].map(BrokerId));
     let _ = leader.fetched(fetch(1, 10), ends(10), &all_alive, 0).unwrap();
     assert_eq!(leader.high_watermark(), 4, "broker 2 may be a member by now");
-    // What was asked builds on a later state than the one that is known: that one tells nothing of it.
+    // What was asked builds on a later state than the one that is known: that one tells nothing of
+    // it.
     let _ = leader.updated(state(&[0, 1], 8), ends(10), &all_alive, 0);
     assert_eq!(leader.high_watermark(), 4);
     let _ = leader.updated(state(&[0, 1], 9), ends(10), &all_alive, LAG * 2);

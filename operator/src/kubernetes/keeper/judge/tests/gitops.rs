@@ -1,4 +1,6 @@
-//! What `kubectl wait`, Flux and Argo CD make of the statuses of a creation, a roll, a change of size and a failure. Nobody who waits passes before it is done, and nobody is told of a fault where there is none.
+//! What `kubectl wait`, Flux and Argo CD make of the statuses of a creation, a roll, a change of
+//! size and a failure. Nobody who waits passes before it is done, and nobody is told of a fault
+//! where there is none.
 
 use std::collections::BTreeSet;
 
@@ -7,19 +9,17 @@ use weir_protocol::types::TopicId;
 use super::*;
 use crate::controller::state::Partition;
 
-/// What kstatus says, by which Flux waits: `pkg/kstatus/README.md` of kubernetes-sigs/cli-utils. The generation first, then `Reconciling` and `Stalled` in the order of the list, then `Ready`; without any of them a resource counts
-/// as current.
+/// What kstatus says, by which Flux waits: `pkg/kstatus/README.md` of kubernetes-sigs/cli-utils.
+/// The generation first, then `Reconciling` and `Stalled` in the order of the list, then `Ready`;
+/// without any of them a resource counts as current.
 fn kstatus(object: &Value) -> &'static str {
     let generation = object.pointer("/metadata/generation").and_then(Value::as_i64);
     let observed = object.pointer("/status/observedGeneration").and_then(Value::as_i64);
     if observed.is_some() && observed != generation {
         return "InProgress";
     }
-    let conditions = object
-        .pointer("/status/conditions")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
+    let conditions =
+        object.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
     for condition in conditions.iter().filter(|condition| condition["status"] == "True") {
         match condition["type"].as_str() {
             Some("Reconciling") => return "InProgress",
@@ -40,7 +40,9 @@ fn argo(object: &Value) -> &'static str {
     }
     let holds = |kind: &str| {
         let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
-        conditions.is_some_and(|all| all.iter().any(|condition| condition["type"] == kind && condition["status"] == "True"))
+        conditions.is_some_and(|all| {
+            all.iter().any(|condition| condition["type"] == kind && condition["status"] == "True")
+        })
     };
     let rules = [
         ("Paused", "Suspended"),
@@ -83,18 +85,15 @@ fn nobody_passes_too_early_and_nothing_is_wrong_that_is_being_done() {
     let all = || Some(with_topic(&cluster, &[0, 1, 2]));
     let two = || Some(with_topic(&cluster, &[0, 1]));
     let new = |serving: i32| Some(state(&cluster, serving));
-    let restart = || Step::Restart {
-        id: 2,
-        name: "c-2".to_owned(),
-        uid: "u".to_owned(),
-        reason: "r",
-    };
+    let restart =
+        || Step::Restart { id: 2, name: "c-2".to_owned(), uid: "u".to_owned(), reason: "r" };
     let with = |change: &dyn Fn(&mut Findings)| {
         let mut findings = found();
         change(&mut findings);
         findings
     };
-    // What happens; then Ready, Degraded, UpToDate, kstatus, Argo CD, and whether anybody is warned.
+    // What happens; then Ready, Degraded, UpToDate, kstatus, Argo CD, and whether anybody is
+    // warned.
     let rows = [
         (
             "it was just made",
@@ -203,20 +202,13 @@ fn nobody_passes_too_early_and_nothing_is_wrong_that_is_being_done() {
         (
             "the API server refuses it",
             all(),
-            Findings {
-                failed: Some("quota".to_owned()),
-                refused: true,
-                ..Findings::default()
-            },
+            Findings { failed: Some("quota".to_owned()), refused: true, ..Findings::default() },
             "False False False Failed Degraded warned",
         ),
         (
             "the API server does not answer",
             all(),
-            Findings {
-                failed: Some("no answer".to_owned()),
-                ..Findings::default()
-            },
+            Findings { failed: Some("no answer".to_owned()), ..Findings::default() },
             "False False False InProgress Progressing warned",
         ),
         (
@@ -254,15 +246,35 @@ fn nobody_passes_too_early_and_nothing_is_wrong_that_is_being_done() {
         ),
     ];
     for (what, state, findings, expected) in rows {
-        let status = status_of(&cluster, &KafkaClusterStatus::default(), state.as_ref(), &findings, &at(0));
+        let status =
+            status_of(&cluster, &KafkaClusterStatus::default(), state.as_ref(), &findings, &at(0));
         let mut object = json!(cluster);
         object["status"] = json!(status);
-        let of = |kind: &str| status.conditions.iter().find(|condition| condition.type_ == kind).unwrap().status.clone();
+        let of = |kind: &str| {
+            status
+                .conditions
+                .iter()
+                .find(|condition| condition.type_ == kind)
+                .unwrap()
+                .status
+                .clone()
+        };
         // Had all been well before.
-        let before = status_of(&cluster, &KafkaClusterStatus::default(), all().as_ref(), &found(), &at(0));
-        let warned = news(&before.conditions, &status.conditions).iter().any(|condition| is_wrong(condition));
+        let before =
+            status_of(&cluster, &KafkaClusterStatus::default(), all().as_ref(), &found(), &at(0));
+        let warned = news(&before.conditions, &status.conditions)
+            .iter()
+            .any(|condition| is_wrong(condition));
         let warned = if warned { "warned" } else { "calm" };
-        let said = [&of("Ready"), &of("Degraded"), &of("UpToDate"), kstatus(&object), argo(&object), warned].join(" ");
+        let said = [
+            &of("Ready"),
+            &of("Degraded"),
+            &of("UpToDate"),
+            kstatus(&object),
+            argo(&object),
+            warned,
+        ]
+        .join(" ");
         assert_eq!(said, expected, "{what}: {:#?}", status.conditions);
         object["metadata"]["generation"] = json!(8);
         assert_eq!(
@@ -291,5 +303,8 @@ fn it_is_said_what_is_under_way_and_how_far() {
         said(&status, "Progressing"),
         "Progressing=True RollingOut: 2 of 3 brokers are as the spec wants them: broker 2 is being restarted"
     );
-    assert!(said(&status, "Ready").starts_with("Ready=True RollingOut: every partition has a leader; 2 of 3"));
+    assert!(
+        said(&status, "Ready")
+            .starts_with("Ready=True RollingOut: every partition has a leader; 2 of 3")
+    );
 }
