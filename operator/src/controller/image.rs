@@ -78,12 +78,12 @@ pub fn delta(before: &State, after: &State, changes: &[Change]) -> Option<rpc::M
                     changed(&old.client_metrics, &new.client_metrics, ClientMetricsConfig::texts);
             }
             Change::Broker(Broker { id, .. }) | Change::RemoveBroker(id) => {
-                drop(brokers.insert(*id))
+                brokers.insert(*id);
             }
             Change::Features(_) => update.features = Some(features(after)),
             Change::Topic(id, _) => topics.entry(*id).or_default().configs = true,
             Change::Partition(id, index, _) => {
-                drop(topics.entry(*id).or_default().partitions.insert(*index))
+                topics.entry(*id).or_default().partitions.insert(*index);
             }
             Change::RemoveTopic(id, _) => drop(removed.insert(*id)),
             Change::ControllerEpoch(_)
