@@ -1,4 +1,13 @@
 //! A broker's life, in order: what is started, and what is stopped.
+//!
+//! 1. The health pages answer first (`health`).
+//! 2. The log directory is locked, checked for its owner, and read by its catalogue. After a crash
+//!    all logs are recovered side by side, each from its recovery point. The pages tell the
+//!    progress in logs and bytes, and a recovery that stands still is unhealthy.
+//! 3. The broker registers and takes up the first image. If nobody takes the registration within a
+//!    second, that is the last image of the run before (`controller_client::kept`).
+//! 4. Only then does it accept connections. Until then clients wait in the backlog of the
+//!    listeners.
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -167,7 +167,7 @@ fn compression_bombs() {
         }
     }
     // What does not even begin as its codec does. A batch in the topic's own codec is not opened:
-    // ARCHITECTURE.md says why, and what that costs.
+    // docs/adr/0059-every-record-is-read-at-produce.md says why, and what that costs.
     for codec in [1, 2, 3] {
         let mut batch = Batch::of(&[b"x"], now_ms());
         (batch.attributes, batch.payload) = (codec, noise(codec as u64, 300));

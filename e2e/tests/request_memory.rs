@@ -25,7 +25,7 @@ const CLIENTS: usize = 40;
 
 const ANSWERS: usize = 32 << 20;
 
-/// What a connection may hold besides, by the arithmetic in ARCHITECTURE.md.
+/// What a connection may hold besides, by the arithmetic in docs/memory.md.
 const CONNECTION: usize = 80 << 10;
 
 /// Flushes, replies and what the allocator keeps for later.

@@ -7,8 +7,23 @@
 //! Decisions about partitions are made by [`crate::controller`] alone.
 //!
 //! A keeper is a task that lives as long as its cluster's resource, and not a function that kube's
-//! `Controller` calls: ARCHITECTURE.md says why ("Decisions"). `watch` turns what the API server
-//! tells into changes.
+//! `Controller` calls: docs/adr/0055-watchers-instead-of-kubes-controller.md says why. `watch`
+//! turns what the API server tells into changes.
+//!
+//! Invariants
+//! - The lease avoids duels; the epoch in every table ends them.
+//! - The pod template is a function of the spec, with the user's patch, which is taken as a whole
+//!   or not at all (`objects::patch`).
+//! - The ConfigMap holds the controller's address and the cluster's id. A running broker reads the
+//!   address anew before each attempt to reach the controller.
+//! - The image is the one that the cluster was made with, until a user names another.
+//! - There are no finalizers. The status is never read back, except for the resets of a
+//!   `ConsumerGroup`.
+//! - Names are no rights. An object is the cluster's if its `ownerReferences` name the cluster's
+//!   uid as the controller, from its creation on (`store::kube::ours`). The operator writes and
+//!   deletes nothing else.
+//! - Each write names the uid and the version that was looked at. A missing object is created, not
+//!   applied, so an object that somebody else made first stays theirs.
 
 mod annotations;
 pub mod args;

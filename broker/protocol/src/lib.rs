@@ -1,5 +1,12 @@
 //! The Kafka wire format: bytes to types and back, and the types of the controller RPC. No I/O, no
 //! async.
+//!
+//! Invariants
+//! - A decoder allocates by the bytes that it received, never by a length field.
+//! - A message decodes and encodes at every version that the API table (`api`) names.
+//! - A decoder skips tagged fields that the schema does not know.
+//! - A record batch stays bytes behind a checked header. Its base offset and leader epoch may be
+//!   patched in place, since the CRC does not cover them.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

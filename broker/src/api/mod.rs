@@ -3,6 +3,10 @@
 //! `net` hands over a frame and gets back what is to be done with it. What an API does to
 //! partitions happens in `replica`, what the controller must decide is forwarded through
 //! `controller_client`. Nothing here knows sockets or files.
+//!
+//! Invariants
+//! - No API acts before it has asked the authoriser.
+//! - An API and a version are advertised only if they are served completely.
 
 mod answer;
 mod api_versions;

@@ -5,6 +5,24 @@
 //! this broker begins to lead, and the way of a request: decided by the [`Machine`], appended
 //! through the partition's writer, answered once committed with `acks=all`. Called by `api`; knows
 //! nothing of groups or transactions.
+//!
+//! Invariants
+//! - A [`Machine`] is pure: the runtime tells it the time, it changes at once, and it returns
+//!   records and replies.
+//! - A reply is sent only after every record that was appended before it, by any request, is
+//!   committed.
+//! - A machine belongs to one leader epoch. Its records are appended in that epoch or not at all.
+//!   When the epoch ends, the machine is dropped, and requests that wait get NOT_COORDINATOR.
+//! - A new machine answers COORDINATOR_LOAD_IN_PROGRESS until it has read the log to its end and
+//!   all of it is committed.
+//! - While too few replicas are in sync, a request that needs a record gets
+//!   COORDINATOR_NOT_AVAILABLE.
+//! - The machine is in a seat, as a partition's writer is: no task, no lock across I/O, and one
+//!   append for all records that wait. Each partition has one queue of what is due.
+//! - A damaged record costs that record.
+//! - Only the coordinator appends to its partition, including the markers of other coordinators'
+//!   transactions. A write in a transaction is refused before the machine hears of it
+//!   (`transactional`), never by the log afterwards.
 
 mod append;
 #[cfg(test)]

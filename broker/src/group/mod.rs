@@ -3,6 +3,19 @@
 //!
 //! A [`Machine`] for the coordinators' runtime: it is asked, changes, and says which records say
 //! so. Reads no clock, draws no random number, waits for nothing.
+//!
+//! Invariants
+//! - State that must survive is in a record, in Kafka's format, before a client hears of it.
+//!   Sessions, parked joins and parked syncs are soft, and begin anew on another broker.
+//! - A group that was never written and holds nothing is forgotten.
+//! - Of the consumer protocol (KIP-848) everything but sessions is in records. No partition has two
+//!   owners: a member gives up first (`consumer::reconcile`).
+//! - The assignors are functions of the subscriptions and of the assignment before.
+//! - A group changes its protocol in one decision and one batch (`membership`). Every member keeps
+//!   its assignment, and generation and epoch continue each other.
+//! - In a group of the consumer protocol, the generation of a member of the classic one is its
+//!   epoch (`consumer::classic`).
+//! - All validation of a request runs before the group is modified.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod classic;

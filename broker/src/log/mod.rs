@@ -2,8 +2,25 @@
 //! compaction.
 //!
 //! `replica` holds the one [`LogWriter`] of a log and hands out its readers. Nothing here knows a
-//! network, a request or a clock: what time it is, and up to where records are committed, is told
-//! by the caller.
+//! network or a request. The caller says what time it is for records, and up to where they are
+//! committed. Only the pace of flushes and of file deletions follows a clock here.
+//!
+//! Invariants
+//! - A log has one writer (`&mut LogWriter`) and any number of readers (`Arc<LogReader>`). Readers
+//!   see published views, which never change.
+//! - A leader appends without gaps between offsets. Only compaction makes holes.
+//! - A read returns whole batches, except that the size asked for may cut off the last one, as in
+//!   Kafka.
+//! - Each index can be rebuilt from its segment. An entry is checked before it is used (`index`).
+//! - Recovery cuts off only bytes that no flush covered (`recovery`).
+//! - A cut at the end is on the disk when it returns. Before its first byte goes, the catalogue on
+//!   the disk counts nothing behind the cut as flushed (`writer::truncate`).
+//! - A compaction is in place as a whole or not at all (`cleaner::swap`). A cut lowers how far the
+//!   log counts as compacted before anything is appended behind it.
+//! - A failed write or flush takes the whole log directory offline and is never retried (`dir`).
+//! - The log deletes no file and no directory that it does not know.
+//! - A directory's name belongs to one log until that directory is renamed. Only then may the next
+//!   log of that name write, and nothing is done to the deleted log any more (`writer::delete`).
 
 mod catalogue;
 pub mod cleaner;

@@ -4,7 +4,15 @@
 //!
 //! Derived from the log like the producers, and told with each batch by them. Aborted transactions
 //! are kept in memory for the segments behind the newest snapshot of the producers, and in the
-//! `.txnindex` files of those before it: the files are on the disk before the snapshot is written.
+//! `.txnindex` files of those before it.
+//!
+//! Invariants
+//! - The first offset of an open transaction is not stable, and nothing behind it is. The same
+//!   holds for a transaction whose marker is not committed.
+//! - The batches alone say which transactions are open, ended and aborted.
+//! - A snapshot of the producers is written only after the `.txnindex` of everything before it is
+//!   on the disk. So a reader that begins at the snapshot knows every aborted transaction.
+//! - All of it is loaded when a reader first needs it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;

@@ -3,6 +3,16 @@
 //! Connections are spread over threads that each run a scheduler of their own: a request is read,
 //! carried out and answered on one core, and nobody steals it midway. What a partition does for it
 //! happens on that same thread too (`replica`).
+//!
+//! Invariants; docs/memory.md has the numbers
+//! - Replies leave in the order of the requests.
+//! - A connection holds a bounded number of requests and bytes. Beyond that its socket is not read.
+//! - A frame has room in the budget for requests, decoding included, before its body is read. A
+//!   frame that waits for room holds none.
+//! - An answer has room in the budget for answers before it is encoded. A connection that does not
+//!   take its answer is closed while others wait.
+//! - A request that takes long runs on a thread of its own (`api::large`). No other connection
+//!   waits for it.
 
 mod answers;
 mod buffers;

@@ -2,6 +2,25 @@
 //!
 //! Called by the controller client, with each new image, and by `api`, for each partition that a
 //! request names. Decides what is committed; knows no requests.
+//!
+//! Invariants
+//! - Each partition has one writer, in a seat. The thread that takes it appends every queued batch,
+//!   publishes the new end and puts it back (`seat`). No lock is held across I/O, and no partition
+//!   has a task.
+//! - The high watermark never passes what is durable under the partition's `flush.mode`, on any
+//!   replica that counts. A follower fetches from the end of what it has, after its flush.
+//! - A broker takes up a role while it holds the writer, so a leader knows the exact start of its
+//!   epoch. A role ends immediately.
+//! - A leader's epoch begins at the end of its log, before its first record. The disk hears of the
+//!   epoch with that record.
+//! - A follower appends and cuts under the epoch of the fetch, and drops the answer under any
+//!   other. So no change of leaders waits for a fetcher.
+//! - Nothing waits for the flush of a log that is deleted or led otherwise, and nothing is done to
+//!   a deleted log. A job queued behind the deletion is dropped.
+//! - The partitions take up a change of the ISR together with the metadata that it is part of,
+//!   never under older settings.
+//! - Once [`Replicas::close`] has begun, no metadata is taken up. A log that is opened in place of
+//!   a closed one would be empty, and the next start believes the catalogue of an orderly stop.
 
 mod assignments;
 mod cleaning;

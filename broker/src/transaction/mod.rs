@@ -1,9 +1,20 @@
 //! PURE: transaction coordinators: the transactional ids of one partition of `__transaction_state`.
 //!
-//! A [`Machine`] for the coordinators' runtime. A transaction is decided when the record that
-//! prepares its end is committed; its markers are asked for from outside ([`Request::Look`]), where
-//! they are written to all partitions of the transaction and told of ([`Request::Written`]), for as
-//! long as that takes.
+//! A [`Machine`] for the coordinators' runtime. A task outside asks it which markers are missing
+//! ([`Request::Look`]), writes them to all partitions of the transaction, and reports each
+//! ([`Request::Written`]).
+//!
+//! Invariants
+//! - A transaction is decided when the record that prepares its end is committed. Markers follow
+//!   until each partition has one, even if coordinators or leaders change meanwhile.
+//! - A leader appends the first batch of a transaction only after the coordinator has confirmed,
+//!   for that attempt, that the partition is part of it. If the transaction ends there meanwhile,
+//!   the answer is worthless.
+//! - With transactions v2 every end raises the epoch by one: an end by the producer, by a timeout,
+//!   or by another producer under the id. A producer that is still alive hears of the abort, and
+//!   goes on.
+//! - If the end uses up the epochs, another producer id follows. An end by timeout waits until the
+//!   broker has fetched one.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod record;

@@ -1,11 +1,15 @@
 //! The simulation: whole clusters of the real pure cores (the controller's, the leader's and the
-//! follower's) on one thread, driven by a seed through crashes, lost power and disks, lost, late
-//! and repeated messages, conflicts in the store and two operators at once, and checked against the
-//! rules of `checks`.
+//! follower's) on one thread, driven by a seed through faults, and checked against the rules of
+//! `checks`.
+//!
+//! Processes die and pause. Power and disks are lost. Messages are lost, late and repeated. The
+//! store has conflicts, and two operators write at once. Producers have several records under way.
+//! Administrators and retention delete records, `min.insync.replicas` changes, and topics are
+//! deleted and made anew under their names.
 //!
 //! The same seed is the same history, line by line. What surrounds the cores is a model of their
 //! shells: it does in the same order what the shells do (decide, apply, commit, tell; append,
-//! flush, acknowledge), and nothing else.
+//! flush, acknowledge), and nothing else. A shell that does it in another order is not covered.
 
 pub mod broker;
 pub mod checks;

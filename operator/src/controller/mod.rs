@@ -4,6 +4,21 @@
 //! and when to look again. The shell ([`crate::shell`]) applies the changes, commits them to the
 //! store and only then tells anyone. Nothing here does I/O, reads a clock or rolls dice, so that
 //! whole clusters can be simulated.
+//!
+//! Invariants
+//! - The order is decide, apply, commit, tell. No reply, image or log line leaves before the commit
+//!   of the state that it speaks of.
+//! - `State::apply` asserts what no decision may break. A leader is in its ISR. ISR and ELR are
+//!   replicas and share none. Leader and partition epochs only go up. An ISR grows only around a
+//!   leader that has recovered.
+//! - Within a commit, partitions come before the registry of brokers. What a crash cuts off between
+//!   the two, [`take_over`] settles first.
+//! - A request of a client makes at most 10,000 changes or none, and names no more; 400,000 if it
+//!   only asks (`limits`). The cost of a change does not depend on what else the request names.
+//! - No broker is fenced for the time that decisions took: a heartbeat counts from its arrival, not
+//!   from its turn.
+//! - A controlled shutdown is granted, by fencing, once every remaining broker has applied the
+//!   version in which leadership moved.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod admin;

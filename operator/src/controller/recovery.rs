@@ -1,11 +1,22 @@
 //! PURE: the tables of a cluster that has lost them, made of what its brokers find on their volumes
 //! (`spec.recoverFrom: Volumes`).
 //!
-//! All brokers are waited for: the replica that is not here may have what the others lack. Of those
-//! that are here the one with the newest leader epoch, and in that with the most records, has all
-//! that was ever acknowledged by all in sync; it alone is in sync at first, and the others follow
-//! it. Every counter begins above all that any volume has seen. Nothing is deleted: a log that no
-//! topic claims stays a log.
+//! All brokers are waited for: the replica that is not here may have what the others lack. Of the
+//! replicas, the one with the newest leader epoch, and in that with the most records, has
+//! everything that was ever acknowledged by all in sync. It alone is in sync at first, and the
+//! others follow it. Nothing is deleted: a log that no topic claims stays a log.
+//!
+//! Invariants
+//! - A broker that is told a name in place of the cluster's id opens its volume under the id that
+//!   it finds there. It reports the content. It serves and appends nothing until there are tables,
+//!   so the report stays true.
+//! - Only after that its process vouches for its log as it is. It forgets the metadata of the last
+//!   run, so it goes on with no role from before.
+//! - A broker that still runs under the id is refused and ends.
+//! - Every epoch and counter begins above all that any volume has seen. Producer ids follow the
+//!   time of day.
+//! - The tables are written as on a takeover, the registry last. An operator that dies half way has
+//!   made none, and its successor hears the brokers anew.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod inventory;

@@ -1,9 +1,22 @@
 //! Keeps one cluster: hosts its controller, makes its objects what its resource says, restarts
 //! brokers when the partitions allow it, and says how it all stands.
 //!
-//! One task for each cluster, one pass at a time, woken by whatever happens. A pass reads what it
-//! acts on; it writes nothing when nothing is different. Whatever fails is waited out and said in a
-//! condition; the controller is not touched by it.
+//! One task for each cluster, one pass at a time. A pass hosts the controller (`host`: store,
+//! controller, the RPC's directory), puts the spec to it, and builds the objects. It applies those
+//! that differ from what was last applied. Then it grows volumes, looks at the pods, restarts the
+//! next broker that differs from the spec (`rollout`), and writes the status.
+//!
+//! Invariants
+//! - Watches wake a keeper and tell it only that something happened. A pass reads what it acts on.
+//!   It writes nothing when nothing is different.
+//! - A rollout restarts one broker at a time, with all replicas in sync, and never below
+//!   `min.insync.replicas`.
+//! - A pass that fails is waited out. If it fails twice in a row, a condition says so in the API
+//!   server's words, and keeps what was said before of the rest. The controller is not touched by
+//!   it.
+//! - A condition speaks of the generation that the controller has answered on, not of one that the
+//!   watch has only seen.
+//! - An event tells news: another status, or another thing that is wrong.
 
 mod absences;
 mod addresses;

@@ -1,18 +1,26 @@
 //! The state in the Kubernetes API: what people see are `KafkaCluster` and `Topic`, what the
 //! operator keeps for itself are `PartitionTable`s.
 //!
-//! A cluster has sixteen shards of partitions and one registry of brokers and counters, each one
-//! object with one packed string, and each write of one a compare-and-swap by its
-//! `resourceVersion`. A controller that takes over writes every part, under its new epoch: from
-//! then on every write of its predecessor fails, which is then told [`StoreError::Conflict`], reads
-//! everything anew and finds out that it does not lead. `Topic`s and the `KafkaCluster` are written
-//! by users, too: of them, only what a decision changed is patched (`merge::owed`), whatever else
-//! users wrote that the controller has not accepted, and what the API server refuses of it is
-//! [`StoreError::Refused`]. Nothing is read from a cache: loading lists what etcd holds.
+//! A cluster has seventeen tables: sixteen shards of partitions and one registry of brokers and
+//! counters, each one object with one packed string.
 //!
-//! Where the volumes outlive the cluster, so does what is written here ([`goes_with_the_cluster`]):
-//! no part names an owner, whose end would be theirs. A cluster that is made anew under the name
-//! goes on with the parts that it finds.
+//! Invariants
+//! - Each write of a table is a compare-and-swap by the `resourceVersion` that this controller read
+//!   or wrote. After a conflict everything is read anew, never merged.
+//! - A controller that takes over writes every table under its new epoch before it says anything.
+//!   From then on each write of its predecessor fails with [`StoreError::Conflict`].
+//! - Loading lists what etcd holds, tables before topics, and only if this process holds the Lease
+//!   at that moment. Nothing is read from a cache.
+//! - `Topic`s and the `KafkaCluster` are written by users, too. Only the fields that a decision
+//!   changed are patched (`merge::owed`), whatever else users wrote that is not accepted.
+//! - If the API server refuses such a write ([`StoreError::Refused`]), the shell decides that batch
+//!   anew without it, at the same moment and epoch (`shell::requests`). Other requests do not
+//!   notice.
+//! - A topic's id is its resource's uid, or the id that a client's creation wrote on it.
+//! - Where the volumes outlive the cluster ([`goes_with_the_cluster`]), no table and no topic names
+//!   it as an owner. A table is then the cluster's by name, namespace and `spec.cluster`. The
+//!   registry and each volume have the cluster's id. A cluster that is made anew under the name
+//!   takes over the tables that it finds.
 
 mod calls;
 pub(crate) mod cluster_cache;

@@ -137,8 +137,8 @@ fn a_name_that_no_topic_can_have_is_answered_and_not_kept() {
     assert_eq!(sessions.size(), (1, 2));
 }
 
-/// What ARCHITECTURE.md says of memory: as many sessions as there are slots, each as large as a
-/// request can be.
+/// What docs/memory.md says: as many sessions as there are slots, each as large as a request can
+/// be.
 #[test]
 fn all_sessions_together_take_no_more_than_their_bytes() {
     assert!(

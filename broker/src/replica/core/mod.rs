@@ -6,11 +6,13 @@
 //! offsets and epochs, and say what the shell has to do.
 //!
 //! Invariants
-//! - The high watermark of a [`Leadership`] never goes back, never passes what the leader itself
-//!   has, and stands still while the committed ISR is smaller than its minimum.
-//! - A replica that is or may become a member of the ISR is waited for: a proposed addition counts
-//!   from the moment that it is proposed, a proposed removal only once it is committed.
+//! - The high watermark of a [`Leadership`] never goes back and never passes what the leader itself
+//!   has. It stands still while the committed ISR is smaller than its minimum.
+//! - The high watermark waits for every replica that is or may become a member of the ISR. A
+//!   proposed addition counts from its proposal on, a proposed removal only once it is committed. A
+//!   refused addition counts for as long as an unanswered copy of the request may still arrive.
 //! - A [`Following`] cuts its log by epochs and by what its leader has, never by a high watermark.
+//! - A late fetch, answer or state, by its epoch or offset, changes nothing.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod asked;

@@ -7,6 +7,9 @@
 //! batches in one answer, are cut, are started again and lead; what each knows of producers and
 //! transactions is compared with what follows from its batches. What is committed, and who is
 //! elected, is the world's to say: the simulation of the cluster shows that.
+//!
+//! Transactions v1 are spared the faults that they do not survive in Kafka either (KAFKA-17754): an
+//! EndTxn or a marker that comes late.
 
 pub mod checks;
 pub mod client;
