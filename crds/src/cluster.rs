@@ -18,7 +18,7 @@ use crate::kubernetes_values::IMAGE;
 use crate::named_settings::{ClientMetricsConfig, GroupConfig};
 use crate::network::Network;
 use crate::placing::{Listener, PodSettings, PodTemplatePatch, Resources, Storage};
-use crate::process::Process;
+use crate::process::{Process, request_memory_is_below_the_limit};
 
 /// What a cluster shall be.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -211,6 +211,7 @@ pub enum Reflect {
         "!has(self.config) || self.config.all(one, one.matches('^(0|[1-9][0-9]{0,2})$') && (int(one) < self.replicas || \
          has(self.config[one].leader__dot__replication__dot__throttled__dot__rate) || has(self.config[one].follower__dot__replication__dot__throttled__dot__rate)))")
         .message("config names brokers by their ids, which are 0 to replicas - 1"),
+    validation = request_memory_is_below_the_limit(),
 )]
 pub struct Brokers {
     /// How many there are. Their ids are 0 to replicas - 1. Default: 1.
@@ -230,7 +231,7 @@ pub struct Brokers {
 
     /// Processor time and memory of each broker, as in a container of a pod. Default: 100m of cpu
     /// and 512Mi of memory are requested, and 2Gi of memory are the limit. What is written here
-    /// replaces all of it.
+    /// replaces all of it. A memory limit is 128Mi at least, or 0, which is none.
     #[serde(default, skip_serializing_if = "is_default")]
     pub resources: Resources,
 

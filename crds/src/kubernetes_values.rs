@@ -4,6 +4,7 @@
 //! `k8s.io/kubernetes/pkg/apis/core/validation`).
 
 use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::json;
 
 /// A quantity, as in `k8s.io/apimachinery/pkg/api/resource`, without those below zero.
 pub(crate) const QUANTITY: &str =
@@ -94,6 +95,30 @@ pub(crate) fn amounts(_: &mut SchemaGenerator) -> Schema {
             },
         ],
     })
+}
+
+/// The least that a broker's memory may be limited to: from this on, what it bounds by itself fits
+/// into the limit (`broker/src/memory.rs`).
+const MEMORY_LIMIT_MIN: &str = "128Mi";
+
+/// What a broker's container cannot exceed. A limit of 0 is none, as for the kubelet.
+pub(crate) fn limits(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = amounts(generator);
+    let limit = "quantity(string(self['memory']))";
+    let rule = json!({
+        "rule": format!(
+            "!('memory' in self) || {limit}.compareTo(quantity('0')) == 0 || {limit}.compareTo(quantity('{MEMORY_LIMIT_MIN}')) >= 0"
+        ),
+        "messageExpression": format!(
+            "'memory is limited to ' + string(self['memory']) + ', and a broker needs {MEMORY_LIMIT_MIN} at least'"
+        ),
+    });
+    if let Some(rules) =
+        schema.get_mut("x-kubernetes-validations").and_then(serde_json::Value::as_array_mut)
+    {
+        rules.push(rule);
+    }
+    schema
 }
 
 /// A quantity of zero or more.

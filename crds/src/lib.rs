@@ -49,7 +49,7 @@ pub use placing::{
     Listener, ListenerType, PodSettings, PodTemplatePatch, Resources, Storage, Toleration,
     VolumePolicy,
 };
-pub use process::{Process, Variable};
+pub use process::{DEFAULT_MEMORY_LIMIT, Process, Variable};
 pub use quantity::Quantity;
 pub use setting::{InvalidSetting, Kind, Setting};
 pub use topic::{ClusterRef, DeletionPolicy, Topic, TopicSpec, TopicStatus};

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use kube::KubeSchema;
+use kube::core::Rule;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -18,12 +19,28 @@ use crate::kubernetes_values::{
 };
 use crate::quantity::Quantity;
 
-/// A DNS name, a part of which may be `{broker}`. The last part has a letter: else it would be an
-/// address, and a wrong one.
+/// Parts of 63 characters at most with dots between them, in which `{broker}` is a digit.
 const HOST: &str = concat!(
-    r"^(([A-Za-z0-9]|\{broker\})(([-A-Za-z0-9]|\{broker\})*([A-Za-z0-9]|\{broker\}))?\.)*",
-    r"([A-Za-z0-9]|\{broker\})*([A-Za-z]|\{broker\})(([-A-Za-z0-9]|\{broker\})*([A-Za-z0-9]|\{broker\}))?$"
+    r"^(([A-Za-z0-9]|\{broker\})(([-A-Za-z0-9]|\{broker\}){0,61}([A-Za-z0-9]|\{broker\}))?\.)*",
+    r"([A-Za-z0-9]|\{broker\})(([-A-Za-z0-9]|\{broker\}){0,61}([A-Za-z0-9]|\{broker\}))?$"
 );
+
+/// The last part has a letter of its own. Whatever looks a name up takes one whose last part is a
+/// number for an address, and a wrong one.
+const HOST_IS_A_NAME: &str = r"(^|\.)([-0-9]|\{broker\})*[A-Za-z]([-A-Za-z0-9]|\{broker\})*$";
+
+/// A hexadecimal number is one, too.
+const HOST_IS_HEXADECIMAL: &str = r"(^|\.)0[xX]([0-9A-Fa-f]|\{broker\})*$";
+
+/// What a client is told to connect to: a DNS name for every broker, or an address.
+fn host_rule() -> Rule {
+    let [host, name, hexadecimal] =
+        [HOST, HOST_IS_A_NAME, HOST_IS_HEXADECIMAL].map(|pattern| pattern.replace('\\', "\\\\"));
+    Rule::new(format!(
+        "isIP(self) || (self.matches('{host}') && self.matches('{name}') && !self.matches('{hexadecimal}'))"
+    ))
+    .message("must be an IP address, or a DNS name in which {broker} may stand for the broker's id; the last part of a name has a letter besides {broker}, as in kafka-{broker}.example.com")
+}
 
 /// The volume of each broker.
 #[derive(KubeSchema, Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -92,7 +109,7 @@ pub struct Resources {
 
     /// What the container cannot exceed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "kubernetes_values::amounts")]
+    #[schemars(schema_with = "kubernetes_values::limits")]
     pub limits: BTreeMap<String, Quantity>,
 }
 
@@ -233,8 +250,11 @@ pub struct Listener {
     /// more than one broker it has to be there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new(format!("isIP(self) || self.matches('{}')", HOST.replace('\\', "\\\\")))
-        .message("must be a DNS name, in which {broker} may stand for the broker's id, or an IP address"))]
+    #[x_kube(
+        validation = host_rule(),
+        validation = Rule::new("!isIP(self) || !self.matches('^[0:.]+$')")
+            .message("no client can connect to 0.0.0.0 or ::"),
+    )]
     pub host: Option<String>,
 
     /// Annotations of the services that the listener needs, for instance for a provider of load

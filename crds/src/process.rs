@@ -6,12 +6,40 @@
 )]
 
 use kube::KubeSchema;
+use kube::core::{Message, Rule};
 use serde::{Deserialize, Serialize};
 
 use crate::quantity::Quantity;
 
 /// Directives of the log: a level, or levels by module, with commas between them.
 const LOG: &str = r"^([a-z][a-z0-9_]*(::[a-z0-9_]+)*=)?(off|error|warn|info|debug|trace)(,([a-z][a-z0-9_]*(::[a-z0-9_]+)*=)?(off|error|warn|info|debug|trace))*$";
+
+/// The memory limit of a broker whose resource says nothing of its resources.
+pub const DEFAULT_MEMORY_LIMIT: &str = "2Gi";
+
+/// What a broker asks of its own: requests take less than the container may have, where that is
+/// known. A limit of 0 is none.
+pub(crate) fn request_memory_is_below_the_limit() -> Rule {
+    let is_limited =
+        "has(self.resources) && has(self.resources.limits) && 'memory' in self.resources.limits";
+    let is_default = "!has(self.resources) || \
+         ((!has(self.resources.requests) || size(self.resources.requests) == 0) && (!has(self.resources.limits) || size(self.resources.limits) == 0))";
+    let (asked, limit) = (
+        "quantity(string(self.process.requestMemory))",
+        "quantity(string(self.resources.limits['memory']))",
+    );
+    let rule = format!(
+        "!has(self.process) || !has(self.process.requestMemory) || ({is_limited} \
+         ? {limit}.compareTo(quantity('0')) == 0 || {asked}.compareTo({limit}) < 0 \
+         : !({is_default}) || {asked}.compareTo(quantity('{DEFAULT_MEMORY_LIMIT}')) < 0)"
+    );
+    let message = format!(
+        "'process.requestMemory is ' + string(self.process.requestMemory) + ' and the memory limit ' + \
+         ({is_limited} ? string(self.resources.limits['memory']) : '{DEFAULT_MEMORY_LIMIT} by default') + \
+         ': requests need to be given less than the limit, since a broker that takes more is killed'"
+    );
+    Rule::new(rule).message(Message::Expression(message))
+}
 
 /// How each broker's process runs. What is changed here restarts the brokers, one after the other.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
@@ -29,7 +57,8 @@ pub struct Process {
     pub max_connections: Option<i32>,
 
     /// The memory that requests may take together while they are received or carried out, from 16Mi
-    /// to 1Ti. Default: a quarter of the memory limit, 256Mi at most.
+    /// to 1Ti, and less than the memory limit. Default: a quarter of the memory limit, 256Mi at
+    /// most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity('16Mi')) >= 0 && quantity(string(self)).compareTo(quantity('1Ti')) <= 0")
         .message("must be from 16Mi to 1Ti"))]

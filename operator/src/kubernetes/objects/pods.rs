@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use weir_crds::{ListenerType, Process, Quantity, Resources, VolumePolicy};
+use weir_crds::{DEFAULT_MEMORY_LIMIT, ListenerType, Process, Quantity, Resources, VolumePolicy};
 
 use super::config_map::{CLUSTER_ID_KEY, CONTROLLER_KEY};
 use super::names::{Names, listener_name, listeners};
@@ -267,7 +267,7 @@ fn variables(process: &Process) -> Vec<(&str, String)> {
 /// would stand still in the middle of a commit.
 fn resources(said: &Resources) -> Value {
     if said.requests.is_empty() && said.limits.is_empty() {
-        return json!({"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}});
+        return json!({"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": DEFAULT_MEMORY_LIMIT}});
     }
     json!({"requests": quantities(&said.requests), "limits": quantities(&said.limits)})
 }

@@ -98,6 +98,35 @@ pub(super) fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
             "spec.brokers.process.requestMemory: Invalid value: \"15Mi\": must be from 16Mi to 1Ti",
         ),
         (
+            brokers(
+                json!({"process": {"requestMemory": "4Gi"}, "resources": {"limits": {"memory": "1Gi"}}}),
+            ),
+            None,
+            "spec.brokers: Invalid value: \"object\": process.requestMemory is 4Gi and the memory limit 1Gi: requests need to be given less than the limit, since a broker that takes more is killed",
+        ),
+        (
+            brokers(
+                json!({"process": {"requestMemory": 1_073_741_824}, "resources": {"limits": {"memory": "1Gi"}}}),
+            ),
+            None,
+            "spec.brokers: Invalid value: \"object\": process.requestMemory is 1073741824 and the memory limit 1Gi: requests need to be given less than the limit, since a broker that takes more is killed",
+        ),
+        (
+            brokers(json!({"process": {"requestMemory": "3Gi"}})),
+            None,
+            "spec.brokers: Invalid value: \"object\": process.requestMemory is 3Gi and the memory limit 2Gi by default: requests need to be given less than the limit, since a broker that takes more is killed",
+        ),
+        (
+            brokers(json!({"process": {"requestMemory": "3Gi"}, "resources": {"requests": {}}})),
+            None,
+            "spec.brokers: Invalid value: \"object\": process.requestMemory is 3Gi and the memory limit 2Gi by default: requests need to be given less than the limit, since a broker that takes more is killed",
+        ),
+        (
+            brokers(json!({"resources": {"limits": {"memory": "1Mi"}}})),
+            None,
+            "spec.brokers.resources.limits: Invalid value: \"object\": memory is limited to 1Mi, and a broker needs 128Mi at least",
+        ),
+        (
             brokers(json!({"process": {"env": [{"name": "WEIR_DATA", "value": "/"}]}})),
             None,
             "spec.brokers.process.env[0].name: Invalid value: \"WEIR_DATA\": what begins with WEIR_, and POD_NAME, are the operator's: other fields set them",
@@ -208,7 +237,17 @@ pub(super) fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
         (
             first(json!({"type": "NodePort", "host": "not a host"})),
             None,
-            "spec.listeners[0].host: Invalid value: \"not a host\": must be a DNS name, in which {broker} may stand for the broker's id, or an IP address",
+            "spec.listeners[0].host: Invalid value: \"not a host\": must be an IP address, or a DNS name in which {broker} may stand for the broker's id; the last part of a name has a letter besides {broker}, as in kafka-{broker}.example.com",
+        ),
+        (
+            first(json!({"type": "NodePort", "host": "{broker}"})),
+            None,
+            "spec.listeners[0].host: Invalid value: \"{broker}\": must be an IP address, or a DNS name in which {broker} may stand for the broker's id; the last part of a name has a letter besides {broker}, as in kafka-{broker}.example.com",
+        ),
+        (
+            first(json!({"type": "NodePort", "host": "0.0.0.0"})),
+            None,
+            "spec.listeners[0].host: Invalid value: \"0.0.0.0\": no client can connect to 0.0.0.0 or ::",
         ),
         (
             first(json!({"annotations": {"": "d"}})),

@@ -60,8 +60,8 @@ pub(super) const SAMPLES: &[(&str, &[&str], &[&str])] = &[
     ),
 ];
 
-/// Samples of fields of which no keyword tells enough: by the end of the path.
-pub(super) fn samples_of(path: &str) -> Option<(Vec<Value>, Vec<Value>)> {
+/// Samples of fields of which no keyword tells enough: by the end of their path.
+pub(super) fn samples_of(end: &str) -> Option<(Vec<Value>, Vec<Value>)> {
     let values = |texts: &[&str]| texts.iter().map(|text| json!(text)).collect::<Vec<_>>();
     let amounts =
         |text: &str| if text.is_empty() { vec![json!({})] } else { vec![json!({text: "1"})] };
@@ -70,7 +70,7 @@ pub(super) fn samples_of(path: &str) -> Option<(Vec<Value>, Vec<Value>)> {
         ["", "a b", "-a", "a-", "a/", "/a", "a/b/c", "ä", "a_b/c"],
     );
     let keyed = |keys: &[&str]| keys.iter().map(|key| json!({*key: "v"})).collect::<Vec<_>>();
-    Some(match path {
+    Some(match end {
         "image" => (
             values(&[
                 "weir",
@@ -119,8 +119,16 @@ pub(super) fn samples_of(path: &str) -> Option<(Vec<Value>, Vec<Value>)> {
             ],
         ),
         "requestMemory" => (
-            vec![json!("16Mi"), json!("1Ti"), json!(16_777_216)],
-            vec![json!("15Mi"), json!("1.1Ti"), json!(16), json!("0"), json!(""), json!(true)],
+            vec![json!("16Mi"), json!("2047Mi"), json!(16_777_216)],
+            vec![
+                json!("15Mi"),
+                json!("1.1Ti"),
+                json!("2Gi"),
+                json!(16),
+                json!("0"),
+                json!(""),
+                json!(true),
+            ],
         ),
         "requests" | "limits" => (
             vec![
@@ -131,8 +139,14 @@ pub(super) fn samples_of(path: &str) -> Option<(Vec<Value>, Vec<Value>)> {
                 json!({"cpu": "100u"}),
                 json!({"memory": "1.5Gi"}),
                 json!({"memory": 0}),
+                json!({"memory": "128Mi"}),
             ],
             [
+                if end == "limits" {
+                    vec![json!({"memory": "1Mi"}), json!({"memory": "127Mi"}), json!({"memory": 1})]
+                } else {
+                    vec![]
+                },
                 vec![
                     json!({"mem": "1Gi"}),
                     json!({"CPU": 1}),
@@ -178,7 +192,10 @@ pub(super) fn samples_of(path: &str) -> Option<(Vec<Value>, Vec<Value>)> {
                 "localhost",
                 "Kafka.example.com",
                 "kafka-{broker}.example.com",
+                "kafka-{broker}",
                 "{broker}.example.com",
+                "{broker}.{broker}a",
+                &format!("{}.example.com", "a".repeat(63)),
                 "192.0.2.1",
                 "2001:db8::1",
             ]),
@@ -195,6 +212,15 @@ pub(super) fn samples_of(path: &str) -> Option<(Vec<Value>, Vec<Value>)> {
                 "a_b",
                 "kafka-{id}.example.com",
                 "http://a",
+                "{broker}",
+                "kafka.{broker}",
+                "kafka.1-{broker}",
+                "0x{broker}",
+                "kafka.0xA{broker}",
+                "0.0.0.0",
+                "::",
+                "0:0:0:0:0:0:0:0",
+                &format!("{}.example.com", "a".repeat(64)),
             ]),
         ),
         "podTemplate" => (
