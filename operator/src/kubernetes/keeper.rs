@@ -21,6 +21,7 @@
 mod absences;
 mod addresses;
 mod apply;
+mod claims;
 mod drain;
 mod findings;
 mod hosting;
@@ -262,7 +263,9 @@ impl Keeper {
             self.make_objects(&cluster, &mut findings).await?;
         }
         if let Some(host) = &self.host {
-            self.topics.settle(&self.context, &self.key, &cluster, &host.state()).await?;
+            let (state, pods) = (host.state(), &findings.pods);
+            self.topics.settle(&self.context, &self.key, &cluster, &state).await?;
+            claims::settle(&self.context, &self.key, &cluster, &state, pods).await?;
         }
         self.observe(&cluster, &mut findings).await?;
         if !findings.paused {
@@ -413,6 +416,7 @@ impl Keeper {
         unheard::look_who_came(self.host.as_ref(), findings).await;
         // No event tells of how far they are.
         findings.under_way |= self.log_recovery.look(&mut findings.pods).await;
+        findings.under_way |= pods::look_into(&self.context, &self.key, &mut findings.pods).await;
         findings.troubles.extend(findings.pods.iter().filter_map(|pod| pod.trouble.clone()));
         let missing = usize::try_from(findings.replicas)
             .unwrap_or_default()

@@ -161,6 +161,71 @@ async fn where_the_volumes_go_everything_goes() {
     assert!(!events(&server).contains("TakesUpKept"));
 }
 
+/// Claims that the StatefulSet's controller does not come to: it found somebody else's pod under
+/// the broker's name, or the broker went before it was decided what goes.
+#[tokio::test]
+async fn claims_without_a_pod_of_the_clusters_go_with_it_as_well() {
+    let claim = |name: &str| format!("/api/v1/namespaces/n/persistentvolumeclaims/{name}");
+    let server = server(&spec("Delete"));
+    let labels = json!({MANAGED_BY: MANAGER, CLUSTER_LABEL: "c"});
+    let set = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "c", "uid": "set", "controller": true}]);
+    let put = |name: &str, labels: &Value, owners: &Value| {
+        let metadata = json!({"name": name, "namespace": "n", "uid": name, "labels": labels, "ownerReferences": owners});
+        server.put(&claim(name), &json!({"metadata": metadata}));
+    };
+    let of = |name: &str| owners(&server.get(&claim(name)).unwrap());
+    let pod = "/api/v1/namespaces/n/pods/c-0";
+    server.put(pod, &json!({"metadata": {"name": "c-0", "uid": "somebody-elses"}}));
+    for ours in ["data-c-0", "data-c-7"] {
+        put(ours, &labels, &json!([]));
+    }
+    // Somebody's copy, one that somebody made before, one that somebody else controls.
+    put("data-c-0-copy", &labels, &json!([]));
+    put("data-c-8", &json!({}), &json!([]));
+    let theirs =
+        json!([{"apiVersion": "v1", "kind": "Job", "name": "j", "uid": "j", "controller": true}]);
+    put("data-c-9", &labels, &theirs);
+    let mut kept = Kept::by(&server);
+    kept.pass(&server).await;
+    assert_eq!(["data-c-0", "data-c-7"].map(of), [[UID], [UID]]);
+    drop(server.take_writes());
+    kept.pass(&server).await;
+    let written = server.take_writes().into_iter().any(|write| write.contains("volumeclaims"));
+    assert!(!written, "nothing is written at rest");
+    // Which a StatefulSet that is no more would take along.
+    put("data-c-6", &labels, &set);
+    make(&server, UID, &spec("Retain"));
+    kept.pass(&server).await;
+    let none = Vec::<String>::new();
+    assert_eq!(["data-c-0", "data-c-6", "data-c-7"].map(of), [none.clone(), none.clone(), none]);
+    make(&server, UID, &spec("Delete"));
+    kept.pass(&server).await;
+    drop(kept);
+    server.delete_with_dependents(CLUSTER);
+    let left: Vec<String> =
+        server.paths().into_iter().filter(|path| !path.contains("/events")).collect();
+    let stay = ["data-c-0-copy", "data-c-8", "data-c-9"].map(claim);
+    assert_eq!(left, [stay.as_slice(), &[pod.to_owned()]].concat());
+}
+
+/// Of a claim whose pod it made, the StatefulSet's controller sees to it: nobody else interferes.
+#[tokio::test]
+async fn a_claim_with_its_pod_is_left_to_the_stateful_set() {
+    let path = "/api/v1/namespaces/n/persistentvolumeclaims/data-c-0";
+    let server = server(&spec("Retain"));
+    let set = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "c", "uid": "set", "controller": true}]);
+    let labels = Names::of(&resource(&server)).labels();
+    let metadata = |name: &str| json!({"name": name, "namespace": "n", "uid": name, "labels": labels, "ownerReferences": set});
+    server.put("/api/v1/namespaces/n/pods/c-0", &json!({"metadata": metadata("c-0")}));
+    server.put(path, &json!({"metadata": metadata("data-c-0")}));
+    let before = server.get(path);
+    for on_delete in ["Retain", "Delete"] {
+        make(&server, UID, &spec(on_delete));
+        Kept::by(&server).pass(&server).await;
+        assert_eq!(server.get(path), before, "{on_delete}");
+    }
+}
+
 #[tokio::test]
 async fn what_stays_is_decided_until_the_cluster_is_deleted() {
     let server = server(&spec("Delete"));

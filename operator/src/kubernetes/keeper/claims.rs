@@ -1,0 +1,92 @@
+//! Claims go with their cluster, or outlive it, as `spec.brokers.storage.onDelete` says.
+//!
+//! Of a claim whose pod it made, the StatefulSet's controller sees to that. It does not come to a
+//! claim that it made before it found somebody else's pod under the broker's name, and no more to
+//! that of a broker which went. Those name the KafkaCluster among their owners instead.
+
+use anyhow::Context as _;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{Api, ListParams, ObjectMeta, Patch, PatchParams};
+use serde_json::json;
+use tracing::info;
+use weir_crds::KafkaCluster;
+
+use super::super::context::Context;
+use super::super::figures::Figures;
+use super::super::objects::{MANAGED_BY, MANAGER, Names};
+use super::pods::PodView;
+use crate::controller::Key;
+use crate::controller::state::State;
+use crate::store::kube::ours::{CLUSTER_LABEL, is_claim_of};
+use crate::store::kube::{goes_with_the_cluster, owner};
+
+/// Makes each claim of the cluster's without a pod of the cluster's go with it, or outlive it. What
+/// somebody writes meanwhile is looked at in the next pass: every change of a claim wakes it.
+pub(super) async fn settle(
+    context: &Context,
+    key: &Key,
+    cluster: &KafkaCluster,
+    state: &State,
+    pods: &[PodView],
+) -> anyhow::Result<()> {
+    // What the controller has taken up, as for the topics.
+    let go = goes_with_the_cluster(&state.cluster.resource);
+    let names = Names::of(cluster);
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &key.namespace);
+    let params = ListParams::default()
+        .labels(&format!("{CLUSTER_LABEL}={},{MANAGED_BY}={MANAGER}", key.name));
+    let listed = api.list_metadata(&params).await.context("list the PersistentVolumeClaims")?;
+    for claim in listed.items {
+        let name = claim.metadata.name.clone().unwrap_or_default();
+        // A copy of a volume may have all its labels.
+        let broker = name.rsplit_once('-').and_then(|(_, id)| id.parse().ok());
+        let Some(broker) = broker.filter(|id| names.claim(*id) == name) else { continue };
+        if !is_claim_of(&key.name, &claim.metadata) {
+            continue;
+        }
+        let has_pod = pods.iter().any(|pod| pod.id == broker && pod.owner.is_some());
+        let Some(owners) = owners(&claim.metadata, cluster, go, has_pod) else { continue };
+        let patch = json!({"metadata": {"uid": claim.metadata.uid, "resourceVersion": claim.metadata.resource_version, "ownerReferences": owners}});
+        Figures::count(&context.figures.writes);
+        match api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Ok(_) => info!(
+                claim = name,
+                namespace = key.namespace,
+                go,
+                "a claim goes with its cluster, or not any more"
+            ),
+            // It is another version by now, or gone.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("patch the owners of PersistentVolumeClaim {name}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The owners that a claim is to have, if it has others. `has_pod`: the StatefulSet's controller
+/// comes to it.
+fn owners(
+    claim: &ObjectMeta,
+    cluster: &KafkaCluster,
+    go: bool,
+    has_pod: bool,
+) -> Option<Vec<OwnerReference>> {
+    let uid = cluster.metadata.uid.as_deref().filter(|uid| !uid.is_empty())?;
+    let is_the_cluster = |owner: &OwnerReference| owner.uid == uid;
+    let is_the_set = |owner: &OwnerReference| {
+        owner.kind == "StatefulSet" && Some(&owner.name) == cluster.metadata.name.as_ref()
+    };
+    let before = claim.owner_references.clone().unwrap_or_default();
+    let mut owners = before.clone();
+    if !go {
+        owners.retain(|owner| !is_the_cluster(owner) && (has_pod || !is_the_set(owner)));
+    } else if !has_pod && !owners.iter().any(|owner| is_the_cluster(owner) || is_the_set(owner)) {
+        // The StatefulSet's controller leaves a claim alone that another one controls.
+        owners.push(OwnerReference { controller: Some(false), ..owner(cluster) });
+    }
+    (owners != before).then_some(owners)
+}
