@@ -34,6 +34,7 @@ mod rollout;
 mod status;
 mod strays;
 mod table_recovery;
+mod trouble;
 mod unheard;
 mod volumes;
 mod wake;

@@ -230,6 +230,8 @@ fn judge(
             "BrokersNotReady",
             format!("{} of {} brokers serve: {message}", brokers.serving, brokers.wanted),
         )
+    } else if let Some(restarts) = findings.pods.iter().find_map(|pod| pod.restarts.as_ref()) {
+        ConditionValue::holds("BrokersRestart", restarts.clone())
     } else if missing > 0 {
         let message = format!("{missing} of {} partitions lack replicas in sync", partitions.total);
         ConditionValue::holds("UnderReplicated", message)

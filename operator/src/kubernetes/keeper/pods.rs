@@ -1,14 +1,13 @@
-//! The pods of a cluster as they are, and what keeps them from serving, in words that a person
-//! understands.
+//! The pods of a cluster as they are.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anyhow::Context as _;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Event, Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Preconditions};
-use serde_json::Value;
 use weir_crds::KafkaCluster;
 
 use super::super::context::Context;
@@ -16,6 +15,7 @@ use super::super::figures::Figures;
 use super::super::objects::{
     CONTAINER, CONTROLLER_FILE_VARIABLE, HTTP_PORT_NAME, Names, broker_of_pod,
 };
+use super::trouble;
 use crate::controller::Key;
 use crate::controller::state::State;
 use crate::store::kube::ours::{Taken, controller_of, if_ours, may_be_a_pod_of};
@@ -24,8 +24,9 @@ use crate::time::now;
 /// The label in which a StatefulSet notes the revision of a pod's template.
 const REVISION_LABEL: &str = "controller-revision-hash";
 
-/// So much of a line that a broker printed goes into a condition.
-const LAST_WORDS_MAX: usize = 300;
+/// Pods whose events are looked at in one pass: of the others it is said in the next ones, once
+/// these have begun.
+const EVENTS_OF_MAX: usize = 3;
 
 /// A broker's pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,8 +55,14 @@ pub(super) struct PodView {
     pub(super) unheard: bool,
     /// How far its broker is with the recovery of its logs, while it does not serve for that.
     pub(super) recovers: Option<String>,
-    /// Why it does not serve, as far as its status tells.
+    /// Why it does not serve, as far as its status and its events tell.
     pub(super) trouble: Option<String>,
+    /// Why it ended before it was started anew, or is about to be; its broker may recover since.
+    pub(super) crashed: Option<String>,
+    /// Why it ends again and again, though it serves now.
+    pub(super) restarts: Option<String>,
+    /// It should have begun to run by now, and has not.
+    pub(super) begins: bool,
 }
 
 /// The pods, by the broker's id. Which of them are outdated is not known yet.
@@ -68,8 +75,9 @@ pub(super) async fn look(
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
     let params = ListParams::default().labels(&names.selector_text());
     let listed = pods.list(&params).await.context("list the pods")?;
+    let now = now();
     let mut views: Vec<PodView> =
-        listed.items.iter().filter_map(|pod| view(&key.name, pod)).collect();
+        listed.items.iter().filter_map(|pod| view(&key.name, pod, &now)).collect();
     views.sort_by_key(|view| view.id);
     Ok(views)
 }
@@ -133,7 +141,7 @@ fn wanted_revision(set: &StatefulSet) -> Option<String> {
         .flatten()
 }
 
-fn view(cluster: &str, pod: &Pod) -> Option<PodView> {
+fn view(cluster: &str, pod: &Pod, now: &Time) -> Option<PodView> {
     if !may_be_a_pod_of(cluster, &pod.metadata) {
         return None;
     }
@@ -158,7 +166,10 @@ fn view(cluster: &str, pod: &Pod) -> Option<PodView> {
         reads_address: has_variable(pod, CONTROLLER_FILE_VARIABLE),
         unheard: false,
         recovers: None,
-        trouble: trouble(&name, pod),
+        trouble: trouble::trouble(&name, pod),
+        crashed: trouble::crashed(&name, pod),
+        restarts: trouble::restarts(&name, pod, now),
+        begins: trouble::begins(pod, now),
         name,
     })
 }
@@ -196,43 +207,27 @@ fn has_variable(pod: &Pod, name: &str) -> bool {
     variables.any(|variable| variable.name == name)
 }
 
-fn trouble(name: &str, pod: &Pod) -> Option<String> {
-    let status = pod.status.as_ref()?;
-    let unscheduled = status
-        .conditions
-        .iter()
-        .flatten()
-        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
-    if let Some(condition) = unscheduled {
-        let why = condition.message.as_deref().unwrap_or("no reason is given");
-        return Some(format!("pod {name} cannot be placed on a node: {why}"));
+/// Notes at the pods that do not serve why that is, beyond what their status says now: what they
+/// ended of before, unless they recover since, or why they do not begin. Says whether there are
+/// some that do not begin: no watch tells of events.
+pub(super) async fn look_into(context: &Context, key: &Key, pods: &mut [PodView]) -> bool {
+    for pod in pods.iter_mut().filter(|pod| pod.recovers.is_none()) {
+        pod.trouble = pod.trouble.take().or_else(|| pod.crashed.clone());
     }
-    let container = status.container_statuses.iter().flatten().next()?;
-    let waiting = container.state.as_ref()?.waiting.as_ref()?;
-    let reason = waiting.reason.as_deref().unwrap_or_default();
-    if matches!(reason, "" | "ContainerCreating" | "PodInitializing") {
-        return None;
+    let api: Api<Event> = Api::namespaced(context.client.clone(), &key.namespace);
+    let does_not_begin = |pod: &&mut PodView| pod.begins && pod.trouble.is_none();
+    let mut is_one = false;
+    for pod in pods.iter_mut().filter(does_not_begin).take(EVENTS_OF_MAX) {
+        is_one = true;
+        let fields = format!(
+            "involvedObject.kind=Pod,involvedObject.name={},involvedObject.uid={}",
+            pod.name, pod.uid
+        );
+        // Without the right to read events there is one hint less.
+        let Ok(listed) = api.list(&ListParams::default().fields(&fields)).await else { continue };
+        pod.trouble = trouble::told_by_events(&pod.name, &listed.items, &now());
     }
-    let message = last_words(container).or_else(|| waiting.message.clone()).unwrap_or_default();
-    let hint = match reason {
-        "CrashLoopBackOff" => format!("; `kubectl logs {name} --previous` says more"),
-        "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" => {
-            "; correct spec.image".to_owned()
-        }
-        _ => String::new(),
-    };
-    Some(format!("pod {name}: {reason}: {message}{hint}"))
-}
-
-/// What a broker said before it ended, as the kubelet keeps the end of its log. A line of JSON has
-/// the reason in a field.
-fn last_words(container: &ContainerStatus) -> Option<String> {
-    let said = container.last_state.as_ref()?.terminated.as_ref()?.message.as_ref()?;
-    let line = said.lines().rfind(|line| !line.trim().is_empty())?;
-    let reason = serde_json::from_str::<Value>(line)
-        .ok()
-        .and_then(|line| Some(line.get("error")?.as_str()?.to_owned()));
-    Some(reason.unwrap_or_else(|| line.trim().chars().take(LAST_WORDS_MAX).collect()))
+    is_one
 }
 
 /// Why the StatefulSet's controller makes no pods: a quota, or a policy. It says so in events
@@ -281,7 +276,7 @@ pub(super) fn brokers_held(state: &State) -> i32 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -296,10 +291,14 @@ mod tests {
         .unwrap()
     }
 
+    fn seen(cluster: &str, pod: &Pod) -> Option<PodView> {
+        view(cluster, pod, &now())
+    }
+
     #[test]
     fn a_pod_is_told_by_its_status() {
         let mut pod_view =
-            view("orders", &pod(json!({"conditions": [{"type": "Ready", "status": "True"}]})))
+            seen("orders", &pod(json!({"conditions": [{"type": "Ready", "status": "True"}]})))
                 .unwrap();
         assert_eq!(
             (pod_view.id, pod_view.ready, pod_view.outdated, &pod_view.trouble),
@@ -323,7 +322,7 @@ mod tests {
             serde_json::from_value(json!([{"name": "WEIR_CONTROLLER_FILE", "value": "f"}]))
                 .unwrap(),
         );
-        assert!(view("orders", &reads).unwrap().reads_address);
+        assert!(seen("orders", &reads).unwrap().reads_address);
         let mut others = pod(json!({}));
         others
             .metadata
@@ -331,9 +330,9 @@ mod tests {
             .iter_mut()
             .flatten()
             .for_each(|owner| owner.kind = "Job".to_owned());
-        assert_eq!(view("orders", &others), None);
-        assert!(!view("orders", &pod(json!({}))).unwrap().ready);
-        assert_eq!(view("others", &pod(json!({}))), None);
+        assert_eq!(seen("orders", &others), None);
+        assert!(!seen("orders", &pod(json!({}))).unwrap().ready);
+        assert_eq!(seen("others", &pod(json!({}))), None);
     }
 
     #[test]
@@ -348,56 +347,8 @@ mod tests {
             ),
         ];
         for (status, expected) in cases {
-            let found = view("orders", &pod(status)).unwrap().addresses;
+            let found = seen("orders", &pod(status)).unwrap().addresses;
             assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
-        }
-    }
-
-    #[test]
-    fn trouble_is_said_with_what_helps() {
-        let waiting = |reason: &str| json!({"containerStatuses": [{"name": "broker", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"waiting": {"reason": reason, "message": "m"}}}]});
-        let ended = |said: &str| {
-            let mut status = waiting("CrashLoopBackOff");
-            status["containerStatuses"][0]["lastState"] =
-                json!({"terminated": {"exitCode": 1, "message": said}});
-            status
-        };
-        let cases = [
-            (json!({}), None),
-            (waiting("ContainerCreating"), None),
-            (
-                waiting("ImagePullBackOff"),
-                Some("pod orders-1: ImagePullBackOff: m; correct spec.image"),
-            ),
-            (
-                waiting("CrashLoopBackOff"),
-                Some(
-                    "pod orders-1: CrashLoopBackOff: m; `kubectl logs orders-1 --previous` says more",
-                ),
-            ),
-            (
-                ended(&format!(
-                    "{}\n{}\n",
-                    json!({"level": "INFO"}),
-                    json!({"level": "ERROR", "message": "the broker stops", "error": "open the log directory: it belongs to another"})
-                )),
-                Some(
-                    "pod orders-1: CrashLoopBackOff: open the log directory: it belongs to another; `kubectl logs orders-1 --previous` says more",
-                ),
-            ),
-            (
-                ended("Segmentation fault\n\n"),
-                Some(
-                    "pod orders-1: CrashLoopBackOff: Segmentation fault; `kubectl logs orders-1 --previous` says more",
-                ),
-            ),
-            (
-                json!({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes"}]}),
-                Some("pod orders-1 cannot be placed on a node: 0/3 nodes"),
-            ),
-        ];
-        for (status, said) in cases {
-            assert_eq!(trouble("orders-1", &pod(status.clone())).as_deref(), said, "{status}");
         }
     }
 }

@@ -175,6 +175,18 @@ fn what_is_wrong_comes_first() {
             "Progressing",
             "Progressing=True Starting: 2 of 3 brokers are as the spec wants them: broker 2 recovers its logs: 340 of 1200, 1 of 2 MiB",
         ),
+        // One that serves, and is killed every few minutes.
+        (
+            &three,
+            Some(3),
+            {
+                let mut findings = found();
+                findings.pods[1].restarts = Some("pod c-1 was restarted 4 times: why".to_owned());
+                findings
+            },
+            "Degraded",
+            "Degraded=True BrokersRestart: pod c-1 was restarted 4 times: why",
+        ),
         // A cluster that serves, and whose spec cannot be carried out.
         (
             &three,
