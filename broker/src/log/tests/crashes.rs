@@ -427,3 +427,22 @@ fn fail_and_go_on(steps: &[Step], (at, fault): (u64, Fault), seed: u64, asks: bo
     assert!(!left.crashed() && model.end > 0);
     true
 }
+
+/// Found by the first property: a crash in the middle of a cut brought back a segment and a snapshot
+/// of producers, and not the file of aborted transactions between them.
+#[test]
+fn a_cut_midway_leaves_no_snapshot_that_vouches_for_a_file_that_is_gone() {
+    let steps = [
+        Step::Append(vec![(Kind::Plain, 1, 0)]),
+        Step::Roll,
+        Step::Append(vec![(Kind::Data(1), 1, 153)]),
+        Step::Follow(vec![(Kind::Plain, 1, 10), (Kind::End(1, false), 1, 0)]),
+        Step::Restart,
+        Step::Truncate(3),
+    ];
+    for at in 0.. {
+        if !fail_and_go_on(&steps, (at, Fault::Crash), 7_899_825_428_448_673_242, false) {
+            break;
+        }
+    }
+}

@@ -119,11 +119,11 @@ impl LogWriter {
             // next.
             flusher::write_epochs(storage, reader)?;
         }
+        self.remove_snapshots_beyond(end)?;
         for segment in gone.iter().rev() {
             self.remove_files(segment, FILES)?;
         }
         self.remove_files(cut, DERIVED)?;
-        snapshots::remove_beyond(storage, &reader.path(), end)?;
         storage.sync_dir(&reader.path())?;
         let file = shorter.open(&self.dir.files)?;
         file.truncate(shorter.size_bytes())?;
@@ -158,6 +158,7 @@ impl LogWriter {
         let storage = self.dir.storage();
         // What lies behind the new end goes first, and for good: a gap in the middle of what a
         // crash brings back would be taken for damage.
+        self.remove_snapshots_beyond(-1)?;
         let (before, behind) =
             old.split_at(old.partition_point(|segment| segment.base_offset() <= offset));
         for segment in behind.iter().rev() {
@@ -170,7 +171,6 @@ impl LogWriter {
             let is_taken = segment.base_offset() == offset;
             self.remove_files(segment, if is_taken { DERIVED } else { FILES })?;
         }
-        snapshots::remove_beyond(storage, &reader.path(), -1)?;
         flusher::write_epochs(storage, &reader)?;
         let file = self.dir.files.get(fresh.records(), Mode::Create)?;
         file.truncate(0)?;
@@ -182,6 +182,15 @@ impl LogWriter {
         }
         *reader.flushed.write() = *reader.tail.read();
         Ok(offset)
+    }
+
+    /// Removes the snapshots of producers that know what is cut off, for good, before any file that
+    /// they vouch for goes: a crash may bring back some of what was removed, and so a segment and a
+    /// snapshot without the file of the transactions that were aborted in between.
+    fn remove_snapshots_beyond(&self, end: i64) -> io::Result<()> {
+        let (storage, dir) = (self.dir.storage(), self.reader.path());
+        snapshots::remove_beyond(storage, &dir, end)?;
+        storage.sync_dir(&dir)
     }
 
     /// Makes the log end with `end` and `last` for everyone, and counts nothing behind that as
