@@ -1,16 +1,19 @@
 //! The catalogue: one file that tells of every log in the directory, so that a start opens nothing
 //! else.
 //!
-//! After a clean stop it is the whole truth. After a crash it is the checkpoint: recovery believes
-//! its recovery points and high watermarks, and looks at the segments itself. It is replaced as a
-//! whole and carries its own checksum; without it everything is found again by looking.
+//! After a clean stop it is the whole truth, as long as it names the directories that are there. After
+//! a crash it is the checkpoint: recovery believes its recovery points and high watermarks, and looks
+//! at the segments itself. It is replaced as a whole and carries its own checksum; without it
+//! everything is found again by looking.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::partition_dir::parse_dir_name;
 use super::segment::SegmentSummary;
 use super::storage::{Storage, read_file, replace_file};
 
@@ -55,6 +58,59 @@ pub(crate) fn read(storage: &dyn Storage, root: &Path) -> Option<Vec<Remembered>
         tracing::warn!(file = %path.display(), "the catalogue is damaged; the logs are looked at one by one");
     }
     parsed
+}
+
+/// In what a catalogue and the directories that are there differ.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Differences {
+    /// Directories of partitions in which it knows no records.
+    pub(crate) unnamed: Vec<String>,
+    /// Directories that are not there, in which it knows records.
+    pub(crate) missing: Vec<String>,
+}
+
+impl Differences {
+    /// Whether there are none.
+    pub(crate) fn is_none(&self) -> bool {
+        self.unnamed.is_empty() && self.missing.is_empty()
+    }
+}
+
+/// Compares the catalogue that a clean stop has left with the directories that are there, by their
+/// names alone: somebody has moved them, or the run that wrote it did not know them. Says what it
+/// finds in the log.
+///
+/// # Errors
+/// When the log directory cannot be listed.
+pub(crate) fn compare(
+    storage: &dyn Storage,
+    root: &Path,
+    logs: &[Remembered],
+) -> io::Result<Differences> {
+    let entries = storage.list(root)?.into_iter().filter(|entry| entry.is_dir);
+    let there: BTreeSet<String> =
+        entries.map(|entry| entry.name).filter(|name| parse_dir_name(name).is_some()).collect();
+    // A log to which nothing was ever appended has no directory.
+    let named = logs.iter().filter(|log| !log.segments.is_empty());
+    let named: BTreeSet<String> =
+        named.map(|log| format!("{}-{}", log.topic, log.partition)).collect();
+    let differences = Differences {
+        unnamed: there.difference(&named).cloned().collect(),
+        missing: named.difference(&there).cloned().collect(),
+    };
+    for directory in &differences.unnamed {
+        tracing::warn!(
+            directory,
+            "the catalogue of a clean stop does not know this log; all logs are looked at"
+        );
+    }
+    for directory in &differences.missing {
+        tracing::error!(
+            directory,
+            "this log was here when the broker was stopped, and is gone; the controller is told that records may be lost"
+        );
+    }
+    Ok(differences)
 }
 
 /// Replaces the catalogue.

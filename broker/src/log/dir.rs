@@ -82,11 +82,18 @@ impl LogDir {
                 _ => failed(error),
             })?;
         let id = identity::check_or_format(storage.as_ref(), root, identity)?;
-        let left = identity::how_left(storage.as_ref(), root);
+        let mut left = identity::how_left(storage.as_ref(), root);
         let state = Arc::new(DirState::new(root, Arc::clone(&storage), options.open_files_max));
         let remembered = catalogue::read(storage.as_ref(), root);
+        let mut is_whole_truth = left.orderly;
+        if let Some(remembered) = remembered.as_deref().filter(|_| left.orderly) {
+            let differences =
+                catalogue::compare(storage.as_ref(), root, remembered).map_err(failed)?;
+            is_whole_truth = differences.is_none();
+            left.whole &= differences.missing.is_empty();
+        }
         let found = match remembered {
-            Some(remembered) if left.orderly => remembered,
+            Some(remembered) if is_whole_truth => remembered,
             remembered => {
                 let threads = options.recovery_threads;
                 let recovered =

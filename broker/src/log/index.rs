@@ -1,9 +1,11 @@
 //! A segment's sparse indexes: from an offset to a position in the file, and from a time to an
 //! offset.
 //!
-//! In memory while the segment is written to; afterwards in Kafka's two files, which are searched
-//! where they lie. Both are hints: whoever follows one checks what it finds there, and what does
-//! not agree is built anew from the segment.
+//! In memory while the segment is written to; afterwards in two files, which are searched where they
+//! lie. Nothing in them is believed unseen, and what does not agree is built anew from the segment.
+//! An entry of the offset index is compared with the batch that it leads to. What an entry of the
+//! time index says of the batches before it could only be compared with all of them: so each one
+//! carries a checksum, which Kafka's do not.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -25,9 +27,9 @@ pub(crate) struct TimeEntry {
     pub(crate) last_offset: u32,
 }
 
-/// Bytes of an entry in Kafka's files.
+/// Bytes of an entry in the files: of offsets as in Kafka's, of times with a checksum behind it.
 const OFFSET_ENTRY_BYTES: usize = 8;
-const TIME_ENTRY_BYTES: usize = 12;
+const TIME_ENTRY_BYTES: usize = 16;
 
 /// Both indexes of one segment, in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,15 +67,16 @@ impl Indexes {
             .map_or(0, |entry| entry.last_offset)
     }
 
-    /// Writes Kafka's two files. They are not synced: what is lost of them is built anew.
+    /// Writes the two files of the segment that begins at `base_offset`. They are not synced: what
+    /// is lost of them is built anew.
     ///
     /// # Errors
     /// When writing fails.
     pub(crate) fn write(
         &self,
         storage: &dyn Storage,
-        offset_index: &Path,
-        time_index: &Path,
+        (offset_index, time_index): (&Path, &Path),
+        base_offset: i64,
     ) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(self.offsets.len() * OFFSET_ENTRY_BYTES);
         for entry in &self.offsets {
@@ -85,8 +88,18 @@ impl Indexes {
         for entry in &self.times {
             bytes.extend_from_slice(&entry.timestamp.to_be_bytes());
             bytes.extend_from_slice(&entry.last_offset.to_be_bytes());
+            bytes.extend_from_slice(&entry.checksum(base_offset).to_be_bytes());
         }
         write_whole(storage, time_index, &bytes)
+    }
+}
+
+impl TimeEntry {
+    /// The CRC-32C of an entry of the segment that begins at `base_offset`.
+    fn checksum(&self, base_offset: i64) -> u32 {
+        let crc = crc32c::crc32c(&base_offset.to_be_bytes());
+        let crc = crc32c::crc32c_append(crc, &self.timestamp.to_be_bytes());
+        crc32c::crc32c_append(crc, &self.last_offset.to_be_bytes())
     }
 }
 
@@ -113,31 +126,38 @@ pub(crate) fn search_position(
             position: u32::from_be_bytes([e, f, g, h]),
         }
     };
-    let found = search(file.as_ref(), |bytes| entry(bytes).last_offset <= relative)?;
+    let found = search(file.as_ref(), |bytes| Ok(entry(bytes).last_offset <= relative))?;
     Ok(found.map(entry).unwrap_or_default())
 }
 
-/// As [`Indexes::offset_before`], in the file.
+/// As [`Indexes::offset_before`], in the file of the segment that begins at `base_offset`.
 ///
 /// # Errors
-/// When the file is not there, or cannot be an index.
-pub(crate) fn search_offset(storage: &dyn Storage, path: &Path, timestamp: i64) -> io::Result<u32> {
+/// When the file is not there, or an entry on the way is not what was written.
+pub(crate) fn search_offset(
+    storage: &dyn Storage,
+    path: &Path,
+    timestamp: i64,
+    base_offset: i64,
+) -> io::Result<u32> {
     let file = storage.open(path, Mode::Existing)?;
     let entry = |bytes: [u8; TIME_ENTRY_BYTES]| {
-        let [time @ .., a, b, c, d] = bytes;
-        TimeEntry {
+        let [time @ .., a, b, c, d, e, f, g, h] = bytes;
+        let entry = TimeEntry {
             timestamp: i64::from_be_bytes(time),
             last_offset: u32::from_be_bytes([a, b, c, d]),
-        }
+        };
+        let is_whole = entry.checksum(base_offset) == u32::from_be_bytes([e, f, g, h]);
+        is_whole.then_some(entry).ok_or(io::Error::from(io::ErrorKind::InvalidData))
     };
-    let found = search(file.as_ref(), |bytes| entry(bytes).timestamp < timestamp)?;
-    Ok(found.map(entry).map_or(0, |entry| entry.last_offset))
+    let found = search(file.as_ref(), |bytes| Ok(entry(bytes)?.timestamp < timestamp))?;
+    found.map_or(Ok(0), |bytes| Ok(entry(bytes)?.last_offset))
 }
 
 /// The last of the entries for which `before` holds: they come first.
 fn search<const N: usize>(
     file: &dyn File,
-    before: impl Fn([u8; N]) -> bool,
+    before: impl Fn([u8; N]) -> io::Result<bool>,
 ) -> io::Result<Option<[u8; N]>> {
     let length = file.length()?;
     if length == 0 || !length.is_multiple_of(N as u64) {
@@ -149,7 +169,7 @@ fn search<const N: usize>(
         let middle = low + (high - low) / 2;
         let mut bytes = [0; N];
         file.read_exact_at(&mut bytes, middle * N as u64)?;
-        if before(bytes) {
+        if before(bytes)? {
             found = Some(bytes);
             low = middle + 1;
         } else {
@@ -175,7 +195,7 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let (offsets, times) = (dir.path().join("0.index"), dir.path().join("0.timeindex"));
-        indexes.write(&Disk, &offsets, &times).unwrap();
+        indexes.write(&Disk, (&offsets, &times), 3).unwrap();
         assert_eq!(std::fs::metadata(&times).unwrap().len() % TIME_ENTRY_BYTES as u64, 0);
         for offset in 0..2100 {
             let found = indexes.position_before(offset);
@@ -184,11 +204,25 @@ mod tests {
         }
         for time in 0..7000 {
             assert_eq!(
-                search_offset(&Disk, &times, time).unwrap(),
+                search_offset(&Disk, &times, time, 3).unwrap(),
                 indexes.offset_before(time),
                 "{time}"
             );
         }
+        // Whatever one flipped bit or a cut leaves is refused, or leads no further than it should.
+        let written = std::fs::read(&times).unwrap();
+        for at in 0..written.len() {
+            let mut flipped = written.clone();
+            flipped[at] ^= 1 << (at % 8);
+            for damaged in [&flipped[..], &written[..at]] {
+                std::fs::write(&times, damaged).unwrap();
+                let time = (at * 7) as i64;
+                let found = search_offset(&Disk, &times, time, 3);
+                assert!(found.is_err() || found.unwrap() <= indexes.offset_before(time), "{at}");
+            }
+        }
+        std::fs::write(&times, &written).unwrap();
+        assert!(search_offset(&Disk, &times, 300, 4).is_err(), "of another segment");
         std::fs::write(&offsets, [0; 7]).unwrap();
         assert!(search_position(&Disk, &offsets, 5).is_err());
         assert!(search_position(&Disk, &dir.path().join("none"), 5).is_err());

@@ -18,9 +18,22 @@ pub(super) const STRAY: &str = "-stray";
 /// What a directory of a partition says of itself (`partition.metadata`).
 pub(super) const PARTITION_METADATA: &str = "partition.metadata";
 
-/// What a partition's directory says of itself.
+/// What a partition's directory says of itself: Kafka's two lines, and their CRC-32C. A topic id in
+/// which a bit has flipped would be another topic's.
 pub(super) fn metadata_text(topic: TopicId) -> String {
-    format!("version: 0\ntopic_id: {topic}\n")
+    let text = format!("version: 0\ntopic_id: {topic}\n");
+    let checksum = crc32c::crc32c(text.as_bytes());
+    format!("{text}{CHECKSUM}{checksum:08x}\n")
+}
+
+/// What the line of the checksum begins with.
+const CHECKSUM: &str = "crc32c: ";
+
+/// The lines before the checksum, if it is theirs; all of them where there is none, as Kafka has it.
+fn checked(text: &str) -> Option<&str> {
+    let Some((lines, checksum)) = text.split_once(CHECKSUM) else { return Some(text) };
+    let expected = u32::from_str_radix(checksum.trim(), 16).ok()?;
+    (crc32c::crc32c(lines.as_bytes()) == expected).then_some(lines)
 }
 
 /// `<topic>-<partition>`, of which the topic may have dashes too.
@@ -42,7 +55,8 @@ pub(super) fn topic_id(storage: &dyn Storage, dir: &Path) -> io::Result<Option<U
         }
         Err(error) => return Err(error),
     };
-    let id = text.lines().find_map(|line| line.strip_prefix("topic_id:"));
+    let id = checked(&text)
+        .and_then(|text| text.lines().find_map(|line| line.strip_prefix("topic_id:")));
     Ok(id.and_then(|id| TopicId::parse(id.trim())).map(|id| id.0))
 }
 

@@ -1,6 +1,8 @@
 //! The reading side of a log: what is published of it, usable from any thread, without a lock that
 //! a writer would hold for long.
 
+mod committed;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::RwLock;
 use weir_protocol::batch::{BatchError, BatchHeader, HEADER_BYTES};
-use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId, TopicPartition};
+use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
 use super::catalogue::Remembered;
 use super::dir_state::DirState;
@@ -18,7 +20,7 @@ use super::epochs::{EpochEnd, Epochs};
 use super::flush_queue::{FlushQueue, Flushable};
 use super::segment::{Segment, SegmentError};
 use super::storage::File;
-use super::transactions::{Aborted, Transactions};
+use super::transactions::Transactions;
 
 /// The published part of one partition's log.
 pub struct LogReader {
@@ -42,6 +44,9 @@ pub struct LogReader {
     pub(super) cleaned: AtomicI64,
     pub(super) epochs: RwLock<Epochs>,
     pub(super) transactions: RwLock<Transactions>,
+    /// A file of aborted transactions is not what was written: until the writer has written it anew,
+    /// they are not known.
+    pub(super) distrusts_transaction_index: AtomicBool,
     /// What a flush must sync besides records.
     pub(super) unsynced: Unsynced,
     pub(super) flush_requested: AtomicBool,
@@ -186,104 +191,6 @@ impl LogReader {
     /// Raises the high watermark; returns whether that changed it.
     pub fn advance_high_watermark(&self, to: i64) -> bool {
         self.high_watermark.fetch_max(to, Ordering::AcqRel) < to
-    }
-
-    /// The offset before which every transaction has ended, at most the high watermark; `None`
-    /// while it is not known here
-    /// ([`LogWriter::load_transactions`](super::LogWriter::load_transactions)).
-    pub fn last_stable_offset(&self) -> Option<i64> {
-        let transactions = self.transactions.read();
-        // What was deleted of an open transaction holds nothing back.
-        let stable =
-            || transactions.last_stable_offset(self.high_watermark()).max(self.log_start_offset());
-        transactions.is_known.then(stable)
-    }
-
-    /// Whether a producer is known to have a transaction open here, in this epoch.
-    pub fn has_open_transaction(&self, producer: ProducerId, epoch: ProducerEpoch) -> bool {
-        self.transactions.read().is_open(producer, epoch)
-    }
-
-    /// The aborted transactions with records in `from..bound`, in the order of their markers
-    /// (`UnifiedLog.collectAbortedTransactions`).
-    ///
-    /// # Errors
-    /// When a file cannot be read.
-    pub fn aborted_transactions(&self, from: i64, bound: i64) -> io::Result<Vec<Aborted>> {
-        let mut found = Vec::new();
-        let segments = self.segments.load();
-        let first =
-            segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1);
-        let in_memory_from = self.transactions.read().in_memory_from();
-        // Adds what is of interest; says whether behind this nothing can be.
-        let mut take = |aborted: &Aborted| {
-            if aborted.last_offset >= from && aborted.first_offset < bound {
-                found.push(*aborted);
-            }
-            aborted.last_stable_offset >= bound
-        };
-        for segment in
-            segments.iter().skip(first).filter(|segment| segment.base_offset() < in_memory_from)
-        {
-            let complete = segment.aborted(&self.dir.files)?.iter().any(&mut take);
-            if complete {
-                return Ok(found);
-            }
-        }
-        // Sealed meanwhile: it is in the file of a segment that was not looked at.
-        let transactions = self.transactions.read();
-        if transactions.in_memory_from() != in_memory_from {
-            drop(transactions);
-            return self.aborted_transactions(from, bound);
-        }
-        let _ = transactions.aborted().iter().any(take);
-        Ok(found)
-    }
-
-    /// As [`LogReader::aborted_transactions`]; `None` where they are not known here
-    /// ([`LogWriter::load_transactions`](super::LogWriter::load_transactions)).
-    ///
-    /// # Errors
-    /// When a file cannot be read.
-    pub fn known_aborted_transactions(
-        &self,
-        from: i64,
-        bound: i64,
-    ) -> io::Result<Option<Vec<Aborted>>> {
-        let truncations = self.truncations.load(Ordering::Acquire);
-        let is_known = || self.transactions.read().is_known;
-        let before = is_known();
-        let found = self.aborted_transactions(from, bound)?;
-        // A cut forgets them, and somebody may have had them loaded anew meanwhile.
-        let is_whole =
-            before && is_known() && self.truncations.load(Ordering::Acquire) == truncations;
-        Ok(is_whole.then_some(found))
-    }
-
-    /// A run as [`LogReader::read`] gives it, and the aborted transactions with records from `from`
-    /// to `bound`: both from before a compaction, or both from after it. `None` for what is not
-    /// known.
-    ///
-    /// # Errors
-    /// As [`LogReader::read`].
-    pub fn read_committed(
-        &self,
-        from: i64,
-        bound: i64,
-        bytes_max: usize,
-        at_least_one: bool,
-    ) -> Result<(Option<ReadSlice>, Option<Vec<Aborted>>), ReadError> {
-        loop {
-            let segments = self.segments.load_full();
-            let slice = self.read(from, bound, bytes_max, at_least_one)?;
-            let aborted = match slice {
-                Some(_) => self.known_aborted_transactions(from, bound)?,
-                None => Some(Vec::new()),
-            };
-            if Arc::ptr_eq(&segments, &self.segments.load_full()) {
-                return Ok((slice, aborted));
-            }
-        }
     }
 
     /// The offset after the last batch in a run that was read, as far as it is whole.

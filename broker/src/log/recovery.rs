@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tracing::{info, warn};
 use uuid::Uuid;
+use weir_protocol::types::TopicId;
 
 use super::catalogue::Remembered;
 use super::dir_state::DirState;
@@ -128,6 +129,14 @@ fn bytes_of(storage: &dyn Storage, dir: &Path) -> u64 {
     bytes.sum()
 }
 
+/// The topic id of the log with records that the catalogue knows under this name, if it is one.
+fn remembered_id(known: &Known, topic: &str, partition: i32) -> Option<Uuid> {
+    let mut logs = known
+        .values()
+        .filter(|log| log.topic == topic && log.partition == partition && !log.segments.is_empty());
+    logs.next().filter(|_| logs.next().is_none()).map(|log| log.topic_id)
+}
+
 fn recover(
     state: &DirState,
     topic: &str,
@@ -137,11 +146,15 @@ fn recover(
     share: &mut Share<'_>,
 ) -> io::Result<Option<Remembered>> {
     let dir = dir_of(state, topic, partition);
-    let Some(id) = topic_id(state.storage(), &dir)? else {
+    let said = topic_id(state.storage(), &dir)?;
+    let Some(id) = said.or_else(|| remembered_id(known?, topic, partition)) else {
         warn!(directory = %dir.display(), "it does not say which topic it belongs to; it is left alone");
         return Ok(None);
     };
-    if disowned {
+    if said.is_none() {
+        warn!(directory = %dir.display(), topic_id = %TopicId(id), "it does not say which topic it belongs to, and the catalogue does");
+    }
+    if disowned || said.is_none() {
         replace_file(
             state.storage(),
             &dir.join(PARTITION_METADATA),

@@ -124,11 +124,15 @@ impl Segment {
     }
 
     /// The transactions that were aborted in it, once it is sealed: what its file says.
+    ///
+    /// # Errors
+    /// When it cannot be read; [`transactions::is_damage`] when it is not what was written.
     pub(crate) fn aborted(&self, files: &OpenFiles) -> io::Result<Vec<Aborted>> {
         if self.none_aborted.load(Ordering::Relaxed) {
             return Ok(Vec::new());
         }
-        let found = transactions::read_index(files.storage().as_ref(), &self.path("txnindex"))?;
+        let path = self.path("txnindex");
+        let found = transactions::read_index(files.storage().as_ref(), &path, self.base_offset)?;
         self.none_aborted.store(found.is_empty(), Ordering::Relaxed);
         Ok(found)
     }
@@ -183,12 +187,17 @@ impl Segment {
     pub(crate) fn seal(&self, files: &OpenFiles) -> io::Result<()> {
         let mut indexes = self.indexes.write();
         if let Some(held) = &*indexes {
-            held.write(files.storage().as_ref(), &self.path("index"), &self.path("timeindex"))?;
+            self.write_indexes(files, held)?;
             *indexes = None;
             drop(indexes);
             self.open(files)?.truncate(self.size_bytes())?;
         }
         Ok(())
+    }
+
+    fn write_indexes(&self, files: &OpenFiles, indexes: &Indexes) -> io::Result<()> {
+        let (offsets, times) = (self.path("index"), self.path("timeindex"));
+        indexes.write(files.storage().as_ref(), (&offsets, &times), self.base_offset)
     }
 
     /// Has the indexes in memory again, since the segment is to be written to.
@@ -305,9 +314,24 @@ impl Segment {
             tracing::warn!(segment = %self.records.path().display(), "an index was missing or wrong, and is built anew");
         }
         // Without the files the index stays in memory, which serves as well.
-        let _ = built.write(files.storage().as_ref(), &self.path("index"), &self.path("timeindex"));
+        let _ = self.write_indexes(files, &built);
         *self.indexes.write() = Some(Box::new(built));
         Ok(())
+    }
+
+    /// Where to begin to look for a time, relative to the base offset: an index that is missing or
+    /// damaged is built anew.
+    fn offset_before(&self, files: &OpenFiles, timestamp: i64) -> Result<u32, SegmentError> {
+        if let Some(indexes) = &*self.indexes.read() {
+            return Ok(indexes.offset_before(timestamp));
+        }
+        let path = self.path("timeindex");
+        match index::search_offset(files.storage().as_ref(), &path, timestamp, self.base_offset) {
+            Ok(relative) => return Ok(relative),
+            Err(_) => self.rebuild(files)?,
+        }
+        let indexes = self.indexes.read();
+        Ok(indexes.as_ref().map_or(0, |indexes| indexes.offset_before(timestamp)))
     }
 
     /// The first batch below `end` with a record that is not older than `timestamp` and not before
@@ -319,15 +343,7 @@ impl Segment {
         from: i64,
         end: u64,
     ) -> Result<Option<Located>, SegmentError> {
-        let in_memory =
-            self.indexes.read().as_ref().map(|indexes| indexes.offset_before(timestamp));
-        let relative = match in_memory {
-            Some(relative) => relative,
-            None => {
-                index::search_offset(files.storage().as_ref(), &self.path("timeindex"), timestamp)
-                    .unwrap_or(0)
-            }
-        };
+        let relative = self.offset_before(files, timestamp)?;
         let begin = (self.base_offset + i64::from(relative)).max(from);
         let Some(first) = self.find(files, begin, end)? else { return Ok(None) };
         let found = self.scan(files, first.position, end)?.find(
@@ -385,6 +401,11 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
+    /// Bytes up to the end; none where an index has led behind it.
+    fn left(&self) -> u64 {
+        self.end.saturating_sub(self.position)
+    }
+
     fn header(&mut self) -> Result<BatchHeader, SegmentError> {
         let offset = self
             .position
@@ -394,8 +415,7 @@ impl Scan {
             .and_then(|offset| self.window.get(offset..))
             .filter(|rest| rest.len() >= HEADER_BYTES);
         if held.is_none() {
-            let wanted =
-                usize::try_from(self.end - self.position).unwrap_or(usize::MAX).min(SCAN_BYTES);
+            let wanted = usize::try_from(self.left()).unwrap_or(usize::MAX).min(SCAN_BYTES);
             self.window.resize(wanted, 0);
             let read = self.file.read_at(&mut self.window, self.position)?;
             self.window.truncate(read);
@@ -406,7 +426,7 @@ impl Scan {
         let corrupt = |error| SegmentError::Corrupt { position: self.position, error };
         let header = BatchHeader::parse(bytes).map_err(corrupt)?;
         if self.position + header.size_bytes() as u64 > self.end {
-            let available = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
+            let available = usize::try_from(self.left()).unwrap_or(usize::MAX);
             return Err(corrupt(BatchError::Incomplete { needed: header.size_bytes(), available }));
         }
         Ok(header)

@@ -15,7 +15,7 @@ use super::producers::Producers;
 use super::reader::LogReader;
 use super::segment::{Segment, SegmentError, file_name};
 use super::storage::{Mode, Storage, read_file};
-use super::transactions::{Aborted, Transactions, read_index};
+use super::transactions::{Aborted, Transactions, is_damage, read_index};
 
 /// The largest file that is believed: more than 20 million producers.
 const BYTES_MAX: u64 = 1 << 30;
@@ -25,6 +25,10 @@ const KEPT: usize = 2;
 
 /// The producers' state at the end of the log, and the transactions that it knows of: the newest
 /// snapshot that can be read, and what the log holds behind it.
+///
+/// # Errors
+/// When the disk fails, or with [`is_damage`] when the file of aborted transactions that the
+/// snapshot vouches for is not what was written.
 pub(super) fn load(
     state: &DirState,
     reader: &LogReader,
@@ -50,7 +54,7 @@ pub(super) fn load(
             Ok(bytes) => {
                 Producers::from_snapshot(&bytes, now_ms).map_err(|error| error.to_string())
             }
-            Err(error) if is_no_fault_of_the_disk(&error) => Err(error.to_string()),
+            Err(error) if is_damage(&error) => Err(error.to_string()),
             Err(error) => return Err(error),
         };
         match found {
@@ -69,7 +73,9 @@ pub(super) fn load(
     let holds =
         segments.iter().rev().find(|segment| segment.base_offset() <= from).or(segments.first());
     let aborted = match holds {
-        Some(segment) => read_index(state.storage(), &segment.path("txnindex"))?,
+        Some(segment) => {
+            read_index(state.storage(), &segment.path("txnindex"), segment.base_offset())?
+        }
         None => Vec::new(),
     };
     let vouched = |aborted: &Aborted| aborted.last_offset < from;
@@ -83,25 +89,46 @@ pub(super) fn load(
         if segments.get(index + 1).is_some_and(|next| next.base_offset() <= from) {
             continue;
         }
-        match replay(state, segment, from, (&mut producers, &mut transactions), now_ms) {
-            Err(SegmentError::Io(error)) if !is_no_fault_of_the_disk(&error) => return Err(error),
-            Err(error) => {
-                warn!(segment = %segment.path("log").display(), %error, "the producers behind a damaged batch are not known")
-            }
-            Ok(()) => {}
-        }
+        replay_readable(state, segment, from, (&mut producers, &mut transactions), now_ms)?;
     }
     // Nobody knows whether what has ended is committed: until it is known to be, it is not stable.
     Ok((producers, transactions))
 }
 
-/// A file that is too large or ends too early is not what was written, as one of which a bit is
-/// flipped: it can be read, and must not take the log directory offline.
-fn is_no_fault_of_the_disk(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::FileTooLarge | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData
-    )
+/// The transactions that were aborted in the whole log, in the order of their markers: by its batches
+/// alone, whatever snapshots and files say of them.
+///
+/// # Errors
+/// When the disk fails.
+pub(super) fn find_aborted(
+    state: &DirState,
+    reader: &LogReader,
+    now_ms: i64,
+) -> io::Result<Vec<Aborted>> {
+    let (mut producers, mut transactions) = (Producers::default(), Transactions::none(0));
+    for segment in reader.segments.load().iter() {
+        let found = (&mut producers, &mut transactions);
+        replay_readable(state, segment, segment.base_offset(), found, now_ms)?;
+    }
+    Ok(transactions.aborted().to_vec())
+}
+
+/// As [`replay`], as far as a segment can be read: damage in it is said.
+fn replay_readable(
+    state: &DirState,
+    segment: &Segment,
+    from: i64,
+    into: (&mut Producers, &mut Transactions),
+    now_ms: i64,
+) -> io::Result<()> {
+    match replay(state, segment, from, into, now_ms) {
+        Err(SegmentError::Io(error)) if !is_damage(&error) => Err(error),
+        Err(error) => {
+            warn!(segment = %segment.path("log").display(), %error, "the producers behind a damaged batch are not known");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 fn replay(

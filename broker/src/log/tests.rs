@@ -5,6 +5,7 @@ mod compaction;
 mod crashes;
 mod damage;
 mod deletion;
+mod derived;
 mod faults;
 mod follow;
 mod reads;

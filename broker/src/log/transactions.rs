@@ -28,6 +28,9 @@ use super::storage::{Storage, read_file, replace_file};
 const VERSION: i16 = 0;
 const ENTRY_BYTES: usize = 34;
 
+/// The CRC-32C of all entries, which stands behind them.
+const CHECKSUM_BYTES: usize = 4;
+
 /// The largest file that is believed.
 const INDEX_BYTES_MAX: u64 = 1 << 30;
 
@@ -142,23 +145,62 @@ impl Transactions {
     }
 }
 
-/// The entries of a `.txnindex` file; none where there is no file. What cannot be an entry ends it.
-pub(super) fn read_index(storage: &dyn Storage, path: &Path) -> io::Result<Vec<Aborted>> {
+/// The entries of the `.txnindex` file of the segment that begins at `base_offset`; none where there
+/// is no file.
+///
+/// # Errors
+/// `InvalidData`, or another that [`is_damage`] knows, when it is not what was written: Kafka's
+/// `TransactionIndex.sanityCheck`, and the checksum behind the entries, which Kafka's files do not
+/// have.
+pub(super) fn read_index(
+    storage: &dyn Storage,
+    path: &Path,
+    base_offset: i64,
+) -> io::Result<Vec<Aborted>> {
     let bytes = match read_file(storage, path, INDEX_BYTES_MAX) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         bytes => bytes?,
     };
-    let entry = |mut bytes: &[u8]| {
-        let version = bytes.get_i16();
-        let aborted = Aborted {
-            producer: ProducerId(bytes.get_i64()),
-            first_offset: bytes.get_i64(),
-            last_offset: bytes.get_i64(),
-            last_stable_offset: bytes.get_i64(),
-        };
-        (version == VERSION && aborted.first_offset <= aborted.last_offset).then_some(aborted)
+    let entries = checked(&bytes).and_then(|entries| {
+        let entries = entries.chunks_exact(ENTRY_BYTES).map(|entry| parse(entry, base_offset));
+        entries.collect::<Option<Vec<Aborted>>>()
+    });
+    entries.ok_or_else(|| {
+        let path = path.display();
+        io::Error::new(io::ErrorKind::InvalidData, format!("{path} is not what was written"))
+    })
+}
+
+/// The bytes of the entries, if the checksum behind them is theirs.
+fn checked(bytes: &[u8]) -> Option<&[u8]> {
+    let (entries, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>()?;
+    let is_whole = !entries.is_empty()
+        && entries.len().is_multiple_of(ENTRY_BYTES)
+        && crc32c::crc32c(entries) == u32::from_be_bytes(*checksum);
+    is_whole.then_some(entries)
+}
+
+fn parse(mut entry: &[u8], base_offset: i64) -> Option<Aborted> {
+    let version = entry.try_get_i16().ok()?;
+    let aborted = Aborted {
+        producer: ProducerId(entry.try_get_i64().ok()?),
+        first_offset: entry.try_get_i64().ok()?,
+        last_offset: entry.try_get_i64().ok()?,
+        last_stable_offset: entry.try_get_i64().ok()?,
     };
-    Ok(bytes.chunks_exact(ENTRY_BYTES).map_while(entry).collect())
+    let is_sound = version == VERSION
+        && (0..=aborted.last_offset).contains(&aborted.first_offset)
+        && aborted.last_offset >= base_offset;
+    is_sound.then_some(aborted)
+}
+
+/// Whether a file could be read and is not what was written: that is no fault of the disk, and must
+/// not take the log directory offline. Too large, cut off, or of other bytes.
+pub(super) fn is_damage(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::FileTooLarge | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData
+    )
 }
 
 /// Writes a `.txnindex` file, which is on the disk when this returns; removes it where there is
@@ -174,7 +216,7 @@ pub(super) fn write_index(
             removed => removed,
         };
     }
-    let mut bytes = Vec::with_capacity(aborted.len() * ENTRY_BYTES);
+    let mut bytes = Vec::with_capacity(aborted.len() * ENTRY_BYTES + CHECKSUM_BYTES);
     for entry in aborted {
         bytes.put_i16(VERSION);
         bytes.put_i64(entry.producer.0);
@@ -182,6 +224,7 @@ pub(super) fn write_index(
         bytes.put_i64(entry.last_offset);
         bytes.put_i64(entry.last_stable_offset);
     }
+    bytes.put_u32(crc32c::crc32c(&bytes));
     replace_file(storage, path, &bytes)
 }
 
@@ -235,12 +278,25 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("00000000000000000000.txnindex");
         let storage = super::super::storage::Disk;
-        assert_eq!(read_index(&storage, &path).unwrap(), []);
+        let read = || read_index(&storage, &path, 20);
+        assert_eq!(read().unwrap(), []);
         write_index(&storage, &path, &expected).unwrap();
-        assert_eq!(read_index(&storage, &path).unwrap(), expected);
-        assert_eq!(std::fs::read(&path).unwrap().len(), 68);
-        std::fs::write(&path, [1; 40]).unwrap();
-        assert_eq!(read_index(&storage, &path).unwrap(), [], "of another version");
+        assert_eq!(read().unwrap(), expected);
+        let written = std::fs::read(&path).unwrap();
+        assert_eq!(written.len(), 68 + 4);
+        let refused = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            read().is_err_and(|error| is_damage(&error))
+        };
+        for at in 0..written.len() {
+            let mut flipped = written.clone();
+            flipped[at] ^= 0x10;
+            assert!(refused(&flipped), "a flipped bit at {at}");
+            assert!(refused(&written[..at]), "cut off at {at}");
+        }
+        assert!(refused(&written[..68]), "as Kafka writes it: nothing vouches for it");
+        std::fs::write(&path, &written).unwrap();
+        assert!(read_index(&storage, &path, 21).is_err(), "of a segment that begins later");
         write_index(&storage, &path, &[]).unwrap();
         write_index(&storage, &path, &[]).unwrap();
         assert!(!path.exists());

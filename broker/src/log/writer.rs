@@ -158,6 +158,7 @@ impl LogWriter {
             cleaned: AtomicI64::new(known.cleaned_offset),
             epochs: RwLock::new(epochs_of(known)),
             transactions: RwLock::default(),
+            distrusts_transaction_index: AtomicBool::new(false),
             unsynced: Unsynced::default(),
             flush_requested: AtomicBool::new(false),
             flush_scheduled: AtomicBool::new(false),
@@ -283,7 +284,7 @@ impl LogWriter {
 
     /// The producers' state, loaded when it is first needed.
     fn producers(&mut self, now_ms: i64) -> Result<&mut Producers, AppendError> {
-        if self.producers.is_none() {
+        if self.lacks_producers() {
             self.load_producers(now_ms).map_err(|error| {
                 self.dir.fail(format!(
                     "cannot read the producers' state of {}: {error}",

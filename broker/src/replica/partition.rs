@@ -27,16 +27,12 @@ pub(crate) use self::work::Acks;
 use self::work::{Append, Leading};
 use super::core::leader::Ends;
 use super::core::{Following, OwnLog, PartitionState};
-use super::seat::{Left, Seat, go_on_later};
+use super::seat::Seat;
 use super::traffic::TopicTraffic;
 use super::waiters::Waiters;
 use super::watch::Watchers;
 use super::{clock, shared};
 use crate::log::{FlushMode, LogConfig, LogReader, LogWriter};
-
-/// How often the writer is asked for before it is given up: each time the thread that answered may
-/// not have left the seat yet.
-const TAKES_MAX: usize = 100;
 
 /// What this broker is for a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -367,11 +363,7 @@ impl Partition {
     fn bring(self: &Arc<Self>, job: Job) {
         // A broken seat drops the job, and with it the answer's sender: that is what the asker
         // sees.
-        let left = self.seat.bring(job, |writer, jobs| self.work(writer, jobs));
-        if left == Ok(Left::Jobs) {
-            let own = Arc::clone(self);
-            go_on_later(move || own.seat.go_on(|writer, jobs| own.work(writer, jobs)));
-        }
+        let _ = self.seat.bring(job, |writer, jobs| self.work(writer, jobs));
     }
 
     fn work(self: &Arc<Self>, writer: &mut LogWriter, jobs: Vec<Job>) {
@@ -473,14 +465,8 @@ impl Partition {
     /// Takes the writer out for good, after all that waits.
     pub(crate) async fn take_writer(self: &Arc<Self>) -> Option<LogWriter> {
         self.retire();
-        for _ in 0..TAKES_MAX {
-            // The end of the queue: whatever was brought before is done when this is answered.
-            self.with_writer(|_| ()).await.ok()?;
-            // Another thread has answered that, and may not have left the seat yet.
-            if let Some(writer) = self.seat.take() {
-                return Some(writer);
-            }
-        }
-        None
+        // The end of the queue: whatever was brought before is done when this is answered.
+        self.with_writer(|_| ()).await.ok()?;
+        self.seat.take()
     }
 }

@@ -4,20 +4,10 @@
 //! it in the queue; if the seat is free, it takes the writer out of it, carries out what waits, its
 //! own among it, and puts the writer back. So what waits together is written together, and the lock
 //! is held for a push or a swap, never across I/O.
-//!
-//! Others bring as fast as one thread works, and that thread has tasks of its own: after
-//! [`TURN_JOBS_MAX`] jobs it leaves the seat. The next one who brings something goes on, or a task
-//! that the thread has left for that ([`go_on_later`]), whoever comes first; the order stays.
 
-use std::collections::VecDeque;
 use std::fmt;
 
-use parking_lot::{Mutex, MutexGuard};
-use tokio::runtime::Handle;
-
-/// How many jobs a thread carries out before it leaves the seat: so many that what it costs to
-/// leave is nothing beside them, and that they still make one large write.
-pub(crate) const TURN_JOBS_MAX: usize = 64;
+use parking_lot::Mutex;
 
 /// The seat of a writer `W` to which jobs `J` are brought.
 pub(crate) struct Seat<W, J> {
@@ -26,35 +16,8 @@ pub(crate) struct Seat<W, J> {
 
 struct Inner<W, J> {
     writer: Option<Box<W>>,
-    waiting: VecDeque<J>,
+    waiting: Vec<J>,
     broken: bool,
-}
-
-/// Whether a turn in the seat ended with jobs that wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "jobs that are left wait until somebody brings another one"]
-pub(crate) enum Left {
-    /// No job waits, or somebody else sits there.
-    Nothing,
-    /// Somebody has to call [`Seat::go_on`].
-    Jobs,
-}
-
-/// Has a task of this thread's runtime take turns until nothing is left. A thread without one has
-/// no tasks that wait for it, and goes on itself.
-///
-/// Nobody awaits the task. A panic in it breaks the seat, as one of whoever brings a job does; and
-/// where its runtime ends before it, whoever brings the next job does its work.
-pub(crate) fn go_on_later(mut turn: impl FnMut() -> Left + Send + 'static) {
-    let Ok(runtime) = Handle::try_current() else {
-        while turn() == Left::Jobs {}
-        return;
-    };
-    drop(runtime.spawn(async move {
-        while turn() == Left::Jobs {
-            tokio::task::yield_now().await;
-        }
-    }));
 }
 
 /// The seat is broken: a job panicked, and what the writer then holds cannot be trusted.
@@ -67,62 +30,43 @@ impl<W, J> Seat<W, J> {
         Self {
             inner: Mutex::new(Inner {
                 writer: Some(Box::new(writer)),
-                waiting: VecDeque::new(),
+                waiting: Vec::new(),
                 broken: false,
             }),
         }
     }
 
-    /// Takes the writer out for good, if it is in its seat: what waits is dropped, and whatever is
-    /// brought after that is refused.
+    /// Takes the writer out for good, if it is in its seat: whatever is brought after that is
+    /// refused.
     pub(crate) fn take(&self) -> Option<W> {
         let mut inner = self.inner.lock();
         let writer = inner.writer.take()?;
         inner.broken = true;
-        let waiting = std::mem::take(&mut inner.waiting);
-        drop(inner);
-        drop(waiting);
         Some(*writer)
     }
 
-    /// Brings a job. If the seat is free, this thread carries out what waits, in the order in which
-    /// it came, [`TURN_JOBS_MAX`] jobs at most; else whoever sits there does so.
+    /// Brings a job. If the seat is free, this thread carries out all that waits, in the order in
+    /// which it came; else whoever sits there does so.
     ///
-    /// `work` gets the writer and jobs that wait at that moment, at least one; it may be called
-    /// several times.
+    /// `work` gets the writer and every job that waits at that moment, at least one; it may be
+    /// called several times.
     ///
     /// # Errors
     /// [`Broken`], and the job is dropped.
-    pub(crate) fn bring(&self, job: J, work: impl FnMut(&mut W, Vec<J>)) -> Result<Left, Broken> {
+    pub(crate) fn bring(&self, job: J, mut work: impl FnMut(&mut W, Vec<J>)) -> Result<(), Broken> {
         let mut inner = self.inner.lock();
         if inner.broken {
             return Err(Broken);
         }
-        inner.waiting.push_back(job);
-        Ok(self.take_a_turn(inner, work))
-    }
-
-    /// Another turn, for what was left.
-    pub(crate) fn go_on(&self, work: impl FnMut(&mut W, Vec<J>)) -> Left {
-        self.take_a_turn(self.inner.lock(), work)
-    }
-
-    fn take_a_turn<'a>(
-        &'a self,
-        mut inner: MutexGuard<'a, Inner<W, J>>,
-        mut work: impl FnMut(&mut W, Vec<J>),
-    ) -> Left {
-        let Some(writer) = inner.writer.take() else { return Left::Nothing };
+        inner.waiting.push(job);
+        let Some(writer) = inner.writer.take() else { return Ok(()) };
         let mut sitting = Sitting { seat: self, writer: Some(writer) };
-        let mut room = TURN_JOBS_MAX;
         loop {
-            let count = inner.waiting.len().min(room);
-            if count == 0 {
+            let jobs = std::mem::take(&mut inner.waiting);
+            if jobs.is_empty() {
                 inner.writer = sitting.writer.take();
-                return if inner.waiting.is_empty() { Left::Nothing } else { Left::Jobs };
+                return Ok(());
             }
-            room -= count;
-            let jobs: Vec<J> = inner.waiting.drain(..count).collect();
             drop(inner);
             if let Some(writer) = &mut sitting.writer {
                 work(writer, jobs);
@@ -144,9 +88,7 @@ impl<W, J> Drop for Sitting<'_, W, J> {
         if self.writer.is_some() {
             let mut inner = self.seat.inner.lock();
             inner.broken = true;
-            let waiting = std::mem::take(&mut inner.waiting);
-            drop(inner);
-            drop(waiting);
+            inner.waiting.clear();
         }
     }
 }
@@ -178,14 +120,11 @@ mod tests {
                 let (seat, calls) = (Arc::clone(&seat), Arc::clone(&calls));
                 std::thread::spawn(move || {
                     for job in 0..1000 {
-                        let mut work = |written: &mut Vec<usize>, jobs: Vec<usize>| {
+                        seat.bring(thread * 1000 + job, |written, jobs| {
                             calls.fetch_add(1, Ordering::Relaxed);
                             written.extend(jobs);
-                        };
-                        let mut left = seat.bring(thread * 1000 + job, &mut work).unwrap();
-                        while left == Left::Jobs {
-                            left = seat.go_on(&mut work);
-                        }
+                        })
+                        .unwrap();
                     }
                 })
             })
@@ -198,54 +137,6 @@ mod tests {
             assert!(own.len() == 1000 && own.is_sorted(), "a thread's jobs keep their order");
         }
         assert!(calls.load(Ordering::Relaxed) <= 8000);
-    }
-
-    /// While the first thread works others bring as many jobs as it carries out.
-    #[test]
-    fn whoever_sits_there_leaves_after_some_jobs() {
-        let seat = Seat::<Vec<usize>, usize>::new(Vec::new());
-        let brought = AtomicUsize::new(1);
-        let bring = || {
-            let job = brought.fetch_add(1, Ordering::Relaxed);
-            assert_eq!(seat.bring(job, |_, _| panic!("the seat is taken")), Ok(Left::Nothing));
-        };
-        let mut turns = 0;
-        let mut done = 0;
-        let mut left = seat.bring(0, |written, jobs| {
-            done += jobs.len();
-            assert!(done <= TURN_JOBS_MAX, "it works for others without end");
-            jobs.iter().for_each(|_| bring());
-            // And one that nobody expects, so that more waits than is done.
-            bring();
-            written.extend(jobs);
-        });
-        assert_eq!((left, done), (Ok(Left::Jobs), TURN_JOBS_MAX));
-        while left == Ok(Left::Jobs) {
-            left = Ok(seat.go_on(|written, jobs| {
-                assert!(jobs.len() <= TURN_JOBS_MAX);
-                written.extend(jobs);
-            }));
-            turns += 1;
-        }
-        assert!(turns > 0);
-        let written = seat.take().unwrap();
-        assert_eq!(written, (0..brought.into_inner()).collect::<Vec<_>>(), "in order, each once");
-    }
-
-    #[test]
-    fn who_waits_when_the_writer_goes_hears_of_it() {
-        let seat = Seat::<(), Arc<()>>::new(());
-        let job = Arc::new(());
-        let left = seat.bring(Arc::default(), |(), jobs| {
-            for _ in 0..=jobs.len() * TURN_JOBS_MAX {
-                assert_eq!(seat.bring(Arc::clone(&job), |(), _| ()), Ok(Left::Nothing));
-            }
-        });
-        assert_eq!(left, Ok(Left::Jobs));
-        assert!(seat.take().is_some());
-        assert_eq!(Arc::strong_count(&job), 1);
-        assert_eq!(seat.go_on(|(), _| ()), Left::Nothing);
-        assert_eq!(seat.bring(job, |(), _| ()), Err(Broken));
     }
 
     #[test]

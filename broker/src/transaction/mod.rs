@@ -11,7 +11,7 @@
 //!   for that attempt, that the partition is part of it. If the transaction ends there meanwhile,
 //!   the answer is worthless.
 //! - With transactions v2 every end raises the epoch by one: an end by the producer, by a timeout,
-//!   or by another producer under the id. So a producer that is still alive aborts in its turn, and
+//!   or by another producer under the id. A producer that is still alive hears of the abort, and
 //!   goes on.
 //! - If the end uses up the epochs, another producer id follows. An end by timeout waits until the
 //!   broker has fetched one.

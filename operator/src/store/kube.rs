@@ -20,8 +20,7 @@
 //! - Where the volumes outlive the cluster ([`goes_with_the_cluster`]), no table and no topic names
 //!   it as an owner. A table is then the cluster's by name, namespace and `spec.cluster`. The
 //!   registry and each volume have the cluster's id. A cluster that is made anew under the name
-//!   takes over the tables that it finds. If that takeover dies half way, its successor can still
-//!   take up everything.
+//!   takes over the tables that it finds.
 
 mod calls;
 pub(crate) mod cluster_cache;

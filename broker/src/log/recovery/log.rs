@@ -64,6 +64,7 @@ impl<'a> Recovering<'a> {
             .as_ref()
             .and_then(|epochs| epochs.entries().first())
             .map_or(0, |first| first.start_offset);
+        let epochs = epochs.filter(|epochs| known.is_none_or(|known| agree(epochs, known)));
         let readable = epochs.is_some();
         if !readable {
             warn!(directory = %dir.display(), "the leader epochs are damaged; they are taken from the batches");
@@ -281,6 +282,17 @@ impl<'a> Recovering<'a> {
                 .collect(),
         }
     }
+}
+
+/// Whether the file of epochs says of what was flushed what the catalogue says, which carries a
+/// checksum. The first epoch may begin later by now: what was before it is deleted.
+fn agree(epochs: &Epochs, known: &Remembered) -> bool {
+    let Some(first) = epochs.entries().first() else { return true };
+    let of_file = epochs.entries().iter().map(|entry| (entry.epoch.0, entry.start_offset));
+    let of_catalogue = known.epochs.iter().copied();
+    let flushed =
+        |(epoch, start): &(i32, i64)| *epoch > first.epoch.0 && *start < known.recovery_point;
+    of_file.filter(flushed).eq(of_catalogue.filter(flushed))
 }
 
 /// Writes the first `size` bytes of a file over themselves, and cuts it there, so that the next

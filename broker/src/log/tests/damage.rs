@@ -348,6 +348,8 @@ fn a_directory_that_does_not_say_whose_it_is_is_not_written_over() {
         let fs = log();
         fs.put("/data/orders-0/partition.metadata", content);
         let records = fs.bytes(path(0, "log")).unwrap();
+        assert_eq!(reopened(&fs.after_kill(), "by the catalogue"), (up_to(26), 26));
+        fs.remove_file(Path::new("/data/catalogue")).unwrap();
         let mut opened = Opened::new(&fs).unwrap();
         assert_eq!(opened.log.log_end_offset(), 0);
         assert_eq!(opened.append(batch(1, 1, 1, 1), 0).unwrap().first_offset, 0);

@@ -48,7 +48,7 @@ impl Opened {
         result.map(|info| info.first_offset)
     }
 
-    fn stable(&mut self) -> i64 {
+    pub(super) fn stable(&mut self) -> i64 {
         self.writer.load_transactions(1_000).unwrap();
         self.log.advance_high_watermark(self.log.log_end_offset());
         self.log.last_stable_offset().unwrap()
@@ -62,7 +62,7 @@ impl Opened {
 
 /// A log of many transactions over several segments, of which every third was aborted; the last one
 /// is open.
-fn written() -> (Faulty, Opened, Vec<(i64, i64, i64)>, i64) {
+pub(super) fn written() -> (Faulty, Opened, Vec<(i64, i64, i64)>, i64) {
     let fs = Faulty::default();
     let mut opened = Opened::new(&fs).unwrap();
     let mut aborted = Vec::new();

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use tracing::warn;
 use weir_protocol::batch::BatchHeader;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use super::super::producers::{Described, Duplicate, Guard, LastRecord, ProducerError, Producers};
-use super::super::transactions::{Transactions, write_index};
+use super::super::transactions::{Aborted, Transactions, is_damage, write_index};
 use super::super::validate::{Origin, Prepared};
 use super::super::{AppendError, snapshots};
 use super::LogWriter;
@@ -23,10 +24,36 @@ impl LogWriter {
         self.producers(now_ms).map(|_| ())
     }
 
+    /// Whether they have to be loaded before anything is done with them.
+    pub(super) fn lacks_producers(&self) -> bool {
+        self.producers.is_none() || self.reader.distrusts_transaction_index()
+    }
+
     pub(super) fn load_producers(&mut self, now_ms: i64) -> io::Result<()> {
-        let (producers, transactions) = snapshots::load(&self.dir, &self.reader, now_ms)?;
+        if self.reader.distrusts_transaction_index() {
+            self.restore_transaction_index(now_ms)?;
+        }
+        let (producers, transactions) = match snapshots::load(&self.dir, &self.reader, now_ms) {
+            Err(error) if is_damage(&error) => {
+                self.restore_transaction_index(now_ms)?;
+                snapshots::load(&self.dir, &self.reader, now_ms)?
+            }
+            loaded => loaded?,
+        };
         *self.reader.transactions.write() = transactions;
         self.producers = Some(Box::new(producers));
+        Ok(())
+    }
+
+    /// Takes from the log which transactions were aborted, and writes every file that says so anew:
+    /// one of them is not what was written. No segment is put in the place of another meanwhile,
+    /// since that happens in the writer's seat too.
+    fn restore_transaction_index(&mut self, now_ms: i64) -> io::Result<()> {
+        let log = self.reader.path();
+        warn!(log = %log.display(), "a file of aborted transactions is damaged; all of them are taken from the log again");
+        let aborted = snapshots::find_aborted(&self.dir, &self.reader, now_ms)?;
+        self.write_transactions(&aborted, 0)?;
+        self.reader.trust_transaction_index();
         Ok(())
     }
 
@@ -115,18 +142,23 @@ impl LogWriter {
 
     /// Writes down what the readers have in memory of transactions that were aborted.
     fn write_transaction_index(&self) -> io::Result<()> {
-        let reader = &self.reader;
         let (aborted, in_memory_from) = {
-            let transactions = reader.transactions.read();
+            let transactions = self.reader.transactions.read();
             (transactions.aborted().to_vec(), transactions.in_memory_from())
         };
-        let segments = reader.segments.load();
+        self.write_transactions(&aborted, in_memory_from)
+    }
+
+    /// Writes the files of the segments that begin at `from` or later, each with those of `aborted`
+    /// whose markers lie in it.
+    fn write_transactions(&self, aborted: &[Aborted], from: i64) -> io::Result<()> {
+        let segments = self.reader.segments.load();
         for (index, segment) in segments.iter().enumerate() {
             let (base, next) = (
                 segment.base_offset(),
                 segments.get(index + 1).map_or(i64::MAX, |next| next.base_offset()),
             );
-            if base < in_memory_from {
+            if base < from {
                 continue;
             }
             let inside: Vec<_> = aborted

@@ -149,7 +149,7 @@ impl LogWriter {
     fn begin_next(&mut self, now_ms: i64) -> io::Result<Active> {
         // Also where no producer was ever asked for: whoever needs them later would have to read
         // all that was written meanwhile.
-        if self.producers.is_none() {
+        if self.lacks_producers() {
             self.load_producers(now_ms)?;
         }
         self.leave_producers()?;

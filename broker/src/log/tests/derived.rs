@@ -1,0 +1,183 @@
+//! What is derived from a log never wins against it: after a clean stop and after a crash each byte
+//! of each file beside the segments is damaged in turn, and what the log tells stays the same.
+
+use super::transactions::written;
+use super::*;
+
+/// What there is to be asked of a log.
+#[derive(Debug, PartialEq)]
+struct Told {
+    end_offset: i64,
+    batches: Vec<i64>,
+    /// The offset of the first record that is not older, for each time.
+    by_time: Vec<Option<i64>>,
+    stable: i64,
+    aborted: Vec<(i64, i64, i64)>,
+    epochs: Vec<(i32, Option<i64>)>,
+    producers: Vec<(i64, i16, i32, i32, i64)>,
+}
+
+/// Asks a reader and the writer, as requests do: what is not known is loaded, and asked for again.
+fn told(opened: &mut Opened) -> Told {
+    let log = Arc::clone(&opened.log);
+    let stable = opened.stable();
+    let mut aborted = log.known_aborted_transactions(0, i64::MAX).unwrap();
+    if aborted.is_none() {
+        assert_eq!(log.last_stable_offset(), None, "nothing is told until it is known");
+        assert_eq!(opened.stable(), stable);
+        aborted = log.known_aborted_transactions(0, i64::MAX).unwrap();
+    }
+    let aborted = aborted.expect("known once it is loaded");
+    let epoch = |epoch| {
+        let end = log.end_offset_for_epoch(LeaderEpoch(epoch));
+        (epoch, end.map(|end| end.offset))
+    };
+    let producers = opened.writer.described_producers(1_000).unwrap();
+    Told {
+        end_offset: log.log_end_offset(),
+        batches: opened.base_offsets(),
+        by_time: (990..1_040)
+            .map(|time| log.offset_for_timestamp(time, i64::MAX).unwrap())
+            .map(|found| found.map(|found| found.offset))
+            .collect(),
+        stable,
+        aborted: aborted
+            .iter()
+            .map(|it| (it.producer.0, it.first_offset, it.last_offset))
+            .collect(),
+        epochs: (0..4).map(epoch).collect(),
+        producers: producers
+            .iter()
+            .map(|it| {
+                (
+                    it.id.0,
+                    it.epoch.0,
+                    it.last_sequence,
+                    it.coordinator_epoch,
+                    it.transaction_first_offset,
+                )
+            })
+            .collect(),
+    }
+}
+
+/// The log of [`written`], and behind it batches of three more epochs, a millisecond each.
+fn grown() -> (Faulty, Opened) {
+    let (fs, mut opened, ..) = written();
+    for index in 0..30 {
+        let sent = batch(1, 100, 1_001 + i64::from(index), 1);
+        opened.append(sent, 1 + index / 10).unwrap();
+    }
+    opened.flush();
+    (fs, opened)
+}
+
+/// The files beside the segments. Whose they are is left out: without that nothing is opened.
+fn derived(fs: &Faulty) -> Vec<String> {
+    let names = |dir: &str| {
+        let entries = fs.list(Path::new(dir)).unwrap().into_iter().filter(|entry| !entry.is_dir);
+        entries.map(|entry| format!("{dir}/{}", entry.name)).collect::<Vec<_>>()
+    };
+    let not = [".log", "/meta.properties", "/run", "/.lock", "/.kafka_cleanshutdown"];
+    let mut files = [names(ROOT), names(DIR)].concat();
+    files.retain(|path| not.iter().all(|end| !path.ends_with(end)));
+    files
+}
+
+/// Damages each file at each place, and compares what is told with what the undamaged log tells.
+fn whatever_is_damaged(stopped: &Faulty) {
+    let whole = told(&mut Opened::new(&stopped.after_kill()).unwrap());
+    assert!(
+        whole.aborted.len() > 3 && whole.producers.len() > 1 && whole.stable < whole.end_offset
+    );
+    let files = derived(stopped);
+    for kind in
+        ["index", "timeindex", "txnindex", "snapshot", "checkpoint", "catalogue", "metadata"]
+    {
+        assert!(files.iter().any(|path| path.ends_with(kind)), "{kind} in {files:?}");
+    }
+    for path in files {
+        let bytes = stopped.bytes(&path).unwrap();
+        // Some of the catalogue's many bytes, all of the others'.
+        let step = if bytes.len() > 1_000 { 7 } else { 1 };
+        for at in (0..bytes.len()).step_by(step) {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            let cut = (at % 5 == 0).then_some(&bytes[..at]);
+            for damaged in cut.into_iter().chain([&flipped[..]]) {
+                let fs = stopped.after_kill();
+                fs.put(&path, damaged);
+                let mut opened = Opened::new(&fs).unwrap();
+                let is_cut = damaged.len() < bytes.len();
+                assert_eq!(told(&mut opened), whole, "{path} at {at}, cut off: {is_cut}");
+                assert_eq!(opened.dir.failure(), None);
+            }
+        }
+    }
+}
+
+#[test]
+fn after_a_clean_stop() {
+    let (fs, mut opened) = grown();
+    opened.close().unwrap();
+    drop(opened);
+    whatever_is_damaged(&fs);
+}
+
+#[test]
+fn after_a_crash() {
+    let (fs, mut opened) = grown();
+    opened.dir.checkpoint().unwrap();
+    opened.append(batch(1, 100, 1_031, 1), 3).unwrap();
+    whatever_is_damaged(&fs.after_kill());
+}
+
+/// A clean stop's catalogue is not believed over directories that it does not know: without them
+/// acknowledged records would be gone, and the broker would say that its logs are whole.
+#[test]
+fn a_catalogue_that_does_not_know_what_is_there() {
+    let (fs, mut opened) = grown();
+    opened.dir.set_broker_epoch(17).unwrap();
+    let whole = told(&mut opened);
+    opened.close().unwrap();
+    drop(opened);
+    let named = fs.bytes("/data/catalogue").unwrap();
+    for replaced in [
+        // As a run leaves it that took the logs for new ones, or for none.
+        r#"[]"#,
+        r#"[{"topic":"orders","topic_id":"00000000-0000-0000-0000-000000000007","partition":0,
+            "log_start_offset":0,"log_end_offset":0,"high_watermark":0,"recovery_point":0,
+            "segments":[],"epochs":[]}]"#,
+    ] {
+        let fs = fs.after_kill();
+        let head = format!("weir-catalogue-1 {:08x}\n", crc32c::crc32c(replaced.as_bytes()));
+        assert!(named.starts_with(b"weir-catalogue-1 "));
+        fs.put("/data/catalogue", &[head.as_bytes(), replaced.as_bytes()].concat());
+        let mut opened = Opened::new(&fs).unwrap();
+        let left = opened.dir.left();
+        assert!(left.orderly && left.whole, "{left:?}");
+        assert_eq!(told(&mut opened), whole);
+    }
+}
+
+/// A log that was there when the broker was stopped, and is gone, is no whole log: whoever would be
+/// elected with what is left would have the others cut theirs.
+#[test]
+fn a_log_that_is_gone_since_a_clean_stop() {
+    let (fs, mut opened) = grown();
+    opened.dir.set_broker_epoch(17).unwrap();
+    opened.close().unwrap();
+    drop(opened);
+    fs.rename(Path::new(DIR), Path::new("/data/elsewhere")).unwrap();
+    for _ in 0..2 {
+        let mut opened = Opened::new(&fs).unwrap();
+        let left = opened.dir.left();
+        assert!(left.orderly && !left.whole, "until the controller has heard of it: {left:?}");
+        assert_eq!(opened.log.log_end_offset(), 0);
+        opened.close().unwrap();
+    }
+    let opened = Opened::new(&fs).unwrap();
+    opened.dir.set_broker_epoch(18).unwrap();
+    drop(opened);
+    assert!(Opened::new(&fs).unwrap().dir.left().whole);
+}
