@@ -1,5 +1,5 @@
-//! What is to be fetched from whom: brought here with each new role of a partition, and taken by
-//! the fetchers' thread.
+//! The queue of fetch assignments. A partition sends one with each new role, and the fetchers'
+//! thread receives it.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use weir_protocol::types::{BrokerId, LeaderEpoch};
 
-/// Where a partition is to be fetched from now on.
+/// A partition, and the leader that this broker fetches it from from now on.
 #[derive(Debug)]
 pub(super) struct Assignment<P> {
     pub(super) partition: Arc<P>,
-    /// `None`: from nowhere.
+    /// The leader and its epoch; `None` when the partition is not fetched.
     pub(super) from: Option<(BrokerId, LeaderEpoch)>,
 }
 
-/// Where assignments are brought to, and taken by the thread once it runs.
+/// The channel of assignments, and its receiver until the fetchers' thread takes it.
 #[derive(Debug)]
 pub(super) struct Assignments<P> {
     sender: mpsc::UnboundedSender<Assignment<P>>,
@@ -30,14 +30,13 @@ impl<P> Default for Assignments<P> {
 }
 
 impl<P> Assignments<P> {
-    /// Has a partition fetched from there from now on. There are never more of these than changes
-    /// of roles.
+    /// Sends the new assignment of a partition. The queue holds at most one per change of a role.
     pub(super) fn assign(&self, partition: &Arc<P>, from: Option<(BrokerId, LeaderEpoch)>) {
-        // Without the thread the broker is stopping.
+        // The send fails only when the fetchers' thread has ended, because the broker stops.
         let _ = self.sender.send(Assignment { partition: Arc::clone(partition), from });
     }
 
-    /// What is assigned; to whoever asks first.
+    /// The receiver; the first caller gets it, every later caller `None`.
     pub(super) fn take(&self) -> Option<mpsc::UnboundedReceiver<Assignment<P>>> {
         self.receiver.lock().take()
     }

@@ -1,7 +1,7 @@
-//! Compaction of this broker's logs: which one is next, and the steps in which it is cleaned.
+//! Compaction of this broker's logs: chooses the next log and runs the steps that clean it.
 //!
-//! Called by the maintenance thread, which it occupies while a log is read and written; the log's
-//! writer is asked only for the producers' state and to swap the files.
+//! The maintenance thread calls this and is busy while it reads and writes the log. The writer of
+//! the log only supplies the producers' state and swaps the files.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use super::Partition;
 use super::clock::now_ms;
 use crate::log::cleaner::{OffsetMap, Plan, assess, clean};
 
-/// Bytes that a key takes in the map of those that were seen.
+/// Bytes that one key takes in the map of the keys seen.
 const BYTES_PER_KEY: u64 = 50;
 
-/// What cleaning remembers from one log to the next.
+/// State that compaction keeps from one log to the next.
 #[derive(Debug, Default)]
 pub(super) struct Cleaning {
-    /// Logs that could not be cleaned are left alone until the next start: a damaged batch does not
-    /// mend.
+    /// Logs whose cleaning failed. Compaction skips them until the next start, because a damaged
+    /// batch stays damaged.
     uncleanable: BTreeSet<TopicPartition>,
 }
 
 impl Cleaning {
-    /// Compacts the partition that has most to gain, if one has enough. The keys that were seen
-    /// take at most `map_bytes_max` (`log.cleaner.dedupe.buffer.size`); a log with more new ones is
-    /// cleaned in several rounds.
+    /// Compacts the partition with the highest dirty ratio, if any partition is dirty enough. The
+    /// map of the keys seen takes at most `map_bytes_max` (`log.cleaner.dedupe.buffer.size`). A log
+    /// with more new keys is cleaned in several rounds.
     pub(super) async fn clean_dirtiest(
         &mut self,
         partitions: &[Arc<Partition>],
@@ -41,7 +41,7 @@ impl Cleaning {
         for partition in compacted {
             let assess = || assess(partition.log(), &partition.config(), now_ms());
             if assess().is_some() {
-                // There is something to gain, and up to where depends on transactions.
+                // The log is dirty enough. Open transactions limit how far it may be cleaned.
                 partition.know_transactions().await;
                 planned.extend(assess().map(|plan| (partition, plan)));
             }
@@ -65,7 +65,7 @@ async fn clean_one(
     plan: &Plan,
     map_bytes_max: u64,
 ) -> anyhow::Result<()> {
-    // A partition whose writer is gone goes away itself.
+    // A partition without a writer is being removed.
     let Ok(last_records) = partition.with_writer(|writer| writer.last_records(now_ms())).await
     else {
         return Ok(());

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Milliseconds since 1970: what records and segments are dated with. Nothing about safety rests on
+/// Milliseconds since 1970, the timestamp of records and segments. No safety property depends on
 /// it.
 pub(crate) fn now_ms() -> i64 {
     SystemTime::now()

@@ -1,10 +1,11 @@
-//! The followers' side of replication: what this broker follows is fetched from its leaders.
+//! The follower's side of replication: fetches from their leaders the partitions that this broker
+//! follows.
 //!
-//! One thread for all of it, one task and one connection for each broker that leads something that
-//! is followed here. Which partition is fetched from whom comes from `replica`, with each new
-//! image; what a fetch asks for and what is done with its answer is decided by the partition. An
-//! answer that comes when its partition has another leader or epoch already is recognised by the
-//! epoch, so that nothing has to be waited for when leaders change.
+//! One thread runs everything, with one task and one connection for each leader. `replica` says
+//! with each new image which partition is fetched from which leader. The partition decides what a
+//! fetch requests and what to do with the answer. An answer can arrive after its partition has
+//! changed its leader or epoch. The epoch identifies such an answer, so a change of leaders waits
+//! for no fetch.
 
 mod connection;
 mod context;
@@ -28,7 +29,7 @@ use self::session::Session;
 use super::Partition;
 use super::assignments::Assignment;
 
-/// The thread.
+/// The fetchers' thread.
 #[derive(Debug)]
 pub struct Fetchers {
     stop: watch::Sender<bool>,
@@ -36,10 +37,10 @@ pub struct Fetchers {
 }
 
 impl Fetchers {
-    /// Starts it. There is one.
+    /// Starts the thread. There is one per broker.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// The I/O error when the runtime or the thread cannot be started.
     pub fn start(context: FetcherContext) -> std::io::Result<Self> {
         let (stop, mut stopped) = watch::channel(false);
         let assignments = context.replicas.shared().assignments.take();
@@ -56,7 +57,7 @@ impl Fetchers {
         Ok(Self { stop, thread })
     }
 
-    /// Ends it: nothing is appended by it any more.
+    /// Stops the thread and waits for it. It appends nothing afterwards.
     pub async fn stop(self) {
         self.stop.send_replace(true);
         let thread = self.thread;
@@ -66,7 +67,8 @@ impl Fetchers {
     }
 }
 
-/// Hands each assignment to the task of its leader, and takes the partition from the one before.
+/// Gives each assignment to the task of its leader, and removes the partition from the previous
+/// task.
 async fn run(
     context: &Arc<FetcherContext>,
     assignments: Option<mpsc::UnboundedReceiver<Assignment<Partition>>>,
@@ -80,7 +82,7 @@ async fn run(
             assignment = assignments.recv() => assignment,
             Some(ended) = tasks.join_next() => {
                 if let Err(error) = ended {
-                    // What it followed would stay behind for ever, and nobody would know.
+                    // Otherwise its partitions would lag for ever without any sign of it.
                     error!(%error, "a fetcher ended in a panic");
                     std::process::abort();
                 }

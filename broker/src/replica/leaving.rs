@@ -1,9 +1,9 @@
-//! The logs of partitions that this broker holds no more: one thread takes their directories away,
-//! while it has any.
+//! Removal of the logs of partitions that this broker no longer holds. One thread does it and ends
+//! when the queue is empty.
 //!
-//! A directory is renamed behind what its writer still does, and between two rounds of flushes: for
-//! a topic of a thousand partitions that is longer than a broker may be silent, so whoever hears
-//! from the controller only says which logs go.
+//! A directory is renamed after the writer's current work and between two rounds of flushes. For a
+//! topic of a thousand partitions that takes longer than a broker may be silent. So the controller
+//! client only queues the logs.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,14 +16,14 @@ use tracing::{error, warn};
 
 use super::Partition;
 
-/// What becomes of the files.
+/// What the thread does with the files of a removed log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// They are deleted after `file.delete.delay.ms`: the controller has said that the partition is
-    /// not here any more.
+    /// It deletes them after `file.delete.delay.ms`. The controller itself has removed the
+    /// partition from this broker.
     Deleted,
-    /// They are kept under a name that nobody takes up: the controller that does not know of them
-    /// may have its state from a backup.
+    /// It renames them so that no partition opens them. The controller does not know the partition,
+    /// but its state may come from a backup.
     SetAside,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Leaving {
 struct Queue {
     waiting: VecDeque<Work>,
     is_worked_on: bool,
-    /// Grows with each piece of work that is begun, and at the end.
+    /// Rises by one when a job begins, and once more when the queue is empty.
     begun: u64,
 }
 
@@ -54,7 +54,8 @@ impl fmt::Debug for Queue {
 }
 
 impl Leaving {
-    /// Has the log of a retired partition taken away, in the order of the calls.
+    /// Queues the log of a retired partition for removal. The thread removes logs in the order of
+    /// calls.
     pub(super) fn push(self: &Arc<Self>, partition: Arc<Partition>, fate: Fate) {
         self.bring(Box::new(move || take_away(&partition, fate)));
     }
@@ -75,8 +76,8 @@ impl Leaving {
         }
     }
 
-    /// Waits until all that was pushed is done, as far as it does not wait for a writer at work;
-    /// returns whether it is. A log that takes longer than `most` is waited for no more.
+    /// Waits until every queued job is done, and returns whether that succeeded. A job is also done
+    /// once it waits for a writer that is busy. Waits at most `most` for each job.
     #[must_use]
     pub(super) fn settle(&self, most: Duration) -> bool {
         let mut queue = self.queue.lock();
@@ -101,7 +102,7 @@ impl Leaving {
             self.goes_on.notify_all();
             let Some(work) = next else { return };
             drop(queue);
-            // The other logs have to go as well, and whoever stops the broker waits for them.
+            // The thread must still remove the other logs, and a broker that stops waits for it.
             if catch_unwind(AssertUnwindSafe(work)).is_err() {
                 error!("taking a log away has panicked; the next start sets it aside");
             }
@@ -111,7 +112,7 @@ impl Leaving {
 
 fn take_away(partition: &Arc<Partition>, fate: Fate) {
     let gone = Arc::clone(partition);
-    // Behind what is being appended: a segment that begins just now must find its directory.
+    // After the appends under way: a segment that is created just now must find its directory.
     partition.with_writer_detached(move |writer| {
         let taken = match fate {
             Fate::Deleted => writer.delete(),
@@ -129,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    /// Nothing is expected to be fast: it only turns a hang into a failure.
+    /// Not an expectation of speed: the bound only turns a hang into a failure.
     const LOST: Duration = Duration::from_secs(60);
 
     #[test]

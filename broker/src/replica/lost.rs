@@ -1,10 +1,10 @@
-//! Leaders that this broker has just lost touch with.
+//! Leaders to which this broker has just lost its connection.
 //!
-//! A follower sees that its leader died at the same moment as the leader's clients do, and well
-//! before the controller has elected another. Clients that ask who leads would be told the name of
-//! the dead, believe it, and ask again only when their timers say so (a second, for librdkafka). So
-//! `api::metadata` lets them wait while a leader is put down here. A leader is taken from here when
-//! a connection to it is answered again, and a while after it was lost in any case.
+//! A follower notices the death of its leader at the same moment as the leader's clients, well
+//! before the controller elects another. Without this, a client that asks for the leader gets the
+//! id of the dead broker. It asks again only when its timers expire (a second, for librdkafka). So
+//! `api::metadata` delays the answer while the leader is listed here. A leader leaves the list when
+//! a connection to it answers again, and after [`WAIT_MAX`] at the latest.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,11 +15,12 @@ use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 use weir_protocol::types::BrokerId;
 
-/// The longest time that anybody waits for a lost leader's successor. A broker that was killed is
-/// replaced in a few milliseconds, one whose connection broke is back or fenced within 150.
+/// The longest time that a request waits for the successor of a lost leader. The controller
+/// replaces a killed broker in a few milliseconds. A broker whose connection broke is back or
+/// fenced within 150.
 const WAIT_MAX: Duration = Duration::from_millis(300);
 
-/// The leaders, and until when.
+/// The lost leaders, and until when each is listed.
 #[derive(Debug, Default)]
 pub(crate) struct Lost {
     until: Mutex<BTreeMap<BrokerId, Instant>>,
@@ -27,21 +28,21 @@ pub(crate) struct Lost {
 }
 
 impl Lost {
-    /// The connection to a leader broke.
+    /// Records that the connection to a leader broke.
     pub(crate) fn lose(&self, leader: BrokerId) {
         self.until.lock().insert(leader, Instant::now() + WAIT_MAX);
         self.changed.notify_waiters();
     }
 
-    /// It answers.
+    /// Records that a leader answers again.
     pub(crate) fn find(&self, leader: BrokerId) {
         if self.until.lock().remove(&leader).is_some() {
             self.changed.notify_waiters();
         }
     }
 
-    /// Until when to wait for a successor of one of those that `leads` is true for; `None`: there
-    /// is none among them.
+    /// The time until which to wait for a successor of the lost leaders for which `leads` is true;
+    /// `None` when there is none.
     pub(crate) fn wait_until(&self, leads: impl Fn(BrokerId) -> bool) -> Option<Instant> {
         let mut lost = self.until.lock();
         if lost.is_empty() {
@@ -52,7 +53,7 @@ impl Lost {
         lost.iter().filter(|(leader, _)| leads(**leader)).map(|(_, until)| *until).max()
     }
 
-    /// Ends when one is lost or found after this was called.
+    /// Completes when a leader is lost or found after this call.
     pub(crate) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }

@@ -1,9 +1,9 @@
-//! What a log needs from time to time, whoever uses it: retention, compaction, expiry of producers,
+//! Periodic work on the logs, independent of roles: retention, compaction, expiry of producers,
 //! checkpoints.
 //!
-//! One thread for the whole broker, at a pace that the configuration sets, and one for checkpoints,
-//! which must not wait for a compaction. What changes a log goes through its writer, like
-//! everything else.
+//! One thread serves the whole broker at the pace that the configuration sets. A second thread
+//! writes checkpoints, which must not wait for a compaction. Every change of a log goes through its
+//! writer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,25 +14,25 @@ use tracing::{debug, error, warn};
 use super::cleaning::Cleaning;
 use super::{Partition, Replicas, now_ms};
 
-/// How often the log directory is checkpointed: recovery after a crash reads at most what was
-/// written since. Each takes two rounds of flushes at most.
+/// The interval of checkpoints: recovery after a crash reads at most what was written since the
+/// last one. A checkpoint takes at most two rounds of flushes.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
 
-/// How often the thread looks at what is due.
+/// How often the thread checks which work is due.
 const TICK: Duration = Duration::from_millis(500);
 
-/// Its pace and its bounds, looked up each time.
+/// The pace and the bounds of maintenance, read again on every tick.
 #[derive(Clone, Copy, Debug)]
 pub struct MaintenanceSettings {
     /// `log.retention.check.interval.ms`
     pub retention_check_interval: Duration,
     /// `log.cleaner.backoff.ms`
     pub cleaner_backoff: Duration,
-    /// `log.cleaner.dedupe.buffer.size`, as far as the process has the memory
+    /// `log.cleaner.dedupe.buffer.size`, bounded by the memory of the process
     pub cleaner_dedupe_bytes: u64,
 }
 
-/// The threads.
+/// The two threads.
 #[derive(Debug)]
 pub struct Maintenance {
     stop: watch::Sender<bool>,
@@ -40,10 +40,10 @@ pub struct Maintenance {
 }
 
 impl Maintenance {
-    /// Starts them.
+    /// Starts the threads.
     ///
     /// # Errors
-    /// When a thread cannot be started.
+    /// The I/O error when a thread cannot be started.
     pub fn start(
         replicas: Arc<Replicas>,
         settings: impl Fn() -> MaintenanceSettings + Send + 'static,
@@ -60,7 +60,7 @@ impl Maintenance {
         Ok(Self { stop, threads: [checkpoints, maintenance] })
     }
 
-    /// Ends them after what they are doing.
+    /// Stops the threads after their current work.
     pub async fn stop(self) {
         self.stop.send_replace(true);
         for thread in self.threads {
@@ -71,7 +71,7 @@ impl Maintenance {
     }
 }
 
-/// When something was last done.
+/// When each kind of work was last done.
 struct Due {
     retention: Instant,
     cleaning: Instant,
@@ -102,7 +102,8 @@ async fn run(
     }
 }
 
-/// Checkpoints the log directory at its pace, counted from the beginning of the one before.
+/// Writes a checkpoint of the log directory every [`CHECKPOINT_EVERY`], measured from the start of
+/// the previous one.
 async fn checkpoint(replicas: &Replicas, mut stop: watch::Receiver<bool>) {
     let mut next = tokio::time::Instant::now() + CHECKPOINT_EVERY;
     while tokio::time::timeout_at(next, stop.wait_for(|&stop| stop)).await.is_err() {
@@ -115,7 +116,7 @@ async fn checkpoint(replicas: &Replicas, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// Deletes what a partition need not keep any longer, and forgets producers that are gone.
+/// Deletes the segments that retention releases, and the state of expired producers.
 async fn retain(partition: &Arc<Partition>) {
     let work = partition.with_writer(|writer| {
         let now = now_ms();

@@ -1,7 +1,8 @@
-//! This broker's partitions: what the metadata says that it holds, taken up as roles and logs.
+//! The partitions of this broker: takes up the replicas that the metadata assigns to it, with their
+//! roles and logs.
 //!
-//! Called by the controller client, with each new image, and by `api`, for each partition that a
-//! request names. Decides what is committed; knows no requests.
+//! The controller client calls this with each new image, and `api` for each partition of a request.
+//! Decides which records are committed. Does not know requests.
 //!
 //! Invariants
 //! - Each partition has one writer, in a seat. The thread that takes it appends every queued batch,
@@ -15,12 +16,12 @@
 //!   epoch with that record.
 //! - A follower appends and cuts under the epoch of the fetch, and drops the answer under any
 //!   other. So no change of leaders waits for a fetcher.
-//! - Nothing waits for the flush of a log that is deleted or led otherwise, and nothing is done to
-//!   a deleted log. A job queued behind the deletion is dropped.
+//! - A wait for a flush ends when the log is deleted or its leader changes. A deleted log is not
+//!   changed any more: a job queued behind the deletion is dropped.
 //! - The partitions take up a change of the ISR together with the metadata that it is part of,
 //!   never under older settings.
-//! - Once [`Replicas::close`] has begun, no metadata is taken up. A log that is opened in place of
-//!   a closed one would be empty, and the next start believes the catalogue of an orderly stop.
+//! - Once [`Replicas::close`] has begun, no metadata is taken up. A log opened in place of a closed
+//!   one would be empty, and the next start believes the catalogue of an orderly stop.
 
 mod assignments;
 mod cleaning;
@@ -71,8 +72,8 @@ pub(crate) use self::watch::Changes;
 use crate::log::{LogConfig, LogDir};
 use crate::metadata::{MetadataImage, PartitionImage, TopicImage};
 
-/// How long a broker that stops waits for a log that is being deleted: for a rename and a sync,
-/// between two rounds of flushes. A thousand of them may take longer.
+/// How long a stopping broker waits for one log that is being deleted: a rename and a sync between
+/// two rounds of flushes. A thousand logs may take longer in total.
 const LEAVING_MAX: Duration = Duration::from_secs(10);
 
 /// The partitions of this broker.
@@ -84,22 +85,21 @@ pub struct Replicas {
     settings: Mutex<Settings>,
     partitions: RwLock<HashMap<TopicPartition, Arc<Partition>>>,
     configs: Mutex<SharedConfigs>,
-    /// The first whole image was taken up: what nobody has claimed by then belongs to no topic.
+    /// The first full image was taken up. A log that it does not claim belongs to no topic.
     complete: AtomicBool,
     leaving: Arc<Leaving>,
-    /// Held while metadata is taken up. True once the broker stops: its logs are closed then, and
-    /// none is opened in their place, which would be an empty one.
+    /// Locked while metadata is taken up. True once the broker stops: its logs are closed then, and
+    /// a log opened in place of one of them would be empty.
     is_over: Mutex<bool>,
 }
 
-/// Logs of topics with the same settings share them.
+/// The configurations of logs. Topics with equal settings share one.
 #[derive(Debug, Default)]
 struct SharedConfigs {
     known: Vec<Arc<LogConfig>>,
 }
 
-/// Different sets of settings that are looked through for an equal one; beyond that, topics no
-/// longer share.
+/// The number of configurations that are searched for an equal one. Topics beyond it get their own.
 const SHARED_CONFIGS_MAX: usize = 64;
 
 impl SharedConfigs {
@@ -117,7 +117,7 @@ impl SharedConfigs {
 }
 
 impl Replicas {
-    /// None yet; what the log directory holds is claimed by the first image.
+    /// No partitions yet. The first image claims the logs in the directory.
     pub fn new(broker: BrokerId, log_dir: LogDir) -> Self {
         Self {
             broker,
@@ -153,32 +153,32 @@ impl Replicas {
         (partitions.len(), partitions.values().filter(|partition| partition.is_leader()).count())
     }
 
-    /// What all partitions share.
+    /// The state that all partitions share.
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// Finds followers that lag or have caught up, for ever.
+    /// Finds followers that lag or have caught up; never returns.
     pub(crate) async fn keep_checking(&self) {
         self.shared.keep_checking(Partition::check).await;
     }
 
-    /// Leaders that this broker has just lost touch with.
+    /// The leaders to which this broker has just lost its connection.
     pub(crate) fn lost_leaders(&self) -> &Lost {
         &self.shared.lost
     }
 
-    /// How this broker fetches from leaders.
+    /// The settings of fetching from leaders.
     pub(crate) fn settings(&self) -> Settings {
         *self.settings.lock()
     }
 
-    /// Takes up what changed from one image to the next: `touched` are the topics that did. Called
-    /// before the next image is published.
+    /// Takes up the changes from one image to the next; `touched` lists the topics that changed.
+    /// The caller publishes the next image afterwards.
     ///
-    /// What the controller takes back of what it has told itself is deleted. What a controller does
-    /// not know of that has just taken over is set aside: it may have its state from a backup, and
-    /// the log here may be the last one. Nothing is taken up any more once the broker stops.
+    /// A replica that the same controller has removed is deleted. A replica that a new controller
+    /// does not know is set aside: its state may come from a backup, and this log may be the last
+    /// copy. Does nothing once the broker stops.
     pub fn apply(&self, before: &MetadataImage, next: &MetadataImage, touched: &[TopicId]) {
         let is_over = self.is_over.lock();
         if *is_over {
@@ -213,15 +213,15 @@ impl Replicas {
         }
         self.set_aside_unclaimed();
         if before.brokers != next.brokers {
-            // A follower may be eligible by now that has nothing more to fetch.
+            // A follower that has fetched everything may have become eligible for the ISR.
             for partition in self.all().iter().filter(|partition| partition.is_leader()) {
                 partition.check();
             }
         }
     }
 
-    /// Goes on with the roles that the last run had: `image` is what it acted on, `asked` what its
-    /// leaders asked for. Called before the image is published, in place of the first
+    /// Resumes the roles of the previous run. `image` is the image that it used, `asked` the ISR
+    /// proposals of its leaders. The caller publishes the image afterwards. Replaces the first
     /// [`Replicas::apply`].
     pub fn go_on(&self, image: &MetadataImage, asked: HashMap<TopicPartition, Asked>) {
         let is_over = self.is_over.lock();
@@ -232,13 +232,13 @@ impl Replicas {
         *self.settings.lock() = settings;
         self.shared.take_up(image, &settings);
         self.shared.set_asked(asked);
-        // What no topic claims here a newer image may claim: nothing is set aside yet.
+        // A newer image may claim the logs that this one does not, so nothing is set aside yet.
         for topic in image.topics() {
             self.take_up(image, topic, Fate::SetAside);
         }
     }
 
-    /// What nobody has claimed once the first whole image is taken up.
+    /// Sets aside the logs that no topic claims, once the first full image is taken up.
     fn set_aside_unclaimed(&self) {
         if !self.complete.swap(true, Ordering::AcqRel) {
             self.log_dir.set_aside_unclaimed();
@@ -297,7 +297,7 @@ impl Replicas {
         info!(topic = %topic.name, id = %topic.id, partitions = gone, ?fate, "gave up the logs of a topic that is not there any more");
     }
 
-    /// Ends a partition's life here; returns whether it was here. Its log goes a little later.
+    /// Retires a partition and queues its log for removal; returns whether this broker held it.
     fn drop_partition(&self, id: TopicPartition, fate: Fate) -> bool {
         let Some(partition) = self.partitions.write().remove(&id) else {
             return false;
@@ -307,7 +307,7 @@ impl Replicas {
         true
     }
 
-    /// The settings of a topic's logs: what is set on it, on this broker and on the cluster, in
+    /// The settings of a topic's logs: those of the topic, of this broker and of the cluster, in
     /// Kafka's order.
     fn config(&self, image: &MetadataImage, topic: &TopicImage) -> Arc<LogConfig> {
         let layers = image.layers(self.broker);
@@ -327,10 +327,11 @@ impl Replicas {
         self.configs.lock().share(config)
     }
 
-    /// Leaves the log directory in order. Nothing must be appended any more.
+    /// Closes all logs and the log directory in order. The caller makes sure that nothing appends
+    /// any more.
     ///
     /// # Errors
-    /// When it cannot be left in order: the next start recovers.
+    /// The I/O error when the directory cannot be closed in order; the next start then recovers.
     pub async fn close(&self) -> std::io::Result<()> {
         *self.is_over.lock() = true;
         let leaving = Arc::clone(&self.leaving);
@@ -355,7 +356,7 @@ impl Replicas {
     }
 }
 
-/// Whether a replica here is throttled as a leader, and as a follower.
+/// Whether a replica on this broker is throttled as a leader, and as a follower.
 fn throttled(topic: &TopicImage, partition: i32, broker: BrokerId) -> Throttled {
     let is_named = |key| {
         topic
@@ -369,7 +370,7 @@ fn throttled(topic: &TopicImage, partition: i32, broker: BrokerId) -> Throttled 
     }
 }
 
-/// What the controller has committed of a partition.
+/// The state of a partition that the controller has committed.
 pub(crate) fn committed(state: &PartitionImage) -> PartitionState {
     PartitionState {
         replicas: state.replicas.to_vec(),

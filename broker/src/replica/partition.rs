@@ -1,8 +1,8 @@
-//! One partition on this broker: its role, its log, and those who wait for it.
+//! One partition on this broker: its role, its log, and the requests that wait for it.
 //!
-//! Appends go through the [`Seat`]; reads take no lock. What a leader and a follower decide is
-//! decided in `core`: here it is asked, and carried out. The log decides everything about bytes,
-//! `api` everything about requests.
+//! Appends go through the [`Seat`]; reads take no lock. `core` makes the decisions of a leader and
+//! of a follower; this module calls it and carries them out. The log decides everything about
+//! bytes, `api` everything about requests.
 
 mod appending;
 mod following;
@@ -34,30 +34,30 @@ use super::watch::Watchers;
 use super::{clock, shared};
 use crate::log::{FlushMode, LogConfig, LogReader, LogWriter};
 
-/// What this broker is for a partition.
+/// The role of this broker in a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Nobody leads, or the role is about to be taken up.
+    /// The partition has no leader, or this broker is about to adopt its role.
     Idle {
         /// The partition's leader epoch.
         epoch: LeaderEpoch,
     },
     /// This broker leads.
     Leader {
-        /// Since which epoch.
+        /// The epoch of this leadership.
         epoch: LeaderEpoch,
     },
     /// This broker follows another one.
     Follower {
-        /// Whom.
+        /// The leader that it follows.
         leader: BrokerId,
-        /// In which epoch.
+        /// The leader's epoch.
         epoch: LeaderEpoch,
     },
 }
 
 impl Role {
-    /// From whom it is fetched, and in which epoch.
+    /// The leader that this broker fetches from, and its epoch.
     fn fetched_from(self) -> Option<(BrokerId, LeaderEpoch)> {
         match self {
             Self::Follower { leader, epoch } => Some((leader, epoch)),
@@ -72,7 +72,7 @@ impl Role {
     }
 }
 
-/// What decides for a role.
+/// The rules of the current role.
 #[derive(Debug)]
 enum Core {
     Idle,
@@ -80,7 +80,7 @@ enum Core {
     Follower(Following),
 }
 
-/// What the partitions of this broker share.
+/// The state that the partitions of this broker share.
 pub(crate) type Shared = shared::Shared<Partition>;
 
 /// A partition that this broker holds.
@@ -88,34 +88,36 @@ pub(crate) type Shared = shared::Shared<Partition>;
 pub(crate) struct Partition {
     log: Arc<LogReader>,
     seat: Seat<LogWriter, Job>,
-    /// Follows what `core` is: what reads and appends look at.
+    /// A copy of the role in `core`, which reads and appends check.
     role: RwLock<Role>,
     core: Mutex<Core>,
     config: RwLock<Arc<LogConfig>>,
     shared: Arc<Shared>,
-    /// Its topic's counts.
+    /// The counters of its topic.
     traffic: Arc<TopicTraffic>,
-    /// Those who wait for the high watermark, or for another role.
+    /// Requests that wait for the high watermark, or for another role.
     waiters: Waiters,
-    /// Those who wait for what this broker has, as `flush.mode` understands having.
+    /// Requests that wait until this broker has a batch: on disk or in memory, as `flush.mode`
+    /// says.
     holding: Waiters,
-    /// The followers' sessions.
+    /// The fetch sessions of the followers.
     watchers: Watchers,
     throttled: RwLock<Throttled>,
-    /// Its life here has ended, and no role is taken up any more. Raised with `core` locked.
+    /// The partition is removed from this broker and adopts no role any more. Set while `core` is
+    /// locked.
     is_retired: AtomicBool,
 }
 
-/// Whether the replication of a replica is throttled (KIP-73), by the topic's settings.
+/// Whether the topic's settings throttle the replication of a replica (KIP-73).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Throttled {
-    /// What it sends as a leader.
+    /// Applies to the bytes that it sends as a leader.
     pub(crate) leader: bool,
-    /// What it fetches as a follower.
+    /// Applies to the bytes that it fetches as a follower.
     pub(crate) follower: bool,
 }
 
-/// What is brought to the writer.
+/// A job for the writer.
 enum Job {
     Append(Append),
     Other(Box<dyn FnOnce(&mut LogWriter) + Send>),
@@ -143,7 +145,7 @@ impl Partition {
             is_retired: AtomicBool::new(false),
             log,
         });
-        // A flush may be what a batch waits for. The log must not keep its partition alive.
+        // A batch may wait for a flush. The weak reference lets the partition go before its log.
         let weak = Arc::downgrade(&partition);
         partition.log.notify_flushed(move || {
             if let Some(partition) = weak.upgrade() {
@@ -153,56 +155,56 @@ impl Partition {
         partition
     }
 
-    /// Its id.
+    /// The topic and index.
     pub(crate) fn id(&self) -> TopicPartition {
         self.log.id()
     }
 
-    /// What all partitions of this broker share.
+    /// The state that all partitions of this broker share.
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// Its topic's name.
+    /// The topic's name.
     pub(crate) fn topic(&self) -> &Arc<str> {
         self.log.topic()
     }
 
-    /// Its log, for reading.
+    /// The log, for reading.
     pub(crate) fn log(&self) -> &Arc<LogReader> {
         &self.log
     }
 
-    /// Its log's configuration.
+    /// The log's configuration.
     pub(crate) fn config(&self) -> Arc<LogConfig> {
         Arc::clone(&self.config.read())
     }
 
-    /// What this broker is for it.
+    /// The role of this broker.
     pub(crate) fn role(&self) -> Role {
         *self.role.read()
     }
 
-    /// The offset after the last committed record: consumers see nothing from here on.
+    /// The offset after the last committed record. Consumers read up to it.
     pub(crate) fn high_watermark(&self) -> i64 {
         self.log.high_watermark()
     }
 
-    /// The offset before which no transaction is open: what `read_committed` consumers see. `None`
-    /// until somebody has asked for it ([`Partition::know_transactions`]).
+    /// The offset before which no transaction is open. `read_committed` consumers read up to it.
+    /// `None` until [`Partition::know_transactions`] has loaded the transactions.
     pub(crate) fn last_stable_offset(&self) -> Option<i64> {
         self.log.last_stable_offset()
     }
 
-    /// Has the log's transactions known, which are read when they are first needed.
+    /// Loads the transactions of the log, unless they are loaded: they are read on first use.
     pub(crate) async fn know_transactions(self: &Arc<Self>) {
         if self.log.last_stable_offset().is_none() {
-            // When they cannot be read, the log directory is offline, and says so itself.
+            // When this fails, the log directory goes offline, which is reported there.
             let _ = self.with_writer(|writer| writer.load_transactions(clock::now_ms())).await;
         }
     }
 
-    /// The leader epoch that this broker knows of.
+    /// The latest leader epoch that this broker knows.
     pub(crate) fn leader_epoch(&self) -> LeaderEpoch {
         self.role().epoch()
     }
@@ -212,7 +214,7 @@ impl Partition {
         matches!(self.role(), Role::Leader { .. })
     }
 
-    /// Whether this broker leads, and if the asker names an epoch, whether it is the same.
+    /// Checks that this broker leads, and that the epoch in the request, if any, is the leader's.
     ///
     /// # Errors
     /// As Kafka's `Partition.checkCurrentLeaderEpoch` and `localLogOrError`: FENCED_LEADER_EPOCH or
@@ -224,11 +226,11 @@ impl Partition {
         }
     }
 
-    /// As [`Partition::check_leader`], but a follower will do: consumers may read from it
-    /// (KIP-392).
+    /// Like [`Partition::check_leader`], but accepts a follower as well: consumers may read from
+    /// one (KIP-392).
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`Partition::check_leader`].
     pub(crate) fn check_replica(&self, asked: LeaderEpoch) -> Result<(), ErrorCode> {
         match self.check_epoch(asked)? {
             Role::Leader { .. } | Role::Follower { .. } => Ok(()),
@@ -246,9 +248,8 @@ impl Partition {
         }
     }
 
-    /// Takes up what the controller has committed of the partition. Leadership ends at once;
-    /// another role is taken up behind the appends that are under way, so that a leader knows where
-    /// its epoch begins.
+    /// Takes up the state that the controller has committed. Leadership ends at once. The new role
+    /// begins after the appends under way, so the start offset of a leader's epoch is exact.
     pub(crate) fn take_up(self: &Arc<Self>, leader: Option<BrokerId>, state: PartitionState) {
         let epoch = state.leader_epoch;
         let wanted = self.wanted_role(leader, epoch);
@@ -262,7 +263,7 @@ impl Partition {
         self.with_writer_detached(move |writer| partition.assume(writer, wanted, state));
     }
 
-    /// The role that this broker has for a partition with this leader.
+    /// The role of this broker in a partition with this leader.
     fn wanted_role(&self, leader: Option<BrokerId>, epoch: LeaderEpoch) -> Role {
         match leader {
             Some(leader) if leader == self.shared.own => Role::Leader { epoch },
@@ -271,12 +272,12 @@ impl Partition {
         }
     }
 
-    /// Runs in the writer's seat: nothing is appended meanwhile.
+    /// Adopts the role. Runs as a job of the writer, so nothing is appended meanwhile.
     fn assume(self: &Arc<Self>, writer: &mut LogWriter, wanted: Role, state: PartitionState) {
         let mut core = self.core.lock();
         let before = *self.role.read();
         if before.epoch() != wanted.epoch() {
-            // Another change has come meanwhile, and waits behind this one.
+            // A newer state has arrived meanwhile; its job is queued behind this one.
             return;
         }
         if self.is_retired() {
@@ -298,7 +299,7 @@ impl Partition {
             }
         };
         *self.role.write() = wanted;
-        // Before the lock is given back: what is said when this role ends comes after it.
+        // With `core` locked, so that the assignment at the end of this role follows this one.
         self.shared.assignments.assign(self, wanted.fetched_from());
         drop(core);
         self.commit();
@@ -311,17 +312,17 @@ impl Partition {
         self.watchers.tell();
     }
 
-    /// Whether its replication is throttled.
+    /// Whether replication of this replica is throttled.
     pub(crate) fn throttled(&self) -> Throttled {
         *self.throttled.read()
     }
 
-    /// Takes up whether its replication is throttled.
+    /// Sets whether replication of this replica is throttled.
     pub(super) fn set_throttled(&self, throttled: Throttled) {
         *self.throttled.write() = throttled;
     }
 
-    /// Takes up another configuration of the log.
+    /// Changes the configuration of the log.
     pub(crate) fn set_config(self: &Arc<Self>, config: Arc<LogConfig>) {
         if *self.config.read() == config {
             return;
@@ -332,18 +333,18 @@ impl Partition {
         self.commit();
     }
 
-    /// Runs `act` with the writer, after all that waits.
+    /// Runs `act` with the writer, after all queued jobs.
     ///
     /// # Errors
-    /// NOT_LEADER_OR_FOLLOWER when the log was deleted meanwhile, KAFKA_STORAGE_ERROR when the
-    /// writer is lost to a bug.
+    /// NOT_LEADER_OR_FOLLOWER when the partition was removed meanwhile, KAFKA_STORAGE_ERROR when a
+    /// job of the writer has panicked.
     pub(crate) async fn with_writer<R: Send + 'static>(
         self: &Arc<Self>,
         act: impl FnOnce(&mut LogWriter) -> R + Send + 'static,
     ) -> Result<R, ErrorCode> {
         let (answer, receiver) = oneshot::channel();
         self.bring(Job::Other(Box::new(move |writer| {
-            // Nobody waits any more: the act was done all the same.
+            // The caller may have stopped waiting; the job has still run.
             let _ = answer.send(act(writer));
         })));
         receiver.await.map_err(|_| match self.is_retired() {
@@ -352,7 +353,7 @@ impl Partition {
         })
     }
 
-    /// As [`Partition::with_writer`], for those who need no answer.
+    /// Like [`Partition::with_writer`], for callers that need no answer.
     pub(crate) fn with_writer_detached(
         self: &Arc<Self>,
         act: impl FnOnce(&mut LogWriter) + Send + 'static,
@@ -361,8 +362,8 @@ impl Partition {
     }
 
     fn bring(self: &Arc<Self>, job: Job) {
-        // A broken seat drops the job, and with it the answer's sender: that is what the asker
-        // sees.
+        // A broken seat drops the job and with it the sender of the answer, which the caller
+        // notices.
         let _ = self.seat.bring(job, |writer, jobs| self.work(writer, jobs));
     }
 
@@ -373,8 +374,8 @@ impl Partition {
                 Job::Append(append) => appends.push(append),
                 Job::Other(act) => {
                     self.append_all(writer, &mut appends);
-                    // Nothing is done to a deleted log: its directory may be another one's by now.
-                    // Whoever asked sees that its job was dropped.
+                    // A deleted log is not changed: its directory name may belong to a new log by
+                    // now. The caller notices that its job was dropped.
                     if !self.log.is_deleted() {
                         act(writer);
                     }
@@ -384,9 +385,9 @@ impl Partition {
         self.append_all(writer, &mut appends);
     }
 
-    /// Where the log ends, and what this broker has of it as `flush.mode` understands having.
+    /// The log end offset, and the end of what this broker has under `flush.mode`.
     fn ends(&self) -> Ends {
-        // What is flushed is read first: it never lies behind the end.
+        // The flushed offset is read first, so it never passes the end.
         let flushed = self.log.flushed_offset();
         let end = self.log.log_end_offset();
         match self.config.read().flush_mode {
@@ -406,8 +407,8 @@ impl Partition {
         })
     }
 
-    /// Moves the high watermark to what is committed now, asking for a flush where one is needed,
-    /// and wakes who waits for it.
+    /// Requests a flush if `flush.mode` needs one, moves the high watermark to the end of what is
+    /// committed, and wakes its waiters.
     fn commit(self: &Arc<Self>) {
         let role = self.role();
         let ends = self.ends();
@@ -421,7 +422,7 @@ impl Partition {
         }
     }
 
-    /// A flush ended, or the log directory went offline.
+    /// Called when a flush has ended, or the log directory has gone offline.
     fn flushed(self: &Arc<Self>) {
         self.commit();
         self.holding.wake_all();
@@ -430,22 +431,23 @@ impl Partition {
         }
     }
 
-    /// Those who wait for the high watermark, or for another role.
+    /// Requests that wait for the high watermark, or for another role.
     pub(crate) fn waiters(&self) -> &Waiters {
         &self.waiters
     }
 
-    /// Those who wait for what this broker has.
+    /// Requests that wait until this broker has a batch under `flush.mode`.
     pub(crate) fn holding(&self) -> &Waiters {
         &self.holding
     }
 
-    /// The followers' sessions.
+    /// The fetch sessions of the followers.
     pub(crate) fn watchers(&self) -> &Watchers {
         &self.watchers
     }
 
-    /// Ends the partition's life here: nothing is appended any more, and nobody waits any more.
+    /// Removes the partition from this broker: later appends are refused, and every waiter is
+    /// woken.
     pub(crate) fn retire(self: &Arc<Self>) {
         let mut core = self.core.lock();
         self.is_retired.store(true, Ordering::Release);
@@ -457,15 +459,15 @@ impl Partition {
         self.wake_everyone();
     }
 
-    /// Whether its life here has ended.
+    /// Whether the partition is removed from this broker.
     pub(crate) fn is_retired(&self) -> bool {
         self.is_retired.load(Ordering::Acquire)
     }
 
-    /// Takes the writer out for good, after all that waits.
+    /// Retires the partition and removes the writer for good, after all queued jobs.
     pub(crate) async fn take_writer(self: &Arc<Self>) -> Option<LogWriter> {
         self.retire();
-        // The end of the queue: whatever was brought before is done when this is answered.
+        // This job is the last one in the queue, so all earlier ones are done when it is answered.
         self.with_writer(|_| ()).await.ok()?;
         self.seat.take()
     }

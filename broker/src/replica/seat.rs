@@ -1,15 +1,15 @@
-//! The writer's seat of a partition: who may write now, and what waits for it.
+//! The seat of a partition's writer: exclusive access to the writer, and the queue of jobs for it.
 //!
-//! A partition has one writer and no thread or task of its own. Whoever has something to write puts
-//! it in the queue; if the seat is free, it takes the writer out of it, carries out what waits, its
-//! own among it, and puts the writer back. So what waits together is written together, and the lock
-//! is held for a push or a swap, never across I/O.
+//! A partition has one writer and no thread or task of its own. A thread that wants to write queues
+//! its job. If the seat holds the writer, the thread takes it, runs every queued job, its own
+//! included, and puts the writer back. So jobs that wait together are written together. The lock is
+//! held for a push or a swap, never across I/O.
 
 use std::fmt;
 
 use parking_lot::Mutex;
 
-/// The seat of a writer `W` to which jobs `J` are brought.
+/// The seat of a writer `W` that runs jobs `J`.
 pub(crate) struct Seat<W, J> {
     inner: Mutex<Inner<W, J>>,
 }
@@ -20,12 +20,12 @@ struct Inner<W, J> {
     broken: bool,
 }
 
-/// The seat is broken: a job panicked, and what the writer then holds cannot be trusted.
+/// The seat is broken: a job panicked, and the state of the writer cannot be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Broken;
 
 impl<W, J> Seat<W, J> {
-    /// A seat with its writer in it.
+    /// A seat that holds its writer.
     pub(crate) fn new(writer: W) -> Self {
         Self {
             inner: Mutex::new(Inner {
@@ -36,8 +36,7 @@ impl<W, J> Seat<W, J> {
         }
     }
 
-    /// Takes the writer out for good, if it is in its seat: whatever is brought after that is
-    /// refused.
+    /// Removes the writer for good, if the seat holds it. Later jobs are refused.
     pub(crate) fn take(&self) -> Option<W> {
         let mut inner = self.inner.lock();
         let writer = inner.writer.take()?;
@@ -45,14 +44,14 @@ impl<W, J> Seat<W, J> {
         Some(*writer)
     }
 
-    /// Brings a job. If the seat is free, this thread carries out all that waits, in the order in
-    /// which it came; else whoever sits there does so.
+    /// Queues a job. If the seat holds the writer, this thread runs all queued jobs in their order.
+    /// Else the thread that has the writer runs them.
     ///
-    /// `work` gets the writer and every job that waits at that moment, at least one; it may be
-    /// called several times.
+    /// `work` gets the writer and every job queued at that moment, at least one. It may be called
+    /// several times.
     ///
     /// # Errors
-    /// [`Broken`], and the job is dropped.
+    /// [`Broken`] when the seat is broken; the job is dropped.
     pub(crate) fn bring(&self, job: J, mut work: impl FnMut(&mut W, Vec<J>)) -> Result<(), Broken> {
         let mut inner = self.inner.lock();
         if inner.broken {
@@ -76,8 +75,8 @@ impl<W, J> Seat<W, J> {
     }
 }
 
-/// Marks the seat as broken if the work ends in a panic: the jobs that wait are dropped, and with
-/// them their answers.
+/// Marks the seat as broken if a job panics. The queued jobs are dropped, and with them the senders
+/// of their answers.
 struct Sitting<'a, W, J> {
     seat: &'a Seat<W, J>,
     writer: Option<Box<W>>,

@@ -1,10 +1,10 @@
-//! The settings of replication, as they are in force.
+//! The settings of replication in force.
 
 use std::time::Duration;
 
 use weir_settings::Layers;
 
-/// How this broker fetches from leaders: its settings, as they are in force.
+/// The settings with which this broker replicates, as they are in force.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     /// `replica.fetch.wait.max.ms`
@@ -33,7 +33,7 @@ impl Default for Settings {
 impl Settings {
     pub(super) fn of(layers: &Layers<'_>) -> Self {
         let number = |key| i32::try_from(layers.broker_number(key)).unwrap_or(i32::MAX);
-        // Kafka's default is the largest number, and means that there is no limit.
+        // Kafka's default is the largest number and means no limit.
         let rate = |key| match layers.broker_number(key) {
             i64::MAX => u64::MAX,
             rate => rate.unsigned_abs(),

@@ -1,5 +1,5 @@
-//! What all partitions of this broker share: who the other brokers are, what time it is, what the
-//! controller is to be asked for, and which partitions time does something to.
+//! The state that all partitions of this broker share: the other brokers, a clock, the ISR
+//! proposals for the controller, and the partitions that need periodic checks.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -20,37 +20,36 @@ use super::throttle::Quota;
 use super::traffic::Traffic;
 use crate::metadata::MetadataImage;
 
-/// How often partitions are looked at that time does something to: a lagging follower is found no
-/// later than this.
+/// The interval of periodic checks: a lagging follower is found no later than this.
 const CHECK_EVERY: Duration = Duration::from_millis(200);
 
-/// Shared by all partitions, which are `P`: nothing here knows what those do.
+/// Shared by all partitions. They are of type `P`, so nothing here depends on them.
 #[derive(Debug)]
 pub(crate) struct Shared<P> {
-    /// This broker.
+    /// The id of this broker.
     pub(crate) own: BrokerId,
     started: Instant,
     peers: ArcSwap<BTreeMap<BrokerId, Peer>>,
     lag_ms_max: AtomicU64,
     fetch_backoff_ms: AtomicU64,
-    /// What is sent to followers for throttled replicas, and what is fetched from leaders for them.
+    /// The quotas of bytes sent to followers, and fetched from leaders, for throttled replicas.
     pub(crate) leader_quota: Quota,
     pub(crate) follower_quota: Quota,
     proposals: Queue<(Arc<P>, Proposal)>,
-    /// What the process before asked for, where this one goes on with its roles.
+    /// The ISR proposals of the previous process, when this one resumes its roles.
     asked: ArcSwap<HashMap<TopicPartition, Asked>>,
     checks: Queue<Arc<P>>,
-    /// What is fetched from whom.
+    /// Which partition is fetched from which leader.
     pub(super) assignments: Assignments<P>,
-    /// Leaders that no fetch reaches any more.
+    /// Leaders to which this broker has just lost its connection.
     pub(super) lost: Lost,
-    /// What goes in and out, by topic.
+    /// Counters of produce and fetch, by topic.
     pub(crate) traffic: Traffic,
-    /// How often the ISRs of leaders here changed.
+    /// Changes of the ISRs that this broker leads.
     pub(crate) isr_changes: IsrChanges,
 }
 
-/// How often ISRs became smaller, and larger (`IsrShrinksPerSec`, `IsrExpandsPerSec`).
+/// How often ISRs shrank and expanded (`IsrShrinksPerSec`, `IsrExpandsPerSec`).
 #[derive(Debug, Default)]
 pub(crate) struct IsrChanges {
     shrinks: AtomicU64,
@@ -58,7 +57,7 @@ pub(crate) struct IsrChanges {
 }
 
 impl IsrChanges {
-    /// The ISR of a partition had so many members before, and has so many now.
+    /// Counts a change of an ISR from `before` to `after` members, if the number differs.
     pub(super) fn count(&self, before: usize, after: usize) {
         match after.cmp(&before) {
             std::cmp::Ordering::Less => _ = self.shrinks.fetch_add(1, Ordering::Relaxed),
@@ -67,13 +66,13 @@ impl IsrChanges {
         }
     }
 
-    /// Smaller, and larger, since the broker started.
+    /// Shrinks and expansions since the broker started.
     pub(crate) fn counted(&self) -> (u64, u64) {
         (self.shrinks.load(Ordering::Relaxed), self.expansions.load(Ordering::Relaxed))
     }
 }
 
-/// What waits for somebody who takes all of it at once.
+/// A queue whose consumer takes all items at once.
 #[derive(Debug)]
 struct Queue<T> {
     waiting: Mutex<Vec<T>>,
@@ -123,12 +122,12 @@ impl<P> Shared<P> {
         }
     }
 
-    /// Milliseconds on a clock that never goes back.
+    /// Milliseconds since the broker started, on a monotonic clock.
     pub(crate) fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Takes up what the metadata says of the brokers, and the broker's settings.
+    /// Takes up the brokers of the image, and this broker's settings.
     pub(super) fn take_up(&self, image: &MetadataImage, settings: &Settings) {
         let peers: BTreeMap<_, _> = image
             .brokers
@@ -149,7 +148,7 @@ impl<P> Shared<P> {
         self.follower_quota.set_limit(settings.throttled_rates.1);
     }
 
-    /// What the metadata says of a broker.
+    /// The metadata of a broker.
     pub(crate) fn peer(&self, id: BrokerId) -> Option<Peer> {
         self.peers.load().get(&id).copied()
     }
@@ -171,30 +170,30 @@ impl<P> Shared<P> {
         self.proposals.push((partition, proposal));
     }
 
-    /// Has the leaderships that begin from now on wait for whom a former process of this broker
-    /// asked for.
+    /// Sets the ISR proposals of the previous process. Leaderships that begin from now on count
+    /// those replicas for the high watermark.
     pub(super) fn set_asked(&self, asked: HashMap<TopicPartition, Asked>) {
         self.asked.store(Arc::new(asked));
     }
 
-    /// What a former process of this broker asked for.
+    /// The ISR proposal of the previous process for a partition.
     pub(super) fn asked(&self, id: TopicPartition) -> Option<Asked> {
         self.asked.load().get(&id).cloned()
     }
 
-    /// The ISRs that leaders here want to have, all that wait; waits for one.
+    /// All queued ISR proposals of the leaders on this broker; waits for at least one.
     pub(crate) async fn proposals(&self) -> Vec<(Arc<P>, Proposal)> {
         self.proposals.take().await
     }
 
-    /// Has a partition looked at until time does nothing to it any more.
+    /// Queues a partition for periodic checks, until it needs none.
     pub(super) fn check_from_now_on(&self, partition: Arc<P>) {
         self.checks.push(partition);
     }
 
-    /// Looks at the partitions that time does something to, with `check`, which says whether it
-    /// still does: those with followers that lack something. There are none while nothing is
-    /// written.
+    /// Runs `check` on the queued partitions every [`CHECK_EVERY`], until it returns false for
+    /// them. A partition needs checks while a follower lacks records. There are none while nothing
+    /// is written.
     pub(super) async fn keep_checking(&self, check: impl Fn(&Arc<P>) -> bool) {
         let mut checked = Vec::new();
         loop {

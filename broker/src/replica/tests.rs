@@ -1,4 +1,4 @@
-//! What becomes of a partition's log when its topic is deleted and made anew.
+//! The log of a partition whose topic is deleted and created anew, or moves away and comes back.
 
 use std::path::Path;
 use std::sync::mpsc::channel;
@@ -14,7 +14,7 @@ use crate::log::{AppendError, Disk, Identity, LogDirOptions, Origin, Prepared};
 
 const OWN: BrokerId = BrokerId(0);
 
-/// Nothing is expected to be fast: it only turns a hang into a failure.
+/// Not an expectation of speed: the bound only turns a hang into a failure.
 const LOST: Duration = Duration::from_secs(60);
 
 fn open(root: &Path) -> LogDir {
@@ -65,8 +65,8 @@ fn append(partition: &Arc<Partition>) -> Result<i64, AppendError> {
     answered.recv().unwrap()
 }
 
-/// A topic that has the same name as the one that is deleted, and a partition that has moved away
-/// and comes back.
+/// Once with a new topic of the same name, once with the same partition that has moved away and
+/// comes back.
 #[test]
 fn what_is_made_anew_waits_for_the_writer_of_what_is_deleted() {
     for next in [2, 1] {
@@ -88,7 +88,7 @@ fn what_is_made_anew_waits_for_the_writer_of_what_is_deleted() {
         begun.recv().unwrap();
         replicas.give_up(&topic(1), Fate::Deleted);
         assert!(replicas.leaving.settle(LOST));
-        // As DeleteRecords and compaction come when they have waited for long enough.
+        // DeleteRecords and compaction can arrive this late.
         old.with_writer_detached(|_| panic!("what comes behind the deletion is not done"));
         replicas.take_up(&image, &topic(next), Fate::Deleted);
         let new = replicas.get(id(next)).unwrap();
@@ -124,9 +124,9 @@ fn told(version: u64, full: bool, replicas: &[(u8, i32)]) -> rpc::MetadataUpdate
     }
 }
 
-/// As after a restore: a controller whose state is older than what this broker knows, or that has
-/// placed the partitions anew, whether this run goes on with what the last one knew or was told all
-/// of it by the controller before.
+/// A restored controller: its state is older than the broker's, or it has placed the partitions
+/// anew. The broker either resumed the previous run, or got its whole image from the controller
+/// before.
 #[test]
 fn what_a_new_controller_does_not_know_of_is_set_aside() {
     for goes_on in [true, false] {
@@ -155,8 +155,8 @@ fn what_a_new_controller_does_not_know_of_is_set_aside() {
             known.after(ControllerEpoch(2), &told(4, true, &[(1, 0), (2, 7), (4, 0)])).unwrap();
         replicas.apply(&known, &restored, &touched);
         assert_eq!((replicas.count().0, ending("-stray"), ending("-delete")), (2, 2, 0));
-        // What a controller has told itself, it may take back: as a change, or between two
-        // sessions.
+        // A controller may remove what it has assigned itself: by a change, or by a full image in a
+        // new session.
         let removal = rpc::MetadataUpdate {
             version: 5,
             removed_topics: vec![vec![4; 16]],
@@ -172,8 +172,8 @@ fn what_a_new_controller_does_not_know_of_is_set_aside() {
     }
 }
 
-/// As when a whole cluster is stopped: the leaders of each broker that goes move to others, which
-/// hear of it while they go themselves.
+/// A stop of the whole cluster does this: the leaders of each stopping broker move to others, which
+/// learn of it while they stop themselves.
 #[test]
 fn what_is_told_while_the_logs_are_closed_opens_none_in_their_place() {
     let root = tempfile::tempdir().unwrap();
@@ -214,8 +214,7 @@ fn what_is_told_while_the_logs_are_closed_opens_none_in_their_place() {
     }
 }
 
-/// Whoever hears from the controller is not held up by a flush of another log, however many
-/// partitions go.
+/// The controller client must not wait for a flush of another log, however many partitions go.
 #[test]
 fn who_gives_up_a_topic_waits_for_no_flush() {
     let root = tempfile::tempdir().unwrap();

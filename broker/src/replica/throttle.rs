@@ -1,8 +1,8 @@
 //! Replication quotas (KIP-73, `ReplicationQuotaManager` in Apache Kafka): how many bytes a second
-//! this broker sends to followers, or fetches from leaders, for replicas that are throttled.
+//! this broker sends to followers, or fetches from leaders, for throttled replicas.
 //!
-//! All traffic of throttled replicas counts, and only those wait that are not in sync: a quota
-//! never pushes a follower out of the ISR. Called by the leader's and the follower's side of
+//! All traffic of throttled replicas counts, but only replicas outside the ISR wait. So a quota
+//! never pushes a follower out of the ISR. Both sides of a fetch call this; it never waits itself.
 //! fetching; never waits itself.
 
 use std::collections::VecDeque;
@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use weir_protocol::types::BrokerId;
 
-/// A sample's length, and how many count (`replication.quota.window.size.seconds` and
+/// The length of a sample, and the number of samples (`replication.quota.window.size.seconds` and
 /// `replication.quota.window.num` in Apache Kafka, at their defaults).
 const WINDOW_MS: u64 = 1_000;
 const WINDOWS: u64 = 11;
 
-/// The limit of one direction. Times are in milliseconds on a clock that never goes back.
+/// The quota of one direction. Times are milliseconds on a monotonic clock.
 #[derive(Debug)]
 pub(crate) struct Quota {
     /// Bytes a second.
@@ -31,17 +31,17 @@ impl Default for Quota {
 }
 
 impl Quota {
-    /// Takes up another limit, in bytes a second.
+    /// Changes the limit, in bytes a second; `u64::MAX` means none.
     pub(super) fn set_limit(&self, limit: u64) {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Counts what was sent or fetched.
+    /// Counts bytes that were sent or fetched.
     pub(crate) fn record(&self, bytes: usize, now: u64) {
         self.samples.lock().record(bytes as u64, now);
     }
 
-    /// `None` while there is room; else when to look again.
+    /// `None` below the limit; else the time at which to check again.
     pub(crate) fn exceeded_until(&self, now: u64) -> Option<u64> {
         match self.limit.load(Ordering::Relaxed) {
             u64::MAX => None,
@@ -50,7 +50,7 @@ impl Quota {
     }
 }
 
-/// What was counted lately, oldest first: when a sample begins, and its bytes.
+/// The recent samples, oldest first: the start of each, and its bytes.
 #[derive(Debug, Default)]
 struct Samples(VecDeque<(u64, u64)>);
 
@@ -69,15 +69,16 @@ impl Samples {
         }
     }
 
-    /// `Rate.measure`: until as many windows have passed as count, it is as if nothing had been
-    /// sent before.
+    /// `Rate.measure`: the rate is taken over at least [`WINDOWS`] - 1 samples, as if no bytes had
+    /// been sent before the first one.
     fn exceeded_until(&mut self, limit: u64, now: u64) -> Option<u64> {
         self.forget(now);
         let (begin, _) = *self.0.front()?;
         let total: u64 = self.0.iter().map(|(_, bytes)| bytes).sum();
         let elapsed = (now - begin).max(WINDOW_MS * (WINDOWS - 1));
         let exceeds = u128::from(total) * 1_000 > u128::from(limit) * u128::from(elapsed);
-        // Either enough time passes, or the oldest sample goes.
+        // The rate falls below the limit when enough time passes, or when the oldest sample
+        // expires.
         exceeds.then(|| {
             let goes = begin + WINDOW_MS * WINDOWS;
             let enough = total
@@ -89,8 +90,8 @@ impl Samples {
     }
 }
 
-/// Whether a topic's `leader.replication.throttled.replicas`, or the follower's, names this
-/// replica: `*`, or `partition:broker` pairs.
+/// Whether `leader.replication.throttled.replicas` or `follower.replication.throttled.replicas` of
+/// a topic names this replica: `*`, or `partition:broker` pairs.
 pub(super) fn names_replica(setting: &str, partition: i32, broker: BrokerId) -> bool {
     let is_this = |pair: &str| {
         let (index, id) = pair.split_once(':')?;

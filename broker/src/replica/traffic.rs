@@ -1,8 +1,8 @@
-//! What goes in and out of each topic on this broker, for its metrics.
+//! Counters of produce and fetch for each topic on this broker, for its metrics.
 //!
-//! A partition has its topic's counts at hand, so that nothing is looked up on the way of a record.
-//! Topics have names that clients choose: only so many are counted each by itself, all others
-//! together.
+//! A partition holds the counters of its topic, so no record needs a lookup. Clients choose the
+//! names of topics, so the number of topics with counters of their own is bounded. All others share
+//! one set.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-/// What went in and out of the partitions of a topic that this broker leads, and what consumers
-/// read from it as a follower (`BrokerTopicMetrics`).
+/// Counters of the partitions of a topic that this broker leads, and of what consumers read from it
+/// as a follower (`BrokerTopicMetrics`).
 #[derive(Debug, Default)]
 pub(crate) struct TopicTraffic {
     appended_records: AtomicU64,
@@ -23,16 +23,16 @@ pub(crate) struct TopicTraffic {
     failed_fetches: AtomicU64,
 }
 
-/// What was counted of a topic up to now.
+/// The counters of a topic at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counted {
-    /// The topic; `None` for all that are not counted by themselves.
+    /// The topic; `None` for all topics without counters of their own.
     pub(crate) topic: Option<Arc<str>>,
     pub(crate) appended_records: u64,
     pub(crate) appended_bytes: u64,
-    /// To consumers, not to followers.
+    /// Bytes sent to consumers, not to followers.
     pub(crate) fetched_bytes: u64,
-    /// Of one partition each, as all that follow.
+    /// Counted per partition of a request, as the three below.
     pub(crate) produces: u64,
     pub(crate) failed_produces: u64,
     pub(crate) fetches: u64,
@@ -40,33 +40,33 @@ pub(crate) struct Counted {
 }
 
 impl TopicTraffic {
-    /// Records were appended as a leader.
+    /// Counts records that this broker appended as the leader.
     pub(super) fn appended(&self, records: u64, bytes: usize) {
         self.appended_records.fetch_add(records, Ordering::Relaxed);
         self.appended_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Records are on their way to a consumer.
+    /// Counts bytes that are sent to a consumer.
     pub(crate) fn fetched(&self, bytes: usize) {
         self.fetched_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// A client produces to a partition.
+    /// Counts a client's produce to one partition.
     pub(crate) fn produces(&self) {
         self.produces.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What a client produced to a partition was refused, or not acknowledged in time.
+    /// Counts a produce to one partition that was refused, or not acknowledged in time.
     pub(crate) fn produce_failed(&self) {
         self.failed_produces.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A client fetches from a partition.
+    /// Counts a client's fetch from one partition.
     pub(crate) fn fetches(&self) {
         self.fetches.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The fetch from a partition is answered with an error.
+    /// Counts a fetch from one partition that is answered with an error.
     pub(crate) fn fetch_failed(&self) {
         self.failed_fetches.fetch_add(1, Ordering::Relaxed);
     }
@@ -86,7 +86,7 @@ impl TopicTraffic {
     }
 }
 
-/// The counts of all topics that this broker has partitions of.
+/// The counters of all topics that have partitions on this broker.
 #[derive(Debug)]
 pub(crate) struct Traffic {
     topics_max: AtomicUsize,
@@ -94,7 +94,7 @@ pub(crate) struct Traffic {
     others: Arc<TopicTraffic>,
 }
 
-/// How many topics are counted by themselves, unless the command line says another number.
+/// The number of topics with counters of their own, unless the command line sets another.
 pub(crate) const TOPICS_MAX: usize = 1_000;
 
 impl Default for Traffic {
@@ -108,12 +108,13 @@ impl Default for Traffic {
 }
 
 impl Traffic {
-    /// From now on so many topics are counted by themselves.
+    /// Sets the number of topics with counters of their own.
     pub(crate) fn bound(&self, topics_max: usize) {
         self.topics_max.store(topics_max, Ordering::Relaxed);
     }
 
-    /// The counts for a partition of this topic, which the partition keeps.
+    /// The counters for a partition of this topic. The partition holds them, which keeps them
+    /// alive.
     pub(super) fn of(&self, topic: &Arc<str>) -> Arc<TopicTraffic> {
         let mut topics = self.topics.lock();
         if let Some(known) = topics.get(topic) {
@@ -130,8 +131,8 @@ impl Traffic {
         new
     }
 
-    /// All counts, by topic, those of the others last. Topics that this broker has no partition of
-    /// any more are forgotten.
+    /// All counters by topic, the shared ones last. Drops the counters of topics that have no
+    /// partition on this broker any more.
     pub(crate) fn counted(&self) -> Vec<Counted> {
         let mut topics = self.topics.lock();
         forget_unused(&mut topics);
@@ -165,7 +166,7 @@ mod tests {
         );
         assert_eq!((counted[0].appended_records, counted[0].appended_bytes), (3, 100));
         assert_eq!((counted[1].fetched_bytes, counted[2].produces), (7, 2));
-        // A topic that is gone makes room for another one, which begins at nothing.
+        // A topic without partitions makes room for another, whose counters begin at zero.
         drop(of_a);
         let of_e = traffic.of(&Arc::from("e"));
         of_e.fetch_failed();

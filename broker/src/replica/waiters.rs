@@ -1,9 +1,9 @@
 //! Requests that wait for a partition to advance: long polls, and produces that wait for their
 //! batch to be committed.
 //!
-//! Kafka keeps a purgatory of delayed operations for this. Here a delayed request is a future: it
-//! registers on the partitions that it waits for, looks once more, and sleeps. What it waited for
-//! is gone from the lists when it is dropped, however that happens.
+//! Kafka keeps a purgatory of delayed operations for this. Here a delayed request is a future. It
+//! registers with the partitions that it waits for, checks them once more, and sleeps. Dropping the
+//! future removes it from the lists.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Those that wait for one partition. Empty most of the time, and then it holds no memory.
+/// The requests that wait for one partition. Usually empty, and then it holds no memory.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     waiting: Mutex<BTreeMap<u64, Arc<Notify>>>,
 }
 
 impl Waiters {
-    /// Wakes all. They look again, and register again if it was not enough.
+    /// Wakes all waiters. Each checks again, and registers again if it has to wait longer.
     pub(crate) fn wake_all(&self) {
         let woken = std::mem::take(&mut *self.waiting.lock());
         for waiter in woken.into_values() {
@@ -36,18 +36,18 @@ impl Waiters {
     }
 }
 
-/// One request's wait, on any number of partitions.
+/// The wait of one request, on any number of partitions.
 #[derive(Debug)]
 pub(crate) struct Waiter<P> {
     id: u64,
     notify: Arc<Notify>,
-    /// Which of a partition's lists it stands in.
+    /// Which list of a partition it registers in.
     list: fn(&P) -> &Waiters,
     registered: Vec<Arc<P>>,
 }
 
 impl<P> Waiter<P> {
-    /// A wait on nothing yet, in these lists.
+    /// A wait on no partition yet, in this list of each.
     pub(crate) fn new(list: fn(&P) -> &Waiters) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
@@ -58,8 +58,8 @@ impl<P> Waiter<P> {
         }
     }
 
-    /// Registers on all of `on`. Whoever calls this looks at them once more before it awaits
-    /// [`Waiter::woken`]: what happened before is not told.
+    /// Registers with all of `on`. The caller then checks them once more before it awaits
+    /// [`Waiter::woken`]: a change before the registration wakes nothing.
     pub(crate) fn register(&mut self, on: impl IntoIterator<Item = Arc<P>>) {
         if self.registered.is_empty() {
             self.registered.extend(on);
@@ -69,8 +69,8 @@ impl<P> Waiter<P> {
         }
     }
 
-    /// Returns when one of the partitions advanced after the registration, at once if it has
-    /// already.
+    /// Returns when one of the partitions has advanced after the registration; at once if one
+    /// already has.
     pub(crate) async fn woken(&self) {
         self.notify.notified().await;
     }

@@ -1,9 +1,9 @@
-//! What a follower's fetch session is told of its partitions: which of them have news, so that of
-//! many thousand only those are looked at.
+//! The news of a follower's fetch session: which of its partitions have changed, so that of many
+//! thousand the leader examines only those.
 //!
-//! A session puts itself down at each partition that it fetches, once, under the number of a slot
-//! of its own. The partition marks the slot whenever it has something that the follower does not
-//! know. Nothing is lost between two fetches, and nothing is done for a partition that is quiet.
+//! A session registers once with each partition that it fetches, under the number of its slot for
+//! that partition. The partition marks the slot whenever it has something that the follower does
+//! not know. A mark between two fetches is kept, and a quiet partition costs nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// The slots of one session that have news.
+/// The marked slots of one session.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     marked: Mutex<Marked>,
@@ -26,7 +26,7 @@ struct Marked {
 }
 
 impl Changes {
-    /// Marks a slot, and wakes who waits.
+    /// Marks a slot, and wakes the request that waits.
     pub(crate) fn mark(&self, slot: u32) {
         let mut marked = self.marked.lock();
         let index = slot as usize;
@@ -55,7 +55,7 @@ impl Changes {
         to.extend(slots);
     }
 
-    /// Ends the session: its request that waits is answered.
+    /// Ends the session: the request that waits is answered.
     pub(crate) fn end(&self) {
         self.has_ended.store(true, Ordering::Release);
         self.notify.notify_one();
@@ -72,27 +72,27 @@ impl Changes {
     }
 }
 
-/// The sessions that watch one partition: as many as it has followers. Empty for a partition with
-/// one replica, and then it holds no memory.
+/// The sessions that fetch one partition: as many as it has followers. A partition with one replica
+/// has none, and then this holds no memory.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
     watching: Mutex<Vec<(Arc<Changes>, u32)>>,
 }
 
 impl Watchers {
-    /// Puts a session's slot down.
+    /// Registers a slot of a session.
     pub(crate) fn add(&self, changes: &Arc<Changes>, slot: u32) {
         self.watching.lock().push((Arc::clone(changes), slot));
     }
 
-    /// Takes a session's slot away.
+    /// Removes a slot of a session.
     pub(crate) fn remove(&self, changes: &Arc<Changes>, slot: u32) {
         self.watching
             .lock()
             .retain(|(other, number)| !Arc::ptr_eq(other, changes) || *number != slot);
     }
 
-    /// Tells all of them that there is news.
+    /// Marks the slots of all registered sessions.
     pub(crate) fn tell(&self) {
         for (changes, slot) in self.watching.lock().iter() {
             changes.mark(*slot);

@@ -1,30 +1,29 @@
-//! What a leader has asked the controller for, as far as the next process of its broker has to know
-//! it.
+//! The last ISR proposal of a leader, stored for the next process of its broker.
 //!
-//! A leader waits for everybody who may become a member of the ISR, from the moment that it asks. A
-//! process that takes up the roles of the one before, without a controller that could tell it what
-//! became of a request, has to wait for them too: so what was asked is on the disk before it is
-//! asked.
+//! From the moment of a proposal, the high watermark waits for every replica that may join the ISR.
+//! A process that resumes the roles of the previous one must wait for them too, because no
+//! controller may be there to say what became of the proposal. So a proposal is on disk before it
+//! is sent.
 
 use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch};
 
 use super::{PartitionState, Proposal};
 
-/// An ISR that was asked for with members that the committed one has not.
+/// A proposed ISR with members that the committed one lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// The epoch of the leader that asked.
+    /// The epoch of the leader that proposed it.
     pub leader_epoch: LeaderEpoch,
-    /// The state that it built on: once the partition's epoch is a later one, it is known what
-    /// became of it.
+    /// The partition epoch that the proposal builds on. A later partition epoch shows what became
+    /// of the proposal.
     pub base: PartitionEpoch,
-    /// Its members, each with the epoch under which it fetched.
+    /// The members, each with the broker epoch under which it fetched.
     pub members: Vec<(BrokerId, BrokerEpoch)>,
 }
 
 impl Asked {
-    /// What has to be remembered of a proposal; `None` where it adds nobody: waiting for who was
-    /// removed does no harm.
+    /// The part of a proposal to store; `None` when it adds no member. Waiting for a removed member
+    /// is harmless.
     pub fn of(proposal: &Proposal) -> Option<Self> {
         let adds = proposal.isr.iter().any(|(id, _)| !proposal.base.isr.contains(id));
         adds.then(|| Self {
@@ -34,8 +33,8 @@ impl Asked {
         })
     }
 
-    /// This after what was asked before. On the same base both may still be carried out; an earlier
-    /// base is over, and what came of it is part of the later one.
+    /// Merges this proposal with the one before. On the same base the controller may still commit
+    /// either. An earlier base is over: what became of its proposal is part of the later one.
     #[must_use]
     pub fn after(mut self, before: Option<&Self>) -> Self {
         let Some(before) = before
@@ -52,8 +51,8 @@ impl Asked {
         self
     }
 
-    /// Whom a leadership that begins with this state has to wait for besides the ISR, and the
-    /// newest partition epoch that one of them was asked for on.
+    /// The replicas beside the ISR that the high watermark must wait for in a leadership that
+    /// begins with this state, and the partition epoch that they were proposed on.
     pub(super) fn unsettled(
         asked: Option<Self>,
         own: BrokerId,
@@ -67,8 +66,7 @@ impl Asked {
         (asked.members.into_iter().filter(may_have_joined).collect(), asked.base)
     }
 
-    /// Whether it may have been carried out, or may still be, as far as somebody knows who knows
-    /// this state.
+    /// Whether this state leaves open if the proposal was committed, or still may be.
     pub fn binds(&self, state: &PartitionState) -> bool {
         self.leader_epoch == state.leader_epoch && self.base >= state.partition_epoch
     }

@@ -1,9 +1,10 @@
-//! What a follower of a partition decides in one leader epoch (`AbstractFetcherThread` and
+//! The decisions of a follower in one leader epoch (`AbstractFetcherThread` and
 //! `ReplicaFetcherThread` in Apache Kafka 4.2, with KIP-320 and KIP-595).
 //!
-//! The shell asks [`Following::next`] what to fetch, hands every answer to [`Following::answered`],
-//! does what it says to the log, and then calls [`Following::step`]. Ends with the leader epoch: a
-//! new one begins a new `Following`. Never fetches, and never cuts the log itself.
+//! The shell asks [`Following::next`] what to fetch and passes every answer to
+//! [`Following::answered`]. It does to the log what that returns, and then calls
+//! [`Following::step`]. A new leader epoch begins a new `Following`. This module never fetches, and
+//! never truncates the log itself.
 
 #[cfg(test)]
 mod tests;
@@ -14,12 +15,11 @@ use weir_protocol::types::{BrokerId, LeaderEpoch};
 use super::OwnLog;
 use crate::log::EpochEnd;
 
-/// How long a partition is left alone after its leader refused a fetch, in milliseconds, where
-/// `replica.fetch.backoff.ms` does not say. It is a second in Apache Kafka; a new leader is a
-/// matter of less here.
+/// The pause after a refused fetch, in milliseconds, unless `replica.fetch.backoff.ms` sets
+/// another. It is a second in Apache Kafka; here a new leader takes less.
 pub const FETCH_BACKOFF_MS: u64 = 100;
 
-/// How long it is left alone after the first refusal; each one after that doubles it, up to the
+/// The pause after the first refusal, in milliseconds. Each further refusal doubles it, up to the
 /// whole back-off.
 const FIRST_BACKOFF_MS: u64 = 5;
 
@@ -29,97 +29,97 @@ pub struct Following {
     leader: BrokerId,
     epoch: LeaderEpoch,
     high_watermark: i64,
-    /// What the leader said last: its high watermark and where its log starts.
+    /// The leader's high watermark and log start offset in its last answer.
     leader_high_watermark: i64,
     leader_log_start: i64,
     fetching: Fetching,
     backoff_ms: u64,
-    /// Fetches that were refused since the last that was answered.
+    /// The number of refused fetches since the last successful one.
     refused: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fetching {
     Going,
-    /// After an error.
+    /// Waits after an error.
     Delayed {
         until: u64,
     },
-    /// The leader knows of a later epoch: its metadata is awaited.
+    /// The leader knows a later epoch; the follower waits for its metadata.
     Fenced,
 }
 
-/// A partition's place in a fetch request.
+/// The fields of a partition in a fetch request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchFrom {
-    /// From where: this replica has all before it.
+    /// The fetch offset: this replica has all records before it.
     pub offset: i64,
-    /// The epoch of the last record before it, as far as the log knows one.
+    /// The epoch of the last record before it; `None` if the log knows no epoch.
     pub last_fetched_epoch: Option<LeaderEpoch>,
-    /// The leader epoch that is asked for.
+    /// The leader epoch in which this replica follows.
     pub current_leader_epoch: LeaderEpoch,
-    /// Where this replica's log starts.
+    /// This replica's log start offset.
     pub log_start: i64,
 }
 
-/// What to do next.
+/// The next action of a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Fetch.
     Fetch(FetchFrom),
-    /// What was appended counts as had only once it is flushed: ask again then. To fetch from the
-    /// log's end would tell the leader more than is true, to fetch from what is had would bring the
-    /// same records again.
+    /// Ask again after the flush. With `flush.mode=group` the follower has a record only once it is
+    /// flushed. A fetch from the log end would tell the leader too much. A fetch from the flushed
+    /// offset would return the same records again.
     AfterFlush,
-    /// Leave the leader alone until this time.
+    /// Fetch nothing until this time.
     At(u64),
-    /// Nothing until there is new metadata.
+    /// Fetch nothing until new metadata arrives.
     Never,
 }
 
-/// A partition's place in the answer to a fetch.
+/// The fields of a partition in the answer to a fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchAnswer {
-    /// `None` of it when all is well.
+    /// [`ErrorCode::None`] on success.
     pub error: ErrorCode,
     /// The leader's high watermark.
     pub high_watermark: i64,
-    /// Where the leader's log starts.
+    /// The leader's log start offset.
     pub log_start: i64,
-    /// Where this replica's log left the leader's; there are no records then.
+    /// The end of the epoch where the logs diverge; the answer then has no records.
     pub diverging: Option<EpochEnd>,
-    /// Whether records came.
+    /// Whether the answer has records.
     pub has_records: bool,
 }
 
-/// What an answer asks for.
+/// What the shell does with an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Todo {
     /// Nothing.
     Nothing,
     /// Append the records.
     Append,
-    /// Cut the log: the offset is the new end. Also where that is the end already, for what the log
-    /// knows of epochs that begin there must go.
+    /// Truncate the log to this end offset. Also if the log ends there already, because its epochs
+    /// that begin there must go.
     Truncate(i64),
-    /// Throw the whole log away: it begins anew at the offset.
+    /// Delete the whole log and begin it anew at the offset.
     Restart(i64),
-    /// Ask the leader where its log starts and ends (ListOffsets), and pass both to
+    /// Ask the leader for the start and the end of its log (ListOffsets), and pass both to
     /// [`Following::offsets`].
     AskOffsets,
 }
 
-/// What is to be done to the log after its end has moved.
+/// The changes of the log after its end, or the flushed part of it, has moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// The high watermark as it is now.
+    /// The new high watermark.
     pub high_watermark: i64,
-    /// The log starts here now, because the leader's does; `None`: no change.
+    /// The new log start offset, which follows the leader's; `None`: no change.
     pub log_start: Option<i64>,
 }
 
 impl Following {
-    /// Begins to follow. `high_watermark` is what this broker knew before.
+    /// Begins to follow. `high_watermark` is the one that this broker knew before.
     pub fn begin(leader: BrokerId, epoch: LeaderEpoch, high_watermark: i64) -> Self {
         Self {
             leader,
@@ -133,13 +133,13 @@ impl Following {
         }
     }
 
-    /// With another time for which a failed fetch is not repeated, in milliseconds.
+    /// With another back-off after failed fetches, in milliseconds.
     #[must_use]
     pub fn backing_off(self, backoff_ms: u64) -> Self {
         Self { backoff_ms, ..self }
     }
 
-    /// Whom it follows.
+    /// The leader.
     pub fn leader(&self) -> BrokerId {
         self.leader
     }
@@ -154,7 +154,7 @@ impl Following {
         self.high_watermark
     }
 
-    /// What to do next.
+    /// The next action.
     pub fn next(&self, log: &OwnLog<'_>, now: u64) -> Next {
         match self.fetching {
             Fetching::Fenced => Next::Never,
@@ -173,8 +173,8 @@ impl Following {
         }
     }
 
-    /// Takes up the leader's answer to a fetch. One that belongs to another epoch, or to a log that
-    /// has changed since, came too late and asks for nothing.
+    /// Takes up the leader's answer to a fetch. An answer for another epoch, or to a fetch from
+    /// another place in the log, is late and changes nothing.
     pub fn answered(
         &mut self,
         to: &FetchFrom,
@@ -197,7 +197,7 @@ impl Following {
                 return Todo::Nothing;
             }
             // UNKNOWN_LEADER_EPOCH, NOT_LEADER_OR_FOLLOWER and UNKNOWN_TOPIC_ID: the leader's
-            // metadata is behind. Anything else may pass too.
+            // metadata is behind. Other errors may be temporary too.
             _ => {
                 self.failed(now);
                 return Todo::Nothing;
@@ -213,9 +213,9 @@ impl Following {
         if answer.has_records { Todo::Append } else { Todo::Nothing }
     }
 
-    /// No answer came, or nothing could be done with it: the leader is left alone for a while, at
-    /// first for a short one. A leader that has just been elected often hears of it a moment later
-    /// than its followers.
+    /// Records that no answer came, or that it could not be used, and starts the back-off. The
+    /// first pause is short: a new leader often learns of its election a moment after its
+    /// followers.
     pub fn failed(&mut self, now: u64) {
         if self.fetching != Fetching::Fenced {
             let backoff_ms = FIRST_BACKOFF_MS
@@ -226,7 +226,7 @@ impl Following {
         }
     }
 
-    /// Takes up where the leader's log starts and ends, asked for in this `epoch`
+    /// Takes up the start and the end of the leader's log, asked for in this `epoch`
     /// (`AbstractFetcherThread.fetchOffsetAndTruncate`).
     pub fn offsets(
         &mut self,
@@ -246,24 +246,25 @@ impl Following {
             self.high_watermark = leader_start;
             return Todo::Restart(leader_start);
         }
-        // In range after all by now. If it is not, the next try must not follow at once.
+        // The offset is in range by now. If it is not, the next attempt must not follow at once.
         self.failed(now);
         Todo::Nothing
     }
 
     fn truncate(&mut self, end: i64, log: &OwnLog<'_>) -> Todo {
-        // Only an unclean election cuts off what was committed; then it is not committed any more.
+        // Only an unclean election truncates committed records, and those are not committed any
+        // more.
         self.high_watermark = self.high_watermark.min(end);
         if end < log.start { Todo::Restart(end) } else { Todo::Truncate(end) }
     }
 
-    /// Whether the leader is known to have committed more than this replica has.
+    /// Whether the leader has committed more than this replica has, as far as its last answer says.
     pub fn lags(&self, log: &OwnLog<'_>) -> bool {
         self.leader_high_watermark > log.end
     }
 
-    /// Moves the high watermark with the leader's, after an append or a flush, and the log's start
-    /// with the leader's.
+    /// Moves the high watermark and the log start offset after the leader's. Called after an
+    /// append, a flush or an answer without records.
     pub fn step(&mut self, log: &OwnLog<'_>) -> Step {
         self.high_watermark = self.high_watermark.max(self.leader_high_watermark.min(log.had));
         let start = self.leader_log_start.min(self.high_watermark);
@@ -274,9 +275,10 @@ impl Following {
     }
 }
 
-/// Where this log left its leader's, given the end of the largest epoch there that is not after
-/// this log's last one (`getOffsetTruncationState`). Where this log does not know that epoch, the
-/// next fetch asks with the largest one that it does, so that the two meet step by step.
+/// The offset where this log diverges from the leader's (`getOffsetTruncationState`). `theirs` is
+/// the end of the leader's largest epoch that is not after this log's last one. If this log lacks
+/// that epoch, the next fetch carries the largest earlier one, so the two logs converge step by
+/// step.
 fn parted_at(theirs: EpochEnd, log: &OwnLog<'_>) -> i64 {
     match (log.end_of_epoch)(theirs.epoch) {
         Some(ours) if ours.epoch == theirs.epoch => ours.offset.min(theirs.offset).min(log.end),

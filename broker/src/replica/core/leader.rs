@@ -1,11 +1,11 @@
-//! What the leader of a partition decides in one leader epoch (`Partition` in Apache Kafka 4.2,
-//! with KIP-497, KIP-841, KIP-903 and KIP-966).
+//! The decisions of a partition's leader in one leader epoch (`Partition` in Apache Kafka 4.2, with
+//! KIP-497, KIP-841, KIP-903 and KIP-966).
 //!
-//! Called by the partition's shell with each fetch of a follower, each step of its own log, each
-//! answer of the controller and each new metadata; it answers with a high watermark and, where the
-//! ISR should be another, with a [`Proposal`] for the controller. Ends with the leader epoch: a new
-//! one begins a new `Leadership`. Never waits, and never believes that a proposal was refused
-//! because nothing was heard of it.
+//! The partition's shell calls this with each fetch of a follower, each growth or flush of its log,
+//! each answer of the controller and all new metadata. It gets a high watermark and, where the ISR
+//! should change, a [`Proposal`] for the controller. A new leader epoch begins a new `Leadership`.
+//! This module never waits. It never takes a proposal for refused because the controller did not
+//! answer.
 
 mod progress;
 mod reading;
@@ -18,11 +18,11 @@ use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch};
 use self::progress::Progress;
 use super::{Asked, OwnLog, PartitionState, Peers, Proposal};
 
-/// How long to wait before the controller is asked again for what it refused or did not answer, in
+/// The pause before a leader repeats a proposal that the controller refused or did not answer, in
 /// milliseconds.
 pub const PROPOSAL_BACKOFF_MS: u64 = 100;
 
-/// What a leader's settings say.
+/// The settings of a leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `min.insync.replicas`; a partition with fewer replicas needs all of them.
@@ -31,44 +31,44 @@ pub struct Settings {
     pub lag_ms_max: u64,
 }
 
-/// What a leadership begins with.
+/// The input of a new leadership.
 #[derive(Clone, Debug)]
 pub struct Start {
-    /// This broker.
+    /// This broker's id.
     pub own: BrokerId,
     /// The epoch of its registration.
     pub own_epoch: BrokerEpoch,
-    /// What the controller has committed.
+    /// The state that the controller has committed.
     pub state: PartitionState,
-    /// The end of the log when the leadership began: where its leader epoch starts.
+    /// The log end offset when the leadership began, which is the start of its leader epoch.
     pub epoch_start: i64,
     /// The high watermark that this broker knew before.
     pub high_watermark: i64,
-    /// What a former process of this broker asked for last.
+    /// The last ISR proposal of an earlier process of this broker.
     pub asked: Option<Asked>,
-    /// What the settings say.
+    /// The settings.
     pub settings: Settings,
 }
 
-/// A follower's fetch, once it is clear that its log agrees with the leader's up to there.
+/// A follower's fetch, after the leader has checked that the follower's log agrees with its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fetched {
-    /// Who.
+    /// The follower.
     pub replica: BrokerId,
     /// The epoch of its registration.
     pub broker_epoch: BrokerEpoch,
-    /// From where: the follower has everything before.
+    /// The fetch offset: the follower has all records before it.
     pub offset: i64,
-    /// Where its log starts.
+    /// The follower's log start offset.
     pub log_start: i64,
 }
 
-/// The end of the leader's own log.
+/// The ends of the leader's own log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ends {
     /// The offset after its last record; for a fetch, as it was before the records were read.
     pub end: i64,
-    /// The offset up to which it counts as had, by `flush.mode`.
+    /// The end of what this broker has under `flush.mode`: the flushed offset with `group`.
     pub had: i64,
 }
 
@@ -78,24 +78,24 @@ impl From<&OwnLog<'_>> for Ends {
     }
 }
 
-/// What came of an event.
+/// The result of an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Outcome {
-    /// The high watermark moved: whoever waits for it is to be woken.
+    /// The high watermark has advanced, so the shell wakes its waiters.
     pub advanced: bool,
-    /// To be sent to the controller. There is never more than one under way.
+    /// The proposal to send to the controller. At most one is under way at a time.
     pub proposal: Option<Proposal>,
 }
 
-/// Where the ISR stands between this leader and the controller.
+/// The state of the ISR between this leader and the controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Isr {
-    /// As committed.
+    /// The committed ISR, without a proposal.
     Committed,
-    /// An answer is awaited, or after a failure the time to ask again.
+    /// The leader waits for an answer, or until the time to repeat the proposal.
     Proposed { proposal: Proposal, resend_at: Option<u64>, repeated: bool },
-    /// The controller knows of a later state: its metadata is awaited
+    /// The controller knows a later state; the leader waits for its metadata
     /// (`handleAlterPartitionError`).
     Outdated(Proposal),
 }
@@ -107,22 +107,22 @@ pub struct Leadership {
     own_epoch: BrokerEpoch,
     committed: PartitionState,
     epoch_start: i64,
-    /// The end of the own log, as it was last told.
+    /// The log end offset at the last call of [`Leadership::grew`].
     own_end: i64,
     high_watermark: i64,
     settings: Settings,
     followers: Vec<Progress>,
     isr: Isr,
-    /// Additions that were proposed more than once on this partition epoch and then refused: an
-    /// earlier copy may still be on its way to the controller, so they are waited for until the
-    /// partition's epoch has moved on. So is what a former process of this broker asked for in this
-    /// leader epoch.
+    /// Additions that were sent more than once on this partition epoch and then refused. An earlier
+    /// copy may still reach the controller, so the high watermark waits for them until the
+    /// partition epoch has advanced. The same holds for proposals of an earlier process of this
+    /// broker in this leader epoch.
     unsettled: Vec<(BrokerId, BrokerEpoch)>,
-    /// The newest partition epoch that one of them built on.
+    /// The newest partition epoch that one of these proposals builds on.
     unsettled_base: PartitionEpoch,
     propose_after: u64,
-    /// The controller refused a proposal, and the reason may have passed: a follower that has
-    /// everything does not fetch again, which would be the occasion to ask again.
+    /// The controller refused a proposal, perhaps for a reason that has passed. A follower that has
+    /// everything does not fetch again, so its next fetch cannot trigger the proposal.
     is_refused: bool,
 }
 
@@ -149,7 +149,7 @@ impl Leadership {
         leadership
     }
 
-    /// What is committed, as far as this leader knows.
+    /// The committed state, as far as this leader knows.
     pub fn committed(&self) -> &PartitionState {
         &self.committed
     }
@@ -159,7 +159,7 @@ impl Leadership {
         self.committed.leader_epoch
     }
 
-    /// Where the leader epoch starts.
+    /// The start offset of the leader epoch.
     pub fn epoch_start(&self) -> i64 {
         self.epoch_start
     }
@@ -169,8 +169,8 @@ impl Leadership {
         self.high_watermark
     }
 
-    /// Everyone that the high watermark waits for: the committed ISR and all who may become members
-    /// of it (KIP-497's maximal ISR).
+    /// The replicas that the high watermark waits for: the committed ISR and all that may join it
+    /// (KIP-497's maximal ISR).
     pub fn maximal_isr(&self) -> Vec<BrokerId> {
         let proposed =
             self.proposal().map_or(&[][..], |proposal| &proposal.isr).iter().chain(&self.unsettled);
@@ -183,30 +183,29 @@ impl Leadership {
         maximal
     }
 
-    /// Whether the ISR is smaller than its minimum, by what is known here of it or by what the
-    /// controller has said: whoever is eligible besides the ISR must not miss anything that is
-    /// committed, though the controller has raised the minimum and the leader has not heard of that
-    /// yet.
+    /// Whether the ISR is below its minimum, by this leader's settings or by the controller's
+    /// state. An eligible replica outside the ISR (KIP-966) must not lack committed records. The
+    /// controller may have raised the minimum before the leader knows it.
     pub fn is_under_min_isr(&self) -> bool {
         self.committed.isr.len() < self.min_isr() || self.committed.has_eligible
     }
 
-    /// Takes up under which epoch this broker is registered: a registration need not end a
-    /// leadership, and the controller asks for the epoch that it knows.
+    /// Takes up the broker epoch of this broker. A new registration need not end a leadership, and
+    /// the controller compares a proposal with the epoch that it knows.
     pub fn registered(&mut self, own_epoch: BrokerEpoch) {
         self.own_epoch = own_epoch;
     }
 
-    /// Takes up other settings.
+    /// Takes up changed settings.
     pub fn reconfigure(&mut self, settings: Settings) {
         self.settings = settings;
     }
 
-    /// Takes up a follower's fetch that [`Leadership::examine`] found no fault with.
+    /// Takes up a follower's fetch that passed [`Leadership::examine`].
     ///
     /// # Errors
-    /// UNKNOWN_LEADER_EPOCH for a broker that is no replica; NOT_LEADER_OR_FOLLOWER for what a
-    /// former registration of the broker sent (KIP-903).
+    /// UNKNOWN_LEADER_EPOCH for a broker that is no replica; NOT_LEADER_OR_FOLLOWER for a fetch
+    /// from a former registration of the broker (KIP-903).
     pub fn fetched(
         &mut self,
         fetch: Fetched,
@@ -228,9 +227,9 @@ impl Leadership {
         Ok(Outcome { advanced: self.advance(ends, peers, now), proposal })
     }
 
-    /// Takes up that the own log grew or was flushed. Whether the high watermark moved.
+    /// Takes up that the own log grew or was flushed; returns whether the high watermark advanced.
     ///
-    /// A follower that has everything need not fetch to stay in sync: it falls behind now, however
+    /// A follower that has everything need not fetch to stay in sync. Its lag begins now, however
     /// long ago its last fetch was.
     pub fn grew(&mut self, ends: Ends, peers: Peers<'_>, now: u64) -> bool {
         if ends.end > self.own_end {
@@ -242,9 +241,9 @@ impl Leadership {
         self.advance(ends, peers, now)
     }
 
-    /// Does what time asks for: removes who lags, adds who has caught up meanwhile, asks again.
-    /// Called at the time that [`Leadership::next_check_ms`] names; at any other time it does no
-    /// harm.
+    /// Runs the checks that depend on time: removes lagging members, adds followers that have
+    /// caught up, repeats proposals. [`Leadership::next_check_ms`] gives the time; a call at
+    /// another time is harmless.
     pub fn check(&mut self, ends: Ends, peers: Peers<'_>, now: u64) -> Outcome {
         self.is_refused &= now < self.propose_after;
         self.unsettled.retain(|(id, epoch)| peers(*id).is_none_or(|peer| peer.epoch <= *epoch));
@@ -263,8 +262,8 @@ impl Leadership {
         Outcome { advanced: self.advance(ends, peers, now), proposal }
     }
 
-    /// When to call [`Leadership::check`] at the latest; `None`: time changes nothing, as for a
-    /// partition whose followers have everything.
+    /// The latest time for [`Leadership::check`]; `None` when time changes nothing, for example if
+    /// all followers have everything.
     pub fn next_check_ms(&self, end: i64, now: u64) -> Option<u64> {
         match &self.isr {
             Isr::Proposed { resend_at, .. } => *resend_at,
@@ -276,8 +275,8 @@ impl Leadership {
                     .iter()
                     .filter(|follower| self.committed.isr.contains(&follower.id))
                     .filter_map(lag);
-                // One that is no member holds the high watermark back for as long as it counts as
-                // caught up.
+                // A replica outside the ISR holds back the high watermark while it counts as caught
+                // up.
                 let others = self
                     .followers
                     .iter()
@@ -292,8 +291,8 @@ impl Leadership {
         }
     }
 
-    /// Takes up the controller's answer to a proposal: the partition as it is committed, or an
-    /// error. An answer to anything but what is awaited now is too late and changes nothing.
+    /// Takes up the controller's answer to a proposal: the committed partition, or an error. An
+    /// answer to another proposal than the pending one is late and changes nothing.
     pub fn answered(
         &mut self,
         to: &Proposal,
@@ -315,9 +314,9 @@ impl Leadership {
             {
                 self.commit(state, now);
             }
-            // The controller itself said that the state is the one that we know and that nothing
-            // was done (`handleAlterPartitionError`). Only what was sent once is certain to be
-            // gone, though: an earlier copy that nobody answered may still arrive.
+            // The controller says that this state is current and that it changed nothing
+            // (`handleAlterPartitionError`). That settles only a proposal that was sent once: an
+            // earlier, unanswered copy may still arrive.
             Err(ErrorCode::OperationNotAttempted | ErrorCode::IneligibleReplica) => {
                 if *repeated {
                     let additions =
@@ -346,8 +345,8 @@ impl Leadership {
         self.check(ends, peers, now)
     }
 
-    /// Takes up new metadata of the same leader epoch. What is not newer than what is known is
-    /// ignored: it may be older than a proposal under way.
+    /// Takes up new metadata of the same leader epoch. Ignores a partition epoch that is not newer:
+    /// it may be older than the pending proposal.
     pub fn updated(
         &mut self,
         state: PartitionState,
@@ -364,10 +363,10 @@ impl Leadership {
         self.check(ends, peers, now)
     }
 
-    /// Whether records may be appended.
+    /// Checks that records may be appended.
     ///
     /// # Errors
-    /// NOT_ENOUGH_REPLICAS when they ask for all replicas and the ISR is smaller than its minimum.
+    /// NOT_ENOUGH_REPLICAS for `acks=all` while the ISR is below its minimum.
     pub fn accepts(&self, acks_all: bool) -> Result<(), ErrorCode> {
         if acks_all && self.is_under_min_isr() {
             return Err(ErrorCode::NotEnoughReplicas);
@@ -375,12 +374,12 @@ impl Leadership {
         Ok(())
     }
 
-    /// Whether all records before `offset` are acknowledged to who asked for all replicas
+    /// Whether all records before `offset` are acknowledged under `acks=all`
     /// (`Partition.checkEnoughReplicasReachOffset`).
     ///
     /// # Errors
-    /// NOT_ENOUGH_REPLICAS_AFTER_APPEND when they are committed but the ISR has become smaller than
-    /// its minimum since.
+    /// NOT_ENOUGH_REPLICAS_AFTER_APPEND when they are committed but the ISR has shrunk below its
+    /// minimum since.
     pub fn acknowledges(&self, offset: i64) -> Result<bool, ErrorCode> {
         if self.high_watermark < offset {
             return Ok(false);
@@ -402,7 +401,8 @@ impl Leadership {
         }
     }
 
-    /// Whether the high watermark waits for this replica as for a member of the ISR.
+    /// Whether the high watermark waits for this replica as a present or possible member of the
+    /// ISR.
     fn is_or_may_become_member(&self, id: BrokerId) -> bool {
         let proposed = self
             .proposal()
@@ -419,8 +419,8 @@ impl Leadership {
         }
         let mut committed = ends.had;
         for follower in &self.followers {
-            // One that has just caught up is waited for too, or a busy leader would never let it
-            // in.
+            // The high watermark also waits for a follower that has just caught up. Otherwise a
+            // busy leader would never let it into the ISR.
             let waits = |follower: &Progress| {
                 self.is_or_may_become_member(follower.id)
                     || (follower.is_caught_up(ends.end, now, self.settings.lag_ms_max)
@@ -452,10 +452,10 @@ impl Leadership {
         (isr.len() < self.committed.isr.len()).then(|| self.propose(isr, false, now))?
     }
 
-    /// `Partition.maybeExpandIsr`: who has all that is committed, and has caught up to this
-    /// leader's own records, may join. Without the second, one that lacks what is committed beyond
-    /// a high watermark that is still catching up could join and be elected. Who is not `fetching`
-    /// right now must be caught up besides: nobody joins who fell silent.
+    /// `Partition.maybeExpandIsr`: a follower may join that has reached the high watermark and the
+    /// start of this leader epoch. The high watermark of a new leader may still be catching up. A
+    /// follower that lacks committed records above it could otherwise join and be elected. A
+    /// follower other than `fetching` must also be caught up, so a silent one does not join.
     fn expand(
         &mut self,
         fetching: Option<BrokerId>,
@@ -479,8 +479,8 @@ impl Leadership {
             .then(|| self.propose([self.committed.isr.as_slice(), &joining].concat(), false, now))?
     }
 
-    /// Asks for the ISR as it is: once that is committed under a new partition epoch, no earlier
-    /// proposal can be any more.
+    /// Proposes the committed ISR unchanged. Once it is committed under a new partition epoch, no
+    /// earlier proposal can be committed any more.
     fn settle(&mut self, now: u64) -> Option<Proposal> {
         let isr = (!self.unsettled.is_empty()).then(|| self.committed.isr.clone())?;
         self.propose(isr, false, now)
@@ -512,7 +512,8 @@ impl Leadership {
                 self.unsettled.clear();
             }
         } else {
-            // Accepted, and nothing had to be changed. What was proposed before may still come.
+            // The controller accepted the proposal without a change. Earlier copies may still
+            // arrive.
             self.propose_after = now.saturating_add(PROPOSAL_BACKOFF_MS);
         }
         self.isr = Isr::Committed;
@@ -520,7 +521,7 @@ impl Leadership {
         self.know_the_replicas(now);
     }
 
-    /// Followers that are replicas no longer are forgotten, new ones begin unknown.
+    /// Drops followers that are no replicas any more, and adds new ones without known progress.
     fn know_the_replicas(&mut self, now: u64) {
         let Self { committed, followers, own, unsettled, .. } = self;
         let unsettled: Vec<BrokerId> = unsettled.iter().map(|(id, _)| *id).collect();

@@ -1,9 +1,9 @@
-//! The rules of replication: what a leader and a follower of one partition decide.
+//! The rules of replication: the decisions of a leader and of a follower of one partition.
 //!
-//! Pure: no I/O, no clock (time is an argument, in milliseconds on a clock that never goes back),
-//! no randomness. Driven by the partition's shell in `replica`, and by the simulation, which proves
-//! both cores together with the controller's. Neither core ever touches a record: they deal in
-//! offsets and epochs, and say what the shell has to do.
+//! Pure: no I/O, no clock, no randomness. Time is an argument, in milliseconds on a monotonic
+//! clock. The partition's shell in `replica` calls both cores. The simulation checks them together
+//! with the controller's core. The cores never touch a record: they deal in offsets and epochs, and
+//! tell the shell what to do.
 //!
 //! Invariants
 //! - The high watermark of a [`Leadership`] never goes back and never passes what the leader itself
@@ -11,8 +11,9 @@
 //! - The high watermark waits for every replica that is or may become a member of the ISR. A
 //!   proposed addition counts from its proposal on, a proposed removal only once it is committed. A
 //!   refused addition counts for as long as an unanswered copy of the request may still arrive.
-//! - A [`Following`] cuts its log by epochs and by what its leader has, never by a high watermark.
-//! - A late fetch, answer or state, by its epoch or offset, changes nothing.
+//! - A [`Following`] truncates its log by epochs and by the leader's log, never by a high
+//!   watermark.
+//! - A fetch, answer or state that is late by its epoch or offset changes nothing.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod asked;
@@ -26,64 +27,64 @@ pub use self::follower::{FetchAnswer, FetchFrom, Following, Next, Step, Todo};
 pub use self::leader::{Leadership, Settings, Start};
 use crate::log::EpochEnd;
 
-/// What the controller has committed of a partition, as far as its leader goes by it.
+/// The committed state of a partition, as far as its leader uses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionState {
     /// The brokers that hold it, the preferred leader first.
     pub replicas: Vec<BrokerId>,
-    /// The replicas that hold all that is committed.
+    /// The replicas that have all committed records.
     pub isr: Vec<BrokerId>,
-    /// Counts its leaders.
+    /// Rises with each new leader.
     pub leader_epoch: LeaderEpoch,
-    /// Counts its changes.
+    /// Rises with each change of this state.
     pub partition_epoch: PartitionEpoch,
-    /// The leader was elected uncleanly and has not said yet that it has recovered.
+    /// The leader was elected uncleanly and has not reported its recovery yet.
     pub recovering: bool,
-    /// Others than the ISR may be elected, too (KIP-966): the controller takes the ISR to be below
-    /// its minimum, and nothing to be committed by it. It may know of another minimum than the
-    /// leader does yet.
+    /// Replicas outside the ISR are eligible as leaders, too (KIP-966). The controller counts the
+    /// ISR as below its minimum, so that the ISR commits nothing. The controller may know a newer
+    /// minimum than the leader.
     pub has_eligible: bool,
 }
 
-/// The ISR that a leader asks the controller for (AlterPartition).
+/// An ISR that a leader proposes to the controller (AlterPartition).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proposal {
-    /// The state that it builds on, by its epochs.
+    /// The state that the proposal builds on. The controller compares its epochs.
     pub base: PartitionState,
-    /// The whole ISR, the leader included, and the epoch under which each member fetched; -1 for
-    /// one that has not fetched from this leader.
+    /// The whole ISR with the leader, and the broker epoch under which each member fetched; -1 for
+    /// a member that has not fetched from this leader.
     pub isr: Vec<(BrokerId, BrokerEpoch)>,
     /// The leader, elected uncleanly, has recovered.
     pub recovered: bool,
 }
 
-/// What the metadata says of another broker.
+/// The metadata of another broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The epoch of its registration.
     pub epoch: BrokerEpoch,
-    /// Not alive, or not ready.
+    /// Registered, but not alive or not ready.
     pub fenced: bool,
     /// In a controlled shutdown.
     pub shutting_down: bool,
 }
 
-/// Looks brokers up in the metadata; `None` for one that is not registered.
+/// Looks up a broker in the metadata; `None` when it is not registered.
 pub type Peers<'a> = &'a dyn Fn(BrokerId) -> Option<Peer>;
 
-/// The replica's own log as a decision sees it.
+/// The replica's own log as the cores see it.
 #[derive(Clone, Copy)]
 pub struct OwnLog<'a> {
     /// The first offset that it holds.
     pub start: i64,
     /// The offset after its last record.
     pub end: i64,
-    /// The offset up to which it counts as had: with `flush.mode=group` what is on the disk, with
-    /// `none` the end.
+    /// The end of what this broker has: the flushed offset with `flush.mode=group`, the log end
+    /// offset with `none`.
     pub had: i64,
     /// The newest leader epoch that it knows (`LeaderEpochFileCache.latestEpoch`).
     pub latest_epoch: Option<LeaderEpoch>,
-    /// Where the largest epoch ends that is not after the one that is asked for
+    /// The end of the largest epoch that is not after the given one
     /// (`LeaderEpochFileCache.endOffsetFor`).
     pub end_of_epoch: &'a dyn Fn(LeaderEpoch) -> Option<EpochEnd>,
 }

@@ -1,5 +1,5 @@
-//! A connection to another broker, as its client: requests out, response frames in, nothing of them
-//! copied.
+//! A client connection to another broker. It sends requests and receives response frames, without
+//! copying a frame.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,14 +12,14 @@ use weir_protocol::api::ApiKey;
 use weir_protocol::frame::encode_request;
 use weir_protocol::messages::{Message, Request, ResponseHeader};
 
-/// How long a connection may take to come up, and a request to be sent.
+/// The longest time to connect, and to send a request.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
-/// The largest response that is believed: the most that is asked for, and one batch that is larger
-/// than that.
+/// The largest response that is accepted, in bytes. It covers the largest fetch and one batch that
+/// is larger than that.
 const RESPONSE_BYTES_MAX: usize = 1 << 30;
 
-/// The least that is asked of the socket at a time.
+/// The least number of bytes to read from the socket at a time.
 const READ_BYTES_MIN: usize = 16 * 1024;
 
 /// The connection.
@@ -28,16 +28,15 @@ pub(crate) struct Connection {
     stream: TcpStream,
     input: BytesMut,
     sent: i32,
-    /// What was asked and is not answered: correlation id, and the version of the response's
-    /// header.
+    /// The requests without a response: correlation id, and the version of the response's header.
     awaited: VecDeque<(i32, i16)>,
 }
 
 impl Connection {
-    /// Connects. What a listener demands of who connects, certificates or a password, belongs here.
+    /// Connects. TLS and authentication of this broker to another belong here.
     ///
     /// # Errors
-    /// When nobody answers there in time.
+    /// The I/O error, or `TimedOut` after [`CONNECT_MAX`].
     pub(crate) async fn open(host: &str, port: u16) -> io::Result<Self> {
         let stream = tokio::time::timeout(CONNECT_MAX, TcpStream::connect((host, port)))
             .await
@@ -46,7 +45,7 @@ impl Connection {
         Ok(Self { stream, input: BytesMut::new(), sent: 0, awaited: VecDeque::new() })
     }
 
-    /// How many requests are not answered yet.
+    /// The number of requests without a response.
     pub(super) fn awaited(&self) -> usize {
         self.awaited.len()
     }
@@ -54,7 +53,7 @@ impl Connection {
     /// Sends a request.
     ///
     /// # Errors
-    /// When it cannot be encoded or sent.
+    /// When the request cannot be encoded, or not sent within [`CONNECT_MAX`].
     pub(super) async fn send<R: Request>(&mut self, version: i16, request: &R) -> io::Result<()> {
         let api = ApiKey::from_key(R::API_KEY).ok_or(io::ErrorKind::Unsupported)?;
         let frame = encode_request(request, api, version, self.sent, "replica")
@@ -67,11 +66,11 @@ impl Connection {
         Ok(())
     }
 
-    /// The body of the response to the oldest request that has none. Nothing is lost when this is
-    /// dropped and called again.
+    /// Receives the body of the response to the oldest request without one. Safe to cancel: bytes
+    /// that have arrived stay in the buffer.
     ///
     /// # Errors
-    /// When the connection ends or what comes is no response to what was asked.
+    /// When the connection ends, or when the bytes are no response to that request.
     pub(super) async fn receive(&mut self) -> io::Result<Bytes> {
         let length = loop {
             let missing = match self.input.first_chunk::<4>() {
@@ -87,8 +86,7 @@ impl Connection {
                     if self.input.len() >= 4 + length {
                         break length;
                     }
-                    // The buffer that the last response was in is used again, once nothing refers
-                    // to it.
+                    // `reserve` reuses the buffer of the last response once nothing refers to it.
                     4 + length - self.input.len()
                 }
             };
@@ -111,17 +109,17 @@ impl Connection {
         Ok(body)
     }
 
-    /// Gives the buffer back: nothing has come for a while.
+    /// Frees the buffer if it is empty, after a response without records.
     pub(super) fn shrink(&mut self) {
         if self.input.is_empty() {
             self.input = BytesMut::new();
         }
     }
 
-    /// Sends a request and awaits its response, on a connection that has nothing else under way.
+    /// Sends a request and receives its response, on a connection without other requests under way.
     ///
     /// # Errors
-    /// As [`Connection::send`] and [`Connection::receive`], and when the response cannot be
+    /// Those of [`Connection::send`] and [`Connection::receive`], and when the response cannot be
     /// decoded.
     pub(crate) async fn call<R: Request>(
         &mut self,

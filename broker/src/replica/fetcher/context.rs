@@ -1,4 +1,4 @@
-//! What fetching needs to know of the broker.
+//! The context of the fetchers.
 
 use std::sync::Arc;
 
@@ -7,17 +7,17 @@ use weir_protocol::types::BrokerId;
 use crate::metadata::Metadata;
 use crate::replica::Replicas;
 
-/// The parts of the broker that fetching uses.
+/// The parts of the broker that the fetchers use.
 pub struct FetcherContext {
-    /// This broker.
+    /// This broker's id.
     pub id: BrokerId,
-    /// The listener on which brokers find each other.
+    /// The listener that brokers use among themselves.
     pub listener: String,
-    /// Where leaders are found.
+    /// The addresses of leaders.
     pub metadata: Arc<Metadata>,
-    /// What is followed.
+    /// The partitions of this broker.
     pub replicas: Arc<Replicas>,
-    /// The epoch of this broker's registration, as fetches carry it; -1 before the first.
+    /// Returns the epoch of this broker's registration, for fetches; -1 before the first.
     pub broker_epoch: Box<dyn Fn() -> i64 + Send + Sync>,
 }
 

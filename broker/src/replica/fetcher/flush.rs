@@ -1,8 +1,8 @@
-//! The wait for the flush of what an answer brought: one for all of its partitions, before the next
-//! fetch says that this broker has it.
+//! The wait for a flush of the records in one answer. One flush covers all its partitions, and the
+//! next fetch then acknowledges them.
 //!
-//! Called by the session after it has appended. Never waits for a log that nobody flushes any more,
-//! nor longer than a bound: the other partitions of the leader must go on.
+//! The session calls this after it has appended. It does not wait for a log that is deleted or has
+//! another leader. The wait has a bound, because the leader's other partitions must go on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +13,12 @@ use weir_protocol::types::LeaderEpoch;
 use crate::replica::Partition;
 use crate::replica::waiters::Waiter;
 
-/// How long a flush is waited for. A disk that takes longer holds up what was written to it, and
-/// nothing else.
+/// The longest wait for a flush. A slower disk delays only the partitions whose records it writes.
 pub(super) const FLUSH_MAX: Duration = Duration::from_secs(10);
 
-/// Waits until what was appended, to each partition in its epoch, counts as had: the next fetch
-/// tells the leader so. One flush serves all. Returns whether it came in time; what is not flushed
-/// by then is fetched on when it is.
+/// Waits until each partition has flushed what it appended in its epoch, so that the next fetch
+/// acknowledges it. One flush serves all. Returns whether that succeeded within `at_most`. A
+/// partition without a flush by then is fetched again after it.
 pub(in crate::replica) async fn wait_for_flush(
     appended: &[(Arc<Partition>, LeaderEpoch)],
     at_most: Duration,
@@ -34,8 +33,8 @@ pub(in crate::replica) async fn wait_for_flush(
             waiter.register(appended.iter().map(|(partition, _)| Arc::clone(partition)));
             let mut done = true;
             for (partition, _) in missing() {
-                // Whoever appended has asked for it, unless the partition was between two roles
-                // just then.
+                // The append has requested a flush, unless the partition was between two roles at
+                // that moment.
                 partition.log().request_flush();
                 done = false;
             }

@@ -1,4 +1,4 @@
-//! What the task of a leader is told.
+//! The messages to the task of a leader.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
 use crate::replica::Partition;
 
-/// What a leader's task is told.
+/// A message to the task of a leader: fetch a partition in an epoch, or stop fetching it.
 #[derive(Debug)]
 pub(super) enum Told {
     Fetch(Arc<Partition>, LeaderEpoch),
     Leave(TopicPartition),
 }
 
-/// A leader's task's inbox.
+/// The inbox of a leader's task.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     pub(super) told: Mutex<Vec<Told>>,

@@ -1,11 +1,11 @@
-//! The fetching from one leader: one connection, one incremental session, all partitions that it
-//! leads and this broker follows.
+//! Fetching from one leader: one connection and one incremental fetch session, for all partitions
+//! that it leads and this broker follows.
 //!
-//! One request at a time: its answer is appended, flushed with one flush for all, and only then the
-//! next one is sent, from where this broker has the records. While a long poll waits, partitions
-//! that are new here are sent after it at once, which ends it. A request names only partitions of
-//! which there is something to say; the leader answers only those that have news. So partitions
-//! that are quiet cost nothing.
+//! The session appends an answer, flushes all its partitions at once, and only then sends the next
+//! request, with this broker's new offsets. While a long poll waits, a second request adds new
+//! partitions at once, and the leader then ends the poll. A request names only partitions whose
+//! fetch has changed. The leader answers only for partitions with news. So quiet partitions cost
+//! nothing.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -32,37 +32,38 @@ use crate::log::EpochEnd;
 use crate::replica::core::{FetchAnswer, FetchFrom, Next, Todo};
 use crate::replica::{Partition, Settings};
 
-/// How long the next fetch waits, so as to say from where on logs are here, for writers that delete
-/// what the leader has deleted.
+/// The longest wait for writers that delete what the leader has deleted, so that the next fetch
+/// carries the new log start offsets.
 const LOG_START_MAX: Duration = Duration::from_secs(10);
 
-/// The version that is spoken among brokers of this build.
+/// The protocol versions between brokers of this build.
 const FETCH_VERSION: i16 = 18;
 const LIST_OFFSETS_VERSION: i16 = 11;
 
-/// How soon to try again after a connection failed; doubles up to the second value
+/// The first and the longest pause before a reconnect; the pause doubles in between
 /// (`replica.fetch.backoff.ms`).
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_millis(1_000);
 
-/// How long a throttled partition that is behind is left alone while the quota is used up.
+/// The pause of a throttled partition that lags while the quota is used up, in milliseconds.
 const THROTTLED_MS: u64 = 100;
 
-/// Longer than this no answer takes, beyond the wait that was asked for.
+/// The longest time for an answer, beyond the requested wait.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// What stands for the end and the beginning in ListOffsets.
+/// The timestamps of ListOffsets that mean the end and the start of the log.
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 
-/// A partition that is fetched here.
+/// A partition that this session fetches.
 #[derive(Debug)]
 struct Slot {
     partition: Arc<Partition>,
     epoch: LeaderEpoch,
-    /// What the leader's session has of it, and since which request.
+    /// The fetch that the leader's session holds for it, and the number of the request that sent
+    /// it.
     sent: Option<(FetchFrom, u64)>,
-    /// The leader has answered that, and waits to hear of it again.
+    /// The leader has answered that fetch, and waits for the next one.
     is_answered: bool,
     is_due: bool,
 }
@@ -74,11 +75,11 @@ pub(super) struct Session {
     leader: BrokerId,
     inbox: Arc<Inbox>,
     slots: HashMap<TopicPartition, Slot>,
-    /// Partitions of which the next request may have something to say.
+    /// Partitions that the next request may have to name.
     due: Vec<TopicPartition>,
-    /// Partitions that the leader's session still has, and should not.
+    /// Partitions that the leader's session still holds and must drop.
     forgotten: HashSet<TopicPartition>,
-    /// Partitions that are left alone until a time.
+    /// Partitions that are not fetched before a time.
     delayed: BinaryHeap<Reverse<(u64, TopicPartition)>>,
     id: i32,
     epoch: i32,
@@ -103,7 +104,7 @@ impl Session {
         }
     }
 
-    /// Fetches until it is dropped.
+    /// Fetches until the task is dropped.
     pub(super) async fn run(mut self) {
         let mut pause = RETRY_MIN;
         loop {
@@ -116,21 +117,21 @@ impl Session {
             let answers = self.answers;
             let Err(error) = self.fetch_until_it_ends().await;
             if self.answers > answers {
-                // It answered until just now.
+                // The leader answered until just now.
                 self.context.replicas.lost_leaders().lose(self.leader);
             }
             debug!(leader = self.leader.0, %error, "the connection to a leader ended");
             pause = if self.answers > answers { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
             let notified = tokio::time::timeout(pause, self.inbox.notify.notified()).await;
             if notified.is_ok() {
-                // What is new may have to do with why it failed: the leader is back, or somebody
-                // else.
+                // The message may relate to the failure: the leader is back, or another one is
+                // elected. The pause avoids an immediate retry.
                 tokio::time::sleep(RETRY_MIN).await;
             }
         }
     }
 
-    /// Nothing is under way, and the leader knows of nothing.
+    /// Starts a new session: no request is under way, and the leader knows no partition.
     fn begin_anew(&mut self) {
         (self.id, self.epoch) = (0, 0);
         self.answers = self.requests;
@@ -197,7 +198,7 @@ impl Session {
             });
             let limit = settings.fetch_wait_max + ANSWER_MAX;
             let waits = connection.awaited() > 0;
-            // At most two under way: the long poll, and what is new.
+            // At most two requests: the long poll, and one with new partitions.
             let room = connection.awaited() < 2;
             tokio::select! {
                 received = tokio::time::timeout(limit, connection.receive()), if waits => {
@@ -216,8 +217,7 @@ impl Session {
         }
     }
 
-    /// Where the leader is: on the listener that brokers use among themselves, which is the first
-    /// one.
+    /// The leader's address on the listener that brokers use among themselves.
     fn endpoint(&self) -> Option<(String, u16)> {
         let image = self.context.metadata.load();
         let listener = &self.context.listener;
@@ -235,11 +235,11 @@ impl Session {
         }
     }
 
-    /// The next request; `None` when there is nothing to say and one is under way already, or there
-    /// is nothing to fetch.
+    /// The next request; `None` when no partition is to be named and a request is under way, or
+    /// when there is nothing to fetch.
     fn request(&mut self, must_ask: bool, settings: &Settings) -> Option<FetchRequest> {
         if self.id == 0 && !must_ask {
-            // The answer that is awaited brings the session that everything else belongs to.
+            // The pending answer carries the id of the session, which later requests need.
             return None;
         }
         let mut topics: Vec<FetchTopic> = Vec::new();
@@ -247,7 +247,7 @@ impl Session {
         for id in std::mem::take(&mut self.due) {
             let Some(slot) = self.slots.get_mut(&id) else { continue };
             slot.is_due = false;
-            // What cannot be written need not be fetched: not before the next start.
+            // An offline log cannot be written before the next start, so it is not fetched.
             let is_writable = !slot.partition.log().is_offline();
             let from = match slot.partition.next_fetch(slot.epoch).filter(|_| is_writable) {
                 Some(Next::Fetch(from)) if slot.partition.throttled_until(slot.epoch).is_none() => {
@@ -259,12 +259,12 @@ impl Session {
                     }
                     match other {
                         Some(Next::At(at)) => self.delayed.push(Reverse((at, id))),
-                        // More than the quota.
+                        // The quota is used up.
                         Some(Next::Fetch(_)) if is_writable => {
                             self.delayed.push(Reverse((now + THROTTLED_MS, id)))
                         }
                         Some(Next::AfterFlush) => {
-                            // One is on its way already, unless nobody has asked for it.
+                            // A flush is under way, unless nothing has requested it.
                             slot.partition.log().request_flush();
                             self.delayed.push(Reverse((now + 2, id)));
                         }
@@ -305,7 +305,8 @@ impl Session {
             return None;
         }
         self.requests += 1;
-        // What a session begins with is answered at once: nothing can be added to it before.
+        // The leader answers a session's first request at once: no partition can be added before
+        // its answer.
         let wait = if self.id == 0 { Duration::ZERO } else { settings.fetch_wait_max };
         let request = FetchRequest {
             replica_state: ReplicaState {
@@ -328,7 +329,7 @@ impl Session {
         Some(request)
     }
 
-    /// Takes up a response; returns whether it carried records.
+    /// Takes up a response; returns whether it contains records.
     async fn answered(&mut self, mut body: Bytes) -> io::Result<bool> {
         let response = FetchResponse::decode(&mut body, FETCH_VERSION).map_err(io::Error::other)?;
         match ErrorCode::from_code(response.error_code) {
@@ -348,7 +349,8 @@ impl Session {
                 let id =
                     TopicPartition { topic: TopicId(topic.topic_id), index: data.partition_index };
                 has_records |= data.records.as_ref().is_some_and(|records| !records.is_empty());
-                // An answer to what was said before is followed by one to what was said since.
+                // An answer to an older fetch of this partition is followed by one to the newer
+                // fetch.
                 let Some(slot) = self.slots.get_mut(&id) else { continue };
                 let Some((sent, _)) = slot.sent.filter(|(_, request)| *request <= self.answers)
                 else {
@@ -377,8 +379,7 @@ impl Session {
                 partition.follow_log_start(epoch).await;
             }
         };
-        // A writer that is at work for longer holds up its own partition, and nothing else of this
-        // leader.
+        // A writer that is busy for longer delays only its own partition, not the leader's others.
         if tokio::time::timeout(LOG_START_MAX, deleted).await.is_err() {
             warn!(
                 leader = self.leader.0,
@@ -389,8 +390,8 @@ impl Session {
         Ok(has_records)
     }
 
-    /// Asks where the leader's logs begin and end, for those that this broker's have nothing in
-    /// common with. Rare, so on a connection of its own.
+    /// Asks for the start and the end of the leader's logs, for partitions whose offset the leader
+    /// does not have. Rare, so on a separate connection.
     async fn ask_offsets(&self, ids: &[TopicPartition]) {
         let offsets = match self.leader_offsets(ids).await {
             Ok(offsets) => offsets,
@@ -454,7 +455,7 @@ impl Session {
     }
 }
 
-/// What an answer's part about one partition has led to, as far as the session has to do with it.
+/// What one partition's answer means for the session.
 enum Taken {
     Nothing,
     Appended,

@@ -1,4 +1,4 @@
-//! What a producer waits for after its batch was brought to the writer.
+//! The wait of a producer for its batch, after the batch is queued for the writer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use super::work::Acks;
 use crate::log::{AppendError, AppendInfo};
 use crate::replica::waiters::Waiter;
 
-/// How long a producer waits for this broker's own disk at least, whatever its timeout says.
+/// The least time that a producer waits for this broker's own disk, whatever its timeout.
 const DISK_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// A batch that has been brought to the writer.
+/// A batch that is queued for the writer.
 #[derive(Debug)]
 pub(crate) struct Appending {
     pub(super) partition: Arc<Partition>,
@@ -24,24 +24,24 @@ pub(crate) struct Appending {
 }
 
 impl Appending {
-    /// Waits until the batch is appended, and then for what `acks` asks.
+    /// Waits until the batch is appended, and then for the acknowledgement that `acks` requires.
     ///
     /// # Errors
-    /// What the append was refused for; [`AppendError::NotLeader`] when this broker stopped to lead
-    /// while the batch waited to be committed.
+    /// The reason why the append was refused; [`AppendError::NotLeader`] when this broker stopped
+    /// leading while the batch waited to be committed.
     pub(crate) async fn acknowledged(self, acks: Acks) -> Result<AppendInfo, AppendError> {
         let (info, epoch) = self.answer.await.unwrap_or(Err(AppendError::Storage))?;
         self.partition.wait_for(info.last_offset + 1, epoch, acks).await?;
         Ok(self.partition.had(info, acks))
     }
 
-    /// The same, but followers have until `deadline` only. A client's timeout is for them
-    /// (`ReplicaManager.delayedProduceRequestRequired`): what is appended, and needs nobody else,
-    /// is not answered as timed out because this broker's own disk took longer. That has a bound of
-    /// its own, [`DISK_WAIT_MAX`].
+    /// The same, but waits for followers until `deadline` only. A client's timeout bounds the wait
+    /// for followers (`ReplicaManager.delayedProduceRequestRequired`). A batch that needs no
+    /// follower does not time out because this broker's disk was slow. The wait for the disk has a
+    /// bound of its own, [`DISK_WAIT_MAX`].
     ///
     /// # Errors
-    /// Also [`Elapsed`]: the batch may be appended, and may yet be committed.
+    /// Also [`Elapsed`]: the batch may be appended, and may still be committed.
     pub(crate) async fn acknowledged_by(
         self,
         acks: Acks,
@@ -80,7 +80,7 @@ impl Appending {
         }
         let info = partition.had(info, had);
         if acks == Acks::All {
-            // Nothing more is waited for: it is committed, unless that takes a follower.
+            // With the flush done, only a follower can hold up the commit.
             return timeout_at(deadline, partition.wait_for(offset, epoch, acks))
                 .await
                 .map(|committed| committed.map(|()| info));
@@ -90,8 +90,7 @@ impl Appending {
 }
 
 impl Partition {
-    /// Waits until what was appended before `offset` in `epoch` is acknowledged to who asked for
-    /// `acks`.
+    /// Waits until the records before `offset`, appended in `epoch`, are acknowledged under `acks`.
     async fn wait_for(
         self: &Arc<Self>,
         offset: i64,
@@ -111,10 +110,10 @@ impl Partition {
         }
     }
 
-    /// What is said of a batch that this broker has.
+    /// Raises the high watermark before the answer for a batch that this broker has.
     fn had(self: &Arc<Self>, info: AppendInfo, acks: Acks) -> AppendInfo {
-        // The flush may be seen here before it has moved the high watermark: who has no other
-        // replica reads what it was told is there.
+        // This thread may see the flush before the flush has moved the high watermark. A client of
+        // a partition with one replica then reads the record that it has just been acknowledged.
         if acks == Acks::Leader && self.log.high_watermark() <= info.last_offset {
             self.grew();
         }

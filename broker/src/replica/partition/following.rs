@@ -1,5 +1,5 @@
-//! What a follower does: asks what to fetch, appends or cuts what its leader answers, and moves its
-//! high watermark after the leader's.
+//! The follower's part: decides what to fetch, appends or cuts what the leader answers, and moves
+//! its high watermark after the leader's.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::log::FollowError;
 use crate::replica::core::{FetchAnswer, FetchFrom, Following, Next, OwnLog, Todo};
 
 impl Partition {
-    /// Runs `act` with what decides for a follower in `epoch`, and the log as it is then; `None`
-    /// when this broker is none.
+    /// Runs `act` with the follower's state in `epoch` and the current log; `None` when this broker
+    /// does not follow in that epoch.
     fn following<R>(
         &self,
         epoch: LeaderEpoch,
@@ -27,14 +27,14 @@ impl Partition {
         }
     }
 
-    /// What to fetch next, as a follower in `epoch`; `None` when it is no follower in that epoch
-    /// any more.
+    /// The next fetch as a follower in `epoch`; `None` when this broker does not follow in that
+    /// epoch any more.
     pub(crate) fn next_fetch(&self, epoch: LeaderEpoch) -> Option<Next> {
         self.following(epoch, |following, log| following.next(log, self.shared.now()))
     }
 
-    /// When to fetch again, if what this broker fetches for throttled replicas is more than its
-    /// quota; `None` to fetch now. A replica that is in sync does not wait
+    /// The time of the next fetch, if fetches for throttled replicas exceed the quota; `None` to
+    /// fetch now. A replica that is in sync does not wait
     /// (`ReplicaFetcherThread.shouldFollowerThrottle`).
     pub(crate) fn throttled_until(&self, epoch: LeaderEpoch) -> Option<u64> {
         if !self.throttled().follower {
@@ -45,7 +45,7 @@ impl Partition {
         (lags == Some(true)).then_some(until)
     }
 
-    /// Takes up the leader's answer.
+    /// Decides what to do with the leader's answer.
     pub(crate) fn fetch_answered(
         &self,
         epoch: LeaderEpoch,
@@ -58,7 +58,7 @@ impl Partition {
         .unwrap_or(Todo::Nothing)
     }
 
-    /// Takes up where the leader's log starts and ends.
+    /// Decides what to do with the start and the end of the leader's log.
     pub(crate) fn leader_offsets(&self, epoch: LeaderEpoch, start: i64, end: i64) -> Todo {
         self.following(epoch, |following, log| {
             following.offsets(epoch, start, end, log, self.shared.now())
@@ -66,25 +66,25 @@ impl Partition {
         .unwrap_or(Todo::Nothing)
     }
 
-    /// Nothing could be done with the leader's answer, or there was none.
+    /// Records that the fetch failed, or that its answer could not be used.
     pub(crate) fn fetch_failed(&self, epoch: LeaderEpoch) {
         self.following(epoch, |following, _| following.failed(self.shared.now()));
     }
 
-    /// Appends what the leader sent to a fetch in `epoch`; asks for a flush where one is needed.
-    /// Returns whether that went well.
+    /// Appends the records that the leader sent for a fetch in `epoch`, and requests a flush if
+    /// `flush.mode` needs one. Returns whether that succeeded.
     pub(crate) async fn follow(self: &Arc<Self>, records: Bytes, epoch: LeaderEpoch) -> bool {
         let partition = Arc::clone(self);
         let appended = self.with_writer(move |writer| {
             if !matches!(partition.role(), Role::Follower { epoch: now, .. } if now == epoch) {
-                // The role changed since it was fetched: it is not this leader any more that is
-                // followed.
+                // The role has changed since the fetch, so the records are not from the current
+                // leader.
                 return Ok(());
             }
             let now_ms = crate::replica::clock::now_ms();
             let appended = match writer.append_as_follower(&records, epoch, now_ms) {
-                // The log is empty, and begins in the middle of the leader's first batch:
-                // DeleteRecords does that (`Partition.appendRecordsToFollowerOrFutureReplica`).
+                // The log is empty, and starts in the middle of the leader's first batch.
+                // DeleteRecords causes that (`Partition.appendRecordsToFollowerOrFutureReplica`).
                 Err(FollowError::Offset { first, last, end }) if end == partition.log.log_start_offset() && first < end && last >= end => {
                     info!(topic = %partition.topic(), partition = partition.id().index, offset = first, "the log begins with a batch that the leader has cut into");
                     writer.truncate_fully_and_start_at(first).map_err(|_| FollowError::Storage)?;
@@ -109,7 +109,7 @@ impl Partition {
         }
     }
 
-    /// Cuts the log, or gives it up, as was decided for `epoch`.
+    /// Truncates the log, or restarts it at another offset, as decided for `epoch`.
     pub(crate) async fn cut(self: &Arc<Self>, epoch: LeaderEpoch, todo: Todo) {
         let partition = Arc::clone(self);
         let cut = self.with_writer(move |writer| {
@@ -122,7 +122,7 @@ impl Partition {
                 Todo::Restart(offset) => writer.truncate_fully_and_start_at(offset)?,
                 Todo::Nothing | Todo::Append | Todo::AskOffsets => return Ok(()),
             };
-            // Where nothing was cut, only an epoch was forgotten in which nothing is written.
+            // The end stays when the truncation only removes an epoch without records.
             if end_offset != before {
                 info!(topic = %partition.topic(), partition = partition.id().index, before, end_offset, epoch = epoch.0, "cut the log to follow its leader");
             }
@@ -130,17 +130,18 @@ impl Partition {
             Ok::<_, std::io::Error>(())
         });
         if !matches!(cut.await, Ok(Ok(()))) {
-            // The log directory is offline, and says so itself.
+            // The log directory is offline, which is reported there.
             self.fetch_failed(epoch);
         }
     }
 
-    /// Moves the high watermark and the start of the log after the leader's.
+    /// Moves the high watermark and the log start offset after the leader's.
     pub(crate) fn step(self: &Arc<Self>) {
         let mut core = self.core.lock();
         let Core::Follower(following) = &mut *core else { return };
         let step = self.with_own_log(|log| following.step(log));
-        // Before anybody can decide on a cut, which lowers it again.
+        // With `core` locked: a truncation, which lowers the high watermark, is decided under the
+        // same lock.
         let is_raised = self.log.advance_high_watermark(step.high_watermark);
         drop(core);
         if is_raised {
@@ -156,10 +157,10 @@ impl Partition {
         }
     }
 
-    /// Waits until what the leader in `epoch` has deleted is deleted here, too, where the writer
-    /// was at work: the next fetch says from where on the log is here. A fetch that still says what
-    /// the one before did is not sent, and the leader would not hear of it before there is
-    /// something else to say.
+    /// Deletes what the leader in `epoch` has deleted, and waits for the writer if it is busy, so
+    /// that the next fetch carries the new log start offset. The session omits a partition whose
+    /// fetch is unchanged. The leader would then learn the new start only with the next other
+    /// change.
     pub(crate) async fn follow_log_start(self: &Arc<Self>, epoch: LeaderEpoch) {
         let step = self.following(epoch, |following, log| following.step(log));
         let Some(start) = step.and_then(|step| step.log_start) else { return };
@@ -175,9 +176,9 @@ impl Partition {
         }
     }
 
-    /// Whether all that was appended by a follower in `epoch` counts as had: it says so with its
-    /// next fetch. There is nothing more to wait for when this broker follows in that epoch no
-    /// longer, since the log is deleted or led otherwise.
+    /// Whether the flush of all records appended as a follower in `epoch` is done, so that the next
+    /// fetch can acknowledge them. Also true when this broker does not follow in that epoch any
+    /// more, because the log is deleted or has another leader. Then there is nothing to wait for.
     pub(crate) fn has_all(&self, epoch: LeaderEpoch) -> bool {
         let follows = matches!(self.role(), Role::Follower { epoch: now, .. } if now == epoch);
         let ends = self.ends();

@@ -1,4 +1,4 @@
-//! What a leader does: appends, serves its followers, and tells who waits.
+//! The leader's part: appends, serves its followers, and wakes waiters.
 
 use std::sync::Arc;
 
@@ -14,16 +14,16 @@ use crate::log::{AppendError, EpochEnd, LogWriter, Prepared, ReadError, ReadSlic
 use crate::replica::core::leader::{Ends, Fetched, Outcome};
 use crate::replica::core::{FetchFrom, Leadership, PartitionState, Proposal, Settings, Start};
 
-/// What a follower is answered of one partition.
+/// The leader's answer to a follower for one partition.
 #[derive(Debug)]
 pub(crate) struct Served {
     pub(crate) high_watermark: i64,
     pub(crate) log_start_offset: i64,
     pub(crate) diverging: Option<EpochEnd>,
     pub(crate) records: Option<ReadSlice>,
-    /// There is more than was given.
+    /// The log has more records after those read.
     pub(crate) has_more: bool,
-    /// Nothing was read, since the quota is used up: look again after this many milliseconds.
+    /// Nothing was read because the quota is used up; try again after this many milliseconds.
     pub(crate) throttled_ms: Option<u64>,
 }
 
@@ -33,13 +33,13 @@ pub(crate) struct FollowerFetch {
     pub(crate) replica: BrokerId,
     pub(crate) broker_epoch: BrokerEpoch,
     pub(crate) from: FetchFrom,
-    /// The follower has just said so: it counts as its progress. Otherwise it is only looked at
-    /// again.
+    /// The follower has sent this fetch just now, so it counts as progress. False when the leader
+    /// only examines the last fetch again.
     pub(crate) is_news: bool,
 }
 
 impl Leading {
-    /// What the controller has committed.
+    /// The state that the controller has committed.
     pub(super) fn committed(&self) -> &PartitionState {
         self.leadership.committed()
     }
@@ -66,9 +66,9 @@ impl Partition {
         }
     }
 
-    /// Runs `act` with the leadership, if this broker leads in `epoch` (or in any), and carries out
-    /// what comes of it. Where the log ends is read with the leadership held: it may have been cut
-    /// since anything that was read before.
+    /// Runs `act` with the leadership, if this broker leads in `epoch` (`None`: in any), and
+    /// carries out the outcome. Reads the end of the log with `core` locked: the log may have been
+    /// cut since an earlier read.
     fn lead<R>(
         self: &Arc<Self>,
         epoch: Option<LeaderEpoch>,
@@ -107,7 +107,7 @@ impl Partition {
         Some(result)
     }
 
-    /// The log grew or was flushed.
+    /// Called when the log has grown or was flushed.
     pub(super) fn grew(self: &Arc<Self>) {
         self.lead(None, |leadership, ends| {
             let advanced = leadership.grew(ends, &|id| self.shared.peer(id), self.shared.now());
@@ -115,7 +115,7 @@ impl Partition {
         });
     }
 
-    /// Does what time asks for; returns whether time still does something to it.
+    /// Runs the checks that depend on time; returns whether the partition still needs them.
     pub(crate) fn check(self: &Arc<Self>) -> bool {
         let now = self.shared.now();
         self.lead(None, |leadership, ends| {
@@ -129,7 +129,7 @@ impl Partition {
         leading.is_checked
     }
 
-    /// The controller has committed another state in the same leader epoch.
+    /// Takes up another state that the controller has committed in the same leader epoch.
     pub(super) fn update_state(self: &Arc<Self>, state: PartitionState) {
         let now = self.shared.now();
         self.lead(Some(state.leader_epoch), |leadership, ends| {
@@ -137,13 +137,13 @@ impl Partition {
         });
     }
 
-    /// Takes up other settings of the topic or the broker.
+    /// Takes up changed settings of the topic or the broker.
     pub(crate) fn reconfigure(self: &Arc<Self>) {
         let settings = self.settings();
         self.lead(None, |leadership, _| (leadership.reconfigure(settings), Outcome::default()));
     }
 
-    /// The controller's answer to a proposal.
+    /// Takes up the controller's answer to a proposal.
     pub(crate) fn proposal_answered(
         self: &Arc<Self>,
         proposal: &Proposal,
@@ -157,11 +157,11 @@ impl Partition {
         self.lead(Some(proposal.base.leader_epoch), |leadership, ends| {
             ((), leadership.answered(proposal, answer, ends, &|id| self.shared.peer(id), now))
         });
-        // Whoever waits for enough replicas looks again, also when nothing was committed.
+        // Requests that wait for enough replicas check again, even if nothing was committed.
         self.waiters.wake_all();
     }
 
-    /// Whether records may be appended now.
+    /// Checks that this broker accepts appends now.
     ///
     /// # Errors
     /// NOT_LEADER_OR_FOLLOWER; NOT_ENOUGH_REPLICAS for `acks=all`.
@@ -173,13 +173,13 @@ impl Partition {
         }
     }
 
-    /// Brings checked records to the writer. They are appended in the order of the calls; whether
-    /// they were is told by the [`Appending`].
+    /// Queues validated records for the writer, which appends them in the order of the calls. The
+    /// [`Appending`] gets the result.
     pub(crate) fn append(self: &Arc<Self>, records: Prepared) -> Appending {
         self.append_if(None, records, None)
     }
 
-    /// As [`Partition::append`], and drops the keepsake once the records are written.
+    /// Like [`Partition::append`], and drops the keepsake once the records are written.
     pub(crate) fn append_with(
         self: &Arc<Self>,
         records: Prepared,
@@ -188,8 +188,8 @@ impl Partition {
         self.append_if(None, records, keepsake)
     }
 
-    /// As [`Partition::append`], but in this epoch alone: for those whose records rest on all that
-    /// was appended before.
+    /// Like [`Partition::append`], but only in this epoch: for a caller whose records depend on all
+    /// records before them.
     pub(crate) fn append_in(self: &Arc<Self>, epoch: LeaderEpoch, records: Prepared) -> Appending {
         self.append_if(Some(epoch), records, None)
     }
@@ -205,7 +205,7 @@ impl Partition {
         Appending { partition: Arc::clone(self), answer: receiver }
     }
 
-    /// Writes what waits in one go, then answers.
+    /// Appends all queued batches in one write, then answers each.
     pub(super) fn append_all(self: &Arc<Self>, writer: &mut LogWriter, appends: &mut Vec<Append>) {
         if appends.is_empty() {
             return;
@@ -231,7 +231,7 @@ impl Partition {
         let results = writer.append_as_leader(&mut records, epoch, crate::replica::clock::now_ms());
         drop(records);
         self.commit();
-        // Followers fetch what is written, whether it is flushed here or not.
+        // Followers fetch written records, even if they are not flushed here.
         self.watchers.tell();
         for ((answer, keepsake, bytes), result) in answers.into_iter().zip(results) {
             drop(keepsake);
@@ -239,15 +239,15 @@ impl Partition {
                 self.traffic
                     .appended((info.last_offset - info.first_offset + 1).unsigned_abs(), bytes);
             }
-            // Nobody waits any more: acks=0, or the client is gone.
+            // The receiver may be gone: acks=0, or the client has disconnected.
             let _ = answer.send(result.map(|info| (info, epoch)));
         }
     }
 
-    /// Takes up a follower's fetch, and reads for it up to the end of the log.
+    /// Records a follower's fetch, and reads for it up to the end of the log.
     ///
     /// # Errors
-    /// What the follower is answered instead.
+    /// The error that the follower gets as its answer.
     pub(crate) fn serve(
         self: &Arc<Self>,
         fetch: &FollowerFetch,
@@ -265,7 +265,7 @@ impl Partition {
             })
             .ok_or(ErrorCode::NotLeaderOrFollower)??;
         if self.low_watermark() != deleted_before {
-            // DeleteRecords waits for that.
+            // DeleteRecords waits for the low watermark.
             self.waiters.wake_all();
         }
         let mut served = Served {
@@ -282,7 +282,8 @@ impl Partition {
                 .log
                 .read(offset, i64::MAX, bytes_max, at_least_one)
                 .map_err(|error| read_error(&error))?;
-            // With room for one batch, none means that compaction has left none up to the end.
+            // There was room for a batch, so an empty read means that compaction left none up to
+            // the end.
             served.has_more =
                 served.records.is_none() && !at_least_one && offset < self.log.log_end_offset();
         }
@@ -292,8 +293,8 @@ impl Partition {
         Ok(served)
     }
 
-    /// For how many milliseconds nothing is read for a follower, if what this broker sends for
-    /// throttled replicas is more than its quota; a follower in the ISR does not wait
+    /// For how many milliseconds the leader sends a follower nothing, if it exceeds its quota for
+    /// throttled replicas. A follower in the ISR does not wait
     /// (`ReplicaManager.shouldLeaderThrottle`).
     fn sends_nothing_for(&self, fetch: &FollowerFetch) -> Option<u64> {
         if !self.throttled().leader {
@@ -327,7 +328,7 @@ impl Partition {
         }
     }
 
-    /// Whom a consumer in the same rack as `in_rack` says should rather read from.
+    /// The replica that a consumer should read from instead; `in_rack` says which are in its rack.
     pub(crate) fn preferred_read_replica(
         &self,
         offset: i64,
@@ -341,7 +342,7 @@ impl Partition {
         }
     }
 
-    /// The latest offset that a client may know of.
+    /// The latest offset that the leader may tell a client.
     ///
     /// # Errors
     /// OFFSET_NOT_AVAILABLE for a new leader that does not know yet what is committed (KIP-207).
@@ -352,7 +353,8 @@ impl Partition {
         }
     }
 
-    /// Up to where all live replicas have deleted; `None` when this broker does not lead.
+    /// The offset below which all live replicas have deleted; `None` when this broker does not
+    /// lead.
     pub(crate) fn low_watermark(&self) -> Option<i64> {
         match &*self.core.lock() {
             Core::Leader(leading) => Some(
@@ -364,8 +366,7 @@ impl Partition {
         }
     }
 
-    /// Whether what was appended before `offset` in `epoch` is acknowledged to who asked for
-    /// `acks`.
+    /// Whether the records before `offset`, appended in `epoch`, are acknowledged under `acks`.
     pub(super) fn acknowledges(
         &self,
         offset: i64,

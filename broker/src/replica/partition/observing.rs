@@ -1,11 +1,11 @@
-//! What a partition looks like from outside, for metrics.
+//! A snapshot of a partition for metrics.
 
 use std::sync::Arc;
 
 use super::{Core, Partition};
 use crate::replica::traffic::TopicTraffic;
 
-/// A partition as it is now.
+/// A partition at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Observed {
     pub(crate) topic: Arc<str>,
@@ -13,14 +13,14 @@ pub(crate) struct Observed {
     pub(crate) size_bytes: u64,
     pub(crate) log_start_offset: i64,
     pub(crate) log_end_offset: i64,
-    /// How far the log's end lies behind the high watermark: what a follower lacks of what is
-    /// committed.
+    /// The distance of the log end offset below the high watermark: the committed records that a
+    /// follower lacks.
     pub(crate) lag: i64,
-    /// Of a leader: how it is replicated.
+    /// The state of the replicas, when this broker leads.
     pub(crate) led: Option<Led>,
 }
 
-/// How a partition that this broker leads is replicated.
+/// The replicas of a partition that this broker leads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Led {
     pub(crate) replicas: usize,
@@ -29,29 +29,29 @@ pub(crate) struct Led {
 }
 
 impl Led {
-    /// A replica is not in sync (`UnderReplicatedPartitions`).
+    /// Some replica is not in sync (`UnderReplicatedPartitions`).
     pub(crate) fn is_under_replicated(self) -> bool {
         self.in_sync < self.replicas
     }
 
-    /// Nothing is committed (`UnderMinIsrPartitionCount`).
+    /// Too few replicas are in sync to commit anything (`UnderMinIsrPartitionCount`).
     pub(crate) fn is_under_min_isr(self) -> bool {
         self.in_sync < self.min_in_sync
     }
 
-    /// With one replica less nothing would be (`AtMinIsrPartitionCount`).
+    /// The loss of one more replica stops all commits (`AtMinIsrPartitionCount`).
     pub(crate) fn is_at_min_isr(self) -> bool {
         self.in_sync == self.min_in_sync
     }
 }
 
 impl Partition {
-    /// What goes in and out of its topic here.
+    /// The counters of its topic on this broker.
     pub(crate) fn traffic(&self) -> &TopicTraffic {
         &self.traffic
     }
 
-    /// What it looks like now.
+    /// A snapshot of this partition.
     pub(crate) fn observed(&self) -> Observed {
         let min_in_sync = self.config().insync_replicas_min as usize;
         let led = match &*self.core.lock() {
@@ -60,7 +60,7 @@ impl Partition {
                 Some(Led {
                     replicas: state.replicas.len(),
                     in_sync: state.isr.len(),
-                    // More than there are replicas cannot be in sync (`Partition.effectiveMinIsr`).
+                    // No more replicas than exist can be in sync (`Partition.effectiveMinIsr`).
                     min_in_sync: min_in_sync.min(state.replicas.len()),
                 })
             }

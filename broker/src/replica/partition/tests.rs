@@ -1,5 +1,5 @@
-//! The end of a partition's life here, and who waits for it: nobody waits for what will not come,
-//! and nothing is done to a log that is gone.
+//! The removal of a partition from this broker: every wait for it ends, and a deleted log is not
+//! changed any more.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::log::{Disk, Identity, LogDir, LogDirOptions};
 use crate::replica::core::{FetchAnswer, FetchFrom, Next, Todo};
 use crate::replica::fetcher::wait_for_flush;
 
-/// Longer than any flush takes here.
+/// Longer than any flush in these tests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn log_dir(root: &Path) -> LogDir {
@@ -24,7 +24,8 @@ fn log_dir(root: &Path) -> LogDir {
     LogDir::open(Arc::new(Disk), root, &identity, options).unwrap()
 }
 
-/// A partition of broker 0 that has no role yet. Each of its segments takes one of [`records`].
+/// A partition of broker 0 that has no role yet. Each of its segments holds one batch of
+/// [`records`].
 fn partition(dir: &LogDir) -> Arc<Partition> {
     let id = TopicPartition { topic: TopicId(Uuid::from_u128(7)), index: 0 };
     let config = Arc::new(LogConfig {
@@ -57,7 +58,7 @@ fn records(offset: i64) -> Bytes {
     bytes.freeze()
 }
 
-/// Appends as a follower, and asks for no flush.
+/// Appends as a follower, and requests no flush.
 async fn append(partition: &Arc<Partition>, offset: i64) {
     let appended = partition.with_writer(move |writer| {
         writer.append_as_follower(&records(offset), LeaderEpoch(1), 1).unwrap()
@@ -65,7 +66,7 @@ async fn append(partition: &Arc<Partition>, offset: i64) {
     assert_eq!(appended.await.unwrap(), offset + 1);
 }
 
-/// What a topic's deletion does, and a replica that moves away.
+/// What this broker does when a topic is deleted, or when a replica moves away.
 async fn delete(partition: &Arc<Partition>) {
     partition.retire();
     partition.with_writer(|writer| writer.delete().unwrap()).await.unwrap();
@@ -86,7 +87,7 @@ async fn nobody_waits_for_the_flush_of_a_log_that_is_deleted_or_led_otherwise() 
     append(&other, 0).await;
     let follows = [(Arc::clone(&other), LeaderEpoch(1))];
     assert!(wait_for_flush(&follows, PATIENCE).await && other.ends().had == 1);
-    // No flush comes any more, as far as anybody can tell.
+    // Without the directory no flush comes any more.
     drop(dir);
     append(&other, 1).await;
     assert!(!wait_for_flush(&follows, Duration::from_millis(20)).await, "the wait has a bound");
@@ -99,7 +100,7 @@ async fn a_retired_partition_takes_up_no_role_that_was_on_its_way() {
     let root = tempfile::tempdir().unwrap();
     let partition = partition(&log_dir(root.path()));
     let retired = Arc::clone(&partition);
-    // The seat is taken while both come: the role waits behind this job.
+    // This job has the writer while both calls arrive, so the new role is queued behind it.
     let both = partition.with_writer(move |_| {
         led_by(&retired, 1, 1);
         retired.retire();
@@ -120,8 +121,8 @@ async fn nothing_is_done_to_a_deleted_log() {
     }
     partition.log().advance_high_watermark(3);
     delete(&partition).await;
-    // A DeleteRecords that waited behind the deletion: it would look for files that have another
-    // name now, or are those of the topic that was made anew.
+    // A DeleteRecords that waited behind the deletion. It would look for files that have another
+    // name by now, or that belong to the topic created anew.
     let late = partition.with_writer(|writer| writer.advance_log_start_offset(3));
     assert!(matches!(late.await, Err(ErrorCode::NotLeaderOrFollower)));
     assert_eq!(dir.failure(), None);
@@ -137,7 +138,7 @@ async fn a_flush_that_ends_while_roles_change_commits_nothing_of_what_was_cut() 
         append(&partition, offset).await;
     }
     assert!(wait_for_flush(&[(Arc::clone(&partition), LeaderEpoch(1))], PATIENCE).await);
-    // Whoever hears of the flush is kept waiting where it looks what this broker is.
+    // The thread that reports the flush blocks where it reads the role.
     let mut role = partition.role.write();
     let flushed = {
         let partition = Arc::clone(&partition);
@@ -172,7 +173,7 @@ async fn a_flush_that_ends_while_roles_change_commits_nothing_of_what_was_cut() 
     assert_eq!((partition.log().log_end_offset(), partition.high_watermark()), (1, 1));
 }
 
-/// The leader waits for it with DeleteRecords, and hears of a quiet partition only what is new.
+/// DeleteRecords waits for it on the leader, which gets only changes of a quiet partition.
 #[tokio::test]
 async fn the_next_fetch_says_what_was_deleted_though_the_writer_was_at_work() {
     let root = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What is brought to a partition, and what it keeps while it leads.
+//! The jobs of a partition's writer, and the state that it keeps while it leads.
 
 use std::sync::Arc;
 
@@ -8,33 +8,33 @@ use weir_protocol::types::LeaderEpoch;
 use crate::log::{AppendError, AppendInfo, Prepared};
 use crate::replica::core::Leadership;
 
-/// What a produce waits for.
+/// The acknowledgement that a produce waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Acks {
-    /// That it was tried.
+    /// The append was tried.
     None,
-    /// That the leader has it, as `flush.mode` understands having.
+    /// The leader has the batch: in memory or on disk, as `flush.mode` says.
     Leader,
-    /// That it is committed.
+    /// The batch is committed.
     All,
 }
 
-/// A leadership, and whether time does something to it.
+/// A leadership, and whether it is in the queue of periodic checks.
 #[derive(Debug)]
 pub(super) struct Leading {
     pub(super) leadership: Leadership,
     pub(super) is_checked: bool,
 }
 
-/// What a produce brings.
+/// A batch to append.
 pub(super) struct Append {
     pub(super) records: Prepared,
-    /// The epoch that they are meant for; in another one they are refused. `None`: whichever it is.
+    /// The only epoch in which the records may be appended; `None`: any.
     pub(super) epoch: Option<LeaderEpoch>,
     pub(super) answer: oneshot::Sender<Result<(AppendInfo, LeaderEpoch), AppendError>>,
     /// Dropped with the records.
     pub(super) keepsake: Keepsake,
 }
 
-/// What belongs to records that are in memory, and is let go with them.
+/// An object that lives as long as the records are in memory, such as their share of a budget.
 pub(crate) type Keepsake = Option<Arc<dyn Send + Sync>>;

@@ -1,11 +1,11 @@
-//! A table for each rule.
+//! One table for each rule.
 
 use super::*;
 use crate::log::Epochs;
 
 const LEADER: BrokerId = BrokerId(3);
 
-/// A log by its epochs, its start, its end and what of it is had.
+/// A log: its epochs, its start, its end, and the end of its flushed part.
 struct Log(Epochs, i64, i64, i64);
 
 impl Log {
@@ -62,17 +62,16 @@ fn it_fetches_from_the_end_of_what_it_has() {
 
 #[test]
 fn it_cuts_where_the_logs_part() {
-    // Its epochs up to 30, what the leader says, and where it cuts.
+    // The epochs of a log that ends at 30, the leader's epoch end, and the expected truncation.
     let rows: &[(&[(i32, i64)], (i32, i64), i64)] = &[
         (&[(2, 0), (4, 10)], (4, 25), 25),
         (&[(2, 0), (4, 10)], (2, 15), 10),
         (&[(2, 0), (4, 10)], (2, 8), 8),
-        // An epoch that it does not know: it goes back to the end of the one before, and asks
-        // again.
+        // An unknown epoch: the follower truncates to the end of the epoch before, and asks again.
         (&[(2, 0), (4, 10)], (3, 20), 10),
-        // Older than all that it knows.
+        // Older than all epochs that it knows.
         (&[(4, 10)], (2, 5), 5),
-        // An epoch without a record: nothing is cut, but it is forgotten.
+        // An epoch without a record: the log keeps its end but loses the epoch.
         (&[(2, 0), (4, 30)], (2, 40), 30),
     ];
     for &(epochs, (epoch, offset), cut) in rows {
@@ -162,7 +161,7 @@ fn what_comes_late_is_ignored() {
 
 #[test]
 fn the_high_watermark_is_the_leaders_as_far_as_the_own_log_goes() {
-    // Known before, the leader's, what is had, and what comes of it.
+    // The high watermark before, the leader's, the flushed end, and the expected high watermark.
     for (before, leader, had, expected) in
         [(0, 5, 10, 5), (0, 15, 10, 10), (7, 5, 10, 7), (0, 10, 8, 8)]
     {
@@ -196,7 +195,7 @@ fn the_log_starts_where_the_leaders_does_once_that_is_committed() {
 
 #[test]
 fn an_offset_out_of_range_is_put_right() {
-    // The leader's start and end, and what is done to a log from 5 to 10 with the high watermark 8.
+    // The leader's start and end, and the action for a log from 5 to 10 with the high watermark 8.
     for (start, end, expected, high_watermark) in [
         (0, 9, Todo::Truncate(9), 8),
         (0, 6, Todo::Truncate(6), 6),

@@ -1,7 +1,7 @@
-//! What a leader decides about reads: where a follower's log left its own, what a consumer may
-//! know, and from whom it should read.
+//! A leader's decisions about reads: where a follower's log diverges from its own, which offset a
+//! consumer may know, and which replica it should read from.
 //!
-//! Called for each fetch and each question for offsets. Changes nothing.
+//! Called for each fetch and each request for offsets. Changes nothing.
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::BrokerId;
@@ -12,13 +12,13 @@ use crate::log::EpochEnd;
 use crate::replica::core::{FetchFrom, OwnLog, Peers};
 
 impl Leadership {
-    /// Looks at a fetch before anything is read for it (`Partition.fetchRecords`): `Some` is where
-    /// the follower's log left this one, instead of records.
+    /// Checks a fetch before the log is read for it (`Partition.fetchRecords`). `Some` is the end
+    /// of the epoch where the follower's log diverges from this one; the follower then gets no
+    /// records.
     ///
     /// # Errors
-    /// FENCED_LEADER_EPOCH and UNKNOWN_LEADER_EPOCH for another epoch than this one,
-    /// UNKNOWN_LEADER_EPOCH also for a broker that is no replica as far as is known here,
-    /// OFFSET_OUT_OF_RANGE.
+    /// FENCED_LEADER_EPOCH or UNKNOWN_LEADER_EPOCH for another epoch, UNKNOWN_LEADER_EPOCH also for
+    /// a broker that this leader does not know as a replica, OFFSET_OUT_OF_RANGE.
     pub fn examine(
         &self,
         replica: BrokerId,
@@ -45,12 +45,12 @@ impl Leadership {
         Ok(parted.then_some(ours))
     }
 
-    /// The high watermark for ListOffsets: a client must not see the latest offset go back
+    /// The high watermark for ListOffsets. A client must never see the latest offset go back
     /// (KIP-207).
     ///
     /// # Errors
-    /// OFFSET_NOT_AVAILABLE while the high watermark is below the start of the leader epoch, and so
-    /// perhaps below the one of the leader before.
+    /// OFFSET_NOT_AVAILABLE while the high watermark is below the start of the leader epoch. It may
+    /// then be below the previous leader's.
     pub fn latest_offset(&self) -> Result<i64, ErrorCode> {
         if self.high_watermark < self.epoch_start {
             return Err(ErrorCode::OffsetNotAvailable);
@@ -58,8 +58,8 @@ impl Leadership {
         Ok(self.high_watermark)
     }
 
-    /// Which follower a consumer should rather read from (KIP-392, `RackAwareReplicaSelector`);
-    /// `None`: the leader. `in_rack` says who is alive and in the consumer's rack.
+    /// The follower that a consumer should read from (KIP-392, `RackAwareReplicaSelector`); `None`:
+    /// the leader. `in_rack` says whether a broker is alive and in the consumer's rack.
     pub fn preferred_read_replica(
         &self,
         offset: i64,
@@ -82,8 +82,8 @@ impl Leadership {
         best.map(|follower| follower.id)
     }
 
-    /// What all live replicas have deleted (`Partition.lowWatermarkIfLeader`), given where the own
-    /// log starts; -1 while that is not known of one.
+    /// The lowest log start offset of all live replicas (`Partition.lowWatermarkIfLeader`); -1
+    /// while that of one is unknown. `own_start` is the leader's own.
     pub fn low_watermark(&self, own_start: i64, peers: Peers<'_>) -> i64 {
         let alive = self
             .followers

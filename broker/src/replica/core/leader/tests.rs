@@ -1,5 +1,5 @@
-//! A table for each rule. The leader is broker 0 unless a test says otherwise, its followers 1 and
-//! 2; each is registered under the epoch 10 + its id.
+//! One table for each rule. The leader is broker 0 unless a test says otherwise, its followers are
+//! 1 and 2. The broker epoch of each is 10 + its id.
 
 mod reading;
 mod taken_up;
@@ -57,8 +57,8 @@ fn isr_of(proposal: Option<Proposal>) -> Option<Vec<(i32, i64)>> {
     proposal.map(|proposal| proposal.isr.iter().map(|(id, epoch)| (id.0, epoch.0)).collect())
 }
 
-/// `min.insync.replicas` was raised from 1 to 2, and the controller has removed follower 1 since:
-/// it may still be elected, and must have all that is committed.
+/// `min.insync.replicas` was raised from 1 to 2, and the controller has removed follower 1 since.
+/// It may still be elected, so it must have all committed records.
 #[test]
 fn nothing_is_committed_while_others_may_be_elected_besides_the_isr() {
     let mut leader = leader_of(&[0, 1], 1, 0, 0);
@@ -70,28 +70,28 @@ fn nothing_is_committed_while_others_may_be_elected_besides_the_isr() {
         (leader.high_watermark(), leader.accepts(true)),
         (8, Err(ErrorCode::NotEnoughReplicas))
     );
-    // The minimum was lowered again, or the ISR has grown: the controller takes nobody else to be
-    // eligible.
+    // The minimum was lowered again, or the ISR has grown: the controller counts no other replica
+    // as eligible.
     assert!(leader.updated(state(&[0], 9), ends(10), &all_alive, 2 * LAG).advanced);
     assert_eq!((leader.high_watermark(), leader.accepts(true)), (10, Ok(())));
 }
 
 #[test]
 fn the_high_watermark_is_the_least_of_who_counts() {
-    // ISR, min ISR, what the leader has of its 10 records, fetch offsets of 1 and 2 at time 0, and
-    // the high watermark that comes of it.
+    // ISR, min ISR, the flushed end of the leader's 10 records, fetch offsets of 1 and 2 at time 0,
+    // and the expected high watermark.
     let rows: &[(&[i32], usize, i64, i64, i64, i64)] = &[
         (&[0, 1, 2], 1, 10, 8, 6, 6),
         (&[0, 1, 2], 1, 5, 8, 6, 5),
         (&[0, 1], 1, 10, 8, 3, 8),
         (&[0], 1, 10, 8, 3, 10),
-        // A caught-up follower that may join is waited for.
+        // The high watermark waits for a caught-up follower that may join.
         (&[0, 1], 1, 10, 10, 10, 10),
-        // The committed ISR is too small: nothing is committed, however far everyone is.
+        // The committed ISR is too small, so nothing is committed, however far the replicas are.
         (&[0, 1], 3, 10, 10, 10, 0),
         (&[0], 2, 10, 10, 10, 0),
         (&[0, 1], 2, 10, 10, 4, 10),
-        // More than there are replicas can not be asked for.
+        // The minimum counts as no more than the number of replicas.
         (&[0, 1, 2], 5, 10, 9, 9, 9),
     ];
     for &(isr, min_isr, had, one, two, expected) in rows {
@@ -111,7 +111,7 @@ fn the_high_watermark_waits_for_who_has_not_fetched_and_never_goes_back() {
     assert!(!leader.grew(ends(10), &all_alive, 0));
     assert!(leader.fetched(fetch(1, 10), ends(10), &all_alive, 0).unwrap().advanced);
     assert_eq!(leader.high_watermark(), 10);
-    // A fetch that was overtaken by a later one.
+    // A later fetch has overtaken this one.
     assert!(!leader.fetched(fetch(1, 7), ends(10), &all_alive, 0).unwrap().advanced);
     assert_eq!(leader.high_watermark(), 10);
 }
@@ -119,8 +119,7 @@ fn the_high_watermark_waits_for_who_has_not_fetched_and_never_goes_back() {
 #[test]
 fn one_that_has_caught_up_is_waited_for_until_it_lags() {
     let mut leader = leader_of(&[0, 1], 1, 20, 20);
-    // Broker 2 is at the end of the leader but below the start of its epoch's records: it can not
-    // join yet.
+    // Broker 2 is at the leader's end and may join, but the controller refuses it.
     let _ = leader.fetched(fetch(1, 20), ends(20), &all_alive, 1_000).unwrap();
     let proposal =
         leader.fetched(fetch(2, 20), ends(20), &all_alive, 1_000).unwrap().proposal.unwrap();
@@ -146,7 +145,7 @@ fn one_that_has_caught_up_is_waited_for_until_it_lags() {
 #[test]
 fn who_may_join() {
     // Epoch start, high watermark, the follower's offset, its broker epoch in the fetch, fenced,
-    // shutting down; whether it is proposed.
+    // shutting down, and whether the leader proposes it.
     let rows = [
         (0, 8, 8, 12, false, false, true),
         (0, 8, 7, 12, false, false, false),
@@ -167,7 +166,7 @@ fn who_may_join() {
         };
         let fetch = Fetched { broker_epoch: BrokerEpoch(broker_epoch), ..fetch(2, offset) };
         let outcome = leader.fetched(fetch, ends(10), &peers, 0).unwrap();
-        // Broker 1 has not fetched from this leader yet: its epoch is not known.
+        // Broker 1 has not fetched from this leader yet, so its epoch is unknown.
         assert_eq!(
             isr_of(outcome.proposal),
             joins.then(|| vec![(0, 10), (1, -1), (2, 12)]),
@@ -209,17 +208,17 @@ fn who_lags_is_removed() {
     // The leader's end was 10 at time 0. Fetches of broker 1 as (time, offset, the leader's end),
     // and whether it lags at LAG + 100.
     let rows: &[(&[(u64, i64, i64)], bool)] = &[
-        // Never heard of.
+        // It has never fetched.
         (&[], true),
-        // It has everything: nothing is to be fetched, however long ago it was heard of.
+        // It has everything, so it need not fetch, however old its last fetch is.
         (&[(0, 10, 20), (1, 20, 20)], false),
         // Stuck.
         (&[(50, 10, 10)], true),
-        // Never at the end, but each time where the end was at the fetch before.
+        // It is never at the end, but always where the end was at the fetch before.
         (&[(50, 8, 10), (LAG, 10, 12), (LAG + 50, 12, 20)], false),
-        // Always a little further behind.
+        // It falls a little further behind each time.
         (&[(50, 8, 10), (LAG, 9, 12), (LAG + 50, 10, 20)], true),
-        // Caught up not too long ago.
+        // It was caught up within the tolerated lag.
         (&[(150, 12, 12)], false),
     ];
     for (fetches, lags) in rows {
@@ -246,7 +245,7 @@ fn a_quiet_follower_lags_from_when_it_lacks_something_and_is_asked_for_again() {
     const QUIET: u64 = 100 * LAG;
     let mut leader = leader_of(&[0, 1], 1, 20, 20);
     let _ = leader.fetched(fetch(1, 20), ends(20), &all_alive, 1).unwrap();
-    // Nothing is written for long, and nothing is fetched. Then something is.
+    // Nothing is written for a long time, so nothing is fetched. Then the log grows.
     assert!(!leader.grew(ends(21), &all_alive, QUIET));
     assert_eq!(leader.next_check_ms(21, QUIET), Some(QUIET + LAG + 1));
     assert_eq!(leader.check(ends(21), &all_alive, QUIET + LAG), Outcome::default());
@@ -275,12 +274,12 @@ fn what_an_answer_leads_to() {
         NetworkException, NewLeaderElected, NotController, OperationNotAttempted, StaleBrokerEpoch,
         UnknownTopicId,
     };
-    // The answer to a proposal to add broker 2, and then: is it still waited for, and when is the
-    // controller asked again.
+    // The answer to a proposal to add broker 2, whether the high watermark still waits for it, and
+    // when the leader asks the controller again.
     let rows: &[(Result<PartitionState, ErrorCode>, bool, Option<u64>)] = &[
         (Ok(state(&[0, 1, 2], 8)), true, None),
-        // Nothing had to be changed. And one that another leader's epoch or an older state answers
-        // is no answer.
+        // The controller changed nothing. The next row is an answer with an older state, which does
+        // not count.
         (Ok(state(&[0, 1], 7)), false, None),
         (Ok(state(&[0, 1], 6)), true, None),
         (Err(OperationNotAttempted), false, Some(100 + PROPOSAL_BACKOFF_MS)),
@@ -330,8 +329,8 @@ fn a_refusal_proves_nothing_about_a_copy_that_was_not_answered() {
         "nothing is asked now"
     );
 
-    // Broker 2 falls back, so that it is not simply proposed again: the leader asks for what is, to
-    // make the old copy worthless.
+    // Broker 2 is fenced, so it is not simply proposed again. The leader proposes the ISR as it is,
+    // which invalidates the old copy.
     let fenced = |id: BrokerId| all_alive(id).map(|peer| Peer { fenced: id.0 == 2, ..peer });
     assert_eq!(leader.next_check_ms(10, 200), Some(200 + PROPOSAL_BACKOFF_MS));
     let barrier = leader.check(ends(10), &fenced, 200 + PROPOSAL_BACKOFF_MS).proposal.unwrap();
@@ -346,7 +345,7 @@ fn a_refusal_proves_nothing_about_a_copy_that_was_not_answered() {
         "the same partition epoch proves nothing"
     );
 
-    // Nor can a copy do anything once the broker was registered anew.
+    // Nor can a copy take effect once the broker has registered again.
     let restarted = |id: BrokerId| {
         all_alive(id).map(|peer| Peer {
             epoch: if id.0 == 2 { BrokerEpoch(40) } else { peer.epoch },
@@ -369,7 +368,7 @@ fn new_metadata_counts_only_if_it_is_newer() {
     let other = PartitionState { leader_epoch: LeaderEpoch(6), ..state(&[0], 9) };
     let _ = leader.updated(other, ends(10), &all_alive, 0);
     assert_eq!(leader.committed().partition_epoch, PartitionEpoch(7));
-    // Broker 2 was removed from the replicas, broker 3 is one now.
+    // Broker 2 was removed from the replicas, broker 3 was added.
     let mut moved = state(&[0, 1], 9);
     moved.replicas = [0, 1, 3].map(BrokerId).to_vec();
     let _ = leader.updated(moved, ends(10), &all_alive, 0);
@@ -432,8 +431,8 @@ fn an_unclean_leader_first_says_that_it_has_recovered() {
 
 #[test]
 fn what_is_accepted_and_acknowledged() {
-    // Committed ISR, min ISR, high watermark; may acks=all be appended, and is offset 5
-    // acknowledged.
+    // Committed ISR, min ISR, high watermark, whether acks=all may be appended, and whether offset
+    // 5 is acknowledged.
     let rows: &[(&[i32], usize, i64, Result<(), ErrorCode>, Result<bool, ErrorCode>)] = &[
         (&[0, 1], 2, 5, Ok(()), Ok(true)),
         (&[0, 1], 2, 4, Ok(()), Ok(false)),

@@ -1,4 +1,4 @@
-//! What followers and consumers may read, and how far all replicas go.
+//! What followers and consumers may read, and the low watermark.
 
 use super::*;
 
@@ -53,8 +53,8 @@ fn where_logs_part() {
 
 #[test]
 fn a_consumer_reads_from_its_own_rack() {
-    // ISR, the consumer's rack, its offset; who it should read from. Broker 1 has 2 to 8, broker 2
-    // has 4 to 10.
+    // ISR, the consumer's rack, its offset, and the replica that it should read from. Broker 1 has
+    // 2 to 8, broker 2 has 4 to 10.
     let rows: &[(&[i32], &[i32], i64, Option<i32>)] = &[
         (&[0, 1, 2], &[], 5, None),
         (&[0, 1, 2], &[1], 5, Some(1)),

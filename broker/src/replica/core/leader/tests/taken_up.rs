@@ -1,4 +1,4 @@
-//! A leadership that goes on in another process.
+//! A leadership that resumes in another process.
 
 use super::*;
 
@@ -27,18 +27,18 @@ fn a_leadership_that_is_taken_up_again_waits_for_whom_the_process_before_asked_f
     assert_eq!(leader.maximal_isr(), [0, 1, 2].map(BrokerId));
     let _ = leader.fetched(fetch(1, 10), ends(10), &all_alive, 0).unwrap();
     assert_eq!(leader.high_watermark(), 4, "broker 2 may be a member by now");
-    // What was asked builds on a later state than the one that is known: that one tells nothing of
-    // it.
+    // The proposal builds on a later state than the known one, which says nothing about the
+    // proposal.
     let _ = leader.updated(state(&[0, 1], 8), ends(10), &all_alive, 0);
     assert_eq!(leader.high_watermark(), 4);
     let _ = leader.updated(state(&[0, 1], 9), ends(10), &all_alive, LAG * 2);
     assert_eq!(leader.maximal_isr(), [0, 1].map(BrokerId));
-    // It has fetched: that it counts from here on too.
+    // Broker 2 has fetched, so the high watermark no longer waits in vain for it.
     let mut leader = begin(7);
     let _ = leader.fetched(fetch(1, 10), ends(10), &all_alive, 0).unwrap();
     assert!(leader.fetched(fetch(2, 10), ends(10), &all_alive, 0).unwrap().advanced);
     assert_eq!(leader.high_watermark(), 10);
-    // The state that is known was committed after what was asked.
+    // The known state was committed after the proposal.
     let mut leader = begin(6);
     assert!(leader.fetched(fetch(1, 10), ends(10), &all_alive, 0).unwrap().advanced);
 }
