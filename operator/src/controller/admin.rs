@@ -1,4 +1,4 @@
-//! Which decision answers which administrative request of a Kafka client.
+//! Dispatches the administrative requests of Kafka clients.
 //!
 //! Called by [`super::decide`]. The broker that forwards a request has authorised it.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -8,8 +8,8 @@ use super::draft::Draft;
 use super::error::{ApiError, too_large};
 use super::{brokers, configs, features, leaders, quorum, reassign, topics};
 
-/// Decides what is asked: all of it, or nothing where it is too much for one request. Too much to
-/// begin with is not looked at.
+/// Decides a request as a whole, or refuses it when it names or changes too much. A request that
+/// names too much is refused before any work.
 pub(super) fn carry_out(
     draft: &mut Draft<'_>,
     request: AdminRequest,
@@ -21,7 +21,7 @@ pub(super) fn carry_out(
     if draft.is_spent() { Err(too_large()) } else { Ok(response) }
 }
 
-/// Decides one request, each by the file that its API belongs to.
+/// Decides one request in the module of its API.
 fn answer(draft: &mut Draft<'_>, request: AdminRequest) -> AdminResponse {
     match request {
         AdminRequest::CreateTopics(request) => {

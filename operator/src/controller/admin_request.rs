@@ -1,5 +1,5 @@
-//! The administrative requests of Kafka clients that brokers forward, and their responses: what
-//! they are and how their bytes are read and written.
+//! The administrative requests of Kafka clients that brokers forward, and their responses, with
+//! their encoding.
 //!
 //! The RPC server decodes and encodes them; [`super::admin`] decides them.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -12,23 +12,23 @@ use super::limits::{NAMED_TO_LIST_MAX, RECORDS_PER_REQUEST_MAX};
 
 macro_rules! forwarded {
     ($($(#[$doc:meta])* $name:ident($request:ident, $response:ident);)*) => {
-        /// A forwarded request.
+        /// A request that a broker forwarded.
         #[derive(Clone, Debug, PartialEq)]
         pub enum AdminRequest {
             $($(#[$doc])* $name(messages::$request),)*
         }
 
-        /// The answer to a forwarded request.
+        /// The response to a forwarded request.
         #[derive(Clone, Debug, PartialEq)]
         pub enum AdminResponse {
             $($(#[$doc])* $name(messages::$response),)*
         }
 
         impl AdminRequest {
-            /// Reads the body of a request.
+            /// Decodes the body of a request.
             ///
             /// # Errors
-            /// When the API is none that the controller answers, or the bytes are no request of it.
+            /// When the controller does not serve the API, or the bytes are no valid request of it.
             pub fn decode(api_key: i32, version: i16, mut body: Bytes) -> Result<Self, BadForward> {
                 $(if api_key == i32::from(<messages::$request as ApiMessage>::API_KEY) {
                     return Ok(Self::$name(messages::$request::decode(&mut body, version)?));
@@ -38,7 +38,7 @@ macro_rules! forwarded {
         }
 
         impl AdminResponse {
-            /// Writes the body of the response in the request's version.
+            /// Encodes the body of the response in the request's version.
             ///
             /// # Errors
             /// When the version cannot carry the answer.
@@ -62,15 +62,15 @@ forwarded! {
     CreatePartitions(CreatePartitionsRequest, CreatePartitionsResponse);
     /// Elects leaders.
     ElectLeaders(ElectLeadersRequest, ElectLeadersResponse);
-    /// Moves partitions to other replicas.
+    /// Reassigns partitions.
     AlterPartitionReassignments(AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse);
-    /// Tells which partitions are being moved.
+    /// Lists reassignments.
     ListPartitionReassignments(ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse);
-    /// Forgets a broker.
+    /// Unregisters a broker.
     UnregisterBroker(UnregisterBrokerRequest, UnregisterBrokerResponse);
     /// Raises and lowers the levels of features.
     UpdateFeatures(UpdateFeaturesRequest, UpdateFeaturesResponse);
-    /// Tells how far brokers have heard.
+    /// Reports how much of the metadata each broker has applied.
     DescribeQuorum(DescribeQuorumRequest, DescribeQuorumResponse);
     /// Replaces settings.
     AlterConfigs(AlterConfigsRequest, AlterConfigsResponse);
@@ -78,19 +78,19 @@ forwarded! {
     IncrementalAlterConfigs(IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse);
 }
 
-/// Why a forwarded request cannot be read.
+/// Why a forwarded request cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum BadForward {
-    /// The API is answered by brokers themselves.
+    /// Brokers answer this API themselves.
     #[error("the API with key {0} is not the controller's")]
     Api(i32),
-    /// The bytes are no request of that API and version.
+    /// The bytes are no valid request of that API and version.
     #[error(transparent)]
     Decode(#[from] DecodeError),
 }
 
 impl AdminRequest {
-    /// How many things it names: what cannot be done is work, too.
+    /// The number of things that it names. Refusing one of them is work too.
     pub(super) fn named(&self) -> usize {
         let count = |counts: &mut dyn Iterator<Item = usize>| counts.fold(0, usize::saturating_add);
         match self {
@@ -127,12 +127,12 @@ impl AdminRequest {
             Self::IncrementalAlterConfigs(request) => {
                 count(&mut request.resources.iter().map(|resource| 1 + resource.configs.len()))
             }
-            // One broker; and what is named to DescribeQuorum is not looked at.
+            // UnregisterBroker names one broker; DescribeQuorum ignores what its request names.
             Self::UnregisterBroker(_) | Self::DescribeQuorum(_) => 0,
         }
     }
 
-    /// How many things it may name.
+    /// The most things that it may name.
     pub(super) fn named_max(&self) -> usize {
         match self {
             Self::ListPartitionReassignments(_) => NAMED_TO_LIST_MAX,

@@ -1,8 +1,7 @@
-//! Resources as users write them: what applying and deleting one changes.
+//! Applies and deletes resources that users write.
 //!
-//! The schema was checked before (`crate::admission`). What it cannot see is checked here: names
-//! that are taken, the cluster that is meant, brokers that are not there. The refusals name the
-//! field.
+//! `crate::admission` has checked the schema before. This module checks what the schema cannot see:
+//! names already in use, the cluster reference, missing brokers. Each refusal names the field.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::sync::Arc;
@@ -27,14 +26,14 @@ use super::state::{Change, State, is_internal};
 use super::topic_name::check_name;
 use super::topics::create::default_of;
 
-/// A field and what is wrong with it.
+/// A field and the reason why it is invalid.
 type Wrong = (String, String);
 
 fn wrong(path: &str, reason: impl Into<String>) -> Wrong {
     (path.to_owned(), reason.into())
 }
 
-/// Takes up all of the resources, or says what is wrong with each that is.
+/// Applies all of the resources, or returns a refusal for each invalid one.
 pub(super) fn apply(
     draft: &mut Draft<'_>,
     resources: Vec<Resource>,
@@ -73,9 +72,10 @@ fn apply_cluster(draft: &mut Draft<'_>, mut wanted: KafkaCluster) -> Result<&'st
         ));
     }
     let replicas = wanted.spec.brokers.replicas;
-    // What an API server holds is what the cluster shall be, whatever is said of it here, and a
-    // refusal would hold up all else that was changed. Brokers that are to go get nothing new from
-    // now on ([`State::is_cordoned`]). Where there is none, who writes hears what to do first.
+    // An object at an API server is the desired state already. A refusal here could not undo it,
+    // and would hold up every other change of it. Surplus brokers get no new replicas from now on
+    // ([`State::is_cordoned`]). Without an API server, the refusal tells the writer what to do
+    // first.
     let is_held = wanted.metadata.resource_version.is_some();
     let surplus = if is_held {
         gone(&draft.state, replicas)
@@ -86,7 +86,7 @@ fn apply_cluster(draft: &mut Draft<'_>, mut wanted: KafkaCluster) -> Result<&'st
         .map_err(|(name, reason)| (format!("spec.config.{name}"), reason))?;
     for (id, settings) in &mut wanted.spec.brokers.config {
         let path = format!("spec.brokers.config.{id}");
-        // Tools set and take off throttles of brokers that are being emptied.
+        // Tools set and remove throttles on brokers that are being emptied.
         let goes = |id: i32| {
             is_held
                 && (draft.state.brokers.contains_key(&BrokerId(id))
@@ -117,8 +117,8 @@ fn apply_cluster(draft: &mut Draft<'_>, mut wanted: KafkaCluster) -> Result<&'st
     Ok(if is_same { "unchanged" } else { "configured" })
 }
 
-/// The registered brokers beyond the first `replicas` that hold nothing and have stopped: nobody
-/// needs to know of them any more.
+/// The registered brokers beyond the first `replicas` that hold no replicas and have stopped. The
+/// controller may unregister them.
 pub(crate) fn gone(state: &State, replicas: i32) -> Vec<BrokerId> {
     let surplus: Vec<BrokerId> = state
         .brokers
@@ -135,8 +135,7 @@ pub(crate) fn gone(state: &State, replicas: i32) -> Vec<BrokerId> {
     surplus.into_iter().filter(|id| !holders.contains(id)).collect()
 }
 
-/// The registered brokers that a cluster of this size has no place for. They must have nothing to
-/// lose, and be stopped.
+/// The registered brokers beyond the first `replicas`. They must hold no replicas and be stopped.
 fn surplus_brokers(state: &State, replicas: i32) -> Result<Vec<BrokerId>, Wrong> {
     let surplus = |id: &BrokerId| id.0 >= replicas;
     let partitions = || state.topics.values().flat_map(|topic| &topic.partitions);
@@ -184,7 +183,7 @@ fn apply_topic(draft: &mut Draft<'_>, mut wanted: Topic) -> Result<&'static str,
     match draft.state.topic_by_resource(&key).cloned() {
         Some(before) if is_the_same(&before, &wanted) => update_topic(draft, &before, wanted),
         Some(before) => {
-            // The resource was deleted and made anew, and nobody was there to see it: so it is
+            // The resource was deleted and created again while no controller was watching, so it is
             // another topic.
             draft.push(Change::RemoveTopic(before.id, key));
             create_topic(draft, wanted)
@@ -193,8 +192,9 @@ fn apply_topic(draft: &mut Draft<'_>, mut wanted: Topic) -> Result<&'static str,
     }
 }
 
-/// Whether a resource is that of the topic which bears its name: by its uid, where it comes from an
-/// API server, or by the topic's id on it. A topic that is to be retained outlives its resource.
+/// Whether a resource belongs to the topic with its name: by its uid if it comes from an API
+/// server, or by the topic id on it. A retained topic outlives its resource, so any resource with
+/// its name belongs to it.
 fn is_the_same(before: &super::state::Topic, wanted: &Topic) -> bool {
     let ours = &before.resource.metadata;
     wanted.metadata.uid.is_none()
@@ -203,9 +203,9 @@ fn is_the_same(before: &super::state::Topic, wanted: &Topic) -> bool {
         || before.resource.spec.deletion_policy == DeletionPolicy::Retain
 }
 
-/// The id of a new topic. A resource's uid is as good as any, and two controllers that see the
-/// resource at once choose the same one. What is written on the resource does not count: it may be
-/// the id of a topic that was deleted, whose log some broker still has.
+/// The id of a new topic. It is the resource's uid where possible, so two controllers that see the
+/// resource at once choose the same id. The id annotation does not count: it may be that of a
+/// deleted topic, whose log a broker still holds.
 fn new_topic_id(draft: &mut Draft<'_>, wanted: &Topic) -> TopicId {
     let uid = wanted.metadata.uid.as_deref().and_then(|uid| Uuid::parse_str(uid).ok()).map(TopicId);
     let free = uid.filter(|id| !id.0.is_nil() && !draft.state.topics.contains_key(id));
@@ -232,8 +232,7 @@ fn check_owner(draft: &Draft<'_>, wanted: &Topic) -> Result<(), Wrong> {
         );
         return Err(wrong("spec.clusterRef.namespace", reason));
     }
-    // Whose labels a selector matches is known where the namespaces are: who offers the resource
-    // looks there.
+    // The caller checks a label selector, because it knows the namespaces' labels.
     if own != home && cluster.resource.spec.allowed_namespaces.from == NamespacesFrom::Same {
         let reason = format!(
             "the KafkaCluster takes Topics of its own namespace {home:?} alone: its spec.allowedNamespaces may name others"
@@ -250,7 +249,7 @@ fn check_owner(draft: &Draft<'_>, wanted: &Topic) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// A resource's name as somebody in this namespace says it.
+/// A resource's name as a message in this namespace shows it.
 fn said_in(namespace: &str, key: &Key) -> String {
     if key.namespace == namespace { key.name.clone() } else { key.to_string() }
 }
@@ -286,7 +285,7 @@ fn create_topic(draft: &mut Draft<'_>, mut wanted: Topic) -> Result<&'static str
     check_room(draft, id, &wanted, 0)?;
     wanted.metadata = merged_meta(&new_meta(draft.moment, &key, id), wanted.metadata, false);
     draft.push(Change::Topic(id, Box::new(wanted)));
-    // Without a broker that can take them, the partitions wait for one.
+    // If no broker can take the partitions, they wait for one.
     let _ = partitions::grow(draft, id);
     Ok("created")
 }
@@ -333,7 +332,7 @@ fn update_topic(
         reassign::resize(draft, before.id)
             .map_err(|error| wrong("spec.replicas", error.to_string()))?;
     }
-    // Without a broker that can take them, the partitions wait for one.
+    // If no broker can take the partitions, they wait for one.
     let _ = partitions::grow(draft, before.id);
     Ok("configured")
 }
@@ -349,7 +348,7 @@ fn check_numbers(draft: &Draft<'_>, wanted: &Topic, wanted_before: usize) -> Res
     }
     let count =
         wanted.spec.partitions.and_then(|count| usize::try_from(count).ok()).unwrap_or_default();
-    // Partitions that wait for a broker count, too: the resources alone say how many there will be.
+    // Partitions that wait for a broker count too: the resources say how many there will be.
     let others = draft.state.partitions_wanted().saturating_sub(wanted_before);
     if others + count > PARTITIONS_MAX {
         return Err(wrong(
@@ -399,9 +398,8 @@ pub(super) fn delete(draft: &mut Draft<'_>, kind: Kind, key: &Key) -> Result<(),
     }
 }
 
-/// The topic is to be retained, whatever its resource says: nobody follows that any more, or it
-/// goes without the topic being meant. It stays so until a resource that is followed says
-/// otherwise.
+/// Retains a topic, whatever its resource says: the operator no longer watches the resource, or its
+/// deletion was not meant for the topic. The policy holds until a watched resource sets another.
 pub(super) fn retain(draft: &mut Draft<'_>, key: &Key) -> Reply {
     let Some(topic) = draft.state.topic_by_resource(key) else {
         return Reply::Nothing;
@@ -414,7 +412,7 @@ pub(super) fn retain(draft: &mut Draft<'_>, key: &Key) -> Reply {
     Reply::Applied(vec!["retained"])
 }
 
-/// The id of a broker whose settings stand under `key` of `spec.brokers.config`.
+/// The id of the broker with the settings at `key` of `spec.brokers.config`.
 pub(super) fn broker_of(key: &str) -> Option<BrokerId> {
     key.parse().ok().map(BrokerId)
 }

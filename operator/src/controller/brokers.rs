@@ -1,9 +1,9 @@
-//! Brokers come, live and go: registration, heartbeats, fencing, controlled shutdown
-//! (`ClusterControlManager`, `BrokerHeartbeatManager` in Apache Kafka).
+//! Registration, heartbeats, fencing and controlled shutdown of brokers (`ClusterControlManager`,
+//! `BrokerHeartbeatManager` in Apache Kafka).
 //!
-//! Whoever may have lost the end of its log is taken out of every ISR and ELR before its new
-//! registration is written: partitions first, the broker last, so that a crash in between makes it
-//! register and be cleaned up again.
+//! A broker that may have lost the end of its log leaves every ISR and ELR before its new
+//! registration is written. The partitions are written first and the broker last. After a crash in
+//! between it registers again, and the controller cleans up again.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::error::ErrorCode;
@@ -18,7 +18,7 @@ use super::partitions;
 use super::sessions::Sessions;
 use super::state::{Broker, Change, Endpoint, Partition, State};
 
-/// Endpoints of one broker: more than anyone has listeners for.
+/// The most endpoints of one broker, far more than it has listeners.
 const ENDPOINTS_MAX: usize = 64;
 
 pub(super) fn register(
@@ -52,8 +52,8 @@ pub(super) fn register(
     Reply::Registered(epoch)
 }
 
-/// What this log may lack of what it had when the broker was last registered. The clean-shutdown
-/// file holds the epoch of the run that wrote it: an older one is the file of a copy.
+/// What this log may have lost since the broker's last registration. The clean-shutdown file holds
+/// the epoch of the run that wrote it; with an older epoch it comes from a copy.
 fn loss(new: &Registration, before: Option<&Broker>) -> Option<Loss> {
     match before {
         Some(before) if new.log_dir == before.log_dir => {
@@ -112,11 +112,11 @@ fn check(
     Ok(())
 }
 
-/// A store that was restored from a backup would give epochs away a second time. What brokers
-/// remember is the proof that it is behind.
+/// Raises epochs above those that the broker has seen. A store restored from a backup would hand
+/// out epochs a second time; the broker's own records prove that it is behind.
 fn raise_above_what_brokers_saw(draft: &mut Draft<'_>, registration: &Registration) {
     let before = draft.changes.len();
-    // Its log was used under a registration that the state has never heard of.
+    // The broker used its log under a registration that the state does not contain.
     let known = draft.state.brokers.get(&registration.broker).map(|broker| broker.epoch);
     let mut is_behind = known.is_some_and(|known| registration.previous_epoch > Some(known));
     if registration.controller_epoch > draft.state.cluster.controller_epoch {
@@ -166,8 +166,8 @@ fn broker_of(
     }
 }
 
-/// Where a registered broker is found from now on. An endpoint is never the last to go: brokers
-/// need one among themselves.
+/// Replaces the endpoints of a registered broker. It never removes the last one: brokers need one
+/// for replication.
 pub(super) fn readdress(draft: &mut Draft<'_>, id: BrokerId, endpoints: Vec<Endpoint>) {
     let broker = draft.state.brokers.get(&id).cloned();
     if let Some(broker) = broker.filter(|broker| broker.endpoints != endpoints)
@@ -177,7 +177,7 @@ pub(super) fn readdress(draft: &mut Draft<'_>, id: BrokerId, endpoints: Vec<Endp
     }
 }
 
-/// Whether a message under this epoch is the broker's that is registered now.
+/// Checks that a message's epoch is that of the broker's current registration.
 pub(super) fn check_epoch(state: &State, id: BrokerId, epoch: BrokerEpoch) -> Result<(), Reply> {
     match state.brokers.get(&id) {
         None => Err(Reply::Refused(
@@ -226,8 +226,8 @@ pub(super) fn heartbeat(
     }
 }
 
-/// Fences the brokers in a controlled shutdown whose successors all know that they lead: whoever is
-/// left learns of the new leaders from a broker that is there. The fence is the grant
+/// Fences each broker in a controlled shutdown once every usable broker knows the new leaders. So
+/// the remaining brokers learn of them before it stops. The fence is the grant
 /// ([`Broker::may_shut_down`]).
 pub(super) fn grant_shutdowns(draft: &mut Draft<'_>, sessions: &Sessions) {
     let state = &draft.state;
@@ -257,7 +257,7 @@ pub(super) fn unregister(
     UnregisterBrokerResponse { error_code, error_message, ..UnregisterBrokerResponse::default() }
 }
 
-/// Takes brokers out of every ISR and moves what they lead, then marks them as not alive.
+/// Removes brokers from every ISR, moves their leaders, then fences them.
 pub(super) fn fence(draft: &mut Draft<'_>, ids: &[BrokerId]) {
     let is_unfenced =
         |id: &BrokerId| draft.state.brokers.get(id).is_some_and(|broker| !broker.fenced);

@@ -1,10 +1,10 @@
-//! AlterConfigs and IncrementalAlterConfigs (`ConfigurationControlManager` in Apache Kafka): what
-//! they change is a field of a resource.
+//! AlterConfigs and IncrementalAlterConfigs (`ConfigurationControlManager` in Apache Kafka). Each
+//! change becomes a field of a resource.
 //!
-//! A topic's settings are `spec.config` of its `Topic`; those of all brokers `spec.config` of the
-//! `KafkaCluster`, those of one broker its `spec.brokers.config`, those of groups
-//! `spec.consumerGroups.config`, and subscriptions to client metrics `spec.clientMetrics`. What a
-//! setting may be is `weir_settings`' to say.
+//! A topic's settings are `spec.config` of its `Topic`. The `KafkaCluster` holds the others:
+//! `spec.config` for all brokers, `spec.brokers.config` for single brokers,
+//! `spec.consumerGroups.config` for groups, and `spec.clientMetrics` for subscriptions to client
+//! metrics. `weir_settings` validates the values.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,13 +35,13 @@ const TYPE_BROKER: i8 = 4;
 const TYPE_CLIENT_METRICS: i8 = 16;
 const TYPE_GROUP: i8 = 32;
 
-/// The most groups with settings and the most subscriptions to client metrics, as the resource's
-/// schema has it, and the bytes of either.
+/// The most groups with settings and the most subscriptions to client metrics, as in the resource's
+/// schema, and the most bytes of each kind.
 const GROUPS_SET_MAX: usize = 1_000;
 const SUBSCRIPTIONS_MAX: usize = 100;
 const NAMED_SETTINGS_BYTES_MAX: usize = 256 * 1024;
 
-/// Whose settings a request changes.
+/// The resource whose settings a request changes.
 #[derive(Clone, Debug)]
 enum Target {
     Topic(TopicId),
@@ -51,7 +51,7 @@ enum Target {
     ClientMetrics(String),
 }
 
-/// One step of a change (`AlterConfigOp.OpType`).
+/// One operation on a setting (`AlterConfigOp.OpType`).
 enum Operation {
     Set(String),
     Delete,
@@ -111,8 +111,8 @@ pub(super) fn incremental_alter_configs(
     IncrementalAlterConfigsResponse { responses: responses.collect(), ..Default::default() }
 }
 
-/// Decides on a branch; its changes are taken over if it succeeds and more than validation is asked
-/// for.
+/// Decides on a branch. The draft takes over its changes if it succeeds and the request does more
+/// than validate.
 fn try_out(
     draft: &mut Draft<'_>,
     validate_only: bool,
@@ -124,7 +124,7 @@ fn try_out(
     result
 }
 
-/// A resource, however its name is written: a broker's is a number.
+/// A normalised resource key: a broker's name is a number, however it is written.
 fn key(kind: i8, name: &str) -> (i8, String) {
     let id = name.parse::<i32>().ok().filter(|_| kind == TYPE_BROKER);
     (kind, id.map_or_else(|| name.to_owned(), |id| id.to_string()))
@@ -196,8 +196,8 @@ fn current(draft: &Draft<'_>, target: &Target) -> Configs {
     }
 }
 
-/// AlterConfigs: what is not named goes. What stands in `server.properties` in Apache Kafka and
-/// AlterConfigs cannot reach stays.
+/// AlterConfigs: removes every setting that the request does not name. It keeps those that Apache
+/// Kafka has in `server.properties`, which AlterConfigs cannot change.
 fn replace(
     draft: &mut Draft<'_>,
     target: Target,
@@ -279,7 +279,7 @@ fn operation(name: &str, code: i8, value: Option<String>) -> Result<Operation, A
     }
 }
 
-/// A value that is there, and of which all may be looked at.
+/// A value that is not null and is short enough to be parsed.
 fn value_of(name: &str, value: Option<String>) -> Result<String, ApiError> {
     let value = value.ok_or_else(|| {
         ApiError::new(ErrorCode::InvalidRequest, format!("Null value not supported for : {name}"))
@@ -288,12 +288,12 @@ fn value_of(name: &str, value: Option<String>) -> Result<String, ApiError> {
     Ok(value)
 }
 
-/// The elements of a list as it is written.
+/// The elements of a comma-separated list.
 fn parts(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
-/// The elements of a list, which begins at its default where it is not set.
+/// The elements of a list setting; an unset list starts with its default.
 fn list_of<'a>(
     configs: &'a Configs,
     target: &Target,
@@ -314,7 +314,7 @@ fn list_of<'a>(
     Ok(parts(text).collect())
 }
 
-/// The value in its canonical form, if it is one.
+/// The canonical form of a valid value.
 fn check(target: &Target, name: &str, value: &str) -> Result<String, ApiError> {
     let checked = match target {
         Target::Topic(_) => config::validate_topic_entry(name, value),
@@ -334,7 +334,7 @@ fn refused(error: &ConfigError) -> ApiError {
     ApiError::new(code, error.to_string())
 }
 
-/// All settings of a topic in their canonical form, checked one by one and against each other.
+/// All settings of a topic in their canonical form, validated one by one and against each other.
 pub(super) fn canonical_topic_settings(
     settings: &Configs,
     cluster: &Configs,
@@ -371,7 +371,7 @@ fn put(draft: &mut Draft<'_>, target: Target, settings: Configs) -> Result<(), A
     if let Target::Topic(id) = target {
         return put_topic(draft, id, &settings);
     }
-    // The cluster's resource, which may be large, is copied only for what changes it.
+    // The cluster's resource may be large, so it is copied only if something changes.
     let before = current(draft, &target);
     if before == settings {
         return Ok(());
@@ -425,7 +425,7 @@ fn unsuitable(error: &InvalidSetting) -> ApiError {
     ApiError::new(ErrorCode::InvalidConfig, error.to_string())
 }
 
-/// Settings of something that is there for as long as something is set on it.
+/// Puts the settings of a named resource, which exists only while it has settings.
 fn put_named<T>(
     all: &mut BTreeMap<String, T>,
     name: String,
@@ -438,7 +438,7 @@ fn put_named<T>(
     }
 }
 
-/// How much is set on groups or on subscriptions to client metrics: all of it stands in the
+/// The size of the settings on groups or on subscriptions to client metrics. All of them are in the
 /// cluster's resource.
 #[derive(Clone, Copy, Debug)]
 struct Named {
@@ -474,8 +474,7 @@ impl Named {
         name.len() + texts.iter().map(|(name, text)| name.len() + text.len()).sum::<usize>()
     }
 
-    /// The same with other settings under a name, which is there for as long as something is set on
-    /// it.
+    /// The same after the settings of one name change. A name counts only while it has settings.
     fn change(mut self, name: &str, before: &Configs, after: &Configs) -> Self {
         if !before.is_empty() {
             (self.bytes, self.count) = (self.bytes - Self::bytes_of(name, before), self.count - 1);
@@ -498,7 +497,7 @@ impl Named {
     }
 }
 
-/// Checks how much is set on groups and on subscriptions to client metrics.
+/// Checks the size of the settings on groups and on subscriptions to client metrics.
 pub(super) fn check_named(spec: &KafkaClusterSpec) -> Result<(), (&'static str, String)> {
     Named::groups(spec).check()?;
     Named::client_metrics(spec).check()
@@ -537,7 +536,7 @@ fn put_spec(
     Ok(())
 }
 
-/// Puts the cluster's resource, and what follows from it for the partitions.
+/// Replaces the cluster's resource and updates the partitions that depend on it.
 pub(super) fn put_cluster_resource(draft: &mut Draft<'_>, resource: weir_crds::KafkaCluster) {
     let min_isr =
         |draft: &Draft<'_>| draft.state.cluster.configs().get("min.insync.replicas").cloned();

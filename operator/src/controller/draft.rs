@@ -1,4 +1,4 @@
-//! A decision that is being made.
+//! A decision in progress.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::types::TopicId;
@@ -8,7 +8,7 @@ use super::limits::RECORDS_PER_REQUEST_MAX;
 use super::sessions::Sessions;
 use super::state::{Change, State};
 
-/// A decision that is being made: the state as it would be, and the changes that lead there.
+/// A decision in progress: the state after the changes so far, and these changes.
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
     pub(super) state: State,
@@ -16,7 +16,7 @@ pub(super) struct Draft<'a> {
     pub(super) changes: Vec<Change>,
     pub(super) moment: &'a Moment,
     ids: u128,
-    /// The changes that were made, those of branches that were thrown away, too.
+    /// The number of changes so far, including those of discarded branches.
     spent: usize,
 }
 
@@ -31,12 +31,12 @@ impl<'a> Draft<'a> {
         self.spent += 1;
     }
 
-    /// Whether more was changed than one request may.
+    /// Whether it has made more changes than one request may.
     pub(super) fn is_spent(&self) -> bool {
         self.spent > RECORDS_PER_REQUEST_MAX
     }
 
-    /// A draft of a part of this decision, which may be thrown away.
+    /// A draft of a part of this decision, which the caller may discard.
     pub(super) fn branch(&self) -> Self {
         Self {
             state: self.state.clone(),
@@ -48,13 +48,13 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Ends a branch, whose changes are taken over or thrown away.
+    /// Ends a branch: takes over its changes, or discards them.
     pub(super) fn merge(&mut self, branch: Self, take: bool) {
         self.spent = branch.spent;
         if take {
             self.state = branch.state;
-            // The cluster's resource is one object: of its changes the last one holds them all, and
-            // thousands of copies would take the memory.
+            // The cluster's resource is one object, so its last change contains all earlier ones.
+            // Thousands of copies would exhaust the memory.
             let is_cluster = |change: Option<&Change>| matches!(change, Some(Change::Cluster(_)));
             if is_cluster(self.changes.last()) && is_cluster(branch.changes.first()) {
                 self.changes.pop();
@@ -64,7 +64,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// A topic id that no topic has, for the topic of this name.
+    /// An unused topic id for the topic of this name.
     pub(super) fn topic_id(&mut self, name: &str) -> TopicId {
         if let Some(id) =
             self.moment.given.get(name).filter(|id| !self.state.topics.contains_key(*id))

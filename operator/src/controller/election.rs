@@ -1,60 +1,61 @@
-//! Who leads a partition, and what follows from a new ISR or new replicas (`PartitionChangeBuilder`
-//! in Apache Kafka 4.2, with KIP-966 and KIP-455).
+//! The election of a partition's leader, and the consequences of a new ISR or new replicas
+//! (`PartitionChangeBuilder` in Apache Kafka 4.2, with KIP-966 and KIP-455).
 //!
-//! Called whenever brokers come, go or change their mind, and when a leader or a user wants other
-//! replicas. Looks at one partition; never at a clock, and never at what a broker was.
+//! Called when brokers come, go or change their state, and when a leader or a user asks for other
+//! replicas. Reads one partition; never a clock, and never a broker's history.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::types::{BrokerId, LeaderEpoch, PartitionEpoch};
 
 use super::state::Partition;
 
-/// What an election may do besides finding a leader among those that have everything.
+/// The kind of an election, beside choosing a leader among the replicas with every committed
+/// record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Election {
-    /// Nobody is moved without need: a leader that is still valid stays.
+    /// A valid leader stays.
     Online,
-    /// The first of the replicas leads if it can.
+    /// The first replica leads if it can.
     Preferred,
-    /// When nobody is left who has everything, anybody leads.
+    /// If no replica with every committed record is left, any replica leads.
     Unclean,
 }
 
-/// What an election goes by.
+/// The rules of an election.
 pub(crate) struct Electorate<'a> {
-    /// Whether a broker is registered, unfenced, not shutting down and not the one that is being
-    /// removed.
+    /// Whether a broker may lead: it is registered, unfenced, not in a controlled shutdown, and not
+    /// the one being removed.
     pub(crate) acceptable: &'a dyn Fn(BrokerId) -> bool,
     /// The topic's `min.insync.replicas`.
     pub(crate) min_isr: usize,
-    /// What it may do.
+    /// The kind of election.
     pub(crate) election: Election,
 }
 
-/// What a replica may lack of what it had.
+/// What a replica may have lost of its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
-    /// The end of its log: the node died before it was written to disk.
+    /// The end of its log: the node died before writing it to disk.
     Tail,
-    /// Everything: the log directory is another one.
+    /// All of it: the log directory is a new one.
     Everything,
 }
 
-/// What a partition is to become, before it is settled what follows from that.
+/// The requested state of a partition, before `settle` derives the rest.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) replicas: Vec<BrokerId>,
     pub(crate) adding: Vec<BrokerId>,
     pub(crate) removing: Vec<BrokerId>,
     pub(crate) isr: Vec<BrokerId>,
-    /// A replica that has lost something of what it had.
+    /// A replica that has lost a part of its log.
     pub(crate) lost: Option<(BrokerId, Loss)>,
-    /// The leader says that it has recovered from its unclean election.
+    /// The leader has recovered from its unclean election.
     pub(crate) recovered: bool,
 }
 
 impl Wanted {
-    /// The partition as it is.
+    /// The partition unchanged.
     pub(crate) fn as_it_is(partition: &Partition) -> Self {
         Self::with_isr(partition, partition.isr.clone())
     }
@@ -72,7 +73,8 @@ impl Wanted {
     }
 }
 
-/// The partition once it is as wanted, with all that follows; `None` if nothing changes.
+/// Applies a request to a partition and derives ISR, ELR, leader and epochs; `None` if nothing
+/// changes.
 pub(crate) fn settle(
     before: &Partition,
     wanted: Wanted,
@@ -88,8 +90,8 @@ pub(crate) fn settle(
     };
     complete_reassignment(&mut next);
     next.elr = eligible(before, &next, wanted.lost.map(|(id, _)| id), electorate.min_isr);
-    // Whoever led last knows most, but not with an empty log: then others know more, where there
-    // are others.
+    // The last leader has the most records, unless its log is empty now: then other replicas have
+    // more, if there are any.
     let emptied = wanted.lost.filter(|(_, loss)| *loss == Loss::Everything).map(|(id, _)| id);
     let replicas = next.replicas.clone();
     let knows_most = |last: &BrokerId| {
@@ -97,18 +99,18 @@ pub(crate) fn settle(
     };
     next.last_known_leader = next.last_known_leader.filter(knows_most);
     elect(&mut next, electorate);
-    // A leader from the ELR may be all that is to stay.
+    // A leader from the ELR may be the only replica that stays.
     complete_reassignment(&mut next);
     next.elr.retain(|id| next.replicas.contains(id));
-    // A leader from the ELR may be enough of an ISR by now, if its minimum was lowered: from here
-    // on the others miss what it commits.
+    // A leader from the ELR may suffice as the ISR if the minimum was lowered. From here on the
+    // other replicas lack what it commits.
     if is_whole(&next, electorate.min_isr) {
         next.elr.clear();
     }
     if next.leader.is_none() && before.leader.is_some() {
         next.last_known_leader = before.leader.filter(knows_most);
     }
-    // A replica that is gone must not go on fetching as one: the new epoch tells it and the leader.
+    // A removed replica must stop fetching as a replica; the new epoch tells it and the leader.
     let lost_a_replica = before.replicas.iter().any(|replica| !next.replicas.contains(replica));
     if next.leader != before.leader || lost_a_replica {
         next.leader_epoch = LeaderEpoch(before.leader_epoch.0.saturating_add(1));
@@ -119,11 +121,11 @@ pub(crate) fn settle(
     })
 }
 
-/// Ends a reassignment when all replicas that are to stay are in sync
+/// Completes a reassignment when all replicas that stay are in sync
 /// (`PartitionReassignmentReplicas.maybeCompleteReassignment`).
 ///
-/// In sync with a leader that was elected uncleanly is not enough: those that would go may have
-/// what it lacks.
+/// After an unclean election it waits until the leader has recovered: the replicas to be removed
+/// may hold records that the leader lacks.
 fn complete_reassignment(partition: &mut Partition) {
     if !partition.is_reassigning() || partition.recovering {
         return;
@@ -138,8 +140,8 @@ fn complete_reassignment(partition: &mut Partition) {
     partition.adding.clear();
 }
 
-/// The replicas outside of the ISR that hold all that is committed: while the ISR is below its
-/// minimum the high watermark stands still, so that whoever leaves it misses nothing.
+/// The replicas outside the ISR that hold every committed record. While the ISR is below its
+/// minimum the high watermark stands still, so a replica that leaves the ISR misses nothing.
 fn eligible(
     before: &Partition,
     next: &Partition,
@@ -158,7 +160,7 @@ fn eligible(
         .collect()
 }
 
-/// Whether the ISR is enough for the high watermark to advance.
+/// Whether the ISR suffices for the high watermark to advance.
 fn is_whole(partition: &Partition, min_isr: usize) -> bool {
     partition.isr.len() >= min_isr.min(partition.replicas.len())
 }
@@ -187,12 +189,12 @@ fn elect(partition: &mut Partition, electorate: &Electorate<'_>) {
         partition.last_known_leader = None;
         return;
     }
-    // When nobody is left who has everything, the last leader knows most. Kafka waits for it even
-    // where unclean election is off, because nobody else ever will.
+    // If no replica with every committed record is left, the last leader has the most. Kafka waits
+    // for it even where unclean election is off, because no other replica may lead.
     let last = partition
         .last_known_leader
         .filter(|id| partition.isr.is_empty() && partition.elr.is_empty() && acceptable(id));
-    // Whoever is only being added is likely to have the least.
+    // A replica that is only being added is likely to have the fewest records.
     let any = || {
         let (new, old): (Vec<BrokerId>, Vec<BrokerId>) =
             partition.replicas.iter().partition(|id| partition.adding.contains(id));

@@ -1,9 +1,9 @@
-//! What a Kafka client is told when a request cannot be carried out.
+//! Errors for Kafka clients.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::error::ErrorCode;
 
-/// A Kafka error and what to say with it; the message is Kafka's own wherever Kafka has one.
+/// A Kafka error and its message, which is Kafka's own wherever Kafka has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ApiError {
     pub(super) code: ErrorCode,
@@ -16,7 +16,7 @@ impl ApiError {
     }
 }
 
-/// More than one request may be about.
+/// The error for a request that names or changes more than its limit.
 pub(super) fn too_large() -> ApiError {
     ApiError::new(
         ErrorCode::PolicyViolation,
@@ -24,7 +24,7 @@ pub(super) fn too_large() -> ApiError {
     )
 }
 
-/// An error code and message as responses carry them.
+/// The error code and message as responses carry them.
 pub(super) fn wire(result: &Result<(), ApiError>) -> (i16, Option<String>) {
     match result {
         Ok(()) => (ErrorCode::None as i16, None),

@@ -1,7 +1,6 @@
-//! What goes into a decision and what comes out of it: [`Event`], [`Moment`], [`Outcome`],
-//! [`Reply`].
+//! The input and the output of a decision: [`Event`], [`Moment`], [`Outcome`], [`Reply`].
 //!
-//! The shell makes events of the brokers' messages, the users' resources and the time, and sends
+//! The shell makes events from the brokers' messages, the users' resources and the time, and sends
 //! the replies. Nothing here decides.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -20,45 +19,45 @@ use super::resource::{Kind, Refusal, Resource};
 use super::sessions::Timestamp;
 use super::state::{Change, Endpoint, Partition};
 
-/// What happens.
+/// The input of a decision.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A broker asks to be part of the cluster.
+    /// A broker registers.
     Register(Registration),
-    /// A broker says that it is there.
+    /// A broker's heartbeat.
     Heartbeat(Heartbeat),
-    /// A leader asks for other ISRs.
+    /// A leader proposes new ISRs.
     AlterPartitions(AlterPartitions),
     /// A broker asks for a block of producer ids.
     AllocateProducerIds {
-        /// Who asks.
+        /// The broker.
         broker: BrokerId,
         /// Its epoch.
         epoch: BrokerEpoch,
     },
-    /// A Kafka client asks for an administrative change; the broker has authorised it.
+    /// A Kafka client asks for an administrative change. The broker has authorised it.
     Admin {
         /// The broker that received it.
         broker: BrokerId,
         /// Its epoch.
         epoch: BrokerEpoch,
-        /// What is asked.
+        /// The client's request.
         request: AdminRequest,
     },
-    /// Clients reach a broker elsewhere than it said, or not any more: a load balancer got its
-    /// address, a pod another node.
+    /// The addresses of a broker changed after its registration, or it lost one: a load balancer
+    /// got its address, or a pod moved to another node.
     Readdress {
-        /// The broker.
+        /// The broker's id.
         broker: BrokerId,
         /// All of its endpoints.
         endpoints: Vec<Endpoint>,
     },
-    /// A user wrote resources: all of them or none.
+    /// A user wrote resources; the controller accepts all of them or none.
     Apply(Vec<Resource>),
     /// A user deletes a resource.
     Delete(Kind, Key),
-    /// The Topic that lies here is not followed any more, or goes without its topic being meant:
-    /// the topic is retained.
+    /// Keeps the topic although its Topic resource goes: the operator no longer watches the
+    /// namespace, or the deletion was not meant for the topic.
     Retain(Key),
     /// It is time to balance the leaders.
     Balance,
@@ -66,10 +65,10 @@ pub enum Event {
     Tick,
 }
 
-/// What a broker says of itself when it joins.
+/// The broker's own description when it joins.
 #[derive(Clone, Debug)]
 pub struct Registration {
-    /// The cluster that it was made for.
+    /// The cluster that its log directory belongs to.
     pub cluster_id: String,
     /// Its id.
     pub broker: BrokerId,
@@ -77,13 +76,13 @@ pub struct Registration {
     pub incarnation: Uuid,
     /// Random when its log directory was formatted.
     pub log_dir: Uuid,
-    /// Where it answers.
+    /// The addresses of its listeners.
     pub endpoints: Vec<Endpoint>,
     /// Its rack, if it has one.
     pub rack: Option<String>,
     /// The epoch under which its log directory was last used; `None` for a fresh one.
     pub previous_epoch: Option<BrokerEpoch>,
-    /// Its log is whole up to its end.
+    /// It stopped cleanly: its log is complete up to its end.
     pub clean: bool,
     /// The highest controller epoch that it has obeyed.
     pub controller_epoch: ControllerEpoch,
@@ -91,31 +90,31 @@ pub struct Registration {
     pub leader_epochs: Vec<(TopicId, i32, LeaderEpoch)>,
 }
 
-/// A sign of life.
+/// A broker's heartbeat.
 #[derive(Clone, Debug)]
 pub struct Heartbeat {
-    /// Who.
+    /// The broker's id.
     pub broker: BrokerId,
     /// Its epoch.
     pub epoch: BrokerEpoch,
     /// The newest metadata version that it has applied.
     pub applied_version: u64,
-    /// Recovery is over and the listeners are bound.
+    /// It has finished recovery and bound its listeners.
     pub ready: bool,
-    /// It wants to stop.
+    /// It asks for a controlled shutdown.
     pub wants_shutdown: bool,
     /// Its log directory is offline.
     pub log_dir_failed: bool,
 }
 
-/// A leader asks for other ISRs of partitions that it leads.
+/// A leader's request for new ISRs of partitions that it leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlterPartitions {
-    /// Who asks.
+    /// The broker's id.
     pub broker: BrokerId,
     /// Its epoch.
     pub epoch: BrokerEpoch,
-    /// What it asks for.
+    /// The proposed ISRs.
     pub changes: Vec<IsrChange>,
 }
 
@@ -128,42 +127,42 @@ pub struct IsrChange {
     pub partition: i32,
     /// The epoch under which it leads.
     pub leader_epoch: LeaderEpoch,
-    /// The state that the change builds on.
+    /// The partition epoch on which the proposal builds.
     pub partition_epoch: PartitionEpoch,
-    /// The whole ISR, the leader included, each with the epoch under which it fetched: a replica
-    /// that was restarted since is no member. `-1`: it was in the ISR before, and has not fetched
-    /// from this leader.
+    /// The whole ISR, the leader included, each with the broker epoch under which it fetched. If a
+    /// replica restarted since, it does not join. `-1`: it was in the ISR before, and has not
+    /// fetched from this leader.
     pub isr: Vec<(BrokerId, BrokerEpoch)>,
-    /// The leader, elected uncleanly, has recovered.
+    /// The leader was elected uncleanly and has recovered.
     pub recovered: bool,
 }
 
-/// What a decision may know of the world besides the state.
+/// The outside facts that a decision may use besides the state.
 #[derive(Clone, Debug)]
 pub struct Moment {
     /// The time on a clock that never goes back.
     pub now: Timestamp,
-    /// The time of day, for people.
+    /// The wall-clock time, for timestamps that people read.
     pub wall: Time,
-    /// Fresh random bits: what ids are made from.
+    /// Fresh random bits for new ids.
     pub seed: u128,
-    /// The ids that topics of these names got when the same was decided before, and not all of it
-    /// was taken: their resources may be there.
+    /// Topic ids by name from an earlier attempt at the same decision, of which only a part was
+    /// committed. Their resources may exist.
     pub given: BTreeMap<String, TopicId>,
 }
 
-/// What came of an event.
+/// The output of a decision.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// What changes, in order.
+    /// The changes, in order.
     pub changes: Vec<Change>,
-    /// What is answered once the changes are committed.
+    /// The reply that the sender gets once the changes are committed.
     pub reply: Reply,
     /// When to send [`Event::Tick`] at the latest.
     pub wake_at: Option<Timestamp>,
 }
 
-/// What an event's sender is told.
+/// The answer to the event's sender.
 #[derive(Debug, Default)]
 pub enum Reply {
     /// Nothing.
@@ -171,36 +170,36 @@ pub enum Reply {
     Nothing,
     /// The broker is registered under this epoch.
     Registered(BrokerEpoch),
-    /// A heartbeat was taken.
+    /// The heartbeat was accepted.
     Heartbeat {
-        /// The broker may not serve yet, or no more.
+        /// The broker may not serve yet, or no longer.
         fenced: bool,
         /// The controlled shutdown is granted.
         may_shut_down: bool,
     },
-    /// What became of each change of an ISR, in the order of the request.
+    /// The result of each ISR change, in the order of the request.
     AlteredPartitions(Vec<IsrChanged>),
-    /// Leaders were balanced.
+    /// The leaders were balanced.
     Balanced {
-        /// There are more to be moved, in another round.
+        /// More leaders remain to be moved, in another round.
         more: bool,
     },
-    /// These producer ids are the broker's: the first of
+    /// The broker gets these producer ids: the first of
     /// [`PRODUCER_IDS_PER_BLOCK`](super::PRODUCER_IDS_PER_BLOCK).
     ProducerIds(i64),
-    /// The broker must not go on as it is: Kafka's error and the reason.
+    /// The broker's request is refused: Kafka's error and the reason.
     Refused(ErrorCode, String),
     /// The answer to a Kafka client.
     Admin(AdminResponse),
-    /// What became of each resource, in a word.
+    /// What happened to each resource, in one word.
     Applied(Vec<&'static str>),
-    /// The resources are refused: nothing was changed.
+    /// The resources are refused; nothing was changed.
     Invalid(Refusal),
-    /// The same, where more than one is wrong.
+    /// The same, when more than one resource is invalid.
     AllInvalid(Vec<Refusal>),
 }
 
-/// What became of an [`IsrChange`].
+/// The result of an [`IsrChange`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IsrChanged {
     /// The topic.

@@ -1,8 +1,8 @@
-//! Finalised features (KIP-584): what all of the cluster may rely on (`FeatureControlManager` in
-//! Apache Kafka).
+//! Finalised features (KIP-584): what every broker of the cluster may rely on
+//! (`FeatureControlManager` in Apache Kafka).
 //!
-//! Which there are and at which levels is `weir_protocol::features`' to say. A level is raised and
-//! lowered by UpdateFeatures alone; a new cluster begins at the defaults.
+//! `weir_protocol::features` lists the features and their levels. Only UpdateFeatures raises or
+//! lowers a level; a new cluster starts with the defaults.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::error::ErrorCode;
@@ -20,7 +20,7 @@ const UPGRADE: i8 = 1;
 const SAFE_DOWNGRADE: i8 = 2;
 const UNSAFE_DOWNGRADE: i8 = 3;
 
-/// Gives a cluster that has no features yet those that it begins with.
+/// Gives a cluster without features the initial levels.
 pub(super) fn begin(draft: &mut Draft<'_>) {
     if draft.state.cluster.features.epoch == 0 {
         let levels = features::FEATURES.iter().filter(|feature| feature.initial > 0);
@@ -71,7 +71,7 @@ fn update_one(levels: &mut Features, update: &FeatureUpdateKey) -> Result<(), Ap
         let message = format!("Invalid update version {level} for feature {name}. {why}");
         Err(ApiError::new(ErrorCode::InvalidUpdateVersion, message))
     };
-    // Version 0 has a flag where later ones have a type.
+    // Version 0 has a flag where later versions have a type.
     let kind = if update.allow_downgrade { SAFE_DOWNGRADE } else { update.upgrade_type };
     if !(UPGRADE..=UNSAFE_DOWNGRADE).contains(&kind) {
         return invalid("The controller does not support the given upgrade type.");

@@ -1,7 +1,7 @@
-//! The metadata as brokers are told: the whole of it, or what some changes did to it.
+//! The metadata for brokers: the whole image, or the delta of some changes.
 //!
-//! Called by the shell after a commit. A delta names what changed and takes its values from the
-//! state after the batch, so that ten changes of one partition are told once.
+//! Called by the shell after a commit. A delta lists what changed and takes the values from the
+//! state after the batch. So ten changes of one partition are sent once.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +14,7 @@ use weir_settings::Configs;
 use super::apply::broker_of;
 use super::state::{Broker, Change, Partition, State, Topic};
 
-/// Everything that brokers need to know.
+/// The whole metadata image.
 pub fn full(state: &State) -> rpc::MetadataUpdate {
     rpc::MetadataUpdate {
         version: state.version,
@@ -43,20 +43,21 @@ pub fn full(state: &State) -> rpc::MetadataUpdate {
     }
 }
 
-/// A topic without partitions waits for a broker: to brokers and their clients it is not there yet.
+/// A topic without partitions waits for a broker. Until then brokers and their clients do not see
+/// it.
 fn is_told(topic: &Topic) -> bool {
     !topic.partitions.is_empty()
 }
 
-/// What of a topic changed.
+/// The parts of a topic that changed.
 #[derive(Default)]
 struct Touched {
     configs: bool,
     partitions: BTreeSet<i32>,
 }
 
-/// What the changes between two states mean to brokers; `None` without changes. It may say nothing
-/// but its version: whoever was answered as of that version waits for it.
+/// The delta between two states for brokers; `None` without changes. It may contain only its
+/// version, because a request that was answered as of that version waits for it.
 pub fn delta(before: &State, after: &State, changes: &[Change]) -> Option<rpc::MetadataUpdate> {
     let mut update =
         rpc::MetadataUpdate { version: after.version, ..rpc::MetadataUpdate::default() };
@@ -137,7 +138,7 @@ fn broker_configs(state: &State) -> Vec<rpc::BrokerConfigs> {
         .collect()
 }
 
-/// The settings of single brokers that differ; those of a broker that has none any more are empty.
+/// The broker settings that differ. A broker whose settings were all removed gets an empty list.
 fn broker_configs_changed(before: &State, after: &State) -> Vec<rpc::BrokerConfigs> {
     let (old, new) =
         (&before.cluster.resource.spec.brokers.config, &after.cluster.resource.spec.brokers.config);
@@ -154,7 +155,7 @@ fn broker_configs_changed(before: &State, after: &State) -> Vec<rpc::BrokerConfi
     gone.chain(changed).collect()
 }
 
-/// The settings that differ of what has a name; those of what has none any more are empty.
+/// The named settings that differ. A name whose settings were all removed gets an empty list.
 fn changed<T: PartialEq>(
     old: &BTreeMap<String, T>,
     new: &BTreeMap<String, T>,
@@ -217,7 +218,7 @@ fn header(topic: &Topic) -> rpc::Topic {
     }
 }
 
-/// One partition as brokers are told.
+/// One partition in the form of the controller RPC.
 pub fn partition(index: i32, state: &Partition) -> rpc::Partition {
     let ids = |brokers: &[BrokerId]| brokers.iter().map(|broker| broker.0).collect();
     rpc::Partition {

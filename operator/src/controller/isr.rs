@@ -1,9 +1,9 @@
-//! The ISRs that leaders ask for (AlterPartition, KIP-497, KIP-903), with the same checks in the
-//! same order as Apache Kafka's `ReplicationControlManager.validateAlterPartitionData`, since the
-//! order decides which error a broker sees and so what it does next.
+//! ISR proposals of leaders (AlterPartition, KIP-497, KIP-903). The checks and their order are
+//! those of Apache Kafka's `ReplicationControlManager.validateAlterPartitionData`. The order
+//! decides which error a broker sees, and so what it does next.
 //!
-//! Only the leader knows who has caught up, and only the controller may act on it. Never looks at
-//! anything but the state.
+//! Only the leader knows which replicas have caught up, and only the controller may change the ISR.
+//! Reads nothing but the state.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::error::ErrorCode;
@@ -47,13 +47,13 @@ fn alter_one(
         altered(state, topic, before, change)
     };
     draft.push(Change::Partition(change.topic, change.partition, next.clone()));
-    // The change ended a reassignment that takes the leader away: it has to learn of that from the
+    // The change completed a reassignment that removes the leader. It has to learn of that from the
     // metadata first.
     if next.leader == Some(leader) { Ok(next) } else { Err(ErrorCode::NewLeaderElected) }
 }
 
 fn altered(state: &State, topic: &Topic, before: &Partition, change: &IsrChange) -> Partition {
-    // Whoever asks for the ISR that there is, in another order, changes nothing.
+    // A proposal of the current ISR in another order changes nothing.
     let in_order = before
         .replicas
         .iter()
@@ -67,9 +67,10 @@ fn altered(state: &State, topic: &Topic, before: &Partition, change: &IsrChange)
         ..Wanted::with_isr(before, if same { before.isr.clone() } else { isr })
     };
     let acceptable = |replica| state.is_usable(replica);
-    // Whoever asks for what there is gets a new partition epoch all the same: it is how a leader
-    // makes sure that nothing it asked for before can still be carried out. Apache Kafka writes
-    // nothing then (`PartitionChangeBuilder.changeRecordIsNoOp`), and its leaders do not ask.
+    // A proposal of the current ISR gets a new partition epoch all the same. A leader uses it to
+    // make sure that none of its earlier proposals can still take effect. Apache Kafka writes
+    // nothing in this case (`PartitionChangeBuilder.changeRecordIsNoOp`), and its leaders do not
+    // ask.
     settle(before, wanted, &TopicRules::of(state, topic).electorate(&acceptable)).unwrap_or_else(
         || Partition {
             partition_epoch: PartitionEpoch(before.partition_epoch.0.saturating_add(1)),
@@ -102,7 +103,7 @@ fn check(
     let members = || change.isr.iter().map(|(member, _)| *member);
     let twice =
         |(index, member): (usize, BrokerId)| members().take(index).any(|other| other == member);
-    // The length comes first: it bounds the search for members that are named twice.
+    // The check of the length comes first: it bounds the search for duplicates.
     if change.isr.len() > before.replicas.len()
         || !members().all(|member| before.replicas.contains(&member))
         || members().enumerate().any(twice)
@@ -114,8 +115,8 @@ fn check(
         return Err(ErrorCode::InvalidRequest);
     }
     let eligible = |(member, epoch): &(BrokerId, BrokerEpoch)| {
-        // The epoch of a member that has not fetched since this leader began is not known to it; it
-        // was in sync before.
+        // The leader does not know the epoch of a member that has not fetched since its term began.
+        // Such a member was in sync before.
         let known_by_the_isr = epoch.0 == -1 && before.isr.contains(member);
         let broker = state.brokers.get(member);
         broker.is_some_and(|broker| {

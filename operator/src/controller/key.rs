@@ -1,15 +1,14 @@
-//! Which resource is meant: names are unique in their namespace alone.
+//! The namespace and name of a resource; names are unique only within a namespace.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-/// The namespace of resources that name none.
+/// The namespace of resources that do not state one.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
-/// A namespace and a name: the order of keys is the order of resources, which the `ObjectRef` of
-/// kube does not have.
+/// A namespace and a name. Keys are ordered as resources are; kube's `ObjectRef` has no order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// The namespace.
@@ -19,7 +18,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// The key of an object that has both, as each has that comes from an API server.
+    /// The key of an object that has both, as every object from an API server does.
     pub fn new(namespace: Option<&str>, name: Option<&str>) -> Self {
         Self {
             namespace: namespace.unwrap_or_default().to_owned(),

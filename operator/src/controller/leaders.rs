@@ -1,9 +1,8 @@
-//! Leaders where users want them: ElectLeaders (KIP-183, KIP-460), and the balance of leaders over
-//! brokers that is made from time to time (`ReplicationControlManager.electLeaders`,
-//! `maybeBalancePartitionLeaders` in Apache Kafka).
+//! ElectLeaders (KIP-183, KIP-460), and the periodic balance of preferred leaders
+//! (`ReplicationControlManager.electLeaders`, `maybeBalancePartitionLeaders` in Apache Kafka).
 //!
-//! Which replica can lead is `election`'s decision. When to balance is the shell's to know:
-//! [`balance_interval_ms`] says how often.
+//! `election` decides which replica can lead. The shell decides when to balance, by
+//! [`balance_interval_ms`].
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
@@ -21,7 +20,7 @@ use super::partitions::TopicRules;
 use super::state::{Change, Partition, State};
 use super::topic_name::shown;
 
-/// The most leaders that one round of balancing moves; the next round follows at once
+/// The most leaders that one round of balancing moves; the next round follows immediately
 /// (`maxElectionsPerImbalance` in Apache Kafka).
 const ELECTIONS_PER_ROUND_MAX: usize = 1_000;
 
@@ -38,7 +37,7 @@ pub(super) fn elect_leaders(
     };
     let (error_code, _) = wire(&election.as_ref().map(|_| ()).map_err(Clone::clone));
     let elect = |draft: &mut Draft<'_>, topic: &str, index: i32| {
-        // Once it is too much nothing of it counts, and the rest need not be looked at.
+        // Once the request exceeds its limit none of its changes count, so the rest is skipped.
         let result = match draft.is_spent() {
             true => Err(too_large()),
             false => election.clone().and_then(|election| elect_one(draft, topic, index, election)),
@@ -63,7 +62,7 @@ pub(super) fn elect_leaders(
             };
             let results = all(&draft.state).into_iter().map(|(topic, partitions)| {
                 let results = partitions.into_iter().map(|index| elect(draft, &topic, index));
-                // Who asks for all is not told of those where nothing was to be done.
+                // A request for all partitions gets no result for those that needed no election.
                 let told = results
                     .filter(|result| result.error_code != ErrorCode::ElectionNotNeeded as i16);
                 ReplicaElectionResult { partition_result: told.collect(), topic }
@@ -122,7 +121,7 @@ fn elect_one(
     }
 }
 
-/// The partition under another leader, if there is one to be had.
+/// The partition under a new leader, if one is available.
 fn elected(
     state: &State,
     topic: TopicId,
@@ -135,7 +134,7 @@ fn elected(
     (next.leader.is_some() && next.leader != partition.leader).then_some(next)
 }
 
-/// How often leaders are balanced, in milliseconds; `None`: never.
+/// The interval of balancing in milliseconds; `None`: never.
 pub fn balance_interval_ms(state: &State) -> Option<u64> {
     let wanted = state.cluster.setting("auto.leader.rebalance.enable") == Some("true");
     let seconds =
@@ -143,8 +142,8 @@ pub fn balance_interval_ms(state: &State) -> Option<u64> {
     wanted.then_some(seconds.saturating_mul(1000))
 }
 
-/// Makes the first replica of each partition its leader where it is in sync: what restarts of
-/// brokers have put out of balance.
+/// Makes the preferred replica the leader of each partition where it is in sync. Restarts of
+/// brokers move leaders away from it.
 pub(super) fn balance(draft: &mut Draft<'_>) -> Reply {
     let tolerated = tolerated_percentage(&draft.state);
     let mut led: BTreeMap<BrokerId, (usize, usize)> = BTreeMap::new();
@@ -187,9 +186,9 @@ pub(super) fn balance(draft: &mut Draft<'_>) -> Reply {
     Reply::Balanced { more }
 }
 
-/// The share of a broker's partitions that may be led elsewhere, in percent. Unset it is none, as
-/// in Apache Kafka with KRaft, which does not look at the setting at all; set, it means what
-/// Kafka's documentation says.
+/// The percentage of a broker's partitions that other brokers may lead. If unset it is 0, as in
+/// Apache Kafka with KRaft, which ignores the setting. If set, it means what Kafka's documentation
+/// says.
 fn tolerated_percentage(state: &State) -> usize {
     let set = state.cluster.configs().get("leader.imbalance.per.broker.percentage");
     set.and_then(|text| text.parse().ok()).unwrap_or(0)

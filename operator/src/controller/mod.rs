@@ -1,24 +1,25 @@
-//! The controller core: what the cluster's metadata becomes when something happens.
+//! The controller core: how each event changes the cluster's metadata.
 //!
-//! [`decide`] is pure: it looks at the state and the event and says what changes, what is answered,
-//! and when to look again. The shell ([`crate::shell`]) applies the changes, commits them to the
-//! store and only then tells anyone. Nothing here does I/O, reads a clock or rolls dice, so that
-//! whole clusters can be simulated.
+//! [`decide`] is pure: from the state and an event it computes the changes, the reply and the next
+//! wake-up time. The shell ([`crate::shell`]) applies the changes, commits them to the store and
+//! only then sends replies and images. Nothing here does I/O, reads a clock or draws random
+//! numbers, so the simulation can run whole clusters.
 //!
 //! Invariants
 //! - The order is decide, apply, commit, tell. No reply, image or log line leaves before the commit
-//!   of the state that it speaks of.
-//! - `State::apply` asserts what no decision may break. A leader is in its ISR. ISR and ELR are
-//!   replicas and share none. Leader and partition epochs only go up. An ISR grows only around a
-//!   leader that has recovered.
-//! - Within a commit, partitions come before the registry of brokers. What a crash cuts off between
-//!   the two, [`take_over`] settles first.
-//! - A request of a client makes at most 10,000 changes or none, and names no more; 400,000 if it
-//!   only asks (`limits`). The cost of a change does not depend on what else the request names.
-//! - No broker is fenced for the time that decisions took: a heartbeat counts from its arrival, not
-//!   from its turn.
-//! - A controlled shutdown is granted, by fencing, once every remaining broker has applied the
-//!   version in which leadership moved.
+//!   of the state that it reports.
+//! - `State::apply` asserts the invariants of a partition. The leader is in the ISR. ISR and ELR
+//!   are disjoint subsets of the replicas. Leader and partition epochs only go up. An ISR grows
+//!   only if its leader has recovered.
+//! - Within a commit, partitions come before the registry of brokers. When a crash separates the
+//!   two, [`take_over`] first completes the decision.
+//! - A client's request makes at most 10,000 changes, or none at all. It may name at most 10,000
+//!   things to change, or 400,000 to read (`limits`). The cost of a change does not depend on the
+//!   rest of the request.
+//! - A slow controller does not fence brokers: a heartbeat counts from its arrival, not from the
+//!   time when the controller handles it.
+//! - The controller grants a controlled shutdown by fencing the broker. It does so once every
+//!   remaining broker has applied the version that moved the leaders.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod admin;
@@ -75,7 +76,7 @@ pub use resource::{Kind, RETAINED, Refusal, Resource};
 use sessions::Sessions;
 use state::{Change, State};
 
-/// Decides what an event changes. The state is looked at and never touched.
+/// Decides how an event changes the state. It only reads the state; the caller applies the changes.
 pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment) -> Outcome {
     let mut draft = Draft::new(state, sessions, moment);
     let reply = match event {
@@ -125,10 +126,10 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
     Outcome { changes: draft.changes, reply, wake_at: sessions.next_deadline() }
 }
 
-/// What a controller does before anything else: it raises the epoch, so that its predecessor is
-/// known for what it is, and brings to an end what the predecessor began: a commit that was cut off
-/// between two objects leaves leaders that are fenced, partitions without a leader whose replicas
-/// are alive, and topics that lack partitions.
+/// Returns the first changes of a new controller. It raises the controller epoch, so that brokers
+/// can recognise its predecessor as old. Then it completes what the predecessor began. A commit
+/// that was cut off between two objects leaves fenced leaders, partitions without a leader whose
+/// replicas are alive, and topics that lack partitions.
 pub fn take_over(state: &State, moment: &Moment) -> Vec<Change> {
     let nobody = Sessions::default();
     let mut draft = Draft::new(state, &nobody, moment);

@@ -1,13 +1,13 @@
-//! The names of resources that are made for what Kafka clients name.
+//! Derived `metadata.name`s for topics that Kafka clients create.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-/// The longest part of a topic's name that a derived `metadata.name` shows; with the hash behind
-/// it, it stays a Kubernetes name.
+/// The most characters of a topic's name in a derived `metadata.name`; with the hash appended it is
+/// still a valid Kubernetes name.
 const READABLE_LENGTH_MAX: usize = 200;
 
-/// The `metadata.name` of a topic that a client names: the name itself where Kubernetes allows it,
-/// else a readable part of it and a hash. `taken` keeps names of others apart, so that two topics
-/// never share one.
+/// The `metadata.name` of a topic that a client creates: its name if Kubernetes allows it, else a
+/// readable part of it and a hash. `taken` says which names are in use, so two topics never share
+/// one.
 pub fn resource_name(topic: &str, taken: impl Fn(&str) -> bool) -> String {
     if is_subdomain(topic) && !taken(topic) {
         return topic.to_owned();
@@ -29,7 +29,7 @@ pub fn resource_name(topic: &str, taken: impl Fn(&str) -> bool) -> String {
     }
 }
 
-/// Whether a name is an RFC 1123 subdomain, which is what Kubernetes takes as a name.
+/// Whether a name is an RFC 1123 subdomain, as Kubernetes requires of names.
 pub fn is_subdomain(name: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     name.len() <= 253

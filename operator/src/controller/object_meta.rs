@@ -1,5 +1,5 @@
-//! The metadata of resources: the topic's id on its `Topic`, generations, and what of a user's
-//! metadata is kept.
+//! The metadata of resources: the topic's id on its `Topic`, generations, and the labels and
+//! annotations kept from a user's metadata.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
@@ -12,10 +12,10 @@ use weir_protocol::types::TopicId;
 use super::event::Moment;
 use super::key::Key;
 
-/// Where a topic's id is kept on its resource, as a UUID: a backup that drops the status keeps it.
+/// The annotation with a topic's id, a UUID: it survives a backup that drops the status.
 pub const TOPIC_ID_ANNOTATION: &str = "weir.dev/topic-id";
 
-/// The id that is written on a topic's resource.
+/// The topic id in a resource's annotation.
 pub fn topic_id_on(resource: &Topic) -> Option<TopicId> {
     let annotations = resource.metadata.annotations.as_ref()?;
     Uuid::parse_str(annotations.get(TOPIC_ID_ANNOTATION)?).ok().map(TopicId)
@@ -34,7 +34,8 @@ pub(super) fn new_meta(moment: &Moment, key: &Key, id: TopicId) -> ObjectMeta {
     }
 }
 
-/// The user's labels and annotations; all else is ours, or the API server's where there is one.
+/// Merges metadata: labels and annotations are the user's, everything else is ours, or the API
+/// server's if there is one.
 pub(super) fn merged_meta(ours: &ObjectMeta, theirs: ObjectMeta, spec_changed: bool) -> ObjectMeta {
     let ours = if theirs.resource_version.is_some() {
         &ObjectMeta {
@@ -62,14 +63,14 @@ pub(super) fn merged_meta(ours: &ObjectMeta, theirs: ObjectMeta, spec_changed: b
     }
 }
 
-/// A topic's resource with the generation that its next spec has.
+/// A topic's resource with the generation of its next spec.
 pub(super) fn with_generation(resource: &Topic) -> Topic {
     let mut next = resource.clone();
     next.metadata.generation = next.metadata.generation.map(|generation| generation + 1);
     next
 }
 
-/// The cluster's resource with the generation that its next spec has.
+/// The cluster's resource with the generation of its next spec.
 pub(super) fn with_cluster_generation(resource: &KafkaCluster) -> KafkaCluster {
     let mut next = resource.clone();
     next.metadata.generation = next.metadata.generation.map(|generation| generation + 1);

@@ -1,8 +1,7 @@
-//! What the coming and going of brokers does to partitions, and the partitions that a topic still
-//! lacks.
+//! Changes of partitions when brokers join, leave or fail, and the placement of missing partitions.
 //!
-//! Called by `brokers`, `topics` and `apply`. Which replica leads is `election`'s decision, where
-//! replicas go `placement`'s.
+//! Called by `brokers`, `topics` and `apply`. `election` decides which replica leads, `placement`
+//! where replicas go.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_crds::PartitionSummary;
@@ -14,7 +13,7 @@ use super::limits::PARTITIONS_MAX;
 use super::placement::{NoPlace, place};
 use super::state::{Change, Partition, State, Topic};
 
-/// What there is of partitions, and how they are.
+/// Counts partitions: all, with a leader, without one, under-replicated.
 pub fn summary<'a>(partitions: impl Iterator<Item = &'a Partition>) -> PartitionSummary {
     partitions.fold(PartitionSummary::default(), |mut summary, partition| {
         summary.total += 1;
@@ -25,8 +24,8 @@ pub fn summary<'a>(partitions: impl Iterator<Item = &'a Partition>) -> Partition
     })
 }
 
-/// Takes brokers out of every ISR and elects others where they led. All at once: none of them is
-/// elected in another's place.
+/// Removes brokers from every ISR and elects other leaders where they led. It handles all of them
+/// at once, so none is elected in another's place.
 pub(super) fn take_out(draft: &mut Draft<'_>, gone: &[BrokerId]) {
     let acceptable =
         |state: &State, replica: BrokerId| !gone.contains(&replica) && state.is_usable(replica);
@@ -39,8 +38,8 @@ pub(super) fn take_out(draft: &mut Draft<'_>, gone: &[BrokerId]) {
     });
 }
 
-/// Takes a broker that has lost something out of every ISR and ELR: it leads nothing on the
-/// strength of what it was.
+/// Removes a broker that has lost records from every ISR and ELR, and as the last known leader. Its
+/// former role no longer makes it eligible.
 pub(super) fn take_out_lost(draft: &mut Draft<'_>, id: BrokerId, loss: Loss) {
     let acceptable = |state: &State, replica: BrokerId| replica != id && state.is_usable(replica);
     change_all(draft, acceptable, |_, partition| {
@@ -53,8 +52,8 @@ pub(super) fn take_out_lost(draft: &mut Draft<'_>, id: BrokerId, loss: Loss) {
     });
 }
 
-/// Settles the partitions whose leader or ISR cannot be: what a predecessor began and did not come
-/// to the end of.
+/// Settles the partitions whose leader or ISR is invalid: a predecessor began a change and did not
+/// complete it.
 pub(super) fn settle_what_was_cut_off(draft: &mut Draft<'_>) {
     change_all(draft, State::is_usable, |state, partition| {
         let usable = |id: &BrokerId| state.is_usable(*id);
@@ -65,15 +64,15 @@ pub(super) fn settle_what_was_cut_off(draft: &mut Draft<'_>) {
     });
 }
 
-/// Elects a leader wherever there is none and one has become possible.
+/// Elects a leader for each partition that has none but can have one now.
 pub(super) fn elect_where_leaderless(draft: &mut Draft<'_>) {
     change_all(draft, State::is_usable, |_, partition| {
         partition.leader.is_none().then(|| Wanted::as_it_is(partition))
     });
 }
 
-/// After a change of a topic's `min.insync.replicas`: who was eligible under the old one may lack
-/// what the new one lets pass (KIP-966).
+/// Clears the ELR after a change of a topic's `min.insync.replicas`. A replica that was eligible
+/// under the old minimum may lack records committed under the new one (KIP-966).
 pub(super) fn forget_eligible(draft: &mut Draft<'_>, id: TopicId) {
     let Some(topic) = draft.state.topics.get(&id).cloned() else { return };
     for (index, partition) in (0..).zip(&topic.partitions) {
@@ -86,8 +85,8 @@ pub(super) fn forget_eligible(draft: &mut Draft<'_>, id: TopicId) {
     }
 }
 
-/// Settles each partition for which `wanted` wants something. The topics are walked in the order of
-/// their ids: the same state, the same changes.
+/// Settles each partition for which `wanted` returns a value. It visits the topics in the order of
+/// their ids, so equal states give equal changes.
 fn change_all(
     draft: &mut Draft<'_>,
     acceptable: impl Fn(&State, BrokerId) -> bool,
@@ -107,7 +106,7 @@ fn change_all(
     }
 }
 
-/// What a topic's settings say of its elections.
+/// The settings of a topic that its elections use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TopicRules {
     min_isr: usize,
@@ -129,17 +128,17 @@ impl TopicRules {
         }
     }
 
-    /// The same with another kind of election.
+    /// The same rules with another kind of election.
     pub(super) fn with(self, election: Election) -> Self {
         Self { election, ..self }
     }
 
-    /// Whether the topic prefers a leader that lacks something to none.
+    /// Whether the topic allows unclean leader election.
     pub(super) fn allows_unclean(&self) -> bool {
         self.election == Election::Unclean
     }
 
-    /// Who may be elected, and how.
+    /// The rules for one election among the acceptable brokers.
     pub(super) fn electorate<'a>(
         &self,
         acceptable: &'a dyn Fn(BrokerId) -> bool,
@@ -148,8 +147,8 @@ impl TopicRules {
     }
 }
 
-/// Gives every topic the partitions that its resource asks for, where brokers are there to take
-/// them. What has no place waits for the next broker.
+/// Creates the partitions that topics' resources ask for and that brokers can take. The others wait
+/// for the next broker.
 pub(super) fn place_what_is_missing(draft: &mut Draft<'_>) {
     let short: Vec<TopicId> = draft
         .state
@@ -159,15 +158,15 @@ pub(super) fn place_what_is_missing(draft: &mut Draft<'_>) {
         .map(|(id, _)| *id)
         .collect();
     for id in short {
-        // A topic without a place stays as it is and says so in its status.
+        // A topic without a place stays as it is, and its status says so.
         let _ = grow(draft, id);
     }
 }
 
-/// Gives one topic the partitions that its resource asks for.
+/// Creates the partitions that one topic's resource asks for.
 ///
 /// # Errors
-/// When there are not enough brokers to take them.
+/// When there are not enough brokers to take them, or no room in the topic's shard.
 pub(super) fn grow(draft: &mut Draft<'_>, id: TopicId) -> Result<(), NoPlace> {
     let Some(topic) = draft.state.topics.get(&id) else { return Ok(()) };
     let (first, wanted) = (topic.partitions.len(), topic.partitions_wanted().min(PARTITIONS_MAX));
@@ -185,8 +184,8 @@ pub(super) fn grow(draft: &mut Draft<'_>, id: TopicId) -> Result<(), NoPlace> {
     Ok(())
 }
 
-/// Adds partitions on these replicas behind those that are there. All replicas that can serve start
-/// in sync: there is nothing to catch up with.
+/// Appends partitions with these replicas. Every replica that can serve starts in sync, because the
+/// partitions are empty.
 pub(super) fn add(draft: &mut Draft<'_>, id: TopicId, replicas: Vec<Vec<BrokerId>>) {
     let first = draft.state.topics.get(&id).map_or(0, |topic| topic.partitions.len());
     for (index, replicas) in (first..).zip(replicas) {

@@ -1,11 +1,12 @@
-//! On which brokers new partitions go: spread over racks first, over brokers second
+//! The brokers for new partitions: spread over racks first, over brokers second
 //! (`StripedReplicaPlacer` in Apache Kafka).
 //!
-//! A broker that is away for now counts too, so that topics can be made while one is restarted: it
-//! comes after those of its rack that serve, and never stands first.
+//! Brokers that are down at the moment count too, so that clients can create topics during a
+//! restart. Within a rack they come after those that serve, and they are never the preferred
+//! leader.
 //!
-//! Called for each creation and growth of a topic. Deterministic: the topic's id stands in for
-//! chance, so that topics do not all begin at one broker.
+//! Called for each creation and growth of a topic. Deterministic: the topic's id replaces a random
+//! start, so topics do not all start at the same broker.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
@@ -14,10 +15,10 @@ use weir_protocol::types::{BrokerId, TopicId};
 
 use super::state::State;
 
-/// Why there is no place for a partition. The wire's error is INVALID_REPLICATION_FACTOR.
+/// Why a partition cannot be placed. The wire's error is INVALID_REPLICATION_FACTOR.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoPlace {
-    /// There is no broker that could lead.
+    /// No broker could lead.
     #[error("All brokers are currently fenced.")]
     AllFenced,
     /// There are fewer brokers than replicas.
@@ -25,17 +26,17 @@ pub(crate) enum NoPlace {
         "The target replication factor of {replicas} cannot be reached because only {brokers} broker(s) are registered."
     )]
     TooFew {
-        /// The replicas that were asked for.
+        /// The requested number of replicas.
         replicas: usize,
-        /// The brokers that could take one.
+        /// The number of brokers that could take one.
         brokers: usize,
     },
-    /// The table in which the topic's partitions are kept would be too large.
+    /// The shard that keeps the topic's partitions would be too large.
     #[error(
         "There is no room for {0} more partitions beside those of other topics: spread them over several topics."
     )]
     NoRoom(usize),
-    /// The same while a partition is being moved, on its old brokers and its new ones.
+    /// The same during a move, when a partition has its old and its new replicas.
     #[error(
         "There is no room to keep track of more partitions that are being moved: move fewer at once."
     )]
@@ -87,8 +88,8 @@ impl Rack {
         self.serving.len() + self.away.len()
     }
 
-    /// The broker that is taken as number `depth` of this rack: those that serve first, from
-    /// another one of them for each `shift`.
+    /// The broker at position `depth` of this rack. Those that serve come first; `shift` rotates
+    /// the order within each of the two lists.
     fn broker(&self, depth: usize, shift: usize) -> Option<BrokerId> {
         let (brokers, depth) = match depth.checked_sub(self.serving.len()) {
             None => (&self.serving, depth),
@@ -98,8 +99,8 @@ impl Rack {
     }
 }
 
-/// One replica from each rack in turn, starting at another rack and another broker of it for each
-/// partition. The first one serves.
+/// One replica from each rack in turn. `turn` chooses the first rack and the broker in it, so each
+/// partition starts elsewhere. The first replica is on a broker that serves.
 fn stripe(racks: &[Rack], turn: usize, replicas: usize) -> Vec<BrokerId> {
     let mut chosen = Vec::new();
     let deepest = racks.iter().map(Rack::len).max().unwrap_or_default();
@@ -116,7 +117,7 @@ fn stripe(racks: &[Rack], turn: usize, replicas: usize) -> Vec<BrokerId> {
             chosen.push(broker);
         }
     }
-    // The others keep their order.
+    // The other replicas keep their order.
     if let Some(front) = first.and_then(|leader| chosen.get_mut(..=leader)) {
         front.rotate_right(1);
     }

@@ -1,8 +1,8 @@
-//! DescribeQuorum: how far each broker has heard of the metadata. The broker that is asked says who
-//! the controller is and what its own part is.
+//! DescribeQuorum: how much of the metadata each broker has applied. The broker that received the
+//! request adds who the controller is and its own part.
 //!
-//! Versions stand for offsets. They are counted from this controller's beginning: between two
-//! controllers lie as many as either could have made.
+//! Versions stand for offsets. They count from this controller's takeover, because the versions of
+//! two controllers are far apart.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::messages::describe_quorum_response::{PartitionData, ReplicaState, TopicData};

@@ -1,9 +1,9 @@
-//! Reassignments (KIP-455): partitions get other replicas while they are read and written
+//! Reassignments (KIP-455): moving partitions to other replicas while clients use them
 //! (`ReplicationControlManager.alterPartitionReassignments` in Apache Kafka).
 //!
-//! A reassignment begins here, with the new replicas beside the old ones, and ends in
-//! `election::settle`, when all that are to stay are in sync. The order of the new replicas holds
-//! at once: the first of them is the preferred leader.
+//! A reassignment begins here, with the new replicas beside the old ones. It ends in
+//! `election::settle`, when all replicas that stay are in sync. The order of the new replicas
+//! applies immediately: the first is the preferred leader.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,7 +55,8 @@ pub(super) fn alter(
         ReassignableTopicResponse { name: topic.name, partitions }
     });
     let responses = responses.collect();
-    // Once for each topic, however often it is named: all of its partitions are looked at.
+    // Once for each topic, however often the request names it: the call walks all of its
+    // partitions.
     for id in named {
         note_replicas(draft, id);
     }
@@ -93,7 +94,8 @@ fn alter_one(
     Ok(())
 }
 
-/// The partition on its way to other replicas; `None` if it is there or on that way already.
+/// The partition with a reassignment to `target`; `None` if it has these replicas or that
+/// reassignment already.
 fn moved(
     state: &State,
     topic: &Topic,
@@ -112,8 +114,8 @@ fn moved(
     let target = check_assignment(state, target, None, &partition.replicas)?;
     let removing: Vec<BrokerId> =
         partition.replicas.iter().copied().filter(|id| !target.contains(id)).collect();
-    // What an earlier reassignment was adding is still being added if it is to stay, and goes as
-    // the others do if not.
+    // A replica that an earlier reassignment was adding stays in `adding` if the target contains
+    // it. Otherwise it is removed like the others.
     let is_new = |id: &BrokerId| !partition.replicas.contains(id) || partition.adding.contains(id);
     let adding = target.iter().copied().filter(is_new).collect();
     let wanted = Wanted {
@@ -134,7 +136,7 @@ fn moved(
     Ok(next)
 }
 
-/// The partition as it was before its reassignment (`PartitionReassignmentRevert`).
+/// The partition without its reassignment, as before it (`PartitionReassignmentRevert`).
 fn cancelled(
     state: &State,
     topic: &Topic,
@@ -171,12 +173,12 @@ fn cancelled(
     Ok(settle(partition, wanted, &rules.electorate(&acceptable)))
 }
 
-/// Moves a topic's partitions to as many replicas as its resource asks for. More go where there are
-/// fewest, fewer are those that stand first.
+/// Reassigns a topic's partitions to the number of replicas in its resource. Additional replicas go
+/// to the brokers with the fewest; when the number shrinks, the first replicas stay.
 ///
 /// # Errors
-/// When there are not enough brokers that can take replicas, or there is no room to keep them
-/// beside the old ones.
+/// When there are not enough brokers that can take replicas, or no room for the new replicas beside
+/// the old ones.
 pub(super) fn resize(draft: &mut Draft<'_>, id: TopicId) -> Result<(), NoPlace> {
     let Some(topic) = draft.state.topics.get(&id).cloned() else {
         return Ok(());
@@ -194,8 +196,8 @@ pub(super) fn resize(draft: &mut Draft<'_>, id: TopicId) -> Result<(), NoPlace> 
         target.truncate(wanted);
         widen(&draft.state, &mut target, wanted, &mut load)?;
         let ids: Vec<i32> = target.iter().map(|id| id.0).collect();
-        // The brokers were just taken from those that there are: they make a good assignment. Only
-        // room can be lacking.
+        // The target contains only registered brokers, so the assignment is valid. Only room can be
+        // lacking.
         let next = moved(&draft.state, &topic, partition, &ids, true)
             .map_err(|_| NoPlace::NoRoomToMove)?;
         if let Some(next) = next {
@@ -205,7 +207,7 @@ pub(super) fn resize(draft: &mut Draft<'_>, id: TopicId) -> Result<(), NoPlace> 
     Ok(())
 }
 
-/// The replicas on each broker that can take more.
+/// The number of replicas on each broker that can take more.
 fn load(state: &State) -> BTreeMap<BrokerId, usize> {
     let mut load: BTreeMap<BrokerId, usize> =
         state.open_brokers().map(|broker| (broker.id, 0)).collect();
@@ -222,8 +224,9 @@ fn load(state: &State) -> BTreeMap<BrokerId, usize> {
     load
 }
 
-/// Adds brokers until there are `wanted`: those first that serve, since a move to one that is away
-/// ends when it is back; racks that have none yet, then those with the fewest replicas.
+/// Adds brokers until there are `wanted`. Those that serve come first, since a move to a broker
+/// that is down lasts until it is back. Then come racks without a replica, then brokers with the
+/// fewest replicas.
 fn widen(
     state: &State,
     target: &mut Vec<BrokerId>,
@@ -246,8 +249,8 @@ fn widen(
     Ok(())
 }
 
-/// A topic whose partitions all are to have another number of replicas says so in its resource:
-/// there is one truth about it.
+/// Writes the number of replicas to the topic's resource when all of its partitions agree on it.
+/// The resource stays the only source of that number.
 fn note_replicas(draft: &mut Draft<'_>, id: TopicId) {
     let Some(topic) = draft.state.topics.get(&id) else { return };
     let mut counts = topic.partitions.iter().map(Partition::replicas_wanted);
@@ -290,8 +293,8 @@ pub(super) fn list(
     }
 }
 
-/// The reassignments of a topic, of these partitions or of all. What is named more than once is
-/// `told` once: the answer is no longer than what there is.
+/// The reassignments of a topic, of these partitions or of all. A partition that the request names
+/// twice appears once (`told`), so the answer cannot outgrow the cluster.
 fn ongoing(
     topic: &Topic,
     asked: Option<&[i32]>,

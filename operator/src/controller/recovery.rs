@@ -1,22 +1,22 @@
-//! PURE: the tables of a cluster that has lost them, made of what its brokers find on their volumes
+//! PURE: rebuilds the lost tables of a cluster from the inventories of its brokers' volumes
 //! (`spec.recoverFrom: Volumes`).
 //!
-//! All brokers are waited for: the replica that is not here may have what the others lack. Of the
-//! replicas, the one with the newest leader epoch, and in that with the most records, has
-//! everything that was ever acknowledged by all in sync. It alone is in sync at first, and the
-//! others follow it. Nothing is deleted: a log that no topic claims stays a log.
+//! It waits for all brokers: a missing replica may have records that the others lack. Among the
+//! replicas, the one with the newest leader epoch, and then the most records, holds everything that
+//! the whole ISR ever acknowledged. It alone is in sync at first, and the others follow it. Nothing
+//! is deleted: a log that no topic claims stays a log.
 //!
 //! Invariants
-//! - A broker that is told a name in place of the cluster's id opens its volume under the id that
-//!   it finds there. It reports the content. It serves and appends nothing until there are tables,
-//!   so the report stays true.
-//! - Only after that its process vouches for its log as it is. It forgets the metadata of the last
-//!   run, so it goes on with no role from before.
-//! - A broker that still runs under the id is refused and ends.
-//! - Every epoch and counter begins above all that any volume has seen. Producer ids follow the
-//!   time of day.
-//! - The tables are written as on a takeover, the registry last. An operator that dies half way has
-//!   made none, and its successor hears the brokers anew.
+//! - A broker that gets a name in place of the cluster's id opens its volume under the id found
+//!   there. It reports the contents. It serves and appends nothing until there are tables, so the
+//!   report stays true.
+//! - Only then does its process count its log as complete. It discards the metadata of the last
+//!   run, so it keeps no earlier role.
+//! - The controller refuses a broker that still runs under the id, and its process ends.
+//! - Every epoch and counter begins above every value on any volume. Producer ids follow the wall
+//!   clock.
+//! - The tables are written as on a takeover, the registry last. If the operator dies half way, no
+//!   tables exist, and its successor collects the inventories again.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod inventory;
@@ -39,27 +39,29 @@ pub use self::known::Known;
 use super::event::Moment;
 use super::state::{Broker, Change, Cluster, Features, State};
 
-/// On a KafkaCluster: the ids of brokers whose volumes are not waited for, with commas between.
+/// On a KafkaCluster: the ids of brokers whose volumes the recovery does not wait for, separated by
+/// commas.
 pub const WITHOUT_ANNOTATION: &str = "weir.dev/recover-without";
 
-/// Producer ids that a recovered cluster begins with follow the time of day, so many a second: more
-/// than brokers can give out on the whole, so nobody has any of them, whatever nobody remembers.
+/// The producer ids of a recovered cluster begin at the wall clock's seconds, shifted by this many
+/// bits. Brokers hand out fewer ids a second on average, so the new ids are unused even when no
+/// volume records the old ones.
 const PRODUCER_IDS_PER_SECOND_BITS: u32 = 20;
 
-/// What comes of the inventories.
+/// The result of the inventories.
 #[derive(Debug)]
 pub enum Stock {
-    /// Brokers are missing, or their volumes are; what is waited for, and what helps.
+    /// Brokers or their volumes are missing: which, and what helps.
     Waits(String),
-    /// The volumes cannot be those of one cluster; which are not, and what helps.
+    /// The volumes cannot belong to one cluster: which ones, and what helps.
     Refused(String),
-    /// All volumes are new: there is nothing to recover, and the cluster begins.
+    /// All volumes are new: there is nothing to recover, and the cluster starts empty.
     New,
     /// The state, and the changes that lead to it.
     Recovered(Box<State>, Vec<Change>),
 }
 
-/// What the tables are, if all that is needed for them is here.
+/// Rebuilds the tables if all required inventories have arrived.
 pub fn take_stock(
     known: Known<'_>,
     inventories: &BTreeMap<BrokerId, Inventory>,
@@ -83,7 +85,7 @@ pub fn take_stock(
         .filter(|id| !used.contains_key(id) && !given_up.contains(id))
         .collect();
     let Some(cluster_id) = cluster_id else {
-        // Whoever has a volume with something on it may still come.
+        // A broker whose volume holds logs may still come.
         let absent: Vec<BrokerId> =
             missing.iter().copied().filter(|id| !inventories.contains_key(id)).collect();
         return if absent.is_empty() && !inventories.is_empty() {
@@ -92,7 +94,7 @@ pub fn take_stock(
             Stock::Waits(waits_for(&absent, &[]))
         };
     };
-    // One that nobody has ever heard of is new by right.
+    // A broker that no image mentions may have a new volume.
     let heard_of = named(&used);
     let is_new_by_right = |id: &BrokerId| {
         inventories.contains_key(id)
@@ -109,7 +111,7 @@ pub fn take_stock(
     Stock::Recovered(Box::new(state), changes)
 }
 
-/// The brokers that are not waited for.
+/// The brokers that the recovery does not wait for.
 fn given_up(cluster: &KafkaCluster) -> Result<BTreeSet<BrokerId>, String> {
     let text = cluster.metadata.annotations.as_ref().and_then(|all| all.get(WITHOUT_ANNOTATION));
     let ids = text
@@ -124,7 +126,7 @@ fn given_up(cluster: &KafkaCluster) -> Result<BTreeSet<BrokerId>, String> {
     .collect()
 }
 
-/// The cluster that the volumes belong to; `None` where none of them has belonged to any.
+/// The cluster that the volumes belong to; `None` if none of them has belonged to any.
 fn one_cluster<'a>(
     expected: Option<&'a str>,
     used: &BTreeMap<BrokerId, &'a Inventory>,
@@ -156,7 +158,7 @@ fn one_cluster<'a>(
     }
 }
 
-/// The brokers that the last runs knew, as registered or as holding a replica.
+/// The brokers in the last images, as registered or as replicas.
 fn named(used: &BTreeMap<BrokerId, &Inventory>) -> BTreeSet<BrokerId> {
     let images = || used.values().filter_map(|inventory| inventory.image.as_ref());
     let registered = images().flat_map(|image| &image.brokers).map(|broker| broker.id);
@@ -170,14 +172,14 @@ fn holders<'a>(images: impl Iterator<Item = &'a rpc::MetadataUpdate>) -> impl It
         .flat_map(|partition| partition.replicas.iter().copied())
 }
 
-/// The brokers whose volumes are needed: those that the spec names, and those that the last runs
-/// knew as holding something.
+/// The brokers whose volumes the recovery needs: those of the spec, and those that the last images
+/// list as replicas.
 fn awaited(cluster: &KafkaCluster, used: &BTreeMap<BrokerId, &Inventory>) -> BTreeSet<BrokerId> {
     let images = used.values().filter_map(|inventory| inventory.image.as_ref());
     (0..cluster.spec.brokers.replicas).chain(holders(images)).map(BrokerId).collect()
 }
 
-/// How many brokers have to run, so that all that are needed can come.
+/// The number of brokers to run, so that every required one can report.
 pub fn brokers_needed(cluster: &KafkaCluster, inventories: &BTreeMap<BrokerId, Inventory>) -> i32 {
     let all: BTreeMap<BrokerId, &Inventory> =
         inventories.iter().map(|(id, inventory)| (*id, inventory)).collect();
@@ -236,7 +238,7 @@ fn recovered(
         Change::Cluster(Arc::new(known.cluster.clone())),
         Change::ControllerEpoch(ControllerEpoch(obeyed.saturating_add(1))),
     ];
-    // Whoever comes from this volume, under the epoch that it has, lacks nothing of what it had.
+    // A broker with this volume and this epoch has lost nothing of its log.
     changes.extend(used.iter().filter_map(|(id, inventory)| {
         Some(Change::Broker(Broker {
             id: *id,

@@ -1,11 +1,11 @@
-//! A resource that a user wrote, and why one is refused.
+//! A resource that a user wrote, and the reason of a refusal.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt;
 
 use weir_crds::{KafkaCluster, Topic};
 
-/// The field for which the deletion of a topic that is to be retained is refused.
+/// The field of a refusal to delete a retained topic.
 pub const RETAINED: &str = "spec.deletionPolicy";
 
 /// A resource that a user wrote.
@@ -17,7 +17,7 @@ pub enum Resource {
     Topic(Box<Topic>),
 }
 
-/// The kinds that there are.
+/// The kinds of resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `KafkaCluster`
@@ -43,8 +43,8 @@ pub struct Refusal {
     pub kind: Kind,
     /// Its `metadata.name`.
     pub name: String,
-    /// The field that is wrong.
+    /// The invalid field.
     pub path: String,
-    /// What is wrong with it.
+    /// What is wrong with its value.
     pub reason: String,
 }

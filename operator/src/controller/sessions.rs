@@ -1,8 +1,8 @@
-//! Who was heard of and when: the soft state beside [`super::State`]. Lost with the process, and
-//! then every broker gets a full session anew.
+//! The sessions of brokers: the soft state beside [`super::State`]. It is lost with the process;
+//! the next controller gives every broker a full session.
 //!
-//! The shell notes streams and heartbeats here; decisions read it to tell the living from the dead.
-//! Never stored.
+//! The shell records streams and heartbeats here. Decisions read them to tell live brokers from
+//! dead ones. Never stored.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
@@ -27,13 +27,13 @@ pub const HEARTBEAT_INTERVAL_MS: u32 = 500;
 /// A broker that is silent for this long is fenced.
 pub const SESSION_TIMEOUT_MS: u32 = 3_000;
 
-/// A broker whose stream broke has this long to come back before it is fenced.
+/// A broker whose stream broke has this long to reconnect before it is fenced.
 ///
-/// A broker whose process lives is back after some 20 ms. One whose process is known to be gone
-/// does not have it: see [`Sessions::gone`].
+/// A broker whose process lives reconnects within some 20 ms. A broker whose process is known to be
+/// gone gets no grace: see [`Sessions::gone`].
 pub const RECONNECT_GRACE_MS: u32 = 150;
 
-/// Names one stream of one broker, so that the end of an old one is not taken for the end of its
+/// Identifies one stream of one broker, so that the end of an old stream does not count for its
 /// successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamId(pub u64);
@@ -41,20 +41,20 @@ pub struct StreamId(pub u64);
 /// The session of one broker.
 #[derive(Clone, Debug)]
 struct Session {
-    /// `None` for a broker that the controller's predecessor knew and that was not heard of since.
+    /// `None` for a broker that the controller's predecessor knew and that has not connected since.
     stream: Option<StreamId>,
     heard_at: Timestamp,
     /// When its stream broke, if it is broken.
     broke_at: Option<Timestamp>,
-    /// Nobody listens any more where it did.
+    /// Its host refuses connections to the broker's port.
     is_gone: bool,
-    /// The metadata version that holds its registration: what it must have applied before it may
-    /// serve.
+    /// The metadata version that contains its registration. The broker must have applied it before
+    /// it may serve.
     registered_at: u64,
-    /// The newest metadata version that it said to have applied.
+    /// The newest metadata version that it reported as applied.
     applied: u64,
-    /// Until when it may be silent without being fenced, as long as it has not come: it does not
-    /// know yet where this controller is.
+    /// Until this time the controller does not fence it for silence, unless it connects first. It
+    /// does not know yet where this controller is.
     excused_until: Timestamp,
 }
 
@@ -73,8 +73,8 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// After a takeover: every broker that is registered gets a full session before it may be
-    /// fenced, or the time until `excused_until`, if that is longer.
+    /// After a takeover every registered broker gets a full session before it may be fenced, or the
+    /// time until `excused_until` if that is later.
     pub fn take_over(
         brokers: impl Iterator<Item = BrokerId>,
         now: Timestamp,
@@ -109,7 +109,7 @@ impl Sessions {
         );
     }
 
-    /// A broker was heard of, and has applied the metadata up to this version.
+    /// A broker sent a heartbeat; it has applied the metadata up to this version.
     pub fn heard(&mut self, broker: BrokerId, applied: u64, now: Timestamp) {
         if let Some(session) = self.by_broker.get_mut(&broker) {
             session.heard_at = now;
@@ -117,7 +117,7 @@ impl Sessions {
         }
     }
 
-    /// A broker has come to the door on its stream; what it says is not heard yet.
+    /// A message of a broker has arrived on its stream but is not handled yet.
     pub fn came(&mut self, broker: BrokerId, stream: StreamId, at: Timestamp) {
         if let Some(session) =
             self.by_broker.get_mut(&broker).filter(|session| session.stream == Some(stream))
@@ -135,9 +135,9 @@ impl Sessions {
         }
     }
 
-    /// The host of a broker whose stream broke refuses connections where the broker listened: its
-    /// process is gone, and its time is up. Should it be there after all, it registers again, and
-    /// has lost nothing but its leaders. Ignored while the stream is open or for another one.
+    /// The host of a broker whose stream broke refuses connections to the broker's port. Its
+    /// process is gone, so it gets no grace. If it runs after all, it registers again and has lost
+    /// only its leaders. Ignored while the stream is open, and for any other stream.
     pub fn gone(&mut self, broker: BrokerId, stream: StreamId) {
         if let Some(session) =
             self.by_broker.get_mut(&broker).filter(|session| session.stream == Some(stream))
@@ -146,10 +146,10 @@ impl Sessions {
         }
     }
 
-    /// The controller itself stood still, for a slow disk or because its process was paused: what
-    /// brokers said meanwhile was not heard. Each gets the time of two heartbeats before it is
-    /// fenced, but for those whose stream broke. Fencing all for the controller's own sleep is an
-    /// outage.
+    /// The controller itself stalled, because of a slow disk or a paused process, and handled no
+    /// heartbeats meanwhile. Each broker gets the time of two heartbeats before it is fenced,
+    /// except those whose stream broke. To fence all brokers for the controller's own stall would
+    /// be an outage.
     pub fn slept_until(&mut self, now: Timestamp) {
         let heard = Timestamp(
             now.0.saturating_sub((SESSION_TIMEOUT_MS - 2 * HEARTBEAT_INTERVAL_MS).into()),
@@ -159,7 +159,7 @@ impl Sessions {
         }
     }
 
-    /// A broker was fenced: its session is over.
+    /// A broker was fenced: its session ends.
     pub fn ended(&mut self, broker: BrokerId) {
         self.by_broker.remove(&broker);
     }
@@ -169,15 +169,15 @@ impl Sessions {
         self.by_broker.get(&broker).is_some_and(|session| session.stream == Some(stream))
     }
 
-    /// Whether the broker's process is there for all that is known: its stream is open and it is
-    /// not silent.
+    /// Whether the broker's process seems to run: its stream is open and its session has not
+    /// expired.
     pub fn is_live(&self, broker: BrokerId, now: Timestamp) -> bool {
         self.by_broker.get(&broker).is_some_and(|session| {
             session.stream.is_some() && session.broke_at.is_none() && session.deadline() > now
         })
     }
 
-    /// The brokers that the controller's predecessor knew and that were not heard of since.
+    /// The brokers that the controller's predecessor knew and that have not connected since.
     pub fn unheard(&self) -> Vec<BrokerId> {
         let unheard = self.by_broker.iter().filter(|(_, session)| session.stream.is_none());
         unheard.map(|(broker, _)| *broker).collect()
@@ -193,12 +193,12 @@ impl Sessions {
         self.by_broker.get(&broker).map_or(0, |session| session.applied)
     }
 
-    /// When the broker was last heard of.
+    /// When the last heartbeat or message of the broker arrived.
     pub fn heard_at(&self, broker: BrokerId) -> Option<Timestamp> {
         self.by_broker.get(&broker).map(|session| session.heard_at)
     }
 
-    /// Brokers whose time is up.
+    /// Brokers whose session has expired.
     pub fn expired(&self, now: Timestamp) -> Vec<BrokerId> {
         self.by_broker
             .iter()
@@ -207,7 +207,7 @@ impl Sessions {
             .collect()
     }
 
-    /// When the next broker's time is up, if it is not heard of.
+    /// When the next session expires, unless its broker sends a heartbeat.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.by_broker.values().map(Session::deadline).min()
     }

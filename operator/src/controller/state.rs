@@ -1,9 +1,8 @@
-//! What the controller knows for good: the cluster, its brokers, its topics and the state of their
-//! partitions.
+//! The controller's persistent state: the cluster, its brokers, its topics and their partitions.
 //!
-//! [`State::apply`] is the only mutator. It is total and dumb: what may happen is decided
-//! elsewhere, and that it makes sense is asserted here. A clone is cheap (the maps are persistent),
-//! so that a decision of many steps works on a draft. Never reads a clock or a file.
+//! [`State::apply`] is the only mutator. It accepts every change and decides nothing: other modules
+//! decide, and this one asserts the invariants. A clone is cheap (the maps are persistent), so a
+//! decision of many steps works on a draft. Never reads a clock or a file.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod partition;
@@ -30,33 +29,34 @@ use super::key::{DEFAULT_NAMESPACE, Key};
 /// The whole of the metadata.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
-    /// What is there once per cluster.
+    /// The values that exist once per cluster.
     pub cluster: Cluster,
     /// Registered brokers, alive or not.
     pub brokers: OrdMap<BrokerId, Broker>,
     /// Topics by their id.
     pub topics: OrdMap<TopicId, Arc<Topic>>,
-    /// Topic ids by the name in Kafka.
+    /// Topic ids by the topic's name in Kafka.
     names: OrdMap<String, TopicId>,
     /// Topic ids by the namespace and the name of the resource.
     resources: OrdMap<Key, TopicId>,
-    /// Names of resources in the cluster's namespace that the store has seen and that are no topics
-    /// of this cluster: not to be had for new ones.
+    /// Resource names in the cluster's namespace that exist in the store but are no topics of this
+    /// cluster. A new topic cannot take them.
     pub(crate) taken: Arc<BTreeSet<String>>,
     /// The version that holds the last change of each broker's registration.
     pub(crate) told_at: OrdMap<BrokerId, u64>,
-    /// Brokers have shown since the state was loaded that it is older than what they hold: it was
-    /// restored from a backup.
+    /// Since this controller loaded the state, brokers have shown that it is older than theirs: it
+    /// was restored from a backup.
     pub rolled_back: bool,
-    /// Names of topics in which '.' or '_' is, behind what they are once both are the same.
+    /// Topic names that contain '.' or '_', each after its form with '.' replaced by '_'.
     lookalikes: OrdSet<(String, String)>,
-    /// Sums over all topics, so that no decision has to make them.
+    /// Sums over all topics, so that decisions need not compute them.
     sums: Sums,
-    /// Counts the changes since this controller took over, above all versions of its predecessors.
+    /// The controller epoch in the upper bits, and the number of changes since this controller took
+    /// over. So it is above every version of its predecessors.
     pub version: u64,
 }
 
-/// What is there once per cluster.
+/// The values that exist once per cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cluster {
     /// The cluster's id in the Kafka protocol.
@@ -65,7 +65,7 @@ pub struct Cluster {
     pub controller_epoch: ControllerEpoch,
     /// The epoch that the next registration gets.
     pub next_broker_epoch: BrokerEpoch,
-    /// The first producer id that nobody has.
+    /// The first producer id that is not handed out.
     pub next_producer_id: i64,
     /// The finalised features.
     pub features: Features,
@@ -78,7 +78,7 @@ pub struct Cluster {
 pub struct Features {
     /// Counts their changes.
     pub epoch: i64,
-    /// The level of each that is above 0.
+    /// The level of each feature above level 0.
     pub levels: BTreeMap<String, i16>,
 }
 
@@ -93,17 +93,17 @@ pub struct Broker {
     pub incarnation: Uuid,
     /// Random when its log directory was formatted.
     pub log_dir: Uuid,
-    /// Where it answers.
+    /// The addresses at which clients reach it.
     pub endpoints: Vec<Endpoint>,
     /// Its rack, if it has one.
     pub rack: Option<String>,
     /// Not alive, or not ready: it leads nothing and gets no new partitions.
     pub fenced: bool,
-    /// In a controlled shutdown: it leads nothing any more.
+    /// In a controlled shutdown: it no longer leads.
     pub shutting_down: bool,
 }
 
-/// Where a broker answers on one of its listeners.
+/// The address of a broker's listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// The listener's name.
@@ -121,30 +121,30 @@ pub struct Endpoint {
 pub enum Change {
     /// The cluster's resource.
     Cluster(Arc<KafkaCluster>),
-    /// A controller took over, or raised itself above what brokers have seen.
+    /// A controller took over, or raised its epoch above the one that brokers have seen.
     ControllerEpoch(ControllerEpoch),
-    /// Broker epochs below this one were given away.
+    /// Broker epochs below this one were handed out.
     NextBrokerEpoch(BrokerEpoch),
-    /// Producer ids below this one were given away.
+    /// Producer ids below this one were handed out.
     NextProducerId(i64),
     /// A broker registered or changed its state.
     Broker(Broker),
     /// A broker was unregistered.
     RemoveBroker(BrokerId),
-    /// The levels of finalised features, and the epoch of that.
+    /// The levels of the finalised features, and their epoch.
     Features(Features),
     /// A topic was created or its resource changed.
     Topic(TopicId, Box<weir_crds::Topic>),
-    /// A topic is gone, its partitions with it. The key is its resource's.
+    /// A topic was deleted, with its partitions. The key is its resource's.
     RemoveTopic(TopicId, Key),
     /// A partition was created or changed.
     Partition(TopicId, i32, Partition),
-    /// Brokers hold later epochs than the state: it was restored from a backup. Nothing of it is
-    /// stored.
+    /// Brokers hold later epochs than the state: it was restored from a backup. The store does not
+    /// keep this change.
     RolledBack,
 }
 
-/// Versions of one controller are below this; the bits above are the controller's epoch.
+/// The bits of a version that count the changes of one controller; the bits above hold its epoch.
 const VERSIONS_PER_CONTROLLER_BITS: u32 = 40;
 
 impl State {
@@ -171,7 +171,7 @@ impl State {
         self.topics.get(self.names.get(name)?)
     }
 
-    /// The topic whose resource lies here.
+    /// The topic whose resource has this key.
     pub fn topic_by_resource(&self, key: &Key) -> Option<&Arc<Topic>> {
         self.topics.get(self.resources.get(key)?)
     }
@@ -181,8 +181,8 @@ impl State {
         self.names.values().filter_map(|id| self.topics.get(id))
     }
 
-    /// A topic whose name is the same as `name` once '.' and '_' are one, as they are in the names
-    /// of metrics.
+    /// A topic whose name equals `name` once '.' and '_' count as the same character, as in the
+    /// names of metrics.
     pub fn lookalike(&self, name: &str) -> Option<&str> {
         let unified = unified(name)?;
         let same = self
@@ -202,20 +202,20 @@ impl State {
         self.sums.wanted
     }
 
-    /// Whether so many more partitions of a topic fit into its shard: a store may keep each shard
-    /// in one object, and no store takes objects of any size.
+    /// Whether `more` partitions of a topic, with `replicas` replicas each, fit into its shard. A
+    /// store may keep each shard in one object, and objects have a maximum size.
     pub fn has_room(&self, topic: TopicId, more: usize, replicas: usize) -> bool {
         self.sums.has_room(topic, more, replicas)
     }
 
-    /// Whether a partition of a topic can have so many replicas, old and new ones together, where
-    /// it has so many.
+    /// Whether the shard has room for a partition of the topic to grow from `before` to `after`
+    /// replicas. During a move the old and the new replicas count together.
     pub(crate) fn has_room_to_move(&self, topic: TopicId, before: usize, after: usize) -> bool {
         self.sums.has_room_to_move(topic, before, after)
     }
 
     #[cfg(test)]
-    /// Whether the sums and the names that look alike are those that the topics have.
+    /// Whether the sums and the lookalike names agree with the topics.
     pub(super) fn sums_are_true(&self) -> bool {
         let mut truth = Self::new(self.cluster.clone());
         for (id, topic) in &self.topics {
@@ -232,13 +232,14 @@ impl State {
         self.brokers.values().filter(|broker| broker.is_usable())
     }
 
-    /// Whether a broker is to go: the cluster's resource has no place for it. It keeps what it has,
-    /// leads as before, and gets nothing new (Kafka calls it cordoned, KIP-1066).
+    /// Whether a broker is to be removed: its id is beyond the replicas of the cluster's resource.
+    /// It keeps its replicas, leads as before, and gets no new ones (Kafka calls it cordoned,
+    /// KIP-1066).
     pub fn is_cordoned(&self, id: BrokerId) -> bool {
         id.0 >= self.cluster.resource.spec.brokers.replicas
     }
 
-    /// Brokers that can take new replicas, those among them that are away for now.
+    /// Brokers that can take new replicas, including those that are down at the moment.
     pub fn open_brokers(&self) -> impl Iterator<Item = &Broker> {
         self.brokers.values().filter(|broker| !self.is_cordoned(broker.id))
     }
@@ -248,16 +249,17 @@ impl State {
         self.brokers.get(&id).is_some_and(Broker::is_usable)
     }
 
-    /// The version that a broker must have applied to know of the last change of this one's
-    /// registration, and of all that was decided with it. What a predecessor told is not known:
-    /// then it is the first version of this controller.
+    /// The version that contains the last change of this broker's registration and the decisions
+    /// made with it. A broker that has applied it knows of that change. For changes of a
+    /// predecessor it is the first version of this controller, which does not know what the
+    /// predecessor sent.
     pub fn told_at(&self, id: BrokerId) -> u64 {
         let taken_over = first_version(self.cluster.controller_epoch);
         self.told_at.get(&id).copied().unwrap_or_default().max(taken_over)
     }
 
-    /// The value of a topic's setting that is in force, as the controller knows it: a broker's
-    /// command line is none of its business.
+    /// The effective value of a topic's setting, as the controller knows it. It does not see the
+    /// brokers' command lines.
     pub fn topic_setting(&self, topic: &Topic, name: &'static str) -> Option<String> {
         let layers = Layers {
             cluster: Some(self.cluster.resource.spec.config.texts()),
@@ -266,11 +268,11 @@ impl State {
         layers.topic_value(topic.resource.spec.config.texts(), name).map(Into::into)
     }
 
-    /// Carries out a change.
+    /// Applies a change.
     ///
     /// # Panics
     /// When the change breaks an invariant: a leader out of its ISR, an ISR beyond the replicas, an
-    /// epoch that goes back, a gap in the partitions. To go on would be to lose data.
+    /// epoch that goes back, a gap in the partitions. Going on would lose data.
     pub fn apply(&mut self, change: &Change) {
         self.version += 1;
         match change {
@@ -375,13 +377,14 @@ impl State {
     }
 }
 
-/// A name in which '.' or '_' is, once both are the same; `None`: no other name can look like it.
+/// A name that contains '.' or '_', with '.' replaced by '_'. `None`: no other name can look like
+/// it.
 fn unified(name: &str) -> Option<String> {
     name.contains(['.', '_']).then(|| name.replace('.', "_"))
 }
 
-/// How many changes of the controller of this epoch a version holds; 0 for a version of a
-/// predecessor.
+/// The number of changes in a version since the controller of this epoch took over; 0 for a version
+/// of a predecessor.
 pub fn changes_since_takeover(epoch: ControllerEpoch, version: u64) -> i64 {
     i64::try_from(version.saturating_sub(first_version(epoch))).unwrap_or(i64::MAX)
 }
@@ -403,14 +406,14 @@ impl Cluster {
         }
     }
 
-    /// The value of a setting of brokers that is in force for all of them: what is set, else
-    /// Kafka's default.
+    /// The effective value of a broker setting for all brokers: the configured value, else Kafka's
+    /// default.
     pub fn setting(&self, name: &'static str) -> Option<&str> {
         let set = self.configs().get(name).map(String::as_str);
         set.or_else(|| config::broker_key(name)?.default)
     }
 
-    /// What is set for all brokers.
+    /// The settings configured for all brokers.
     pub fn configs(&self) -> &Configs {
         self.resource.spec.config.texts()
     }
@@ -430,7 +433,7 @@ impl Cluster {
         Key::new(Some(self.namespace()), Some(name))
     }
 
-    /// The key of a resource. One that names no namespace lies in the cluster's.
+    /// The key of a resource. A resource without a namespace is in the cluster's.
     pub fn key_of(&self, metadata: &ObjectMeta) -> Key {
         Key::new(
             metadata.namespace.as_deref().or_else(|| Some(self.namespace())),
@@ -440,7 +443,8 @@ impl Cluster {
 }
 
 impl Broker {
-    /// Whether its controlled shutdown is granted: it leads nothing, and its successors know.
+    /// Whether its controlled shutdown is granted: it leads nothing, and the other brokers know
+    /// their new leaders.
     pub fn may_shut_down(&self) -> bool {
         self.fenced && self.shutting_down
     }

@@ -1,7 +1,7 @@
-//! The controller core by example and at random.
+//! Tests of the controller core by example and at random.
 //!
-//! `scenarios/*.txt` hold events and what came of them; run with `WEIR_ACCEPT=1` to write what
-//! comes of them now, and read the difference. The random tests live in `random`.
+//! `scenarios/*.txt` hold events and outcomes. Run with `WEIR_ACCEPT=1` to write the current
+//! outcomes, and read the difference. The random tests are in `random`.
 
 mod bounds;
 mod random;
@@ -42,12 +42,12 @@ fn names_of_resources_are_names_of_kubernetes_and_never_shared() {
         assert!(taken.insert(resource.clone()), "{resource} is shared");
         assert_eq!(resource == name, is_subdomain(name), "{name} -> {resource}");
     }
-    // A name that is free for Kubernetes can be taken by a topic that is called otherwise in Kafka.
+    // A free Kubernetes name can belong to a topic with another name in Kafka.
     assert_ne!(resource_name("orders", |other| taken.contains(other)), "orders");
 }
 
-/// Versions of two controllers are 2^40 apart; how far a broker lags behind is a matter of the
-/// changes that it has not heard of.
+/// Versions of two controllers are 2^40 apart, so the lag counts the changes that a broker has not
+/// applied.
 #[test]
 fn the_lag_of_a_broker_is_what_it_has_not_heard_of() {
     use super::{AdminRequest, AdminResponse, Event, Reply};

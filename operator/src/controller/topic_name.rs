@@ -1,12 +1,12 @@
-//! Names of topics: which are allowed, and how error messages show them.
+//! Topic names: which are valid, and how error messages show them.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::error::ErrorCode;
 
 use super::error::ApiError;
 
-/// Kafka's longest topic name (`Topic.MAX_NAME_LENGTH`), so that it is a folder's name with a
-/// partition's number behind it.
+/// Kafka's longest topic name (`Topic.MAX_NAME_LENGTH`). With a partition's number appended it is
+/// still a valid directory name.
 const TOPIC_NAME_LENGTH_MAX: usize = 249;
 
 /// Checks a topic's name (`Topic.validate` in Apache Kafka).
@@ -40,8 +40,8 @@ pub(super) fn check_name(name: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// A topic's name as an error message says it. A topic that is there is named whole; the message
-/// comes once for each partition, and a name on the wire may take 32 KB.
+/// A topic's name for an error message. The name of an existing topic is never cut. The limit is
+/// needed because the message repeats for each partition, and a name on the wire may take 32 KB.
 pub(super) fn shown(name: &str) -> &str {
     name.get(..name.floor_char_boundary(TOPIC_NAME_LENGTH_MAX)).unwrap_or_default()
 }

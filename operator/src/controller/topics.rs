@@ -1,9 +1,9 @@
-//! Topics as Kafka clients delete and grow them; `create` makes them. The same checks in the same
-//! order as Apache Kafka's `ReplicationControlManager` and `ControllerApis`, since the order
-//! decides which error a client sees.
+//! DeleteTopics and CreatePartitions; `create` has CreateTopics. The checks and their order are
+//! those of Apache Kafka's `ReplicationControlManager` and `ControllerApis`. The order decides
+//! which error a client sees.
 //!
-//! Whatever a client asks becomes a change of the topic's resource: there is no other way for a
-//! topic to be.
+//! Each request of a client becomes a change of the topic's resource. Topics come from resources
+//! only.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub(super) mod create;
@@ -171,7 +171,7 @@ fn grow_one(draft: &mut Draft<'_>, wanted: &CreatePartitionsTopic) -> Result<(),
     Ok(())
 }
 
-/// Checks the bounds on partitions.
+/// Checks the limits on the number of partitions.
 fn check_total(state: &State, more: usize) -> Result<(), ApiError> {
     if more > PARTITIONS_PER_REQUEST_MAX {
         return Err(too_many_partitions());
@@ -199,8 +199,8 @@ fn no_place(replicas: usize, error: &NoPlace) -> ApiError {
     )
 }
 
-/// Checks the brokers that a client chose for a new partition: one of them must be there to lead
-/// it.
+/// Checks the brokers that a client chose for a new partition. At least one of them must be able to
+/// lead it.
 fn assigned(
     state: &State,
     brokers: &[i32],
@@ -217,7 +217,7 @@ fn assigned(
 }
 
 /// Checks the brokers that a client chose for a partition (`validateManualPartitionAssignment` in
-/// Apache Kafka). Those that are to go get nothing that they do not hold.
+/// Apache Kafka). Cordoned brokers get no replica that they do not already hold.
 pub(super) fn check_assignment(
     state: &State,
     brokers: &[i32],

@@ -1,9 +1,8 @@
-//! PURE: what is left of a request when the store turns some of its resources down, and what is
-//! said of those.
+//! PURE: splits a request when the store refuses some of its resources, and answers for those.
 //!
-//! On Kubernetes a `Topic` and the `KafkaCluster` are written through the API server, which has
-//! rules, quotas and policies of its own. What it refuses costs whoever asked for it that one
-//! thing, as Apache Kafka's policies do (`create.topic.policy.class.name`,
+//! On Kubernetes the operator writes a `Topic` and the `KafkaCluster` through the API server, which
+//! has its own rules, quotas and policies. A refusal there fails only that part of the client's
+//! request, as Apache Kafka's policies do (`create.topic.policy.class.name`,
 //! `alter.config.policy.class.name`).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -26,20 +25,21 @@ use super::configs::TYPE_TOPIC;
 use super::event::{Event, Reply};
 use super::resource::{Kind, Refusal, Resource};
 
-/// A resource that the store does not take as it was decided.
+/// A resource that the store refuses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TurnedDown {
-    /// The topic whose resource it is, by its id and its name in the Kafka protocol; `None` for the
+    /// The topic of the resource, by its id and its name in the Kafka protocol; `None` for the
     /// cluster.
     pub topic: Option<(TopicId, String)>,
-    /// It breaks a rule of the schema, and not a quota or a policy.
+    /// It breaks a rule of the schema, not a quota or a policy.
     pub invalid: bool,
-    /// Why, in the store's words.
+    /// The reason, in the store's words.
     pub message: String,
 }
 
 impl TurnedDown {
-    /// Of a request that sets something; others are not invalid by what they set.
+    /// The error code for a request that sets settings. Other requests cannot be invalid by their
+    /// settings.
     fn code_of_settings(&self) -> i16 {
         let code = if self.invalid { ErrorCode::InvalidConfig } else { ErrorCode::PolicyViolation };
         code as i16
@@ -48,7 +48,7 @@ impl TurnedDown {
 
 const POLICY: i16 = ErrorCode::PolicyViolation as i16;
 
-/// The event without what was turned down, if anything is left of it, and the answer to that part.
+/// The event without the refused resources, if anything is left of it, and the answer for those.
 pub fn without(event: Event, turned_down: &[TurnedDown]) -> (Option<Event>, Reply) {
     match event {
         Event::Admin { broker, epoch, request } => {
@@ -88,7 +88,7 @@ fn invalid(of: Option<(Kind, Option<String>)>, turned_down: &[TurnedDown]) -> Re
     })
 }
 
-/// Parts a list into what stays, and the answers to what does not.
+/// Splits a list into the items that stay and the answers for the others.
 fn part<T, A>(items: Vec<T>, of: impl Fn(&T) -> Option<A>) -> (Vec<T>, Vec<A>) {
     let (mut rest, mut answers) = (Vec::new(), Vec::new());
     for item in items {
@@ -100,8 +100,8 @@ fn part<T, A>(items: Vec<T>, of: impl Fn(&T) -> Option<A>) -> (Vec<T>, Vec<A>) {
     (rest, answers)
 }
 
-/// What is left of a request, and the answer to the rest; no answer where nothing in it is what was
-/// turned down.
+/// The rest of a request, and the answer for the refused part. There is no answer if the request
+/// names none of the refused resources.
 fn split(
     request: AdminRequest,
     turned_down: &[TurnedDown],
@@ -251,7 +251,7 @@ fn split(
     }
 }
 
-/// What is left of a request from which `some` is taken, and the answer to that.
+/// The rest of a request if `left`, and the answer for the part taken out if `some`.
 fn both(
     left: bool,
     request: AdminRequest,
@@ -261,7 +261,7 @@ fn both(
     ((left && some).then_some(request), some.then_some(response))
 }
 
-/// Adds what was answered to another part of the same request.
+/// Adds the answer of another part of the same request.
 pub fn join(to: &mut Reply, other: Reply) {
     let (Reply::Admin(to), Reply::Admin(other)) = (to, other) else { return };
     match (to, other) {
@@ -285,7 +285,7 @@ pub fn join(to: &mut Reply, other: Reply) {
             AdminResponse::IncrementalAlterConfigs(to),
             AdminResponse::IncrementalAlterConfigs(other),
         ) => to.responses.extend(other.responses),
-        // An event stays of its kind.
+        // Both parts come from one event, so their kinds agree.
         _ => {}
     }
 }
@@ -378,7 +378,7 @@ mod tests {
             response.topics.iter().map(|topic| topic.error_code).collect::<Vec<_>>(),
             [44, 40]
         );
-        // Deletions name topics by either.
+        // A deletion names a topic by its name or by its id.
         let state = |name: Option<&str>, id: u128| DeleteTopicState {
             name: name.map(str::to_owned),
             topic_id: Uuid::from_u128(id),
@@ -401,7 +401,8 @@ mod tests {
             response.responses.iter().map(|one| one.error_code).collect::<Vec<_>>(),
             [44; 3]
         );
-        // And one in which it cannot be found is refused as a whole, rather than asked for ever.
+        // A request that does not name the refused resource is refused as a whole, instead of being
+        // retried forever.
         let (rest, reply) =
             without(asked(AdminRequest::CreateTopics(request)), &[down(Some("another"), false)]);
         assert!(rest.is_none() && matches!(reply, Reply::Refused(ErrorCode::PolicyViolation, _)));

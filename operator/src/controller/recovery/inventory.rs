@@ -1,4 +1,4 @@
-//! What a broker says of its volume, checked.
+//! A broker's report of its volume, validated.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
@@ -10,20 +10,20 @@ use weir_protocol::types::{BrokerId, TopicId};
 use super::super::limits::PARTITIONS_MAX;
 use super::super::topic_name::check_name;
 
-/// What is on a broker's volume.
+/// The contents of a broker's volume.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inventory {
-    /// The cluster that it belongs to; empty: none, it is new.
+    /// The cluster that it belongs to; empty for a new volume.
     pub cluster_id: String,
     /// The volume's own id.
     pub log_dir: Uuid,
-    /// The broker epoch under which it was last used.
+    /// The broker epoch of its last use.
     pub broker_epoch: Option<i64>,
-    /// The highest epoch of a controller that was obeyed there.
+    /// The highest controller epoch that the broker accepted.
     pub controller_epoch: i64,
-    /// The first producer id that nobody has, as far as is known there.
+    /// The first unused producer id, as far as this volume knows.
     pub producer_ids_end: i64,
-    /// The whole metadata as it was last known there.
+    /// The last metadata image stored on it.
     pub image: Option<rpc::MetadataUpdate>,
     /// The logs.
     pub logs: Vec<FoundLog>,
@@ -38,14 +38,14 @@ pub struct FoundLog {
     pub name: String,
     /// The partition's index.
     pub partition: i32,
-    /// The newest leader epoch in it; -1: none.
+    /// The newest leader epoch in it; -1 without records.
     pub leader_epoch: i32,
-    /// Where the next record would go.
+    /// The offset after the last record.
     pub end_offset: i64,
 }
 
 impl Inventory {
-    /// Whether nothing was ever on the volume.
+    /// Whether the volume was never used.
     pub fn is_new(&self) -> bool {
         self.cluster_id.is_empty()
     }
@@ -55,7 +55,8 @@ impl TryFrom<rpc::Inventory> for Inventory {
     type Error = String;
 
     /// # Errors
-    /// What makes no sense. A log whose name is no topic's is left out: no metadata could name it.
+    /// The value that is invalid. A log whose topic name is invalid is skipped: no metadata could
+    /// contain it.
     fn try_from(said: rpc::Inventory) -> Result<Self, String> {
         if said.cluster_id.is_empty() {
             return Ok(Self::default());
@@ -91,7 +92,7 @@ impl TryFrom<rpc::Inventory> for Inventory {
     }
 }
 
-/// The image that knows most: the newest.
+/// The image with the highest version.
 pub(super) fn newest<'a>(
     used: &BTreeMap<BrokerId, &'a Inventory>,
 ) -> Option<&'a rpc::MetadataUpdate> {

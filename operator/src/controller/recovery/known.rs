@@ -1,19 +1,19 @@
-//! What is known of a cluster beside what its brokers found on their volumes.
+//! Facts about a cluster besides the inventories of its brokers.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeSet;
 
 use weir_crds::{KafkaCluster, Topic};
 
-/// What is known of the cluster beside the inventories.
+/// Facts about the cluster besides the inventories.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a> {
     /// The cluster's resource.
     pub cluster: &'a KafkaCluster,
-    /// The id that the cluster had, where that is written somewhere.
+    /// The cluster's former id, if it is recorded anywhere.
     pub cluster_id: Option<&'a str>,
-    /// The cluster's topics that have a resource, whoever wrote it.
+    /// The cluster's topics that have a resource, from any author.
     pub topics: &'a [Topic],
-    /// Names of resources that are no topics of this cluster.
+    /// Names of resources that are not topics of this cluster.
     pub taken: &'a BTreeSet<String>,
 }

@@ -1,4 +1,4 @@
-//! What comes of which inventories.
+//! Inventories and the recoveries that follow from them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff;
@@ -52,7 +52,7 @@ fn volume(broker: i32, logs: Vec<FoundLog>) -> (BrokerId, Inventory) {
     (BrokerId(broker), inventory)
 }
 
-/// A topic as an image has it: of each partition the replicas, the leader and its epoch.
+/// An image with these topics: for each partition its replicas, leader and leader epoch.
 fn image(version: u64, topics: &[(TopicId, &str, &[(&[i32], i32, i32)])]) -> rpc::MetadataUpdate {
     let partition =
         |(index, (replicas, leader, epoch)): (i32, &(&[i32], i32, i32))| rpc::Partition {
@@ -126,13 +126,13 @@ fn ids(ids: &[i32]) -> Vec<BrokerId> {
     ids.iter().copied().map(BrokerId).collect()
 }
 
-/// Which broker counts, by newest epoch and end of its log, `None`: it has no log.
+/// The broker whose log counts, by newest epoch and end offset; `None`: it has no log.
 #[test]
 fn the_newest_epoch_counts_and_then_the_longest_log() {
     let rows: &[(&[Option<(i32, i64)>], i32)] = &[
         (&[Some((3, 10)), Some((3, 12)), Some((3, 11))], 1),
         (&[Some((5, 7)), Some((3, 100)), Some((4, 50))], 0),
-        (&[Some((5, 7)), Some((5, 7)), Some((5, 7))], 2), // of equal ones, who led last
+        (&[Some((5, 7)), Some((5, 7)), Some((5, 7))], 2), // among equals, the last leader
         (&[None, None, Some((0, 1))], 2),
         (&[None, Some((-1, 0)), None], 2), // nothing was ever written
         (&[None, None, None], 2),
@@ -187,13 +187,12 @@ fn every_counter_begins_above_what_any_volume_has_seen() {
         .map(|broker| (broker.epoch.0, broker.log_dir.as_u128(), broker.fenced))
         .collect();
     assert_eq!(brokers, [(10, 100, true), (11, 101, true)]);
-    // Where nobody knows of producers, the time of day is beyond all of them.
+    // Without a record of producers, the wall clock exceeds every id.
     let state = made(stock(&cluster(1, ""), &[], [volume(0, Vec::new())]));
     assert_eq!(state.cluster.next_producer_id, SECONDS << 20);
 }
 
-/// A takeover and the coming of the brokers lead to a leader, and it is the one that has
-/// everything.
+/// After the takeover and the registrations a leader exists, and it is the one with every record.
 #[test]
 fn who_has_everything_leads_once_it_comes() {
     use super::super::sessions::{Sessions, StreamId};
@@ -260,13 +259,13 @@ fn all_brokers_are_waited_for_but_those_that_are_given_up() {
     made(stock(&cluster(3, "2"), &[], all().take(2)));
     made(stock(&cluster(3, " 1, 2 "), &[], all().take(1)));
     assert!(refused(stock(&cluster(3, "two"), &[], all())).contains("\"two\""));
-    // A volume that is new is none that holds what was there.
+    // A new volume does not replace the one that held the logs.
     let with_new = || all().take(2).chain([(BrokerId(2), Inventory::default())]);
     let said = waits(stock(&cluster(3, ""), &[], with_new()));
     assert!(said.contains("the volume of broker 2, which has a new one"), "{said}");
     let state = made(stock(&cluster(3, "2"), &[], with_new()));
     assert_eq!(state.brokers.len(), 2, "nobody counts on what the third one had");
-    // What the last runs knew of is waited for, whatever the spec says by now.
+    // The recovery waits for brokers that the last images list, whatever the spec says now.
     let wide = |(id, inventory): (BrokerId, Inventory)| {
         let image = image(7, &[(ORDERS, "orders", &[(&[0, 4], 0, 1)])]);
         (id, Inventory { image: Some(image), ..inventory })
@@ -274,7 +273,7 @@ fn all_brokers_are_waited_for_but_those_that_are_given_up() {
     let said = waits(stock(&cluster(3, ""), &[], all().map(wide)));
     assert!(said.contains("broker 4 to come"), "{said}");
     assert_eq!(brokers_needed(&cluster(3, ""), &all().map(wide).collect()), 5);
-    // A broker of which they knew nothing is new by right.
+    // A broker that they do not list may have a new volume.
     let narrow = |(id, inventory): (BrokerId, Inventory)| {
         let image = image(7, &[(ORDERS, "orders", &[(&[0, 1, 2], 0, 1)])]);
         (id, Inventory { image: Some(image), ..inventory })
@@ -304,7 +303,7 @@ fn volumes_of_two_clusters_are_refused() {
     let other = Inventory { cluster_id: "another".to_owned(), ..other };
     let said = refused(stock(&cluster(2, ""), &[], [volume(0, Vec::new()), (id, other)]));
     assert!(said.contains("another (broker 1), old (broker 0)"), "{said}");
-    // Two copies of one volume, one of which lies.
+    // Two copies of one volume: one of them has the wrong id.
     let (_, copy) = volume(0, Vec::new());
     let said = refused(stock(&cluster(2, ""), &[], [volume(0, Vec::new()), (BrokerId(1), copy)]));
     assert!(said.contains("brokers 0 and 1 are copies"), "{said}");
@@ -326,7 +325,7 @@ fn names(state: &State) -> Vec<(TopicId, String, String)> {
 #[test]
 fn of_two_topics_of_one_name_the_later_one_comes_back() {
     let name = |id: TopicId| (id, "orders".to_owned(), "orders".to_owned());
-    // The newest image says which.
+    // The newest image decides.
     let (zero, mut first) = volume(0, vec![log(ORDERS, "orders", 0, 90, 1000)]);
     let (one, mut second) = volume(1, vec![log(OTHER, "orders", 0, 0, 1)]);
     first.image = Some(image(7, &[(ORDERS, "orders", &[(&[0], 0, 3)])]));
@@ -335,7 +334,7 @@ fn of_two_topics_of_one_name_the_later_one_comes_back() {
         names(&made(stock(&cluster(2, ""), &[], [(zero, first), (one, second)]))),
         [name(OTHER)]
     );
-    // Where there is none, what was led later, or written more.
+    // Without an image, the later leader epoch decides, then the longer log.
     for (mine, theirs, kept) in
         [((3, 10), (4, 1), OTHER), ((4, 1), (3, 10), ORDERS), ((3, 10), (3, 9), ORDERS)]
     {
@@ -354,7 +353,7 @@ fn a_topic_that_was_deleted_while_a_broker_was_away_does_not_come_back() {
     first.image = Some(image(7, &[(ORDERS, "orders", &[(&[0], 0, 1)])]));
     second.image = Some(image(8, &[]));
     let state = made(stock(&cluster(2, ""), &[], [(zero, first), (one, second)]));
-    // The other one is younger than all that anybody remembers.
+    // No image knows the other one, so it is younger than all of them.
     assert_eq!(names(&state), [(OTHER, "other".to_owned(), "other".to_owned())]);
 }
 
@@ -401,7 +400,7 @@ fn a_topic_has_the_resource_that_it_had_or_one_of_what_is_known() {
     }
 }
 
-/// After a power cut no image may be left: then the directories say what there is.
+/// After a power cut there may be no image; then the directories say which partitions exist.
 #[test]
 fn without_an_image_partitions_stand_where_their_logs_are() {
     let volumes = [
@@ -421,8 +420,7 @@ fn without_an_image_partitions_stand_where_their_logs_are() {
     );
 }
 
-/// A replica that the image does not count, since it was moved after it was written, may be the one
-/// that has everything.
+/// A replica that joined after the image was written may be the one with every record.
 #[test]
 fn a_log_where_no_replica_should_be_counts() {
     let (zero, mut first) = volume(0, vec![log(ORDERS, "orders", 0, 1, 5)]);

@@ -1,8 +1,8 @@
-//! The topics of a recovered cluster, and what their partitions are.
+//! The topics of a recovered cluster and their partitions.
 //!
-//! A topic is one that the newest image knows, or one of which no image knows and a log is there:
-//! it is younger than all of them. One that only an older image knows was deleted while that broker
-//! was away.
+//! A topic exists if the newest image contains it. It also exists if a log of it is there and no
+//! image contains it: then it is younger than all images. A topic that only an older image contains
+//! was deleted while that broker was down.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,30 +22,29 @@ use super::super::state::{Change, Partition};
 use super::inventory::{Inventory, newest};
 use super::known::Known;
 
-/// What a volume has of a partition: its newest leader epoch, and where its log ends. The larger
-/// one has all that the smaller one has that was ever committed.
+/// A replica on a volume: its newest leader epoch and its end offset. The larger value has every
+/// committed record that the smaller one has.
 type Held = (i32, i64);
 
-/// What a volume has of a partition to which nothing was ever written.
+/// A replica to which nothing was ever written.
 const NOTHING: Held = (-1, 0);
 
-/// What all volumes say of one topic.
+/// The data of one topic from all volumes.
 #[derive(Debug, Default)]
 struct Found<'a> {
     name: &'a str,
-    /// As the newest image has it.
+    /// The topic in the newest image.
     image: Option<&'a rpc::Topic>,
-    /// Some image knows it.
+    /// At least one image contains it.
     is_known: bool,
-    /// What the volumes have of each partition.
+    /// The replicas on the volumes, by partition and broker.
     held: BTreeMap<i32, BTreeMap<BrokerId, Held>>,
-    /// The highest epochs that any image has of each partition: of the leader, and of the
-    /// partition.
+    /// The highest leader epoch and partition epoch of each partition in any image.
     epochs: BTreeMap<i32, (i32, i32)>,
 }
 
 impl Found<'_> {
-    /// Of two topics of one name, the larger one is the one that was there last.
+    /// Of two topics with one name, the one with the larger rank existed last.
     fn rank(&self, id: TopicId, annotated: &BTreeSet<TopicId>) -> (bool, bool, i32, i64) {
         let held = || self.held.values().flat_map(BTreeMap::values);
         let epoch = held().map(|(epoch, _)| *epoch).max().unwrap_or(-1);
@@ -58,7 +57,7 @@ impl Found<'_> {
     }
 }
 
-/// The changes that make the topics and their partitions.
+/// The changes that create the topics and their partitions.
 pub(super) fn recovered(
     known: Known<'_>,
     used: &BTreeMap<BrokerId, &Inventory>,
@@ -80,7 +79,8 @@ pub(super) fn recovered(
                 new_resource(known, &found, id, &name, moment)
             }
         };
-        // What there is counts, not what was asked for meanwhile: that is an event to come.
+        // The recovered partitions count, not what a user asked for meanwhile: that becomes an
+        // event later.
         resource.spec.partitions = i32::try_from(partitions.len()).ok();
         resource.spec.replicas = i16::try_from(first.replicas_wanted()).ok();
         let annotations = resource.metadata.annotations.get_or_insert_default();
@@ -93,7 +93,7 @@ pub(super) fn recovered(
     changes
 }
 
-/// The topics that there are, no two of one name.
+/// The topics that exist; no two have the same name.
 fn chosen<'a>(
     known: Known<'_>,
     used: &BTreeMap<BrokerId, &'a Inventory>,
@@ -162,7 +162,8 @@ fn partitions_of(found: &Found<'_>, used: &BTreeMap<BrokerId, &Inventory>) -> Ve
     let held_by = |index: i32| -> Vec<BrokerId> {
         found.held.get(&index).map(|held| held.keys().copied().collect()).unwrap_or_default()
     };
-    // Nothing was ever written to a partition that nobody has: it stands where another one does.
+    // A partition without a replica was never written to; it gets the replicas of another
+    // partition.
     let anywhere = found.held.keys().map(|index| held_by(*index)).next().unwrap_or_default();
     (0..count)
         .map_while(|index| {
@@ -181,7 +182,7 @@ fn partitions_of(found: &Found<'_>, used: &BTreeMap<BrokerId, &Inventory>) -> Ve
                 replicas.push(best);
             }
             let mut partition = Partition::new(replicas, best.into_iter().collect());
-            // Whoever it is has not come yet.
+            // No broker has registered yet.
             partition.leader = None;
             partition.last_known_leader = best;
             let moves =
@@ -208,8 +209,8 @@ fn partitions_of(found: &Found<'_>, used: &BTreeMap<BrokerId, &Inventory>) -> Ve
         .collect()
 }
 
-/// The broker whose replica has all that was ever committed, of those that are here: the newest
-/// epoch, and in that the longest log. Of equal ones one that was in sync, the leader first.
+/// The broker whose replica holds every committed record, among those present: the newest epoch,
+/// then the longest log. Among equals it is one that was in sync, the leader first.
 fn best(
     replicas: &[BrokerId],
     image: Option<&rpc::Partition>,
@@ -257,7 +258,7 @@ fn new_resource(
     }
 }
 
-/// The topic's settings as they were last known, but for those that are none any more.
+/// The topic's last known settings, without those that are no longer valid.
 fn settings_of(found: &Found<'_>, cluster: &Configs) -> TopicConfig {
     let entries =
         found.image.and_then(|image| image.configs.as_ref()).map(|configs| &configs.entries);

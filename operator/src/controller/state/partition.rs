@@ -1,4 +1,4 @@
-//! A partition as the controller knows it, and what holds of every one.
+//! The controller's state of a partition, and its invariants.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::types::{BrokerId, LeaderEpoch, PartitionEpoch};
@@ -8,25 +8,25 @@ use weir_protocol::types::{BrokerId, LeaderEpoch, PartitionEpoch};
 pub struct Partition {
     /// The brokers that hold it, the preferred leader first.
     pub replicas: Vec<BrokerId>,
-    /// The replicas that hold all that is committed.
+    /// The replicas in sync; each of them holds every committed record.
     pub isr: Vec<BrokerId>,
-    /// Eligible leader replicas (KIP-966): out of sync, but with all that is committed.
+    /// Eligible leader replicas (KIP-966): out of sync, but with every committed record.
     pub elr: Vec<BrokerId>,
     /// The replicas that a reassignment adds (KIP-455); part of `replicas`.
     pub adding: Vec<BrokerId>,
-    /// The replicas that a reassignment takes away once all that it adds are in sync; part of
+    /// The replicas that a reassignment removes once all added replicas are in sync; part of
     /// `replicas` until then.
     pub removing: Vec<BrokerId>,
     /// The leader, if there is one.
     pub leader: Option<BrokerId>,
-    /// Counts its leaders.
+    /// Rises with each new leader.
     pub leader_epoch: LeaderEpoch,
-    /// Counts its changes.
+    /// Rises with each change of the partition.
     pub partition_epoch: PartitionEpoch,
-    /// Who led last, while there is no leader.
+    /// The last leader, while there is none.
     pub last_known_leader: Option<BrokerId>,
-    /// The leader was elected uncleanly and has not said yet that it has recovered
-    /// (`LeaderRecoveryState` in Apache Kafka): until then its ISR does not grow.
+    /// The leader was elected uncleanly and has not yet reported that it recovered
+    /// (`LeaderRecoveryState` in Apache Kafka). Until then the ISR does not grow.
     pub recovering: bool,
 }
 
@@ -48,31 +48,30 @@ impl Partition {
         }
     }
 
-    /// Whether its replicas are being moved.
+    /// Whether a reassignment is under way.
     pub fn is_reassigning(&self) -> bool {
         !self.adding.is_empty() || !self.removing.is_empty()
     }
 
-    /// The number of replicas that it has when no reassignment is under way, or will have after the
-    /// one that is.
+    /// The number of replicas without those that a reassignment under way removes.
     pub fn replicas_wanted(&self) -> usize {
         self.replicas.len() - self.removing.len()
     }
 
     /// # Panics
-    /// When the state is one that no decision may lead to.
+    /// When an invariant of [`Self::check`] does not hold.
     pub fn assert_valid(&self) {
         if let Err(broken) = self.check() {
             panic!("{broken}: {self:?}");
         }
     }
 
-    /// What holds of every partition: the leader is in the ISR, ISR and ELR are replicas and share
-    /// none, so are those that come and those that go, nobody is named twice, and an ISR grows only
-    /// around a leader that has recovered.
+    /// Checks the invariants of a partition. The leader is in the ISR. ISR and ELR are disjoint
+    /// subsets of the replicas, and so are the added and removed replicas. No list names a broker
+    /// twice, and an ISR grows only if its leader has recovered.
     ///
     /// # Errors
-    /// What does not hold.
+    /// The invariant that does not hold.
     pub fn check(&self) -> Result<(), &'static str> {
         let distinct = |ids: &[BrokerId]| {
             ids.iter()

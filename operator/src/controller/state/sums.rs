@@ -1,5 +1,5 @@
-//! Sums over all topics, so that no decision has to make them: kept with every change, and compared
-//! with the topics by the tests.
+//! Sums over all topics, so that decisions need not compute them. Every change updates them, and
+//! the tests compare them with the topics.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_crds::DeletionPolicy;
@@ -8,36 +8,37 @@ use weir_protocol::types::TopicId;
 use super::shard::{SHARDS, shard_of};
 use super::topic::Topic;
 
-/// What a shard may hold, by an estimate of what a partition and each of its replicas take in the
-/// packed text, while they are being moved, too. An object in etcd has up to 1.5 MiB.
+/// The most bytes that a shard may hold. The estimate counts each partition and each of its
+/// replicas as in the packed text, including those of a move under way. An object in etcd has up to
+/// 1.5 MiB.
 const SHARD_BYTES_MAX: usize = 1_400_000;
 const PARTITION_BYTES: usize = 92;
 const REPLICA_BYTES: usize = 12;
-/// What a resource takes beside its names and settings, the names of namespaces and of the cluster
-/// included.
+/// The bytes of a resource without its own name and settings; names of namespaces and of the
+/// cluster count here.
 const RESOURCE_BYTES: usize = 400;
 const SETTING_BYTES: usize = 6;
 
-/// What is summed up over all topics: kept with every change.
+/// The sums over all topics; every change updates them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sums {
-    /// Partitions that there are.
+    /// The number of partitions.
     pub(super) partitions: usize,
-    /// Partitions that the topics' resources ask for.
+    /// The number of partitions that the topics' resources ask for.
     pub(super) wanted: usize,
-    /// What the partitions in each shard take, and the resources that lie there, by estimate.
+    /// Estimated bytes of the partitions in each shard, and of the resources that it keeps.
     shards: [usize; SHARDS as usize],
 }
 
 impl Sums {
-    /// Whether so many more partitions of a topic fit into its shard.
+    /// Whether `more` partitions of a topic, with `replicas` replicas each, fit into its shard.
     pub(super) fn has_room(&self, topic: TopicId, more: usize, replicas: usize) -> bool {
         let there = self.shards.get(usize::from(shard_of(topic))).copied().unwrap_or_default();
         there.saturating_add(more.saturating_mul(weight(replicas))) <= SHARD_BYTES_MAX
     }
 
-    /// Whether a partition of a topic can be kept with so many replicas where it has so many: what
-    /// is being moved stands on its old brokers and its new ones.
+    /// Whether a partition of a topic can grow from `before` to `after` replicas: during a move it
+    /// has its old and its new replicas.
     pub(super) fn has_room_to_move(&self, topic: TopicId, before: usize, after: usize) -> bool {
         let there = self.shards.get(usize::from(shard_of(topic))).copied().unwrap_or_default();
         after <= before || (there + weight(after)).saturating_sub(weight(before)) <= SHARD_BYTES_MAX
@@ -58,7 +59,7 @@ impl Sums {
         *shard = *shard + weight(after) - weight(before);
     }
 
-    /// A topic's resource takes so much in its shard from now on, where it took so much.
+    /// Replaces the estimated bytes of a topic's resource in its shard: `before` becomes `after`.
     pub(super) fn keep(&mut self, topic: TopicId, before: usize, after: usize) {
         let shard = self.shard(topic);
         *shard = *shard + after - before;
@@ -73,8 +74,8 @@ impl Sums {
     }
 }
 
-/// What a topic's resource takes in its shard, by estimate: nothing, unless it is to be retained or
-/// lies in another namespace than the cluster's.
+/// The estimated bytes of a topic's resource in its shard. It is 0 unless the resource has the
+/// policy `Retain` or is in another namespace than the cluster's.
 pub(super) fn kept(topic: &Topic, home: &str) -> usize {
     let spec = &topic.resource.spec;
     if spec.deletion_policy != DeletionPolicy::Retain && topic.key.namespace == home {
@@ -85,7 +86,7 @@ pub(super) fn kept(topic: &Topic, home: &str) -> usize {
     RESOURCE_BYTES + topic.key.name.len() + topic.name().len() + settings.sum::<usize>()
 }
 
-/// What a partition takes in its shard, by estimate.
+/// The estimated bytes of a partition in its shard.
 fn weight(replicas: usize) -> usize {
     PARTITION_BYTES + REPLICA_BYTES * replicas
 }

@@ -1,4 +1,4 @@
-//! A topic as the controller knows it.
+//! The controller's state of a topic.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::types::TopicId;
@@ -11,11 +11,13 @@ use super::partition::Partition;
 pub struct Topic {
     /// Its immutable id (KIP-516).
     pub id: TopicId,
-    /// Where its resource lies.
+    /// The namespace and the name of its resource.
     pub key: Key,
-    /// The resource, whoever wrote it. Its `partitions` and `replicas` are set.
+    /// The resource, written by a user or by the controller. Its `partitions` and `replicas` are
+    /// set.
     pub resource: weir_crds::Topic,
-    /// The partitions by index. Fewer than the resource asks for while no broker can take them.
+    /// The partitions by index. There are fewer than the resource asks for while no broker can take
+    /// them.
     pub partitions: Vec<Partition>,
 }
 
@@ -34,13 +36,13 @@ impl Topic {
             .unwrap_or_default()
     }
 
-    /// Whether the brokers keep it for themselves.
+    /// Whether only brokers write it (Kafka's internal topics).
     pub fn is_internal(&self) -> bool {
         is_internal(self.name())
     }
 }
 
-/// Whether brokers keep the topic of this name for themselves.
+/// Whether this is the name of an internal topic.
 pub fn is_internal(name: &str) -> bool {
     matches!(name, "__consumer_offsets" | "__transaction_state" | "__share_group_state")
 }

@@ -1,4 +1,4 @@
-//! What one request of a client may do to the controller at most.
+//! The limits of one client's request to the controller.
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::alter_partition_reassignments_request::{
@@ -58,7 +58,7 @@ fn names(prefix: &str, count: usize) -> impl Iterator<Item = String> {
     (0..count).map(move |index| format!("{prefix}.{index}"))
 }
 
-/// The codes of an answer to CreateTopics, each once.
+/// The error codes of a CreateTopics response, without repetitions.
 fn codes(reply: Reply) -> Vec<i16> {
     let Reply::Admin(AdminResponse::CreateTopics(response)) = reply else { panic!("{reply:?}") };
     let mut codes: Vec<i16> = response.topics.iter().map(|topic| topic.error_code).collect();
@@ -70,13 +70,13 @@ fn codes(reply: Reply) -> Vec<i16> {
 fn a_request_makes_as_many_changes_as_kafka_lets_it() {
     let mut world = world();
     let policy = ErrorCode::PolicyViolation;
-    // A topic and its partition are two changes each.
+    // Each topic with its partition is two changes.
     let (reply, changes) = ask(&mut world, create(names("a", 5_000), 1));
     assert_eq!((codes(reply), changes), (vec![0], 10_000));
     let (reply, changes) = ask(&mut world, create(names("b", 5_001), 1));
     assert!(matches!(reply, Reply::Refused(code, _) if code == policy), "{reply:?}");
     assert_eq!(changes, 0, "all of it or nothing");
-    // Partitions are counted over all topics of a request.
+    // The limit on partitions is over all topics of a request.
     let (reply, changes) = ask(&mut world, create(names("c", 11), 1_000));
     assert_eq!((codes(reply), changes), (vec![policy as i16], 0));
     let (reply, changes) = ask(&mut world, create(names("c", 5), 1_000));
@@ -126,7 +126,7 @@ fn growing_and_deleting_and_setting_are_bounded_as_a_whole() {
     };
     let requests = [
         grow(false),
-        // What is only looked at costs the same.
+        // Validation alone costs the same.
         grow(true),
         AdminRequest::DeleteTopics(delete),
         AdminRequest::IncrementalAlterConfigs(settings),
@@ -183,7 +183,7 @@ fn a_topic_that_is_named_without_partitions_counts() {
         (reassignments(vec![empty(); most + 1]), true),
         (elect("a.0", 0, most), false),
         (elect("a.0", 0, most + 1), true),
-        // As many partitions of one topic as Kafka lets a request change.
+        // The most partitions of one topic that Kafka lets a request change.
         (elect("a.0", 10_000, 1), false),
         (list("a.0", &[], NAMED_TO_LIST_MAX), false),
         (list("a.0", &[], NAMED_TO_LIST_MAX + 1), true),
@@ -270,7 +270,7 @@ fn set(
     }
 }
 
-/// The codes of an answer to IncrementalAlterConfigs.
+/// The error codes of an IncrementalAlterConfigs response.
 fn altered(reply: Reply) -> Vec<i16> {
     let Reply::Admin(AdminResponse::IncrementalAlterConfigs(response)) = reply else {
         panic!("{reply:?}")
@@ -278,8 +278,8 @@ fn altered(reply: Reply) -> Vec<i16> {
     response.responses.iter().map(|resource| resource.error_code).collect()
 }
 
-/// Were parts compared with one another, or looked at though the value is too long to be kept, this
-/// would take hours.
+/// This would take hours if parts were compared pairwise, or if a value too long to keep were
+/// parsed.
 #[test]
 fn a_list_costs_what_its_parts_are() {
     let mut world = world();
@@ -293,7 +293,7 @@ fn a_list_costs_what_its_parts_are() {
         );
         assert_eq!((altered(reply), changes), (vec![ErrorCode::InvalidConfig as i16], 0));
     }
-    // What fits is taken up as ever: in order, each part once.
+    // A value that fits is stored in order, each part once.
     for (operation, value, wanted) in [
         (2, "1:0,0:0,1:0", "1:0,0:0"),
         (2, "2:0, 1:0,3:0", "1:0,0:0,2:0,3:0"),
@@ -310,8 +310,8 @@ fn a_list_costs_what_its_parts_are() {
     }
 }
 
-/// Settings of groups, brokers and subscriptions all stand in the cluster's resource, of which a
-/// request leaves one copy.
+/// Settings of groups, brokers and subscriptions are all in the cluster's resource. A request
+/// leaves one copy of it among its changes.
 #[test]
 fn the_cluster_changes_once_in_a_request() {
     let mut world = world();
@@ -335,8 +335,7 @@ fn the_cluster_changes_once_in_a_request() {
     assert_eq!(altered(reply)[1..], [invalid, invalid]);
 }
 
-/// Whoever moves partitions, or says itself where new ones go, fills no shard beyond what an object
-/// of etcd takes.
+/// Neither a reassignment nor a manual assignment fills a shard beyond the size of an etcd object.
 #[test]
 fn what_is_moved_has_room_or_stays() {
     let mut world = World::new();
@@ -344,7 +343,7 @@ fn what_is_moved_has_room_or_stays() {
         world.play(&format!("register {broker} process={}", broker + 1));
         world.play(&format!("heartbeat {broker} ready"));
     }
-    // A topic and its partitions are 10,000 changes.
+    // A topic and its partitions make 10,000 changes.
     let mut full = 9_999;
     let topic = CreatableTopic {
         name: "full".to_owned(),

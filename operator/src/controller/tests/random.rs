@@ -1,5 +1,5 @@
-//! Random histories. `State::apply` asserts its invariants itself; here is what must hold besides:
-//! deltas add up to the whole image, and what is stored is what was meant.
+//! Random histories. `State::apply` asserts its invariants itself. These tests check the rest:
+//! deltas add up to the full image, and the store keeps what was committed.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +58,7 @@ fn event() -> impl Strategy<Value = String> {
 /// A topic's name, settings and partitions.
 type MirroredTopic = (String, BTreeMap<String, String>, BTreeMap<i32, rpc::Partition>);
 
-/// The image as a broker would keep it: what an update says replaces what was known.
+/// The image as a broker keeps it: an update replaces the earlier values.
 #[derive(Default, Debug, PartialEq)]
 struct Mirror {
     brokers: BTreeMap<i32, rpc::Broker>,
@@ -125,7 +125,7 @@ proptest! {
             world.play(&event);
             let changes = world.last_changes();
             if event == "take-over cut-off" {
-                // Nobody was told of what was cut off: brokers get the whole of what is there.
+                // No broker has seen the part that was cut off; brokers get a full image.
                 before = world.before.clone();
                 mirror = Mirror::of(&before);
             }
@@ -150,7 +150,7 @@ proptest! {
     }
 }
 
-/// What holds of each state beside the one before it.
+/// Checks a state against the one before it.
 fn check(before: &State, after: &State, event: &str) -> Result<(), TestCaseError> {
     prop_assert!(after.cluster.next_producer_id >= before.cluster.next_producer_id);
     for (id, topic) in &after.topics {
@@ -202,8 +202,8 @@ fn check(before: &State, after: &State, event: &str) -> Result<(), TestCaseError
                 partition == old || partition.partition_epoch > old.partition_epoch,
                 "one state for each epoch"
             );
-            // A leader says who is in sync; when that ends a reassignment, one of them leads at
-            // once.
+            // The leader chooses the ISR. If that completes a reassignment, one of its members
+            // leads immediately.
             let by_the_leader = event.starts_with("isr ");
             let clean = |broker: BrokerId| {
                 old.isr.contains(&broker) || old.elr.contains(&broker) || by_the_leader

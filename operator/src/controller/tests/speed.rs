@@ -1,5 +1,6 @@
-//! How long decisions about many partitions take. Ignored: a number is for a person to read. Run
-//! with `cargo test -p weir-operator --release speed -- --ignored --nocapture`.
+//! Measures how long decisions about many partitions take. Ignored by default, because a person has
+//! to judge the numbers. Run with `cargo test -p weir-operator --release speed -- --ignored
+//! --nocapture`.
 
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a measurement")]
 
@@ -28,7 +29,7 @@ fn cluster(topics: usize, partitions: usize) -> World {
     world
 }
 
-/// Every partition without its last replica in the ISR.
+/// Removes the last replica of every partition from its ISR.
 fn shrink_all(state: &State) -> AlterPartitions {
     let broker = |id| (BrokerId(id), state.brokers[&BrokerId(id)].epoch);
     let change = |(topic, index): (&crate::controller::state::Topic, usize)| IsrChange {

@@ -1,4 +1,4 @@
-//! A controller without a shell: state, sessions and a clock that the test moves. Events and
+//! A controller without a shell: state, sessions and a clock that the test advances. Events and
 //! outcomes are lines of text.
 
 mod requests;
@@ -24,14 +24,14 @@ use crate::controller::{
     decide, take_over,
 };
 
-/// The controller of a cluster called `test` with the id `cluster`.
+/// The controller of a cluster named `test` with the id `cluster`.
 pub(super) struct World {
     pub(super) state: State,
     pub(super) sessions: Sessions,
     pub(super) now: Timestamp,
     seed: u128,
     last: Vec<Change>,
-    /// What of a commit that was cut off did not come to the registry.
+    /// The part of a commit that was cut off before it reached the registry.
     late: Vec<Change>,
     /// The state before the last event.
     pub(super) before: State,
@@ -57,7 +57,7 @@ impl World {
         }
     }
 
-    /// Decides and applies; what came of it.
+    /// Decides and applies; returns the reply and the changes.
     pub(super) fn event(&mut self, event: Event) -> (Reply, Vec<Change>) {
         let moment = self.moment();
         let outcome = decide(&self.state, &self.sessions, event, &moment);
@@ -81,9 +81,9 @@ impl World {
         self.last = changes.to_vec();
     }
 
-    /// Another controller takes over, as the shell does. With `cut_off` the last commit came as far
-    /// as the partitions, and not to the registry; with `overtaken` it came there after all, behind
-    /// the back of the last takeover. Brokers have `excused_ms` to hear that it is elsewhere.
+    /// Another controller takes over, as the shell does it. With `cut_off` the last commit reached
+    /// the partitions but not the registry. With `overtaken` it reached the registry later, unknown
+    /// to the last takeover. Brokers have `excused_ms` to find the new controller.
     pub(super) fn take_over(
         &mut self,
         cut_off: bool,
@@ -126,7 +126,8 @@ impl World {
     /// Registers a broker as the shell does.
     pub(super) fn register(&mut self, registration: Registration) -> (Reply, Vec<Change>) {
         let broker = registration.broker;
-        // The cluster has a place for whoever comes, unless a scenario says otherwise later.
+        // The cluster has a place for every broker that registers, unless a scenario changes that
+        // later.
         if self.state.is_cordoned(broker) && !self.state.brokers.contains_key(&broker) {
             let mut resource = KafkaCluster::clone(&self.state.cluster.resource);
             resource.spec.brokers.replicas = broker.0 + 1;
@@ -139,7 +140,7 @@ impl World {
         outcome
     }
 
-    /// Fences whose time is up, as the shell does.
+    /// Fences brokers with expired sessions, as the shell does.
     pub(super) fn tick(&mut self) -> (Reply, Vec<Change>) {
         let expired = self.sessions.expired(self.now);
         let outcome = self.event(Event::Tick);
@@ -243,8 +244,8 @@ impl World {
 }
 
 impl World {
-    /// `isr BROKER TOPIC PARTITION 0,1,2`: the ISR that a broker, or `leader`, asks for. Epochs are
-    /// those of the state where they are not given; `2@7` is a member under an epoch of its own.
+    /// `isr BROKER TOPIC PARTITION 0,1,2`: the ISR that a broker, or `leader`, proposes. Epochs
+    /// that are not given are those of the state; `2@7` is a member with its own epoch.
     fn isr_change(&self, words: &mut Words<'_>) -> AlterPartitions {
         let (broker, topic, partition) = (words.next(), words.next(), words.next_number());
         let topic = self.state.topic_by_name(topic);

@@ -1,7 +1,7 @@
-//! CreateTopics: a client's wish becomes a `Topic` resource
+//! CreateTopics: a client's request becomes a `Topic` resource
 //! (`ReplicationControlManager.createTopics` in Apache Kafka).
 //!
-//! Each topic is decided on its own; with `validateOnly` the decision is made and thrown away.
+//! Each topic is decided on its own. With `validateOnly` the decision is made and discarded.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +36,7 @@ pub(crate) fn create_topics(
     let topics = request.topics.into_iter().map(|topic| {
         let mut branch = draft.branch();
         let result = match seen.insert(topic.name.clone()) {
-            // Kafka refuses all of the request then.
+            // Kafka refuses the whole request in this case.
             _ if partitions > PARTITIONS_PER_REQUEST_MAX => Err(too_many_partitions()),
             _ if branch.is_spent() => Err(too_large()),
             true => create_one(&mut branch, &topic),
@@ -49,7 +49,8 @@ pub(crate) fn create_topics(
     CreateTopicsResponse { topics: topics.collect(), ..CreateTopicsResponse::default() }
 }
 
-/// The partitions that all of a request would make (`validateTotalNumberOfPartitions`).
+/// The number of partitions that the whole request would create
+/// (`validateTotalNumberOfPartitions`).
 fn partitions_of(draft: &Draft<'_>, request: &CreateTopicsRequest) -> usize {
     let default = default_of(draft, "num.partitions");
     let of_topic = |topic: &CreatableTopic| match (topic.assignments.len(), topic.num_partitions) {
@@ -103,7 +104,7 @@ fn settings_of(draft: &Draft<'_>, wanted: &CreatableTopic) -> Result<TopicConfig
     canonical_topic_settings(&settings, draft.state.cluster.configs())
 }
 
-/// The replicas of each partition: where the client says, or spread over the brokers.
+/// The replicas of each partition: as the client assigned them, or spread over the brokers.
 fn replicas_of(
     draft: &Draft<'_>,
     wanted: &CreatableTopic,
@@ -146,9 +147,9 @@ fn replicas_of(
     place(&draft.state, id, 0, count, replicas).map_err(|error| no_place(replicas, &error))
 }
 
-/// How many replicas a topic gets in which coordinators keep their state, where nobody says:
-/// Kafka's default, three, or as many as the cluster is to have brokers. Kafka makes none in a
-/// smaller cluster.
+/// The default number of replicas of a coordinator's topic: the configured value, else Kafka's
+/// default of three, limited to the brokers that the cluster's spec asks for. Kafka does not create
+/// the topic in a smaller cluster.
 fn coordinators_replicas(draft: &Draft<'_>, name: &str) -> Option<usize> {
     let setting = match name {
         "__consumer_offsets" => "offsets.topic.replication.factor",
@@ -189,7 +190,7 @@ fn replicas_as_assigned(
     Ok(by_index.into_values().collect())
 }
 
-/// A number that the cluster's configuration sets, or Kafka's default.
+/// A number from the cluster's configuration, or Kafka's default.
 pub(crate) fn default_of(draft: &Draft<'_>, name: &'static str) -> usize {
     let text = draft.state.cluster.setting(name);
     text.and_then(|text| text.parse().ok()).unwrap_or(1)
@@ -245,7 +246,8 @@ fn answer(
         topic_id: topic.id.0,
         num_partitions: topic.resource.spec.partitions.unwrap_or(-1),
         replication_factor: topic.resource.spec.replicas.unwrap_or(-1),
-        // Its configuration is described by the broker that is asked, which knows who may see it.
+        // The broker that received the request describes the configuration; it knows which settings
+        // the client may see.
         ..unknown
     }
 }

@@ -1,4 +1,4 @@
-//! The requests of Kafka clients as the lines of a scenario say them.
+//! Requests of Kafka clients from the lines of a scenario.
 
 use weir_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use weir_protocol::messages::create_topics_request::{

@@ -1,4 +1,4 @@
-//! Outcomes as the lines of a scenario.
+//! Outcomes in the form of scenario lines.
 
 use weir_crds::DeletionPolicy;
 use weir_protocol::error::ErrorCode;
