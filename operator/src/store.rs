@@ -1,14 +1,14 @@
-//! Where the controller's state lives between two lives of the controller.
+//! Where the controller's state is kept between two runs of the controller.
 //!
-//! The shell loads once, at the start and after a commit that failed, and commits each batch of
-//! changes. Homes: [`file::FileStore`] in local mode, `kube::KubeStore` on Kubernetes and, for
-//! tests, [`memory::MemoryStore`]. A store never decides: it keeps what it is given, and refuses
+//! The shell loads once at the start, and again after a failed commit. It commits each batch of
+//! changes. Implementations: [`file::FileStore`] in local mode, `kube::KubeStore` on Kubernetes,
+//! and [`memory::MemoryStore`] for tests. A store never decides: it keeps what it gets, and refuses
 //! what it cannot read.
 //!
-//! Order within a commit, for a crash in between: resources, then partitions, then the cluster's
-//! counters and brokers. A topic whose partitions are missing gets them, and partitions whose topic
-//! is missing are dropped, when the next controller takes over. Not those of a topic that is to be
-//! retained: its resource lies beside them, and is made again of that.
+//! The order within a commit protects against a crash in between: resources, then partitions, then
+//! the cluster's counters and brokers. When the next controller takes over, a topic without its
+//! partitions gets them, and partitions without a topic are dropped. The exception are retained
+//! topics: their shard also holds the resource, from which it is created again.
 
 mod error;
 pub mod file;
@@ -28,13 +28,13 @@ use std::future::Future;
 pub use self::error::{Refused, StoreError};
 use crate::controller::state::{Change, State};
 
-/// A home of the state.
+/// A store of the state.
 pub trait Store: Send + 'static {
-    /// All that was committed.
+    /// Returns everything that was committed.
     fn load(&mut self) -> impl Future<Output = Result<State, StoreError>> + Send;
 
-    /// Makes what the changes led to durable. After an error nobody knows what was written: load
-    /// again.
+    /// Writes the result of the changes durably. After an error it is unknown what was written:
+    /// load again.
     fn commit(
         &mut self,
         state: &State,

@@ -1,4 +1,4 @@
-//! Why a store cannot read or write the state, or does not take a resource.
+//! Errors of a store: it cannot read or write the state, or it refuses a resource.
 
 use std::path::PathBuf;
 
@@ -7,50 +7,50 @@ use crate::controller::{Key, Kind};
 /// Why the state cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another controller works on it.
+    /// Another controller holds the lock.
     #[error("another controller is at work on {0}")]
     Locked(PathBuf),
-    /// Another controller has written since.
+    /// Another controller has written since this one read.
     #[error("another controller has written the state since it was read")]
     Conflict,
-    /// The file system refuses.
+    /// The file system fails.
     #[error("{action} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// The action.
         action: &'static str,
-        /// On what.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
     /// The Kubernetes API refuses, or does not answer.
     #[error("{action} {object}: {source}")]
     Api {
-        /// What was tried.
+        /// The action.
         action: &'static str,
-        /// On what.
+        /// The object.
         object: String,
-        /// Why not.
+        /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// An object is not there.
+    /// An object does not exist.
     #[error("{0} is not there")]
     Gone(String),
-    /// Another cluster's object has the name of a part of the state.
+    /// An object of another cluster has the name of a part of the state.
     #[cfg(feature = "kubernetes")]
     #[error("{0}")]
     Taken(super::kube::ours::Taken),
-    /// It took some of the resources that the changes touch, and none of these. Nothing else was
-    /// written, and nothing has to be read anew: commit what is decided without them.
+    /// The store refused these resources. It wrote the other resources of the changes and nothing
+    /// else. The state is still valid: commit what is decided without the refused ones.
     #[error("the store refuses {}", .0.iter().map(|one| format!("the {} {:?}: {}", one.kind, one.key.name, one.message)).collect::<Vec<_>>().join("; "))]
     Refused(Vec<Refused>),
-    /// This process does not hold the lease any more.
+    /// This process no longer holds the Lease.
     #[error("another replica of the operator leads")]
     NotLeader,
-    /// An object would be larger than etcd takes.
+    /// An object would exceed etcd's limit.
     #[error("{0} would be too large: the topics in it have too many partitions")]
     TooLarge(String),
-    /// What an object holds is not what was written.
+    /// The content of an object was changed by others.
     #[error(
         "PartitionTable {object}, line {line}: {reason}. The object was changed by someone else: restore it from a backup"
     )]
@@ -62,7 +62,7 @@ pub enum StoreError {
         /// What is wrong.
         reason: String,
     },
-    /// What is there is not what was written.
+    /// The content of a file was changed by others.
     #[error(
         "{path}, line {line}: {reason}. The file is damaged: restore it from a backup, or remove the whole directory to begin anew"
     )]
@@ -76,17 +76,17 @@ pub enum StoreError {
     },
 }
 
-/// A resource that was not written.
+/// A resource that the store refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// Its kind.
     pub kind: Kind,
-    /// Where it lies.
+    /// Its namespace and name.
     pub key: Key,
-    /// There is another resource of this name.
+    /// Another resource has this name.
     pub taken: bool,
-    /// It breaks a rule of the schema, and not a quota or a policy.
+    /// It breaks a rule of the schema, not a quota or a policy.
     pub invalid: bool,
-    /// Why it was refused.
+    /// The reason.
     pub message: String,
 }

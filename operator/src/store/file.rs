@@ -1,10 +1,11 @@
 //! The state in one directory, for local mode.
 //!
-//! Resources lie in `kafkaclusters/` and `topics/` as `kubectl` would show them, a JSON object each
-//! under its `metadata.name`; partitions in `partitions-00` to `partitions-15` and counters and
-//! brokers in `registry`, as packed text. A file is replaced whole: written beside, flushed,
-//! renamed, and the directory flushed. A lock keeps a second controller out. What is damaged is
-//! refused with file and line; nothing is repaired and nothing is guessed.
+//! Resources are in `kafkaclusters/` and `topics/` as `kubectl` would show them: one JSON object in
+//! a file named after its `metadata.name`. Partitions are in `partitions-00` to `partitions-15`,
+//! counters and brokers in `registry`, as packed text. A write replaces a whole file: it writes a
+//! new file beside the old one, flushes it, renames it and flushes the directory. A lock keeps out
+//! a second controller. The store refuses damaged content with file and line; it repairs and
+//! guesses nothing.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -24,13 +25,13 @@ use super::touched::Touched;
 use crate::controller::state::{Change, Cluster, SHARDS, State};
 use crate::controller::{Key, Kind, TOPIC_ID_ANNOTATION};
 
-/// The largest file that is read: more than a shard of the largest cluster takes.
+/// The largest file that is read, above the size of a shard in the largest cluster.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
-/// What a file is called until it is whole. Only one is written at a time.
+/// The name of a file until it is complete. The store writes one file at a time.
 const HALF_WRITTEN: &str = ".new";
 
-/// The store of one directory. The lock is held as long as this lives.
+/// The store of one directory. It holds the lock until it is dropped.
 #[derive(Debug)]
 pub struct FileStore {
     root: PathBuf,
@@ -38,10 +39,10 @@ pub struct FileStore {
 }
 
 impl FileStore {
-    /// Opens a directory that holds a state.
+    /// Opens a directory with a state, or a new one.
     ///
     /// # Errors
-    /// When another controller works on it, or it cannot be read.
+    /// When another controller holds the lock, or the directory cannot be opened.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         create_dir(&root.join("kafkaclusters"))?;
         create_dir(&root.join("topics"))?;
@@ -60,25 +61,25 @@ impl FileStore {
         }
     }
 
-    /// Whether a cluster was ever made here.
+    /// Whether no cluster was ever created here.
     pub fn is_empty(&self) -> bool {
         !self.root.join("registry").exists()
     }
 
-    /// Makes a cluster.
+    /// Creates a cluster.
     ///
     /// # Errors
     /// When the files cannot be written.
     pub fn create(&mut self, id: String, resource: KafkaCluster) -> Result<(), StoreError> {
         let state = State::new(Cluster::new(id, resource));
-        // The registry is what makes the directory a cluster's: it comes last.
+        // The registry comes last: its presence makes the directory a cluster's.
         self.write(
             &state,
             &Touched { cluster_resource: true, registry: true, ..Touched::default() },
         )
     }
 
-    /// Makes a cluster of which there is a state already: all of it is written, the registry last.
+    /// Creates a cluster from a recovered state. Writes all of it, the registry last.
     ///
     /// # Errors
     /// When the files cannot be written.
@@ -92,10 +93,10 @@ impl FileStore {
         self.write(state, &touched)
     }
 
-    /// The topics that have a resource here, whatever else is missing.
+    /// The topics with a resource here; it works without a registry or partitions.
     ///
     /// # Errors
-    /// When one cannot be read.
+    /// When a file cannot be read.
     pub fn topics(&self) -> Result<Vec<weir_crds::Topic>, StoreError> {
         files_in(&self.folder(Kind::Topic))?.iter().map(|path| read_resource(path)).collect()
     }
@@ -117,7 +118,7 @@ impl FileStore {
         let mut topics = Vec::new();
         for path in files_in(&self.folder(Kind::Topic))? {
             let mut topic = read_resource::<weir_crds::Topic>(&path)?;
-            // A cluster has one namespace here, whatever earlier versions wrote of it.
+            // In local mode a cluster has one namespace, whatever earlier versions wrote.
             topic.metadata.namespace.clone_from(&resource.metadata.namespace);
             topics.push((topic_id(&path, &topic)?, topic));
         }
@@ -159,8 +160,7 @@ impl FileStore {
         Ok(())
     }
 
-    /// Removes the resources of topics that are gone. A name that another topic has by now is that
-    /// one's.
+    /// Removes the resources of deleted topics, unless another topic has taken the name.
     fn remove(&self, state: &State, removed: &[Key]) -> Result<(), StoreError> {
         for key in removed.iter().filter(|key| state.topic_by_resource(key).is_none()) {
             let path = self.folder(Kind::Topic).join(&key.name);
@@ -174,8 +174,8 @@ impl FileStore {
         Ok(())
     }
 
-    /// The folder of a kind. Names of Kubernetes are safe as names of files: no slash, no leading
-    /// dot, at most 253 bytes.
+    /// The folder of a kind. Kubernetes names are safe file names: no slash, no leading dot, at
+    /// most 253 bytes.
     fn folder(&self, kind: Kind) -> PathBuf {
         self.root.join(match kind {
             Kind::KafkaCluster => "kafkaclusters",
@@ -193,8 +193,8 @@ impl Store for FileStore {
         self.read_all()
     }
 
-    /// Blocks: the controller of local mode has nothing else to do while it waits, and must not
-    /// answer.
+    /// Blocks the task. The controller of local mode must not answer before the commit, and has
+    /// nothing else to do.
     async fn commit(&mut self, state: &State, changes: &[Change]) -> Result<(), StoreError> {
         let removed: Vec<Key> = changes
             .iter()
@@ -208,7 +208,7 @@ impl Store for FileStore {
     }
 }
 
-/// The files of a folder in the order of their names, without what a crash left half-written.
+/// The files of a folder in the order of their names, without an incomplete one left by a crash.
 pub(crate) fn files_in(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(io("list", folder))? {
@@ -221,7 +221,7 @@ pub(crate) fn files_in(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(paths)
 }
 
-/// Writes a resource as a file of its name. The directory is the caller's to flush.
+/// Writes a resource to the file of its name. The caller flushes the directory.
 pub(crate) fn write_resource(
     folder: &Path,
     name: &str,
@@ -236,7 +236,7 @@ pub(crate) fn write_resource(
     replace(&path, text.as_bytes())
 }
 
-/// Reads such a file.
+/// Reads a file that [`write_resource`] wrote.
 pub(crate) fn read_resource<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
     serde_json::from_str(&read(path)?).map_err(|error| StoreError::Damaged {
         path: path.to_owned(),
@@ -260,7 +260,7 @@ fn topic_id(path: &Path, topic: &weir_crds::Topic) -> Result<TopicId, StoreError
     })
 }
 
-/// Two files that claim one id or one name are no state that was ever written.
+/// Refuses two files with one topic id or one topic name. The store never wrote such a state.
 fn check_unique(folder: &Path, topics: &[(TopicId, weir_crds::Topic)]) -> Result<(), StoreError> {
     let mut ids = BTreeMap::new();
     let mut names = BTreeMap::new();
@@ -285,7 +285,7 @@ fn io(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -> StoreErro
     move |source| StoreError::Io { action, path: path.to_owned(), source }
 }
 
-/// Makes a directory, if it is not there.
+/// Creates a directory if it does not exist.
 pub(crate) fn create_dir(path: &Path) -> Result<(), StoreError> {
     fs::create_dir_all(path).map_err(io("create", path))
 }
@@ -297,8 +297,8 @@ fn read(path: &Path) -> Result<String, StoreError> {
     Ok(text)
 }
 
-/// Replaces a file so that after a crash it is the old one or the new one, whole. The directory is
-/// the caller's to flush.
+/// Replaces a file atomically: after a crash it is the old one or the new one. The caller flushes
+/// the directory.
 fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let beside = path.with_file_name(HALF_WRITTEN);
     let mut file = File::create(&beside).map_err(io("create", &beside))?;
@@ -307,7 +307,7 @@ fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     fs::rename(&beside, path).map_err(io("rename", &beside))
 }
 
-/// Flushes a directory: what files are in it.
+/// Flushes a directory, so that its entries are durable.
 pub(crate) fn sync_dir(path: &Path) -> Result<(), StoreError> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(io("flush", path))
 }

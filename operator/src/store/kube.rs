@@ -1,26 +1,27 @@
-//! The state in the Kubernetes API: what people see are `KafkaCluster` and `Topic`, what the
-//! operator keeps for itself are `PartitionTable`s.
+//! The state in the Kubernetes API: users see `KafkaCluster` and `Topic`; the operator keeps
+//! `PartitionTable`s for itself.
 //!
 //! A cluster has seventeen tables: sixteen shards of partitions and one registry of brokers and
 //! counters, each one object with one packed string.
 //!
 //! Invariants
 //! - Each write of a table is a compare-and-swap by the `resourceVersion` that this controller read
-//!   or wrote. After a conflict everything is read anew, never merged.
-//! - A controller that takes over writes every table under its new epoch before it says anything.
+//!   or wrote. After a conflict it reads everything again and merges nothing.
+//! - A controller that takes over writes every table under its new epoch before it sends anything.
 //!   From then on each write of its predecessor fails with [`StoreError::Conflict`].
-//! - Loading lists what etcd holds, tables before topics, and only if this process holds the Lease
-//!   at that moment. Nothing is read from a cache.
-//! - `Topic`s and the `KafkaCluster` are written by users, too. Only the fields that a decision
-//!   changed are patched (`merge::owed`), whatever else users wrote that is not accepted.
+//! - Loading lists etcd's objects, tables before topics, without a cache. It succeeds only if this
+//!   process holds the Lease at that moment.
+//! - Users write `Topic`s and the `KafkaCluster` too. The store patches only the fields that a
+//!   decision changed (`merge::owed`). What users wrote and the controller has not accepted stays
+//!   as it is.
 //! - If the API server refuses such a write ([`StoreError::Refused`]), the shell decides that batch
-//!   anew without it, at the same moment and epoch (`shell::requests`). Other requests do not
-//!   notice.
+//!   again without it, at the same moment and epoch (`shell::requests`). Other requests are not
+//!   affected.
 //! - A topic's id is its resource's uid, or the id that a client's creation wrote on it.
 //! - Where the volumes outlive the cluster ([`goes_with_the_cluster`]), no table and no topic names
-//!   it as an owner. A table is then the cluster's by name, namespace and `spec.cluster`. The
-//!   registry and each volume have the cluster's id. A cluster that is made anew under the name
-//!   takes over the tables that it finds.
+//!   it as an owner. A table then belongs to the cluster by name, namespace and `spec.cluster`. The
+//!   registry and each volume have the cluster's id. A new cluster with the same name takes over
+//!   the existing tables.
 
 mod calls;
 pub(crate) mod cluster_cache;
@@ -58,19 +59,19 @@ use crate::controller::{Key, Kind, TOPIC_ID_ANNOTATION};
 
 pub use self::cluster_cache::{ClusterCache, ObservedTopic};
 
-/// Who writes, as `kubectl get --show-managed-fields` shows it.
+/// The field manager of the operator's writes (`kubectl get --show-managed-fields`).
 pub const FIELD_MANAGER: &str = "weir-operator";
 
-/// Topics that are written at a time.
+/// The most resources written at the same time.
 const TOPICS_AT_ONCE: usize = 32;
 
-/// The longest content of a part: etcd takes objects up to 1.5 MiB.
+/// The most bytes of a part's content: etcd takes objects up to 1.5 MiB.
 const CONTENT_BYTES_MAX: usize = 1_450_000;
 
-/// Whether this process still holds the lease, asked of the API server itself.
+/// Asks the API server itself whether this process still holds the Lease.
 pub type LeaseCheck = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
-/// A part of the state: the suffix of its object's name.
+/// A part of the state, named by the suffix of its object's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
     Shard(u8),
@@ -104,9 +105,9 @@ pub struct KubeStore {
     tables: Api<PartitionTable>,
     client: Client,
     leads: LeaseCheck,
-    /// The `resourceVersion` of each part that this controller has read or written.
+    /// The `resourceVersion` of each part that this controller last read or wrote.
     versions: BTreeMap<Part, String>,
-    /// What was loaded or committed last: the state before the next decisions.
+    /// The last state that was loaded or committed, before any later decision.
     committed: Option<State>,
     cache: ClusterCache,
 }
@@ -117,18 +118,19 @@ impl std::fmt::Debug for KubeStore {
     }
 }
 
-/// What a registry says before its state is loaded.
+/// The contents of a registry before its state is loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// The cluster's id in the Kafka protocol, which its volumes have too.
     pub cluster_id: String,
-    /// No `KafkaCluster` that there is wrote it, but one of this name that was deleted, or it comes
-    /// from a backup.
+    /// No existing `KafkaCluster` wrote it: it belongs to a deleted one of this name, or comes from
+    /// a backup.
     pub of_a_former_one: bool,
 }
 
 impl KubeStore {
-    /// The store of `cluster`. `cache` holds what is known of the resources that users write, too.
+    /// The store of `cluster`. `cache` also holds the last observation of resources that users
+    /// write.
     pub fn new(
         client: Client,
         cluster: &KafkaCluster,
@@ -149,10 +151,10 @@ impl KubeStore {
         }
     }
 
-    /// What the registry says; `None` while there is none.
+    /// Reads the registry; `None` if there is none.
     ///
     /// # Errors
-    /// When the registry cannot be read, and [`StoreError::Taken`] when it is that of another
+    /// When the registry cannot be read, and [`StoreError::Taken`] when it belongs to another
     /// cluster.
     pub async fn kept(&self) -> Result<Option<Kept>, StoreError> {
         let name = self.object(Part::Registry);
@@ -167,16 +169,16 @@ impl KubeStore {
         }))
     }
 
-    /// Whether there are parts of the state beside the registry.
+    /// Whether the state has parts other than the registry.
     ///
     /// # Errors
-    /// When they cannot be listed, and [`StoreError::Taken`] when one is that of another cluster.
+    /// When they cannot be listed, and [`StoreError::Taken`] when one belongs to another cluster.
     pub async fn has_shards(&self) -> Result<bool, StoreError> {
         let parts = self.parts().await?;
         Ok(parts.iter().any(|(part, _)| matches!(part, Part::Shard(_))))
     }
 
-    /// The parts that there are.
+    /// The existing parts.
     async fn parts(&self) -> Result<Vec<(Part, PartitionTable)>, StoreError> {
         let params = ListParams::default().labels(&format!("{CLUSTER_LABEL}={}", self.cluster));
         let tables = answered("list", "PartitionTables", self.tables.list(&params)).await?;
@@ -192,10 +194,10 @@ impl KubeStore {
         Ok(parts)
     }
 
-    /// Makes the registry of a cluster that has none.
+    /// Creates the registry of a cluster that has none.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when another made it meanwhile.
+    /// [`StoreError::Conflict`] when another controller created it meanwhile.
     pub async fn create(
         &mut self,
         cluster_id: String,
@@ -205,9 +207,9 @@ impl KubeStore {
         self.put(Part::Registry, registry_text(&state), &state).await
     }
 
-    /// Refuses a table of another cluster: of one that had this name and is being deleted with all
-    /// that it had, for instance. A table that was kept, or comes from a backup, names no owner; it
-    /// is that of the cluster which it speaks of.
+    /// Refuses a table of another cluster, such as a deleted one of the same name whose tables are
+    /// still being deleted. A table that was kept or restored names no owner; it belongs to the
+    /// cluster in its `spec.cluster`.
     fn check_ours(&self, table: &PartitionTable) -> Result<(), StoreError> {
         let of_cluster = table.spec.cluster == self.cluster;
         let of_nobody_else =
@@ -238,13 +240,13 @@ impl KubeStore {
         table
     }
 
-    /// Whose end is that of a part, or of a topic that a client made. Nobody's where the volumes
-    /// are kept: what is in them says nothing to anybody without these.
+    /// The owner of a part, or of a topic that a client created. There is none if the volumes are
+    /// kept: without these objects their contents cannot be interpreted.
     fn owners(&self, state: &State) -> Option<Vec<OwnerReference>> {
         goes_with_the_cluster(&state.cluster.resource).then(|| vec![self.owner.clone()])
     }
 
-    /// Writes a part, if it is as it was last seen here.
+    /// Writes a part by compare-and-swap on the version that this controller saw last.
     async fn put(&mut self, part: Part, content: String, state: &State) -> Result<(), StoreError> {
         let version = self.swap(part, content, state).await?;
         self.versions.insert(part, version);
@@ -263,7 +265,7 @@ impl KubeStore {
         } else {
             match answered("create", &name, self.tables.create(&params, &table)).await {
                 Err(StoreError::Conflict) => {
-                    // One that lacks the label was not listed.
+                    // The listing does not include a table without the label.
                     if let Some(there) = answered("get", &name, self.tables.get_opt(&name)).await? {
                         self.check_ours(&there)?;
                     }
@@ -280,8 +282,8 @@ impl KubeStore {
         Ok((part, self.swap(part, shard_text(state, shard), state).await?))
     }
 
-    /// Writes the resources that changes touch: topics that a client made or changed, and defaults
-    /// that were filled in.
+    /// Writes the resources that the changes touch: topics that a client created or changed, and
+    /// filled-in defaults.
     async fn write_resources(
         &self,
         state: &State,
@@ -304,7 +306,8 @@ impl KubeStore {
                 writes.push(self.write_topic(topic, state).boxed());
             }
         }
-        // Every answer is waited for: whoever decides anew after a refusal finds the others done.
+        // Waits for every answer. After a refusal the shell decides again and finds the other
+        // writes done.
         let written: Vec<Result<(), StoreError>> =
             stream::iter(writes).buffer_unordered(TOPICS_AT_ONCE).collect().await;
         let mut refused = Vec::new();
@@ -341,8 +344,9 @@ impl KubeStore {
     async fn write_topic(&self, topic: &TopicState, state: &State) -> Result<(), StoreError> {
         let (id, key, wanted) = (topic.id, &topic.key, &topic.resource);
         let Some(there) = self.cache.topic(key) else {
-            // One of another namespace was made by somebody there, and is only made again where it
-            // is to be retained, which need not succeed: the namespace may be gone.
+            // A user created a topic of another namespace there, and the store does not create it.
+            // The status task does if the topic is retained (`topics::status`). That may fail,
+            // since the namespace may be gone.
             return if is_elsewhere(key, state) {
                 Ok(())
             } else {
@@ -352,8 +356,8 @@ impl KubeStore {
         let before = self.committed.as_ref().and_then(|state| state.topics.get(&id));
         let before = before.map_or(&there.spec, |topic| &topic.resource.spec);
         let mut spec = merge::owed(&json!(before), &json!(wanted.spec), &json!(there.spec));
-        // Whether its topic may go is the user's to write. That the controller retains it is kept
-        // with its partitions.
+        // Only the user writes the deletion policy. If the controller retains a topic, its shard
+        // says so.
         if let Some(Value::Object(fields)) = &mut spec {
             fields.remove("deletionPolicy");
         }
@@ -363,7 +367,8 @@ impl KubeStore {
         if spec.is_none() && annotations.is_none() {
             return Ok(());
         }
-        // One that was made anew under this name is another. What is not named here stays as it is.
+        // The uid excludes an object that was created again under this name. Fields not named here
+        // stay as they are.
         let patch = match (spec, annotations) {
             (Some(spec), Some(annotations)) => {
                 json!({"metadata": {"uid": there.uid, "annotations": annotations}, "spec": spec})
@@ -377,7 +382,7 @@ impl KubeStore {
         let topics = self.topics(&key.namespace);
         match resource(Kind::Topic, "patch", key, topics.patch(&key.name, &params, &patch)).await {
             Ok(written) => self.cache.observe_topic(&written),
-            // A user deleted it: that is heard of next.
+            // A user deleted it; the watch reports that next.
             Err(StoreError::Gone(_)) => {}
             Err(error) => return Err(error),
         }
@@ -407,7 +412,7 @@ impl KubeStore {
             .preconditions(Preconditions { uid: seen.uid.clone(), resource_version: None });
         let topics = self.topics(&key.namespace);
         match resource(Kind::Topic, "delete", key, topics.delete(&key.name, &params)).await {
-            // Gone, or another one of that name by now, which is heard of next.
+            // It is gone, or another object has the name by now; the watch reports that next.
             Ok(_) | Err(StoreError::Gone(_) | StoreError::Conflict) => {}
             Err(error) => return Err(error),
         }
@@ -415,14 +420,14 @@ impl KubeStore {
         Ok(())
     }
 
-    /// The Topics of a namespace, whatever is wrong with their specs.
+    /// The Topics of a namespace, including those with invalid specs.
     async fn list_topics(&self, namespace: &str) -> Result<Vec<DynamicObject>, StoreError> {
         let topics: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<Topic>(&()));
         Ok(answered("list", "Topics", topics.list(&ListParams::default())).await?.items)
     }
 
-    /// The Topics of another namespace; `None`: this operator may not look there any more.
+    /// The Topics of another namespace; `None` if this operator may no longer list them.
     async fn list_topics_elsewhere(
         &self,
         namespace: &str,
@@ -441,8 +446,8 @@ impl KubeStore {
     }
 
     async fn load_all(&mut self) -> Result<State, StoreError> {
-        // Tables before topics: what a predecessor writes in between makes the first write fail,
-        // and nothing of it is taken for an orphan.
+        // Tables before topics: if a predecessor writes in between, the first write fails, and none
+        // of its partitions counts as an orphan.
         let parts = self.parts().await?;
         let resource = answered("get", &self.cluster, self.clusters.get(&self.cluster)).await?;
         let home = resource.metadata.namespace.clone().unwrap_or_default();
@@ -478,15 +483,16 @@ impl KubeStore {
             topic.seen.iter().for_each(|seen| self.cache.observe_topic(seen));
         }
         let mut state = read::assemble(registry, resource, topics, shards);
-        // Another cluster of the namespace may have a topic of the same name: who meets one finds
-        // it here when everything was read anew.
+        // Another cluster of the namespace may have a topic of the same name. After a conflict over
+        // a name, the reload finds it here.
         state.taken = Arc::new(taken);
         Ok(state)
     }
 }
 
 impl Store for KubeStore {
-    /// Whoever slept over its lease finds out here, before what it reads becomes what it believes.
+    /// Checks the Lease first: a controller that was paused beyond its Lease must not trust what it
+    /// reads.
     async fn load(&mut self) -> Result<State, StoreError> {
         if !(self.leads)().await {
             return Err(StoreError::NotLeader);
@@ -499,8 +505,8 @@ impl Store for KubeStore {
     async fn commit(&mut self, state: &State, changes: &[Change]) -> Result<(), StoreError> {
         let touched = Touched::by(changes);
         self.write_resources(state, &touched, changes).await?;
-        // A new epoch goes into every part, so that whoever has an older one can write none of
-        // them. So does what becomes of them when the cluster is deleted.
+        // A new epoch goes into every part, so that a controller with an older one can write none
+        // of them. A change of the parts' owner goes into every part too.
         let fences = changes.iter().any(|change| matches!(change, Change::ControllerEpoch(_)));
         let goes = goes_with_the_cluster(&state.cluster.resource);
         let is_other = |before: &State| goes_with_the_cluster(&before.cluster.resource) != goes;
@@ -519,12 +525,13 @@ impl Store for KubeStore {
     }
 }
 
-/// Whether a deletion of the cluster takes along all that it knows, with the volumes.
+/// Whether deleting the cluster also deletes its tables, topics and volumes.
 pub fn goes_with_the_cluster(cluster: &KafkaCluster) -> bool {
     cluster.spec.brokers.storage.on_delete == VolumePolicy::Delete
 }
 
-/// Makes an object go with its cluster. Nobody's deletion waits for another's.
+/// The owner reference that deletes an object with its cluster. It does not block the cluster's
+/// deletion.
 pub fn owner(cluster: &KafkaCluster) -> OwnerReference {
     OwnerReference {
         api_version: weir_crds::API_VERSION.to_owned(),
@@ -536,7 +543,7 @@ pub fn owner(cluster: &KafkaCluster) -> OwnerReference {
     }
 }
 
-/// Whether a resource lies in another namespace than its cluster.
+/// Whether a resource is in another namespace than its cluster.
 fn is_elsewhere(key: &Key, state: &State) -> bool {
     key.namespace != state.cluster.namespace()
 }

@@ -1,14 +1,14 @@
-//! PURE: a topic's spec as far as this version can read it.
+//! PURE: reads a topic's spec as far as this version knows it.
 //!
-//! Another version may have written what this one does not know. How long records are kept is a
-//! setting like others: one that cannot be read must cost none that can. What was left out is told,
-//! and the topic is retained until somebody who can read all of it says otherwise.
+//! Another version may have written fields or settings that this one does not know. An unreadable
+//! setting must not discard the others, such as how long records are kept. The caller reports what
+//! was left out. The topic is retained until a controller that can read all of it sets another
+//! policy.
 
 use serde_json::{Map, Value, json};
 use weir_crds::{DeletionPolicy, TopicSpec};
 
-/// The spec, and what was left out of it with the reason for each; `None` if it does not say whose
-/// topic it is.
+/// The spec, and the parts left out with the reason for each; `None` if it names no cluster.
 pub(super) fn topic_spec(spec: &Value) -> Option<(TopicSpec, Vec<String>)> {
     if let Ok(whole) = serde_json::from_value(spec.clone()) {
         return Some((whole, Vec::new()));
@@ -42,7 +42,7 @@ pub(super) fn topic_spec(spec: &Value) -> Option<(TopicSpec, Vec<String>)> {
     Some((spec, left_out))
 }
 
-/// Those fields with which a spec that has nothing else (`alone`) can be read.
+/// The fields that can be read. `alone` builds a spec with one field to try it.
 fn readable<'a>(
     fields: impl Iterator<Item = (&'a String, &'a Value)>,
     alone: impl Fn(&str, &Value) -> Value,

@@ -1,15 +1,15 @@
-//! A store that forgets with the process and fails when told to: for tests of the shell.
+//! A store that loses its state with the process and fails on request, for tests of the shell.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Store, StoreError};
 use crate::controller::state::{Change, State};
 
-/// What several controllers of a test share.
+/// A handle that several controllers of a test share.
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
     shared: Arc<Mutex<Shared>>,
-    /// The version of the store that this controller has read or written.
+    /// The version of the store that this controller last read or wrote.
     seen: u64,
 }
 
@@ -34,7 +34,7 @@ impl MemoryStore {
         self.lock().commits_until_failure = Some(commits);
     }
 
-    /// What was committed.
+    /// The committed state.
     pub fn committed(&self) -> State {
         self.lock().state.clone()
     }

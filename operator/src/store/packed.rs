@@ -1,13 +1,13 @@
 //! The packed text of a shard and of the registry: a versioned first line, then a line for each
-//! partition or broker. A topic that is to be retained has a line too, with its resource: it
-//! outlives a deletion that no controller saw. So has one whose resource lies in another namespace
-//! than the cluster's: the line says whose it is, and a version that does not know of other
-//! namespaces retains it.
+//! partition or broker. A retained topic also has a line with its resource, because it outlives a
+//! deletion that no controller saw. So has a topic whose resource is in another namespace than the
+//! cluster's: the line names that resource. A version that does not know of other namespaces
+//! retains such a topic.
 //!
-//! One string and not structured fields, because an API server walks every field of an object on
-//! each write. A person can still read it. Whatever is not exactly what [`write_shard`] and
-//! [`write_registry`] write is refused with its line, save for what another version of Weir knows
-//! of a topic that is to be retained: that is left out. Never touches a file.
+//! It is one string instead of structured fields, because an API server walks every field of an
+//! object on each write. A person can still read it. A reader refuses, with its line, whatever
+//! [`write_shard`] and [`write_registry`] would not write exactly so. The exception are parts of a
+//! retained topic that only another version of Weir knows: they are left out. Never touches a file.
 //!
 //! ```text
 //! weir-partitions 3
@@ -33,15 +33,15 @@ use super::lenient::topic_spec;
 use crate::controller::state::{Broker, Endpoint, Features, Partition};
 
 const SHARD_HEADER: &str = "weir-partitions 3";
-/// That of a text without topics that are to be retained.
+/// The header of the format without retained topics.
 const SHARD_HEADER_BEFORE: &str = "weir-partitions 2";
-/// How the line of a topic that is to be retained begins.
+/// The start of a retained topic's line.
 const RETAIN: &str = "retain ";
 const REGISTRY_HEADER: &str = "weir-registry 2";
-/// Every text ends in this line, so that one that was cut is known.
+/// The last line of every text; it shows that the text is complete.
 const END: &str = "end";
 
-/// A line that cannot be read.
+/// A line that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadLine {
     /// The line, from 1.
@@ -59,7 +59,7 @@ pub struct Registry {
     pub controller_epoch: ControllerEpoch,
     /// The epoch that the next registration gets.
     pub next_broker_epoch: BrokerEpoch,
-    /// The first producer id that nobody has.
+    /// The first producer id that is not handed out.
     pub next_producer_id: i64,
     /// The finalised features.
     pub features: Features,
@@ -67,17 +67,17 @@ pub struct Registry {
     pub brokers: Vec<Broker>,
 }
 
-/// What a shard holds.
+/// The contents of a shard.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Shard {
-    /// The partitions of each topic, in order and without a gap.
+    /// The partitions of each topic, in order and without gaps.
     pub partitions: BTreeMap<TopicId, Vec<Partition>>,
-    /// The resources of topics that are to be retained, or lie in another namespace than the
-    /// cluster's, with their names and specs alone. One without a namespace lies in the cluster's.
+    /// The resources of topics that are retained, or are in another namespace than the cluster's,
+    /// with name and spec only. A resource without a namespace is in the cluster's.
     pub kept: BTreeMap<TopicId, Topic>,
 }
 
-/// A resource that lies with its partitions.
+/// A resource that is kept with its partitions.
 #[derive(Deserialize, Serialize)]
 struct Retained<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -86,7 +86,7 @@ struct Retained<'a> {
     spec: Value,
 }
 
-/// The text of a shard. `home` is the cluster's namespace, which is not written.
+/// The text of a shard. `home` is the cluster's namespace, which the text omits.
 pub fn write_shard<'a>(
     partitions: impl Iterator<Item = (TopicId, i32, &'a Partition)>,
     kept: impl Iterator<Item = (TopicId, &'a Topic)>,
@@ -126,7 +126,7 @@ pub fn write_shard<'a>(
         let resource = Retained {
             namespace: namespace.map(Into::into),
             name: topic.metadata.name.as_deref().unwrap_or_default().into(),
-            // Neither can that: names and settings are texts and numbers.
+            // Serialising names and settings cannot fail either.
             spec: serde_json::to_value(&topic.spec).unwrap_or_default(),
         };
         let json = serde_json::to_string(&resource).unwrap_or_default();
@@ -137,10 +137,10 @@ pub fn write_shard<'a>(
     text
 }
 
-/// Reads the text of a shard.
+/// Parses the text of a shard.
 ///
 /// # Errors
-/// The first line that is not as it was written.
+/// The first invalid line.
 pub fn read_shard(text: &str) -> Result<Shard, BadLine> {
     let mut shard = Shard::default();
     let header =
@@ -209,10 +209,10 @@ pub fn write_registry(registry: &Registry) -> String {
     text
 }
 
-/// Reads the text of the registry.
+/// Parses the text of the registry.
 ///
 /// # Errors
-/// The first line that is not as it was written.
+/// The first invalid line.
 pub fn read_registry(text: &str) -> Result<Registry, BadLine> {
     let mut lines = lines(text, REGISTRY_HEADER)?.into_iter();
     let (line, content) = lines.next().ok_or_else(|| BadLine {
@@ -384,7 +384,7 @@ fn parse<T: FromStr>(word: Option<&str>, what: &str) -> Result<T, String> {
     word.parse().map_err(|_| format!("{word:?} is not {what}"))
 }
 
-/// A number that is not negative.
+/// Parses a number that must not be negative.
 fn count<T: FromStr + PartialOrd + Default>(word: &str, what: &str) -> Result<T, String> {
     let number = parse::<T>(Some(word), what)?;
     if number < T::default() { Err(format!("{what} is negative")) } else { Ok(number) }
@@ -417,7 +417,7 @@ fn nothing_left<'a>(mut words: impl Iterator<Item = &'a str>) -> Result<(), Stri
     words.next().map_or(Ok(()), |word| Err(format!("{word:?} is one word too many")))
 }
 
-/// Brokers' ids with commas between.
+/// Broker ids separated by commas.
 struct Ids<'a>(&'a [BrokerId]);
 
 impl std::fmt::Display for Ids<'_> {
@@ -432,7 +432,7 @@ impl std::fmt::Display for Ids<'_> {
     }
 }
 
-/// Names of racks and hosts are free text: what would end a word or a line is written as %XX.
+/// Escapes free text, such as rack and host names: every other character becomes %XXXXXX.
 fn escape(text: &str) -> String {
     let plain =
         |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']' | '/');

@@ -1,5 +1,5 @@
-//! The state as it lies in a store, part by part: the texts that are written, and the state that is
-//! made of them again.
+//! Converts between the state and its parts in a store: writes their texts, and assembles the state
+//! from them.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ pub(crate) fn shard_text(state: &State, shard: u8) -> String {
         (0..).zip(&topic.partitions).map(|(index, partition)| (*id, index, partition))
     });
     let home = state.cluster.namespace();
-    // Whose resource it is stands nowhere else, where it lies in another namespace: what bears the
-    // id there may be anybody's.
+    // Only the shard records the owner of a resource in another namespace. The id annotation proves
+    // nothing: any user there can write it.
     let kept = topics().filter(|(_, topic)| {
         topic.resource.spec.deletion_policy == DeletionPolicy::Retain || topic.key.namespace != home
     });
@@ -37,7 +37,7 @@ pub(crate) fn registry_text(state: &State) -> String {
     })
 }
 
-/// The state as it lies in a store, before it is one: counters and brokers, resources, partitions.
+/// The parts of a state as a store holds them: counters and brokers, resources, partitions.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) registry: Registry,
@@ -47,9 +47,9 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// The state. A topic that is to be retained and has lost its resource has it again, with the
-    /// id on it; other partitions without a topic are what a deletion left behind in a crash: they
-    /// are dropped.
+    /// Assembles the state. A retained topic that lost its resource gets it back, with the id on
+    /// it. Other partitions without a topic remain from a deletion that a crash cut off; they are
+    /// dropped.
     pub(crate) fn assemble(mut self) -> State {
         let brokers = self.registry.brokers;
         let newest =
@@ -87,7 +87,7 @@ impl Parts {
 }
 
 impl Shard {
-    /// Takes in another one.
+    /// Adds the contents of another shard.
     pub(crate) fn extend(&mut self, other: Self) {
         self.partitions.extend(other.partitions);
         self.kept.extend(other.kept);

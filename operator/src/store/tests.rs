@@ -1,4 +1,4 @@
-//! Stores keep what they are given, through crashes, and refuse what they did not write.
+//! Stores keep what they get, through crashes, and refuse what they did not write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -92,7 +92,7 @@ async fn filled(root: &Path) -> (FileStore, State) {
     (store, state)
 }
 
-/// Equal but for what begins anew with each controller.
+/// Asserts equality, except for what each controller starts anew.
 fn assert_same(mut left: State, right: &State) {
     left.version = right.version;
     left.told_at = right.told_at.clone();
@@ -107,7 +107,7 @@ async fn what_was_committed_is_loaded() {
     let mut store = FileStore::open(root.path()).unwrap();
     assert!(!store.is_empty());
     assert_same(store.load().await.unwrap(), &state);
-    // A topic that goes, and its successor under the same name in the same batch.
+    // A deleted topic, and its successor under the same name in the same batch.
     let (old, (new, resource)) = (TopicId(Uuid::from_u128(17)), topic("orders", 49));
     let [orders, invoices] = ["orders", "invoices"].map(|name| state.cluster.key(name));
     commit(
@@ -139,13 +139,12 @@ async fn a_second_controller_is_kept_out() {
 async fn a_crash_between_two_objects_is_made_good() {
     let root = tempfile::tempdir().unwrap();
     let (mut store, state) = filled(root.path()).await;
-    // A creation that came as far as the resource: the topic is there and waits for its partitions.
+    // A creation that reached only the resource: the topic exists and waits for its partitions.
     std::fs::remove_file(root.path().join("partitions-01")).unwrap();
     let loaded = store.load().await.unwrap();
     assert!(loaded.topics.values().all(|topic| topic.partitions.is_empty()));
     assert_eq!(loaded.topics.len(), 2);
-    // A deletion that came as far as the resource: the partitions that are left behind are
-    // nobody's.
+    // A deletion that reached only the resource: the partitions left behind belong to no topic.
     store
         .commit(&state, &[Change::Partition(TopicId(Uuid::from_u128(17)), 0, partition())])
         .await
@@ -157,7 +156,7 @@ async fn a_crash_between_two_objects_is_made_good() {
         ["invoices"]
     );
     assert_eq!(loaded.partition_count(), 2);
-    // A file that was being written.
+    // A file that was incomplete at a crash.
     std::fs::write(root.path().join("topics/.new"), "{").unwrap();
     std::fs::write(root.path().join(".new"), "weir").unwrap();
     assert_same(store.load().await.unwrap(), &loaded);
@@ -201,7 +200,7 @@ async fn a_full_disk_fails_the_commit_and_keeps_the_state() {
     let mut after = before.clone();
     let change = Change::NextProducerId(4000);
     after.apply(&change);
-    // A folder where the new file belongs: it cannot be written, as on a disk that is full.
+    // A folder in the place of the new file: the write fails, as on a full disk.
     std::fs::create_dir(root.path().join(".new")).unwrap();
     assert!(matches!(
         store.commit(&after, std::slice::from_ref(&change)).await,
@@ -264,7 +263,7 @@ fn packed_text_reads_as_it_was_written() {
     );
     let shard = Shard { partitions: BTreeMap::from([(id, vec![led, orphan])]), ..Shard::default() };
     assert_eq!(read_shard(&text).unwrap(), shard);
-    // As it was written by a controller that had nothing to retain.
+    // The text of a controller without retained topics.
     assert_eq!(read_shard(&text.replace("partitions 3", "partitions 2")).unwrap(), shard);
 }
 
@@ -283,15 +282,15 @@ async fn a_topic_that_is_to_be_retained_survives_its_resource() {
     remove();
     let loaded = store.load().await.unwrap();
     assert_same(loaded, &state);
-    // Once it may go, it goes.
+    // With the policy `Delete` it goes.
     orders.spec.deletion_policy = DeletionPolicy::Delete;
     commit(&mut store, &mut state, vec![Change::Topic(id, Box::new(orders))]).await;
     remove();
     assert!(store.load().await.unwrap().topic_by_name("orders").is_none());
 }
 
-/// Names are unique in a namespace alone, so the line says whose the resource is. It outlives a
-/// resource that is gone only where the topic is to be retained.
+/// Names are unique only within a namespace, so the line records it. The topic outlives its
+/// resource only if it is retained.
 #[test]
 fn a_topic_of_another_namespace_is_kept_with_its_namespace() {
     let mut resource = topic("orders", 17).1;
@@ -325,8 +324,8 @@ fn a_topic_of_another_namespace_is_kept_with_its_namespace() {
     );
 }
 
-/// After a downgrade the controller takes over, and no record goes for a setting that it does not
-/// know.
+/// After a downgrade the controller takes over, and a setting that it does not know costs no
+/// records.
 #[test]
 fn a_topic_that_another_version_retained_is_retained() {
     let id = "00000000-0000-0000-0000-000000000011";
@@ -405,7 +404,7 @@ fn packed_text_is_refused_where_it_is_wrong() {
         let wrong = read_shard(&format!("weir-partitions 3\n{lines}\nend\n")).unwrap_err();
         assert_eq!((wrong.line, wrong.reason.as_str()), (line, reason));
     }
-    // Cut anywhere, no text is taken for a whole one.
+    // A text cut at any byte is refused.
     let whole = line("0 r=0 a= d= i=0 e= l=0 le=0 pe=0 k= u=0");
     for end in 0..whole.len() {
         assert!(read_shard(&whole[..end]).is_err(), "cut after {end} bytes");
@@ -420,7 +419,7 @@ fn topics_are_spread_over_the_shards() {
     assert_eq!(shards.len(), usize::from(SHARDS));
 }
 
-/// Whatever a shard has room for, one object of etcd takes, even while everything is being moved.
+/// A full shard fits into one etcd object, even while every partition is being moved.
 #[test]
 fn a_full_shard_fits_into_an_object() {
     let state = State::new(Cluster::new("an-id".into(), cluster()));

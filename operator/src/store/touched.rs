@@ -1,4 +1,4 @@
-//! Which objects of a store a set of changes touches.
+//! The objects of a store that a set of changes touches.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use weir_protocol::types::TopicId;
 
 use crate::controller::state::{Change, shard_of};
 
-/// What a set of changes touches, object by object.
+/// The objects that a set of changes touches.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Touched {
     pub(crate) cluster_resource: bool,
@@ -22,8 +22,7 @@ impl Touched {
         for change in changes {
             match change {
                 Change::Cluster(_) => touched.cluster_resource = true,
-                // Its shard holds the resource, too, if it is to be retained or lies in another
-                // namespace.
+                // The shard also holds the resource if it is retained or in another namespace.
                 Change::Topic(id, _) | Change::RemoveTopic(id, _) => {
                     touched.topics.insert(*id);
                     touched.shards.insert(shard_of(*id));

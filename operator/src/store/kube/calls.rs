@@ -1,4 +1,4 @@
-//! Calls of the API server, and what their answers mean to a store.
+//! Calls of the API server, and the store's interpretation of their answers.
 
 use std::time::Duration;
 
@@ -7,16 +7,15 @@ use futures::TryFutureExt;
 use crate::controller::{Key, Kind};
 use crate::store::error::{Refused, StoreError};
 
-/// How long the API server may take to answer before the outcome counts as unknown.
+/// The most time for an answer of the API server; after it the outcome counts as unknown.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
-/// Whether the API server refused a call because this process may not make it.
+/// Whether the API server refused a call for lack of permission.
 pub(super) fn is_forbidden(error: &(dyn std::error::Error + 'static)) -> bool {
     matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 403)
 }
 
-/// A write of a resource that users write, too: what the API server refuses is none of the others'
-/// business.
+/// Writes a resource that users write too. A refusal by the API server affects only this resource.
 pub(super) async fn resource<T>(
     kind: Kind,
     action: &'static str,
@@ -27,8 +26,8 @@ pub(super) async fn resource<T>(
     let call = call.inspect_err(|error| {
         if let kube::Error::Api(status) = error {
             let taken = status.code == 409 && action == "create";
-            // A rule of the schema, a quota, a policy of an admission webhook, or too large an
-            // object.
+            // A rule of the schema, a quota, a policy of an admission webhook, or an object that is
+            // too large.
             if taken || matches!(status.code, 400 | 403 | 413 | 422) {
                 refused = Some(Refused {
                     kind,
@@ -47,7 +46,7 @@ pub(super) async fn resource<T>(
     }
 }
 
-/// Waits for the API server, but not for ever, and says what its answer means to a store.
+/// Waits for the API server for at most [`ANSWER_MAX`], and interprets its answer.
 pub(super) async fn answered<T>(
     action: &'static str,
     object: &str,

@@ -1,10 +1,10 @@
-//! The resources of one cluster that users write, as they were last observed, and what became of
-//! each. All that act on them share this cache.
+//! The resources of one cluster that users write, as they were last observed, and the controller's
+//! answer to each. All tasks that act on them share this cache.
 //!
-//! The watch and the store's own writes observe resources; the store patches only what differs from
-//! that. The task of the topics notes what it offered to the controller and what was answered, and
-//! the task of the statuses writes what follows. That an observation may be a moment old does no
-//! harm: what a patch does not name, it does not change.
+//! The watch and the store's own writes observe resources; the store patches only the difference
+//! from the observation. The task of the topics records each offer to the controller and the
+//! answer; the task of the statuses writes the status from that. A slightly old observation does no
+//! harm, because a patch changes only the fields that it names.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,22 +34,22 @@ struct Shared {
 struct Inner {
     cluster: Option<Arc<KafkaCluster>>,
     topics: BTreeMap<Key, TopicEntry>,
-    /// Resources that went, and that the controller has not let go.
+    /// Deleted resources whose topics the controller has not deleted yet.
     deletions: BTreeMap<Key, Deletion>,
 }
 
-/// What the store needs to know of a `Topic` to change it.
+/// What the store needs of a `Topic` to change it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ObservedTopic {
     /// The resource's uid.
     pub uid: Option<String>,
-    /// The topic's id that is written on it.
+    /// The topic id annotated on it.
     pub id: Option<TopicId>,
-    /// What a user, a client or the operator wrote.
+    /// The spec, written by a user, a client or the operator.
     pub spec: TopicSpec,
 }
 
-/// Which object, and which state of it, a controller is offered.
+/// The identity and the state of an object that the controller is offered.
 pub(crate) type Version = (Option<String>, Option<i64>, Option<TopicId>);
 
 /// The version of a resource.
@@ -57,29 +57,28 @@ pub(crate) fn version_of(topic: &Topic) -> Version {
     (topic.metadata.uid.clone(), topic.metadata.generation, topic_id_on(topic))
 }
 
-/// What is known of one `Topic`.
+/// The cached data of one `Topic`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TopicEntry {
-    /// The resource, as the watch or a write of the store saw it last. `None` once the store has
+    /// The resource from the last watch event or write of the store. `None` once the store has
     /// deleted it.
     observed: Option<Arc<ObservedTopic>>,
-    /// The uid of the object that the watch told of last; the answers and the status are about that
-    /// one.
+    /// The uid of the object in the last watch event; answers and status refer to it.
     pub(crate) uid: Option<String>,
-    /// The generation that the watch told of last.
+    /// The generation in the last watch event.
     generation: Option<i64>,
-    /// What the controller was offered last.
+    /// The version that the controller was last offered.
     offered: Option<Version>,
-    /// What the cluster said of the namespace, when that was last looked at.
+    /// The last verdict on the namespace.
     verdict: Option<Verdict>,
-    /// The same for the status; `None` where the namespace is the cluster's own.
+    /// The same for the status; `None` if the namespace is the cluster's own.
     pub(crate) allowed: Option<Verdict>,
-    /// The generation that the controller has taken up, or refused: of that the status speaks.
-    /// `None` while it has said nothing.
+    /// The generation that the controller last accepted or refused; the status refers to it. `None`
+    /// before its first answer.
     pub(crate) answered: Option<i64>,
-    /// Why the controller does not take the resource as it is.
+    /// Why the controller refuses the resource.
     pub(crate) refusal: Option<Refusal>,
-    /// What the status says, as far as is known.
+    /// The last known status.
     pub(crate) status: TopicStatus,
     /// When the status was last written.
     pub(crate) status_written_at: Option<Instant>,
@@ -88,9 +87,9 @@ pub(crate) struct TopicEntry {
 /// The deletion of a resource.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Deletion {
-    /// What the resource was last.
+    /// The last metadata of the resource.
     pub(crate) metadata: ObjectMeta,
-    /// The controller refuses it. Until it has said so, it may still let the topic go.
+    /// The controller refused the deletion. Until it answers, it may still delete the topic.
     pub(crate) refused: bool,
 }
 
@@ -104,7 +103,7 @@ impl ClusterCache {
         self.inner().cluster.clone()
     }
 
-    /// The cluster's resource was observed.
+    /// Records an observation of the cluster's resource.
     pub fn observe_cluster(&self, cluster: KafkaCluster) {
         self.inner().cluster = Some(Arc::new(cluster));
     }
@@ -114,7 +113,7 @@ impl ClusterCache {
         self.inner().topics.get(key)?.observed.clone()
     }
 
-    /// A topic's resource was observed.
+    /// Records an observation of a topic's resource.
     pub fn observe_topic(&self, topic: &Topic) {
         let observed = Arc::new(ObservedTopic {
             uid: topic.metadata.uid.clone(),
@@ -124,15 +123,15 @@ impl ClusterCache {
         self.inner().topics.entry(Key::of(&topic.metadata)).or_default().observed = Some(observed);
     }
 
-    /// The store has deleted a topic's resource. Its status is of interest until the watch tells of
-    /// that, too.
+    /// Records that the store deleted a topic's resource. The entry stays until the watch reports
+    /// the deletion too, because of its status.
     pub fn deleted_topic(&self, key: &Key) {
         if let Some(entry) = self.inner().topics.get_mut(key) {
             entry.observed = None;
         }
     }
 
-    /// The watch tells of a topic's resource.
+    /// Records a watch event of a topic's resource.
     pub(crate) fn watched(&self, topic: &Topic) {
         self.observe_topic(topic);
         let key = Key::of(&topic.metadata);
@@ -140,7 +139,7 @@ impl ClusterCache {
         inner.deletions.remove(&key);
         let entry = inner.topics.entry(key).or_default();
         if entry.uid != topic.metadata.uid {
-            // Another object of this name.
+            // Another object with this name.
             *entry = TopicEntry {
                 observed: entry.observed.take(),
                 offered: entry.offered.take(),
@@ -153,13 +152,14 @@ impl ClusterCache {
         entry.status = topic.status.clone().unwrap_or_default();
     }
 
-    /// What the cluster last said of a topic's namespace.
+    /// The last verdict on a topic's namespace.
     pub(crate) fn verdict(&self, key: &Key) -> Option<Verdict> {
         self.inner().topics.get(key)?.verdict.clone()
     }
 
-    /// What the cluster says of a topic's namespace, which is its own or not; returns whether that
-    /// is news. Only what is allowed stays offered.
+    /// Records the verdict on a topic's namespace; returns whether it is new. `is_elsewhere` says
+    /// that the namespace is not the cluster's own. An offer stays only if the verdict is
+    /// `Allowed`.
     pub(crate) fn judged(&self, key: &Key, verdict: &Verdict, is_elsewhere: bool) -> bool {
         let mut inner = self.inner();
         let Some(entry) = inner.topics.get_mut(key) else { return false };
@@ -180,22 +180,22 @@ impl ClusterCache {
         is_news
     }
 
-    /// This version of a topic is to be offered to the controller; returns whether it was not
-    /// before.
+    /// Records that this version of a topic is offered to the controller; returns whether it is a
+    /// new offer.
     pub(crate) fn offers(&self, key: &Key, version: Version) -> bool {
         let mut inner = self.inner();
         let Some(entry) = inner.topics.get_mut(key) else { return false };
         entry.offered.replace(version.clone()) != Some(version)
     }
 
-    /// An offer has come to nothing: the topic is to be offered again.
+    /// Discards an offer that failed, so that the topic is offered again.
     pub(crate) fn withdraw(&self, key: &Key) {
         if let Some(entry) = self.inner().topics.get_mut(key) {
             entry.offered = None;
         }
     }
 
-    /// The controller took this generation of the resource up.
+    /// Records that the controller accepted this generation of the resource.
     pub(crate) fn accepted(&self, key: &Key, generation: Option<i64>) {
         if let Some(entry) = self.inner().topics.get_mut(key) {
             entry.answered = generation;
@@ -204,7 +204,7 @@ impl ClusterCache {
         self.changed();
     }
 
-    /// The controller refuses this generation of the resource.
+    /// Records that the controller refused this generation of the resource.
     pub(crate) fn refused(&self, key: &Key, generation: Option<i64>, refusal: &Refusal) {
         let mut inner = self.inner();
         if let Some(entry) =
@@ -217,15 +217,15 @@ impl ClusterCache {
         self.changed();
     }
 
-    /// The resources that the controller refuses as they are.
+    /// The resources that the controller refuses at present.
     pub(crate) fn refused_topics(&self) -> Vec<Key> {
         let inner = self.inner();
         let refused = inner.topics.iter().filter(|(_, entry)| entry.refusal.is_some());
         refused.map(|(key, _)| key.clone()).collect()
     }
 
-    /// The watch tells that a resource is gone. With these metadata it is made again, if its topic
-    /// may not go.
+    /// Records that the watch reported a deletion. The resource is created again with this metadata
+    /// if its topic may not be deleted.
     pub(crate) fn gone(&self, key: &Key, metadata: &ObjectMeta) {
         let deletion = Deletion { metadata: metadata.clone(), refused: false };
         let mut inner = self.inner();
@@ -235,7 +235,7 @@ impl ClusterCache {
         self.changed();
     }
 
-    /// The controller has let the topic of a resource that is gone go, or not.
+    /// Records whether the controller deleted the topic of a deleted resource, or refused.
     pub(crate) fn answered_deletion(&self, key: &Key, refused: bool) {
         let mut inner = self.inner();
         match inner.deletions.get_mut(key) {
@@ -246,12 +246,12 @@ impl ClusterCache {
         self.changed();
     }
 
-    /// The deletion of a resource that is gone, if it was seen to go.
+    /// The recorded deletion of a resource, if the watch saw it.
     pub(crate) fn deletion(&self, key: &Key) -> Option<Deletion> {
         self.inner().deletions.get(key).cloned()
     }
 
-    /// A status was written.
+    /// Records that a status was written.
     pub(crate) fn written(&self, key: &Key, status: &TopicStatus) {
         if let Some(entry) = self.inner().topics.get_mut(key) {
             entry.status = status.clone();
@@ -259,7 +259,7 @@ impl ClusterCache {
         }
     }
 
-    /// Something changed that may change a status.
+    /// Signals a change that may affect a status.
     pub(crate) fn changed(&self) {
         self.shared.changed.notify_one();
     }
@@ -269,7 +269,7 @@ impl ClusterCache {
         self.shared.changed.notified().await;
     }
 
-    /// All topics, by where their resources lie.
+    /// All topics by the key of their resource.
     pub(crate) fn topics(&self) -> BTreeMap<Key, TopicEntry> {
         self.inner().topics.clone()
     }
@@ -333,7 +333,7 @@ mod tests {
         assert!(offers(&second) && !offers(&second));
         cache.withdraw(t);
         assert!(offers(&second));
-        // What is not allowed any more is offered anew once it is allowed again.
+        // A topic that was not allowed is offered again once it is.
         assert!(cache.judged(t, &Verdict::NotAllowed("no".to_owned()), true));
         assert!(cache.judged(t, &Verdict::Allowed, true));
         assert!(offers(&second));

@@ -1,13 +1,13 @@
-//! PURE: what a JSON merge patch (RFC 7386) has to say so that a decision reaches an object that
-//! others write, too.
+//! PURE: computes the JSON merge patch (RFC 7386) that brings a decision to an object that others
+//! write too.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-/// The patch by which an object has what a decision made of `before`, which is `after`; `None` if
-/// it has that. The object is `there`: it may hold what a user wrote and the controller has not
-/// accepted, and of that nothing is named. Nulls stand for what is absent.
+/// The patch that brings the decision from `before` to `after` to the object; `None` if the object
+/// needs no change. `there` is the object: it may contain what a user wrote and the controller has
+/// not accepted, and the patch names none of that. Null stands for an absent field.
 pub(super) fn owed(before: &Value, after: &Value, there: &Value) -> Option<Value> {
     if before == after || there == after {
         return None;
@@ -31,7 +31,7 @@ pub(super) fn owed(before: &Value, after: &Value, there: &Value) -> Option<Value
     if patch.is_empty() {
         return None;
     }
-    // What the decision takes away was all there was.
+    // The decision removes every field of the object.
     let empties =
         after.is_null() && held.keys().all(|name| patch.get(name).is_some_and(Value::is_null));
     Some(if empties { Value::Null } else { Value::Object(patch) })
@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn only_what_the_decision_changed_is_named() {
         let cases = [
-            // Nobody else wrote: the object is as it was before.
+            // Only the operator wrote: the object is as it was before.
             (json!({"a": 1}), json!({"a": 1}), json!({"a": 1}), None),
             (
                 json!({"a": 1, "b": {"c": 2, "d": 3}}),
@@ -67,7 +67,7 @@ mod tests {
                 json!({"a": [1, 2]}),
                 Some(json!({"a": [1]})),
             ),
-            // A user wrote what is not accepted: it stays.
+            // A user wrote something that is not accepted: it stays.
             (
                 json!({"a": 5, "c": {"x": 1}}),
                 json!({"a": 5, "c": {"x": 2}}),
@@ -94,9 +94,9 @@ mod tests {
                 Some(json!({"c": {"z": 2}})),
             ),
             (json!({"c": {"x": 1}}), json!({}), json!({}), None),
-            // It is what the user wrote that was accepted.
+            // The accepted value is the user's own.
             (json!({"a": 5}), json!({"a": 3}), json!({"a": 3}), None),
-            // With what was filled in.
+            // The decision fills in a default.
             (json!({"a": null}), json!({"a": 1}), json!({}), Some(json!({"a": 1}))),
         ];
         for (before, after, there, patch) in cases {

@@ -1,9 +1,9 @@
-//! PURE: whose an object is: the operator writes and deletes only what it made.
+//! PURE: the owner of an object. The operator writes and deletes only objects that it created.
 //!
-//! An object of a cluster names the cluster's uid as that of its controller, from the first write
-//! on. So one that does not was made by somebody else, whatever its name and its labels say: those
-//! anybody can choose. Pods and volume claims are made by the StatefulSet's controller and do not
-//! name the cluster; [`may_be_a_pod_of`] and [`is_claim_of`] say how they are told.
+//! From the first write on, an object of a cluster has an owner reference with the cluster's uid
+//! and `controller: true`. An object without it was created by somebody else, whatever its name and
+//! its labels are: anybody can choose those. Pods and volume claims are created by the StatefulSet
+//! controller and do not name the cluster; [`may_be_a_pod_of`] and [`is_claim_of`] recognise them.
 
 use std::fmt;
 
@@ -14,37 +14,36 @@ use kube::api::ObjectMeta;
 /// On every object of a cluster: the cluster's `metadata.name`.
 pub const CLUSTER_LABEL: &str = "weir.dev/cluster";
 
-/// Who made an object, for selectors.
+/// The label that names an object's creator, for selectors.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The value of [`MANAGED_BY`].
 pub const MANAGER: &str = "weir-operator";
 
-/// The owner that controls an object; there is one at most.
+/// The owner reference with `controller: true`; there is at most one.
 pub fn controller_of(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
 }
 
-/// Whether an object was made for the cluster of this uid.
+/// Whether an object was created for the cluster of this uid.
 pub fn is_ours(metadata: &ObjectMeta, cluster_uid: &str) -> bool {
     !cluster_uid.is_empty() && controller_of(metadata).is_some_and(|owner| owner.uid == cluster_uid)
 }
 
-/// An object, if it was made for the cluster of this uid.
+/// The object, if it was created for the cluster of this uid.
 pub fn if_ours<K: Resource>(object: Option<K>, cluster_uid: &str) -> Option<K> {
     object.filter(|object| is_ours(object.meta(), cluster_uid))
 }
 
-/// Whether a pod that has a broker's name and labels can be a broker's. Its controller is the
-/// StatefulSet of the cluster's name; for the moment in which that is made anew it has none.
+/// Whether a pod with a broker's name and labels can be a broker's. Its controller is the
+/// StatefulSet with the cluster's name; while that is being created again the pod has none.
 pub fn may_be_a_pod_of(cluster: &str, metadata: &ObjectMeta) -> bool {
     controller_of(metadata).is_none_or(|owner| owner.kind == "StatefulSet" && owner.name == cluster)
 }
 
-/// Whether a claim that has the name of a broker's is a broker's. The StatefulSet's controller
-/// names itself as the owner only where the volumes go with the cluster, and names nobody where
-/// they are kept, or where they come from a backup. What it always does is to copy the labels of
-/// the template: so they count, as long as nobody else owns the claim. A claim without them was
-/// made by somebody before the broker came.
+/// Whether a claim with a broker's name is a broker's. The StatefulSet controller sets an owner
+/// only if the volumes go with the cluster. It sets none if they are kept, and a restored claim has
+/// none. It always copies the labels of the template, so these decide, as long as nobody else owns
+/// the claim. A claim without them was created by somebody else before the broker.
 pub fn is_claim_of(cluster: &str, metadata: &ObjectMeta) -> bool {
     let label = |name: &str| {
         metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str)
@@ -54,7 +53,7 @@ pub fn is_claim_of(cluster: &str, metadata: &ObjectMeta) -> bool {
         && may_be_a_pod_of(cluster, metadata)
 }
 
-/// An object that has the name of one of the cluster's, and was made by somebody else.
+/// An object of somebody else with the name of one of the cluster's objects.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Taken {
     /// Its kind.
@@ -63,7 +62,7 @@ pub struct Taken {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Whose it is, as far as it says.
+    /// Its owner or manager, as far as its metadata says.
     pub whose: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! PURE: the state from what the API server holds.
+//! PURE: the state from the objects at the API server.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,12 +15,12 @@ use crate::store::lenient::topic_spec;
 use crate::store::packed::{BadLine, Registry, Shard, read_registry, read_shard};
 use crate::store::parts::Parts;
 
-/// A topic that is part of the state, and its resource as it lies at the API server.
+/// A topic of the state, and its resource at the API server.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) id: TopicId,
     pub(super) resource: Topic,
-    /// `None` where nobody could look.
+    /// `None` if the operator may not look there.
     pub(super) seen: Option<Topic>,
 }
 
@@ -36,8 +36,8 @@ fn damaged(object: &str, bad: BadLine) -> StoreError {
     StoreError::DamagedObject { object: object.to_owned(), line: bad.line, reason: bad.reason }
 }
 
-/// The topics of the cluster's own namespace: the resources that bear a topic's id. One without was
-/// never taken up and is an event to come.
+/// The topics of the cluster's own namespace: the resources with a topic id. The controller has
+/// never accepted a resource without one; it becomes an event later.
 pub(super) fn topics(
     cluster: &str,
     home: &str,
@@ -48,14 +48,14 @@ pub(super) fn topics(
     ours.filter_map(|object| load(object, partitions)).collect()
 }
 
-/// Whether a topic of the cluster's own namespace is the cluster's.
+/// Whether a topic of the cluster's own namespace refers to the cluster.
 fn names_it(cluster: &str, home: &str, object: &DynamicObject) -> bool {
     let text = |pointer: &str| object.data.pointer(pointer).and_then(Value::as_str);
     text("/spec/clusterRef/name") == Some(cluster)
         && text("/spec/clusterRef/namespace").is_none_or(|namespace| namespace == home)
 }
 
-/// The topics whose resources lie in other namespaces, by those.
+/// The topics with resources in other namespaces, by namespace.
 pub(super) fn by_other_namespace(
     kept: &BTreeMap<TopicId, Topic>,
 ) -> BTreeMap<String, Vec<(TopicId, Topic)>> {
@@ -68,10 +68,11 @@ pub(super) fn by_other_namespace(
     by_namespace
 }
 
-/// The topics of another namespace. They are those that were taken up from there, and as they were
-/// taken up: whoever writes the id of a topic on a resource has none by that, and what was written
-/// while nobody listened, or is not followed, is an event to come, if it is one. One whose resource
-/// is gone goes, unless it is to be retained, or nobody can look.
+/// The topics of another namespace. They are the ones that the controller accepted from there, in
+/// the form that it accepted. A topic id that a user writes on a resource counts for nothing. A
+/// change that the controller has not seen, or does not follow, becomes an event later if at all. A
+/// topic whose resource is gone is deleted, unless it is retained or the operator may not look
+/// there.
 pub(super) fn topics_elsewhere(
     kept: Vec<(TopicId, Topic)>,
     there: Option<Vec<DynamicObject>>,
@@ -112,7 +113,7 @@ fn unseen(id: TopicId, kept: &Topic, partitions: &BTreeMap<TopicId, Vec<Partitio
     Loaded { id, resource, seen: None }
 }
 
-/// Of two that claim one id or one name, the older counts, and the other is an event to come.
+/// Of two topics with one id or one name the older counts; the other becomes an event later.
 pub(super) fn oldest_of_each(mut all: Vec<Loaded>) -> Vec<Loaded> {
     let age = |topic: &Loaded| {
         let metadata = &topic.resource.metadata;
@@ -126,8 +127,8 @@ pub(super) fn oldest_of_each(mut all: Vec<Loaded>) -> Vec<Loaded> {
     all
 }
 
-/// The topics of the cluster's own namespace that have a resource, one for each name, as the state
-/// would have them and as they lie at the API server, whether they were ever taken up or not.
+/// The topics of the cluster's own namespace with a resource, one for each name: in the state's
+/// form and as they are at the API server. It includes topics that the controller never accepted.
 pub(super) fn written(
     cluster: &str,
     home: &str,
@@ -146,7 +147,7 @@ pub(super) fn written(
     all
 }
 
-/// A topic without what the state does not keep of it.
+/// A topic without the metadata that the state does not keep.
 fn stripped(seen: &Topic) -> Topic {
     let mut resource = seen.clone();
     let metadata = &mut resource.metadata;
@@ -166,7 +167,7 @@ fn seen(object: DynamicObject) -> Option<Topic> {
     match serde_json::from_value(raw) {
         Ok(topic) => Some(topic),
         Err(_) => {
-            // Whatever is wrong with its settings, its records stay. The watch tells the user.
+            // Invalid settings cost no records. The watch reports them to the user.
             let (topic, left_out) = as_far_as_it_can_be_read(&object)?;
             warn!(
                 topic = name,
@@ -186,8 +187,8 @@ fn load(object: DynamicObject, partitions: &BTreeMap<TopicId, Vec<Partition>>) -
     Some(Loaded { id, resource, seen: Some(seen) })
 }
 
-/// What there is counts, not what was asked for while nobody listened: that is an event to come,
-/// and is checked then.
+/// Sets the existing numbers of partitions and replicas, not those that a user asked for meanwhile.
+/// The request becomes an event later, which the controller checks.
 fn as_there_is(resource: &mut Topic, existing: Option<&Vec<Partition>>) {
     if let Some(existing) = existing.filter(|existing| !existing.is_empty()) {
         resource.spec.partitions = i32::try_from(existing.len()).ok();

@@ -1,4 +1,4 @@
-//! The tables of a cluster that has lost them, made anew.
+//! Creates the tables of a cluster that has lost them.
 
 use std::collections::BTreeSet;
 
@@ -9,14 +9,14 @@ use crate::controller::state::{Change, State};
 use crate::store::{Store, StoreError};
 
 impl KubeStore {
-    /// The cluster's topics that have a resource, and the names of those that are none of its
-    /// topics: what tables that are made anew have to agree with.
+    /// The cluster's topics with a resource, and the names of resources that are not its topics.
+    /// New tables have to agree with both.
     ///
     /// # Errors
-    /// When they cannot be listed, and [`StoreError::Taken`] when a table is that of another
+    /// When they cannot be listed, and [`StoreError::Taken`] when a table belongs to another
     /// cluster.
     pub async fn written(&mut self) -> Result<(Vec<Topic>, BTreeSet<String>), StoreError> {
-        // What there is of tables is written over: who died while it made them has left some.
+        // Existing tables are overwritten: an operator that died during a recovery has left some.
         self.versions.clear();
         for (part, table) in self.parts().await? {
             self.versions.insert(part, table.metadata.resource_version.unwrap_or_default());
@@ -34,11 +34,11 @@ impl KubeStore {
         Ok((topics, taken))
     }
 
-    /// Makes the tables of a state: topics first, the registry last, without which there are none.
-    /// What users wrote of topics stays as it is, but for the id.
+    /// Writes the tables of a recovered state: topics first, the registry last. Without a registry
+    /// no tables count. Users' resources of topics stay as they are, except for the id.
     ///
     /// # Errors
-    /// When it cannot be written: it is to be made anew from [`Self::written`] on.
+    /// When a write fails: start again from [`Self::written`].
     pub async fn recover(&mut self, state: &State, changes: &[Change]) -> Result<(), StoreError> {
         if !(self.leads)().await {
             return Err(StoreError::NotLeader);

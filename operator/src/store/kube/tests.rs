@@ -1,4 +1,4 @@
-//! What the API server holds becomes a state, whatever users did to it.
+//! Reading the state from the API server, whatever users did to the objects.
 
 pub(crate) mod broker;
 mod namespaces;
@@ -64,11 +64,12 @@ fn topics_are_those_of_the_cluster_that_bear_an_id() {
     let names: Vec<&str> =
         loaded.iter().filter_map(|topic| topic.resource.metadata.name.as_deref()).collect();
     assert_eq!(names, ["orders", "broken", "in-so-many-words"]);
-    // What there is counts: the topic grows when the watch tells of the wish.
+    // The existing number of partitions counts: the topic grows when the watch reports the request.
     let spec = &loaded[0].resource.spec;
     assert_eq!((spec.partitions, spec.replicas), (Some(2), Some(2)));
     assert_eq!(loaded[0].seen.as_ref().unwrap().spec.partitions, Some(5));
-    // One setting that cannot be read costs no other: with retention.ms its records would go.
+    // An unreadable setting must not discard the others: without retention.ms the topic's records
+    // would go.
     let kept: Vec<_> = loaded[1].resource.spec.config.texts().iter().collect();
     assert_eq!(kept, [(&"retention.ms".to_owned(), &"-1".to_owned())]);
     assert_eq!(loaded[1].resource.spec.deletion_policy, weir_crds::DeletionPolicy::Retain);

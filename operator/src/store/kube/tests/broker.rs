@@ -1,4 +1,4 @@
-//! A broker that serves, as far as a controller sees it.
+//! A broker that serves, as the controller sees it.
 
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -11,14 +11,14 @@ use crate::controller::state::Endpoint;
 use crate::controller::{AdminRequest, Event, Heartbeat, Registration};
 use crate::shell::{Controller, Outbound, STREAM_MESSAGES_MAX};
 
-/// The broker 0, as long as this is there.
+/// Broker 0; its stream is open until this is dropped.
 pub(crate) struct Broker {
     epoch: BrokerEpoch,
     _told: mpsc::Receiver<Result<ControllerMessage, Status>>,
 }
 
 impl Broker {
-    /// It registers with the controller of the cluster that has this id, and is ready.
+    /// Registers with the controller of the cluster with this id, and reports ready.
     pub(crate) async fn serves(controller: &Controller, cluster_id: &str) -> Self {
         Self::serves_at("PLAINTEXT", "localhost", controller, cluster_id).await
     }
@@ -66,7 +66,7 @@ impl Broker {
         Self { epoch, _told: told }
     }
 
-    /// What a client asks through it.
+    /// An event with a client's request through this broker.
     pub(crate) fn asks(&self, request: AdminRequest) -> Event {
         let (broker, epoch) = (BrokerId(0), self.epoch);
         Event::Admin { broker, epoch, request }

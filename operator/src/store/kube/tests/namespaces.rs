@@ -1,4 +1,4 @@
-//! Topics whose resources lie in other namespaces than the cluster's.
+//! Topics with resources in other namespaces than the cluster's.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ fn key(namespace: &str) -> Key {
     Key::new(Some(namespace), Some("orders"))
 }
 
-/// A Topic called orders, for the topic of the namespace's name.
+/// A Topic resource named orders; its topic has the namespace's name.
 fn object(namespace: &str) -> Value {
     json!({
         "apiVersion": weir_crds::API_VERSION, "kind": "Topic", "metadata": {"name": "orders", "namespace": namespace},
@@ -53,7 +53,7 @@ struct World {
 }
 
 impl World {
-    /// With a Topic called orders in each of the namespaces a and b.
+    /// With a Topic resource named orders in each of the namespaces a and b.
     async fn new() -> Self {
         let server = Server::default();
         let spec = json!({"brokers": {"replicas": 1}, "allowedNamespaces": {"from": "All"}});
@@ -73,7 +73,7 @@ impl World {
         world
     }
 
-    /// The watch brings the resource as it is.
+    /// Offers the resource to the controller, as the watch does.
     async fn offer(&self, namespace: &str) {
         let topic: weir_crds::Topic =
             serde_json::from_value(self.server.get(&orders(namespace)).unwrap()).unwrap();
@@ -100,7 +100,7 @@ impl World {
             .unwrap()
     }
 
-    /// What another controller would begin with.
+    /// The state that another controller would load.
     async fn taken_over(&self) -> State {
         store(&self.server, &ClusterCache::default()).load().await.unwrap()
     }
@@ -131,7 +131,7 @@ async fn each_topic_is_written_where_its_resource_lies() {
             "{namespace}"
         );
     }
-    // One that a client makes lies with the cluster.
+    // A topic that a client creates has its resource in the cluster's namespace.
     let topic = CreatableTopic {
         name: "orders".to_owned(),
         num_partitions: 1,
@@ -143,7 +143,7 @@ async fn each_topic_is_written_where_its_resource_lies() {
         .ask(AdminRequest::CreateTopics(CreateTopicsRequest { topics, ..Default::default() }))
         .await;
     assert!(world.server.get(&orders("n")).is_some());
-    // What a client sets, and that it deletes, goes to the resource of that topic, and no owner in
+    // Settings and deletions by a client go to the resource of that topic. No owner reference to
     // another namespace is written there.
     world.server.take_writes();
     let config = AlterableConfig {
@@ -182,8 +182,8 @@ async fn each_topic_is_written_where_its_resource_lies() {
 async fn whose_a_topic_is_outlives_its_controller_and_nobody_takes_it_by_its_id() {
     let world = World::new().await;
     let (a, b) = (world.id_of("a").await.unwrap(), world.id_of("b").await.unwrap());
-    // Who writes the id of a topic on a resource of his has none by that, be it one that there is
-    // or one that he made up.
+    // A user who writes a topic id on a resource gets no topic by that, whether the id exists or
+    // not.
     let mut forged = object("c");
     forged["metadata"]["annotations"] = json!({TOPIC_ID_ANNOTATION: a.0.to_string()});
     forged["metadata"]["creationTimestamp"] = json!("1999-01-01T00:00:00Z");
@@ -194,7 +194,8 @@ async fn whose_a_topic_is_outlives_its_controller_and_nobody_takes_it_by_its_id(
         json!({TOPIC_ID_ANNOTATION: "00000000-0000-0000-0000-000000000077"});
     forged["spec"]["topicName"] = json!("made-up");
     world.server.put(&format!("{}/made-up", topics("b")), &forged);
-    // What is written while nobody listens, or is not followed, is an event to come.
+    // A change made while no controller runs, or in a namespace that it does not follow, becomes an
+    // event later.
     let mut changed = world.server.get(&orders("b")).unwrap();
     changed["spec"]["config"] = json!({"retention.ms": 1});
     world.server.put(&orders("b"), &changed);
@@ -204,7 +205,8 @@ async fn whose_a_topic_is_outlives_its_controller_and_nobody_takes_it_by_its_id(
     assert_eq!(state.topics.len(), 2);
     assert!(state.topic_by_name("b").unwrap().resource.spec.config.texts().is_empty());
     assert_eq!(state.topic_by_name("b").unwrap().partitions.len(), 1);
-    // Where the operator may not look any more, all stays. Where it may, what is gone was deleted.
+    // Where the operator may no longer look, the topics stay. Where it may, a missing resource was
+    // deleted.
     world.server.refuse("GET", &topics("a"), 403, "topics is forbidden");
     world.server.remove(&orders("a"));
     world.server.remove(&orders("b"));
@@ -227,14 +229,14 @@ async fn a_topic_that_is_not_followed_any_more_is_retained_without_a_word_to_its
         "{writes:?}"
     );
     assert_eq!(world.server.get(&orders("b")).unwrap()["spec"].get("deletionPolicy"), None);
-    // It outlives its resource, here and with another controller.
+    // The topic outlives its resource, with this controller and with another one.
     world.server.remove(&orders("b"));
     world.cache.deleted_topic(&key("b"));
     let reply = world.controller.ask(Event::Delete(Kind::Topic, key("b"))).await.unwrap().reply;
     assert!(matches!(reply, Reply::Invalid(_)), "{reply:?}");
     let state = world.taken_over().await;
     assert_eq!(resource_of(&state, "b"), Some((b, "b/orders".to_owned())));
-    // Made anew, and followed again, it is the same topic, and goes by what its resource says.
+    // With a new, watched resource it is the same topic, and its resource's policy applies.
     world.server.put(&orders("b"), &object("b"));
     world.offer("b").await;
     assert_eq!(world.id_of("b").await, Some(b));

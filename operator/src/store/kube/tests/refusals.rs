@@ -1,5 +1,5 @@
-//! What a decision writes of the resources that users write, too, and what becomes of it when the
-//! API server refuses.
+//! The store's writes to resources that users write too, and the effects when the API server
+//! refuses them.
 
 use futures::FutureExt as _;
 use serde_json::{Value, json};
@@ -54,8 +54,8 @@ impl World {
         self.broker.asks(request)
     }
 
-    /// Sets, or without a value unsets, a setting of each of these resources; says what came of
-    /// each.
+    /// Sets a setting of each of these resources, or unsets it without a value; returns each
+    /// result.
     async fn set(&self, resources: &[(i8, &str, &str, Option<&str>)]) -> Vec<(i16, String)> {
         let resources =
             resources.iter().map(|(resource_type, name, setting, value)| AlterConfigsResource {
@@ -94,7 +94,7 @@ impl World {
         self.asked(AdminRequest::CreateTopics(request))
     }
 
-    /// Creates topics, and says what came of each.
+    /// Creates topics and returns each result.
     async fn create(&self, names: &[&str]) -> Vec<(String, i16)> {
         codes(self.controller.ask(self.creation(names)).await.unwrap().reply)
     }
@@ -103,7 +103,7 @@ impl World {
         self.controller.look(|state| state.cluster.controller_epoch).await.unwrap()
     }
 
-    /// A user writes a resource, which the watch has brought, and the controller has not accepted.
+    /// A user writes a resource; the watch has reported it, and the controller has not accepted it.
     fn write_unaccepted(&self, path: &str, change: impl FnOnce(&mut Value)) {
         let mut object = self.server.get(path).unwrap();
         change(&mut object["spec"]);
@@ -157,7 +157,7 @@ async fn a_clients_change_leaves_what_a_user_wrote_and_the_controller_has_not_ac
     );
     assert_eq!(world.spec(&topic)["config"], json!({"retention.bytes": 5, "retention.ms": 1000}));
     assert_eq!(world.spec(&topic)["partitions"], 7);
-    // And what is unset goes by itself.
+    // Unsetting removes only that setting.
     let changes = [(4, "", "log.retention.bytes", None), (2, "t", "retention.ms", None)];
     assert_eq!(world.set(&changes).await, [DONE, DONE]);
     assert_eq!(
@@ -211,7 +211,7 @@ async fn who_asks_at_the_same_time_does_not_pay_for_it() {
     let world = World::new().await;
     let epoch = world.controller_epoch().await;
     world.server.refuse("POST", &format!("{TOPICS}/a"), 403, "exceeded quota");
-    // All in one batch.
+    // The shell handles all of them in one batch.
     let events = [world.creation(&["a", "b"]), world.creation(&["c"]), world.creation(&["d"])];
     let mut told = Vec::new();
     for event in events {
@@ -240,7 +240,7 @@ async fn who_asks_at_the_same_time_does_not_pay_for_it() {
 async fn a_topic_whose_resources_name_is_taken_gets_another() {
     let world = World::new().await;
     let epoch = world.controller_epoch().await;
-    // One that the controller refused, for instance.
+    // For example a resource that the controller refused.
     let theirs = json!({"metadata": {"name": "t"}, "spec": {"clusterRef": {"name": "another"}}});
     world.server.put(&format!("{TOPICS}/t"), &theirs);
     let before = world.server.get(&format!("{TOPICS}/t"));

@@ -1,9 +1,8 @@
-//! An API server in memory: objects by their path, with the versions, the preconditions and the
-//! refusals that the operator has to do with. It knows no schema and no defaults.
+//! An API server in memory: objects by path, with the versions, preconditions and refusals that the
+//! operator meets. It has no schema and no defaults.
 //!
-//! What it does was read in Kubernetes' own:
-//! `staging/src/k8s.io/apiserver/pkg/endpoints/handlers/patch.go` and
-//! `pkg/registry/generic/registry/store.go` there.
+//! Its behaviour follows Kubernetes' `staging/src/k8s.io/apiserver/pkg/endpoints/handlers/patch.go`
+//! and `pkg/registry/generic/registry/store.go`.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -15,7 +14,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// The server. Clones are the same one.
+/// The server. Clones share its objects.
 #[derive(Clone, Default)]
 pub(crate) struct Server {
     held: Arc<Mutex<Held>>,
@@ -25,12 +24,12 @@ pub(crate) struct Server {
 struct Held {
     objects: BTreeMap<String, Value>,
     version: u64,
-    /// What was asked for but reading.
+    /// Requests other than reads.
     writes: Vec<String>,
-    /// How many objects were listed.
+    /// The number of listed objects.
     listed: usize,
     refusals: Vec<Refusal>,
-    /// What somebody else does before the next request of this method and path is answered.
+    /// Writes by somebody else just before the next request of this method and path is answered.
     races: Vec<(String, String, Value)>,
 }
 
@@ -70,8 +69,8 @@ impl Server {
         self.held().objects.remove(path);
     }
 
-    /// An object is deleted, and Kubernetes' garbage collector takes away whatever has it as the
-    /// only owner.
+    /// Deletes an object; as Kubernetes' garbage collector does, also every object that has it as
+    /// its only owner.
     pub(crate) fn delete_with_dependents(&self, path: &str) {
         let mut held = self.held();
         let owner = held.objects.remove(path).unwrap()["metadata"]["uid"].clone();
@@ -87,12 +86,12 @@ impl Server {
         self.held().objects.keys().cloned().collect()
     }
 
-    /// What was written since this was last asked, as `METHOD path`.
+    /// The writes since the last call, as `METHOD path`.
     pub(crate) fn take_writes(&self) -> Vec<String> {
         std::mem::take(&mut self.held().writes)
     }
 
-    /// How many objects were listed since this was last asked.
+    /// The number of objects listed since the last call.
     pub(crate) fn take_listed(&self) -> usize {
         std::mem::take(&mut self.held().listed)
     }
@@ -214,8 +213,8 @@ impl Held {
                     return Err((409, "AlreadyExists", format!("{path} already exists")));
                 }
                 let mut body = body;
-                // What it does not know, which is called so here, it leaves out unless it is told
-                // to be strict.
+                // It drops an unknown field (`unknown` here) unless the request asks for strict
+                // validation.
                 let unknown = body["spec"].as_object_mut().and_then(|spec| spec.remove("unknown"));
                 if unknown.is_some() && query.contains("fieldValidation=Strict") {
                     return Err((
@@ -250,7 +249,8 @@ impl Held {
         if let Some(object) = self.objects.get(path) {
             return Ok(object.clone());
         }
-        // The path of a collection ends with the name of its kind, that of an object with its own.
+        // The path of a collection ends with the plural of its kind, that of an object with its
+        // name.
         let in_namespace =
             path.split_once("/namespaces/").map(|(_, after)| after.matches('/').count());
         let is_collection = in_namespace.map_or_else(
@@ -273,7 +273,7 @@ impl Held {
             .objects
             .iter()
             .filter(|(held, _)| held.rsplit_once('/').is_some_and(|(kind, _)| kind == path));
-        // A page ends with the path of its last object.
+        // The continue token is the path of a page's last object.
         let after =
             query.split('&').find_map(|part| part.strip_prefix("continue=")).unwrap_or_default();
         let limit = query
@@ -298,7 +298,7 @@ impl Held {
         Ok(listed)
     }
 
-    /// The object that a write means, if it is still the one.
+    /// The object that a write refers to, if its preconditions hold.
     fn check(&self, path: &str, write: &Value) -> Result<&Value, (u16, &'static str, String)> {
         let Some(object) = self.objects.get(path) else {
             return Err((404, "NotFound", format!("{path} not found")));
@@ -342,8 +342,8 @@ fn managed(query: &str, operation: &str) -> Value {
     json!([{"manager": manager.unwrap_or("unknown"), "operation": operation, "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": {}}])
 }
 
-/// A merge patch, or the part of server-side apply in which nobody else has a say: there the owners
-/// are a map by their uids, and nulls say nothing.
+/// Applies a merge patch, or server-side apply without other field managers: there owner references
+/// are a map by uid, and nulls are ignored.
 fn merge(into: &mut Value, patch: &Value, is_apply: bool) {
     let Value::Object(fields) = patch else {
         *into = patch.clone();
