@@ -1,10 +1,10 @@
-//! The catalogue: one file that tells of every log in the directory, so that a start opens nothing
+//! The catalogue: one file that describes every log in the directory, so that a start opens nothing
 //! else.
 //!
-//! After a clean stop it is the whole truth, as long as it names the directories that are there. After
-//! a crash it is the checkpoint: recovery believes its recovery points and high watermarks, and looks
-//! at the segments itself. It is replaced as a whole and carries its own checksum; without it
-//! everything is found again by looking.
+//! After a clean stop a start relies on it alone, as long as it names the directories that exist.
+//! After a crash it is the checkpoint: recovery uses its recovery points and high watermarks, and
+//! reads the segments itself. A write replaces it as a whole, and it carries a checksum. Without
+//! it, recovery reads all logs.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -20,10 +20,10 @@ use super::storage::{Storage, read_file, replace_file};
 const FILE: &str = "catalogue";
 const FORMAT: &str = "weir-catalogue-1";
 
-/// The most that is read of one: some two million logs.
+/// The largest catalogue that is read: some two million logs.
 const BYTES_MAX: u64 = 1 << 30;
 
-/// What is remembered of one log.
+/// The entry of one log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Remembered {
     pub(crate) topic: String,
@@ -32,17 +32,17 @@ pub(crate) struct Remembered {
     pub(crate) log_start_offset: i64,
     pub(crate) log_end_offset: i64,
     pub(crate) high_watermark: i64,
-    /// Everything before it is compacted.
+    /// The log is compacted before this offset.
     #[serde(default)]
     pub(crate) cleaned_offset: i64,
-    /// Everything before it was on the disk.
+    /// Everything before it was flushed.
     pub(crate) recovery_point: i64,
     pub(crate) segments: Vec<SegmentSummary>,
-    /// Epochs with their first offsets.
+    /// Leader epochs with their first offsets.
     pub(crate) epochs: Vec<(i32, i64)>,
 }
 
-/// Reads the catalogue; `None` when there is none, or none that can be believed.
+/// Reads the catalogue. Returns `None` when it is missing, damaged or unreadable.
 pub(crate) fn read(storage: &dyn Storage, root: &Path) -> Option<Vec<Remembered>> {
     let path = root.join(FILE);
     let bytes = match read_file(storage, &path, BYTES_MAX) {
@@ -60,28 +60,27 @@ pub(crate) fn read(storage: &dyn Storage, root: &Path) -> Option<Vec<Remembered>
     parsed
 }
 
-/// In what a catalogue and the directories that are there differ.
+/// The differences between a catalogue and the existing directories.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Differences {
-    /// Directories of partitions in which it knows no records.
+    /// Partition directories for which the catalogue has no records.
     pub(crate) unnamed: Vec<String>,
-    /// Directories that are not there, in which it knows records.
+    /// Directories for which the catalogue has records and which do not exist.
     pub(crate) missing: Vec<String>,
 }
 
 impl Differences {
-    /// Whether there are none.
+    /// Returns whether there are no differences.
     pub(crate) fn is_none(&self) -> bool {
         self.unnamed.is_empty() && self.missing.is_empty()
     }
 }
 
-/// Compares the catalogue that a clean stop has left with the directories that are there, by their
-/// names alone: somebody has moved them, or the run that wrote it did not know them. Says what it
-/// finds in the log.
+/// Compares the catalogue of a clean stop with the existing directories, by name alone. They differ
+/// when a person has moved directories, or when the run that wrote the catalogue did not know them.
+/// Logs each difference.
 ///
-/// # Errors
-/// When the log directory cannot be listed.
+/// # Errors When the log directory cannot be listed.
 pub(crate) fn compare(
     storage: &dyn Storage,
     root: &Path,
@@ -90,7 +89,7 @@ pub(crate) fn compare(
     let entries = storage.list(root)?.into_iter().filter(|entry| entry.is_dir);
     let there: BTreeSet<String> =
         entries.map(|entry| entry.name).filter(|name| parse_dir_name(name).is_some()).collect();
-    // A log to which nothing was ever appended has no directory.
+    // A log that never had an append has no directory.
     let named = logs.iter().filter(|log| !log.segments.is_empty());
     let named: BTreeSet<String> =
         named.map(|log| format!("{}-{}", log.topic, log.partition)).collect();
@@ -138,8 +137,8 @@ fn parse(bytes: &[u8]) -> Option<Vec<Remembered>> {
 }
 
 impl Remembered {
-    /// Whether the numbers can be those of a log: a checksum says that they were written, not that
-    /// they make sense.
+    /// Returns whether the numbers can describe a log. The checksum shows that they were written,
+    /// not that they make sense.
     fn is_sound(&self) -> bool {
         0 <= self.log_start_offset
             && self.log_start_offset <= self.log_end_offset

@@ -1,18 +1,18 @@
-//! Compaction (`cleanup.policy=compact`): of the records with the same key the last one stays.
-//! Kafka's `LogCleanerManager` and `Cleaner`.
+//! Compaction (`cleanup.policy=compact`): keeps the last record of each key. Kafka's
+//! `LogCleanerManager` and `Cleaner`.
 //!
-//! The maintenance thread asks of every compacted log what there is to gain ([`assess`]), and lets
-//! [`clean`] rewrite the one with most of it. Rewriting happens beside the log, in files that
-//! nobody reads; only [`Cleaned::swap_in`] needs the writer, and that for a few renames. How far a
-//! log is clean, the log itself remembers, and the catalogue with it: a cut takes it back before
-//! anything is appended behind it.
+//! The maintenance thread assesses every compacted log ([`assess`]) and lets [`clean`] rewrite the
+//! dirtiest one. [`clean`] writes new files beside the log, which no reader opens. Only
+//! [`Cleaned::swap_in`] needs the writer, for a few renames. The log and the catalogue record the
+//! offset up to which the log is clean. A truncation lowers it before anything is appended after
+//! the cut.
 //!
-//! What stays is fixed: offsets, the order of records, everything from the first offset that was
-//! not cleaned on, the newest record of every key, and the header of a producer's last batch.
-//! Tombstones go once `delete.retention.ms` has passed since they were first met here (KIP-534),
-//! and so do markers of transactions of which nothing is left. Records of aborted transactions go
-//! at once, and nothing at or behind an open one is touched. Kept as they are: batches whose
-//! records cannot be read.
+//! Compaction keeps offsets, the order of records, everything from the first uncleaned offset on,
+//! the newest record of every key, and the header of a producer's last batch. It removes tombstones
+//! once `delete.retention.ms` has passed since it first met them (KIP-534), and likewise markers of
+//! transactions that have no records left. It removes records of aborted transactions at once, and
+//! touches nothing from the first offset of an open transaction on. Batches whose records cannot be
+//! read stay as they are.
 
 use super::retention::newest_ms;
 use super::{LogConfig, SegmentSummary};
@@ -27,27 +27,28 @@ pub use run::{assess, assess_from, clean};
 pub use swap::Cleaned;
 pub(super) use swap::finish;
 
-/// What compaction would do to a log.
+/// A cleaning that a log needs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
     /// Everything before this offset is clean already.
     pub first_dirty_offset: i64,
     /// The base offset of the first segment that may not be cleaned yet.
     pub end_offset: i64,
-    /// Bytes that may be cleaned, of those and the clean ones. The log with the largest one comes
-    /// first.
+    /// Dirty bytes that may be cleaned, as a share of those and the clean bytes. The log with the
+    /// highest ratio is cleaned first.
     pub dirty_ratio: f64,
-    /// How often the log had been cut when this was found out: after another cut it does not hold.
+    /// How often the log had been truncated when the plan was made. Another truncation invalidates
+    /// the plan.
     pub truncations: u32,
 }
 
-/// What there is to clean in a log; `None` when it is not enough, or nothing.
+/// Plans the cleaning of a log. Returns `None` when nothing may be cleaned, or too little.
 ///
-/// `cleaned_offset` is where the last cleaning ended, `committed` the offset below which everything
-/// is committed and on the disk. The active segment, the last one, is never cleaned; nor are
-/// segments with records younger than `min.compaction.lag.ms`, nor those behind them. A log is due
-/// when its dirty part exceeds `min.cleanable.dirty.ratio`, or the newest record of its first dirty
-/// segment is older than `max.compaction.lag.ms`.
+/// `cleaned_offset` is the offset at which the last cleaning ended. Everything below `committed` is
+/// committed and flushed. A cleaning never includes the active (last) segment, nor segments with
+/// records younger than `min.compaction.lag.ms`, nor any segment after one of those. A log is due
+/// when its dirty ratio exceeds `min.cleanable.dirty.ratio`, or when the newest record of one of
+/// its dirty segments is older than `max.compaction.lag.ms`.
 fn plan(
     segments: &[SegmentSummary],
     config: &LogConfig,
@@ -57,7 +58,7 @@ fn plan(
     now_ms: i64,
 ) -> Option<Plan> {
     let (active, sealed) = segments.split_last()?;
-    // A log that was cut at its end or emptied since then is dirty from its beginning.
+    // A log that was truncated or emptied since then is dirty from its start.
     let first_dirty_offset = if (log_start_offset..=active.base_offset).contains(&cleaned_offset) {
         cleaned_offset
     } else {
@@ -94,10 +95,10 @@ fn plan(
     (overdue || plan.dirty_ratio > config.dirty_ratio_min).then_some(plan)
 }
 
-/// Sorts neighbouring segments into groups that become one segment each: as many as are together no
-/// larger than `segment.bytes`, and whose offsets fit into 32 bits relative to the first. Small
-/// segments come from cleaning; so they do not become ever more. Gives the number of segments of
-/// each group; `end_offset` is behind the last one.
+/// Groups neighbouring segments; each group becomes one segment. A group takes as many as fit into
+/// `segment.bytes`, with offsets that fit into 32 bits relative to the first. Cleaning makes small
+/// segments; grouping keeps their number down. Returns the number of segments of each group;
+/// `end_offset` is the end of the last one.
 fn groups(segments: &[SegmentSummary], end_offset: i64, config: &LogConfig) -> Vec<usize> {
     let mut groups: Vec<usize> = Vec::new();
     let (mut base_offset, mut bytes) = (0, 0);

@@ -1,26 +1,25 @@
 //! One partition's log on disk: segments, indexes, epochs, producers, recovery, retention,
 //! compaction.
 //!
-//! `replica` holds the one [`LogWriter`] of a log and hands out its readers. Nothing here knows a
-//! network or a request. The caller says what time it is for records, and up to where they are
-//! committed. Only the pace of flushes and of file deletions follows a clock here.
+//! `replica` holds the one [`LogWriter`] of a log and hands out its readers. This module knows no
+//! network and no request. The caller passes the time for records and the offset up to which they
+//! are committed. Only the pace of flushes and of file deletions follows a clock here.
 //!
 //! Invariants
 //! - A log has one writer (`&mut LogWriter`) and any number of readers (`Arc<LogReader>`). Readers
 //!   see published views, which never change.
 //! - A leader appends without gaps between offsets. Only compaction makes holes.
-//! - A read returns whole batches, except that the size asked for may cut off the last one, as in
-//!   Kafka.
+//! A read returns whole batches. As in Kafka, the requested size may cut off the last one.
 //! - Each index can be rebuilt from its segment. An entry is checked before it is used (`index`).
 //! - Recovery cuts off only bytes that no flush covered (`recovery`).
-//! - A cut at the end is on the disk when it returns. Before its first byte goes, the catalogue on
-//!   the disk counts nothing behind the cut as flushed (`writer::truncate`).
-//! - A compaction is in place as a whole or not at all (`cleaner::swap`). A cut lowers how far the
-//!   log counts as compacted before anything is appended behind it.
+//! A truncation is on the disk when it returns. Before it removes the first byte, the catalogue on
+//! the disk counts nothing at or after the new end as flushed (`writer::truncate`).
+//! A compaction is in place as a whole or not at all (`cleaner::swap`). A truncation lowers the
+//! offset up to which the log counts as compacted before anything is appended at or after it.
 //! - A failed write or flush takes the whole log directory offline and is never retried (`dir`).
-//! - The log deletes no file and no directory that it does not know.
-//! - A directory's name belongs to one log until that directory is renamed. Only then may the next
-//!   log of that name write, and nothing is done to the deleted log any more (`writer::delete`).
+//! The log never deletes a file or a directory that it does not know.
+//! A directory name belongs to one log until that directory is renamed. Only then may the next log
+//! of that name write, and nothing more is done to the deleted log (`writer::delete`).
 
 mod catalogue;
 pub mod cleaner;
@@ -79,15 +78,15 @@ pub enum AppendError {
     /// This broker does not lead the partition.
     #[error("this broker does not lead the partition")]
     NotLeader,
-    /// It is appended, but before enough replicas had it the ISR became smaller than
-    /// `min.insync.replicas`.
+    /// The batch was appended, but the ISR became smaller than `min.insync.replicas` before enough
+    /// replicas had it.
     #[error("the batch is on fewer replicas than min.insync.replicas asks for")]
     NotEnoughReplicasAfterAppend,
     /// The log directory is offline.
     #[error("the log directory is offline")]
     Storage,
-    /// The log is deleted, or one that is being deleted still has its name: asked again, it may be
-    /// appended.
+    /// The log is deleted, or another log that is being deleted still has its name. In the second
+    /// case a retry may succeed.
     #[error("a log that is being deleted still has this one's name")]
     Nameless,
     /// The batch does not follow what its producer sent before.

@@ -1,4 +1,5 @@
-//! What remains of one batch: `MemoryRecords.filterTo` and `Cleaner.shouldRetainRecord`. Pure.
+//! Decides which records of a batch remain: `MemoryRecords.filterTo` and
+//! `Cleaner.shouldRetainRecord`. Pure.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::borrow::Cow;
@@ -13,11 +14,11 @@ use super::super::validate::{decompressed_bytes_max, written_with};
 use super::super::{Aborted, LogConfig};
 use super::map::OffsetMap;
 
-/// One cleaning of a log: what decides about each of its batches.
+/// The inputs of one cleaning of a log, which decide about each of its batches.
 #[derive(Debug)]
 pub(super) struct Round<'a> {
     pub(super) outcomes: &'a Outcomes,
-    /// Producers with batches of a transaction whose marker has not come yet.
+    /// Producers with transactional batches whose marker has not come yet.
     pub(super) observed: BTreeSet<ProducerId>,
     pub(super) config: &'a LogConfig,
     pub(super) map: &'a OffsetMap,
@@ -25,8 +26,8 @@ pub(super) struct Round<'a> {
     pub(super) now_ms: i64,
 }
 
-/// What became of the transactions of a log, as far as it is cleaned: what is not aborted there is
-/// committed.
+/// The outcomes of the transactions in the cleaned part of a log: each one that is not listed as
+/// aborted is committed.
 #[derive(Debug, Default)]
 pub(super) struct Outcomes {
     aborted: BTreeMap<ProducerId, Vec<(i64, i64)>>,
@@ -56,8 +57,8 @@ impl Outcomes {
     }
 }
 
-/// Takes up the keys of a batch that lie at `first_dirty_offset` or behind; returns false when the
-/// map is full.
+/// Adds the keys of a batch at or after `first_dirty_offset` to the map. Returns false when the map
+/// is full.
 pub(super) fn index(
     map: &mut OffsetMap,
     (config, outcomes): (&LogConfig, &Outcomes),
@@ -83,7 +84,7 @@ pub(super) fn index(
     true
 }
 
-/// The records of a batch; `None` when they cannot be read, or are none.
+/// Returns the records of a batch, decompressed; `None` when any of them cannot be read.
 fn readable<'a>(
     header: &BatchHeader,
     batch: &'a [u8],
@@ -95,7 +96,7 @@ fn readable<'a>(
 }
 
 impl Round<'_> {
-    /// What remains of a batch; `None` when nothing does.
+    /// Returns what remains of a batch; `None` when nothing does.
     pub(super) fn filter<'b>(
         &mut self,
         header: &BatchHeader,
@@ -138,7 +139,7 @@ impl Round<'_> {
                 _ => Cow::Owned(BatchBuilder::emptied(header).to_vec()),
             });
         }
-        // Tombstones that are met for the first time say from now on until when they stay.
+        // The first cleaning that meets a tombstone writes into the batch until when it stays.
         let fresh_tombstones = tombstones && header.delete_horizon_ms().is_none();
         if all && !fresh_tombstones {
             return Some(Cow::Borrowed(batch));
@@ -156,8 +157,8 @@ impl Round<'_> {
         Some(builder.build(level).map_or(Cow::Borrowed(batch), |bytes| Cow::Owned(bytes.to_vec())))
     }
 
-    /// What remains of a marker of whose transaction nothing is left: all of it until
-    /// `delete.retention.ms` have passed, as with tombstones (`Cleaner.checkBatchRetention`).
+    /// Returns what remains of a marker whose transaction has no records left. As with tombstones,
+    /// the marker stays until `delete.retention.ms` has passed (`Cleaner.checkBatchRetention`).
     fn filter_marker<'b>(&self, header: &BatchHeader, batch: &'b [u8]) -> Option<Cow<'b, [u8]>> {
         let is_emptied = header.has_producer() && header.records_count == 0;
         if is_emptied && header.base_offset < self.map.end_offset() {
@@ -193,8 +194,8 @@ impl Round<'_> {
         if offset >= self.map.end_offset() {
             return true;
         }
-        // A record without a key, from the time before the topic was compacted, cannot be asked for
-        // by key.
+        // A record without a key dates from before the topic was compacted. No reader can look it
+        // up by key.
         let Some(key) = record.key else { return false };
         let is_newest = self.map.newest(key).is_none_or(|newest| offset >= newest);
         let is_due = record.value.is_none()
@@ -202,8 +203,8 @@ impl Round<'_> {
         is_newest && !is_due
     }
 
-    /// Whether a batch without records stays: its producer's sequence goes on from it, or without
-    /// it the end of what was cleaned would not be told by any batch.
+    /// Returns whether a batch without records stays. It stays if its producer's sequence continues
+    /// from it, or if no other batch would show where the cleaned part ends.
     fn keeps_header(&self, header: &BatchHeader) -> bool {
         let is_last_of_producer = match self.last_records.get(&header.producer_id) {
             Some(LastRecord::Data(offset)) => *offset == header.last_offset(),

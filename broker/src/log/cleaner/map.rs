@@ -1,14 +1,14 @@
-//! Where the newest record of each key is: Kafka's `SkimpyOffsetMap`.
+//! The offset of each key's newest record: Kafka's `SkimpyOffsetMap`.
 //!
-//! It holds a hash of 128 bits for a key, never the key. Unlike Kafka's MD5 the hash has a secret,
-//! so nobody can choose two keys of which one removes the other.
+//! The map holds a 128-bit hash of each key, never the key. Unlike Kafka's MD5, the hash has a
+//! secret. So a client cannot choose two keys of which one removes the other.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-/// A key's hash. It is looked up by its first half, which is as good as random.
+/// A key's hash. The hash table uses its first half, which is as good as random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct KeyHash(u64, u64);
 
@@ -37,7 +37,7 @@ impl Hasher for AsItIs {
     }
 }
 
-/// The newest offset of each key of a part of the log. The order of the map is never used.
+/// The newest offset of each key in a part of the log. No caller depends on the map's order.
 #[derive(Debug)]
 pub struct OffsetMap {
     offsets: HashMap<KeyHash, i64, BuildHasherDefault<AsItIs>>,
@@ -57,17 +57,17 @@ impl OffsetMap {
         }
     }
 
-    /// The first offset that the map does not know of: records from here on stay.
+    /// Returns the first offset that the map does not cover. Records from here on stay.
     pub fn end_offset(&self) -> i64 {
         self.end_offset
     }
 
-    /// Says that all records before `offset` are in the map.
+    /// Marks all records before `offset` as covered.
     pub fn known_up_to(&mut self, offset: i64) {
         self.end_offset = self.end_offset.max(offset);
     }
 
-    /// Takes up a record; returns false when the map is full. Offsets ascend.
+    /// Adds a record. Returns false when the map is full. Callers pass ascending offsets.
     pub fn put(&mut self, key: &[u8], offset: i64) -> bool {
         let hash = self.hash(key);
         if self.offsets.len() >= self.keys_max && !self.offsets.contains_key(&hash) {
@@ -77,7 +77,7 @@ impl OffsetMap {
         true
     }
 
-    /// The offset of the newest record with this key.
+    /// Returns the offset of the newest record with this key.
     pub fn newest(&self, key: &[u8]) -> Option<i64> {
         self.offsets.get(&self.hash(key)).copied()
     }

@@ -1,4 +1,4 @@
-//! The files of a cleaning: segments are read, and what remains of them is written beside the log.
+//! The file work of a cleaning: reads segments and writes what remains of them beside the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
@@ -18,41 +18,41 @@ use super::filter::{self, Outcomes, Round};
 use super::swap::{Cleaned, Group, begins_with};
 use super::{OffsetMap, Plan, groups, plan};
 
-/// Bytes that are read or written at a time.
+/// Bytes read or written at a time.
 const WINDOW_BYTES: usize = 1 << 20;
 
-/// What there is to clean in a log; `None` when it is not enough, or nothing.
+/// Plans the cleaning of a log. Returns `None` when nothing may be cleaned, or too little.
 pub fn assess(reader: &LogReader, config: &LogConfig, now_ms: i64) -> Option<Plan> {
     assess_from(reader, config, reader.cleaned_offset(), now_ms)
 }
 
-/// The same for a log of which only what lies before `cleaned_offset` counts as clean.
+/// Does the same, but counts only the part before `cleaned_offset` as clean.
 pub fn assess_from(
     reader: &LogReader,
     config: &LogConfig,
     cleaned_offset: i64,
     now_ms: i64,
 ) -> Option<Plan> {
-    // Before all the rest: who cleans looks whether there was a cut since.
+    // Read first, so that the cleaning notices any truncation since.
     let truncations = reader.truncations.load(Ordering::Acquire);
     let summaries: Vec<_> =
         reader.segments.load().iter().map(|segment| segment.summary()).collect();
-    // What is not on the disk yet is still to be flushed, from the file in which it lies; and a gap
-    // is believed by recovery before the checkpoint only. What became of transactions is known up
-    // to the last stable offset.
+    // The flusher still needs the file of a segment with unflushed records. Recovery accepts a gap
+    // in the offsets only before the checkpoint. The outcomes of transactions are known up to the
+    // last stable offset.
     let stable = reader.last_stable_offset().unwrap_or_else(|| reader.high_watermark());
     let committed = stable.min(reader.checkpointed_offset());
     plan(&summaries, config, cleaned_offset, reader.log_start_offset(), committed, now_ms)
         .map(|plan| Plan { truncations, ..plan })
 }
 
-/// Cleans a log as `plan` says, without changing it yet. `map` is empty. `last_records` are those
-/// of the log's producers, as they were when the plan was made or later. `None` when that cannot be
-/// done any more: the log was cut since, or has given up some of its segments, or is deleted.
+/// Cleans a log by `plan` into new files; the log itself does not change yet. The caller passes an
+/// empty `map`, and in `last_records` those of the log's producers, read after the plan was made.
+/// Returns `None` when the plan no longer holds: the log was truncated or deleted, or gave up some
+/// of its segments.
 ///
-/// # Errors
-/// When files cannot be read or written, or a batch is damaged: what is damaged is not written anew
-/// under a right checksum.
+/// # Errors When files cannot be read or written, or a batch is damaged. A damaged batch is never
+/// rewritten with a valid checksum.
 pub fn clean(
     reader: &LogReader,
     config: &LogConfig,
@@ -63,7 +63,7 @@ pub fn clean(
 ) -> io::Result<Option<Cleaned>> {
     let segments = reader.segments.load_full();
     match clean_segments(reader, &segments, (config, plan, last_records), map, now_ms) {
-        // Files that are gone, or shorter, are no damage then.
+        // If the log has changed, missing or shorter files are no damage.
         Err(_) if !begins_with(reader, plan.truncations, segments.iter()) => Ok(None),
         result => result,
     }
@@ -121,7 +121,7 @@ fn clean_segments(
     Ok(Some(cleaned))
 }
 
-/// Calls `act` with every batch of a segment, until it returns false.
+/// Calls `act` with every batch of a segment until it returns false.
 fn each_batch(
     segment: &Segment,
     file: &dyn File,
@@ -159,7 +159,7 @@ fn each_batch(
     Ok(true)
 }
 
-/// Writes what remains of `group` into a new segment, which is on the disk when this returns.
+/// Writes what remains of `group` into a new segment and flushes it.
 fn rewrite(
     reader: &LogReader,
     group: &[Arc<Segment>],
@@ -176,7 +176,7 @@ fn rewrite(
     file.truncate(0)?;
     let written = write(&new, &*file, group, files, round);
     if written.is_err() {
-        // What does not fit on the disk must not stay there.
+        // A partial file must not stay: the disk may be full.
         let _ = files.storage().remove_file(&new.records().path());
     }
     written.map(|()| new)
@@ -208,7 +208,7 @@ fn write(
     file.sync_data()
 }
 
-/// A new segment that is being written.
+/// A new segment while it is written.
 struct Output<'a> {
     segment: &'a Segment,
     file: &'a dyn File,

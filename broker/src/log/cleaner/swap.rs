@@ -1,14 +1,15 @@
-//! Putting what was cleaned in the place of what was there: all of it or nothing.
+//! Replaces old segments by cleaned ones: all of them or none.
 //!
-//! What stays of one segment rests on what goes of others: a tombstone goes with the values before
-//! it, the entry of an aborted transaction with its records. So nothing is put in place where a
-//! segment has been deleted or cut since it was read.
+//! What one segment keeps depends on what others remove: a tombstone goes with the values before
+//! it, and the entry of an aborted transaction with its records. So a swap is refused if one of the
+//! segments has been deleted or truncated since it was read.
 //!
-//! The new segments are on the disk under names of their own that say which offsets they replace,
-//! one after the other, before an old file goes; they get their places after the old ones are gone
-//! for good and the catalogue knows them. A crash in between leaves names from which recovery does
-//! the rest ([`finish`]). Those of the oldest segments come first: where only they are there, newer
-//! records still are, and nothing older comes back.
+//! The swap renames the new segments, one after the other, to names that say which offsets they
+//! replace. Only then does it remove the old files. It gives the new segments their final names
+//! after the removals are on the disk and the catalogue knows them. After a crash in between,
+//! recovery completes the swap from those names ([`finish`]). The oldest segments are renamed
+//! first. If a crash leaves only some of them, the newer records still exist, so no older value
+//! comes back.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,38 +22,37 @@ use super::super::reader::LogReader;
 use super::super::segment::{Segment, file_name};
 use super::super::storage::Storage;
 
-/// The files of a segment that are worth nothing without it. The snapshot of the first one that is
-/// replaced says what was before it, which stays so.
+/// The files that have no use without their segment. The first replaced segment keeps its snapshot,
+/// because the snapshot describes what was before it, and that stays.
 const FILES: &[&str] = &["log", "index", "timeindex", "txnindex", "snapshot"];
 const FILES_OF_FIRST: &[&str] = &["log", "index", "timeindex", "txnindex"];
 
-/// A cleaned log, of which the new segments are not in place yet. Dropped, it leaves nothing
-/// behind.
+/// A cleaned log whose new segments are not in place yet. Drop removes their files.
 #[derive(Debug)]
 pub struct Cleaned {
-    /// Where cleaning ended: the next one begins here.
+    /// The offset at which cleaning ended; the next cleaning begins here.
     pub end_offset: i64,
-    /// Bytes of the segments before, and after.
+    /// Bytes of the segments before and after.
     pub bytes: (u64, u64),
-    /// How often the log had been cut when it was read.
+    /// How often the log had been truncated when the plan was made.
     pub(super) truncations: u32,
     pub(super) storage: Arc<dyn Storage>,
     pub(super) groups: Vec<Group>,
 }
 
-/// Segments, and the one that takes their place.
+/// Old segments, and the new one that replaces them.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) old: Vec<Arc<Segment>>,
     pub(super) new: Arc<Segment>,
-    /// Where what is replaced ends.
+    /// The end of the replaced offsets.
     pub(super) end_offset: i64,
 }
 
 impl Cleaned {
-    /// Puts the new segments in the place of the old ones; returns false, and changes nothing,
-    /// where the log was cut, emptied or deleted meanwhile, or has given up some of the old ones.
-    /// When it fails the log directory is offline.
+    /// Replaces the old segments by the new ones. Returns false, and changes nothing, if the log
+    /// was truncated, emptied or deleted meanwhile, or gave up some of the old segments. A failure
+    /// takes the log directory offline.
     ///
     /// # Errors
     /// When files cannot be renamed, removed or synced.
@@ -69,7 +69,7 @@ impl Cleaned {
         swapped.map(|()| true)
     }
 
-    /// Whether the log still begins with what was cleaned, and goes on behind it.
+    /// Returns whether the log still begins with the cleaned segments and has more after them.
     fn is_of(&self, reader: &LogReader) -> bool {
         let old = || self.groups.iter().flat_map(|group| &group.old);
         reader.segments.load().len() > old().count() && begins_with(reader, self.truncations, old())
@@ -83,11 +83,11 @@ impl Cleaned {
             group.new.records().rename(storage, dir.join(name))?;
             storage.sync_dir(&dir)?;
         }
-        // From here on it will be in place, by recovery if need be.
+        // From here on the swap will complete, if need be by recovery.
         let groups = std::mem::take(&mut self.groups);
         for old in groups.iter().flat_map(|group| &group.old) {
-            // Readers that hold the old segment go on with the open file. Should that be closed
-            // under them they must not find the new one by its name.
+            // Readers that hold the old segment continue with the open file. If the cache closes
+            // it, they must not find the new segment by its name.
             old.open(files)?;
         }
         let segments = reader.segments.load_full();
@@ -122,13 +122,13 @@ impl Cleaned {
 impl Drop for Cleaned {
     fn drop(&mut self) {
         for group in &self.groups {
-            // They count for nothing, and a start removes what is left of them.
+            // The log does not use these files, and a start removes any that are left.
             let _ = self.storage.remove_file(&group.new.records().path());
         }
     }
 }
 
-/// Whether a log that had been cut so often still begins with these segments.
+/// Returns whether a log with this number of truncations still begins with these segments.
 pub(super) fn begins_with<'s>(
     reader: &LogReader,
     truncations: u32,
@@ -157,7 +157,8 @@ fn remove_files(
     Ok(())
 }
 
-/// The name of a segment that is about to replace those from one offset to another.
+/// The temporary name of a segment that is about to replace the offsets from `base_offset` to
+/// `end_offset`.
 fn swap_name(base_offset: i64, end_offset: i64) -> String {
     format!("{base_offset:020}-{end_offset:020}.swap")
 }
@@ -168,11 +169,10 @@ fn parse_swap_name(name: &str) -> Option<(i64, i64)> {
     (0 <= base && base < end && swap_name(base, end) == name).then_some((base, end))
 }
 
-/// Puts what a crash has left on its way in its place. Returns the base offsets of those segments:
-/// nothing that was known of a segment of that name is true of them.
+/// Completes a swap that a crash interrupted. Returns the base offsets of the new segments: an
+/// older description of a segment with that base offset is no longer valid.
 ///
-/// # Errors
-/// When files cannot be renamed, removed or synced.
+/// # Errors When files cannot be renamed, removed or synced.
 pub(in crate::log) fn finish(storage: &dyn Storage, dir: &Path) -> io::Result<Vec<i64>> {
     let names: Vec<String> = storage
         .list(dir)?
