@@ -80,7 +80,8 @@ impl Differences {
 /// when a person has moved directories, or when the run that wrote the catalogue did not know them.
 /// Logs each difference.
 ///
-/// # Errors When the log directory cannot be listed.
+/// # Errors
+/// When the log directory cannot be listed.
 pub(crate) fn compare(
     storage: &dyn Storage,
     root: &Path,

@@ -1,45 +1,45 @@
-//! What a log goes by: a topic's configuration, parsed once from Kafka's text forms, and shared by
-//! all logs that have the same.
+//! The settings of a log: a topic's configuration, parsed once from Kafka's text forms and shared
+//! by all logs with equal settings.
 
 use std::collections::BTreeMap;
 
 use weir_protocol::batch::Codec;
 
-/// The largest array of Kafka's Java (`Records.SOFT_MAX_ARRAY_LENGTH`): what
-/// `max.decompressed.message.bytes` is where nobody limits it.
+/// The largest array of Kafka's Java (`Records.SOFT_MAX_ARRAY_LENGTH`): the value of
+/// `max.decompressed.message.bytes` that means no limit.
 const DECOMPRESSED_MESSAGE_BYTES_MAX: u32 = 2_147_483_639;
 
-/// When records count as kept (ours; Kafka has only what is `none` here).
+/// When records count as durable. Ours; Kafka knows only `none`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FlushMode {
-    /// When they are on the disk: one flush serves all that wait.
+    /// After a flush; one flush serves all waiting appends.
     #[default]
     Group,
-    /// When they are in the page cache.
+    /// In the page cache, before any flush.
     None,
 }
 
-/// What a record's timestamp is (`message.timestamp.type`).
+/// The source of a record's timestamp (`message.timestamp.type`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TimestampType {
-    /// When it was made, as its producer says.
+    /// The producer sets it.
     #[default]
     CreateTime,
-    /// When the leader appended it.
+    /// The leader sets it to the time of the append.
     LogAppendTime,
 }
 
-/// What of a batch is looked at before it is appended (ours; Kafka has only what is `full` here).
+/// What the leader validates before an append. Ours; Kafka knows only `full`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RecordValidation {
     /// Every record.
     #[default]
     Full,
-    /// Its header and its checksum, and its records where something needs it.
+    /// Header and checksum; the records only if another setting needs it.
     Header,
 }
 
-/// How old records go (`cleanup.policy`).
+/// How old records are removed (`cleanup.policy`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cleanup {
     /// Old segments are deleted.
@@ -51,10 +51,10 @@ pub struct Cleanup {
 /// How batches are compressed (`compression.type` and the level of its codec).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compression {
-    /// As the producer did it.
+    /// As the producer compressed them.
     #[default]
     Producer,
-    /// With this codec, whatever the producer did.
+    /// With this codec, whatever the producer used.
     Always {
         /// The codec.
         codec: Codec,
@@ -63,8 +63,8 @@ pub enum Compression {
     },
 }
 
-/// A topic's settings, as far as its logs need them. Times are in milliseconds, sizes in bytes;
-/// `None` means without limit.
+/// The settings of a topic that its logs need. Times are in milliseconds, sizes in bytes. `None`
+/// means no limit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogConfig {
     /// `segment.bytes`
@@ -77,10 +77,9 @@ pub struct LogConfig {
     pub index_bytes_max: u32,
     /// `index.interval.bytes`
     pub index_interval_bytes: u32,
-    /// `min.insync.replicas`: none of the log's business, and kept here because it is set on the
-    /// same topics.
+    /// `min.insync.replicas`: the log does not use it. It is here because topics set it alike.
     pub insync_replicas_min: u32,
-    /// `file.delete.delay.ms`, of logs that are deleted as a whole
+    /// `file.delete.delay.ms`, for logs deleted as a whole
     pub delete_delay_ms: u64,
     /// `retention.ms`
     pub retention_ms: Option<i64>,
@@ -108,12 +107,12 @@ pub struct LogConfig {
     pub timestamp_after_ms_max: i64,
     /// `flush.mode`
     pub flush_mode: FlushMode,
-    /// `flush.messages`: records after which a flush is asked for, also with `flush.mode=none`.
+    /// `flush.messages`: records after which the log requests a flush, also with `flush.mode=none`.
     pub flush_records: i64,
-    /// `flush.ms`: as above, by time.
+    /// `flush.ms`: likewise, by time.
     pub flush_ms: i64,
-    /// `max.decompressed.message.bytes`: the largest record that a compressed batch may hold, where
-    /// it is opened.
+    /// `max.decompressed.message.bytes`: the largest record in a compressed batch. It is checked
+    /// when the batch is decompressed.
     pub decompressed_message_bytes_max: u32,
     /// `preallocate`
     pub preallocate: bool,
@@ -123,7 +122,7 @@ pub struct LogConfig {
     pub producer_expiration_ms: i64,
 }
 
-/// A value that the tables of configuration should never have let through.
+/// A value that the settings tables should have refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("invalid value {value:?} for {key}")]
 pub struct InvalidConfig {
@@ -166,7 +165,7 @@ impl Default for LogConfig {
 }
 
 impl LogConfig {
-    /// What is parsed, by Kafka's names.
+    /// The settings that `parse` reads, by Kafka's names.
     pub const KEYS: [&'static str; 29] = [
         "segment.bytes",
         "segment.ms",
@@ -199,8 +198,8 @@ impl LogConfig {
         "producer.id.expiration.ms",
     ];
 
-    /// How long a segment is written to at most (`LogConfig.maxSegmentMs`): what is to be compacted
-    /// in time must be sealed in time.
+    /// The longest time that a segment stays active (`LogConfig.maxSegmentMs`). A segment must be
+    /// sealed in time to be compacted in time.
     pub fn segment_lives_ms(&self) -> i64 {
         if self.cleanup.compact {
             self.segment_ms.min(self.compaction_lag_ms_max)
@@ -209,17 +208,18 @@ impl LogConfig {
         }
     }
 
-    /// Whether single records of compressed batches are limited, so that each must be opened.
+    /// Returns whether records in compressed batches have a size limit, so that each batch must be
+    /// decompressed.
     pub fn limits_decompressed_records(&self) -> bool {
         self.decompressed_message_bytes_max < DECOMPRESSED_MESSAGE_BYTES_MAX
     }
 
-    /// Parses what is set; what is not has its default. Keys that are none of the log's are
-    /// somebody else's.
+    /// Parses the settings in `set`; the others have their defaults. Ignores keys that are not in
+    /// [`LogConfig::KEYS`].
     ///
     /// # Errors
-    /// At the first value that cannot be parsed. Whoever accepts configuration checks it before;
-    /// this is the second look.
+    /// At the first value that cannot be parsed. The code that accepts configuration has checked it
+    /// already; this is a second check.
     pub fn parse(set: &BTreeMap<String, String>) -> Result<Self, InvalidConfig> {
         let mut config = Self::default();
         let text = Text(set);
@@ -265,7 +265,7 @@ impl LogConfig {
     }
 }
 
-/// What is set, by Kafka's names.
+/// Settings as text, by Kafka's names.
 struct Text<'a>(&'a BTreeMap<String, String>);
 
 impl Text<'_> {
@@ -290,7 +290,7 @@ impl Text<'_> {
         self.parse(key, target, |value| value.parse().ok())
     }
 
-    /// A number of which -1 stands for no limit.
+    /// Parses a number; -1 means no limit.
     fn limit<T: std::str::FromStr>(
         &self,
         key: &'static str,

@@ -1,8 +1,7 @@
-//! Finding the way behind damage: where bytes that were flushed are not what was written, the next
-//! batch that is whole is looked for.
+//! Skips damage: if flushed bytes are not a valid batch, finds the next whole batch.
 //!
-//! Used by recovery and by reads. What lies between is left as it is: a read into it fails, and
-//! what comes after it can still be read.
+//! Recovery and reads use it. The damaged bytes stay as they are: a read into them fails, and the
+//! batches after them can still be read.
 
 use std::io;
 
@@ -10,11 +9,11 @@ use weir_protocol::batch;
 
 use super::storage::File;
 
-/// How far is looked: some ten of the largest batches that Kafka takes by default. Damage that goes
-/// on for longer ends the segment.
+/// The length of the search: some ten of the largest batches that Kafka takes by default. Longer
+/// damage ends the segment.
 const SEARCH_BYTES_MAX: u64 = 16 << 20;
 
-/// The position of the first whole batch from `from` on, below `end`, that holds no offset before
+/// Returns the position of the first whole batch in `from..end` whose base offset is at least
 /// `offset`.
 ///
 /// # Errors

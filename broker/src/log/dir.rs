@@ -1,8 +1,8 @@
-//! The log directory: whose it is, what is in it, and whether it can still be written to.
+//! The log directory: its owner, its logs, and whether they can still be written.
 //!
-//! Opened once, by `replica`. After a clean stop the catalogue says what is there and nothing else
-//! is opened; after a crash the logs are recovered side by side. A failed write or flush takes the
-//! whole directory offline for good: what is on the disk then is for recovery to say.
+//! `replica` opens it once. After a clean stop the catalogue describes the logs, and the start
+//! opens no other file. After a crash several threads recover the logs. A failed write or flush
+//! takes the whole directory offline for good. The next recovery determines what is on the disk.
 
 use std::any::Any;
 use std::io;
@@ -25,10 +25,10 @@ use super::partition_dir::{DELETED, STRAY, aside};
 use super::storage::Storage;
 use super::{LogConfig, LogWriter, Recovery, recovery};
 
-/// What a log directory goes by.
+/// Limits of a log directory.
 #[derive(Clone, Copy, Debug)]
 pub struct LogDirOptions {
-    /// Files that are kept open at a time.
+    /// Files that may be open at a time.
     pub open_files_max: usize,
     /// Threads that recover logs.
     pub recovery_threads: usize,
@@ -48,11 +48,11 @@ pub struct LogDir {
 }
 
 impl LogDir {
-    /// Takes the directory at `root`, which is made and formatted if it is empty or not there, and
-    /// recovers what is in it.
+    /// Opens the directory at `root` and recovers its logs. Creates and formats it if it is missing
+    /// or empty.
     ///
     /// # Errors
-    /// When the directory is somebody else's, in use, or cannot be read.
+    /// When the directory belongs to another broker, is in use, or cannot be read.
     pub fn open(
         storage: Arc<dyn Storage>,
         root: &Path,
@@ -62,10 +62,10 @@ impl LogDir {
         Self::open_shown(storage, root, identity, options, &Recovery::default())
     }
 
-    /// As [`LogDir::open`], and says meanwhile how far recovery is.
+    /// Does the same as [`LogDir::open`] and reports its progress meanwhile.
     ///
     /// # Errors
-    /// As [`LogDir::open`].
+    /// The same as [`LogDir::open`].
     pub fn open_shown(
         storage: Arc<dyn Storage>,
         root: &Path,
@@ -99,8 +99,8 @@ impl LogDir {
                 let recovered =
                     recovery::recover_all(&state, remembered, left.disowned, threads, progress)
                         .map_err(failed)?;
-                // What was recovered is not looked at again, and it counts from here on whether it
-                // is damaged.
+                // A crash from here on does not repeat this recovery, and its findings of damage
+                // count.
                 catalogue::write(storage.as_ref(), root, &recovered).map_err(failed)?;
                 recovered
             }
@@ -134,37 +134,37 @@ impl LogDir {
         })
     }
 
-    /// The directory's own id, made when it was formatted.
+    /// The directory's own id, assigned when it was formatted.
     pub fn id(&self) -> Uuid {
         self.id
     }
 
-    /// Whose it is.
+    /// The broker that owns it.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// How the last run left it.
+    /// The state in which the last run left it.
     pub fn left(&self) -> Left {
         self.left
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         self.state.root()
     }
 
-    /// Why it is offline, if it is.
+    /// The reason why it is offline, if it is.
     pub fn failure(&self) -> Option<&str> {
         self.state.failure()
     }
 
-    /// Sets who is told of what happens. The first call counts.
+    /// Sets the observer. Only the first call has an effect.
     pub fn observe(&self, observer: impl LogDirObserver + 'static) {
         self.state.observe(Box::new(observer));
     }
 
-    /// Remembers the broker epoch of this run for the next one.
+    /// Stores the broker epoch of this run for the next one.
     ///
     /// # Errors
     /// When it cannot be written, or the directory is offline.
@@ -173,17 +173,17 @@ impl LogDir {
             .vouch_for_run(|storage, root| identity::begin_run(storage, root, Some(epoch), true))
     }
 
-    /// What the last run left of what it knew, if that can be believed: its logs are whole, and it
-    /// was written by it, here, under the registration that it had last.
+    /// Returns the metadata frames that the last run kept. Requires that its logs are whole, and
+    /// that this broker kept the frames in this directory under its last registration.
     pub fn left_known(&self) -> Option<Vec<Vec<u8>>> {
         let broker_epoch = self.left.broker_epoch.filter(|_| self.left.whole)?;
         let owner = Owner::new(&self.identity, self.id, broker_epoch);
         kept::read(self.state.storage(), self.state.root(), &owner)
     }
 
-    /// Leaves to the next run what this one knows, under its registration: all of it.
+    /// Keeps the whole metadata of this run for the next one, under `broker_epoch`.
     pub fn keep_known(&self, broker_epoch: i64, frames: &[Vec<u8>]) {
-        // Nothing vouches for what a failed directory holds: the next run does not ask for it.
+        // The next run does not trust a failed directory, so nothing is written.
         if self.failure().is_none() {
             let owner = Owner::new(&self.identity, self.id, broker_epoch);
             let kept = self.kept.replace(self.state.storage(), self.state.root(), &owner, frames);
@@ -191,13 +191,14 @@ impl LogDir {
         }
     }
 
-    /// Whether [`LogDir::keep_known`] is cheaper by now than what it would replace.
+    /// Returns whether [`LogDir::keep_known`] would be cheaper by now than the file that it would
+    /// replace.
     pub fn has_kept_many_changes(&self) -> bool {
         self.kept.is_overgrown()
     }
 
-    /// Leaves to the next run what has changed since. False when nothing was kept that it would be
-    /// a change of.
+    /// Appends one metadata change to the kept frames. Returns false when there is nothing to
+    /// append it to.
     pub fn keep_change(&self, frame: &[u8]) -> bool {
         if self.failure().is_some() {
             return true;
@@ -211,13 +212,14 @@ impl LogDir {
         }
     }
 
-    /// Whether nothing is left to the next run any more, because this one is over: it may act on
-    /// nothing new, nor ask for it.
+    /// Returns whether this run has ended and keeps nothing more. It must not act on new metadata
+    /// any more, nor ask the controller for changes.
     pub fn keeps_nothing_more(&self) -> bool {
         self.kept.is_sealed()
     }
 
-    /// What the next run must not take for the last that was known is removed.
+    /// After a failed write, removes the kept frames, so that the next run does not take them for
+    /// the latest.
     fn unless_kept(&self, kept: io::Result<()>) {
         let Err(error) = kept else { return };
         warn!(%error, "cannot leave to the next run what is known of the cluster: it will have to wait for a controller");
@@ -226,11 +228,11 @@ impl LogDir {
         }
     }
 
-    /// The log of a partition: the one that was found, or a new one, for which nothing is written
-    /// before its first append.
+    /// Opens the log of a partition: an existing one, or a new one. A new log writes nothing before
+    /// its first append.
     ///
     /// # Errors
-    /// When what was found cannot be opened.
+    /// When an existing log cannot be opened.
     pub fn open_log(
         &self,
         id: TopicPartition,
@@ -252,8 +254,8 @@ impl LogDir {
         Ok(writer)
     }
 
-    /// A directory with this log's name that belongs to another topic of the same name is set
-    /// aside, never deleted: the metadata may be wrong, the data is not.
+    /// Sets aside a directory with this log's name that belongs to another topic of that name. It
+    /// is never deleted: the metadata may be wrong, the data is not.
     fn set_aside_other(&self, id: TopicPartition, topic: &str) -> io::Result<()> {
         let other = self
             .logs
@@ -278,14 +280,12 @@ impl LogDir {
         }
     }
 
-    /// The newest leader epoch in each log that is here, claimed or not. Logs in which nothing was
-    /// ever led have none.
+    /// The newest leader epoch of each log here, claimed or not. Omits logs without any epoch.
     pub fn latest_epochs(&self) -> Vec<(TopicPartition, LeaderEpoch)> {
         self.logs.latest_epochs()
     }
 
-    /// Sets aside the logs that were found and that nobody has claimed, now that the metadata is
-    /// known.
+    /// Sets aside the logs that no partition has claimed. Called when the metadata is known.
     pub fn set_aside_unclaimed(&self) {
         let unclaimed: Vec<_> = self.logs.found.lock().keys().copied().collect();
         for id in unclaimed {
@@ -295,14 +295,14 @@ impl LogDir {
         }
     }
 
-    /// Keeps rounds of flushes away for as long as this is held: to a test what a slow disk is.
+    /// Blocks flush rounds while the guard is held, as a slow disk would.
     #[cfg(test)]
     pub(crate) fn hold_flushes(&self) -> parking_lot::MutexGuard<'_, ()> {
         self.logs.flushes.turn()
     }
 
-    /// Removes the files of deleted logs whose time has come. May take as long as a file system
-    /// needs to free large files.
+    /// Removes the files of deleted logs that are due. May take as long as the file system needs to
+    /// free large files.
     pub fn empty_trash(&self) {
         for directory in self.logs.take_due_trash(Instant::now()) {
             match self.state.storage().remove_dir_all(&directory) {
@@ -314,11 +314,11 @@ impl LogDir {
         }
     }
 
-    /// Flushes what is not flushed, waits for it, and writes the catalogue: recovery after a crash
-    /// begins from here.
+    /// Requests a flush of everything unflushed, waits for it, and writes the catalogue. Recovery
+    /// after a crash begins from here.
     ///
     /// # Errors
-    /// When that fails.
+    /// When a flush or the write of the catalogue fails.
     pub fn checkpoint(&self) -> io::Result<()> {
         let logs = self.logs.open();
         for log in logs.iter().filter(|log| log.flushed_offset() < log.log_end_offset()) {
@@ -331,28 +331,29 @@ impl LogDir {
         self.logs.write_catalogue()
     }
 
-    /// Leaves the directory in order: everything flushed, indexes and producer snapshots written,
-    /// the catalogue and the mark of a clean stop last. Nothing may be appended any more; `writers`
-    /// are those of all logs.
+    /// Closes the directory cleanly: flushes everything and writes indexes and producer snapshots,
+    /// then the catalogue, and the mark of a clean stop last. The caller appends nothing any more
+    /// and passes the writers of all logs.
     ///
     /// # Errors
-    /// When that fails: then the next start recovers.
+    /// When any step fails; then the next start recovers.
     pub fn close(&self, writers: &mut [LogWriter]) -> io::Result<()> {
         let result = self.close_in_order(writers);
         self.end_flusher();
         result
     }
 
-    /// Ends the flusher and waits for it: nothing is written to the directory any more once its
-    /// lock is given up.
+    /// Stops the flusher and waits for it: nothing writes to the directory after its lock is
+    /// released.
     fn end_flusher(&self) {
         self.logs.flushes.stop();
         let thread = self.flusher.lock().take();
-        // The last owner may be the flusher itself, by way of a log that it has told of a flush.
+        // The flusher itself may hold the last reference, through a log whose flush it has just
+        // reported.
         if let Some(thread) =
             thread.filter(|thread| thread.thread().id() != std::thread::current().id())
         {
-            // A flusher that panicked has told so itself.
+            // A flusher that panicked has reported it already.
             let _ = thread.join();
         }
     }
@@ -365,7 +366,7 @@ impl LogDir {
             writer.close()?;
         }
         self.kept.seal();
-        // One sync for all: what close() has written, in however many files.
+        // One sync covers everything that close() has written to all files.
         self.state.storage().sync_all(self.state.root())?;
         let logs = self.logs.open();
         for log in &logs {
@@ -375,10 +376,10 @@ impl LogDir {
         self.state.vouch_for_run(identity::end_run)
     }
 
-    /// Bytes of the file system that the directory is in, and those of them that are free.
+    /// Returns the size in bytes of the directory's file system, and its free bytes.
     ///
     /// # Errors
-    /// When it cannot be asked.
+    /// When the file system does not answer.
     pub fn space(&self) -> io::Result<(u64, u64)> {
         self.state.storage().space(self.state.root())
     }

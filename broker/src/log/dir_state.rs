@@ -12,21 +12,21 @@ use tracing::error;
 use super::identity;
 use super::storage::{OpenFiles, Storage};
 
-/// Told of what happens in a log directory, from its own threads.
+/// An observer of a log directory. The directory's own threads call it.
 pub trait LogDirObserver: Send + Sync {
-    /// A round of flushes brought this many logs to the disk.
+    /// A round of flushes brought this many logs to the disk in the time `took`.
     fn flushed(&self, logs: usize, took: Duration);
     /// The directory is offline from now on.
     fn offline(&self, reason: &str);
 }
 
-/// What all logs of a directory share: its files, and whether they can still be written.
+/// The state that all logs of a directory share: its files, and whether they can still be written.
 pub(super) struct DirState {
     root: PathBuf,
     pub(super) files: OpenFiles,
     failure: OnceLock<String>,
-    /// Held while what vouches for the run is written or removed: who writes it does not put back
-    /// what a failure removes at that moment.
+    /// Held while the marks of the run are written or removed. So a writer of a mark does not
+    /// restore what a failure is removing.
     run: Mutex<()>,
     observer: OnceLock<Box<dyn LogDirObserver>>,
 }
@@ -55,12 +55,12 @@ impl DirState {
         self.failure.get().is_some()
     }
 
-    /// Why it is offline, if it is.
+    /// The reason why it is offline, if it is.
     pub(super) fn failure(&self) -> Option<&str> {
         self.failure.get().map(String::as_str)
     }
 
-    /// Sets who is told of what happens. The first call counts.
+    /// Sets the observer. Only the first call has an effect.
     pub(super) fn observe(&self, observer: Box<dyn LogDirObserver>) {
         let _ = self.observer.set(observer);
     }
@@ -71,7 +71,7 @@ impl DirState {
         }
     }
 
-    /// Takes the directory offline. The first reason is the one that counts.
+    /// Takes the directory offline. Only the first reason is kept.
     pub(super) fn fail(&self, reason: String) {
         if self.failure.set(reason).is_ok() {
             let reason = self.failure.get().map_or("", String::as_str);
@@ -85,7 +85,7 @@ impl DirState {
         }
     }
 
-    /// Writes what vouches for the run, unless the directory is offline.
+    /// Writes a mark of the run, unless the directory is offline.
     pub(super) fn vouch_for_run(
         &self,
         write: impl FnOnce(&dyn Storage, &Path) -> io::Result<()>,

@@ -1,8 +1,9 @@
-//! Which leader epoch began at which offset (KIP-101): how two logs find where they parted.
+//! The first offset of each leader epoch (KIP-101). Two logs compare them to find where they
+//! diverge.
 //!
-//! Kept beside the log in Kafka's `leader-epoch-checkpoint`. Every batch carries its epoch, so a
-//! damaged file is rebuilt from the log. A leader's epoch begins before its first record; until
-//! there is one, only memory knows the epoch: whoever leads next begins one of its own.
+//! The log keeps them in Kafka's `leader-epoch-checkpoint`. Every batch carries its epoch, so a
+//! damaged file is rebuilt from the log. A leader's epoch begins before its first record. Until it
+//! has a record, it is only in memory; the next leader begins an epoch of its own.
 
 use weir_protocol::types::LeaderEpoch;
 
@@ -18,24 +19,24 @@ pub struct EpochStart {
     pub start_offset: i64,
 }
 
-/// Where an epoch ends.
+/// The end of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EpochEnd {
-    /// The largest epoch that is not after the one that was asked for.
+    /// The largest epoch that is not larger than the requested one.
     pub epoch: LeaderEpoch,
     /// The offset after its last record.
     pub offset: i64,
 }
 
-/// The epochs of one log, in order: both columns rise strictly.
+/// The epochs of one log in order: epochs and start offsets both rise strictly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Epochs {
     entries: Vec<EpochStart>,
 }
 
 impl Epochs {
-    /// Takes up an epoch that begins at `start_offset`; returns whether it is a new one. What
-    /// contradicts it gives way, as in Kafka.
+    /// Adds an epoch that begins at `start_offset`. Returns whether it is new. As in Kafka, it
+    /// replaces every entry that contradicts it.
     pub fn assign(&mut self, epoch: LeaderEpoch, start_offset: i64) -> bool {
         if self
             .entries
@@ -61,8 +62,8 @@ impl Epochs {
         after.checked_sub(1).and_then(|index| self.entries.get(index)).map(|entry| entry.epoch)
     }
 
-    /// Where the largest epoch ends that is not after `asked`
-    /// (`LeaderEpochFileCache.endOffsetFor`); `None` when the log knows nothing of it.
+    /// Returns the end of the largest epoch that is at most `asked`
+    /// (`LeaderEpochFileCache.endOffsetFor`); `None` when the log does not know it.
     pub fn end_of(
         &self,
         asked: LeaderEpoch,
@@ -80,19 +81,21 @@ impl Epochs {
         let end = self.entries.get(next)?.start_offset;
         match next.checked_sub(1).and_then(|index| self.entries.get(index)) {
             Some(entry) => Some(EpochEnd { epoch: entry.epoch, offset: end }),
-            // Older than everything that is left: its end is where the log begins, or later.
+            // `asked` is older than every remaining epoch: it ends at the log start offset or
+            // later.
             None => Some(EpochEnd { epoch: asked, offset: end.max(log_start_offset) }),
         }
     }
 
-    /// Forgets what begins at or after `end_offset`; returns whether there was any.
+    /// Removes the epochs that begin at or after `end_offset`. Returns whether there were any.
     pub fn truncate_from_end(&mut self, end_offset: i64) -> bool {
         let before = self.entries.len();
         self.entries.retain(|entry| entry.start_offset < end_offset);
         self.entries.len() != before
     }
 
-    /// Forgets what ended before `start_offset`; the epoch in which it lies then begins there.
+    /// Removes the epochs that ended before `start_offset`. The epoch of that offset then begins
+    /// there. Returns whether an entry changed.
     pub fn truncate_from_start(&mut self, start_offset: i64) -> bool {
         let before = self.entries.clone();
         let after = self.entries.partition_point(|entry| entry.start_offset <= start_offset);
@@ -105,9 +108,8 @@ impl Epochs {
         self.entries != before
     }
 
-    /// The epochs of records, where these end at `end_offset`: without one that begins there, in
-    /// which nothing is written. The first one is among them in any case, since it says where the
-    /// log begins.
+    /// Returns the epochs that have records when the log ends at `end_offset`: without a last epoch
+    /// that begins there. The first epoch always stays, because it says where the log begins.
     #[must_use]
     pub fn with_records(&self, end_offset: i64) -> Self {
         let mut entries = self.entries.clone();
@@ -131,7 +133,7 @@ impl Epochs {
         text
     }
 
-    /// Parses the text form; `None` when it is not whole and in order.
+    /// Parses the text form. Returns `None` when it is incomplete or out of order.
     pub fn from_text(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         if lines.next()? != "0" {

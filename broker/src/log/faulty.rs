@@ -1,8 +1,8 @@
-//! A file system in memory for tests: it crashes, fills up, fails and forgets when it is told to.
+//! A file system in memory for tests. It crashes, fills up, fails and loses data on request.
 //!
-//! What was written is what is read. What a crash leaves is something else: all that was synced,
-//! and of the rest any part, picked by a seed (see [`inode`]). Operations that change something are
-//! numbered from 0, so that a test can let each one of a run fail in turn. Knows nothing of logs.
+//! A read returns the last write. A crash leaves everything synced and any part of the rest, chosen
+//! by a seed (see [`inode`]). Operations that change something are numbered from 0, so a test can
+//! make each one of a run fail in turn. This module knows nothing of logs.
 
 mod inode;
 
@@ -17,19 +17,19 @@ use parking_lot::Mutex;
 use super::storage::{Entry, File, Mode, Storage};
 use inode::{Inode, Seed};
 
-/// What happens in place of an operation.
+/// The fault that replaces an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// The machine stops: nothing works any more until [`Faulty::after_crash`].
+    /// The machine stops. Every operation fails until [`Faulty::after_crash`].
     Crash,
-    /// `ENOSPC`, after half of what was to be written.
+    /// `ENOSPC`, after half of the bytes were written.
     NoSpace,
-    /// `EIO`. A sync that fails forgets what it should have synced, as Linux does: it stays
-    /// readable, and the next sync succeeds without it.
+    /// `EIO`. As on Linux, a failed sync drops the dirty data: it stays readable, and the next sync
+    /// succeeds without it.
     Io,
 }
 
-/// What was done, for tests that count it.
+/// An operation, for tests that count them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Done {
     Open,
@@ -46,13 +46,13 @@ pub(super) enum Done {
     SyncAll,
 }
 
-/// The file system. Clones are the same one.
+/// The file system. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Faulty(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    /// The root is the first. None is ever taken away, so that a file that is held stays readable.
+    /// The root is the first. Inodes are never removed, so an open file stays readable.
     inodes: Vec<Inode>,
     boot: u32,
     changes: u64,
@@ -64,7 +64,7 @@ struct State {
     meanwhile: Option<Meanwhile>,
 }
 
-/// What happens just before a file is renamed to this.
+/// An action just before a file is renamed to this path.
 struct Meanwhile(PathBuf, Box<dyn FnOnce() + Send>);
 
 impl std::fmt::Debug for Meanwhile {
@@ -106,49 +106,49 @@ impl Faulty {
         })))
     }
 
-    /// Lets the operation with this number fail.
+    /// Makes the operation with this number fail.
     pub(super) fn fail_at(&self, change: u64, fault: Fault) {
         self.0.lock().faults.insert(change, fault);
     }
 
-    /// Lets something happen, once, just before a file is renamed to `path`.
+    /// Runs `act` once, just before a file is renamed to `path`.
     pub(super) fn before_rename_to(&self, path: &str, act: impl FnOnce() + Send + 'static) {
         self.0.lock().meanwhile = Some(Meanwhile(path.into(), Box::new(act)));
     }
 
-    /// How many operations have changed something: the number of the next one.
+    /// Returns the number of changing operations so far, which is the number of the next one.
     pub(super) fn changes(&self) -> u64 {
         self.0.lock().changes
     }
 
-    /// Whether a crash has come to pass.
+    /// Returns whether a crash has happened.
     pub(super) fn crashed(&self) -> bool {
         self.0.lock().crashed
     }
 
-    /// Whether a fault has come to pass.
+    /// Returns whether a fault has happened.
     pub(super) fn faulted(&self) -> bool {
         let state = self.0.lock();
         state.faults.keys().any(|at| *at < state.changes)
     }
 
-    /// Sets how many bytes there is room for.
+    /// Sets the capacity in bytes.
     pub(super) fn set_capacity(&self, bytes: u64) {
         self.0.lock().capacity_bytes = bytes;
     }
 
-    /// Bytes of all files, also of those that were removed.
+    /// Bytes of all files, including removed ones.
     pub(super) fn used_bytes(&self) -> u64 {
         self.0.lock().used_bytes()
     }
 
-    /// What was done since this was asked last.
+    /// Returns the operations since the last call.
     pub(super) fn take_journal(&self) -> Vec<(Done, PathBuf)> {
         std::mem::take(&mut self.0.lock().journal)
     }
 
-    /// The machine as it comes up after losing power: another boot, and of what was not synced what
-    /// the seed leaves.
+    /// The machine after a power failure: a new boot, with everything synced and the part of the
+    /// rest that the seed keeps.
     pub(super) fn after_crash(&self, seed: u64) -> Self {
         let state = self.0.lock();
         let mut seed = Seed::new(seed);
@@ -158,8 +158,8 @@ impl Faulty {
         )
     }
 
-    /// The machine after the process was killed: nothing is lost, no lock is held, and faults that
-    /// are to come still come.
+    /// The machine after a kill of the process: no data is lost, no lock is held, and pending
+    /// faults remain.
     pub(super) fn after_kill(&self) -> Self {
         let state = self.0.lock();
         let next = Self::with(state.inodes.clone(), state.boot);
@@ -172,14 +172,14 @@ impl Faulty {
         next
     }
 
-    /// The bytes of a file, if it is there.
+    /// Returns the bytes of a file, if it exists.
     pub(super) fn bytes(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
         let state = self.0.lock();
         let inode = state.find(path.as_ref()).ok()?;
         Some(state.inodes[inode].as_file().ok()?.bytes().to_vec())
     }
 
-    /// Puts a file in place behind everyone's back, on the disk at once.
+    /// Writes a synced file without a recorded operation.
     pub(super) fn put(&self, path: impl AsRef<Path>, bytes: &[u8]) {
         let mut state = self.0.lock();
         let (dir, name) = state.parent(path.as_ref()).unwrap();
@@ -193,7 +193,7 @@ impl Faulty {
         dir.sync();
     }
 
-    /// Changes the bytes of a file behind everyone's back, on the disk at once.
+    /// Changes the bytes of a file, synced, without a recorded operation.
     pub(super) fn edit(&self, path: impl AsRef<Path>, edit: impl FnOnce(&mut Vec<u8>)) {
         let mut bytes = self.bytes(&path).unwrap();
         edit(&mut bytes);
@@ -218,13 +218,13 @@ impl State {
         Ok(at)
     }
 
-    /// The directory that a path lies in, and its name there.
+    /// Returns the parent directory of a path, and the name in it.
     fn parent(&self, path: &Path) -> io::Result<(usize, String)> {
         let (dir, name) = path.parent().zip(path.file_name()).ok_or(io::ErrorKind::InvalidInput)?;
         Ok((self.find(dir)?, name.to_string_lossy().into_owned()))
     }
 
-    /// Counts a change; an error is what befalls it.
+    /// Counts a change. Returns the fault that hits it, if any.
     fn change(&mut self, done: Done, path: &Path) -> Result<(), Fault> {
         if self.crashed {
             return Err(Fault::Crash);
@@ -252,7 +252,7 @@ impl State {
         Ok(added)
     }
 
-    /// Syncs, or does not: what a failed sync should have brought to the disk never gets there.
+    /// Syncs, unless a fault hits. Data of a failed sync never reaches the disk.
     fn sync(&mut self, done: Done, path: &Path, inodes: std::ops::Range<usize>) -> io::Result<()> {
         let result = self.change(done, path);
         for inode in self.inodes.get_mut(inodes).unwrap() {

@@ -1,4 +1,4 @@
-//! The logs that wait to be flushed, for the rounds of the flusher's thread.
+//! The logs that wait for a flush, for the rounds of the flusher thread.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,41 +7,39 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use weir_protocol::types::TopicPartition;
 
-/// A log, as the queue knows it.
+/// A log as the queue sees it.
 pub(super) trait Flushable {
-    /// Whose log it is.
+    /// The partition of the log.
     fn id(&self) -> TopicPartition;
 
-    /// The time of a flush has come that was asked for by [`FlushQueue::push_later`]. Whether it is
-    /// to be part of the next round: not what was flushed meanwhile, nor what is part of it
-    /// already.
+    /// Called when the time of a [`FlushQueue::push_later`] has come. Returns whether the log joins
+    /// the next round: not if it was flushed meanwhile, nor if it is in that round already.
     fn is_due(&self) -> bool;
 }
 
-/// What waits to be flushed.
+/// The queue of logs to flush.
 #[derive(Debug)]
 pub(super) struct FlushQueue<L> {
     waiting: Mutex<Waiting<L>>,
     changed: Condvar,
-    /// Held by who flushes. What a flush takes upon itself is on the disk when it ends, or the
-    /// directory is offline: no other one may vouch for it meanwhile.
+    /// Held by the thread that flushes. When a flush ends, its data is on the disk or the directory
+    /// is offline. No other flush may confirm that data meanwhile.
     turn: Mutex<()>,
 }
 
 #[derive(Debug)]
 struct Waiting<L> {
     logs: Vec<Arc<L>>,
-    /// Logs whose time comes later.
+    /// Logs whose flush is due later.
     later: BTreeMap<(Instant, TopicPartition), Arc<L>>,
     stop: bool,
-    /// How many rounds have begun, and how many of them are over: all, or all but one.
+    /// Rounds that have begun, and rounds that have ended: as many, or one fewer.
     begun: u64,
     over: u64,
 }
 
 impl<L: Flushable> Waiting<L> {
-    /// Moves the logs whose time has come to the next round, but for those that were flushed
-    /// meanwhile.
+    /// Moves the due logs to the next round, except those that were flushed meanwhile.
     fn take_what_is_due(&mut self) {
         while let Some(entry) =
             self.later.first_entry().filter(|entry| entry.key().0 <= Instant::now())
@@ -55,7 +53,7 @@ impl<L: Flushable> Waiting<L> {
 }
 
 impl<L: Flushable> FlushQueue<L> {
-    /// Nothing waits.
+    /// Creates an empty queue.
     pub(super) fn new() -> Self {
         Self {
             waiting: Mutex::new(Waiting {
@@ -70,35 +68,35 @@ impl<L: Flushable> FlushQueue<L> {
         }
     }
 
-    /// Adds a log to the next round. Each log is added once.
+    /// Adds a log to the next round. The caller adds a log at most once to a round.
     pub(super) fn push(&self, log: Arc<L>) {
         self.waiting.lock().logs.push(log);
         self.changed.notify_all();
     }
 
-    /// Adds a log to the round that begins then. Each log is added once.
+    /// Adds a log to the first round that begins after `time`.
     pub(super) fn push_later(&self, log: Arc<L>, time: Duration) {
-        // A time beyond what the clock can tell never comes.
+        // A time beyond the clock's range never comes.
         if let Some(at) = Instant::now().checked_add(time) {
             self.waiting.lock().later.insert((at, log.id()), log);
             self.changed.notify_all();
         }
     }
 
-    /// Ends the thread after the round that runs.
+    /// Ends the flusher thread after its current round.
     pub(super) fn stop(&self) {
         self.waiting.lock().stop = true;
         self.changed.notify_all();
     }
 
-    /// Keeps flushes away while this is held, by a writer that cuts its log: none may vouch for
-    /// what goes.
+    /// Blocks flushes while the guard is held. A writer that truncates its log takes it, so that no
+    /// flush confirms the removed records.
     pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock()
     }
 
-    /// Waits until what waits now is flushed: for the round that runs, and the next one at most,
-    /// however much is asked for meanwhile.
+    /// Waits until the logs that wait now are flushed: at most for the current round and the next,
+    /// however many requests follow.
     pub(super) fn settle(&self) {
         let mut waiting = self.waiting.lock();
         let last = waiting.begun + u64::from(!waiting.logs.is_empty());
@@ -107,8 +105,8 @@ impl<L: Flushable> FlushQueue<L> {
         }
     }
 
-    /// Ends the round before, waits for the next one, and takes the logs that are part of it.
-    /// `None` when no more are to come.
+    /// Ends the previous round, waits for the next one, and returns its logs. Returns `None` once
+    /// the queue is stopped.
     pub(super) fn next_round(&self) -> Option<Vec<Arc<L>>> {
         let mut waiting = self.waiting.lock();
         waiting.over = waiting.begun;

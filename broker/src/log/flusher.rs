@@ -1,8 +1,8 @@
-//! Group commit: one thread that brings to the disk what waits for it, all of it in one round.
+//! Group commit: one thread flushes all waiting logs in one round.
 //!
-//! While a round runs, the next one gathers. A round that fails is never repeated: the kernel has
-//! then forgotten what was dirty, and only what recovery finds counts. The log directory goes
-//! offline.
+//! New requests gather while a round runs. A failed round is never repeated, because the kernel has
+//! dropped the dirty pages by then. The log directory goes offline, and the next recovery
+//! determines what is on the disk.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,17 +17,18 @@ use super::partition_dir::PARTITION_METADATA;
 use super::reader::{LogReader, Tail};
 use super::storage::{Mode, Storage, put_in_place, replace_file, stage_file};
 
-/// From this many logs on, one sync of the whole file system costs less than one for each file.
+/// With at least this many logs, one sync of the whole file system costs less than one for each
+/// file.
 const SYNC_ALL_MIN: usize = 6;
 
-/// The thread: round by round, until the queue ends.
+/// The body of the flusher thread: runs rounds until the queue is stopped.
 pub(super) fn run(dir: &DirState, queue: &FlushQueue<LogReader>) {
     while let Some(logs) = queue.next_round() {
         round(dir, queue, &logs);
     }
 }
 
-/// Flushes all of `logs`, then tells each.
+/// Flushes all of `logs`, then calls the hook of each.
 fn round(dir: &DirState, queue: &FlushQueue<LogReader>, logs: &[Arc<LogReader>]) {
     let started = Instant::now();
     if in_turn(dir, queue, || flush_all(dir, logs)).is_ok() {
@@ -40,7 +41,7 @@ fn round(dir: &DirState, queue: &FlushQueue<LogReader>, logs: &[Arc<LogReader>])
     }
 }
 
-/// Runs a flush alone. One that fails takes the directory offline before the next one begins.
+/// Runs one flush at a time. A failed flush takes the directory offline before the next one begins.
 fn in_turn(
     dir: &DirState,
     queue: &FlushQueue<LogReader>,
@@ -54,14 +55,14 @@ fn in_turn(
 }
 
 fn flush_all(dir: &DirState, logs: &[Arc<LogReader>]) -> io::Result<()> {
-    // From here on a new request belongs to the next round; what is published by now belongs to
-    // this one.
+    // This round covers the records that are published by now. A new request belongs to the next
+    // round.
     let marks: Vec<Mark<'_>> =
         logs.iter().filter(|log| !skips(log)).map(|log| Mark::take(log)).collect();
     let storage = dir.files.storage().as_ref();
     let with_epochs = || marks.iter().filter(|mark| mark.epochs);
     if marks.len() >= SYNC_ALL_MIN {
-        // A thousand new logs cost two syncs this way, and not four thousand.
+        // So a thousand new logs cost two syncs instead of four thousand.
         for mark in with_epochs() {
             stage_file(storage, &epochs_path(mark.log), epochs_text(mark.log).as_bytes())?;
         }
@@ -89,8 +90,8 @@ fn flush_all(dir: &DirState, logs: &[Arc<LogReader>]) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a log needs no flush any more. Its request is done all the same: whoever asks again is
-/// told again.
+/// Returns whether a log needs no flush any more. The request is completed all the same, so that a
+/// later one is reported again.
 fn skips(log: &LogReader) -> bool {
     let is_deleted = log.is_deleted();
     if is_deleted {
@@ -99,10 +100,11 @@ fn skips(log: &LogReader) -> bool {
     is_deleted
 }
 
-/// Flushes one log on the caller's thread; `with_epochs` also when no epoch is new.
+/// Flushes one log on the caller's thread. With `with_epochs` it writes the epochs even if none is
+/// new.
 ///
 /// # Errors
-/// When it fails: the log directory is offline then.
+/// When the flush fails; the log directory is then offline.
 pub(super) fn flush_now(log: &LogReader, with_epochs: bool) -> io::Result<()> {
     let dir = &log.dir;
     in_turn(dir, &log.flushes, || {
@@ -119,15 +121,15 @@ pub(super) fn flush_now(log: &LogReader, with_epochs: bool) -> io::Result<()> {
     })
 }
 
-/// Writes the file of a log's epochs; the entries of its directory are on the disk with it. In the
-/// caller's turn.
+/// Writes the epochs of a log; this also syncs the entries of its directory. The caller holds the
+/// turn.
 pub(super) fn write_epochs(storage: &dyn Storage, log: &LogReader) -> io::Result<()> {
     replace_file(storage, &epochs_path(log), epochs_text(log).as_bytes())
 }
 
-/// What the file of a log's epochs is to hold. Where the last one is left out, since there is no
-/// record of it yet, one may be about to be published whose mark was taken already: it is for the
-/// next flush then.
+/// Returns the text of the epochs file. It omits a last epoch without records. A record of that
+/// epoch may be published right now, after this flush has taken its mark. So the flag is set again
+/// for the next flush.
 fn epochs_text(log: &LogReader) -> String {
     let epochs = log.epochs_of_records();
     if epochs.latest() != log.latest_epoch() {
@@ -140,15 +142,15 @@ fn epochs_path(log: &LogReader) -> PathBuf {
     log.path().join(epochs::FILE)
 }
 
-/// Syncs the file that says whose a new directory is.
+/// Syncs the file that names the owner of a new directory.
 ///
 /// # Errors
-/// When it fails: the log directory is to go offline.
+/// When it fails; the caller then takes the log directory offline.
 pub(super) fn sync_metadata(storage: &dyn Storage, log: &LogReader) -> io::Result<()> {
     storage.open(&log.path().join(PARTITION_METADATA), Mode::Existing)?.sync_data()
 }
 
-/// What a round brings to the disk of one log.
+/// The part of one log that a round flushes.
 struct Mark<'a> {
     log: &'a LogReader,
     from: Tail,
@@ -163,7 +165,8 @@ impl<'a> Mark<'a> {
     fn take(log: &'a LogReader) -> Self {
         log.flush_requested.store(false, Ordering::Release);
         let truncations = log.truncations.load(Ordering::Acquire);
-        // The tail is read before the flags: whoever raises a flag publishes its tail afterwards.
+        // The tail is read before the flags, because a writer raises a flag before it publishes the
+        // tail.
         let to = *log.tail.read();
         let taken = |flag: &std::sync::atomic::AtomicBool| flag.swap(false, Ordering::AcqRel);
         Self {
@@ -194,7 +197,8 @@ impl<'a> Mark<'a> {
 
     fn publish(self) {
         let mut flushed = self.log.flushed.write();
-        // What was truncated meanwhile is not flushed, whatever came in its place.
+        // Records truncated meanwhile are not flushed, and neither are those appended in their
+        // place.
         if self.log.truncations.load(Ordering::Acquire) == self.truncations
             && flushed.offset <= self.to.offset
         {

@@ -1,4 +1,4 @@
-//! Whose log directory this is, and how it was left: the small files at its root.
+//! The owner of a log directory, and how the last run left it: the small files at its root.
 
 use std::io;
 use std::path::Path;
@@ -13,7 +13,7 @@ const CLEAN: &str = ".kafka_cleanshutdown";
 const RUN: &str = "run";
 pub(super) const LOCK: &str = ".lock";
 
-/// The most that is read of any of them.
+/// The largest size of any of these files.
 const BYTES_MAX: u64 = 64 * 1024;
 
 /// The cluster and the broker that a log directory belongs to.
@@ -25,46 +25,47 @@ pub struct Identity {
     pub broker_id: i32,
 }
 
-/// How a log directory was left by the process that had it before.
+/// The state in which the previous process left a log directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Left {
-    /// In order: nothing need be scanned.
+    /// After a clean stop: recovery need not scan.
     pub orderly: bool,
-    /// The log is whole up to its end: it was left in order, or its process died and the kernel
-    /// went on running, by a run that found it whole or told a controller that it may not be.
+    /// The log is complete up to its end. Either the last run stopped cleanly, or its process died
+    /// while the kernel ran on. That run had also found it complete, or had reported to a
+    /// controller that it might not be.
     pub whole: bool,
-    /// The broker epoch that it was last used under.
+    /// The broker epoch of the last run.
     pub broker_epoch: Option<i64>,
-    /// Nothing vouches for what the last run has written: a write or flush failed, after which the
-    /// kernel may show what is not on the disk.
+    /// The last run's writes cannot be trusted: a write or flush failed, after which the kernel may
+    /// return data that is not on the disk.
     pub disowned: bool,
 }
 
-/// What a run leaves for the next one, from its beginning on.
+/// The record that a run writes for the next one when it begins.
 #[derive(Debug, Default, Deserialize, Serialize)]
 struct Run {
     boot_id: String,
     broker_epoch: Option<i64>,
-    /// The log may have lost its tail, and no controller has heard of that yet: an end in order
-    /// does not bring it back.
+    /// The log may have lost its tail, and no controller knows it yet. A clean stop does not clear
+    /// this.
     #[serde(default)]
     shortened: bool,
 }
 
-/// Why a log directory is not taken.
+/// Why a log directory is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It belongs to somebody else.
+    /// It belongs to another broker.
     #[error("{path} belongs to {theirs}, this is {ours}")]
     Foreign {
         /// The directory.
         path: String,
-        /// Whom it belongs to.
+        /// Its owner.
         theirs: String,
-        /// Who this is.
+        /// This broker.
         ours: String,
     },
-    /// It holds files, and none that says whose they are.
+    /// It holds files, but none that names its owner.
     #[error(
         "{path} is not empty and has no {META}: it is no log directory, or a damaged one; nothing in it is touched"
     )]
@@ -72,7 +73,7 @@ pub enum OpenError {
         /// The directory.
         path: String,
     },
-    /// `meta.properties` makes no sense.
+    /// `meta.properties` is invalid.
     #[error("{path}/{META}: {reason}")]
     Meta {
         /// The directory.
@@ -80,26 +81,26 @@ pub enum OpenError {
         /// What is wrong.
         reason: String,
     },
-    /// Another process has it.
+    /// Another process uses it.
     #[error("{path} is in use by another process")]
     Locked {
         /// The directory.
         path: String,
     },
-    /// The file system fails.
+    /// An I/O error of the file system.
     #[error("{path}: {error}")]
     Io {
         /// The directory.
         path: String,
-        /// What failed.
+        /// The error.
         error: io::Error,
     },
 }
 
-/// Checks whose directory `root` is, formats it if it is empty, and returns its own id.
+/// Checks the owner of `root`, formats it if it is empty, and returns the directory's id.
 ///
 /// # Errors
-/// When it is not ours, or cannot be read or formatted.
+/// When it belongs to another broker, or cannot be read or formatted.
 pub(super) fn check_or_format(
     storage: &dyn Storage,
     root: &Path,
@@ -122,7 +123,7 @@ pub(super) fn check_or_format(
                 .map(|parent| if parent == Path::new("") { Path::new(".") } else { parent })
             {
                 match storage.sync_dir(parent) {
-                    // A parent that cannot be opened is somebody else's to sync.
+                    // The broker cannot open this parent, so it cannot sync it.
                     Err(error)
                         if ![io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied]
                             .contains(&error.kind()) =>
@@ -138,10 +139,10 @@ pub(super) fn check_or_format(
     }
 }
 
-/// Whose directory `root` is; `None` where it is new, and nobody's yet.
+/// Returns the owner of `root`; `None` when the directory is new.
 ///
 /// # Errors
-/// When it holds files and does not say whose they are, or cannot be read.
+/// When it holds files but no owner, or cannot be read.
 pub(super) fn owner(storage: &dyn Storage, root: &Path) -> Result<Option<Identity>, OpenError> {
     let path = || root.display().to_string();
     match read_file(storage, &root.join(META), BYTES_MAX) {
@@ -155,10 +156,10 @@ pub(super) fn owner(storage: &dyn Storage, root: &Path) -> Result<Option<Identit
     }
 }
 
-/// Refuses a directory that holds something, though nothing says whose it is.
+/// Refuses a directory that holds files but no owner.
 fn check_is_new(storage: &dyn Storage, root: &Path) -> Result<(), OpenError> {
-    // A directory of its own file system has lost+found in it, and a format that was cut off its
-    // temporary file.
+    // The root of a file system contains lost+found, and an interrupted format leaves its temporary
+    // file.
     let known = [LOCK, "lost+found", "meta.properties.tmp"];
     let path = || root.display().to_string();
     let entries = storage.list(root).map_err(|error| OpenError::Io { path: path(), error })?;
@@ -177,7 +178,7 @@ fn check(text: &str, path: String, ours: &Identity) -> Result<Uuid, OpenError> {
     Ok(id)
 }
 
-/// Whose a directory is, and its own id.
+/// Parses the owner of a directory and its id.
 fn parse(text: &str, path: String) -> Result<(Identity, Uuid), OpenError> {
     let value = |key: &str| {
         text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).map(str::trim)
@@ -196,7 +197,7 @@ fn parse(text: &str, path: String) -> Result<(Identity, Uuid), OpenError> {
     Ok((Identity { cluster_id, broker_id }, id))
 }
 
-/// How the last run left the directory.
+/// Reads how the last run left the directory.
 pub(super) fn how_left(storage: &dyn Storage, root: &Path) -> Left {
     let run: Option<Run> = read_file(storage, &root.join(RUN), BYTES_MAX)
         .ok()
@@ -215,10 +216,10 @@ pub(super) fn how_left(storage: &dyn Storage, root: &Path) -> Left {
     }
 }
 
-/// Says that nothing vouches for what this run has written. As well as it can: the disk is failing,
-/// or full, which is why a file is removed and none is written.
+/// Removes the marks that vouch for this run's writes. The disk is failing or full, so this removes
+/// files instead of writing one.
 pub(super) fn disown_run(storage: &dyn Storage, root: &Path) {
-    // The mark of a clean stop too, where that was just written.
+    // The mark of a clean stop may just have been written.
     let _ = storage.remove_file(&root.join(CLEAN));
     let removed = storage.remove_file(&root.join(RUN)).and_then(|()| storage.sync_dir(root));
     if let Err(error) = removed {
@@ -226,12 +227,12 @@ pub(super) fn disown_run(storage: &dyn Storage, root: &Path) {
     }
 }
 
-/// Says that a run has begun: before the first append of it, and synced. A log that may have lost
-/// its tail is `whole` again only when that was told to the controller, which gives a broker epoch
-/// for it: a run that ends before, in whatever way, leaves it to the next one to tell.
+/// Records, synced, that a run has begun, before its first append. A log that may have lost its
+/// tail is `whole` again only after the controller has been told. The controller then assigns a
+/// broker epoch. A run that ends before leaves this report to the next run.
 ///
 /// # Errors
-/// When that cannot be written.
+/// When it cannot be written.
 pub(super) fn begin_run(
     storage: &dyn Storage,
     root: &Path,
@@ -250,10 +251,10 @@ pub(super) fn begin_run(
     replace_file(storage, &root.join(RUN), &serde_json::to_vec(&run)?)
 }
 
-/// Says that a run has ended in order: after everything is on the disk.
+/// Records a clean stop, after everything is on the disk.
 ///
 /// # Errors
-/// When that cannot be written.
+/// When it cannot be written.
 pub(super) fn end_run(storage: &dyn Storage, root: &Path) -> io::Result<()> {
     replace_file(storage, &root.join(CLEAN), b"{\"version\":0}\n")
 }

@@ -1,33 +1,34 @@
-//! A segment's sparse indexes: from an offset to a position in the file, and from a time to an
+//! A segment's sparse indexes: from an offset to a file position, and from a timestamp to an
 //! offset.
 //!
-//! In memory while the segment is written to; afterwards in two files, which are searched where they
-//! lie. Nothing in them is believed unseen, and what does not agree is built anew from the segment.
-//! An entry of the offset index is compared with the batch that it leads to. What an entry of the
-//! time index says of the batches before it could only be compared with all of them: so each one
-//! carries a checksum, which Kafka's do not.
+//! They are in memory while the segment is active. Afterwards they are in two files, which are
+//! searched without loading them. Every entry is checked before use, and an index that fails is
+//! rebuilt from the segment. An entry of the offset index is compared with the batch that it points
+//! to. An entry of the time index covers all batches before it, so a comparison would have to read
+//! them all. Therefore each time entry carries a checksum, unlike Kafka's.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
 
 use super::storage::{File, Mode, Storage};
 
-/// The batch that ends with an offset begins at a position. Offsets are relative to the segment's
-/// base offset.
+/// The position of the batch that ends with an offset. Offsets are relative to the segment's base
+/// offset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OffsetEntry {
     pub(crate) last_offset: u32,
     pub(crate) position: u32,
 }
 
-/// Up to and with the batch that ends with `last_offset`, no record is younger than `timestamp`.
+/// No record up to `last_offset`, the end of a batch, is newer than `timestamp`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TimeEntry {
     pub(crate) timestamp: i64,
     pub(crate) last_offset: u32,
 }
 
-/// Bytes of an entry in the files: of offsets as in Kafka's, of times with a checksum behind it.
+/// Bytes of an entry in the files: an offset entry as in Kafka, a time entry with a checksum at its
+/// end.
 const OFFSET_ENTRY_BYTES: usize = 8;
 const TIME_ENTRY_BYTES: usize = 16;
 
@@ -39,7 +40,7 @@ pub(crate) struct Indexes {
 }
 
 impl Indexes {
-    /// Adds an entry for a batch, and one for the time if it has advanced.
+    /// Adds an offset entry for a batch, and a time entry if the largest timestamp has advanced.
     pub(crate) fn add(&mut self, entry: OffsetEntry, max_timestamp: i64) {
         self.offsets.push(entry);
         if self.times.last().is_none_or(|last| last.timestamp < max_timestamp) {
@@ -47,18 +48,19 @@ impl Indexes {
         }
     }
 
-    /// Bytes that the larger of the files will have.
+    /// Returns the size in bytes of the larger file.
     pub(crate) fn bytes(&self) -> usize {
         (self.offsets.len() * OFFSET_ENTRY_BYTES).max(self.times.len() * TIME_ENTRY_BYTES)
     }
 
-    /// Where to begin to look for `relative`.
+    /// Returns the entry from which to search for `relative`.
     pub(crate) fn position_before(&self, relative: u32) -> OffsetEntry {
         let after = self.offsets.partition_point(|entry| entry.last_offset <= relative);
         after.checked_sub(1).and_then(|index| self.offsets.get(index)).copied().unwrap_or_default()
     }
 
-    /// Where to begin to look for a record that is not older than `timestamp`.
+    /// Returns the relative offset from which to search for a record that is not older than
+    /// `timestamp`.
     pub(crate) fn offset_before(&self, timestamp: i64) -> u32 {
         let after = self.times.partition_point(|entry| entry.timestamp < timestamp);
         after
@@ -67,8 +69,8 @@ impl Indexes {
             .map_or(0, |entry| entry.last_offset)
     }
 
-    /// Writes the two files of the segment that begins at `base_offset`. They are not synced: what
-    /// is lost of them is built anew.
+    /// Writes the two files of the segment that begins at `base_offset`. They are not synced: a
+    /// lost index is rebuilt.
     ///
     /// # Errors
     /// When writing fails.
@@ -109,10 +111,10 @@ fn write_whole(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> io::Result<(
     file.write_all_at(&mut [IoSlice::new(bytes)], 0)
 }
 
-/// As [`Indexes::position_before`], in the file.
+/// Does the same as [`Indexes::position_before`] in the file.
 ///
 /// # Errors
-/// When the file is not there, or cannot be an index.
+/// When the file is missing or cannot be an index.
 pub(crate) fn search_position(
     storage: &dyn Storage,
     path: &Path,
@@ -130,10 +132,11 @@ pub(crate) fn search_position(
     Ok(found.map(entry).unwrap_or_default())
 }
 
-/// As [`Indexes::offset_before`], in the file of the segment that begins at `base_offset`.
+/// Does the same as [`Indexes::offset_before`] in the file of the segment that begins at
+/// `base_offset`.
 ///
 /// # Errors
-/// When the file is not there, or an entry on the way is not what was written.
+/// When the file is missing, or an entry on the search path is damaged.
 pub(crate) fn search_offset(
     storage: &dyn Storage,
     path: &Path,
@@ -154,7 +157,7 @@ pub(crate) fn search_offset(
     found.map_or(Ok(0), |bytes| Ok(entry(bytes)?.last_offset))
 }
 
-/// The last of the entries for which `before` holds: they come first.
+/// Returns the last entry for which `before` holds. Those entries come first.
 fn search<const N: usize>(
     file: &dyn File,
     before: impl Fn([u8; N]) -> io::Result<bool>,
@@ -209,7 +212,7 @@ mod tests {
                 "{time}"
             );
         }
-        // Whatever one flipped bit or a cut leaves is refused, or leads no further than it should.
+        // A file with a flipped bit or a cut is refused, or leads no further than the right entry.
         let written = std::fs::read(&times).unwrap();
         for at in 0..written.len() {
             let mut flipped = written.clone();

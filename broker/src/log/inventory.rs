@@ -1,8 +1,8 @@
-//! What a log directory holds, for a cluster whose tables are made anew of that: whose it is, its
-//! logs, and what the last run knew.
+//! What a log directory offers to a cluster that rebuilds its tables: the owner, the logs, and the
+//! metadata that the last run kept.
 //!
-//! Looked at after the directory was opened, and so recovered, and before any log in it is: nothing
-//! of it changes meanwhile.
+//! The broker reads it after it has opened, and so recovered, the directory, and before it opens
+//! any log. Nothing changes it meanwhile.
 
 use std::io;
 use std::path::Path;
@@ -13,23 +13,24 @@ use super::identity::{self, Identity, OpenError};
 use super::storage::Storage;
 use super::{LogDir, kept};
 
-/// A log that was found and that nobody has claimed yet.
+/// An existing log that no partition has claimed yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundLog {
     /// The partition.
     pub id: TopicPartition,
-    /// The topic's name, as the directory has it.
+    /// The topic's name in the directory's name.
     pub topic: String,
-    /// The newest leader epoch in it, if there was any.
+    /// Its newest leader epoch, if it has one.
     pub leader_epoch: Option<LeaderEpoch>,
-    /// Where the next record would go.
+    /// Its log end offset.
     pub end_offset: i64,
 }
 
-/// Whose the directory at `root` is; `None` where it is new, and nobody's yet.
+/// Returns the owner of the directory at `root`; `None` when it is new. Creates a missing
+/// directory.
 ///
 /// # Errors
-/// When it holds files and does not say whose they are, or cannot be made or read.
+/// When it holds files but no owner, or cannot be created or read.
 pub fn owner_of(storage: &dyn Storage, root: &Path) -> Result<Option<Identity>, OpenError> {
     storage
         .create_dir(root)
@@ -38,7 +39,7 @@ pub fn owner_of(storage: &dyn Storage, root: &Path) -> Result<Option<Identity>, 
 }
 
 impl LogDir {
-    /// The logs that were found and that nobody has claimed yet, in order.
+    /// The unclaimed logs, in order of their ids.
     pub fn found_logs(&self) -> Vec<FoundLog> {
         let found = self.logs.found.lock();
         let mut logs: Vec<FoundLog> = found
@@ -54,8 +55,8 @@ impl LogDir {
         logs
     }
 
-    /// What some run knew of the cluster and left here, as far as it can be read, however old it
-    /// is: nobody takes up a role by it.
+    /// Returns the metadata frames that some run kept here, as far as they can be read and however
+    /// old they are. No partition takes a role from them.
     pub fn last_known(&self) -> Vec<Vec<u8>> {
         kept::read_as_far_as_it_goes(
             self.state.storage(),
@@ -65,12 +66,12 @@ impl LogDir {
         )
     }
 
-    /// Notes that the cluster has tables that do not come from what the last run knew: nobody goes
-    /// on with that. Where a controller has made them of what is here, `was_heard`, the log is
-    /// whole as it is.
+    /// Records that the cluster has tables that do not come from the kept metadata, and removes the
+    /// kept frames. With `was_heard`, a controller has built the tables from this directory's
+    /// report; the log then counts as whole.
     ///
     /// # Errors
-    /// When that cannot be written, or the directory is offline.
+    /// When it cannot be written, or the directory is offline.
     pub fn there_are_tables(&self, was_heard: bool) -> io::Result<()> {
         self.kept.forget(self.state.storage(), self.state.root())?;
         match self.left().broker_epoch.filter(|_| was_heard) {

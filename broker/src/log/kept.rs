@@ -1,11 +1,11 @@
-//! What this run knows and leaves to the next one: a file of checksummed frames beside the logs.
+//! The metadata that this run keeps for the next one: a file of checksummed frames beside the logs.
 //!
-//! Its first frame says whose it is and under which registration it was written; a change is
-//! appended as a frame, and now and then the file is replaced as a whole. Nothing is synced: it is
-//! believed only after a stop in order, which syncs everything, or after the death of a process on
-//! a kernel that went on running, which has all that was written. Whatever is not as it should be
-//! means that there is no such file, down to the last byte: an older state must never be taken for
-//! the last one. Knows nothing of what the frames hold.
+//! The first frame names the owner and the registration under which the file was written. Each
+//! change appends a frame, and sometimes the whole file is replaced. Nothing is synced. A start
+//! uses the file only in two cases. After a clean stop everything was synced. After the death of
+//! the process alone, the kernel still has every write. If a single byte is wrong, the file counts
+//! as missing: an old state must never pass for the last one. This module does not know what the
+//! frames contain.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -20,20 +20,20 @@ use super::storage::{File, Storage, put_in_place, read_file, stage_private_file}
 const FILE: &str = "image";
 const VERSION: u32 = 1;
 
-/// The most that is read of one: some four million partitions.
+/// The largest file that is read: some four million partitions.
 const BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// A frame's length and checksum.
 const HEAD_BYTES: usize = 8;
 
-/// Whose the file is.
+/// The owner of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct Owner {
     pub(super) version: u32,
     pub(super) cluster_id: String,
     pub(super) broker_id: i32,
     pub(super) log_dir: Uuid,
-    /// The registration under which it was written.
+    /// The registration under which the file was written.
     pub(super) broker_epoch: i64,
 }
 
@@ -49,17 +49,17 @@ impl Owner {
     }
 }
 
-/// The file as this run writes it.
+/// The file that this run writes.
 #[derive(Debug, Default)]
 pub(super) struct Kept(Mutex<State>);
 
 #[derive(Debug, Default)]
 enum State {
-    /// There is none of this run.
+    /// This run has no file.
     #[default]
     None,
     Open(Open),
-    /// The run is over: it acts on nothing that it hears any more.
+    /// The run has ended and acts on no new metadata any more.
     Sealed,
 }
 
@@ -70,8 +70,8 @@ struct Open {
     whole: u64,
 }
 
-/// The frames that `owner` left behind the first one; `None`, with a line in the log where there is
-/// something that is not believed, if there are none.
+/// Returns the frames after the first one if `owner` wrote them. Returns `None` if there are none,
+/// and logs a warning if the file cannot be used.
 pub(super) fn read(storage: &dyn Storage, root: &Path, owner: &Owner) -> Option<Vec<Vec<u8>>> {
     let path = root.join(FILE);
     let bytes = match read_file(storage, &path, BYTES_MAX) {
@@ -94,9 +94,8 @@ pub(super) fn read(storage: &dyn Storage, root: &Path, owner: &Owner) -> Option<
     Some(frames.map(<[u8]>::to_vec).collect())
 }
 
-/// The frames that some run left here, up to the first that is not as it was written. What it knew
-/// then may be old: nobody takes up a role by it, but where nobody knows more it is the best that
-/// there is.
+/// Returns the frames that some run kept here, up to the first damaged one. They may be old, so no
+/// partition takes a role from them. They serve when no other source knows more.
 pub(super) fn read_as_far_as_it_goes(
     storage: &dyn Storage,
     root: &Path,
@@ -121,7 +120,7 @@ pub(super) fn read_as_far_as_it_goes(
     if found.as_ref().is_some_and(is_ours) { frames.collect() } else { Vec::new() }
 }
 
-/// The frames, if each of them is as it was written and nothing else is there.
+/// Returns the frames if every one of them is valid and no other bytes follow.
 fn parse(bytes: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
     let mut frames = Vec::new();
     let mut rest = bytes;
@@ -133,7 +132,7 @@ fn parse(bytes: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
     Some(frames.into_iter())
 }
 
-/// The first frame and what is behind it, if it is as it was written.
+/// Returns the first frame and the bytes after it, if the frame is valid.
 fn next_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, after) = bytes.split_first_chunk::<4>()?;
     let (crc, after) = after.split_first_chunk::<4>()?;
@@ -142,7 +141,7 @@ fn next_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     is_whole.then_some((payload, after.get(payload.len()..)?))
 }
 
-/// Covers the length too: one that is too large must not look like a file that ends early.
+/// Covers the length too: a length that is too large must not look like a truncated file.
 fn checksum(length: [u8; 4], payload: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&length), payload)
 }
@@ -159,8 +158,8 @@ impl Kept {
     /// Replaces the file.
     ///
     /// # Errors
-    /// When it cannot be written; the old one is then still there, and no more believed than
-    /// [`Kept::forget`] makes it.
+    /// When it cannot be written. The old file then still exists; the caller removes it with
+    /// [`Kept::forget`].
     pub(super) fn replace(
         &self,
         storage: &dyn Storage,
@@ -188,10 +187,9 @@ impl Kept {
         Ok(())
     }
 
-    /// Whether what was appended is more than the whole was, so that it is cheap to replace the
-    /// file.
+    /// Returns whether the appended bytes exceed the initial ones, so that a replacement is cheap.
     pub(super) fn is_overgrown(&self) -> bool {
-        /// Less is not worth a new file.
+        /// Below this, a new file does not pay.
         const APPENDED_MIN: u64 = 256 * 1024;
         match &*self.0.lock() {
             State::Open(open) => open.length - open.whole > open.whole.max(APPENDED_MIN),
@@ -199,10 +197,10 @@ impl Kept {
         }
     }
 
-    /// Appends a frame. False when there is no file of this run.
+    /// Appends a frame. Returns false when this run has no file.
     ///
     /// # Errors
-    /// When it cannot be written: the file is then damaged.
+    /// When it cannot be written; the file is then damaged.
     pub(super) fn append(&self, frame: &[u8]) -> io::Result<bool> {
         let mut state = self.0.lock();
         let open = match &mut *state {
@@ -220,17 +218,17 @@ impl Kept {
         Ok(true)
     }
 
-    /// Nothing is written any more: what is there is about to be synced.
+    /// Stops all writes, because the file is about to be synced.
     pub(super) fn seal(&self) {
         *self.0.lock() = State::Sealed;
     }
 
-    /// Whether the run is over: the next one does not find what is appended from now on.
+    /// Returns whether the run has ended. The next run does not see later frames.
     pub(super) fn is_sealed(&self) -> bool {
         matches!(*self.0.lock(), State::Sealed)
     }
 
-    /// Removes the file: what it says is not what this run acts on any more.
+    /// Removes the file, because this run no longer acts on its content.
     ///
     /// # Errors
     /// When it cannot be removed.
@@ -304,8 +302,7 @@ mod tests {
             std::fs::write(&path, wrong).unwrap();
             assert_eq!(read(&Disk, dir.path(), &owner(5)), None, "bit {bit}");
         }
-        // Cut off behind a frame, it is what it was before that frame: no write that was begun ends
-        // there.
+        // Cut between two frames, the file is a valid older one. No partial write can end there.
         let last = right.len() - b"a change".len() - HEAD_BYTES;
         for length in last + 1..right.len() {
             std::fs::write(&path, &right[..length]).unwrap();
@@ -341,7 +338,7 @@ mod tests {
             )
             .len()
         };
-        // Under whatever registration it was written, but here.
+        // The registration does not matter; cluster, broker and directory do.
         assert_eq!((frames("c", 7), frames("d", 7), frames("c", 8)), (3, 0, 0));
         let path = dir.path().join(FILE);
         let right = std::fs::read(&path).unwrap();

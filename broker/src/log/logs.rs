@@ -1,8 +1,8 @@
-//! Which logs a directory holds, and the writing of its catalogue: as a whole every now and then,
-//! and when a log is about to be cut.
+//! The logs of a directory, and the writes of its catalogue: periodically, and before a log is
+//! truncated.
 //!
-//! Called by `dir` and by the writers that cut. One write at a time, from the reading of what is
-//! remembered on, so that an older state never comes after a newer one.
+//! `dir` calls it, and so do the writers that truncate. Only one write runs at a time, including
+//! the collection of its entries. So an older state never replaces a newer one.
 
 use std::collections::HashMap;
 use std::io;
@@ -24,20 +24,20 @@ use super::reader::LogReader;
 pub(super) struct Logs {
     pub(super) dir: Arc<DirState>,
     pub(super) flushes: Arc<FlushQueue<LogReader>>,
-    /// Those that were found and that nobody has claimed yet.
+    /// Existing logs that no partition has claimed yet.
     pub(super) found: Mutex<HashMap<TopicPartition, Remembered>>,
-    /// Those that were opened.
+    /// Open logs.
     pub(super) open: Mutex<HashMap<TopicPartition, Weak<LogReader>>>,
     /// Held while the catalogue is written.
     catalogue: Mutex<()>,
-    /// Whose the directory of a name is, from its log's first append until it has another name.
+    /// The log that owns a directory name, from its first append until the directory is renamed.
     names: Mutex<HashMap<PathBuf, Weak<LogReader>>>,
-    /// The directories of deleted logs, and when their files go.
+    /// The directories of deleted logs, each with the time to remove its files.
     trash: Mutex<Vec<(Instant, PathBuf)>>,
 }
 
 impl Logs {
-    /// None are known yet.
+    /// Creates an empty set.
     pub(super) fn new(dir: Arc<DirState>) -> Self {
         Self {
             dir,
@@ -50,15 +50,15 @@ impl Logs {
         }
     }
 
-    /// Takes up what was found in the directory.
+    /// Adds the logs found in the directory.
     pub(super) fn found(&self, logs: Vec<Remembered>) {
         let id =
             |log: &Remembered| TopicPartition { topic: log.topic_id.into(), index: log.partition };
         self.found.lock().extend(logs.into_iter().map(|log| (id(&log), log)));
     }
 
-    /// Takes the name of a log's directory for it; `false` while another log has it, which is to be
-    /// deleted and whose writer is still at work.
+    /// Claims the directory name for a log. Returns `false` while another log has it: one that is
+    /// to be deleted and whose writer still works.
     pub(super) fn take_name(&self, log: &Arc<LogReader>) -> bool {
         let mut names = self.names.lock();
         let other = names.get(&log.path()).and_then(Weak::upgrade);
@@ -69,26 +69,25 @@ impl Logs {
         true
     }
 
-    /// Forgets a log that is deleted: it has no name any more. Another one under the same id is
-    /// another log.
+    /// Removes a deleted log, which has no directory name any more. A new log of the same id stays.
     pub(super) fn forget(&self, log: &Arc<LogReader>) {
         let is_it = |other: &Weak<LogReader>| std::ptr::eq(other.as_ptr(), Arc::as_ptr(log));
         self.names.lock().retain(|_, other| !is_it(other) && other.strong_count() > 0);
         self.open.lock().retain(|id, other| *id != log.id || !is_it(other));
     }
 
-    /// Has a directory removed at a time, or by the next start.
+    /// Schedules a directory for removal at a time. The next start removes it otherwise.
     pub(super) fn throw_away(&self, directory: PathBuf, at: Instant) {
         self.trash.lock().push((at, directory));
     }
 
-    /// The directories whose time has come.
+    /// Takes the directories that are due.
     pub(super) fn take_due_trash(&self, now: Instant) -> Vec<PathBuf> {
         let mut trash = self.trash.lock();
         trash.extract_if(.., |(at, _)| *at <= now).map(|(_, directory)| directory).collect()
     }
 
-    /// The newest leader epoch in each of them that has one.
+    /// The newest leader epoch of each log that has one.
     pub(super) fn latest_epochs(&self) -> Vec<(TopicPartition, LeaderEpoch)> {
         let newest = |log: &Remembered| log.epochs.last().map(|(epoch, _)| LeaderEpoch(*epoch));
         let found = self.found.lock();
@@ -98,7 +97,7 @@ impl Logs {
         found.chain(open).collect()
     }
 
-    /// Those that are open.
+    /// The open logs.
     pub(super) fn open(&self) -> Vec<Arc<LogReader>> {
         self.open.lock().values().filter_map(Weak::upgrade).collect()
     }
@@ -112,8 +111,8 @@ impl Logs {
         self.write_catalogue_now()
     }
 
-    /// Makes sure that the catalogue on the disk does not count anything of `log` as flushed from
-    /// `end` on. The log's own state says so already.
+    /// Makes sure that the catalogue on the disk counts nothing of `log` from `end` on as flushed.
+    /// The log's own state is already lowered.
     ///
     /// # Errors
     /// When it cannot be written.

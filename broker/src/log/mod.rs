@@ -9,17 +9,17 @@
 //! - A log has one writer (`&mut LogWriter`) and any number of readers (`Arc<LogReader>`). Readers
 //!   see published views, which never change.
 //! - A leader appends without gaps between offsets. Only compaction makes holes.
-//! A read returns whole batches. As in Kafka, the requested size may cut off the last one.
+//! - A read returns whole batches. As in Kafka, the requested size may cut off the last one.
 //! - Each index can be rebuilt from its segment. An entry is checked before it is used (`index`).
 //! - Recovery cuts off only bytes that no flush covered (`recovery`).
-//! A truncation is on the disk when it returns. Before it removes the first byte, the catalogue on
-//! the disk counts nothing at or after the new end as flushed (`writer::truncate`).
-//! A compaction is in place as a whole or not at all (`cleaner::swap`). A truncation lowers the
-//! offset up to which the log counts as compacted before anything is appended at or after it.
+//! - A truncation is on the disk when it returns. Before it removes the first byte, the catalogue
+//!   on the disk counts nothing at or after the new end as flushed (`writer::truncate`).
+//! - A compaction is in place as a whole or not at all (`cleaner::swap`). A truncation lowers the
+//!   offset up to which the log counts as compacted before anything is appended at or after it.
 //! - A failed write or flush takes the whole log directory offline and is never retried (`dir`).
-//! The log never deletes a file or a directory that it does not know.
-//! A directory name belongs to one log until that directory is renamed. Only then may the next log
-//! of that name write, and nothing more is done to the deleted log (`writer::delete`).
+//! - The log never deletes a file or a directory that it does not know.
+//! - A directory name belongs to one log until that directory is renamed. Only then may the next
+//!   log of that name write, and nothing more is done to the deleted log (`writer::delete`).
 
 mod catalogue;
 pub mod cleaner;

@@ -1,4 +1,4 @@
-//! The directory of a partition: its name, and what it says of itself.
+//! The directory of a partition: its name, and its metadata file.
 
 use std::io;
 use std::path::Path;
@@ -9,42 +9,43 @@ use weir_protocol::types::TopicId;
 
 use super::storage::{Storage, read_file};
 
-/// What the directory of a deleted log ends with, until its files go.
+/// The suffix of a deleted log's directory until its files are removed.
 pub(super) const DELETED: &str = "-delete";
 
-/// What the directory of a log ends with that is nobody's any more, and is not deleted.
+/// The suffix of a log's directory that no topic owns and that is not deleted.
 pub(super) const STRAY: &str = "-stray";
 
-/// What a directory of a partition says of itself (`partition.metadata`).
+/// The metadata file of a partition's directory.
 pub(super) const PARTITION_METADATA: &str = "partition.metadata";
 
-/// What a partition's directory says of itself: Kafka's two lines, and their CRC-32C. A topic id in
-/// which a bit has flipped would be another topic's.
+/// The content of `partition.metadata`: Kafka's two lines and their CRC-32C. With a flipped bit, a
+/// topic id would be another topic's.
 pub(super) fn metadata_text(topic: TopicId) -> String {
     let text = format!("version: 0\ntopic_id: {topic}\n");
     let checksum = crc32c::crc32c(text.as_bytes());
     format!("{text}{CHECKSUM}{checksum:08x}\n")
 }
 
-/// What the line of the checksum begins with.
+/// The prefix of the checksum line.
 const CHECKSUM: &str = "crc32c: ";
 
-/// The lines before the checksum, if it is theirs; all of them where there is none, as Kafka has it.
+/// Returns the lines before the checksum if it matches; without a checksum, as Kafka writes it, all
+/// lines.
 fn checked(text: &str) -> Option<&str> {
     let Some((lines, checksum)) = text.split_once(CHECKSUM) else { return Some(text) };
     let expected = u32::from_str_radix(checksum.trim(), 16).ok()?;
     (crc32c::crc32c(lines.as_bytes()) == expected).then_some(lines)
 }
 
-/// `<topic>-<partition>`, of which the topic may have dashes too.
+/// Parses `<topic>-<partition>`; the topic may contain dashes.
 pub(super) fn parse_dir_name(name: &str) -> Option<(&str, i32)> {
     let (topic, partition) = name.rsplit_once('-')?;
     let index: i32 = partition.parse().ok()?;
     (!topic.is_empty() && index >= 0 && index.to_string() == partition).then_some((topic, index))
 }
 
-/// The topic id that a partition's directory names; `None` where it names none. That it cannot be
-/// read now does not mean that there is none.
+/// Returns the topic id in a partition's directory; `None` when it has none. A read error is an
+/// error: the id may still exist.
 pub(super) fn topic_id(storage: &dyn Storage, dir: &Path) -> io::Result<Option<Uuid>> {
     let text = match read_file(storage, &dir.join(PARTITION_METADATA), 4096) {
         Ok(text) => String::from_utf8(text).unwrap_or_default(),
@@ -60,8 +61,8 @@ pub(super) fn topic_id(storage: &dyn Storage, dir: &Path) -> io::Result<Option<U
     Ok(id.and_then(|id| TopicId::parse(id.trim())).map(|id| id.0))
 }
 
-/// A name that no other directory has, for what had the name of a partition's. Names of directories
-/// are no longer than this (`UnifiedLog.logDirNameWithSuffixCappedLength`).
+/// Returns a unique name to move a partition's directory to. It is at most 255 bytes long
+/// (`UnifiedLog.logDirNameWithSuffixCappedLength`).
 pub(super) fn aside(topic: &str, partition: i32, suffix: &str) -> String {
     const BYTES_MAX: usize = 255;
     let rest = format!("-{partition}.{}{suffix}", Uuid::new_v4().simple());
@@ -70,11 +71,11 @@ pub(super) fn aside(topic: &str, partition: i32, suffix: &str) -> String {
     format!("{topic}{rest}")
 }
 
-/// Sets aside a directory that stands where a new log is to be made and holds records: it was left
-/// alone since it does not say whose it is, and is not written over.
+/// Sets aside a directory that has the name of a new log and holds records. Recovery skipped it
+/// because it names no owner, so the new log must not overwrite it.
 ///
 /// # Errors
-/// When it cannot be looked at or renamed.
+/// When it cannot be listed or renamed.
 pub(super) fn set_aside_unknown(
     storage: &dyn Storage,
     dir: &Path,

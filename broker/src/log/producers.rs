@@ -1,13 +1,13 @@
-//! What a partition knows of its idempotent producers (KIP-98): Kafka's `ProducerStateManager`,
+//! The state of a partition's idempotent producers (KIP-98): Kafka's `ProducerStateManager`,
 //! `ProducerAppendInfo` and `ProducerStateEntry`.
 //!
-//! The writer of a log holds one [`Producers`]: it asks [`Producers::admit`] before it appends what
-//! a client sent and calls [`Producers::appended`] for what it then does append, in log order.
-//! Followers and recovery call [`Producers::replay`], which checks nothing: the leader has. The
-//! state is derived from the log and may be thrown away: a snapshot and the batches behind it give
-//! it again. It knows no file and no clock.
+//! The writer of a log holds one [`Producers`]. It calls [`Producers::admit`] before it appends a
+//! client's batches, and [`Producers::appended`] for each batch that it appends, in log order.
+//! Followers and recovery call [`Producers::replay`], which checks nothing because the leader
+//! already has. The state is derived from the log: a snapshot and the batches after it restore it.
+//! It uses no file and no clock.
 //!
-//! What it says of transactions ([`Change`]) the log's `Transactions` remember.
+//! The log's `Transactions` record the changes of transactions ([`Change`]).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::cmp::Ordering;
@@ -31,30 +31,30 @@ pub use verification::{Guard, Verification};
 
 pub use snapshot::SnapshotError;
 
-/// A partition remembers at most this many producers (some 16 MiB). Beyond it those are forgotten
-/// that have not written for longest, as if they had expired: a retry of theirs is then no longer
-/// recognised, nothing else is lost.
+/// The most producers that a partition remembers (some 16 MiB). Beyond it, the partition forgets
+/// those that have not written for the longest time, as if they had expired. It then no longer
+/// recognises their retries; nothing else is lost.
 const PRODUCERS_MAX: usize = 100_000;
 
-/// How many are kept when there are too many: far enough below the limit that choosing them is
-/// rare.
+/// How many producers stay when there are too many. It is far enough below the limit to make the
+/// selection rare.
 const PRODUCERS_KEPT: usize = PRODUCERS_MAX / 8 * 7;
 
-/// What became of a batch when it was appended before: the answer that its producer missed.
+/// The earlier append of a repeated batch: the answer that its producer missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Duplicate {
-    /// The offset that its first record got.
+    /// The offset of its first record.
     pub first_offset: i64,
     /// The offset of its last record.
     pub last_offset: i64,
-    /// Its largest timestamp, which is the time of its append on a topic that sets that.
+    /// Its largest timestamp. With `LogAppendTime`, this is the time of the append.
     pub max_timestamp: i64,
 }
 
-/// Why a batch may not follow what its producer wrote before.
+/// Why a batch may not follow its producer's last batch.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum ProducerError {
-    /// A producer with this id and a newer epoch has written meanwhile.
+    /// A producer with this id has written in a newer epoch.
     #[error("Epoch of producer {producer} is {epoch}, which is < the last seen epoch {current}")]
     Epoch {
         /// The producer.
@@ -64,7 +64,7 @@ pub enum ProducerError {
         /// The newest epoch.
         current: ProducerEpoch,
     },
-    /// Batches are missing before it, or it is older than those that are remembered.
+    /// Batches before it are missing, or it is older than the remembered ones.
     #[error(
         "Out of order sequence number for producer {producer}: {sequence} (incoming seq. number), {last} (current end sequence number)"
     )]
@@ -73,7 +73,7 @@ pub enum ProducerError {
         producer: ProducerId,
         /// The batch's first sequence number.
         sequence: i32,
-        /// The last one that was appended, -1 for none.
+        /// The last sequence number appended, -1 for none.
         last: i32,
     },
     /// The first batch of a new epoch does not begin at 0.
@@ -87,16 +87,16 @@ pub enum ProducerError {
         epoch: ProducerEpoch,
         /// Its first sequence number.
         sequence: i32,
-        /// The epoch before.
+        /// The epoch before it.
         current: ProducerEpoch,
     },
-    /// A batch outside of any transaction, while one is open.
+    /// A batch outside any transaction while one is open.
     #[error("Expected transactional write from producer {0}")]
     NotTransactional(ProducerId),
-    /// The coordinator has not said that the partition is part of the transaction.
+    /// The coordinator has not confirmed that the partition is in the transaction.
     #[error("Record was not part of an ongoing transaction of producer {0}")]
     NotVerified(ProducerId),
-    /// The marker of a coordinator that is not the coordinator any more.
+    /// A marker of a coordinator that has been replaced.
     #[error(
         "Invalid coordinator epoch for producer {producer}: {epoch} (zombie), {current} (current)"
     )]
@@ -105,15 +105,15 @@ pub enum ProducerError {
         producer: ProducerId,
         /// The marker's coordinator epoch.
         epoch: i32,
-        /// The newest.
+        /// The newest coordinator epoch.
         current: i32,
     },
 }
 
 impl ProducerError {
-    /// The code that Kafka answers with. There is no `DUPLICATE_SEQUENCE_NUMBER`, as in Kafka since
-    /// 1.1: that a batch older than the five remembered ones was appended is not known for sure,
-    /// and the client would take it for a success.
+    /// Returns Kafka's error code. As in Kafka since 1.1, `DUPLICATE_SEQUENCE_NUMBER` is not used.
+    /// A batch older than the five remembered ones may never have been appended, and the client
+    /// would take that error for a success.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Epoch { .. } => ErrorCode::InvalidProducerEpoch,
@@ -124,33 +124,33 @@ impl ProducerError {
     }
 }
 
-/// The last batch of a producer that compaction must keep, if only its header, since it says how
-/// far the producer came.
+/// The last batch of a producer. Compaction must keep at least its header, because it holds the
+/// producer's last sequence number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LastRecord {
-    /// The batch that ends with this offset.
+    /// The batch that ends at this offset.
     Data(i64),
-    /// No data is remembered: the control batches of this epoch.
+    /// No data batch is remembered: the control batches of this epoch.
     Marker(ProducerEpoch),
 }
 
-/// What a batch changes about the transactions of a partition.
+/// A change that a batch makes to the transactions of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A transaction begins with it.
+    /// The batch begins a transaction.
     Began {
-        /// Whose.
+        /// The producer.
         producer: ProducerId,
-        /// Under which epoch.
+        /// The producer's epoch.
         epoch: ProducerEpoch,
-        /// Its first offset here.
+        /// The transaction's first offset in this partition.
         first_offset: i64,
     },
-    /// It is the marker of a transaction that had records here.
+    /// The batch is the marker of a transaction with records in this partition.
     Ended {
-        /// Whose.
+        /// The producer.
         producer: ProducerId,
-        /// Its first offset here.
+        /// The transaction's first offset in this partition.
         first_offset: i64,
         /// The marker's offset.
         last_offset: i64,
@@ -159,7 +159,7 @@ pub enum Change {
     },
 }
 
-/// A producer as DescribeProducers tells of it.
+/// A producer in the answer to DescribeProducers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Described {
     /// Its id.
@@ -168,7 +168,7 @@ pub struct Described {
     pub epoch: ProducerEpoch,
     /// The last sequence number, -1 for none.
     pub last_sequence: i32,
-    /// The largest timestamp of what it wrote last, -1 for none.
+    /// The largest timestamp of its last batch, -1 for none.
     pub last_timestamp: i64,
     /// The epoch of the coordinator that last ended a transaction, -1 for none.
     pub coordinator_epoch: i32,
@@ -176,43 +176,42 @@ pub struct Described {
     pub transaction_first_offset: i64,
 }
 
-/// The state of the producers of one partition. Takes no memory for a partition that none writes
-/// to.
+/// The producers of one partition. Allocates nothing while there are none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Producers {
     entries: BTreeMap<i64, Entry>,
-    /// From how many on some are forgotten, where more than [`PRODUCERS_MAX`] have a transaction
-    /// open.
+    /// The number of producers that triggers the next selection, after one that could not forget
+    /// enough because their transactions are open.
     bound_from: usize,
 }
 
 impl Producers {
-    /// How many producers are remembered.
+    /// Returns the number of remembered producers.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether no producer is remembered: then there is nothing to write a snapshot of.
+    /// Returns whether no producer is remembered, so that no snapshot is needed.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Decides about what a client sent: it may be appended, or was before
+    /// Checks batches of a client: they may be appended, or one was appended before
     /// (`UnifiedLog.analyzeAndValidateProducerState`).
     ///
-    /// `verified` is what the coordinator said of the transaction that the client's batch is to
-    /// begin here.
+    /// `verified` is the coordinator's answer about the transaction that the batch would begin
+    /// here.
     ///
     /// # Errors
-    /// Why it may not be appended.
+    /// The reason why they may not be appended.
     pub fn admit(
         &self,
         headers: &[BatchHeader],
         verified: Option<&Verification>,
     ) -> Result<Option<Duplicate>, ProducerError> {
         for header in headers.iter().filter(|header| header.has_producer()) {
-            // Retention or DeleteRecords may have removed all that an unknown producer wrote: any
-            // sequence is accepted from it.
+            // Retention or DeleteRecords may have removed everything from an unknown producer, so
+            // any sequence is accepted.
             let entry = self.entries.get(&header.producer_id.0);
             if let Some(batch) = entry.and_then(|entry| entry.duplicate_of(header)) {
                 return Ok(Some(Duplicate {
@@ -235,11 +234,11 @@ impl Producers {
         Ok(None)
     }
 
-    /// Decides about what a coordinator on this broker writes for a producer: it counts no
-    /// sequences.
+    /// Checks batches that a coordinator on this broker writes for a producer. They carry no
+    /// sequence numbers.
     ///
     /// # Errors
-    /// Why it may not be appended.
+    /// The reason why they may not be appended.
     pub fn admit_from_coordinator(&self, headers: &[BatchHeader]) -> Result<(), ProducerError> {
         for header in headers.iter().filter(|header| header.has_producer()) {
             let Some(entry) = self.entries.get(&header.producer_id.0) else {
@@ -251,18 +250,18 @@ impl Producers {
         Ok(())
     }
 
-    /// Decides about the end of a transaction (`ProducerAppendInfo.appendEndTxnMarker`).
+    /// Checks the marker of a transaction (`ProducerAppendInfo.appendEndTxnMarker`).
     ///
     /// # Errors
-    /// Why it may not be appended.
+    /// The reason why it may not be appended.
     pub fn admit_marker(&self, marker: &Marker) -> Result<(), ProducerError> {
         let Some(entry) = self.entries.get(&marker.producer.0) else {
             return Ok(());
         };
         let (producer, epoch, current) = (marker.producer, marker.epoch, entry.epoch);
-        // With transactions v2 a marker raises the epoch. The same one again is a coordinator that
-        // tries once more (KAFKA-19999); the last epoch cannot be raised, and who has come to write
-        // in it has its transaction ended all the same (KAFKA-20090).
+        // With transactions v2 a marker raises the epoch. The same marker again is a coordinator's
+        // retry (KAFKA-19999). The last epoch cannot be raised, so a marker ends an open
+        // transaction in it all the same (KAFKA-20090).
         let is_last = epoch.0 == i16::MAX;
         let is_late = match marker.transaction_version {
             2.. => {
@@ -284,10 +283,10 @@ impl Producers {
         Ok(())
     }
 
-    /// Whether nobody has written under this id in a newer epoch.
+    /// Checks that no newer epoch of this producer has written.
     ///
     /// # Errors
-    /// That somebody has.
+    /// When one has.
     pub(crate) fn admit_epoch(
         &self,
         producer: ProducerId,
@@ -296,19 +295,19 @@ impl Producers {
         self.entries.get(&producer.0).map_or(Ok(()), |entry| check_epoch(entry, producer, epoch))
     }
 
-    /// Whether the producer has a transaction open here, in this epoch.
+    /// Returns whether the producer has an open transaction here in this epoch.
     pub fn has_open_transaction(&self, producer: ProducerId, epoch: ProducerEpoch) -> bool {
         let entry = self.entries.get(&producer.0);
         entry.is_some_and(|entry| entry.epoch == epoch && entry.transaction_first_offset >= 0)
     }
 
-    /// The first offsets of all open transactions, and whose they are.
+    /// The first offset of each open transaction, with its producer and epoch.
     pub fn open_transactions(&self) -> impl Iterator<Item = (i64, (ProducerId, ProducerEpoch))> {
         let open = self.entries.iter().filter(|(_, entry)| entry.transaction_first_offset >= 0);
         open.map(|(id, entry)| (entry.transaction_first_offset, (ProducerId(*id), entry.epoch)))
     }
 
-    /// All of them, for DescribeProducers. Those are no longer active whose last batch has expired.
+    /// All remembered producers, for DescribeProducers; expired ones are not among them.
     pub fn described(&self) -> Vec<Described> {
         let describe = |(id, entry): (&i64, &Entry)| Described {
             id: ProducerId(*id),
@@ -321,8 +320,8 @@ impl Producers {
         self.entries.iter().map(describe).collect()
     }
 
-    /// Remembers a batch that is appended with these offsets, at `now_ms`. Returns whether a
-    /// transaction begins with it.
+    /// Records a batch that is appended at `now_ms` with these offsets. Returns the transaction
+    /// that it begins, if any.
     pub fn appended(&mut self, header: &BatchHeader, now_ms: i64) -> Option<Change> {
         if !header.has_producer() || header.is_control() {
             return None;
@@ -342,11 +341,11 @@ impl Producers {
         })
     }
 
-    /// Remembers a batch of a log that is read again, or that came from the leader. `batch` is all
-    /// of it, for the marker that ends a transaction.
+    /// Records a batch that is read again from the log, or that came from the leader. `batch` is
+    /// the whole batch; a marker's records are read from it.
     ///
-    /// The producer counts as used at `now_ms`: what its batches say of the time is the client's
-    /// word, and it may be about to retry.
+    /// The producer counts as used at `now_ms`. Its timestamps come from the client, and the
+    /// producer may be about to retry.
     pub fn replay(&mut self, header: &BatchHeader, batch: &[u8], now_ms: i64) -> Option<Change> {
         if !header.is_control() {
             return self.appended(header, now_ms);
@@ -370,10 +369,10 @@ impl Producers {
     }
 
     /// Forgets producers that have not written for `expiration_ms` (`producer.id.expiration.ms`)
-    /// and have no transaction open.
+    /// and have no open transaction.
     ///
-    /// Unlike in Kafka this counts from the append and not from the batch's timestamp: a producer
-    /// that writes records of yesterday is not forgotten at once.
+    /// Unlike Kafka, this counts from the append and not from the batch's timestamp. So a producer
+    /// of old records is not forgotten at once.
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
         self.entries.retain(|_, entry| {
             entry.transaction_first_offset >= 0
@@ -381,7 +380,7 @@ impl Producers {
         });
     }
 
-    /// The batches that compaction must keep for the producers' sake
+    /// The batches that compaction must keep for the producers
     /// (`UnifiedLog.lastRecordsOfActiveProducers`).
     pub fn last_records(&self) -> BTreeMap<ProducerId, LastRecord> {
         let last = |entry: &Entry| {
@@ -392,12 +391,13 @@ impl Producers {
         self.entries.iter().map(|(id, entry)| (ProducerId(*id), last(entry))).collect()
     }
 
-    /// Keeps the number of producers bounded: those whose last batch lies furthest back go.
+    /// Bounds the number of producers: forgets those with the smallest last offsets.
     fn bound(&mut self) {
         if self.entries.len() <= PRODUCERS_MAX.max(self.bound_from) {
             return;
         }
-        // Who has a transaction open is not forgotten: nobody would know that it is.
+        // A producer with an open transaction stays, because its transaction would be forgotten
+        // with it.
         let age = |(id, entry): (&i64, &Entry)| {
             (entry.transaction_first_offset >= 0, entry.last_offset(), *id)
         };
@@ -408,7 +408,7 @@ impl Producers {
         self.entries.retain(|id, entry| {
             entry.transaction_first_offset >= 0 || age((id, entry)) >= oldest_kept
         });
-        // Choosing stays rare, also where hardly any can be forgotten.
+        // The next selection stays rare even if hardly any producer can be forgotten.
         self.bound_from = self.entries.len() + PRODUCERS_MAX / 8;
     }
 }
@@ -426,7 +426,7 @@ fn check_epoch(
     Ok(())
 }
 
-/// While a transaction is open, everything belongs to it.
+/// While a transaction is open, every batch of the producer must belong to it.
 fn check_kind(entry: &Entry, header: &BatchHeader) -> Result<(), ProducerError> {
     if entry.transaction_first_offset >= 0 && !header.is_transactional() {
         return Err(ProducerError::NotTransactional(header.producer_id));
@@ -434,8 +434,8 @@ fn check_kind(entry: &Entry, header: &BatchHeader) -> Result<(), ProducerError> 
     Ok(())
 }
 
-/// What is asked of the first batch of a transaction, since its coordinator was asked while earlier
-/// ones may have been under way (KIP-890).
+/// Checks the first batch of a transaction against the verification: earlier batches may have been
+/// under way while the coordinator was asked (KIP-890).
 fn check_verified(
     entry: Option<&Entry>,
     header: &BatchHeader,
@@ -443,8 +443,8 @@ fn check_verified(
 ) -> Result<(), ProducerError> {
     let Some(verified) = verified else { return Ok(()) };
     let sequence = header.base_sequence;
-    // With transactions v2 the epoch was raised at the end of the last transaction, so that numbers
-    // begin at 0 where nothing is known of the producer.
+    // With transactions v2 the end of the last transaction raised the epoch. So sequences begin at
+    // 0 if the producer is unknown here.
     let begins_late = verified.raises_epoch && entry.is_none() && sequence != 0;
     if begins_late || sequence > verified.lowest_sequence {
         return Err(ProducerError::OutOfOrder {
@@ -456,7 +456,7 @@ fn check_verified(
     Ok(())
 }
 
-/// Whether a batch follows what its producer wrote before (`ProducerAppendInfo.appendDataBatch`).
+/// Checks that a batch follows its producer's last one (`ProducerAppendInfo.appendDataBatch`).
 fn check(entry: &Entry, header: &BatchHeader) -> Result<(), ProducerError> {
     check_sequence(entry, header)?;
     check_kind(entry, header)

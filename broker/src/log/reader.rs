@@ -1,5 +1,5 @@
-//! The reading side of a log: what is published of it, usable from any thread, without a lock that
-//! a writer would hold for long.
+//! The read side of a log: its published part. Any thread may use it, and no writer holds a lock on
+//! it for long.
 
 mod committed;
 
@@ -25,53 +25,54 @@ use super::transactions::Transactions;
 /// The published part of one partition's log.
 pub struct LogReader {
     pub(super) dir: Arc<DirState>,
-    /// Where its flushes are asked for.
+    /// The queue that takes its flush requests.
     pub(super) flushes: Arc<FlushQueue<LogReader>>,
     pub(super) id: TopicPartition,
     pub(super) topic: Arc<str>,
     /// Oldest first. Empty until the first append.
     pub(super) segments: ArcSwap<Vec<Arc<Segment>>>,
     pub(super) log_start: AtomicI64,
-    /// Where the log ends, and where that is in the newest segment: published together.
+    /// The log end offset and its position in the newest segment, published together.
     pub(super) tail: RwLock<Tail>,
-    /// As above, for what is on the disk. Everything below has been checked and synced: recovery
+    /// The same for the flushed part. Everything before it has been checked and synced, so recovery
     /// begins here.
     pub(super) flushed: RwLock<Tail>,
-    /// The recovery point that the catalogue on the disk has.
+    /// The recovery point in the catalogue on the disk.
     pub(super) checkpointed: AtomicI64,
     pub(super) high_watermark: AtomicI64,
-    /// Everything before it is compacted.
+    /// The log is compacted before this offset.
     pub(super) cleaned: AtomicI64,
     pub(super) epochs: RwLock<Epochs>,
     pub(super) transactions: RwLock<Transactions>,
-    /// A file of aborted transactions is not what was written: until the writer has written it anew,
-    /// they are not known.
+    /// A file of aborted transactions was found damaged. They are unknown until the writer has
+    /// rewritten the files.
     pub(super) distrusts_transaction_index: AtomicBool,
-    /// What a flush must sync besides records.
+    /// What a flush must sync besides the records.
     pub(super) unsynced: Unsynced,
     pub(super) flush_requested: AtomicBool,
-    /// A flush is due at some time, by `flush.ms`.
+    /// A flush is scheduled by `flush.ms`.
     pub(super) flush_scheduled: AtomicBool,
-    /// How often the log was cut at its end: a flush that ran meanwhile flushed something else.
+    /// How often the log was truncated at its end. A flush that ran meanwhile flushed other
+    /// records.
     pub(super) truncations: AtomicU32,
-    /// Its directory has another name, and soon there is none: it is not flushed any more.
+    /// Its directory was renamed and will be removed. It is not flushed any more.
     pub(super) is_deleted: AtomicBool,
     pub(super) on_flushed: std::sync::OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
-/// An offset, and where the batch that will have it begins.
+/// An offset, and the position at which its batch begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tail {
     pub(super) offset: i64,
-    /// The base offset of the segment that `position` lies in.
+    /// The base offset of the segment that contains `position`.
     pub(super) segment: i64,
     pub(super) position: u64,
 }
 
-/// What besides records has changed since the last flush.
+/// The changes since the last flush, besides records.
 #[derive(Debug, Default)]
 pub(super) struct Unsynced {
-    /// Files were made or renamed in the log's directory.
+    /// Files were created or renamed in the log's directory.
     pub(super) entries: AtomicBool,
     /// The log's directory itself is new.
     pub(super) directory: AtomicBool,
@@ -79,25 +80,25 @@ pub(super) struct Unsynced {
     pub(super) epochs: AtomicBool,
 }
 
-/// A run of whole batches in a segment. The last one may be cut off by the size that was asked for,
-/// as Kafka allows.
+/// A run of whole batches in a segment. As Kafka allows, the requested size may cut off the last
+/// one.
 #[derive(Clone, Debug)]
 pub struct ReadSlice {
-    /// The segment's file: readable as long as it is held, also when the segment is deleted
+    /// The segment's file. It stays readable while it is held, even if the segment is deleted
     /// meanwhile.
     pub file: Arc<dyn File>,
-    /// Where the first batch begins.
+    /// The position of the first batch.
     pub position: u64,
-    /// Bytes.
+    /// The length in bytes.
     pub length: usize,
-    /// The base offset of the first batch, which may lie before the offset that was asked for.
+    /// The base offset of the first batch, which may be before the requested offset.
     pub base_offset: i64,
 }
 
-/// A record's place and time.
+/// The offset and the time of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimestampedOffset {
-    /// Its timestamp in milliseconds; -1 where the question was not about one.
+    /// Its timestamp in milliseconds; -1 if the lookup was not by timestamp.
     pub timestamp: i64,
     /// Its offset.
     pub offset: i64,
@@ -111,24 +112,24 @@ pub enum ReadError {
     /// The offset is before the log start offset or after the log end offset.
     #[error("offset {asked} is not within {start}..={end}")]
     OutOfRange {
-        /// What was asked for.
+        /// The requested offset.
         asked: i64,
         /// The log start offset.
         start: i64,
         /// The log end offset.
         end: i64,
     },
-    /// The bytes on the disk are not what was written.
+    /// The bytes on the disk are no valid batch.
     #[error("segment {segment} is damaged at byte {position}: {error}")]
     Corrupt {
         /// The segment's base offset.
         segment: i64,
-        /// Where.
+        /// The position in bytes.
         position: u64,
-        /// What is wrong.
+        /// The error of the batch.
         error: BatchError,
     },
-    /// The file system failed.
+    /// An I/O error.
     #[error("cannot read the log: {0}")]
     Storage(#[from] io::Error),
 }
@@ -160,40 +161,40 @@ impl LogReader {
         self.log_start.load(Ordering::Acquire)
     }
 
-    /// The offset that the next record gets.
+    /// The offset of the next record.
     pub fn log_end_offset(&self) -> i64 {
         self.tail.read().offset
     }
 
-    /// Everything before this offset is on the disk.
+    /// Everything before this offset is flushed.
     pub fn flushed_offset(&self) -> i64 {
         self.flushed.read().offset
     }
 
-    /// Everything before this offset was flushed when the catalogue was last written. Only that may
-    /// be compacted: behind it, recovery takes segments that do not join for ones that were never
-    /// flushed.
+    /// Everything before this offset was flushed when the catalogue was last written. Only that
+    /// part may be compacted. After it, recovery takes a gap between segments for a segment that
+    /// was never flushed.
     pub fn checkpointed_offset(&self) -> i64 {
         self.checkpointed.load(Ordering::Acquire)
     }
 
-    /// Where compaction begins next: what lies before it is clean.
+    /// The log is compacted before this offset; the next compaction begins here.
     pub fn cleaned_offset(&self) -> i64 {
         self.cleaned.load(Ordering::Acquire)
     }
 
-    /// The offset after the last committed record. Kept here so that it is checkpointed with the
-    /// log; what it is, is decided by `replica`.
+    /// The offset after the last committed record. `replica` decides it; the log keeps it for the
+    /// checkpoint.
     pub fn high_watermark(&self) -> i64 {
         self.high_watermark.load(Ordering::Acquire)
     }
 
-    /// Raises the high watermark; returns whether that changed it.
+    /// Raises the high watermark. Returns whether it changed.
     pub fn advance_high_watermark(&self, to: i64) -> bool {
         self.high_watermark.fetch_max(to, Ordering::AcqRel) < to
     }
 
-    /// The offset after the last batch in a run that was read, as far as it is whole.
+    /// Returns the offset after the last batch in a slice, as far as its headers are whole.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -216,7 +217,7 @@ impl LogReader {
         self.epochs.read().latest()
     }
 
-    /// The epochs that the disk is to know.
+    /// The epochs to write to the disk.
     pub(super) fn epochs_of_records(&self) -> Epochs {
         let epochs = self.epochs.read();
         epochs.with_records(self.log_end_offset())
@@ -227,8 +228,8 @@ impl LogReader {
         self.epochs.read().epoch_of(offset)
     }
 
-    /// Where the largest epoch ends that is not after `asked`; `None` when the log knows nothing of
-    /// it.
+    /// Returns the end of the largest epoch that is at most `asked`; `None` when the log does not
+    /// know it.
     pub fn end_offset_for_epoch(&self, asked: LeaderEpoch) -> Option<EpochEnd> {
         self.epochs.read().end_of(asked, self.log_start_offset(), self.log_end_offset())
     }
@@ -238,25 +239,26 @@ impl LogReader {
         self.segments.load().iter().map(|segment| segment.size_bytes()).sum()
     }
 
-    /// Whether the log directory is offline: nothing more is written.
+    /// Returns whether the log directory is offline, so that nothing is written any more.
     pub fn is_offline(&self) -> bool {
         self.dir.is_offline()
     }
 
-    /// Whether the log was deleted: it is not flushed any more, and nothing may be done to it.
+    /// Returns whether the log was deleted. It is then not flushed any more, and nothing may be
+    /// done to it.
     pub fn is_deleted(&self) -> bool {
         self.is_deleted.load(Ordering::Acquire)
     }
 
-    /// The directory that the segments lie in. It is made with the first append.
+    /// The directory of the segments. The first append creates it.
     pub fn path(&self) -> PathBuf {
         self.dir.root().join(format!("{}-{}", self.topic, self.id.index))
     }
 
-    /// What the catalogue remembers of it; nothing of a log that has never been written to.
+    /// The log's entry for the catalogue; `None` if nothing was ever appended.
     pub(super) fn remember(&self) -> Option<Remembered> {
-        // The recovery point is read before the segments: what they hold beyond it is looked at
-        // again, what they lack cannot be.
+        // The recovery point is read before the segments. Recovery can check segments beyond it,
+        // but it cannot restore segments that are missing from the entry.
         let recovery_point = self.flushed_offset();
         let segments: Vec<_> =
             self.segments.load().iter().map(|segment| segment.summary()).collect();
@@ -280,34 +282,33 @@ impl LogReader {
         })
     }
 
-    /// Asks for a flush; several requests make one. What is to be told when one is done is said
-    /// once, by [`LogReader::notify_flushed`].
+    /// Requests a flush; several requests share one. [`LogReader::notify_flushed`] sets the hook
+    /// that reports its end.
     pub fn request_flush(self: &Arc<Self>) {
         if !self.flush_requested.swap(true, Ordering::AcqRel) {
             self.flushes.push(Arc::clone(self));
         }
     }
 
-    /// Asks for a flush by then at the latest; what is asked while one is due already does not put
-    /// it off.
+    /// Requests a flush within `time`. A request while one is scheduled does not postpone it.
     pub(super) fn request_flush_within(self: &Arc<Self>, time: Duration) {
         if !self.flush_scheduled.swap(true, Ordering::AcqRel) {
             self.flushes.push_later(Arc::clone(self), time);
         }
     }
 
-    /// Sets what is called after each flush, from the flusher's thread, and when the log directory
-    /// goes offline. The first call counts.
+    /// Sets the hook that the flusher thread calls after each flush, and when the log directory
+    /// goes offline. Only the first call has an effect.
     pub fn notify_flushed(&self, hook: impl Fn() + Send + Sync + 'static) {
         let _ = self.on_flushed.set(Box::new(hook));
     }
 
-    /// Whole batches from the one that holds `from`, up to `bound`, at most `bytes_max` of them;
-    /// `None` when there are none. The first batch may be larger than `bytes_max` if there is to be
-    /// `at_least_one`. Never reaches over the end of a segment.
+    /// Returns whole batches from the one that contains `from` up to `bound`, at most `bytes_max`
+    /// bytes; `None` when there are none. With `at_least_one`, the first batch may be larger than
+    /// `bytes_max`. A slice never crosses the end of a segment.
     ///
     /// # Errors
-    /// When `from` lies outside of the log, or the file cannot be read.
+    /// When `from` is outside the log, or the file cannot be read.
     pub fn read(
         &self,
         from: i64,
@@ -318,8 +319,8 @@ impl LogReader {
         self.undisturbed(|| self.read_once(from, bound, bytes_max, at_least_one))
     }
 
-    /// What `look` finds in the log, once nothing was cut, deleted or compacted under it: what
-    /// looks like damage then is none.
+    /// Runs `look`, and repeats it if it fails while the log is truncated, deleted or compacted:
+    /// what looks like damage may then be none.
     pub(super) fn undisturbed<T>(
         &self,
         look: impl Fn() -> Result<T, ReadError>,
@@ -367,7 +368,7 @@ impl LogReader {
                 self.position_of(segment, bound, tail)
                     .map_err(|error| ReadError::of(segment, error))?
             };
-            // A segment that compaction has emptied from here on is passed over.
+            // Skips a segment that compaction has emptied from here on.
             let Some(located) = segment
                 .find(&self.dir.files, from, limit)
                 .map_err(|error| ReadError::of(segment, error))?
@@ -389,7 +390,7 @@ impl LogReader {
         Ok(None)
     }
 
-    /// Where the batch that begins with `offset` begins in `segment`, or would begin.
+    /// Returns the position in `segment` at which the batch with `offset` begins, or would begin.
     fn position_of(&self, segment: &Segment, offset: i64, tail: Tail) -> Result<u64, SegmentError> {
         for known in [tail, *self.flushed.read()] {
             if known.offset == offset && known.segment == segment.base_offset() {

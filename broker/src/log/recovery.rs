@@ -1,10 +1,10 @@
-//! Opening logs after a crash: what is on the disk decides, and only what lies behind the recovery
+//! Opens logs after a crash. The files on the disk decide, and only the part after the recovery
 //! point is in doubt.
 //!
-//! The tail is cut at the last whole batch behind the recovery point: nothing behind it was ever
-//! flushed, so nothing behind it was acknowledged under `flush.mode=group`. What lies before it is
-//! never cut, also when it is damaged: the log stays readable around the damage and goes on behind
-//! it. Called by [`super::LogDir::open`] alone.
+//! Recovery cuts off the tail after the last whole batch beyond the recovery point. That tail was
+//! never flushed, so under `flush.mode=group` it was never acknowledged. Recovery never cuts before
+//! the recovery point, even if there is damage. The log stays readable around the damage and
+//! continues after it. Only [`super::LogDir::open`] calls it.
 
 mod examine;
 #[cfg(any(test, fuzzing))]
@@ -33,15 +33,15 @@ use super::storage::{Mode, Storage, replace_file};
 use log::Recovering;
 use progress::Share;
 
-/// The logs that the catalogue remembers, by topic, partition and topic id.
+/// The logs in the catalogue, by topic, partition and topic id.
 type Known = HashMap<(String, i32, Uuid), Remembered>;
 
-/// Recovers every log in the directory, `threads` at a time. `remembered` is what the catalogue
-/// says, if there is one. With `disowned`, what is looked at is written again: after a failed flush
-/// the kernel shows it, and would not write it. `progress` is told how far it is.
+/// Recovers every log in the directory, on `threads` threads. `remembered` is the content of the
+/// catalogue, if there is one. With `disowned`, recovery rewrites the data that it checks: after a
+/// failed flush the kernel returns it, but would not write it. Recovery reports to `progress`.
 ///
 /// # Errors
-/// When the directory cannot be read or written: damage in it is no error.
+/// When the directory cannot be read or written. Damage in it is no error.
 pub(super) fn recover_all(
     dir: &DirState,
     remembered: Option<Vec<Remembered>>,
@@ -92,13 +92,13 @@ pub(super) fn recover_all(
     if let Some(error) = failed.into_inner() {
         return Err(error);
     }
-    // What was written by the process that died may still be only in memory; from now on it counts
+    // Writes of the process that died may still be only in the page cache. From now on they count
     // as flushed.
     storage.sync_all(dir.root())?;
     Ok(recovered.into_inner())
 }
 
-/// Does something for each, as many at a time as there are threads.
+/// Calls `act` for each item, on at most `threads` threads.
 fn side_by_side<T: Sync>(threads: usize, all: &[T], act: impl Fn(&T) + Sync) {
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -116,8 +116,8 @@ fn dir_of(dir: &DirState, topic: &str, partition: i32) -> PathBuf {
     dir.root().join(format!("{topic}-{partition}"))
 }
 
-/// The bytes of a log's segments. Only to say how far recovery is: what cannot be read now is said
-/// by who needs it.
+/// Returns the bytes of a log's segments, for the progress only. It ignores errors, because
+/// recovery meets them itself.
 fn bytes_of(storage: &dyn Storage, dir: &Path) -> u64 {
     let entries = storage.list(dir).unwrap_or_default();
     let segments = entries.iter().filter(|entry| !entry.is_dir && entry.name.ends_with(".log"));
@@ -129,7 +129,8 @@ fn bytes_of(storage: &dyn Storage, dir: &Path) -> u64 {
     bytes.sum()
 }
 
-/// The topic id of the log with records that the catalogue knows under this name, if it is one.
+/// Returns the topic id of the log with records that the catalogue has under this name, if there is
+/// exactly one.
 fn remembered_id(known: &Known, topic: &str, partition: i32) -> Option<Uuid> {
     let mut logs = known
         .values()

@@ -1,18 +1,18 @@
-//! Which segments of a log are too old or too many: the deletion rules of `UnifiedLog` for
-//! `cleanup.policy=delete`.
+//! The deletion rules of `UnifiedLog` for `cleanup.policy=delete`: which segments are too old or
+//! too many.
 //!
-//! Called by the writer of a log in the periodic sweep. Pure: it is told the segments, the settings
-//! and the time, and deletes nothing itself. What lies before the log start offset needs no rule;
-//! the writer drops it when the offset rises.
+//! The writer of a log calls it in the periodic sweep. It is pure: the caller passes the segments,
+//! the settings and the time, and deletes the segments. Segments before the log start offset need
+//! no rule; the writer drops them when the offset rises.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::{LogConfig, SegmentSummary};
 
-/// How many of the oldest segments go. The active one, the last of `segments`, may be among them:
-/// then a new one is begun first.
+/// Returns how many of the oldest segments to delete. They may include the active one, the last of
+/// `segments`; the writer then rolls first.
 ///
-/// A segment goes only with all those before it, and only below the high watermark. An empty active
-/// segment stays.
+/// A segment is deleted only after all those before it, and only below the high watermark. An empty
+/// active segment stays.
 pub fn expired(
     segments: &[SegmentSummary],
     config: &LogConfig,
@@ -38,7 +38,7 @@ pub fn expired(
     count
 }
 
-/// Bytes that the log has too many (`retention.bytes`).
+/// Returns the bytes by which the log exceeds `retention.bytes`.
 fn surplus_bytes(segments: &[SegmentSummary], config: &LogConfig) -> u64 {
     let size: u64 = segments.iter().map(|segment| segment.size_bytes).sum();
     config.retention_bytes.map_or(0, |limit| size.saturating_sub(limit))
@@ -51,8 +51,8 @@ fn is_old(segment: &SegmentSummary, config: &LogConfig, now_ms: i64) -> bool {
         .is_some_and(|limit| now_ms.saturating_sub(newest_ms(segment, now_ms)) > limit)
 }
 
-/// When the newest record of a segment was made. A timestamp is the client's word: where it lies in
-/// the future, or is missing, the last append counts.
+/// Returns the time of a segment's newest record. The client sets timestamps. If the largest one is
+/// missing or in the future, the time of the last append counts.
 pub(super) fn newest_ms(segment: &SegmentSummary, now_ms: i64) -> i64 {
     if (0..=now_ms).contains(&segment.max_timestamp) {
         segment.max_timestamp
@@ -71,8 +71,8 @@ mod tests {
         LogConfig { retention_ms, retention_bytes, ..LogConfig::default() }
     }
 
-    /// Segments of ten offsets and 100 bytes, with these largest timestamps; all were last appended
-    /// to at 950.
+    /// Segments of ten offsets and 100 bytes with these largest timestamps. The last append to each
+    /// was at 950.
     fn segments(timestamps: &[i64]) -> Vec<SegmentSummary> {
         let segment = |(base_offset, &max_timestamp)| SegmentSummary {
             size_bytes: 100,

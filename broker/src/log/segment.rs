@@ -1,7 +1,6 @@
-//! One segment: a run of batches in a file, its indexes, and what is known of it without opening
-//! it.
+//! One segment: a file of batches, its indexes, and a summary that needs no open file.
 //!
-//! The writer appends and publishes; readers go by what is published. A segment is sealed when the
+//! The writer appends and publishes; readers use the published part. A segment is sealed when the
 //! next one begins, and never changes after that.
 
 use std::io;
@@ -17,21 +16,21 @@ use super::index::{self, Indexes, OffsetEntry};
 use super::storage::{File, Lazy, Mode, OpenFiles};
 use super::transactions::{self, Aborted};
 
-/// Bytes that are read at a time when headers are looked for.
+/// Bytes read at a time in a search for headers.
 const SCAN_BYTES: usize = 8 * 1024;
 
-/// What is known of a segment without opening it: what the catalogue remembers.
+/// The summary of a segment, which needs no open file. The catalogue stores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub struct SegmentSummary {
-    /// The offset that the file is named after.
+    /// The offset in the file's name.
     pub base_offset: i64,
-    /// Its bytes.
+    /// Its size in bytes.
     pub size_bytes: u64,
     /// The largest timestamp in it; -1 when there is none.
     pub max_timestamp: i64,
     /// The base offset of the batch with that timestamp.
     pub max_timestamp_offset: i64,
-    /// When it was last written to, in milliseconds since 1970.
+    /// The time of the last append, in milliseconds since 1970.
     pub modified_ms: i64,
 }
 
@@ -57,9 +56,9 @@ pub(crate) struct Segment {
     max_timestamp: AtomicI64,
     max_timestamp_offset: AtomicI64,
     modified_ms: AtomicI64,
-    /// It is sealed, and no transaction was aborted in it: nobody need look for its file.
+    /// Set when it is sealed and has no aborted transaction, so that no reader looks for its file.
     none_aborted: AtomicBool,
-    /// `None`: they are in their files.
+    /// `None` when they are in their files.
     indexes: RwLock<Option<Box<Indexes>>>,
 }
 
@@ -76,7 +75,7 @@ pub(crate) enum SegmentError {
     /// The file system failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The bytes are no batches.
+    /// The bytes are no valid batches.
     #[error("at byte {position}: {error}")]
     Corrupt { position: u64, error: BatchError },
 }
@@ -87,7 +86,7 @@ pub(crate) fn file_name(base_offset: i64, extension: &str) -> String {
 }
 
 impl Segment {
-    /// A segment in `dir`. Fresh ones keep their indexes in memory from the beginning.
+    /// Creates a segment in `dir`. A new one keeps its indexes in memory from the start.
     pub(crate) fn new(dir: &Path, summary: SegmentSummary, indexes: Option<Indexes>) -> Arc<Self> {
         Arc::new(Self {
             base_offset: summary.base_offset,
@@ -123,10 +122,10 @@ impl Segment {
         }
     }
 
-    /// The transactions that were aborted in it, once it is sealed: what its file says.
+    /// Returns the aborted transactions of a sealed segment, from its file.
     ///
     /// # Errors
-    /// When it cannot be read; [`transactions::is_damage`] when it is not what was written.
+    /// When it cannot be read; [`transactions::is_damage`] when the file is damaged.
     pub(crate) fn aborted(&self, files: &OpenFiles) -> io::Result<Vec<Aborted>> {
         if self.none_aborted.load(Ordering::Relaxed) {
             return Ok(Vec::new());
@@ -137,12 +136,12 @@ impl Segment {
         Ok(found)
     }
 
-    /// The file of the records.
+    /// The file that holds the records.
     pub(crate) fn records(&self) -> &Arc<Lazy> {
         &self.records
     }
 
-    /// The path of one of its files.
+    /// Returns the path of one of its files.
     pub(crate) fn path(&self, extension: &str) -> PathBuf {
         self.records.path().with_extension(extension)
     }
@@ -151,13 +150,13 @@ impl Segment {
         files.get(&self.records, Mode::Existing)
     }
 
-    /// Publishes what was appended at the end.
+    /// Publishes bytes appended at the end.
     pub(crate) fn appended(&self, bytes: u64, now_ms: i64) {
         self.modified_ms.store(now_ms, Ordering::Relaxed);
         self.size_bytes.fetch_add(bytes, Ordering::Release);
     }
 
-    /// Takes up a batch's timestamp.
+    /// Records a batch's largest timestamp.
     pub(crate) fn note_timestamp(&self, header: &BatchHeader) {
         if header.max_timestamp > self.max_timestamp.load(Ordering::Relaxed) {
             self.max_timestamp_offset.store(header.base_offset, Ordering::Release);
@@ -177,13 +176,13 @@ impl Segment {
         }
     }
 
-    /// Bytes of the larger index; 0 when they are in their files.
+    /// Returns the bytes of the larger index; 0 when the indexes are in their files.
     pub(crate) fn index_bytes(&self) -> usize {
         self.indexes.read().as_ref().map_or(0, |indexes| indexes.bytes())
     }
 
-    /// Writes the indexes to their files and forgets them; gives back what was allocated beyond the
-    /// records.
+    /// Writes the indexes to their files and drops them from memory. Frees the blocks allocated
+    /// beyond the records.
     pub(crate) fn seal(&self, files: &OpenFiles) -> io::Result<()> {
         let mut indexes = self.indexes.write();
         if let Some(held) = &*indexes {
@@ -200,10 +199,10 @@ impl Segment {
         indexes.write(files.storage().as_ref(), (&offsets, &times), self.base_offset)
     }
 
-    /// Has the indexes in memory again, since the segment is to be written to.
+    /// Loads the indexes into memory, because the segment will be written again.
     ///
     /// # Errors
-    /// Also when it is damaged up to its end: what comes behind that would be hard to find.
+    /// Also when the segment ends in damage, because batches after it would be hard to find.
     pub(crate) fn unseal(
         &self,
         files: &OpenFiles,
@@ -219,7 +218,7 @@ impl Segment {
         Ok(())
     }
 
-    /// The indexes, and the damage that the segment ends with.
+    /// Builds the indexes. Also returns the damage that the segment ends with, if any.
     fn build_indexes(
         &self,
         files: &OpenFiles,
@@ -230,7 +229,7 @@ impl Segment {
         for located in self.scan(files, 0, self.size_bytes())? {
             let Located { position, header } = match located {
                 Ok(located) => located,
-                // Damage up to the end, which reads will meet.
+                // The damage reaches the end; reads will report it.
                 Err(damage @ SegmentError::Corrupt { .. }) => return Ok((indexes, Some(damage))),
                 Err(error) => return Err(error),
             };
@@ -249,7 +248,7 @@ impl Segment {
         Ok((indexes, None))
     }
 
-    /// The first batch whose last offset is not before `offset`, below `end`.
+    /// Returns the first batch before position `end` whose last offset is at least `offset`.
     pub(crate) fn find(
         &self,
         files: &OpenFiles,
@@ -268,8 +267,8 @@ impl Segment {
         }
     }
 
-    /// Where to begin to look, checked against the records: an index that does not agree with them
-    /// is built anew.
+    /// Returns the entry from which to search, checked against the records. An index that disagrees
+    /// with them is rebuilt.
     fn position_before(
         &self,
         files: &OpenFiles,
@@ -305,22 +304,22 @@ impl Segment {
         })
     }
 
-    /// Builds the indexes from the records and keeps them in memory; puts them into their files
-    /// too, if that works.
+    /// Builds the indexes from the records and keeps them in memory. Tries to write their files
+    /// too.
     fn rebuild(&self, files: &OpenFiles) -> Result<(), SegmentError> {
         let (built, _) = self.build_indexes(files, 4096)?;
-        // Of a small segment nothing is in the index: its file is empty by right.
+        // A small segment has no index entries, so its empty file is correct.
         if built.bytes() > 0 {
             tracing::warn!(segment = %self.records.path().display(), "an index was missing or wrong, and is built anew");
         }
-        // Without the files the index stays in memory, which serves as well.
+        // If the files cannot be written, the indexes in memory serve as well.
         let _ = self.write_indexes(files, &built);
         *self.indexes.write() = Some(Box::new(built));
         Ok(())
     }
 
-    /// Where to begin to look for a time, relative to the base offset: an index that is missing or
-    /// damaged is built anew.
+    /// Returns the relative offset from which to search for a time. A missing or damaged index is
+    /// rebuilt.
     fn offset_before(&self, files: &OpenFiles, timestamp: i64) -> Result<u32, SegmentError> {
         if let Some(indexes) = &*self.indexes.read() {
             return Ok(indexes.offset_before(timestamp));
@@ -334,8 +333,8 @@ impl Segment {
         Ok(indexes.as_ref().map_or(0, |indexes| indexes.offset_before(timestamp)))
     }
 
-    /// The first batch below `end` with a record that is not older than `timestamp` and not before
-    /// `from`.
+    /// Returns the first batch before position `end` and not before offset `from` whose largest
+    /// timestamp is at least `timestamp`.
     pub(crate) fn find_time(
         &self,
         files: &OpenFiles,
@@ -357,7 +356,7 @@ impl Segment {
         self.max_timestamp_offset.load(Ordering::Acquire)
     }
 
-    /// All bytes of a batch.
+    /// Reads all bytes of a batch.
     pub(crate) fn read_batch(
         &self,
         files: &OpenFiles,
@@ -368,7 +367,7 @@ impl Segment {
         Ok(bytes)
     }
 
-    /// The headers of the batches from one position to another.
+    /// Iterates over the batch headers between two positions.
     pub(crate) fn scan(
         &self,
         files: &OpenFiles,
@@ -387,8 +386,8 @@ impl Segment {
     }
 }
 
-/// Walks over the headers of a segment's batches, reading no more than is needed. Damage is stepped
-/// over where a whole batch comes behind it.
+/// Iterates over the headers of a segment's batches and reads no more than it needs. It skips
+/// damage if a whole batch follows.
 pub(crate) struct Scan {
     file: Arc<dyn File>,
     position: u64,
@@ -396,12 +395,12 @@ pub(crate) struct Scan {
     window: Vec<u8>,
     window_at: u64,
     next_offset: i64,
-    /// What lies right before the last batch.
+    /// The damage right before the last returned batch.
     damage: Option<SegmentError>,
 }
 
 impl Scan {
-    /// Bytes up to the end; none where an index has led behind it.
+    /// Returns the bytes up to the end; 0 if an index pointed beyond it.
     fn left(&self) -> u64 {
         self.end.saturating_sub(self.position)
     }
@@ -434,7 +433,7 @@ impl Scan {
 }
 
 impl Scan {
-    /// The header at the position, or behind the damage that is there.
+    /// Returns the header at the position, or the one after the damage there.
     fn header_behind_damage(&mut self) -> Result<BatchHeader, SegmentError> {
         self.damage = None;
         let damage = match self.header() {

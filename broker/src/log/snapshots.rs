@@ -1,9 +1,9 @@
-//! The snapshot files of a log's producers (`%020d.snapshot`, named after the offset up to which
-//! they know the log).
+//! The snapshot files of a log's producers (`%020d.snapshot`). The name holds the offset up to
+//! which a snapshot covers the log.
 //!
-//! They are not synced: their checksum tells a torn one, and the log gives again what they hold. So
-//! writing one costs nothing that a roll or a stop would wait for. Recovery removes those behind
-//! the end of the log, before anything is appended there that they know nothing of.
+//! They are not synced: their checksum reveals a torn one, and the log can rebuild the state. So a
+//! roll or a stop does not wait for the write. Recovery removes snapshots beyond the end of the
+//! log, before an append there makes them wrong.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -17,18 +17,18 @@ use super::segment::{Segment, SegmentError, file_name};
 use super::storage::{Mode, Storage, read_file};
 use super::transactions::{Aborted, Transactions, is_damage, read_index};
 
-/// The largest file that is believed: more than 20 million producers.
+/// The largest file that is read: more than 20 million producers.
 const BYTES_MAX: u64 = 1 << 30;
 
-/// How many are kept: the newest, and one more should that be damaged.
+/// How many are kept: the newest, and one more in case it is damaged.
 const KEPT: usize = 2;
 
-/// The producers' state at the end of the log, and the transactions that it knows of: the newest
-/// snapshot that can be read, and what the log holds behind it.
+/// Loads the producers at the end of the log and its transactions, from the newest readable
+/// snapshot and the log after it.
 ///
 /// # Errors
-/// When the disk fails, or with [`is_damage`] when the file of aborted transactions that the
-/// snapshot vouches for is not what was written.
+/// When the disk fails. With [`is_damage`] when the file of aborted transactions that belongs to
+/// the snapshot is damaged.
 pub(super) fn load(
     state: &DirState,
     reader: &LogReader,
@@ -36,10 +36,10 @@ pub(super) fn load(
 ) -> io::Result<(Producers, Transactions)> {
     let (dir, end) = (reader.path(), reader.log_end_offset());
     let segments = reader.segments.load();
-    // Also what was deleted and still lies in the segment where the log begins tells of who wrote
-    // it, and a batch may reach over the log start offset. What lies wholly before it says nothing:
-    // where files were being removed, a crash brings back any of them, the beginning of a
-    // transaction without its end.
+    // Deleted records that are still in the segment of the log start offset are read too, for their
+    // producers. A batch may also span the log start offset. Segments wholly before it are skipped.
+    // A crash during their removal may bring back any of them, even the begin of a transaction
+    // without its end.
     let start = reader.log_start_offset();
     let bases = || segments.iter().map(|segment| segment.base_offset());
     let begin = bases().rfind(|base| *base <= start).or(bases().next()).unwrap_or(start);
@@ -68,8 +68,8 @@ pub(super) fn load(
             }
         }
     }
-    // The snapshot vouches for what the index of its segment says of transactions before it; those
-    // behind it are found again.
+    // The transaction index of the snapshot's segment is valid up to the snapshot. Later
+    // transactions are found again in the log.
     let holds =
         segments.iter().rev().find(|segment| segment.base_offset() <= from).or(segments.first());
     let aborted = match holds {
@@ -91,12 +91,13 @@ pub(super) fn load(
         }
         replay_readable(state, segment, from, (&mut producers, &mut transactions), now_ms)?;
     }
-    // Nobody knows whether what has ended is committed: until it is known to be, it is not stable.
+    // It is unknown whether the markers of ended transactions are committed. They hold back the
+    // last stable offset until they are.
     Ok((producers, transactions))
 }
 
-/// The transactions that were aborted in the whole log, in the order of their markers: by its batches
-/// alone, whatever snapshots and files say of them.
+/// Finds the aborted transactions of the whole log, in the order of their markers. It reads the
+/// batches alone, and no snapshot or index.
 ///
 /// # Errors
 /// When the disk fails.
@@ -113,7 +114,7 @@ pub(super) fn find_aborted(
     Ok(transactions.aborted().to_vec())
 }
 
-/// As [`replay`], as far as a segment can be read: damage in it is said.
+/// Calls [`replay`] for the readable part of a segment, and logs damage.
 fn replay_readable(
     state: &DirState,
     segment: &Segment,
@@ -146,14 +147,13 @@ fn replay(
     };
     for located in segment.scan(files, begin, size)? {
         let located = located?;
-        // Only the records of control batches matter, which are few.
+        // Only control batches need their records, and they are few.
         let batch = if located.header.is_control() {
             segment.read_batch(files, &located)?
         } else {
             Vec::new()
         };
-        // One that lies before it was read to find the place. The log may begin in the middle of a
-        // batch.
+        // The scan had to begin before `from`. The log may also begin in the middle of a batch.
         if located.header.last_offset() < from {
             continue;
         }
@@ -164,7 +164,7 @@ fn replay(
     Ok(())
 }
 
-/// Writes the state at the end of the log, and removes all but the newest snapshots.
+/// Writes the state at the end of the log and removes all but the newest snapshots.
 pub(super) fn write(state: &DirState, reader: &LogReader, producers: &Producers) -> io::Result<()> {
     if reader.segments.load().is_empty() {
         return Ok(());
@@ -181,7 +181,7 @@ pub(super) fn write(state: &DirState, reader: &LogReader, producers: &Producers)
     Ok(())
 }
 
-/// Removes the snapshots that know more of the log than there is.
+/// Removes the snapshots beyond the end of the log.
 pub(super) fn remove_beyond(storage: &dyn Storage, dir: &Path, end_offset: i64) -> io::Result<()> {
     for offset in offsets(storage, dir)?.into_iter().filter(|offset| *offset > end_offset) {
         storage.remove_file(&dir.join(file_name(offset, "snapshot")))?;
@@ -189,7 +189,8 @@ pub(super) fn remove_beyond(storage: &dyn Storage, dir: &Path, end_offset: i64) 
     Ok(())
 }
 
-/// The offsets of the snapshots in a directory, ascending; none where there is no directory yet.
+/// Returns the offsets of the snapshots in a directory, ascending; none if the directory does not
+/// exist.
 fn offsets(storage: &dyn Storage, dir: &Path) -> io::Result<Vec<i64>> {
     let entries = match storage.list(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -245,8 +246,8 @@ mod tests {
 
     #[test]
     fn producers_are_known_again_after_a_restart() {
-        // What is done between the last append and the next start, and to the snapshot that it
-        // leaves.
+        // The steps between the last append and the next start, and whether the snapshots get
+        // damaged.
         for (roll, close, damage) in [
             (false, false, false),
             (true, false, false),

@@ -1,5 +1,5 @@
-//! The file system, as far as the log needs it: a trait, so that tests can put one below it that
-//! crashes, fills up and loses what was not synced.
+//! The part of the file system that the log uses, as a trait. So tests can substitute one that
+//! crashes, fills up and loses unsynced data.
 
 mod open_files;
 
@@ -15,18 +15,19 @@ use rustix::io::ReadWriteFlags;
 
 pub(crate) use self::open_files::{Lazy, OpenFiles};
 
-/// Bytes that are read at a time only to have them in the page cache.
+/// Bytes read at a time to load the page cache.
 const LOAD_BYTES: usize = 256 * 1024;
 
-/// An open file. Reads and writes name their position, so any number of threads may use it at once.
+/// An open file. Reads and writes pass their position, so any number of threads may use it at once.
 pub trait File: Debug + Send + Sync {
-    /// Writes all of `slices`, one behind the other, from `position` on.
+    /// Writes all of `slices`, one after the other, from `position` on.
     ///
     /// # Errors
-    /// When not all could be written; how much of it was is then unknown.
+    /// When not everything could be written; it is then unknown how much was.
     fn write_all_at(&self, slices: &mut [IoSlice<'_>], position: u64) -> io::Result<()>;
 
-    /// Reads into `target` from `position` on; fewer bytes than fit only at the end of the file.
+    /// Reads into `target` from `position` on. Reads fewer bytes than fit only at the end of the
+    /// file.
     ///
     /// # Errors
     /// When reading fails.
@@ -35,7 +36,7 @@ pub trait File: Debug + Send + Sync {
     /// Fills `target` from `position` on.
     ///
     /// # Errors
-    /// When reading fails, or the file ends before.
+    /// When reading fails, or the file ends too early.
     fn read_exact_at(&self, target: &mut [u8], position: u64) -> io::Result<()> {
         if self.read_at(target, position)? == target.len() {
             Ok(())
@@ -47,40 +48,41 @@ pub trait File: Debug + Send + Sync {
     /// The file's length in bytes.
     ///
     /// # Errors
-    /// When it cannot be asked.
+    /// When it cannot be read.
     fn length(&self) -> io::Result<u64>;
 
-    /// Cuts the file to `length`, and frees what was allocated behind it.
+    /// Truncates the file to `length` and frees the blocks allocated after it.
     ///
     /// # Errors
     /// When it fails.
     fn truncate(&self, length: u64) -> io::Result<()>;
 
-    /// Allocates blocks up to `length` without changing the file's length: what is then written
-    /// needs no allocation, which halves its cost. A hint.
+    /// Allocates blocks up to `length` without changing the file's length. Later writes need no
+    /// allocation, which halves their cost. A hint.
     fn allocate(&self, length: u64);
 
-    /// Returns when what was written is on the disk.
+    /// Returns when all earlier writes are on the disk.
     ///
     /// # Errors
-    /// When it is not: never to be tried again, since the kernel has then forgotten what was dirty.
+    /// When they are not. The caller must never retry, because the kernel has dropped the dirty
+    /// pages.
     fn sync_data(&self) -> io::Result<()>;
 
-    /// Fills `target` from `position` on without waiting for the disk; false where that cannot be
-    /// done.
+    /// Fills `target` from `position` on without waiting for the disk. Returns false when that is
+    /// impossible.
     ///
     /// # Errors
-    /// As [`File::read_exact_at`].
+    /// The same as [`File::read_exact_at`].
     fn read_cached(&self, target: &mut [u8], position: u64) -> io::Result<bool> {
         self.read_exact_at(target, position).map(|()| true)
     }
 
-    /// Whether reading there would not wait for the disk, as far as its first and last byte tell.
+    /// Returns whether a read there would not wait for the disk, judged by its first and last byte.
     fn is_cached(&self, _position: u64, _length: usize) -> bool {
         true
     }
 
-    /// Brings bytes into the page cache, waiting for the disk.
+    /// Reads bytes into the page cache and waits for the disk.
     ///
     /// # Errors
     /// When reading fails.
@@ -94,7 +96,7 @@ pub trait File: Debug + Send + Sync {
         Ok(())
     }
 
-    /// The descriptor, for `sendfile`; a file in memory has none.
+    /// The descriptor, for `sendfile`. A file in memory has none.
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
@@ -103,20 +105,20 @@ pub trait File: Debug + Send + Sync {
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// It is there.
+    /// The file must exist.
     Existing,
-    /// It is made if it is not there.
+    /// The file is created if it does not exist.
     Create,
-    /// As [`Mode::Create`], and nobody but its owner may read it.
+    /// The same as [`Mode::Create`]; only the owner may read the file.
     CreatePrivate,
 }
 
 /// An entry of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its name, if it is valid UTF-8: others are never ours.
+    /// Its name. Names that are not valid UTF-8 are never ours and are omitted.
     pub name: String,
-    /// A directory, and not a link to one.
+    /// Whether it is a directory, and not a link to one.
     pub is_dir: bool,
 }
 
@@ -125,25 +127,25 @@ pub trait Storage: Debug + Send + Sync {
     /// Opens a file for reading and writing.
     ///
     /// # Errors
-    /// When it is not there or cannot be opened.
+    /// When it does not exist or cannot be opened.
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn File>>;
 
-    /// Makes a directory; its parent is there. That it is there already is no error.
+    /// Creates a directory in an existing parent. An existing directory is no error.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be created.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// The entries of a directory, in no order.
+    /// The entries of a directory, unordered.
     ///
     /// # Errors
     /// When it cannot be read.
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>>;
 
-    /// Renames a file or directory, in place of a file that is there.
+    /// Renames a file or directory; replaces an existing file.
     ///
     /// # Errors
-    /// When it fails; then nothing has changed.
+    /// When it fails; nothing has changed then.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file.
@@ -152,7 +154,7 @@ pub trait Storage: Debug + Send + Sync {
     /// When it cannot be removed.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
 
-    /// Removes a directory and all that is in it.
+    /// Removes a directory and everything in it.
     ///
     /// # Errors
     /// When it cannot be removed.
@@ -161,36 +163,36 @@ pub trait Storage: Debug + Send + Sync {
     /// Returns when the entries of a directory are on the disk.
     ///
     /// # Errors
-    /// As [`File::sync_data`].
+    /// The same as [`File::sync_data`].
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
     /// Returns when everything in the file system of `path` is on the disk.
     ///
     /// # Errors
-    /// As [`File::sync_data`].
+    /// The same as [`File::sync_data`].
     fn sync_all(&self, path: &Path) -> io::Result<()>;
 
-    /// Takes the exclusive lock on a file, which is made if it is not there, and holds it until the
-    /// value is dropped.
+    /// Takes the exclusive lock on a file and holds it until the value is dropped. Creates the file
+    /// if it does not exist.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when another process holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>>;
 
-    /// What changes whenever the machine was started anew, and pages that were not synced are lost.
+    /// The id of this boot of the machine. It changes when unsynced pages may have been lost.
     fn boot_id(&self) -> String;
 
-    /// Bytes of the file system, and those of them that are free.
+    /// The size of the file system in bytes, and its free bytes.
     ///
     /// # Errors
-    /// When it cannot be asked.
+    /// When the file system does not answer.
     fn space(&self, path: &Path) -> io::Result<(u64, u64)>;
 }
 
 /// Reads a whole small file.
 ///
 /// # Errors
-/// When it is not there, cannot be read, or is larger than `bytes_max`.
+/// When it does not exist, cannot be read, or is larger than `bytes_max`.
 pub(crate) fn read_file(storage: &dyn Storage, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let file = storage.open(path, Mode::Existing)?;
     let length = file.length()?;
@@ -205,17 +207,17 @@ pub(crate) fn read_file(storage: &dyn Storage, path: &Path, bytes_max: u64) -> i
     Ok(bytes)
 }
 
-/// Puts a small file in place as a whole: after a crash it is the old one or the new one.
+/// Replaces a small file atomically: after a crash it is the old one or the new one.
 ///
 /// # Errors
-/// When that fails.
+/// When a write, sync or rename fails.
 pub(crate) fn replace_file(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> io::Result<()> {
     stage_file(storage, path, bytes)?.sync_data()?;
     put_in_place(storage, path)?;
     path.parent().map_or(Ok(()), |dir| storage.sync_dir(dir))
 }
 
-/// Writes what [`put_in_place`] is to put at `path`; nothing is synced.
+/// Writes the file that [`put_in_place`] will rename to `path`; syncs nothing.
 ///
 /// # Errors
 /// When it cannot be written.
@@ -227,10 +229,10 @@ pub(crate) fn stage_file(
     stage(storage, path, bytes, Mode::Create)
 }
 
-/// As [`stage_file`], for what nobody else may read.
+/// Does the same as [`stage_file`] for a file that only its owner may read.
 ///
 /// # Errors
-/// As there.
+/// The same as [`stage_file`].
 pub(crate) fn stage_private_file(
     storage: &dyn Storage,
     path: &Path,
@@ -251,8 +253,7 @@ fn stage(
     Ok(file)
 }
 
-/// Puts a staged file in place. Where what is staged is not synced, a crash may leave a file that
-/// is cut off.
+/// Renames a staged file into place. If it is not synced, a crash may leave a truncated file.
 ///
 /// # Errors
 /// When it cannot be renamed.
@@ -309,7 +310,7 @@ impl File for DiskFile {
     }
 
     fn allocate(&self, length: u64) {
-        // File systems that cannot do it write as well, only slower; a full disk shows at the
+        // A file system without support writes as well, only slower. A full disk shows at the
         // write.
         let _ = rustix::fs::fallocate(&self.0, FallocateFlags::KEEP_SIZE, 0, length);
     }
@@ -328,7 +329,7 @@ impl File for DiskFile {
         ) {
             Ok(read) => Ok(read == wanted),
             Err(rustix::io::Errno::AGAIN) => Ok(false),
-            // A file system that cannot tell is asked no more than it can do.
+            // The file system does not support it, so read normally.
             Err(_) => self.read_exact_at(target, position).map(|()| true),
         }
     }
@@ -342,7 +343,7 @@ impl File for DiskFile {
                 at,
                 ReadWriteFlags::NOWAIT,
             );
-            // A file system that cannot tell is asked no more than it can do.
+            // A file system without support counts as cached.
             read != Err(rustix::io::Errno::AGAIN)
         };
         length == 0 || (cached(position) && cached(position + length as u64 - 1))

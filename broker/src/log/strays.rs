@@ -1,6 +1,6 @@
-//! Logs that were set aside: whole directories of records whose topic the metadata did not know.
-//! Nothing here reads or writes in them; they are listed for people, and removed where a person
-//! says so.
+//! Logs that were set aside: directories with records whose topic is not in the metadata. The
+//! broker neither reads nor writes them. `strays` lists them, and `remove_strays` removes them at a
+//! person's command.
 
 use std::fmt;
 use std::fs;
@@ -12,20 +12,21 @@ use super::partition_dir::STRAY;
 /// A log that was set aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stray {
-    /// Its directory: the topic and the partition, something random, and `-stray`.
+    /// Its directory: topic, partition, a random part and `-stray`.
     pub name: String,
-    /// The bytes of its files.
+    /// The size of its files in bytes.
     pub bytes: u64,
 }
 
-/// The bytes and the name, as one line.
+/// Formats the size and the name as one line.
 impl fmt::Display for Stray {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.bytes, self.name)
     }
 }
 
-/// The logs in a log directory that were set aside, by name. It may be in use.
+/// Lists the logs in a log directory that were set aside, by name. A broker may be using the
+/// directory.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -34,11 +35,11 @@ pub fn strays(root: &Path) -> io::Result<Vec<Stray>> {
     for entry in fs::read_dir(root)? {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
-        // A link leads somewhere else.
+        // A link points elsewhere.
         if name.ends_with(STRAY) && entry.file_type()?.is_dir() {
             match size(&entry.path()) {
                 Ok(bytes) => strays.push(Stray { name, bytes }),
-                // Somebody removes it.
+                // Another process is removing it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -56,11 +57,11 @@ fn size(dir: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// Removes the logs that were set aside, with their records for good, and tells of each. The broker
-/// that uses the directory does not notice.
+/// Removes the logs that were set aside, with their records, for good, and calls `removed` for
+/// each. The broker that uses the directory is not affected.
 ///
 /// # Errors
-/// When one cannot be removed; those before it are.
+/// When one cannot be removed; those before it are removed.
 pub fn remove_strays(root: &Path, mut removed: impl FnMut(&Stray)) -> io::Result<()> {
     for stray in strays(root)? {
         match fs::remove_dir_all(root.join(&stray.name)) {

@@ -1,4 +1,4 @@
-//! The records of a log by their time: the segment, the batch, and the record in it.
+//! Finds records by timestamp: the segment, the batch, and the record in it.
 
 use weir_protocol::batch::BatchHeader;
 use weir_protocol::record::{Records, section};
@@ -6,8 +6,7 @@ use weir_protocol::record::{Records, section};
 use super::reader::{LogReader, ReadError, TimestampedOffset};
 use super::segment::{Located, Segment};
 
-/// The records of a batch are opened up to this many times its size, where a smaller batch counts
-/// as 1 MiB.
+/// A batch is decompressed up to this many times its size; a smaller batch counts as 1 MiB.
 const DECOMPRESSED_MAX: usize = 16;
 const DECOMPRESSED_BASE_MIN: usize = 1 << 20;
 
@@ -19,8 +18,8 @@ pub(super) struct Stamp {
 }
 
 impl LogReader {
-    /// The first record before `bound` that is not older than `timestamp`; `None` when there is
-    /// none.
+    /// Returns the first record before `bound` that is not older than `timestamp`; `None` when
+    /// there is none.
     ///
     /// # Errors
     /// When the log cannot be read.
@@ -53,15 +52,15 @@ impl LogReader {
                 if let Some(found) = found {
                     return Ok(Some(found).filter(|found| found.offset < bound));
                 }
-                // The batch's largest timestamp belongs to a record that is gone: look further.
+                // The batch's largest timestamp belongs to a removed record: search on.
                 from = located.header.next_offset();
             }
         }
         Ok(None)
     }
 
-    /// The record with the largest timestamp, the first of them, also where none has one
-    /// (`UnifiedLog.fetchOffsetByTimestamp`); `None` when there is none before `bound`.
+    /// Returns the first record with the largest timestamp, even if no record has a timestamp
+    /// (`UnifiedLog.fetchOffsetByTimestamp`). Returns `None` when it is not before `bound`.
     ///
     /// # Errors
     /// When the log cannot be read.
@@ -74,7 +73,7 @@ impl LogReader {
 
     fn find_max_timestamp(&self, bound: i64) -> Result<Option<TimestampedOffset>, ReadError> {
         let segments = self.segments.load();
-        // Of several with the same timestamp the first one counts.
+        // `max_by_key` returns the last maximum; reversed, this is the first segment with it.
         let Some(segment) = segments
             .iter()
             .rev()
@@ -111,9 +110,8 @@ impl LogReader {
     }
 }
 
-/// The first record of a batch that is wanted. A batch whose records cannot be read counts as one
-/// record with its largest timestamp: whoever looks for a time then begins with the batch, rather
-/// than to be refused because of it.
+/// Returns the first matching record of a batch. A batch whose records cannot be read counts as one
+/// record with its largest timestamp. So a lookup finds the start of that batch instead of failing.
 pub(super) fn first_of_batch(
     header: &BatchHeader,
     batch: &[u8],

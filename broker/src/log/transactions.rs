@@ -1,18 +1,17 @@
-//! The transactions of one partition, as its readers have to know them: which are open, which have
-//! ended lately, and which were aborted (`UnifiedLog.lastStableOffset`, `TransactionIndex` in
-//! Apache Kafka).
+//! The transactions of one partition, as its readers need them: the open, the recently ended and
+//! the aborted ones (`UnifiedLog.lastStableOffset`, `TransactionIndex` in Apache Kafka).
 //!
-//! Derived from the log like the producers, and told with each batch by them. Aborted transactions
-//! are kept in memory for the segments behind the newest snapshot of the producers, and in the
-//! `.txnindex` files of those before it.
+//! They are derived from the log; the producers report a [`Change`] with each batch. Aborted
+//! transactions after the newest producer snapshot are in memory. Those of earlier segments are in
+//! `.txnindex` files.
 //!
 //! Invariants
-//! - The first offset of an open transaction is not stable, and nothing behind it is. The same
-//!   holds for a transaction whose marker is not committed.
-//! - The batches alone say which transactions are open, ended and aborted.
+//! - The first offset of an open transaction is not stable, and nothing after it is. The same holds
+//!   for a transaction whose marker is not committed.
+//! - Only the batches decide which transactions are open, ended and aborted.
 //! - A snapshot of the producers is written only after the `.txnindex` of everything before it is
 //!   on the disk. So a reader that begins at the snapshot knows every aborted transaction.
-//! - All of it is loaded when a reader first needs it.
+//! - They are loaded when a reader first needs them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -28,47 +27,47 @@ use super::storage::{Storage, read_file, replace_file};
 const VERSION: i16 = 0;
 const ENTRY_BYTES: usize = 34;
 
-/// The CRC-32C of all entries, which stands behind them.
+/// The CRC-32C of all entries, which follows them.
 const CHECKSUM_BYTES: usize = 4;
 
-/// The largest file that is believed.
+/// The largest file that is read.
 const INDEX_BYTES_MAX: u64 = 1 << 30;
 
 /// An aborted transaction (`AbortedTxn`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Aborted {
-    /// Whose.
+    /// The producer.
     pub producer: ProducerId,
     /// Its first offset.
     pub first_offset: i64,
     /// The offset of its marker.
     pub last_offset: i64,
-    /// The last stable offset when it ended: behind it lies nothing that ended before.
+    /// The last stable offset when it ended: no transaction that ended earlier begins after it.
     pub last_stable_offset: i64,
 }
 
-/// What is known of the transactions of a partition.
+/// The known transactions of a partition.
 #[derive(Debug, Default)]
 pub(crate) struct Transactions {
-    /// Whether this is all that there is to know: it is loaded when somebody needs it.
+    /// Whether they are loaded.
     pub(super) is_known: bool,
-    /// Open ones, by their first offset.
+    /// Open transactions by first offset.
     open: BTreeMap<i64, (ProducerId, ProducerEpoch)>,
-    /// First offset and marker of those that have ended, while the marker may not be committed.
+    /// First offset and marker of ended transactions whose marker may not be committed yet.
     ended: VecDeque<(i64, i64)>,
     /// In the order of their markers.
     aborted: Vec<Aborted>,
-    /// Those whose markers lie before the segment that begins here are in files.
+    /// Aborted transactions with markers before this segment's base offset are in files.
     in_memory_from: i64,
 }
 
 impl Transactions {
-    /// Of a log that holds none.
+    /// Creates the state of a log without transactions.
     pub(crate) fn none(offset: i64) -> Self {
         Self { is_known: true, in_memory_from: offset, ..Self::default() }
     }
 
-    /// As a snapshot of the producers leaves it: from here on changes are to be told.
+    /// Creates the state at a producer snapshot. The caller then reports the changes after it.
     pub(super) fn begin(producers: &Producers, in_memory_from: i64, aborted: Vec<Aborted>) -> Self {
         Self {
             is_known: true,
@@ -79,7 +78,8 @@ impl Transactions {
         }
     }
 
-    /// Takes up what a batch changes. What has ended below the high watermark is forgotten.
+    /// Applies the change of a batch. Drops ended transactions whose marker is below the high
+    /// watermark.
     pub(crate) fn changed(&mut self, change: Change, high_watermark: i64) {
         self.ended.retain(|(_, marker)| *marker >= high_watermark);
         match change {
@@ -104,7 +104,7 @@ impl Transactions {
         }
     }
 
-    /// The offset before which every transaction has ended, and that is committed.
+    /// Returns the offset before which every transaction has ended with a committed marker.
     pub(crate) fn last_stable_offset(&self, high_watermark: i64) -> i64 {
         let open = self.open.keys().next().copied();
         let ended = self
@@ -115,8 +115,7 @@ impl Transactions {
         ended.chain(open).fold(high_watermark, i64::min)
     }
 
-    /// Where aborted transactions are in memory: those whose markers lie in the segment that begins
-    /// here or later.
+    /// Returns the base offset of the first segment whose aborted transactions are in memory.
     pub(super) fn in_memory_from(&self) -> i64 {
         self.in_memory_from
     }
@@ -126,32 +125,32 @@ impl Transactions {
         &self.aborted
     }
 
-    /// The segments before this offset are sealed, and their files written.
+    /// Called when the segments before `offset` are sealed and their files written.
     pub(super) fn sealed_up_to(&mut self, offset: i64) {
         self.aborted.retain(|aborted| aborted.last_offset >= offset);
         self.in_memory_from = self.in_memory_from.max(offset);
     }
 
-    /// Nothing of what was aborted is left before this offset: who heard of it once its marker is
-    /// gone would take for aborted what came later.
+    /// Called when compaction has removed all aborted records before `offset`. Their entries must
+    /// go too. A consumer that gets an entry but never meets its marker would drop later records.
     pub(super) fn cleaned_up_to(&mut self, offset: i64) {
         self.aborted.retain(|aborted| aborted.last_offset >= offset);
     }
 
-    /// Whether a producer has one open, in this epoch: one that is about to be ended is another
-    /// one's with transactions v2.
+    /// Returns whether a producer has an open transaction in this epoch. With transactions v2, one
+    /// that is about to end has another epoch.
     pub(super) fn is_open(&self, producer: ProducerId, epoch: ProducerEpoch) -> bool {
         self.open.values().any(|open| *open == (producer, epoch))
     }
 }
 
-/// The entries of the `.txnindex` file of the segment that begins at `base_offset`; none where there
-/// is no file.
+/// Reads the `.txnindex` file of the segment that begins at `base_offset`. Returns no entries if
+/// the file does not exist.
 ///
 /// # Errors
-/// `InvalidData`, or another that [`is_damage`] knows, when it is not what was written: Kafka's
-/// `TransactionIndex.sanityCheck`, and the checksum behind the entries, which Kafka's files do not
-/// have.
+/// `InvalidData`, or another error that [`is_damage`] recognises, when the file is damaged. It
+/// applies Kafka's `TransactionIndex.sanityCheck` and compares the checksum after the entries,
+/// which Kafka's files do not have.
 pub(super) fn read_index(
     storage: &dyn Storage,
     path: &Path,
@@ -171,7 +170,7 @@ pub(super) fn read_index(
     })
 }
 
-/// The bytes of the entries, if the checksum behind them is theirs.
+/// Returns the bytes of the entries, if the checksum after them matches.
 fn checked(bytes: &[u8]) -> Option<&[u8]> {
     let (entries, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>()?;
     let is_whole = !entries.is_empty()
@@ -194,8 +193,8 @@ fn parse(mut entry: &[u8], base_offset: i64) -> Option<Aborted> {
     is_sound.then_some(aborted)
 }
 
-/// Whether a file could be read and is not what was written: that is no fault of the disk, and must
-/// not take the log directory offline. Too large, cut off, or of other bytes.
+/// Returns whether the error means a damaged file: too large, cut off or invalid. That is no fault
+/// of the disk, and must not take the log directory offline.
 pub(super) fn is_damage(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -203,8 +202,7 @@ pub(super) fn is_damage(error: &io::Error) -> bool {
     )
 }
 
-/// Writes a `.txnindex` file, which is on the disk when this returns; removes it where there is
-/// nothing to be written.
+/// Writes a `.txnindex` file and syncs it. Removes the file if there are no entries.
 pub(super) fn write_index(
     storage: &dyn Storage,
     path: &Path,

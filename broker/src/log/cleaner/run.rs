@@ -51,8 +51,9 @@ pub fn assess_from(
 /// Returns `None` when the plan no longer holds: the log was truncated or deleted, or gave up some
 /// of its segments.
 ///
-/// # Errors When files cannot be read or written, or a batch is damaged. A damaged batch is never
-/// rewritten with a valid checksum.
+/// # Errors
+/// When files cannot be read or written, or a batch is damaged. A damaged batch is never rewritten
+/// with a valid checksum.
 pub fn clean(
     reader: &LogReader,
     config: &LogConfig,

@@ -172,7 +172,8 @@ fn parse_swap_name(name: &str) -> Option<(i64, i64)> {
 /// Completes a swap that a crash interrupted. Returns the base offsets of the new segments: an
 /// older description of a segment with that base offset is no longer valid.
 ///
-/// # Errors When files cannot be renamed, removed or synced.
+/// # Errors
+/// When files cannot be renamed, removed or synced.
 pub(in crate::log) fn finish(storage: &dyn Storage, dir: &Path) -> io::Result<Vec<i64>> {
     let names: Vec<String> = storage
         .list(dir)?

@@ -1,15 +1,16 @@
-//! A file or a directory of the faulty file system: what it is now, and what of it a crash leaves.
+//! A file or a directory of the faulty file system: its current content, and what a crash leaves of
+//! it.
 //!
-//! The rules are those of a journalling file system at its worst. What was synced stays. Of the
-//! writes to a file since then, each sector is there or is not, in any order; a file may have grown
-//! without what it grew by, which then reads as zeros. A truncation that is lost takes with it what
-//! came after it in that file, since its blocks were freed by it. Each entry that was made, renamed
-//! or removed in a directory is there or is not; a rename is never half there.
+//! The rules are those of a journalling file system at its worst. Everything synced stays. Of later
+//! writes to a file, a crash keeps or loses each sector, in any order. A file may keep its new
+//! length without the data, which then reads as zeros. A lost truncation loses the later changes of
+//! that file too, because it freed their blocks. Of later entries that were added, renamed or
+//! removed, a directory keeps or loses each one; a rename is atomic.
 
 use std::collections::BTreeMap;
 use std::io;
 
-/// What a disk writes as a whole.
+/// The unit that a disk writes atomically.
 const SECTOR_BYTES: usize = 512;
 
 /// A file or a directory.
@@ -19,7 +20,7 @@ pub(super) enum Inode {
     Directory(Directory),
 }
 
-/// What is in a file.
+/// The content of a file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Content {
     now: Vec<u8>,
@@ -33,7 +34,7 @@ enum Change {
     Truncate(usize),
 }
 
-/// What is in a directory: names, and numbers of inodes.
+/// The content of a directory: names and inode numbers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Directory {
     now: BTreeMap<String, usize>,
@@ -41,7 +42,7 @@ pub(super) struct Directory {
     unsynced: Vec<Renamed>,
 }
 
-/// A change of a directory: a name that goes, or one that comes, or both at once.
+/// A change of a directory: a name that goes, one that comes, or both at once.
 #[derive(Clone, Debug)]
 struct Renamed {
     gone: Option<String>,
@@ -85,7 +86,7 @@ impl Inode {
         }
     }
 
-    /// Brings everything to the disk.
+    /// Syncs everything.
     pub(super) fn sync(&mut self) {
         match self {
             Self::File(file) => {
@@ -97,15 +98,15 @@ impl Inode {
         }
     }
 
-    /// What was to be synced is not, and never will be, though it can still be read. The entries of
-    /// a directory lie in the journal, which is written later or takes the whole file system down.
+    /// Drops unsynced data of a file for good, though it stays readable. Entries of a directory lie
+    /// in the journal, which is written later or takes the whole file system down.
     pub(super) fn forget(&mut self) {
         if let Self::File(file) = self {
             file.unsynced.clear();
         }
     }
 
-    /// What is left of it.
+    /// Returns what a crash leaves of it.
     pub(super) fn after_crash(&self, seed: &mut Seed) -> Self {
         match self {
             Self::File(file) => {
@@ -160,7 +161,7 @@ impl Content {
     }
 }
 
-/// Writes those sectors that the seed keeps.
+/// Writes the sectors that the seed keeps.
 fn write_sectors(
     left: &mut Vec<u8>,
     mut position: usize,
@@ -229,7 +230,7 @@ impl Renamed {
     }
 }
 
-/// Picks what a crash leaves: the same seed leaves the same (`splitmix64`).
+/// Chooses what a crash leaves. The same seed chooses the same (`splitmix64`).
 #[derive(Clone, Debug)]
 pub(super) struct Seed(u64);
 
@@ -245,7 +246,7 @@ impl Seed {
         mixed ^ (mixed >> 31)
     }
 
-    /// In how many of four cases something is kept, from never to always.
+    /// Returns in how many of four cases a change is kept, from never to always.
     fn luck(&mut self) -> u64 {
         self.next() % 5
     }

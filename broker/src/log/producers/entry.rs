@@ -7,7 +7,7 @@ use weir_protocol::types::ProducerEpoch;
 /// (`ProducerStateEntry.NUM_BATCHES_TO_RETAIN`).
 const BATCHES: usize = 5;
 
-/// What is remembered of a batch.
+/// A remembered batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct LastBatch {
     pub(super) last_sequence: i32,
@@ -30,7 +30,7 @@ impl LastBatch {
         self.last_offset.saturating_sub(i64::from(self.offset_delta))
     }
 
-    /// The first sequence number, with which numbers begin again behind `i32::MAX`
+    /// The first sequence number. Sequences wrap to 0 after `i32::MAX`
     /// (`DefaultRecordBatch.decrementSequence`).
     fn first_sequence(&self) -> i32 {
         let first = i64::from(self.last_sequence) - i64::from(self.offset_delta);
@@ -38,7 +38,7 @@ impl LastBatch {
     }
 }
 
-/// What is remembered of a producer.
+/// A remembered producer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) epoch: ProducerEpoch,
@@ -46,11 +46,11 @@ pub(super) struct Entry {
     pub(super) coordinator_epoch: i32,
     /// The first offset of the open transaction, -1 for none.
     pub(super) transaction_first_offset: i64,
-    /// The largest timestamp of what it wrote last.
+    /// The largest timestamp of its last batch.
     pub(super) timestamp: i64,
-    /// When it wrote last, by the broker's clock.
+    /// The time of its last append, by the broker's clock.
     pub(super) used_ms: i64,
-    /// The oldest first.
+    /// Oldest first.
     batches: [LastBatch; BATCHES],
     batches_count: u8,
 }
@@ -87,7 +87,7 @@ impl Entry {
         self.last().map_or(-1, |batch| batch.last_offset)
     }
 
-    /// The remembered batch with the same epoch and sequence numbers.
+    /// Returns the remembered batch with the same epoch and sequence numbers.
     pub(super) fn duplicate_of(&self, header: &BatchHeader) -> Option<&LastBatch> {
         let same = |batch: &&LastBatch| {
             batch.first_sequence() == header.base_sequence
@@ -102,7 +102,7 @@ impl Entry {
         }
     }
 
-    /// Adds a batch, the oldest making room for it.
+    /// Adds a batch; a full list drops the oldest one.
     pub(super) fn push(&mut self, epoch: ProducerEpoch, batch: LastBatch) {
         self.set_epoch(epoch);
         if usize::from(self.batches_count) == BATCHES {
@@ -116,7 +116,7 @@ impl Entry {
         self.timestamp = batch.timestamp;
     }
 
-    /// What the marker at the end of a transaction changes.
+    /// Applies the marker of a transaction.
     pub(super) fn end_transaction(
         &mut self,
         epoch: ProducerEpoch,

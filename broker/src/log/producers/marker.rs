@@ -6,7 +6,7 @@ use weir_protocol::compression::CompressionError;
 use weir_protocol::record::{BatchBuilder, Records, section};
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
-/// A control record's batch is tiny; one that claims more is not read.
+/// The decompression limit: a control batch is tiny, and a larger one is not read.
 const MARKER_BYTES_MAX: usize = 1024;
 
 /// The types in the key of a control record.
@@ -16,28 +16,29 @@ const COMMIT: i16 = 1;
 /// The end of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Marker {
-    /// Whose transaction.
+    /// The producer.
     pub producer: ProducerId,
-    /// The producer's epoch: with transactions v2 that of what it writes next.
+    /// The producer's epoch. With transactions v2 it is the epoch of its next transaction.
     pub epoch: ProducerEpoch,
-    /// The epoch of the coordinator that says so.
+    /// The epoch of the coordinator that wrote the marker.
     pub coordinator_epoch: i32,
-    /// Whether it is committed; otherwise it is aborted.
+    /// Whether it commits the transaction; otherwise it aborts it.
     pub commit: bool,
-    /// 2 where the epoch was raised by the end of the transaction (KIP-890), else less. A batch
-    /// does not say.
+    /// 2 if the end of the transaction raised the epoch (KIP-890), else less. A batch does not
+    /// contain it.
     pub transaction_version: i8,
 }
 
 impl Marker {
-    /// The marker in a control batch; `None` for other control batches, emptied and damaged ones.
+    /// Reads the marker in a control batch. Returns `None` for other control batches, and for
+    /// emptied and damaged ones.
     pub(in crate::log) fn read(header: &BatchHeader, batch: &[u8]) -> Option<Self> {
         if !header.has_producer() {
             return None;
         }
         let section = section(header, batch, MARKER_BYTES_MAX).ok()?;
         let record = Records::new(&section, header.records_count).next()?.ok()?;
-        // The key is a version and the type; the value a version and the epoch.
+        // The key holds a version and the type; the value holds a version and the epoch.
         let control_type = i16::from_be_bytes(*record.key?.get(2..)?.first_chunk()?);
         let coordinator_epoch = i32::from_be_bytes(*record.value?.get(2..)?.first_chunk()?);
         matches!(control_type, ABORT | COMMIT).then_some(Self {
@@ -50,11 +51,11 @@ impl Marker {
     }
 }
 
-/// The batch of a marker, whose offset is still to be set
+/// Builds the batch of a marker; the append sets its offset
 /// (`MemoryRecords.withEndTransactionMarker`).
 ///
 /// # Errors
-/// Never: nothing is compressed, and nothing is large.
+/// Never: it is small and not compressed.
 pub fn marker_batch(marker: &Marker, now_ms: i64) -> Result<BytesMut, CompressionError> {
     let (mut key, mut value) = (Vec::with_capacity(4), Vec::with_capacity(6));
     key.put_i16(0);

@@ -1,8 +1,8 @@
-//! Snapshots of the producers of a partition, in the format of Kafka's `.snapshot` files: the state
-//! at the offset that the file is named after.
+//! Snapshots of a partition's producers, in the format of Kafka's `.snapshot` files. A snapshot
+//! holds the state at the offset in its file name.
 //!
-//! A version, a CRC-32C of all that follows it, and an entry per producer, of which the last batch
-//! is kept but not those before.
+//! It has a version, a CRC-32C of the bytes after it, and an entry for each producer. An entry
+//! holds the producer's last batch only.
 
 use bytes::{Buf, BufMut};
 use thiserror::Error;
@@ -11,31 +11,31 @@ use weir_protocol::types::ProducerEpoch;
 use super::Producers;
 use super::entry::{Entry, LastBatch};
 
-/// The only version that there is.
+/// The only version.
 const VERSION: i16 = 1;
 
-/// The version and the checksum.
+/// Bytes of the version and the checksum, which the checksum does not cover.
 const CHECKED_FROM: usize = 6;
 
 const ENTRY_BYTES: usize = 46;
 
-/// Why bytes are no snapshot. The snapshot is then dropped: an older one or the log gives the
-/// state.
+/// Why bytes are no snapshot. The caller drops it and rebuilds the state from an older one, or from
+/// the log.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum SnapshotError {
-    /// It was written by another version.
+    /// Its version is unknown.
     #[error("the snapshot has the unknown version {0}")]
     Version(i16),
     /// The checksum does not match.
     #[error("the snapshot is damaged: its checksum does not match")]
     Checksum,
-    /// Its length is not that of its entries.
+    /// Its length does not match its number of entries.
     #[error("the snapshot is damaged: {0} bytes do not hold what it says")]
     Length(usize),
 }
 
 impl Producers {
-    /// The bytes of a snapshot.
+    /// Returns the bytes of a snapshot.
     pub fn to_snapshot(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(CHECKED_FROM + 4 + self.entries.len() * ENTRY_BYTES);
         bytes.put_i16(VERSION);
@@ -59,10 +59,10 @@ impl Producers {
         bytes
     }
 
-    /// The state that a snapshot holds. Its producers count as used at `now_ms`.
+    /// Reads a snapshot. Its producers count as used at `now_ms`.
     ///
     /// # Errors
-    /// When the bytes are no whole snapshot.
+    /// When the bytes are no complete snapshot.
     pub fn from_snapshot(bytes: &[u8], now_ms: i64) -> Result<Self, SnapshotError> {
         let damaged = SnapshotError::Length(bytes.len());
         let mut rest = bytes;
@@ -76,7 +76,7 @@ impl Producers {
         }
         let count =
             rest.try_get_i32().ok().and_then(|count| usize::try_from(count).ok()).ok_or(damaged)?;
-        // There is no largest number: who has a transaction open is never forgotten.
+        // The count has no limit, because producers with open transactions are never forgotten.
         if count.checked_mul(ENTRY_BYTES) != Some(rest.len()) {
             return Err(damaged);
         }

@@ -1,35 +1,35 @@
-//! What was asked of transaction coordinators before the first batch of a transaction is appended
-//! (KIP-890, `VerificationStateEntry` in Apache Kafka).
+//! The verifications that transaction coordinators give before a transaction's first batch is
+//! appended (KIP-890, Kafka's `VerificationStateEntry`).
 //!
-//! Without it a batch that comes late, when its transaction has ended, would begin one that nobody
-//! knows of and that never ends. An answer of the coordinator counts for the question that was
-//! asked: each question has a [`Guard`], and whatever ends a transaction here in the meantime makes
-//! it worthless.
+//! Without them, a batch that arrives after its transaction ended would begin a transaction that no
+//! coordinator knows and that never ends. Each request to the coordinator has a [`Guard`]. Its
+//! answer counts for that request only, and the end of a transaction here invalidates it.
 
 use std::collections::BTreeMap;
 
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
-/// Stands for one question.
+/// Identifies one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guard(u64);
 
-/// A question that is asked, or answered and not made use of.
+/// A verification that was requested, or answered and not used yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verification {
     guard: Guard,
-    /// The smallest sequence number that was asked for: what comes behind it is not to come before
+    /// The smallest sequence number of the requests. A batch with a larger one must not come before
     /// it.
     pub(super) lowest_sequence: i32,
-    /// The producer's epoch is raised at the end of each transaction (transactions v2).
+    /// Whether each end of a transaction raises the producer's epoch (transactions v2).
     pub(super) raises_epoch: bool,
 }
 
-/// Producers of which more is asked at a time; then a question of one that did not come back goes.
+/// The most open verifications of a partition. Beyond it, the one with the lowest producer id is
+/// dropped.
 const ASKED_MAX: usize = 100_000;
 
-/// All questions of a partition, by producer and epoch: what somebody claims to ask in another
-/// epoch takes nothing from who has this one.
+/// All verifications of a partition, by producer and epoch. A request with a forged epoch does not
+/// affect those of the right epoch.
 #[derive(Debug, Default)]
 pub(crate) struct Verifications {
     asked: BTreeMap<(i64, i16), Verification>,
@@ -37,7 +37,7 @@ pub(crate) struct Verifications {
 }
 
 impl Verifications {
-    /// The question about this producer: the one that is asked already, or a new one.
+    /// Returns the guard of this producer's open verification, or of a new one.
     pub(crate) fn ask(
         &mut self,
         producer: ProducerId,
@@ -61,7 +61,7 @@ impl Verifications {
         guard
     }
 
-    /// What an answer is worth now.
+    /// Returns the verification if the answer's guard is still valid.
     pub(crate) fn answered(
         &self,
         producer: ProducerId,
@@ -71,8 +71,7 @@ impl Verifications {
         self.asked.get(&(producer.0, epoch.0)).filter(|asked| asked.guard == guard)
     }
 
-    /// A transaction of the producer began or ended here: what was asked about it is answered by
-    /// that.
+    /// Drops a producer's verifications, because a transaction of it began or ended here.
     pub(crate) fn settle(&mut self, producer: ProducerId) {
         let of_it = (producer.0, i16::MIN)..=(producer.0, i16::MAX);
         let keys: Vec<_> = self.asked.range(of_it).map(|(key, _)| *key).collect();
@@ -92,7 +91,7 @@ mod tests {
         let (id, own) = (ProducerId(7), ProducerEpoch(3));
         let guard = asked.ask(id, own, 5, false);
         assert_eq!(asked.ask(id, own, 4, false), guard, "it is the same question");
-        // Who lies about the epoch, or is a zombie.
+        // A client with a forged epoch, and a zombie.
         for other in [ProducerEpoch(i16::MAX), ProducerEpoch(2)] {
             let others = asked.ask(id, other, 0, true);
             assert!(

@@ -1,8 +1,7 @@
-//! What `read_committed` sees of a log: where it ends, and which transactions were aborted.
+//! The view of a `read_committed` consumer: the last stable offset and the aborted transactions.
 //!
-//! Of sealed segments their files say which were aborted. A file that is not what was written is
-//! not believed: nothing is known of transactions then, until the writer has taken them from the
-//! log again and written every file anew.
+//! The files of sealed segments hold their aborted transactions. If such a file is damaged, all
+//! transactions count as unknown. The writer then reads them from the log and rewrites every file.
 
 use std::io;
 use std::sync::Arc;
@@ -15,18 +14,18 @@ use super::super::transactions::{Aborted, is_damage};
 use super::{LogReader, ReadError, ReadSlice};
 
 impl LogReader {
-    /// The offset before which every transaction has ended, at most the high watermark; `None`
-    /// while it is not known here
+    /// The last stable offset: every transaction before it has ended, and it is at most the high
+    /// watermark. `None` while the transactions are not loaded
     /// ([`LogWriter::load_transactions`](super::LogWriter::load_transactions)).
     pub fn last_stable_offset(&self) -> Option<i64> {
         let transactions = self.transactions.read();
-        // What was deleted of an open transaction holds nothing back.
+        // The deleted part of an open transaction holds nothing back.
         let stable =
             || transactions.last_stable_offset(self.high_watermark()).max(self.log_start_offset());
         transactions.is_known.then(stable)
     }
 
-    /// Whether a producer is known to have a transaction open here, in this epoch.
+    /// Returns whether a producer is known to have an open transaction here in this epoch.
     pub fn has_open_transaction(&self, producer: ProducerId, epoch: ProducerEpoch) -> bool {
         self.transactions.read().is_open(producer, epoch)
     }
@@ -42,7 +41,7 @@ impl LogReader {
         let first =
             segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1);
         let in_memory_from = self.transactions.read().in_memory_from();
-        // Adds what is of interest; says whether behind this nothing can be.
+        // Adds a transaction that matches. Returns whether no later one can match.
         let mut take = |aborted: &Aborted| {
             if aborted.last_offset >= from && aborted.first_offset < bound {
                 found.push(*aborted);
@@ -57,7 +56,7 @@ impl LogReader {
                 return Ok(found);
             }
         }
-        // Sealed meanwhile: it is in the file of a segment that was not looked at.
+        // A segment was sealed meanwhile, so its transactions moved to a file that was not read.
         let transactions = self.transactions.read();
         if transactions.in_memory_from() != in_memory_from {
             drop(transactions);
@@ -67,8 +66,8 @@ impl LogReader {
         Ok(found)
     }
 
-    /// As [`LogReader::aborted_transactions`]; `None` where they are not known here
-    /// ([`LogWriter::load_transactions`](super::LogWriter::load_transactions)).
+    /// Does the same as [`LogReader::aborted_transactions`]. Returns `None` when the transactions
+    /// are not loaded ([`LogWriter::load_transactions`](super::LogWriter::load_transactions)).
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -87,7 +86,7 @@ impl LogReader {
             }
             found => found?,
         };
-        // A cut forgets them, and somebody may have had them loaded anew meanwhile.
+        // A truncation drops them, and a writer may have reloaded them meanwhile.
         let is_whole =
             before && is_known() && self.truncations.load(Ordering::Acquire) == truncations;
         Ok(is_whole.then_some(found))
@@ -100,22 +99,22 @@ impl LogReader {
         transactions.is_known = false;
     }
 
-    /// Whether a file of aborted transactions was found damaged, and is not written anew yet.
+    /// Returns whether a file of aborted transactions was found damaged and is not rewritten yet.
     pub(in crate::log) fn distrusts_transaction_index(&self) -> bool {
         self.distrusts_transaction_index.load(Ordering::Acquire)
     }
 
-    /// All files of aborted transactions are written anew.
+    /// Called when all files of aborted transactions are rewritten.
     pub(in crate::log) fn trust_transaction_index(&self) {
         self.distrusts_transaction_index.store(false, Ordering::Release);
     }
 
-    /// A run as [`LogReader::read`] gives it, and the aborted transactions with records from `from`
-    /// to `bound`: both from before a compaction, or both from after it. `None` for what is not
-    /// known.
+    /// Returns a slice as [`LogReader::read`] does, and the aborted transactions with records from
+    /// `from` to `bound`. Both are from before a compaction, or both from after it. The
+    /// transactions are `None` when they are unknown.
     ///
     /// # Errors
-    /// As [`LogReader::read`].
+    /// The same as [`LogReader::read`].
     pub fn read_committed(
         &self,
         from: i64,

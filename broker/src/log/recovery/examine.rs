@@ -1,6 +1,6 @@
-//! What is in a segment's file, batch by batch: the whole ones, a torn tail, damage.
+//! Reads a segment's file batch by batch, and finds whole batches, a torn tail and damage.
 //!
-//! Changes nothing. What follows from it is for recovery to do.
+//! It changes nothing; recovery acts on the result.
 
 use std::io;
 use std::path::Path;
@@ -13,23 +13,23 @@ use super::super::epochs::Epochs;
 use super::super::segment::SegmentSummary;
 use super::super::storage::File;
 
-/// Bytes that are read at a time.
+/// Bytes read at a time.
 pub(super) const WINDOW_BYTES: usize = 1 << 20;
 
-/// What is in a segment.
+/// The content of a segment.
 #[derive(Debug)]
 pub(super) struct Examined {
-    /// Its bytes are those up to the torn tail, if there is one.
+    /// Its size ends at the torn tail, if there is one.
     pub(super) summary: SegmentSummary,
     /// The offset after its last batch.
     pub(super) end: i64,
-    /// Why what comes behind its bytes is no batch.
+    /// Why the bytes after `summary.size_bytes` are no batch.
     pub(super) torn: Option<String>,
-    /// Whether batches of it that were flushed are broken, so that nothing may be appended to it.
+    /// Whether flushed batches of it are damaged, so that nothing may be appended to it.
     pub(super) broken: bool,
 }
 
-/// What is at a position.
+/// The content at a position.
 enum Found {
     End,
     Whole(BatchHeader),
@@ -38,10 +38,9 @@ enum Found {
     Broken(BatchError),
 }
 
-/// Examines the segment of `file`, which begins with `base`, and takes up the epochs that are in
-/// it. What lies before the offset `flushed` was on the disk once: where it is not what was
-/// written, it is damage and stays. What lies behind it and is not whole is a torn tail. `checked`
-/// hears of the bytes of each batch.
+/// Examines the segment in `file` with base offset `base`, and adds its epochs to `epochs`.
+/// Everything before the offset `flushed` was on the disk once: invalid bytes there are damage and
+/// stay. Invalid bytes after it are a torn tail. `checked` gets the size of each batch.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -77,8 +76,8 @@ pub(super) fn examine(
         };
         match header {
             Ok(header) => {
-                // The file may know epochs further on already, which assigning an older one would
-                // drop.
+                // The epochs may already include later ones from the file. Assigning an older epoch
+                // would drop those.
                 if epochs.epoch_of(header.base_offset) != Some(header.leader_epoch) {
                     epochs.assign(header.leader_epoch, header.base_offset);
                 }
@@ -117,7 +116,7 @@ impl Examined {
     }
 }
 
-/// Reads batches in order and checks each.
+/// Reads batches in order and checks each one.
 struct Reader<'a> {
     file: &'a dyn File,
     length: u64,

@@ -1,4 +1,4 @@
-//! Recovery of a segment of arbitrary bytes: what a fuzzer calls.
+//! Recovery of a segment with arbitrary bytes: the entry point of a fuzzer.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::super::epochs::Epochs;
 use super::super::storage::File;
 use super::examine::examine;
 
-/// A file that is only read.
+/// A read-only file.
 #[derive(Debug)]
 struct Bytes<'a>(&'a [u8]);
 
@@ -45,11 +45,11 @@ impl File for Bytes<'_> {
     }
 }
 
-/// Recovers a segment that begins with offset 0 and has these bytes, as if nothing of it had been
-/// flushed, and as if all of it had been.
+/// Recovers a segment with base offset 0 and these bytes: once as if nothing of it was flushed,
+/// once as if its first offset was, and once as if everything was.
 ///
 /// # Panics
-/// When what recovery makes of it cannot be.
+/// When recovery returns an impossible result.
 pub fn recover_bytes(bytes: &[u8]) {
     let path = Path::new("00000000000000000000.log");
     for flushed in [0, 1, i64::MAX] {

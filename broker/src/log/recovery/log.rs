@@ -1,4 +1,4 @@
-//! Recovering one log: which of its segments are part of it, and where it begins and ends.
+//! Recovers one log: decides which segments belong to it, and where it begins and ends.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -15,32 +15,33 @@ use super::super::storage::{File, Mode, Storage, read_file, replace_file};
 use super::examine::{WINDOW_BYTES, examine};
 use super::progress::Share;
 
-/// The most that is read of a file of epochs.
+/// The largest file of epochs that is read.
 const EPOCHS_BYTES_MAX: u64 = 64 << 20;
 
-/// One log on its way.
+/// A log during its recovery.
 pub(super) struct Recovering<'a> {
     storage: &'a dyn Storage,
     dir: &'a Path,
     known: Option<&'a Remembered>,
-    /// Everything before it was on the disk when the catalogue was written.
+    /// Everything before it was flushed when the catalogue was written.
     flushed: i64,
-    /// What lies before it need not be looked at.
+    /// Segments before it need no scan.
     scan_from: i64,
-    /// Where the log began, at least: what was deleted before that may come back in part.
+    /// The lowest possible log start offset. A crash may bring back a part of what was deleted
+    /// before it.
     start: i64,
-    /// Whether what is known of the log is all that there was to know: then files that do not join
-    /// were never flushed.
+    /// Whether the catalogue and the epochs are complete. Then segments that do not join were never
+    /// flushed.
     informed: bool,
-    /// What is looked at is written again.
+    /// Whether checked data is rewritten.
     disowned: bool,
     epochs: Epochs,
     epochs_text: Option<String>,
     segments: Vec<SegmentSummary>,
-    /// The base offsets of those that compaction was about to put in place.
+    /// The base offsets of segments that an interrupted compaction was putting in place.
     swapped: Vec<i64>,
     end: i64,
-    /// The last segment is not to be appended to.
+    /// Nothing may be appended to the last segment.
     broken: bool,
 }
 
@@ -74,9 +75,8 @@ impl<'a> Recovering<'a> {
             dir,
             known,
             flushed,
-            // Without the epochs of what is believed, all of it has to be looked at again. A log
-            // that was deleted up to where it was not flushed yet may even end before its first
-            // epoch begins.
+            // Without valid epochs of the flushed part, all of it must be scanned again. A log that
+            // was deleted beyond its flushed offset may even end before its first epoch begins.
             scan_from: if readable && epochs_text.is_some() && first <= flushed {
                 flushed
             } else {
@@ -94,8 +94,8 @@ impl<'a> Recovering<'a> {
         })
     }
 
-    /// The base offsets of the segments. Files that were left half done are removed, others that
-    /// are none of ours stay.
+    /// Returns the base offsets of the segments. Removes incomplete files; other unknown files
+    /// stay.
     fn bases(&self) -> io::Result<Vec<i64>> {
         let mut bases = Vec::new();
         for entry in self.storage.list(self.dir)? {
@@ -108,7 +108,7 @@ impl<'a> Recovering<'a> {
                         warn!(directory = %self.dir.display(), file = entry.name, "not a segment's name; it is left alone")
                     }
                 },
-                // What compaction or a replaced file left half done counts for nothing.
+                // An interrupted compaction or file replacement left it, and nothing uses it.
                 None if [".cleaned", ".tmp", ".deleted"]
                     .iter()
                     .any(|suffix| entry.name.ends_with(suffix)) =>
@@ -126,7 +126,7 @@ impl<'a> Recovering<'a> {
         self.swapped = cleaner::finish(self.storage, self.dir)?;
         let bases = self.bases()?;
         self.end = match bases.first() {
-            // A first segment that was never flushed, and the ones before it are gone: the log ends
+            // The first segment was never flushed, and those before it are gone. The log ends
             // before it.
             Some(&first) if self.informed && first > self.start.max(self.flushed) => self.start,
             Some(&first) => first,
@@ -136,8 +136,8 @@ impl<'a> Recovering<'a> {
         for (index, &base) in bases.iter().enumerate() {
             cut |= !self.joins(base);
             if cut || base < self.end {
-                // Behind a cut, or overlapping what came before: set aside, so that nothing is ever
-                // read twice.
+                // After a cut, or overlapping earlier segments: set aside, so that no read returns
+                // an offset twice.
                 self.set_aside(base)?;
                 continue;
             }
@@ -159,8 +159,8 @@ impl<'a> Recovering<'a> {
         self.write_epochs()
     }
 
-    /// Leaves the epochs of what is there. The first one says where the log begins, also when
-    /// nothing is left of it.
+    /// Keeps only the epochs of the recovered log. The first epoch says where the log begins, so it
+    /// stays even if no record is left.
     fn settle_epochs(&mut self) {
         let first = self.epochs.entries().first().copied();
         self.epochs.truncate_from_end(self.end);
@@ -175,9 +175,9 @@ impl<'a> Recovering<'a> {
         }
     }
 
-    /// Whether a segment that begins with `base` can be part of the log. One begins where the one
-    /// before it ends: what is missing between them was compacted or deleted, which happens only to
-    /// what has been flushed and checkpointed, or it was never flushed.
+    /// Returns whether a segment that begins at `base` can belong to the log. A segment begins
+    /// where the one before it ends. A gap has one of two causes: compaction or deletion, which
+    /// only touch flushed and checkpointed data, or a segment that was never flushed.
     fn joins(&self, base: i64) -> bool {
         base <= self.end
             || !self.informed
@@ -185,7 +185,7 @@ impl<'a> Recovering<'a> {
             || self.end < self.flushed
     }
 
-    /// A sealed segment before the recovery point that has the size which the catalogue remembers.
+    /// Returns a sealed segment before the recovery point, if its size matches the catalogue.
     fn believed(&self, base: i64) -> Option<SegmentSummary> {
         if self.swapped.contains(&base) {
             return None;
@@ -196,8 +196,7 @@ impl<'a> Recovering<'a> {
         (file.length().ok()? == summary.size_bytes).then_some(*summary)
     }
 
-    /// Checks every batch of a segment, and cuts off a tail that is torn; returns whether there was
-    /// one.
+    /// Checks every batch of a segment and cuts off a torn tail. Returns whether there was one.
     fn scan(&mut self, base: i64, share: &mut Share<'_>) -> io::Result<bool> {
         let path = self.dir.join(file_name(base, "log"));
         let file = self.storage.open(&path, Mode::Existing)?;
@@ -228,8 +227,8 @@ impl<'a> Recovering<'a> {
         Ok(examined.torn.is_some())
     }
 
-    /// What was flushed is missing at the end, or cannot be appended to: the log goes on in a new
-    /// segment, so that no offset that was acknowledged is given again.
+    /// Flushed records are missing at the end, or nothing can be appended after them. The log
+    /// continues in a new segment, so that no acknowledged offset is assigned twice.
     fn begin_behind_damage(&mut self) -> io::Result<()> {
         let base = self.end.max(self.flushed);
         error!(log = %self.dir.display(), end_offset = self.end, flushed = self.flushed, "the log is damaged where it was flushed, and goes on behind that");
@@ -249,7 +248,8 @@ impl<'a> Recovering<'a> {
         self.storage.rename(&from, &to)
     }
 
-    /// Writes the epochs that were found: the next recovery may not look at these batches again.
+    /// Writes the epochs that were found, because the next recovery may not scan these batches
+    /// again.
     fn write_epochs(&mut self) -> io::Result<()> {
         let text = self.epochs.to_text();
         match self.segments.is_empty()
@@ -284,8 +284,8 @@ impl<'a> Recovering<'a> {
     }
 }
 
-/// Whether the file of epochs says of what was flushed what the catalogue says, which carries a
-/// checksum. The first epoch may begin later by now: what was before it is deleted.
+/// Returns whether the epochs file and the catalogue, which carries a checksum, agree about the
+/// flushed part. The first epoch may begin later by now, because the log before it was deleted.
 fn agree(epochs: &Epochs, known: &Remembered) -> bool {
     let Some(first) = epochs.entries().first() else { return true };
     let of_file = epochs.entries().iter().map(|entry| (entry.epoch.0, entry.start_offset));
@@ -295,8 +295,8 @@ fn agree(epochs: &Epochs, known: &Remembered) -> bool {
     of_file.filter(flushed).eq(of_catalogue.filter(flushed))
 }
 
-/// Writes the first `size` bytes of a file over themselves, and cuts it there, so that the next
-/// flush brings to the disk what an earlier one has not.
+/// Rewrites the first `size` bytes of a file in place and truncates it there. So the next flush
+/// writes what a failed one did not.
 fn write_again(file: &dyn File, size: u64) -> io::Result<()> {
     let mut window = vec![0; WINDOW_BYTES];
     let mut position = 0;

@@ -1,8 +1,9 @@
-//! How far recovery is: counted by the threads that recover, and read by whoever waits for them.
+//! The progress of a recovery. The recovery threads count, and the health page and the log of the
+//! broker read.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The counts of a recovery. All at zero where nothing has to be recovered.
+/// The counters of a recovery. All are zero when nothing needs recovery.
 #[derive(Debug, Default)]
 pub struct Recovery {
     logs: AtomicU64,
@@ -12,28 +13,28 @@ pub struct Recovery {
     steps: AtomicU64,
 }
 
-/// How far a recovery was at a moment.
+/// The progress at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Logs that are to be recovered.
+    /// Logs to recover.
     pub logs: u64,
-    /// Those that are.
+    /// Recovered logs.
     pub logs_done: u64,
-    /// Bytes of their segments, as far as they were counted: that comes first.
+    /// Bytes of their segments, as far as they are counted; the count comes first.
     pub bytes: u64,
-    /// Those that were checked, or are known to be whole.
+    /// Bytes that were checked, or that the catalogue vouches for.
     pub bytes_done: u64,
-    /// What was done besides: logs whose bytes were counted, deletions that were finished. Only
-    /// that it grows means something.
+    /// Other steps: logs whose bytes were counted, and finished deletions. Only its growth has a
+    /// meaning.
     pub steps: u64,
 }
 
 impl Recovery {
-    /// How far it is.
+    /// Returns the current progress.
     pub fn now(&self) -> Recovered {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Recovered {
-            // What is done is read first, so that it is never more than there is.
+            // The done counters are read first, so that they never exceed the totals.
             logs_done: count(&self.logs_done),
             bytes_done: count(&self.bytes_done),
             logs: count(&self.logs),
@@ -42,34 +43,34 @@ impl Recovery {
         }
     }
 
-    /// There are so many logs.
+    /// Sets the number of logs.
     pub(crate) fn begins(&self, logs: usize) {
         self.logs.store(logs as u64, Ordering::Relaxed);
     }
 
-    /// A log has segments of so many bytes.
+    /// Adds the bytes of a log's segments to the total.
     pub(crate) fn has(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.steps();
     }
 
-    /// Something was done that is counted nowhere else.
+    /// Counts a step that no other counter has.
     pub(crate) fn steps(&self) {
         self.steps.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// So many bytes more need no check any more.
+    /// Counts bytes that need no check any more.
     pub(crate) fn checked(&self, bytes: u64) {
         self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// A log more is recovered.
+    /// Counts a recovered log.
     pub(crate) fn recovered_log(&self) {
         self.logs_done.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// The bytes of one log, of which each is counted as checked once, whatever becomes of it.
+/// The bytes of one log. Each byte counts once as checked, whatever recovery does with it.
 #[derive(Debug)]
 pub(super) struct Share<'a> {
     recovery: &'a Recovery,
@@ -81,8 +82,8 @@ impl<'a> Share<'a> {
         Self { recovery, left: bytes }
     }
 
-    /// So many bytes more were checked. What was written over, or has grown since they were
-    /// counted, counts no more than there was.
+    /// Counts checked bytes. Bytes that the log gained or rewrote since it was counted do not
+    /// exceed the total.
     pub(super) fn checked(&mut self, bytes: u64) {
         let bytes = bytes.min(self.left);
         self.left -= bytes;
@@ -91,7 +92,7 @@ impl<'a> Share<'a> {
 }
 
 impl Drop for Share<'_> {
-    /// What was cut off, or set aside, needs no check any more.
+    /// Bytes that were cut off or set aside need no check any more.
     fn drop(&mut self) {
         self.recovery.checked(self.left);
     }

@@ -1,4 +1,4 @@
-//! The files of segments: opened when they are first needed, and closed while too many are open.
+//! The files of segments: opened on first use, and closed when too many are open.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::{File, Mode, Storage};
 
-/// A file that is opened when it is first needed and may be closed in between: so the number of
-/// open files has a bound, whatever the number of segments.
+/// A file that is opened on first use and may be closed in between. This bounds the number of open
+/// files, whatever the number of segments.
 #[derive(Debug)]
 pub(crate) struct Lazy {
     path: parking_lot::Mutex<PathBuf>,
@@ -15,7 +15,7 @@ pub(crate) struct Lazy {
     used: std::sync::atomic::AtomicBool,
 }
 
-/// Keeps the number of open files bounded: the one that was not used for longest is closed.
+/// Bounds the number of open files: closes one that was not used lately.
 #[derive(Debug)]
 pub(crate) struct OpenFiles {
     storage: Arc<dyn Storage>,
@@ -24,7 +24,7 @@ pub(crate) struct OpenFiles {
 }
 
 impl Lazy {
-    /// A file at `path` that is not open.
+    /// Creates a closed file at `path`.
     pub(crate) fn new(path: PathBuf) -> Arc<Self> {
         Arc::new(Self {
             path: parking_lot::Mutex::new(path),
@@ -33,12 +33,12 @@ impl Lazy {
         })
     }
 
-    /// Where it is.
+    /// Its path.
     pub(crate) fn path(&self) -> PathBuf {
         self.path.lock().clone()
     }
 
-    /// Renames it; nobody opens it meanwhile.
+    /// Renames it; no thread can open it meanwhile.
     ///
     /// # Errors
     /// When it cannot be renamed.
@@ -50,25 +50,25 @@ impl Lazy {
         Ok(())
     }
 
-    /// Says that it was renamed.
+    /// Sets the path after a rename.
     pub(crate) fn moved(&self, path: PathBuf) {
         *self.path.lock() = path;
     }
 }
 
 impl OpenFiles {
-    /// At most `open_max` files of `storage` are open.
+    /// Creates a cache of at most `open_max` open files of `storage`.
     pub(crate) fn new(storage: Arc<dyn Storage>, open_max: usize) -> Self {
         Self { storage, open_max, open: parking_lot::Mutex::default() }
     }
 
-    /// The storage below.
+    /// The underlying storage.
     pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
     }
 
-    /// The open file; it stays usable while it is held, also when it is closed here or removed
-    /// meanwhile.
+    /// Returns the open file. It stays usable while it is held, even if the cache closes it or the
+    /// file is removed meanwhile.
     ///
     /// # Errors
     /// When it cannot be opened.
@@ -85,8 +85,8 @@ impl OpenFiles {
         Ok(file)
     }
 
-    /// Counts a file as open and closes others while there are too many: those that were used since
-    /// they were last looked at get another turn.
+    /// Counts a file as open, and closes others while there are too many. A file that was used
+    /// since the last check stays for another turn.
     fn opened(&self, lazy: &Arc<Lazy>) {
         let mut open = self.open.lock();
         open.push_back(Arc::downgrade(lazy));
