@@ -1,5 +1,5 @@
-//! Writes the codecs of the messages: `Wire` for every struct, `Message` and what it is part of for
-//! the outermost.
+//! Writes the codecs of the messages: `Wire` for every struct, and `Message` with the traits that
+//! go with it for the outermost one.
 
 use std::fmt::Write;
 
@@ -45,7 +45,8 @@ pub(crate) fn sample(out: &mut String, each: &Struct<'_>) -> Result<()> {
     Ok(())
 }
 
-/// `impl Failing` for a struct of a response: its own error codes, and those of what is in it.
+/// `impl Failing` for a struct of a response: true if its own error code, or one nested in it, is
+/// set.
 pub(crate) fn failing(out: &mut String, each: &Struct<'_>) -> Result<()> {
     let is_struct = |kind: &Type| {
         matches!(kind, Type::Struct(_))
@@ -66,8 +67,8 @@ pub(crate) fn failing(out: &mut String, each: &Struct<'_>) -> Result<()> {
     Ok(())
 }
 
-/// `impl Measured` for a struct of a response: what its fields take in whichever version has most
-/// of them.
+/// `impl Measured` for a struct of a response: the bytes of all its fields, those that only some
+/// versions carry included.
 pub(crate) fn measured(out: &mut String, each: &Struct<'_>) -> Result<()> {
     // The number of tagged fields; and for each of them its tag and its length.
     let tagged = each.fields.iter().filter(|field| field.tag.is_some()).count();
@@ -157,7 +158,7 @@ fn read_value(field: &Field, each: &Struct<'_>) -> String {
     } else {
         format!("Wire::read(buf, {version})?")
     };
-    // Null in a version that does not know it is malformed, not an empty value.
+    // Null in a version that does not allow it makes the message malformed; it is no empty value.
     match null_condition(field, each) {
         Some(condition) => format!("non_null({value}, {condition}, {:?})?", field.name),
         None => value,
@@ -244,8 +245,8 @@ fn write_value(field: &Field) -> String {
     }
 }
 
-/// Text for people, which may repeat what a client sent: a long one is cut, so that the answer can
-/// be encoded.
+/// Whether the field is text for people. Such text may repeat client input, so the encoder cuts a
+/// long one to fit the answer.
 fn is_error_message(field: &Field) -> bool {
     field.name.ends_with("ErrorMessage") && field.nullable() && matches!(field.kind, Type::String)
 }
@@ -290,7 +291,7 @@ fn write_tags(out: &mut String, each: &Struct<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The test that a version is in `versions`, or `None` when each of `possible` is.
+/// The test that a version is in `versions`, or `None` when every version of `possible` is.
 fn condition(versions: Versions, possible: Versions) -> Option<String> {
     if versions.contains(possible) {
         return None;
@@ -303,8 +304,8 @@ fn condition(versions: Versions, possible: Versions) -> Option<String> {
     })
 }
 
-/// The test that null is not allowed in a version, or `None` when it always is or the type cannot
-/// be null.
+/// The condition under which null is not allowed, or `None` when every version allows it or the
+/// type has no null.
 fn null_condition(field: &Field, each: &Struct<'_>) -> Option<String> {
     let possible = field.versions.intersect(each.versions);
     if !field.nullable() && field.kind != Type::Records {
@@ -325,7 +326,7 @@ fn version_argument(field: &Field) -> &'static str {
     }
 }
 
-/// The test that a field holds something else than its default.
+/// The test that a field differs from its default.
 fn non_default(field: &Field) -> String {
     let name = field_name(field);
     match default_value(field).as_str() {
@@ -337,8 +338,7 @@ fn non_default(field: &Field) -> String {
     }
 }
 
-/// The fewest bytes that the struct takes in any version: what bounds the capacity of an array of
-/// it.
+/// The fewest bytes that the struct takes in any version. It bounds the capacity of arrays of it.
 fn min_size(each: &Struct<'_>) -> usize {
     each.versions
         .iter()

@@ -1,8 +1,8 @@
 //! The build script: generates the Kafka messages from `schema/*.json` and the controller RPC from
 //! `proto/controller.proto`.
 //!
-//! Runs at build time only and never reaches the network: protox compiles the proto file, no protoc
-//! is needed.
+//! It runs at build time only and never uses the network. protox compiles the proto file, so no
+//! protoc is needed.
 
 mod codec;
 mod schema;

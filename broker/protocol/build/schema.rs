@@ -1,7 +1,8 @@
 //! Kafka's message definitions, as its own generator reads them
 //! (`org.apache.kafka.message.MessageSpec`).
 //!
-//! What the wire format does not need (`entityType`, `mapKey`, `listeners`) is ignored.
+//! The parser ignores the fields that the wire format does not need (`entityType`, `mapKey`,
+//! `listeners`).
 
 use std::fs;
 use std::path::Path;
@@ -43,17 +44,17 @@ pub(crate) struct Field {
     pub(crate) name: String,
     #[serde(rename = "type")]
     pub(crate) kind: Type,
-    /// Of a tagged field it may be left out: then it is tagged in all versions that it has.
+    /// A tagged field may leave this out: then it is tagged in every version that carries it.
     #[serde(default)]
     pub(crate) versions: Versions,
     #[serde(default)]
     pub(crate) nullable_versions: Versions,
     #[serde(default)]
     pub(crate) tagged_versions: Versions,
-    /// Overrides the message's; only `RequestHeader.ClientId` has it.
+    /// Overrides the message's flexible versions; only `RequestHeader.ClientId` uses it.
     pub(crate) flexible_versions: Option<Versions>,
     pub(crate) tag: Option<u32>,
-    /// A value that the version cannot carry is dropped instead of refused.
+    /// The encoder drops the value in a version that cannot carry it, instead of failing.
     #[serde(default)]
     pub(crate) ignorable: bool,
     #[serde(default, deserialize_with = "text")]
@@ -85,7 +86,7 @@ impl Field {
         self.fields.iter_mut().for_each(Self::complete);
     }
 
-    /// Refuses what Kafka's generator knows and this one does not.
+    /// Refuses definitions that Kafka's generator accepts and this one does not support.
     fn check(&self, flexible: Versions) -> Result<()> {
         if self.tag.is_some() {
             ensure!(
@@ -218,7 +219,7 @@ impl<'de> Deserialize<'de> for Type {
     }
 }
 
-/// A default is a string, a number or a boolean in the JSON, without a rule.
+/// Reads a default, which the JSON writes as a string, a number or a boolean.
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(Some(match serde_json::Value::deserialize(deserializer)? {
         serde_json::Value::String(text) => text,

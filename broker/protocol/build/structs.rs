@@ -86,7 +86,7 @@ fn nested<'a>(
             },
             _ => continue,
         };
-        // A field without fields of its own refers to one of the common structs.
+        // A field without nested fields refers to one of the common structs.
         if !field.fields.is_empty() {
             let versions = versions.intersect(field.versions);
             found.push(Struct { name, fields: &field.fields, versions, message });
@@ -112,7 +112,7 @@ fn definition(out: &mut String, each: &Struct<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Whether the schema's defaults are those of the Rust types, so that they can be derived.
+/// Whether the schema's defaults equal those of the Rust types, so that `Default` can be derived.
 fn has_natural_defaults(each: &Struct<'_>) -> bool {
     const NATURAL: [&str; 8] =
         ["0", "0.0", "false", "None", "String::new()", "Bytes::new()", "Vec::new()", "Uuid::nil()"];
@@ -140,7 +140,7 @@ fn documentation(field: &Field) -> String {
         last if last == first => format!("{first}"),
         last => format!("{first}-{last}"),
     };
-    // Rustdoc would take the brackets and angles of Kafka's prose for links and tags.
+    // Rustdoc would read the brackets and angles in Kafka's prose as links and tags.
     let about =
         field.about.replace('[', "\\[").replace(']', "\\]").replace('<', "\\<").replace('>', "\\>");
     let null = if field.nullable() { ", nullable" } else { "" };
@@ -150,7 +150,7 @@ fn documentation(field: &Field) -> String {
 
 fn rust_type(field: &Field) -> String {
     let inner = inner_type(&field.kind);
-    // Kafka knows no records that cannot be null in memory, whatever the version.
+    // As in Kafka, records are nullable in memory in every version.
     if field.nullable() || field.kind == Type::Records { format!("Option<{inner}>") } else { inner }
 }
 

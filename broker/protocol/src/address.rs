@@ -1,16 +1,17 @@
-//! `HOST:PORT` as text, with an IPv6 address in brackets. In messages, and everywhere else, a host
-//! stands for itself and without them, as in Apache Kafka (`SocketServerConfigs.URI_PARSE_REGEXP`
-//! there takes the brackets off): clients could not connect to a host that has some.
+//! `HOST:PORT` as text, with an IPv6 address in brackets. Everywhere else, in messages too, a host
+//! is a field of its own without brackets, because clients cannot connect to a host that has some.
+//! Apache Kafka removes them likewise (`SocketServerConfigs.URI_PARSE_REGEXP`).
 
 use std::net::Ipv6Addr;
 
-/// A host and a port as one text: what [`split`] takes apart.
+/// Joins a host and a port into the text that [`split`] reads.
 pub fn join(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// The host, without brackets, and the port. `None` where the text is not of this form: an IPv6
-/// address without brackets could end anywhere, and nothing but one stands in them.
+/// The host, without brackets, and the port; `None` if the text does not have this form. An IPv6
+/// address needs brackets, because its end would be ambiguous without them. Nothing else may have
+/// them.
 pub fn split(text: &str) -> Option<(&str, u16)> {
     let (host, port) = text.rsplit_once(':')?;
     let host = match host.strip_prefix('[') {
@@ -18,7 +19,7 @@ pub fn split(text: &str) -> Option<(&str, u16)> {
         None => host,
     };
     let is_bare = text.starts_with('[') || !host.contains([':', ']']);
-    // `u16` would take a sign.
+    // `u16::parse` would accept a sign.
     let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     (is_bare && is_number && !host.is_empty()).then_some((host, port.parse().ok()?))
 }
@@ -34,7 +35,7 @@ mod tests {
             ("192.0.2.1:1", Some(("192.0.2.1", 1))),
             ("[::1]:9092", Some(("::1", 9092))),
             ("[2001:db8::7]:65535", Some(("2001:db8::7", 65_535))),
-            // Where it ends nobody can say.
+            // An IPv6 address without brackets is ambiguous.
             ("::1:9092", None),
             ("2001:db8::7", None),
             ("[::1]", None),

@@ -1,8 +1,8 @@
-//! The APIs that are served: the one table of keys, versions and header versions.
+//! The APIs that a broker serves: the one table of keys, versions and header versions.
 //!
-//! Whatever advertises, parses or dispatches a request asks this table. To serve another API, add
-//! its definitions to `schema/` and a row here. A version stands here only when it is served
-//! completely. Never holds what depends on configuration or on the state of the cluster.
+//! Code that advertises, parses or dispatches requests reads this table. To serve another API, add
+//! its definitions to `schema/` and a row here. The table has a version only when the broker serves
+//! all of it. Nothing here depends on configuration or on the state of the cluster.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -76,7 +76,7 @@ macro_rules! for_each_api {
 
 macro_rules! api_keys {
     ($($api:ident, $request:ident, $min:literal, $max:literal;)*) => {
-        /// An API that is served.
+        /// An API that a broker serves.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(i16)]
         pub enum ApiKey {
@@ -87,10 +87,10 @@ macro_rules! api_keys {
         }
 
         impl ApiKey {
-            /// Every API that is served, by ascending key.
+            /// Every API of the table, by ascending key.
             pub const ALL: &[Self] = &[$(Self::$api),*];
 
-            /// The API with this key, if it is served.
+            /// The API with this key, if the table has it.
             pub fn from_key(key: i16) -> Option<Self> {
                 Self::ALL.iter().copied().find(|api| api.key() == key)
             }
@@ -109,7 +109,8 @@ macro_rules! api_keys {
                 }
             }
 
-            /// The first version with compact lengths and tagged fields; `i16::MAX` when none is.
+            /// The first version with compact lengths and tagged fields; `i16::MAX` if there is
+            /// none.
             pub const fn first_flexible_version(self) -> i16 {
                 match self {
                     $(Self::$api => crate::messages::$request::FIRST_FLEXIBLE_VERSION,)*
@@ -117,7 +118,7 @@ macro_rules! api_keys {
             }
         }
 
-        // What is served is part of what the schema describes.
+        // The table may only name versions that the schema describes.
         $(const _: () = {
             let described = <crate::messages::$request as Message>::VERSIONS;
             assert!(*described.start() <= $min && $min <= $max && $max <= *described.end());
@@ -138,11 +139,11 @@ impl ApiKey {
         self.versions().contains(&version)
     }
 
-    /// The versions that ApiVersions tells clients.
+    /// The versions that an ApiVersions response advertises.
     ///
-    /// They are those that are served, but for Produce: it is told from version 0 on, as Kafka
-    /// does, since librdkafka up to 2.8 takes a broker without Produce 0 for one without
-    /// compression (KAFKA-18659). A request in version 0 to 2 closes the connection all the same.
+    /// They are the versions that are served, except that Produce begins at 0, as in Kafka.
+    /// librdkafka up to 2.8 turns compression off for a broker without Produce 0 (KAFKA-18659). A
+    /// Produce request in version 0 to 2 still closes the connection.
     pub fn advertised_versions(self) -> RangeInclusive<i16> {
         match self {
             Self::Produce => 0..=*self.versions().end(),
@@ -157,8 +158,8 @@ impl ApiKey {
 
     /// The version of the header of a response in `version`: 1 is the flexible one.
     ///
-    /// That of ApiVersions never became flexible: a client must be able to read it before it knows
-    /// what the broker speaks (KIP-511).
+    /// The ApiVersions response never became flexible: a client must be able to read it before it
+    /// knows which versions the broker serves (KIP-511).
     pub fn response_header_version(self, version: i16) -> i16 {
         match self {
             Self::ApiVersions => 0,
@@ -166,7 +167,7 @@ impl ApiKey {
         }
     }
 
-    /// The row that ApiVersions tells about this API.
+    /// The row of this API in an ApiVersions response.
     pub fn advertisement(self) -> ApiVersion {
         let (min_version, max_version) = self.advertised_versions().into_inner();
         ApiVersion { api_key: self.key(), min_version, max_version }
@@ -179,11 +180,11 @@ impl fmt::Display for ApiKey {
     }
 }
 
-/// The answer to an ApiVersions request of a version that is not served, to be sent in version 0
+/// The response to an ApiVersions request in a version that is not served. It is sent in version 0
 /// (KIP-511).
 ///
-/// It names the versions of ApiVersions alone, as in Kafka (`ApiVersionsRequest.getErrorResponse`):
-/// the client asks again with one of them.
+/// It names only the versions of ApiVersions itself, as in Kafka
+/// (`ApiVersionsRequest.getErrorResponse`), and the client retries with one of them.
 pub fn unsupported_api_versions() -> ApiVersionsResponse {
     ApiVersionsResponse {
         error_code: ErrorCode::UnsupportedVersion.code(),

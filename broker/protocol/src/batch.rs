@@ -1,21 +1,21 @@
-//! Record batches (magic 2) as bytes: the header checked, the two fields that a broker sets patched
-//! in place, the records left alone.
+//! Record batches (magic 2) as bytes. This module checks the header and patches the two fields that
+//! a broker assigns in place. It leaves the records alone.
 //!
-//! Layout as in `DefaultRecordBatch.java`. The CRC covers everything from the attributes on, so
-//! base offset and leader epoch may be set without touching it. Nothing here allocates, and nothing
-//! indexes past what is there.
+//! Layout as in `DefaultRecordBatch.java`. The CRC covers everything from the attributes on, so the
+//! base offset and the leader epoch can change without it. Nothing here allocates, and no index
+//! leaves the given bytes.
 
 use thiserror::Error;
 
 use crate::types::{LeaderEpoch, ProducerEpoch, ProducerId};
 
-/// Bytes before a batch's length counts: base offset and the length itself.
+/// Bytes before those that the length field counts: the base offset and the length itself.
 pub const LOG_OVERHEAD: usize = 12;
 
-/// Bytes of a whole batch header; the records begin here.
+/// Bytes of a whole batch header. The records follow it.
 pub const HEADER_BYTES: usize = 61;
 
-/// The only format that is written since Kafka 4.0 (KIP-724).
+/// The only format that Kafka writes since version 4.0 (KIP-724).
 pub const MAGIC: i8 = 2;
 
 const LEADER_EPOCH_AT: usize = 12;
@@ -64,7 +64,7 @@ pub enum BatchError {
     /// Written in a format other than 2.
     #[error("magic {0} is not supported, only 2 is")]
     Magic(i8),
-    /// A length, count or delta that cannot be.
+    /// A length, count or delta that is out of range.
     #[error("the batch header is invalid: {0}")]
     Invalid(&'static str),
     /// The checksum does not match the bytes.
@@ -80,7 +80,8 @@ pub enum BatchError {
 /// A batch's header, parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchHeader {
-    /// The offset of the first record (of what was the first, after compaction).
+    /// The offset of the first record; after compaction, of the record that was first when the
+    /// batch was appended.
     pub base_offset: i64,
     /// Bytes after the length field.
     pub batch_length: i32,
@@ -92,9 +93,9 @@ pub struct BatchHeader {
     pub attributes: i16,
     /// Last offset minus base offset.
     pub last_offset_delta: i32,
-    /// What the records' timestamps are relative to; the delete horizon in a batch that has one.
+    /// The base of the records' timestamps; the delete horizon in a batch that has one.
     pub base_timestamp: i64,
-    /// The largest timestamp, or the append time.
+    /// The largest timestamp of the records, or the append time.
     pub max_timestamp: i64,
     /// The idempotent producer, `-1` for none.
     pub producer_id: ProducerId,
@@ -106,7 +107,7 @@ pub struct BatchHeader {
     pub records_count: i32,
 }
 
-/// `N` bytes from `at`, or `None` where the bytes end before.
+/// `N` bytes from `at`, or `None` if the bytes end before that.
 fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk::<N>().copied()
 }
@@ -115,11 +116,10 @@ impl BatchHeader {
     /// Parses the header at the beginning of `bytes`, which need not hold the records.
     ///
     /// # Errors
-    /// [`BatchError::Incomplete`] when even the header is not there, else what is wrong with it.
-    /// The CRC is not checked here.
+    /// [`BatchError::Incomplete`] when the bytes hold less than a header, else what is wrong with
+    /// the header. This does not check the CRC.
     pub fn parse(bytes: &[u8]) -> Result<Self, BatchError> {
-        // The magic byte is judged first: older formats have other fields behind it, and shorter
-        // headers.
+        // Check the magic byte first: older formats have other fields after it and shorter headers.
         if let Some([magic]) = field::<1>(bytes, MAGIC_AT).map(|magic| magic.map(|byte| byte as i8))
             && magic != MAGIC
         {
@@ -170,7 +170,8 @@ impl BatchHeader {
         Ok(())
     }
 
-    /// The offset of the last record, or of what was the last before compaction.
+    /// The offset of the last record; after compaction, of the record that was last when the batch
+    /// was appended.
     pub fn last_offset(&self) -> i64 {
         self.base_offset + i64::from(self.last_offset_delta)
     }
@@ -185,12 +186,12 @@ impl BatchHeader {
         LOG_OVERHEAD + usize::try_from(self.batch_length).unwrap_or(0)
     }
 
-    /// How the records are compressed; `None` for an id that means nothing.
+    /// The codec of the records; `None` for an unknown id.
     pub fn codec(&self) -> Option<Codec> {
         Codec::from_id((self.attributes & 0b111) as u8)
     }
 
-    /// Whether the timestamp is when the batch was appended, not when records were made.
+    /// Whether the timestamp is the time of the append, not of the records' creation.
     pub fn is_log_append_time(&self) -> bool {
         self.attributes & 0b1000 != 0
     }
@@ -205,7 +206,7 @@ impl BatchHeader {
         self.attributes & 0b10_0000 != 0
     }
 
-    /// When the tombstones in it may go, if compaction has set that (KIP-534).
+    /// The time from which compaction may remove the tombstones in it, if it has set one (KIP-534).
     pub fn delete_horizon_ms(&self) -> Option<i64> {
         (self.attributes & 0b100_0000 != 0).then_some(self.base_timestamp)
     }
@@ -215,7 +216,7 @@ impl BatchHeader {
         self.producer_id.0 >= 0
     }
 
-    /// The sequence number of the last record, which wraps behind `i32::MAX`
+    /// The sequence number of the last record. It wraps to 0 after `i32::MAX`
     /// (`DefaultRecordBatch.incrementSequence`).
     pub fn last_sequence(&self) -> i32 {
         if self.base_sequence < 0 {
@@ -253,13 +254,13 @@ fn put<const N: usize>(batch: &mut [u8], at: usize, value: [u8; N]) {
     }
 }
 
-/// Sets what the leader assigns at append: both fields lie outside the CRC.
+/// Sets what the leader assigns at append. Both fields lie outside the CRC.
 pub fn set_offset_and_epoch(batch: &mut [u8], base_offset: i64, epoch: LeaderEpoch) {
     put(batch, 0, base_offset.to_be_bytes());
     put(batch, LEADER_EPOCH_AT, epoch.0.to_be_bytes());
 }
 
-/// Sets the timestamp type and the largest timestamp of a whole batch, and its CRC anew.
+/// Sets the timestamp type and the largest timestamp of a whole batch, and computes its CRC again.
 pub fn set_max_timestamp(batch: &mut [u8], log_append_time: bool, max_timestamp: i64) {
     let attributes = field(batch, ATTRIBUTES_AT).map_or(0, i16::from_be_bytes);
     let attributes = if log_append_time { attributes | 0b1000 } else { attributes & !0b1000 };
@@ -269,7 +270,7 @@ pub fn set_max_timestamp(batch: &mut [u8], log_append_time: bool, max_timestamp:
     put(batch, CRC_AT, crc.to_be_bytes());
 }
 
-/// Walks over the batches that lie one behind the other in `bytes`.
+/// An iterator over the consecutive batches in `bytes`.
 #[derive(Clone, Debug)]
 pub struct Batches<'a> {
     bytes: &'a [u8],
@@ -283,14 +284,14 @@ impl<'a> Batches<'a> {
         Self { bytes, position: 0, failed: false }
     }
 
-    /// Where the next batch begins: after an error, where the good ones end.
+    /// The position of the next batch; after an error, the end of the last good one.
     pub fn position(&self) -> usize {
         self.position
     }
 }
 
 impl<'a> Iterator for Batches<'a> {
-    /// A batch's header and all of its bytes; an error is the last item.
+    /// A batch's header and all of its bytes. After an error the iterator ends.
     type Item = Result<(BatchHeader, &'a [u8]), BatchError>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -1,8 +1,8 @@
 //! The codecs of record batches: the records of a batch to compressed bytes and back.
 //!
-//! Called where the records of a batch have to be looked into: validation, compaction, lookups by
-//! time. What a compressed section claims about its size is never believed: output grows with what
-//! the decoder really gives, up to the caller's limit.
+//! Validation, compaction and lookups by time call it to read the records of a batch. It never
+//! trusts the size that a compressed section claims. The output grows with what the decoder really
+//! returns, up to the caller's limit.
 
 use std::borrow::Cow;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -20,17 +20,17 @@ mod xerial;
 
 pub use self::error::CompressionError;
 
-/// The largest window that a zstd stream may ask for, as a power of two: what zstd's own tools and
-/// Kafka's library (zstd-jni) accept. The memory behind it is touched only as far as output is
-/// written, so it stays below the caller's limit.
+/// The largest window that a zstd stream may ask for, as a power of two: the limit of zstd's own
+/// tools and of Kafka's library (zstd-jni). The decoder touches that memory only as far as it
+/// writes output, so it stays below the caller's limit.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
-/// What is taken from a decoder at a time.
+/// The bytes that are read from a decoder at a time.
 const PIECE_BYTES: usize = 32 << 10;
 
-/// How hard `codec` compresses when nothing else is said: the defaults of `compression.gzip.level`
-/// (-1, which is zlib's own; or 1 to 9), `compression.lz4.level` (1 to 17) and
-/// `compression.zstd.level` (-131072 to 22; KIP-390).
+/// The level of `codec` when no setting names one: the defaults of `compression.gzip.level` (-1,
+/// which is zlib's own; or 1 to 9), `compression.lz4.level` (1 to 17) and `compression.zstd.level`
+/// (-131072 to 22; KIP-390).
 pub fn default_level(codec: Codec) -> i32 {
     match codec {
         Codec::Gzip => -1,
@@ -40,11 +40,10 @@ pub fn default_level(codec: Codec) -> i32 {
     }
 }
 
-/// Decompresses `input`, which gives at most `limit` bytes; what is not compressed is handed back
-/// as it is.
+/// Decompresses `input` into at most `limit` bytes. Input without a codec is returned as it is.
 ///
 /// # Errors
-/// [`CompressionError::TooLarge`] as soon as the limit is passed, else what is wrong with the
+/// [`CompressionError::TooLarge`] once the output exceeds the limit, else what is wrong with the
 /// bytes.
 pub fn decompress(
     codec: Codec,
@@ -72,14 +71,14 @@ fn zstd_decoder(input: &[u8]) -> io::Result<zstd::stream::read::Decoder<'static,
     Ok(decoder)
 }
 
-/// All that `reader` gives, but not more than one byte beyond `limit`.
+/// All output of `reader`, but at most one byte more than `limit`.
 fn read_all(reader: impl Read, limit: usize) -> io::Result<Vec<u8>> {
     let mut output = Vec::new();
     reader.take((limit as u64).saturating_add(1)).read_to_end(&mut output)?;
     Ok(output)
 }
 
-/// The bytes of a compressed section as they come out of its decoder, piece by piece.
+/// The output of the decoder of a compressed section, in pieces.
 pub(crate) enum Piecewise<'a> {
     Gzip(BufReader<MultiGzDecoder<&'a [u8]>>),
     Snappy(xerial::Blocks<'a>),
@@ -87,10 +86,10 @@ pub(crate) enum Piecewise<'a> {
     Zstd(BufReader<zstd::stream::read::Decoder<'static, &'a [u8]>>),
 }
 
-/// Decompresses `input`, which has a codec and comes from a client, while it is read.
+/// Starts to decompress `input`, which has a codec and comes from a client, piece by piece.
 ///
 /// # Errors
-/// When the decoder cannot begin, or when Java's could not read it.
+/// When the decoder cannot start, or when Java's decoder could not read the input.
 pub(crate) fn piecewise(codec: Codec, input: &[u8]) -> Result<Piecewise<'_>, CompressionError> {
     Ok(match codec {
         Codec::None => return Err(CompressionError::UnknownCodec),
@@ -139,12 +138,13 @@ impl BufRead for Piecewise<'_> {
 }
 
 /// Compresses `input` as Kafka's clients do: snappy in Java's framing, LZ4 as a frame of
-/// independent blocks of 64 KiB, which is all that Java reads.
+/// independent blocks of 64 KiB, because Java reads no other.
 ///
-/// Snappy has no levels, and for LZ4 every level is the same: the encoder has one, the fast one.
+/// Snappy has no levels. Every level of LZ4 gives the same result, because the encoder has only its
+/// fast one.
 ///
 /// # Errors
-/// When the codec's encoder fails, which no input makes it do.
+/// When the codec's encoder fails. No input makes it fail.
 pub fn compress(codec: Codec, level: i32, input: &[u8]) -> Result<Cow<'_, [u8]>, CompressionError> {
     let output = match codec {
         Codec::None => return Ok(Cow::Borrowed(input)),

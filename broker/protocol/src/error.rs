@@ -1,8 +1,8 @@
 //! The error codes of the Kafka protocol, as of Apache Kafka 4.4
 //! (`org.apache.kafka.common.protocol.Errors`).
 //!
-//! Whoever fills a response names an [`ErrorCode`]; the responses themselves hold its number. Which
-//! failure of ours is which code is decided in one place per API family, never here.
+//! A handler that fills a response names an [`ErrorCode`]; the responses themselves hold its
+//! number. Each API family maps our errors to codes in one place, never here.
 
 use std::fmt;
 
@@ -22,8 +22,8 @@ macro_rules! error_codes {
             /// Every code, in ascending order.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
-            /// The code with this number; one that no Kafka knows is an unknown server error, as
-            /// for Kafka's clients.
+            /// The code with this number. An unknown number is an unknown server error, as in
+            /// Kafka's clients.
             pub fn from_code(code: i16) -> Self {
                 match code {
                     $($code => Self::$variant,)*
@@ -45,7 +45,7 @@ macro_rules! error_codes {
                 }
             }
 
-            /// Whether Kafka's clients send the request again by themselves (`RetriableException`).
+            /// Whether Kafka's clients retry the request by themselves (`RetriableException`).
             pub fn is_retriable(self) -> bool {
                 match self {
                     $(Self::$variant => error_codes!($retriable),)*
@@ -204,7 +204,7 @@ impl ErrorCode {
         self as i16
     }
 
-    /// Whether it says that something failed.
+    /// Whether the code is an error.
     pub fn is_error(self) -> bool {
         self != Self::None
     }

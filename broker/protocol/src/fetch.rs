@@ -1,9 +1,8 @@
-//! The Fetch response, encoded without a copy of its records.
+//! The Fetch response, encoded without copying its records.
 //!
-//! The frame comes out as chunks in the order of the wire: bytes that are encoded here, and in
-//! between the records as the caller refers to them, a part of a file or of memory. The frame's
-//! length is known before any record is read. Called by the Fetch handler only. Never reads
-//! records.
+//! The frame is a list of chunks in wire order: bytes encoded here, and between them the caller's
+//! references to records in a file or in memory. The length of the frame is known before any record
+//! is read. Only the Fetch handler calls it. It never reads records.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use uuid::Uuid;
@@ -22,16 +21,16 @@ use crate::tagged::{TagWriter, refuse_unsupported, write_no_tags};
 #[cfg(test)]
 mod tests;
 
-/// What a response takes besides its topics and endpoints, what a topic does besides its name and
-/// partitions, and a partition besides its aborted transactions: at most.
+/// The most bytes of a response without its topics and endpoints, of a topic without its name and
+/// partitions, and of a partition without its aborted transactions.
 const ENVELOPE_BYTES_MAX: usize = 64;
 const TOPIC_BYTES_MAX: usize = 32;
-/// Also for whoever needs room for an answer before it is made.
+/// Public because callers reserve memory for a response before they build it.
 pub const PARTITION_BYTES_MAX: usize = 128;
 
-/// A reference to records that knows how many bytes it stands for.
+/// A reference to records with a known number of bytes.
 pub trait RecordsLength {
-    /// The exact number of bytes that will be sent for it.
+    /// The exact number of bytes to send.
     fn length(&self) -> usize;
 }
 
@@ -46,14 +45,14 @@ impl RecordsLength for Bytes {
 pub enum Chunk<R> {
     /// Encoded bytes.
     Bytes(Bytes),
-    /// Records, to be sent by the caller.
+    /// Records, which the caller sends.
     Records(R),
 }
 
 /// A whole response frame.
 #[derive(Clone, Debug)]
 pub struct Frame<R> {
-    /// The bytes of all chunks together, with the four of the frame's length.
+    /// The bytes of all chunks, including the four of the frame's length.
     pub length: usize,
     /// The frame's pieces in the order of the wire.
     pub chunks: Vec<Chunk<R>>,
@@ -70,7 +69,7 @@ pub struct FetchResponse<R> {
     pub session_id: i32,
     /// The partitions by topic.
     pub topics: Vec<FetchTopic<R>>,
-    /// Where the leaders are that partitions name (version 16 on, KIP-951).
+    /// The endpoints of the leaders that the partitions name (version 16 on, KIP-951).
     pub node_endpoints: Vec<NodeEndpoint>,
 }
 
@@ -85,7 +84,7 @@ pub struct FetchTopic<R> {
     pub partitions: Vec<FetchPartition<R>>,
 }
 
-/// What a partition answers.
+/// The response of one partition.
 #[derive(Clone, Debug)]
 pub struct FetchPartition<R> {
     /// The partition's index.
@@ -98,20 +97,20 @@ pub struct FetchPartition<R> {
     pub last_stable_offset: i64,
     /// The log start offset; -1 when it is not known (version 5 on).
     pub log_start_offset: i64,
-    /// Where the fetcher's log leaves the leader's; the default says that it does not (version 12
-    /// on, KIP-595).
+    /// Where the fetcher's log diverges from the leader's; the default means that it does not
+    /// (version 12 on, KIP-595).
     pub diverging_epoch: EpochEndOffset,
-    /// The leader, when the fetcher asked another broker; the default says nothing (version 12 on,
+    /// The leader, when the fetcher asked another broker; the default means none (version 12 on,
     /// KIP-951).
     pub current_leader: LeaderIdAndEpoch,
-    /// The snapshot to fetch instead, of Raft logs only (version 12 on).
+    /// The snapshot to fetch instead; only Raft logs use it (version 12 on).
     pub snapshot_id: SnapshotId,
     /// The aborted transactions in the records, for `read_committed` only.
     pub aborted_transactions: Option<Vec<AbortedTransaction>>,
     /// The follower to fetch from instead; -1 for none (version 11 on, KIP-392).
     pub preferred_read_replica: i32,
-    /// Record batches. None is sent as zero bytes and not as null, as Kafka does: there are clients
-    /// that cannot read null.
+    /// Record batches. `None` is sent as zero bytes and not as null, as in Kafka, because some
+    /// clients cannot read null.
     pub records: Option<R>,
 }
 
@@ -122,7 +121,7 @@ impl<R> Failing for FetchResponse<R> {
     }
 }
 
-/// What is encoded: the records are not.
+/// The encoded bytes, without the records.
 impl<R> Measured for FetchResponse<R> {
     fn encoded_bytes_max(&self) -> usize {
         let topics: usize = self.topics.iter().map(|topic| topic.encoded_bytes_max()).sum();
@@ -186,9 +185,8 @@ impl<R> Default for FetchPartition<R> {
 impl<R: RecordsLength> FetchResponse<R> {
     /// Encodes the whole frame: length, header and body.
     ///
-    /// # Errors
-    /// When there is no such version, a field holds what the version cannot carry, or the frame
-    /// would be longer than a frame can be.
+    /// When the version does not exist, it cannot carry the value of a field, or the frame would
+    /// exceed the longest possible one.
     pub fn encode(self, version: i16, correlation_id: i32) -> Result<Frame<R>, EncodeError> {
         if !messages::FetchResponse::VERSIONS.contains(&version) {
             return Err(EncodeError::Version { message: messages::FetchResponse::NAME, version });
@@ -209,11 +207,11 @@ impl<R: RecordsLength> FetchResponse<R> {
     }
 }
 
-/// The bytes of the frame that are not records, and where the records belong between them.
+/// The bytes of the frame without records, and the positions of the records in them.
 struct Writer<R> {
     v: Version,
     buf: BytesMut,
-    /// Records, and the position in `buf` before which they stand.
+    /// Records, and the position in `buf` where they belong.
     records: Vec<(usize, R)>,
 }
 
@@ -280,7 +278,7 @@ impl<R: RecordsLength> Writer<R> {
         Ok(())
     }
 
-    /// Writes the length and cuts the bytes where records come between them.
+    /// Writes the frame's length and splits the bytes at the positions of the records.
     fn finish(mut self) -> Result<Frame<R>, EncodeError> {
         let length = self
             .records
@@ -303,7 +301,8 @@ impl<R: RecordsLength> Writer<R> {
 }
 
 impl<R> FetchPartition<R> {
-    /// Collects the tagged fields, all of version 12 on and absent while they hold their defaults.
+    /// Collects the tagged fields. All exist since version 12 and are absent while they hold their
+    /// defaults.
     fn tags(&self, tags: &mut TagWriter, v: Version) -> Result<(), EncodeError> {
         if self.diverging_epoch != EpochEndOffset::default() {
             refuse_unsupported(v.number < 12, "DivergingEpoch", v)?;

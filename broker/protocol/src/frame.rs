@@ -1,7 +1,7 @@
 //! Frames: four bytes of length, then a header and a body.
 //!
-//! Pure functions on buffers, for the network layer and for clients of our own. Nothing is
-//! allocated for a frame before its length has been compared with a limit.
+//! Pure functions on buffers, for the network layer and for our own clients. They compare a frame's
+//! length with a limit before they allocate for it.
 
 use bytes::{Buf, BufMut, BytesMut};
 
@@ -16,13 +16,13 @@ pub const LENGTH_SIZE: usize = 4;
 /// The shortest request: API key, version and correlation id.
 pub const MIN_REQUEST_LENGTH: usize = 8;
 
-/// Why a connection cannot go on: what follows a wrong length is not a frame.
+/// Why a connection cannot continue: after a wrong length the next frame cannot be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// Negative, or too short to hold a request's header.
     #[error("a request of {0} bytes is too short")]
     TooShort(i32),
-    /// Longer than the limit that was given.
+    /// Longer than the caller's limit.
     #[error("a request of {length} bytes is longer than the limit of {limit}")]
     TooLong {
         /// What the frame claims.
@@ -36,7 +36,7 @@ pub enum FrameError {
 /// (`socket.request.max.bytes`).
 ///
 /// # Errors
-/// When no request has this length; the connection is to be closed.
+/// When no request can have this length; the caller must close the connection.
 pub fn request_length(prefix: [u8; LENGTH_SIZE], limit: usize) -> Result<usize, FrameError> {
     let claimed = i32::from_be_bytes(prefix);
     let length = usize::try_from(claimed).map_err(|_| FrameError::TooShort(claimed))?;
@@ -46,8 +46,8 @@ pub fn request_length(prefix: [u8; LENGTH_SIZE], limit: usize) -> Result<usize, 
     if length > limit { Err(FrameError::TooLong { length, limit }) } else { Ok(length) }
 }
 
-/// Takes the next whole frame off the front of `buf`, without its length; `None` while it is not
-/// all there.
+/// Takes the next complete frame off the front of `buf`, without its length; `None` while bytes of
+/// it are missing.
 ///
 /// # Errors
 /// As [`request_length`], as soon as the first four bytes are there.
@@ -65,8 +65,8 @@ pub fn split_request(buf: &mut BytesMut, limit: usize) -> Result<Option<BytesMut
 
 /// A whole request frame: length, header and body.
 ///
-/// # Errors
-/// When the body holds what the version cannot carry, or is longer than a frame can be.
+/// When the version cannot carry a value of the body, or the body exceeds the longest possible
+/// frame.
 pub fn encode_request<R: Request>(
     body: &R,
     api: ApiKey,
@@ -89,14 +89,14 @@ pub fn encode_request<R: Request>(
     Ok(buf)
 }
 
-/// What a response's length and header take at most.
+/// The most bytes of a response's length and header.
 const RESPONSE_HEADER_SIZE_MAX: usize = LENGTH_SIZE + 5;
 
-/// A whole response frame: length, header and body. Takes no more memory than
-/// [`response_bytes_max`] says.
+/// A whole response frame: length, header and body. It uses at most the memory that
+/// [`response_bytes_max`] returns.
 ///
-/// # Errors
-/// When the body holds what the version cannot carry, or is longer than a frame can be.
+/// When the version cannot carry a value of the body, or the body exceeds the longest possible
+/// frame.
 pub fn encode_response<M: ApiMessage + Measured>(
     body: &M,
     api: ApiKey,
@@ -112,12 +112,13 @@ pub fn encode_response<M: ApiMessage + Measured>(
     Ok(buf)
 }
 
-/// The memory that a response's frame takes at most.
+/// The most memory that a response's frame takes.
 pub fn response_bytes_max(body: &impl Measured) -> usize {
     RESPONSE_HEADER_SIZE_MAX + body.encoded_bytes_max()
 }
 
-/// Writes the length of a frame that takes `total` bytes with it into the frame's first four bytes.
+/// Writes the length of a frame of `total` bytes, which includes the length field, into its first
+/// four bytes.
 pub(crate) fn write_length(frame: &mut BytesMut, total: usize) -> Result<(), EncodeError> {
     let length = total
         .checked_sub(LENGTH_SIZE)

@@ -1,7 +1,7 @@
 //! The headers of requests and responses.
 //!
-//! A request's header says which API and version its body is in, so nothing of a request can be
-//! read before it. Called once per frame by the network layer. Never reads the body.
+//! A request's header names the API and the version of its body, so it must be read first. The
+//! network layer calls this once per frame. It never reads the body.
 
 use bytes::{Buf, BufMut, BytesMut};
 
@@ -14,21 +14,21 @@ use crate::tagged::skip_all_tags;
 pub struct RequestHeader {
     /// The API.
     pub api: ApiKey,
-    /// The version of the request's and the response's body; one that is served.
+    /// The version of the request's and the response's body. The broker serves it.
     pub version: i16,
-    /// What the response carries back.
+    /// The number that the response repeats.
     pub correlation_id: i32,
-    /// What the client calls itself, any text of up to 32,767 bytes.
+    /// The client's name for itself, any text of up to 32,767 bytes.
     pub client_id: Option<String>,
 }
 
-/// Why a request cannot be served. All but the last end in a closed connection, as in Kafka.
+/// Why a request cannot be served. As in Kafka, every variant but the last closes the connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// The bytes are no header.
+    /// The bytes are not a header.
     #[error("the request header is malformed: {0}")]
     Malformed(#[from] DecodeError),
-    /// No API that is served has this key.
+    /// The broker serves no API with this key.
     #[error("no API with the key {0} is served")]
     UnknownApi(i16),
     /// The API is served, but not in this version.
@@ -39,22 +39,22 @@ pub enum HeaderError {
         /// The version asked for.
         version: i16,
     },
-    /// An ApiVersions request of a version that is not served; it is answered with
+    /// An ApiVersions request of a version that is not served. Its answer is
     /// [`crate::api::unsupported_api_versions`] in version 0.
     #[error("ApiVersions is not served in version {version}")]
     UnsupportedApiVersions {
         /// The version asked for.
         version: i16,
-        /// What the response carries back.
+        /// The number that the response repeats.
         correlation_id: i32,
     },
 }
 
 impl RequestHeader {
-    /// Reads the header off the front of a frame and leaves the body.
+    /// Reads the header off the front of a frame and leaves the body there.
     ///
     /// The client id has a 16-bit length in the flexible header too, so that a broker can read the
-    /// header of an ApiVersions request from the future.
+    /// header of an ApiVersions request of a later version.
     ///
     /// # Errors
     /// See [`HeaderError`].

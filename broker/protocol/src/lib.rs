@@ -33,11 +33,11 @@ pub mod types;
 pub mod controller {
     include!(concat!(env!("OUT_DIR"), "/weir.controller.v1.rs"));
 
-    /// The header of a request that names the cluster which it is about: one operator is the
-    /// controller of many. A session names it in its registration.
+    /// The header of a request that names its cluster: one operator is the controller of many. A
+    /// session names the cluster in its registration.
     pub const CLUSTER_HEADER: &str = "weir-cluster";
 
-    /// What stands before the name of a cluster in place of its id while that is to be found on its
-    /// brokers' volumes.
+    /// The prefix of a cluster's name, in place of its id, while the controller still looks for the
+    /// id on the brokers' volumes.
     pub const RECOVERS: &str = "recover:";
 }

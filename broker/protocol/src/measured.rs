@@ -1,16 +1,15 @@
-//! How many bytes a response takes at most once it is encoded, known before it is: so that there
-//! can be room for it.
+//! The most bytes that a response takes once it is encoded. They are known before encoding, so that
+//! the caller can reserve memory.
 
 use bytes::Bytes;
 use uuid::Uuid;
 
-/// The length of bytes, of an array or of a string, in whichever form takes more.
+/// The most bytes of the length of a byte string, an array or a string, in either form.
 const LENGTH_BYTES_MAX: usize = 5;
 
-/// What knows how much it takes when it is encoded.
+/// A value that can bound its encoded size.
 pub trait Measured {
-    /// The most bytes that it takes, whatever the version: fields are counted that some versions
-    /// leave out.
+    /// The most bytes that it takes in any version. It counts fields that some versions leave out.
     fn encoded_bytes_max(&self) -> usize;
 }
 
@@ -44,7 +43,8 @@ impl<T: Measured> Measured for Vec<T> {
     }
 }
 
-/// Null is a length, or one byte in place of a struct, which a struct that is there has before it.
+/// Null takes a length, or one byte in place of a struct. A nullable struct has that byte before
+/// it.
 impl<T: Measured> Measured for Option<T> {
     fn encoded_bytes_max(&self) -> usize {
         self.as_ref().map_or(LENGTH_BYTES_MAX, |inner| 1 + inner.encoded_bytes_max())

@@ -1,10 +1,10 @@
-//! Every message of the protocol that the API table serves, and every record that coordinators
-//! keep, generated at build time from Kafka's own definitions (`schema/`).
+//! Every message of the APIs in the table, and every record that coordinators keep. The build
+//! generates them from Kafka's own definitions (`schema/`).
 //!
-//! A module per message holds its structs; the outermost is also here: `messages::MetadataRequest`
-//! is `messages::metadata_request::MetadataRequest`. Fields are named as in the schema, in snake
-//! case. `Default` gives the schema's defaults, which are what a field has that a version does not
-//! carry. Nothing here looks into records: they are bytes.
+//! A module per message holds its structs. The outermost is also here: `messages::MetadataRequest`
+//! is `messages::metadata_request::MetadataRequest`. Fields have the schema's names in snake case.
+//! `Default` gives the schema's defaults, and a field that a version does not carry has its
+//! default. Records stay bytes here.
 
 use std::ops::RangeInclusive;
 
@@ -24,32 +24,33 @@ pub trait Message: Wire + Default + Clone + PartialEq + std::fmt::Debug {
     /// The message's name in Kafka.
     const NAME: &'static str;
 
-    /// The versions that the schema describes, unstable ones left out. What is served is the API
-    /// table's business.
+    /// The versions that the schema describes, without unstable ones. The API table says which of
+    /// them a broker serves.
     const VERSIONS: RangeInclusive<i16>;
 
-    /// The first version with compact lengths and tagged fields (KIP-482); `i16::MAX` when none is.
+    /// The first version with compact lengths and tagged fields (KIP-482); `i16::MAX` if there is
+    /// none.
     const FIRST_FLEXIBLE_VERSION: i16;
 
-    /// Reads one message off the front of `buf` and leaves what follows it, which Kafka ignores
+    /// Reads one message off the front of `buf` and leaves the bytes after it, which Kafka ignores
     /// too.
     ///
-    /// Byte strings are slices of `buf`. Memory is allocated in proportion to the bytes of `buf`,
-    /// whatever its length fields claim.
+    /// Byte strings are slices of `buf`. The allocated memory is proportional to the bytes of
+    /// `buf`, whatever its length fields claim.
     ///
     /// # Errors
-    /// When the bytes are not a message of this version, or there is no such version.
+    /// When the bytes are not a message of this version, or the version does not exist.
     fn decode(buf: &mut Bytes, version: i16) -> Result<Self, DecodeError> {
         let v = version_of::<Self>(version)
             .ok_or(DecodeError::Version { message: Self::NAME, version })?;
         Self::read(buf, v)
     }
 
-    /// Appends the message to `buf`. After an error `buf` may end in a part of it.
+    /// Appends the message to `buf`. After an error `buf` may end in a part of the message.
     ///
     /// # Errors
-    /// When there is no such version, or a field holds what the version cannot carry and the schema
-    /// does not say that it may be dropped.
+    /// When the version does not exist, or it cannot carry the value of a field that the schema
+    /// does not mark as ignorable.
     fn encode(&self, buf: &mut BytesMut, version: i16) -> Result<(), EncodeError> {
         let v = version_of::<Self>(version)
             .ok_or(EncodeError::Version { message: Self::NAME, version })?;
@@ -71,7 +72,7 @@ pub trait ApiMessage: Message {
 
 /// The body of a request.
 pub trait Request: ApiMessage {
-    /// What answers it, in the same version.
+    /// The response, in the same version.
     type Response: ApiMessage + Failing + Measured;
 }
 
@@ -82,9 +83,9 @@ pub trait CoordinatorRecord: Message {
     const RECORD_TYPE: i16;
 }
 
-/// What can tell of an error: a response, and the structs in it.
+/// A value that can hold error codes: a response, or a struct in it.
 pub trait Failing {
-    /// Whether an error code of it, at any depth, is set.
+    /// Whether any error code in it, at any depth, is set.
     fn has_error(&self) -> bool;
 }
 
@@ -100,7 +101,7 @@ impl<T: Failing> Failing for Option<T> {
     }
 }
 
-/// What every generated module uses.
+/// The imports of every generated module.
 mod prelude {
     pub(super) use std::ops::RangeInclusive;
 

@@ -1,9 +1,9 @@
 //! The primitive types of the Kafka protocol (KIP-482 for the flexible forms), read from and
 //! written to buffers.
 //!
-//! Called by the generated messages and by the hot codecs. Reading never trusts a length: what a
-//! length field claims is compared with the bytes that are there before anything is allocated, and
-//! a byte string is a slice of its frame.
+//! The generated messages and the codecs of hot paths call it. Reading never trusts a length: it
+//! compares the claim of a length field with the remaining bytes before it allocates. A byte string
+//! is a slice of its frame.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use uuid::Uuid;
@@ -30,10 +30,10 @@ impl Version {
     }
 }
 
-/// What can stand in a message: a primitive, an array, or a struct of the schema.
+/// A value that can occur in a message: a primitive, an array, or a struct of the schema.
 pub(crate) trait Wire: Sized {
-    /// The fewest bytes that a value takes in any version; at least one, so that bytes received
-    /// bound the elements of an array.
+    /// The fewest bytes of a value in any version. It is at least one, so that the received bytes
+    /// bound the number of elements of an array.
     const MIN_SIZE: usize;
 
     fn read(buf: &mut Bytes, v: Version) -> Result<Self, DecodeError>;
@@ -41,7 +41,7 @@ pub(crate) trait Wire: Sized {
     fn write(&self, buf: &mut BytesMut, v: Version) -> Result<(), EncodeError>;
 }
 
-/// Refuses to go on when fewer than `needed` bytes are left.
+/// Fails if fewer than `needed` bytes are left.
 pub(crate) fn need(buf: &impl Buf, needed: usize) -> Result<(), DecodeError> {
     let remaining = buf.remaining();
     if remaining < needed { Err(DecodeError::Truncated { needed, remaining }) } else { Ok(()) }
@@ -128,8 +128,8 @@ pub(crate) fn write_uvarint(buf: &mut impl BufMut, mut value: u32) {
     buf.put_u8(value as u8);
 }
 
-/// A length field: `None` is null. The classic form is an integer of which `-1` is null, the
-/// flexible one is the length plus one, of which `0` is.
+/// Reads a length field; `None` is null. The classic form is an integer with `-1` for null. The
+/// flexible form is the length plus one, with `0` for null.
 pub(crate) fn read_length<B: Buf>(
     buf: &mut B,
     flexible: bool,
@@ -193,10 +193,11 @@ pub(crate) fn write_str(
     Ok(())
 }
 
-/// What is left of a longer error message.
+/// The longest error message that is sent, in bytes.
 const ERROR_MESSAGE_BYTES_MAX: usize = 1024;
 
-/// An error message that is not too long: what it repeats of a request can be of any length.
+/// An error message, cut to the maximum: the parts that it repeats of a request can have any
+/// length.
 pub(crate) fn shortened(message: &str) -> &str {
     message.get(..message.floor_char_boundary(ERROR_MESSAGE_BYTES_MAX)).unwrap_or(message)
 }
@@ -257,8 +258,7 @@ impl<T: Wire> Wire for Option<Vec<T>> {
         let Some(length) = read_length(buf, v.flexible, long_length)? else {
             return Ok(None);
         };
-        // A count that the bytes received cannot hold is refused before anything is allocated for
-        // it.
+        // Refuse a count that the received bytes cannot hold before allocating for it.
         need(buf, length.saturating_mul(T::MIN_SIZE))?;
         let mut elements = Vec::with_capacity(length);
         for _ in 0..length {
@@ -282,7 +282,7 @@ pub(crate) fn write_array<T: Wire>(
     elements.unwrap_or_default().iter().try_for_each(|element| element.write(buf, v))
 }
 
-/// The types of which null is no value: read as the nullable ones, and null refused.
+/// Types without a null value: they are read like the nullable ones, and null is refused.
 macro_rules! never_null {
     ($type:ty, [$($generics:tt)*], |$value:ident, $buf:ident, $v:ident| $write:expr) => {
         impl<$($generics)*> Wire for $type {

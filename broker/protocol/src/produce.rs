@@ -1,8 +1,9 @@
-//! The Produce request, decoded without a copy of its records.
+//! The Produce request, decoded without copying its records.
 //!
-//! Each partition's records are split off the frame as a buffer of their own that can be written
-//! to: the log patches base offset and leader epoch in place. Called by the Produce handler only;
-//! the response, and tests, use the generated codec. Never looks into records.
+//! Each partition's records become a buffer of their own, split off the frame. It is writable,
+//! because the log patches the base offset and leader epoch in place. Only the Produce handler
+//! calls this decoder; the response and the tests use the generated codec. It never reads the
+//! records.
 
 use std::cell::Cell;
 
@@ -23,10 +24,11 @@ const FIRST_TOPIC_ID_VERSION: i16 = 13;
 pub struct ProduceRequest {
     /// The transaction's id, if the records belong to one.
     pub transactional_id: Option<String>,
-    /// How many replicas must have the records before the answer: 0 (and no answer is sent), 1 or
-    /// -1 for all in sync. Not checked here.
+    /// How many replicas must have the records before the answer: 0 (the broker sends no answer),
+    /// 1, or -1 for all in-sync replicas. The decoder does not check it.
     pub acks: i16,
-    /// How long the client waits for those replicas, in milliseconds. Not checked here.
+    /// How long the client waits for those replicas, in milliseconds. The decoder does not check
+    /// it.
     pub timeout_ms: i32,
     /// The records by topic.
     pub topics: Vec<ProduceTopic>,
@@ -35,7 +37,7 @@ pub struct ProduceRequest {
 /// The records for one topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProduceTopic {
-    /// Which topic.
+    /// The topic.
     pub topic: TopicRef,
     /// The records by partition.
     pub partitions: Vec<ProducePartition>,
@@ -55,16 +57,16 @@ pub enum TopicRef {
 pub struct ProducePartition {
     /// The partition's index.
     pub index: i32,
-    /// Record batches, not looked at; a part of the frame that this buffer alone refers to.
+    /// Record batches, not checked: a part of the frame to which only this buffer refers.
     pub records: Option<BytesMut>,
 }
 
 impl ProduceRequest {
-    /// Decodes the body of a request, which is what [`crate::header::RequestHeader::parse`] leaves
-    /// of a frame. What follows it is ignored.
+    /// Decodes the body of a request, which is the rest of a frame after
+    /// [`crate::header::RequestHeader::parse`]. Bytes after the body are ignored.
     ///
     /// # Errors
-    /// When the bytes are not a Produce request of this version, or there is no such version.
+    /// When the bytes are not a Produce request of this version, or the version does not exist.
     pub fn decode(mut body: BytesMut, version: i16) -> Result<Self, DecodeError> {
         if !messages::ProduceRequest::VERSIONS.contains(&version) {
             return Err(DecodeError::Version { message: messages::ProduceRequest::NAME, version });
@@ -86,26 +88,26 @@ impl ProduceRequest {
     }
 }
 
-/// What of the version the parts of the request depend on.
+/// What the decoder of a part needs to know of the version, and what is left of the limit.
 #[derive(Clone, Copy)]
 struct Reader<'a> {
-    /// How many topics and partitions may still come.
+    /// How many more topics and partitions the request may name.
     left: &'a Cell<usize>,
     flexible: bool,
     by_id: bool,
 }
 
-/// The most topics and partitions that a request of so many bytes may name together. Without a
-/// record in it a partition takes six bytes, and some eighty while it is answered; a batch has a
-/// header of 61, so that nobody who has records to send names more than this.
+/// The most topics and partitions together that a request of this many bytes may name. A partition
+/// without records takes six bytes, and some eighty while it is answered. A batch has a header of
+/// 61 bytes, so no client with records to send exceeds this limit.
 fn named_max(bytes: usize) -> usize {
     const NAMED_MAX: usize = 100_000;
     const WITHOUT_RECORDS_MAX: usize = 500;
     NAMED_MAX.min(WITHOUT_RECORDS_MAX + bytes / HEADER_BYTES)
 }
 
-/// The fewest bytes that a topic or a partition takes: an index or a name's length, and a length.
-/// Bounds the capacity of an array by the bytes received.
+/// The fewest bytes of a topic or a partition: an index or the length of a name, and a length. It
+/// lets the received bytes bound the capacity of an array.
 const MIN_ELEMENT_SIZE: usize = 3;
 
 impl Reader<'_> {
@@ -162,7 +164,7 @@ mod tests {
     use super::*;
     use crate::messages::sample::sample_bytes;
 
-    /// The same request from the generated codec.
+    /// The same request, decoded by the generated codec.
     fn generated(mut body: bytes::Bytes, version: i16) -> ProduceRequest {
         let request = messages::ProduceRequest::decode(&mut body, version).unwrap();
         let topics = request.topic_data.into_iter().map(|topic| ProduceTopic {
@@ -201,7 +203,7 @@ mod tests {
     fn it_refuses_more_partitions_than_anybody_has() {
         let request = |topics: i32, partitions: i32, records: usize| {
             let mut body = BytesMut::new();
-            // No transaction, acks 1, some time; then topics without a name.
+            // No transaction, acks 1, any timeout; then topics without a name.
             body.extend_from_slice(&[0xff, 0xff, 0, 1, 0, 0, 0, 9]);
             body.extend_from_slice(&topics.to_be_bytes());
             for _ in 0..topics {

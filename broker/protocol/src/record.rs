@@ -1,9 +1,8 @@
-//! The records inside a batch (magic 2): read from the uncompressed section of a batch, and written
-//! into new batches.
+//! The records inside a batch (magic 2): reading them from the uncompressed section of a batch, and
+//! writing them into new batches.
 //!
-//! Called by what has to look into batches: validation, compaction, lookups by time. Reading copies
-//! nothing and allocates nothing: a record is a view of the section. No length in it is believed
-//! before the bytes are there.
+//! Validation, compaction and lookups by time call it. Reading copies and allocates nothing: a
+//! record is a view of the section. No length is trusted before its bytes are there.
 
 use std::borrow::Cow;
 
@@ -22,13 +21,13 @@ pub use walk::{Seen, WalkError, walk};
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("record {index} of the batch is invalid: {reason}")]
 pub struct RecordError {
-    /// Which record, counted from 0.
+    /// The index of the record, from 0.
     pub index: i32,
     /// What is wrong with it.
     pub reason: &'static str,
 }
 
-/// A record, as it stands in its batch.
+/// A record, as a view of its batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
     /// Its offset minus the batch's base offset.
@@ -48,8 +47,8 @@ impl<'a> Record<'a> {
         batch.base_offset.saturating_add(i64::from(self.offset_delta))
     }
 
-    /// Its own timestamp, which a batch with the time of its append overrides. Two that lie too far
-    /// apart for a difference come round, as in Java.
+    /// Its own timestamp. In a batch with the time of its append, that time replaces it. The sum
+    /// wraps around when the two lie too far apart, as in Java.
     pub fn timestamp(&self, batch: &BatchHeader) -> i64 {
         batch.base_timestamp.wrapping_add(self.timestamp_delta)
     }
@@ -60,8 +59,8 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The headers of a record: keys, and values that may be missing. They were walked over once when
-/// the record was read, so going through them cannot fail.
+/// The headers of a record: keys, and values that may be missing. Reading the record validated
+/// them, so this iterator cannot fail.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headers<'a> {
     count: i32,
@@ -82,11 +81,11 @@ impl<'a> Iterator for Headers<'a> {
     }
 }
 
-/// The uncompressed records of a whole batch, of at most `limit` bytes. What lies behind the batch
-/// is not looked at: it is other batches.
+/// The uncompressed records of a whole batch, at most `limit` bytes. Bytes after the batch belong
+/// to other batches and are ignored.
 ///
 /// # Errors
-/// When the codec is unknown, or the bytes are not its own, or give more than `limit`.
+/// When the codec is unknown, the bytes are not valid for it, or the output exceeds `limit`.
 pub fn section<'a>(
     header: &BatchHeader,
     batch: &'a [u8],
@@ -97,8 +96,8 @@ pub fn section<'a>(
     compression::decompress(codec, batch.get(HEADER_BYTES..end).unwrap_or_default(), limit)
 }
 
-/// Walks over the records of an uncompressed section. Its last item is an error when the section
-/// does not hold exactly as many as its batch says.
+/// An iterator over the records of an uncompressed section. Its last item is an error if the
+/// section does not hold exactly as many records as the batch's header says.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
     rest: &'a [u8],
@@ -108,13 +107,13 @@ pub struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
-    /// The records of `section`, of which there are `count` ([`BatchHeader::records_count`]), as
-    /// they lie in a log: it may hold what earlier versions took.
+    /// The `count` records of `section` ([`BatchHeader::records_count`]) as they lie in a log. A
+    /// log may hold records that earlier versions accepted.
     pub fn new(section: &'a [u8], count: i32) -> Self {
         Self { rest: section, index: 0, count, int_bytes_max: LONG_BYTES_MAX }
     }
 
-    /// As before, but what Java cannot read is an error.
+    /// The same iterator, but a record that Java cannot read is an error.
     #[must_use]
     fn for_java(self) -> Self {
         Self { int_bytes_max: INT_BYTES_MAX, ..self }
@@ -149,7 +148,7 @@ impl<'a> Iterator for Records<'a> {
                 Some(Ok(record))
             }
             Err(reason) => {
-                // Nothing that follows can be trusted.
+                // After an error the rest cannot be trusted.
                 (self.rest, self.count) = (&[], 0);
                 Some(Err(RecordError { index, reason }))
             }
@@ -157,10 +156,10 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
-/// Reads a record from all of `bytes`, which do not have its length any more.
+/// Parses a record from all of `bytes`, which begin after its length.
 fn parse(mut bytes: &[u8], int_bytes_max: usize) -> Result<Record<'_>, &'static str> {
     let bytes = &mut bytes;
-    // A byte of attributes, none of which has a meaning yet.
+    // The first byte holds attributes, none of which has a meaning yet.
     bytes.split_off_first().ok_or("it is empty")?;
     let timestamp_delta = long(bytes).ok_or("its timestamp is cut off")?;
     let offset_delta = int(bytes, int_bytes_max).ok_or("its offset is not one")?;
@@ -182,20 +181,21 @@ fn parse(mut bytes: &[u8], int_bytes_max: usize) -> Result<Record<'_>, &'static 
     Ok(Record { offset_delta, timestamp_delta, key, value, headers })
 }
 
-/// The most bytes of a number of 64 bits ...
+/// The most bytes of a 64-bit number ...
 const LONG_BYTES_MAX: usize = 10;
 
-/// ... and of one of 32, beyond which Java's `ByteUtils.readVarint` says "Varint is too long".
+/// ... and of a 32-bit one, beyond which Java's `ByteUtils.readVarint` fails with "Varint is too
+/// long".
 const INT_BYTES_MAX: usize = 5;
 
-/// A zigzag integer of 64 bits, seven to a byte, lowest first (`ByteUtils.readVarlong`).
+/// A zigzag integer of 64 bits, seven bits a byte, lowest first (`ByteUtils.readVarlong`).
 fn long(bytes: &mut &[u8]) -> Option<i64> {
     varint(bytes).map(zigzag)
 }
 
-/// One of 32 bits in at most `bytes_max` bytes. Of the fifth byte Java drops what is beyond them
-/// (`ByteUtils.readVarint`). Of more bytes, which are only in logs that earlier versions wrote,
-/// none may be set.
+/// A zigzag integer of 32 bits in at most `bytes_max` bytes. Java ignores the bits of the fifth
+/// byte beyond the 32 (`ByteUtils.readVarint`). Longer forms exist only in logs that earlier
+/// versions wrote; their value must fit into 32 bits.
 fn int(bytes: &mut &[u8], bytes_max: usize) -> Option<i32> {
     let before = bytes.len();
     let value = varint(bytes)?;
@@ -222,8 +222,7 @@ fn zigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
-/// Bytes behind their length, where -1 stands for none. The outer `None` is for a length that
-/// cannot be.
+/// Bytes after their length, where -1 means none. The outer `None` means an invalid length.
 #[allow(clippy::option_option, reason = "an invalid string and a missing one are two things")]
 fn nullable<'a>(bytes: &mut &'a [u8], int_bytes_max: usize) -> Option<Option<&'a [u8]>> {
     let length = int(bytes, int_bytes_max)?;

@@ -1,7 +1,8 @@
-//! Tagged fields (KIP-482) and nullable structs: what the generated messages need beyond the
+//! Tagged fields (KIP-482) and nullable structs, which the generated messages need beyond the
 //! primitive types.
 //!
-//! A tagged field that the schema does not know is skipped, as every Kafka client and broker must.
+//! Readers skip a tagged field that the schema does not know, as every Kafka client and broker
+//! must.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -9,15 +10,15 @@ use crate::primitive::{
     DecodeError, EncodeError, Version, Wire, need, read_uvarint, write_uvarint,
 };
 
-/// The tagged fields at the end of a struct, while they are read.
+/// The state of reading the tagged fields at the end of a struct.
 pub(crate) struct Tags {
     left: u32,
-    /// The lowest tag that may come next; they are in strictly ascending order.
+    /// The lowest tag that may come next: tags ascend strictly.
     next: Option<u32>,
 }
 
 impl Tags {
-    /// Reads their number; a version that is not flexible has none.
+    /// Reads the number of fields; a version that is not flexible has none.
     pub(crate) fn read(buf: &mut Bytes, v: Version) -> Result<Self, DecodeError> {
         let left = if v.flexible { read_uvarint(buf)? } else { 0 };
         Ok(Self { left, next: Some(0) })
@@ -28,7 +29,7 @@ impl Tags {
         Ok(self.next_length(buf)?.map(|(tag, length)| (tag, buf.split_to(length))))
     }
 
-    /// The next field's tag and the length of its value, which is all there and comes next in
+    /// The next field's tag and the length of its value. The value is complete and comes next in
     /// `buf`.
     fn next_length(&mut self, buf: &mut impl Buf) -> Result<Option<(u32, usize)>, DecodeError> {
         if self.left == 0 {
@@ -46,12 +47,12 @@ impl Tags {
     }
 }
 
-/// Skips the tagged fields of a struct of which the schema knows none.
+/// Skips the tagged fields of a struct for which the schema has none.
 pub(crate) fn skip_tags(buf: &mut impl Buf, v: Version) -> Result<(), DecodeError> {
     if v.flexible { skip_all_tags(buf) } else { Ok(()) }
 }
 
-/// Skips the tagged fields of a struct that is in a flexible version.
+/// Skips the tagged fields of a struct in a flexible version.
 pub(crate) fn skip_all_tags(buf: &mut impl Buf) -> Result<(), DecodeError> {
     let mut tags = Tags { left: read_uvarint(buf)?, next: Some(0) };
     while let Some((_, length)) = tags.next_length(buf)? {
@@ -60,19 +61,20 @@ pub(crate) fn skip_all_tags(buf: &mut impl Buf) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// Refuses a tagged field that is longer than its value.
+/// Refuses a tagged field with bytes after its value.
 pub(crate) fn at_end(value: &Bytes) -> Result<(), DecodeError> {
     if value.has_remaining() { Err(DecodeError::Tags) } else { Ok(()) }
 }
 
-/// Writes that there are no tagged fields.
+/// Writes that a struct has no tagged fields.
 pub(crate) fn write_no_tags(buf: &mut BytesMut, v: Version) {
     if v.flexible {
         buf.put_u8(0);
     }
 }
 
-/// Collects tagged fields, in ascending order of their tags; their number comes first on the wire.
+/// Collects tagged fields in ascending order of their tags, because the wire has their number
+/// first.
 #[derive(Default)]
 pub(crate) struct TagWriter {
     count: u32,
@@ -124,7 +126,7 @@ impl TagWriter {
     }
 }
 
-/// A struct that may be null: a byte of `-1` for null, else `1` and the struct.
+/// Reads a struct that may be null: a byte of `-1` for null, else `1` and the struct.
 pub(crate) fn read_nullable_struct<T: Wire>(
     buf: &mut Bytes,
     v: Version,
@@ -150,7 +152,7 @@ pub(crate) fn write_nullable_struct<T: Wire>(
     }
 }
 
-/// Refuses null in a version that does not know it.
+/// Refuses null in a version that does not allow it.
 pub(crate) fn non_null<T>(
     value: Option<T>,
     refused: bool,
@@ -159,12 +161,12 @@ pub(crate) fn non_null<T>(
     if refused && value.is_none() { Err(DecodeError::Null(field)) } else { Ok(value) }
 }
 
-/// Refuses to write null in a version that does not know it.
+/// Refuses to write null in a version that does not allow it.
 pub(crate) fn refuse_null(refused: bool, field: &'static str) -> Result<(), EncodeError> {
     if refused { Err(EncodeError::Null(field)) } else { Ok(()) }
 }
 
-/// Refuses to drop a value that the version does not carry.
+/// Refuses to lose a value that the version does not carry.
 pub(crate) fn refuse_unsupported(
     holds_value: bool,
     field: &'static str,

@@ -1,8 +1,8 @@
 //! The vocabulary of the cluster: ids, offsets and epochs, each a type of its own.
 //!
-//! An offset, an epoch and a broker id are all integers and all different. Everything that is not a
-//! wire format or an index into a buffer carries one of these. Never contains behaviour beyond
-//! ordering and the next value.
+//! Offsets, epochs and broker ids are all integers with different meanings. So each has its own
+//! type everywhere, except in the wire format and as an index into a buffer. The types have no
+//! behaviour beyond ordering and the next value.
 
 use std::fmt;
 
@@ -33,22 +33,21 @@ number!(
     BrokerId(i32)
 );
 number!(
-    /// Counts the leaders that a partition has had. Raised at every change of leader; `-1` on the
-    /// wire means unknown.
+    /// Counts the leaders of a partition: it rises with each change of leader. `-1` on the wire
+    /// means unknown.
     LeaderEpoch(i32)
 );
 number!(
-    /// Counts every change of a partition's state: the version that an ISR change is compared and
-    /// swapped against.
+    /// Counts the changes of a partition's state. An ISR change is a compare-and-swap on it.
     PartitionEpoch(i32)
 );
 number!(
-    /// Given to a broker at each registration; what carries an older one is fenced (KIP-841,
+    /// The number of a broker's registration. A request with an older one is fenced (KIP-841,
     /// KIP-903). `-1` means none.
     BrokerEpoch(i64)
 );
 number!(
-    /// Counts the controllers that the cluster has had. Brokers refuse an older one.
+    /// Counts the controllers of the cluster. Brokers refuse an older one.
     ControllerEpoch(i64)
 );
 number!(
@@ -61,21 +60,22 @@ number!(
 );
 
 impl LeaderEpoch {
-    /// What a client sends when it does not know the epoch: no check is asked for.
+    /// A client sends it when it does not know the epoch; it turns the check off.
     pub const UNKNOWN: Self = Self(-1);
 }
 
-/// A topic's immutable id (KIP-516). A topic that is deleted and created again under its name has
-/// another one.
+/// A topic's immutable id (KIP-516). A topic that is deleted and created again under the same name
+/// gets another id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicId(pub Uuid);
 
 impl TopicId {
-    /// "No id": what versions before topic ids carry.
+    /// "No id", in versions before topic ids.
     pub const ZERO: Self = Self(Uuid::nil());
 
-    /// A new random id, never one of the two that Kafka reserves, and never one whose text begins
-    /// with a dash: command lines would take that for a flag (`Uuid.randomUuid` in Apache Kafka).
+    /// A new random id. It is never one of the two that Kafka reserves, and its text never begins
+    /// with a dash, because command lines would take it for a flag (`Uuid.randomUuid` in Apache
+    /// Kafka).
     pub fn random() -> Self {
         loop {
             let id = Self(Uuid::new_v4());
@@ -114,7 +114,8 @@ impl fmt::Display for TopicId {
     /// Kafka).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bits = self.0.as_u128();
-        // 22 digits of 6 bits hold the 128 bits, the last one padded with four zeros on the right.
+        // 22 digits of 6 bits hold the 128 bits; the last digit is padded with four zero bits on
+        // the right.
         for digit in 0..22 {
             let shift = 122 - 6 * digit;
             let value = if shift >= 0 { bits >> shift } else { bits << -shift } & 63;

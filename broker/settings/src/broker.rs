@@ -1,8 +1,8 @@
-//! The configurations of brokers and of the cluster that mean something here, under Apache Kafka's
-//! names (`KafkaConfig`).
+//! The broker and cluster configurations that have an effect in Weir, under Apache Kafka's names
+//! (`KafkaConfig`).
 //!
-//! What Kafka has and these tables have not is either the controller's (here the operator's) or
-//! belongs to what is not served. `unused` has what scripts set all the same.
+//! Configurations of Kafka that these tables lack belong to the controller, which is the operator
+//! here, or to features that Weir does not have. `unused` has those that scripts set nevertheless.
 
 mod groups;
 mod logs;
@@ -24,7 +24,7 @@ use super::ConfigType::{Boolean, Int, List, Long, String};
 use super::Scope::{Cluster, Dynamic, Process};
 use super::key::{find, row as broker};
 
-/// Every configuration of a broker, in the order of their names.
+/// Every broker configuration, in the order of their names.
 pub static BROKER: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
     let mut rows =
         [OWN, groups::ROWS, logs::ROWS, replication::ROWS, transactions::ROWS, unused::ROWS]
@@ -34,12 +34,12 @@ pub static BROKER: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
     rows
 });
 
-/// The configuration of brokers and the cluster with this name.
+/// The broker or cluster configuration with this name.
 pub fn broker_key(name: &str) -> Option<&'static ConfigKey> {
     find(&BROKER, name)
 }
 
-/// What has to do with the broker as such: its connections, its requests, its place.
+/// Configurations of the broker itself: its connections, its requests, its location.
 const OWN: &[ConfigKey] = &[
     broker(
         "advertised.listeners",

@@ -1,15 +1,15 @@
-//! The configurations of groups (`GroupConfig`) and of subscriptions to client metrics
-//! (`ClientMetricsConfigs`): resources that are there once something is set on them.
+//! The configurations of groups (`GroupConfig`) and of client metrics subscriptions
+//! (`ClientMetricsConfigs`). Such a resource exists once something is set on it.
 //!
-//! Share groups, streams groups and client metrics are not served: what is set for them is kept and
-//! told, and says that it has no effect.
+//! Weir has no share groups, streams groups or client metrics. It keeps and returns what is set for
+//! them, and the documentation says that it has no effect.
 
 use super::Check::{Any, AtLeast, Between, OneOf};
 use super::ConfigType::{Boolean, Int, List, String};
 use super::key::{dynamic as row, find};
 use super::{Check, ConfigKey};
 
-/// Every configuration of a group, in the order of their names.
+/// Every group configuration, in the order of their names.
 pub static GROUP: &[ConfigKey] = &[
     row(
         "consumer.assignment.interval.ms",
@@ -54,7 +54,7 @@ pub static GROUP: &[ConfigKey] = &[
     row("streams.session.timeout.ms", Int, "45000", Between(45_000, 60_000), STREAMS),
 ];
 
-/// Every configuration of a subscription to client metrics, in the order of their names.
+/// Every configuration of a client metrics subscription, in the order of their names.
 pub static CLIENT_METRICS: &[ConfigKey] = &[
     row("interval.ms", Int, "300000", Between(100, 3_600_000), METRICS),
     row("match", List, "", Any, METRICS),
@@ -68,12 +68,12 @@ const STREAMS: &str = "For streams groups. They are not served, so it has no eff
 const METRICS: &str =
     "For the metrics that clients push. They are not collected, so it has no effect.";
 
-/// The configuration of groups with this name.
+/// The group configuration with this name.
 pub fn group_key(name: &str) -> Option<&'static ConfigKey> {
     find(GROUP, name)
 }
 
-/// The configuration of subscriptions to client metrics with this name.
+/// The configuration of client metrics subscriptions with this name.
 pub fn client_metrics_key(name: &str) -> Option<&'static ConfigKey> {
     find(CLIENT_METRICS, name)
 }

@@ -1,4 +1,4 @@
-//! What a configuration is: its name, its type, its bounds and its values.
+//! A configuration: its name, type, bounds and values.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -16,7 +16,7 @@ pub(super) const fn row(
     ConfigKey { name, kind, default, check, scope, of_topics: None, summary: documentation }
 }
 
-/// A row of a table of what is always set by resources and clients, and always has a value.
+/// A row of a configuration that resources and clients set, and that always has a value.
 pub(super) const fn dynamic(
     name: &'static str,
     kind: ConfigType,
@@ -27,7 +27,7 @@ pub(super) const fn dynamic(
     row(name, kind, Some(default), check, Scope::Dynamic, documentation)
 }
 
-/// Configuration as it is set: Kafka's names and text forms.
+/// The configurations that are set, by Kafka's names and in Kafka's text forms.
 pub type Configs = BTreeMap<String, String>;
 
 /// A value's type, with its code in DescribeConfigs (`DescribeConfigsResponse.ConfigType`).
@@ -48,7 +48,7 @@ pub enum ConfigType {
     Double = 6,
     /// Texts, separated by commas.
     List = 7,
-    /// Text that is never shown.
+    /// Text that is never shown, a secret.
     Password = 9,
 }
 
@@ -63,9 +63,9 @@ pub enum ConfigSource {
     DynamicBroker = 2,
     /// Set for the whole cluster.
     DynamicDefaultBroker = 3,
-    /// From this broker's command line.
+    /// From the broker's command line.
     StaticBroker = 4,
-    /// Nobody set it.
+    /// The default: it is set nowhere.
     Default = 5,
     /// Set on the subscription to client metrics.
     ClientMetrics = 7,
@@ -73,26 +73,26 @@ pub enum ConfigSource {
     Group = 8,
 }
 
-/// Who may set a configuration of the broker.
+/// Where a broker configuration can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// The broker's command line alone: it says who the broker is.
+    /// Only on the broker's command line, because it identifies the broker.
     Process,
-    /// The cluster's resource, but no AlterConfigs, as in Kafka, where it would stand in
+    /// In the cluster's resource, but not by AlterConfigs. In Kafka it is set in
     /// `server.properties`.
     Cluster,
-    /// The cluster's resource and AlterConfigs, for the cluster alone: the controller goes by it,
-    /// and it knows of no broker's own. A broker that went by another value than the controller
-    /// would acknowledge what an election may lose.
+    /// In the cluster's resource and by AlterConfigs, for the whole cluster only. The controller
+    /// uses the value too, and knows none of a single broker. If a broker used another value than
+    /// the controller, it could acknowledge records that an election loses.
     ClusterWide,
-    /// The cluster's resource and AlterConfigs, for the cluster or for one broker.
+    /// In the cluster's resource and by AlterConfigs, for the cluster or for one broker.
     Dynamic,
 }
 
-/// What a value has to satisfy besides its type (`ConfigDef.Validator`).
+/// A condition on a value besides its type (`ConfigDef.Validator`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// Every value of the type will do.
+    /// Any value of the type.
     Any,
     /// A number, this or more.
     AtLeast(i64),
@@ -106,7 +106,7 @@ pub enum Check {
     ThrottledReplicas,
     /// `earliest`, `latest`, or `by_duration:` and a duration of ISO 8601.
     ShareReset,
-    /// `false` alone, since the feature is not here; and Kafka's words for that.
+    /// Only `false`, because Weir lacks the feature; with Kafka's message for that case.
     Unavailable(&'static str),
 }
 
@@ -117,20 +117,20 @@ pub struct ConfigKey {
     pub name: &'static str,
     /// The type of its values.
     pub kind: ConfigType,
-    /// What it is when nobody sets it; `None` stands for Kafka's null.
+    /// The value when nothing sets it; `None` stands for Kafka's null.
     pub default: Option<&'static str>,
-    /// What a value has to satisfy.
+    /// The condition on a value.
     pub check: Check,
-    /// Who may set it. On topics everything is [`Scope::Dynamic`].
+    /// Where it can be set. Every topic configuration is [`Scope::Dynamic`].
     pub scope: Scope,
-    /// The configuration of topics that this is the default of. It has that one's type, bounds,
+    /// The topic configuration whose default this one is. It has that configuration's type, bounds,
     /// default and documentation.
     pub of_topics: Option<&'static str>,
-    /// What it does, there.
+    /// What the configuration does, for [`Self::documentation`].
     pub(super) summary: &'static str,
 }
 
-/// A value, checked. Displays in Kafka's text form (`ConfigDef.convertToString`).
+/// A checked value. It displays in Kafka's text form (`ConfigDef.convertToString`).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// Of [`ConfigType::Boolean`].
@@ -150,7 +150,7 @@ impl fmt::Display for Value {
         match self {
             Self::Boolean(value) => value.fmt(f),
             Self::Integer(value) => value.fmt(f),
-            // Debug keeps the point, as Java does: 2.0 and not 2.
+            // `Debug` keeps the decimal point, as Java does: 2.0, not 2.
             Self::Double(value) => fmt::Debug::fmt(value, f),
             Self::Text(value) => value.fmt(f),
             Self::List(values) => values.join(",").fmt(f),
@@ -158,10 +158,11 @@ impl fmt::Display for Value {
     }
 }
 
-/// Why a configuration is refused, in Kafka's words. The wire's error is INVALID_CONFIG.
+/// Why a configuration is refused, in Kafka's words. Unless a variant says otherwise, its error
+/// code is INVALID_CONFIG.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// There is no such configuration.
+    /// No configuration has this name.
     #[error("Unknown {of} config name: {name}")]
     Unknown {
         /// `topic` or `broker`.
@@ -169,51 +170,51 @@ pub enum ConfigError {
         /// The name that was given.
         name: String,
     },
-    /// The value is not of the type, or out of its bounds.
+    /// The value does not have the type, or is out of bounds.
     #[error("Invalid value {value} for configuration {name}: {reason}")]
     Invalid {
         /// The configuration's name.
         name: &'static str,
-        /// What was given, cut to a length that a person reads.
+        /// The value, cut to a readable length.
         value: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// Two values contradict each other.
     #[error("conflict topic config setting {low} ({low_value}) > {high} ({high_value})")]
     Conflict {
-        /// What has to be the smaller one.
+        /// The configuration that must have the smaller value.
         low: &'static str,
         /// Its value.
         low_value: i64,
-        /// What has to be the larger one.
+        /// The configuration that must have the larger value.
         high: &'static str,
         /// Its value.
         high_value: i64,
     },
-    /// The configuration exists, but not for whoever wants to set it.
+    /// The configuration exists, but cannot be set there.
     #[error("Cannot update these configs dynamically: [{name}]")]
     ReadOnly {
         /// The configuration's name.
         name: &'static str,
     },
-    /// A value has to keep a relation to another one.
+    /// A value violates a relation to another configuration.
     #[error("{name} must be {relation} {other}")]
     Relation {
         /// The configuration's name.
         name: &'static str,
-        /// Which relation.
+        /// The relation.
         relation: &'static str,
-        /// The name of the other one.
+        /// The name of the other configuration.
         other: &'static str,
     },
-    /// What Kafka takes for an invalid request: the wire's error is INVALID_REQUEST.
+    /// A request that Kafka refuses with INVALID_REQUEST.
     #[error("{0}")]
     Request(String),
-    /// A pattern by which clients are chosen makes no sense.
+    /// The pattern of a `match` of client metrics is invalid.
     #[error("Illegal client matching pattern: {0}")]
     Pattern(String),
-    /// The configuration is that of all brokers, and one of them is to have another.
+    /// The configuration must be the same on all brokers, but was set for one.
     #[error(
         "Broker-level {name} cannot be altered: the controller goes by it, too, and it is the same for all brokers."
     )]
@@ -228,12 +229,12 @@ pub(super) fn find(table: &'static [ConfigKey], name: &str) -> Option<&'static C
 }
 
 impl ConfigKey {
-    /// Whether a broker may have a value of its own.
+    /// Whether a single broker may have its own value.
     pub(super) fn may_differ(&self) -> bool {
         self.scope != Scope::ClusterWide
     }
 
-    /// What it does, in Markdown.
+    /// The documentation, in Markdown.
     pub fn documentation(&self) -> Cow<'static, str> {
         match self.of_topics {
             Some(topic) => Cow::Owned(format!(
@@ -244,15 +245,15 @@ impl ConfigKey {
         }
     }
 
-    /// Whether its values are never shown.
+    /// Whether responses hide its values.
     pub fn is_sensitive(&self) -> bool {
         self.kind == ConfigType::Password
     }
 
-    /// Reads and checks a value (`ConfigDef.parseType` and the validator).
+    /// Parses and checks a value (`ConfigDef.parseType` and the validator).
     ///
     /// # Errors
-    /// When the text is not of the type, or out of bounds.
+    /// When the text does not have the type, or the value is out of bounds.
     pub fn parse(&self, text: &str) -> Result<Value, ConfigError> {
         let text = text.trim();
         let value = self.read(text).ok_or_else(|| self.invalid(text, self.type_expected()))?;
@@ -274,8 +275,8 @@ impl ConfigKey {
             }
             ConfigType::Int => text.parse::<i32>().ok().map(|number| Value::Integer(number.into())),
             ConfigType::Long => text.parse().ok().map(Value::Integer),
-            // Kafka takes NaN, which then compares as no bound does: a topic that would never be
-            // compacted.
+            // Kafka accepts NaN. It compares false with every bound, so a topic with it would never
+            // be compacted.
             ConfigType::Double => {
                 text.parse().ok().filter(|number: &f64| number.is_finite()).map(Value::Double)
             }
@@ -302,7 +303,7 @@ impl ConfigKey {
         }
     }
 
-    /// What the check has against `value`: the part of it that is wrong, and why.
+    /// Why the check refuses `value`: the part of it that is wrong, and the reason.
     fn objection(&self, value: &Value) -> Option<(String, String)> {
         let wrong = |reason: String| Some((value.to_string(), reason));
         match (self.check, value) {
@@ -349,7 +350,7 @@ impl ConfigKey {
 }
 
 impl Value {
-    // The bounds of the tables are small enough to be exact as doubles.
+    // The bounds of the tables are small enough to be exact as `f64`.
     fn is_below(&self, least: i64) -> bool {
         matches!(self, Self::Integer(value) if *value < least)
             || matches!(self, Self::Double(value) if *value < least as f64)
@@ -380,7 +381,7 @@ fn is_replica(pair: &str) -> bool {
     pair.split_once(':').is_some_and(|(partition, broker)| number(partition) && number(broker))
 }
 
-/// What a client wrote, short enough for an error message.
+/// Client input, cut for an error message.
 pub(super) fn shown(text: &str) -> String {
     const SHOWN_CHARS_MAX: usize = 200;
     text.chars().take(SHOWN_CHARS_MAX).collect()

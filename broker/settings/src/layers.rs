@@ -1,48 +1,47 @@
-//! Which value is in force: topic, broker, cluster, command line, default, in this order.
+//! Resolves the value in force. The order is topic, broker, cluster, command line, default.
 //!
-//! Called by the broker for the log's configuration and for DescribeConfigs. Never checks a value:
-//! what is set has been checked before.
+//! The broker calls it for the log's configuration and for DescribeConfigs. It never checks a
+//! value, because values are checked when they are set.
 
 use std::borrow::Cow;
 
 use super::broker::broker_names;
 use super::{ConfigKey, ConfigSource, Configs, broker_key, group_key, topic_key};
 
-/// What is set below the topic, nearest first. Each layer may be absent.
+/// The layers below the topic, nearest first. Each may be absent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Layers<'a> {
-    /// Set on this broker while it runs.
+    /// The dynamic configuration of this broker.
     pub broker: Option<&'a Configs>,
-    /// Set for the whole cluster.
+    /// The dynamic configuration of the whole cluster.
     pub cluster: Option<&'a Configs>,
-    /// What this broker's command line says.
+    /// This broker's command line.
     pub process: Option<&'a Configs>,
 }
 
-/// One of the places that a value could come from (`DescribeConfigsSynonym`).
+/// One of the possible sources of a value (`DescribeConfigsSynonym`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Synonym<'a> {
-    /// The name it has there.
+    /// Its name there.
     pub name: &'static str,
     /// Its text there, in the unit of that name.
     pub value: Cow<'a, str>,
-    /// Which place it is.
+    /// The source.
     pub source: ConfigSource,
 }
 
-/// The value in force, and all that it prevailed over.
+/// The value in force, and the values that it overrides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effective<'a> {
-    /// The value, in the unit of the name that was asked for; `None` where it is not set and has no
-    /// default.
+    /// The value, in the unit of the requested name; `None` if it is not set and has no default.
     pub value: Option<Cow<'a, str>>,
-    /// Where it comes from.
+    /// The source of the value.
     pub source: ConfigSource,
-    /// Every place where something is set, the one that prevails first, the default last.
+    /// Every source with a value, the one in force first and the default last.
     pub synonyms: Vec<Synonym<'a>>,
 }
 
-/// The broker's names for the same thing as `name`, which differ in their unit
+/// The broker's other names for `name`, in other units
 /// (`DynamicBrokerConfig.brokerConfigSynonyms`).
 fn sibling_names(name: &'static str) -> Vec<&'static str> {
     ["retention.ms", "segment.ms", "segment.jitter.ms", "flush.ms"]
@@ -63,8 +62,8 @@ impl<'a> Layers<'a> {
         .filter_map(|(source, configs)| Some((source, configs?)))
     }
 
-    /// The value in force of a topic's configuration, `topic` being what is set on the topic.
-    /// `None` for a name that is not in the table, and for what is unset without a default.
+    /// The value in force of a topic configuration; `topic` is the topic's own layer. `None` for a
+    /// name that is not in the table, or without a value and a default.
     pub fn topic_value(self, topic: &'a Configs, name: &str) -> Option<Cow<'a, str>> {
         if let Some(value) = topic.get(name) {
             return Some(Cow::Borrowed(value));
@@ -79,13 +78,13 @@ impl<'a> Layers<'a> {
         set.or_else(|| topic_key(name)?.default.map(Cow::Borrowed))
     }
 
-    /// All values in force of a topic, for whoever parses them into a type of its own: a function
-    /// from the name to [`Self::topic_value`].
+    /// A function from a name to [`Self::topic_value`], for a caller that parses all of a topic's
+    /// values into its own type.
     pub fn resolve_topic(self, topic: &'a Configs) -> impl Fn(&str) -> Option<Cow<'a, str>> {
         move |name| self.topic_value(topic, name)
     }
 
-    /// The value in force of a topic's configuration with where it comes from
+    /// The value in force of a topic configuration, with its source
     /// (`ConfigHelper.createTopicConfigEntry`).
     pub fn describe_topic(self, topic: &'a Configs, key: &'static ConfigKey) -> Effective<'a> {
         let own = topic.get(key.name).map(|value| Synonym {
@@ -99,14 +98,14 @@ impl<'a> Layers<'a> {
         Effective { value: self.topic_value(topic, key.name), source, synonyms }
     }
 
-    /// The value in force of a group's configuration, `group` being what is set on the group.
+    /// The value in force of a group configuration; `group` is the group's own layer.
     pub fn group_value(self, group: &'a Configs, name: &str) -> Option<Cow<'a, str>> {
         let set = group.get(name).map(|value| Cow::Borrowed(value.as_str()));
         let of_all = || self.broker_value(broker_key(&format!("group.{name}"))?.name);
         set.or_else(of_all).or_else(|| group_key(name)?.default.map(Cow::Borrowed))
     }
 
-    /// The value in force of a group's configuration with where it comes from
+    /// The value in force of a group configuration, with its source
     /// (`ConfigHelper.createGroupConfigEntry`).
     pub fn describe_group(self, group: &'a Configs, key: &'static ConfigKey) -> Effective<'a> {
         let of_all = broker_key(&format!("group.{}", key.name)).map(|key| key.name);
@@ -115,7 +114,7 @@ impl<'a> Layers<'a> {
         effective(self.group_value(group, key.name), synonyms)
     }
 
-    /// The value in force of a subscription's configuration with where it comes from.
+    /// The value in force of a client metrics subscription's configuration, with its source.
     pub fn describe_client_metrics(
         subscription: &'a Configs,
         key: &'static ConfigKey,
@@ -125,7 +124,7 @@ impl<'a> Layers<'a> {
         effective(set.or(key.default).map(Cow::Borrowed), synonyms)
     }
 
-    /// The value in force of a configuration of the broker with where it comes from
+    /// The value in force of a broker configuration, with its source
     /// (`ConfigHelper.createBrokerConfigEntry`).
     pub fn describe_broker(self, key: &'static ConfigKey) -> Effective<'a> {
         let own = self.synonyms(&[key.name]).into_iter().next();
@@ -134,8 +133,8 @@ impl<'a> Layers<'a> {
         Effective { value: own.map(|synonym| synonym.value), source, synonyms }
     }
 
-    /// The value in force of a configuration of the broker. `None` for a name that is not in the
-    /// table, and for what is unset without a default.
+    /// The value in force of a broker configuration. `None` for a name that is not in the table, or
+    /// without a value and a default.
     pub fn broker_value(self, name: &str) -> Option<Cow<'a, str>> {
         let set = self.in_order().find_map(|(source, configs)| {
             set_in(source, configs, name).map(|value| Cow::Borrowed(value.as_str()))
@@ -143,8 +142,8 @@ impl<'a> Layers<'a> {
         set.or_else(|| broker_key(name)?.default.map(Cow::Borrowed))
     }
 
-    /// The whole number in force of a configuration of the broker that has a default. What is set
-    /// and is no whole number, which no door lets in, counts as not set.
+    /// The integer in force of a broker configuration with a default. A value that is not an
+    /// integer counts as not set; no door accepts one.
     pub fn broker_number(self, name: &'static str) -> i64 {
         let default = broker_key(name).and_then(|key| key.default?.parse().ok());
         debug_assert!(default.is_some(), "{name} is no number with a default");
@@ -152,12 +151,12 @@ impl<'a> Layers<'a> {
         set.or(default).unwrap_or_default()
     }
 
-    /// The same where a negative number makes no sense, and counts as 0.
+    /// The same for a configuration that is never negative; a negative number counts as 0.
     pub fn broker_size(self, name: &'static str) -> u64 {
         u64::try_from(self.broker_number(name)).unwrap_or(0)
     }
 
-    /// Where `names` are set, by layer and then in their own order, and their defaults.
+    /// The layers that set `names`, by layer and then in the order of `names`, and their defaults.
     fn synonyms(self, names: &[&'static str]) -> Vec<Synonym<'a>> {
         let set = self.in_order().flat_map(|(source, configs)| {
             names.iter().filter_map(move |name| {
@@ -197,8 +196,8 @@ fn effective<'a>(value: Option<Cow<'a, str>>, synonyms: Vec<Synonym<'a>>) -> Eff
     }
 }
 
-/// What a layer says of a configuration of brokers. What is the same for all brokers is not one
-/// broker's to say, whoever let it in: an older version did.
+/// A layer's value of a broker configuration. One that must be the same on all brokers is ignored
+/// on a single broker, where an older version may have accepted it.
 fn set_in<'a>(source: ConfigSource, configs: &'a Configs, name: &str) -> Option<&'a String> {
     let may_say = || {
         source != ConfigSource::DynamicBroker || broker_key(name).is_none_or(ConfigKey::may_differ)
@@ -207,7 +206,7 @@ fn set_in<'a>(source: ConfigSource, configs: &'a Configs, name: &str) -> Option<
 }
 
 #[cfg(test)]
-/// Every topic configuration that has a name on brokers as well.
+/// Every topic configuration that also has a broker name.
 pub(super) fn topics_with_broker_names()
 -> impl Iterator<Item = (&'static ConfigKey, super::broker::BrokerNames)> {
     super::TOPIC
@@ -218,7 +217,7 @@ pub(super) fn topics_with_broker_names()
 
 fn in_topic_units(value: &str, unit: i64) -> Cow<'_, str> {
     match value.trim().parse::<i64>() {
-        // A negative time means "for ever", in every unit.
+        // A negative time means "no limit" in every unit.
         Ok(number) if unit != 1 && number < 0 => Cow::Owned("-1".to_owned()),
         Ok(number) if unit != 1 => Cow::Owned(number.saturating_mul(unit).to_string()),
         _ => Cow::Borrowed(value),

@@ -1,10 +1,8 @@
-//! Kafka's configurations as data: what each is called, what it may be, what it is when nobody sets
-//! it, and what it does.
+//! Kafka's configurations as data: names, types, bounds, defaults and documentation.
 //!
-//! Everything that is said about a setting is said here once: the broker describes and resolves
-//! configuration by these tables, the schema of the resources is made of them, and no code repeats
-//! a default. Nothing here does I/O or keeps state; what a value makes the log do is the log's
-//! affair.
+//! Each fact about a setting is written here once. The broker describes and resolves configuration
+//! by these tables, the resource schemas are generated from them, and no code repeats a default.
+//! Nothing here does I/O or keeps state. The log decides what a value does.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -26,21 +24,21 @@ pub use layers::{Effective, Layers, Synonym};
 pub use named::{validate_client_metrics_entry, validate_group, validate_group_entry};
 pub use topic::{TOPIC, topic_key};
 
-/// Checks one configuration of a topic.
+/// Checks one topic configuration.
 ///
 /// # Errors
-/// When there is no configuration of that name, or the value does not fit it.
+/// When no configuration has that name, or the value is not valid.
 pub fn validate_topic_entry(name: &str, text: &str) -> Result<Value, ConfigError> {
     topic_key(name)
         .ok_or_else(|| ConfigError::Unknown { of: "topic", name: shown(name) })?
         .parse(text)
 }
 
-/// Checks all that is set on a topic, each value and the values against each other
-/// (`LogConfig.validate`). What the topic does not set is taken from `layers`.
+/// Checks all that is set on a topic: each value, and the values against each other
+/// (`LogConfig.validate`). `layers` supplies the values that the topic does not set.
 ///
 /// # Errors
-/// The first that is wrong, in the order of their names.
+/// The first error, in the order of the names.
 pub fn validate_topic(topic: &Configs, layers: Layers<'_>) -> Result<(), ConfigError> {
     for (name, text) in topic {
         validate_topic_entry(name, text)?;
@@ -61,7 +59,7 @@ pub fn validate_topic(topic: &Configs, layers: Layers<'_>) -> Result<(), ConfigE
     }
 }
 
-/// Where a configuration of brokers is set.
+/// A place where a broker configuration can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
     /// `spec.config` of the cluster's resource.
@@ -72,11 +70,10 @@ pub enum Door {
     OneBroker,
 }
 
-/// Checks one configuration of brokers as it is set at this door (`DynamicBrokerConfig.validate`).
+/// Checks one broker configuration, as set at this door (`DynamicBrokerConfig.validate`).
 ///
 /// # Errors
-/// When there is no configuration of that name, it is not to be set there, or the value does not
-/// fit it.
+/// When no configuration has that name, it cannot be set at this door, or the value is not valid.
 pub fn validate_broker_entry(name: &str, text: &str, door: Door) -> Result<Value, ConfigError> {
     let key =
         broker_key(name).ok_or_else(|| ConfigError::Unknown { of: "broker", name: shown(name) })?;

@@ -1,9 +1,9 @@
-//! The checks of what is set on groups and on subscriptions to client metrics.
+//! Checks the configurations of groups and of client metrics subscriptions.
 
 use super::key::shown;
 use super::{Check, ConfigError, ConfigKey, Configs, Layers, Value, client_metrics_key, group_key};
 
-/// What of a group's configuration lies within bounds of the cluster's, and both bounds.
+/// The group configurations that the cluster bounds: the name, the lower and the upper bound.
 const BOUNDS: &[(&str, &str, &str)] = &[
     (
         "consumer.heartbeat.interval.ms",
@@ -30,8 +30,8 @@ fn integer(key: Option<&ConfigKey>, text: Option<&str>) -> Option<i64> {
 }
 
 impl Layers<'_> {
-    /// The number that a group goes by: what is set on it, else what is set for all groups; within
-    /// the bounds of the cluster, which may have changed since it was set.
+    /// The number in force for a group: its own, else that of all groups. Its own is clamped to the
+    /// bounds of the cluster, which may have changed since it was set.
     pub fn group_number(self, group: &Configs, name: &'static str) -> Option<i64> {
         let text = self.group_value(group, name)?;
         let number = integer(group_key(name), Some(&text))?;
@@ -49,10 +49,10 @@ impl Layers<'_> {
 }
 
 /// Checks all that is set on a group (`GroupConfig.validate`): each value, and those of the
-/// consumer protocol within the bounds that `layers` set.
+/// consumer protocol against the bounds in `layers`.
 ///
 /// # Errors
-/// The first that is wrong.
+/// The first error.
 pub fn validate_group(group: &Configs, layers: Layers<'_>) -> Result<(), ConfigError> {
     for (name, text) in group {
         validate_group_entry(name, text)?;
@@ -90,17 +90,17 @@ pub fn validate_group(group: &Configs, layers: Layers<'_>) -> Result<(), ConfigE
     Ok(())
 }
 
-/// Checks one configuration of a group.
+/// Checks one group configuration.
 ///
 /// # Errors
-/// When there is no configuration of that name, or the value does not fit it.
+/// When no configuration has that name, or the value is not valid.
 pub fn validate_group_entry(name: &str, text: &str) -> Result<Value, ConfigError> {
     group_key(name)
         .ok_or_else(|| ConfigError::Unknown { of: "group", name: shown(name) })?
         .parse(text)
 }
 
-/// What a pattern of `match` may be about.
+/// The names that a pattern of `match` may use.
 const MATCHED: [&str; 6] = [
     "client_id",
     "client_instance_id",
@@ -110,15 +110,15 @@ const MATCHED: [&str; 6] = [
     "client_source_port",
 ];
 
-/// Checks one configuration of a subscription to client metrics (`ClientMetricsConfigs.validate`).
+/// Checks one configuration of a client metrics subscription (`ClientMetricsConfigs.validate`).
 ///
 /// # Errors
-/// When there is no configuration of that name, or the value does not fit it.
+/// When no configuration has that name, or the value is not valid.
 pub fn validate_client_metrics_entry(name: &str, text: &str) -> Result<Value, ConfigError> {
     let key = client_metrics_key(name).ok_or_else(|| {
         ConfigError::Request(format!("Unknown client metrics configuration: {}", shown(name)))
     })?;
-    // Out of its bounds a number is the request's fault, in Kafka's words.
+    // Kafka reports a number that is out of bounds as INVALID_REQUEST.
     if let (Check::Between(low, high), Ok(interval)) = (key.check, text.trim().parse::<i32>())
         && !(low..=high).contains(&interval.into())
     {

@@ -1,4 +1,4 @@
-//! The tables against themselves, and values against what Apache Kafka 4.4 says of them.
+//! Tests the tables for consistency, and values against the answers of Apache Kafka 4.4.
 
 use proptest::prelude::*;
 
@@ -16,7 +16,7 @@ fn the_tables_are_sorted_and_their_defaults_are_valid() {
         for key in table {
             assert!(!key.documentation().is_empty());
             let Some(default) = key.default else { continue };
-            // -1 is what Kafka gives where a command line has to say more.
+            // Kafka's default is -1 where the command line must set a value.
             if key.scope != Scope::Process {
                 assert_eq!(key.parse(default).unwrap().to_string(), default, "{}", key.name);
             }
@@ -42,7 +42,7 @@ fn brokers_have_the_same_defaults_for_topics_as_topics() {
     }
 }
 
-/// What `LogConfig.configDefCopy().parse` of Apache Kafka 4.4.0 answers.
+/// The expected results are those of `LogConfig.configDefCopy().parse` of Apache Kafka 4.4.0.
 #[test]
 fn values_are_taken_and_refused_in_kafkas_words() {
     let refused = [
@@ -161,8 +161,8 @@ fn each_door_takes_its_own() {
     assert_eq!(refused("x"), "Unknown broker config name: x");
 }
 
-/// What is set at a door that is shut, by an older version or by hand, is not in force: every
-/// configuration that a broker may not have for itself.
+/// A value that an older version or a person stored at a closed door is not in force. The test
+/// covers every configuration that must be the same on all brokers.
 #[test]
 fn what_holds_for_all_is_not_one_brokers_to_say() {
     let mut seen = 0;
@@ -253,7 +253,8 @@ fn a_brokers_value_has_siblings_in_other_units() {
     );
 }
 
-/// What `GroupConfig.validate` and `ClientMetricsConfigs.validate` of Apache Kafka 4.3.1 say.
+/// The messages are those of `GroupConfig.validate` and `ClientMetricsConfigs.validate` of Apache
+/// Kafka 4.3.1.
 #[test]
 fn groups_and_client_metrics_are_checked_in_kafkas_words() {
     let check = |entries: &[(&str, &str)]| {
@@ -345,7 +346,7 @@ proptest! {
     }
 }
 
-/// Were its parts compared with one another, this would take an hour.
+/// If parsing compared every pair of parts, this test would take an hour.
 #[test]
 fn a_list_is_read_part_by_part() {
     let pairs: Vec<String> = (0..500_000).map(|index| format!("{index}:0")).collect();

@@ -1,12 +1,12 @@
-//! The configurations of topics: all of Apache Kafka 4.4's (`LogConfig`, `TopicConfig`) and two of
-//! our own, `flush.mode` and `record.validation`. In the order of their names.
+//! The topic configurations: all of Apache Kafka 4.4's (`LogConfig`, `TopicConfig`) and two of
+//! Weir, `flush.mode` and `record.validation`. In the order of their names.
 
 use super::Check::{Any, AtLeast, Between, GzipLevel, OneOf, ThrottledReplicas, Unavailable};
 use super::ConfigKey;
 use super::ConfigType::{Boolean, Double, Int, List, Long, String};
 use super::key::{dynamic as topic, find};
 
-/// Every configuration of a topic, in the order of their names.
+/// Every topic configuration, in the order of their names.
 pub static TOPIC: &[ConfigKey] = &[
     topic(
         "cleanup.policy",
@@ -285,7 +285,7 @@ pub static TOPIC: &[ConfigKey] = &[
     ),
 ];
 
-/// The configuration of topics with this name.
+/// The topic configuration with this name.
 pub fn topic_key(name: &str) -> Option<&'static ConfigKey> {
     find(TOPIC, name)
 }

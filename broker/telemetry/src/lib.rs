@@ -1,6 +1,6 @@
-//! What Weir's long-running programs tell about themselves, the broker and the operator alike: log
-//! lines ([`logs`]), and pages over HTTP for Prometheus, kubelets and people ([`pages`]). What is
-//! in them is each program's own. And how both listen ([`listen`]).
+//! How the broker and the operator report on themselves: log lines ([`logs`]), and HTTP pages for
+//! Prometheus, the kubelet and people ([`pages`]). Each program supplies the contents. Both also
+//! listen through this crate ([`listen`]).
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -1,9 +1,8 @@
-//! Listening sockets of broker and operator.
+//! The listening sockets of the broker and the operator.
 //!
-//! `[::]` stands for every address of this machine, of both families. That is not left to the
-//! machine's settings (`net.ipv6.bindv6only`), nor to its kernel: one without IPv6 has IPv4
-//! addresses alone, and those are all there are. Every other address is that one, and `0.0.0.0` is
-//! every IPv4 address.
+//! `[::]` stands for every address of this machine, IPv4 and IPv6. The socket option makes it so,
+//! whatever `net.ipv6.bindv6only` says. A kernel without IPv6 has only IPv4 addresses, so `[::]`
+//! stands for those. `0.0.0.0` is every IPv4 address, and any other address is just that one.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -11,13 +10,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections that the kernel holds for us until they are accepted.
+/// Connections that the kernel queues before they are accepted.
 const BACKLOG: i32 = 4096;
 
-/// Listens on an address, without blocking. Port 0 is a free one.
+/// Listens on an address with a non-blocking socket. Port 0 picks a free port.
 ///
 /// # Errors
-/// When the address is not this machine's, or the port is in use.
+/// When this machine does not have the address, or the port is in use.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     listen_on(address, |family| Socket::new(family, Type::STREAM, Some(Protocol::TCP)))
 }
@@ -43,7 +42,7 @@ fn bind(
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // A restarted process takes its port again at once, also while old connections linger.
+    // A restarted process can bind its port at once, even while old connections linger.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -51,7 +50,7 @@ fn bind(
     Ok(socket.into())
 }
 
-/// Whether a kernel that was built, or started, without IPv6 says so.
+/// Whether the error is that of a kernel built or started without IPv6.
 fn is_without_ipv6(error: &io::Error) -> bool {
     let code = error.raw_os_error();
     [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].iter().any(|errno| code == Some(errno.raw_os_error()))
@@ -65,7 +64,7 @@ mod tests {
 
     const ALL: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
-    /// Whether somebody who connects there is accepted here.
+    /// Whether a client that connects to `host` reaches this listener.
     fn answers(listener: &TcpListener, host: &str) -> bool {
         let port = listener.local_addr().unwrap().port();
         listener.set_nonblocking(false).unwrap();
@@ -88,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_machine_without_ipv6_is_listened_to_on_all_that_it_has() {
-        // What such kernels answer: to who asks for a socket, and to who binds one.
+        // The two errors of such kernels: one at `socket`, the other at `bind`.
         for errno in [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL] {
             let without = |family| match family {
                 Domain::IPV4 => Socket::new(family, Type::STREAM, Some(Protocol::TCP)),
@@ -99,11 +98,11 @@ mod tests {
                 listener.local_addr().unwrap().ip() == Ipv4Addr::UNSPECIFIED
                     && answers(&listener, "127.0.0.1")
             );
-            // One address is that one, or none.
+            // A single IPv6 address has no fallback.
             let one = listen_on((Ipv6Addr::LOCALHOST, 0).into(), without);
             assert_eq!(one.unwrap_err().raw_os_error(), Some(errno.raw_os_error()));
         }
-        // What is wrong otherwise is said.
+        // Other errors are returned.
         let error =
             listen_on(ALL, |_| Err(io::Error::from_raw_os_error(Errno::MFILE.raw_os_error())))
                 .unwrap_err();

@@ -1,6 +1,6 @@
-//! Logs: what the process says on its standard error, one line per event.
+//! Log lines on standard error, one per event.
 //!
-//! Called once, by whoever owns the process. Standard output is left to what a command prints.
+//! The owner of the process calls it once. Standard output stays free for the output of commands.
 
 use std::io;
 
@@ -12,22 +12,22 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// The form of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// A line that a person reads.
+    /// One line of text for people.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// The environment variable that says what is logged, for instance `info` or
+/// The environment variable with the log filter, for instance `info` or
 /// `info,weir_broker::net=debug`.
 pub const LEVEL_VARIABLE: &str = "WEIR_LOG";
 
-/// Starts logging in `format`, at the level that [`LEVEL_VARIABLE`] says, `info` when it is not
-/// set. Times are RFC 3339 in UTC. From here on a panic is logged, too.
+/// Starts logging in `format` with the filter in [`LEVEL_VARIABLE`]; `info` if that is not set.
+/// Times are RFC 3339 in UTC. From then on panics are logged too.
 ///
 /// # Errors
-/// When the variable does not say what can be understood, or the process logs already.
+/// When the filter is invalid, or the process logs already.
 pub fn init(format: LogFormat) -> anyhow::Result<()> {
     let directives = std::env::var(LEVEL_VARIABLE).unwrap_or_default();
     let filter = filter(&directives).with_context(|| format!("{LEVEL_VARIABLE}={directives}"))?;

@@ -1,8 +1,8 @@
-//! `/metrics`, `/healthz` and `/readyz`, for Prometheus, kubelets and people.
+//! `/metrics`, `/healthz` and `/readyz`, for Prometheus, the kubelet and people.
 //!
-//! They only show: nothing can be changed here, and what is slow or many at this door takes no
-//! place at another. The process is healthy when this answers and [`Probes`] knows of nothing that
-//! is stuck; whether it is ready depends on what that says, too.
+//! The pages only show state and change nothing. They have limits of their own, so slow or many
+//! requests here do not take resources from clients. The process is healthy when a page answers and
+//! [`Probes::stuck`] is empty, and ready when [`Probes::not_ready`] is empty too.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -21,33 +21,33 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
-/// The most requests at a time; more wait to be accepted. A few scrapers and probes is all that
-/// comes here.
+/// The most connections at a time; more wait to be accepted. Only a few scrapers and probes
+/// connect.
 const CONNECTIONS_MAX: usize = 32;
-/// The longest time from accepting a connection to its end.
+/// The longest life of a connection.
 const CONNECTION_MAX: Duration = Duration::from_secs(10);
-/// The largest head of a request; bodies are not read.
+/// The largest request head; bodies are not read.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// How long to wait after a failure to accept, which is mostly a lack of file descriptors.
+/// The wait after a failed accept, which mostly means too few file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
-/// What the pages show.
+/// The contents of the pages.
 pub struct Probes {
     /// The metrics, in the OpenMetrics text format.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Why the program is not ready, a sentence each; empty when it is.
     pub not_ready: Box<dyn Fn() -> Vec<String> + Send + Sync>,
-    /// Why the program should be started anew, a sentence each; empty while it works.
+    /// Why the program needs a restart, one sentence each; empty while it works.
     pub stuck: Box<dyn Fn() -> Vec<String> + Send + Sync>,
-    /// One more page, which waits for a disk: its name, and its text.
+    /// One more page, which reads a disk: its name and its text.
     pub from_disk: Option<(&'static str, FromDisk)>,
 }
 
-/// The text of a page, or why there is none.
+/// Produces the text of a page, or the error of reading it.
 pub type FromDisk = Arc<dyn Fn() -> io::Result<String> + Send + Sync>;
 
 impl fmt::Debug for Probes {
@@ -56,7 +56,7 @@ impl fmt::Debug for Probes {
     }
 }
 
-/// Answers on `listener` until it is dropped with the future.
+/// Serves connections on `listener` until the caller drops the future.
 pub async fn serve(listener: TcpListener, probes: Probes) -> Infallible {
     let probes = Arc::new(probes);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -99,7 +99,7 @@ async fn connection(stream: TcpStream, probes: Arc<Probes>) {
             Ok::<_, Infallible>(response)
         }
     });
-    // One request a connection: an idle one would hold a place.
+    // One request per connection, because an idle connection would hold a permit.
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(false)
@@ -122,7 +122,7 @@ fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-/// Whoever else runs on this thread does not wait for the disk.
+/// Reads on a blocking thread, so that other tasks of this thread do not wait for the disk.
 async fn from_disk(text: FromDisk) -> Response<Full<Bytes>> {
     let read = tokio::task::spawn_blocking(move || text()).await;
     match read.unwrap_or_else(|panicked| Err(io::Error::other(panicked))) {
@@ -231,7 +231,7 @@ mod tests {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(request).await.unwrap();
         let mut answer = Vec::new();
-        // What is refused early may end in a reset, after the answer.
+        // After an early refusal the connection may end in a reset behind the answer.
         let _ = stream.read_to_end(&mut answer).await;
         String::from_utf8_lossy(&answer).into_owned()
     }
@@ -257,7 +257,7 @@ mod tests {
             [b"GET /".as_slice(), &vec![b'a'; 2 * HEAD_BYTES_MAX], b" HTTP/1.1\r\n\r\n"].concat();
         let answer = exchange(address, &long).await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
-        // Those that say nothing take places, but not for ever, and not all of them.
+        // Silent connections hold permits, but only for a time, and here only half of them.
         let _silent: Vec<_> = futures::future::join_all(
             (0..CONNECTIONS_MAX / 2).map(|_| TcpStream::connect(address)),
         )

@@ -1,5 +1,4 @@
-//! What Prometheus' client libraries tell of a process, under their names, and which version of
-//! Weir it is.
+//! The process metrics under the names of Prometheus' client libraries, and the version of Weir.
 
 use std::fmt;
 
@@ -11,8 +10,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-/// `process_*` and `weir_build_info`, to be shown beside a program's own metrics. `version` is that
-/// of the program.
+/// `process_*` and `weir_build_info`, for the program's `/metrics`. `version` is that of the
+/// program.
 pub fn registry(version: &'static str) -> Registry {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(ThisProcess { version }));
@@ -24,7 +23,7 @@ struct ThisProcess {
     version: &'static str,
 }
 
-/// What is read of the process. What cannot be read is not shown.
+/// The values that could be read. A value that could not be read has no metric.
 #[derive(Debug, Default)]
 struct Read {
     cpu_seconds: Option<f64>,

@@ -1,27 +1,27 @@
-//! Why a codec refuses bytes.
+//! The errors of the codecs.
 
 use thiserror::Error;
 
 use crate::batch::Codec;
 
-/// Why bytes cannot be decompressed, or compressed.
+/// Why bytes cannot be decompressed or compressed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum CompressionError {
-    /// They would be larger than the caller allows.
+    /// The output would exceed the caller's limit.
     #[error("more than {limit} bytes when decompressed")]
     TooLarge {
         /// The caller's limit in bytes.
         limit: usize,
     },
-    /// The batch names a codec that there is not.
+    /// The batch names a codec that does not exist.
     #[error("the codec is unknown")]
     UnknownCodec,
-    /// They are not what the codec writes.
+    /// The bytes are not valid for the codec.
     #[error("{codec:?}: {reason}")]
     Corrupt {
         /// The codec.
         codec: Codec,
-        /// What its decoder says.
+        /// What its decoder reports.
         reason: String,
     },
 }

@@ -1,8 +1,8 @@
 //! LZ4 as Kafka's Java client reads it (`Lz4BlockInputStream`): one frame of independent blocks,
 //! closed by its end mark.
 //!
-//! Decoders of other clients read more. A batch that Java cannot read stops every Java consumer and
-//! Kafka's own followers at its offset, so it is refused at produce, as Apache Kafka refuses it.
+//! Decoders of other clients accept more. A batch that Java cannot read would stop every Java
+//! consumer and Kafka's own followers at its offset. So Produce refuses it, as in Apache Kafka.
 
 use std::io::{self, BufRead, Read};
 
@@ -11,19 +11,18 @@ use lz4_flex::frame::FrameDecoder;
 mod block;
 
 const MAGIC: u32 = 0x184D_2204;
-/// A block with this bit in its size is not compressed.
+/// The bit in a block's size that marks an uncompressed block.
 const INCOMPRESSIBLE: u32 = 1 << 31;
 
 const CUT_OFF: &str = "the frame ends without its end mark";
 
-/// The blocks of a frame, as they stand in it. What stands behind the end mark is looked at by
-/// nobody.
+/// The blocks of a frame in their order. Bytes after the end mark are ignored.
 #[derive(Clone)]
 struct Blocks<'a> {
     rest: &'a [u8],
-    /// The most bytes that a block has and gives.
+    /// The most bytes that a block may have, compressed or decompressed.
     largest: usize,
-    /// How many bytes of checksums are behind a block, and behind the last.
+    /// The bytes of checksums after each block, and after the last one.
     checksums: (usize, usize),
 }
 
@@ -50,7 +49,7 @@ impl<'a> Blocks<'a> {
             return Err("its block size is none that Java knows");
         }
         let bytes_if = |flag: u8, bytes| if flags & flag == 0 { 0 } else { bytes };
-        // One byte is the checksum of the descriptor.
+        // One more byte is the checksum of the descriptor.
         let rest = input.get(bytes_if(1 << 3, 8) + 1..).ok_or(CUT_OFF)?;
         Ok(Self {
             rest,
@@ -78,26 +77,26 @@ impl<'a> Blocks<'a> {
     }
 }
 
-/// What a frame gives. As for Java it is over at its end mark and at a block that gives nothing,
-/// whatever follows: `lz4_flex` goes on when it is asked once more.
+/// The output of a frame. As in Java, the frame ends at its end mark or at a block that gives no
+/// bytes, whatever follows. `lz4_flex` itself would continue on the next read.
 pub(crate) struct Frame<'a> {
     decoder: FrameDecoder<&'a [u8]>,
     unread: usize,
     is_over: bool,
-    /// What is to be checked.
+    /// The blocks still to check.
     for_java: Option<Blocks<'a>>,
 }
 
 impl<'a> Frame<'a> {
-    /// What lies in a log: it is read as far as the decoder can.
+    /// Reads a section of the log: as much as the decoder can read.
     pub(super) fn new(input: &'a [u8]) -> Self {
         Self { decoder: FrameDecoder::new(input), unread: 0, is_over: false, for_java: None }
     }
 
-    /// What a client sends: where Java's decoder would stumble, this one does.
+    /// Reads a section from a client: it fails where Java's decoder would fail.
     ///
     /// # Errors
-    /// When Java does not find its way from the header of the frame to its end mark.
+    /// When Java could not read the frame from its header to its end mark.
     pub(super) fn for_java(input: &'a [u8]) -> Result<Self, &'static str> {
         let blocks = Blocks::new(input)?;
         let mut all = blocks.clone();
@@ -117,7 +116,7 @@ impl Read for Frame<'_> {
 impl BufRead for Frame<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.unread == 0 && !self.is_over {
-            // All of a block.
+            // `fill_buf` returns the whole of a block.
             let given = self.decoder.fill_buf()?;
             self.unread = given.len();
             self.is_over = given.is_empty();

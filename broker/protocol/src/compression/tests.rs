@@ -83,8 +83,8 @@ fn snappy_is_read_raw_and_framed_and_its_claims_are_checked() {
     ));
 }
 
-/// What lies in a log is read as far as the decoder can; what a client sends must be readable for
-/// Java (`Lz4BlockInputStream` of Apache Kafka 4.3.1).
+/// A section of the log is read as far as the decoder can. A section from a client must be readable
+/// for Java (`Lz4BlockInputStream` of Apache Kafka 4.3.1).
 #[test]
 fn lz4_frames_are_taken_as_java_takes_them() {
     let input: Vec<u8> = (0..300_000_u32).map(|n| (n / 7 % 251) as u8).collect();
@@ -111,7 +111,7 @@ fn lz4_frames_are_taken_as_java_takes_them() {
         for info in [plain, checked, sized] {
             let frame = frame(info);
             assert_eq!(refused(&frame), "taken");
-            // The end mark is four bytes, and the checksum of the content as many.
+            // The end mark has four bytes, and so has the checksum of the content.
             for cut in [1, 4, 100] {
                 assert_eq!(
                     refused(&frame[..frame.len() - cut]),
@@ -144,7 +144,7 @@ fn lz4_frames_are_taken_as_java_takes_them() {
     assert_eq!(refused(&[]), "the frame ends without its end mark");
 }
 
-/// A frame with these blocks: bytes as they are, or a compressed block that gives nothing.
+/// A frame of these blocks: uncompressed bytes, or a compressed block without output.
 fn lz4_frame(blocks: &[&[u8]]) -> Vec<u8> {
     let info = FrameInfo::new().block_size(BlockSize::Max64KB).block_mode(BlockMode::Independent);
     let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
@@ -164,8 +164,8 @@ fn lz4_frame(blocks: &[&[u8]]) -> Vec<u8> {
     frame
 }
 
-/// `Lz4BlockInputStream` has one frame, and says that it is over where a block gives nothing. What
-/// reads all at once and what reads pieces see the same.
+/// `Lz4BlockInputStream` reads one frame and ends at a block that gives no bytes. Reading at once
+/// and reading in pieces must agree.
 #[test]
 fn an_lz4_frame_is_over_where_it_is_for_java() {
     let two_frames = [lz4_frame(&[b"one"]), lz4_frame(&[b"two"])].concat();
@@ -184,7 +184,7 @@ fn an_lz4_frame_is_over_where_it_is_for_java() {
         assert_eq!(decompress(Codec::Lz4, &input, LIMIT).unwrap(), expected.as_bytes(), "{why}");
         let mut reader = piecewise(Codec::Lz4, &input).unwrap();
         let mut seen = Vec::new();
-        // Who has read all may ask again.
+        // A reader may read again at the end.
         for _ in 0..3 {
             reader.read_to_end(&mut seen).unwrap();
         }
@@ -194,7 +194,7 @@ fn an_lz4_frame_is_over_where_it_is_for_java() {
 
 #[test]
 fn an_lz4_block_that_java_cannot_read_is_refused_and_read_where_it_lies_in_a_log() {
-    // Ten literals, four of them again, and no literals behind.
+    // Ten literals, a match of four bytes, and no literals after it.
     let block = [&[0xa0][..], b"0123456789", &[4, 0, 0]].concat();
     let mut frame = lz4_frame(&[]);
     frame.splice(7..7, [&[14, 0, 0, 0][..], &block].concat());
@@ -204,8 +204,8 @@ fn an_lz4_block_that_java_cannot_read_is_refused_and_read_where_it_lies_in_a_log
     assert_eq!(refusal.to_string(), "a block does not end as LZ4's blocks do");
 }
 
-/// `SnappyInputStream` looks at the version of every header but the first, and is at its end where
-/// fewer than four bytes follow.
+/// `SnappyInputStream` checks the version of every header but the first, and ends when fewer than
+/// four bytes remain.
 #[test]
 fn snappy_is_framed_as_java_reads_it() {
     let block = |bytes: &[u8]| {

@@ -1,8 +1,8 @@
-//! Snappy as Kafka's clients write it: the Java ones in the framing of snappy-java (xerial), others
+//! Snappy as Kafka's clients write it: Java clients in the framing of snappy-java (xerial), others
 //! as one raw block.
 //!
-//! A framed stream is a magic number, two versions, and blocks, each behind its length of four
-//! bytes. Raw blocks are read, never written.
+//! A framed stream is a magic number, two versions, and blocks, each after its length of four
+//! bytes. Raw blocks are only read, never written.
 
 use std::io::{self, BufRead, Read};
 
@@ -11,20 +11,20 @@ use snap::raw::{Decoder, Encoder, decompress_len};
 use super::CompressionError;
 use crate::batch::Codec;
 
-/// What a framed stream begins with (`org.xerial.snappy.SnappyCodec`).
+/// The beginning of a framed stream (`org.xerial.snappy.SnappyCodec`).
 const MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 
-/// The magic number, the version and the lowest version that can read it.
+/// The bytes of the magic number, the version, and the lowest version that can read the stream.
 const HEADER_BYTES: usize = MAGIC.len() + 8;
 
-/// Of a header that is not the first snappy-java takes this version and later ones
-/// (`SnappyCodec.MINIMUM_COMPATIBLE_VERSION`). That of the first it does not look at.
+/// The lowest version that snappy-java accepts in a header after the first
+/// (`SnappyCodec.MINIMUM_COMPATIBLE_VERSION`). It does not check the version of the first.
 const VERSION_MIN: i32 = 1;
 
-/// What is compressed in one piece, as in `SnappyOutputStream`.
+/// The input bytes of one block, as in `SnappyOutputStream`.
 const BLOCK_BYTES: usize = 32 * 1024;
 
-/// No element of a snappy block gives more than 64 bytes for one, so a block that claims more lies.
+/// No element of a snappy block expands a byte to more than 64 bytes, so a larger claim is false.
 const EXPANSION_MAX: usize = 64;
 
 fn corrupt(reason: impl ToString) -> CompressionError {
@@ -40,8 +40,8 @@ pub(super) fn decompress(input: &[u8], limit: usize) -> Result<Vec<u8>, Compress
     Ok(output)
 }
 
-/// The raw blocks of a section, and what the one gives that is being read; they are found as
-/// snappy-java finds them (`SnappyInputStream`).
+/// An iterator over the raw blocks of a section, with the output of the current one. It finds
+/// blocks as snappy-java does (`SnappyInputStream`).
 pub(crate) struct Blocks<'a> {
     rest: &'a [u8],
     is_framed: bool,
@@ -62,12 +62,12 @@ impl<'a> Blocks<'a> {
 
     fn next_block(&mut self) -> Result<Option<&'a [u8]>, CompressionError> {
         if !self.is_framed {
-            // Framed from here on, with nothing behind it: of a section that is no frame all is one
-            // block, also where it is empty.
+            // A section without the magic number is one raw block, even if it is empty. Setting
+            // `is_framed` with nothing left ends the iteration after it.
             self.is_framed = true;
             return Ok(Some(std::mem::take(&mut self.rest)));
         }
-        // Streams that were written in two parts have a second header where a block would begin.
+        // A stream that was written in two parts has a second header in place of a block.
         while let Some(header) = self.rest.strip_prefix(&MAGIC) {
             let cut_off = || corrupt("the header is cut off");
             let (version, _) = header.split_first_chunk().ok_or_else(cut_off)?;
@@ -76,7 +76,7 @@ impl<'a> Blocks<'a> {
             }
             self.rest = self.rest.get(HEADER_BYTES..).ok_or_else(cut_off)?;
         }
-        // Fewer bytes than a length takes end the stream.
+        // The stream ends when fewer bytes remain than a length takes.
         let Some((length, after)) = self.rest.split_first_chunk::<4>() else {
             return Ok(None);
         };
@@ -114,7 +114,7 @@ impl BufRead for Blocks<'_> {
     }
 }
 
-/// Appends one raw block to `output`, which then has at most `limit` bytes.
+/// Appends the output of one raw block to `output`, which then has at most `limit` bytes.
 fn block(input: &[u8], limit: usize, output: &mut Vec<u8>) -> Result<(), CompressionError> {
     let claimed = decompress_len(input).map_err(corrupt)?;
     let begin = output.len();

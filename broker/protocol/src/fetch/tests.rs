@@ -1,11 +1,11 @@
-//! The Fetch response against the generated codec, which copies.
+//! Compares the Fetch response with the generated codec, which copies.
 
 use super::*;
 use crate::frame::encode_response;
 use crate::messages::sample::sample;
 
-/// A random response in both forms. Absent records are zero bytes, which is what this codec makes
-/// of them.
+/// A random response in both forms. This codec encodes absent records as zero bytes, so the
+/// generated form gets them too.
 fn both(seed: u64, version: i16) -> (FetchResponse<Bytes>, messages::FetchResponse) {
     let mut generated: messages::FetchResponse = sample(seed, version);
     for partition in generated.responses.iter_mut().flat_map(|topic| &mut topic.partitions) {
@@ -126,7 +126,7 @@ fn what_a_version_cannot_carry_is_refused() {
     }
 }
 
-/// Claims a length that it does not have, as a part of a file would.
+/// Claims a length without having the bytes, as a part of a file would.
 #[derive(Clone, Copy, Debug)]
 struct Region(usize);
 

@@ -1,8 +1,8 @@
-//! Random messages for tests: every field that a version carries gets a value, every kind of
-//! emptiness included.
+//! Random messages for tests: every field that a version carries gets a value, including every kind
+//! of empty one.
 //!
-//! The generated code fills the structs. A seed gives the same message for ever, so a failing test
-//! names its seed.
+//! The generated code fills the structs. A seed always gives the same message, so a failing test
+//! prints its seed.
 
 use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::messages::Message;
 use crate::primitive::Version;
 
-/// What a test can make up.
+/// A type of which tests can make a random value.
 pub(crate) trait Sample: Sized {
     fn sample(random: &mut Random, v: Version) -> Self;
 }
@@ -21,7 +21,7 @@ pub(crate) fn sample<M: Message + Sample>(seed: u64, version: i16) -> M {
     M::sample(&mut Random(seed), v)
 }
 
-/// The same, encoded.
+/// A random message of a version, encoded.
 pub(crate) fn sample_bytes<M: Message + Sample>(seed: u64, version: i16) -> Bytes {
     let mut buf = BytesMut::new();
     sample::<M>(seed, version).encode(&mut buf, version).unwrap();
@@ -80,7 +80,7 @@ impl Sample for Uuid {
 
 impl Sample for String {
     fn sample(random: &mut Random, _: Version) -> Self {
-        // Lengths on both sides of where the flexible length takes a second byte.
+        // Lengths around the point where the flexible length needs a second byte.
         let length = [0, 0, 1, 5, 126, 127, 128][random.below(7)];
         (0..length).map(|_| ['a', '.', '\0', 'é', '語', '🦀'][random.below(6)]).collect()
     }

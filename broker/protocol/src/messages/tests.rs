@@ -1,5 +1,5 @@
-//! The generated codecs against `kafka-protocol`, which generates its own from the same definitions
-//! (up to Kafka 4.1), and against broken bytes.
+//! Tests the generated codecs against `kafka-protocol`, which generates its own from the same
+//! definitions (up to Kafka 4.1), and against broken bytes.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::{
@@ -12,7 +12,7 @@ use crate::primitive::DecodeError;
 
 const SEEDS: u64 = 60;
 
-/// Decoding gives back what was encoded and leaves exactly what follows it.
+/// Decoding returns what was encoded and leaves exactly the bytes after it.
 fn round_trips<M: Message + Sample>() {
     for version in M::VERSIONS {
         for seed in 0..SEEDS {
@@ -64,10 +64,10 @@ fn agrees_with_oracle<M: Message + Sample, Theirs: TheirMessage + Encodable + De
     assert!(compared > 0, "{} has no version in common with the oracle", M::NAME);
 }
 
-/// How many places of a message are broken; every one of a small message.
+/// How many positions of a message the test breaks. In a small message it breaks every one.
 const PLACES: usize = 128;
 
-/// No truncation is taken for a whole message, and no change of a few bytes does anything but
+/// No truncated message decodes as a whole one, and a change of a few bytes makes decoding only
 /// succeed or fail.
 fn survives_broken_bytes<M: Message + Sample>() {
     let claims: [&[u8]; 5] = [
@@ -103,7 +103,7 @@ fn survives_broken_bytes<M: Message + Sample>() {
     }
 }
 
-/// No version takes more than what was said before.
+/// No version is longer than the measured maximum.
 fn is_measured<M: Message + Sample + Measured>() {
     for version in M::VERSIONS {
         for seed in 0..SEEDS {
@@ -215,7 +215,7 @@ fn an_error_is_found_at_any_depth() {
 
 #[test]
 fn a_count_that_the_bytes_cannot_hold_is_refused_at_once() {
-    // Metadata 1: the count of topics and nothing else.
+    // Metadata 1 with only the count of topics.
     let claim =
         |count: i32| MetadataRequest::decode(&mut Bytes::copy_from_slice(&count.to_be_bytes()), 1);
     assert_eq!(
@@ -230,7 +230,7 @@ fn a_count_that_the_bytes_cannot_hold_is_refused_at_once() {
 
 #[test]
 fn null_is_refused_where_the_version_does_not_know_it() {
-    // Metadata 0 has no null for all topics, and 9 has none for a name.
+    // Metadata 0 cannot say null for all topics, and 9 cannot for a name.
     assert_eq!(
         MetadataRequest::decode(&mut Bytes::from_static(b"\xff\xff\xff\xff"), 0),
         Err(DecodeError::Null("Topics"))
@@ -298,7 +298,7 @@ fn strings_are_checked() {
     assert_eq!(decode(b"\0\0\0\x01\0\x02\xc3\x28\0\0\0\0"), Err(DecodeError::Utf8));
     assert_eq!(decode(b"\0\0\0\x01\xff\xfe\0\0\0\0"), Err(DecodeError::Length(-2)));
     assert_eq!(decode(b"\0\0\0\x01\0\x01\0\0\0\0\0"), Ok(vec!["\0".to_owned()]));
-    // A flexible string may not be longer than a classic one can be.
+    // A flexible string may not be longer than the classic form allows.
     let mut long = BytesMut::from(&b"\x81\x80\x02"[..]);
     long.put_bytes(b'a', 0x8000);
     assert_eq!(ApiVersionsRequest::decode(&mut long.freeze(), 3), Err(DecodeError::Length(0x8000)));
@@ -307,8 +307,8 @@ fn strings_are_checked() {
     assert_eq!(request.encode(&mut BytesMut::new(), 3), Err(EncodeError::TooLong(0x8000)));
 }
 
-/// A message for people may repeat what a client sent: it is cut where it would not fit, in every
-/// version that has one.
+/// An error message may repeat client input. In every version that has one, it is cut when it would
+/// not fit.
 #[test]
 fn long_error_messages_are_cut() {
     let long = "\u{e9}".repeat(40_000);

@@ -1,9 +1,9 @@
-//! Why a message cannot be read or written.
+//! The errors of reading and writing messages.
 
-/// Why bytes are not the message that they should be.
+/// Why bytes are not a valid message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// The buffer ends inside of a field.
+    /// The buffer ends inside a field.
     #[error("the message ends early: {needed} bytes are needed and {remaining} are there")]
     Truncated {
         /// Bytes that the field takes.
@@ -11,7 +11,7 @@ pub enum DecodeError {
         /// Bytes that are left.
         remaining: usize,
     },
-    /// A length or count that nothing can have.
+    /// A length or count that is out of range.
     #[error("the length {0} is not valid")]
     Length(i64),
     /// A string that is not UTF-8.
@@ -26,7 +26,7 @@ pub enum DecodeError {
     /// Tagged fields out of order, twice, or longer than their value.
     #[error("the tagged fields are malformed")]
     Tags,
-    /// The version is none of the message's.
+    /// The message does not have this version.
     #[error("{message} has no version {version}")]
     Version {
         /// The message's name.
@@ -36,10 +36,10 @@ pub enum DecodeError {
     },
 }
 
-/// Why a message cannot be written. Always an error of the caller, never of what it received.
+/// Why a message cannot be written. It is always an error of the caller, never of received data.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
-    /// The version is none of the message's.
+    /// The message does not have this version.
     #[error("{message} has no version {version}")]
     Version {
         /// The message's name.
@@ -47,8 +47,8 @@ pub enum EncodeError {
         /// The version asked for.
         version: i16,
     },
-    /// A field holds a value that would be lost, since the version does not carry the field
-    /// (Kafka's `UnsupportedVersionException`).
+    /// A field holds a value that the version does not carry, so the value would be lost (Kafka's
+    /// `UnsupportedVersionException`).
     #[error("version {version} does not carry the field {field}")]
     Unsupported {
         /// The field, as the schema spells it.
@@ -59,7 +59,7 @@ pub enum EncodeError {
     /// Null where the version does not allow it.
     #[error("the field {0} is null")]
     Null(&'static str),
-    /// Longer than the protocol can say.
+    /// Longer than the protocol's length fields allow.
     #[error("a field of {0} bytes or elements is too long")]
     TooLong(usize),
 }

@@ -1,5 +1,4 @@
-//! Writing batches: for recompression, compaction, the records that the broker itself appends, and
-//! tests.
+//! Writes batches: for recompression, compaction, records of the broker itself, and tests.
 
 use bytes::{BufMut, BytesMut};
 
@@ -8,15 +7,15 @@ use crate::batch::{self, BatchHeader, Codec, HEADER_BYTES, LOG_OVERHEAD, MAGIC};
 use crate::compression::{self, CompressionError};
 use crate::types::{LeaderEpoch, ProducerEpoch, ProducerId};
 
-/// What of a batch's attributes is its codec, and says that its base timestamp is a delete horizon.
+/// The attribute bits of the codec, and the one that makes the base timestamp a delete horizon.
 const CODEC_BITS: i16 = 0b111;
 const DELETE_HORIZON_BIT: i16 = 0b100_0000;
 
-/// What of them says that the batch belongs to a transaction, and that it holds a control record.
+/// The bits of a batch that belongs to a transaction, and of one with a control record.
 const TRANSACTIONAL_BIT: i16 = 0b1_0000;
 const CONTROL_BIT: i16 = 0b10_0000;
 
-/// The timestamp of a record that has none (`RecordBatch.NO_TIMESTAMP`).
+/// The timestamp of a record without one (`RecordBatch.NO_TIMESTAMP`).
 const NO_TIMESTAMP: i64 = -1;
 
 /// A batch that is being written.
@@ -29,7 +28,7 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// An empty batch without a producer, not compressed, whose first record has the offset
+    /// An empty, uncompressed batch without a producer. Its first record gets the offset
     /// `base_offset`.
     pub fn new(base_offset: i64) -> Self {
         let header = BatchHeader {
@@ -49,9 +48,10 @@ impl BatchBuilder {
         Self { header, base_timestamp: None, keeps_last_offset: false, section: Vec::new() }
     }
 
-    /// An empty batch with the attributes, producer, epoch and offsets of another: what remains of
-    /// it is then appended. A delete horizon stays, and so does the time of the append; another
-    /// largest timestamp is that of the records (`MemoryRecords.buildRetainedRecordsInto`).
+    /// An empty batch with the attributes, producer, epoch and offsets of `original`; the caller
+    /// appends the retained records. It keeps a delete horizon, and the max timestamp if that is an
+    /// append time. Otherwise the records set the max timestamp
+    /// (`MemoryRecords.buildRetainedRecordsInto`).
     pub fn like(original: &BatchHeader) -> Self {
         let base_timestamp = original.delete_horizon_ms();
         let max_timestamp =
@@ -67,7 +67,7 @@ impl BatchBuilder {
         self
     }
 
-    /// Says which idempotent producer wrote the batch, and its first sequence number.
+    /// Sets the idempotent producer of the batch, and its first sequence number.
     #[must_use]
     pub fn producer(mut self, id: ProducerId, epoch: ProducerEpoch, base_sequence: i32) -> Self {
         (self.header.producer_id, self.header.producer_epoch, self.header.base_sequence) =
@@ -75,21 +75,22 @@ impl BatchBuilder {
         self
     }
 
-    /// Says that the batch belongs to a transaction of its producer.
+    /// Marks the batch as part of a transaction of its producer.
     #[must_use]
     pub fn transactional(mut self) -> Self {
         self.header.attributes |= TRANSACTIONAL_BIT;
         self
     }
 
-    /// Says that the batch holds a control record.
+    /// Marks the batch as holding a control record.
     #[must_use]
     pub fn control(mut self) -> Self {
         self.header.attributes |= CONTROL_BIT;
         self
     }
 
-    /// Sets when the tombstones of the batch may go (KIP-534). Before the first record.
+    /// Sets the time from which the tombstones of the batch may be removed (KIP-534). Call it
+    /// before the first record.
     #[must_use]
     pub fn delete_horizon(mut self, at_ms: i64) -> Self {
         self.header.attributes |= DELETE_HORIZON_BIT;
@@ -97,7 +98,7 @@ impl BatchBuilder {
         self
     }
 
-    /// Appends a record. Offsets ascend and lie within `i32::MAX` of the base offset.
+    /// Appends a record. Offsets must ascend and lie within `i32::MAX` of the base offset.
     pub fn append<'a>(
         &mut self,
         offset: i64,
@@ -158,16 +159,16 @@ impl BatchBuilder {
         }
     }
 
-    /// Records so far.
+    /// The number of records so far.
     pub fn records_count(&self) -> i32 {
         self.header.records_count
     }
 
-    /// The finished batch: header, records and checksum. What `level` may be is up to the codec
+    /// The finished batch: header, records and checksum. The codec defines the range of `level`
     /// ([`compression::default_level`]).
     ///
     /// # Errors
-    /// When its codec is unknown or fails, or it is larger than a batch can be.
+    /// When its codec is unknown or fails, or the batch exceeds the largest possible one.
     pub fn build(mut self, level: i32) -> Result<BytesMut, CompressionError> {
         let codec = self.header.codec().ok_or(CompressionError::UnknownCodec)?;
         let records = compression::compress(codec, level, &self.section)?;
@@ -175,9 +176,9 @@ impl BatchBuilder {
         write(&self.header, &records)
     }
 
-    /// The batch of which compaction removed every record, kept because its header says how far a
-    /// producer came: uncompressed, no records, no delete horizon, everything else as it was
-    /// (`DefaultRecordBatch.writeEmptyHeader`).
+    /// A batch from which compaction removed every record. The log keeps it because its header
+    /// holds the last sequence number of a producer. It is uncompressed, without records or a
+    /// delete horizon, and otherwise unchanged (`DefaultRecordBatch.writeEmptyHeader`).
     pub fn emptied(original: &BatchHeader) -> BytesMut {
         let attributes = original.attributes & !(CODEC_BITS | DELETE_HORIZON_BIT);
         let header =
@@ -205,7 +206,7 @@ fn write(header: &BatchHeader, records: &[u8]) -> Result<BytesMut, CompressionEr
     bytes.put_i32(header.base_sequence);
     bytes.put_i32(header.records_count);
     bytes.put_slice(records);
-    // Sets the checksum; the two fields already are what they are set to.
+    // This call computes the checksum; the two fields have these values already.
     batch::set_max_timestamp(&mut bytes, header.is_log_append_time(), header.max_timestamp);
     Ok(bytes)
 }
@@ -219,7 +220,7 @@ fn varint_size(value: i64) -> usize {
     bits.div_ceil(7).max(1)
 }
 
-/// Writes a zigzag integer at the beginning of `target` and says how many bytes it took, ten at
+/// Writes a zigzag integer to the beginning of `target` and returns the number of bytes, ten at
 /// most.
 fn encode(value: i64, target: &mut [u8]) -> usize {
     let mut rest = zigzag(value);

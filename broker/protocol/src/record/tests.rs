@@ -82,7 +82,7 @@ fn read(batch: &[u8]) -> Vec<Owned> {
 
 use bytes::BytesMut;
 
-/// The oracle's records, with our codecs below it.
+/// The records that the oracle reads, using our codecs.
 fn oracle_reads(batch: &[u8]) -> Vec<Owned> {
     let decompress = |input: &mut Bytes, compression: Compression| {
         let codec = Codec::from_id(compression as u8).unwrap();
@@ -111,7 +111,7 @@ fn oracle_reads(batch: &[u8]) -> Vec<Owned> {
         .collect()
 }
 
-/// What the oracle makes of a map of headers: the last value of a key, in the order of first use.
+/// Headers as the oracle's map keeps them: the last value of each key, in the order of first use.
 fn as_in_a_map(records: &[Owned]) -> Vec<Owned> {
     let distinct = |headers: &[Header]| {
         let mut kept: Vec<Header> = Vec::new();

@@ -1,6 +1,5 @@
-//! Walking over the records of a batch without keeping them: what a batch is checked by before it
-//! is appended. What is compressed is decompressed piece by piece, so that a batch takes the memory
-//! of its decoder, however much it holds.
+//! Checks the records of a batch before it is appended, without keeping them. It decompresses in
+//! pieces, so a batch takes only the memory of its decoder, however many records it holds.
 
 use std::io::{self, BufRead};
 
@@ -10,10 +9,10 @@ use super::{INT_BYTES_MAX, LONG_BYTES_MAX, Record, RecordError, Records, int, lo
 use crate::batch::{BatchHeader, Codec, HEADER_BYTES};
 use crate::compression::{self, CompressionError};
 
-/// Why the records of a batch could not be walked over.
+/// Why the records of a batch could not be read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum WalkError {
-    /// They are not what their batch says.
+    /// They do not match the batch's header, or are malformed.
     #[error(transparent)]
     Record(#[from] RecordError),
     /// They cannot be decompressed.
@@ -21,7 +20,7 @@ pub enum WalkError {
     Compression(#[from] CompressionError),
 }
 
-/// What is seen of a record.
+/// The parts of a record that the caller sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Its offset minus the batch's base offset.
@@ -41,18 +40,18 @@ impl Seen {
         }
     }
 
-    /// Its own timestamp, which a batch with the time of its append overrides.
+    /// Its own timestamp. In a batch with the time of its append, that time replaces it.
     pub fn timestamp(&self, batch: &BatchHeader) -> i64 {
         batch.base_timestamp.wrapping_add(self.timestamp_delta)
     }
 }
 
-/// Shows every record of a batch to `each`, in order. Compressed ones may be of `record_bytes_max`
-/// bytes, their own length not counted, and of `limit` bytes all together; returns of how many they
-/// are.
+/// Calls `each` for every record of a batch, in order. A compressed record may have at most
+/// `record_bytes_max` bytes without its length, and all of them together at most `limit` bytes.
+/// Returns the decompressed bytes of the records; 0 for an uncompressed batch.
 ///
-/// # Errors
-/// When the batch does not hold exactly the records that it says, one behind the other and nothing
+/// When the batch does not hold exactly the records that its header claims, back to back and
+/// nothing else, or when Java cannot read them.
 /// else, or when Java cannot read them.
 pub fn walk(
     header: &BatchHeader,
@@ -106,7 +105,7 @@ impl Failure {
     }
 }
 
-/// Records that come out of a decoder.
+/// Records from the output of a decoder.
 struct Stream<S> {
     source: S,
     taken: u64,
@@ -115,7 +114,7 @@ struct Stream<S> {
 }
 
 impl<S: BufRead> Stream<S> {
-    /// Reads `count` records and nothing behind them; says which is wrong.
+    /// Reads `count` records and requires the end after them; an error has the index of the record.
     fn all(&mut self, count: i32, mut each: impl FnMut(Seen)) -> Result<(), (Failure, i32)> {
         for index in 0..count {
             each(self.next().map_err(|failure| (failure, index))?);
@@ -132,13 +131,13 @@ impl<S: BufRead> Stream<S> {
         }
         let buffer = self.source.fill_buf()?;
         if let Some(body) = usize::try_from(length).ok().and_then(|length| buffer.get(..length)) {
-            // Nearly always all of it is there.
+            // The common case: the whole record is in the buffer.
             let (seen, length) =
                 (Seen::of(&parse(body, INT_BYTES_MAX).map_err(Failure::Invalid)?), body.len());
             return self.consume(length).map(|()| seen);
         }
         let end = self.taken.saturating_add(length);
-        // A byte of attributes, none of which has a meaning yet.
+        // The first byte holds attributes, none of which has a meaning yet.
         self.skip(1, "it is empty")?;
         let timestamp_delta = self.number("its timestamp is cut off", long)?;
         let offset_delta = self.int("its offset is not one")?;
@@ -169,8 +168,8 @@ impl<S: BufRead> Stream<S> {
         }
     }
 
-    /// Passes over bytes behind their length; returns whether there are any to be, which a length
-    /// of -1 denies.
+    /// Skips bytes after their length; returns whether they exist. A length of -1 means that they
+    /// do not.
     fn nullable(&mut self, wrong: &'static str) -> Result<bool, Failure> {
         match self.int(wrong)? {
             -1 => Ok(false),
@@ -210,7 +209,7 @@ impl<S: BufRead> Stream<S> {
             self.consume(step)?;
             return Ok(value);
         }
-        // It lies across two pieces, or is none.
+        // The number spans two pieces, or is invalid.
         let mut bytes = [0; LONG_BYTES_MAX];
         for length in 1..=LONG_BYTES_MAX {
             let byte = *self.source.fill_buf()?.first().ok_or(Failure::Invalid(wrong))?;
@@ -249,7 +248,7 @@ mod tests {
         walk(&checked(batch).unwrap(), batch, limit, u32::MAX, |seen| all.push(seen)).map(|_| all)
     }
 
-    /// A batch with this section, whatever that holds.
+    /// A batch with this section, valid or not.
     fn batch_of(codec: Codec, count: i32, section: &[u8]) -> Vec<u8> {
         let mut batch = BatchBuilder::new(0).codec(codec).build(0).unwrap().to_vec();
         batch.truncate(HEADER_BYTES);
@@ -268,7 +267,7 @@ mod tests {
         for codec in CODECS {
             let mut builder = BatchBuilder::new(0).codec(codec);
             for offset in 0..300 {
-                // Some are larger than any piece.
+                // Some values are larger than any piece.
                 let value = vec![offset as u8; if offset % 50 == 7 { 200_000 } else { 300 }];
                 let key = (offset % 3 > 0).then_some(&b"key"[..]);
                 builder.append(
@@ -299,7 +298,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_section_is_wrong_under_every_codec() {
-        // A record of seven bytes without anything, and what else may stand in its place.
+        // An empty record of seven bytes, and invalid alternatives to it.
         let good = [12, 0, 0, 0, 1, 1, 0];
         let twice = [good, good].concat();
         let mut sections: Vec<(i32, Vec<u8>)> = vec![
@@ -341,8 +340,8 @@ mod tests {
         }
     }
 
-    /// `ByteUtils.readVarint` takes five bytes for a number of 32 bits and drops what the fifth has
-    /// beyond them; `ByteUtils.readVarlong` takes ten for one of 64.
+    /// `ByteUtils.readVarint` accepts five bytes for a number of 32 bits and drops the excess bits
+    /// of the fifth; `ByteUtils.readVarlong` accepts ten for one of 64.
     #[test]
     fn numbers_that_java_cannot_read_are_refused_and_read_where_they_lie_in_a_log() {
         let padded = |number: u8, bytes: usize| {
@@ -351,8 +350,8 @@ mod tests {
             all.push(0);
             all
         };
-        // A record with a key and a header, each byte of which but the attributes and the contents
-        // is a number.
+        // A record with a key and a header. Each of its bytes is a number, except the attributes
+        // and the contents.
         let parts: [&[u8]; 11] = [&[0], &[0], &[0], &[2], b"k", &[2], b"v", &[2], &[2], b"h", &[1]];
         let section = |widened: Option<usize>, bytes: usize| {
             let mut body = Vec::new();
@@ -386,7 +385,7 @@ mod tests {
                 assert_eq!(in_log, bytes <= LONG_BYTES_MAX, "part {widened} in {bytes} bytes");
             }
         }
-        // All bits of a fifth byte, of which four are the number's.
+        // A fifth byte with all bits set, four of which belong to the number.
         let section = [20, 0, 0, 0xfe, 0xff, 0xff, 0xff, 0x7f, 1, 1, 0];
         for codec in CODECS {
             let found = seen(&batch_of(codec, 1, &section), 1 << 20).unwrap();
@@ -399,7 +398,7 @@ mod tests {
         for codec in &CODECS[1..] {
             let good = batch_of(*codec, 1, &[12, 0, 0, 0, 1, 1, 0]);
             assert!(seen(&good, 100).is_ok());
-            // The end mark of an LZ4 frame takes four bytes, and nobody misses it.
+            // The last cut goes beyond the end mark of an LZ4 frame, which takes four bytes.
             for cut in [HEADER_BYTES, HEADER_BYTES + 3, good.len() - 5] {
                 let mut damaged = good[..cut].to_vec();
                 let length = i32::try_from(cut - 12).unwrap();
@@ -415,8 +414,8 @@ mod tests {
     }
 
     proptest! {
-        /// Compaction and lookups by time read all of a section at once: of what was taken they see
-        /// every record.
+        /// Compaction and lookups by time read a whole section at once. They must see every record
+        /// of what this check accepted.
         #[test]
         fn what_is_taken_is_read_as_a_whole(
             values in proptest::collection::vec(0..200_usize, 1..6),
@@ -431,7 +430,7 @@ mod tests {
             let plain = builder.build(0).unwrap()[HEADER_BYTES..].to_vec();
             let count = i32::try_from(values.len()).unwrap() + count_off;
             for codec in &CODECS[1..] {
-                // As clients could write it: in several streams, one behind the other.
+                // A client could write it so: in several consecutive streams.
                 let pieces = plain.chunks(plain.len().div_ceil(parts));
                 let mut compressed: Vec<u8> = pieces.flat_map(|piece| compression::compress(*codec, default_level(*codec), piece).unwrap().into_owned()).collect();
                 for (at, byte) in &damage {

@@ -1,5 +1,4 @@
-//! The configurations of brokers that have to do with groups and committed offsets
-//! (`GroupCoordinatorConfig`).
+//! The broker configurations of groups and committed offsets (`GroupCoordinatorConfig`).
 
 use super::super::Check::{AtLeast, Between, OneOf};
 use super::super::ConfigKey;
@@ -7,7 +6,7 @@ use super::super::ConfigType::{Int, Long, Short, String};
 use super::super::Scope::Cluster;
 use super::super::key::row as broker;
 
-/// Sorted with all others.
+/// Sorted together with all other rows.
 pub(super) const ROWS: &[ConfigKey] = &[
     broker(
         "group.consumer.max.heartbeat.interval.ms",

@@ -1,5 +1,5 @@
-//! The configurations of brokers that have to do with logs; most of them are what topics go by that
-//! set nothing themselves.
+//! The broker configurations of logs. Most of them are the defaults of topics that do not set a
+//! value.
 
 use super::super::Check::{Any, AtLeast};
 use super::super::ConfigKey;

@@ -1,5 +1,4 @@
-//! The configurations of brokers that have to do with replicas: how many, who leads, and how they
-//! follow.
+//! The broker configurations of replication: replication factors, leadership, and fetching.
 
 use super::super::Check::{Any, AtLeast};
 use super::super::ConfigKey;

@@ -1,18 +1,18 @@
-//! What topics go by that set nothing themselves: under which names each of their configurations is
-//! set for brokers (`ServerTopicConfigSynonyms`).
+//! The defaults of topic configurations: the broker configurations that set each of them
+//! (`ServerTopicConfigSynonyms`).
 
 use crate::Scope::{self, ClusterWide, Dynamic};
 use crate::{ConfigKey, topic_key};
 
-/// The names on brokers of a configuration of topics, and how many of the topic's units one of the
-/// broker's is. The first one that is set prevails.
+/// The broker's names for a topic configuration, each with the number of the topic's units in one
+/// of the broker's. The first name that is set wins.
 pub(crate) type BrokerNames = &'static [(&'static str, i64)];
 
 const HOUR_MS: i64 = 3_600_000;
 const MINUTE_MS: i64 = 60_000;
 
-/// In the order of the topic's names. What has several names on brokers has rows of its own there:
-/// they differ in their units.
+/// In the order of the topics' names. A configuration with several broker names has rows of its own
+/// in the broker tables, because their units differ.
 const NAMES: &[(&str, Scope, BrokerNames)] = &[
     ("cleanup.policy", Dynamic, &[("log.cleanup.policy", 1)]),
     ("compression.gzip.level", Dynamic, &[("compression.gzip.level", 1)]),
@@ -61,21 +61,20 @@ const NAMES: &[(&str, Scope, BrokerNames)] = &[
     ("unclean.leader.election.enable", ClusterWide, &[("unclean.leader.election.enable", 1)]),
 ];
 
-/// The names on brokers of a topic's configuration; empty where there are none.
+/// The broker's names for a topic configuration; empty if there are none.
 pub(crate) fn broker_names(topic: &str) -> BrokerNames {
     let found = NAMES.binary_search_by(|(name, ..)| (*name).cmp(topic)).ok();
     found.and_then(|index| NAMES.get(index)).map_or(&[], |(_, _, names)| names)
 }
 
-/// The configuration of topics that the one of this name on brokers is the default of, in whatever
-/// unit.
+/// The topic configuration whose default the broker configuration of this name sets, in any unit.
 pub fn topic_key_of(broker: &str) -> Option<&'static ConfigKey> {
     let (topic, ..) =
         NAMES.iter().find(|(_, _, names)| names.iter().any(|(name, _)| *name == broker))?;
     topic_key(topic)
 }
 
-/// The configurations of brokers that are those of topics under another name, and nothing else.
+/// The rows of broker configurations that only repeat a topic configuration under another name.
 pub(crate) fn rows() -> impl Iterator<Item = ConfigKey> {
     NAMES.iter().filter_map(|(topic, scope, names)| match names {
         [(name, 1)] => {

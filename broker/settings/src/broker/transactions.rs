@@ -1,4 +1,4 @@
-//! The configurations of brokers that have to do with transactions (`TransactionLogConfig`,
+//! The broker configurations of transactions (`TransactionLogConfig`,
 //! `TransactionStateManagerConfig`).
 
 use super::super::Check::AtLeast;

@@ -1,6 +1,6 @@
-//! The configurations of brokers that can be changed while an Apache Kafka broker runs and that
-//! mean nothing here: they are taken and told, since people's scripts set them, and each says that
-//! it has no effect.
+//! Broker configurations that can change while an Apache Kafka broker runs, but have no effect in
+//! Weir. Weir accepts and returns them, because existing scripts set them, and the documentation of
+//! each says that it has no effect.
 
 use super::super::Check::{Any, AtLeast, Between};
 use super::super::ConfigKey;

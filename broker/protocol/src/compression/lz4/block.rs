@@ -1,32 +1,33 @@
-//! How a compressed block ends: liblz4 and lz4-java refuse what ends otherwise
-//! (`LZ4_decompress_safe`), our decoder does not.
+//! The end of a compressed block: liblz4 and lz4-java refuse blocks that end otherwise
+//! (`LZ4_decompress_safe`), and our decoder does not.
 //!
-//! A block is a row of sequences: a token, literals, and a match with what came before. The last
-//! has literals alone, five or more. To find it means to read all tokens, which costs nearly half
-//! of what decompressing does. So the last bytes say first whether a block may end badly: hardly
-//! any does.
+//! A block is a list of sequences: a token, literals, and a match with earlier output. The last
+//! sequence has only literals, five or more. To find it, a reader must parse all tokens, which
+//! costs nearly half as much as decompressing. So a cheaper check of the last bytes first decides
+//! whether a block may end badly, which is rare.
 
-/// A block ends with literals (`LASTLITERALS`): behind the literals of a sequence with a match come
-/// at least its offset, the next token and these, ...
+/// A block ends with literals (`LASTLITERALS`). After the literals of a sequence with a match come
+/// at least its offset, the next token and those last literals, ...
 const BEHIND_LITERALS_MIN: usize = OFFSET_BYTES + 1 + LAST_LITERALS;
 const LAST_LITERALS: usize = 5;
 const OFFSET_BYTES: usize = 2;
-/// ... and a match begins at least so many bytes before the end of what the block may give
-/// (`MFLIMIT`).
+/// ... and a match starts at least this many bytes before the end of the largest output that the
+/// block may have (`MFLIMIT`).
 const BEHIND_MATCH_START_MIN: usize = 12;
-/// What a match gives where its token says 0.
+/// The length of a match whose token says 0.
 const MATCH_MIN: usize = 4;
-/// The largest number in a half of a token: more bytes follow it, all of them 255 but the last.
+/// The largest value in half a token. More bytes of the length follow it: 255 each, except the
+/// last.
 const TOKEN_MAX: usize = 15;
 
-/// Whether a block that gave `output`, and might have given `largest` bytes, ends as the block
-/// format demands. That its matches lie in the block the decoder has seen to.
+/// Whether a block ends as the block format demands, given its `output` and the `largest` output
+/// that it may have. The decoder has checked already that its matches stay in the block.
 pub(super) fn ends_well(input: &[u8], output: &[u8], largest: usize) -> bool {
     !is_in_doubt(input, output, largest) || is_decompressed_by_java(input, largest).is_some()
 }
 
-/// False when the block ends well. It takes every byte that could be the last token for one, and
-/// looks whether what would be before it explains what was given. By chance it seldom does.
+/// False only when the block ends well. It tries every byte that could be the last token, and
+/// checks whether a match before it explains the output. Wrong guesses seldom do.
 fn is_in_doubt(input: &[u8], output: &[u8], largest: usize) -> bool {
     let is_full = output.len() + BEHIND_MATCH_START_MIN > largest;
     (0..LAST_LITERALS).any(|literals| {
@@ -38,8 +39,8 @@ fn is_in_doubt(input: &[u8], output: &[u8], largest: usize) -> bool {
         })
 }
 
-/// What would be before the last token, and what was given up to there, if the last sequence had so
-/// many literals; `None` when it has not.
+/// The input before the last token and the output up to there, if the last sequence had this many
+/// literals; `None` if it has not.
 fn last_match<'a>(
     literals: usize,
     input: &'a [u8],
@@ -50,8 +51,8 @@ fn last_match<'a>(
     is_token.then_some((before, output.get(..output.len().checked_sub(literals)?)?))
 }
 
-/// Whether a match of any length may be the last that was given. Between its offset and the last
-/// token are bytes of its length, or none.
+/// Whether a match of any length may be the last one. Between its offset and the last token lie the
+/// bytes of its length, if any.
 fn is_match(mut before: &[u8], given: &[u8]) -> bool {
     let mut is_last = true;
     loop {
@@ -66,8 +67,8 @@ fn is_match(mut before: &[u8], given: &[u8]) -> bool {
     }
 }
 
-/// Whether a match may be the last that was given that is so short that it begins too late before
-/// so many literals: with the literals before it, and their token.
+/// Whether the last match may be so short that it starts too late before this many literals. It
+/// checks the literals before that match, and their token, as well.
 fn is_late_match(before: &[u8], given: &[u8], literals: usize) -> bool {
     (MATCH_MIN..BEHIND_MATCH_START_MIN.saturating_sub(literals)).any(|length| {
         let before = before
@@ -86,8 +87,8 @@ fn is_late_match(before: &[u8], given: &[u8], literals: usize) -> bool {
     })
 }
 
-/// Whether the last `length` bytes that were given are those that the offset at the end of `before`
-/// leads to.
+/// Whether the last `length` bytes of the output are those that the offset at the end of `before`
+/// refers to.
 fn repeats(before: &[u8], given: &[u8], length: usize) -> bool {
     let Some((_, offset)) = before.split_last_chunk::<OFFSET_BYTES>() else {
         return false;
@@ -98,7 +99,7 @@ fn repeats(before: &[u8], given: &[u8], length: usize) -> bool {
     offset > 0 && matched.is_some_and(|matched| given.ends_with(matched))
 }
 
-/// Reads all tokens; `None` when the block does not end as it must.
+/// Parses all tokens; `None` when the block does not end as it must.
 fn is_decompressed_by_java(mut input: &[u8], largest: usize) -> Option<()> {
     let mut given = 0_usize;
     loop {
@@ -121,7 +122,7 @@ fn is_decompressed_by_java(mut input: &[u8], largest: usize) -> Option<()> {
     }
 }
 
-/// A length of which a token has the beginning.
+/// Reads the rest of a length that begins in a token.
 fn length(begun: usize, input: &mut &[u8]) -> Option<usize> {
     let mut length = begun;
     if begun == TOKEN_MAX {
@@ -142,7 +143,7 @@ mod tests {
 
     use super::*;
 
-    /// Literals, and an offset with a match's length.
+    /// Literals, and the offset and length of a match.
     type Sequence<'a> = (&'a [u8], Option<(u16, usize)>);
 
     fn block(sequences: &[Sequence<'_>]) -> Vec<u8> {
@@ -175,7 +176,8 @@ mod tests {
         ends_well(block, &output[..given], given + spare)
     }
 
-    /// What `LZ4SafeDecompressor` of lz4-java 1.10.2 says of the same blocks.
+    /// The expected values are the verdicts of `LZ4SafeDecompressor` of lz4-java 1.10.2 on the same
+    /// blocks.
     #[test]
     fn blocks_end_as_java_reads_them() {
         for (literals, length, expected) in [
@@ -196,7 +198,7 @@ mod tests {
                 "{literals} literals behind a match of {length}"
             );
         }
-        // Without room behind it the block has to keep to more.
+        // Without spare room after the output, the block must keep a stricter rule.
         for (literals, length, spare, expected) in [
             (5, 4, 0, false),
             (5, 6, 0, false),
