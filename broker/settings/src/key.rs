@@ -133,15 +133,15 @@ pub struct ConfigKey {
 /// A checked value. It displays in Kafka's text form (`ConfigDef.convertToString`).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// Of [`ConfigType::Boolean`].
+    /// A value of [`ConfigType::Boolean`].
     Boolean(bool),
-    /// Of the three integer types.
+    /// A value of one of the three integer types.
     Integer(i64),
-    /// Of [`ConfigType::Double`].
+    /// A value of [`ConfigType::Double`].
     Double(f64),
-    /// Of [`ConfigType::String`] and [`ConfigType::Password`].
+    /// A value of [`ConfigType::String`] or [`ConfigType::Password`].
     Text(String),
-    /// Of [`ConfigType::List`], each element once.
+    /// A value of [`ConfigType::List`], without duplicates.
     List(Vec<String>),
 }
 

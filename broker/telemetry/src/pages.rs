@@ -1,8 +1,8 @@
 //! `/metrics`, `/healthz` and `/readyz`, for Prometheus, the kubelet and people.
 //!
 //! The pages only show state and change nothing. They have limits of their own, so slow or many
-//! requests here do not take resources from clients. The process is healthy when a page answers and
-//! [`Probes::stuck`] is empty, and ready when [`Probes::not_ready`] is empty too.
+//! requests here do not take resources from clients. The process is healthy while
+//! [`Probes::stuck`] is empty, and ready while [`Probes::not_ready`] is.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -39,7 +39,7 @@ const OPEN_METRICS: HeaderValue =
 pub struct Probes {
     /// The metrics, in the OpenMetrics text format.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
-    /// Why the program is not ready, a sentence each; empty when it is.
+    /// Why the program is not ready, one sentence each; empty when it is ready.
     pub not_ready: Box<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Why the program needs a restart, one sentence each; empty while it works.
     pub stuck: Box<dyn Fn() -> Vec<String> + Send + Sync>,

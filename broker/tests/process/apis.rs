@@ -1,5 +1,5 @@
-//! Every API that is advertised, in every version, answers a sensible request without an error, and
-//! with nothing left over in the response.
+//! Every advertised API answers a valid request in every version without an error, and its response
+//! has no bytes left over.
 
 mod of_groups;
 
@@ -55,9 +55,9 @@ pub(crate) const ID: Uuid = Uuid::from_bytes([1; 16]);
 /// `ConfigResource.Type` in Apache Kafka.
 const TOPIC_RESOURCE: i8 = 2;
 
-/// A request that a version can carry and that succeeds.
+/// A request that the version can carry and that succeeds.
 pub(crate) trait Sensible: Request {
-    /// An error that is a sensible answer too.
+    /// An error that is an expected answer too.
     const EXPECTED: ErrorCode = ErrorCode::None;
 
     fn sensible(version: i16) -> Self;
@@ -77,7 +77,7 @@ impl Sensible for ProduceRequest {
 impl Sensible for FetchRequest {
     fn sensible(version: i16) -> Self {
         let mut request = fetch_from(NAME, 0, 0);
-        // Before version 15 the field has no default that means "a consumer".
+        // Before version 15 the field's default does not mean "a consumer".
         request.replica_id = -1;
         request.replica_state.replica_id = -1;
         if version >= 13 {
@@ -90,7 +90,8 @@ impl Sensible for FetchRequest {
 
 impl Sensible for ListOffsetsRequest {
     fn sensible(version: i16) -> Self {
-        // Latest, earliest and by time, which every version knows; a partition is asked for once.
+        // Latest, earliest and by time exist in every version. A request names a partition only
+        // once.
         let timestamp = [-1, -2, 0][usize::from(version.unsigned_abs()) % 3];
         let topic = ListOffsetsTopic {
             name: NAME.to_owned(),
@@ -231,7 +232,7 @@ impl Sensible for IncrementalAlterConfigsRequest {
     }
 }
 
-/// One that needs nothing said.
+/// A request that is valid with its defaults.
 macro_rules! sensible_as_it_is {
     ($($request:ident),*) => {
         $(impl Sensible for $request {
@@ -242,7 +243,7 @@ macro_rules! sensible_as_it_is {
     };
 }
 
-// Where the log directory is only the broker knows: none is asked to move.
+// Only the broker knows its log directories, so this asks to move none.
 sensible_as_it_is!(
     AlterReplicaLogDirsRequest,
     ListPartitionReassignmentsRequest,
@@ -368,7 +369,8 @@ impl Sensible for DescribeTopicPartitionsRequest {
     }
 }
 
-/// Asks in one version. Whatever the response's shape, every error in it shows in its debug form.
+/// Sends the request in one version. The debug form shows every error code, whatever the shape of
+/// the response.
 async fn ask<R: Sensible>(client: &mut Client, version: i16) {
     let response = format!("{:?}", client.call(version, &R::sensible(version)).await);
     for code in response.split("error_code: ").skip(1) {
@@ -380,7 +382,7 @@ async fn ask<R: Sensible>(client: &mut Client, version: i16) {
 
 macro_rules! ask_all {
     ($($api:ident, $request:ident, $min:literal, $max:literal;)*) => {
-        /// Asks for every API in every version.
+        /// Sends a request of every API in every version.
         async fn ask_all(client: &mut Client) {
             $(for version in $min..=$max {
                 ask::<$request>(client, version).await;
@@ -426,8 +428,8 @@ async fn what_is_not_served_closes_the_connection_and_no_other() {
         client.send_raw(&frame).await;
         client.closed().await;
     }
-    // A version of ApiVersions from the future is answered in version 0, so that the client can ask
-    // again (KIP-511).
+    // The broker answers ApiVersions of a later version in version 0, so that the client can retry
+    // (KIP-511).
     let mut client = cluster.client().await;
     client.send_raw(b"\0\x12\0\x63\0\0\0\0\xff\xff").await;
     let response = client.receive::<ApiVersionsRequest>(0).await;

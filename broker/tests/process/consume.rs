@@ -1,4 +1,4 @@
-//! Fetch: sessions, long polls and the bounds of a response.
+//! Fetch: sessions, long polls and response limits.
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::FetchRequest;
@@ -9,7 +9,7 @@ use crate::support::{Client, Cluster, batch, fetch_from, offsets_and_values, top
 
 const VERSION: i16 = 12;
 
-/// Longer than any test runs: a response that comes does not come because the wait is over.
+/// Longer than any test runs, so no response comes because the wait has ended.
 const FOR_EVER_MS: i32 = 24 * 60 * 60 * 1000;
 
 fn partitions(responses: &[FetchableTopicResponse]) -> Vec<(i32, Vec<(i64, String)>)> {
@@ -24,7 +24,7 @@ fn partitions(responses: &[FetchableTopicResponse]) -> Vec<(i32, Vec<(i64, Strin
     .collect()
 }
 
-/// Of both partitions, from these offsets on.
+/// Fetches both partitions from these offsets.
 fn fetch_both(offsets: [i64; 2]) -> FetchRequest {
     let mut request = fetch_from("t", 0, offsets[0]);
     let second = FetchPartition {
@@ -55,7 +55,7 @@ async fn a_session_says_only_what_changed() {
         request
     };
     let nothing_named = || FetchRequest { topics: Vec::new(), ..fetch_both([0, 0]) };
-    // The consumer moves on in one partition; of the other, nothing new is there.
+    // The consumer advances in one partition; the other has nothing new.
     let moved = client.call(VERSION, &session(1, fetch_from("t", 0, 1))).await;
     assert_eq!(partitions(&moved.responses), []);
     client.produce("t", 1, -1, batch(&["b"])).await;
@@ -79,9 +79,9 @@ async fn a_long_poll_wakes_when_there_is_enough() {
     let mut producer = cluster.client().await;
     let one = batch(&["a"]);
     let rows = [
-        // Any byte of any partition will do.
+        // Any byte of any partition is enough.
         (1, vec![(1, "a")]),
-        // One batch is not enough: two partitions together are.
+        // One batch is not enough; the batches of two partitions are.
         (i32::try_from(one.len()).unwrap() + 1, vec![(0, "a"), (1, "a")]),
     ];
     let mut next = [0, 0];
@@ -98,7 +98,7 @@ async fn a_long_poll_wakes_when_there_is_enough() {
         let response = consumer.receive::<FetchRequest>(VERSION).await;
         assert_eq!(partitions(&response.responses), expected, "min_bytes={min_bytes}");
     }
-    // And when there is not, it ends after the wait.
+    // Without enough bytes the fetch ends after its wait.
     let request = FetchRequest { max_wait_ms: 10, min_bytes: 1, ..fetch_both(next) };
     assert_eq!(
         partitions(&consumer.call(VERSION, &request).await.responses),

@@ -1,5 +1,5 @@
-//! Members of the consumer protocol (KIP-848), in a cluster that has finalised it: they live
-//! through every version, and get what lies in their racks.
+//! Members of the consumer protocol (KIP-848) in a cluster that has finalised it: every version,
+//! and rack-aware assignment.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,14 +14,14 @@ use crate::apis::{ID, NAME};
 use crate::groups::{COORDINATORS, found};
 use crate::support::{Brokers, Client, Cluster, Launch, placed_topic, soon, topic};
 
-/// The feature that stands for the protocol, and the level that has it.
+/// The feature of the protocol, and the level that turns it on.
 pub(crate) const FEATURE: (&str, u32) = ("group.version", 1);
-/// The epoch with which a member joins, and with which it leaves.
+/// The member epochs of a join and of a leave.
 const JOINS: i32 = 0;
 const LEAVES: i32 = -1;
 
-/// What a member says that is subscribed to the topic of tests. From version 1 on it makes up its
-/// id itself.
+/// The heartbeat of a member that subscribes to the test topic. From version 1 on the member
+/// chooses its own id.
 pub(crate) fn heartbeat(group: &str, member: &str, epoch: i32) -> ConsumerGroupHeartbeatRequest {
     let joins = epoch == JOINS;
     ConsumerGroupHeartbeatRequest {
@@ -43,14 +43,14 @@ async fn described(client: &mut Client, version: i16, group: &str) -> DescribedG
     client.call(version, &describe(group)).await.groups.remove(0)
 }
 
-/// The partitions of the topic of tests that a member is told to have, if it is told something.
+/// The partitions of the test topic in a member's assignment, if the response has one.
 fn assigned(answer: &ConsumerGroupHeartbeatResponse) -> Option<Vec<i32>> {
     let topics = &answer.assignment.as_ref()?.topic_partitions;
     assert!(topics.iter().all(|topic| topic.topic_id == ID), "{answer:?}");
     Some(topics.iter().flat_map(|topic| topic.partitions.clone()).collect())
 }
 
-/// Without the feature nobody is let in, and nothing is described.
+/// Without the feature, members cannot join and groups cannot be described.
 #[tokio::test]
 async fn the_protocol_is_refused_before_it_is_finalised() {
     let cluster =
@@ -71,14 +71,14 @@ async fn the_protocol_is_refused_before_it_is_finalised() {
             "{version}"
         );
     }
-    // A level that is too low is as good as none.
+    // Level 0 counts as not finalised.
     cluster.controller.finalise(FEATURE.0, 0);
     let refused = client.call(1, &heartbeat("g", "m", JOINS)).await;
     assert_eq!(ErrorCode::from_code(refused.error_code), ErrorCode::UnsupportedVersion);
 }
 
-/// Version by version, a member joins, is assigned everything, says that it has it, is described,
-/// and leaves.
+/// In each version a member joins, gets all partitions, acknowledges them, is described, and
+/// leaves.
 #[tokio::test]
 async fn a_member_of_the_consumer_protocol_lives_through_every_version() {
     let mut cluster =
@@ -130,7 +130,7 @@ async fn a_member_of_the_consumer_protocol_lives_through_every_version() {
             assert_eq!(assignment.topic_partitions[0].topic_name, NAME, "{version}");
             assert_eq!(assignment.topic_partitions[0].partitions, [0, 1], "{version}");
         }
-        // What a member is may be said from version 1 on: 1 for one of this protocol.
+        // The member type exists from version 1 on; 1 means the consumer protocol.
         assert_eq!(described_member.member_type, if version == 0 { -1 } else { 1 }, "{version}");
         let stale = client.call(version, &heartbeat(&group, &member, 7)).await;
         assert_eq!(
@@ -153,7 +153,7 @@ async fn a_member_of_the_consumer_protocol_lives_through_every_version() {
     assert!(!cluster.broker.log().contains("panic"), "{}", cluster.broker.log());
 }
 
-/// Waits until the broker has heard of the feature.
+/// Waits until the broker has the feature in its metadata.
 pub(crate) async fn is_finalised(client: &mut Client) {
     soon("the feature", async {
         while described(client, 1, "nobody").await.error_code
@@ -165,8 +165,7 @@ pub(crate) async fn is_finalised(client: &mut Client) {
     .await;
 }
 
-/// The racks of the brokers that hold a partition reach the assignor: of members that may have it,
-/// one in such a rack gets it.
+/// The assignor knows the racks of a partition's replicas: it prefers a member in one of them.
 #[tokio::test]
 async fn members_get_the_partitions_of_their_racks() {
     let racks = ["north", "east", "south"];
@@ -181,7 +180,7 @@ async fn members_get_the_partitions_of_their_racks() {
     let mut client = brokers.client(0).await;
     found(&mut client, "racks").await;
     is_finalised(&mut client).await;
-    // Everybody is there before the topic is: nobody has anything to keep.
+    // All members join before the topic exists, so no member has a partition to keep.
     let mut epochs = BTreeMap::new();
     for (member, rack) in [("a", "north"), ("b", "east"), ("c", "south")] {
         let mut joins = heartbeat("racks", member, JOINS);
@@ -194,7 +193,7 @@ async fn members_get_the_partitions_of_their_racks() {
         );
         epochs.insert(member, joined.member_epoch);
     }
-    // By number alone the first would go to the first.
+    // Without racks the first partition would go to the first member.
     let mut orders = placed_topic(1, NAME, 3, &[0], &[]);
     for (partition, broker) in orders.partitions.iter_mut().zip([1, 2, 0]) {
         (partition.leader, partition.replicas, partition.isr) =
@@ -211,7 +210,7 @@ async fn members_get_the_partitions_of_their_racks() {
     assert_eq!(told, BTreeSet::from(racks), "{found:?}");
 }
 
-/// Heartbeats until it is told that it is to have something.
+/// Heartbeats until a response assigns partitions.
 async fn told(client: &mut Client, member: &str, mut epoch: i32) -> ConsumerGroupHeartbeatResponse {
     loop {
         let answer = client.call(1, &heartbeat("racks", member, epoch)).await;

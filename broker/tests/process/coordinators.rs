@@ -1,5 +1,5 @@
-//! What group coordinators survive, and what they say to whom they cannot serve: damage in their
-//! log, topics that are not there, replicas that do not follow.
+//! How group coordinators handle damage in their log, missing topics, and replicas that do not
+//! follow.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -17,7 +17,7 @@ use crate::apis::NAME;
 use crate::groups::{COORDINATORS, commit, fetch, found};
 use crate::support::{Client, Cluster, placed_topic, soon, topic};
 
-/// What DescribeConfigs calls a broker.
+/// The resource type of a broker in DescribeConfigs.
 const BROKER_RESOURCE: i8 = 4;
 
 fn code(response: &OffsetCommitResponse, topic: usize) -> ErrorCode {
@@ -35,7 +35,7 @@ fn text(bytes: &mut BytesMut, text: &str) {
     bytes.put_slice(text.as_bytes());
 }
 
-/// The key of an offset that a group has committed for the topic of tests.
+/// The key of a group's committed offset for the test topic.
 fn offset_key(group: &str) -> BytesMut {
     let mut key = BytesMut::new();
     key.put_i16(1);
@@ -55,7 +55,7 @@ fn offset_value(offset: i64) -> BytesMut {
     value
 }
 
-/// Appends a batch, whose checksum is right, behind the last one of a log that nobody has open;
+/// Appends a batch with a valid checksum after the last one of a log that no process has open;
 /// returns the offset of its first record.
 fn append(log: &Path, records: &[(Option<&[u8]>, Option<&[u8]>)]) -> i64 {
     let written = std::fs::read(log).unwrap();
@@ -65,20 +65,20 @@ fn append(log: &Path, records: &[(Option<&[u8]>, Option<&[u8]>)]) -> i64 {
         builder.append(offset, 1_700_000_000_000, *key, *value, []);
     }
     let mut batch = builder.build(0).unwrap();
-    // Base offset and leader epoch lie outside of what the checksum covers.
+    // The checksum does not cover the base offset and the leader epoch.
     batch[..8].copy_from_slice(&last.next_offset().to_be_bytes());
     batch[12..16].copy_from_slice(&bytes[12..16]);
     OpenOptions::new().append(true).open(log).unwrap().write_all(&batch).unwrap();
     last.next_offset()
 }
 
-/// The log of the only coordinator.
+/// The log of the only coordinator partition.
 fn log_of(cluster: &Cluster) -> PathBuf {
     cluster.launch.data.join(format!("{COORDINATORS}-0/00000000000000000000.log"))
 }
 
-/// Records that mean nothing cost themselves: what stands before, between and behind them is there,
-/// and the log says which they are.
+/// An unreadable record costs only itself: the coordinator loads the records before, between and
+/// after such records, and logs the offset of each.
 #[tokio::test]
 async fn a_record_that_means_nothing_costs_that_record() {
     let mut cluster =
@@ -119,10 +119,10 @@ async fn a_record_that_means_nothing_costs_that_record() {
                 && line.contains(&format!("\"offset\":{offset},"))
         })
     };
-    // What a later version may have written is nothing to be told of.
+    // A record of an unknown type may be from a later version, so the broker does not log it.
     let told: Vec<i64> = (0..records.len() as i64).filter(|at| is_told(first + at)).collect();
     assert_eq!(told, [0, 2, 3, 4, 5], "{said}");
-    // The coordinator works, and its next life finds all of it.
+    // The coordinator works, and loads everything after a restart.
     assert_eq!(code(&client.call(9, &commit(9, "garbage", 11)).await, 0), ErrorCode::None);
     cluster.broker.kill().await;
     cluster.restart().await;
@@ -134,8 +134,8 @@ async fn a_record_that_means_nothing_costs_that_record() {
     );
 }
 
-/// The topic of coordinators is deleted and made anew between two looks at the metadata: both begin
-/// with the same leader epoch, and yet it is another log.
+/// The coordinators' topic is deleted and created again between two metadata updates. Both topics
+/// begin with the same leader epoch, but they have different logs.
 #[tokio::test]
 async fn their_topic_is_deleted_and_made_anew() {
     let cluster =
@@ -158,8 +158,8 @@ async fn their_topic_is_deleted_and_made_anew() {
     assert_eq!(committed(&mut client, "g").await, 8);
 }
 
-/// A commit for a topic that is not there is refused, by name and by id; the rest of the request is
-/// not.
+/// A commit for an unknown topic, by name or by id, is refused; the rest of the request is
+/// committed.
 #[tokio::test]
 async fn a_commit_for_a_topic_that_is_not_there() {
     let cluster =
@@ -189,13 +189,13 @@ async fn a_commit_for_a_topic_that_is_not_there() {
     }
 }
 
-/// `offsets.commit.timeout.ms`: who commits is told to ask again when the replicas do not follow in
-/// time, and not before.
+/// `offsets.commit.timeout.ms`: the client gets a retriable error when the replicas do not follow
+/// within that time, and not earlier.
 #[tokio::test]
 async fn a_commit_that_is_not_replicated_in_time_is_to_be_asked_again() {
     let topics = vec![topic(1, NAME, 2, &[]), placed_topic(2, COORDINATORS, 1, &[0, 1], &[])];
     let cluster = Cluster::start(topics).await;
-    // The other replica never fetches, and stays in the ISR.
+    // The other replica never fetches but stays in the ISR.
     cluster.controller.configure("replica.lag.time.max.ms", "3600000");
     let mut patient = cluster.client().await;
     configured(&cluster, &mut patient, "3600000").await;
@@ -218,7 +218,7 @@ async fn a_commit_that_is_not_replicated_in_time_is_to_be_asked_again() {
     assert_eq!(code(&response, 0), ErrorCode::None, "it was still waiting");
 }
 
-/// Sets the time that a commit may take, and waits until the broker knows.
+/// Sets the timeout of commits and waits until the broker has it.
 async fn configured(cluster: &Cluster, client: &mut Client, value: &str) {
     cluster.controller.configure("offsets.commit.timeout.ms", value);
     let request = DescribeConfigsRequest {

@@ -1,15 +1,15 @@
-//! A disk that takes nothing more.
+//! A full disk.
 //!
-//! The limit of the size of files plays the full disk: it can be set on a running process, needs no
-//! root, and fails a write midway, as a full disk does.
+//! The test uses the limit of file sizes in place of a full disk. The limit can be set on a running
+//! process, needs no root, and fails a write midway, as a full disk does.
 
 use rustix::process::{Resource, Rlimit, prlimit};
 use weir_protocol::error::ErrorCode;
 
 use crate::support::{Cluster, batch, soon, topic};
 
-/// What a file may hold before its writes fail; not a multiple of what a batch takes, so that one
-/// of them is cut off.
+/// The file size at which writes fail. It is not a multiple of a batch's size, so one batch is cut
+/// off.
 const FILE_BYTES_MAX: u64 = 200_000;
 const BATCH_BYTES: usize = 16_000;
 
@@ -37,13 +37,13 @@ async fn a_full_disk_fences_the_directory_and_loses_nothing() {
     assert_eq!(ErrorCode::from_code(refused.error_code), ErrorCode::KafkaStorageError);
     assert!(!acknowledged.is_empty());
 
-    // The directory takes nothing more, in any partition; what is there is read on.
+    // The log directory accepts no write, in any partition. Reads still work.
     let other = client.produce("other", 0, 1, batch(&["refused"])).await;
     assert_eq!(ErrorCode::from_code(other.error_code), ErrorCode::KafkaStorageError);
     assert_eq!(client.read_all("other", 0).await, [(0, "kept".to_owned())]);
     assert_eq!(client.read_all("full", 0).await, acknowledged);
 
-    // Everybody who may ask is told why.
+    // The log, the pages and the controller get the reason.
     let line = cluster
         .broker
         .wait_for_line("the log directory is offline; it is read from, and not written to any more")
@@ -60,8 +60,8 @@ async fn a_full_disk_fences_the_directory_and_loses_nothing() {
     };
     soon("the controller hears of it", told).await;
 
-    // It does not leave in order, and says so. With space again, what was acknowledged is there,
-    // and the log goes on.
+    // The broker does not stop in order, and its exit code says so. With free space the
+    // acknowledged records are there, and appends work again.
     assert!(!cluster.broker.stop().await.success());
     cluster.restart().await;
     let mut client = cluster.client().await;

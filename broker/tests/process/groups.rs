@@ -1,5 +1,5 @@
-//! Sensible requests of the APIs of groups, for the test that asks for every API in every version;
-//! and what a group's coordinator survives.
+//! Valid requests of the group APIs, for the test of every API in every version; and what a group
+//! coordinator keeps over a crash.
 
 use bytes::Bytes;
 use weir_protocol::error::ErrorCode;
@@ -26,7 +26,7 @@ use weir_protocol::messages::{
 use crate::apis::{ID, NAME};
 use crate::support::{Client, Cluster, batch, soon, topic};
 
-/// The topic of coordinators, as a test's controller has it.
+/// The name of the coordinators' topic in a test's controller.
 pub(crate) const COORDINATORS: &str = "__consumer_offsets";
 
 pub(crate) fn find(version: i16, group: &str) -> FindCoordinatorRequest {
@@ -110,7 +110,7 @@ pub(crate) fn join(group: &str, member: &str) -> JoinGroupRequest {
     }
 }
 
-/// Requests that name the protocol, from a version on.
+/// Requests that name the protocol type, from some version on.
 pub(crate) trait NamesProtocol {
     fn name(&mut self, _: i16) {}
 }
@@ -130,7 +130,7 @@ pub(crate) fn name_protocol(request: &mut impl NamesProtocol, version: i16) {
     request.name(version);
 }
 
-/// Asks again until the coordinator is there.
+/// Retries until the coordinator is available.
 pub(crate) async fn found(client: &mut Client, group: &str) {
     soon("a coordinator", async {
         loop {
@@ -156,7 +156,7 @@ async fn joined(client: &mut Client, version: i16, group: &str) -> JoinGroupResp
     client.call(version, &join(group, &answer.member_id)).await
 }
 
-/// Version by version, a member joins, is assigned what it says, is heard of, and leaves.
+/// In each version a member joins, gets its own assignment, heartbeats, and leaves.
 #[tokio::test]
 async fn a_classic_member_lives_through_every_version() {
     let mut cluster =
@@ -206,8 +206,8 @@ async fn a_classic_member_lives_through_every_version() {
         assert_eq!(client.call(version.min(5), &leave).await.error_code, 0, "{version}");
         let gone = client.call(version.min(4), &heartbeat).await;
         assert_eq!(ErrorCode::from_code(gone.error_code), ErrorCode::UnknownMemberId, "{version}");
-        // Whether the group is there or not: who asks for one member is told by the answer, who
-        // asks for several by each.
+        // Whether the group exists or not, versions for one member report the error in the
+        // response, and versions for several report it per member.
         for group in [group.clone(), format!("never-{version}")] {
             let left = client
                 .call(version.min(5), &LeaveGroupRequest { group_id: group, ..leave.clone() })
@@ -223,7 +223,7 @@ async fn a_classic_member_lives_through_every_version() {
     assert!(!cluster.broker.log().contains("panic"), "{}", cluster.broker.log());
 }
 
-/// What a coordinator wrote is there after a crash; and nobody else writes to its topic.
+/// The coordinator's records are there after a crash, and no client can write to its topic.
 #[tokio::test]
 async fn offsets_survive_a_crash_and_only_coordinators_write_them() {
     let mut cluster =
@@ -243,8 +243,8 @@ async fn offsets_survive_a_crash_and_only_coordinators_write_them() {
     assert_eq!(fetched.groups[0].topics[0].partitions[0].committed_offset, 7);
 }
 
-/// A group without a name has no members; but there may be offsets that somebody has committed for
-/// it, and those can be deleted; who names a group twice has one answer
+/// The group with the empty name has no members. But clients may have committed offsets for it, and
+/// DeleteGroups can delete those. A request that names a group twice gets one result
 /// (`GroupCoordinatorService.deleteGroups`, `KafkaApis.handleDeleteGroupsRequest`).
 #[tokio::test]
 async fn a_group_without_a_name_can_be_deleted_and_is_so_once() {
@@ -261,7 +261,7 @@ async fn a_group_without_a_name_can_be_deleted_and_is_so_once() {
     }
 }
 
-/// The code of each partition of the only topic.
+/// The error code of each partition of the only topic.
 macro_rules! codes {
     ($response:expr) => {{
         let topics = $response.topics;
@@ -273,8 +273,9 @@ macro_rules! codes {
     }};
 }
 
-/// Offsets are committed and deleted for partitions that are there; the others are refused alone,
-/// in an answer that names the topic once (`KafkaApis.handleOffsetCommitRequest` and its siblings).
+/// Offsets are committed and deleted only for existing partitions. Other partitions get errors of
+/// their own, and the answer names the topic once (`KafkaApis.handleOffsetCommitRequest` and its
+/// siblings).
 #[tokio::test]
 async fn a_partition_that_is_not_there_has_no_offsets() {
     let cluster =
@@ -299,7 +300,8 @@ async fn a_partition_that_is_not_there_has_no_offsets() {
     request.topics[0].partitions =
         indexes.map(|partition_index| OffsetDeleteRequestPartition { partition_index }).into();
     assert_eq!(codes!(client.call(0, &request).await), expected);
-    // In a transaction too. Nobody is asked about it where nothing is left to be committed.
+    // The same holds in a transaction. The broker does not verify the transaction when no partition
+    // is left to commit.
     let request = TxnOffsetCommitRequest {
         transactional_id: "t".to_owned(),
         group_id: "g".to_owned(),
@@ -318,7 +320,7 @@ async fn a_partition_that_is_not_there_has_no_offsets() {
     assert_eq!(codes!(client.call(3, &request).await), [(-1, unknown), (2, unknown)]);
 }
 
-/// What was committed as metadata is as much as a thousand times the four bytes that ask for it.
+/// Committed metadata can be a thousand times larger than the four bytes that request it.
 #[tokio::test]
 async fn a_partition_is_answered_once_however_often_it_is_named() {
     let cluster =
@@ -351,8 +353,8 @@ async fn a_partition_is_answered_once_however_often_it_is_named() {
     }
 }
 
-/// A topic that has another one's name has nothing of its offsets, by id or by name, though nobody
-/// saw the name go (`OffsetMetadataManager.isMismatchedTopicId`, `onTopicsDeleted`).
+/// A new topic under the same name has none of the old topic's offsets, by id or by name, even if
+/// no broker saw the deletion (`OffsetMetadataManager.isMismatchedTopicId`, `onTopicsDeleted`).
 #[tokio::test]
 async fn a_topic_that_is_made_anew_has_no_offsets() {
     let cluster =
@@ -376,7 +378,7 @@ async fn a_topic_that_is_made_anew_has_no_offsets() {
     })
     .await;
     assert_eq!((fetched.error_code, fetched.committed_offset), (0, -1));
-    // By name, as soon as the coordinator has heard of it, too.
+    // By name this holds once the coordinator has the new metadata.
     soon("the offset goes", async {
         while client.call(9, &fetch(9, "g")).await.groups[0].topics[0].partitions[0]
             .committed_offset
@@ -391,7 +393,7 @@ async fn a_topic_that_is_made_anew_has_no_offsets() {
     assert_eq!(client.call(10, &request).await.groups[0].topics, []);
 }
 
-/// All protocols of all members are compared with one another.
+/// The coordinator compares all protocols of all members.
 #[tokio::test]
 async fn a_member_offers_no_more_protocols_than_any_client_has() {
     let cluster =

@@ -1,5 +1,5 @@
-//! What clients are told when leaders change: who leads now, which end is certain, and who leads no
-//! more because its disk failed.
+//! What brokers tell clients when the leader changes: the new leader, the end offsets that are
+//! certain, and that a leader with a failed disk no longer leads.
 
 use rustix::process::{Resource, Rlimit, prlimit};
 use weir_protocol::error::ErrorCode;
@@ -31,7 +31,7 @@ async fn latest(client: &mut Client, version: i16) -> ListOffsetsPartitionRespon
     client.call(version, &request).await.topics.remove(0).partitions.remove(0)
 }
 
-/// KIP-951.
+/// KIP-951: a former leader names the new one.
 #[tokio::test]
 async fn who_asks_a_former_leader_is_told_the_new_one() {
     let brokers = Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[])]).await;
@@ -47,12 +47,12 @@ async fn who_asks_a_former_leader_is_told_the_new_one() {
     let node = &refused.node_endpoints[0];
     assert_eq!((node.node_id, refused.node_endpoints.len()), (1, 1));
 
-    // The address is one that a client can go to.
+    // A client can connect to the endpoint in the answer.
     let mut leader = Client::connect(format!("{}:{}", node.host, node.port).parse().unwrap()).await;
     leader.knows("t", |partition| partition.leader_id == 1).await;
     assert_eq!(leader.produce("t", 0, -1, batch(&["b"])).await.base_offset, 1);
 
-    // A consumer that knows of the new epoch and asks the old leader as a leader hears the same.
+    // A consumer with the new epoch that asks the old leader as a leader gets the same answer.
     let mut request = fetch_from("t", 0, 0);
     request.topics[0].topic_id = uuid::Uuid::from_bytes([1; 16]);
     request.topics[0].partitions[0].current_leader_epoch = 0;
@@ -78,7 +78,7 @@ async fn end_of_epoch(client: &mut Client, leader_epoch: i32) -> (i32, i64) {
     (end.leader_epoch, end.end_offset)
 }
 
-/// A consumer takes an end that is not known for a log that was cut (KIP-320).
+/// A consumer would read an unknown end offset as a truncated log (KIP-320).
 #[tokio::test]
 async fn an_epoch_in_which_nothing_was_written_has_an_end() {
     let mut brokers = Brokers::start(2, vec![placed_topic(1, "t", 1, &[0, 1], &[])]).await;
@@ -98,7 +98,8 @@ async fn an_epoch_in_which_nothing_was_written_has_an_end() {
     for (epoch, end) in ends {
         assert_eq!(end_of_epoch(&mut client, epoch).await, end, "epoch {epoch}");
     }
-    // Who fetched last in such an epoch is told the same, and not that its offset is out of range.
+    // A fetch with such an epoch as its last fetched one gets the same end, and not
+    // OFFSET_OUT_OF_RANGE.
     let mut request = fetch_from("t", 0, 3);
     request.topics[0].partitions[0].last_fetched_epoch = 3;
     let data = client.call(12, &request).await.responses.remove(0).partitions.remove(0);
@@ -106,7 +107,8 @@ async fn an_epoch_in_which_nothing_was_written_has_an_end() {
         (data.error_code, data.diverging_epoch.epoch, data.diverging_epoch.end_offset),
         (0, 2, 3)
     );
-    // The other one has led in an epoch that is not known here, and follows all the same.
+    // The other replica has led in an epoch that this broker's log does not have, and follows all
+    // the same.
     assert_eq!(client.produce("t", 0, -1, batch(&["d"])).await.error_code, 0);
     brokers.kill(0).await;
     brokers.restart(0).await;
@@ -120,7 +122,7 @@ async fn an_epoch_in_which_nothing_was_written_has_an_end() {
     .await;
 }
 
-/// KIP-207.
+/// KIP-207: a new leader reports no end offset before it knows the high watermark.
 #[tokio::test]
 async fn a_new_leader_does_not_tell_an_end_that_may_be_older_than_one_that_was_told() {
     let mut brokers =
@@ -131,8 +133,8 @@ async fn a_new_leader_does_not_tell_an_end_that_may_be_older_than_one_that_was_t
         assert_eq!(client.produce("t", 0, -1, batch(&[value])).await.error_code, 0);
     }
     assert_eq!(latest(&mut client, 7).await.offset, 2);
-    // Both die; the new leader has everything, and does not know of what is committed. The other is
-    // in the ISR, and not there.
+    // Both brokers die. The new leader has all records but does not know the high watermark, and
+    // the other replica is in the ISR but down.
     brokers.kill(0).await;
     brokers.kill(1).await;
     brokers.controller.elect(1, 0, 1, &[1, 0]);
@@ -176,7 +178,7 @@ async fn a_leader_whose_disk_fails_is_replaced_and_nothing_is_lost() {
         }
     })
     .await;
-    // What the controller does then.
+    // The controller's reaction.
     brokers.controller.elect(1, 0, 1, &[1]);
     let mut successor = brokers.client(1).await;
     successor.knows("t", |partition| partition.leader_id == 1).await;

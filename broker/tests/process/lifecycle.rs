@@ -1,4 +1,4 @@
-//! Starts, stops, deaths, and a controller that is away.
+//! Starts, stops, crashes, and a missing controller.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ async fn it_serves_on_without_the_controller_and_registers_when_it_is_back() {
     assert_eq!(client.produce("t", 0, -1, batch(&["with"])).await.error_code, 0);
     cluster.controller.go_away();
     cluster.broker.wait_for_line(LOST_CONTROLLER).await;
-    // Clients that are there and clients that come find all as it was.
+    // Existing and new clients see no difference.
     for client in [&mut client, &mut cluster.client().await] {
         assert_eq!(client.produce("t", 0, -1, batch(&["without"])).await.error_code, 0);
         assert_eq!(client.call(12, &MetadataRequest::default()).await.brokers.len(), 1);
@@ -36,7 +36,7 @@ async fn it_serves_on_without_the_controller_and_registers_when_it_is_back() {
     let values: Vec<_> =
         client.read_all("t", 0).await.into_iter().map(|(_, value)| value).collect();
     assert_eq!(values, ["with", "without", "without"]);
-    // And without a controller it stops in order, too.
+    // The broker also stops in order without a controller.
     cluster.controller.go_away();
     assert!(cluster.broker.stop().await.success(), "{}", cluster.broker.log());
 }
@@ -59,8 +59,8 @@ async fn after_a_stop_in_order_nothing_is_scanned() {
     );
     let again = cluster.controller.registrations(2).await.remove(1);
     assert_eq!((again.clean, again.previous_broker_epoch), (true, Some(1)));
-    // What it knows of leader epochs is told, so that a controller whose store was restored gives
-    // none of them away again.
+    // The registration has the leader epochs of the logs, so that a controller whose store was
+    // restored does not assign them again.
     let log = &again.logs[0];
     assert_eq!(
         (&log.topic_id[..], log.partitions.len(), &log.leader_epochs),
@@ -73,8 +73,8 @@ async fn after_a_stop_in_order_nothing_is_scanned() {
     }
 }
 
-/// Sends batch after batch to one partition, and remembers what was acknowledged, until the broker
-/// is gone.
+/// Sends batch after batch to one partition and records what is acknowledged, until the broker is
+/// gone.
 async fn load(
     mut client: Client,
     partition: i32,
@@ -101,7 +101,7 @@ async fn load(
 #[tokio::test]
 async fn what_was_acknowledged_outlives_a_kill_under_load() {
     const ROUNDS: usize = 3;
-    /// What is acknowledged before the broker is killed: flushes by then overlap with appends.
+    /// The acknowledged batches before the broker is killed. By then flushes overlap with appends.
     const ACKNOWLEDGED_MIN: usize = 200;
     let mut cluster =
         Cluster::start(vec![topic(1, "t", PARTITIONS, &[("flush.mode", "group")])]).await;
@@ -150,8 +150,8 @@ async fn what_was_acknowledged_outlives_a_kill_under_load() {
     }
 }
 
-/// A controller that carries out what it is asked for, and of which the broker hears nothing more:
-/// its session stands, and is silent.
+/// The controller carries out requests, but the broker gets no metadata updates: its session is
+/// open and silent.
 #[tokio::test]
 async fn who_asks_the_controller_is_answered_though_the_broker_does_not_hear_of_it() {
     let mut cluster = Cluster::start(vec![topic(1, "t", 1, &[])]).await;

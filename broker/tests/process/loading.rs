@@ -1,5 +1,5 @@
-//! What the APIs of groups answer while the group's coordinator reads its log, and once another
-//! broker leads its partition; as `GroupCoordinatorService` in Apache Kafka.
+//! The answers of the group APIs while the coordinator loads its log, and after another broker has
+//! become the leader of its partition; as `GroupCoordinatorService` in Apache Kafka.
 
 use std::collections::HashSet;
 
@@ -20,14 +20,14 @@ use crate::consumer_groups::{FEATURE, describe, heartbeat, is_finalised};
 use crate::groups::{COORDINATORS, commit, delete_offsets, fetch, found, join, name_protocol};
 use crate::support::{Client, Cluster, placed_topic, soon, topic};
 
-/// The group that everybody speaks of, and what nobody is yet a member of.
+/// The group of all requests, and a member id that it does not have.
 const GROUP: &str = "g";
 const MEMBER: &str = "m";
 
 /// The name of an API, and the error codes of its answers over all its versions.
 type Answers = (&'static str, HashSet<ErrorCode>);
 
-/// Asks in every version.
+/// Sends the request in every version.
 async fn over<R: Request>(
     client: &mut Client,
     make: impl Fn(i16) -> R,
@@ -41,7 +41,7 @@ async fn over<R: Request>(
     (R::NAME, told)
 }
 
-/// Asks the coordinator by every API that goes to it.
+/// Sends every API that goes to the coordinator.
 async fn asked(client: &mut Client) -> Vec<Answers> {
     vec![
         over(client, |_| join(GROUP, MEMBER), |it, _| it.error_code).await,
@@ -102,7 +102,7 @@ fn delete_groups() -> DeleteGroupsRequest {
     DeleteGroupsRequest { groups_names: vec![GROUP.to_owned()] }
 }
 
-/// Each version of OffsetFetch has its error somewhere else.
+/// OffsetFetch reports its error in different places by version.
 fn of_fetched(response: OffsetFetchResponse, version: i16) -> i16 {
     match version {
         ..2 => response.topics[0].partitions[0].error_code,
@@ -132,7 +132,7 @@ fn commit_in_transaction(version: i16) -> TxnOffsetCommitRequest {
     }
 }
 
-/// The answers of all APIs but of those that are named.
+/// The answers of all APIs except the named ones.
 fn all_but<'a>(answers: &'a [Answers], named: &[&str]) -> Vec<&'a Answers> {
     answers.iter().filter(|(api, _)| !named.contains(api)).collect()
 }
@@ -158,15 +158,15 @@ async fn who_asks_a_coordinator_that_is_not_ready_or_not_there() {
         placed_topic(2, COORDINATORS, 1, &[0, 1], &[]),
     ])
     .await;
-    // The other replica never fetches, and stays in the ISR.
+    // The other replica never fetches but stays in the ISR.
     cluster.controller.configure("replica.lag.time.max.ms", "3600000");
     cluster.controller.finalise(FEATURE.0, FEATURE.1);
     let mut client = cluster.client().await;
     found(&mut client, GROUP).await;
     is_finalised(&mut client).await;
 
-    // A commit is in the log and not committed. What is read must be: the coordinator of the next
-    // epoch waits for that, which is to say that it still loads.
+    // A commit is in the log but not committed. Loading reads only committed records, so the
+    // coordinator of the next epoch keeps loading until it is.
     let log = cluster.launch.data.join(format!("{COORDINATORS}-0/00000000000000000000.log"));
     let mut waiting = cluster.client().await;
     waiting.send(9, &commit(9, GROUP, 8)).await;
@@ -188,18 +188,18 @@ async fn who_asks_a_coordinator_that_is_not_ready_or_not_there() {
     for (api, told) in all_but(&answers, &[HeartbeatRequest::NAME, TxnOffsetCommitRequest::NAME]) {
         assert_eq!(*told, HashSet::from([ErrorCode::CoordinatorLoadInProgress]), "{api}");
     }
-    // Producers from before Kafka 2.0, which ask in versions 0 and 1, do not know that a
-    // coordinator loads.
+    // Producers before Kafka 2.0, which use versions 0 and 1, do not know
+    // COORDINATOR_LOAD_IN_PROGRESS.
     let of_old =
         HashSet::from([ErrorCode::CoordinatorLoadInProgress, ErrorCode::CoordinatorNotAvailable]);
     assert!(answers.contains(&(TxnOffsetCommitRequest::NAME, of_old)), "{answers:?}");
-    // A group that is being read need not be left for that.
+    // A member need not leave its group because the coordinator loads.
     assert!(
         answers.contains(&(HeartbeatRequest::NAME, HashSet::from([ErrorCode::None]))),
         "{answers:?}"
     );
 
-    // What was in the log counts once it is committed.
+    // Records in the log count once they are committed.
     cluster.controller.change(2, 0, |partition| partition.isr = vec![0]);
     found(&mut client, GROUP).await;
     let fetched = client.call(9, &fetch(9, GROUP)).await;
@@ -211,7 +211,7 @@ async fn who_asks_a_coordinator_that_is_not_ready_or_not_there() {
     for (api, told) in all_but(&answers, &[ListGroupsRequest::NAME]) {
         assert_eq!(*told, HashSet::from([ErrorCode::NotCoordinator]), "{api}");
     }
-    // A broker lists the groups that it coordinates, which are none.
+    // A broker lists the groups that it coordinates; here there are none.
     assert!(
         answers.contains(&(ListGroupsRequest::NAME, HashSet::from([ErrorCode::None]))),
         "{answers:?}"

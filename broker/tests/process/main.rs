@@ -1,5 +1,5 @@
-//! The `weir-broker` binary as a process: its APIs over real sockets, its stops, its restarts, and
-//! what it refuses.
+//! Tests the `weir-broker` binary as a process: its APIs over real sockets, its stops and restarts,
+//! and its refusals to start.
 //!
 //! The controller is played by the test (`support::controller`), so that it can go away, come back
 //! and refuse. Each test has a directory, ports and processes of its own.

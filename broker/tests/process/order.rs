@@ -1,5 +1,4 @@
-//! Pipelining: responses come in the order of the requests, and appends of one connection are in
-//! the order of its requests.
+//! Pipelining: responses and appends of one connection have the order of its requests.
 
 use std::time::Duration;
 
@@ -26,7 +25,8 @@ async fn pipelined_produces_are_answered_in_order_and_what_follows_them_after_th
     ])
     .await;
     let mut client = cluster.client().await;
-    // Partitions of both modes in turn: what need not wait for a flush must not overtake what does.
+    // Partitions of both modes alternate: a response that needs no flush must not overtake one that
+    // does.
     let target =
         |index: usize| (["group", "none"][index % 2], i32::try_from(index / 2 % 4).unwrap());
     for index in 0..PIPELINED {
@@ -73,8 +73,8 @@ async fn a_refused_produce_keeps_its_place() {
     }
 }
 
-/// What is large is carried out elsewhere: it is answered in its turn all the same, and one that
-/// makes no sense ends its connection and no other.
+/// The broker handles a large request on another thread. The response still comes in order, and a
+/// malformed large request closes only its own connection.
 #[tokio::test]
 async fn a_large_request_keeps_its_place_and_its_connection() {
     const NAMES: usize = 20_000;
@@ -99,7 +99,7 @@ async fn a_large_request_keeps_its_place_and_its_connection() {
     let unknown = client.receive::<MetadataRequest>(METADATA_VERSION).await.topics;
     assert!(unknown.len() == NAMES && unknown.iter().all(|topic| topic.error_code == 3));
     assert_eq!(offset(client.receive::<ProduceRequest>(PRODUCE_VERSION).await), 1);
-    // A Metadata request of version 12 whose array ends too early.
+    // A Metadata request of version 12 with an array that ends too early.
     let mut broken = b"\0\x03\0\x0c\0\0\0\x01\xff\xff\0".to_vec();
     broken.resize(100_000, 0xff);
     client.send_raw(&broken).await;
@@ -110,8 +110,8 @@ async fn a_large_request_keeps_its_place_and_its_connection() {
     );
 }
 
-/// A fetch may name some hundred thousand partitions, each of which is looked for: nobody else
-/// waits for that, on whichever thread.
+/// A fetch may name hundreds of thousands of partitions, and the broker looks each of them up.
+/// Other clients do not wait for that, on any thread.
 #[tokio::test]
 async fn a_fetch_of_very_many_partitions_holds_up_nobody_else() {
     const PARTITIONS: i32 = 300_000;
@@ -129,8 +129,8 @@ async fn a_fetch_of_very_many_partitions_holds_up_nobody_else() {
     assert!(rounds >= ROUNDS_MIN, "{rounds}");
 }
 
-/// A small request can hold a hundred million bytes, or records: nobody else waits until they are
-/// read, but what the same client sends next, since it is to be appended after them.
+/// A small request can hold a hundred million bytes or records. Other clients do not wait until
+/// they are read. The next request of the same client does, because it is appended after them.
 #[tokio::test]
 async fn records_that_take_long_to_read_hold_up_nobody_else() {
     const RECORDS: i64 = 1_500_000;
@@ -155,7 +155,8 @@ async fn records_that_take_long_to_read_hold_up_nobody_else() {
 
 const ROUNDS_MIN: usize = 20;
 
-/// On whichever thread: some of them are on the same as everybody else.
+/// Connections of other clients. With four of them, some share a thread with the connection under
+/// test.
 async fn bystanders(cluster: &Cluster) -> Vec<Client> {
     let mut bystanders = Vec::new();
     for _ in 0..4 {
@@ -164,7 +165,7 @@ async fn bystanders(cluster: &Cluster) -> Vec<Client> {
     bystanders
 }
 
-/// How often all bystanders are served before the response comes.
+/// How often all bystanders get an answer before the response comes.
 async fn rounds_until<R>(
     response: impl Future<Output = R>,
     bystanders: &mut [Client],
@@ -185,14 +186,14 @@ async fn rounds_until<R>(
     }
 }
 
-/// What is not records has memory of its own: a follower that fetches from many partitions, a group
-/// that gathers, a transaction that ends do not wait for producers behind slow lines.
+/// Requests without records have memory of their own. So a follower with many partitions, a
+/// rebalancing group or an ending transaction does not wait for producers with slow connections.
 #[tokio::test]
 async fn who_sends_records_slowly_holds_up_producers_alone() {
     const FRAME_BYTES: u32 = 100_000_000;
     let cluster = Cluster::start(vec![topic(1, "t", 1, &[])]).await;
     let mut slow = Vec::new();
-    // More than the memory for requests, which is 256 MiB.
+    // Together more than the memory for requests, which is 256 MiB.
     for _ in 0..4 {
         let mut stream = TcpStream::connect(cluster.broker.kafka()).await.unwrap();
         stream.write_all(&FRAME_BYTES.to_be_bytes()).await.unwrap();
@@ -203,7 +204,7 @@ async fn who_sends_records_slowly_holds_up_producers_alone() {
     let mut client = cluster.client().await;
     let mut fetch = fetch_from("t", 0, 0);
     let first = fetch.topics[0].partitions[0].clone();
-    // Too many for what each connection may have without a part of the memory.
+    // More partitions than a connection may name without reserving memory.
     let partitions = (0..1_000).map(|partition| FetchPartition { partition, ..first.clone() });
     fetch.topics[0].partitions = partitions.collect();
     let fetched =

@@ -1,4 +1,4 @@
-//! The pages for Prometheus, kubelets and people.
+//! The pages for Prometheus, the kubelet and people.
 
 use std::time::Duration;
 

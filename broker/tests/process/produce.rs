@@ -1,5 +1,5 @@
-//! Produce: what is acknowledged can be read, in the form that the topic asks for; what is wrong is
-//! refused and leaves nothing behind.
+//! Produce: acknowledged records can be read, in the format that the topic sets; invalid ones are
+//! refused and leave nothing behind.
 
 use bytes::{Bytes, BytesMut};
 use rustix::process::Signal;
@@ -34,7 +34,7 @@ async fn what_is_acknowledged_can_be_read_under_every_acks_and_flush_mode() {
         let all = client.produce(name, 0, -1, batch(&["c"])).await;
         assert_eq!((leader.error_code, leader.base_offset, leader.log_append_time_ms), (0, 0, -1));
         assert_eq!((all.error_code, all.base_offset, all.log_start_offset), (0, 2, 0));
-        // There is no response to acks=0; what is asked after it on the same connection comes after
+        // acks=0 has no response. The response to a later request on the same connection follows
         // it.
         client.send_produce(name, 0, 0, batch(&["d"])).await;
         client.no_response();
@@ -48,8 +48,9 @@ async fn what_is_acknowledged_can_be_read_under_every_acks_and_flush_mode() {
     }
 }
 
-/// A client's timeout is for the followers (`ReplicaManager.delayedProduceRequestRequired`): what
-/// one's own disk takes is not in it, also where that is a flush.
+/// The client's timeout bounds only the wait for followers
+/// (`ReplicaManager.delayedProduceRequestRequired`), not the leader's own append, even with a
+/// flush.
 #[tokio::test]
 async fn no_timeout_is_too_short_where_nobody_else_is_waited_for() {
     let cluster = Cluster::start(vec![topic(1, "t", 1, &[("flush.mode", "group")])]).await;
@@ -146,18 +147,18 @@ async fn what_is_wrong_is_refused_and_leaves_nothing_behind() {
         assert_eq!(ErrorCode::from_code(refused.error_code), expected, "{what}: {refused:?}");
         assert_eq!(refused.base_offset, -1, "{what}");
     }
-    // With acks=0 there is no response to say so: the connection ends.
+    // acks=0 has no response that could report the error, so the broker closes the connection.
     client.send_produce("t", 0, 0, damaged(70, 1)).await;
     client.closed().await;
     let mut client = cluster.client().await;
     assert_eq!(client.produce("t", 0, -1, batch(&["good"])).await.base_offset, 0);
 }
 
-/// A batch whose header is changed at a byte, under a right checksum.
+/// A batch with a patched header and a valid checksum.
 fn patched<const N: usize>(records: &[u8], at: usize, value: [u8; N]) -> Bytes {
     let mut bytes = BytesMut::from(records);
     bytes[at..at + N].copy_from_slice(&value);
-    // What is no batch any more has no checksum either.
+    // Bytes that are no batch any more have no checksum either.
     if let Ok(header) = BatchHeader::parse(&bytes) {
         set_max_timestamp(&mut bytes, header.is_log_append_time(), header.max_timestamp);
     }
@@ -260,7 +261,7 @@ async fn producer_id(client: &mut Client) -> i64 {
 #[tokio::test]
 async fn producers_begin_while_no_controller_is_there() {
     let mut cluster = Cluster::start(vec![topic(1, "t", 1, &[])]).await;
-    // Whoever asks for the one in reserve has the one in use.
+    // With the second block the broker has one in use and one in reserve.
     cluster.controller.gave_producer_ids(2).await;
     cluster.controller.go_away();
     let mut client = cluster.client().await;

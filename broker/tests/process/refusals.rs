@@ -1,8 +1,8 @@
-//! What a broker does not start with: it says why, and its exit code is not 0.
+//! Refused starts: the broker logs the reason, and its exit code is not 0.
 
 use crate::support::{BrokerProcess, Cluster, FakeController, Launch, topic};
 
-/// Starts a broker that must refuse; returns all that it said.
+/// Starts a broker that must refuse; returns all its log.
 async fn refused(launch: &Launch) -> String {
     let mut broker = BrokerProcess::spawn(launch);
     let status = broker.ended().await;
@@ -42,7 +42,7 @@ async fn the_data_of_another_broker_or_cluster() {
         assert_says(&log, "belongs to broker 0 of cluster process-test");
         assert_says(&log, reason);
     }
-    // The one that it belongs to takes it as it was.
+    // Its own cluster accepts the directory unchanged.
     cluster.restart().await;
 }
 
@@ -62,7 +62,7 @@ async fn a_directory_that_holds_something_else() {
     let launch = Launch::new(data.path(), controller.address());
     assert_says(&refused(&launch).await, "is not empty");
     assert_eq!(std::fs::read(data.path().join("thesis.txt")).unwrap(), b"unsaved");
-    // Nor is a file a directory.
+    // A file in place of the directory is refused too.
     let launch = Launch::new(&data.path().join("thesis.txt"), controller.address());
     assert_says(&refused(&launch).await, "thesis.txt");
 }

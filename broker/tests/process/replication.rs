@@ -1,4 +1,4 @@
-//! Several brokers: what one leads the others have, whoever dies.
+//! Several brokers: the followers have the leader's records, whichever broker dies.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,7 +23,7 @@ fn values(records: &[(i64, String)]) -> Vec<&str> {
     records.iter().map(|(_, value)| value.as_str()).collect()
 }
 
-/// What a replica answers from `offset` on, once that is as it is awaited.
+/// Fetches from a replica from `offset` on, until the answer fulfils the condition.
 async fn fetched(
     client: &mut Client,
     topic: &str,
@@ -42,7 +42,7 @@ async fn fetched(
     .await
 }
 
-/// Produces until it is taken: a leader that is just elected needs a moment to know.
+/// Produces until it succeeds: a new leader learns of its election a moment later.
 async fn produced(client: &mut Client, topic: &str, value: &str) -> i64 {
     soon("a produce", async {
         loop {
@@ -73,8 +73,8 @@ async fn what_is_acknowledged_is_on_every_replica_and_outlives_the_leader() {
         }
         let leader = client.read_all(topic, 0).await;
         assert_eq!(values(&leader), ["a", "b", "c"]);
-        // Followers serve consumers too, up to the high watermark that they know of: it comes
-        // without another record.
+        // Followers serve consumers too, up to the high watermark that they know. The leader sends
+        // it to them without another record.
         for follower in [1, 2] {
             let mut client = brokers.client(follower).await;
             fetched(&mut client, topic, 3, |data| data.error_code == 0 && data.high_watermark == 3)
@@ -91,7 +91,7 @@ async fn what_is_acknowledged_is_on_every_replica_and_outlives_the_leader() {
         assert_eq!(produced(&mut client, topic, "d").await, 3);
         assert_eq!(values(&client.read_all(topic, 0).await), ["a", "b", "c", "d"]);
     }
-    // The one that was killed comes back, follows, and joins the ISR.
+    // The killed broker returns, follows, and joins the ISR.
     brokers.restart(0).await;
     for (id, topic) in [(1, "group"), (2, "none")] {
         let state =
@@ -111,7 +111,8 @@ async fn a_tail_that_was_never_committed_is_cut_off() {
             .await;
     let mut client = brokers.client(0).await;
     produced(&mut client, "t", "both").await;
-    // The follower is dead, though nobody has noticed: what the leader takes now nobody else has.
+    // The follower is dead, but the controller has not noticed: only the leader has what it now
+    // appends.
     brokers.broker(1).kill().await;
     for value in ["alone", "alone too"] {
         assert_eq!(client.produce("t", 0, 1, batch(&[value])).await.error_code, 0);
@@ -138,7 +139,7 @@ async fn fewer_replicas_than_asked_for_take_nothing() {
     let mut client = brokers.client(0).await;
     produced(&mut client, "t", "a").await;
     brokers.kill(1).await;
-    // In the ISR as far as the leader knows, and silent: the request's time runs out.
+    // The follower is in the ISR but silent, so the request times out.
     let mut request = crate::support::produce_to("t", 0, -1, batch(&["b"]));
     request.timeout_ms = 100;
     let response = client.call(9, &request).await;
@@ -186,7 +187,7 @@ async fn an_empty_disk_is_filled_again_also_where_the_leader_has_deleted() {
     assert_eq!(found, [(2, "c".to_owned()), (3, "d".to_owned()), (4, "e".to_owned())]);
 }
 
-/// `ReplicaManager.deleteRecords` deletes on all partitions, then waits for all.
+/// `ReplicaManager.deleteRecords` deletes in all partitions first and then waits for all of them.
 #[tokio::test]
 async fn a_topic_whose_replica_does_not_answer_holds_up_no_other_topics_deletion() {
     let topics =
@@ -230,8 +231,8 @@ async fn a_partition_that_moves_away_leaves_nothing_behind() {
         (partition.replicas, partition.isr) = (vec![0, 2], vec![0, 2]);
         partition.leader_epoch += 1;
     });
-    // A batch that waits while the epoch changes is refused, though it stays: it is sent when the
-    // leader knows.
+    // A batch that waits while the epoch changes gets an error although it stays in the log. So the
+    // test produces only once the leader knows the change.
     client.knows("t", |partition| partition.replica_nodes.len() == 2).await;
     produced(&mut client, "t", "b").await;
     let mut moved = brokers.client(2).await;
@@ -242,7 +243,7 @@ async fn a_partition_that_moves_away_leaves_nothing_behind() {
         .await;
 }
 
-/// Writes to a partition until it is gone.
+/// Writes to a partition until the topic is deleted.
 async fn write_until_deleted(
     mut client: Client,
     topic: String,
@@ -285,7 +286,7 @@ async fn a_topic_that_is_deleted_while_it_is_written_to_holds_up_no_other() {
             }
         })
         .await;
-        // What the follower has appended and not flushed yet is not flushed any more.
+        // The follower does not flush what it has appended to the deleted log.
         brokers.controller.delete(id);
         soon("the topic is gone", writers.join_all()).await;
         assert_eq!(produced(&mut client, "other", "still").await, i64::from(id - 2));
@@ -302,13 +303,14 @@ async fn a_follower_learns_of_a_leader_that_writes_nothing_where_the_logs_parted
     brokers.kill(1).await;
     assert_eq!(client.produce("t", 0, 1, batch(&["alone"])).await.error_code, 0);
     brokers.kill(0).await;
-    // It lacks the second record, and leads all the same.
+    // The new leader lacks the second record.
     brokers.controller.elect(1, 0, 1, &[1]);
     brokers.restart(1).await;
     let mut client = brokers.client(1).await;
     assert_eq!(produced(&mut client, "t", "other").await, 1);
     brokers.kill(1).await;
-    // The first one is back: its log is of an older epoch, as long, and nothing is written to it.
+    // The first broker returns. Its log has an older epoch and the same length, and nobody writes
+    // to it.
     brokers.controller.elect(1, 0, 0, &[0]);
     brokers.restart(0).await;
     brokers.restart(1).await;
@@ -325,7 +327,8 @@ async fn a_follower_that_lags_leaves_the_isr_and_comes_back() {
     brokers.controller.configure("replica.lag.time.max.ms", "300");
     let mut client = brokers.client(0).await;
     produced(&mut client, "t", "a").await;
-    // It is gone, and nobody tells. Nothing is written for longer than it may lag: that is no lag.
+    // The broker is dead, and the controller has not noticed. Without writes for longer than the
+    // maximum lag, the follower does not count as lagging.
     brokers.broker(1).kill().await;
     let waits = client.produce("t", 0, -1, batch(&["b"]));
     assert_eq!(waits.await.error_code, 0, "it is committed once the ISR is smaller");
@@ -346,8 +349,9 @@ async fn an_isr_is_taken_up_with_the_settings_under_which_it_was_committed() {
     brokers.controller.configure("replica.lag.time.max.ms", "300");
     let mut client = brokers.client(0).await;
     produced(&mut client, "t", "a").await;
-    // While the leader notices that its follower lags, somebody asks for two replicas in sync: the
-    // controller goes by that when it takes the follower out, and would elect it.
+    // `min.insync.replicas` rises to 2 before the leader removes its lagging follower. The
+    // controller removes the follower under the new setting, which keeps it eligible for an
+    // election.
     brokers.controller.hold_back(true);
     brokers.controller.configure("min.insync.replicas", "2");
     brokers.broker(1).kill().await;
@@ -393,8 +397,7 @@ async fn a_consumer_is_sent_to_the_replica_in_its_rack() {
             "{rack}"
         );
     }
-    // The leader may hear of the follower's fetches before it hears from the controller where it
-    // stands.
+    // The leader may get the follower's fetches before the controller tells it the follower's rack.
     let sent_away = soon("the leader knows of the rack", async {
         loop {
             let data = answer("rack-1").await;
@@ -409,7 +412,7 @@ async fn a_consumer_is_sent_to_the_replica_in_its_rack() {
     fetched(&mut follower, "t", 0, |data| data.high_watermark == 1).await;
     let data = follower.call(12, &fetch("rack-1")).await.responses.remove(0).partitions.remove(0);
     assert_eq!((data.preferred_read_replica, data.records.unwrap().is_empty()), (-1, false));
-    // Clients that know nothing of that are told who leads.
+    // Older clients, which cannot fetch from followers, get NOT_LEADER_OR_FOLLOWER.
     let old =
         follower.call(10, &fetch_from("t", 0, 0)).await.responses.remove(0).partitions.remove(0);
     assert_eq!(code(old.error_code), ErrorCode::NotLeaderOrFollower);
@@ -436,7 +439,7 @@ async fn a_deleted_topic_is_put_aside_by_all_and_removed_later() {
     }
 }
 
-/// Whoever may fetch as a broker could else have a session for each number that there is.
+/// Otherwise a client that may fetch as a broker could open a session for every possible broker id.
 #[tokio::test]
 async fn who_is_no_broker_follows_nothing_and_leaves_nothing() {
     const VERSION: i16 = 15;

@@ -1,5 +1,5 @@
-//! Starts without a controller: the broker goes on with what its last run knew, if its logs are
-//! whole and nothing of it is in doubt.
+//! Starts without a controller: the broker continues with the metadata of its last run, if its logs
+//! are complete and the metadata is certain.
 
 use std::path::Path;
 

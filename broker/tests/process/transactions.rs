@@ -1,4 +1,4 @@
-//! Requests of transactions for `apis`: what a broker answers that coordinates no transactional id.
+//! Transaction requests for `apis`: the answers of a broker that coordinates no transactional id.
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::add_partitions_to_txn_request::{

@@ -1,5 +1,5 @@
-//! Offsets that an open transaction may still change: who wants stable ones is told so (KIP-447),
-//! whether it asks for one group or for several.
+//! Offsets that an open transaction may still change: a client that requires stable offsets gets
+//! UNSTABLE_OFFSET_COMMIT (KIP-447), for one group or for several.
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::offset_fetch_response::OffsetFetchResponsePartitions;
@@ -16,11 +16,10 @@ use crate::groups::{COORDINATORS, commit, fetch, found};
 use crate::support::{Client, Cluster, soon, topic};
 
 const ID: &str = "a-transactional-id";
-/// The group whose offset a transaction holds, and one that has none to do with it.
+/// A group with an offset in a transaction, and an unrelated one.
 const HELD: &str = "held";
 const FREE: &str = "free";
-/// The first version of OffsetFetch in which stable offsets can be asked for, and the first for
-/// several groups.
+/// The first version of OffsetFetch with `RequireStable`, and the first with several groups.
 const STABLE_SINCE: i16 = 7;
 const GROUPS_SINCE: i16 = 8;
 const NEWEST: i16 = 10;
@@ -50,7 +49,7 @@ async fn producer(client: &mut Client) -> InitProducerIdResponse {
     .await
 }
 
-/// Commits an offset of the first group in a transaction that it begins, or that has just begun.
+/// Commits an offset of the first group in the producer's transaction, which may begin with it.
 async fn commit_in_transaction(
     client: &mut Client,
     producer: &InitProducerIdResponse,
@@ -103,8 +102,8 @@ async fn end(client: &mut Client, producer: &InitProducerIdResponse, committed: 
     assert_eq!(client.call(3, &request).await.error_code, 0);
 }
 
-/// Error and offset of the only partition, of each of the groups; of the first one alone before the
-/// version that knows several.
+/// Error and offset of the only partition of each group. Versions before several groups return only
+/// the first one.
 async fn fetched(client: &mut Client, version: i16, require_stable: bool) -> Vec<(ErrorCode, i64)> {
     let mut request = fetch(version, HELD);
     request.require_stable = require_stable;
@@ -127,8 +126,8 @@ async fn fetched(client: &mut Client, version: i16, require_stable: bool) -> Vec
         .collect()
 }
 
-/// Asks in every version that can say so, for offsets that are stable or for those that are there;
-/// `free` is what the other group has.
+/// Checks the answers in every version with `RequireStable`, with and without it set; `free` is the
+/// offset of the other group.
 async fn is_so(client: &mut Client, require_stable: bool, held: (ErrorCode, i64)) {
     for version in STABLE_SINCE..=NEWEST {
         let answers = fetched(client, version, require_stable).await;
@@ -160,7 +159,7 @@ async fn an_offset_that_a_transaction_holds_is_unstable() {
         let before = 5;
         commit_in_transaction(&mut client, &producer, offset).await;
         is_so(&mut client, true, (ErrorCode::UnstableOffsetCommit, -1)).await;
-        // Who does not ask for stable ones has what was committed before.
+        // A client that does not require stable offsets gets the previously committed one.
         is_so(&mut client, false, (ErrorCode::None, before)).await;
         end(&mut client, &producer, commits).await;
         soon("the transaction's marker", async {

@@ -1,4 +1,4 @@
-//! Sensible requests to the coordinators of groups.
+//! Valid requests to group coordinators.
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{
@@ -11,7 +11,7 @@ use weir_protocol::messages::{
 use super::Sensible;
 use crate::{consumer_groups, groups};
 
-/// The group that the requests below speak of.
+/// The group of the requests below.
 pub(super) const GROUP: &str = "asked";
 
 impl Sensible for FindCoordinatorRequest {
@@ -46,7 +46,7 @@ impl Sensible for JoinGroupRequest {
     }
 }
 
-/// Of a group that is not there: members live through all versions in a test of their own.
+/// Requests for a group that does not exist. Another test takes members through all versions.
 macro_rules! of_no_member {
     ($($request:ident),*) => {
         $(impl Sensible for $request {
@@ -76,7 +76,7 @@ impl Sensible for DescribeGroupsRequest {
     }
 }
 
-/// The group of a member of the consumer protocol that lives in this version; described after it
+/// The group of the consumer protocol member of this version. `apis` describes it after the member
 /// has joined.
 fn consumers(version: i16) -> String {
     format!("consumers-{version}")

@@ -1,5 +1,5 @@
-//! The administrative requests that a broker forwards: each is answered as done, row by row, and
-//! nothing is.
+//! The administrative requests that a broker forwards. The test's controller answers each row with
+//! success and does nothing.
 
 use bytes::{Bytes, BytesMut};
 use weir_protocol::api::ApiKey;

@@ -1,5 +1,5 @@
-//! A client that sends single requests in any version and checks what it gets: the order of the
-//! responses, and that nothing is left over in them.
+//! A client that sends single requests in any version. It checks the order of the responses, and
+//! that they have no bytes left over.
 
 use std::net::SocketAddr;
 
@@ -21,7 +21,7 @@ use weir_protocol::messages::{
 
 use super::soon;
 
-/// Versions in which a topic still has its name.
+/// Versions that still identify topics by name.
 pub(crate) const PRODUCE_VERSION: i16 = 9;
 const FETCH_VERSION: i16 = 12;
 
@@ -58,8 +58,8 @@ impl Client {
         self.write(&frame).await
     }
 
-    /// Sends a frame as it is, its length in front. Where it has a correlation id, that is the
-    /// number of requests sent before.
+    /// Sends a frame with its length in front. If it has a correlation id, that must be the number
+    /// of requests sent before.
     pub(crate) async fn send_raw(&mut self, frame: &[u8]) {
         self.write(frame).await.unwrap();
     }
@@ -72,8 +72,7 @@ impl Client {
         self.stream.write_all(&framed).await
     }
 
-    /// The response to the oldest request that has none yet; `None` when the broker closes the
-    /// connection.
+    /// The response to the oldest unanswered request; `None` when the broker closes the connection.
     pub(crate) async fn try_receive<R: Request>(&mut self, version: i16) -> Option<R::Response> {
         let frame = soon("a response", self.frame()).await?;
         let api = ApiKey::from_key(R::API_KEY).unwrap();
@@ -111,7 +110,7 @@ impl Client {
         self.receive::<R>(version).await
     }
 
-    /// Leaves out a response that will not come.
+    /// Skips a response that the broker does not send.
     pub(crate) fn no_response(&mut self) {
         self.received += 1;
     }
@@ -121,7 +120,7 @@ impl Client {
         assert_eq!(soon("the end of the connection", self.frame()).await, None);
     }
 
-    /// Produces one batch and awaits the outcome.
+    /// Produces one batch and awaits the result.
     pub(crate) async fn produce(
         &mut self,
         topic: &str,
@@ -143,7 +142,7 @@ impl Client {
         self.send(PRODUCE_VERSION, &produce_to(topic, partition, acks, records)).await;
     }
 
-    /// As [`Client::send_produce`]; false when the broker is gone.
+    /// As [`Client::send_produce`]; false if the broker has closed the connection.
     pub(crate) async fn try_send_produce(
         &mut self,
         topic: &str,
@@ -160,7 +159,7 @@ impl Client {
         response.responses.remove(0).partition_responses.remove(0)
     }
 
-    /// As [`Client::receive_produce`]; `None` when the broker is gone.
+    /// As [`Client::receive_produce`]; `None` if the broker has closed the connection.
     pub(crate) async fn try_receive_produce(&mut self) -> Option<PartitionProduceResponse> {
         let mut response = self.try_receive::<ProduceRequest>(PRODUCE_VERSION).await?;
         Some(response.responses.remove(0).partition_responses.remove(0))
@@ -178,7 +177,7 @@ impl Client {
         response.responses.remove(0).partitions.remove(0)
     }
 
-    /// Returns once the broker tells what is awaited of the first partition of a topic.
+    /// Waits until the broker's metadata of a topic's first partition fulfils the condition.
     pub(crate) async fn knows(
         &mut self,
         topic: &str,
@@ -224,7 +223,7 @@ impl Client {
         (result.error_code, result.low_watermark)
     }
 
-    /// All records of a partition from its beginning on.
+    /// All records of a partition.
     pub(crate) async fn read_all(&mut self, topic: &str, partition: i32) -> Vec<(i64, String)> {
         self.read_from(topic, partition, 0).await
     }
@@ -242,7 +241,7 @@ impl Client {
             let data = self.fetch(topic, partition, next).await;
             assert_eq!(data.error_code, 0, "{data:?}");
             let records = super::offsets_and_values(&data.records.unwrap_or_default());
-            // A fetch gives whole batches: what comes before the offset is not asked for.
+            // A fetch returns whole batches, which may begin before the requested offset.
             found.extend(records.into_iter().filter(|(offset, _)| *offset >= next));
             if found.last().map_or(offset, |(offset, _)| offset + 1) == next {
                 return found;
@@ -251,7 +250,7 @@ impl Client {
     }
 }
 
-/// A request for one partition.
+/// A Produce request for one partition.
 pub(crate) fn produce_to(topic: &str, partition: i32, acks: i16, records: Bytes) -> ProduceRequest {
     ProduceRequest {
         acks,
@@ -265,7 +264,7 @@ pub(crate) fn produce_to(topic: &str, partition: i32, acks: i16, records: Bytes)
     }
 }
 
-/// A request for one partition, without a session, that does not wait.
+/// A Fetch request for one partition, without a session and without waiting.
 pub(crate) fn fetch_from(topic: &str, partition: i32, offset: i64) -> FetchRequest {
     FetchRequest {
         max_bytes: 64 << 20,

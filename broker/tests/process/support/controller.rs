@@ -1,7 +1,7 @@
-//! A controller that the test plays: it knows its topics beforehand, takes every registration,
-//! changes ISRs as it is asked, and can go away and come back at the same address.
+//! A fake controller in the test process. It has its topics from the start, accepts every
+//! registration, changes ISRs on request, and can stop and return at the same address.
 //!
-//! What else a controller decides, who leads and who is fenced, the test decides.
+//! The test makes the controller's other decisions: leaders and fencing.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,8 +24,7 @@ use super::{CLUSTER, admin};
 
 const PRODUCER_IDS: u32 = 1000;
 
-/// A topic of which the broker that registers has every partition; the first byte of its id tells
-/// it from others.
+/// A topic whose partitions all belong to the broker that registers. All bytes of its id are `id`.
 pub(crate) fn topic(id: u8, name: &str, partitions: i32, configs: &[(&str, &str)]) -> rpc::Topic {
     let partition = |index| rpc::Partition { index, ..Default::default() };
     rpc::Topic {
@@ -42,7 +41,7 @@ pub(crate) fn topic(id: u8, name: &str, partitions: i32, configs: &[(&str, &str)
     }
 }
 
-/// A topic of which every partition is on `replicas`, and led by the first of them.
+/// A topic whose partitions are all on `replicas`, with the first of them as the leader.
 pub(crate) fn placed_topic(
     id: u8,
     name: &str,
@@ -62,21 +61,21 @@ pub(crate) fn placed_topic(
 pub(crate) struct FakeController {
     state: Arc<State>,
     address: SocketAddr,
-    /// Holds the port while nobody listens.
+    /// Holds the port while no server listens.
     _port: TcpSocket,
     runtime: Option<Runtime>,
 }
 
 struct State {
     world: Mutex<World>,
-    /// Counts what has changed in the world.
+    /// Counts the changes of `world`.
     changes: watch::Sender<u64>,
     registrations: watch::Sender<Vec<rpc::Registration>>,
     next_producer_id: AtomicI64,
     log_dir_failure: Mutex<String>,
 }
 
-/// What the controller tells.
+/// The metadata that the controller sends.
 #[derive(Default)]
 struct World {
     version: u64,
@@ -85,12 +84,12 @@ struct World {
     configs: rpc::Configs,
     features: rpc::Features,
     streams: Vec<mpsc::UnboundedSender<FromController>>,
-    /// Nobody is told what changes.
+    /// No broker gets updates.
     holds_back: bool,
 }
 
 impl World {
-    /// Tells everybody what is now.
+    /// Sends the current metadata to all brokers.
     fn tell(&mut self) {
         self.version += 1;
         if self.holds_back {
@@ -117,7 +116,7 @@ impl World {
         &mut topic.partitions[usize::try_from(index).unwrap()]
     }
 
-    /// As Kafka's controller would do it, as far as a test can see.
+    /// Kafka's rules for AlterPartition, as far as the tests need them.
     fn alter(&mut self, change: &rpc::IsrChange) -> Result<rpc::Partition, ErrorCode> {
         let stale = |member: &rpc::IsrMember| {
             self.brokers
@@ -164,14 +163,14 @@ impl FakeController {
         self.address
     }
 
-    /// Ends as a killed process does: every connection breaks, and new ones are refused.
+    /// Stops like a killed process: every connection breaks, and new ones are refused.
     pub(crate) fn go_away(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 
-    /// Serves, again.
+    /// Serves again.
     pub(crate) fn come_back(&mut self) {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -200,7 +199,7 @@ impl FakeController {
         super::soon("a registration", enough).await.unwrap().clone()
     }
 
-    /// Waits until so many blocks of producer ids were given.
+    /// Waits until the controller has allocated this many blocks of producer ids.
     pub(crate) async fn gave_producer_ids(&self, blocks: i64) {
         let enough = async {
             while self.state.next_producer_id.load(Ordering::SeqCst)
@@ -212,8 +211,7 @@ impl FakeController {
         super::soon("producer ids are asked for", enough).await;
     }
 
-    /// Changes what is told of a topic's partition, and waits until the brokers that are connected
-    /// know.
+    /// Changes a partition and sends the update to the connected brokers.
     pub(crate) fn change(&self, topic: u8, index: i32, change: impl FnOnce(&mut rpc::Partition)) {
         let mut world = self.state.world.lock();
         let partition = world.partition(&[topic; 16], index);
@@ -230,7 +228,7 @@ impl FakeController {
         world.tell();
     }
 
-    /// Tells nobody what changes, until it does again.
+    /// Holds updates back, or ends that and sends the current metadata.
     pub(crate) fn hold_back(&self, holds_back: bool) {
         let mut world = self.state.world.lock();
         world.holds_back = holds_back;
@@ -245,14 +243,14 @@ impl FakeController {
         world.tell();
     }
 
-    /// Makes a topic, whose replicas are said.
+    /// Creates a topic with given replicas.
     pub(crate) fn create(&self, topic: rpc::Topic) {
         let mut world = self.state.world.lock();
         world.topics.push(topic);
         world.tell();
     }
 
-    /// Takes the topic of this name away and makes it anew: nobody is told of anything in between.
+    /// Replaces the topic of this name by a new one. No broker sees a state between the two.
     pub(crate) fn remake(&self, topic: rpc::Topic) {
         let mut world = self.state.world.lock();
         world.topics.retain(|it| it.name != topic.name);
@@ -260,14 +258,14 @@ impl FakeController {
         world.tell();
     }
 
-    /// Takes a topic away.
+    /// Deletes a topic.
     pub(crate) fn delete(&self, topic: u8) {
         let mut world = self.state.world.lock();
         world.topics.retain(|it| it.id != [topic; 16]);
         world.tell();
     }
 
-    /// Elects another leader, or none for -1; the ISR is what is left of it.
+    /// Elects another leader, or none for -1, with this ISR.
     pub(crate) fn elect(&self, topic: u8, index: i32, leader: i32, isr: &[i32]) {
         self.change(topic, index, |partition| {
             (partition.leader, partition.isr) = (leader, isr.to_vec());
@@ -275,14 +273,14 @@ impl FakeController {
         });
     }
 
-    /// Counts a broker as dead.
+    /// Fences a broker.
     pub(crate) fn fence(&self, broker: i32) {
         let mut world = self.state.world.lock();
         world.brokers.get_mut(&broker).unwrap().fenced = true;
         world.tell();
     }
 
-    /// Returns once a partition is as it is awaited.
+    /// Waits until a partition fulfils the condition.
     pub(crate) async fn partition(
         &self,
         topic: u8,
@@ -303,7 +301,7 @@ impl FakeController {
         .await
     }
 
-    /// Why the broker says that its log directory is offline.
+    /// The reason with which the broker reports its log directory offline.
     pub(crate) fn log_dir_failure(&self) -> String {
         self.state.log_dir_failure.lock().clone()
     }
@@ -315,7 +313,7 @@ impl Drop for FakeController {
     }
 }
 
-/// A socket that shares its address with the one that holds the port.
+/// A socket that shares its address with the one that reserves the port.
 fn socket(address: SocketAddr) -> TcpSocket {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
@@ -329,7 +327,7 @@ fn say(message: FromController) -> Result<rpc::ControllerMessage, Status> {
 }
 
 impl State {
-    /// What is said to a message of a broker.
+    /// The answers to a broker's message.
     fn answers(&self, message: FromBroker) -> Vec<FromController> {
         match message {
             FromBroker::Registration(registration) if registration.cluster_id != CLUSTER => {
@@ -362,7 +360,7 @@ impl State {
         }
     }
 
-    /// Takes a broker up. What has no replicas yet is all its own.
+    /// Registers a broker. It gets every partition without replicas.
     fn register(&self, registration: &rpc::Registration, epoch: i64) {
         let mut world = self.world.lock();
         let broker = rpc::Broker {
@@ -384,7 +382,7 @@ impl State {
     }
 }
 
-/// The RPC's face of the state.
+/// The RPC service over the state.
 struct Service(Arc<State>);
 
 #[tonic::async_trait]
@@ -407,7 +405,7 @@ impl Controller for Service {
                         let Ok(Some(message)) = message else { return };
                         for answer in message.message.into_iter().flat_map(|message| state.answers(message)) {
                             let registered = matches!(answer, FromController::Registered(_));
-                            // A broker that is gone hears nothing.
+                            // Ignore the error of a closed stream: that broker is gone.
                             let _ = sender.send(say(answer)).await;
                             if registered {
                                 let mut world = state.world.lock();

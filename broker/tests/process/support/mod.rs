@@ -1,5 +1,5 @@
-//! What the tests of the process share: a controller that the test plays, the process, and a client
-//! that speaks single requests.
+//! Shared parts of the process tests: the fake controller, the broker process, and a client for
+//! single requests.
 
 mod admin;
 mod client;
@@ -17,14 +17,14 @@ pub(crate) use self::process::{BrokerProcess, Launch};
 pub(crate) use self::records::{batch, compressed, idempotent_batch, offsets_and_values};
 pub(crate) use self::replicated::Brokers;
 
-/// The cluster that everybody here belongs to.
+/// The cluster of every broker here.
 pub(crate) const CLUSTER: &str = "process-test";
 
-/// After this long, what a test waits for counts as lost. Nothing is expected to be fast: it only
-/// turns a hang into a failure.
+/// The limit of every wait in a test. Nothing needs to be fast: it only turns a hang into a
+/// failure.
 const LOST: Duration = Duration::from_secs(60);
 
-/// Awaits what has to happen; `what` names it in the failure.
+/// Awaits an event that must happen; `what` names it in the failure.
 pub(crate) async fn soon<T>(what: &str, happening: impl Future<Output = T>) -> T {
     match tokio::time::timeout(LOST, happening).await {
         Ok(outcome) => outcome,
@@ -46,7 +46,7 @@ impl Cluster {
         Self::start_with(topics, |launch| launch).await
     }
 
-    /// As [`Cluster::start`], with a command line of one's own.
+    /// As [`Cluster::start`], with a changed command line.
     pub(crate) async fn start_with(
         topics: Vec<weir_protocol::controller::Topic>,
         change: impl FnOnce(Launch) -> Launch,
@@ -63,7 +63,7 @@ impl Cluster {
         self.broker = BrokerProcess::start(&self.launch).await;
     }
 
-    /// A connection of one's own.
+    /// A new connection.
     pub(crate) async fn client(&self) -> Client {
         Client::connect(self.broker.kafka()).await
     }

@@ -1,4 +1,4 @@
-//! The process: its command line, its log, its end.
+//! The broker process: its command line, its log, its end.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,11 @@ use tokio::sync::watch;
 
 use super::{CLUSTER, soon};
 
-/// SIGXFSZ, which ends a process that passes its limit of file sizes, unless it is ignored: then
-/// the write fails.
+/// SIGXFSZ ends a process that exceeds its file size limit. When the process ignores it, the write
+/// fails instead.
 const SIGXFSZ: &str = "25";
 
-/// How a broker is started.
+/// The command line of a broker.
 #[derive(Clone, Debug)]
 pub(crate) struct Launch {
     pub(crate) id: i32,
@@ -39,7 +39,7 @@ impl Launch {
     }
 
     fn command(&self) -> Command {
-        // What a shell ignores stays ignored in what it executes.
+        // A process inherits the signals that its shell ignores.
         let mut command = Command::new("sh");
         command
             .args(["-c", &format!("trap '' {SIGXFSZ}; exec \"$0\" \"$@\"")])
@@ -60,7 +60,7 @@ impl Launch {
     }
 }
 
-/// A broker that runs, or has run.
+/// A broker that runs or has ended.
 pub(crate) struct BrokerProcess {
     child: Child,
     log: watch::Receiver<Vec<Value>>,
@@ -77,12 +77,12 @@ impl BrokerProcess {
         broker
     }
 
-    /// Learns where the pages are.
+    /// Reads the address of the pages from the log.
     pub(crate) async fn find_pages(&mut self) {
         self.http = Some(address(&self.wait_for_line("metrics and health").await));
     }
 
-    /// Starts a broker that may not come up.
+    /// Starts a broker that may fail to start.
     pub(crate) fn spawn(launch: &Launch) -> Self {
         let mut child = launch.command().spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -96,7 +96,7 @@ impl BrokerProcess {
         Self { child, log, kafka: None, http: None }
     }
 
-    /// The first line with this message, once it is there.
+    /// Waits for the first line with this message.
     pub(crate) async fn wait_for_line(&mut self, message: &str) -> Value {
         let has = |line: &&Value| line["message"] == message;
         let found =
@@ -109,7 +109,7 @@ impl BrokerProcess {
         })
     }
 
-    /// All that it has said, as text.
+    /// Its whole log, as text.
     pub(crate) fn log(&self) -> String {
         self.log.borrow().iter().map(|line| format!("{line}\n")).collect()
     }
@@ -126,31 +126,31 @@ impl BrokerProcess {
         kill_process(self.pid(), signal).unwrap();
     }
 
-    /// Waits for its end, and for all that it has to say.
+    /// Waits for the end of the process and of its log.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let status = soon("the end of the process", self.child.wait()).await.unwrap();
         let _ = soon("the end of the log", self.log.wait_for(|_| false)).await.map(drop);
         status
     }
 
-    /// SIGTERM, and its end.
+    /// Sends SIGTERM and waits for the end.
     pub(crate) async fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.ended().await
     }
 
-    /// SIGKILL, and its end.
+    /// Sends SIGKILL and waits for the end.
     pub(crate) async fn kill(&mut self) {
         self.signal(Signal::KILL);
         assert!(!self.ended().await.success());
     }
 
-    /// Waits until /readyz says so, which is when the controller has answered a heartbeat.
+    /// Waits until `/readyz` succeeds, which needs an answered heartbeat.
     pub(crate) async fn ready(&self) {
         soon("ready", async { while self.page("/readyz").await.0 != 200 {} }).await;
     }
 
-    /// A page of the HTTP door: its status and its body.
+    /// A page over HTTP: its status and its body.
     pub(crate) async fn page(&self, path: &str) -> (u16, String) {
         let mut answer = String::new();
         let mut stream = TcpStream::connect(self.http.unwrap()).await.unwrap();
@@ -164,7 +164,7 @@ impl BrokerProcess {
 }
 
 impl Drop for BrokerProcess {
-    /// What it has said belongs to a failure.
+    /// A failed test prints the log.
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", self.log());

@@ -1,11 +1,11 @@
-//! Record batches to send, and what came back of them.
+//! Builds record batches and reads fetched ones.
 
 use bytes::{Bytes, BytesMut};
 use weir_protocol::batch::{self, Batches, Codec};
 use weir_protocol::record::{BatchBuilder, Records, section};
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
-/// The timestamp of every record here; in the past, which Kafka allows without end.
+/// The timestamp of every record. It is in the past, which Kafka accepts without a limit.
 const TIMESTAMP_MS: i64 = 1_700_000_000_000;
 
 fn fill(mut builder: BatchBuilder, values: &[&str]) -> Bytes {
@@ -26,14 +26,14 @@ pub(crate) fn batch(values: &[&str]) -> Bytes {
     fill(BatchBuilder::new(0), values)
 }
 
-/// The same from an idempotent producer, beginning with a sequence number.
+/// The same from an idempotent producer, from this sequence number on.
 pub(crate) fn idempotent_batch(producer: i64, sequence: i32, values: &[&str]) -> Bytes {
     let builder = BatchBuilder::new(0).producer(ProducerId(producer), ProducerEpoch(0), sequence);
     fill(builder, values)
 }
 
-/// The records in a response, checked, with their offsets. A batch that is cut off at the end is
-/// left out, as clients do.
+/// The records in a response, with their offsets; batches are checked. Like clients, it skips a
+/// batch that is cut off at the end.
 pub(crate) fn offsets_and_values(records: &[u8]) -> Vec<(i64, String)> {
     let mut found = Vec::new();
     for (header, bytes) in Batches::new(records).map_while(Result::ok) {
@@ -50,7 +50,7 @@ pub(crate) fn offsets_and_values(records: &[u8]) -> Vec<(i64, String)> {
     found
 }
 
-/// The same records under another codec, as a producer with `compression.type` sends them.
+/// The same records with a codec, as a producer with `compression.type` sends them.
 pub(crate) fn compressed(codec: Codec, values: &[&str]) -> BytesMut {
     BytesMut::from(&fill(BatchBuilder::new(0).codec(codec), values)[..])
 }

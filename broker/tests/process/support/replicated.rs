@@ -1,4 +1,4 @@
-//! A cluster of several brokers with one played controller.
+//! A cluster of several brokers with one fake controller.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ impl Brokers {
         Self::start_with(count, topics, |launch| launch).await
     }
 
-    /// As [`Brokers::start`], with command lines of one's own.
+    /// As [`Brokers::start`], with changed command lines.
     pub(crate) async fn start_with(
         count: i32,
         topics: Vec<rpc::Topic>,
@@ -42,7 +42,7 @@ impl Brokers {
         brokers
     }
 
-    /// Starts a broker, again, on its directory.
+    /// Starts a broker again on its directory.
     pub(crate) async fn restart(&mut self, id: i32) {
         let broker = BrokerProcess::start(&self.launches[&id]).await;
         self.running.insert(id, broker);
@@ -52,13 +52,13 @@ impl Brokers {
         self.running.get_mut(&id).unwrap()
     }
 
-    /// SIGKILL, and the controller's notice of it.
+    /// Sends SIGKILL, and the controller fences the broker.
     pub(crate) async fn kill(&mut self, id: i32) {
         self.broker(id).kill().await;
         self.controller.fence(id);
     }
 
-    /// Empties the disk of a broker that does not run.
+    /// Empties the disk of a stopped broker.
     pub(crate) fn wipe(&mut self, id: i32) {
         let path = self.data[&id].path();
         std::fs::remove_dir_all(path).unwrap();
