@@ -1,5 +1,5 @@
-//! The proof of the log: against a model with a crash at every step, against faults of the disk,
-//! and against files that are not what they should be.
+//! Tests of the log: against a model with a crash at every step, against faults of the disk, and
+//! with invalid files.
 
 mod compaction;
 mod crashes;
@@ -29,7 +29,7 @@ use super::*;
 const ROOT: &str = "/data";
 const DIR: &str = "/data/orders-0";
 
-/// Segments of a few batches each, and an index entry for every second one.
+/// Segments of a few batches each, with an index entry for every second batch.
 fn config() -> LogConfig {
     LogConfig { segment_bytes: 2000, index_interval_bytes: 300, ..LogConfig::default() }
 }
@@ -65,7 +65,7 @@ impl Opened {
         Ok(Self { dir, writer, log })
     }
 
-    /// Appends one run of batches, and waits for what is flushed in the background because of it.
+    /// Appends one run of batches and waits for the background flush that it causes.
     fn append(&mut self, bytes: BytesMut, epoch: i32) -> Result<AppendInfo, AppendError> {
         self.append_from(Origin::Client(None), bytes, epoch)
     }
@@ -96,7 +96,7 @@ impl Opened {
         self.dir.close(std::slice::from_mut(&mut self.writer))
     }
 
-    /// Every batch from the log start offset on, as a consumer gets them: each by its own read.
+    /// Every batch from the log start offset on, as a consumer gets it: each by its own read.
     fn batches(&self) -> Result<Vec<(i64, Vec<u8>)>, ReadError> {
         let mut batches = Vec::new();
         let mut from = self.log.log_start_offset();
@@ -130,8 +130,7 @@ fn prepared(bytes: BytesMut) -> Prepared {
     Prepared { bytes, headers, origin: Origin::Client(None) }
 }
 
-/// A batch of records that all have the same timestamp, and values of `value_bytes` that differ by
-/// `salt`.
+/// A batch of records with equal timestamps, and values of `value_bytes` that differ by `salt`.
 fn batch(records: i32, value_bytes: usize, timestamp: i64, salt: u8) -> BytesMut {
     fill(BatchBuilder::new(0), records, value_bytes, timestamp, salt)
 }

@@ -1,28 +1,28 @@
-//! What a batch from a client must satisfy before a leader appends it: Kafka's `LogValidator` and
-//! the checks of `UnifiedLog.append` before it.
+//! Validation of a client's batch before a leader appends it: Kafka's `LogValidator` and the checks
+//! of `UnifiedLog.append` before it.
 //!
-//! Called by the produce API with the records of one partition, before the partition's writer takes
-//! part. Pure: it knows the batch, the topic's settings and the time that it is told. Offsets, the
-//! leader epoch and producer sequences come later, from the writer.
+//! The produce API calls it with the records of one partition, before the partition's writer takes
+//! part. It is pure: it knows the batch, the topic's settings and the time that the caller passes.
+//! The writer adds offsets and the leader epoch later, and checks producer sequences.
 //!
-//! With `record.validation=full`, the default, every record is read, as in Kafka, so that what lies
-//! in a log can be read by its consumers, its header tells the truth about it, and lookups by time
-//! and retention may believe that. What is compressed is decompressed piece by piece for that
-//! ([`weir_protocol::record::walk`]), and thrown away.
+//! With `record.validation=full`, the default, every record is read, as in Kafka. So consumers can
+//! read what is in a log, and its header is true, so that lookups by time and retention can rely on
+//! it. A compressed batch is decompressed piece by piece ([`weir_protocol::record::walk`]); the
+//! pieces are dropped.
 //!
-//! With `record.validation=header` a batch is judged by its header and its checksum, and its
-//! records are read only where the header cannot tell:
+//! With `record.validation=header`, only the header and the checksum of a batch are checked. Its
+//! records are read only in these cases:
 //!
-//! - it is compressed and the topic limits what a record may decompress to
+//! - it is compressed and the topic limits the decompressed size of a record
 //!   (`max.decompressed.message.bytes`);
 //! - the topic is compacted, so every record needs a key;
-//! - the topic has a codec of its own and the batch another, so it is written anew;
+//! - the topic has another codec than the batch, so the batch is rewritten;
 //! - timestamps are checked and the header leaves doubt: its timestamps are missing, out of order
-//!   or out of bounds, or `message.timestamp.before.max.ms` is set, since no header tells the
+//!   or out of bounds, or `message.timestamp.before.max.ms` is set, because no header has the
 //!   smallest timestamp. With Kafka's defaults and a truthful client this does not happen.
 //!
-//! Then a producer that writes a right checksum over records that do not parse, or over a wrong
-//! largest timestamp, is not found out by the broker, but by the consumer.
+//! Then a producer may write a valid checksum over records that do not parse, or over a wrong
+//! largest timestamp. The consumer finds out, and the broker does not.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use bytes::BytesMut;
@@ -42,59 +42,60 @@ pub use self::refusal::{BadRecord, Refusal};
 /// The first version of Produce whose batches may be compressed with zstd (KIP-110).
 const ZSTD_SINCE: i16 = 7;
 
-/// A batch that is opened as a whole, now or by compaction later, may give this many times the
-/// largest batch that is allowed, ...
+/// The decompression limit of a batch that is held in memory as a whole, now or by a later
+/// compaction, in multiples of the largest allowed batch.
 const DECOMPRESSED_BATCHES_MAX: usize = 16;
 
-/// ... and one that is only walked over this many times: it takes time then, and no memory. Both
-/// ...
+/// The limit of a batch that is only walked over, in the same multiples: that takes time, but no
+/// memory.
 const WALKED_BATCHES_MAX: usize = 128;
 
-/// ... where a limit below this one (Kafka's default for `max.message.bytes`) counts as this one:
-/// clients fill batches by their compressed size.
+/// The smallest base of both multiples (Kafka's default for `max.message.bytes`). Clients fill
+/// batches by their compressed size.
 const DECOMPRESSED_BASE_MIN: usize = 1_048_588;
 
-/// What may be appended: batches whose checksums are right, of which only base offset and leader
-/// epoch are still to be set, both outside the checksum.
+/// Batches ready to be appended. Their checksums are valid. Only base offset and leader epoch are
+/// still to be set, both outside the checksum.
 #[derive(Debug)]
 pub struct Prepared {
-    /// The batches, one behind the other. A Produce request has one per partition.
+    /// The batches, one after the other. A Produce request has one per partition.
     pub bytes: BytesMut,
     /// Their headers.
     pub headers: Vec<BatchHeader>,
-    /// Who writes them.
+    /// The author of the batches.
     pub origin: Origin,
 }
 
-/// Who writes a batch (`AppendOrigin` in Apache Kafka): what is asked of its producer depends on
-/// that.
+/// The author of a batch (`AppendOrigin` in Apache Kafka), which decides how its producer is
+/// checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// A client, and what its transaction's coordinator was asked before.
+    /// A client, with the guard of its transaction's verification, if there was one.
     Client(Option<Guard>),
-    /// A coordinator on this broker: for a producer, but not with its sequences.
+    /// A coordinator on this broker: it writes for a producer, but without the producer's
+    /// sequences.
     Coordinator,
-    /// The end of a transaction.
+    /// The marker at the end of a transaction.
     Marker(Marker),
 }
 
-/// What may be done for a request at most, where others wait for it: a byte that is decompressed is
-/// one, a record that is read is as much as `EFFORT_OF_RECORD`. A few hundred bytes can hold a
-/// hundred million of either.
+/// The work that validation may do for a request while others wait for the thread. A decompressed
+/// byte counts 1, a record [`EFFORT_OF_RECORD`]. A few hundred bytes can hold a hundred million of
+/// either.
 #[derive(Debug)]
 pub struct Effort(u64);
 
-/// What reading a record costs, in bytes that are decompressed.
+/// The cost of one record, in decompressed bytes.
 const EFFORT_OF_RECORD: u64 = 64;
 
 impl Effort {
-    /// Some ten milliseconds: more than what clients send takes, which fill a batch, or a request,
-    /// up to a megabyte.
+    /// Some ten milliseconds. Usual requests need less: clients fill a batch, or a request, up to a
+    /// megabyte.
     pub fn of_a_moment() -> Self {
         Self(64 << 20)
     }
 
-    /// As much as it takes.
+    /// No limit.
     pub fn all() -> Self {
         Self(u64::MAX)
     }
@@ -103,9 +104,9 @@ impl Effort {
 /// Why records are not ready to be appended.
 #[derive(Debug)]
 pub enum NotReady {
-    /// They may not be.
+    /// They are invalid.
     Refused(Refusal),
-    /// To say so takes more than it may. These are the records.
+    /// The validation needs more effort than is left. Returns the records.
     TakesLong(BytesMut),
 }
 
@@ -127,11 +128,11 @@ impl From<CompressionError> for NotReady {
     }
 }
 
-/// Judges the records that a Produce request of `version` has for one partition, and makes them
-/// ready to be appended. `now_ms` is the time of the append.
+/// Validates the records of a Produce request of `version` for one partition, and prepares them for
+/// the append. `now_ms` is the time of the append.
 ///
 /// # Errors
-/// Why they may not be appended.
+/// The reason why they may not be appended.
 pub fn validate(
     bytes: BytesMut,
     config: &LogConfig,
@@ -147,10 +148,10 @@ pub fn validate(
     }
 }
 
-/// As [`validate`], with what is left of `effort`.
+/// Does the same as [`validate`] within the remaining `effort`.
 ///
 /// # Errors
-/// Why they may not be appended, or that it takes longer to say so.
+/// The reason why they may not be appended, or that the effort does not suffice.
 pub fn validate_within(
     mut bytes: BytesMut,
     config: &LogConfig,
@@ -176,12 +177,12 @@ pub fn validate_within(
                 Some(found)
             }
             Err(Refusal::DecompressesTooLarge { limit }) if limit < most => {
-                // What else is asked for is not even begun with.
+                // The remaining batches of the request must not even begin.
                 effort.0 = 0;
                 return Err(NotReady::TakesLong(bytes));
             }
             Err(refusal) => {
-                // As much as it may have taken.
+                // The validation may have used that much.
                 effort.0 = left.saturating_sub(most as u64);
                 return Err(refusal.into());
             }
@@ -208,7 +209,7 @@ pub fn validate_within(
     Ok(Prepared { bytes, headers: vec![header], origin: Origin::Client(None) })
 }
 
-/// The codec that a batch is written with, and its level.
+/// Returns the codec and the level with which a batch is written.
 pub(super) fn written_with(codec: Codec, config: &LogConfig) -> (Codec, i32) {
     match config.compression {
         Compression::Producer => (codec, default_level(codec)),
@@ -216,12 +217,13 @@ pub(super) fn written_with(codec: Codec, config: &LogConfig) -> (Codec, i32) {
     }
 }
 
-/// How many bytes the records of a batch may decompress to where they are held.
+/// Returns the most bytes to which the records of a batch may decompress if they are held in
+/// memory.
 pub(super) fn decompressed_bytes_max(config: &LogConfig) -> usize {
     decompressed_base(config).saturating_mul(DECOMPRESSED_BATCHES_MAX)
 }
 
-/// How many they may decompress to in a batch that is appended.
+/// Returns the most bytes to which the records of an appended batch may decompress.
 fn walked_bytes_max(header: &BatchHeader, config: &LogConfig) -> usize {
     let is_held = config.cleanup.compact
         || header.codec().is_some_and(|codec| written_with(codec, config).0 != codec);
@@ -239,7 +241,7 @@ fn decompressed_base(config: &LogConfig) -> usize {
 /// headers, a byte each.
 const RECORD_BYTES_MIN: u64 = 7;
 
-/// What is checked of every batch, without its records; in Kafka's order.
+/// Checks a batch without its records, in Kafka's order.
 fn check_batch(bytes: &[u8], config: &LogConfig, version: i16) -> Result<BatchHeader, Refusal> {
     let header = BatchHeader::parse(bytes)?;
     if header.size_bytes() != bytes.len() {
@@ -268,7 +270,7 @@ fn check_batch(bytes: &[u8], config: &LogConfig, version: i16) -> Result<BatchHe
             header.records_count
         ));
     }
-    // Nobody need look into a batch that claims more records than there is room for.
+    // A batch cannot hold more records than it has bytes for, so it is refused without being read.
     let room = match codec {
         Codec::None => bytes.len().saturating_sub(batch::HEADER_BYTES),
         _ => walked_bytes_max(&header, config),
@@ -304,9 +306,10 @@ fn check_fits_segment(size: usize, config: &LogConfig) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether the records have to be read though only headers are validated: see the module's comment.
+/// Returns whether the records must be read although only headers are validated: see the module's
+/// comment.
 fn must_look(header: &BatchHeader, codec: Codec, config: &LogConfig, now_ms: i64) -> bool {
-    // A client that calls its own time that of the append is told so record by record.
+    // A client that claims LogAppendTime gets an error for each record.
     let limited = codec != Codec::None && config.limits_decompressed_records();
     if limited
         || config.cleanup.compact

@@ -1,7 +1,7 @@
-//! The writing side of a log: the one value through which it changes.
+//! The write side of a log: every change of the log goes through one [`LogWriter`].
 //!
-//! `replica` makes sure that there is one user at a time. Every change is written first and
-//! published after that, so that readers never see what is not there.
+//! `replica` ensures that it has one user at a time. Every change is written first and published
+//! afterwards, so readers never see data that does not exist.
 
 mod delete;
 mod epoch;
@@ -36,15 +36,15 @@ use super::{AppendError, LogConfig};
 
 pub use follow::FollowError;
 
-/// A flush is asked for when this much was written since the last one, whatever `flush.mode` is:
-/// recovery after a crash reads no more than that of a partition.
+/// The unflushed bytes at which the writer requests a flush, whatever `flush.mode` is. They bound
+/// what recovery reads of a partition after a crash.
 const UNFLUSHED_BYTES_MAX: u64 = 64 << 20;
 
-/// A segment's blocks are allocated ahead of it in steps of its own size, between these bounds.
+/// Blocks are allocated ahead in steps of the segment's current size, within these bounds.
 const ALLOCATE_BYTES_MIN: u64 = 1 << 20;
 const ALLOCATE_BYTES_MAX: u64 = 64 << 20;
 
-/// The segment that is written to.
+/// The active segment.
 #[derive(Debug)]
 struct Active {
     segment: Arc<Segment>,
@@ -52,21 +52,21 @@ struct Active {
     since_index_bytes: u64,
     allocated_bytes: u64,
     created_ms: i64,
-    /// The timestamp of its first batch: what `segment.ms` counts from, if there is one.
+    /// The timestamp of its first batch, if there is one. `segment.ms` counts from it.
     first_timestamp: Option<i64>,
     jitter_ms: i64,
 }
 
-/// What became of an append.
+/// The result of an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AppendInfo {
     /// The offset of the first record.
     pub first_offset: i64,
     /// The offset of the last record.
     pub last_offset: i64,
-    /// The largest timestamp of the batch: the append time for topics that have that.
+    /// The largest timestamp of the batch. With `LogAppendTime`, this is the time of the append.
     pub max_timestamp: i64,
-    /// The log start offset at that time.
+    /// The log start offset at the time of the append.
     pub log_start_offset: i64,
 }
 
@@ -78,14 +78,14 @@ pub struct LogWriter {
     reader: Arc<LogReader>,
     config: Arc<LogConfig>,
     active: Option<Active>,
-    /// Loaded when a producer first needs it: most logs have none.
+    /// Loaded when a producer first needs it, because most logs have none.
     producers: Option<Box<Producers>>,
     verifications: Verifications,
     unflushed_bytes: u64,
     unflushed_records: i64,
 }
 
-/// The epochs of a log that is remembered.
+/// Returns the epochs of a catalogue entry.
 fn epochs_of(log: &Remembered) -> Epochs {
     let mut epochs = Epochs::default();
     for &(epoch, start) in &log.epochs {
@@ -95,7 +95,7 @@ fn epochs_of(log: &Remembered) -> Epochs {
 }
 
 impl LogWriter {
-    /// A log of which nothing is on the disk yet.
+    /// Creates a log; nothing is on the disk yet.
     pub(super) fn create(
         logs: &Arc<Logs>,
         id: TopicPartition,
@@ -116,7 +116,7 @@ impl LogWriter {
         writer
     }
 
-    /// A log that was found. Opens nothing.
+    /// Opens an existing log. Opens no file.
     pub(super) fn open(
         logs: &Arc<Logs>,
         id: TopicPartition,
@@ -179,25 +179,24 @@ impl LogWriter {
         }
     }
 
-    /// The reading side.
+    /// The read side.
     pub fn reader(&self) -> Arc<LogReader> {
         Arc::clone(&self.reader)
     }
 
-    /// The configuration that it goes by.
+    /// The current settings.
     pub fn config(&self) -> &Arc<LogConfig> {
         &self.config
     }
 
-    /// Goes by another configuration from now on.
+    /// Replaces the settings.
     pub fn update_config(&mut self, config: Arc<LogConfig>) {
         self.config = config;
     }
 
-    /// Appends what each of `appends` holds, in order and in one write: gives offsets and the
-    /// leader's epoch to each batch, and says for each what became of it. One that is refused does
-    /// not keep the others back. When the write fails, all of them fail, and the log directory goes
-    /// offline.
+    /// Appends `appends` in order and in one write. Assigns offsets and the leader's epoch to each
+    /// batch, and returns a result for each. A refused append does not affect the others. If the
+    /// write fails, all of them fail and the log directory goes offline.
     pub fn append_as_leader(
         &mut self,
         appends: &mut [Prepared],
@@ -221,7 +220,7 @@ impl LogWriter {
         self.write(&mut run, appends, now_ms);
         let end = self.reader.log_end_offset();
         for result in &mut results {
-            // Also a duplicate of what could not be written is not there.
+            // The original of a duplicate may be in this failed write too.
             if result.as_ref().is_ok_and(|info| info.last_offset >= end) {
                 *result = Err(AppendError::Storage);
             }
@@ -229,7 +228,7 @@ impl LogWriter {
         results
     }
 
-    /// Checks one append against the producers' state and gives it its offsets.
+    /// Checks one append against the producers and assigns its offsets.
     fn admit(
         &mut self,
         append: &mut Prepared,
@@ -282,7 +281,7 @@ impl LogWriter {
         })
     }
 
-    /// The producers' state, loaded when it is first needed.
+    /// Returns the producers; loads them first if necessary.
     fn producers(&mut self, now_ms: i64) -> Result<&mut Producers, AppendError> {
         if self.lacks_producers() {
             self.load_producers(now_ms).map_err(|error| {
@@ -296,8 +295,8 @@ impl LogWriter {
         self.producers.as_deref_mut().ok_or(AppendError::Storage)
     }
 
-    /// Whether the active segment must be closed before `next`, when `waiting_bytes` are still to
-    /// be written to it (`LogSegment.shouldRoll`).
+    /// Returns whether the active segment must be sealed before `next`, with `waiting_bytes` still
+    /// to be written to it (`LogSegment.shouldRoll`).
     fn must_roll(&self, next: &Next, waiting_bytes: u64, now_ms: i64) -> bool {
         let Some(active) = &self.active else { return false };
         let size = active.segment.size_bytes() + waiting_bytes;
@@ -308,8 +307,8 @@ impl LogWriter {
                 || self.is_old(active, next.max_timestamp, now_ms))
     }
 
-    /// Whether the active segment has been written to for `segment.ms`: by the records' time where
-    /// they have one, else by the clock.
+    /// Returns whether the active segment is older than `segment.ms`: by the records' timestamps if
+    /// they have any, else by the clock.
     fn is_old(&self, active: &Active, timestamp: i64, now_ms: i64) -> bool {
         let waited = match active.first_timestamp {
             Some(first) if timestamp >= 0 => timestamp - first,
@@ -328,7 +327,7 @@ impl LogWriter {
         }
     }
 
-    /// Writes what was accepted, then publishes it.
+    /// Writes the accepted appends, then publishes them.
     fn write(&mut self, run: &mut Run, appends: &[Prepared], now_ms: i64) {
         let accepted = std::mem::take(&mut run.accepted);
         let bytes = std::mem::take(&mut run.bytes);
@@ -363,7 +362,7 @@ impl LogWriter {
         active.file.write_all_at(&mut slices, position)
     }
 
-    /// Makes what lies in the file from the published end on part of the log.
+    /// Publishes the bytes after the published end of the file.
     fn publish<'h>(
         &mut self,
         headers: impl Iterator<Item = &'h BatchHeader>,
@@ -392,8 +391,8 @@ impl LogWriter {
         self.ask_for_a_flush_in_time(bytes, end - from);
     }
 
-    /// What `flush.messages` and `flush.ms` ask for, whatever `flush.mode` is, and what bounds
-    /// recovery.
+    /// Requests the flushes of `flush.messages` and `flush.ms`, whatever `flush.mode` is, and the
+    /// flush that bounds recovery.
     fn ask_for_a_flush_in_time(&mut self, bytes: u64, records: i64) {
         self.unflushed_bytes += bytes;
         self.unflushed_records += records;
@@ -409,7 +408,8 @@ impl LogWriter {
         }
     }
 
-    /// Writes what lies in memory: indexes, producers, epochs. Nothing is appended after that.
+    /// Writes indexes, producers and transactions from memory. The caller appends nothing
+    /// afterwards.
     pub(super) fn close(&mut self) -> io::Result<()> {
         self.leave_producers()?;
         if let Some(active) = self.active.take() {
@@ -419,7 +419,7 @@ impl LogWriter {
     }
 }
 
-/// What was accepted and is not written yet.
+/// Accepted appends that are not written yet.
 #[derive(Debug, Default)]
 struct Run {
     accepted: Vec<usize>,
@@ -427,7 +427,7 @@ struct Run {
     next_offset: i64,
 }
 
-/// What is about to be written, as far as it decides whether a segment must begin.
+/// The properties of the next append that decide whether to roll.
 struct Next {
     bytes: u64,
     last_offset: i64,

@@ -26,7 +26,7 @@ fn config() -> LogConfig {
 /// A record: its key, and its value unless it is a tombstone.
 type KeyValue = (Option<u8>, Option<u8>);
 
-/// What can be read of a log: offset, key, value.
+/// The readable records of a log: offset, key, value.
 type Read = Vec<(i64, KeyValue)>;
 
 fn write(
@@ -107,7 +107,8 @@ fn filtered_with(
     kept.flat_map(Cow::into_owned).collect()
 }
 
-/// What compaction of everything before `end` leaves, once tombstones are due or before that.
+/// The records that compaction of everything before `end` leaves, before or after tombstones are
+/// due.
 fn model(log: &Read, end: i64, with_tombstones: bool) -> Read {
     let newest: BTreeMap<_, _> = log
         .iter()
@@ -147,13 +148,13 @@ proptest! {
         let expected = |with_tombstones| model(&before, map.end_offset(), with_tombstones);
         prop_assert_eq!(read(&cleaned), expected(true));
 
-        // Nothing changes until the tombstones are due, and then only they go.
+        // Nothing changes until the tombstones are due. Then only they go.
         let again = filtered(&cleaned, &map, &BTreeMap::new(), 1_000 + HORIZON_MS - 1);
         prop_assert_eq!(&again, &cleaned);
         let due = filtered(&cleaned, &map, &BTreeMap::new(), 1_000 + HORIZON_MS);
         prop_assert_eq!(read(&due), expected(false));
 
-        // The end of what was cleaned is still told by a batch.
+        // A batch still marks the end of the cleaned part.
         let last = Batches::new(&due).map(|batch| batch.unwrap().0.next_offset()).max();
         prop_assert_eq!(last, before.last().map(|(offset, _)| offset + 1));
     }
@@ -164,8 +165,8 @@ proptest! {
         let before = read(&log);
         let map = map_of(&log, 0, i64::MAX, keys_max);
         let left = read(&filtered(&log, &map, &BTreeMap::new(), 0));
-        // The batch on which the map ended is known in part, so some that it supersedes may be gone
-        // as well.
+        // The map ended inside a batch and holds a part of it. So some records that this part
+        // supersedes may be gone too.
         prop_assert!(model(&before, i64::MAX, true).iter().all(|record| left.contains(record)));
         let at_most = model(&before, map.end_offset(), true);
         prop_assert!(left.iter().all(|record| at_most.contains(record)));
@@ -310,7 +311,7 @@ fn the_time_of_the_append_stays() {
     assert_eq!((header.last_offset(), header.codec()), (2, Some(Codec::Lz4)));
 }
 
-/// Segments of ten offsets and 100 bytes, last written to at these times; the last one is active.
+/// Segments of ten offsets and 100 bytes, last appended to at these times; the last one is active.
 fn segments(times: &[i64]) -> Vec<SegmentSummary> {
     let segment = |(base, &time)| SegmentSummary {
         size_bytes: 100,

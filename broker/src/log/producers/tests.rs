@@ -110,7 +110,8 @@ fn too_many_producers_push_out_the_oldest() {
     );
 }
 
-/// A control batch as the coordinator writes it: version and type, version and its epoch.
+/// A control batch as the coordinator writes it. The key holds version and type, the value version
+/// and epoch.
 fn marker(producer: i64, epoch: i16, offset: i64, coordinator_epoch: i32) -> BytesMut {
     let mut builder =
         BatchBuilder::new(offset).producer(ProducerId(producer), ProducerEpoch(epoch), -1);
@@ -179,7 +180,7 @@ fn damaged_snapshots_are_refused() {
         flipped[end] ^= 4;
         assert!(Producers::from_snapshot(&flipped, 0).is_err());
     }
-    // A right checksum over a count that lies.
+    // A valid checksum over a wrong count.
     let mut lying = whole;
     lying[6..10].copy_from_slice(&i32::MAX.to_be_bytes());
     let crc = crc32c::crc32c(&lying[6..]);
@@ -188,7 +189,7 @@ fn damaged_snapshots_are_refused() {
     assert!(Producers::from_snapshot(&Producers::default().to_snapshot(), 0).unwrap().is_empty());
 }
 
-/// What a producer did, without any bound or cleverness: every batch of its newest epoch.
+/// The history of a producer, without bounds: every batch of its newest epoch.
 #[derive(Default)]
 struct Model(BTreeMap<i64, (i16, Vec<BatchHeader>)>);
 
@@ -227,7 +228,7 @@ impl Model {
 struct Step {
     producer: i64,
     epoch_bump: i16,
-    /// Which batch is sent: the next one (0), one from before (negative), or one behind a gap.
+    /// The batch to send: the next one (0), an earlier one (negative), or one after a gap.
     ahead: i32,
     count: i32,
 }
@@ -281,7 +282,7 @@ proptest! {
             }
         }
         if reload {
-            // A snapshot has the last batch only: that much is still decided as before.
+            // A snapshot has only the last batch; decisions that need no more stay the same.
             let loaded = Producers::from_snapshot(&producers.to_snapshot(), 0).unwrap();
             prop_assert_eq!(loaded.last_records(), producers.last_records());
             for (id, (epoch, batches)) in &model.0 {

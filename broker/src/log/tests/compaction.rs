@@ -1,10 +1,10 @@
-//! Compaction against a model, while the log is appended to, deleted from at its start, cut at its
+//! Compaction against a model, while the log is appended to, trimmed at its start, truncated at its
 //! end, copied, stopped, killed and crashed.
 //!
-//! The model keeps every record that was ever appended and what became of its transaction. After
-//! each step it says for every key which record is the newest committed one that the log still
-//! holds: a consumer that reads committed records, from anywhere, must find it, and nothing older
-//! in its place, and no record of a transaction that was aborted or is open.
+//! The model keeps every record that was ever appended and the outcome of its transaction. After
+//! each step the model gives the newest committed record of every key in the log. A
+//! `read_committed` consumer must find it from any offset. It must find nothing older in its place,
+//! and no record of an aborted or open transaction.
 
 mod model;
 
@@ -23,36 +23,36 @@ const RETENTION_MS: i64 = 50;
 /// A key, and whether the record has a value or is a tombstone.
 type Pairs = Vec<(u8, bool)>;
 
-/// What a run does.
+/// A step of a run.
 #[derive(Clone, Debug)]
 enum Step {
     Append(Pairs),
-    /// In the transaction of a producer.
+    /// In a producer's transaction.
     Write(u8, Pairs),
-    /// Ends the transaction of a producer, by a commit or an abort.
+    /// Ends a producer's transaction: true commits, false aborts.
     End(u8, bool),
-    /// So many batches at once that several groups of segments are compacted together; those of a
-    /// producer are transactions, committed or aborted.
+    /// Enough batches for a compaction of several groups of segments at once. Those of a producer
+    /// are transactions, committed or aborted.
     Fill(Vec<(Option<u8>, Pairs, bool)>),
     Roll,
-    /// Flushes and writes the catalogue, so that what is stable may be compacted.
+    /// Flushes and writes the catalogue, so that stable records may be compacted.
     Checkpoint,
-    /// Raises the log start offset by so many records.
+    /// Raises the log start offset by this many records.
     Delete(i64),
-    /// Cuts off so many records, also committed ones, as an unclean election does. Another leader
-    /// goes on.
+    /// Cuts off this many records, committed ones too, as an unclean election does. Another leader
+    /// continues.
     Truncate(i64),
-    /// Gives all up, and fetches it again as it is.
+    /// Empties the log and fetches it again unchanged.
     FetchAnew,
-    /// Reads and rewrites, with room for so many keys. Nothing changes yet.
+    /// Reads and rewrites, with a map of this many keys. Nothing changes yet.
     Clean(usize),
-    /// Puts in place what was rewritten.
+    /// Swaps in the rewritten segments.
     Swap,
-    /// Cleans, and so many records are deleted between the two.
+    /// Cleans, and deletes this many records before the swap.
     CleanWhileDeleted(i64),
-    /// The same, and the machine stops at that operation of the disk.
+    /// The same, with a crash at that disk operation.
     SwapAndCrash(u64, u64),
-    /// So long that tombstones are due.
+    /// Enough time for tombstones to be due.
     Later,
     Restart,
     Kill,
@@ -113,12 +113,12 @@ fn marker_of(producer: u8, commit: bool) -> Marker {
     }
 }
 
-/// Compaction puts several segments together.
+/// Compaction merges several segments.
 fn cleaning() -> LogConfig {
     LogConfig { segment_bytes: 900, ..compacted() }
 }
 
-/// A log, what should be in it, and a cleaning that is under way.
+/// A log, its model, and a cleaning in progress.
 struct World {
     fs: Faulty,
     opened: Option<Opened>,
@@ -189,7 +189,7 @@ impl World {
         self.epoch += 1;
     }
 
-    /// What a replica does whose disk lost what it had, while the others have all of it as it was
+    /// Fetches the log like a replica whose disk was lost, while the others have every record as
     /// written.
     fn fetch_anew(&mut self) {
         let start = self.opened().log.log_start_offset();
@@ -201,7 +201,7 @@ impl World {
         self.model.whole();
     }
 
-    /// Gives up all, and takes these batches from a leader whose log begins at `start`.
+    /// Empties the log, and takes these batches from a leader whose log begins at `start`.
     fn follow<'b>(&mut self, start: i64, batches: impl Iterator<Item = &'b [u8]> + Clone) {
         let first =
             batches.clone().next().map(|first| BatchHeader::parse(first).unwrap().base_offset);
@@ -216,7 +216,7 @@ impl World {
     }
 
     fn clean(&mut self, keys_max: usize) {
-        // One at a time: they write to the same files.
+        // One cleaning at a time, because they write to the same files.
         self.cleaned = None;
         let now_ms = self.now_ms;
         let opened = self.opened.as_mut().unwrap();
@@ -244,7 +244,7 @@ impl World {
             Ok(false) => {}
             Err(error) => {
                 assert!(self.fs.crashed(), "{error}");
-                // It may be in place or not.
+                // The swap may have happened or not.
                 self.model.compacted(end_offset);
             }
         }
@@ -317,7 +317,7 @@ impl World {
         model.check(self.opened.as_mut().unwrap());
     }
 
-    /// A new follower knows the same, before and after it has compacted what it got.
+    /// A new follower has the same state, before and after it compacts its copy.
     fn copy(&mut self) {
         let (start, batches) =
             (self.opened().log.log_start_offset(), self.opened().batches().unwrap());
@@ -359,8 +359,8 @@ impl std::fmt::Debug for Steps {
     }
 }
 
-/// A record that was compacted away, since its transaction was aborted, does not come back where an
-/// unclean election cuts off that end and another one commits: what is older is seen then.
+/// A record that was compacted away because its transaction was aborted stays away. An unclean
+/// election may cut off the abort, and a commit may follow; an older record is then visible.
 #[test]
 fn what_was_compacted_as_aborted_stays_away_whatever_its_transaction_becomes() {
     let one = |producer| (producer, vec![(0, false)], false);

@@ -7,36 +7,36 @@ use super::super::faulty::Fault;
 use super::super::producers::{Marker, marker_batch};
 use super::*;
 
-/// What a batch is.
+/// The kind of a batch.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Plain,
-    /// Of a producer's transaction.
+    /// In a producer's transaction.
     Data(i64),
-    /// The end of it, which commits or aborts.
+    /// The marker of the transaction: true commits.
     End(i64, bool),
 }
 
-/// So many records with values of so many bytes; the end of a transaction is what it is.
+/// The kind, the number of records and the bytes of each value. A marker ignores the numbers.
 type Wanted = (Kind, i32, usize);
 
-/// What a run does.
+/// A step of a run.
 #[derive(Clone, Debug)]
 enum Step {
     /// Batches in one append.
     Append(Vec<Wanted>),
-    /// The same as they come from a leader.
+    /// The same, as a follower gets them from its leader.
     Follow(Vec<Wanted>),
-    /// Cuts off so many records.
+    /// Cuts off this many records.
     Truncate(i64),
-    /// Gives up all, and goes on so far behind the end or before it.
+    /// Empties the log and continues this far after or before its end.
     StartAt(i64),
     /// A new leader epoch.
     Elect,
     Flush,
     Roll,
     Checkpoint,
-    /// Raises the log start offset by so many records.
+    /// Raises the log start offset by this many records.
     Delete(i64),
     /// A clean stop and start.
     Restart,
@@ -76,35 +76,33 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What should be in the log.
+/// The expected content of the log.
 #[derive(Default)]
 struct Model {
-    /// Base offset, next offset and bytes of each batch that an append was tried for.
+    /// Base offset, next offset and bytes of each batch that an append tried to write.
     batches: Vec<(i64, i64, Vec<u8>)>,
     epoch: i32,
     /// The log start offset.
     start: i64,
-    /// Appended before this offset is what an append has confirmed.
+    /// Every append before this offset was confirmed.
     end: i64,
-    /// Everything before it has been seen as flushed.
+    /// Everything before it was reported as flushed.
     flushed: i64,
-    /// The log was given up and nothing has been appended since, as far as is known: it may be
-    /// empty, wherever it begins.
+    /// The log was emptied, and no append since is known. It may be empty at any offset.
     anew: bool,
-    /// Something was deleted, or given up.
+    /// Records were deleted, or the log was emptied.
     partial: bool,
-    /// What the log tells of its transactions is asked for after each step, or only where it is
-    /// known anyhow.
+    /// Whether to check the transactions after each step, or only when they are loaded anyway.
     asks: bool,
 }
 
 impl Model {
-    /// Notes batches as they should come to lie in the log.
+    /// Records the batches as they should be in the log.
     fn try_append(&mut self, batches: &[Wanted]) -> BytesMut {
         self.try_both(batches).0
     }
 
-    /// As a leader gets them from a client, and as a follower gets them from its leader.
+    /// The same as a leader gets them from a client, and as a follower gets them from its leader.
     fn try_both(&mut self, batches: &[Wanted]) -> (BytesMut, BytesMut) {
         let (mut all, mut stamped) = (BytesMut::new(), BytesMut::new());
         let mut next = self.end;
@@ -121,13 +119,13 @@ impl Model {
         (all, stamped)
     }
 
-    /// What the log tells of its transactions is what its batches say.
+    /// The log's transactions match its batches.
     fn check_told(&self, fs: &Faulty, opened: &mut Opened) {
         if !self.asks && !opened.has_been_asked() {
             return;
         }
-        // A fault may come of this, too: a snapshot that cannot be read is removed, and an index is
-        // written anew.
+        // This may trigger a fault too: an unreadable snapshot is removed, and an index is
+        // rewritten.
         let readable = opened.writer.load_transactions(1_000).is_ok() && opened.batches().is_ok();
         if !readable || fs.crashed() {
             return assert!(fs.faulted(), "{:?}", opened.dir.failure());
@@ -137,8 +135,8 @@ impl Model {
         opened.tells_what_its_batches_say(history.map(|(.., bytes)| &bytes[..]), !self.partial);
     }
 
-    /// Cuts the log; what was flushed behind the cut need not be there any more once that has
-    /// begun, and must not be there once it is done.
+    /// Truncates the log. Once this has begun, flushed records after the cut may be gone; once it
+    /// is done, they must be gone.
     fn truncate(&mut self, opened: &mut Opened, offset: i64) -> bool {
         let whole = self
             .batches
@@ -146,7 +144,7 @@ impl Model {
             .find(|(_, next, _)| *next > offset)
             .map_or(offset, |(base, ..)| *base);
         self.flushed = self.flushed.min(offset.min(whole));
-        // Where the log began behind the cut, it is given up.
+        // A cut at or before the log start offset empties the log.
         self.anew |= offset <= self.start;
         self.partial |= self.anew;
         let Ok(end) = opened.writer.truncate_to(offset) else { return false };
@@ -169,8 +167,8 @@ impl Model {
         true
     }
 
-    /// The log after a restart: a prefix of what was tried that holds what was flushed, all of it
-    /// readable and found by offset, time and epoch.
+    /// Checks the log after a restart. It must be a prefix of the tried batches that contains the
+    /// flushed ones, all readable and found by offset, time and epoch.
     fn check(&mut self, opened: &Opened) -> Result<(), ReadError> {
         let log = &opened.log;
         let (start, end) = (log.log_start_offset(), log.log_end_offset());
@@ -181,8 +179,8 @@ impl Model {
             self.start
         );
         self.batches.retain(|(base, ..)| *base < end);
-        // Of a log that has lost all its records, none of them flushed, is left where it began: in
-        // the middle of a batch, if records of it were deleted.
+        // A log that lost all its records, none of them flushed, keeps its start offset. It may be
+        // in the middle of a batch if records of that batch were deleted.
         if start == end && (self.anew || end <= self.start) {
             self.batches.retain(|(_, next, _)| *next <= end);
         } else {
@@ -222,8 +220,7 @@ impl Model {
             let first = expected.iter().find(|(base, _, bytes)| {
                 *base >= start && timestamp_in(bytes) >= header.max_timestamp
             });
-            // The records of a batch that the log start offset cuts through are looked at
-            // elsewhere.
+            // Other tests cover a batch that spans the log start offset.
             if expected.first().is_some_and(|(base, ..)| *base >= start) {
                 let found = log.offset_for_timestamp(header.max_timestamp, end)?;
                 assert_eq!(
@@ -266,7 +263,7 @@ fn timestamp_in(batch: &[u8]) -> i64 {
     BatchHeader::parse(batch).unwrap().max_timestamp
 }
 
-/// Does what the steps say until something fails, which it does only where it is told to.
+/// Runs the steps until one fails, which only an injected fault may cause.
 fn run(fs: &mut Faulty, model: &mut Model, steps: &[Step]) {
     let Some(mut opened) = open(fs, model) else { return };
     for step in steps {
@@ -288,7 +285,7 @@ fn run(fs: &mut Faulty, model: &mut Model, steps: &[Step]) {
                 let offset = (model.end - records).max(0);
                 model.truncate(&mut opened, offset)
             }
-            // There is nothing on the disk that could remember it.
+            // Nothing on the disk could keep it.
             Step::StartAt(_) if opened.log.segments.load().is_empty() => true,
             Step::StartAt(distance) => {
                 let offset = (model.end + distance).max(0);
@@ -336,7 +333,7 @@ fn run(fs: &mut Faulty, model: &mut Model, steps: &[Step]) {
     }
 }
 
-/// Opens the log and checks it; `None` when the machine stopped meanwhile.
+/// Opens the log and checks it. Returns `None` if the machine stopped meanwhile.
 fn open(fs: &Faulty, model: &mut Model) -> Option<Opened> {
     let opened = Opened::new(fs).map_err(|error| error.to_string());
     let checked = opened.and_then(|opened| {
@@ -375,8 +372,8 @@ proptest! {
     }
 }
 
-/// Found by the property above: of the files that were being removed, the crash brought back the
-/// beginning of a transaction and not its end.
+/// The property above found this case: of the files that were being removed, the crash brought back
+/// the begin of a transaction and not its end.
 #[test]
 fn what_a_crash_brings_back_from_before_the_log_start_says_nothing_of_transactions() {
     let steps = [
@@ -397,8 +394,8 @@ fn what_a_crash_brings_back_from_before_the_log_start_says_nothing_of_transactio
     }
 }
 
-/// Runs the steps with a fault at an operation and a crash at the end, and then goes on with what
-/// that has left; false when the steps end before the fault.
+/// Runs the steps with a fault at an operation and a crash at the end, and continues with the
+/// result. Returns false when the steps end before the fault.
 fn fail_and_go_on(steps: &[Step], (at, fault): (u64, Fault), seed: u64, asks: bool) -> bool {
     let mut fs = Faulty::default();
     let mut model = Model { asks, ..Model::default() };
@@ -407,7 +404,7 @@ fn fail_and_go_on(steps: &[Step], (at, fault): (u64, Fault), seed: u64, asks: bo
     if !fs.faulted() {
         return false;
     }
-    // What is left is a log to go on with, also when the recovery itself is cut off.
+    // The result must be a usable log, even if its recovery is interrupted.
     let left = fs.after_crash(seed ^ at);
     left.fail_at(at % 7, Fault::Crash);
     let _ = Opened::new(&left);
@@ -428,8 +425,8 @@ fn fail_and_go_on(steps: &[Step], (at, fault): (u64, Fault), seed: u64, asks: bo
     true
 }
 
-/// Found by the first property: a crash in the middle of a cut brought back a segment and a snapshot
-/// of producers, and not the file of aborted transactions between them.
+/// The first property found this case: a crash in the middle of a truncation brought back a segment
+/// and a producer snapshot, but not the `.txnindex` file between them.
 #[test]
 fn a_cut_midway_leaves_no_snapshot_that_vouches_for_a_file_that_is_gone() {
     let steps = [

@@ -1,4 +1,4 @@
-//! Files that are not what they should be: what the log makes of each.
+//! Invalid files, and how the log handles each.
 
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
@@ -6,7 +6,7 @@ use super::super::producers::Producers;
 use super::deletion::open_dir_shown;
 use super::*;
 
-/// What is done to the files of [`log`] while nothing runs.
+/// A change of the files of [`log`] while no broker runs.
 type Harm = fn(&Faulty);
 
 /// The base offsets of the segments of [`log`].
@@ -16,8 +16,8 @@ fn path(base: i64, extension: &str) -> String {
     format!("{DIR}/{base:020}.{extension}")
 }
 
-/// Batches of two records from offset 0 on, three to a segment and four in the last one; 0..22
-/// flushed and in the catalogue, 22..26 not. The process is dead.
+/// Batches of two records from offset 0 on: three in each segment, four in the last one. Offsets
+/// 0..22 are flushed and in the catalogue, 22..26 are not. The process is dead.
 fn log() -> Faulty {
     let fs = Faulty::default();
     let mut opened = Opened::new(&fs).unwrap();
@@ -40,7 +40,7 @@ fn up_to(end: i64) -> Vec<i64> {
     (0..end).step_by(2).collect()
 }
 
-/// Opens the log, reads all that can be read, and sees that it can be gone on with: then, and after
+/// Opens the log, reads everything readable, and checks that it can be appended to: now, and after
 /// a clean stop.
 fn reopened(fs: &Faulty, what: &str) -> (Vec<i64>, i64) {
     let mut opened = Opened::new(fs).unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -173,13 +173,13 @@ fn what_is_not_ours_is_left_alone() {
 
 #[test]
 fn flushed_records_are_never_cut_off_for_damage() {
-    // A flipped bit in the records of the batch at 20: the batch is served as it is, and its
+    // A flipped bit in the records of the batch at 20: the log serves the batch as it is, and its
     // consumer refuses it.
     let fs = log();
     fs.edit(path(18, "log"), |bytes| bytes[800] ^= 1);
     assert_eq!(reopened(&fs, "records"), (up_to(26), 26));
 
-    // The header of the batch at 20 is gone: reads into it fail, those around it work.
+    // The header of the batch at 20 is gone: reads of it fail, those around it work.
     let fs = log();
     fs.edit(path(18, "log"), |bytes| {
         let size = bytes.len() / 4;
@@ -209,7 +209,7 @@ fn flushed_records_are_never_cut_off_for_damage() {
     drop(opened);
     check(&Opened::new(&fs).unwrap());
 
-    // The segment that the recovery point lies in has lost its end: no offset is given twice.
+    // The segment of the recovery point has lost its end: no offset is assigned twice.
     let fs = log();
     fs.edit(path(18, "log"), |bytes| bytes.truncate(100));
     let mut opened = Opened::new(&fs).unwrap();
@@ -270,7 +270,7 @@ fn what_does_not_parse_is_no_fault_of_the_disk() {
         opened.close().unwrap();
         drop(opened);
         harm(&fs);
-        // A clean start believes the catalogue: what is wrong is met by whoever writes.
+        // A clean start relies on the catalogue, so the next writer meets the damage.
         let mut opened = Opened::new(&fs).unwrap();
         assert_eq!(opened.log.log_end_offset(), 26, "{what}");
         for offset in [26, 27] {
@@ -329,7 +329,7 @@ fn what_is_left_to_who_begins_behind_damage_knows_nothing_that_is_not_written_ye
 
 #[test]
 fn segments_that_overlap_or_are_missing_are_not_read_twice_or_cut() {
-    // As a compaction leaves it that did not get to remove what it had replaced.
+    // The state after a compaction that did not remove the replaced segments.
     let fs = log();
     let both = [fs.bytes(path(0, "log")).unwrap(), fs.bytes(path(6, "log")).unwrap()].concat();
     fs.put(path(0, "log"), &both);
@@ -377,14 +377,14 @@ fn recovery_of_any_bytes_ends_well() {
     }
 }
 
-/// How far recovery came.
+/// The progress of recovery.
 fn recovered(fs: &Faulty) -> Recovered {
     let recovery = Recovery::default();
     drop(open_dir_shown(Arc::new(fs.clone()), Path::new(ROOT), &recovery));
     recovery.now()
 }
 
-/// Who waits is told of every log and of every byte once, whatever is found in them.
+/// The progress counts every log and every byte once, whatever recovery finds in them.
 #[test]
 fn how_far_recovery_is_ends_with_all_that_there_was() {
     let harms: [(&str, Harm); 4] = [
@@ -405,7 +405,7 @@ fn how_far_recovery_is_ends_with_all_that_there_was() {
             "{what}"
         );
     }
-    // After a stop in order there is nothing to wait for.
+    // After a clean stop there is nothing to recover.
     let fs = log();
     Opened::new(&fs).unwrap().close().unwrap();
     assert_eq!(recovered(&fs), Recovered::default());

@@ -1,4 +1,5 @@
-//! The end of a log: its name is free at once, its files go later, and nothing trips over it.
+//! The deletion of a log: its name is free at once, its files go later, and nothing fails because
+//! of it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -27,7 +28,7 @@ fn a_deleted_log_stays_on_the_disk_for_a_while_and_can_be_read_on() {
     assert_eq!(named(&fs, "-delete"), 1, "its time has not come");
     slice.file.read_exact_at(&mut vec![0; slice.length], slice.position).unwrap();
     assert_eq!(opened.base_offsets(), [0, 2, 4, 6]);
-    // A flush, a checkpoint and a new log of the same name know nothing of it.
+    // A flush, a checkpoint and a new log of the same name do not touch it.
     opened.flush();
     opened.dir.checkpoint().unwrap();
     let other = TopicPartition { topic: TopicId(Uuid::from_u128(8)), index: 0 };
@@ -38,7 +39,7 @@ fn a_deleted_log_stays_on_the_disk_for_a_while_and_can_be_read_on() {
     assert_eq!((named(&fs, "orders-0"), opened.dir.failure()), (1, None));
     opened.dir.close(std::slice::from_mut(&mut next)).unwrap();
     drop(opened);
-    // The next start finishes what the last one did not, also when that ended in order.
+    // The next start completes the deletion, also after a clean stop.
     let opened = Opened::new(&fs).unwrap();
     opened.dir.empty_trash();
     assert_eq!(named(&fs, "-delete"), 0);
@@ -73,7 +74,7 @@ fn a_flush_that_is_asked_for_of_a_deleted_log_is_answered_each_time() {
     }
 }
 
-/// The log of another topic that has the same name, or of this one come back.
+/// A log of another topic with the same name, or this log after it came back.
 fn made_anew(opened: &Opened, topic: u128) -> LogWriter {
     opened.dir.open_log(id_of(topic), &"orders".into(), Arc::new(config())).unwrap()
 }
@@ -86,7 +87,7 @@ fn open_dir(storage: Arc<dyn Storage>, root: &Path) -> LogDir {
     open_dir_shown(storage, root, &Recovery::default())
 }
 
-/// Opens a log directory of the tests, and says how far that is.
+/// Opens a log directory of the tests, with progress.
 pub(super) fn open_dir_shown(
     storage: Arc<dyn Storage>,
     root: &Path,
@@ -107,7 +108,7 @@ fn try_append(writer: &mut LogWriter, salt: u8) -> Result<i64, AppendError> {
 
 #[test]
 fn a_name_is_not_handed_out_while_a_writer_is_at_work_that_its_log_is_to_be_deleted_by() {
-    // A topic made anew, and a partition that has moved away and back.
+    // A topic created again, and a partition that has moved away and back.
     for topic in [8, 7] {
         let fs = Faulty::default();
         let mut opened = Opened::new(&fs).unwrap();
@@ -123,7 +124,7 @@ fn a_name_is_not_handed_out_while_a_writer_is_at_work_that_its_log_is_to_be_dele
             Err(FollowError::Nameless)
         );
         assert!(next.truncate_fully_and_start_at(5).is_err());
-        // What the writer was at work with.
+        // Work that the writer may have in progress.
         opened.log.advance_high_watermark(16);
         opened.writer.advance_log_start_offset(10).unwrap();
         opened.writer.roll(1_000).unwrap();

@@ -1,15 +1,15 @@
-//! What is derived from a log never wins against it: after a clean stop and after a crash each byte
-//! of each file beside the segments is damaged in turn, and what the log tells stays the same.
+//! Derived files never override the log. After a clean stop and after a crash, these tests damage
+//! each byte of each file beside the segments in turn. The log's answers stay the same.
 
 use super::transactions::written;
 use super::*;
 
-/// What there is to be asked of a log.
+/// The answers of a log.
 #[derive(Debug, PartialEq)]
 struct Told {
     end_offset: i64,
     batches: Vec<i64>,
-    /// The offset of the first record that is not older, for each time.
+    /// For each time, the offset of the first record that is not older.
     by_time: Vec<Option<i64>>,
     stable: i64,
     aborted: Vec<(i64, i64, i64)>,
@@ -17,7 +17,7 @@ struct Told {
     producers: Vec<(i64, i16, i32, i32, i64)>,
 }
 
-/// Asks a reader and the writer, as requests do: what is not known is loaded, and asked for again.
+/// Asks the reader and the writer as requests do: what is not loaded is loaded and asked again.
 fn told(opened: &mut Opened) -> Told {
     let log = Arc::clone(&opened.log);
     let stable = opened.stable();
@@ -61,7 +61,7 @@ fn told(opened: &mut Opened) -> Told {
     }
 }
 
-/// The log of [`written`], and behind it batches of three more epochs, a millisecond each.
+/// The log of [`written`], and then batches of three more epochs, a millisecond each.
 fn grown() -> (Faulty, Opened) {
     let (fs, mut opened, ..) = written();
     for index in 0..30 {
@@ -72,7 +72,8 @@ fn grown() -> (Faulty, Opened) {
     (fs, opened)
 }
 
-/// The files beside the segments. Whose they are is left out: without that nothing is opened.
+/// The files beside the segments, except the one that names the owner: without it the directory
+/// does not open.
 fn derived(fs: &Faulty) -> Vec<String> {
     let names = |dir: &str| {
         let entries = fs.list(Path::new(dir)).unwrap().into_iter().filter(|entry| !entry.is_dir);
@@ -84,7 +85,7 @@ fn derived(fs: &Faulty) -> Vec<String> {
     files
 }
 
-/// Damages each file at each place, and compares what is told with what the undamaged log tells.
+/// Damages each file at each place, and compares the answers with those of the undamaged log.
 fn whatever_is_damaged(stopped: &Faulty) {
     let whole = told(&mut Opened::new(&stopped.after_kill()).unwrap());
     assert!(
@@ -98,7 +99,7 @@ fn whatever_is_damaged(stopped: &Faulty) {
     }
     for path in files {
         let bytes = stopped.bytes(&path).unwrap();
-        // Some of the catalogue's many bytes, all of the others'.
+        // Some bytes of a large file, such as the catalogue; every byte of the others.
         let step = if bytes.len() > 1_000 { 7 } else { 1 };
         for at in (0..bytes.len()).step_by(step) {
             let mut flipped = bytes.clone();
@@ -132,8 +133,8 @@ fn after_a_crash() {
     whatever_is_damaged(&fs.after_kill());
 }
 
-/// A clean stop's catalogue is not believed over directories that it does not know: without them
-/// acknowledged records would be gone, and the broker would say that its logs are whole.
+/// The catalogue of a clean stop does not override directories that it does not know. Acknowledged
+/// records would be lost, and the broker would report that its logs are whole.
 #[test]
 fn a_catalogue_that_does_not_know_what_is_there() {
     let (fs, mut opened) = grown();
@@ -143,7 +144,7 @@ fn a_catalogue_that_does_not_know_what_is_there() {
     drop(opened);
     let named = fs.bytes("/data/catalogue").unwrap();
     for replaced in [
-        // As a run leaves it that took the logs for new ones, or for none.
+        // The catalogue of a run that took the logs for new ones, or had none.
         r#"[]"#,
         r#"[{"topic":"orders","topic_id":"00000000-0000-0000-0000-000000000007","partition":0,
             "log_start_offset":0,"log_end_offset":0,"high_watermark":0,"recovery_point":0,
@@ -160,8 +161,8 @@ fn a_catalogue_that_does_not_know_what_is_there() {
     }
 }
 
-/// A log that was there when the broker was stopped, and is gone, is no whole log: whoever would be
-/// elected with what is left would have the others cut theirs.
+/// A log that existed at the clean stop and is gone makes the directory incomplete. A leader
+/// elected with the remaining data would make the others truncate theirs.
 #[test]
 fn a_log_that_is_gone_since_a_clean_stop() {
     let (fs, mut opened) = grown();

@@ -1,11 +1,11 @@
-//! What the log does when the disk fails or is full, and what a start costs.
+//! The log when the disk fails or is full, and the cost of a start.
 
 use std::path::PathBuf;
 
 use super::super::faulty::{Done, Fault};
 use super::*;
 
-/// A log of six batches of two records each, of which the first three are flushed.
+/// A log of six batches of two records each; the first three are flushed.
 fn half_flushed() -> (Faulty, Opened) {
     let fs = Faulty::default();
     let mut opened = Opened::new(&fs).unwrap();
@@ -32,7 +32,7 @@ fn a_full_disk_makes_no_part_of_a_batch_visible() {
     );
     assert_eq!((opened.log.log_end_offset(), opened.log.flushed_offset()), (12, 6));
     assert_eq!(opened.base_offsets(), [0, 2, 4, 6, 8, 10], "what is there can be read");
-    // The directory stays offline: what the file system is like now is for recovery to say.
+    // The directory stays offline. Recovery determines the state of the file system.
     fs.set_capacity(u64::MAX);
     assert_eq!(opened.append(batch(2, 100, 1_000, 7), 0), Err(AppendError::Storage));
     assert!(opened.close().is_err() && opened.dir.checkpoint().is_err());
@@ -95,7 +95,7 @@ fn observers_and_waiters_hear_of_it() {
 #[test]
 fn a_checkpoint_does_not_wait_for_a_moment_without_flushes() {
     let (fs, opened) = half_flushed();
-    // As under load: another flush is asked for before the last one is over.
+    // Under load, the next flush is requested before the last one ends.
     let again = Arc::downgrade(&opened.log);
     opened.log.notify_flushed(move || {
         if let Some(log) = again.upgrade() {
@@ -103,7 +103,7 @@ fn a_checkpoint_does_not_wait_for_a_moment_without_flushes() {
         }
     });
     opened.log.request_flush();
-    // It ends, where it waited for ever.
+    // It ends; it used to wait forever.
     opened.dir.checkpoint().unwrap();
     assert_eq!((opened.log.checkpointed_offset(), opened.log.flushed_offset()), (12, 12));
     drop(opened);
@@ -196,7 +196,7 @@ fn nothing_vouches_for_a_log_whose_flush_failed() {
     let opened = Opened::new(&again).unwrap();
     let left = opened.dir.left();
     assert_eq!((left.whole, left.broker_epoch, left.disowned), (false, None, true));
-    // The kernel still shows what it never wrote: from here on it is on the disk.
+    // The kernel still returns data that it never wrote. From here on it is on the disk.
     assert_eq!(opened.base_offsets(), [0, 1]);
     drop(opened);
     assert_eq!(Opened::new(&again.after_crash(3)).unwrap().base_offsets(), [0, 1]);
@@ -253,8 +253,7 @@ fn a_failure_is_not_forgotten_by_who_writes_the_broker_epoch_at_that_moment() {
     fs.before_rename_to("/data/run", move || {
         let failing = Arc::clone(&shared);
         let thread = std::thread::spawn(move || failing.fail("a disk that fails".into()));
-        // It fails before the file is there. If nobody keeps it waiting, it also removes the file
-        // before.
+        // It fails before the file exists. If nothing delays it, it also removes the file before.
         while !shared.is_offline() {
             std::thread::yield_now();
         }

@@ -1,4 +1,4 @@
-//! A follower's log: what it takes from a leader, what it refuses, and how it is cut.
+//! A follower's log: what it accepts from a leader, what it refuses, and how it truncates.
 
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
@@ -33,7 +33,7 @@ fn follower() -> (Faulty, Opened) {
 fn batches_are_taken_as_they_are() {
     let (_fs, mut opened) = follower();
     let mut two = sent(20, 3, 2, 1);
-    // A gap is what compaction left on the leader.
+    // A gap that compaction left on the leader.
     two.extend_from_slice(&sent(30, 4, 1, 2));
     let cut_off = sent(31, 4, 3, 3);
     two.extend_from_slice(&cut_off[..cut_off.len() - 1]);
@@ -62,9 +62,9 @@ fn what_a_leader_cannot_have_sent_is_refused_and_harms_nothing() {
     assert_eq!(first, Err(FollowError::Offset { first: 18, last: 21, end: 20 }));
     let older = follow(&sent(20, 2, 1, 1), 3);
     assert_eq!(older, Err(FollowError::Epoch { epoch: LeaderEpoch(2), latest: LeaderEpoch(3) }));
-    // Sent by one that has lost the leadership since: left for the next fetch.
+    // The sender has lost the leadership since: left for the next fetch.
     assert_eq!(follow(&sent(20, 4, 1, 1), 3), Ok(20));
-    // What comes before the fault is there.
+    // The batch before the fault is appended.
     let mut half = sent(20, 3, 1, 1);
     half.extend_from_slice(&damaged);
     assert!(follow(&half, 3).is_err());
@@ -86,7 +86,7 @@ fn a_follower_knows_the_producers_when_it_leads() {
         opened.writer.append_as_follower(&bytes, LeaderEpoch(3), 1_000).unwrap();
     }
     assert_eq!(opened.append(of_producer(2, 0), 4).unwrap().first_offset, 22, "a duplicate");
-    // The third one is cut off, and comes again.
+    // The third one is cut off and fetched again.
     assert_eq!(opened.writer.truncate_to(22).unwrap(), 22);
     assert!(matches!(opened.append(of_producer(3, 0), 4), Err(AppendError::Producer(_))), "a gap");
     assert_eq!(opened.append(of_producer(2, 0), 4).unwrap().first_offset, 22);
@@ -110,7 +110,7 @@ fn a_cut_takes_whole_batches_and_whatever_knows_of_them() {
         assert!(log.checkpointed_offset() <= end);
         assert_eq!(log.latest_epoch().map_or(-1, |epoch| epoch.0), epoch);
         assert!(opened.base_offsets().iter().copied().eq((0..end).step_by(2)));
-        // It goes on with other batches, and finds them by time and offset.
+        // It continues with other batches, and finds them by time and offset.
         let bytes = sent(end, 7, 3, 77);
         assert_eq!(opened.writer.append_as_follower(&bytes, LeaderEpoch(7), 2_000), Ok(end + 3));
         opened.flush();
@@ -185,7 +185,7 @@ fn the_recovery_point_goes_down_before_the_first_byte_goes() {
             && path.extension().is_some_and(|it| it == "log")
     });
     assert!(lowered < cut, "{journal:?}");
-    // What lies behind the checkpoint needs no new one.
+    // A cut after the checkpoint needs no new one.
     opened.writer.append_as_follower(&sent(4, 9, 4, 1), LeaderEpoch(9), 1_000).unwrap();
     fs.take_journal();
     opened.writer.truncate_to(4).unwrap();

@@ -1,11 +1,11 @@
-//! What reads and look-ups give: bounds, whole batches, holes, times, epochs, and what truncation
-//! and deletion leave.
+//! The results of reads and lookups: bounds, whole batches, holes, times, epochs, and the state
+//! after truncation and deletion.
 
 use super::super::reader::Tail;
 use super::*;
 
-/// Six batches of three records, two to a segment, with a new epoch from the fourth on. Timestamps
-/// are 100, 200, ... but for the second, which is the youngest.
+/// Six batches of three records, two in a segment, with a new epoch from the fourth on. Timestamps
+/// are 100, 200, ..., except that the second one is the largest.
 fn log() -> (Faulty, Opened) {
     let fs = Faulty::default();
     let mut opened = Opened::new(&fs).unwrap();
@@ -65,7 +65,7 @@ fn times_are_found() {
     let (fs, mut opened) = log();
     opened.close().unwrap();
     drop(opened);
-    // In memory and from the files alike.
+    // Both from memory and from the files.
     for kept in [false, true] {
         let fs = if kept { fs.after_kill() } else { fs.after_crash(0) };
         let opened = Opened::new(&fs).unwrap();
@@ -165,10 +165,10 @@ fn an_epoch_in_which_nothing_is_written_ends_where_it_began() {
         opened.writer.begin_epoch(LeaderEpoch(epoch));
     }
     assert_eq!(ends(&opened), [Some((1, 18)), Some((1, 18)), Some((3, 18)), None]);
-    // Its next leader knows better.
+    // The next leader does not have the epoch.
     assert_eq!(opened.writer.truncate_to(18).unwrap(), 18);
     assert_eq!(opened.log.latest_epoch(), Some(LeaderEpoch(1)));
-    // The disk hears of an epoch with its first record.
+    // An epoch reaches the disk with its first record.
     opened.writer.begin_epoch(LeaderEpoch(4));
     opened.flush();
     opened.dir.checkpoint().unwrap();
@@ -187,8 +187,8 @@ fn an_epoch_whose_first_record_is_published_while_a_flush_runs_comes_to_the_disk
     opened.append(batch(1, 1, 1, 1), 1).unwrap();
     opened.flush();
     opened.writer.begin_epoch(LeaderEpoch(4));
-    // Its first record is being published: the flush takes the mark up, and the log does not end
-    // behind the record yet.
+    // Its first record is being published: the flush takes the mark, and the log does not end after
+    // the record yet.
     opened.log.unsynced.epochs.store(true, std::sync::atomic::Ordering::Release);
     opened.flush();
     let tail = *opened.log.tail.read();
@@ -205,7 +205,7 @@ fn a_log_that_was_emptied_remembers_where_it_goes_on_whoever_leads() {
     opened.writer.advance_log_start_offset(18).unwrap();
     opened.writer.begin_epoch(LeaderEpoch(7));
     opened.flush();
-    // Another one leads, and has no record of that epoch either.
+    // Another broker leads, and has no record of that epoch either.
     opened.writer.truncate_to(18).unwrap();
     assert_eq!(opened.log.latest_epoch(), None);
     opened.flush();
@@ -250,7 +250,7 @@ fn deleted_records_cannot_be_read_and_held_files_can() {
 
 #[test]
 fn reads_go_on_over_holes() {
-    // What compaction leaves: a batch is gone within a segment, and all of the next segment.
+    // The state after a compaction: a batch is gone within a segment, and the whole next segment.
     let (fs, opened) = log();
     opened.dir.checkpoint().unwrap();
     let fs = fs.after_kill();

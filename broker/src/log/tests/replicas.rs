@@ -1,5 +1,5 @@
-//! A leader's log and its follower's, of transactions that overlap: whatever is done to either,
-//! both tell what their batches say.
+//! A leader's log and its follower's, with overlapping transactions. Whatever happens to either,
+//! the transactions of both match their batches.
 
 use proptest::prelude::*;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
@@ -8,19 +8,19 @@ use super::super::cleaner::{OffsetMap, assess_from, clean};
 use super::super::producers::{Marker, marker_batch};
 use super::*;
 
-/// What is written.
+/// A write.
 #[derive(Clone, Copy, Debug)]
 enum Write {
-    /// A record of nobody's, with this key.
+    /// A record without a producer, with this key.
     Plain(u8),
     /// A record in a producer's transaction, with this key.
     Data(i64, u8),
-    /// The end of its transaction, which it commits or aborts. The epoch of an odd producer is
-    /// raised by it (transactions v2).
+    /// The marker of its transaction: true commits. For an odd producer it raises the epoch
+    /// (transactions v2).
     End(i64, bool),
 }
 
-/// Which replica.
+/// The replica.
 #[derive(Clone, Copy, Debug)]
 enum At {
     Leader = 0,
@@ -29,9 +29,9 @@ enum At {
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// One append of these, which the writer takes as one run.
+    /// One append of these writes, which the writer takes as one run.
     Append([Write; 4]),
-    /// The follower appends so many batches in one go, and a part of the one behind them.
+    /// The follower appends this many batches at once, and a part of the next one.
     CatchUp(usize),
     Roll(At),
     Flush(At),
@@ -42,11 +42,11 @@ enum Step {
     Kill(At),
     /// The machine loses power and comes back.
     Crash(At, u64),
-    /// The follower cuts off so many records.
+    /// The follower cuts off this many records.
     Cut(i64),
-    /// The follower gives up all, and begins where its leader's log begins.
+    /// The follower empties its log and begins at its leader's log start offset.
     BeginAnew,
-    /// So many records are deleted at the beginning.
+    /// This many records are deleted at the start.
     Delete(i64),
     Compact(At),
     /// The follower leads, and the leader follows it.
@@ -93,7 +93,7 @@ struct Replica {
     fs: Faulty,
     /// `None` while it is down.
     opened: Option<Opened>,
-    /// Nothing that came was deleted or compacted, here or where it came from.
+    /// Nothing was deleted or compacted, here or on the replica it came from.
     whole: bool,
 }
 
@@ -108,7 +108,7 @@ impl Replica {
         self.opened.as_mut().unwrap()
     }
 
-    /// Goes down, and comes up with what `left` leaves of the disk.
+    /// Stops, and starts again with the part of the disk that `left` keeps.
     fn again(&mut self, left: impl FnOnce(&Faulty) -> Faulty) {
         self.opened = None;
         self.fs = left(&self.fs);
@@ -140,10 +140,11 @@ struct World {
     history: Vec<(i64, Vec<u8>)>,
     epochs: [i16; 4],
     leader_epoch: i32,
-    /// Both replicas had what lies before when one of them was compacted: that is committed, and
-    /// not cut any more.
+    /// Both replicas had everything before it when one of them was compacted. It is committed and
+    /// is not cut any more.
     committed: i64,
-    /// Whether what a replica tells is asked for after each step, or only where it is known anyhow.
+    /// Whether to check a replica's transactions after each step, or only when they are loaded
+    /// anyway.
     asks: bool,
 }
 
@@ -238,7 +239,7 @@ impl World {
         following.writer.advance_log_start_offset(start).unwrap();
     }
 
-    /// The leader has lost its end, and the follower loses it, too.
+    /// The leader has lost its end, so the follower loses it too.
     fn shortened(&mut self) {
         let end = self.end(At::Leader);
         self.history.retain(|(next, _)| *next <= end);

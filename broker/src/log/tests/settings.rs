@@ -1,5 +1,5 @@
-//! Settings of a log that say when something is done: flushes that nobody waits for, and segments
-//! that must be sealed.
+//! Settings that time an action of the log: flushes without a waiting request, and segments that
+//! must be sealed.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn opened(config: LogConfig) -> Opened {
     Opened::with(&Faulty::default(), config).unwrap()
 }
 
-/// Appends a batch of so many records.
+/// Appends a batch of this many records.
 fn append(opened: &mut Opened, records: i32, timestamp: i64) -> i64 {
     opened.append(batch(records, 10, timestamp, 0), 0).unwrap();
     opened.log.flushed_offset()
@@ -23,7 +23,7 @@ fn a_flush_is_asked_for_after_so_many_records() {
 fn a_flush_is_due_after_some_time() {
     let mut opened = opened(LogConfig { flush_ms: 1, ..config() });
     append(&mut opened, 3, 0);
-    // However slow the machine is: it comes, and it comes again.
+    // However slow the machine is, the flush comes, and comes again.
     while opened.log.flushed_offset() < 3 {
         std::thread::yield_now();
     }

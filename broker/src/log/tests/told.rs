@@ -1,5 +1,5 @@
-//! What a log tells of transactions and producers, against what its batches say: recomputed from
-//! them one by one, by nothing that the log itself uses.
+//! The log's transactions and producers, against its batches: recomputed from them one by one, with
+//! none of the log's own code.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,13 +9,13 @@ use weir_protocol::record::{Records, section};
 use super::super::Aborted;
 use super::*;
 
-/// What batches say, in their order.
+/// The result of a list of batches, in order.
 #[derive(Debug, Default)]
 pub(super) struct Truth {
     /// The first offset of each producer's open transaction.
     open: BTreeMap<i64, i64>,
     aborted: Vec<Aborted>,
-    /// The batches with data that were aborted.
+    /// The aborted batches with data.
     aborted_batches: BTreeSet<i64>,
     epochs: BTreeMap<i64, i16>,
 }
@@ -61,13 +61,12 @@ impl Truth {
         truth
     }
 
-    /// The offset before which every transaction has ended, in a log that begins and ends there and
-    /// is committed.
+    /// The last stable offset of a log that begins at `start`, ends at `end` and is committed.
     fn stable(&self, start: i64, end: i64) -> i64 {
         self.open.values().copied().chain([end]).min().unwrap_or(end).max(start)
     }
 
-    /// What a consumer is to be shown of these batches.
+    /// The batches that a consumer must see.
     fn shows(&self, batches: &[(i64, Vec<u8>)], stable: i64) -> Vec<i64> {
         let shown = |(base, bytes): &&(i64, Vec<u8>)| {
             *base < stable && holds_data(bytes) && !self.aborted_batches.contains(base)
@@ -76,13 +75,13 @@ impl Truth {
     }
 }
 
-/// What a marker says: whether the transaction is committed; `None` for what is no marker.
+/// Returns whether a marker commits; `None` if the batch is no marker.
 fn commits(header: &BatchHeader, bytes: &[u8]) -> Option<bool> {
     if !header.is_control() {
         return None;
     }
     let section = section(header, bytes, usize::MAX).unwrap();
-    // One that compaction has emptied ends nothing that is still there.
+    // A marker that compaction has emptied ends no remaining transaction.
     let record = Records::new(&section, header.records_count).next()?.unwrap();
     Some(record.key.unwrap()[3] == 1)
 }
@@ -92,7 +91,7 @@ fn holds_data(bytes: &[u8]) -> bool {
     header.records_count > 0 && !header.is_control()
 }
 
-/// The batches that a consumer takes that goes by what it was told (`CompletedFetch` in Kafka's
+/// The batches that a consumer accepts by these aborted transactions (`CompletedFetch` in Kafka's
 /// client).
 fn taken(batches: &[(i64, Vec<u8>)], told: &[Aborted], stable: i64) -> Vec<i64> {
     let mut told: Vec<_> =
@@ -117,13 +116,13 @@ fn taken(batches: &[(i64, Vec<u8>)], told: &[Aborted], stable: i64) -> Vec<i64> 
 }
 
 impl Opened {
-    /// Whether it is known already what the log tells.
+    /// Returns whether the log's transactions are loaded.
     pub(super) fn has_been_asked(&self) -> bool {
         self.log.last_stable_offset().is_some()
     }
 
-    /// Compares what the log tells with `history`: every batch that ever was in it up to its end,
-    /// also what was deleted or compacted since. Of a log that is `whole` nothing was.
+    /// Compares the log's transactions with `history`: every batch ever in it up to its end,
+    /// including deleted and compacted ones. A `whole` log has lost none.
     pub(super) fn tells_what_its_batches_say<'b>(
         &mut self,
         history: impl Iterator<Item = &'b [u8]> + Clone,
@@ -137,7 +136,7 @@ impl Opened {
             (Truth::of(history), Truth::of(held.iter().map(|(_, bytes)| &bytes[..])));
 
         let stable = self.log.last_stable_offset().unwrap();
-        // A transaction of which nothing is left may be forgotten.
+        // A transaction without remaining batches may be forgotten.
         let possible = [truth.stable(start, end), left.stable(start, end)];
         assert!(
             possible.contains(&stable),

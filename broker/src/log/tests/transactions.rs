@@ -1,5 +1,5 @@
-//! Transactions on disk: what is stable, what was aborted, and that both are known again after a
-//! stop, a crash and a cut.
+//! Transactions on disk: the last stable offset and the aborted ones, known again after a stop, a
+//! crash and a truncation.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -60,8 +60,8 @@ impl Opened {
     }
 }
 
-/// A log of many transactions over several segments, of which every third was aborted; the last one
-/// is open.
+/// A log of many transactions over several segments. Every third one is aborted; the last one is
+/// open.
 pub(super) fn written() -> (Faulty, Opened, Vec<(i64, i64, i64)>, i64) {
     let fs = Faulty::default();
     let mut opened = Opened::new(&fs).unwrap();
@@ -112,7 +112,7 @@ fn a_cut_takes_ends_of_transactions_back() {
     for at in [90, 89, 60, 33, 10, 2, 1] {
         let (_fs, mut opened, aborted, _) = written();
         let end = opened.writer.truncate_to(at).unwrap();
-        // Three records to a transaction: the marker is the third.
+        // Each transaction has three records, the third of which is the marker.
         let left: Vec<_> = aborted.iter().filter(|(.., last)| *last < end).copied().collect();
         assert_eq!((opened.stable(), opened.aborted()), (end / 3 * 3, left), "cut at {at}");
     }
@@ -144,8 +144,8 @@ fn a_follower_knows_the_same() {
     assert_eq!((follower.stable(), follower.aborted()), (open, aborted));
 }
 
-/// Reads all that is stable, and looks whether what it gets of aborted transactions is said to be
-/// that. Every third transaction is one, and each has two records and a marker.
+/// Reads all stable batches, and checks that the log reports the aborted ones. Every third
+/// transaction is aborted, and each has two records and a marker.
 fn read_and_compare(log: &LogReader, stable: i64) {
     let mut from = 0;
     while let (Some(slice), aborted) = log.read_committed(from, stable, 1 << 20, true).unwrap() {
@@ -208,7 +208,7 @@ fn what_may_be_written_in_a_transaction() {
     let unverified = opened.put(prepared(data(1, 0, 0))).unwrap_err();
     assert_eq!(unverified, AppendError::Producer(ProducerError::NotVerified(ProducerId(1))));
     let guard = opened.writer.ask_to_verify(ProducerId(1), ProducerEpoch(0), 0, false, 0).unwrap();
-    // The transaction ends before the coordinator's answer is made use of.
+    // The transaction ends before the coordinator's answer is used.
     opened.put(marker(1, 0, false, 1)).unwrap();
     let mut late = prepared(data(1, 0, 0));
     late.origin = Origin::Client(guard);
@@ -226,7 +226,7 @@ fn what_may_be_written_in_a_transaction() {
     plain.append(0, 1, None, None, []);
     let plain = opened.put(prepared(plain.build(0).unwrap())).unwrap_err();
     assert_eq!(plain, AppendError::Producer(ProducerError::NotTransactional(ProducerId(1))));
-    // A sequence that does not begin the transaction where nothing is known of the producer.
+    // A sequence that does not begin the transaction of an unknown producer.
     assert!(matches!(
         opened.send(5, 0, 3),
         Err(AppendError::Producer(ProducerError::OutOfOrder { .. }))
@@ -257,7 +257,7 @@ fn what_may_be_written_in_a_transaction() {
 
 #[test]
 fn any_number_of_transactions_may_be_open() {
-    // More than producers are remembered of whom none is open.
+    // More than the limit of remembered producers without an open transaction.
     const OPEN: i64 = 100_010;
     let fs = Faulty::default();
     let large =
@@ -278,7 +278,7 @@ fn any_number_of_transactions_may_be_open() {
     assert_eq!((opened.stable(), opened.dir.failure()), (0, None));
     opened.end(0, 1, false).unwrap();
     assert_eq!((opened.stable(), opened.aborted()), (1, vec![(0, 0, OPEN)]));
-    // Who has ended its own is one too many.
+    // The producer whose transaction has ended is one too many.
     assert_eq!(opened.writer.described_producers(1_000).unwrap().len(), OPEN as usize - 1);
 }
 

@@ -1,4 +1,4 @@
-//! The part of validation that reads records: keys, timestamps, offsets, and a batch written anew.
+//! Validation of records: keys, timestamps, offsets, and the rewrite of a batch.
 
 use bytes::BytesMut;
 use weir_protocol::batch::{BatchHeader, Codec};
@@ -10,9 +10,9 @@ use super::refusal::{BadRecord, Refusal};
 /// The timestamp of a record that has none (`RecordBatch.NO_TIMESTAMP`).
 pub(super) const NO_TIMESTAMP: i64 = -1;
 
-/// Whether a record may have this timestamp; that it has none is allowed
-/// (`LogValidator.recordHasInvalidTimestamp`). What is too far back to be told from now counts as
-/// the future, as Java counts.
+/// Returns whether a record may have this timestamp. A missing timestamp is allowed
+/// (`LogValidator.recordHasInvalidTimestamp`). The age wraps as in Java, so a timestamp too far in
+/// the past counts as the future.
 pub(super) fn allows(config: &LogConfig, timestamp: i64, now_ms: i64) -> bool {
     let age = now_ms.wrapping_sub(timestamp);
     timestamp == NO_TIMESTAMP
@@ -20,23 +20,22 @@ pub(super) fn allows(config: &LogConfig, timestamp: i64, now_ms: i64) -> bool {
             && age.wrapping_neg() <= config.timestamp_after_ms_max)
 }
 
-/// An answer names at most this many bad records: what a client sends must not make the answer
-/// larger than the request.
+/// The most bad records in an answer. A request must not produce an answer larger than itself.
 const BAD_RECORDS_MAX: usize = 100;
 
-/// What reading the records of a batch has shown.
+/// The result of reading the records of a batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
     /// The largest timestamp, -1 if no record has one.
     pub(super) max_timestamp: i64,
-    /// The offsets inside the batch do not count up from 0, as those of some old clients. Kafka
-    /// writes such a batch anew rather than to refuse it.
+    /// The offsets inside the batch do not count up from 0, as with some old clients. Like Kafka,
+    /// the leader rewrites such a batch instead of refusing it.
     pub(super) offsets_are_off: bool,
 }
 
-/// Reads every record of a batch, of `limit` bytes at most where it is compressed; says also how
-/// many those were. Of several records that may not be in the topic one whose timestamp is wrong
-/// decides the code of the answer, as in `LogValidator.processRecordErrors`.
+/// Reads every record of a batch, at most `limit` bytes if it is compressed. Also returns how many
+/// bytes it decompressed. As in `LogValidator.processRecordErrors`, one record with a wrong
+/// timestamp decides the error code.
 pub(super) fn look(
     header: &BatchHeader,
     batch: &[u8],
@@ -76,7 +75,7 @@ pub(super) fn look(
     }
 }
 
-/// As `LogValidator.validateTimestamp`, word for word where it speaks to the user.
+/// The same as `LogValidator.validateTimestamp`; messages for the user are Kafka's, word for word.
 fn timestamp_error(
     header: &BatchHeader,
     timestamp: i64,
@@ -98,7 +97,7 @@ fn timestamp_error(
     ))
 }
 
-/// Writes a batch anew with another codec, and offsets that count up from 0.
+/// Rewrites a batch with another codec and with offsets that count up from 0.
 pub(super) fn rewrite(
     header: &BatchHeader,
     section: &[u8],

@@ -1,4 +1,4 @@
-//! Why a batch of a client is refused.
+//! The reasons to refuse a client's batch.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use thiserror::Error;
@@ -7,12 +7,12 @@ use weir_protocol::compression::CompressionError;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::record::{RecordError, WalkError};
 
-/// A record that is the reason for which its batch is refused (KIP-467).
+/// A record for which its batch is refused (KIP-467).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRecord {
-    /// Which record of the batch, counted from 0.
+    /// The index of the record in the batch, from 0.
     pub index: i32,
-    /// What is wrong with it.
+    /// The reason.
     pub message: String,
 }
 
@@ -22,12 +22,12 @@ pub enum Refusal {
     /// There is not exactly one batch.
     #[error("Produce requests must have exactly one record batch per partition")]
     NotOneBatch,
-    /// Written in the format of magic 0 or 1, or an unknown one.
+    /// The format is magic 0 or 1, or an unknown one.
     #[error(
         "Produce requests are only allowed to contain record batches with magic version 2, not {0}"
     )]
     Magic(i8),
-    /// The checksum does not match: the bytes were damaged on their way.
+    /// The checksum does not match: the bytes were damaged on the way.
     #[error("Record batch is corrupted: {0}")]
     Corrupt(BatchError),
     /// Larger than `max.message.bytes`.
@@ -50,44 +50,44 @@ pub enum Refusal {
         /// The size of a segment in bytes.
         limit: usize,
     },
-    /// Its records decompress to more than is looked into.
+    /// Its records decompress to more than the limit.
     #[error("The records of the batch take more than {limit} bytes when decompressed")]
     DecompressesTooLarge {
         /// The limit in bytes.
         limit: usize,
     },
-    /// Its records are not compressed as it says.
+    /// Its records cannot be decompressed with its codec.
     #[error("The records of the batch cannot be decompressed: {0}")]
     Undecodable(CompressionError),
-    /// A codec that does not exist.
+    /// An unknown codec.
     #[error("The compression type of the record batch is unknown")]
     UnknownCodec,
-    /// zstd from a client that is too old to know it.
+    /// zstd in a request version that does not allow it.
     #[error("Produce requests with version {0} are not allowed to use ZStandard compression")]
     ZstdTooEarly(i16),
-    /// A header that contradicts itself, or what no client may write.
+    /// An inconsistent header, or content that no client may write.
     #[error("{0}")]
     Invalid(String),
-    /// Records that may not be in this topic.
+    /// Records that are not allowed in this topic.
     #[error("One or more records have been rejected due to {count} record errors in total, and only showing the first of them: {}", .first.message)]
     BadRecords {
         /// How many there are.
         count: usize,
         /// The first of them.
         first: BadRecord,
-        /// All of them, up to a bound.
+        /// All of them, up to `BAD_RECORDS_MAX`.
         records: Vec<BadRecord>,
     },
-    /// Records whose timestamps may not be in this topic.
+    /// Records whose timestamps are not allowed in this topic.
     #[error("One or more records have been rejected due to invalid timestamp")]
     BadTimestamps {
-        /// The records, up to a bound.
+        /// The records, up to `BAD_RECORDS_MAX`.
         records: Vec<BadRecord>,
     },
 }
 
 impl Refusal {
-    /// The code that Kafka answers with.
+    /// Returns Kafka's error code.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NotOneBatch | Self::Magic(_) | Self::Invalid(_) | Self::BadRecords { .. } => {
@@ -97,14 +97,14 @@ impl Refusal {
             Self::TooLarge { .. } | Self::DecompressesTooLarge { .. } => ErrorCode::MessageTooLarge,
             Self::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
             Self::ZstdTooEarly(_) => ErrorCode::UnsupportedCompressionType,
-            // Of these Kafka's broker makes an error that it has no code for.
+            // Kafka's broker throws an error without a code of its own for these.
             Self::UnknownCodec | Self::Undecodable(_) => ErrorCode::UnknownServerError,
             Self::BadTimestamps { .. } => ErrorCode::InvalidTimestamp,
         }
     }
 
-    /// Whether the answer says where the log begins: that it does in Kafka where the log's own
-    /// checks refuse a batch, but for those of its size and checksum.
+    /// Returns whether the answer contains the log start offset. In Kafka it does when the log's
+    /// own checks refuse a batch, except the checks of size and checksum.
     pub fn tells_log_start(&self) -> bool {
         match self {
             Self::Invalid(_)
@@ -122,7 +122,7 @@ impl Refusal {
         }
     }
 
-    /// The records that are to blame, for the answer's `record_errors`.
+    /// Returns the bad records, for the answer's `record_errors`.
     pub fn bad_records(&self) -> &[BadRecord] {
         match self {
             Self::BadRecords { records, .. } | Self::BadTimestamps { records } => records,
@@ -135,9 +135,9 @@ impl From<BatchError> for Refusal {
     fn from(error: BatchError) -> Self {
         match error {
             BatchError::Magic(magic) => Self::Magic(magic),
-            // Kafka finds no batch where one does not end, and two where bytes follow it.
+            // Kafka finds no batch if the bytes end too early, and two if bytes follow.
             BatchError::Incomplete { .. } => Self::NotOneBatch,
-            // Sent again it would be the same: no error that makes clients try again.
+            // A retry would fail again, so the error must not be retriable.
             BatchError::Invalid(_) => Self::Invalid(error.to_string()),
             BatchError::Crc { .. } => Self::Corrupt(error),
         }

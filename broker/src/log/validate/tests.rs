@@ -22,7 +22,7 @@ fn batch(records: &[(Option<&str>, i64)]) -> BytesMut {
     with_codec(Codec::None, records)
 }
 
-/// Changes the header at a byte, and makes the checksum right again.
+/// Changes the header at a byte and corrects the checksum.
 fn patched<const N: usize>(mut batch: BytesMut, at: usize, value: [u8; N]) -> BytesMut {
     batch[at..at + N].copy_from_slice(&value);
     let header = BatchHeader::parse(&batch).unwrap();
@@ -75,7 +75,7 @@ fn a_good_batch_passes_as_it_is() {
 
 #[test]
 fn where_only_headers_are_validated_nothing_is_decompressed_without_need() {
-    // What the header says of gzip is not true: nobody looks.
+    // The header claims gzip falsely; the records are not read.
     let bytes = patched(batch(&[(Some("k"), NOW)]), ATTRIBUTES, 1_i16.to_be_bytes());
     assert!(validate(bytes.clone(), &headers_only(), VERSION, NOW).is_ok());
     for config in [compacted(), always(Codec::Zstd)] {
@@ -93,7 +93,7 @@ fn where_only_headers_are_validated_nothing_is_decompressed_without_need() {
 
 const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
 
-/// A batch that says of these bytes that they are its records.
+/// A batch with these bytes as its records.
 fn with_section(codec: Codec, count: i32, section: &[u8]) -> BytesMut {
     let mut bytes = with_codec(codec, &[(None, NOW)]);
     bytes.truncate(batch::HEADER_BYTES);
@@ -138,7 +138,8 @@ fn a_batch_holds_the_records_that_it_says_under_every_codec() {
                 "{codec:?}: nobody looks for {why}"
             );
         }
-        // A claim of as many records as there are offsets would begin a segment with every batch.
+        // If it were accepted, every batch that claims the maximum of records would begin a new
+        // segment.
         let many = with_section(codec, i32::MAX, &record);
         assert_eq!(code(many, &headers_only()), invalid, "{codec:?}");
     }
@@ -297,7 +298,7 @@ fn timestamps_out_of_bounds_are_named() {
     for (config, timestamps, bad) in [
         (&after, &[NOW, NOW + 100, NOW - i64::MAX, 0][..], &[][..]),
         (&after, &[NOW + 101, NOW, i64::MAX], &[0, 2]),
-        // What Java cannot tell from now.
+        // Timestamps whose age overflows in Java.
         (&after, &[i64::MIN, NOW, NOW - i64::MAX - 2], &[0, 2]),
         (&before, &[NOW - 100, NOW + 100, -1], &[]),
         (&before, &[NOW - 101, NOW, 0, -2], &[0, 2, 3]),
@@ -435,7 +436,7 @@ proptest! {
     }
 }
 
-/// A request of many batches, each of which takes long, must not begin with each of them anew.
+/// A request with many slow batches must not begin each of them again.
 #[test]
 fn what_takes_long_is_given_back_as_it_was_and_what_comes_after_it_too() {
     let of_value = |codec, length: usize| {
@@ -459,7 +460,7 @@ fn what_takes_long_is_given_back_as_it_was_and_what_comes_after_it_too() {
         }
         validate(large, &config, VERSION, NOW).unwrap();
     }
-    // Of what is not compressed the records count: their number is known.
+    // An uncompressed batch counts by its records, whose number is known.
     let mut builder = BatchBuilder::new(0);
     for offset in 0..100 {
         builder.append(offset, NOW, None, None, []);

@@ -12,29 +12,29 @@ use super::super::segment::file_name;
 use super::LogWriter;
 
 impl LogWriter {
-    /// Deletes the log. Its directory is renamed at once, so that its name is free; the files go
-    /// after `file.delete.delay.ms`. Who still reads it reads on. Nothing may be done with the
-    /// writer any more: the directory of that name is another log's from now on.
+    /// Deletes the log. Renames its directory at once, which frees the name. The files are removed
+    /// after `file.delete.delay.ms`, and current readers finish. The caller must not use the writer
+    /// any more, because the directory's name may now belong to another log.
     ///
     /// # Errors
-    /// When the directory cannot be renamed: then it is set aside by the next start.
+    /// When the directory cannot be renamed. The next start then sets it aside.
     pub fn delete(&mut self) -> io::Result<()> {
         let Some(directory) = self.give_up_name(DELETED)? else {
             return Ok(());
         };
         let now = Instant::now();
-        // A time beyond what the clock can tell never comes.
+        // A time beyond the clock's range never comes.
         if let Some(at) = now.checked_add(Duration::from_millis(self.config.delete_delay_ms)) {
             self.logs.throw_away(directory, at);
         }
         Ok(())
     }
 
-    /// As [`LogWriter::delete`], but its files stay, under a name that nobody takes up: the
-    /// metadata may be wrong, the data is not.
+    /// Does the same as [`LogWriter::delete`], but keeps the files under a name that no log uses.
+    /// The metadata may be wrong, the data is not.
     ///
     /// # Errors
-    /// As there.
+    /// The same as [`LogWriter::delete`].
     pub fn set_aside(&mut self) -> io::Result<()> {
         if let Some(to) = self.give_up_name(STRAY)? {
             warn!(topic = %self.reader.topic, partition = self.reader.id.index, to = %to.display(), "this log is not in the metadata any more; it is set aside");
@@ -42,16 +42,16 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Gives the log's directory another name, if it has one, and returns that.
+    /// Renames the log's directory and returns the new path; `None` if it has no directory.
     fn give_up_name(&mut self, suffix: &str) -> io::Result<Option<PathBuf>> {
         let (dir, logs, reader) = (&self.dir, &self.logs, &self.reader);
         self.active = None;
-        // A flush that comes later must not look for the files.
+        // A later flush must not look for the files.
         let _turn = reader.flushes.turn();
         reader.is_deleted.store(true, Ordering::Release);
         let segments = reader.segments.load();
         if segments.is_empty() {
-            // Nothing was ever appended: what has the name is another log's.
+            // Nothing was ever appended, so a directory of that name belongs to another log.
             logs.forget(reader);
             return Ok(None);
         }
@@ -62,7 +62,7 @@ impl LogWriter {
                 segment.records().moved(to.join(file_name(segment.base_offset(), "log")));
             }
         }
-        // Only now may the next log have the name: who reads this one does not find that one's
+        // Only now may the next log take the name. A reader of this log then cannot open that log's
         // files.
         logs.forget(reader);
         renamed.map(|()| Some(to))

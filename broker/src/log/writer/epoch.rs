@@ -1,5 +1,5 @@
-//! Epochs in which nothing is written: they begin where the log ends, with their leader, and go
-//! when another leader knows better.
+//! Epochs without records. They begin at the log end offset when a leader begins, and are removed
+//! when another leader does not have them.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -11,21 +11,22 @@ use super::super::reader::LogReader;
 use super::LogWriter;
 
 impl LogWriter {
-    /// A leader's epoch begins at the end of the log (`UnifiedLog.assignEpochStartOffset`). Without
-    /// that, nobody could say where an epoch ended that is later than the last record's: a follower
-    /// whose log goes on from there would not learn where it is to be cut, and a consumer would
-    /// take it for a log that was cut.
+    /// Begins a leader's epoch at the end of the log (`UnifiedLog.assignEpochStartOffset`). Without
+    /// it, no one can tell where an epoch ended that is later than the last record's. A follower
+    /// with a longer log would not learn where to truncate, and a consumer would see a truncated
+    /// log.
     pub fn begin_epoch(&mut self, epoch: LeaderEpoch) {
         self.reader.epochs.write().assign(epoch, self.reader.log_end_offset());
     }
 
-    /// Forgets the epoch that begins at the end of the log: the leader does not know it
+    /// Removes the epoch that begins at the end of the log, because the leader does not have it
     /// (`UnifiedLog.truncateTo`).
     pub(super) fn forget_epoch_without_records(&mut self) -> io::Result<()> {
         let reader = &self.reader;
         let is_forgotten = reader.epochs.write().truncate_from_end(reader.log_end_offset());
         if is_forgotten && reader.latest_epoch().is_none() && !reader.segments.load().is_empty() {
-            // It was the first one too, and said where the log begins; now only the catalogue does.
+            // It was also the first epoch and said where the log begins. Now only the catalogue
+            // does.
             self.logs.write_catalogue()?;
         }
         Ok(())
@@ -33,8 +34,8 @@ impl LogWriter {
 }
 
 impl LogReader {
-    /// Takes up the epoch of a batch that is being published. The first one of an epoch brings it
-    /// to the disk.
+    /// Records the epoch of a batch that is being published. The first batch of an epoch marks the
+    /// epochs for the next flush.
     pub(super) fn note_epoch(&self, header: &BatchHeader) {
         let latest = self.epochs.read().entries().last().copied();
         let is_first = match latest {

@@ -1,7 +1,7 @@
-//! Appending what a leader has: batches as they are, with the offsets and epochs that it gave them.
+//! Appends a leader's batches unchanged, with their offsets and epochs.
 //!
-//! Nothing is decided anew and nothing is written anew. What a leader cannot have sent is refused,
-//! and the partition's fetcher tries again: it is no fault of the disk.
+//! The follower decides nothing again and rewrites nothing. It refuses batches that a leader cannot
+//! have sent, and the partition's fetcher retries. This is no fault of the disk.
 
 use std::io::{self, IoSlice};
 
@@ -16,13 +16,13 @@ pub enum FollowError {
     /// The log directory is offline.
     #[error("the log directory is offline")]
     Storage,
-    /// The log is deleted, or one that is being deleted still has its name.
+    /// The log is deleted, or another log that is being deleted still has its name.
     #[error("a log that is being deleted still has this one's name")]
     Nameless,
     /// A batch is damaged.
     #[error("a batch from the leader is damaged: {0}")]
     Corrupt(#[from] BatchError),
-    /// A batch does not follow what is there.
+    /// A batch does not follow the log end offset.
     #[error(
         "a batch from the leader begins at offset {first} and ends at {last}, but the log ends at {end}"
     )]
@@ -34,7 +34,7 @@ pub enum FollowError {
         /// The log end offset at that point.
         end: i64,
     },
-    /// A batch is of an older epoch than the one before it.
+    /// A batch has an older epoch than the one before it.
     #[error("a batch from the leader is of epoch {epoch}, the one before it of {latest}")]
     Epoch {
         /// Its epoch.
@@ -44,7 +44,7 @@ pub enum FollowError {
     },
 }
 
-/// Batches that lie one behind the other and are still to be written.
+/// Consecutive batches that are not written yet.
 #[derive(Default)]
 struct Span {
     from: usize,
@@ -53,14 +53,14 @@ struct Span {
 }
 
 impl LogWriter {
-    /// Appends whole batches of `records` as they are; a last one that is cut off is left for the
+    /// Appends the whole batches of `records` unchanged. An incomplete last batch is left for the
     /// next fetch. Returns the log end offset.
     ///
-    /// Batches of an epoch after `epoch` end it, too: this is the epoch in which they were fetched,
-    /// and who sends others has lost the leadership meanwhile (KAFKA-18723).
+    /// `epoch` is the epoch of the fetch. The append ends before a batch of a later epoch, because
+    /// its sender has lost the leadership meanwhile (KAFKA-18723).
     ///
     /// # Errors
-    /// Why no more was appended. What came before it in `records` may have been.
+    /// The reason why no more was appended. Earlier batches of `records` may have been.
     pub fn append_as_follower(
         &mut self,
         records: &[u8],
@@ -102,7 +102,7 @@ impl LogWriter {
                 self.roll(now_ms).map_err(|error| self.fence("begin a segment in", &error))?;
             }
             if header.has_producer() {
-                // What the leader admitted is not judged again, only remembered.
+                // The leader has admitted it, so the follower only records it.
                 self.producers(now_ms).map_err(|_| FollowError::Storage)?;
                 self.note_producer(&header, batch, now_ms);
             }

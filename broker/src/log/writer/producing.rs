@@ -1,5 +1,5 @@
-//! The producers of a log and their transactions, as its writer keeps them: loaded when somebody
-//! needs them, asked before an append, told of each.
+//! The producers and transactions of a log in its writer. They are loaded on demand, checked before
+//! an append, and updated by each one.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,16 +15,16 @@ use super::super::{AppendError, snapshots};
 use super::LogWriter;
 
 impl LogWriter {
-    /// Has the log's transactions known to its readers
+    /// Loads the log's transactions for its readers
     /// ([`LogReader::last_stable_offset`](super::super::LogReader::last_stable_offset)).
     ///
     /// # Errors
-    /// When they cannot be read: then the log directory is offline.
+    /// When they cannot be read; the log directory is then offline.
     pub fn load_transactions(&mut self, now_ms: i64) -> Result<(), AppendError> {
         self.producers(now_ms).map(|_| ())
     }
 
-    /// Whether they have to be loaded before anything is done with them.
+    /// Returns whether the producers must be loaded before use.
     pub(super) fn lacks_producers(&self) -> bool {
         self.producers.is_none() || self.reader.distrusts_transaction_index()
     }
@@ -45,9 +45,9 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Takes from the log which transactions were aborted, and writes every file that says so anew:
-    /// one of them is not what was written. No segment is put in the place of another meanwhile,
-    /// since that happens in the writer's seat too.
+    /// Reads the aborted transactions from the log and rewrites every `.txnindex` file, because one
+    /// of them is damaged. No compaction swaps segments meanwhile, because a swap needs the writer
+    /// too.
     fn restore_transaction_index(&mut self, now_ms: i64) -> io::Result<()> {
         let log = self.reader.path();
         warn!(log = %log.display(), "a file of aborted transactions is damaged; all of them are taken from the log again");
@@ -57,19 +57,19 @@ impl LogWriter {
         Ok(())
     }
 
-    /// What is known of producers may not be so any more: the log was cut.
+    /// Drops the producers and transactions, because the log was truncated.
     pub(super) fn forget_producers(&mut self) {
         self.producers = None;
         *self.reader.transactions.write() = Transactions::default();
     }
 
-    /// The log begins anew.
+    /// Resets the producers and transactions, because the log starts again, empty.
     pub(super) fn begin_without_producers(&mut self, offset: i64) {
         self.producers = Some(Box::default());
         *self.reader.transactions.write() = Transactions::none(offset);
     }
 
-    /// Checks batches against what their producers wrote before; they are loaded.
+    /// Checks batches against the loaded producers.
     pub(super) fn admit_producer(
         &mut self,
         append: &Prepared,
@@ -89,8 +89,8 @@ impl LogWriter {
         }
     }
 
-    /// Remembers a batch that is about to be written, whoever admitted it. What is not loaded finds
-    /// it in the log.
+    /// Records a batch that is about to be written, from any origin. If the producers are not
+    /// loaded, a later load finds it in the log.
     pub(super) fn note_producer(&mut self, header: &BatchHeader, batch: &[u8], now_ms: i64) {
         if !header.has_producer() {
             return;
@@ -106,9 +106,9 @@ impl LogWriter {
         }
     }
 
-    /// Whether the coordinator must be asked before this producer's batch is appended, which
-    /// belongs to a transaction (`Partition.maybeStartTransactionVerification`). `None`: the
-    /// transaction is open here already.
+    /// Returns a guard if the coordinator must verify the transaction before this producer's batch
+    /// is appended (`Partition.maybeStartTransactionVerification`). Returns `None` if the
+    /// transaction is already open here.
     ///
     /// # Errors
     /// When the producers cannot be read.
@@ -126,11 +126,11 @@ impl LogWriter {
         Ok(Some(self.verifications.ask(producer, epoch, sequence, raises_epoch)))
     }
 
-    /// Leaves what is known of producers and transactions to who begins at the end of the log: the
-    /// next start, or whoever needs it after a crash. Nothing where nothing is known.
+    /// Writes the producers and transactions for a later load at the end of the log: at the next
+    /// start, or after a crash. Writes nothing if they are not loaded.
     ///
-    /// One step: behind a snapshot of the producers nobody looks for what was aborted, so the files
-    /// that say so are on the disk before it.
+    /// The order matters. A load from a producer snapshot does not look for aborted transactions
+    /// before it. So their files must be on the disk before the snapshot.
     pub(super) fn leave_producers(&mut self) -> io::Result<()> {
         let Some(producers) = &self.producers else { return Ok(()) };
         if !self.reader.transactions.read().is_known {
@@ -140,7 +140,7 @@ impl LogWriter {
         snapshots::write(&self.dir, &self.reader, producers)
     }
 
-    /// Writes down what the readers have in memory of transactions that were aborted.
+    /// Writes the aborted transactions that are in memory to their files.
     fn write_transaction_index(&self) -> io::Result<()> {
         let (aborted, in_memory_from) = {
             let transactions = self.reader.transactions.read();
@@ -149,8 +149,8 @@ impl LogWriter {
         self.write_transactions(&aborted, in_memory_from)
     }
 
-    /// Writes the files of the segments that begin at `from` or later, each with those of `aborted`
-    /// whose markers lie in it.
+    /// Writes the files of the segments that begin at `from` or later. Each gets the entries of
+    /// `aborted` whose markers are in its segment.
     fn write_transactions(&self, aborted: &[Aborted], from: i64) -> io::Result<()> {
         let segments = self.reader.segments.load();
         for (index, segment) in segments.iter().enumerate() {
@@ -171,7 +171,7 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Forgets producers that have been silent for `producer.id.expiration.ms`.
+    /// Forgets producers that have not written for `producer.id.expiration.ms`.
     pub fn expire_producers(&mut self, now_ms: i64) {
         let expiration_ms = self.config.producer_expiration_ms;
         if let Some(producers) = &mut self.producers {
@@ -190,8 +190,7 @@ impl LogWriter {
         Ok(self.producers(now_ms)?.last_records())
     }
 
-    /// A copy of all that is known of the producers, for who goes on from here without asking the
-    /// log.
+    /// Returns a copy of the producers, for a caller that continues without reading the log.
     ///
     /// # Errors
     /// When their state cannot be read.
@@ -209,7 +208,7 @@ impl LogWriter {
 }
 
 impl Prepared {
-    /// Each batch, with its bytes.
+    /// Iterates over the batches with their bytes.
     pub(crate) fn batches(&self) -> impl Iterator<Item = (BatchHeader, &[u8])> {
         let mut position = 0;
         self.headers.iter().map(move |header| {
@@ -219,10 +218,10 @@ impl Prepared {
         })
     }
 
-    /// The end of a transaction as a batch.
+    /// Builds the batch of a transaction marker.
     ///
     /// # Errors
-    /// Never in practice: a marker is small, and not compressed.
+    /// Never in practice: a marker is small and not compressed.
     pub fn marker(
         marker: super::super::producers::Marker,
         now_ms: i64,

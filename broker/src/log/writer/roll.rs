@@ -1,5 +1,4 @@
-//! The segment that is written to: taken up again after a start, begun anew, and sealed when the
-//! next one begins.
+//! The active segment: opened again after a start, begun, and sealed when the next one begins.
 
 use std::io;
 use std::sync::Arc;
@@ -15,9 +14,9 @@ use super::super::storage::{File, Mode, put_in_place, stage_file};
 use super::{Active, LogWriter};
 
 impl LogWriter {
-    /// Whether anything may be written: not to a log that is deleted, and not yet where the log has
-    /// no directory, whose name a log has that is to be deleted. Its writer is at work, and the
-    /// deletion waits for it.
+    /// Returns whether the log may be written. A deleted log may not. A log without a directory may
+    /// not while a log that is to be deleted still has the name. That log's writer is still
+    /// working, and the deletion waits for it.
     pub(crate) fn has_name(&self) -> bool {
         if self.reader.is_deleted() {
             return false;
@@ -29,7 +28,7 @@ impl LogWriter {
         has_name
     }
 
-    /// The segment that is written to: the newest one, or a new one where there is none.
+    /// Returns the active segment: the newest one, or a new one if there is none.
     pub(super) fn active(&mut self, now_ms: i64) -> io::Result<&mut Active> {
         if self.active.is_none() {
             let newest = self.reader.segments.load().last().cloned();
@@ -47,9 +46,9 @@ impl LogWriter {
         self.active.as_mut().ok_or_else(|| io::Error::other("there is no segment to write to"))
     }
 
-    /// Has the newest segment at hand before anything is admitted that is to be written to it:
-    /// where it is damaged another begins, and the snapshot that is left to who begins there must
-    /// not know of what is not in the log. When that fails the log directory is offline.
+    /// Opens the newest segment before any append is admitted. If it is damaged, a new segment
+    /// begins with a producer snapshot, which must not contain batches that are not in the log. A
+    /// failure takes the log directory offline.
     pub(super) fn take_up_newest(&mut self, now_ms: i64) {
         let reader = &self.reader;
         if self.active.is_none()
@@ -68,7 +67,7 @@ impl LogWriter {
         Ok(self.activate(segment, file, first.map(|located| located.header.max_timestamp), now_ms))
     }
 
-    /// Begins a new segment at the end of the log, and the directory with the first one.
+    /// Begins a new segment at the end of the log. The first one also creates the directory.
     fn begin(&self, now_ms: i64) -> io::Result<Active> {
         let reader = &self.reader;
         let (dir, base) = (reader.path(), reader.log_end_offset());
@@ -76,8 +75,7 @@ impl LogWriter {
         if reader.segments.load().is_empty() {
             partition_dir::set_aside_unknown(storage, &dir, &reader.topic, reader.id.index)?;
             storage.create_dir(&dir)?;
-            // Synced with the first flush: until then there is nothing that it would have to vouch
-            // for.
+            // Synced with the first flush. Before that, no flushed record needs it.
             let metadata = dir.join(partition_dir::PARTITION_METADATA);
             stage_file(
                 storage,
@@ -90,7 +88,8 @@ impl LogWriter {
         let segment =
             Segment::new(&dir, SegmentSummary::empty(base, now_ms), Some(Indexes::default()));
         let file = self.dir.files.get(segment.records(), Mode::Create)?;
-        // A file of that name can only be what an earlier crash left behind its end.
+        // An existing file of that name can only be a remnant after the log's end, from an earlier
+        // crash.
         file.truncate(0)?;
         reader.unsynced.entries.store(true, Ordering::Release);
         let mut segments = reader.segments.load().as_ref().clone();
@@ -108,7 +107,7 @@ impl LogWriter {
         now_ms: i64,
     ) -> Active {
         let jitter_ms = match self.config.segment_jitter_ms {
-            // Any number will do that differs between partitions and stays the same for one.
+            // Any number works that differs between partitions and stays the same for one.
             jitter @ 1.. => {
                 i64::from(crc32c::crc32c(self.reader.path().as_os_str().as_encoded_bytes()))
                     % jitter
@@ -126,7 +125,8 @@ impl LogWriter {
         }
     }
 
-    /// Seals the active segment and begins the next one. An empty one stays.
+    /// Seals the active segment and begins the next one. Does nothing if the active segment is
+    /// empty.
     ///
     /// # Errors
     /// When files cannot be written.
@@ -138,17 +138,17 @@ impl LogWriter {
             active.segment.seal(&self.dir.files)?;
         }
         self.active = Some(self.begin_next(now_ms)?);
-        // The sealed segment goes to the disk in the background, whatever `flush.mode` is.
+        // The sealed segment is flushed in the background, whatever `flush.mode` is.
         self.reader.request_flush();
         debug!(topic = %self.reader.topic, partition = self.reader.id.index, base_offset = self.reader.log_end_offset(), "began a segment");
         Ok(())
     }
 
-    /// Begins a segment behind those that there are, and leaves what is known of producers to who
-    /// begins there.
+    /// Begins a segment after the existing ones, and writes the producers for a later load from
+    /// there.
     fn begin_next(&mut self, now_ms: i64) -> io::Result<Active> {
-        // Also where no producer was ever asked for: whoever needs them later would have to read
-        // all that was written meanwhile.
+        // Even if no producer was needed so far. A later load would have to read everything since
+        // then.
         if self.lacks_producers() {
             self.load_producers(now_ms)?;
         }
@@ -157,10 +157,11 @@ impl LogWriter {
         self.begin(now_ms)
     }
 
-    /// Seals the active segment if it is old, though nothing is appended: so that retention and
-    /// compaction get at it.
+    /// Seals the active segment if it is old, even without an append, so that retention and
+    /// compaction can process it.
     ///
     /// # Errors
+    /// When files cannot be written.
     /// When files cannot be written.
     pub fn roll_if_old(&mut self, now_ms: i64) -> io::Result<()> {
         match &self.active {

@@ -1,5 +1,4 @@
-//! What a log gives up at its beginning: by retention, by DeleteRecords, and whole segments at a
-//! time.
+//! Deletions at the start of a log: by retention, by DeleteRecords, and of whole segments.
 
 use std::io;
 use std::sync::Arc;
@@ -9,8 +8,8 @@ use super::super::{flusher, retention};
 use super::LogWriter;
 
 impl LogWriter {
-    /// Raises the log start offset, at most to the high watermark, and deletes the segments that
-    /// lie before it. Lowering it does nothing.
+    /// Raises the log start offset, at most to the high watermark, and deletes the segments before
+    /// it. A lower offset does nothing.
     ///
     /// # Errors
     /// When the files cannot be removed.
@@ -24,9 +23,9 @@ impl LogWriter {
         let segments = reader.segments.load();
         let gone = segments.iter().skip(1).take_while(|next| next.base_offset() <= offset).count();
         if gone > 0 {
-            // Before the first file goes: what the log ends with is on the disk, and so are the
-            // epochs, which say where it begins. A crash may bring back any of the files that are
-            // removed, but not a log with a gap, or one that ends before it begins.
+            // Before the first file goes, the end of the log and the epochs must be on the disk;
+            // the epochs say where the log begins. A crash may bring back any of the removed files.
+            // It must not leave a log with a gap, or one that ends before it begins.
             flusher::flush_now(reader, true)?;
         } else if changed {
             reader.unsynced.epochs.store(true, Ordering::Release);
@@ -52,8 +51,8 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Deletes what retention lets go (`retention.ms`, `retention.bytes`): whole sealed segments
-    /// below the high watermark. Returns how many.
+    /// Deletes the segments that retention expires (`retention.ms`, `retention.bytes`). Only
+    /// segments below the high watermark expire. Returns how many were deleted.
     ///
     /// # Errors
     /// When files cannot be written or removed.
@@ -74,7 +73,7 @@ impl LogWriter {
             return Ok(0);
         }
         if count == summaries.len() {
-            // All of it is old: the log goes on, empty, where it ended.
+            // Everything is old: the log continues, empty, at its end.
             self.roll(now_ms)?;
         }
         let start =

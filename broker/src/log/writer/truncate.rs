@@ -1,10 +1,10 @@
-//! What a follower's log gives up at its end, where it went another way than the leader's, and all
-//! of it where the two have nothing in common any more.
+//! Truncation of a follower's log: at its end, where it diverged from the leader's, or of all of it
+//! if the two have nothing in common.
 //!
-//! A cut is on the disk when it returns: what is appended after it is never found beside what was
-//! cut off. Before the first byte goes, the catalogue on the disk says that nothing behind the cut
-//! counts as flushed, so that a crash midway leaves a log that ends somewhere behind the cut, and
-//! never one that is taken for damaged.
+//! A truncation is on the disk when it returns. So a later append is never found beside removed
+//! records. Before the first byte goes, the catalogue on the disk counts nothing after the cut as
+//! flushed. So after a crash in between, the log ends somewhere after the cut, and never counts as
+//! damaged.
 
 use std::io;
 use std::sync::Arc;
@@ -20,20 +20,20 @@ use super::super::storage::Mode;
 use super::super::{flusher, snapshots};
 use super::{LogWriter, into_io};
 
-/// The files of a segment, and those of them that its records give again. What a file says of
-/// transactions that were aborted behind a cut is not believed: no snapshot vouches for it.
+/// The files of a segment, and those that its records can rebuild. The entries of a `.txnindex`
+/// after a cut are not used, because no snapshot vouches for them.
 const FILES: &[&str] = &["log", "index", "timeindex", "txnindex", "snapshot"];
 const DERIVED: &[&str] = &["index", "timeindex", "snapshot"];
 
 impl LogWriter {
-    /// Cuts the log off at `offset`, at most: a batch that holds records before and behind it goes
-    /// as a whole. Returns the log end offset.
+    /// Truncates the log to `offset` at most. A batch that spans the offset is removed as a whole.
+    /// Returns the log end offset.
     ///
-    /// The high watermark and the log start offset go down with the end. Readers that read what
-    /// goes find that out by its checksum, as with Kafka.
+    /// The high watermark and the log start offset are lowered with the end. As in Kafka, a reader
+    /// of removed records finds a wrong checksum.
     ///
     /// # Errors
-    /// When the files cannot be read or written: then the log directory is offline.
+    /// When the files cannot be read or written; the log directory is then offline.
     pub fn truncate_to(&mut self, offset: i64) -> io::Result<i64> {
         if self.reader.is_deleted() {
             return Err(io::Error::other("the log is deleted"));
@@ -57,11 +57,11 @@ impl LogWriter {
         self.vouch(result)
     }
 
-    /// Gives up all of the log: it goes on, empty, at `offset`
-    /// (`LocalLog.truncateFullyAndStartAt`). Returns that.
+    /// Removes the whole log, which continues, empty, at `offset`
+    /// (`LocalLog.truncateFullyAndStartAt`). Returns that offset.
     ///
     /// # Errors
-    /// As [`LogWriter::truncate_to`].
+    /// The same as [`LogWriter::truncate_to`].
     pub fn truncate_fully_and_start_at(&mut self, offset: i64) -> io::Result<i64> {
         if !self.has_name() {
             return Err(io::Error::other(
@@ -77,7 +77,7 @@ impl LogWriter {
         self.vouch(result)
     }
 
-    /// A cut that failed halfway takes the log directory offline.
+    /// Takes the log directory offline after a failed truncation.
     fn vouch(&self, result: io::Result<i64>) -> io::Result<i64> {
         match &result {
             Err(error) => {
@@ -110,12 +110,12 @@ impl LogWriter {
         if reader.latest_epoch().is_some() {
             self.logs.lower_recovery_point(reader, end)?;
         } else {
-            // Else the first epoch says where the log begins; now only the catalogue does.
+            // Otherwise the first epoch says where the log begins. Now only the catalogue does.
             self.logs.write_catalogue()?;
         }
         let storage = self.dir.storage();
         if changed {
-            // Recovery would take the epochs behind the cut for those of what is appended there
+            // Otherwise recovery would apply the removed epochs to the records that are appended
             // next.
             flusher::write_epochs(storage, reader)?;
         }
@@ -139,7 +139,7 @@ impl LogWriter {
             SegmentSummary::empty(offset, 0),
             Some(Indexes::default()),
         );
-        // Of a log that was never written to, there is nothing on the disk yet.
+        // A log without any append has nothing on the disk yet.
         let segments = if old.is_empty() { Vec::new() } else { vec![Arc::clone(&fresh)] };
         self.begin_without_producers(offset);
         reader.cleaned.store(0, Ordering::Release);
@@ -149,15 +149,15 @@ impl LogWriter {
         reader.log_start.store(offset, Ordering::Release);
         reader.high_watermark.store(offset, Ordering::Release);
         if old.is_empty() {
-            // The name of a file is all that remembers the offset over a crash; and this replica
-            // may be the only one that is left then.
+            // Only the name of a file keeps the offset over a crash, and this replica may be the
+            // only one left then.
             self.active(0)?;
             self.active = None;
         }
         self.logs.write_catalogue()?;
         let storage = self.dir.storage();
-        // What lies behind the new end goes first, and for good: a gap in the middle of what a
-        // crash brings back would be taken for damage.
+        // Segments after the new end go first, and durably. A gap in the middle of what a crash
+        // brings back would count as damage.
         self.remove_snapshots_beyond(-1)?;
         let (before, behind) =
             old.split_at(old.partition_point(|segment| segment.base_offset() <= offset));
@@ -184,17 +184,17 @@ impl LogWriter {
         Ok(offset)
     }
 
-    /// Removes the snapshots of producers that know what is cut off, for good, before any file that
-    /// they vouch for goes: a crash may bring back some of what was removed, and so a segment and a
-    /// snapshot without the file of the transactions that were aborted in between.
+    /// Removes, durably, the producer snapshots beyond the cut before any file that they vouch for.
+    /// A crash may bring back some of the removed files: a segment and a snapshot, but not the
+    /// `.txnindex` file between them.
     fn remove_snapshots_beyond(&self, end: i64) -> io::Result<()> {
         let (storage, dir) = (self.dir.storage(), self.reader.path());
         snapshots::remove_beyond(storage, &dir, end)?;
         storage.sync_dir(&dir)
     }
 
-    /// Makes the log end with `end` and `last` for everyone, and counts nothing behind that as
-    /// flushed. Returns whether the epochs changed.
+    /// Publishes `end` and `last` as the end of the log, and counts nothing after them as flushed.
+    /// Returns whether the epochs changed.
     fn publish_cut(
         &mut self,
         segments: Vec<Arc<Segment>>,
@@ -208,7 +208,7 @@ impl LogWriter {
         let reader = &self.reader;
         *reader.tail.write() = tail;
         reader.truncations.fetch_add(1, Ordering::AcqRel);
-        // What comes in the place of what goes is not clean.
+        // Records appended after the cut are not clean.
         reader.cleaned.fetch_min(end, Ordering::AcqRel);
         let mut flushed = reader.flushed.write();
         if flushed.offset >= end {
@@ -219,9 +219,9 @@ impl LogWriter {
         epochs(&mut reader.epochs.write())
     }
 
-    /// What is known of a segment up to the batch that holds `offset`, as a segment of its own in
-    /// the same file, and where that ends. All of it is looked at, once: which of its batches has
-    /// the largest timestamp is not known otherwise.
+    /// Copies a segment's state up to the batch that contains `offset` into a new segment of the
+    /// same file. Also returns where it ends. Reads all of that part once, because only this finds
+    /// the batch with the largest timestamp.
     fn copy_up_to(&self, segment: &Segment, offset: i64) -> io::Result<(Arc<Segment>, i64)> {
         let (files, interval) = (&self.dir.files, u64::from(self.config.index_interval_bytes));
         let summary = SegmentSummary::empty(segment.base_offset(), segment.summary().modified_ms);
@@ -230,7 +230,7 @@ impl LogWriter {
         for located in segment.scan(files, 0, segment.size_bytes()).map_err(into_io)? {
             let located = match located {
                 Ok(located) => located,
-                // Damaged up to its end: it is cut off there, and comes again from the leader.
+                // The rest is damaged: the log is cut there, and fetches it again from the leader.
                 Err(SegmentError::Corrupt { .. }) => break,
                 Err(error) => return Err(into_io(error)),
             };

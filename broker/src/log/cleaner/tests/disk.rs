@@ -1,4 +1,4 @@
-//! Cleaning a log that lies on the disk, and is in use.
+//! Cleaning a log on the disk while it is in use.
 
 use std::sync::Arc;
 
@@ -77,7 +77,7 @@ fn a_log_on_the_disk_is_cleaned_while_it_is_in_use() {
     assert_eq!(read(&consume(&writer)), expected);
     assert!(reader.segments.load().len() < count);
 
-    // Who held the old file reads on.
+    // A reader that held the old file continues.
     let mut bytes = vec![0; old_slice.length];
     old_slice.file.read_exact_at(&mut bytes, old_slice.position).unwrap();
     assert!(Batches::new(&bytes).all(|batch| batch.is_ok()));
@@ -196,7 +196,7 @@ fn what_was_cut_since_it_was_planned_is_not_cleaned() {
             clean(&reader, &config, &plan, &mut map, &BTreeMap::new(), 100).unwrap()
         };
         let cleaned = if cut_before_reading { None } else { clean() };
-        // Only the active segment is shorter: all that was read is still there.
+        // Only the active segment is shorter: everything that was read is still there.
         writer.truncate_to(39).unwrap();
         let before = read(&consume(&writer));
         match cleaned {

@@ -1,5 +1,5 @@
-//! What a compacted log must still hold, by the full history; and what a consumer sees of it that
-//! reads committed records.
+//! The expected content of a compacted log, from the full history, and the view of a
+//! `read_committed` consumer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use weir_protocol::types::ProducerId;
 
 use super::*;
 
-/// A record that was appended.
+/// An appended record.
 #[derive(Clone, Debug)]
 struct Written {
     offset: i64,
@@ -17,13 +17,13 @@ struct Written {
     epoch: i32,
     has_value: bool,
     producer: Option<u8>,
-    /// The first record of its batch.
+    /// It is the first record of its batch.
     first: bool,
-    /// What superseded it was compacted with it and then cut off: it may be gone.
+    /// The record that superseded it was compacted with it and then cut off, so it may be gone.
     may_be_gone: bool,
 }
 
-/// What becomes of a record's transaction.
+/// The outcome of a record's transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Committed,
@@ -35,13 +35,13 @@ enum Fate {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Model {
     records: Vec<Written>,
-    /// Producer, offset, epoch of the leader, and whether it is a commit.
+    /// Producer, offset, leader epoch, and whether it commits.
     markers: Vec<(u8, i64, i32, bool)>,
-    /// Up to here something may have been compacted.
+    /// Everything before it may be compacted.
     compacted: i64,
 }
 
-/// What a record holds: nothing that another one has, also at the same offset.
+/// The value of a record, unique even among records at the same offset.
 pub(super) fn value_of(offset: i64, epoch: i32) -> Vec<u8> {
     format!("{offset} {epoch}").into_bytes()
 }
@@ -68,8 +68,8 @@ impl Model {
         self.compacted = self.compacted.max(end);
     }
 
-    /// The log ends with `end` from now on. Of what is left, that may be gone for which something
-    /// is cut off that was there in its place.
+    /// The log ends at `end` from now on. A remaining record may be gone if the cut removed the one
+    /// that superseded it.
     pub(super) fn cut(&mut self, end: i64) {
         let newest: BTreeSet<i64> =
             self.newest(0, i64::MAX).into_values().map(|record| record.offset).collect();
@@ -94,7 +94,7 @@ impl Model {
         self.records.iter_mut().for_each(|record| record.may_be_gone = false);
     }
 
-    /// Every batch of the history from the one on that holds `start`, with its epoch.
+    /// Every batch of the history from the one that contains `start` on, with its epoch.
     pub(super) fn batches(&self, start: i64) -> Vec<(i32, BytesMut)> {
         let mut batches = BTreeMap::new();
         for (index, record) in self.records.iter().enumerate().filter(|(_, record)| record.first) {
@@ -153,8 +153,9 @@ impl Model {
             .collect()
     }
 
-    /// What a consumer may see as the newest record of a key: the newest committed one, or nothing
-    /// where that is a tombstone; or what is older, where that one may be gone.
+    /// The records that a consumer may see as the newest of a key. Usually this is the newest
+    /// committed record, or none if it is a tombstone. If that record may be gone, an older one may
+    /// be seen.
     fn may_be_seen(&self, key: u8, from: i64, end: i64) -> Vec<Option<i64>> {
         let mut may_be = Vec::new();
         let inside =
@@ -174,7 +175,7 @@ impl Model {
         may_be
     }
 
-    /// Compares all that a consumer can see with the history.
+    /// Compares everything that a consumer can see with the history.
     pub(super) fn check(&self, opened: &mut Opened) {
         opened.writer.load_transactions(1_000).unwrap();
         opened.log.advance_high_watermark(opened.log.log_end_offset());
@@ -218,8 +219,8 @@ impl Model {
     }
 }
 
-/// What a consumer sees that reads committed records from an offset on, as Java's does: offset, key
-/// and value.
+/// The view of a `read_committed` consumer from an offset on, as in Kafka's Java client: offset,
+/// key and value.
 fn view(log: &LogReader, from: i64, stable: i64) -> Vec<(i64, u8, Option<Vec<u8>>)> {
     let (mut next, mut seen) = (from, Vec::new());
     while let Some(slice) = log.read(next, stable, 1 << 20, true).unwrap() {
