@@ -1,20 +1,21 @@
-//! PURE: transaction coordinators: the transactional ids of one partition of `__transaction_state`.
+//! PURE: the transaction coordinator: the transactional ids of one partition of
+//! `__transaction_state`.
 //!
-//! A [`Machine`] for the coordinators' runtime. A task outside asks it which markers are missing
+//! A [`Machine`] of the coordinators' runtime. A task outside asks it which markers are missing
 //! ([`Request::Look`]), writes them to all partitions of the transaction, and reports each
 //! ([`Request::Written`]).
 //!
 //! Invariants
-//! - A transaction is decided when the record that prepares its end is committed. Markers follow
-//!   until each partition has one, even if coordinators or leaders change meanwhile.
+//! - A transaction is decided when the record that prepares its end is committed. The markers
+//!   follow until each partition has one, even if coordinators or leaders change meanwhile.
 //! - A leader appends the first batch of a transaction only after the coordinator has confirmed,
-//!   for that attempt, that the partition is part of it. If the transaction ends there meanwhile,
-//!   the answer is worthless.
+//!   for that attempt, that the partition is part of it. If a marker reaches the partition
+//!   meanwhile, the leader ignores the confirmation.
 //! - With transactions v2 every end raises the epoch by one: an end by the producer, by a timeout,
-//!   or by another producer under the id. A producer that is still alive hears of the abort, and
-//!   goes on.
-//! - If the end uses up the epochs, another producer id follows. An end by timeout waits until the
-//!   broker has fetched one.
+//!   or by another producer with the same id. A producer that is still alive learns of the abort
+//!   and goes on.
+//! - If the end uses up the epochs, the producer gets another producer id. An end by timeout waits
+//!   until the broker has fetched one.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod record;
@@ -38,8 +39,8 @@ pub(crate) use self::tally::Tally;
 use crate::coordinator::{Logged, Machine, Now, Origin, Outcome, Record};
 use crate::metadata::MetadataImage;
 
-/// The most transactional ids that one partition holds: beyond that no new one is made. It is there
-/// to be never reached by use, and to end a client's loop.
+/// The most transactional ids in one partition; the coordinator refuses to create more. Normal use
+/// never reaches it. It stops a client that creates ids in a loop.
 const IDS_MAX: usize = 200_000;
 
 /// The settings of transaction coordinators.
@@ -56,15 +57,15 @@ struct Settings {
 /// The transactional ids of one partition.
 pub(crate) struct Transactions {
     ids: BTreeMap<String, Transaction>,
-    /// Those whose markers are missing.
+    /// The ids whose transactions lack markers.
     prepared: BTreeSet<String>,
-    /// When something is due, on the clock of [`Now::ms`], and since when it stands in the queue
-    /// for each id.
+    /// The time of the next timeout or expiry of each id, on the clock of [`Now::ms`], and the same
+    /// time by id.
     due: BTreeSet<(u64, String)>,
     due_at: BTreeMap<String, u64>,
-    /// Those that took too long and cannot be aborted without another producer id.
+    /// The ids of transactions that timed out, and whose abort needs another producer id.
     exhausted: BTreeSet<String>,
-    /// When those that are open began.
+    /// The start times of open transactions.
     open: BTreeSet<(i64, String)>,
     tally: Tally,
     epoch: LeaderEpoch,
@@ -113,7 +114,7 @@ impl Machine for Transactions {
     }
 
     fn end_transaction(&mut self, _producer: ProducerId, _epoch: ProducerEpoch, _committed: bool) {
-        // Nobody writes here in transactions.
+        // No producer writes to `__transaction_state` in transactions.
     }
 
     fn metadata(
@@ -214,7 +215,7 @@ impl Machine for Transactions {
                 .due_ms(self.settings.expiration_ms)
                 .is_some_and(|due| due <= now.wall_ms);
             match (is_due, transaction.state) {
-                // It was put off, or the two clocks do not agree.
+                // The deadline has moved, or the two clocks disagree.
                 (false, _) => self.plan(&id, now),
                 (true, State::Ongoing) => self.time_out(&id, None, now, outcome),
                 (true, _) => {
@@ -230,8 +231,8 @@ impl Machine for Transactions {
     }
 }
 
-/// The record of a transactional id whose producer has come to this epoch, and has no transaction
-/// open.
+/// The record of a transactional id whose producer has reached this epoch and has no open
+/// transaction.
 pub(crate) fn at_rest(id: &str, producer: Producer, timeout_ms: i32, now_ms: i64) -> Record {
     let transaction = Transaction { producer, ..Transaction::new(producer.id, timeout_ms, now_ms) };
     record::record(id, Some(&transaction))
@@ -296,9 +297,10 @@ impl Transactions {
         Ok(())
     }
 
-    /// Whoever is told that a transaction is open appends to it. So this is written down once more:
-    /// a coordinator that was deposed, and whose transaction another one has ended, cannot do that,
-    /// and its answer never leaves. With transactions v2 nobody asks: there the epoch tells.
+    /// A leader that gets a positive answer appends to the transaction. So the coordinator writes
+    /// the state once more before it answers. A deposed coordinator cannot write, so its outdated
+    /// answer never leaves. With transactions v2 a leader adds the partitions instead, and the
+    /// epoch identifies the transaction.
     fn verify(
         &self,
         id: &str,
@@ -330,21 +332,21 @@ impl Transactions {
         };
         match end {
             End::Done => {
-                // As in `verify`: without epochs a coordinator that was deposed takes the end of
-                // this transaction for that of the one before.
+                // As in `verify`: without epochs, a deposed coordinator could take the end of this
+                // transaction for the end of the previous one.
                 if version < 2 {
                     outcome.records.push(record::record(id, Some(transaction)));
                 }
                 Ok(transaction.producer)
             }
             End::Next(next) => {
-                // Who ends a transaction goes on under the epoch, or the id, that it has when it is
-                // over.
+                // The producer goes on under the epoch and the id that it has once the transaction
+                // is complete.
                 let producer = next.completed(now.wall_ms).producer;
                 match (transaction.state, commit) {
                     (State::Ongoing, true) => self.tally.committed += 1,
                     (State::Ongoing, false) => self.tally.aborted_by_client += 1,
-                    // There was none to be aborted: the epoch is raised.
+                    // There was no transaction to abort; the abort only raises the epoch.
                     _ => {}
                 }
                 self.put(id, next, now, outcome);
@@ -353,8 +355,8 @@ impl Transactions {
         }
     }
 
-    /// Aborts an open transaction. Where that uses up the epochs of its producer, it waits for an
-    /// id that nobody has ([`Looked::exhausted`]).
+    /// Aborts an open transaction. If that uses up the epochs of its producer, the abort waits for
+    /// a new producer id ([`Looked::exhausted`]).
     fn time_out(&mut self, id: &str, fresh: Option<ProducerId>, now: Now, outcome: &mut Outcome) {
         let Some(transaction) = self.ids.get(id) else { return };
         match transaction.fenced(self.settings.version, fresh, now.wall_ms) {
@@ -366,7 +368,7 @@ impl Transactions {
         }
     }
 
-    /// Those whose markers are missing. It is answered when all that it says is committed.
+    /// The transactions that lack markers. The reply leaves once that state is committed.
     fn prepared(&self) -> Vec<Prepared> {
         let prepared = self.prepared.iter().filter_map(|id| self.ids.get_key_value(id));
         let prepared = prepared.map(|(id, transaction)| Prepared {
@@ -389,7 +391,7 @@ impl Transactions {
         outcome: &mut Outcome,
     ) {
         let Some(transaction) = self.ids.get_mut(id) else { return };
-        // Of another transaction, which came late.
+        // A late report about another transaction.
         if transaction.producer != producer || !transaction.state.is_prepared() {
             return;
         }
@@ -402,7 +404,8 @@ impl Transactions {
         }
     }
 
-    /// Takes up another state, and writes it down. An end without partitions needs no markers.
+    /// Writes and keeps the next state. An end without partitions needs no markers, so it is
+    /// complete at once.
     fn put(&mut self, id: &str, next: Transaction, now: Now, outcome: &mut Outcome) {
         outcome.records.push(record::record(id, Some(&next)));
         let next = if next.state.is_prepared() && next.partitions.is_empty() {
@@ -440,7 +443,7 @@ impl Transactions {
         }
     }
 
-    /// Puts down when something will be due for a transactional id.
+    /// Schedules the next timeout or expiry of a transactional id.
     fn plan(&mut self, id: &str, now: Now) {
         if let Some(at) = self.due_at.remove(id) {
             self.due.remove(&(at, id.to_owned()));

@@ -19,13 +19,13 @@ const KEY_VERSION: i16 = 0;
 /// The version of values: the one with tagged fields, which transactions v2 need.
 const VALUE_VERSION: i16 = 1;
 
-/// A record, read: a transactional id and what is known of it, or that it is forgotten.
+/// A decoded record: a transactional id and its state; `None` when the id is deleted.
 pub(super) type Change = (String, Option<Transaction>);
 
-/// Reads a record; `None` for one of another kind.
+/// Decodes a record; `None` for a record of another kind.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Why it cannot be decoded.
 pub(super) fn read(record: &Logged<'_>) -> Result<Option<Change>, String> {
     let mut key = Bytes::copy_from_slice(record.key);
     if key.len() < 2 {
@@ -66,7 +66,8 @@ fn transaction(value: TransactionLogValue) -> Result<Transaction, String> {
         },
         previous_id: ProducerId(value.previous_producer_id),
         next_id: ProducerId(value.next_producer_id),
-        // It is not written down: who asks again after a failover is fenced, as in Kafka.
+        // The record does not hold it: a producer that retries after a failover is fenced, as in
+        // Kafka.
         last_epoch: NO_EPOCH,
         timeout_ms: value.transaction_timeout_ms,
         state,
@@ -77,7 +78,7 @@ fn transaction(value: TransactionLogValue) -> Result<Transaction, String> {
     })
 }
 
-/// What is to be written of a transactional id; `None` forgets it.
+/// The record of a transactional id; with `None` its tombstone.
 pub(super) fn record(id: &str, transaction: Option<&Transaction>) -> Record {
     let key = TransactionLogKey { transactional_id: id.to_owned() };
     Record {
@@ -113,7 +114,8 @@ fn value(transaction: &Transaction) -> TransactionLogValue {
 fn encode<M: Message>(head: i16, fields: &M, version: i16) -> Bytes {
     let mut bytes = BytesMut::new();
     bytes.put_i16(head);
-    // Every field fits in this version, and names come from requests that were decoded.
+    // Encoding cannot fail: every field exists in this version, and the names come from decoded
+    // requests.
     let _ = fields.encode(&mut bytes, version);
     bytes.freeze()
 }

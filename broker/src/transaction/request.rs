@@ -1,4 +1,4 @@
-//! PURE: what is asked of a transaction coordinator, and what it tells.
+//! PURE: the requests to a transaction coordinator, and its replies.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::error::ErrorCode;
@@ -8,10 +8,10 @@ use super::state::{Partition, Producer, Refusal, State};
 use super::tally::Tally;
 use crate::coordinator::ReplyTo;
 
-/// What is asked of a coordinator.
+/// A request to a coordinator.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// InitProducerId. `fresh` is a producer id that nobody has, if one was needed before.
+    /// InitProducerId. `fresh` is an unused producer id, given after [`Refusal::NeedsProducerId`].
     Init {
         id: String,
         timeout_ms: i32,
@@ -24,11 +24,11 @@ pub(crate) enum Request {
         id: String,
         from: Producer,
         partitions: Vec<Partition>,
-        /// The client's version of transactions.
+        /// The client's transaction version.
         version: i16,
         to: ReplyTo<ErrorCode>,
     },
-    /// AddPartitionsToTxn that only asks.
+    /// AddPartitionsToTxn that only verifies.
     Verify {
         id: String,
         from: Producer,
@@ -44,12 +44,13 @@ pub(crate) enum Request {
         fresh: Option<ProducerId>,
         to: ReplyTo<Result<Producer, Refusal>>,
     },
-    /// Which transactions wait for markers, and what happened since this was asked last.
+    /// Asks which transactions lack markers or producer ids, and takes the counts since the last
+    /// time.
     Look { to: ReplyTo<Looked> },
-    /// Markers are written.
+    /// Reports written markers.
     Written { id: String, producer: Producer, partitions: Vec<Partition>, to: ReplyTo<()> },
-    /// A transaction that took too long is aborted, whose producer goes on under an id that nobody
-    /// has: its own is used up.
+    /// Aborts a transaction that timed out and whose producer has used up its epochs. The producer
+    /// goes on under `fresh`, an unused id.
     TimeOut { id: String, fresh: ProducerId, to: ReplyTo<()> },
     /// DescribeTransactions.
     Describe { id: String, to: ReplyTo<Option<Described>> },
@@ -57,21 +58,21 @@ pub(crate) enum Request {
     List { to: ReplyTo<Vec<(String, Described)>> },
 }
 
-/// A transaction whose markers are to be written.
+/// A transaction whose markers must be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Prepared {
     pub(crate) id: String,
-    /// Under whom.
+    /// The producer id and epoch of the markers.
     pub(crate) producer: Producer,
     pub(crate) commit: bool,
-    /// 2 where the epoch was raised.
+    /// 2 when the end raised the epoch.
     pub(crate) version: i16,
     pub(crate) coordinator_epoch: LeaderEpoch,
-    /// Those that lack theirs.
+    /// The partitions without a marker.
     pub(crate) partitions: Vec<Partition>,
 }
 
-/// What is told of a transactional id.
+/// The description of a transactional id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Described {
     pub(crate) state: State,
@@ -81,18 +82,18 @@ pub(crate) struct Described {
     pub(crate) partitions: Vec<Partition>,
 }
 
-/// What who looks from time to time is told.
+/// The reply to [`Request::Look`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Looked {
-    /// Those that wait for markers.
+    /// The transactions that lack markers.
     pub(crate) prepared: Vec<Prepared>,
-    /// Transactional ids whose transaction took too long and whose producer has no epoch left: they
-    /// wait for a producer id that nobody has.
+    /// Transactional ids whose transaction timed out and whose producer has no epoch left. They
+    /// wait for an unused producer id.
     pub(crate) exhausted: Vec<String>,
-    /// What happened since the last time.
+    /// The counts since the last request.
     pub(crate) tally: Tally,
-    /// How many are open.
+    /// The number of open transactions.
     pub(crate) open: usize,
-    /// When the oldest of them began, in milliseconds since 1970.
+    /// The start of the oldest open transaction, in milliseconds since 1970.
     pub(crate) oldest_ms: Option<i64>,
 }

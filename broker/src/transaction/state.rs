@@ -1,10 +1,10 @@
-//! PURE: one transactional id: who produces under it, what became of its last transaction, and
-//! which steps come next (`TransactionMetadata` and the decisions of `TransactionCoordinator` in
-//! Apache Kafka, for transactions v1 and v2, KIP-98, KIP-360 and KIP-890).
+//! PURE: one transactional id: its producer, its last transaction, and the next steps
+//! (`TransactionMetadata` and the decisions of `TransactionCoordinator` in Apache Kafka, for
+//! transactions v1 and v2, KIP-98, KIP-360 and KIP-890).
 //!
-//! A step gives the whole next state or the reason against it; nothing changes in place, so that
-//! what is answered and what is written down are the same thing. With transactions v2 the epoch is
-//! raised at the end of every transaction: what comes late belongs to an epoch that is over.
+//! A step returns the whole next state, or an error. It changes nothing in place, so the reply and
+//! the record come from the same state. With transactions v2 the end of every transaction raises
+//! the epoch, so a late request carries an old epoch.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use std::sync::Arc;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
-/// Where a transaction stands, with its code in the log.
+/// The state of a transaction, with its code in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(i8)]
 pub(crate) enum State {
-    /// There was none yet.
+    /// No transaction yet.
     Empty = 0,
     /// Open.
     Ongoing = 1,
-    /// Committed: from here on it can only be completed. Its markers are being written.
+    /// Committed, and cannot be aborted any more. Its markers are being written.
     PrepareCommit = 2,
     /// Aborted; its markers are being written.
     PrepareAbort = 3,
@@ -31,7 +31,7 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// All of them.
+    /// All states.
     pub(crate) const ALL: [Self; 6] = [
         Self::Empty,
         Self::Ongoing,
@@ -64,8 +64,7 @@ impl State {
     }
 }
 
-/// A partition, as transactions name it. A request names a topic once for many partitions, and so
-/// do these share its name.
+/// A topic and a partition index. The partitions of one topic in a request share its name.
 pub(crate) type Partition = (Arc<str>, i32);
 
 /// The producer that a request is from: its id and epoch.
@@ -75,37 +74,37 @@ pub(crate) struct Producer {
     pub(crate) epoch: ProducerEpoch,
 }
 
-/// A transactional id. Times are in milliseconds since 1970, as the log has them.
+/// The state of a transactional id. Times are in milliseconds since 1970, as in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Transaction {
     pub(crate) producer: Producer,
     /// The producer id before this one.
     pub(crate) previous_id: ProducerId,
-    /// The id that takes the place of this one, whose epochs are used up, when the transaction is
-    /// complete.
+    /// The producer id that follows when the transaction is complete, because the epochs of this
+    /// one are used up.
     pub(crate) next_id: ProducerId,
-    /// The epoch before this one, as far as who asks again may name it.
+    /// The previous epoch, if a retried request may still carry it.
     pub(crate) last_epoch: ProducerEpoch,
     pub(crate) timeout_ms: i32,
     pub(crate) state: State,
     pub(crate) partitions: BTreeSet<Partition>,
-    /// When it began, -1 for none.
+    /// The start of the transaction, -1 without one.
     pub(crate) start_ms: i64,
     pub(crate) update_ms: i64,
-    /// 2 where the client has the epoch raised at the end of each transaction.
+    /// 2 when the end of each transaction raises the epoch for this client.
     pub(crate) client_version: i16,
 }
 
-/// No producer id, and no epoch.
+/// The values for no producer id and no epoch.
 pub(crate) const NO_ID: ProducerId = ProducerId(-1);
 pub(crate) const NO_EPOCH: ProducerEpoch = ProducerEpoch(-1);
 
-/// Why a step is not taken.
+/// Why a step is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// What the client is told.
+    /// The error for the client.
     Error(ErrorCode),
-    /// It needs a producer id that nobody has: ask again with one.
+    /// The step needs an unused producer id; the caller repeats the request with one.
     NeedsProducerId,
 }
 
@@ -115,24 +114,24 @@ impl From<ErrorCode> for Refusal {
     }
 }
 
-/// What InitProducerId leads to.
+/// The outcome of InitProducerId.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Init {
     /// The producer may begin.
     Ready(Transaction),
-    /// A transaction of the producer before it is aborted first: ask again.
+    /// An open transaction is aborted first; the client must retry.
     Fenced(Transaction),
 }
 
-/// What EndTxn leads to.
+/// The outcome of EndTxn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// It was done before: the answer was lost.
+    /// The transaction had ended already; the client lost the answer.
     Done,
     Next(Transaction),
 }
 
-/// The largest epoch is kept, so that whoever has the one before it can be fenced.
+/// The largest epoch is reserved to fence a producer with the epoch below it.
 const EPOCH_MAX: i16 = i16::MAX;
 
 fn is_exhausted(epoch: ProducerEpoch) -> bool {
@@ -144,7 +143,7 @@ fn raised(epoch: ProducerEpoch) -> ProducerEpoch {
 }
 
 impl Transaction {
-    /// A transactional id that nobody has used.
+    /// The state of an unused transactional id.
     pub(crate) fn new(id: ProducerId, timeout_ms: i32, now_ms: i64) -> Self {
         Self {
             producer: Producer { id, epoch: NO_EPOCH },
@@ -164,8 +163,8 @@ impl Transaction {
         self.client_version >= 2
     }
 
-    /// InitProducerId (`prepareInitProducerIdTransit`). `expected` is what a producer has that goes
-    /// on after an error, `fresh` an id that nobody has.
+    /// InitProducerId (`prepareInitProducerIdTransit`). `expected` is the id and epoch of a
+    /// producer that goes on after an error, `fresh` an unused producer id.
     pub(crate) fn init(
         &self,
         expected: Option<Producer>,
@@ -175,8 +174,8 @@ impl Transaction {
         now_ms: i64,
     ) -> Result<Init, Refusal> {
         self.check_at_rest()?;
-        // Its own id, or the one before it with the last epoch: then the answer that named the new
-        // one was lost.
+        // Either the current id, or the previous one with its last epoch, when the client lost the
+        // answer with the new id.
         let is_valid = |expected: Producer| {
             self.producer.epoch == NO_EPOCH
                 || expected.id == self.producer.id
@@ -186,7 +185,7 @@ impl Transaction {
             return Err(ErrorCode::ProducerFenced.into());
         }
         match self.state {
-            // They are refused above.
+            // `check_at_rest` has refused these.
             State::PrepareCommit | State::PrepareAbort => {
                 Err(ErrorCode::ConcurrentTransactions.into())
             }
@@ -215,8 +214,8 @@ impl Transaction {
                         Some(expected) if current == NO_EPOCH || expected.epoch == current => {
                             (raised(current), current)
                         }
-                        // Asked again: the answer was lost. Kafka fails here when the epoch is the
-                        // last that a client may have.
+                        // A retry after a lost answer. Kafka fails here when the epoch is the last
+                        // that a client may have.
                         Some(expected) if expected.epoch == last && current.0 < EPOCH_MAX => {
                             (current, last)
                         }
@@ -230,11 +229,10 @@ impl Transaction {
         }
     }
 
-    /// The open transaction aborted by another than its producer: by time, or by who begins under
-    /// the id.
+    /// The open transaction, aborted by a timeout or by another producer that begins with the id.
     ///
-    /// With transactions v2 it ends as by its producer's own word: under the next epoch, so that a
-    /// producer that is still there may say that it aborts, and goes on. Before, it ends under an
+    /// With transactions v2 it ends under the next epoch, as if its producer had aborted. A
+    /// producer that is still alive may send its own abort, and goes on. Before v2 it ends under an
     /// epoch that the producer does not have (`prepareFenceProducerEpoch`).
     pub(crate) fn fenced(
         &self,
@@ -253,9 +251,9 @@ impl Transaction {
         Ok(fenced.prepared(false, 0, NO_ID, now_ms))
     }
 
-    /// Partitions become part of the transaction, which begins with the first. `None`: they are
-    /// already, and the epoch says of which transaction. Before transactions v2 it does not: then
-    /// it is written down once more, since only a coordinator that still is one can do that.
+    /// Adds partitions to the transaction, which begins with the first. `None`: with transactions
+    /// v2 they are part of it already, and the epoch identifies the transaction. Before v2 the
+    /// state is written once more, which only the current coordinator can do.
     pub(crate) fn add(
         &self,
         from: Producer,
@@ -285,7 +283,7 @@ impl Transaction {
         Ok(Some(next))
     }
 
-    /// Whether the transaction is open and the partitions are part of it, each on its own
+    /// Checks that the transaction is open and, for each partition, whether it is part of it
     /// (KIP-890).
     pub(crate) fn verify<'p>(
         &self,
@@ -301,8 +299,8 @@ impl Transaction {
         Ok(partitions.iter().map(verified).collect())
     }
 
-    /// While markers are being written the producer may be told to wait by whatever name it calls
-    /// itself: it has been given the id and the epoch that it has when all are written.
+    /// Checks that no markers are being written. The client waits until they are, under whichever
+    /// id and epoch it asks: the answer to its end has given it those that hold afterwards.
     fn check_at_rest(&self) -> Result<(), ErrorCode> {
         match self.state.is_prepared() {
             true => Err(ErrorCode::ConcurrentTransactions),
@@ -336,8 +334,7 @@ impl Transaction {
         }
     }
 
-    /// EndTxn of a client of transactions v2. That a request comes again is told by its epoch,
-    /// which is over.
+    /// EndTxn of a client of transactions v2. A repeated request carries the previous epoch.
     pub(crate) fn end_v2(
         &self,
         from: Producer,
@@ -367,7 +364,7 @@ impl Transaction {
             (State::CompleteCommit, true) | (State::CompleteAbort, false) if is_again => {
                 Ok(End::Done)
             }
-            // A producer that added nothing aborts to have its epoch raised.
+            // A producer without partitions aborts in order to raise its epoch.
             (State::Empty, false) => prepared(Some(now_ms)),
             (State::CompleteCommit | State::CompleteAbort, false) if !is_again => {
                 prepared(Some(now_ms))
@@ -376,8 +373,8 @@ impl Transaction {
         }
     }
 
-    /// The end under transactions v2: the epoch is raised, and where that uses up the epochs, the
-    /// producer goes on under another id.
+    /// The end under transactions v2. It raises the epoch; if that uses up the epochs, the producer
+    /// goes on under another id.
     fn prepared_v2(
         &self,
         commit: bool,
@@ -385,8 +382,8 @@ impl Transaction {
         now_ms: i64,
     ) -> Result<Self, Refusal> {
         let epoch = self.producer.epoch;
-        // No client should have this one, since nothing is above it. Who has it all the same can
-        // only abort.
+        // No client should have the largest epoch, because no epoch follows it. A client that has
+        // it can only abort.
         if commit && epoch.0 == EPOCH_MAX {
             return Err(ErrorCode::UnknownServerError.into());
         }
@@ -413,7 +410,7 @@ impl Transaction {
         }
     }
 
-    /// All markers are written: the transaction is over (`prepareComplete`).
+    /// The state when all markers are written (`prepareComplete`).
     pub(crate) fn completed(&self, now_ms: i64) -> Self {
         let producer = if self.has_raised_epochs() && self.next_id != NO_ID {
             Producer { id: self.next_id, epoch: ProducerEpoch(0) }
@@ -435,8 +432,8 @@ impl Transaction {
         }
     }
 
-    /// When something is to be done about it though nobody asks, in milliseconds since 1970: an
-    /// open transaction is aborted, a transactional id that is not used forgotten.
+    /// The time of the next step without a request, in milliseconds since 1970. An open transaction
+    /// is aborted then, and an unused transactional id is deleted.
     pub(crate) fn due_ms(&self, expiration_ms: i64) -> Option<i64> {
         match self.state {
             State::Ongoing => {

@@ -1,17 +1,17 @@
-//! PURE: what operators are told of the transactions of one partition.
+//! PURE: the counts of one partition's transactions, for metrics.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-/// What has happened since somebody looked.
+/// The counts since the last [`super::Request::Look`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     /// Transactions that were committed.
     pub(crate) committed: u64,
-    /// Those that their client has aborted.
+    /// Transactions that their client has aborted.
     pub(crate) aborted_by_client: u64,
-    /// Those that took too long.
+    /// Transactions that were aborted by a timeout.
     pub(crate) aborted_by_timeout: u64,
-    /// Those whose transactional id was taken up by another producer.
+    /// Transactions that were aborted because another producer began with the id.
     pub(crate) aborted_by_fencing: u64,
-    /// Requests of producers that were told that another one has their transactional id.
+    /// Requests that were refused because another producer has the transactional id.
     pub(crate) fenced: u64,
 }

@@ -1,5 +1,5 @@
-//! A coordinator by example: what is asked, what is answered, and what another broker knows that
-//! takes over.
+//! A coordinator by example: requests, replies, and the state that another broker loads after a
+//! failover.
 
 use super::*;
 use crate::coordinator::harness::Harness;
@@ -98,8 +98,8 @@ fn a_transaction_is_over_when_all_markers_are_written() {
     world.written(&prepared, &[0]);
     assert_eq!(world.state(), Some(State::PrepareCommit));
 
-    // Another broker takes over: what is decided stays decided, and all markers are written again,
-    // under its epoch.
+    // After a failover the decision stays. All markers are written again, under the new
+    // coordinator's epoch.
     world.fail_over();
     let again = world.prepared().remove(0);
     assert_eq!(
@@ -135,7 +135,8 @@ fn a_transaction_that_takes_too_long_is_aborted_and_its_producer_goes_on() {
     assert_eq!(world.add(producer, 1), ErrorCode::ProducerFenced);
     let next = world.end(producer, false).unwrap();
     assert_eq!((next, world.add(next, 1)), (prepared.producer, ErrorCode::None));
-    // The same by whoever begins under the id, two epochs on: the producer before is fenced.
+    // The same when another producer begins with the id, two epochs later: the previous producer is
+    // fenced.
     assert_eq!(world.init(None), Err(ErrorCode::ConcurrentTransactions.into()));
     let prepared = world.prepared().remove(0);
     assert!(!prepared.commit);
@@ -149,7 +150,7 @@ fn a_transaction_that_takes_too_long_is_aborted_and_its_producer_goes_on() {
 fn what_is_not_used_is_forgotten() {
     let mut world = World::new();
     let producer = world.init(Some(7)).unwrap();
-    // An abort of nothing needs no markers.
+    // An abort without partitions needs no markers.
     assert_eq!(world.end(producer, false).unwrap().epoch, ProducerEpoch(1));
     assert_eq!((world.state(), world.prepared().len()), (Some(State::CompleteAbort), 0));
     let week = 604_800_000;
@@ -177,8 +178,8 @@ fn timeouts_have_bounds() {
     }
 }
 
-/// A coordinator that was deposed answers nothing that it cannot write down: with transactions v1
-/// its transaction and the next look the same.
+/// A deposed coordinator gives no answer that it cannot write: with transactions v1 a transaction
+/// and the next one look the same.
 #[test]
 fn what_clients_of_version_1_are_told_is_written_down() {
     let mut world = World::new();

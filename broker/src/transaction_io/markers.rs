@@ -1,10 +1,10 @@
-//! The ends of transactions, written to their partitions: for as long as that takes, whoever leads
-//! them meanwhile (`TransactionMarkerChannelManager` in Apache Kafka).
+//! Writes the ends of transactions to their partitions, and retries until every leader has written
+//! its marker (`TransactionMarkerChannelManager` in Apache Kafka).
 //!
-//! A task asks the coordinators here which transactions are prepared: when one has been ended, and
-//! from time to time, since coordinators move and transactions time out. What it is told is
-//! committed. Markers may be written twice, which changes nothing: the coordinator counts a
-//! transaction as complete once every partition has one.
+//! A task asks the coordinators on this broker which transactions are prepared. It asks when a
+//! transaction ends, and periodically, because coordinators move and transactions time out. The
+//! replies contain committed state only. Writing a marker twice is harmless: the coordinator counts
+//! a transaction as complete once every partition has one.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,21 +30,21 @@ use crate::log::{AppendError, Prepared as Batch};
 use crate::replica::{Acks, now_ms};
 use crate::transaction::{Looked, Partition, Prepared, Request, Transactions};
 
-/// The version that is spoken among brokers of this build.
+/// The protocol version between brokers of this build.
 const VERSION: i16 = 2;
 
-/// How often coordinators are asked though nobody has ended anything.
+/// The interval at which the task asks coordinators when no transaction has ended.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
-/// How soon a marker is tried again; doubles up to the second value.
+/// The first and the longest pause before a retry of a marker; the pause doubles in between.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
-/// How long a leader waits until a marker is committed.
+/// The longest time that a leader waits for the commit of a marker.
 const COMMIT_MAX: Duration = Duration::from_secs(20);
 
 impl TransactionIo {
-    /// Has markers written as long as the broker runs.
+    /// Writes markers as long as the broker runs.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut tasks = JoinSet::new();
         let mut next_round = tokio::time::interval(ASK_EVERY);
@@ -79,7 +79,7 @@ impl TransactionIo {
     }
 }
 
-/// Writes the markers of all that one coordinator has prepared.
+/// Writes the markers of all transactions that one coordinator has prepared.
 async fn look(io: Arc<TransactionIo>, partition: i32) {
     let Ok(looked) = io.transactions.ask_partition(partition, |to| Request::Look { to }).await
     else {
@@ -123,7 +123,7 @@ fn key(transaction: &Prepared) -> Key {
     (transaction.id.clone(), transaction.producer, transaction.coordinator_epoch)
 }
 
-/// What came of writing the markers of a transaction.
+/// The outcome of writing the markers of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Marked {
     /// All are written, or another coordinator writes them.
@@ -131,14 +131,15 @@ enum Marked {
     GivenUp,
 }
 
-/// What an answer to a marker means (`TransactionMarkerRequestCompletionHandler` in Apache Kafka).
+/// The meaning of an answer to a marker (`TransactionMarkerRequestCompletionHandler` in Apache
+/// Kafka).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Meaning {
     /// The partition needs no marker any more.
     Done,
     Again,
-    /// A newer epoch of the producer, or of its coordinator, was there before: this one writes
-    /// nothing more of this transaction.
+    /// The partition has seen a newer epoch of the producer or of its coordinator. This coordinator
+    /// writes no more markers of this transaction.
     GiveUp,
 }
 
@@ -151,14 +152,14 @@ impl Meaning {
             ErrorCode::InvalidProducerEpoch | ErrorCode::TransactionCoordinatorFenced => {
                 Self::GiveUp
             }
-            // Kafka takes what it does not expect for a bug, and the marker is never written; here
-            // it may pass.
+            // Kafka treats an unexpected error as a bug and never writes the marker. Here it is
+            // retried, because the error may be temporary.
             _ => Self::Again,
         }
     }
 }
 
-/// Writes the markers of one transaction, and tells its coordinator.
+/// Writes the markers of one transaction, and reports them to its coordinator.
 async fn mark(io: &Arc<TransactionIo>, coordinator: i32, transaction: Prepared) -> Marked {
     let mut pause = RETRY_MIN;
     let mut missing: BTreeSet<Partition> = transaction.partitions.iter().cloned().collect();
@@ -215,7 +216,7 @@ async fn mark(io: &Arc<TransactionIo>, coordinator: i32, transaction: Prepared) 
     }
     let Prepared { id, producer, partitions, .. } = transaction;
     let make = |to| Request::Written { id, producer, partitions, to };
-    // Whoever coordinates it now writes them again.
+    // If the coordinator has moved, the new one writes them again.
     let _ = io.transactions.ask_partition(coordinator, make).await;
     Marked::Done
 }
@@ -237,8 +238,8 @@ fn is_coordinator(io: &TransactionIo, partition: i32, epoch: LeaderEpoch) -> boo
     state.is_some_and(|state| state.leader == Some(io.id) && state.leader_epoch == epoch)
 }
 
-/// The partitions by who leads them. Those that do not exist any more need no marker; those without
-/// a leader wait.
+/// Groups the partitions by leader. Drops partitions that do not exist any more, and skips those
+/// without a leader for now.
 fn by_leader(
     io: &TransactionIo,
     missing: &mut BTreeSet<Partition>,
@@ -302,7 +303,7 @@ async fn write_marker(
     marker: Marker,
     partition: &Partition,
 ) -> Result<(), ErrorCode> {
-    // The coordinator of groups counts offsets from the end of their transaction on: it writes the
+    // The group coordinator makes offsets valid at the end of their transaction, so it writes the
     // marker itself.
     if *partition.0 == *Groups::TOPIC {
         let ended = io.groups.end_transaction(partition.1, marker).await;
@@ -332,7 +333,7 @@ fn bring(
     Ok(partition.append(batch))
 }
 
-/// What is not written because the group coordinator is elsewhere or not ready is tried again
+/// Maps the errors of a group coordinator that has moved or is not ready to one that is retried
 /// (`KafkaApis.handleWriteTxnMarkersRequest`).
 fn code_of_coordinator(code: ErrorCode) -> ErrorCode {
     match code {

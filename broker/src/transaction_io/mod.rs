@@ -1,10 +1,10 @@
-//! What transactions ask of other brokers: a partition's leader asks the coordinator whether a
-//! transaction is open ([`verify()`]), and the coordinator has the leaders of a transaction's
-//! partitions write its end ([`markers`]); one that took too long and whose producer's epochs are
-//! used up waits for another producer id ([`timeouts`]).
+//! The requests of transactions to other brokers. A partition's leader asks the coordinator whether
+//! a transaction is open ([`verify()`]). The coordinator has the leaders of a transaction's
+//! partitions write its end ([`markers`]). A transaction that timed out, and whose producer has
+//! used up its epochs, waits for another producer id ([`timeouts`]).
 //!
-//! Called by `api` and by the markers' own task. Decides nothing: the coordinator's machine and the
-//! logs do.
+//! Called by `api` and by the task that writes markers. Decides nothing: the coordinator's machine
+//! and the logs do.
 
 mod markers;
 mod parts;

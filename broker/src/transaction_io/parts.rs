@@ -1,4 +1,4 @@
-//! What the work on transactions holds: the parts of the broker that it uses, and how far it is.
+//! The parts of the broker that transactions use, and the state of the marker task.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use crate::metrics::Metrics;
 use crate::replica::Replicas;
 use crate::transaction::{Producer, Transactions};
 
-/// Asks other brokers what transactions need of them, and has the ends of transactions written. One
+/// Sends the requests of transactions to other brokers, and writes the ends of transactions. One
 /// per process.
 #[derive(Debug)]
 pub(crate) struct TransactionIo {
-    /// This broker.
+    /// This broker's id.
     pub(super) id: BrokerId,
     pub(super) metadata: Arc<Metadata>,
     pub(super) replicas: Arc<Replicas>,
-    /// For the producer ids with which transactions go on whose epochs are used up.
+    /// Allocates producer ids for producers that have used up their epochs.
     pub(super) controller: Arc<Controller>,
     pub(super) groups: Arc<Coordinator<Groups>>,
     pub(super) transactions: Arc<Coordinator<Transactions>>,
@@ -34,8 +34,8 @@ pub(crate) struct TransactionIo {
 }
 
 impl TransactionIo {
-    /// Nothing under way. `listener` is the one on which brokers find each other;
-    /// [`TransactionIo::run`] has the ends of transactions written.
+    /// Starts nothing. `listener` is the listener that brokers use among themselves.
+    /// [`TransactionIo::run`] writes the ends of transactions.
     pub(crate) fn new(
         (id, listener): (BrokerId, String),
         metadata: &Arc<Metadata>,
@@ -57,13 +57,14 @@ impl TransactionIo {
         }
     }
 
-    /// How many transactions are open that this broker coordinates, and when the oldest of them
-    /// began, in milliseconds since 1970.
+    /// The number of open transactions that this broker coordinates, and the start of the oldest,
+    /// in milliseconds since 1970.
     pub(crate) fn open(&self) -> (usize, Option<i64>) {
         self.markers.open()
     }
 
-    /// A transaction of this id was ended, or aborted by whoever comes after its producer.
+    /// Wakes the task after a transaction of this id has ended, or was aborted for its next
+    /// producer.
     pub(crate) fn ended(&self, id: &str) {
         let partition = partition_in(&self.metadata.load(), Transactions::TOPIC, id);
         self.markers.ended.lock().extend(partition);
@@ -71,29 +72,28 @@ impl TransactionIo {
     }
 }
 
-/// What the task is to look at, and what it has begun.
+/// The work of the marker task: partitions of coordinators to ask, and transactions under way.
 #[derive(Debug, Default)]
 pub(super) struct Markers {
     pub(super) ended: Mutex<BTreeSet<i32>>,
     pub(super) notify: Notify,
-    /// Transactions whose markers are being written, and those of which nothing more is to be
-    /// written.
+    /// Transactions whose markers are being written, and those that this coordinator has given up.
     pub(super) begun: Mutex<BTreeMap<Key, Begun>>,
-    /// How many transactions are open and when the oldest began, by partition of
-    /// `__transaction_state`, as they were when somebody looked.
+    /// The number of open transactions and the start of the oldest, by partition of
+    /// `__transaction_state`, at the last request to its coordinator.
     pub(super) open: Mutex<BTreeMap<i32, (usize, Option<i64>)>>,
-    /// Transactions that took too long, for which a producer id is being fetched.
+    /// Transactions that timed out, and for which a producer id is being fetched.
     pub(super) timing_out: Mutex<BTreeSet<String>>,
 }
 
-/// The end of a transaction, as one coordinator has it written.
+/// The end of a transaction under one epoch of its coordinator.
 pub(super) type Key = (String, Producer, LeaderEpoch);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Begun {
-    /// Of `__transaction_state`.
+    /// The partition of `__transaction_state`.
     pub(super) partition: i32,
-    /// Somebody newer has ended it: this coordinator writes nothing more of it.
+    /// A newer epoch has ended the transaction, so this coordinator writes no more of its markers.
     pub(super) is_given_up: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Asks other brokers, over connections that are kept.
+//! Requests to other brokers, over a pool of connections.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,31 +15,31 @@ use crate::metadata::Metadata;
 use crate::replica::Connection;
 use crate::transaction::Partition;
 
-/// How long another broker may take to answer (`request.timeout.ms` among brokers).
+/// The longest time for an answer of another broker (`request.timeout.ms` between brokers).
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// Connections to one broker that are kept while nobody uses them.
+/// The most idle connections to one broker.
 const IDLE_MAX: usize = 8;
 
-/// Connections to other brokers that nobody uses just now. One carries one request at a time.
+/// The idle connections to other brokers. A connection carries one request at a time.
 #[derive(Debug)]
 pub(super) struct Peers {
-    /// The listener on which brokers find each other.
+    /// The listener that brokers use among themselves.
     listener: String,
     metadata: Arc<Metadata>,
     idle: Mutex<HashMap<BrokerId, Vec<Connection>>>,
 }
 
 impl Peers {
-    /// No connection yet.
+    /// A pool without connections.
     pub(super) fn new(listener: String, metadata: Arc<Metadata>) -> Self {
         Self { listener, metadata, idle: Mutex::default() }
     }
 
-    /// Asks another broker.
+    /// Sends a request to another broker. May send it twice, if an idle connection fails.
     ///
     /// # Errors
-    /// When it cannot be reached or does not answer in time.
+    /// When the broker cannot be reached or does not answer in time.
     pub(super) async fn call<R: Request>(
         &self,
         peer: BrokerId,
@@ -52,8 +52,7 @@ impl Peers {
         {
             return Ok(response);
         }
-        // What was kept may have been closed at the other end meanwhile. What is asked may be asked
-        // twice.
+        // The other end may have closed the idle connection. The requests allow a repetition.
         let (host, port) = {
             let image = self.metadata.load();
             let found = image.brokers.get(&peer).and_then(|peer| peer.endpoint(&self.listener));
@@ -83,14 +82,14 @@ impl Peers {
     }
 }
 
-/// What a request that failed on its way means to who waits for it.
+/// The error code for a request that another broker did not answer.
 pub(super) fn failed(error: &io::Error) -> ErrorCode {
     tracing::debug!(%error, "another broker did not answer");
     ErrorCode::NetworkException
 }
 
-/// Partitions by their topics, in the order in which those are met. A transaction may have
-/// thousands of either.
+/// Groups partitions by topic, in the order of the first partition of each topic. A transaction may
+/// have thousands of topics and of partitions.
 pub(super) fn by_topic(partitions: &[Partition]) -> impl Iterator<Item = (String, Vec<i32>)> {
     let mut topics: IndexMap<&str, Vec<i32>> = IndexMap::new();
     for (topic, index) in partitions {

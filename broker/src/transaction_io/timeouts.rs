@@ -1,15 +1,15 @@
-//! A transaction that took too long and whose end uses up the epochs of its producer: it is aborted
-//! once there is a producer id to go on with.
+//! The abort of a transaction that timed out, and whose end uses up the epochs of its producer. It
+//! needs another producer id.
 //!
-//! The coordinator does not fetch ids, so it says which transactions wait for one each time that it
-//! is looked at, and it is asked again for as long as the controller does not answer.
+//! The coordinator does not fetch ids. It reports the transactions that need one each time it is
+//! asked, so a fetch that the controller does not answer is repeated.
 
 use tracing::{info, warn};
 
 use super::parts::TransactionIo;
 use crate::transaction::Request;
 
-/// Fetches an id and has the transaction aborted, unless somebody is at it. `partition` is the
+/// Fetches an id and aborts the transaction, unless another task is doing so. `partition` is the
 /// coordinator's.
 pub(super) async fn time_out(io: &TransactionIo, partition: i32, id: String) {
     if !io.markers.timing_out.lock().insert(id.clone()) {
@@ -23,7 +23,7 @@ pub(super) async fn time_out(io: &TransactionIo, partition: i32, id: String) {
                 "a transaction took too long, and its producer goes on under another id"
             );
             let make = |to| Request::TimeOut { id: id.clone(), fresh, to };
-            // Whoever coordinates it now finds that it took too long.
+            // If the coordinator has moved, the new one finds the timeout itself.
             let _ = io.transactions.ask_partition(partition, make).await;
             io.ended(&id);
         }

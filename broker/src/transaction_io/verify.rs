@@ -1,5 +1,5 @@
-//! Whether partitions are part of an open transaction (KIP-890): asked of its coordinator, which
-//! with transactions v2 adds them.
+//! Verification that partitions are part of an open transaction (KIP-890). The leader asks the
+//! transaction's coordinator, which with transactions v2 also adds them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,17 +16,18 @@ use super::peers::{by_topic, failed};
 use crate::coordinator::{Machine, coordinator_of};
 use crate::transaction::{Partition, Producer, Request, Transactions};
 
-/// The version that is spoken among brokers of this build.
+/// The protocol version between brokers of this build.
 const VERSION: i16 = 5;
 
-/// While the transaction before is being ended, it is asked again, so that the client need not
-/// (`add.partitions.to.txn.retry.backoff.ms`, `.max.ms` in Apache Kafka: 20 and 100).
+/// The pause and the longest time of retries while the previous transaction is being ended, so that
+/// the client need not retry (`add.partitions.to.txn.retry.backoff.ms` and `.max.ms` in Apache
+/// Kafka: 20 and 100).
 const RETRY: Duration = Duration::from_millis(5);
 const RETRY_MAX: Duration = Duration::from_millis(100);
 
 impl TransactionIo {
-    /// Asks the coordinator of `id`; with `add` the partitions become part of the transaction,
-    /// which may begin with that. Returns what it says of each.
+    /// Asks the coordinator of `id` about the partitions. With `add` it adds them to the
+    /// transaction, and begins one if none is open. Returns the code of each partition.
     pub(crate) async fn verify(
         &self,
         id: &str,
@@ -89,7 +90,7 @@ impl TransactionIo {
         Ok(results.collect())
     }
 
-    /// As [`verify`], without asking again.
+    /// Like [`verify`], without retries.
     pub(crate) async fn verify_once(
         &self,
         id: &str,
@@ -103,11 +104,11 @@ impl TransactionIo {
         }
     }
 
-    /// As [`verify`], of the coordinator on this self. With `add` the partitions become part of the
-    /// transaction, by a client of this version of transactions.
+    /// Like [`verify`], with the coordinator on this broker. With `add` it adds the partitions to
+    /// the transaction, for a client of this transaction version.
     ///
     /// # Errors
-    /// What is said of all of them.
+    /// The error that holds for all partitions.
     pub(crate) async fn verify_here(
         &self,
         id: &str,

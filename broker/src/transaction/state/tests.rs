@@ -59,7 +59,7 @@ fn a_transaction_of_version_2_raises_the_epoch() {
     );
     let again = complete.add(producer(7, 1), &[partition(0)], 2, T0 + 20).unwrap().unwrap();
     assert_eq!((again.state, again.start_ms), (State::Ongoing, T0 + 20));
-    // A request of the transaction before comes late, and ends nothing.
+    // A late request of the previous transaction ends nothing.
     assert_eq!(
         again.end_v2(producer(7, 0), true, None, T0 + 21),
         Err(ErrorCode::ProducerFenced.into())
@@ -100,7 +100,7 @@ fn what_ends_a_transaction_again() {
     ] {
         assert_eq!(state.end_v2(from, commit, None, T0), expected, "{why}");
     }
-    // An abort of nothing raises the epoch.
+    // An abort without a transaction raises the epoch.
     for state in [begun(), complete(true), complete(false)] {
         let aborted = next(state.end_v2(state.producer, false, None, T0 + 30));
         assert_eq!((aborted.state, aborted.start_ms), (State::PrepareAbort, T0 + 30));
@@ -131,8 +131,8 @@ fn a_transaction_of_version_1_keeps_the_epoch() {
 
 #[test]
 fn who_begins_again_fences_who_was_before() {
-    // An open transaction is aborted as by its producer, before transactions v2 under an epoch that
-    // nobody has.
+    // An open transaction is aborted as if by its producer. Before transactions v2 the abort has an
+    // epoch that no producer has.
     let Ok(Init::Fenced(fenced)) = ongoing().init(None, None, 60_000, 2, T0) else { panic!() };
     assert_eq!((fenced.state, fenced.producer.epoch), (State::PrepareAbort, ProducerEpoch(1)));
     assert_eq!(fenced.last_epoch, ProducerEpoch(0));
@@ -148,7 +148,7 @@ fn who_begins_again_fences_who_was_before() {
         "a zombie"
     );
 
-    // A producer that goes on after an error, and asks twice.
+    // A producer that goes on after an error, and sends InitProducerId twice.
     let on = ready(begun.init(Some(producer(7, 2)), None, 60_000, 2, T0));
     assert_eq!((on.producer, on.last_epoch), (producer(7, 3), ProducerEpoch(2)));
     let twice = ready(on.init(Some(producer(7, 2)), None, 60_000, 2, T0));
@@ -183,7 +183,7 @@ fn an_id_whose_epochs_are_used_up_makes_room_for_another() {
     idle.producer.epoch = ProducerEpoch(EPOCH_MAX - 1);
     assert_eq!(idle.init(None, None, 60_000, 2, T0), Err(Refusal::NeedsProducerId));
     assert_eq!(ready(idle.init(None, Some(ProducerId(9)), 60_000, 2, T0)).producer, producer(9, 0));
-    // Whoever aborts at the very end.
+    // A transaction that is aborted at the last epoch.
     let mut open = ongoing();
     open.producer.epoch = ProducerEpoch(EPOCH_MAX - 1);
     assert_eq!(open.fenced(2, None, T0), Err(Refusal::NeedsProducerId));

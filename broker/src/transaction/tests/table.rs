@@ -1,13 +1,13 @@
-//! What Apache Kafka 4.3.1 answers in every state to every request from every epoch, and what
-//! becomes of the transaction, as its source says: `prepareInitProducerIdTransit`,
+//! The answers of Apache Kafka 4.3.1 to every request, in every state and from every epoch, and the
+//! states that follow. They come from its source: `prepareInitProducerIdTransit`,
 //! `handleAddPartitionsToTransaction`, `handleVerifyPartitionsInTransaction`,
 //! `endTransactionWithTV1`, `endTransaction` and `abortTimedOutTransactions` of
 //! `TransactionCoordinator`, with the steps of `TransactionMetadata`.
 //!
-//! A cell is what is answered: an error, `ok`, `+1` for the next epoch of the id, `new` for epoch 0
-//! of another id. Behind it stand the states that follow, if something changes: at once, and when
-//! all markers are written. Columns are the epochs that a request may come from: the one before the
-//! last, the last, the current and the next one, and the current one of another id.
+//! A cell is the answer: an error, `ok`, `+1` for the next epoch of the id, `new` for epoch 0 of
+//! another id. If the state changes, the cell also has the states that follow: at once, and when
+//! all markers are written. Columns are the epochs of the request: the one before the last, the
+//! last, the current and the next one, and the current one of another id.
 
 use super::*;
 use crate::transaction::state::NO_EPOCH;
@@ -16,7 +16,7 @@ pub(super) const ID: i64 = 7;
 pub(super) const FRESH: i64 = 8;
 const OTHER: i64 = 9;
 
-/// Requests that are the same to clients of both versions.
+/// Requests with the same answers to clients of both versions.
 const ADD: &str = "
     Empty          | add          | fenced | fenced | ok Ongoing+0 | fenced | mapping
     Empty          | verify       | fenced | fenced | abortable    | fenced | mapping
@@ -38,8 +38,8 @@ const ADD: &str = "
     CompleteAbort  | verify       | fenced | fenced | abortable    | fenced | mapping
 ";
 
-/// InitProducerId of who goes on after an error (KIP-360: `init`) and of who begins (`begin`), and
-/// time. An open transaction is aborted whatever the epoch is.
+/// InitProducerId of a producer that goes on after an error (KIP-360: `init`), InitProducerId of a
+/// new producer (`begin`), and a timeout. An open transaction is aborted whatever the epoch is.
 const INIT: &str = "
     Empty          | init     | fenced | fenced | +1 Empty+1 | fenced | fenced
     Empty          | begin    |        |        | +1 Empty+1 |        |
@@ -64,7 +64,7 @@ const INIT: &str = "
     CompleteAbort  | time out |        |            | nobody     |        |
 ";
 
-/// EndTxn of clients of transactions v2: what comes again has the epoch before.
+/// EndTxn of clients of transactions v2: a repeated request has the previous epoch.
 const END_V2: &str = "
     Empty          | abort  | fenced | fenced     | +1 CompleteAbort+1                  | fenced | mapping
     Empty          | commit | fenced | fenced     | state                               | fenced | mapping
@@ -82,7 +82,7 @@ const END_V2: &str = "
     CompleteAbort  | commit | fenced | state      | state                               | fenced | mapping
 ";
 
-/// EndTxn of clients of transactions v1: nothing but the epoch that it has.
+/// EndTxn of clients of transactions v1: only the current epoch is accepted.
 const END_V1: &str = "
     Empty          | abort  | fenced | fenced | state                               | fenced | mapping
     Empty          | commit | fenced | fenced | state                               | fenced | mapping
@@ -100,14 +100,14 @@ const END_V1: &str = "
     CompleteAbort  | commit | fenced | fenced | state                               | fenced | mapping
 ";
 
-/// What the coordinator of a row is about.
+/// The circumstances of a row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setting {
-    /// The cluster's version of transactions, and the client's.
+    /// The cluster's transaction version, and the client's.
     pub(super) cluster: u32,
     pub(super) client: i16,
     pub(super) epoch: i16,
-    /// Another broker has taken over: the last epoch is not written down.
+    /// Another broker has loaded the state, which lacks the last epoch.
     pub(super) loaded: bool,
 }
 
@@ -119,8 +119,8 @@ impl Setting {
             State::ALL.into_iter().find(|state| state.name() == name).unwrap_or(State::Empty);
         let has_partitions =
             matches!(state, State::Ongoing | State::PrepareCommit | State::PrepareAbort);
-        // Transactions v2 know the epoch before from every end, those before only from who goes on
-        // after an error.
+        // With transactions v2 every end records the previous epoch. Before v2 only InitProducerId
+        // after an error does.
         let knows_last = name == "Bumped" || (name != "Empty" && self.cluster >= 2);
         let last_epoch = if knows_last { ProducerEpoch(self.epoch - 1) } else { NO_EPOCH };
         transaction.producer.epoch = ProducerEpoch(self.epoch);
@@ -144,7 +144,7 @@ impl Setting {
         world
     }
 
-    /// What comes of a request, in the words of the table.
+    /// The result of a request, in the notation of the table.
     fn cell(self, state: &str, request: &str, from: Producer) -> String {
         let mut world = self.world(state);
         let before = world.machine.ids["x"].clone();
@@ -209,8 +209,8 @@ impl Setting {
             {
                 let Some(epoch) = self.epoch.checked_add(difference) else { continue };
                 let from = Producer { id: ProducerId(id), epoch: ProducerEpoch(epoch) };
-                // What is not written down is not known after a takeover, nor before transactions
-                // v2: who asks again is fenced, as in Kafka.
+                // The last epoch is unknown after a failover, and before transactions v2. A retry
+                // is then fenced, as in Kafka.
                 let knows_last = !self.loaded && (self.cluster >= 2 || state == "Bumped");
                 let is_again = request == "init" && expected.starts_with("+0");
                 let expected = if is_again && !knows_last { "fenced" } else { expected };
@@ -231,7 +231,7 @@ impl World {
         Self::begin(Default::default(), image)
     }
 
-    /// As the shell asks: once more with a producer id where one is needed.
+    /// Like the shell: repeats the request with a producer id if it needs one.
     pub(super) fn init_from(&mut self, expected: Option<Producer>) -> Result<Producer, Refusal> {
         let mut ask = |fresh: Option<ProducerId>| {
             let make =
@@ -284,7 +284,7 @@ impl World {
         }
     }
 
-    /// The time of a transaction is over, and who looks brings an id where one is needed.
+    /// Times the transaction out, and supplies a producer id if it needs one.
     pub(super) fn time_out(&mut self) {
         self.pass(60_002);
         for id in self.look().exhausted {
@@ -318,8 +318,8 @@ fn every_request_in_every_state_from_every_epoch_is_answered_as_by_kafka() {
     }
 }
 
-/// With transactions v2 nobody can tell afterwards who has aborted a transaction: so whoever it
-/// was, the producer goes on.
+/// With transactions v2 the log does not tell who aborted a transaction. So the producer goes on
+/// whoever did.
 #[test]
 fn an_abort_by_time_or_by_another_is_the_abort_of_the_producer() {
     for epoch in [0, 5, i16::MAX - 2, i16::MAX - 1] {
@@ -340,8 +340,8 @@ fn an_abort_by_time_or_by_another_is_the_abort_of_the_producer() {
             }
             let mut ended = world.machine.ids["x"].clone();
             ended.update_ms = 0;
-            // It says that it aborts, once more or for the first time, and goes on under what it is
-            // told.
+            // The producer sends its abort, for the first time or again, and goes on under the id
+            // and epoch in the answer.
             let told = world.end_from(from, false, 2).unwrap();
             assert_eq!((told, world.add_to(told, 0, 2)), (ended.producer, ErrorCode::None));
             (prepared, ended)

@@ -1,15 +1,14 @@
-//! Where epochs are used up, as in Apache Kafka 4.3.1: which requests lead to another producer id,
-//! who may still ask under the old one, and what waits for an id. Cells are those of [`table`].
+//! Used up epochs, as in Apache Kafka 4.3.1: which requests lead to another producer id, which
+//! requests the old id still allows, and which wait for an id. Cells are those of [`table`].
 
 use super::table::{FRESH, ID, Setting, name};
 use super::*;
 
-/// The largest epoch but one is the last that a client may have: the end of its transaction raises
+/// The second largest epoch is the last that a client may have. The end of its transaction raises
 /// it, and another id follows.
 ///
-/// Where InitProducerId comes again from the epoch before, Kafka throws
-/// (`Cannot allocate any more producer epochs`, error -1); here the answer that was lost is given
-/// again.
+/// When a retried InitProducerId carries the previous epoch, Kafka throws (`Cannot allocate any
+/// more producer epochs`, error -1). Here the coordinator repeats the lost answer.
 const LAST_BUT_ONE: &str = "
     Empty          | init     |  | fenced     | new Empty@new         |  |
     Empty          | begin    |  |            | new Empty@new         |  |
@@ -35,9 +34,9 @@ const LAST_BUT_ONE: &str = "
     CompleteAbort  | commit   |  | state      | state                 |  |
 ";
 
-/// No client should have the largest epoch. Who has it can abort, or is aborted (KAFKA-20090), and
-/// goes on under another id; Kafka throws at its commit (error -1), and at an InitProducerId that
-/// comes again, which is told here that it is fenced.
+/// No client should have the largest epoch. A client that has it can abort, or is aborted
+/// (KAFKA-20090), and goes on under another id. Kafka throws at its commit (error -1), and at a
+/// retried InitProducerId, which this coordinator fences.
 const LAST: &str = "
     Ongoing        | init     |  | concurrent PrepareAbort+0 CompleteAbort@new | concurrent PrepareAbort+0 CompleteAbort@new |  |
     Ongoing        | begin    |  |        | concurrent PrepareAbort+0 CompleteAbort@new |  |
@@ -52,8 +51,8 @@ const LAST: &str = "
     CompleteAbort  | commit   |  | state  | state                 |  |
 ";
 
-/// Before transactions v2 an abort by another raises the epoch as far as there is one, and who
-/// begins gets another id.
+/// Before transactions v2 an abort by another producer or a timeout raises the epoch while one is
+/// left. The next InitProducerId gets another id.
 const LAST_V1: &str = "
     Ongoing        | begin    |  |        | concurrent PrepareAbort+0 CompleteAbort+0 |  |
     Ongoing        | time out |  |        | nobody PrepareAbort+0 CompleteAbort+0     |  |
@@ -72,13 +71,13 @@ fn where_epochs_are_used_up_another_id_follows_as_in_kafka() {
         setting(2, 2, i16::MAX).check(LAST);
         for cluster in [0, 1] {
             setting(cluster, 0, i16::MAX).check(LAST_V1);
-            // One more is there for the abort by another.
+            // One more epoch is left for an abort by another producer or a timeout.
             setting(cluster, 0, i16::MAX - 1)
                 .check("Ongoing | begin    | | | concurrent PrepareAbort+1 CompleteAbort+1 | |");
             setting(cluster, 0, i16::MAX - 1)
                 .check("Ongoing | time out | | | nobody PrepareAbort+1 CompleteAbort+1     | |");
         }
-        // A client of transactions v1 in a cluster of v2: the others' end is of v2.
+        // A client of transactions v1 in a cluster of v2: a timeout ends its transaction as v2.
         setting(2, 0, i16::MAX - 1)
             .check("Ongoing | time out | | | nobody PrepareAbort+1 CompleteAbort@new | |");
         setting(2, 0, i16::MAX)
@@ -86,7 +85,7 @@ fn where_epochs_are_used_up_another_id_follows_as_in_kafka() {
     }
 }
 
-/// Who asked before the id was changed asks again under the old one.
+/// A client retries, under the old id, a request from before the change of the id.
 #[test]
 fn a_request_that_comes_again_after_the_id_was_changed() {
     let from = |epoch| Producer { id: ProducerId(ID), epoch: ProducerEpoch(epoch) };
@@ -99,7 +98,7 @@ fn a_request_that_comes_again_after_the_id_was_changed() {
             world.time_out();
             let prepared = world.prepared().remove(0);
             if loaded {
-                // It takes over while markers are missing: the id that follows is written down.
+                // The failover happens while markers are missing: the log has the id that follows.
                 world.fail_over();
             }
             world.written(&prepared, &[0]);
@@ -122,8 +121,8 @@ fn a_request_that_comes_again_after_the_id_was_changed() {
     }
 }
 
-/// A timeout at the last epoch waits for a producer id, however long the controller does not answer
-/// and whoever coordinates meanwhile, and not longer.
+/// A timeout at the last epoch waits for a producer id, whichever broker coordinates, until the
+/// controller has answered.
 #[test]
 fn a_timeout_that_needs_a_producer_id_waits_for_one() {
     let setting = Setting { cluster: 2, client: 2, epoch: i16::MAX - 1, loaded: false };
@@ -158,7 +157,7 @@ fn a_timeout_that_needs_a_producer_id_waits_for_one() {
     time_out(&mut world);
     assert_eq!(world.log.len(), before, "it is aborted already");
 
-    // Its producer is faster.
+    // The producer ends the transaction first.
     let mut world = setting.world("Ongoing");
     world.pass(60_002);
     world.end_from(from, true, 2).unwrap();
