@@ -1,29 +1,29 @@
-//! The operator on Kubernetes: it holds the lease or waits for it, and while it leads it is the
+//! The operator on Kubernetes: it holds the Lease or waits for it. While it leads, it is the
 //! controller of every `KafkaCluster` in its namespaces.
 //!
-//! `lease` says who leads; `clusters` watches what there is and gives each cluster a `keeper`, one
-//! task that hosts the cluster's controller (`host`), builds its objects and writes its status;
-//! `topics` brings the users' `Topic`s to the controllers; `groups` looks after `ConsumerGroup`s.
-//! Decisions about partitions are made by [`crate::controller`] alone.
+//! `lease` elects the leader. `clusters` watches the resources and gives each cluster a `keeper`:
+//! one task that hosts the cluster's controller (`host`), builds its objects and writes its status.
+//! `topics` brings the users' `Topic`s to the controllers, and `groups` reconciles
+//! `ConsumerGroup`s. Only [`crate::controller`] decides about partitions.
 //!
-//! A keeper is a task that lives as long as its cluster's resource, and not a function that kube's
+//! A keeper is a task that lives as long as its cluster's resource, not a function that kube's
 //! `Controller` calls: docs/adr/0055-watchers-instead-of-kubes-controller.md says why. `watch`
-//! turns what the API server tells into changes.
+//! turns watch events into changes.
 //!
 //! Invariants
-//! - The lease avoids duels; the epoch in every table ends them.
-//! - The pod template is a function of the spec, with the user's patch, which is taken as a whole
-//!   or not at all (`objects::patch`).
+//! - The Lease avoids two leaders; the epoch in every table makes a second one harmless.
+//! - The pod template is a function of the spec, with the user's patch, which applies as a whole or
+//!   not at all (`objects::patch`).
 //! - The ConfigMap holds the controller's address and the cluster's id. A running broker reads the
-//!   address anew before each attempt to reach the controller.
-//! - The image is the one that the cluster was made with, until a user names another.
-//! - There are no finalizers. The status is never read back, except for the resets of a
+//!   address again before each attempt to reach the controller.
+//! - The image stays the one at the cluster's creation, until a user sets another.
+//! - There are no finalizers. The operator never reads a status back, except for the resets of a
 //!   `ConsumerGroup`.
-//! - Names are no rights. An object is the cluster's if its `ownerReferences` name the cluster's
-//!   uid as the controller, from its creation on (`store::kube::ours`). The operator writes and
-//!   deletes nothing else.
-//! - Each write names the uid and the version that was looked at. A missing object is created, not
-//!   applied, so an object that somebody else made first stays theirs.
+//! - A name proves nothing. An object belongs to the cluster if its `ownerReferences` have the
+//!   cluster's uid as the controller, from its creation on (`store::kube::ours`). The operator
+//!   writes and deletes no other object.
+//! - Each write names the uid and the version that the operator read. It creates a missing object
+//!   instead of applying it, so an object that somebody else created first stays theirs.
 
 mod annotations;
 pub mod args;
@@ -66,11 +66,11 @@ use self::lease::Election;
 use self::sites::Sites;
 use crate::rpc::{ControllerRpc, Controllers};
 
-/// How long a connection to the API server may take to come up.
+/// The most time to connect to the API server.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 
-/// What this program calls itself to the API server. Whatever a write does not name its field
-/// manager in is this one's, up to the slash; without it, `unknown`'s.
+/// The operator's user agent at the API server. For a write without a field manager, the API server
+/// takes the part before the slash; without a user agent, `unknown`.
 const USER_AGENT: &str = concat!("weir-operator/", env!("CARGO_PKG_VERSION"));
 
 fn client_of(mut config: Config) -> anyhow::Result<Client> {
@@ -79,8 +79,7 @@ fn client_of(mut config: Config) -> anyhow::Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
-/// Runs the operator until it is told to stop (SIGTERM, SIGINT); says on standard error why it
-/// cannot go on.
+/// Runs the operator until SIGTERM or SIGINT; prints an error that ends it on standard error.
 pub fn run(args: Args) -> ExitCode {
     let result = logs::init(args.log_format).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -111,8 +110,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let shown = Arc::clone(&figures);
     let probes = Probes {
         metrics: Box::new(move || shown.text()),
-        // A replica that stands by is ready, too: it answers brokers, if only by saying that it
-        // does not lead.
+        // A standby replica is ready too: it answers brokers, if only that it does not lead.
         not_ready: Box::new(Vec::new),
         stuck: Box::new(Vec::new),
         from_disk: None,
@@ -124,8 +122,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         .and_then(TcpListener::from_std)
         .with_context(|| format!("listen on {}", args.grpc_listen))?;
     info!(grpc = %args.grpc_listen, http = %args.http_listen, scope = ?args.scope(), "the operator serves");
-    // Who does not lead has no controllers, and says so to brokers at once: they try the next
-    // address.
+    // A replica that does not lead has no controllers, and says so to brokers at once: they try the
+    // next address.
     let mut server = tokio::spawn(
         tonic::transport::Server::builder()
             .tcp_nodelay(true)
@@ -178,7 +176,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             }
             () = &mut told_to_stop => break,
         }
-        // What was hosted has ended with `leading`: its tasks belong to it.
+        // The hosted controllers have ended with `leading`, which owns their tasks.
         controllers.clear();
     }
     controllers.clear();
@@ -213,7 +211,7 @@ mod tests {
         let client = client_of(Config::new(url)).unwrap();
         client.apiserver_version().await.unwrap();
         let head = asked.await.unwrap();
-        // As the API server does it (`prefixFromUserAgent` in its handlers).
+        // As the API server computes it (`prefixFromUserAgent` in its handlers).
         let agent = head.lines().find_map(|line| {
             line.to_ascii_lowercase().strip_prefix("user-agent: ").map(str::to_owned)
         });

@@ -1,21 +1,20 @@
-//! The annotations of a KafkaCluster that the operator writes and reads.
+//! The annotations of a KafkaCluster that the operator reads and writes.
 
 use weir_crds::KafkaCluster;
 
-/// Where the cluster's id in the Kafka protocol is kept on its resource: a backup that drops the
-/// status keeps it.
+/// The cluster's id in the Kafka protocol: it survives a backup that drops the status.
 pub(super) const CLUSTER_ID_ANNOTATION: &str = "weir.dev/cluster-id";
 
-/// The image that the cluster was made with.
+/// The image at the cluster's creation.
 pub(super) const IMAGE_ANNOTATION: &str = "weir.dev/image";
 
-/// With "new", a cluster whose id is known may begin without its partition tables.
+/// With "new", a cluster whose id is known may start without its partition tables.
 pub(super) const STATE_ANNOTATION: &str = "weir.dev/state";
 
-/// With "true", as `spec.paused`.
+/// With "true", the same as `spec.paused`.
 pub(super) const PAUSED_ANNOTATION: &str = "weir.dev/paused";
 
-/// An annotation of a cluster.
+/// The value of a cluster's annotation.
 pub(super) fn annotation<'a>(cluster: &'a KafkaCluster, name: &str) -> Option<&'a str> {
     cluster.metadata.annotations.as_ref()?.get(name).map(String::as_str)
 }

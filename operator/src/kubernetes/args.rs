@@ -8,12 +8,13 @@ use weir_telemetry::logs::LogFormat;
 
 use super::objects::Monitoring;
 
-/// The Weir operator: it makes Kafka clusters of `KafkaCluster` resources, topics of `Topic`
+/// The Weir operator: it runs Kafka clusters from `KafkaCluster` resources and topics from `Topic`
 /// resources, and is the controller of each cluster.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weir-operator", version, max_term_width = 110)]
 pub struct Args {
-    /// Where brokers reach the controller; `[::]` is all addresses of this machine, IPv6 and IPv4.
+    /// The address where brokers reach the controller; `[::]` is all addresses of this machine,
+    /// IPv6 and IPv4.
     #[arg(
         long,
         env = "WEIR_GRPC_LISTEN",
@@ -22,7 +23,7 @@ pub struct Args {
     )]
     pub grpc_listen: SocketAddr,
 
-    /// Where /healthz, /readyz and /metrics are served, as --grpc-listen.
+    /// The address of /healthz, /readyz and /metrics, as --grpc-listen.
     #[arg(
         long,
         env = "WEIR_HTTP_LISTEN",
@@ -31,8 +32,7 @@ pub struct Args {
     )]
     pub http_listen: SocketAddr,
 
-    /// The namespaces that are looked after, with commas between; "*" for all, nothing for the
-    /// operator's own.
+    /// The namespaces to watch, separated by commas; "*" for all, empty for the operator's own.
     #[arg(long, env = "WEIR_WATCH_NAMESPACES", default_value = "", value_name = "NAMESPACES")]
     pub watch_namespaces: String,
 
@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(long, env = "WEIR_BROKER_IMAGE", value_name = "IMAGE")]
     pub broker_image: String,
 
-    /// What brokers are told to connect to: a headless service in front of all replicas of the
+    /// The controller's address for brokers: a headless service in front of all replicas of the
     /// operator.
     #[arg(long, env = "WEIR_CONTROLLER_ADDRESS", value_name = "HOST:PORT")]
     pub controller_address: String,
@@ -49,11 +49,11 @@ pub struct Args {
     #[arg(long, env = "WEIR_LEASE_NAME", default_value = "weir-operator")]
     pub lease_name: String,
 
-    /// The operator's own Deployment: the Lease goes with it.
+    /// The operator's own Deployment; the Lease is deleted with it.
     #[arg(long, env = "WEIR_DEPLOYMENT", value_name = "NAME")]
     pub deployment: Option<String>,
 
-    /// The operator's own namespace, where the Lease lies.
+    /// The operator's own namespace, with the Lease.
     #[arg(long, env = "POD_NAMESPACE", default_value = "default", value_name = "NAMESPACE")]
     pub namespace: String,
 
@@ -61,16 +61,16 @@ pub struct Args {
     #[arg(long, env = "POD_NAME", default_value = "weir-operator")]
     pub name: String,
 
-    /// Labels of the PodMonitors of brokers, by which a Prometheus chooses them: NAME=VALUE, with
-    /// commas between.
+    /// Labels of the brokers' PodMonitors, by which a Prometheus selects them: NAME=VALUE,
+    /// separated by commas.
     #[arg(long, env = "WEIR_POD_MONITOR_LABELS", default_value = "", value_parser = labels_of, value_name = "LABELS")]
     pub pod_monitor_labels: Labels,
 
-    /// How often Prometheus asks brokers, such as 30s; nothing for its own default.
+    /// How often Prometheus scrapes brokers, such as 30s; empty for its own default.
     #[arg(long, env = "WEIR_POD_MONITOR_INTERVAL", default_value = "", value_name = "DURATION")]
     pub pod_monitor_interval: String,
 
-    /// How log lines look: "text" for people, "json" for machines.
+    /// The format of log lines: "text" for people, "json" for machines.
     #[arg(long, env = "WEIR_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 }
@@ -93,7 +93,7 @@ fn labels_of(text: &str) -> Result<Labels, String> {
 /// The namespaces that are watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Every one.
+    /// All namespaces.
     All,
     /// These.
     Some(Vec<String>),
@@ -110,7 +110,7 @@ impl Scope {
 }
 
 impl Args {
-    /// How Prometheus finds the brokers.
+    /// Labels and interval of the brokers' PodMonitors.
     pub(super) fn monitoring(&self) -> Monitoring {
         Monitoring {
             labels: self.pod_monitor_labels.clone(),

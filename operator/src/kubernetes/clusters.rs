@@ -1,8 +1,8 @@
-//! Every `KafkaCluster` in the namespaces has a keeper: a task of its own, woken by whatever
-//! happens to the cluster's objects.
+//! A keeper for every `KafkaCluster` in the watched namespaces: a task of its own, which each
+//! change of the cluster's objects wakes.
 //!
-//! Watches only wake: what a keeper acts on, it reads itself. Of the objects that clusters own only
-//! the metadata is received, and nothing of it is kept.
+//! A watch event only wakes a keeper, which then reads what it acts on. For owned objects the
+//! watches receive only metadata, and keep none of it.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -39,10 +39,10 @@ use super::watch::{Change, apis, in_scope, metadata_of};
 use crate::controller::Key;
 use crate::store::kube::CLUSTER_LABEL;
 
-/// Notices to the task of the topics that may wait.
+/// The most notices that wait for the task of the topics.
 const NOTICES: usize = 64;
 
-/// How long to wait before what failed by a defect begins anew.
+/// The wait before all tasks restart after a panic of a shared one.
 const AFTER_A_DEFECT: Duration = Duration::from_secs(5);
 
 /// What a watch reports.
@@ -57,7 +57,7 @@ struct Kept {
     task: tokio::task::AbortHandle,
 }
 
-/// Looks after every cluster until it is dropped, and with it all that it started.
+/// Runs every cluster until it is dropped; dropping it ends all tasks that it started.
 pub(super) async fn look_after_all(context: Context, sites: Arc<Sites>) -> Infallible {
     loop {
         look_after_until_a_defect(context.clone(), Arc::clone(&sites)).await;
@@ -85,7 +85,7 @@ async fn look_after_until_a_defect(context: Context, sites: Arc<Sites>) {
                 None => std::future::pending().await,
             },
             Some(ended) = tasks.join_next() => {
-                // A keeper only ends by a defect: the others go on, and it begins anew.
+                // A keeper ends only by a panic: the others go on, and it is restarted.
                 if let Err(panicked) = ended && panicked.is_panic() {
                     error!(error = %panicked, "a task of the operator failed");
                     if topics.is_finished() || groups.is_finished() || namespaces.is_finished() {
@@ -114,8 +114,8 @@ impl All {
                 }
                 Event::Delete(metadata) => self.wake(kind, &metadata, true),
                 Event::Init => {}
-                // What happened while nobody watched, a deletion for instance, is made good by
-                // applying once more.
+                // A change while no watch ran, such as a deletion, is repaired by applying all
+                // objects of the kind again.
                 Event::InitDone => self.kept.values().for_each(|kept| kept.wake.all_of(kind)),
             },
             Happening::Cluster(change) => match *change {
@@ -141,7 +141,7 @@ impl All {
                 kept.resource.send_replace(Arc::new(cluster));
                 return;
             }
-            // Deleted and made anew: another cluster.
+            // Deleted and created again: another cluster.
             self.remove(&key);
         }
         self.start(key, Arc::new(cluster), Duration::ZERO, tasks);
@@ -164,7 +164,7 @@ impl All {
             Arc::clone(&wake),
             self.notices.clone(),
         );
-        // All that is logged for a cluster names it, its controller's lines too.
+        // Every log line for a cluster names it, including those of its controller.
         let span = info_span!("cluster", namespace = key.namespace, name = key.name);
         let run = async move {
             tokio::time::sleep(after).await;
@@ -221,7 +221,7 @@ fn watches(client: &Client, scope: &Scope) -> Happenings {
     );
     watch_owned::<PodDisruptionBudget>(&mut all, client, scope, MANAGED_BY, "PodDisruptionBudget");
     watch_owned::<NetworkPolicy>(&mut all, client, scope, MANAGED_BY, "NetworkPolicy");
-    // Kubernetes copies the labels of a service to the slices that it makes itself.
+    // Kubernetes copies a service's labels to the slices that it creates itself.
     watch_owned::<EndpointSlice>(&mut all, client, scope, SLICE_MANAGED_BY, "EndpointSlice");
     all
 }

@@ -1,4 +1,4 @@
-//! What every part of the operator needs, for as long as this replica leads.
+//! The shared values of the operator's parts, while this replica leads.
 
 use std::sync::Arc;
 
@@ -12,30 +12,30 @@ use super::objects::Monitoring;
 use crate::rpc::Controllers;
 use crate::store::kube::LeaseCheck;
 
-/// What every part of the operator needs.
+/// The shared values of the operator's parts.
 #[derive(Clone)]
 pub(super) struct Context {
     pub(super) client: Client,
     pub(super) scope: Scope,
     pub(super) broker_image: String,
     pub(super) controller_address: String,
-    /// How Prometheus finds the brokers.
+    /// Labels and interval of the brokers' PodMonitors.
     pub(super) monitoring: Monitoring,
-    /// Where events come from: this replica.
+    /// The reporter of events: this replica.
     pub(super) reporter: String,
     pub(super) controllers: Controllers,
     pub(super) figures: Arc<Figures>,
     /// The ConsumerGroups that the watch knows of.
     pub(super) groups: Arc<GroupStore>,
-    /// The labels of namespaces, where a cluster goes by them.
+    /// The labels of namespaces, for clusters that select namespaces by label.
     pub(super) namespaces: Arc<Namespaces>,
-    /// Whether this term goes on.
+    /// Checks that this term of leadership continues.
     pub(super) leads: LeaseCheck,
 }
 
 #[cfg(test)]
 impl Context {
-    /// Of an operator that leads.
+    /// The context of an operator that leads.
     pub(super) fn of_tests(server: &crate::store::kube::tests::server::Server) -> Self {
         Self {
             client: server.client(),

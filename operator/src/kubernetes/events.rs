@@ -1,4 +1,4 @@
-//! Events about resources, as `kubectl describe` shows them.
+//! Kubernetes events about resources, as `kubectl describe` shows them.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -6,7 +6,7 @@ use tracing::debug;
 
 use super::context::Context;
 
-/// Publishes an event. One that is lost is no harm: the condition says the same.
+/// Publishes an event. Losing one is harmless: the condition says the same.
 pub(super) async fn publish(
     context: &Context,
     regarding: &ObjectReference,
@@ -19,8 +19,8 @@ pub(super) async fn publish(
         controller: "weir.dev/operator".to_owned(),
         instance: Some(context.reporter.clone()),
     };
-    // One that remembers would count this with those of the same reason, and drop the note, which
-    // is what is new.
+    // A recorder with a memory would count this event with others of the same reason and drop its
+    // note, which is the new part.
     let recorder = Recorder::new(context.client.clone(), reporter);
     let event = Event {
         type_: if good { EventType::Normal } else { EventType::Warning },

@@ -1,4 +1,4 @@
-//! What the operator counts, and how Prometheus reads it.
+//! The operator's metrics for Prometheus.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 use weir_crds::PartitionSummary;
 use weir_telemetry::process;
 
-/// What `/metrics` shows.
+/// The values behind `/metrics`.
 #[derive(Debug, Default)]
 pub(super) struct Figures {
     pub(super) leader: AtomicU64,
@@ -21,54 +21,54 @@ pub(super) struct Figures {
     pub(super) reconciles: AtomicU64,
     pub(super) reconcile_errors: AtomicU64,
     pub(super) writes: AtomicU64,
-    /// By namespace and name of the cluster.
+    /// Partitions by namespace and name of the cluster.
     partitions: Mutex<BTreeMap<(String, String), PartitionSummary>>,
-    /// The conditions of the cluster, likewise.
+    /// Conditions by namespace and name of the cluster.
     conditions: Mutex<BTreeMap<(String, String), Vec<ConditionFigure>>>,
-    /// Its brokers, likewise.
+    /// Brokers by namespace and name of the cluster.
     brokers: Mutex<BTreeMap<(String, String), BrokerFigures>>,
-    /// When what looks after a kind of resource last did so without an error, by the kind and the
-    /// cluster, in seconds since 1970.
+    /// When a kind of resource was last reconciled without an error, by kind and cluster, in
+    /// seconds since 1970.
     successes: Mutex<BTreeMap<(&'static str, (String, String)), u64>>,
-    /// Those of ConsumerGroups, by the cluster likewise.
+    /// ConsumerGroups by namespace and name of the cluster.
     groups: Mutex<BTreeMap<(String, String), Vec<GroupFigures>>>,
 }
 
-/// What is shown of a condition.
+/// The metric of a condition.
 #[derive(Debug)]
 pub(super) struct ConditionFigure {
     pub(super) kind: String,
     pub(super) reason: String,
-    /// It is as it should be.
+    /// The condition is as it should be.
     pub(super) is_good: bool,
 }
 
-/// How many brokers there are.
+/// The numbers of a cluster's brokers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct BrokerFigures {
-    /// The spec asks for.
+    /// Brokers that the spec asks for.
     pub(super) wanted: i32,
-    /// Serve.
+    /// Brokers that serve.
     pub(super) serving: i32,
-    /// Are to be restarted, since their pods are not as the spec wants them.
+    /// Brokers to be restarted, because their pods differ from the spec.
     pub(super) outdated: i32,
 }
 
-/// What is shown of a ConsumerGroup. There are as many as somebody declared, or has reflected up to
-/// a bound.
+/// The metrics of a ConsumerGroup. Their number is bounded by the declared resources, and by the
+/// limit on reflected ones.
 #[derive(Debug)]
 pub(super) struct GroupFigures {
     /// The resource's namespace.
     pub(super) namespace: String,
     /// The resource's name.
     pub(super) name: String,
-    /// Records that it has not consumed.
+    /// The number of records not yet consumed.
     pub(super) messages: i64,
-    /// The age of the oldest of them, where it is known.
+    /// The age of the oldest of them in seconds, if known.
     pub(super) seconds: Option<i64>,
-    /// Its members.
+    /// The number of its members.
     pub(super) members: i32,
-    /// Its lag policy is broken.
+    /// It exceeds its lag policy.
     pub(super) exceeded: bool,
 }
 
@@ -93,13 +93,13 @@ impl Figures {
         self.brokers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whoever looks after this kind in a cluster has just done so without an error.
+    /// Records a reconciliation of this kind in a cluster without an error.
     pub(super) fn succeeded(&self, kind: &'static str, cluster: (String, String)) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         self.successes.lock().unwrap_or_else(PoisonError::into_inner).insert((kind, cluster), now);
     }
 
-    /// Nobody looks after the cluster here any more.
+    /// Removes a cluster that this replica no longer reconciles.
     pub(super) fn forget_successes(&self, cluster: &(String, String)) {
         self.successes
             .lock()
@@ -213,7 +213,7 @@ impl Figures {
         }
     }
 
-    /// All of it, in the OpenMetrics text format.
+    /// All metrics in the OpenMetrics text format.
     pub(super) fn text(&self) -> String {
         let mut registry = Registry::default();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -1,8 +1,8 @@
-//! ConsumerGroups on Kubernetes: one watch for all of them, and for each cluster that is hosted
-//! here the task that looks after its groups ([`crate::groups::keep`]).
+//! ConsumerGroups on Kubernetes: one watch for all of them, and for each hosted cluster a task that
+//! reconciles its groups ([`crate::groups::keep`]).
 //!
-//! As with topics there is no finalizer: a group whose resource is deleted while no operator runs
-//! stays, whatever its deletion policy says.
+//! As with topics there is no finalizer: if a resource is deleted while no operator runs, its group
+//! stays, whatever the deletion policy says.
 
 mod backend;
 mod status;
@@ -32,11 +32,11 @@ use crate::groups::pace::Pace;
 use crate::groups::reconcile::Seen;
 use crate::kafka::Client;
 
-/// How often it is looked for groups whose cluster does not exist; a cluster that is applied with
-/// its groups has this long to appear.
+/// How often the watch looks for groups without a cluster. A cluster applied together with its
+/// groups has this long to appear.
 const ORPHANS_EVERY: Duration = Duration::from_secs(3);
 
-/// Watches all ConsumerGroups, and tells those whose cluster does not exist.
+/// Watches all ConsumerGroups, and writes a status to those without a cluster.
 pub(super) async fn watch_groups(context: Context) -> Infallible {
     let mut changes = in_scope::<ConsumerGroup>(&context.client, &context.scope);
     let store = Arc::clone(&context.groups);
@@ -54,7 +54,7 @@ pub(super) async fn watch_groups(context: Context) -> Infallible {
                 None => std::future::pending().await,
             },
             _ = orphans.tick() => {
-                // Another operator may watch the namespaces that this one does not.
+                // Another operator may watch namespaces that this one does not.
                 for (cluster, groups) in store.homeless().iter().filter(|(cluster, _)| context.scope.has(&cluster.namespace)) {
                     tell_orphans(&context, cluster, groups).await;
                 }
@@ -63,7 +63,7 @@ pub(super) async fn watch_groups(context: Context) -> Infallible {
     }
 }
 
-/// Looks after the groups of a cluster whose controller runs here.
+/// Reconciles the groups of a cluster whose controller runs here.
 pub(super) async fn keep_groups(
     context: Context,
     cluster: Key,
@@ -78,7 +78,7 @@ pub(super) async fn keep_groups(
     }
 }
 
-/// Tells groups that their cluster does not exist, if that is so.
+/// Writes a status to groups whose cluster does not exist.
 async fn tell_orphans(context: &Context, cluster: &Key, groups: &[Arc<ConsumerGroup>]) {
     let clusters: Api<KafkaCluster> = Api::namespaced(context.client.clone(), &cluster.namespace);
     match clusters.get_metadata_opt(&cluster.name).await {

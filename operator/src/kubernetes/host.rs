@@ -1,4 +1,4 @@
-//! The controller of one cluster, as long as it runs in this process: over its store, reachable for
+//! The controller of one cluster while it runs in this process: with its store, and reachable for
 //! brokers and for topics.
 
 pub(super) mod elsewhere;
@@ -28,16 +28,16 @@ use crate::store::StoreError;
 use crate::store::kube::{CLUSTER_LABEL, ClusterCache, Kept, KubeStore};
 use crate::time::now;
 
-/// Why there is no controller.
+/// Why a cluster has no controller.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// There are no tables, and they are to be made of what the brokers have.
+    /// The tables do not exist, and are to be rebuilt from the brokers' volumes.
     Recovers,
     /// The cluster has run, and its state is gone.
     StateLost,
-    /// A cluster of this name left its state but for the registry, and so nobody knows its id.
+    /// A cluster of this name left its state without the registry, so its id is unknown.
     RegistryLost,
-    /// A cluster of this name left its state, and it is not the one that this resource was.
+    /// A cluster of this name left its state, but its id differs from the one on this resource.
     AnotherCluster {
         /// The id in the state.
         kept: String,
@@ -55,7 +55,7 @@ impl From<StoreError> for Trouble {
 }
 
 impl Trouble {
-    /// What is said of it, and what helps.
+    /// The message: the problem and what helps.
     pub(super) fn said(self, cluster: &Key) -> anyhow::Error {
         let Key { namespace, name } = cluster;
         match self {
@@ -81,10 +81,10 @@ impl Trouble {
     }
 }
 
-/// A running controller. It ends with this.
+/// A running controller; dropping it ends the controller.
 pub(super) struct Host {
     cluster_id: String,
-    /// It goes on with what a cluster of this name left.
+    /// It continues with the state of a former cluster of this name.
     takes_up: bool,
     since: Instant,
     cluster: Key,
@@ -109,13 +109,13 @@ impl Drop for Host {
         self.statuses.abort();
         self.groups.abort();
         self.sizes_task.abort();
-        // Who does not hear of it asks a controller that does not answer.
+        // If the notice is lost, requests go to a controller that does not answer.
         let _ = self.notices.try_send(Notice::Gone(self.cluster.clone()));
     }
 }
 
 impl Host {
-    /// `begins`: brokers have said that there is nothing to recover.
+    /// Starts the controller. `begins`: brokers have reported that there is nothing to recover.
     pub(super) async fn start(
         context: &Context,
         sites: &Arc<Sites>,
@@ -155,7 +155,7 @@ impl Host {
             controller: controller.clone(),
             cache: cache.clone(),
         };
-        // Only a leader that is being deposed does not take it.
+        // The send fails only if this replica is losing its leadership.
         let _ = notices.send(Notice::Hosted(hosted.clone())).await;
         let statuses = keep_statuses(context.clone(), hosted);
         let groups = groups::keep_groups(context.clone(), key.clone(), controller.committed());
@@ -182,7 +182,7 @@ impl Host {
         &self.cluster_id
     }
 
-    /// Whether it goes on with what a cluster of this name left.
+    /// Whether it continues with the state of a former cluster of this name.
     pub(super) const fn takes_up(&self) -> bool {
         self.takes_up
     }
@@ -196,22 +196,22 @@ impl Host {
         self.committed.borrow().clone()
     }
 
-    /// How long the controller has been here.
+    /// How long the controller has run.
     pub(super) fn age(&self) -> Duration {
         self.since.elapsed()
     }
 
-    /// The bytes of all records, as far as they are known.
+    /// The bytes of all records, if known.
     pub(super) fn bytes(&self) -> Option<i64> {
         self.sizes.total()
     }
 
-    /// The cluster's resource was seen.
+    /// Records an observation of the cluster's resource.
     pub(super) fn saw(&self, cluster: &KafkaCluster) {
         self.cache.observe_cluster(cluster.clone());
     }
 
-    /// Why the controller ended, if it did.
+    /// The reason why the controller ended, if it did.
     pub(super) async fn ended(&mut self) -> Option<String> {
         if self.statuses.is_finished() {
             return Some("the task of the topics' statuses failed".to_owned());
@@ -233,12 +233,12 @@ impl Host {
     }
 }
 
-/// Waits for something that the controller committed, or for its end.
+/// Waits for a commit of the controller, or for its end.
 pub(super) async fn news(host: Option<&mut Host>) {
     match host {
         Some(host) => {
             tokio::select! {
-                // The sender goes with the shell.
+                // The shell drops the sender when it ends.
                 _ = host.committed.changed() => {}
                 () = host.sizes.total_changed() => {}
             }
@@ -247,8 +247,8 @@ pub(super) async fn news(host: Option<&mut Host>) {
     }
 }
 
-/// Refuses a state that was left by another cluster than the one that the resource was, where it
-/// says so: it comes from a backup then, or from somewhere else.
+/// Refuses the state of another cluster. If a former cluster left it and the resource has another
+/// cluster id, the state comes from a backup or from elsewhere.
 fn check_identity(cluster: &KafkaCluster, kept: &Kept) -> Result<(), Trouble> {
     match annotation(cluster, CLUSTER_ID_ANNOTATION) {
         Some(annotated) if kept.of_a_former_one && annotated != kept.cluster_id => {
@@ -261,12 +261,13 @@ fn check_identity(cluster: &KafkaCluster, kept: &Kept) -> Result<(), Trouble> {
     }
 }
 
-/// Whether a cluster without tables gets them so. Who says that it begins as a new one means that.
+/// Whether a cluster without tables gets them from its volumes. The annotation for a new cluster
+/// overrides that.
 pub(super) fn may_be_recovered(cluster: &KafkaCluster) -> bool {
     cluster.spec.recover_from.is_some() && annotation(cluster, STATE_ANNOTATION) != Some("new")
 }
 
-/// The id of a cluster that has no registry yet: that of its resource, in Kafka's form.
+/// The id of a cluster that has no registry yet: its resource's uid in Kafka's form.
 fn id_of_new(cluster: &KafkaCluster, has_shards: bool) -> Result<String, Trouble> {
     match (annotation(cluster, CLUSTER_ID_ANNOTATION), annotation(cluster, STATE_ANNOTATION)) {
         (Some(id), Some("new")) => Ok(id.to_owned()),
@@ -304,7 +305,7 @@ mod tests {
             id(&[(CLUSTER_ID_ANNOTATION, "old"), (STATE_ANNOTATION, "new")]).as_deref(),
             Some("old")
         );
-        // Who does not know whose the shards are does not give them another id.
+        // Shards without a known owner do not get a new id.
         assert!(matches!(id_of_new(&cluster(&[]), true), Err(Trouble::RegistryLost)));
     }
 

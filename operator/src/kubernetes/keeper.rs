@@ -1,22 +1,20 @@
-//! Keeps one cluster: hosts its controller, makes its objects what its resource says, restarts
-//! brokers when the partitions allow it, and says how it all stands.
+//! Keeps one cluster: hosts its controller, brings its objects to the resource's spec, restarts
+//! brokers when the partitions allow it, and writes the status.
 //!
 //! One task for each cluster, one pass at a time. A pass hosts the controller (`host`: store,
-//! controller, the RPC's directory), puts the spec to it, and builds the objects. It applies those
-//! that differ from what was last applied. Then it grows volumes, looks at the pods, restarts the
-//! next broker that differs from the spec (`rollout`), and writes the status.
+//! controller, the RPC's directory), gives it the spec, and builds the objects. It applies those
+//! that differ from the last application. Then it grows volumes, reads the pods, restarts the next
+//! broker that differs from the spec (`rollout`), and writes the status.
 //!
 //! Invariants
-//! - Watches wake a keeper and tell it only that something happened. A pass reads what it acts on.
-//!   It writes nothing when nothing is different.
+//! - Watches only wake a keeper. A pass reads what it acts on, and writes only differences.
 //! - A rollout restarts one broker at a time, with all replicas in sync, and never below
 //!   `min.insync.replicas`.
-//! - A pass that fails is waited out. If it fails twice in a row, a condition says so in the API
-//!   server's words, and keeps what was said before of the rest. The controller is not touched by
-//!   it.
-//! - A condition speaks of the generation that the controller has answered on, not of one that the
-//!   watch has only seen.
-//! - An event tells news: another status, or another thing that is wrong.
+//! - A failed pass is tried again. If it fails twice in a row, a condition says so in the API
+//!   server's words; the other conditions stay as they were. The controller goes on.
+//! - A condition refers to the generation that the controller has answered, not to one that only
+//!   the watch has seen.
+//! - An event reports news: another status of a condition, or another fault.
 
 mod absences;
 mod addresses;
@@ -72,24 +70,23 @@ use crate::controller::{Key, summary};
 use crate::store::StoreError;
 use crate::store::kube::ours::Taken;
 
-/// How long one pass may take before it is given up.
+/// The most time for one pass.
 const PASS_MAX: Duration = Duration::from_secs(60);
 
-/// The least time between two passes: what comes in a burst is looked at once.
+/// The least time between two passes, so that one pass handles a burst of events.
 const BETWEEN_PASSES: Duration = Duration::from_millis(250);
 
-/// How soon a pass that failed is tried again, at first and at last.
+/// The first and the longest wait before a failed pass is tried again.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// How often it is looked without any reason, in case an event was lost.
+/// The longest time between two passes, in case a watch event was lost.
 const WITHOUT_REASON: Duration = Duration::from_secs(300);
 
-/// How soon to look again while something is under way of which no event tells.
+/// The wait while something is in progress that no watch reports.
 const UNDER_WAY: Duration = Duration::from_secs(2);
 
-/// How soon to look again at objects of others that have names of the cluster's: no watch tells of
-/// them.
+/// The wait while objects of others have the cluster's names: no watch reports their deletion.
 const TAKEN_AGAIN: Duration = Duration::from_secs(5);
 
 /// The keeper of one cluster.
@@ -103,14 +100,14 @@ pub(super) struct Keeper {
     host: Option<Host>,
     recovery: Option<TableRecovery>,
     applied: Applied,
-    /// The generation of the resource that the controller took up, or why it did not.
+    /// The generation that the controller was last given, and why it refused if it did.
     taken_up: Option<(Option<i64>, Result<(), String>)>,
     status: status::Written,
     absences: Absences,
     topics: kept::Topics,
     strays: Strays,
     log_recovery: LogRecovery,
-    /// Whether the kind `PodMonitor` was known when that was last looked up.
+    /// Whether the kind `PodMonitor` exists, and when that was looked up.
     monitored: Option<(bool, Instant)>,
 }
 
@@ -193,7 +190,7 @@ impl Keeper {
         }
     }
 
-    /// Sleeps until something happens, or for this long.
+    /// Sleeps until an event, or for this long.
     async fn sleep(&mut self, wait: Duration) {
         let host = self.host.as_mut();
         tokio::select! {
@@ -205,7 +202,8 @@ impl Keeper {
         }
     }
 
-    /// What fails once is tried again; what fails again is said.
+    /// Handles a failed pass: the first failure is only retried, the next one is written to the
+    /// status.
     async fn failed(&mut self, error: &anyhow::Error, retry: &mut Duration) -> Duration {
         Figures::count(&self.context.figures.reconcile_errors);
         let cluster = Arc::clone(&self.resource.borrow());
@@ -233,7 +231,7 @@ impl Keeper {
         wait
     }
 
-    /// What the resource alone says.
+    /// The findings from the resource alone.
     fn first_findings(&self, cluster: &KafkaCluster) -> Findings {
         let image = cluster.spec.image.as_deref().or_else(|| annotation(cluster, IMAGE_ANNOTATION));
         Findings {
@@ -299,13 +297,14 @@ impl Keeper {
             {
                 TAKEN_AGAIN
             }
-            // What others have to allow, a StorageClass or a quota, no watch tells of.
+            // A StorageClass or a quota of others may stop a volume; no watch reports their
+            // changes.
             status::Outcome::Done if findings.storage_trouble().is_some() => RETRY_MAX,
             status::Outcome::Done => self.strays.again().unwrap_or(WITHOUT_REASON),
         })
     }
 
-    /// The brokers that are away as planned, of so many.
+    /// The brokers below `replicas` that are down as planned.
     fn away(&mut self, pods: &[PodView], state: Option<&State>, replicas: i32) -> BTreeSet<i32> {
         state.map_or_else(BTreeSet::new, |state| {
             self.absences.look(pods, state, replicas, Instant::now())
@@ -324,7 +323,7 @@ impl Keeper {
             (None, None) => return Ok(()),
         };
         let held = recovery.map_or_else(|| pods::brokers_held(&state), TableRecovery::replicas);
-        // It may come later than the cluster.
+        // The kind may be installed after the cluster.
         let is_fresh = |(known, at): &(bool, Instant)| *known || at.elapsed() < WITHOUT_REASON;
         if !self.monitored.as_ref().is_some_and(is_fresh) {
             self.monitored = Some((self.applied.knows_pod_monitors().await?, Instant::now()));
@@ -359,13 +358,13 @@ impl Keeper {
         findings.refusal = built.refusal;
         let (sets, objects): (Vec<_>, Vec<_>) =
             built.all.into_iter().partition(|object| object["kind"] == "StatefulSet");
-        // While pods of a former cluster's StatefulSet have the names, the controller of a new one
-        // would ask for them less and less often.
+        // While a former StatefulSet's pods still have the names, the controller of a new one would
+        // retry with growing delays.
         let is_left = !volumes.has_set() && findings.pods.iter().any(|pod| pod.owner.is_some());
         findings.under_way |= is_left;
         let mut taken = volumes.taken;
         taken.extend(self.applied.apply(&objects).await?);
-        // Brokers run under no account and on no settings or volumes that somebody else made.
+        // Brokers do not use an account, settings or volumes that somebody else created.
         let needed = |by: &Taken| {
             ["PersistentVolumeClaim", "ServiceAccount", "ConfigMap"].contains(&by.kind.as_str())
         };
@@ -380,7 +379,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Leads the ports of shared load balancers to the pods as they are.
+    /// Points the ports of shared load balancers to the current pods.
     async fn lead_to_pods(
         &mut self,
         cluster: &KafkaCluster,
@@ -396,8 +395,8 @@ impl Keeper {
         });
         let places: Vec<Place<'_>> = places.collect();
         let mut slices = slices(cluster, findings.replicas, &places);
-        // A slice leads whoever asks for its service: none leads to the brokers from a service that
-        // somebody else made.
+        // A slice directs a service's clients. None directs clients of somebody else's service to
+        // the brokers.
         let taken = findings.taken.get_or_insert_default();
         let is_taken = |service: Option<&str>| {
             taken.iter().any(|by| by.kind == "Service" && Some(by.name.as_str()) == service)
@@ -415,7 +414,7 @@ impl Keeper {
         let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
         pods::compare(&self.context, &self.key, uid, &mut findings.pods).await?;
         unheard::look_who_came(self.host.as_ref(), findings).await;
-        // No event tells of how far they are.
+        // No watch reports the progress of log recovery.
         findings.under_way |= self.log_recovery.look(&mut findings.pods).await;
         findings.under_way |= pods::look_into(&self.context, &self.key, &mut findings.pods).await;
         findings.troubles.extend(findings.pods.iter().filter_map(|pod| pod.trouble.clone()));
@@ -436,7 +435,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Restarts the next broker whose pod is not as it should be, if the partitions allow it.
+    /// Restarts the next broker whose pod differs from the spec, if the partitions allow it.
     async fn roll(
         &mut self,
         cluster: &KafkaCluster,
@@ -463,7 +462,7 @@ impl Keeper {
     }
 }
 
-/// Whether the API server refuses what it was asked, and not only now.
+/// Whether the API server refused the request for a lasting reason.
 fn is_refusal(error: &anyhow::Error) -> bool {
     let answer = error.chain().find_map(|cause| cause.downcast_ref::<kube::Error>());
     matches!(answer, Some(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422))

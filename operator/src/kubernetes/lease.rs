@@ -1,9 +1,10 @@
-//! Which replica of the operator leads: a `Lease`, taken, renewed and given back.
+//! The election of the leading replica of the operator by a `Lease`: taking, renewing and releasing
+//! it.
 //!
-//! The lease avoids duels; it is not what makes them harmless: that is the controller epoch in
-//! every `PartitionTable`. A replica that stops renewing stops leading before another may begin, by
-//! its own clock; one that was paused finds out from the API server before it loads anything. Who
-//! gets the lease back after having lost it begins a new term.
+//! The Lease avoids two leaders; the controller epoch in every `PartitionTable` makes them
+//! harmless. A replica that cannot renew stops leading, by its own clock, before another may start.
+//! A replica that was paused asks the API server before it loads anything. A replica that regains
+//! the Lease starts a new term.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,32 +22,32 @@ use tracing::{debug, info, warn};
 use crate::store::kube::LeaseCheck;
 use crate::time::now_micro;
 
-/// A lease that was not renewed for this long may be taken. With what a takeover needs, a broker's
-/// failure is answered again some five seconds after a leader died.
+/// A Lease that was not renewed for this long may be taken. With the time of a takeover, broker
+/// failures are handled again some five seconds after a leader's death.
 ///
-/// Elsewhere it is 15 s, with 10 s to renew and 2 s between attempts
-/// (`client-go/tools/leaderelection`, and controller-runtime after it): there a reconciliation
-/// waits, here a partition whose leader died. A leader that is deposed too soon, by an API server
-/// that is slow or away, costs a takeover and loses nothing: brokers go on meanwhile, and without
-/// an API server nothing could be committed.
+/// Other operators use 15 s, with 10 s to renew and 2 s between attempts
+/// (`client-go/tools/leaderelection`, and controller-runtime after it). There a reconciliation
+/// waits; here a partition whose leader died does. If a slow or absent API server deposes a leader
+/// too early, that costs a takeover and loses nothing. Brokers go on meanwhile, and without an API
+/// server nothing could be committed.
 const DURATION: Duration = Duration::from_secs(4);
-/// How often a leader renews.
+/// The interval of a leader's renewals.
 const RENEW: Duration = Duration::from_millis(1_200);
-/// A leader that could not renew for this long stops, before anybody else may begin.
+/// A leader that could not renew for this long stops, before another replica may start.
 const DEADLINE: Duration = Duration::from_millis(3_200);
-/// How often a standby looks.
+/// The interval of a standby's checks.
 const RETRY: Duration = Duration::from_millis(500);
-/// How long the API server may take to answer.
+/// The most time for an answer of the API server.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
-/// A time of leading, from getting the lease to losing it.
+/// A term of leadership, from taking the Lease to losing it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Term {
-    /// How often the lease had changed hands when it began.
+    /// The Lease's `leaseTransitions` at the start of the term.
     transitions: i32,
 }
 
-/// The election, as the rest of the operator sees it.
+/// The handle of the election for the rest of the operator.
 #[derive(Debug)]
 pub(super) struct Election {
     /// The term of this replica, while it leads.
@@ -56,13 +57,13 @@ pub(super) struct Election {
     ballot: Ballot,
 }
 
-/// What names this replica and its lease.
+/// The identity of this replica and its Lease.
 #[derive(Clone)]
 struct Ballot {
     api: Api<Lease>,
     name: String,
     identity: String,
-    /// The Deployment with which the Lease goes, if it is known which.
+    /// The Deployment that owns the Lease, if known.
     deployment: Option<(Api<Deployment>, String)>,
 }
 
@@ -73,8 +74,9 @@ impl std::fmt::Debug for Ballot {
 }
 
 impl Election {
-    /// Takes part in the election for the lease `name`. `replica` is this process's name; a
-    /// restarted one is another. The lease goes with `deployment`, the operator's own.
+    /// Takes part in the election for the Lease `name`. `replica` is this process's name; a
+    /// restarted process counts as another replica. `deployment`, the operator's own, owns the
+    /// Lease.
     pub(super) fn start(
         client: Client,
         namespace: &str,
@@ -102,7 +104,7 @@ impl Election {
         Self { leads, task, stop, ballot }
     }
 
-    /// Asks the API server whether a term still goes on.
+    /// Returns a check that asks the API server whether a term still continues.
     pub(super) fn check(&self, term: Term) -> LeaseCheck {
         let (ballot, leads) = (self.ballot.clone(), self.leads.clone());
         Arc::new(move || {
@@ -116,7 +118,7 @@ impl Election {
         })
     }
 
-    /// Gives the lease back if it is this replica's, so that nobody has to wait for it to run out.
+    /// Releases the Lease if this replica holds it, so that no standby has to wait for its expiry.
     pub(super) async fn stop(self) {
         drop(self.stop);
         if let Err(error) = self.task.await {
@@ -126,7 +128,8 @@ impl Election {
 }
 
 impl Ballot {
-    /// Who owns the lease, so that it goes when the operator is uninstalled. It is as good without.
+    /// The owner of the Lease, so that uninstalling the operator deletes it. The Lease works
+    /// without one too.
     async fn owner(&self) -> Option<OwnerReference> {
         let (api, name) = self.deployment.as_ref()?;
         match tokio::time::timeout(ANSWER_MAX, api.get_metadata_opt(name)).await {
@@ -160,16 +163,16 @@ impl Ballot {
 struct Elector {
     ballot: Ballot,
     leads: watch::Sender<Option<Term>>,
-    /// The lease as last seen, and when it was first seen so.
+    /// The Lease as last seen, and when this version was first seen.
     observed: Option<(Option<String>, Instant)>,
 }
 
-/// What a replica that does not lead does about a lease.
+/// What a standby does about the Lease.
 #[derive(Debug, PartialEq, Eq)]
 enum Turn {
     /// It is free: take it.
     Take,
-    /// Somebody holds it.
+    /// Another replica holds it.
     Wait,
 }
 
@@ -184,7 +187,7 @@ fn turn(spec: Option<&LeaseSpec>, unchanged_for: Duration) -> Turn {
 }
 
 impl Elector {
-    /// Takes part until it is dropped. Errors are only waited out.
+    /// Takes part until it is dropped. Errors are only retried.
     async fn run(&mut self) -> std::convert::Infallible {
         loop {
             match self.stand_by().await {
@@ -267,7 +270,7 @@ impl Elector {
         Ok(tokio::time::timeout(ANSWER_MAX, written).await??)
     }
 
-    /// Leads until the lease is lost.
+    /// Leads until the Lease is lost.
     async fn lead(&mut self, mut lease: Lease) {
         let transitions =
             lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default();
@@ -279,7 +282,7 @@ impl Elector {
                 RENEW.min((renewed + DEADLINE).saturating_duration_since(Instant::now())),
             )
             .await;
-            // By the time before the request: that is what a standby counts from at the earliest.
+            // The time before the request counts, because a standby may count from it.
             let asked = Instant::now();
             if asked.duration_since(renewed) >= DEADLINE {
                 warn!("the lease could not be renewed in time: this replica stops leading");
@@ -306,7 +309,7 @@ impl Elector {
         self.observed = None;
     }
 
-    /// After a renewal that failed: whether the lease is still this replica's, as far as is known.
+    /// After a failed renewal: whether this replica still holds the Lease, as far as it can tell.
     async fn look_again(&self, lease: &mut Lease, transitions: i32) -> bool {
         let Ok(Ok(found)) =
             tokio::time::timeout(ANSWER_MAX, self.ballot.api.get(&self.ballot.name)).await
@@ -352,8 +355,7 @@ mod tests {
         let leads = first.leads.clone();
         first.stop().await;
         assert_eq!((holder().as_str(), *leads.borrow()), ("", None));
-        // Not by running out, of which there is nothing to be seen before it has been there for as
-        // long.
+        // The Lease was released, not expired: a standby that has just seen it takes it at once.
         let lease: Lease = serde_json::from_value(
             server.get("/apis/coordination.k8s.io/v1/namespaces/n/leases/l").unwrap(),
         )
@@ -364,7 +366,7 @@ mod tests {
         let mut second = Election::start(server.client(), "n", "l", "b", Some("weir-operator"));
         second.leads.wait_for(Option::is_some).await.unwrap();
         assert!(holder().starts_with("b_"), "{}", holder());
-        // It goes with the operator.
+        // Deleting the operator deletes it.
         let owners = server.get("/apis/coordination.k8s.io/v1/namespaces/n/leases/l").unwrap()["metadata"]["ownerReferences"].clone();
         assert_eq!(owners[0]["uid"], server.get(deployment).unwrap()["metadata"]["uid"]);
         assert_eq!(owners[0].get("blockOwnerDeletion"), None);

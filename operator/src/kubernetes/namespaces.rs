@@ -1,8 +1,8 @@
-//! Which namespaces a cluster takes Topics and ConsumerGroups from, by its `spec.allowedNamespaces`
-//! and the labels of the namespaces.
+//! The namespaces from which a cluster takes Topics and ConsumerGroups, by its
+//! `spec.allowedNamespaces` and the namespaces' labels.
 //!
-//! Labels are only watched once a cluster goes by them: whoever names no selector needs no right to
-//! read namespaces.
+//! The operator watches labels only once a cluster uses a selector, so without one it needs no
+//! right to read namespaces.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -22,12 +22,12 @@ use super::watch::{Change, changes};
 use crate::controller::Key;
 use crate::verdict::Verdict;
 
-/// How long the API server may take to say whether a namespace is being deleted.
+/// The most time for the answer whether a namespace is being deleted.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 type Labels = BTreeMap<String, String>;
 
-/// What is known of the namespaces.
+/// The cached labels of the namespaces.
 #[derive(Debug, Default)]
 pub(super) struct Namespaces {
     inner: Mutex<Inner>,
@@ -38,9 +38,9 @@ pub(super) struct Namespaces {
 struct Inner {
     /// The labels of each namespace.
     labels: BTreeMap<String, Labels>,
-    /// All namespaces have been named.
+    /// The watch has listed all namespaces.
     is_listed: bool,
-    /// Why they are not known any more, or not yet.
+    /// Why the labels are not current, or not known yet.
     trouble: Option<String>,
 }
 
@@ -102,7 +102,7 @@ impl Namespaces {
     }
 }
 
-/// Watches the labels of all namespaces, once somebody needs them.
+/// Watches the labels of all namespaces from the first time that a cluster needs them.
 pub(super) async fn watch(client: Client, namespaces: Arc<Namespaces>) -> Infallible {
     namespaces.needed.notified().await;
     let api: Api<DeserializeGuard<PartialObjectMeta<Namespace>>> = Api::all(client);
@@ -120,7 +120,7 @@ pub(super) async fn watch(client: Client, namespaces: Arc<Namespaces>) -> Infall
     }
 }
 
-/// Whether a namespace is being deleted, or gone. Where that cannot be found out, it is not.
+/// Whether a namespace is being deleted, or gone; false if the API server does not say.
 pub(super) async fn is_going(client: &Client, namespace: &str) -> bool {
     let api: Api<Namespace> = Api::all(client.clone());
     match tokio::time::timeout(ANSWER_MAX, api.get_metadata_opt(namespace)).await {
@@ -133,7 +133,7 @@ pub(super) async fn is_going(client: &Client, namespace: &str) -> bool {
     }
 }
 
-/// Where a resource's cluster lies.
+/// The key of a resource's cluster.
 pub(super) fn cluster_of(namespace: &str, named: &weir_crds::ClusterRef) -> Key {
     Key::new(Some(named.namespace_from(namespace)), Some(&named.name))
 }
@@ -198,7 +198,7 @@ mod tests {
         assert!(said(selector(), "a").contains("does not match"));
         hear(Change::Deleted(Key::new(None, Some("b")), None));
         assert!(said(selector(), "b").contains("does not match"), "there is no such namespace");
-        // What was known stays known while the watch is away.
+        // The known labels stay in use while the watch fails.
         hear(named("b", "x"));
         namespaces.inner().trouble = Some("away".to_owned());
         assert_eq!(said(selector(), "b"), "allowed");

@@ -1,7 +1,7 @@
-//! PURE: the Kubernetes objects of a cluster, made of its resource alone.
+//! PURE: the Kubernetes objects of a cluster, computed from its resource alone.
 //!
-//! The pod template does not know the operator's version, its address or the cluster's id: those
-//! are in the ConfigMap, so that no new operator restarts a broker.
+//! The pod template does not contain the operator's version, its address or the cluster's id: those
+//! are in the ConfigMap, so a new operator restarts no broker.
 
 mod config_map;
 mod families;
@@ -28,19 +28,19 @@ pub(super) use shared::{Place, SLICE_MANAGED_BY, port_of, service_of, slices};
 
 pub(super) use crate::store::kube::ours::{MANAGED_BY, MANAGER};
 
-/// The label of a pod that names its cluster, as Prometheus shows it to relabelings.
+/// The pod label with the cluster's name, as Prometheus passes it to relabelings.
 const CLUSTER_META_LABEL: &str = "__meta_kubernetes_pod_label_weir_dev_cluster";
 
-/// What a cluster is made of.
+/// The objects of a cluster.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Objects {
     /// The objects, in the order in which they are applied.
     pub(super) all: Vec<Value>,
-    /// Why the StatefulSet is not among them: what there is of it stays.
+    /// Why the StatefulSet is missing among them: the existing one stays as it is.
     pub(super) refusal: Option<String>,
 }
 
-/// The objects of a cluster.
+/// Builds the objects of a cluster.
 pub(super) fn build(plan: &Plan<'_>) -> Objects {
     let names = Names::of(plan.cluster);
     let mut objects = vec![service_account(plan, &names), config_map(plan, &names)];
@@ -54,7 +54,7 @@ pub(super) fn build(plan: &Plan<'_>) -> Objects {
     Objects { all: objects, refusal }
 }
 
-/// Brokers need no rights: nothing is bound to it, and no token is mounted.
+/// Brokers need no permissions: the account has no role, and no token is mounted.
 fn service_account(plan: &Plan<'_>, names: &Names) -> Value {
     json!({
         "apiVersion": "v1",
@@ -64,7 +64,7 @@ fn service_account(plan: &Plan<'_>, names: &Names) -> Value {
     })
 }
 
-/// How many pods may be evicted follows the partitions: none where the loss of one more broker
+/// The number of pods that may be evicted depends on the partitions: none if losing one more broker
 /// would stop writes.
 fn disruption_budget(plan: &Plan<'_>, names: &Names) -> Value {
     json!({
@@ -102,14 +102,14 @@ fn pod_monitor(plan: &Plan<'_>, names: &Names, monitoring: &Monitoring) -> Value
     let mut metadata = plain_metadata(plan.cluster, names, &names.cluster);
     if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
         for (name, value) in &monitoring.labels {
-            // The cluster's own stay: by them the object is found.
+            // The cluster's own labels win: the operator finds the object by them.
             labels.entry(name).or_insert_with(|| json!(value));
         }
     }
     let mut endpoint = json!({
         "port": HTTP_PORT_NAME,
         "path": "/metrics",
-        // As the operator says of which cluster it speaks, so that both can be joined.
+        // The operator's metrics name the cluster in the same label, so both can be joined.
         "relabelings": [{"sourceLabels": [CLUSTER_META_LABEL], "targetLabel": "cluster"}],
     });
     if let (Some(interval), Some(fields)) = (&monitoring.interval, endpoint.as_object_mut()) {

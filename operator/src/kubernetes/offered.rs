@@ -1,12 +1,12 @@
-//! Resources as they are offered to a controller: without what it does not need, since what it does
-//! not have cannot change.
+//! Resources in the form that the controller gets. Without the parts that it does not use, their
+//! changes do not reach it.
 
 use kube::api::ObjectMeta;
 use weir_crds::{KafkaCluster, Topic};
 
 use crate::controller::{TOPIC_ID_ANNOTATION, topic_id_on};
 
-/// What the controller is told of a resource's metadata: which object it is, and which state of it.
+/// The metadata for the controller: the identity of the object and its version.
 fn metadata(metadata: &ObjectMeta) -> ObjectMeta {
     ObjectMeta {
         name: metadata.name.clone(),
@@ -28,7 +28,7 @@ pub(super) fn cluster(cluster: &KafkaCluster) -> KafkaCluster {
     offered
 }
 
-/// A topic, with its id where that is written on it.
+/// A topic, with its id if it is annotated.
 pub(super) fn topic(topic: &Topic) -> Topic {
     let metadata = &topic.metadata;
     let id =

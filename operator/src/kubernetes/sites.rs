@@ -1,8 +1,7 @@
-//! Where brokers stand: the rack of their node, and the addresses under which clients outside of
-//! Kubernetes reach them.
+//! Where brokers run: the rack of their node, and the addresses for clients outside Kubernetes.
 //!
-//! A broker knows neither, since it has no access to the Kubernetes API. So they are written into
-//! its registration as it arrives, and corrected when they change.
+//! A broker knows neither, since it has no access to the Kubernetes API. The operator adds them to
+//! its registration, and corrects them when they change.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -22,14 +21,14 @@ use crate::controller::state::Endpoint;
 use crate::rpc::Dresser;
 use crate::store::kube::ours::{if_ours, is_ours, may_be_a_pod_of};
 
-/// How long a registration may wait for what the Kubernetes API says of its broker. A broker
-/// without a rack is better than none.
+/// The most time that a registration waits for the Kubernetes API. A broker without a rack is
+/// better than no broker.
 const ANSWER_MAX: Duration = Duration::from_millis(1_500);
 
-/// The label of a node that names its zone.
+/// The label of a node's zone.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
-/// The clusters that are hosted here, by their id in the Kafka protocol.
+/// The hosted clusters, by their id in the Kafka protocol.
 #[derive(Debug, Default)]
 pub(super) struct Sites {
     by_id: RwLock<BTreeMap<String, watch::Receiver<Arc<KafkaCluster>>>>,
@@ -50,7 +49,7 @@ impl Sites {
     }
 }
 
-/// Completes registrations.
+/// Returns the function that completes registrations.
 pub(super) fn dresser(client: Client, sites: Arc<Sites>) -> Dresser {
     Arc::new(move |registration| {
         let (client, sites) = (client.clone(), Arc::clone(&sites));
@@ -70,32 +69,32 @@ pub(super) fn dresser(client: Client, sites: Arc<Sites>) -> Dresser {
     })
 }
 
-/// What the Kubernetes API says of a broker.
+/// The facts about a broker from the Kubernetes API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Standing {
     /// The zone of its node.
     rack: Option<String>,
-    /// Where clients outside find it, by the name of the listener.
+    /// The addresses for clients outside, by listener name.
     outside: BTreeMap<String, (String, u16)>,
-    /// The service that it names itself by is somebody else's.
+    /// Somebody else's service has the name that the broker advertises.
     is_impersonated: bool,
 }
 
-/// Where clients inside find a broker: by its service, which keeps its address, or, where somebody
-/// else made a service of that name, by its pod.
+/// The hosts for clients inside: the broker's service, whose address is stable, and its pod, for
+/// the case that somebody else created a service of that name.
 fn hosts_inside(names: &Names, broker: i32) -> [String; 2] {
     let (pod, namespace) = (names.broker(broker), &names.namespace);
     [format!("{pod}.{namespace}.svc"), format!("{pod}.{}.{namespace}.svc", names.brokers())]
 }
 
-/// Whether a broker is told of by its pod.
+/// Whether a broker advertises its pod.
 pub(super) fn is_told_by_pod(cluster: &KafkaCluster, broker: i32, endpoints: &[Endpoint]) -> bool {
     let [_, by_pod] = hosts_inside(&Names::of(cluster), broker);
     endpoints.iter().any(|endpoint| endpoint.host == by_pod)
 }
 
 impl Standing {
-    /// Asks for it. What cannot be found out is left open.
+    /// Reads the facts; those that cannot be read stay empty.
     pub(super) async fn of(client: &Client, cluster: &KafkaCluster, broker: i32) -> Self {
         let names = Names::of(cluster);
         let pods: Api<Pod> = Api::namespaced(client.clone(), &names.namespace);
@@ -122,7 +121,7 @@ impl Standing {
                 true => names.listener_bootstrap(&listener.name),
                 false => names.listener_broker(&listener.name, broker),
             };
-            // Nobody is told to connect to what somebody else made.
+            // The address of somebody else's service is never used.
             let service = if_ours(
                 services.get_opt(&name).await.ok().flatten(),
                 cluster.metadata.uid.as_deref().unwrap_or_default(),
@@ -143,7 +142,7 @@ impl Standing {
         }
     }
 
-    /// A registration with what the broker does not know of itself.
+    /// Adds to a registration what the broker does not know of itself.
     fn complete(&self, cluster: &KafkaCluster, mut registration: Registration) -> Registration {
         registration.rack = registration.rack.or_else(|| self.rack.clone());
         registration.endpoints =
@@ -151,8 +150,8 @@ impl Standing {
         registration
     }
 
-    /// The endpoints of a broker: those inside as it says, but not by somebody else's service;
-    /// those outside as they are known. One that is not known is not told to anybody.
+    /// The endpoints of a broker. Internal ones are as it reported them, except through somebody
+    /// else's service. External ones are those known here; an unknown one is omitted.
     pub(super) fn endpoints(
         &self,
         cluster: &KafkaCluster,
@@ -182,7 +181,7 @@ impl Standing {
     }
 }
 
-/// Whether the service of a broker's name is somebody else's, and its pod can be found without it.
+/// Whether somebody else's service has the broker's name, while its pod is reachable without it.
 async fn is_impersonated(
     services: &Api<Service>,
     names: &Names,
@@ -194,16 +193,15 @@ async fn is_impersonated(
         && is_service_ours(services, &names.brokers(), uid).await == Some(true)
 }
 
-/// Whether a service was made for the cluster; `None` if there is none, or that cannot be found
-/// out.
+/// Whether a service was created for the cluster; `None` if it does not exist or cannot be read.
 async fn is_service_ours(services: &Api<Service>, name: &str, cluster_uid: &str) -> Option<bool> {
     let service = services.get_metadata_opt(name).await.ok()??;
     Some(is_ours(&service.metadata, cluster_uid))
 }
 
-/// Where a service of a listener is reached from outside, by its first port: that of a broker, or
-/// without one that for all. `node` is that of a pod behind it. A host with a place for a broker's
-/// id names no address for all.
+/// The external address of a listener's service, by its first port. With `broker` it is that
+/// broker's service, without one the bootstrap service. `node` is the node of a pod behind it. A
+/// host with the placeholder for a broker's id gives no bootstrap address.
 pub(super) fn address_of(
     listener: &Listener,
     broker: Option<i32>,
@@ -232,8 +230,8 @@ pub(super) fn address_of(
     }
 }
 
-/// The address of a node that is reached from farthest away, of the first of these families that it
-/// has one of; without families, its first. A service answers on those of its families alone.
+/// The node address with the widest reach, of the first of these families that the node has.
+/// Without families it is the node's first address. A service answers only on its own families.
 pub(super) fn address_of_node(node: &Node, families: &[String]) -> Option<String> {
     let addresses = node.status.as_ref()?.addresses.as_ref()?;
     let of = |kind: &str| {
@@ -330,7 +328,7 @@ mod tests {
             {"type": "InternalIP", "address": "10.0.0.7"}, {"type": "InternalIP", "address": "fd00::7"}, {"type": "ExternalIP", "address": "2001:db8::7"},
         ]}}))
         .unwrap();
-        // Of a node, an address that the service answers on.
+        // The node's address has a family that the service answers on.
         for (families, host) in [
             (json!(null), "2001:db8::7"),
             (json!(["IPv4"]), "10.0.0.7"),
@@ -351,7 +349,7 @@ mod tests {
         assert_eq!(address("NodePort", None, None), None);
         assert_eq!(address("LoadBalancer", None, None), Some(("192.0.2.1".to_owned(), 9094)));
         assert_eq!(address("Internal", None, Some(&node)), None);
-        // Each broker has its own host, and what is for all has none.
+        // Each broker has its own host, and the bootstrap service has none.
         for (kind, port) in
             [("LoadBalancer", 9094), ("NodePort", 30_001), ("SharedLoadBalancer", 9094)]
         {

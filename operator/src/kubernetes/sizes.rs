@@ -1,5 +1,5 @@
-//! How much the topics of a cluster hold: what their deletion would cost. The brokers are asked
-//! (DescribeLogDirs), as any client may.
+//! The sizes of a cluster's topics, to show what deleting one would cost. The operator asks the
+//! brokers with DescribeLogDirs, as any client may.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -14,18 +14,17 @@ use weir_protocol::types::TopicId;
 use crate::controller::state::State;
 use crate::kafka::{Client, check};
 
-/// How often the brokers are asked: whoever deletes what was written since is not held up.
+/// The interval of the requests. Deletion protection does not see records written since the last
+/// one.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// The version of DescribeLogDirs that is asked: the newest that tells of single partitions what it
-/// needs to.
+/// The newest version of DescribeLogDirs that reports single partitions as needed here.
 const VERSION: i16 = 4;
 
-/// A size that differs from the one that is shown by less than one part in this is not worth a
-/// write.
+/// A change below this fraction (1/STEP) of the shown size is not worth a write.
 const STEP: i64 = 10;
 
-/// What is known, for whoever shows it.
+/// The known sizes, for their readers.
 #[derive(Clone, Debug)]
 pub(super) struct Sizes {
     topics: watch::Receiver<Arc<BTreeMap<TopicId, i64>>>,
@@ -33,24 +32,24 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// The bytes of a topic's records, if they are known.
+    /// The bytes of a topic's records, if known.
     pub(super) fn of(&self, topic: TopicId) -> Option<i64> {
         self.topics.borrow().get(&topic).copied()
     }
 
-    /// The bytes of all records, if they are known.
+    /// The bytes of all records, if known.
     pub(super) fn total(&self) -> Option<i64> {
         *self.total.borrow()
     }
 
-    /// Waits until some topic has another size.
+    /// Waits until the size of a topic changes.
     pub(super) async fn changed(&mut self) {
         if self.topics.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// Waits until all topics together have another size.
+    /// Waits until the total size changes.
     pub(super) async fn total_changed(&mut self) {
         if self.total.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -58,8 +57,8 @@ impl Sizes {
     }
 }
 
-/// What is to be shown of a size, where `shown` is. Nothing is lost or gained without a word,
-/// whatever the step.
+/// The size to show, given the one shown so far. A change from or to 0 always shows, however small
+/// the step.
 pub(super) fn shown(shown: Option<i64>, is: Option<i64>) -> Option<i64> {
     match (shown, is) {
         (Some(shown), Some(is))
@@ -73,7 +72,7 @@ pub(super) fn shown(shown: Option<i64>, is: Option<i64>) -> Option<i64> {
     }
 }
 
-/// The sizes of the cluster of this client, and the task that keeps them.
+/// The sizes of this client's cluster, and the task that updates them.
 pub(super) fn keep_sizes(client: Client) -> (Sizes, impl Future<Output = Infallible> + Send) {
     let (topics, of_topics) = watch::channel(Arc::default());
     let (total, in_all) = watch::channel(None);
@@ -89,7 +88,7 @@ pub(super) fn keep_sizes(client: Client) -> (Sizes, impl Future<Output = Infalli
                 *told = Arc::new(now);
                 is_new
             });
-            // Before the first broker has answered nothing is known.
+            // Nothing is known before the first broker has answered.
             let sum = (!found.answered.is_empty()).then_some(sum);
             total.send_if_modified(|told| {
                 let next = shown(*told, sum);
@@ -101,7 +100,7 @@ pub(super) fn keep_sizes(client: Client) -> (Sizes, impl Future<Output = Infalli
     (sizes, task)
 }
 
-/// Asks for all that there is: a list of topics, also an empty one, would be about those alone.
+/// A request for all topics; a list of topics, even an empty one, would restrict it.
 fn everything() -> DescribeLogDirsRequest {
     DescribeLogDirsRequest { topics: None }
 }
@@ -120,7 +119,7 @@ async fn look(client: &Client) -> Found {
     found
 }
 
-/// What brokers answered.
+/// The brokers' answers.
 #[derive(Debug, Default)]
 struct Found {
     answered: Vec<i32>,
@@ -140,8 +139,8 @@ impl Found {
         }
     }
 
-    /// The sizes of the topics that there are. Of one that has a partition of which nobody told,
-    /// what was known is the least that it has.
+    /// The sizes of the existing topics. If a partition of a topic is missing in the answers, its
+    /// earlier size is the minimum.
     fn sizes(&self, state: &State, before: &BTreeMap<TopicId, i64>) -> BTreeMap<TopicId, i64> {
         let none = BTreeMap::new();
         let size = |topic: &Arc<crate::controller::state::Topic>| {

@@ -1,12 +1,12 @@
-//! Topics, as users write them: what the watch sees is put to the controller of its cluster, and
-//! what the controller thinks of it is written into the status.
+//! Users' `Topic`s: a watch event goes to the controller of the topic's cluster, and the
+//! controller's answer into the status.
 //!
-//! There is no finalizer: a deleted `Topic` is gone, and the topic with it, so that no namespace
-//! waits for an operator. A `Topic` that is deleted although it is to be retained comes back as it
-//! was: where the chart's policy is installed, the API server does not let it go at all.
+//! There is no finalizer: deleting a `Topic` deletes the topic, so that no namespace waits for an
+//! operator. A retained `Topic` that is deleted is created again. With the chart's policy
+//! installed, the API server refuses its deletion in the first place.
 //!
-//! A `Topic` in another namespace than its cluster's is followed while the cluster allows that
-//! namespace. From then on the controller retains its topic ([`Asked::Retain`]).
+//! The operator follows a `Topic` in another namespace than its cluster's while the cluster allows
+//! that namespace. After that the controller retains its topic ([`Asked::Retain`]).
 
 mod conditions;
 mod hosted;
@@ -35,30 +35,29 @@ use crate::shell::{Answer, Controller};
 use crate::store::kube::cluster_cache::version_of;
 use crate::verdict::Verdict;
 
-/// How soon a topic is offered again that the controller could not take, because it had to read its
-/// state anew.
+/// The wait before a topic is offered again after the controller had to reload its state.
 const OFFER_AGAIN: Duration = Duration::from_millis(200);
 
-/// How often it is looked whether clusters take Topics of other namespaces than before.
+/// How often the task checks whether clusters allow other namespaces than before.
 const VERDICTS_EVERY: Duration = Duration::from_secs(1);
 
-/// How often it is looked for topics whose cluster does not exist; a cluster that is applied with
-/// its topics has this long to appear.
+/// How often the task looks for topics without a cluster. A cluster applied together with its
+/// topics has this long to appear.
 const ORPHANS_EVERY: Duration = Duration::from_secs(3);
 
-/// What became of an offer.
+/// The result of an offer.
 struct Offered {
     topic: Key,
     cluster: Key,
     generation: Option<i64>,
-    /// What was asked, where it was no offer of what the watch knows.
+    /// The request, unless it was an offer of the watched resource.
     besides: Option<Asked>,
     answer: Result<Answer, oneshot::error::RecvError>,
 }
 
 struct Topics {
     context: Context,
-    /// All Topics, whatever cluster they name.
+    /// All Topics of any cluster.
     known: BTreeMap<Key, Arc<Topic>>,
     hosted: BTreeMap<Key, Hosted>,
     offers: FuturesUnordered<BoxFuture<'static, Offered>>,
@@ -105,7 +104,7 @@ impl Topics {
         self.offer(&key).await;
     }
 
-    /// Puts a topic to its controller, unless the controller knows this version of it.
+    /// Offers a topic to its controller, unless the controller knows this version.
     async fn offer(&mut self, key: &Key) {
         let Some(topic) = self.known.get(key).cloned() else { return };
         let cluster = cluster_of(key, &topic);
@@ -116,8 +115,8 @@ impl Topics {
         let is_news = cache.judged(key, &verdict, cluster.namespace != key.namespace);
         match verdict {
             Verdict::Allowed => {}
-            // What was followed so far stays, and goes on to be followed as soon as it is known
-            // that it may.
+            // A topic that was followed stays, and is followed again as soon as the verdict allows
+            // it.
             Verdict::Unknown(_) | Verdict::Pending => return,
             Verdict::NotAllowed(_) => {
                 if is_news {
@@ -133,7 +132,7 @@ impl Topics {
         }
     }
 
-    /// Puts something else to a controller than a topic as it is.
+    /// Sends another request about a topic to a controller.
     async fn ask(&mut self, controller: &Controller, event: Asked, topic: Key, cluster: Key) {
         self.submit(controller, event.clone(), topic, cluster, None, Some(event)).await;
     }
@@ -147,7 +146,7 @@ impl Topics {
         generation: Option<i64>,
         besides: Option<Asked>,
     ) {
-        // A controller that is gone is followed by another, to which everything is offered.
+        // If the controller is gone, its successor gets an offer of every topic.
         if let Ok(told) = controller.submit(event).await {
             let answered = async move {
                 let answer = told.await;
@@ -157,7 +156,8 @@ impl Topics {
         }
     }
 
-    /// A topic's resource is gone. `last` is what it was then: with all that was changed last.
+    /// Handles the deletion of a topic's resource. `last` is its final version, with the latest
+    /// changes.
     async fn remove(&mut self, key: &Key, last: Option<Topic>) {
         let Some(known) = self.known.remove(key) else { return };
         let topic = last.map_or(known, Arc::new);
@@ -181,7 +181,7 @@ impl Topics {
         let Offered { topic, cluster, generation, besides, answer } = offered;
         let Some(hosted) = self.hosted.get(&cluster) else { return };
         match answer.map(|answer| answer.reply) {
-            // Where the topic is to be retained, the status task brings its resource back.
+            // If the topic is retained, the status task creates its resource again.
             Ok(reply) if besides.is_some() => {
                 let refused = match reply {
                     Reply::Invalid(refusal) => refusal.path == RETAINED,
@@ -217,12 +217,12 @@ impl Topics {
         {
             self.ask(&controller, event, topic.clone(), cluster.clone()).await;
         }
-        // One that was deleted meanwhile is not known any more.
+        // A topic that was deleted meanwhile is unknown here.
         self.offer(topic).await;
     }
 
-    /// A topic may be gone: what the controller has refused is offered again, since one of that may
-    /// have claimed its name.
+    /// Offers all refused topics again after a topic may have been deleted: one of them may have
+    /// claimed its name.
     fn offer_the_refused(&mut self, cluster: &Key) {
         let Some(hosted) = self.hosted.get(cluster) else { return };
         for key in hosted.cache.refused_topics() {
@@ -233,7 +233,7 @@ impl Topics {
         }
     }
 
-    /// Offers what is allowed by now, and retains what is not any more.
+    /// Offers topics that are allowed now, and retains those that no longer are.
     async fn look_at_verdicts(&mut self) {
         let others =
             self.known.iter().filter(|(_, topic)| topic.spec.cluster_ref.namespace.is_some());
@@ -257,7 +257,7 @@ impl Topics {
                 self.hosted.insert(cluster.clone(), hosted);
                 let its =
                     self.known.iter().filter(|(key, topic)| cluster_of(key, topic) == cluster);
-                // Of two that claim one name the older one has it.
+                // Of two topics with one name the older gets it.
                 let mut its: Vec<_> = its
                     .map(|(key, topic)| (topic.metadata.creation_timestamp.clone(), key.clone()))
                     .collect();
@@ -269,7 +269,7 @@ impl Topics {
         }
     }
 
-    /// Tells topics whose cluster does not exist.
+    /// Writes a status to topics whose cluster does not exist.
     async fn look_for_orphans(&mut self) {
         let homeless: BTreeSet<Key> = self
             .known
@@ -288,8 +288,8 @@ impl Topics {
     }
 }
 
-/// Whether a Topic that is protected goes since its namespace is deleted, while the cluster with
-/// its records stays: admission policies do not hold up whoever empties a namespace.
+/// Whether a protected Topic is deleted with its namespace, while the cluster with its records
+/// stays. Admission policies do not stop the namespace controller.
 async fn goes_with_a_namespace(context: &Context, key: &Key, topic: &Topic, cluster: &Key) -> bool {
     let is_protected = topic.spec.deletion_protection.unwrap_or(true);
     let holds_records =

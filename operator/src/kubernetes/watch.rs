@@ -1,5 +1,5 @@
-//! Watches of the API server as changes: an object is there, as it is now, or it is gone. What went
-//! while nobody watched is found by the next list, which does not name it.
+//! Watches of the API server as changes: an object exists in this version, or it is gone. An object
+//! that was deleted while no watch ran is missing in the next list.
 
 use std::collections::BTreeSet;
 
@@ -16,15 +16,14 @@ use tracing::warn;
 use super::args::Scope;
 use crate::controller::Key;
 
-/// What a watch tells of the objects of a kind.
+/// A change of an object of a kind.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change<K> {
-    /// The object is there.
+    /// The object exists.
     Applied(K),
-    /// It is gone. It comes as it was when it went, where that was seen.
+    /// It is gone, with its last version if a watch event had it.
     Deleted(Key, Option<K>),
-    /// All objects that this watch follows have been named once, and those that it knew and that
-    /// are gone, too.
+    /// This watch has reported all of its objects once, including deletions of those that it knew.
     Listed(usize),
 }
 
@@ -45,7 +44,7 @@ where
     }
 }
 
-/// Follows all objects of a kind in the namespaces.
+/// Watches all objects of a kind in the namespaces.
 pub(super) fn in_scope<K>(client: &Client, scope: &Scope) -> Changes<K>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
@@ -59,7 +58,7 @@ where
     apis.enumerate().map(|(number, api)| changes(api, number).boxed()).collect()
 }
 
-/// Follows all objects that an API reaches. `number` tells watches of one kind apart.
+/// Watches all objects of an API. `number` distinguishes watches of one kind.
 pub(super) fn changes<K>(
     api: Api<DeserializeGuard<K>>,
     number: usize,
@@ -72,8 +71,7 @@ where
     events.map_ok(move |event| stream::iter(listing.changes(event)).map(Ok)).try_flatten()
 }
 
-/// What a watch knows: the keys of the objects that are there, and of those that a list which is
-/// under way has named.
+/// The keys of a watch's objects, and of those that the list in progress has named.
 #[derive(Debug, Default)]
 struct Listing {
     number: usize,
@@ -91,7 +89,7 @@ impl Listing {
         event: Event<DeserializeGuard<K>>,
     ) -> Vec<Change<K>> {
         match event {
-            // One that broke off before its end is forgotten.
+            // A list that broke off is discarded.
             Event::Init => {
                 self.named.clear();
                 Vec::new()
@@ -130,8 +128,8 @@ impl Listing {
                 vec![Change::Applied(object)]
             }
             Err(invalid) => {
-                // What was made of it goes on as it was. The schema does not let such a resource
-                // in: it is older than the schema.
+                // The controller keeps the last valid version. The schema does not admit such a
+                // resource, so it is older than the schema.
                 warn!(
                     kind = %K::kind(&()),
                     name = invalid.metadata.name,
@@ -145,7 +143,7 @@ impl Listing {
     }
 }
 
-/// What of an object a watch of its metadata tells.
+/// The metadata of an event.
 pub(super) fn metadata_of<K>(event: Event<PartialObjectMeta<K>>) -> Event<ObjectMeta> {
     match event {
         Event::Apply(object) => Event::Apply(object.metadata),

@@ -1,5 +1,5 @@
-//! PURE: which brokers are away as planned: the operator restarts them, or they said that they
-//! stop. Nothing is wrong with a cluster for that.
+//! PURE: the brokers that are down as planned, because the operator restarts them or they asked for
+//! a controlled shutdown. They are no fault of the cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use weir_protocol::types::BrokerId;
 use super::pods::PodView;
 use crate::controller::state::State;
 
-/// How long a restart is one that was planned. A broker that stopped in order scans nothing when it
-/// starts: one that takes longer has another reason. As long as Kubernetes waits for a Deployment's
-/// progress.
+/// The most time that a restart counts as planned. After a clean stop a broker scans no log at its
+/// start, so a longer absence has another cause. The value is that of a Deployment's progress
+/// deadline.
 const PLANNED_MAX: Duration = Duration::from_secs(600);
 
-/// The planned absences, as far as this process knows: a successor knows of those only that the
-/// partition tables tell of.
+/// The planned absences that this process knows of. A successor knows only those in the partition
+/// tables.
 #[derive(Debug, Default)]
 pub(super) struct Absences {
     of: BTreeMap<i32, Absence>,
@@ -24,18 +24,18 @@ pub(super) struct Absences {
 #[derive(Debug)]
 struct Absence {
     since: Instant,
-    /// It has stopped to serve: from then on it may come back.
+    /// It has stopped serving; from then on it can return.
     left: bool,
 }
 
 impl Absences {
-    /// The operator restarts this broker.
+    /// Records that the operator restarts this broker.
     pub(super) fn restarts(&mut self, broker: i32, now: Instant) {
         self.of.entry(broker).or_insert(Absence { since: now, left: false });
     }
 
-    /// The brokers that are away as planned, those included whose replicas still catch up. One with
-    /// a trouble is not, nor are those beyond `replicas`, which go for good.
+    /// The brokers that are down as planned, including those whose replicas still catch up. It
+    /// excludes brokers with a trouble, and brokers beyond `replicas`, which are removed for good.
     pub(super) fn look(
         &mut self,
         pods: &[PodView],
@@ -50,7 +50,7 @@ impl Absences {
             let usable = state.is_usable(BrokerId(*id));
             absence.left |= !usable;
             let is_back = usable && absence.left && is_in_sync(state, BrokerId(*id));
-            // One that never left was not restarted after all.
+            // A broker that never stopped was not restarted after all.
             let is_over =
                 usable && !absence.left && now.duration_since(absence.since) > PLANNED_MAX;
             *id < replicas && !is_back && !is_over
@@ -86,7 +86,7 @@ mod tests {
         absences.restarts(3, now);
         assert_eq!(absences.look(&[], &state, 4, now), BTreeSet::from([1, 3]));
         assert_eq!(absences.look(&[], &state, 3, now), BTreeSet::from([1]));
-        // Nor when there is one of its number again.
+        // Nor when a broker with its id exists again.
         assert_eq!(absences.look(&[], &state, 4, now), BTreeSet::from([1]));
     }
 }

@@ -1,5 +1,5 @@
-//! What clients are told of where brokers are is kept true while brokers run: a load balancer gets
-//! its address, a pod another node, or a service is somebody else's.
+//! Keeps the endpoints of running brokers current: a load balancer gets its address, a pod moves to
+//! another node, or somebody else owns a service.
 
 use weir_crds::{KafkaCluster, Listener, ListenerType};
 
@@ -11,7 +11,7 @@ use crate::controller::Event;
 use crate::controller::state::{Broker, State};
 use crate::store::kube::ours::Taken;
 
-/// Looks where brokers are, if that can have changed, and tells the controller of what did.
+/// Checks the brokers' addresses if they can have changed, and sends changes to the controller.
 pub(super) async fn keep_true(
     context: &Context,
     host: &Host,
@@ -33,7 +33,7 @@ pub(super) async fn keep_true(
         let endpoints = standing.endpoints(cluster, broker.id.0, broker.endpoints.clone());
         if endpoints != broker.endpoints {
             let event = Event::Readdress { broker: broker.id, endpoints };
-            // Whoever could not be told is told by the next pass.
+            // If the controller does not answer, the next pass sends it.
             let _ = host.controller().ask(event).await;
         }
     }

@@ -1,10 +1,10 @@
-//! Objects are made, and applied by server-side apply when they are not what was last applied, or
-//! when somebody else changed them.
+//! Creates missing objects, and applies objects by server-side apply when they differ from the last
+//! application or somebody else changed them.
 //!
-//! Only the cluster's own ([`is_ours`]): before a write it is looked whose an object of that name
-//! is, and the write holds for the object that was looked at and no other. One that is not there is
-//! made by a creation, which somebody who was faster makes fail; an application would become a
-//! change of what they made.
+//! It writes only the cluster's own objects ([`is_ours`]). Before a write it reads the owner of the
+//! object with that name, and the write is valid only for the object that was read. A missing
+//! object is created, not applied: if somebody else creates it first, the creation fails, where an
+//! application would change theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -29,18 +29,18 @@ use super::wake::Touched;
 use crate::store::kube::ours::{Taken, is_ours};
 use crate::store::kube::{CLUSTER_LABEL, FIELD_MANAGER};
 
-/// How often an object is looked at for one write, while others write it, too. The next pass goes
-/// on.
+/// The most reads of an object for one write while others write it too. Then the next pass tries
+/// again.
 const LOOKS_MAX: usize = 5;
 
-/// What was applied, as far as this process knows.
+/// The objects that this process has applied.
 pub(super) struct Applied {
     context: Context,
     namespace: String,
     /// The uid of the cluster.
     owner: String,
     objects: BTreeMap<(String, String), Record>,
-    /// Of each kind that is pruned, the names that were left when that was last done.
+    /// The names that were left at the last pruning, by kind.
     pruned: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -51,16 +51,16 @@ struct Record {
     generation: Option<i64>,
 }
 
-/// What became of a write.
+/// The result of a write.
 enum Put {
-    /// The object is as it should be.
+    /// The object is as wanted.
     Written(Box<ObjectMeta>),
-    /// There is somebody else's of its name.
+    /// Somebody else's object has its name.
     Taken(Taken),
 }
 
 impl Applied {
-    /// Of the cluster that has the uid `owner`.
+    /// For the cluster with the uid `owner`.
     pub(super) fn new(context: &Context, namespace: &str, owner: &str) -> Self {
         Self {
             context: context.clone(),
@@ -71,14 +71,14 @@ impl Applied {
         }
     }
 
-    /// An object was changed. If that was not the write that is on record, it is applied again.
+    /// Handles a change of an object. Unless it is the recorded write, the object is applied again.
     pub(super) fn touched(&mut self, touched: &Touched) {
         let Some(name) = &touched.name else {
             self.objects.retain(|(kind, _), _| kind != touched.kind);
             self.pruned.remove(touched.kind);
             return;
         };
-        // Something that was not left: a predecessor's write that came late, for instance.
+        // An object that was not left after pruning, for example by a predecessor's late write.
         if self.pruned.get(touched.kind).is_some_and(|left| !left.contains(name)) {
             self.pruned.remove(touched.kind);
         }
@@ -88,8 +88,8 @@ impl Applied {
         }
     }
 
-    /// Makes what is not there, and applies what is not as it was last applied. Returns what is
-    /// left alone, because somebody else made it; that is looked at again each time.
+    /// Creates missing objects, and applies those that differ from their last application. Returns
+    /// the objects of somebody else that have one of the names; each call checks them again.
     pub(super) async fn apply(&mut self, objects: &[Value]) -> anyhow::Result<Vec<Taken>> {
         let mut taken = Vec::new();
         for object in objects {
@@ -147,8 +147,8 @@ impl Applied {
             };
             match written {
                 Ok(metadata) => return Ok(Put::Written(Box::new(metadata))),
-                // It is another one by now, or another version of it, or gone. What cannot be made
-                // because its kind or its namespace is gone is an error.
+                // Another object or version has the name by now, or it is gone. A creation that
+                // fails because its kind or namespace is missing is an error.
                 Err(kube::Error::Api(status))
                     if status.code == 409 || (status.code == 404 && is_there) => {}
                 Err(error) => return Err(error.into()),
@@ -157,8 +157,8 @@ impl Applied {
         bail!("others write it all the time")
     }
 
-    /// Makes an object. A field that Kubernetes does not know is refused, as it is when an object
-    /// is applied; otherwise it would be left out without a word.
+    /// Creates an object. As in an application, an unknown field is an error; otherwise the API
+    /// server would drop it silently.
     async fn create(&self, api: &Api<DynamicObject>, object: &Value) -> kube::Result<ObjectMeta> {
         let params =
             PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
@@ -173,7 +173,7 @@ impl Applied {
         Ok(made.metadata)
     }
 
-    /// Applies an object, if it is still the one that was looked at.
+    /// Applies an object, if it is still the one that was read.
     async fn change(
         &self,
         api: &Api<DynamicObject>,
@@ -205,8 +205,8 @@ impl Applied {
         Ok(api.patch(name, &params, &Patch::Apply(pinned)).await?.metadata)
     }
 
-    /// Deletes services, or slices of endpoints, of brokers and listeners that are no more. `label`
-    /// names who made them.
+    /// Deletes services or endpoint slices of brokers and listeners that no longer exist. `label`
+    /// names their creator.
     pub(super) async fn prune<K>(
         &mut self,
         names: &Names,
@@ -228,7 +228,7 @@ impl Applied {
                 object.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned)
             })
             .collect();
-        // What comes besides is heard of.
+        // An additional object would be reported by the watch.
         if self.pruned.get(&*kind) == Some(&wanted) {
             return Ok(());
         }
@@ -249,7 +249,7 @@ impl Applied {
             Figures::count(&self.context.figures.writes);
             match api.delete(&name, &only(&metadata)).await {
                 Ok(_) => {}
-                // It is gone, or another one by now.
+                // It is gone, or another object has the name.
                 Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
                 Err(error) => return Err(error).with_context(|| format!("delete {kind} {name}")),
             }
@@ -259,7 +259,7 @@ impl Applied {
         Ok(())
     }
 
-    /// Whether the kind `PodMonitor` is there.
+    /// Whether the kind `PodMonitor` exists.
     pub(super) async fn knows_pod_monitors(&self) -> anyhow::Result<bool> {
         let Some(resource) = resource_of("monitoring.coreos.com/v1", "PodMonitor") else {
             return Ok(false);
@@ -268,7 +268,7 @@ impl Applied {
             Api::namespaced_with(self.context.client.clone(), &self.namespace, &resource);
         match api.list_metadata(&ListParams::default().limit(1)).await {
             Ok(_) => Ok(true),
-            // Not there, or none of the operator's business.
+            // It does not exist, or the operator may not list it.
             Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => Ok(false),
             Err(error) => Err(error).context("look for PodMonitors"),
         }
@@ -276,12 +276,12 @@ impl Applied {
 }
 
 impl Record {
-    /// Whether the object is not as the write on record left it. Objects with a generation change
-    /// their version by their status alone.
+    /// Whether the object differs from the recorded write. For objects with a generation, a new
+    /// version alone may be a change of the status.
     fn is_other(&self, touched: &Touched) -> bool {
         if touched.deleted {
-            // The end of one that was made anew meanwhile comes late: to apply once too often is no
-            // harm.
+            // The event may be old and the object created again; one application too many is
+            // harmless.
             return true;
         }
         match (self.generation, touched.generation) {
@@ -291,16 +291,15 @@ impl Record {
     }
 }
 
-/// How to delete the object that was looked at, and no other of its name.
+/// Delete parameters for the object that was read, and no other of its name.
 pub(super) fn only(looked_at: &ObjectMeta) -> DeleteParams {
     DeleteParams::default()
         .preconditions(Preconditions { uid: looked_at.uid.clone(), resource_version: None })
 }
 
-/// The managed fields of an object that was created here and never applied, if it is one, as if it
-/// had been applied: a field that is no more goes with the next application only if an application
-/// set it. Kubernetes' own clients do the same where they begin to apply
-/// (`k8s.io/client-go/util/csaupgrade`).
+/// For an object that was created here and never applied: its managed fields as if it had been
+/// applied. An application removes a field only if an earlier application set it. Kubernetes' own
+/// clients do the same when they start to apply (`k8s.io/client-go/util/csaupgrade`).
 fn as_applied(fields: &[ManagedFieldsEntry]) -> Option<Vec<ManagedFieldsEntry>> {
     let by_us = |entry: &&ManagedFieldsEntry, operation: &str| {
         entry.manager.as_deref() == Some(FIELD_MANAGER)

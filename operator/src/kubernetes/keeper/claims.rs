@@ -1,8 +1,9 @@
-//! Claims go with their cluster, or outlive it, as `spec.brokers.storage.onDelete` says.
+//! Owners of the volume claims: claims are deleted with their cluster, or outlive it, as
+//! `spec.brokers.storage.onDelete` says.
 //!
-//! Of a claim whose pod it made, the StatefulSet's controller sees to that. It does not come to a
-//! claim that it made before it found somebody else's pod under the broker's name, and no more to
-//! that of a broker which went. Those name the KafkaCluster among their owners instead.
+//! The StatefulSet controller handles the claims of the pods that it created. It skips a claim if
+//! somebody else's pod has the broker's name, and the claim of a removed broker. Those get the
+//! KafkaCluster as an owner instead.
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
@@ -21,8 +22,8 @@ use crate::controller::state::State;
 use crate::store::kube::ours::{CLUSTER_LABEL, is_claim_of};
 use crate::store::kube::{goes_with_the_cluster, owner};
 
-/// Makes each claim of the cluster's without a pod of the cluster's go with it, or outlive it. What
-/// somebody writes meanwhile is looked at in the next pass: every change of a claim wakes it.
+/// Sets the owners of each claim of the cluster that has no pod of the cluster. A conflicting write
+/// is handled in the next pass: every change of a claim wakes it.
 pub(super) async fn settle(
     context: &Context,
     key: &Key,
@@ -30,7 +31,7 @@ pub(super) async fn settle(
     state: &State,
     pods: &[PodView],
 ) -> anyhow::Result<()> {
-    // What the controller has taken up, as for the topics.
+    // The spec that the controller accepted, as for the topics.
     let go = goes_with_the_cluster(&state.cluster.resource);
     let names = Names::of(cluster);
     let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &key.namespace);
@@ -56,7 +57,7 @@ pub(super) async fn settle(
                 go,
                 "a claim goes with its cluster, or not any more"
             ),
-            // It is another version by now, or gone.
+            // Its version has changed, or it is gone.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             Err(error) => {
                 return Err(error)
@@ -67,8 +68,7 @@ pub(super) async fn settle(
     Ok(())
 }
 
-/// The owners that a claim is to have, if it has others. `has_pod`: the StatefulSet's controller
-/// comes to it.
+/// The owners to set on a claim, if they differ. `has_pod`: the StatefulSet controller handles it.
 fn owners(
     claim: &ObjectMeta,
     cluster: &KafkaCluster,
@@ -85,7 +85,7 @@ fn owners(
     if !go {
         owners.retain(|owner| !is_the_cluster(owner) && (has_pod || !is_the_set(owner)));
     } else if !has_pod && !owners.iter().any(|owner| is_the_cluster(owner) || is_the_set(owner)) {
-        // The StatefulSet's controller leaves a claim alone that another one controls.
+        // The StatefulSet controller ignores a claim with another controller.
         owners.push(OwnerReference { controller: Some(false), ..owner(cluster) });
     }
     (owners != before).then_some(owners)

@@ -1,8 +1,8 @@
-//! PURE: whether a broker's pod may be evicted, and if not, for the sake of which topic.
+//! PURE: whether a broker's pod may be evicted, and if not, because of which topic.
 //!
-//! One at a time, while every partition that has several replicas can spare any of those in sync. A
-//! broker that is away for long holds up nothing that can be spared without it, nor does a topic
-//! with one replica: that goes and comes with its broker, and to wait would be to wait for ever.
+//! One at a time, while every partition with several replicas can lose any one of its ISR. A broker
+//! that is down for long blocks nothing that can be spared without it. A topic with one replica
+//! blocks nothing either: it is unavailable while its broker is down, and waiting would never end.
 
 use std::collections::BTreeSet;
 
@@ -14,15 +14,15 @@ use crate::controller::state::State;
 /// Whether a pod may be evicted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Drain {
-    /// One of those that serve may, at a time; what else is to be said of it.
+    /// One broker at a time may be evicted; a message with details.
     Allowed(String),
-    /// None may, until a restart in its turn is over.
+    /// None may until a planned restart is over.
     Restarting(String),
     /// None may, and that does not change by itself: a reason in one word, and a sentence.
     Blocked(&'static str, String),
 }
 
-/// `away`: the brokers that are away as planned.
+/// `away`: the brokers that are down as planned.
 pub(super) fn drain(state: &State, replicas: i32, away: &BTreeSet<i32>) -> Drain {
     if let Some(id) = away.first().filter(|_| replicas > 1) {
         return Drain::Restarting(format!(
@@ -64,8 +64,8 @@ pub(super) fn drain(state: &State, replicas: i32, away: &BTreeSet<i32>) -> Drain
     ))
 }
 
-/// How many of the pods may be unavailable, for the budget: one more than are. Those that are not
-/// ready count there, though they may be evicted.
+/// The `maxUnavailable` of the disruption budget: one more than are unavailable now. Pods that are
+/// not ready count as unavailable, though they may be evicted.
 pub(super) fn unavailable_max(
     state: &State,
     replicas: i32,
@@ -76,8 +76,7 @@ pub(super) fn unavailable_max(
         Drain::Allowed(_) if replicas <= 1 => 1,
         Drain::Allowed(_) => {
             let serving = (0..replicas).filter(|id| state.is_usable(BrokerId(*id))).count();
-            // Where Kubernetes and the brokers see it differently, whoever sees more of them
-            // counts.
+            // If Kubernetes and the brokers disagree, the larger number counts.
             let there = i32::try_from(serving.max(ready)).unwrap_or(i32::MAX);
             (replicas - there).max(0) + 1
         }
@@ -99,24 +98,24 @@ mod tests {
             Drain::Blocked(reason, said) => format!("{reason}: {said}"),
         };
         let cases = [
-            // All is well.
+            // All replicas are in sync.
             (state(2, None, &[&[0, 1, 2]]), 3, 1, "allowed: one broker can be evicted at a time"),
-            // One replica: it is said, and blocks nothing.
+            // One replica: the message says so, and it blocks nothing.
             (
                 state(2, None, &[&[0, 1, 2], &[1]]),
                 3,
                 1,
                 "allowed: one broker can be evicted at a time; t-1 has one replica",
             ),
-            // As many replicas as there must be in sync.
+            // As many replicas as `min.insync.replicas`.
             (
                 state(3, None, &[&[0, 1, 2]]),
                 3,
                 0,
                 "TooFewReplicas: no broker can be evicted: t has 3 replicas and min.insync.replicas=3",
             ),
-            // A broker is down for weeks: where two are enough nobody else can go; where one is,
-            // another can.
+            // A broker is down for weeks: with a minimum of two no other may go, with a minimum of
+            // one another may.
             (
                 state(2, Some(2), &[&[0, 1]]),
                 2,

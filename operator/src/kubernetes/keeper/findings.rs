@@ -1,4 +1,4 @@
-//! What a pass over a cluster found out.
+//! The findings of a pass over a cluster.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::rollout::Step;
 use super::table_recovery::Stage;
 use crate::store::kube::ours::Taken;
 
-/// What a pass found out, for the status.
+/// The findings of a pass, for the status.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) image: String,
@@ -18,41 +18,41 @@ pub(super) struct Findings {
     pub(super) pods: Vec<PodView>,
     pub(super) replicas: i32,
     pub(super) rollout: Option<Step>,
-    /// Why a claim is not bound: its broker cannot start.
+    /// Why a claim is not bound; its broker cannot start.
     pub(super) unbound: Option<String>,
-    /// What volumes cannot be that the spec wants. Brokers run on them as they are.
+    /// Where volumes cannot follow the spec. Brokers run on the existing ones.
     pub(super) storage: Option<String>,
     pub(super) troubles: Vec<String>,
-    /// Why this pass did not come to its end, and neither did the one before.
+    /// Why this pass failed, as did the one before.
     pub(super) failed: Option<String>,
-    /// The API server does not take it, however often it is asked.
+    /// The API server refused for a lasting reason.
     pub(super) refused: bool,
-    /// The controller has answered on this generation of the resource.
+    /// The controller has answered this generation of the resource.
     pub(super) taken_up: bool,
-    /// Why brokers that are to go are still there.
+    /// Why brokers beyond `replicas` still exist.
     pub(super) scale_down: Option<String>,
-    /// What they hold is on its way to others.
+    /// Their replicas are being moved to other brokers.
     pub(super) moving: bool,
-    /// How far volumes are that grow.
+    /// The progress of growing volumes.
     pub(super) growing: Option<String>,
-    /// Brokers that are away as planned.
+    /// Brokers that are down as planned.
     pub(super) away: BTreeSet<i32>,
-    /// The bytes of all records, as far as they are known.
+    /// The bytes of all records, if known.
     pub(super) bytes: Option<i64>,
-    /// Logs that brokers have set aside; `None` if that was not looked at.
+    /// Logs that brokers have set aside; `None` if the pass did not ask.
     pub(super) strays: Option<Vec<BrokerStrays>>,
-    /// What somebody else made under names of the cluster's; `None` if that was not looked at.
+    /// Objects of somebody else with the cluster's names; `None` if the pass did not check.
     pub(super) taken: Option<Vec<Taken>>,
-    /// What clients outside are told, by listener.
+    /// The addresses for clients, by listener.
     pub(super) listeners: Vec<ListenerStatus>,
-    /// The partition tables are gone, and this is how far it is to have them made anew.
+    /// The partition tables are missing, and this is the stage of their recovery.
     pub(super) recovering: Option<Stage>,
-    /// Something is under way of which no event will tell.
+    /// Something is in progress that no watch reports.
     pub(super) under_way: bool,
 }
 
 impl Findings {
-    /// Why a volume is not as the spec wants it; first what keeps its broker away.
+    /// Why a volume differs from the spec; a volume that keeps its broker down comes first.
     pub(super) fn storage_trouble(&self) -> Option<&String> {
         self.unbound.as_ref().or(self.storage.as_ref())
     }

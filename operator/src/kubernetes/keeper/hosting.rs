@@ -1,4 +1,4 @@
-//! A keeper hosts its cluster's controller, and puts the cluster's resource to it.
+//! Hosts the cluster's controller, and gives it the cluster's resource.
 
 use std::time::Instant;
 
@@ -47,7 +47,7 @@ impl Keeper {
                 "takes up what was kept"
             );
             status::tell(&self.context, cluster, true, "TakesUpKept", &note).await;
-            // They stopped with the former cluster, and come up by and by.
+            // They stopped with the former cluster, and will start one after another.
             for broker in host.state().brokers.keys() {
                 self.absences.restarts(broker.0, Instant::now());
             }
@@ -56,7 +56,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Hosts the controller; `None` while the tables that it needs are being made.
+    /// Hosts the controller; `None` while its tables are being recovered.
     async fn begin(&mut self, cluster: &KafkaCluster) -> anyhow::Result<Option<Host>> {
         let (mut begins, mut note) = (false, None);
         let started = loop {
@@ -99,7 +99,7 @@ impl Keeper {
         Ok(Some(host))
     }
 
-    /// Puts the resource to the controller, when it is another than before.
+    /// Gives the resource to the controller if it changed.
     pub(super) async fn take_up(&mut self, cluster: &KafkaCluster) {
         let Some(host) = &self.host else { return };
         host.saw(cluster);
@@ -108,7 +108,7 @@ impl Keeper {
             .taken_up
             .as_ref()
             .is_some_and(|(taken, result)| *taken == generation && result.is_ok())
-            // Brokers that have gone since.
+            // Brokers that can be unregistered since then.
             && gone(&host.state(), cluster.spec.brokers.replicas).is_empty()
         {
             return;

@@ -1,5 +1,5 @@
-//! PURE: what the status of a cluster says: how many brokers serve, how its partitions do, where
-//! clients connect, how far it is from its spec, and if something is wrong, what and what helps.
+//! PURE: the status of a cluster: brokers, partitions, listeners, the progress towards the spec,
+//! and each fault with what helps.
 
 mod name_taken;
 mod progress;
@@ -21,10 +21,10 @@ use crate::conditions::{ConditionValue, condition};
 use crate::controller::state::{Partition, State};
 use crate::controller::summary;
 
-/// How long it is said that the state came from a backup.
+/// How long the status says that the state came from a backup, in seconds.
 const ROLLED_BACK_SECONDS: i64 = 24 * 3600;
 
-/// The conditions whose changes are events.
+/// The conditions whose changes become events.
 const TOLD: [&str; 8] = [
     "Ready",
     "StorageOk",
@@ -36,11 +36,11 @@ const TOLD: [&str; 8] = [
     "Stalled",
 ];
 
-/// Reasons for which nothing is wrong, though a condition is not as it should be: it is being made
-/// so.
+/// Reasons without a fault: the condition is not yet as it should be, but the operator is working
+/// on it.
 const IN_ITS_TURN: [&str; 2] = ["Starting", "Restarting"];
 
-/// Conditions that are not as they should be where they hold.
+/// Conditions whose status `True` is not the normal one.
 const ABNORMAL: [&str; 9] = [
     "Degraded",
     "Paused",
@@ -67,18 +67,18 @@ const ROLLED_BACK: &str = "StateRolledBack";
 const DRAIN_BLOCKED: &str = "DrainBlocked";
 const RECOVERING: &str = "Recovering";
 
-/// Whether what a condition says is as it should be.
+/// Whether a condition is in its normal status.
 pub(super) fn is_good(condition: &Condition) -> bool {
     (condition.status == "True") != ABNORMAL.contains(&condition.type_.as_str())
 }
 
-/// Whether what a condition says is worth a warning.
+/// Whether a condition deserves a warning.
 pub(super) fn is_wrong(condition: &Condition) -> bool {
     !is_good(condition) && !IN_ITS_TURN.contains(&condition.reason.as_str())
 }
 
-/// The conditions that say something new, which is worth an event: another status, or another thing
-/// that is wrong. Numbers that change are no news, nor is what another condition says too.
+/// The conditions that deserve an event: a new status, or a new fault. A message with other numbers
+/// is not new, nor is one that another condition has too.
 pub(super) fn news<'a>(before: &'a [Condition], after: &'a [Condition]) -> Vec<&'a Condition> {
     let plain = |message: &str| message.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
     let is_new = |is: &&Condition| match before.iter().find(|was| was.type_ == is.type_) {
@@ -102,7 +102,7 @@ pub(super) fn news<'a>(before: &'a [Condition], after: &'a [Condition]) -> Vec<&
     news
 }
 
-/// The status.
+/// Computes the status.
 pub(super) fn status_of(
     cluster: &KafkaCluster,
     before: &KafkaClusterStatus,
@@ -112,8 +112,7 @@ pub(super) fn status_of(
 ) -> KafkaClusterStatus {
     let names = Names::of(cluster);
     let wanted = cluster.spec.brokers.replicas;
-    // Those that are to go, and serve until they hold nothing any more, are counted: there are as
-    // many.
+    // Includes the brokers to be removed, which serve until their replicas are moved.
     let there = wanted.max(findings.replicas);
     let serving =
         state.map_or(0, |state| (0..there).filter(|id| state.is_usable(BrokerId(*id))).count());
@@ -127,7 +126,7 @@ pub(super) fn status_of(
         summary: format!("{serving}/{wanted}"),
         selector: names.selector_text(),
     };
-    // A pass that failed did not come to look at the pods.
+    // A failed pass did not read the pods.
     if let Some(known) = before.brokers.as_ref().filter(|_| findings.failed.is_some()) {
         (brokers.replicas, brokers.updated) = (known.replicas, known.updated);
     }
@@ -139,7 +138,7 @@ pub(super) fn status_of(
         .into_iter()
         .map(|(kind, judgement)| said(kind, judgement))
         .collect();
-    // Neither did it look at volumes and listeners.
+    // Nor volumes and listeners.
     let looked_at =
         |condition: &Condition| ["StorageOk", "ListenersReady"].contains(&condition.type_.as_str());
     if findings.failed.is_some() {
@@ -208,8 +207,8 @@ fn judge(
     let partitions = state
         .map(|state| summary(state.topics.values().flat_map(|topic| &topic.partitions)))
         .unwrap_or_default();
-    // What the API server refuses, and names that are taken, come before all that waits for them,
-    // and a pod that waits for its volume says less of it than the volume does.
+    // A refusal of the API server and taken names come before whatever waits for them. A volume
+    // explains more than the pod that waits for it.
     let taken =
         findings.taken.iter().flatten().find(|by| KEEP_BROKERS_AWAY.contains(&by.kind.as_str()));
     let taken = taken.map(|by| name_taken(std::slice::from_ref(by)).message);
@@ -251,8 +250,7 @@ fn judge(
         (None, Some((reason, message))) => ConditionValue::fails(reason, message.clone()),
         (None, None) => ConditionValue::fails("AsWanted", "nothing is under way"),
     };
-    // Nobody is told that a paused cluster is as its spec wants it, nor that somebody has to look
-    // after it.
+    // A paused cluster neither matches its spec nor waits for a person.
     let reconciling = match &progress.stuck {
         Some((reason, message)) if findings.paused => {
             ConditionValue::holds(reason, message.clone())
@@ -275,7 +273,7 @@ fn judge(
     } else {
         ConditionValue::fails("NotPaused", "the operator acts on the spec")
     };
-    // Clients reach brokers by services, which lead to pods that Kubernetes has found ready.
+    // Clients reach brokers by services, which select pods that Kubernetes finds ready.
     let is_unreachable = !findings.pods.is_empty() && findings.pods.iter().all(|pod| !pod.ready);
     let ready = if !available.is_true() {
         available.clone()
@@ -320,7 +318,7 @@ fn judge(
     ]
 }
 
-/// The first broker that recovers its logs, and how far it is.
+/// The first broker that recovers its logs, and its progress.
 fn recovers(findings: &Findings) -> Option<String> {
     let mut far = findings
         .pods
@@ -329,13 +327,13 @@ fn recovers(findings: &Findings) -> Option<String> {
     far.next()
 }
 
-/// How the brokers that the spec wants do.
+/// Counts of the brokers that the spec wants.
 struct Brokers {
     wanted: usize,
     serving: usize,
-    /// Those that hold nothing yet and come up.
+    /// Brokers without replicas that are starting.
     new: usize,
-    /// Those that are away without a plan, or that something keeps away.
+    /// Brokers that are down without a plan, or that cannot start.
     lost: usize,
 }
 
@@ -353,7 +351,7 @@ impl Brokers {
             partitions.flat_map(|partition| &partition.replicas).map(|id| id.0).collect()
         };
         let holders = state.map(all).unwrap_or_default();
-        // Where the operator itself is stopped, or a volume is missing, nobody comes up.
+        // While the operator itself fails, or a volume is missing, no broker starts.
         let is_kept_away = findings.failed.is_some()
             || findings.unbound.is_some()
             || findings.taken.as_ref().is_some_and(|taken| !taken.is_empty());
@@ -375,8 +373,8 @@ impl Brokers {
     }
 }
 
-/// Partitions that lack a replica which should be in sync: not one that is being made, nor one on a
-/// broker that is away as planned.
+/// The number of partitions with a replica out of sync. It excludes replicas that a reassignment
+/// adds, and those on brokers that are down as planned.
 fn missing_replicas(state: Option<&State>, findings: &Findings) -> usize {
     let lacks = |partition: &&Partition| {
         partition.replicas.iter().any(|id| {
@@ -401,7 +399,7 @@ fn available(
 ) -> ConditionValue {
     let said = |else_: &str| trouble.cloned().unwrap_or_else(|| else_.to_owned());
     let Some(state) = state else {
-        // What keeps a broker from coming is what it waits for in the end.
+        // A trouble that keeps a broker down explains why the recovery waits.
         if let Some(Stage::Waits(reason) | Stage::Refused(reason)) = &findings.recovering {
             let trouble = trouble.map(|trouble| format!("; {trouble}")).unwrap_or_default();
             return ConditionValue::fails(RECOVERING, format!("{reason}{trouble}"));
@@ -442,8 +440,7 @@ fn available(
     }
 }
 
-/// How far it is that a cluster gets its tables of what its brokers have; `None`: that is not
-/// known.
+/// The progress of a recovery of the tables from the brokers' volumes; `None` if unknown.
 fn recovering(state: Option<&State>, findings: &Findings) -> Option<ConditionValue> {
     match (&findings.recovering, state) {
         (Some(Stage::Waits(reason)), _) => {
@@ -473,7 +470,7 @@ fn listeners_ready(cluster: &KafkaCluster, findings: &Findings) -> ConditionValu
         findings.listeners.iter().any(|said| said.name == name && !said.bootstrap.is_empty())
     };
     let all = listeners(cluster);
-    // A resource from before such a host was refused.
+    // A resource from before the schema refused such a host.
     let is_one_for_all = |listener: &&Listener| {
         let host = listener.host.as_ref().filter(|_| listener.kind == ListenerType::LoadBalancer);
         host.is_some_and(|host| !host.contains(Listener::BROKER))

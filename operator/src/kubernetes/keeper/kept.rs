@@ -1,6 +1,6 @@
-//! What outlives a cluster's status, and, where its volumes are kept, the cluster, beside what its
-//! store keeps: the topics that clients made. A deleted cluster's objects go by the owner that they
-//! name, so these name none.
+//! What outlives a cluster's status besides the tables and the volumes: the annotations with its id
+//! and image. If the volumes are kept, the topics that clients created outlive the cluster too, so
+//! they name no owner.
 
 use anyhow::{Context as _, bail};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -17,11 +17,11 @@ use crate::controller::{Key, TOPIC_ID_ANNOTATION, summary};
 use crate::store::kube::ours::{controller_of, is_ours};
 use crate::store::kube::{CLUSTER_LABEL, FIELD_MANAGER, goes_with_the_cluster, owner};
 
-/// How often the topics are looked at for one change, while others write them, too. The next pass
-/// goes on.
+/// The most readings of the topics for one change while others write them too. Then the next pass
+/// tries again.
 const LOOKS_MAX: usize = 5;
 
-/// What is said of a cluster that goes on with what one of its name left.
+/// The event's note for a cluster that continues with the state of a former one of its name.
 pub(super) fn taken_up(cluster_id: &str, state: &State) -> String {
     let partitions = summary(state.topics.values().flat_map(|topic| &topic.partitions));
     format!(
@@ -31,7 +31,7 @@ pub(super) fn taken_up(cluster_id: &str, state: &State) -> String {
     )
 }
 
-/// Writes down, on the resource, what must outlive its status.
+/// Annotates the resource with what must outlive its status.
 pub(super) async fn remember(
     context: &Context,
     key: &Key,
@@ -45,7 +45,7 @@ pub(super) async fn remember(
     }
     let patch = json!({
         "apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster",
-        // Not on one that was made anew under this name.
+        // Not on a resource that was created again under this name.
         "metadata": {"name": key.name, "uid": cluster.metadata.uid, "annotations": {CLUSTER_ID_ANNOTATION: cluster_id, IMAGE_ANNOTATION: pinned.unwrap_or(image)}},
     });
     let api: Api<KafkaCluster> = Api::namespaced(context.client.clone(), &key.namespace);
@@ -54,14 +54,15 @@ pub(super) async fn remember(
     Ok(())
 }
 
-/// Whether topics that clients made go with the cluster, once each of them is so.
+/// Whether the topics that clients created are deleted with the cluster; set once all of them have
+/// the right owners.
 #[derive(Debug, Default)]
 pub(super) struct Topics {
     go: Option<bool>,
 }
 
 impl Topics {
-    /// Makes them go with the cluster or outlive it, as its volumes do.
+    /// Makes these topics be deleted with the cluster or outlive it, as its volumes do.
     pub(super) async fn settle(
         &mut self,
         context: &Context,
@@ -69,7 +70,7 @@ impl Topics {
         cluster: &KafkaCluster,
         state: &State,
     ) -> anyhow::Result<()> {
-        // What the controller has taken up: topics that it makes from now on are made so.
+        // The spec that the controller accepted: it creates new topics accordingly.
         let go = goes_with_the_cluster(&state.cluster.resource);
         if self.go != Some(go) {
             settle(context, key, cluster, go).await?;
@@ -79,7 +80,7 @@ impl Topics {
     }
 }
 
-/// Makes each topic that a client made go with the cluster, or outlive it.
+/// Sets the owners of each topic that a client created.
 async fn settle(
     context: &Context,
     key: &Key,
@@ -87,7 +88,7 @@ async fn settle(
     go: bool,
 ) -> anyhow::Result<()> {
     let api: Api<Topic> = Api::namespaced(context.client.clone(), &key.namespace);
-    // Those that users make do not have it.
+    // Users' topics do not have this label.
     let params = ListParams::default().labels(&format!("{CLUSTER_LABEL}={}", key.name));
     for _ in 0..LOOKS_MAX {
         let mut is_settled = true;
@@ -105,7 +106,7 @@ async fn settle(
                     go,
                     "a Topic goes with its cluster, or not any more"
                 ),
-                // It is another version by now, or gone.
+                // Its version has changed, or it is gone.
                 Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
                     is_settled = false
                 }
@@ -122,7 +123,7 @@ async fn settle(
     bail!("others write the Topics of the cluster all the time")
 }
 
-/// The owners that a topic is to have, if it has others.
+/// The owners to set on a topic, if they differ.
 fn owners(topic: &ObjectMeta, cluster: &KafkaCluster, go: bool) -> Option<Vec<OwnerReference>> {
     let mut owners = topic.owner_references.clone().unwrap_or_default();
     let uid = cluster.metadata.uid.as_deref().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Brokers that recover their logs after a stop that was none in order: each says on its page how
-//! far it is, and the status says it on.
+//! Log recovery after an unclean stop: each broker reports its progress on its page, and the status
+//! repeats it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,24 +8,24 @@ use super::super::objects::HTTP_PORT;
 use super::page::page;
 use super::pods::PodView;
 
-/// How often a broker is asked: what is said of it is written into the status.
+/// The interval of asking a broker; each answer goes into the status.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// How long a broker may take to answer. One that has no page yet refuses at once.
+/// The most time for a broker's answer. A broker without a page yet refuses at once.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
-/// How a broker begins to say how far it is.
+/// The start of the line with a broker's progress.
 const RECOVERS: &str = "recovers its logs: ";
 
-/// What brokers said, and when they were asked.
+/// The brokers' answers, and when each broker was asked.
 #[derive(Debug, Default)]
 pub(super) struct LogRecovery {
     asked: BTreeMap<i32, (Instant, Option<String>)>,
 }
 
 impl LogRecovery {
-    /// Notes at each pod how far its broker is. Asks those that are not ready, each now and then;
-    /// says whether there are some that recover.
+    /// Sets the progress of log recovery on each pod. Asks brokers that are not ready, at most once
+    /// per interval. Returns whether a broker recovers its logs.
     pub(super) async fn look(&mut self, pods: &mut [PodView]) -> bool {
         self.look_at(pods, HTTP_PORT, Instant::now()).await
     }
@@ -47,7 +47,7 @@ impl LogRecovery {
             (id, page(address, port, "/readyz", ANSWER_MAX).await)
         });
         for (id, answer) in futures::future::join_all(answers).await {
-            // One that does not answer is told of by its pod.
+            // For a broker that does not answer, the pod's status says why.
             let said = answer.ok().and_then(|(_, text)| how_far(&text));
             self.asked.insert(id, (now, said));
         }
@@ -58,7 +58,7 @@ impl LogRecovery {
     }
 }
 
-/// What a page says of recovery, if it says something.
+/// The line about recovery on a page, if there is one.
 fn how_far(text: &str) -> Option<String> {
     text.lines().find(|line| line.starts_with(RECOVERS)).map(str::to_owned)
 }
@@ -94,14 +94,14 @@ mod tests {
         *says.lock().unwrap() = far(340);
         assert!(recovering.look_at(&mut pods, port, at(1)).await);
         assert_eq!(pods[0].recovers, Some(far(340)));
-        // It is asked again when that has changed by some, and what it said is said on meanwhile.
+        // The broker is asked again after the interval; until then its last answer counts.
         *says.lock().unwrap() = far(341);
         let mut anew = [PodView { recovers: None, ..pods[0].clone() }];
         assert!(recovering.look_at(&mut anew, port, at(10)).await);
         assert_eq!(anew[0].recovers, Some(far(340)));
         recovering.look_at(&mut pods, port, at(11)).await;
         assert_eq!(pods[0].recovers, Some(far(341)));
-        // Who is ready has recovered, and who has gone says nothing.
+        // A ready broker has recovered, and a broker that is gone reports nothing.
         pods[0].ready = true;
         assert!(!recovering.look_at(&mut pods, port, at(12)).await);
         assert_eq!(pods[0].recovers, None);

@@ -1,4 +1,4 @@
-//! What a broker shows on a page of its own, asked for at the address of its pod.
+//! Reads a page of a broker at the address of its pod.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// The largest page that is read.
+/// The most bytes of a page.
 const BYTES_MAX: usize = 1 << 20;
 
-/// A page, whatever its status.
+/// Reads a page, whatever its HTTP status.
 ///
 /// # Errors
-/// When the broker does not answer within `answer_max`, or with more than a page.
+/// When the broker does not answer within `answer_max`, or sends more than [`BYTES_MAX`].
 pub(super) async fn page(
     address: IpAddr,
     port: u16,

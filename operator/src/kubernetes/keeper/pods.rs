@@ -1,4 +1,4 @@
-//! The pods of a cluster as they are.
+//! The pods of a cluster.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,11 +21,10 @@ use crate::controller::state::State;
 use crate::store::kube::ours::{Taken, controller_of, if_ours, may_be_a_pod_of};
 use crate::time::now;
 
-/// The label in which a StatefulSet notes the revision of a pod's template.
+/// The label with the revision of a pod's template.
 const REVISION_LABEL: &str = "controller-revision-hash";
 
-/// Pods whose events are looked at in one pass: of the others it is said in the next ones, once
-/// these have begun.
+/// The most pods whose events one pass reads; the next passes read those of the others.
 const EVENTS_OF_MAX: usize = 3;
 
 /// A broker's pod.
@@ -34,38 +33,38 @@ pub(super) struct PodView {
     pub(super) id: i32,
     pub(super) name: String,
     pub(super) uid: String,
-    /// The addresses of the pod, once it has some: of either family one at most, and first the one
-    /// that is the pod's where only one is asked for.
+    /// The addresses of the pod: at most one of each family, the primary address first.
     pub(super) addresses: Vec<IpAddr>,
     /// The uid of the StatefulSet that controls it.
     pub(super) owner: Option<String>,
-    /// Its container serves.
+    /// Its container is ready.
     pub(super) ready: bool,
     /// The revision of its template.
     pub(super) revision: Option<String>,
     /// The ports of its listeners, by name.
     pub(super) ports: BTreeMap<String, u16>,
-    /// Its template is not the one that the spec wants; `None` while that is not known, and of a
-    /// pod that is not the cluster's StatefulSet's.
+    /// Its template differs from the spec's. `None` while that is unknown, and for pods of another
+    /// StatefulSet.
     pub(super) outdated: Option<bool>,
     pub(super) terminating: bool,
-    /// It reads the controller's address anew while it runs.
+    /// It reads the controller's address again while it runs.
     pub(super) reads_address: bool,
-    /// The controller has not heard of its broker since it took over.
+    /// Its broker has not connected since this controller took over.
     pub(super) unheard: bool,
-    /// How far its broker is with the recovery of its logs, while it does not serve for that.
+    /// The progress of its log recovery, while that keeps the broker from serving.
     pub(super) recovers: Option<String>,
-    /// Why it does not serve, as far as its status and its events tell.
+    /// Why it does not serve, according to its status and its events.
     pub(super) trouble: Option<String>,
-    /// Why it ended before it was started anew, or is about to be; its broker may recover since.
+    /// Why its container ended before the last restart, or before the next; its broker may be
+    /// recovering since.
     pub(super) crashed: Option<String>,
-    /// Why it ends again and again, though it serves now.
+    /// Why its container ends repeatedly, although it serves now.
     pub(super) restarts: Option<String>,
-    /// It should have begun to run by now, and has not.
+    /// It should have started by now, and has not.
     pub(super) begins: bool,
 }
 
-/// The pods, by the broker's id. Which of them are outdated is not known yet.
+/// Reads the pods, in the order of their brokers' ids. `compare` sets which of them are outdated.
 pub(super) async fn look(
     context: &Context,
     key: &Key,
@@ -82,7 +81,7 @@ pub(super) async fn look(
     Ok(views)
 }
 
-/// Finds out which of the pods are not as the cluster's StatefulSet has them made now.
+/// Sets which pods differ from the current template of the cluster's StatefulSet.
 pub(super) async fn compare(
     context: &Context,
     key: &Key,
@@ -98,7 +97,7 @@ pub(super) async fn compare(
     Ok(())
 }
 
-/// The pods of somebody else's that have the names of brokers which have none.
+/// Pods of somebody else with the names of brokers that have no pod.
 pub(super) async fn taken(
     context: &Context,
     key: &Key,
@@ -110,7 +109,7 @@ pub(super) async fn taken(
     for id in (0..replicas).filter(|id| pods.iter().all(|pod| pod.id != *id)) {
         let name = format!("{}-{id}", key.name);
         let found = api.get_metadata_opt(&name).await.context("get a pod")?;
-        // One that was made a moment ago is the StatefulSet's.
+        // A pod that the StatefulSet created a moment ago is not.
         let is_other = |metadata: &ObjectMeta| {
             controller_of(metadata)
                 .is_none_or(|owner| owner.kind != "StatefulSet" || owner.name != key.name)
@@ -123,8 +122,7 @@ pub(super) async fn taken(
 }
 
 impl PodView {
-    /// `set` is the uid of the cluster's StatefulSet, `wanted` the revision that its pods are to
-    /// have.
+    /// `set` is the uid of the cluster's StatefulSet, `wanted` its current revision.
     fn compare(&mut self, set: Option<&str>, wanted: Option<&str>) {
         let is_its = self.owner.is_some() && self.owner.as_deref() == set;
         self.outdated =
@@ -132,8 +130,8 @@ impl PodView {
     }
 }
 
-/// The revision that pods shall have, once the StatefulSet's controller has looked at what was
-/// applied last.
+/// The revision that pods should have, once the StatefulSet controller has observed the last
+/// change.
 fn wanted_revision(set: &StatefulSet) -> Option<String> {
     let status = set.status.as_ref()?;
     (status.observed_generation >= set.metadata.generation)
@@ -183,7 +181,7 @@ fn addresses(status: &PodStatus) -> Vec<IpAddr> {
         .chain(all)
         .filter_map(|text| text.parse().ok())
         .collect();
-    // The first of them all is the one.
+    // The primary address comes first.
     addresses.dedup();
     addresses
 }
@@ -207,9 +205,9 @@ fn has_variable(pod: &Pod, name: &str) -> bool {
     variables.any(|variable| variable.name == name)
 }
 
-/// Notes at the pods that do not serve why that is, beyond what their status says now: what they
-/// ended of before, unless they recover since, or why they do not begin. Says whether there are
-/// some that do not begin: no watch tells of events.
+/// Adds to pods that do not serve the reasons beyond their current status. These are the end of the
+/// last container, unless the broker recovers since, or the events of a pod that does not start.
+/// Returns whether such a pod exists: no watch reports its events.
 pub(super) async fn look_into(context: &Context, key: &Key, pods: &mut [PodView]) -> bool {
     for pod in pods.iter_mut().filter(|pod| pod.recovers.is_none()) {
         pod.trouble = pod.trouble.take().or_else(|| pod.crashed.clone());
@@ -223,22 +221,22 @@ pub(super) async fn look_into(context: &Context, key: &Key, pods: &mut [PodView]
             "involvedObject.kind=Pod,involvedObject.name={},involvedObject.uid={}",
             pod.name, pod.uid
         );
-        // Without the right to read events there is one hint less.
+        // Without permission to read events there is one hint less.
         let Ok(listed) = api.list(&ListParams::default().fields(&fields)).await else { continue };
         pod.trouble = trouble::told_by_events(&pod.name, &listed.items, &now());
     }
     is_one
 }
 
-/// Why the StatefulSet's controller makes no pods: a quota, or a policy. It says so in events
-/// alone.
+/// Why the StatefulSet controller creates no pods, such as a quota or a policy. Only its events say
+/// so.
 pub(super) async fn why_missing(context: &Context, key: &Key) -> Option<String> {
     let events: Api<Event> = Api::namespaced(context.client.clone(), &key.namespace);
     let fields = format!(
         "involvedObject.kind=StatefulSet,involvedObject.name={},reason=FailedCreate",
         key.name
     );
-    // Without the right to read events there is one hint less.
+    // Without permission to read events there is one hint less.
     let listed = events.list(&ListParams::default().fields(&fields)).await.ok()?;
     let last = listed.items.into_iter().max_by_key(|event| event.last_timestamp.clone())?;
     let recent =
@@ -246,7 +244,7 @@ pub(super) async fn why_missing(context: &Context, key: &Key) -> Option<String> 
     recent.then(|| format!("pods are refused: {}", last.message.unwrap_or_default()))
 }
 
-/// Deletes a pod, if it is still the one that was looked at: its broker stops in order.
+/// Deletes a pod, if it is still the one that was read; its broker stops cleanly.
 pub(super) async fn delete(
     context: &Context,
     key: &Key,
@@ -264,7 +262,7 @@ pub(super) async fn delete(
     }
 }
 
-/// How many brokers it takes to have all that hold replicas: one more than the highest id of them.
+/// One more than the highest id of a broker with replicas.
 pub(super) fn brokers_held(state: &State) -> i32 {
     let partitions = state.topics.values().flat_map(|topic| &topic.partitions);
     partitions

@@ -1,28 +1,28 @@
-//! PURE: which broker may be restarted next, and why those that are to go are still there.
+//! PURE: which broker may be restarted next, and why brokers to be removed still exist.
 //!
-//! One at a time, when every replica is in sync: a restart takes one of each partition's replicas
-//! away for a while, and never so many that records with `acks=all` are refused. Leaders move
-//! before the broker stops, since it asks for a controlled shutdown.
+//! One at a time, when every replica is in sync: a restart takes one replica of each of its
+//! partitions away for a while. It never takes so many that writes with `acks=all` are refused.
+//! Leaders move before the broker stops, since it asks for a controlled shutdown.
 
 use weir_protocol::types::BrokerId;
 
 use super::pods::PodView;
 use crate::controller::state::{Partition, State, Topic};
 
-/// What to do next.
+/// The next step of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Every pod is as it should be.
+    /// Every pod matches the spec.
     Done,
-    /// Something has to come first.
+    /// Something must happen first.
     Wait(String),
-    /// No pod may go, and that does not change by itself.
+    /// No pod may be restarted, and that does not change by itself.
     Blocked(String),
-    /// This pod is to go; its successor is as it should be.
+    /// Delete this pod; its successor matches the spec.
     Restart { id: i32, name: String, uid: String, reason: &'static str },
 }
 
-/// The next step of a rollout.
+/// Chooses the next step of a rollout.
 pub(super) fn next(pods: &[PodView], state: &State, replicas: i32) -> Step {
     let outdated: Vec<&PodView> = pods
         .iter()
@@ -31,7 +31,7 @@ pub(super) fn next(pods: &[PodView], state: &State, replicas: i32) -> Step {
     if outdated.is_empty() {
         return Step::Done;
     }
-    // One that cannot serve as it is loses nothing by a restart, and may be healed by it.
+    // A pod that cannot run loses nothing by a restart, and may be repaired by it.
     if let Some(stuck) = outdated
         .iter()
         .find(|pod| !pod.ready && pod.trouble.is_some() && !state.is_usable(BrokerId(pod.id)))
@@ -55,14 +55,14 @@ fn restart(pod: &PodView, reason: &'static str) -> Step {
     Step::Restart { id: pod.id, name: pod.name.clone(), uid: pod.uid.clone(), reason }
 }
 
-/// What must be over before any broker is restarted.
+/// What must be over before any broker restarts.
 fn what_first(pods: &[PodView], state: &State, replicas: i32) -> Option<String> {
     for id in 0..replicas {
         let pod = pods.iter().find(|pod| pod.id == id);
         if pod.is_none_or(|pod| pod.terminating || !pod.ready) {
             return Some(format!("broker {id} is not ready"));
         }
-        // Whether it is there is not known, and it would not hear that leaders move.
+        // It is unknown whether the broker runs, and it would not learn the new leaders.
         if let Some(pod) = pod.filter(|pod| pod.unheard) {
             let reason = pod.trouble.clone();
             return Some(
@@ -79,8 +79,8 @@ fn what_first(pods: &[PodView], state: &State, replicas: i32) -> Option<String> 
     Some(format!("of {}-{index} only {isr} of {replicas} replicas are in sync", topic.name()))
 }
 
-/// Why a broker may not be restarted although all is well: there are too few replicas for what is
-/// asked of them.
+/// Why a broker may not restart although all replicas are in sync: a topic has too few for its
+/// `min.insync.replicas`.
 fn blocked(state: &State, id: BrokerId) -> Option<String> {
     partitions(state).find_map(|(topic, index, partition)| {
         if !partition.isr.contains(&id) || partition.replicas.len() == 1 {
@@ -96,8 +96,8 @@ fn blocked(state: &State, id: BrokerId) -> Option<String> {
     })
 }
 
-/// Why brokers that are to go are still there, and whether what they hold is on its way to others.
-/// `held`: one more than the highest id of a broker that holds something.
+/// Why brokers to be removed still exist, and whether their replicas are being moved. `held`: one
+/// more than the highest id of a broker with replicas.
 pub(super) fn held_back(state: &State, wanted: i32, held: i32) -> (Option<String>, bool) {
     let of = |id: i32| {
         partitions(state)
@@ -150,7 +150,7 @@ pub(super) mod tests {
     use super::*;
     use crate::controller::state::{Broker, Change, Cluster};
 
-    /// Three brokers, and a topic with a partition for each of these ISRs.
+    /// Three brokers, and a topic with one partition for each of these ISRs.
     pub(in super::super) fn state(min_isr: u32, fenced: Option<i32>, isrs: &[&[i32]]) -> State {
         let cluster = json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "c"}, "spec": {}});
         let mut state =

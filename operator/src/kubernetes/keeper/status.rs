@@ -1,5 +1,5 @@
-//! The status of a cluster, written when it changes and not too often, and the events that tell of
-//! it.
+//! Writes the status of a cluster when it changes, at a limited rate, and publishes the events
+//! about it.
 
 use std::time::{Duration, Instant};
 
@@ -22,31 +22,31 @@ use crate::controller::state::State;
 use crate::store::kube::ours::{Taken, if_ours};
 use crate::time::now;
 
-/// The most nodes that are named for the bootstrap of a listener.
+/// The most nodes in the bootstrap addresses of a listener.
 const BOOTSTRAP_NODES: usize = 3;
 
-/// Nodes that are read at a time.
+/// Nodes read by one request.
 const NODES_AT_A_TIME: u32 = 10;
 
-/// The most brokers that are named for it, where each has a host of its own.
+/// The most brokers in the bootstrap addresses, if each has a host of its own.
 const BOOTSTRAP_BROKERS: usize = 3;
 
 /// The least time between two writes.
 const BETWEEN_WRITES: Duration = Duration::from_secs(1);
 
-/// The status as this process last wrote it.
+/// The status that this process wrote last.
 #[derive(Debug, Default)]
 pub(super) struct Written {
     last: Option<(Option<String>, KafkaClusterStatus)>,
     at: Option<Instant>,
 }
 
-/// What became of a status.
+/// The result of writing a status.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It is as it should be.
+    /// The status is current.
     Done,
-    /// It was written a moment ago, and is to be written again after this time.
+    /// The last write was a moment ago; write again after this time.
     Later(Duration),
 }
 
@@ -58,7 +58,7 @@ impl Written {
         state: Option<&State>,
         findings: &Findings,
     ) -> kube::Result<Outcome> {
-        // What was written last may not have come back through the watch.
+        // The watch may not have returned the last write yet.
         let ours = self
             .last
             .as_ref()
@@ -80,7 +80,7 @@ impl Written {
             .figures
             .conditions()
             .insert((names.namespace.clone(), names.cluster.clone()), conditions);
-        // A pass that failed did not come to look at the pods.
+        // A failed pass did not read the pods.
         if findings.failed.is_none() {
             let outdated = findings.pods.iter().filter(|pod| pod.outdated == Some(true)).count();
             let brokers = BrokerFigures {
@@ -119,7 +119,7 @@ impl Written {
     }
 }
 
-/// An error in the words of the API server, where it is one of those.
+/// An error, with the API server's message if it has one.
 pub(super) fn said(error: &anyhow::Error) -> String {
     match error.downcast_ref::<kube::Error>() {
         Some(kube::Error::Api(status)) => format!("{error}: {}", status.message),
@@ -139,8 +139,7 @@ pub(super) async fn tell(
     publish(context, &regarding, good, reason, note, "LookAfter").await;
 }
 
-/// Where clients connect on each listener, as far as is known. Nobody is led to services that
-/// somebody else made.
+/// The known addresses of each listener. None is that of somebody else's service.
 pub(super) async fn listeners(
     context: &Context,
     cluster: &KafkaCluster,
@@ -161,7 +160,8 @@ pub(super) async fn listeners(
         if listener.kind == ListenerType::Internal {
             status.bootstrap = inside(names.bootstrap(), listener.port);
             let broker = |id| match inside(names.broker(id), listener.port) {
-                // Its service is somebody else's: it is told of by its pod, as soon as that is so.
+                // Somebody else owns its service: its pod's host counts, once the broker advertises
+                // it.
                 taken if taken.is_empty() => {
                     let by_pod = told(state, id, &listener_name(listener));
                     Some(by_pod).filter(|host| host.contains(&names.brokers())).unwrap_or_default()
@@ -170,8 +170,8 @@ pub(super) async fn listeners(
             };
             status.brokers = (0..replicas).map(broker).collect();
         } else {
-            // A service of type NodePort answers on every node. One of them may be the next to
-            // fail, so several are named.
+            // A NodePort service answers on every node. Several are listed, because any one may
+            // fail.
             let nodes = match (listener.kind, &listener.host) {
                 (ListenerType::NodePort, None) => {
                     some_nodes(context).await.into_iter().map(Some).collect()
@@ -192,8 +192,8 @@ pub(super) async fn listeners(
             }
             status.brokers =
                 (0..replicas).map(|id| told(state, id, &listener_name(listener))).collect();
-            // Where each broker has a host of its own, there is none for all: the first ones are as
-            // good.
+            // If each broker has a host of its own, no host stands for all; the first brokers serve
+            // as bootstrap.
             if listener.host.as_ref().is_some_and(|host| host.contains(Listener::BROKER)) {
                 status.bootstrap = first_known(&status.brokers);
             }
@@ -203,13 +203,13 @@ pub(super) async fn listeners(
     statuses
 }
 
-/// The first brokers whose addresses are known.
+/// The first brokers with known addresses, separated by commas.
 fn first_known(brokers: &[String]) -> String {
     let known = brokers.iter().filter(|broker| !broker.is_empty()).take(BOOTSTRAP_BROKERS);
     known.map(String::as_str).collect::<Vec<_>>().join(",")
 }
 
-/// What clients of a listener are told of a broker; nothing while it is not known.
+/// The address of a broker for clients of a listener; empty while unknown.
 fn told(state: Option<&State>, broker: i32, listener: &str) -> String {
     let broker = state.and_then(|state| state.brokers.get(&BrokerId(broker)));
     let endpoint = broker
@@ -217,8 +217,8 @@ fn told(state: Option<&State>, broker: i32, listener: &str) -> String {
     endpoint.map(|endpoint| address::join(&endpoint.host, endpoint.port)).unwrap_or_default()
 }
 
-/// Some nodes that are there, the first ones by name: in that order the API server lists them, so
-/// the rest need not be read.
+/// The first ready nodes by name. The API server lists them in that order, so the rest need not be
+/// read.
 async fn some_nodes(context: &Context) -> Vec<Node> {
     let api: Api<Node> = Api::all(context.client.clone());
     let is_ready = |node: &Node| {
@@ -229,7 +229,7 @@ async fn some_nodes(context: &Context) -> Vec<Node> {
     };
     let mut nodes = Vec::new();
     let mut params = ListParams::default().limit(NODES_AT_A_TIME);
-    // Without the right to read nodes there are none.
+    // Without permission to read nodes there are none.
     while let Ok(page) = api.list(&params).await {
         nodes.extend(
             page.items
@@ -272,7 +272,7 @@ mod tests {
         };
         assert_eq!(names(some_nodes(&context).await), ["node-005", "node-006", "node-007"]);
         assert_eq!(server.take_listed(), 10);
-        // And on, where the first ones are of no use.
+        // It reads on if the first nodes are not ready.
         for node in 0..12 {
             server.remove(&format!("/api/v1/nodes/node-{node:03}"));
         }

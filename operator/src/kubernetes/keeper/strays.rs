@@ -1,5 +1,5 @@
-//! Logs that brokers have set aside: each broker lists its own on its page, and the status says
-//! what removes them.
+//! Logs that brokers have set aside: each broker lists its own on its page, and the status says how
+//! to remove them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,16 +15,16 @@ use super::page::page;
 use super::pods::PodView;
 use crate::controller::Key;
 
-/// How often the brokers are asked.
+/// The interval of asking a broker.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// How long a broker may take to answer.
+/// The most time for a broker's answer.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
 
-/// The logs of a broker that are named.
+/// The most logs of a broker that the status names.
 const NAMED_MAX: usize = 10;
 
-/// What is known of all brokers, and when each was asked.
+/// The lists of all brokers, and when each broker was asked.
 #[derive(Debug, Default)]
 pub(super) struct Strays {
     known: Vec<BrokerStrays>,
@@ -32,8 +32,8 @@ pub(super) struct Strays {
 }
 
 impl Strays {
-    /// What there is; asks those brokers that have come since, or were asked some time ago. What a
-    /// broker that does not answer had is said on.
+    /// Returns the lists. Asks brokers that started since, or whose last answer is older than the
+    /// interval. The last list of a broker that does not answer stays.
     pub(super) async fn look(&mut self, key: &Key, pods: &[PodView]) -> Vec<BrokerStrays> {
         let due = self.due(pods, Instant::now());
         let asked = due.iter().filter_map(|pod| Some((*pod, *pod.addresses.first()?)));
@@ -59,8 +59,8 @@ impl Strays {
         self.known.clone()
     }
 
-    /// Who is to be asked. It is when it comes that a broker sets logs aside: one that was not
-    /// there meanwhile is asked at once.
+    /// The brokers to ask. A broker sets logs aside when it starts, so one that was not ready
+    /// meanwhile is asked at once.
     fn due<'a>(&mut self, pods: &'a [PodView], now: Instant) -> Vec<&'a PodView> {
         let ready: Vec<&PodView> =
             pods.iter().filter(|pod| pod.ready && !pod.terminating).collect();
@@ -72,21 +72,21 @@ impl Strays {
         ready.into_iter().filter(is_due).collect()
     }
 
-    /// When to look again, while there are some: nobody tells that they were removed.
+    /// When to ask again while there are such logs: no watch reports their removal.
     pub(super) fn again(&self) -> Option<Duration> {
         let at = self.asked.values().min().filter(|_| !self.known.is_empty())?;
         Some(LOOK_EVERY.saturating_sub(at.elapsed()))
     }
 }
 
-/// A broker's list, as it shows it on its page.
+/// Reads a broker's list from its page.
 async fn list(address: IpAddr, port: u16) -> anyhow::Result<String> {
     let (status, list) = page(address, port, "/strays", ANSWER_MAX).await?;
     ensure!(status == StatusCode::OK, "the broker answers {status}");
     Ok(list)
 }
 
-/// What a list says: lines of bytes and a name. `None` if there is none.
+/// Parses a list: lines with bytes and a name. `None` if it is empty.
 fn of_list(key: &Key, broker: i32, pod: &str, list: &str) -> Option<BrokerStrays> {
     let lines = list.lines().filter_map(|line| {
         let (bytes, name) = line.split_once(' ')?;

@@ -1,8 +1,8 @@
-//! A cluster that has lost its partition tables, and gets them again of what its brokers find on
-//! their volumes (`spec.recoverFrom: Volumes`).
+//! The recovery of a cluster's partition tables from its brokers' volumes (`spec.recoverFrom:
+//! Volumes`).
 //!
-//! Its brokers are told a name in place of its id, and come to a desk with what they have; the
-//! controller is there once the tables are made.
+//! The brokers get a name in place of the cluster's id, and hand in their inventories at a desk.
+//! The controller starts once the tables exist.
 
 use std::sync::Arc;
 
@@ -21,23 +21,23 @@ use crate::rpc::{Controllers, Desk};
 use crate::shell::moment;
 use crate::store::kube::{ClusterCache, KubeStore};
 
-/// How far it is.
+/// The stage of a recovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// What is waited for.
+    /// It waits; the text says for what.
     Waits(String),
-    /// What is wrong with the volumes.
+    /// The volumes are unusable; the text says why.
     Refused(String),
-    /// The cluster's id, and what there is.
+    /// The tables exist: the cluster's id, and a summary.
     Made(String, String),
     /// All volumes are new: there is nothing to recover.
     New,
 }
 
-/// The desk of a cluster, open or closed. It is gone with this.
+/// The desk of a cluster, open or closed; dropping it removes the desk.
 pub(super) struct TableRecovery {
     controllers: Controllers,
-    /// What brokers call the cluster that come to it.
+    /// The names and ids under which brokers reach the desk.
     names: Vec<String>,
     pub(super) desk: Desk,
     stage: Stage,
@@ -58,43 +58,43 @@ impl TableRecovery {
         Self { controllers: context.controllers.clone(), names, desk, stage, replicas: 0 }
     }
 
-    /// Opens the desk. Brokers that run on under the cluster's id are sent there.
+    /// Opens the desk. Brokers that still run under the cluster's id are directed to it.
     pub(super) fn begin(context: &Context, key: &Key, cluster: &KafkaCluster) -> Self {
         let known = annotation(cluster, CLUSTER_ID_ANNOTATION).map(str::to_owned);
         let names = [name(key)].into_iter().chain(known).collect();
         Self::new(context, names, Desk::default(), Stage::Waits(String::new()))
     }
 
-    /// The desk of a cluster that has its tables: brokers may not have heard of it.
+    /// A closed desk for a cluster with tables, for brokers that do not know its id yet.
     pub(super) fn over(context: &Context, key: &Key, cluster_id: &str) -> Self {
         let stage = Stage::Made(cluster_id.to_owned(), String::new());
         Self::new(context, vec![name(key)], Desk::closed(cluster_id), stage)
     }
 
-    /// What is waited for or wrong, as long as there are no tables.
+    /// The stage, while there are no tables.
     pub(super) fn stage(&self) -> Option<&Stage> {
         Some(&self.stage).filter(|stage| matches!(stage, Stage::Waits(_) | Stage::Refused(_)))
     }
 
-    /// What its brokers are told in place of its id.
+    /// The name that brokers get in place of the cluster's id.
     pub(super) fn name(&self) -> &str {
         self.names.first().map_or("", String::as_str)
     }
 
-    /// How many brokers are to run.
+    /// The number of brokers to run.
     pub(super) const fn replicas(&self) -> i32 {
         self.replicas
     }
 
-    /// The cluster as far as it is known: without brokers and topics.
+    /// A state with the cluster alone, without brokers and topics.
     pub(super) fn state(&self, cluster: &KafkaCluster) -> State {
         State::new(Cluster::new(self.name().to_owned(), offered::cluster(cluster)))
     }
 
-    /// Makes the tables, if all that is needed for them is there.
+    /// Builds the tables once all required inventories are there.
     ///
     /// # Errors
-    /// When the Kubernetes API refuses, or does not answer: it is to be asked again.
+    /// When the Kubernetes API refuses or does not answer; the caller tries again.
     pub(super) async fn go_on(
         &mut self,
         context: &Context,
@@ -141,7 +141,7 @@ impl TableRecovery {
         Ok(self.stage.clone())
     }
 
-    /// There are tables: brokers hear of it.
+    /// Tells brokers that the tables exist.
     pub(super) fn close(&self, cluster_id: &str) {
         self.desk.close(cluster_id);
     }
@@ -151,7 +151,7 @@ fn name(key: &Key) -> String {
     format!("{RECOVERS}{}/{}", key.namespace, key.name)
 }
 
-/// Waits until a broker comes to the desk.
+/// Waits until a broker hands in an inventory.
 pub(super) async fn news(recovery: Option<&TableRecovery>) {
     match recovery {
         Some(recovery) => recovery.desk.news().await,

@@ -1,4 +1,4 @@
-//! A keeper beside an API server in memory: it keeps its hands off what somebody else made.
+//! A keeper with an API server in memory: it does not touch objects of somebody else.
 
 mod addresses;
 mod deletion;
@@ -16,7 +16,7 @@ use crate::store::kube::tests::server::Server;
 const CLUSTER: &str = "/apis/weir.dev/v1alpha1/namespaces/n/kafkaclusters/c";
 const UID: &str = "5c5e8a1e-0000-4000-8000-000000000001";
 
-/// An API server that has the cluster `c`.
+/// An API server with the cluster `c`.
 fn server(spec: &Value) -> Server {
     let server = Server::default();
     server.put(
@@ -26,7 +26,7 @@ fn server(spec: &Value) -> Server {
     server
 }
 
-/// What keeps the cluster, with what it hears from.
+/// A keeper with the ends of its channels.
 struct Kept {
     keeper: Keeper,
     resource: watch::Sender<Arc<KafkaCluster>>,
@@ -49,13 +49,13 @@ impl Kept {
         Self { keeper, resource, _notices: noticed }
     }
 
-    /// Takes the cluster over; says whether it was left by another one.
+    /// Takes the cluster over; returns whether it continues with a former cluster's state.
     async fn starts(&mut self, server: &Server) -> bool {
         self.pass(server).await;
         self.keeper.host.as_ref().unwrap().takes_up()
     }
 
-    /// One pass over the cluster as it is now.
+    /// One pass over the current resource.
     async fn pass(&mut self, server: &Server) {
         self.resource.send_replace(Arc::new(resource(server)));
         self.keeper.status = status::Written::default();
@@ -71,7 +71,7 @@ fn one_broker() -> Value {
     json!({"brokers": {"replicas": 1}, "listeners": [{"name": "plain", "port": 9092}, {"name": "ext", "port": 9094, "type": "SharedLoadBalancer"}]})
 }
 
-/// Somebody else's object of that name. Labels are for anybody to choose.
+/// Somebody else's object of that name, with labels that anybody can set.
 fn foreign(path: &str) -> Value {
     let (_, name) = path.rsplit_once('/').unwrap();
     json!({
@@ -115,8 +115,8 @@ async fn what_somebody_else_made_is_never_touched() {
             message.starts_with("True: ") && message.contains(&format!(" n/{name} ")),
             "{taken}: {message}"
         );
-        // The rest goes on, but for brokers where they would run on what somebody else wrote, and
-        // for what leads somebody else's Service to them.
+        // The rest is created. The exceptions are brokers that would use somebody else's settings,
+        // and slices that would direct somebody else's Service to them.
         let goes_on = |path: &&String| {
             let brokers = taken.ends_with("s/c-brokers")
                 && !taken.contains("/services/")
@@ -131,7 +131,7 @@ async fn what_somebody_else_made_is_never_touched() {
         for path in paths.iter().filter(|path| !goes_on(path)) {
             assert_eq!(server.get(path), None, "{taken}");
         }
-        // And it takes its name when that is free.
+        // The operator creates it once the name is free.
         server.remove(taken);
         kept.pass(&server).await;
         assert!(
@@ -157,7 +157,8 @@ async fn who_is_faster_keeps_what_it_made() {
     assert_eq!(server.get(&path).unwrap()["metadata"]["uid"], "somebody-elses");
     assert_eq!(server.get(&path).unwrap()["metadata"].get("ownerReferences"), None);
     assert!(said(&server, "NameTaken").contains("n/c-bootstrap "));
-    // One that was ours, deleted and made anew by somebody between the look and the write.
+    // An object of the cluster that somebody else deletes and creates again between the read and
+    // the write.
     server.race("PATCH", map, &foreign(map));
     kept.keeper.context.controller_address = "elsewhere:9190".to_owned();
     kept.pass(&server).await;
@@ -183,8 +184,8 @@ async fn what_is_written_again_is_written_as_it_was_looked_at() {
         writes.into_iter().filter(|write| !is_weirs_own(write)).collect::<Vec<_>>()
     };
     assert_eq!(objects(server.take_writes()), Vec::<String>::new(), "nothing is written at rest");
-    // What was made belongs to who applies from now on: a field that is no more goes with the next
-    // write.
+    // The fields of the creation belong to the application from now on, so the next write removes a
+    // dropped field.
     for writes in [2, 1] {
         kept.keeper.context.controller_address += "0";
         kept.pass(&server).await;
@@ -219,7 +220,7 @@ async fn volumes_and_stateful_sets_of_others_stay_as_they_are() {
     let small =
         json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
     let wanted = json!({"brokers": {"replicas": 1, "storage": {"size": "5Gi"}}});
-    // A claim that somebody made before the broker: no broker writes into it.
+    // Somebody created this claim before the broker: no broker writes into it.
     let first = server(&wanted);
     first.put(claim, &json!({"metadata": {"name": "data-c-0", "namespace": "n"}, "spec": small}));
     let before = first.get(claim);
@@ -227,12 +228,12 @@ async fn volumes_and_stateful_sets_of_others_stay_as_they_are() {
     kept.pass(&first).await;
     assert_eq!((first.get(claim), first.get(set)), (before, None));
     assert!(said(&first, "NameTaken").contains("PersistentVolumeClaim n/data-c-0 "));
-    // One with the labels of the brokers' claims is a broker's, whoever handed it over.
+    // A claim with the labels of the brokers' claims is a broker's, whoever created it.
     let mut labelled = json!({"metadata": {"name": "data-c-0", "namespace": "n", "labels": {MANAGED_BY: MANAGER, CLUSTER_LABEL: "c"}}, "spec": small});
     first.put(claim, &labelled);
     kept.pass(&first).await;
     assert!(first.get(set).is_some() && said(&first, "NameTaken").starts_with("False: "));
-    // And somebody else's StatefulSet is neither deleted nor are its claims grown.
+    // Somebody else's StatefulSet is not deleted, and its claims do not grow.
     let second = server(&wanted);
     let template = json!({"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": small}]});
     second.put(set, &json!({"metadata": {"name": "c", "namespace": "n"}, "spec": template}));
@@ -243,7 +244,7 @@ async fn volumes_and_stateful_sets_of_others_stay_as_they_are() {
     assert_eq!((second.get(claim), second.get(set)), before);
 }
 
-/// A volume whose class does not let it grow, or for which a quota has no room.
+/// A volume whose class does not allow growth, or that exceeds a quota.
 #[tokio::test]
 async fn a_volume_that_may_not_grow_is_said_and_holds_up_nothing_else() {
     let set = "/apis/apps/v1/namespaces/n/statefulsets/c";
@@ -286,7 +287,7 @@ async fn a_volume_that_may_not_grow_is_said_and_holds_up_nothing_else() {
     );
     assert!(said(&server, "UpToDate").starts_with("False: data-c-0 cannot grow"));
     assert!(said(&server, "Stalled").starts_with("True: data-c-0 cannot grow"));
-    // And once it may, it grows; that it has not its size yet is said.
+    // Once it may grow, it does; the status says that it has not reached its size.
     server.allow_all();
     kept.pass(&server).await;
     assert_eq!(sizes(), ["5Gi", "100Mi"]);
@@ -309,7 +310,7 @@ async fn pods_of_others_are_not_restarted() {
     let pod = |id: i32, owner: &Value| {
         let mut labels = json!(labels);
         labels["controller-revision-hash"] = json!("c-old");
-        // It cannot run as it is: a broker's pod would be replaced at once.
+        // It cannot run, so a broker's pod would be replaced at once.
         let waiting = json!({"name": "broker", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"waiting": {"reason": "ErrImagePull"}}});
         let owners = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "c", "uid": owner, "controller": true}]);
         json!({"metadata": {"name": format!("c-{id}"), "namespace": "n", "labels": labels, "ownerReferences": owners}, "status": {"containerStatuses": [waiting]}})
@@ -321,7 +322,7 @@ async fn pods_of_others_are_not_restarted() {
     kept.pass(&server).await;
     assert_eq!(server.get(&ours), None);
     assert!(server.get(&other).is_some());
-    // One without any label stands in the way of a broker: that is said.
+    // A pod without labels has a broker's name: the status says so.
     server.put(&ours, &json!({"metadata": {"name": "c-0", "namespace": "n"}}));
     kept.pass(&server).await;
     assert!(server.get(&ours).is_some());
@@ -335,7 +336,7 @@ async fn the_tables_of_another_cluster_are_not_taken_over() {
     Kept::by(&server).pass(&server).await;
     let mut table = server.get(registry).unwrap();
     assert_eq!(table["metadata"]["ownerReferences"][0]["uid"], UID);
-    // That of a cluster of this name which was deleted a moment ago.
+    // A table of a deleted cluster with the same name.
     table["metadata"]["ownerReferences"][0]["uid"] = json!("the former one's");
     server.put(registry, &table);
     let before = server.get(registry);
@@ -349,7 +350,7 @@ async fn the_tables_of_another_cluster_are_not_taken_over() {
     kept.keeper.failed(&error, &mut retry).await;
     assert_eq!(server.get(registry), before);
     assert!(said(&server, "NameTaken").contains("PartitionTable n/c-registry "));
-    // One that comes from a backup names nobody, and is the cluster's that it speaks of.
+    // A table from a backup names no owner, and belongs to the cluster in its spec.
     table["metadata"].as_object_mut().unwrap().remove("ownerReferences");
     server.put(registry, &table);
     kept.pass(&server).await;

@@ -1,5 +1,4 @@
-//! PURE: what keeps a pod from serving, as far as its status and its events tell, in words that a
-//! person understands.
+//! PURE: why a pod does not serve, according to its status and its events, in words for people.
 
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateTerminated, ContainerStatus, Event, Pod,
@@ -9,23 +8,24 @@ use serde_json::Value;
 
 use super::super::objects::CONTAINER;
 
-/// So much of a line that a broker printed, or of an event, goes into a condition.
+/// The most characters of a broker's log line or of an event in a condition.
 const LAST_WORDS_MAX: usize = 300;
 
-/// A container that ended so often, and not long ago, ends again and again.
+/// A container with this many restarts, the last of them recent, counts as ending repeatedly.
 const AGAIN_AND_AGAIN: i32 = 3;
 
-/// After a container has run for so long, the kubelet counts its restarts anew.
+/// After a container has run this long, in seconds, the kubelet resets its back-off.
 const BACK_OFF_SECONDS: i64 = 600;
 
-/// So long a pod may take to get its volumes and its network before its events are looked at: what
-/// is not there yet at first comes.
+/// How long a pod may take to get its volumes and its network before its events are read, in
+/// seconds. Things missing at first often come by themselves.
 const BEGINS_SECONDS: i64 = 10;
 
-/// The kubelet tries what a pod lacks again every two minutes at least, and tells of it.
+/// The kubelet retries, and reports in events, at least every two minutes. An older event no longer
+/// counts; in seconds.
 const EVENT_SECONDS_MAX: i64 = 180;
 
-/// Why a container does not run, where it has not run yet and will without a person's help.
+/// Reasons of waiting containers that resolve without a person.
 const BEGINNING: [&str; 3] = ["", "ContainerCreating", "PodInitializing"];
 
 /// Why a pod does not run.
@@ -40,7 +40,7 @@ pub(super) fn trouble(name: &str, pod: &Pod) -> Option<String> {
         let why = condition.message.as_deref().unwrap_or("no reason is given");
         return Some(format!("pod {name} cannot be placed on a node: {why}"));
     }
-    // Evicted, for instance.
+    // For example, it was evicted.
     if status.phase.as_deref() == Some("Failed") {
         let reason = status.reason.as_deref().unwrap_or("Failed");
         let message = status.message.as_deref().unwrap_or("no reason is given");
@@ -66,7 +66,7 @@ pub(super) fn trouble(name: &str, pod: &Pod) -> Option<String> {
     })
 }
 
-/// Why a pod ended that is being started anew, or is about to be.
+/// Why the container of a pod that is being restarted ended.
 pub(super) fn crashed(name: &str, pod: &Pod) -> Option<String> {
     if pod.metadata.deletion_timestamp.is_some() {
         return None;
@@ -75,7 +75,7 @@ pub(super) fn crashed(name: &str, pod: &Pod) -> Option<String> {
     let mut away = status.container_statuses.iter().flatten().filter(|container| !container.ready);
     away.find_map(|container| {
         let ended = ended(container.state.as_ref()).or(ended(container.last_state.as_ref()))?;
-        // One that stopped in order is started anew in order, too.
+        // After a clean stop it restarts without a fault.
         let restarts = container.restart_count;
         (ended.exit_code != 0 || restarts >= AGAIN_AND_AGAIN).then(|| {
             let why = why_ended(pod, container, ended);
@@ -88,7 +88,7 @@ pub(super) fn crashed(name: &str, pod: &Pod) -> Option<String> {
     })
 }
 
-/// Why a pod ends again and again, though it serves now.
+/// Why a pod's container ends repeatedly, although it serves now.
 pub(super) fn restarts(name: &str, pod: &Pod, now: &Time) -> Option<String> {
     let status = pod.status.as_ref()?;
     status.container_statuses.iter().flatten().find_map(|container| {
@@ -104,8 +104,8 @@ pub(super) fn restarts(name: &str, pod: &Pod, now: &Time) -> Option<String> {
     })
 }
 
-/// Whether a pod has been on a node for a while and none of its containers has begun: only its
-/// events say why.
+/// Whether a pod has been on a node for a while without starting a container; only its events say
+/// why.
 pub(super) fn begins(pod: &Pod, now: &Time) -> bool {
     let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
     let has_begun = |container: &ContainerStatus| {
@@ -118,9 +118,9 @@ pub(super) fn begins(pod: &Pod, now: &Time) -> bool {
         && !containers(pod).any(has_begun)
 }
 
-/// Why a pod does not begin, as its events tell: the last of them, if it is a warning.
+/// Why a pod does not start, from its latest event if that is a warning.
 pub(super) fn told_by_events(name: &str, events: &[Event], now: &Time) -> Option<String> {
-    // The kubelet says so between two attempts.
+    // The kubelet reports this between two attempts.
     let telling = events.iter().filter(|event| event.reason.as_deref() != Some("SandboxChanged"));
     let last = telling.max_by_key(|event| at(event))?;
     let is_recent = now.0.duration_since(at(last)?.0).as_secs() < EVENT_SECONDS_MAX;
@@ -133,7 +133,7 @@ pub(super) fn told_by_events(name: &str, events: &[Event], now: &Time) -> Option
     })
 }
 
-/// When an event came last. The scheduler's are of the newer kind.
+/// The latest time of an event. The scheduler's events have the newer form.
 fn at(event: &Event) -> Option<Time> {
     let series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref());
     let newer = series.or(event.event_time.as_ref()).map(|at| Time(at.0));
@@ -144,7 +144,7 @@ fn ended(state: Option<&ContainerState>) -> Option<&ContainerStateTerminated> {
     state?.terminated.as_ref()
 }
 
-/// Those that run before the broker and beside it, too: a patch of the template may add some.
+/// All containers, including init containers and sidecars, which a patch of the template may add.
 fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let status = pod.status.iter();
     status.flat_map(|status| {
@@ -157,7 +157,7 @@ fn is_broker(container: &ContainerStatus) -> bool {
     container.name == CONTAINER
 }
 
-/// A container of a pod; the broker's is the pod's.
+/// The name of a container in messages; the broker's container goes by the pod's name.
 fn of(name: &str, container: &ContainerStatus) -> String {
     if is_broker(container) {
         format!("pod {name}")
@@ -172,7 +172,7 @@ fn says_more(name: &str, container: &ContainerStatus) -> String {
     format!("; `kubectl logs {name}{container} --previous` says more")
 }
 
-/// Why a container ended: what it said last, unless Kubernetes knows better.
+/// Why a container ended: its last log line, unless Kubernetes gives a better reason.
 fn why_ended(pod: &Pod, container: &ContainerStatus, ended: &ContainerStateTerminated) -> String {
     let reason = ended.reason.as_deref().unwrap_or_default();
     if reason == "OOMKilled" {
@@ -201,8 +201,8 @@ fn memory_limit(pod: &Pod, container: &str) -> Option<String> {
     Some(limit.0.clone())
 }
 
-/// What a broker said before it ended, as the kubelet keeps the end of its log. A line of JSON has
-/// the reason in a field.
+/// The last line of a broker's log before it ended, as the kubelet keeps it. A JSON line has the
+/// reason in a field.
 fn last_words(ended: &ContainerStateTerminated) -> Option<String> {
     let said = ended.message.as_ref()?;
     let line = said.lines().rfind(|line| !line.trim().is_empty())?;
@@ -289,7 +289,7 @@ mod tests {
                     "pod orders-1: CrashLoopBackOff: Segmentation fault; `kubectl logs orders-1 --previous` says more",
                 ),
             ),
-            // What it logged before it was killed has nothing to do with it.
+            // The last log line before an OOM kill is unrelated.
             (
                 again(ended("OOMKilled", 137, Some("{\"message\": \"all is well\"}"))),
                 Some(
@@ -316,7 +316,7 @@ mod tests {
                 json!({"phase": "Failed", "reason": "Evicted", "message": "the node was low on memory"}),
                 Some("pod orders-1: Evicted: the node was low on memory"),
             ),
-            // Beside the broker, and before it.
+            // A sidecar and an init container.
             (
                 of(beside("proxy", "ErrImagePull")),
                 Some("pod orders-1, container proxy: ErrImagePull: m"),
@@ -354,7 +354,7 @@ mod tests {
         assert_eq!(said(&in_order(1)), "");
         assert!(said(&in_order(3)).contains("Completed, exit code 0"));
         assert_eq!(said(&status(json!({"running": {}}), json!({}), 0)), "");
-        // It serves.
+        // It is ready.
         let mut serves = status(json!({"running": {}}), killed(), 4);
         let ready = |pod: &mut Pod| {
             pod.status.as_mut().unwrap().container_statuses.as_mut().unwrap()[0].ready = true;

@@ -1,4 +1,4 @@
-//! Brokers that have not come to the controller since it took over.
+//! Brokers that have not connected to the controller since it took over.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use super::super::host::Host;
 use super::findings::Findings;
 use super::pods::PodView;
 
-/// Brokers that know where the controller is come within this time.
+/// The time within which a broker that knows the controller's address connects.
 const COMES_WITHIN: Duration = Duration::from_secs(5);
 
-/// Looks which brokers have not come to the controller since it took over.
+/// Finds the brokers that have not connected to the controller since it took over.
 pub(super) async fn look_who_came(host: Option<&Host>, findings: &mut Findings) {
     let Some(host) = host else { return };
-    // A controller that does not answer is ending: the next pass sees it.
+    // A controller that does not answer is ending; the next pass sees that.
     let unheard = host.controller().unheard().await.unwrap_or_default();
     let state = host.state();
     let fenced: Vec<BrokerId> = state
@@ -24,20 +24,20 @@ pub(super) async fn look_who_came(host: Option<&Host>, findings: &mut Findings) 
         .map(|broker| broker.id)
         .collect();
     note_unheard(&mut findings.pods, &unheard, &fenced, host.age());
-    // They come without anything being written.
+    // No watch reports that they connect.
     findings.under_way |= !unheard.is_empty();
 }
 
-/// Notes at each pod that its broker has not come to the controller, and says what helps where it
-/// will not come by itself. `unheard` are those that may still come, `fenced` those whose time was
-/// up, and `hosted` is how long the controller has been there.
+/// Marks pods whose brokers have not connected, and adds what helps if they will not by themselves.
+/// `unheard` are brokers whose session may still start, `fenced` those whose session expired;
+/// `hosted` is the controller's age.
 fn note_unheard(pods: &mut [PodView], unheard: &[BrokerId], fenced: &[BrokerId], hosted: Duration) {
     for pod in pods {
         let id = BrokerId(pod.id);
         let is_fenced = fenced.contains(&id);
         pod.unheard = unheard.contains(&id);
-        // A broker that hears from its controller that it is fenced is not ready; one that hears
-        // from none is.
+        // A broker that its controller has fenced is not ready; one without a controller stays
+        // ready.
         let is_away =
             (pod.unheard || is_fenced) && pod.ready && !pod.terminating && hosted >= COMES_WITHIN;
         if !is_away || pod.trouble.is_some() {
@@ -53,7 +53,7 @@ fn note_unheard(pods: &mut [PodView], unheard: &[BrokerId], fenced: &[BrokerId],
                     "its log says why. If its image is one that reads the operator's address only when it starts, `kubectl delete pod {name}` helps"
                 )
             }
-            // It will.
+            // It will connect by itself.
             true => continue,
         };
         pod.trouble = Some(format!(

@@ -1,7 +1,7 @@
 //! The brokers' volumes: they grow, and never shrink.
 //!
-//! The claims of a StatefulSet cannot be changed in its template. So claims grow first, each by
-//! itself; then the StatefulSet is deleted without its pods, and applied again.
+//! A StatefulSet's volume claim templates cannot be changed. So each claim grows first; then the
+//! StatefulSet is deleted without its pods and applied again.
 
 use anyhow::Context as _;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -20,18 +20,18 @@ use super::findings::Findings;
 use crate::controller::Key;
 use crate::store::kube::ours::{Taken, if_ours, is_claim_of};
 
-/// The claims as they are, beside what the spec wants.
+/// The existing claims, and the storage that the spec wants.
 #[derive(Debug)]
 pub(super) struct Volumes {
     wanted: Storage,
     /// The StatefulSet, if the cluster has one.
     set: Option<ObjectMeta>,
-    /// Of its template; where there is no StatefulSet, of the smallest claim that a former cluster
-    /// of this name left.
+    /// The size and class of its template. Without a StatefulSet, those of the smallest claim that
+    /// a former cluster of this name left.
     template: Option<(Quantity, Option<String>)>,
     claims: Vec<PersistentVolumeClaim>,
-    /// Claims of somebody else's that a broker would find as its own: it would write its records
-    /// there.
+    /// Claims of somebody else with the names of brokers' claims: a broker would write its records
+    /// into them.
     pub(super) taken: Vec<Taken>,
 }
 
@@ -76,9 +76,9 @@ impl Volumes {
         self.set.is_some()
     }
 
-    /// The resource with the storage that its StatefulSet can have: what is there stays in its
-    /// class and at its size, since the API server refuses every change of a template for claims.
-    /// `remade`: it is made anew.
+    /// The resource with the storage that its StatefulSet can have. An existing template keeps its
+    /// class and size, since the API server refuses every change of claim templates. `remade`: the
+    /// StatefulSet is created again.
     pub(super) fn effective(&self, cluster: &KafkaCluster, remade: bool) -> KafkaCluster {
         let mut effective = cluster.clone();
         if let Some((size, class)) = &self.template {
@@ -91,8 +91,8 @@ impl Volumes {
         effective
     }
 
-    /// Grows what is to grow, and says what cannot be as it is wanted. Returns whether the
-    /// StatefulSet was deleted, to be made anew with the size that is wanted.
+    /// Grows the claims, and records what the spec cannot have. Returns whether the StatefulSet was
+    /// deleted, to be created again with the wanted size.
     pub(super) async fn grow(
         &self,
         context: &Context,
@@ -106,7 +106,7 @@ impl Volumes {
         let (Some(set), Some((size, _))) = (&self.set, &self.template) else {
             return Ok(false);
         };
-        // While there is a claim of somebody else's, the StatefulSet would not be made again.
+        // With a claim of somebody else's, the StatefulSet would not be created again.
         if self.wanted.size.value() <= size.value() || !self.taken.is_empty() {
             return Ok(false);
         }
@@ -141,7 +141,7 @@ impl Volumes {
                 }
             }
         }
-        // The pods stay as they are: the StatefulSet that is applied next finds them.
+        // The pods stay: the StatefulSet that is applied next adopts them.
         let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &key.namespace);
         info!(
             cluster = key.name,
@@ -154,11 +154,11 @@ impl Volumes {
             DeleteParams { preconditions: only(set).preconditions, ..DeleteParams::orphan() };
         match sets.delete(&key.name, &params).await {
             Ok(_) => {}
-            // It is gone, or another one by now.
+            // It is gone, or another object has the name.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             Err(error) => return Err(error).context("delete the StatefulSet without its pods"),
         }
-        // It is gone when its finalizer has done its work.
+        // It is gone once its finalizer has run; waits at most 10 s.
         for _ in 0..100 {
             if sets.get_metadata_opt(&key.name).await.context("get the StatefulSet")?.is_none() {
                 break;
@@ -169,7 +169,7 @@ impl Volumes {
         Ok(true)
     }
 
-    /// How far the volumes are that have not the size yet which their claims ask for.
+    /// The progress of volumes that are smaller than their claims' requests.
     fn growing(&self) -> Option<String> {
         let capacity = |claim: &PersistentVolumeClaim| {
             let capacity = claim.status.as_ref()?.capacity.as_ref()?.get("storage")?;
@@ -197,8 +197,7 @@ impl Volumes {
                 size.0, self.wanted.size.0
             ));
         }
-        // What the controller of the volumes, or a node, could not do: it is in the claim's
-        // conditions alone.
+        // A failed resize by the volume controller or a node is only in the claim's conditions.
         let failed = self.claims.iter().find_map(|claim| {
             let conditions = claim.status.as_ref()?.conditions.as_ref()?;
             let failed = |kind: &str| kind == "ControllerResizeError" || kind == "NodeResizeError";
@@ -251,7 +250,7 @@ impl Volumes {
                 "the storage class {class:?} of {} does not exist: make it, or delete the KafkaCluster and name another",
                 name(pending)
             )),
-            // It is being bound; why it takes long, if it does, is said at the pod.
+            // It is being bound; the pod's trouble says why if that takes long.
             _ => None,
         }
     }
@@ -310,8 +309,8 @@ mod tests {
         };
         let grown = volumes("20Gi", None, "10Gi", Some("fast"));
         assert_eq!(effective(&grown, true), ("20Gi".to_owned(), Some("fast".to_owned())));
-        // While it is not made anew, its template cannot change, and what else is to change would
-        // be refused with it.
+        // Until it is created again its template cannot change; any other change would be refused
+        // with it.
         assert_eq!(effective(&grown, false), ("10Gi".to_owned(), Some("fast".to_owned())));
         assert_eq!(grown.complaint(), None);
         let shrunk = volumes("5Gi", Some("slow"), "10Gi", Some("fast"));
@@ -323,7 +322,7 @@ mod tests {
                 .unwrap()
                 .contains("stay in the storage class")
         );
-        // The same size, written otherwise, changes nothing.
+        // The same size in another notation changes nothing.
         assert_eq!(effective(&volumes("10240Mi", None, "10Gi", None), false).0, "10Gi");
     }
 }

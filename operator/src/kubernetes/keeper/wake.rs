@@ -1,4 +1,4 @@
-//! What wakes a keeper: objects of its cluster that somebody changed.
+//! Wakes a keeper when somebody changed an object of its cluster.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -12,19 +12,18 @@ pub(in crate::kubernetes) struct Wake {
     touched: Mutex<Vec<Touched>>,
 }
 
-/// An object of the cluster that somebody changed, perhaps the operator itself.
+/// A changed object of the cluster; the writer may be the operator itself.
 #[derive(Clone, Debug)]
 pub(super) struct Touched {
     pub(super) kind: &'static str,
-    /// `None`: all of the kind.
+    /// `None`: all objects of the kind.
     pub(super) name: Option<String>,
     pub(super) version: Option<String>,
     pub(super) generation: Option<i64>,
     pub(super) deleted: bool,
 }
 
-/// Objects that may be noted before the keeper comes to look: beyond that it only knows that
-/// something happened.
+/// The most changes recorded between two passes; later ones only wake the keeper.
 const TOUCHED_MAX: usize = 4096;
 
 impl Wake {
@@ -43,7 +42,7 @@ impl Wake {
         });
     }
 
-    /// Nothing is known any more of the objects of a kind.
+    /// Drops all knowledge of the objects of a kind.
     pub(in crate::kubernetes) fn all_of(&self, kind: &'static str) {
         self.put(Touched { kind, name: None, version: None, generation: None, deleted: true });
     }
@@ -61,7 +60,7 @@ impl Wake {
         std::mem::take(&mut self.touched.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Waits until something has happened.
+    /// Waits for a change.
     pub(super) async fn woken(&self) {
         self.notify.notified().await;
     }

@@ -1,15 +1,15 @@
-//! Objects that somebody else made under names of the cluster's.
+//! Objects of somebody else with the cluster's names.
 
 use crate::conditions::ConditionValue;
 use crate::store::kube::ours::Taken;
 
-/// Objects of others that a message names; it says how many there are besides.
+/// The most objects that a message names; it counts the others.
 const NAMED_MAX: usize = 5;
 
-/// The condition that says so.
+/// The condition for them.
 pub(super) const NAME_TAKEN: &str = "NameTaken";
 
-/// Whether objects of others stand where the cluster's would.
+/// Whether objects of somebody else have names of the cluster's objects.
 pub(super) fn name_taken(taken: &[Taken]) -> ConditionValue {
     if taken.is_empty() {
         return ConditionValue::fails("AsWanted", "every object of the cluster has its name");

@@ -1,5 +1,4 @@
-//! PURE: what lies between a cluster and its spec, how far it is, and what only a person can bring
-//! further.
+//! PURE: the progress of a cluster towards its spec, and what needs a person.
 
 use weir_crds::KafkaCluster;
 use weir_protocol::types::BrokerId;
@@ -17,13 +16,13 @@ const SCALE_DOWN_BLOCKED: &str = "ScaleDownBlocked";
 /// A reason in one word, and a sentence.
 pub(super) type Said = (&'static str, String);
 
-/// What lies between a cluster and its spec. Both at once is possible: what is stuck holds up
-/// nothing else.
+/// The progress of a cluster towards its spec. Both fields may be set: a stuck part does not stop
+/// the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
-    /// What goes on by itself.
+    /// What continues by itself.
     pub(super) under_way: Option<Said>,
-    /// What waits for a person.
+    /// What needs a person.
     pub(super) stuck: Option<Said>,
 }
 
@@ -53,7 +52,7 @@ pub(super) fn progress(
     }
 }
 
-/// Whether what would be under way cannot go on for what is stuck.
+/// Whether the part in progress waits for the stuck one.
 fn waits_for(under_way: &Said, stuck: &Said, findings: &Findings) -> bool {
     match under_way.0 {
         "Starting" => match stuck.0 {
@@ -101,8 +100,8 @@ fn under_way(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings)
         .or_else(|| scaling_down(cluster, state, findings))
 }
 
-/// How far the pods are: there is one of each broker, it is as the spec wants it, and the broker
-/// serves. Services lead to it once Kubernetes has found it ready, too.
+/// The progress of the pods: each broker has one, it matches the spec, and the broker serves.
+/// Services select it once Kubernetes finds it ready too.
 fn pods(state: Option<&State>, findings: &Findings) -> Option<Said> {
     let pod = |id: i32| findings.pods.iter().find(|pod| pod.id == id);
     let serves = |id: i32| state.is_some_and(|state| state.is_usable(BrokerId(id)));
@@ -140,14 +139,14 @@ fn pods(state: Option<&State>, findings: &Findings) -> Option<Said> {
             trouble.unwrap_or_else(|| format!("broker {away} does not serve yet")),
         );
     }
-    // It serves; whether as it should is known once the StatefulSet's controller has looked at what
-    // was applied.
+    // It serves. Whether it matches the spec is known once the StatefulSet controller has observed
+    // the change.
     pod(first)
         .filter(|pod| pod.outdated.is_none())
         .and_then(|_| said("Progressing", "what was applied is being taken up".to_owned()))
 }
 
-/// Brokers that are to go, and are still there.
+/// Brokers to be removed that still exist.
 fn scaling_down(
     cluster: &KafkaCluster,
     state: Option<&State>,

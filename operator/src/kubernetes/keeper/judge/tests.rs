@@ -1,4 +1,4 @@
-//! What a cluster's status says in each case, and what of it is worth an event.
+//! A cluster's status in each case, and which changes become events.
 
 use k8s_openapi::jiff::{Timestamp, ToSpan};
 use kube::api::ObjectMeta;
@@ -22,7 +22,7 @@ fn cluster(spec: Value) -> KafkaCluster {
     .unwrap()
 }
 
-/// A cluster of which so many brokers serve.
+/// A state in which this many brokers serve.
 fn state(cluster: &KafkaCluster, serving: i32) -> State {
     let mut state = State::new(Cluster::new("id".into(), cluster.clone()));
     for id in 0..serving {
@@ -175,7 +175,7 @@ fn what_is_wrong_comes_first() {
             "Progressing",
             "Progressing=True Starting: 2 of 3 brokers are as the spec wants them: broker 2 recovers its logs: 340 of 1200, 1 of 2 MiB",
         ),
-        // One that serves, and is killed every few minutes.
+        // A broker that serves, and is killed every few minutes.
         (
             &three,
             Some(3),
@@ -187,7 +187,7 @@ fn what_is_wrong_comes_first() {
             "Degraded",
             "Degraded=True BrokersRestart: pod c-1 was restarted 4 times: why",
         ),
-        // A cluster that serves, and whose spec cannot be carried out.
+        // A cluster that serves, and whose spec cannot be applied.
         (
             &three,
             Some(3),
@@ -419,7 +419,7 @@ fn what_others_made_is_said_until_it_was_looked_at_again() {
         "{first:?}"
     );
     assert!(said(&first, NAME_TAKEN).contains(", and 2 more: "), "{first:?}");
-    // One that is paused is not looked at.
+    // A pass of a paused cluster does not check it.
     let second = next(&first, None);
     assert_eq!(said(&second, NAME_TAKEN), said(&first, NAME_TAKEN));
     assert!(said(&next(&second, Some(Vec::new())), NAME_TAKEN).starts_with("NameTaken=False "));

@@ -1,4 +1,4 @@
-//! Where brokers find the controller, and clients the brokers.
+//! How brokers find the controller, and clients the brokers.
 
 use super::*;
 use crate::store::kube::tests::broker::Broker;
@@ -9,7 +9,7 @@ async fn brokers_are_told_of_an_operator_elsewhere_and_given_time_to_come() {
     let mut first = Kept::by(&server);
     first.pass(&server).await;
     let _broker = serve(first.keeper.host.as_ref().unwrap()).await;
-    // Its pod is to be restarted, which could happen at once.
+    // Its pod is to be restarted, and nothing else prevents that.
     let set = "/apis/apps/v1/namespaces/n/statefulsets/c";
     let mut object = server.get(set).unwrap();
     object["status"] = json!({"replicas": 1, "updateRevision": "c-new", "observedGeneration": 1});
@@ -50,7 +50,7 @@ async fn brokers_are_told_of_an_operator_elsewhere_and_given_time_to_come() {
         template,
         "nobody is restarted for it"
     );
-    // That the broker has not come yet is no reason to do without it, and one not to restart it.
+    // That the broker has not connected does not fence it, but prevents its restart.
     assert!(server.get(pod).is_some());
     assert!(
         said(&server, "UpToDate").contains("broker 0 has not come to this operator yet"),
@@ -82,7 +82,7 @@ async fn a_broker_whose_service_is_somebody_elses_is_told_of_by_its_pod() {
     assert_eq!(told(&kept), "c-0.n.svc");
 }
 
-/// Broker 0 comes to the controller, and serves.
+/// Broker 0 registers with the controller, and serves.
 async fn serve(host: &Host) -> Broker {
     Broker::serves_at("PLAIN", "c-0.n.svc", host.controller(), host.cluster_id()).await
 }

@@ -1,4 +1,4 @@
-//! What a deleted cluster leaves, and who goes on with it.
+//! What a deleted cluster leaves, and what continues with it.
 
 use weir_protocol::messages::CreateTopicsRequest;
 use weir_protocol::messages::create_topics_request::CreatableTopic;
@@ -11,14 +11,14 @@ use crate::store::kube::tests::broker::Broker;
 
 pub(super) const TABLES: &str = "/apis/weir.dev/v1alpha1/namespaces/n/partitiontables";
 pub(super) const TOPICS: &str = "/apis/weir.dev/v1alpha1/namespaces/n/topics";
-/// Of the cluster that is made when the first one was deleted.
+/// The uid of the cluster that is created after the first one was deleted.
 const ANEW: &str = "5c5e8a1e-0000-4000-8000-000000000002";
 
 fn spec(on_delete: &str) -> Value {
     json!({"brokers": {"replicas": 1, "storage": {"onDelete": on_delete}}})
 }
 
-/// A cluster `c` of this uid is made.
+/// Creates the cluster `c` with this uid.
 pub(super) fn make(server: &Server, uid: &str, spec: &Value) {
     server.put(
         CLUSTER,
@@ -26,7 +26,7 @@ pub(super) fn make(server: &Server, uid: &str, spec: &Value) {
     );
 }
 
-/// A cluster with a broker, and with the topic `made`, which a client made.
+/// A cluster with a broker and the topic `made`, which a client created.
 pub(super) async fn in_use(server: &Server) -> (Kept, Broker) {
     let mut kept = Kept::by(server);
     kept.pass(server).await;
@@ -81,7 +81,7 @@ async fn a_cluster_that_is_made_anew_goes_on_with_what_was_kept() {
     assert_eq!(left.collect::<Vec<_>>(), Vec::<String>::new(), "what makes brokers run goes");
 
     make(&server, ANEW, &spec("Retain"));
-    // The operator dies while it takes it up, and once more.
+    // The operator dies while it takes over, twice.
     for part in ["c-05", "c-registry"] {
         server.refuse("PUT", &format!("{TABLES}/{part}"), 500, "it is dead");
         Kept::by(&server).keeper.pass().await.unwrap_err();
@@ -122,11 +122,11 @@ async fn a_cluster_that_is_made_anew_goes_on_with_what_was_kept() {
     assert!(events(&server).contains("TakesUpKept"), "{}", events(&server));
     assert!(said(&server, "NameTaken").starts_with("False: "));
     assert!(said(&server, "Degraded").starts_with("False: "), "{}", said(&server, "Degraded"));
-    // Its own state is not taken up a second time.
+    // Its own state does not count as a former cluster's.
     assert!(!Kept::by(&server).starts(&server).await);
 }
 
-/// It was deleted and made anew at once: its pods still stop.
+/// The cluster was deleted and created again at once: its pods are still stopping.
 #[tokio::test]
 async fn pods_of_a_former_cluster_are_waited_for() {
     let server = server(&spec("Retain"));
@@ -161,8 +161,8 @@ async fn where_the_volumes_go_everything_goes() {
     assert!(!events(&server).contains("TakesUpKept"));
 }
 
-/// Claims that the StatefulSet's controller does not come to: it found somebody else's pod under
-/// the broker's name, or the broker went before it was decided what goes.
+/// Claims that the StatefulSet controller skips: somebody else's pod has the broker's name, or the
+/// broker was removed before the policy changed.
 #[tokio::test]
 async fn claims_without_a_pod_of_the_clusters_go_with_it_as_well() {
     let claim = |name: &str| format!("/api/v1/namespaces/n/persistentvolumeclaims/{name}");
@@ -179,7 +179,7 @@ async fn claims_without_a_pod_of_the_clusters_go_with_it_as_well() {
     for ours in ["data-c-0", "data-c-7"] {
         put(ours, &labels, &json!([]));
     }
-    // Somebody's copy, one that somebody made before, one that somebody else controls.
+    // A copy, a claim from before the cluster, and one with another controller.
     put("data-c-0-copy", &labels, &json!([]));
     put("data-c-8", &json!({}), &json!([]));
     let theirs =
@@ -192,7 +192,7 @@ async fn claims_without_a_pod_of_the_clusters_go_with_it_as_well() {
     kept.pass(&server).await;
     let written = server.take_writes().into_iter().any(|write| write.contains("volumeclaims"));
     assert!(!written, "nothing is written at rest");
-    // Which a StatefulSet that is no more would take along.
+    // Deleting a former StatefulSet would delete it.
     put("data-c-6", &labels, &set);
     make(&server, UID, &spec("Retain"));
     kept.pass(&server).await;
@@ -208,7 +208,7 @@ async fn claims_without_a_pod_of_the_clusters_go_with_it_as_well() {
     assert_eq!(left, [stay.as_slice(), &[pod.to_owned()]].concat());
 }
 
-/// Of a claim whose pod it made, the StatefulSet's controller sees to it: nobody else interferes.
+/// The StatefulSet controller handles a claim whose pod it created: the operator leaves it alone.
 #[tokio::test]
 async fn a_claim_with_its_pod_is_left_to_the_stateful_set() {
     let path = "/api/v1/namespaces/n/persistentvolumeclaims/data-c-0";
@@ -230,7 +230,7 @@ async fn a_claim_with_its_pod_is_left_to_the_stateful_set() {
 async fn what_stays_is_decided_until_the_cluster_is_deleted() {
     let server = server(&spec("Delete"));
     let (mut kept, _broker) = in_use(&server).await;
-    // One with an owner besides, and one of a user's, which is nobody's.
+    // A topic with an additional owner, and a user's topic without one.
     let (path, written) = (format!("{TOPICS}/made"), format!("{TOPICS}/written"));
     server.put(
         &written,
@@ -265,8 +265,7 @@ async fn what_stays_is_decided_until_the_cluster_is_deleted() {
 async fn what_an_older_operator_wrote_is_kept_from_the_first_pass_on() {
     let server = server(&spec("Delete"));
     drop(in_use(&server).await);
-    // An operator that gave everything an owner, whatever became of the volumes, and put down no
-    // uid.
+    // An older operator, which set an owner on every object for any policy, and recorded no uid.
     for mut table in tables(&server) {
         let path = format!("{TABLES}/{}", table["metadata"]["name"].as_str().unwrap());
         table["spec"].as_object_mut().unwrap().remove("clusterUid");
@@ -282,7 +281,7 @@ async fn what_an_older_operator_wrote_is_kept_from_the_first_pass_on() {
 
 #[tokio::test]
 async fn what_cannot_be_this_clusters_is_left_alone() {
-    // Left by another cluster than the resource was.
+    // Another cluster than the resource's left it.
     let other = server(&spec("Retain"));
     drop(in_use(&other).await);
     other.delete_with_dependents(CLUSTER);
@@ -296,7 +295,7 @@ async fn what_cannot_be_this_clusters_is_left_alone() {
         "{error:#}"
     );
     assert_eq!(tables(&other), before);
-    // Without the registry nobody knows which cluster it was.
+    // Without the registry the cluster's id is unknown.
     let lost = server(&spec("Retain"));
     drop(in_use(&lost).await);
     lost.delete_with_dependents(CLUSTER);

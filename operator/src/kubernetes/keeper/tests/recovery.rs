@@ -1,4 +1,4 @@
-//! A cluster that has lost its tables, and has them made of what its brokers find on their volumes.
+//! A cluster that has lost its tables, and gets them back from its brokers' volumes.
 
 use uuid::Uuid;
 use weir_protocol::controller as rpc;
@@ -18,7 +18,7 @@ fn spec(recovers: bool) -> Value {
     spec
 }
 
-/// What brokers are told that the cluster's id is.
+/// The cluster id that brokers get.
 fn told(server: &Server) -> String {
     let map = server.get(CONFIG_MAP).unwrap();
     map["data"]["WEIR_CLUSTER_ID"].as_str().unwrap().to_owned()
@@ -45,7 +45,7 @@ async fn tables_that_are_gone_are_made_of_what_brokers_have() {
     let (first, broker) = in_use(&server).await;
     let before = first.keeper.host.as_ref().unwrap().state();
     drop((first, broker));
-    // Everything goes but the volumes: the namespace was deleted. The topic is made by a user now,
+    // Everything but the volumes is gone: the namespace was deleted. A user has created the topic
     // under another name.
     let all = server.paths();
     all.iter().for_each(|path| server.remove(path));
@@ -79,7 +79,7 @@ async fn tables_that_are_gone_are_made_of_what_brokers_have() {
         answer.heard && answer.cluster_id.is_empty() && answer.waits_for.contains("broker 0"),
         "{answer:?}"
     );
-    // The operator dies half way, and its successor hears it anew.
+    // The operator dies half way, and its successor collects the inventory again.
     server.refuse("POST", &format!("{TABLES}/c-registry"), 500, "it is dead");
     second.keeper.pass().await.unwrap_err();
     assert!(!tables(&server).is_empty(), "some are there");
@@ -111,7 +111,8 @@ async fn tables_that_are_gone_are_made_of_what_brokers_have() {
     assert_eq!(server.get(&format!("{TOPICS}/made")), None);
     assert!(events(&server).contains("Recovered"), "{}", events(&server));
     assert_eq!(condition(&server, "Recovering"), "HasTables");
-    // It hears of it, and so does whoever comes late, also at an operator that knows no more.
+    // The broker learns the id, and so does one that comes late, even from an operator that has
+    // restarted since.
     let answer = hands_in(&third, None);
     assert_eq!((answer.heard, answer.cluster_id), (true, before.cluster.id.clone()));
     let mut fourth = Kept::by(&server);

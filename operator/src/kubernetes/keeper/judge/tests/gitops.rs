@@ -1,6 +1,6 @@
-//! What `kubectl wait`, Flux and Argo CD make of the statuses of a creation, a roll, a change of
-//! size and a failure. Nobody who waits passes before it is done, and nobody is told of a fault
-//! where there is none.
+//! What `kubectl wait`, Flux and Argo CD conclude from the statuses of a creation, a rollout, a
+//! change of size and a failure. None of them finishes too early, and none reports a fault that
+//! does not exist.
 
 use std::collections::BTreeSet;
 
@@ -9,9 +9,9 @@ use weir_protocol::types::TopicId;
 use super::*;
 use crate::controller::state::Partition;
 
-/// What kstatus says, by which Flux waits: `pkg/kstatus/README.md` of kubernetes-sigs/cli-utils.
-/// The generation first, then `Reconciling` and `Stalled` in the order of the list, then `Ready`;
-/// without any of them a resource counts as current.
+/// The result of kstatus, which Flux uses: `pkg/kstatus/README.md` of kubernetes-sigs/cli-utils.
+/// The generation comes first, then `Reconciling` and `Stalled` in the order of the list, then
+/// `Ready`. A resource without any of them counts as current.
 fn kstatus(object: &Value) -> &'static str {
     let generation = object.pointer("/metadata/generation").and_then(Value::as_i64);
     let observed = object.pointer("/status/observedGeneration").and_then(Value::as_i64);
@@ -33,7 +33,7 @@ fn kstatus(object: &Value) -> &'static str {
     }
 }
 
-/// What the script in docs/gitops.md says to Argo CD.
+/// The result of the script in docs/gitops.md for Argo CD.
 fn argo(object: &Value) -> &'static str {
     if object.pointer("/status/observedGeneration") != object.pointer("/metadata/generation") {
         return "Progressing";
@@ -54,7 +54,7 @@ fn argo(object: &Value) -> &'static str {
     rules.iter().find(|(kind, _)| holds(kind)).map_or("Progressing", |(_, health)| health)
 }
 
-/// Three brokers with a topic of as many replicas, `serving` of them.
+/// Three brokers with a topic of three replicas; the brokers in `serving` are up.
 fn with_topic(cluster: &KafkaCluster, serving: &[i32]) -> State {
     let mut state = state(cluster, 3);
     let id = TopicId(Uuid::from_u128(1));
@@ -92,8 +92,8 @@ fn nobody_passes_too_early_and_nothing_is_wrong_that_is_being_done() {
         change(&mut findings);
         findings
     };
-    // What happens; then Ready, Degraded, UpToDate, kstatus, Argo CD, and whether anybody is
-    // warned.
+    // The situation; then Ready, Degraded, UpToDate, kstatus, Argo CD, and whether there is a
+    // warning.
     let rows = [
         (
             "it was just made",
@@ -259,7 +259,7 @@ fn nobody_passes_too_early_and_nothing_is_wrong_that_is_being_done() {
                 .status
                 .clone()
         };
-        // Had all been well before.
+        // The status from before, when everything was well.
         let before =
             status_of(&cluster, &KafkaClusterStatus::default(), all().as_ref(), &found(), &at(0));
         let warned = news(&before.conditions, &status.conditions)
@@ -283,7 +283,7 @@ fn nobody_passes_too_early_and_nothing_is_wrong_that_is_being_done() {
             "{what}, and another generation came"
         );
     }
-    // One that nobody has looked at.
+    // A resource that no operator has seen.
     let object = json!({"metadata": {"generation": 1}, "status": {"observedGeneration": -1}});
     assert_eq!((kstatus(&object), argo(&object)), ("InProgress", "Progressing"));
 }
