@@ -1,9 +1,9 @@
-//! From a response to its frame, for which there is room first (`budget`).
+//! Encodes a response into its frame, once there is memory for it (`budget`).
 //!
-//! What only reads is carried out again once there is room for the answer, and keeps nothing of it
-//! meanwhile: a response may take ten times what its frame does. What changes something is carried
-//! out once, and keeps its response, which is no more than what its request named. Where the
-//! response describes more than that, it is made anew once there is room.
+//! A request that only reads runs again once there is room for the answer, and keeps nothing
+//! meanwhile: a response may take ten times the memory of its frame. A request that changes
+//! something runs once and keeps its response, which is no larger than what the request named. If
+//! the response describes more than that, it is built again once there is room.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use super::request::Request;
 use super::services::Services;
 use crate::budget::Room;
 
-/// What an API answers.
+/// The response of an API.
 pub(super) trait Response: ApiMessage + Failing + Measured + Send + Sync + 'static {}
 
 impl<R: ApiMessage + Failing + Measured + Send + Sync + 'static> Response for R {}
 
-/// Whether a request may be carried out twice: it only reads. Metadata may make a topic, and finds
+/// Whether a request may run twice, because it only reads. Metadata may create a topic, and finds
 /// it the second time.
 const fn only_reads(api: ApiKey) -> bool {
     matches!(
@@ -54,22 +54,21 @@ const fn only_reads(api: ApiKey) -> bool {
     )
 }
 
-/// Whether what answers it may be megabytes that a coordinator writes down for each who asks.
+/// Whether the response may take megabytes, which a coordinator builds for each request.
 const fn describes_groups(api: ApiKey) -> bool {
     matches!(api, ApiKey::OffsetFetch | ApiKey::DescribeGroups | ApiKey::ConsumerGroupDescribe)
 }
 
-/// What has become of a request so far.
+/// The state of a request's answer.
 pub(super) enum Answer<R> {
-    /// Its frame is there.
+    /// The encoded frame.
     Encoded(Reply),
-    /// There is no room for so many bytes. What the request did is here, unless it can be done
-    /// again.
+    /// There is no room for this many bytes. Holds the response, unless the request can run again.
     NoRoom(usize, Option<R>),
 }
 
 impl Request {
-    /// Encodes a response for which there is room at once.
+    /// Encodes a response if there is room for it now.
     pub(super) fn try_answer<R: Response>(&self, response: R) -> Answer<R> {
         let bytes_max = response_bytes_max(&response);
         match self.services.answer_memory.try_room(bytes_max) {
@@ -78,7 +77,7 @@ impl Request {
         }
     }
 
-    /// Carries out a request and answers it.
+    /// Runs a request and answers it.
     pub(super) async fn answer_to<Q: Clone, R: Response, F: Future<Output = R>>(
         &self,
         body: Q,
@@ -99,13 +98,13 @@ impl Request {
                 };
                 self.once_there_is_room(bytes_max, act_again).await
             }
-            // What is not kept can be done again.
+            // A response that is not kept belongs to a request that can run again.
             (Answer::NoRoom(_, None), None) => Reply::close(),
         }
     }
 
-    /// Answers a request that has changed something: with what `describe` makes of what came of it,
-    /// which is little.
+    /// Answers a request that has changed something. `describe` builds the response from the
+    /// result, which is small, and does so again if there is no room at first.
     pub(super) async fn answer_described<D, R: Response>(
         &self,
         done: D,
@@ -128,7 +127,7 @@ impl Request {
         }
     }
 
-    /// Waits for room for `bytes_max`, and encodes the response that is there then.
+    /// Waits for room for `bytes_max`, and then builds and encodes the response.
     pub(super) async fn once_there_is_room<R: Response>(
         &self,
         bytes_max: usize,
@@ -140,14 +139,15 @@ impl Request {
         }
     }
 
-    /// Room for an answer; `None` where there is none for as long as a connection may be idle.
+    /// Waits for room for an answer, as long as a connection may be idle; `None` when there is none
+    /// by then.
     pub(super) async fn room_for_answer(&self, bytes_max: usize) -> Option<Room> {
         let wait_max = self.services.settings().connections_idle_max;
         self.services.answer_memory.room(self.cx.caller.peer.ip(), bytes_max, wait_max).await
     }
 
-    /// The frame of a response. One that cannot be encoded is a bug: the client sees the connection
-    /// end, the log why.
+    /// The frame of a response. A response that cannot be encoded is a bug: the broker closes the
+    /// connection and logs the error.
     pub(super) fn encoded<R: Response>(&self, response: &R, room: Room) -> Reply {
         match encode_response(response, self.api, self.cx.version, self.correlation_id) {
             Ok(frame) => {

@@ -1,8 +1,8 @@
-//! ApiVersions: what this broker speaks (KIP-35), which features the cluster has (KIP-584), and
-//! whether the client is where it wants to be (KIP-1242).
+//! ApiVersions: the versions that this broker serves (KIP-35), the features of the cluster
+//! (KIP-584), and whether the client has reached the broker that it wanted (KIP-1242).
 //!
-//! Open to everyone, as in Kafka: a client asks it before it can authenticate. That a version of
-//! ApiVersions itself is not served is answered by the dispatcher.
+//! Needs no permission, as in Kafka, because a client sends it before it authenticates. The
+//! dispatcher answers unsupported versions of ApiVersions itself.
 
 use weir_protocol::api::ApiKey;
 use weir_protocol::error::ErrorCode;
@@ -26,7 +26,8 @@ pub(crate) fn handle(
     }
 }
 
-/// Whether the request is well formed and at the right door (`KafkaApis.handleApiVersionsRequest`).
+/// Checks the client's software name, and that the request has reached the right cluster and broker
+/// (`KafkaApis.handleApiVersionsRequest`).
 fn check(
     request: &ApiVersionsRequest,
     version: i16,
@@ -47,7 +48,8 @@ fn check(
     }
 }
 
-/// A name or version of software as KIP-511 allows it: alphanumerics, and `-` and `.` between them.
+/// Whether KIP-511 allows this as a software name or version: alphanumerics, and `-` and `.`
+/// between them.
 fn is_software(text: &str) -> bool {
     let edge = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
     edge(text.bytes().next())
@@ -56,7 +58,7 @@ fn is_software(text: &str) -> bool {
 }
 
 fn describe(image: &MetadataImage) -> ApiVersionsResponse {
-    // A level of 0 is a feature that is off, which is told by not naming it.
+    // A feature at level 0 is off, and the response does not name it.
     let features = image.features.iter().filter_map(|(name, level)| {
         Some((name.clone(), i16::try_from(*level).ok().filter(|level| *level > 0)?))
     });
@@ -74,7 +76,7 @@ fn describe(image: &MetadataImage) -> ApiVersionsResponse {
     ApiVersionsResponse {
         api_keys: ApiKey::ALL.iter().map(|api| api.advertisement()).collect(),
         supported_features: supported.collect(),
-        // -1 stands for an unknown epoch.
+        // -1 means an unknown epoch.
         finalized_features_epoch: if image.version == 0 { -1 } else { image.features_epoch },
         finalized_features: features.map(finalized).collect(),
         ..Default::default()

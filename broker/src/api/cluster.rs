@@ -1,6 +1,6 @@
-//! What administrators ask of the cluster and the controller alone can answer: ElectLeaders,
-//! AlterPartitionReassignments, ListPartitionReassignments, UnregisterBroker, UpdateFeatures. Who
-//! may is asked here, as in Kafka's `ControllerApis`; everything else is the controller's.
+//! Administrative requests that only the controller can answer: ElectLeaders,
+//! AlterPartitionReassignments, ListPartitionReassignments, UnregisterBroker, UpdateFeatures. The
+//! broker checks permissions, as Kafka's `ControllerApis` does, and forwards everything else.
 
 use weir_protocol::api::ApiKey;
 use weir_protocol::error::ErrorCode;
@@ -85,7 +85,7 @@ pub(crate) async fn handle_update_features(
     })
 }
 
-/// The controller's answer, for those who may do this to the cluster.
+/// The controller's answer, if the caller may do `operation` to the cluster.
 async fn forward<Q: Message, R: Message>(
     services: &Services,
     cx: &RequestContext,
@@ -112,8 +112,8 @@ fn authorize(
     }
 }
 
-/// The error for each partition that was asked for. Version 0 has no other place for it; where all
-/// were asked for, nothing is left to say there.
+/// The error for each partition in the request. Version 0 has no other field for it, so a version 0
+/// request for all partitions gets an empty answer.
 fn no_elections(
     request: &ElectLeadersRequest,
     version: i16,

@@ -1,8 +1,8 @@
-//! DescribeConfigs, and what the other APIs ask of the broker's own configuration. Changes are
-//! `alter`'s.
+//! DescribeConfigs, and the broker's own configuration for other APIs. `alter` changes
+//! configurations.
 //!
-//! The tables and the order of precedence are `weir_settings`'s; here is who may see what, and the
-//! form that clients know.
+//! `weir_settings` has the tables and the order of precedence. This module checks permissions and
+//! builds the response.
 
 mod alter;
 mod list;
@@ -30,7 +30,7 @@ use crate::auth::{Authorizer, Operation, Resource};
 use crate::config::Config;
 use crate::metadata::{MetadataImage, NamedConfigs};
 
-/// `ConfigResource.Type` in Apache Kafka, those that exist here.
+/// `ConfigResource.Type` in Apache Kafka, for the types that exist here.
 const TOPIC_RESOURCE: i8 = 2;
 const BROKER_RESOURCE: i8 = 4;
 const BROKER_LOGGER_RESOURCE: i8 = 8;
@@ -56,7 +56,7 @@ pub(crate) fn handle(
     }
 }
 
-/// The number that a configuration of this broker is set to; 0 for one that is none.
+/// The value of a numeric configuration of this broker; 0 when it is not a number.
 pub(super) fn number(image: &MetadataImage, id: BrokerId, name: &str) -> i64 {
     match value(image, id, name) {
         Some(Value::Integer(number)) => number,
@@ -64,7 +64,7 @@ pub(super) fn number(image: &MetadataImage, id: BrokerId, name: &str) -> i64 {
     }
 }
 
-/// Whether a configuration of this broker is switched on.
+/// Whether a boolean configuration of this broker is true.
 pub(super) fn flag(image: &MetadataImage, id: BrokerId, name: &str) -> bool {
     value(image, id, name) == Some(Value::Boolean(true))
 }
@@ -74,7 +74,7 @@ fn value(image: &MetadataImage, id: BrokerId, name: &str) -> Option<Value> {
     key.parse(&image.layers(id).broker_value(name)?).ok()
 }
 
-/// What the command line says, under Kafka's names.
+/// The settings from the command line, under Kafka's names.
 fn process_configs(config: &Config) -> Configs {
     let address = |name: &str, (host, port): &(String, u16)| match host.contains(':') {
         true => format!("{name}://[{host}]:{port}"),
@@ -95,8 +95,8 @@ fn process_configs(config: &Config) -> Configs {
     set.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
-/// Whether the caller may do `operation` (to read or to change configuration) to a resource, and
-/// which error says that not.
+/// Checks that the caller may do `operation` (read or change configurations) to a resource. The
+/// error is the one for that type of resource.
 fn check_allowed(
     authorizer: &Authorizer,
     cx: &RequestContext,
@@ -112,7 +112,7 @@ fn check_allowed(
     if authorizer.allows(&cx.principal, operation, resource) { Ok(()) } else { Err(error) }
 }
 
-/// What can be described, and how.
+/// The metadata and settings that DescribeConfigs describes.
 struct Described<'a> {
     image: &'a MetadataImage,
     id: BrokerId,
@@ -179,7 +179,7 @@ impl Described<'_> {
                 Ok(TOPIC.iter().filter(wanted).map(entry).collect())
             }
             BROKER_RESOURCE if name.is_empty() => {
-                // What is set for the cluster, and that alone: no defaults.
+                // The settings of the cluster alone, without defaults.
                 let cluster = Layers { cluster: self.layers.cluster, ..Layers::default() };
                 let set = BROKER
                     .iter()
@@ -231,13 +231,13 @@ fn invalid(message: &str) -> (ErrorCode, Option<String>) {
     (ErrorCode::InvalidRequest, Some(message.to_owned()))
 }
 
-/// What is set on something that has a name.
+/// The configurations set on a named resource.
 fn set_on(all: &NamedConfigs, name: &str) -> Arc<Configs> {
     all.get(name).cloned().unwrap_or_default()
 }
 
-/// Checks that a resource's name is this broker's id; `what` and `or` are the parts in which
-/// Kafka's two messages for it differ.
+/// Checks that a resource's name is this broker's id. Kafka's two messages for it differ in `what`
+/// and `or`.
 fn check_broker_id(
     name: &str,
     this: BrokerId,

@@ -1,4 +1,4 @@
-//! What an API knows of a request besides its body.
+//! The context of a request: everything that an API knows besides the body.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,41 +13,41 @@ use crate::controller_client::ForwardedBy;
 /// A listener that clients connect to.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// Its name, by which the endpoints of all brokers on it are found.
+    /// The name, which selects the endpoints of all brokers on this listener.
     pub name: String,
 }
 
-/// Who is at the other end of a connection.
+/// The client of a connection.
 #[derive(Debug)]
 pub struct Caller {
-    /// The listener on which the connection came in.
+    /// The listener that accepted the connection.
     pub listener: Arc<Listener>,
-    /// Who the connection belongs to.
+    /// The principal of the connection.
     pub principal: Principal,
-    /// The other end's address.
+    /// The client's address.
     pub peer: SocketAddr,
-    /// Told when the next request is there while one is still being answered: a follower's long
-    /// poll ends then, since what comes next is news of its partitions.
+    /// Notified when the next request arrives before the last is answered. A follower's long poll
+    /// then ends, because the next request brings news of its partitions.
     pub next_is_here: Notify,
-    /// Metadata of topics was asked for on this connection.
+    /// Whether a Metadata request on this connection has named topics.
     pub has_asked_for_topics: AtomicBool,
 }
 
-/// Who asks, and in which version.
+/// The client of a request, and the version of the API.
 #[derive(Clone, Debug)]
 pub struct RequestContext {
-    /// Whose connection it is.
+    /// The client of the connection.
     pub caller: Arc<Caller>,
-    /// What the client calls itself; it can be anything.
+    /// The client id, any text.
     pub client_id: Option<String>,
-    /// The version of the API that the request is in, and its response will be.
+    /// The version of the API, for the request and its response.
     pub version: i16,
-    /// The request's room in memory, until it is answered or nothing of it is left.
+    /// The memory of the request, until it is answered or nothing of it is left.
     pub room: Room,
 }
 
 impl RequestContext {
-    /// Who asks, as the controller is told.
+    /// The client, in the form that the controller gets.
     pub(crate) fn forwarded_by(&self) -> ForwardedBy<'_> {
         ForwardedBy {
             principal: &self.principal,

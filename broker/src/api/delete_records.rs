@@ -1,5 +1,5 @@
-//! DeleteRecords: raises a partition's log start offset (KIP-107), and says when that is done on
-//! every replica.
+//! DeleteRecords: raises a partition's log start offset (KIP-107), and answers when every replica
+//! has done so.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +19,11 @@ use crate::auth::{Operation, Resource};
 use crate::metadata::TopicImage;
 use crate::replica::{Partition, Waiter};
 
-/// What stands for the high watermark (`DeleteRecordsRequest.HIGH_WATERMARK`).
+/// The offset that means the high watermark (`DeleteRecordsRequest.HIGH_WATERMARK`).
 const HIGH_WATERMARK: i64 = -1;
 
-/// What a partition takes while a request waits, as it is asked for and answered; and a topic,
-/// besides its name.
+/// Bytes that a partition takes while the request waits, in the request and the response. A topic
+/// takes as much, besides its name.
 const ASKED_BYTES: usize = 160;
 
 /// Answers a request.
@@ -47,7 +47,7 @@ pub(crate) async fn handle(
     let wait =
         cx.room.waits(kept, Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)));
     let deadline = Instant::now() + wait;
-    // All of them are deleted before any is waited for, also those of other topics
+    // Deletes in all partitions, of all topics, before it waits for any
     // (`ReplicaManager.deleteRecords`).
     let mut deleted = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
@@ -103,8 +103,8 @@ async fn delete(
     let partition = services.replicas.get(key).ok_or(ErrorCode::NotLeaderOrFollower)?;
     partition.check_leader(LeaderEpoch::UNKNOWN)?;
     if !partition.config().cleanup.delete {
-        // What is only compacted keeps the last record of every key: deleting a prefix would break
-        // that promise.
+        // Compaction without deletion promises to keep the last record of every key. Deleting a
+        // prefix would break that promise.
         return Err(ErrorCode::PolicyViolation);
     }
     let high_watermark = partition.high_watermark();
@@ -116,13 +116,13 @@ async fn delete(
         .with_writer(move |writer| writer.advance_log_start_offset(offset))
         .await?
         .map_err(|_| ErrorCode::KafkaStorageError)?;
-    // The followers learn of it with their next fetch.
+    // The followers learn the new start offset with their next fetch.
     partition.watchers().tell();
     Ok((partition, offset))
 }
 
-/// Returns the low watermark once it has reached `offset`: what lies before it is on no replica any
-/// more.
+/// Waits until the low watermark has reached `offset` and returns it. No live replica then has
+/// records before it.
 async fn deleted_everywhere(partition: &Arc<Partition>, offset: i64) -> Result<i64, ErrorCode> {
     let mut waiter = Waiter::new(Partition::waiters);
     loop {

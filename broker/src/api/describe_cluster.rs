@@ -1,5 +1,5 @@
-//! DescribeCluster: the brokers, and who is the controller (KIP-700). Open to everyone; only the
-//! operations that the caller may do ask the authoriser.
+//! DescribeCluster: the brokers and the controller (KIP-700). Needs no permission. The authorizer
+//! only computes the caller's permitted operations.
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::describe_cluster_response::DescribeClusterBroker;

@@ -1,9 +1,9 @@
-//! DescribeQuorum (KIP-595, KIP-836, KIP-853): who keeps the metadata, as tools for Kafka ask it.
+//! DescribeQuorum (KIP-595, KIP-836, KIP-853): the keepers of the metadata, for Kafka's tools.
 //!
-//! There is no quorum of brokers here: the controller is the only voter, and brokers observe.
-//! Versions of the metadata stand for offsets, counted from the controller's beginning. The
-//! controller says how far each broker is; without it a broker tells what it knows from its image:
-//! that others are there.
+//! Weir has no quorum of brokers: the controller is the only voter, and brokers observe. Versions
+//! of the metadata stand for offsets, counted from the controller's start. The controller knows how
+//! far each broker is. Without it, a broker answers from its image, which only says that other
+//! brokers exist.
 
 use std::sync::Arc;
 
@@ -22,16 +22,16 @@ use crate::auth::{Authorizer, Operation, Resource};
 use crate::metadata::MetadataImage;
 use crate::replica::now_ms;
 
-/// Kafka's metadata log, by which tools ask.
+/// The name of Kafka's metadata log, which the tools ask for.
 const METADATA_TOPIC: &str = "__cluster_metadata";
 
-/// The node id that tools are told for the controller: far from those of brokers.
+/// The controller's node id for the tools, far above the ids of brokers.
 const CONTROLLER_NODE_ID: i32 = 1_000_000_000;
 
-/// From here on the voters' addresses are told (KIP-853).
+/// The first version with the voters' addresses (KIP-853).
 const NODES_VERSION: i16 = 2;
 
-/// The bits of a version that count the changes of one controller.
+/// The bits of a metadata version that count the changes of one controller.
 const CHANGES_MASK: u64 = (1 << 40) - 1;
 
 /// Answers a request.
@@ -64,13 +64,13 @@ pub(crate) async fn handle(
     response
 }
 
-/// The one partition that there is something to say of.
+/// The metadata partition in the response; `None` if it has an error.
 fn described(response: &mut DescribeQuorumResponse) -> Option<&mut PartitionData> {
     let topic = response.topics.first_mut()?;
     topic.partitions.first_mut().filter(|partition| partition.error_code == 0)
 }
 
-/// Puts in what the controller knows better.
+/// Replaces fields with the controller's values, which are more exact.
 fn correct(partition: &mut PartitionData, told: PartitionData) {
     partition.high_watermark = told.high_watermark;
     partition.observers = told.observers;
@@ -136,7 +136,7 @@ fn describe(
     }
 }
 
-/// There is no other log that the controller keeps
+/// The answer for any other log, which the controller does not have
 /// (`DescribeQuorumRequest.getPartitionLevelErrorResponse`).
 fn unknown(request: &DescribeQuorumRequest) -> DescribeQuorumResponse {
     let error = ErrorCode::UnknownTopicOrPartition;

@@ -1,5 +1,5 @@
-//! DescribeTopicPartitions: topics and their partitions, a page at a time (KIP-966). What Java's
-//! `describeTopics` asks first.
+//! DescribeTopicPartitions: topics and their partitions, a page at a time (KIP-966). Java's
+//! `describeTopics` uses it first.
 
 use std::collections::BTreeSet;
 
@@ -26,8 +26,7 @@ pub(crate) fn handle(
     describe(&image, &services.authorizer, cx, &request, usize::try_from(limit).unwrap_or(1))
 }
 
-/// The page that `request` asks for, of at most `limit` partitions
-/// (`DescribeTopicPartitionsRequestHandler`).
+/// The requested page, of at most `limit` partitions (`DescribeTopicPartitionsRequestHandler`).
 fn describe(
     image: &MetadataImage,
     authorizer: &Authorizer,
@@ -61,7 +60,7 @@ fn describe(
     let mut unauthorized = Vec::new();
     for name in names {
         if !may_describe(name) {
-            // Of "all topics" those that the caller may not see are no part.
+            // A request for all topics leaves out those that the caller may not describe.
             if !asked.is_empty() {
                 unauthorized.push(error_topic(ErrorCode::TopicAuthorizationFailed, name));
             }
@@ -87,7 +86,7 @@ fn describe(
     page.response
 }
 
-/// The answer so far, and how many partitions it may still take.
+/// The answer so far, and the number of partitions that still fit.
 struct Page {
     left: usize,
     response: DescribeTopicPartitionsResponse,
@@ -98,7 +97,7 @@ impl Page {
         self.left == 0
     }
 
-    /// The next page begins with this topic, unless it begins before.
+    /// Sets the cursor to this topic, unless it is set already.
     fn end_before(&mut self, name: &str) {
         self.response
             .next_cursor
@@ -197,7 +196,7 @@ mod tests {
         }
     }
 
-    /// Each topic as `name:error:partitions`, and the cursor as `name:index`.
+    /// Formats each topic as `name:error:partitions`, and the cursor as `name:index`.
     fn shown(
         authorizer: &Authorizer,
         request_body: &DescribeTopicPartitionsRequest,
@@ -235,7 +234,7 @@ mod tests {
                 "",
             ),
             (ask(&["b", "a"], 3, None), 2000, "a:0:0,1,2", "b:0"),
-            // The topic of the cursor went away in between, or lost its place.
+            // The topic of the cursor was deleted in between, or the cursor is invalid.
             (ask(&["b", "aa"], 3, Some(("aa", 2))), 2000, "aa:3: b:0:0", ""),
             (ask(&["b"], 3, Some(("a", 0))), 2000, "b:42:", ""),
             (ask(&["b"], 3, Some(("b", -1))), 2000, "b:42:", ""),

@@ -1,5 +1,4 @@
-//! From a frame to the API that it asks for, and from its answer to a frame: nothing else happens
-//! here.
+//! Decodes a frame, calls the API that it names, and encodes the answer.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -24,20 +23,20 @@ use super::{
 };
 use crate::budget::Room;
 
-/// The largest body that is decoded and answered on the thread of its connection: some milliseconds
-/// of work. Of a resource with nothing but its name DescribeConfigs tells a hundred settings, and
-/// so does CreateTopics.
+/// The largest body, in bytes, that is decoded and answered on the thread of its connection: some
+/// milliseconds of work. DescribeConfigs and CreateTopics return a hundred settings for a resource
+/// that is only named.
 const fn body_bytes_max(api: ApiKey) -> usize {
     match api {
         ApiKey::DescribeConfigs | ApiKey::CreateTopics => 2 * 1024,
-        // Some twenty thousand partitions: who fetches, a follower too, does so again and again,
-        // and is not to wait for others.
+        // Some twenty thousand partitions. Consumers and followers fetch again and again, and
+        // should not wait for other large requests.
         ApiKey::Fetch => 1024 * 1024,
         _ => 64 * 1024,
     }
 }
 
-/// Takes up the request in `frame`, which is without its length prefix, and its room in memory.
+/// Handles the request in `frame`, which has no length prefix. `room` is its memory.
 pub(crate) fn dispatch(
     services: &Arc<Services>,
     caller: &Arc<Caller>,
@@ -65,8 +64,8 @@ pub(crate) fn dispatch(
         correlation_id: header.correlation_id,
         started,
     };
-    // What lists all that there is, whatever its body says, is never carried out on the thread of
-    // its connection.
+    // A request that lists everything, whatever its body, never runs on the thread of its
+    // connection.
     match header.api {
         ApiKey::Produce => produce::handle(request, frame),
         ApiKey::Fetch if request.is_large(&frame) => {
@@ -202,8 +201,8 @@ pub(crate) fn dispatch(
     }
 }
 
-/// An ApiVersions request of a version from the future: answered in version 0, from which the
-/// client learns what to ask (KIP-511).
+/// Answers an ApiVersions request of an unsupported version in version 0, which tells the client
+/// the supported ones (KIP-511).
 fn unsupported(correlation_id: i32) -> Handled {
     match encode_response(&unsupported_api_versions(), ApiKey::ApiVersions, 0, correlation_id) {
         Ok(frame) => Handled::Now(Reply::bytes(frame.freeze())),
@@ -212,7 +211,7 @@ fn unsupported(correlation_id: i32) -> Handled {
 }
 
 impl Request {
-    /// Decodes the body and goes on with it.
+    /// Decodes the body and calls `act` with it.
     fn decoded<Q: Message>(self, body: BytesMut, act: impl FnOnce(Self, Q) -> Handled) -> Handled {
         match Q::decode(&mut Bytes::from(body), self.cx.version) {
             Ok(body) => act(self, body),
@@ -220,7 +219,7 @@ impl Request {
         }
     }
 
-    /// Answers a request for which nothing has to be waited.
+    /// Answers a request whose API never waits.
     fn now<Q, R>(
         self,
         body: BytesMut,
@@ -252,7 +251,7 @@ impl Request {
         })
     }
 
-    /// Answers a request for which something has to be waited.
+    /// Answers a request whose API may wait.
     fn later<Q, R, F>(
         self,
         body: BytesMut,
@@ -266,8 +265,8 @@ impl Request {
         self.later_or_aside(body, |_, _| false, act)
     }
 
-    /// Answers a request for which something has to be waited, and whose answer `is_large` where
-    /// its body is not.
+    /// Like [`Request::later`], for a request that also runs on the thread for large requests when
+    /// `is_large` says that its answer is large.
     fn later_or_aside<Q, R, F>(
         self,
         body: BytesMut,
@@ -292,8 +291,7 @@ impl Request {
         })
     }
 
-    /// Answers a request that changes something, and whose answer describes at length what came of
-    /// it.
+    /// Answers a request that changes something, and whose response describes the result at length.
     fn described<Q, D, R, F>(
         self,
         body: BytesMut,
@@ -316,12 +314,12 @@ impl Request {
         self.decoded(body, |request, body| Handled::Later(reply(request, body).boxed()))
     }
 
-    /// Whether what the body asks for would hold up the others of its connection's thread.
+    /// Whether the body would hold up the other requests on the connection's thread.
     fn is_large(&self, body: &BytesMut) -> bool {
         body.len() > body_bytes_max(self.api)
     }
 
-    /// Decodes and answers a request on the thread for large ones.
+    /// Decodes and answers a request on the thread for large requests.
     fn aside<Q, R, F>(
         self,
         body: BytesMut,
@@ -335,7 +333,7 @@ impl Request {
         self.aside_by(body, async move |request: Self, body| request.answer_to(body, act).await)
     }
 
-    /// Decodes a request on the thread for large ones, and has it answered there.
+    /// Decodes a request on the thread for large requests, and runs `reply` there.
     fn aside_by<Q, F>(
         self,
         body: BytesMut,

@@ -1,7 +1,8 @@
 //! Fetch: records from partitions to consumers.
 //!
-//! Reading yields regions of segments, never bytes: they go from the file to the socket. A request
-//! that finds less than it wants waits on its partitions and looks again when one of them advances.
+//! A read yields regions of segment files, never bytes: the records go from the file to the socket.
+//! A request that finds fewer bytes than `min_bytes` waits on its partitions, and reads again when
+//! one of them advances.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,22 +37,22 @@ const FROM_FOLLOWERS: i16 = 11;
 /// The first version whose response names the new leader (KIP-951).
 const LEADER_IN_RESPONSE: i16 = 16;
 
-/// The most partitions in a session that are read on the thread of its connection: some
+/// The most partitions of a session that are read on the thread of its connection: some
 /// milliseconds of work.
 const SESSION_MAX: usize = 20_000;
 
-/// The most partitions in a session that are read without room for them: a part of what each
-/// connection may take.
+/// The most partitions of a session that are read without room in the budget. They take a part of
+/// the memory that each connection may use.
 const SMALL_SESSION_MAX: usize = 80;
 
-/// What a partition takes while it is read and answered.
+/// Bytes that a partition takes while it is read and answered.
 const READ_BYTES: usize = 400;
 
-/// What an aborted transaction takes in an answer.
+/// Bytes of an aborted transaction in an answer.
 const ABORTED_BYTES_MAX: usize = 17;
 
-/// What a partition takes while a request waits: as it is asked for, and in the list of those who
-/// wait for it.
+/// Bytes that a partition takes while a request waits: in the request, and in the partition's list
+/// of waiters.
 const ASKED_BYTES: usize = 160;
 
 impl RecordsLength for FileRegion {
@@ -60,7 +61,7 @@ impl RecordsLength for FileRegion {
     }
 }
 
-/// What reading one partition gave.
+/// The result of reading one partition.
 struct Read {
     code: ErrorCode,
     high_watermark: i64,
@@ -68,9 +69,9 @@ struct Read {
     log_start_offset: i64,
     diverging: Option<EpochEnd>,
     records: Option<FileRegion>,
-    /// Of the transactions in the records, those that were aborted; for `read_committed` alone.
+    /// The aborted transactions that have records in the region; only for `read_committed`.
     aborted: Option<Vec<AbortedTransaction>>,
-    /// Whom to read from instead.
+    /// The replica that the client should read from instead.
     preferred: Option<BrokerId>,
     partition: Option<Arc<Partition>>,
 }
@@ -108,20 +109,20 @@ impl Read {
     }
 }
 
-/// Bounds of one request, checked.
+/// The checked bounds of one request.
 struct Limits {
     wait: Duration,
     bytes_min: usize,
     bytes_max: usize,
     read_committed: bool,
-    /// The client knows that it may read from followers (KIP-392).
+    /// The client supports reads from followers (KIP-392).
     from_followers: bool,
-    /// Where the client stands, if it says so.
+    /// The client's rack, if it names one.
     rack: Option<String>,
 }
 
-/// Takes up a request. What a session asks for is not in the frame: it has room of its own, and
-/// where it is much it is read where it holds up nobody else.
+/// Handles a request. The frame does not contain the partitions of a session, so they get room of
+/// their own. A large session runs on the thread for large requests.
 pub(super) fn handle(mut request: Request, fetch: FetchRequest) -> Handled {
     let services = Arc::clone(&request.services);
     let is_of_follower = fetch.replica_id >= 0 || fetch.replica_state.replica_id >= 0;
@@ -141,7 +142,7 @@ pub(super) fn handle(mut request: Request, fetch: FetchRequest) -> Handled {
     })
 }
 
-/// Decodes a large request and takes it up: for whoever carries out what would hold up others.
+/// Decodes and answers a request on the thread for large requests.
 pub(super) async fn decode_and_reply(request: Request, body: BytesMut) -> Reply {
     match FetchRequest::decode(&mut Bytes::from(body), request.cx.version) {
         Ok(fetch) => reply(request, fetch).await,
@@ -154,7 +155,7 @@ async fn reply(request: Request, fetch: FetchRequest) -> Reply {
         return Reply::close();
     };
     let failed = response.has_error();
-    // What is quiet in a session is not answered: now it is known what is.
+    // The answer leaves out partitions of the session without news, so it may need less room.
     if room.is_of_the_budget() {
         room.shrink_to(response.encoded_bytes_max());
     }
@@ -178,7 +179,7 @@ fn chunk(chunk: fetch::Chunk<FileRegion>) -> Chunk {
     }
 }
 
-/// The answer and its room; nothing where there was no room for too long.
+/// The answer and its room; `None` when there was no room for too long.
 async fn answer(
     asking: &Request,
     request: FetchRequest,
@@ -212,15 +213,15 @@ async fn answer(
         Ok(asked) => asked,
         Err(code) => return failed(code),
     };
-    // Of the request nothing else is left, and the wait for records may be long.
+    // Only the partitions of the request remain in memory, and the wait for records may be long.
     limits.wait = cx.room.waits(asked.partitions.len() * ASKED_BYTES, limits.wait);
     let mut reads = read_until_enough(services, cx, &asked, &limits).await;
     let bytes_max = answer_bytes_max(&asked, &reads);
     let room = match services.answer_memory.try_room(bytes_max) {
         Some(room) => room,
         None => {
-            // What was read is forgotten, and read again when there is room for it: the session has
-            // not heard of it yet.
+            // Drops the regions and reads them again once there is room. The session has not
+            // recorded this answer yet.
             drop(reads);
             let room = asking.room_for_answer(bytes_max).await?;
             reads = read_all(services, cx, &asked, &limits);
@@ -242,15 +243,15 @@ async fn answer(
     Some((response, room))
 }
 
-/// What an answer takes at most, if all that was asked about is in it.
+/// The most bytes that an answer takes, if it contains every requested partition.
 fn answer_bytes_max(asked: &Asked, reads: &[Read]) -> usize {
     let named: usize = asked.partitions.iter().map(|(key, _)| key.bytes()).sum();
     let aborted: usize = reads.iter().filter_map(|read| read.aborted.as_ref()).map(Vec::len).sum();
     named + aborted * ABORTED_BYTES_MAX + reads.len() * PARTITION_BYTES_MAX
 }
 
-/// Reads all partitions; as long as that gives less than is wanted and time is left, waits until
-/// one of them advances and reads again.
+/// Reads all partitions. While that gives too few bytes and time is left, waits until one of them
+/// advances and reads again.
 async fn read_until_enough(
     services: &Services,
     cx: &RequestContext,
@@ -283,14 +284,14 @@ async fn read_until_enough(
             }
             registered = false;
         } else {
-            // What advanced between the reading and the registration is found by reading once more.
+            // One more read finds what advanced between the last read and the registration.
             waiter.register(reads.into_iter().filter_map(|read| read.partition));
             registered = true;
         }
     }
 }
 
-/// Has the transactions known of all partitions that are read up to the last stable offset.
+/// Loads the transactions of all partitions that are read up to the last stable offset.
 async fn know_transactions(services: &Services, cx: &RequestContext, asked: &Asked) {
     let unknown: Vec<_> = {
         let image = services.metadata.load();
@@ -321,7 +322,7 @@ fn read_all(services: &Services, cx: &RequestContext, asked: &Asked, limits: &Li
     reads
 }
 
-/// The partition that a client means, if it may read it.
+/// The partition that the client names, if the client may read it.
 fn find(
     services: &Services,
     cx: &RequestContext,
@@ -383,7 +384,7 @@ fn read(
     }
     let log = partition.log();
     let high_watermark = partition.high_watermark();
-    // Who reads uncommitted has no use for it, so that nothing is loaded for it.
+    // `read_uncommitted` does not use the last stable offset, so its transactions are not loaded.
     let last_stable_offset = match partition.last_stable_offset() {
         Some(offset) => offset,
         None if limits.read_committed => return Err(ErrorCode::OffsetNotAvailable),
@@ -423,7 +424,7 @@ fn read(
         let (slice, found) = log
             .read_committed(wish.fetch_offset, bound, bytes_max, first)
             .map_err(|error| read_error(&error))?;
-        // The log was cut since it was known.
+        // The log was truncated since its transactions were loaded.
         let found = found.ok_or(ErrorCode::OffsetNotAvailable)?;
         read.aborted =
             Some(aborted(log, found, slice.as_ref()).map_err(|_| ErrorCode::KafkaStorageError)?);
@@ -435,14 +436,13 @@ fn read(
     Ok(read)
 }
 
-/// The aborted transactions with records in a run that was read, in the order of their first
-/// offsets.
+/// The aborted transactions with records in the region, in the order of their first offsets.
 fn aborted(
     log: &LogReader,
     mut found: Vec<Aborted>,
     slice: Option<&ReadSlice>,
 ) -> std::io::Result<Vec<AbortedTransaction>> {
-    // Nearly always there is none, and then nobody need know where the run ends.
+    // Usually there is none, and then the end of the region is not needed.
     if let Some(slice) = slice.filter(|_| !found.is_empty()) {
         let end = log.end_of(slice)?;
         found.retain(|aborted| aborted.first_offset < end);
@@ -455,7 +455,7 @@ fn aborted(
     Ok(said.collect())
 }
 
-/// Puts one partition into the response, beside the others of its topic.
+/// Adds one partition to the response, beside the others of its topic.
 fn say(
     services: &Services,
     cx: &RequestContext,
@@ -502,8 +502,8 @@ fn say(
     }
 }
 
-/// Names the leader that this broker knows of, and where it is: saves the client a round of
-/// Metadata (KIP-951).
+/// Adds the leader that this broker knows, and its endpoint, which saves the client a Metadata
+/// request (KIP-951).
 fn name_leader(
     services: &Services,
     cx: &RequestContext,

@@ -1,8 +1,9 @@
 //! PURE: incremental fetch sessions (KIP-227): a client names its partitions once, and afterwards
-//! both sides say only what changed.
+//! both sides send only changes.
 //!
-//! Called by `fetch`. Knows no log and no clock: what was asked, what was last answered, and who
-//! has to make room. The semantics, error by error, are those of `FetchSession.scala`.
+//! Called by `fetch`. Reads no log and no clock. It records the requested and last answered state
+//! of each partition, and chooses the sessions to evict. The semantics, error by error, are those
+//! of `FetchSession.scala`.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod request;
@@ -19,18 +20,18 @@ use weir_protocol::types::TopicId;
 
 use super::topic_name::LENGTH_MAX as TOPIC_NAME_LENGTH_MAX;
 
-/// The epoch that asks for a new session, and the one that asks for none.
+/// The epoch that opens a new session, and the one that wants none.
 const INITIAL_EPOCH: i32 = 0;
 const FINAL_EPOCH: i32 = -1;
 
-/// What a partition takes in a session besides its topic's name, in bytes.
+/// Bytes that a partition takes in a session, besides its topic's name.
 const PARTITION_BYTES: usize = 160;
 
-/// A session that was not used for this long gives way to any other
+/// The idle time after which a session may be evicted for any other
 /// (`min.incremental.fetch.session.eviction.ms`).
 const EVICTION_MS: i64 = 120_000;
 
-/// How a client names a topic: by id since version 13, by name before. One session does not mix
+/// A topic in a client's request: by id since version 13, by name before. A session does not mix
 /// them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum TopicRef {
@@ -38,7 +39,7 @@ pub(crate) enum TopicRef {
     Name(Arc<str>),
 }
 
-/// A partition as a client names it.
+/// A partition in a client's request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key {
     pub(crate) topic: TopicRef,
@@ -46,8 +47,8 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// Whether there can be such a topic. What a client calls otherwise is answered, and not kept:
-    /// a name on the wire may take 32 KB.
+    /// Whether such a topic can exist. The broker answers for an impossible name but does not keep
+    /// it: a name on the wire may take 32 KB.
     fn can_exist(&self) -> bool {
         match &self.topic {
             TopicRef::Id(_) => true,
@@ -55,7 +56,7 @@ impl Key {
         }
     }
 
-    /// What it takes in a session at most.
+    /// The most bytes that it takes in a session.
     pub(crate) fn bytes(&self) -> usize {
         match &self.topic {
             TopicRef::Id(_) => PARTITION_BYTES,
@@ -64,7 +65,7 @@ impl Key {
     }
 }
 
-/// What a client asks of a partition.
+/// The requested position and bounds of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wish {
     pub(crate) fetch_offset: i64,
@@ -73,31 +74,31 @@ pub(crate) struct Wish {
     pub(crate) last_fetched_epoch: i32,
 }
 
-/// Partitions, and what is asked of each.
+/// Partitions with their requests.
 type Wishes = Vec<(Key, Wish)>;
 
-/// What an answer said of a partition, as far as the next answer depends on it.
+/// The fields of the last answer for a partition that the next answer depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Said {
     pub(crate) high_watermark: i64,
     pub(crate) log_start_offset: i64,
 }
 
-/// What is about to be answered of a partition.
+/// The next answer for a partition.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answer {
     pub(crate) said: Said,
-    /// It carries records, an error, a diverging epoch or a replica to read from: it must be in the
-    /// response.
+    /// Whether it has records, an error, a diverging epoch or a replica to read from. The response
+    /// must then contain it.
     pub(crate) worth_saying: bool,
     pub(crate) has_records: bool,
     pub(crate) has_error: bool,
 }
 
-/// What a request asks for, with its session.
+/// The partitions that a request asks for, with its session.
 #[derive(Debug)]
 pub(crate) struct Asked {
-    /// The partitions in the order in which they are to be read.
+    /// The partitions in reading order.
     pub(crate) partitions: Vec<(Key, Wish)>,
     kind: Kind,
 }
@@ -112,7 +113,7 @@ enum Kind {
 #[derive(Debug)]
 struct Cached {
     wish: Wish,
-    /// `None`: nothing was said, or the last answer was an error, so the next one must be told.
+    /// `None` before the first answer and after an error; the next answer must then be sent.
     said: Option<Said>,
 }
 
@@ -121,19 +122,19 @@ struct Session {
     by_id: bool,
     epoch: i32,
     partitions: IndexMap<Key, Cached>,
-    /// Where the next reading begins: behind the last partition that was served, so that a busy one
-    /// does not starve the others of a small response.
+    /// The index where the next read begins: after the last partition that was served, so that a
+    /// busy one does not starve the others of a small response.
     start: usize,
 }
 
-/// A session, and what all sessions together are bounded by.
+/// A session, with its share of the bounds of all sessions.
 #[derive(Debug)]
 struct Kept {
-    /// With a lock of its own: what a large one takes nobody else waits for.
+    /// Has a lock of its own, so no request waits for work on another's large session.
     session: Arc<Mutex<Session>>,
     used_ms: i64,
     partitions: usize,
-    /// What the partitions take.
+    /// Bytes that the partitions take.
     bytes: usize,
 }
 
@@ -148,7 +149,7 @@ struct Sessions {
     sessions: BTreeMap<i32, Kept>,
     partitions: usize,
     bytes: usize,
-    /// What all of them may take together: bounds what clients can make a broker remember.
+    /// The most bytes of all sessions together. It bounds the memory that clients can claim.
     bytes_max: usize,
     next_id: i32,
 }
@@ -164,18 +165,18 @@ pub(crate) struct SessionRequest {
 }
 
 impl FetchSessions {
-    /// No sessions yet, of which all may take `bytes_max` together.
+    /// No sessions yet. All together may take `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> Self {
         let sessions =
             Sessions { sessions: BTreeMap::new(), partitions: 0, bytes: 0, bytes_max, next_id: 0 };
         Self { inner: Mutex::new(sessions) }
     }
 
-    /// What `request` asks for, by its own words and by its session.
+    /// The partitions that `request` asks for, by itself and by its session.
     ///
     /// # Errors
-    /// FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH, FETCH_SESSION_TOPIC_ID_ERROR: the
-    /// client begins a new session.
+    /// FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH or FETCH_SESSION_TOPIC_ID_ERROR. The
+    /// client then opens a new session.
     pub(crate) fn ask(&self, request: SessionRequest, now_ms: i64) -> Result<Asked, ErrorCode> {
         if request.epoch == INITIAL_EPOCH || request.epoch == FINAL_EPOCH {
             self.inner.lock().remove(request.id);
@@ -192,14 +193,14 @@ impl FetchSessions {
         Ok(Asked { partitions, kind })
     }
 
-    /// How many partitions a session has: none, where there is no such session.
+    /// The number of partitions in a session; 0 when there is no such session.
     pub(crate) fn partitions_of(&self, id: i32) -> usize {
         self.inner.lock().sessions.get(&id).map_or(0, |kept| kept.partitions)
     }
 
-    /// Settles what is said: given every partition's answer, in the order of [`Asked::partitions`],
-    /// returns the session id for the response and which of the partitions are in it. There are
-    /// never more than `sessions_max` sessions (`max.incremental.fetch.session.cache.slots`).
+    /// Records every partition's answer, in the order of [`Asked::partitions`]. Returns the session
+    /// id for the response, and which of the partitions it contains. There are never more than
+    /// `sessions_max` sessions (`max.incremental.fetch.session.cache.slots`).
     pub(crate) fn settle(
         &self,
         asked: &Asked,
@@ -216,7 +217,7 @@ impl FetchSessions {
         }
     }
 
-    /// How many sessions and partitions in them there are.
+    /// The number of sessions, and of partitions in all of them.
     pub fn size(&self) -> (usize, usize) {
         let inner = self.inner.lock();
         (inner.sessions.len(), inner.partitions)
@@ -245,7 +246,7 @@ impl FetchSessions {
             start: 0,
         };
         let mut inner = self.inner.lock();
-        // Others may have come meanwhile.
+        // Other requests may have taken the room meanwhile.
         if !inner.make_room(size, bytes, sessions_max, now_ms) {
             return 0;
         }
@@ -256,16 +257,16 @@ impl FetchSessions {
         let session = self.inner.lock().session(id);
         match session {
             Some(session) => session.lock().say(asked, answers),
-            // It gave way to another one while this request waited: everything is said, and the
-            // next request is told to begin anew.
+            // The session was evicted while this request waited. The response contains every
+            // partition, and the next request gets an error.
             None => vec![true; answers.len()],
         }
     }
 }
 
 impl Session {
-    /// Takes up what the next request of the session wants, and returns all that it is about, in
-    /// the order in which it is read, and what cannot be kept.
+    /// Applies the next request of the session. Returns all partitions of the session in reading
+    /// order, and those that cannot be kept.
     fn go_on(&mut self, request: SessionRequest) -> Result<(Wishes, Wishes), ErrorCode> {
         if self.epoch != request.epoch {
             return Err(ErrorCode::InvalidFetchSessionEpoch);
@@ -324,10 +325,11 @@ impl Sessions {
         }
     }
 
-    /// A session that was used has so many partitions now. Returns whether it is kept: with nothing
-    /// left to remember, or too much, its client is answered in full and told that it has none.
+    /// Updates the size of a session after a request. Returns whether the session stays. A session
+    /// without partitions or beyond the bound is removed; its client gets a full answer and session
+    /// id 0.
     fn grew(&mut self, id: i32, partitions: usize, bytes: usize, now_ms: i64) -> bool {
-        // It may have given way meanwhile: the next request hears of that.
+        // The session may have been evicted meanwhile; the next request gets the error.
         let Some(kept) = self.sessions.get_mut(&id) else { return true };
         self.partitions = self.partitions + partitions - kept.partitions;
         self.bytes = self.bytes + bytes - kept.bytes;
@@ -350,8 +352,9 @@ impl Sessions {
         id
     }
 
-    /// Whether there is room for a session of `size` partitions, which take `bytes`: it is free, or
-    /// that of sessions that nobody used for long, or there is a slot of a smaller session.
+    /// Makes room for a session of `size` partitions that take `bytes`; returns whether there is
+    /// any. Evicts sessions idle for [`EVICTION_MS`], and for a slot also a session with fewer
+    /// partitions.
     fn make_room(&mut self, size: usize, bytes: usize, sessions_max: usize, now_ms: i64) -> bool {
         if sessions_max == 0 || bytes > self.bytes_max {
             return false;
@@ -371,7 +374,7 @@ impl Sessions {
         gone.inspect(|id| self.remove(*id)).is_some()
     }
 
-    /// The session that was not used for the longest time, if that is long.
+    /// The longest idle session, if it is idle for more than [`EVICTION_MS`].
     fn idle(&self, now_ms: i64) -> Option<i32> {
         let oldest = self.sessions.iter().min_by_key(|(_, kept)| kept.used_ms);
         oldest.filter(|(_, kept)| now_ms - kept.used_ms > EVICTION_MS).map(|(&id, _)| id)
@@ -387,7 +390,7 @@ impl Sessions {
     }
 }
 
-/// Epochs go round without the two that have a meaning (`FetchMetadata.nextEpoch`).
+/// The next epoch, which skips the two special ones (`FetchMetadata.nextEpoch`).
 fn next_epoch(epoch: i32) -> i32 {
     match epoch {
         i32::MAX => 1,

@@ -27,7 +27,7 @@ pub(super) fn nobody() -> Authorizer {
     Authorizer::new(Policy::DenyEveryone)
 }
 
-/// A request in `version` that came in on PLAINTEXT.
+/// A request in `version` that arrived on PLAINTEXT.
 pub(super) fn request(version: i16) -> RequestContext {
     request_on("PLAINTEXT", version)
 }
@@ -109,8 +109,8 @@ fn partition(index: i32, leader: i32, replicas: &[i32], isr: &[i32]) -> rpc::Par
     }
 }
 
-/// Fails unless the response can be encoded in `version`, and read back: what an answer holds and
-/// its version cannot carry ends the connection.
+/// Fails unless the response can be encoded in `version` and decoded again. A response with a field
+/// that its version cannot carry would end the connection.
 pub(super) fn assert_encodes<M: ApiMessage>(response: &M, version: i16) {
     let mut frame = BytesMut::new();
     response

@@ -1,9 +1,8 @@
-//! A thread of its own for requests that take long: those that are large, and those whose answer
-//! is.
+//! The thread for requests that take long: large requests, and requests with large answers.
 //!
-//! The threads of connections carry out one request after the other: a name costs some
-//! microseconds, and a request may hold a million. What is carried out here waits for others of its
-//! kind and holds up nobody else.
+//! The thread of a connection runs its requests one after the other. A name costs some
+//! microseconds, and a request may hold a million. A request on this thread waits for others of its
+//! kind, but holds up no connection's thread.
 
 use std::future::Future;
 use std::io;
@@ -15,11 +14,11 @@ use tokio::sync::oneshot;
 
 use super::reply::Reply;
 
-/// The thread, for as long as this is there.
+/// The thread, which ends when this is dropped.
 #[derive(Debug)]
 pub struct LargeRequests {
     scheduler: Handle,
-    /// The thread ends when this goes.
+    /// Dropping this ends the thread.
     _running: oneshot::Sender<()>,
 }
 
@@ -27,30 +26,30 @@ impl LargeRequests {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When there is no thread or no scheduler to be had.
+    /// The I/O error when the thread or its runtime cannot be started.
     pub fn start() -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let scheduler = runtime.handle().clone();
         let (running, ends) = oneshot::channel::<()>();
         std::thread::Builder::new().name("large-requests".to_owned()).spawn(move || {
-            // It ends with its sender, which never sends.
+            // Returns when the sender is dropped; it never sends.
             let _ = runtime.block_on(ends);
         })?;
         Ok(Self { scheduler, _running: running })
     }
 
-    /// Carries out a request there to its end, whether somebody waits for the reply or not.
+    /// Runs a request to its end on the thread, even if the future of the reply is dropped.
     pub(crate) fn carry_out_to_the_end(
         &self,
         request: impl Future<Output = Reply> + Send + 'static,
     ) -> BoxFuture<'static, Reply> {
         let (tell, told) = oneshot::channel();
         drop(self.scheduler.spawn(async move { tell.send(request.await) }));
-        // A bug in it ends the connection, as it would on its own thread.
+        // A panic in the request closes the connection, as it would on the connection's own thread.
         told.map(|reply| reply.unwrap_or_else(|_| Reply::close())).boxed()
     }
 
-    /// Carries out a request there. Who stops waiting for the reply ends it.
+    /// Runs a request on the thread. Dropping the future of the reply ends the request.
     pub(crate) fn carry_out(
         &self,
         request: impl Future<Output = Reply> + Send + 'static,
@@ -82,7 +81,7 @@ mod tests {
         assert_eq!(*name.lock().unwrap(), "large-requests");
     }
 
-    /// Records that need no acknowledgement are appended though their client is gone.
+    /// Records that need no acknowledgement are appended even if their client is gone.
     #[tokio::test]
     async fn what_is_to_be_done_is_done_though_nobody_waits() {
         let large = LargeRequests::start().unwrap();
@@ -98,7 +97,7 @@ mod tests {
         assert!(large.carry_out_to_the_end(bug).await.close);
     }
 
-    /// A client that is gone waits for nothing, for instance for a group that has to gather.
+    /// A request of a disconnected client ends, for instance the wait for a group's rebalance.
     #[tokio::test]
     async fn who_stops_waiting_ends_the_request() {
         let large = LargeRequests::start().unwrap();

@@ -1,5 +1,5 @@
-//! OffsetForLeaderEpoch: where an epoch ends in this log (KIP-101, KIP-279, KIP-320): how a
-//! consumer or follower finds out that its log went another way.
+//! OffsetForLeaderEpoch: the end of an epoch in this log (KIP-101, KIP-279, KIP-320). Consumers and
+//! followers use it to detect truncation.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! ListOffsets: where a partition begins and ends, and which offset belongs to a time.
+//! ListOffsets: the start and the end of a partition, and the offset for a timestamp.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,8 +18,7 @@ use crate::log::TimestampedOffset;
 use crate::metadata::TopicImage;
 use crate::replica::{Partition, read_error};
 
-/// The special timestamps (`ListOffsetsRequest.java`), with the version from which each is
-/// understood.
+/// The special timestamps (`ListOffsetsRequest.java`), with the first version of each.
 mod special {
     /// The end: high watermark, or last stable offset for `read_committed`.
     pub(super) const LATEST: i64 = -1;
@@ -38,23 +37,23 @@ mod special {
 /// The first version whose response carries the epoch of the record.
 const LEADER_EPOCH_IN_RESPONSE: i16 = 4;
 
-/// The isolation level of those who see no open transaction.
+/// The isolation level `read_committed`.
 const READ_COMMITTED: i8 = 1;
 
-/// Who asks, which decides where the log ends for him.
+/// The isolation level, which decides the last offset that the caller may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asker {
     Client,
     ReadCommitted,
-    /// A follower, which has to do with all that its leader has.
+    /// A follower, which sees the log up to its end.
     Replica,
 }
 
 /// The first version that knows OFFSET_NOT_AVAILABLE (KIP-207).
 const OFFSET_NOT_AVAILABLE: i16 = 5;
 
-/// Answers a request. Looking up a time may read the log, so whole requests run off the
-/// connection's thread.
+/// Answers a request. A lookup by timestamp may read the log, so the whole request then runs on a
+/// blocking thread.
 pub(crate) async fn handle(
     services: &Arc<Services>,
     cx: &RequestContext,
@@ -74,8 +73,7 @@ pub(crate) async fn handle(
     tokio::task::spawn_blocking(move || list(&services, &cx, request)).await.unwrap_or_default()
 }
 
-/// Has the transactions known of all partitions that are asked for. What they are is told to nobody
-/// by that.
+/// Loads the transactions of all named partitions. That reveals nothing to the caller.
 async fn know_transactions(services: &Services, request: &ListOffsetsRequest) {
     for topic in &request.topics {
         let Some(found) = services.metadata.load().topic_by_name(&topic.name).cloned() else {
@@ -130,7 +128,7 @@ fn list(
 }
 
 /// The partitions that a request names more than once: each of their entries is refused
-/// (`ListOffsetsRequest.duplicatePartitions`). A topic's name may be long, and is compared once.
+/// (`ListOffsetsRequest.duplicatePartitions`). A topic's name may be long, so it is compared once.
 struct NamedTwice<'a> {
     /// The first entry of each name.
     topics: BTreeMap<&'a str, usize>,
@@ -153,7 +151,7 @@ impl<'a> NamedTwice<'a> {
         Self { topics, partitions }
     }
 
-    /// Those of a topic.
+    /// Whether a partition of this topic is named twice.
     fn of_topic(&self, name: &str) -> impl Fn(i32) -> bool {
         let first = self.topics.get(name).filter(|_| !self.partitions.is_empty());
         move |index| first.is_some_and(|first| self.partitions.contains(&(*first, index)))
@@ -173,7 +171,7 @@ fn find(
     Ok(replica)
 }
 
-/// The offset that `timestamp` asks for; `None` where there is none.
+/// The offset for `timestamp`; `None` when there is none.
 fn look_up(
     partition: &Partition,
     timestamp: i64,
@@ -181,7 +179,8 @@ fn look_up(
     asker: Asker,
 ) -> Result<Option<TimestampedOffset>, ErrorCode> {
     let log = partition.log();
-    // A new leader does not know yet what is committed: clients must not see the end go back.
+    // A new leader does not know yet what is committed, and a client must never see the end go
+    // back.
     let known = match asker {
         Asker::Replica => Ok(log.log_end_offset()),
         Asker::Client | Asker::ReadCommitted => {
@@ -200,7 +199,7 @@ fn look_up(
         (Ok(end), _) => end,
         (Err(_), _) => partition.high_watermark(),
     };
-    // What is not found below it may be there all the same.
+    // A record not found below the high watermark may lie above it.
     let or_unknown = |found: Option<TimestampedOffset>| {
         if found.is_none() { known.map(|_| None) } else { Ok(found) }
     };
@@ -222,7 +221,7 @@ fn look_up(
             .offset_of_max_timestamp(end)
             .map_err(|error| read_error(&error))
             .and_then(or_unknown),
-        // Nothing is tiered: all of the log is local, and nothing waits to be uploaded.
+        // Weir has no tiered storage: the whole log is local, and nothing waits for an upload.
         special::EARLIEST_LOCAL if version >= 8 => at(log.log_start_offset()),
         special::LATEST_TIERED if version >= 9 => Ok(None),
         special::EARLIEST_PENDING_UPLOAD if version >= 11 => Ok(None),

@@ -1,4 +1,4 @@
-//! DescribeLogDirs: how large the partitions of this broker are, and how full its disk (KIP-113,
+//! DescribeLogDirs: the size of this broker's partitions, and the space on its disk (KIP-113,
 //! KIP-827).
 
 mod alter;
@@ -18,16 +18,16 @@ use crate::api::Services;
 use crate::auth::{Authorizer, Operation, Resource};
 use crate::replica::Partition;
 
-/// The log directory as it is now.
+/// The log directory at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct LogDirDescription {
-    /// Where it is.
+    /// Its path.
     path: String,
-    /// It takes no writes any more; its partitions are not told then.
+    /// It accepts no writes any more; the response then omits its partitions.
     is_offline: bool,
-    /// The size of its volume; -1 when that cannot be told.
+    /// The size of its volume in bytes; -1 when unknown.
     total_bytes: i64,
-    /// What is free on its volume; -1 when that cannot be told.
+    /// The free space on its volume in bytes; -1 when unknown.
     usable_bytes: i64,
     /// The partitions in it.
     partitions: Vec<LogDirPartition>,
@@ -40,7 +40,7 @@ struct LogDirPartition {
     topic: Arc<str>,
     /// The partition's index in it.
     index: i32,
-    /// The bytes of its segments.
+    /// The size of its segments in bytes.
     size_bytes: i64,
     /// How far its log end offset is behind the high watermark, 0 if it is not.
     offset_lag: i64,
@@ -55,7 +55,7 @@ pub(crate) fn handle(
     describe(&services.authorizer, cx, &request, || look(services))
 }
 
-/// The log directory and every partition in it, as they are now.
+/// The log directory and all its partitions at this moment.
 fn look(services: &Services) -> LogDirDescription {
     let log_dir = services.replicas.log_dir();
     let bytes = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);

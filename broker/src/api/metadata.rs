@@ -1,8 +1,7 @@
-//! Metadata: the brokers, the topics and who leads what, as a client of one listener may see it.
+//! Metadata: the brokers, the topics and their leaders, as the client's listener shows them.
 //!
-//! A topic that is not there may be created here (`auto.create.topics.enable`): through the
-//! controller, as by CreateTopics. What a caller may not describe is answered without looking
-//! whether it exists.
+//! May create a missing topic (`auto.create.topics.enable`) through the controller, as CreateTopics
+//! does. A topic that the caller may not describe gets the same answer whether it exists or not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,16 +26,16 @@ use crate::api::Services;
 use crate::auth::{Authorizer, Operation, Resource};
 use crate::metadata::{BrokerImage, MetadataImage, PartitionImage, TopicImage};
 
-/// The version of CreateTopics in which a topic is created on first use.
+/// The version of CreateTopics that creates a topic on first use.
 const CREATE_TOPICS_VERSION: i16 = 7;
-/// How long the controller may take for it, as `request.timeout.ms` has it in Kafka.
+/// The timeout of that request, as `request.timeout.ms` sets it in Kafka.
 const CREATE_TIMEOUT_MS: i32 = 30_000;
-/// From here on a missing endpoint is told from a missing leader.
+/// The first version that distinguishes a missing endpoint from a missing leader.
 const LISTENER_NOT_FOUND_VERSION: i16 = 6;
 
-/// How long a client that asks for topics again on one connection waits for news of its leaders. A
-/// follower hears of a leader's end in the same moment as the leader's clients, and a client may
-/// ask sooner than the follower's thread has its turn.
+/// How long a repeated request for topics on one connection waits for the loss of a leader. The
+/// follower on this broker and the leader's clients see the loss at the same moment. A client's
+/// request may run before the fetchers' thread.
 const ASKS_AGAIN_WAIT: Duration = Duration::from_millis(5);
 
 /// Answers a request.
@@ -60,36 +59,36 @@ pub(crate) async fn handle(
     };
     if !missing.is_empty() {
         let created = create_topics(services, cx, &missing).await.map(errors_by_name);
-        // Whatever was created is in the image by now: the controller client waits for it.
+        // The controller client has waited until the created topics are in the image.
         image = Arc::clone(&services.metadata.load());
         asked.extend(missing.into_iter().map(|name| outcome(&image, &created, name)));
     }
     let response = respond(&image, &services.authorizer, cx, &request, asked, services.config.id);
     MetadataResponse {
-        // Beside the living those that were alive until just now.
+        // The live brokers, and those that were alive until just now.
         brokers: brokers(services.metadata.known_brokers(&image), cx),
         cluster_id: Some(services.config.cluster_id.clone()),
         ..response
     }
 }
 
-/// Topics of which an answer takes long.
+/// The number of topics above which an answer takes long.
 const TOPICS_OF_LARGE_ANSWERS: usize = 2_000;
 
-/// Whether a small request has a large answer: all topics of a cluster that has many.
+/// Whether a small request has a large answer: all topics of a cluster with many.
 pub(crate) fn is_of_many(services: &Services, request: &MetadataRequest) -> bool {
     let asks_for_all = request.topics.as_ref().is_none_or(Vec::is_empty);
     asks_for_all && services.metadata.load().topic_count() > TOPICS_OF_LARGE_ANSWERS
 }
 
-/// Waits while a topic that is asked for is led by a broker that has just died as far as this one
-/// can see, for the controller to say who leads now.
+/// Waits for the controller to elect a successor, while a requested topic's leader has just lost
+/// its connection to this broker.
 async fn await_successors(services: &Services, cx: &RequestContext, request: &MetadataRequest) {
     let lost = services.replicas.lost_leaders();
     let names_topics = request.topics.as_ref().is_some_and(|topics| !topics.is_empty());
     if names_topics && cx.has_asked_for_topics.swap(true, Ordering::Relaxed) {
-        // Who asks again has often lost its leader, in this moment: it is not told what is about to
-        // change.
+        // A client that asks again has often lost its leader just now. It should not get the old
+        // leader.
         let _ = tokio::time::timeout(ASKS_AGAIN_WAIT, lost.changed()).await;
     }
     loop {
@@ -143,18 +142,18 @@ fn respond(
     }
 }
 
-/// A topic of the answer.
+/// A topic in the answer.
 #[derive(Debug, PartialEq)]
 enum Asked {
-    /// It is there, and the caller may see it.
+    /// It exists, and the caller may describe it.
     Found(Arc<TopicImage>),
-    /// Nothing is there under this name.
+    /// No topic has this name.
     Missing(String),
-    /// It is answered with an error alone.
+    /// The answer is an error without partitions.
     Refused(ErrorCode, Option<String>, Uuid),
 }
 
-/// What is to be answered, each topic once (`KafkaApis.handleTopicMetadataRequest`).
+/// The topics of the answer, each once (`KafkaApis.handleTopicMetadataRequest`).
 fn select(
     image: &MetadataImage,
     authorizer: &Authorizer,
@@ -164,7 +163,7 @@ fn select(
     let may_describe =
         |name: &str| authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(name));
     let topics = match &request.topics {
-        // Version 0 cannot say "all" in any other way.
+        // In version 0 an empty list means all topics.
         Some(topics) if cx.version > 0 || !topics.is_empty() => topics,
         _ => {
             return Ok(image
@@ -174,7 +173,7 @@ fn select(
                 .collect());
         }
     };
-    // Versions 10 and 11 have the field for the id, but it may not be used (KAFKA-12701).
+    // Versions 10 and 11 have a field for the id, but a client must not use it (KAFKA-12701).
     if cx.version < 12
         && topics.iter().any(|topic| topic.name.is_none() || !topic.topic_id.is_nil())
     {
@@ -190,7 +189,7 @@ fn select(
             (true, _) if topic_id.is_nil() => continue,
             (true, _) => match image.topic(TopicId(*topic_id)) {
                 None => Asked::Refused(ErrorCode::UnknownTopicId, None, *topic_id),
-                // The name stays hidden.
+                // The answer does not reveal the name.
                 Some(topic) if !may_describe(&topic.name) => {
                     Asked::Refused(ErrorCode::TopicAuthorizationFailed, None, *topic_id)
                 }
@@ -214,7 +213,7 @@ fn select(
     Ok(asked)
 }
 
-/// Takes out those of the missing topics that are to be created; those that the caller may not
+/// Removes and returns the missing topics that are to be created. Topics that the caller may not
 /// create become refusals.
 fn take_creatable(
     image: &MetadataImage,
@@ -222,14 +221,14 @@ fn take_creatable(
     cx: &RequestContext,
     asked: &mut Vec<Asked>,
 ) -> Vec<String> {
-    // Without brokers there is nobody to hold a new topic.
+    // Without a live broker a new topic has no replicas.
     if image.live_brokers().next().is_none() {
         return Vec::new();
     }
     let may_create_any = authorizer.allows(&cx.principal, Operation::Create, Resource::Cluster);
     let mut creatable = Vec::new();
     asked.retain_mut(|topic| match topic {
-        // The brokers' own topics are made by those who need them.
+        // The brokers create their internal topics themselves.
         Asked::Missing(name) if topic_name::is_internal(name) => true,
         Asked::Missing(name)
             if may_create_any
@@ -276,7 +275,7 @@ fn errors_by_name(response: CreateTopicsResponse) -> BTreeMap<String, ErrorCode>
     topics.map(|topic| (topic.name, ErrorCode::from_code(topic.error_code))).collect()
 }
 
-/// What came of the creation of `name`.
+/// The result of creating `name`.
 fn outcome(
     image: &MetadataImage,
     created: &Result<BTreeMap<String, ErrorCode>, ErrorCode>,
@@ -289,8 +288,8 @@ fn outcome(
         Err(error) => *error,
         Ok(errors) => errors.get(&name).copied().unwrap_or(ErrorCode::None),
     };
-    // What passes, and what another broker has done already, is for the client to ask again; the
-    // rest it has to hear.
+    // The client retries on LEADER_NOT_AVAILABLE. That suits errors that pass, and a topic that
+    // another broker has created. Other errors go to the client.
     let error = match error {
         ErrorCode::None | ErrorCode::TopicAlreadyExists => ErrorCode::LeaderNotAvailable,
         error if error.is_retriable() => ErrorCode::LeaderNotAvailable,
@@ -343,7 +342,7 @@ fn error_topic(error: ErrorCode, name: Option<String>, topic_id: Uuid) -> Metada
     }
 }
 
-/// The answer to a request that makes no sense: the error on each of its topics
+/// The answer to an invalid request: the error for each of its topics
 /// (`MetadataRequest.getErrorResponse`).
 fn refuse(request: &MetadataRequest, error: ErrorCode) -> MetadataResponse {
     let topics = request.topics.iter().flatten();
@@ -362,7 +361,7 @@ fn describe_partition(
     let (leader, leader_error) =
         leader(image, cx, partition, cx.version >= LISTENER_NOT_FOUND_VERSION);
     let offline = offline_replicas(image, cx, partition);
-    // In version 0 brokers that do not answer are left out, and that is an error.
+    // Version 0 leaves out offline brokers, and sets an error.
     let shown = |ids: &[BrokerId]| -> Vec<i32> {
         ids.iter().map(|id| id.0).filter(|id| cx.version > 0 || !offline.contains(id)).collect()
     };
@@ -387,7 +386,7 @@ fn describe_partition(
     }
 }
 
-/// The leader as a client of this listener may reach it, or -1 and why not.
+/// The leader's id, if a client of this listener can reach it; else -1 and the error.
 pub(super) fn leader(
     image: &MetadataImage,
     cx: &RequestContext,
@@ -404,7 +403,7 @@ pub(super) fn leader(
     }
 }
 
-/// The replicas on brokers that are gone, fenced or not on this listener.
+/// The replicas on brokers that are unregistered, fenced or not on this listener.
 pub(super) fn offline_replicas(
     image: &MetadataImage,
     cx: &RequestContext,
@@ -432,8 +431,8 @@ fn brokers(known: Vec<&Arc<BrokerImage>>, cx: &RequestContext) -> Vec<MetadataRe
     reachable.collect()
 }
 
-/// The broker that clients are told is the controller: they send it what is then forwarded, so any
-/// that is alive will do, this one first; -1 without one.
+/// The broker that clients see as the controller. Requests to it are forwarded, so any live broker
+/// will do: this one if it is live, -1 without any.
 pub(super) fn controller_id(image: &MetadataImage, cx: &RequestContext, this: BrokerId) -> i32 {
     let mut reachable = image
         .live_brokers()
@@ -443,8 +442,8 @@ pub(super) fn controller_id(image: &MetadataImage, cx: &RequestContext, this: Br
     if reachable.chain(first).any(|id| id == this) { this.0 } else { first.map_or(-1, |id| id.0) }
 }
 
-/// The operations on the cluster that the caller may do: `i32::MIN` where they were not asked for
-/// (KIP-430).
+/// The operations on the cluster that the caller may do; `i32::MIN` when the request does not want
+/// them (KIP-430).
 pub(super) fn cluster_operations(
     authorizer: &Authorizer,
     cx: &RequestContext,
@@ -459,7 +458,8 @@ pub(super) fn cluster_operations(
     }
 }
 
-/// The operations on a topic that the caller may do: `i32::MIN` where they were not asked for.
+/// The operations on a topic that the caller may do; `i32::MIN` when the request does not want
+/// them.
 pub(super) fn topic_operations(
     authorizer: &Authorizer,
     cx: &RequestContext,

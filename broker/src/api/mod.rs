@@ -1,12 +1,12 @@
-//! The Kafka APIs, a file per family: decode, authorise, act, encode.
+//! The Kafka APIs, a file per family: decode, authorize, act, encode.
 //!
-//! `net` hands over a frame and gets back what is to be done with it. What an API does to
-//! partitions happens in `replica`, what the controller must decide is forwarded through
-//! `controller_client`. Nothing here knows sockets or files.
+//! `net` passes a frame and gets a [`Handled`]. `replica` does the work on partitions. The
+//! `controller_client` forwards requests that the controller decides. Nothing here knows sockets or
+//! files.
 //!
 //! Invariants
-//! - No API acts before it has asked the authoriser.
-//! - An API and a version are advertised only if they are served completely.
+//! - No API acts before the authorizer has permitted it.
+//! - The broker advertises an API version only if it serves all of it.
 
 mod answer;
 mod api_versions;

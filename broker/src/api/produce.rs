@@ -1,10 +1,10 @@
 //! Produce: records from clients into partitions.
 //!
-//! The batches stay in the frame that they came in: they are checked there, get their offsets
-//! there, and go to the file from there. Everything is brought to the partitions before this
-//! returns, so that a connection's produces are appended in the order in which it sent them; only
-//! the wait for the acknowledgement is left to the future. Where it takes long to read what was
-//! sent, a thread of its own goes on with that, and the connection's next request waits.
+//! The batches stay in the frame of the request: they are validated there, get their offsets there,
+//! and are written to the file from there. `handle` queues all batches before it returns, so a
+//! connection's produces are appended in the order of its requests. Only the wait for the
+//! acknowledgement is left to the future. Batches that take long to validate go to the thread for
+//! large requests, and the connection's next request waits.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -40,10 +40,10 @@ use crate::replica::{Acks, Partition};
 /// The first version whose response names the new leader (KIP-951).
 const LEADER_IN_RESPONSE: i16 = 10;
 
-/// Who may write to the brokers' own topics, as in Kafka (`AdminUtils.ADMIN_CLIENT_ID`).
+/// The client id that may write to internal topics, as in Kafka (`AdminUtils.ADMIN_CLIENT_ID`).
 const ADMIN_CLIENT: &str = "__admin_client";
 
-/// Takes up a request.
+/// Handles a request.
 pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
     let mut produce = match ProduceRequest::decode(body, request.cx.version) {
         Ok(produce) => produce,
@@ -77,8 +77,8 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
         .map(|topic| bring_topic(services, &asker, &image, topic, refusal))
         .collect();
     drop(image);
-    // From here on the room is that of the records which are not written yet, unless what is kept
-    // until the answer is large as well.
+    // From here on only the unwritten records hold the room, unless the outcomes kept for the
+    // answer are large as well.
     let named: usize = topics.iter().map(|topic| topic.partitions.len()).sum();
     if named <= SMALL_MAX {
         request.cx.room = Room::default();
@@ -101,16 +101,16 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
                 .iter()
                 .flat_map(|topic| &topic.partition_responses)
                 .any(|partition| partition.error_code != 0);
-            // There is no response that could carry the error: as in Kafka, the end of the
-            // connection tells of it.
+            // With acks=0 there is no response for the error. As in Kafka, the broker closes the
+            // connection.
             return request.reply(if failed { Reply::close() } else { Reply::default() }, failed);
         }
         keep_within(&mut response, promised);
-        // The connection has seen to the room, before others joined.
+        // The connection has reserved the room of the answer before it took further requests.
         request.encoded(&response, Room::default())
     };
-    // What comes after the first batch of a transaction has to be appended after it, and so has
-    // what comes after records that are not read yet.
+    // Later records must be appended after the first batch of a transaction, and after batches that
+    // are not validated yet.
     let reply = match takes_long {
         true => server.large_requests.carry_out_to_the_end(answer),
         false => answer.boxed(),
@@ -118,13 +118,12 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
     Handled::Produced { reply, bytes_max: promised, alone: takes_long || must_ask }
 }
 
-/// The most bytes that an answer has for what it says of no partition, of a topic besides its name,
-/// and of a partition.
+/// The most bytes of an answer outside its topics, of a topic besides its name, and of a partition.
 const ANSWER_BYTES_MAX: usize = 2 * 1024;
 const TOPIC_BYTES_MAX: usize = 32;
 const PARTITION_BYTES_MAX: usize = 80;
 
-/// What the answer may take, which is known before anything is done.
+/// The most bytes of the answer, known before any work is done.
 fn answer_bytes_max(topics: &[ProduceTopic]) -> usize {
     let of_topic = |topic: &ProduceTopic| {
         let name = match &topic.topic {
@@ -136,8 +135,8 @@ fn answer_bytes_max(topics: &[ProduceTopic]) -> usize {
     ANSWER_BYTES_MAX + topics.iter().map(of_topic).sum::<usize>()
 }
 
-/// Leaves out which records are to blame, and the text of errors, where an answer would take more
-/// than was promised: the codes say enough for any client.
+/// Drops the record errors and the error messages, if the answer would exceed the reserved bytes.
+/// The codes are enough for any client.
 fn keep_within(response: &mut ProduceResponse, bytes_max: usize) {
     if response_bytes_max(response) <= bytes_max {
         return;
@@ -149,29 +148,28 @@ fn keep_within(response: &mut ProduceResponse, bytes_max: usize) {
     }
 }
 
-/// The most partitions of a request whose outcomes, of some eighty bytes each, are kept without
-/// room until the answer.
+/// The most partitions of a request whose outcomes, of some eighty bytes each, are kept until the
+/// answer without room.
 const SMALL_MAX: usize = 200;
 
-/// The longest that a request waits for its acknowledgements, whatever it says: the room of its
-/// answer is promised meanwhile. Clients wait for half a minute.
+/// The longest wait for acknowledgements, whatever timeout the request has. The room of its answer
+/// stays reserved meanwhile. Clients use half a minute.
 const ACKNOWLEDGED_WITHIN_MAX: Duration = Duration::from_secs(5 * 60);
 
-/// What of a request its partitions are judged by.
+/// The fields of a request that apply to each of its partitions.
 struct Asker<'a> {
     cx: &'a RequestContext,
     acks: Acks,
-    /// What may still be done at once.
+    /// The validation work that may still run on this thread.
     effort: RefCell<Effort>,
 }
 
-/// Whether there are records of which this is true.
+/// Whether some partition's outcome satisfies `is_so`.
 fn holds(topics: &[Topic], is_so: impl Fn(&Outcome) -> bool) -> bool {
     topics.iter().flat_map(|topic| &topic.partitions).any(|(_, outcome)| is_so(outcome))
 }
 
-/// Judges what is not read yet, and brings it to its partitions; others get their turn after each
-/// batch.
+/// Validates the remaining batches and queues them for their partitions. Yields after each batch.
 async fn read_on(version: i16, topics: &mut [Topic]) {
     for topic in topics {
         for (_, outcome) in &mut topic.partitions {
@@ -192,7 +190,7 @@ async fn read_on(version: i16, topics: &mut [Topic]) {
     }
 }
 
-/// What is wrong with the request as a whole.
+/// The error of the request as a whole.
 fn refuse_all(
     services: &Services,
     cx: &RequestContext,
@@ -201,7 +199,7 @@ fn refuse_all(
     if !(-1..=1).contains(&request.acks) {
         return Some(ErrorCode::InvalidRequiredAcks);
     }
-    // One batch of a transaction decides about all of the request.
+    // One transactional batch makes the whole request transactional.
     let is_transactional = |partition: &ProducePartition| {
         let header = partition.records.as_ref().map(|records| BatchHeader::parse(records));
         header.is_some_and(|header| header.is_ok_and(|header| header.is_transactional()))
@@ -228,7 +226,7 @@ fn bring_topic(
         TopicRef::Id(id) => (image.topic(id), String::new(), id),
     };
     let refusal = refusal.or_else(|| {
-        // Whether a topic exists is not told to those who may not see it.
+        // A caller that may not write to a topic does not learn whether it exists.
         let shown = found.map_or(name.as_str(), |topic| &topic.name);
         let by_id = name.is_empty() && id != TopicId::ZERO;
         if (found.is_some() || !by_id)
@@ -264,7 +262,7 @@ fn bring(
     data: ProducePartition,
 ) -> Result<Outcome, Refusal> {
     topic.partition(key.index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    // What coordinators remember is not written by others (`ReplicaManager.appendRecords`).
+    // Only coordinators write to internal topics (`ReplicaManager.appendRecords`).
     if topic.internal && asker.cx.client_id.as_deref() != Some(ADMIN_CLIENT) {
         return Err(ErrorCode::InvalidTopicException.into());
     }
@@ -291,7 +289,7 @@ fn bring(
     }
 }
 
-/// Brings records to their partition, unless their transaction's coordinator is to be asked first.
+/// Queues a batch for its partition, unless its transaction's coordinator must be asked first.
 fn place(partition: Arc<Partition>, prepared: Prepared, config: &LogConfig, room: Room) -> Outcome {
     let log_append_time = config.timestamp_type == TimestampType::LogAppendTime;
     if transactional::must_ask(&partition, &prepared) {
@@ -303,7 +301,7 @@ fn place(partition: Arc<Partition>, prepared: Prepared, config: &LogConfig, room
     }
 }
 
-/// Waits for the acknowledgements, all at once, and puts the response together.
+/// Waits for all acknowledgements and builds the response.
 async fn settle(
     request: &Request,
     topics: Vec<Topic>,
@@ -317,13 +315,13 @@ async fn settle(
         let mut answered =
             TopicProduceResponse { name: topic.name, topic_id: topic.id.0, ..Default::default() };
         for (key, outcome) in topic.partitions {
-            // One after the other is as good as all at once: each wait ends when its own partition
-            // is there, and the deadline is shared.
+            // Waiting for one partition after the other is as fast as for all at once, because all
+            // share one deadline.
             let mut partition = match outcome {
                 Outcome::Refused(refusal) => refused(services, key, refusal),
-                // All were asked about before.
+                // `transactional::ask` has resolved all of these.
                 Outcome::Asking(_) => refused(services, key, ErrorCode::InvalidTxnState.into()),
-                // All were read before.
+                // `read_on` has resolved all of these.
                 Outcome::Unread(_) => refused(services, key, ErrorCode::UnknownServerError.into()),
                 Outcome::Brought { appending, log_append_time } => {
                     match appending.acknowledged_by(acks, deadline).await {
@@ -384,8 +382,8 @@ fn moved(code: i16) -> bool {
     code == ErrorCode::NotLeaderOrFollower as i16 || code == ErrorCode::FencedLeaderEpoch as i16
 }
 
-/// Names the leader that this broker knows of, and where it is: saves the client a round of
-/// Metadata (KIP-951).
+/// Adds the leader that this broker knows, and its endpoint, which saves the client a Metadata
+/// request (KIP-951).
 fn name_leader(
     services: &Services,
     cx: &RequestContext,

@@ -1,5 +1,5 @@
-//! InitProducerId: an id for an idempotent producer (KIP-98, KIP-360), or an epoch of its own for
-//! one with a transactional id, from its coordinator.
+//! InitProducerId: an id for an idempotent producer (KIP-98, KIP-360), or the id and the next epoch
+//! of a transactional id, from its coordinator.
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
@@ -8,7 +8,7 @@ use super::{RequestContext, transactions};
 use crate::api::Services;
 use crate::auth::{Authorizer, Operation, Resource};
 
-/// What stands for no producer id, and for no epoch.
+/// The value for no producer id.
 const NONE: i64 = -1;
 
 /// Answers a request.
@@ -22,8 +22,8 @@ pub(crate) async fn handle(
             (Ok(()), Some(id)) => transactions::init(services, cx, id, &request)
                 .await
                 .map(|producer| (producer.id, producer.epoch.0)),
-            // An idempotent producer that lost its way asks with the id that it has, and gets
-            // another one (KIP-360): only transactions go on with an old id.
+            // An idempotent producer after an error sends the id that it has, and gets a new one
+            // (KIP-360). Only transactional producers go on with an old id.
             (Ok(()), None) => {
                 services.controller.producer_id(services.replicas.log_dir()).await.map(|id| (id, 0))
             }
@@ -42,7 +42,7 @@ pub(crate) async fn handle(
     }
 }
 
-/// Whether an id may be given out (`KafkaApis.handleInitProducerIdRequest`).
+/// Checks that the caller may get an id (`KafkaApis.handleInitProducerIdRequest`).
 fn check(
     authorizer: &Authorizer,
     cx: &RequestContext,

@@ -1,10 +1,10 @@
-//! What a request names more than once: a list may repeat an entry as often as it has room for it,
-//! and no client needs more than one answer.
+//! Repeated entries in a request. A list may repeat an entry as often as it has room, and no client
+//! needs more than one answer.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
-/// Of what has the same key, keeps the first.
+/// Keeps the first entry of each key.
 pub(super) fn once<T, K: Hash + Eq>(mut named: Vec<T>, key: impl Fn(&T) -> K) -> Vec<T> {
     if named.len() > 1 {
         let mut seen = HashSet::with_capacity(named.len());
@@ -13,8 +13,8 @@ pub(super) fn once<T, K: Hash + Eq>(mut named: Vec<T>, key: impl Fn(&T) -> K) ->
     named
 }
 
-/// Of what is said of the same partition of a topic, keeps the last, as Apache Kafka does where it
-/// puts partitions into a map.
+/// Keeps the last entry of each partition of a topic, as Apache Kafka does where it puts partitions
+/// into a map.
 pub(super) fn keep_last<T, P, K: Hash + Eq>(
     topics: &mut [T],
     name: impl Fn(&T) -> K,
@@ -31,7 +31,7 @@ pub(super) fn keep_last<T, P, K: Hash + Eq>(
         let next = numbers.len();
         let number = *numbers.entry(name(topic)).or_insert(next);
         let partitions = partitions(topic);
-        // From behind, so that the last one is met first.
+        // Reversed, so that `seen` meets the last entry first.
         partitions.reverse();
         partitions.retain(|partition| seen.insert((number, index(partition))));
         partitions.reverse();

@@ -1,8 +1,9 @@
-//! Fetch from followers: up to the end of the log, and each fetch says how far the follower is.
+//! Fetch requests of followers. They read up to the end of the log, and each one reports the
+//! follower's progress.
 //!
-//! Other than a client's, a follower's fetch waits for appends and not for the high watermark; and
-//! it is answered, a little later, when only the high watermark has moved, so that a follower knows
-//! what is committed also when nothing more is written (KIP-1166).
+//! A follower's fetch waits for appends, not for the high watermark. If only the high watermark has
+//! moved, the answer follows a little later. So a follower learns what is committed even if nothing
+//! more is written (KIP-1166).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -22,23 +23,23 @@ use crate::budget::Room;
 use crate::replica::core::FetchFrom;
 use crate::replica::{FollowerFetch, Served};
 
-/// The first version that carries the follower's broker epoch (KIP-903), which its progress is not
-/// believed without.
+/// The first version with the follower's broker epoch (KIP-903). The leader ignores progress
+/// without it.
 const REPLICA_STATE: i16 = 15;
 
-/// How long a high watermark that has moved waits for records to go along with it: under load they
-/// always do, and answers that carry nothing else cost more than they bring (KAFKA-9731).
+/// How long an advanced high watermark waits for records to go with it. Under load records always
+/// follow, and answers without records cost more than they help (KAFKA-9731).
 const HIGH_WATERMARK_WAIT: Duration = Duration::from_millis(5);
 
-/// How many partitions may be named that are not here, and be answered about without room: the
-/// follower may not have heard yet that they moved.
+/// The most absent partitions that are answered without room in the budget. The follower may not
+/// know yet that they have moved.
 const ABSENT_MAX: usize = 200;
 
-/// Answers a follower's fetch, and says what room the answer has.
+/// Answers a follower's fetch, and returns the room of the answer.
 ///
-/// It needs none for the partitions that are here, whoever does not read: a leader that does not
-/// answer its followers is alone soon. But anybody can say that it is one, and name what is not
-/// here.
+/// Partitions on this broker need no room: a leader that does not answer its followers is soon
+/// alone. Absent partitions need some, because any client can claim to be a follower and name
+/// partitions that are not here.
 pub(super) async fn answer(
     services: &Services,
     cx: &RequestContext,
@@ -57,8 +58,8 @@ pub(super) async fn answer(
     let absent: Vec<_> = absent.into_iter().map(|wanted| wanted.id).collect();
     let room = match absent.len() {
         ..=ABSENT_MAX => Room::default(),
-        // What is decoded is not kept while others' answers are read: a follower begins a session
-        // anew, and asks again.
+        // The decoded request is not kept while the client of another answer is slow. The follower
+        // begins a new session and asks again.
         count => match services.answer_memory.try_room(count * PARTITION_BYTES_MAX) {
             Some(room) => room,
             None => return failed(ErrorCode::FetchSessionIdNotFound),
@@ -82,7 +83,8 @@ pub(super) async fn answer(
         topic.partitions.iter().map(move |&index| TopicPartition { topic: id, index })
     });
     let named = here.len() + absent.len();
-    // What is not here is said at once, and nothing of it is kept: the follower asks again.
+    // The answer for absent partitions is immediate, and the session does not keep them: the
+    // follower asks again.
     session.take_up(here, forgotten.chain(absent.iter().copied()));
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let wait = if absent.is_empty() { wait } else { Duration::ZERO };
@@ -106,7 +108,7 @@ pub(super) async fn answer(
     (response, room)
 }
 
-/// Bounds of one request.
+/// The bounds of one request.
 struct Limits {
     deadline: Instant,
     bytes_min: usize,
@@ -136,10 +138,10 @@ fn wanted(services: &Services, request: &FetchRequest) -> Vec<Wanted> {
     wanted
 }
 
-/// What there is to say of a partition.
+/// The answer for a partition.
 type News = Result<Served, ErrorCode>;
 
-/// Looks at the partitions that have news until that is enough for an answer, or time is up.
+/// Examines the partitions with news until there is enough for an answer, or the time is up.
 async fn gather(
     cx: &RequestContext,
     session: &mut Session,
@@ -167,7 +169,7 @@ async fn gather(
         if found.high_watermark {
             deadline = deadline.min(Instant::now() + HIGH_WATERMARK_WAIT);
         }
-        // What is throttled is looked at again as soon as the quota allows it, or with the next
+        // Throttled partitions are examined again as soon as the quota allows it, or with the next
         // request.
         let throttled_until =
             found.throttled_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
@@ -180,14 +182,14 @@ async fn gather(
     }
 }
 
-/// What looking has found.
+/// The result of one examination.
 #[derive(Default)]
 struct Found {
-    /// Something that does not wait for more.
+    /// Something to answer at once.
     must_say: bool,
-    /// A high watermark that has moved, and nothing else.
+    /// A high watermark that has moved, without anything else.
     high_watermark: bool,
-    /// The quota is used up for this long, in milliseconds.
+    /// The quota is used up for this many milliseconds.
     throttled_ms: Option<u64>,
 }
 
@@ -233,7 +235,8 @@ fn look(
             let has_moved = served.high_watermark > slot.said_high_watermark;
             let start_has_moved = served.log_start_offset != slot.said_log_start;
             found.high_watermark |= has_moved;
-            // The first answer of all tells where the log starts, which is no reason to hurry.
+            // The first answer of a session contains every log start offset, which alone is not
+            // urgent.
             found.must_say |=
                 served.diverging.is_some() || (start_has_moved && slot.said_log_start >= 0);
             if served.records.is_none()
@@ -253,7 +256,7 @@ fn look(
     found
 }
 
-/// Puts one partition into the response, beside the others of its topic.
+/// Adds one partition to the response, beside the others of its topic.
 fn say(session: &mut Session, number: u32, news: News, response: &mut FetchResponse<FileRegion>) {
     let Some(slot) = session.slot_mut(number) else { return };
     let mut partition = nothing(slot.id);
@@ -281,7 +284,7 @@ fn say(session: &mut Session, number: u32, news: News, response: &mut FetchRespo
     put(response, slot.id, partition);
 }
 
-/// A partition of which nothing is said yet.
+/// An answer for a partition without any values.
 fn nothing(id: TopicPartition) -> FetchPartition<FileRegion> {
     FetchPartition {
         partition_index: id.index,

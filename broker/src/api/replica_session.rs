@@ -1,11 +1,11 @@
-//! Followers' fetch sessions (KIP-227): a follower names a partition when it has something to say
-//! of it, and the partition says when there is news.
+//! Fetch sessions of followers (KIP-227): a follower names only partitions whose fetch has changed,
+//! and each partition reports its news to the session.
 //!
-//! Called by `replica_fetch`. Other than clients', these sessions are never looked through: of many
-//! thousand partitions only those are touched that a request names or that have news. A session
-//! belongs to one connection at a time; while a request of it is answered it is nowhere else, and
-//! it ends with that request if the connection breaks. Only registered brokers have sessions, a few
-//! each, of partitions that are here: that bounds what they take.
+//! Called by `replica_fetch`. Unlike clients' sessions, these are never scanned: of many thousand
+//! partitions a request touches only those that it names or that have news. A session belongs to
+//! one connection at a time. While a request of it is answered, only that request has it, and it
+//! ends with the request if the connection breaks. Only registered brokers have sessions, a few
+//! each, and only of partitions on this broker. That bounds their memory.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -18,14 +18,14 @@ use crate::metadata::MetadataImage;
 use crate::replica::core::FetchFrom;
 use crate::replica::{Changes, Partition};
 
-/// Sessions that one follower may have: it has one, and those of its former lives are not missed.
+/// The most sessions of one follower. It uses one, and those of its earlier processes may go.
 const SESSIONS_OF_ONE_MAX: usize = 4;
 
-/// What a partition takes in a session at most, in bytes: its slot, its number, and where it tells
-/// of news.
+/// The most bytes that a partition takes in a session: its slot, its number, and its registration
+/// with the partition.
 pub(super) const SLOT_BYTES: usize = 256;
 
-/// A follower, as it says who it is.
+/// A follower by its own claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Follower {
     pub(super) id: BrokerId,
@@ -33,14 +33,14 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Whether it is a broker that is registered. Its registration may be newer than what is known
-    /// of it here.
+    /// Whether it is a registered broker. Its registration may be newer than this broker's
+    /// metadata.
     fn is_registered(self, image: &MetadataImage) -> bool {
         image.brokers.get(&self.id).is_some_and(|known| known.epoch <= self.epoch)
     }
 }
 
-/// The epochs that ask for a new session and for none.
+/// The epoch that opens a new session, and the one that wants none.
 const INITIAL_EPOCH: i32 = 0;
 const FINAL_EPOCH: i32 = -1;
 
@@ -48,22 +48,22 @@ const FINAL_EPOCH: i32 = -1;
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) id: TopicPartition,
-    /// `None`: it is not here. The follower asks again.
+    /// `None` when this broker does not hold it; the follower asks again.
     pub(super) partition: Option<Arc<Partition>>,
     pub(super) from: FetchFrom,
     pub(super) bytes_max: usize,
-    /// What the follower knows; the high watermark is the largest number where it does not want to
-    /// be told (KIP-1166).
+    /// The values that the follower knows. The high watermark is `i64::MAX` when the follower does
+    /// not want updates of it (KIP-1166).
     pub(super) said_high_watermark: i64,
     pub(super) said_log_start: i64,
-    /// The follower has just said where it is.
+    /// The last request has named this partition, so its offset is news.
     pub(super) is_news: bool,
-    /// It was answered with records or an error: until the follower names it again there is nothing
-    /// to say.
+    /// The last answer had records or an error, so the next answer waits until the follower names
+    /// the partition again.
     pub(super) is_answered: bool,
 }
 
-/// What a follower asks of a partition.
+/// A follower's request for a partition.
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) id: TopicPartition,
@@ -76,7 +76,7 @@ pub(super) struct Wanted {
 /// A session.
 #[derive(Debug)]
 pub(super) struct Session {
-    /// 0 for one that ends with its request.
+    /// 0 for a session that ends with its request.
     pub(super) id: i32,
     follower: Follower,
     epoch: i32,
@@ -84,9 +84,9 @@ pub(super) struct Session {
     free: Vec<u32>,
     numbers: HashMap<TopicPartition, u32>,
     changes: Arc<Changes>,
-    /// Slots that are to be looked at, in order.
+    /// Slots to examine, in order.
     due: VecDeque<u32>,
-    /// Slots that are to be looked at once the quota of throttled replicas allows it.
+    /// Slots to examine once the quota of throttled replicas allows it.
     throttled: Vec<u32>,
 }
 
@@ -105,7 +105,7 @@ impl Session {
         }
     }
 
-    /// Takes up what a request says.
+    /// Applies a request: adds, changes and removes partitions.
     pub(super) fn take_up(
         &mut self,
         wanted: Vec<Wanted>,
@@ -176,7 +176,7 @@ impl Session {
         self.slots.get_mut(number as usize)?.as_mut()
     }
 
-    /// The slots that are to be looked at now: those that were left over, and those with news.
+    /// The slots to examine now: those left over, and those with news.
     pub(super) fn take_due(&mut self) -> VecDeque<u32> {
         self.changes.take(&mut self.due);
         std::mem::take(&mut self.due)
@@ -187,31 +187,31 @@ impl Session {
         self.due.extend(slots);
     }
 
-    /// Sets slots aside that the quota does not allow to be read for.
+    /// Postpones slots that the quota does not allow to read.
     pub(super) fn throttle(&mut self, slots: Vec<u32>) {
         self.throttled.extend(slots);
     }
 
-    /// Has the slots looked at again that were set aside.
+    /// Marks the postponed slots again.
     pub(super) fn end_throttling(&mut self) {
         for slot in std::mem::take(&mut self.throttled) {
             self.changes.mark(slot);
         }
     }
 
-    /// Whether slots were left for the next request.
+    /// Whether slots are left for the next request.
     pub(super) fn has_left(&self) -> bool {
         !self.due.is_empty()
     }
 
-    /// Where the session hears of news.
+    /// The news that the partitions report to this session.
     pub(super) fn changes(&self) -> Arc<Changes> {
         Arc::clone(&self.changes)
     }
 }
 
 impl Drop for Session {
-    /// The partitions must not tell anyone any more.
+    /// The partitions must not report to this session any more.
     fn drop(&mut self) {
         for (number, slot) in (0..).zip(&self.slots) {
             if let Some(partition) = slot.as_ref().and_then(|slot| slot.partition.as_ref()) {
@@ -229,16 +229,16 @@ pub struct FollowerSessions {
 
 #[derive(Debug, Default)]
 struct Sessions {
-    /// Those of which no request is being answered, the ones that were used last at the end.
+    /// Sessions without a request under way, the last used at the end.
     idle: Vec<Session>,
-    /// All of them, the newest at the end.
+    /// All sessions, the newest at the end.
     live: Vec<Live>,
     last_id: i32,
-    /// The metadata by which it was looked whose registration is over.
+    /// The metadata version at the last search for ended registrations.
     version: u64,
 }
 
-/// A session, wherever it is.
+/// A session, idle or with a request under way.
 #[derive(Debug)]
 struct Live {
     id: i32,
@@ -247,8 +247,8 @@ struct Live {
 }
 
 impl Sessions {
-    /// Begins a session. The oldest of the same follower gives way: a follower uses the one that it
-    /// began last.
+    /// Begins a session, and ends the follower's oldest if it has too many: a follower uses its
+    /// newest.
     fn begin(&mut self, follower: Follower) -> Session {
         self.live.retain(|live| live.changes.strong_count() > 0);
         let same = |live: &Live| live.follower.id == follower.id;
@@ -275,7 +275,7 @@ impl Sessions {
         }
     }
 
-    /// Ends the sessions of registrations that are over.
+    /// Ends the sessions of registrations that have ended.
     fn end_those_of_the_gone(&mut self, image: &MetadataImage) {
         if self.version == image.version {
             return;
@@ -292,12 +292,13 @@ impl Sessions {
 }
 
 impl FollowerSessions {
-    /// The session of a request, which the caller has for itself until it gives it back. Who is no
-    /// registered broker gets none that lasts, and hears from each partition that it is no replica,
-    /// as in Apache Kafka.
+    /// The session of a request. The caller has it alone until [`FollowerSessions::give_back`]. A
+    /// client that is no registered broker gets a session for this request only. Each partition
+    /// then refuses it as no replica, as in Apache Kafka.
     ///
     /// # Errors
-    /// FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH: the follower begins a new session.
+    /// FETCH_SESSION_ID_NOT_FOUND or INVALID_FETCH_SESSION_EPOCH. The follower then begins a new
+    /// session.
     pub(super) fn take(
         &self,
         follower: Follower,
@@ -338,12 +339,12 @@ impl FollowerSessions {
         }
     }
 
-    /// How many there are that no request is being answered for.
+    /// The number of sessions without a request under way.
     pub fn len(&self) -> usize {
         self.inner.lock().idle.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no such session.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -441,7 +442,7 @@ mod tests {
         assert_eq!(sessions.len(), SESSIONS_OF_ONE_MAX, "those of former lives go");
         sessions.give_back(sessions.take(follower(1, 5), &image, 0, FINAL_EPOCH).unwrap());
         assert_eq!(sessions.len(), SESSIONS_OF_ONE_MAX, "one that was not asked for is not kept");
-        // Those of which a request is being answered count, too: the oldest ends.
+        // Sessions with a request under way count, too: the oldest ends.
         let held: Vec<_> = (0..=SESSIONS_OF_ONE_MAX).map(|_| begin()).collect();
         assert!(sessions.is_empty());
         let ended: Vec<_> = held.iter().map(|session| session.changes.has_ended()).collect();
@@ -450,7 +451,7 @@ mod tests {
         assert_eq!(sessions.len(), SESSIONS_OF_ONE_MAX);
     }
 
-    /// Were they kept for whoever says a number, anybody could have as many as there are numbers.
+    /// Otherwise a client could create sessions without bound by claiming broker ids.
     #[test]
     fn only_registered_brokers_have_sessions() {
         let sessions = FollowerSessions::default();
@@ -461,8 +462,8 @@ mod tests {
             sessions.give_back(session);
         }
         assert!(sessions.is_empty());
-        // A registration that is not known of here yet is one; and who is registered anew, or no
-        // more, has none of before.
+        // A registration newer than the metadata counts. A new registration, or the end of one,
+        // ends the sessions of the old one.
         let (idle, held) = (follower(1, 6), follower(1, 6));
         sessions.give_back(sessions.take(idle, &known, 0, INITIAL_EPOCH).unwrap());
         let held = sessions.take(held, &known, 0, INITIAL_EPOCH).unwrap();

@@ -1,4 +1,4 @@
-//! What goes back to a client: a frame in pieces, in memory and in segments.
+//! The reply to a client: a frame in pieces, in memory and in segments.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use bytes::Bytes;
 use crate::budget::Room;
 use crate::log::{File, ReadSlice};
 
-/// A run of bytes in a file that stays readable while this is held.
+/// A run of bytes in a file, which stays readable while this exists.
 #[derive(Clone, Debug)]
 pub(crate) struct FileRegion {
     /// The file.
     pub(crate) file: Arc<dyn File>,
-    /// Where the run begins.
+    /// The position of the first byte.
     pub(crate) position: u64,
     /// Its length in bytes.
     pub(crate) length: usize,
@@ -33,14 +33,14 @@ pub(crate) enum Chunk {
     Region(FileRegion),
 }
 
-/// A whole response frame, its length prefix included, in pieces.
+/// A whole response frame in pieces, with its length prefix.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reply {
-    /// The pieces in order. None at all: the request has no response (Produce with acks=0).
+    /// The pieces in order. Empty when the request has no response (Produce with acks=0).
     pub(crate) chunks: Vec<Chunk>,
-    /// The connection ends after it.
+    /// Whether the connection is closed after it.
     pub(crate) close: bool,
-    /// Its room among the answers in memory.
+    /// Its room in the budget of answers.
     pub(crate) room: Room,
 }
 
@@ -50,8 +50,7 @@ impl Reply {
         Self { chunks: vec![Chunk::Bytes(bytes)], ..Self::default() }
     }
 
-    /// No reply but the end of the connection: where there is no response that could carry an
-    /// error.
+    /// Closes the connection without a response, when no response can carry the error.
     pub(crate) fn close() -> Self {
         Self { close: true, ..Self::default() }
     }

@@ -1,4 +1,4 @@
-//! A request on its way to its answer.
+//! A request between its frame and its answer.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,25 +10,25 @@ use super::context::RequestContext;
 use super::reply::Reply;
 use super::services::Services;
 
-/// What is to be done with a request.
+/// The result of dispatching a request.
 pub(crate) enum Handled {
-    /// It is answered.
+    /// The answer is ready.
     Now(Reply),
-    /// It will be.
+    /// The answer follows.
     Later(BoxFuture<'static, Reply>),
-    /// It will be, and other produces need not wait for that.
+    /// The answer follows, and later produces on the connection need not wait for it.
     Produced {
         reply: BoxFuture<'static, Reply>,
-        /// What the answer takes at most.
+        /// The most bytes of the answer.
         bytes_max: usize,
-        /// What comes after it has to wait for the answer: also the next produce.
+        /// Every later request, also a produce, waits for this answer.
         alone: bool,
     },
-    /// It cannot be answered: the connection ends, for this reason.
+    /// The request cannot be answered; the connection is closed for this reason.
     Close(String),
 }
 
-/// A request on its way: what an answer needs besides its body.
+/// The parts of a request, besides the body, that its answer needs.
 #[derive(Clone)]
 pub(super) struct Request {
     pub(super) services: Arc<Services>,
@@ -39,19 +39,19 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// The end of a connection whose request is not what it says.
+    /// Closes the connection after a request that cannot be decoded.
     pub(super) fn malformed(&self, error: &dyn std::error::Error) -> Handled {
         Handled::Close(format!("{} v{}: {error}", self.api, self.cx.version))
     }
 
-    /// The end of a connection whose large request is not what it says.
+    /// Closes the connection after a large request that cannot be decoded.
     pub(super) fn unreadable(&self, error: &dyn std::error::Error) -> Reply {
         self.services.metrics.bad_request();
         tracing::info!(peer = %self.cx.peer, api = %self.api, version = self.cx.version, %error, "closed a connection over a request that cannot be answered");
         Reply::close()
     }
 
-    /// Counts the request as answered by `reply`, which may tell of an error.
+    /// Counts the request as answered by `reply`; `failed` says whether that has an error.
     pub(super) fn reply(&self, reply: Reply, failed: bool) -> Reply {
         self.services.metrics.request_finished(self.api, self.started.elapsed(), failed);
         reply

@@ -1,9 +1,9 @@
-//! What tools hear where nobody has set up authorisation, quotas or SCRAM users: DescribeAcls,
-//! CreateAcls, DeleteAcls, DescribeClientQuotas and DescribeUserScramCredentials, in the words of a
-//! broker of Apache Kafka without an authorizer.
+//! Answers for tools when the cluster has no authorizer, quotas or SCRAM users: DescribeAcls,
+//! CreateAcls, DeleteAcls, DescribeClientQuotas and DescribeUserScramCredentials. They are those of
+//! an Apache Kafka broker without an authorizer.
 //!
-//! They are served because tools ask them first and take a broker without them for an old one. What
-//! would have to be kept (AlterClientQuotas, AlterUserScramCredentials) is not served.
+//! Tools send these requests first, and take a broker without them for an old one. The broker does
+//! not serve requests that would change state (AlterClientQuotas, AlterUserScramCredentials).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,7 @@ use super::RequestContext;
 use crate::api::Services;
 use crate::auth::{Authorizer, Operation, Resource};
 
-/// An error, and what to say with it.
+/// An error and its message.
 type Refusal = (ErrorCode, Option<String>);
 
 /// `DescribeClientQuotasRequest.MATCH_TYPE_…` in Apache Kafka.
@@ -81,7 +81,7 @@ pub(crate) fn delete_acls(
     }
 }
 
-/// Why there are no ACLs, for those who may know (`AclApis`).
+/// The reason why there are no ACLs, for a caller with permission (`AclApis`).
 fn no_authorizer(
     authorizer: &Authorizer,
     cx: &RequestContext,
@@ -106,7 +106,7 @@ fn authorize(
     }
 }
 
-/// Answers DescribeClientQuotas: nobody has a quota.
+/// Answers DescribeClientQuotas: there are no quotas.
 pub(crate) fn describe_quotas(
     services: &Services,
     cx: &RequestContext,

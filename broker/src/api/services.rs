@@ -1,4 +1,4 @@
-//! The parts of a running broker, as the APIs see them. Wired in `run.rs`.
+//! The parts of a running broker that the APIs use. `run.rs` wires them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,23 +26,23 @@ use crate::transaction_io::TransactionIo;
 pub struct Services {
     /// The process's configuration.
     pub config: Config,
-    /// The image of the cluster.
+    /// The metadata of the cluster.
     pub metadata: Arc<Metadata>,
     /// The partitions of this broker.
     pub replicas: Arc<Replicas>,
-    /// The controller, for what only it can decide.
+    /// The controller, which decides changes of metadata.
     pub controller: Arc<Controller>,
-    /// The coordinators of groups.
+    /// The group coordinators.
     pub(crate) groups: Arc<Coordinator<Groups>>,
-    /// The coordinators of transactions.
+    /// The transaction coordinators.
     pub(crate) transactions: Arc<Coordinator<Transactions>>,
-    /// What transactions ask of other brokers.
+    /// The requests of transactions to other brokers.
     pub(crate) transaction_io: Arc<TransactionIo>,
-    /// Who may do what.
+    /// The permissions of principals.
     pub authorizer: Authorizer,
     /// Incremental fetch sessions (KIP-227).
     pub fetch_sessions: FetchSessions,
-    /// Those of the brokers that follow this one.
+    /// Fetch sessions of the brokers that follow this one.
     pub follower_sessions: FollowerSessions,
     /// The thread for requests that take long.
     pub large_requests: LargeRequests,
@@ -50,22 +50,21 @@ pub struct Services {
     pub request_memory: RequestMemory,
     /// The budget for answers in memory.
     pub answer_memory: AnswerMemory,
-    /// What is counted.
+    /// The counters and gauges.
     pub metrics: Arc<Metrics>,
-    /// Looked up by [`Services::settings`].
+    /// The cache behind [`Services::settings`].
     pub settings: CachedSettings,
 }
 
-/// The settings by the version of the metadata that they were read from: texts are not parsed for
-/// every request.
+/// The settings with the version of the metadata that they come from, so that no request parses
+/// texts.
 #[derive(Debug, Default)]
 pub struct CachedSettings(ArcSwap<Option<(u64, Settings)>>);
 
-/// Longer than any broker runs, and short enough to be added to any moment.
+/// Longer than any broker runs, and short enough to be added to any `Instant`.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// Settings of the broker that its parts look up as they go, from the configuration that is in
-/// force.
+/// Settings of the broker that are looked up on each use, so that changes apply at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `socket.request.max.bytes`
@@ -76,7 +75,7 @@ pub struct Settings {
     pub retention_check_interval: Duration,
     /// `log.cleaner.backoff.ms`
     pub cleaner_backoff: Duration,
-    /// `log.cleaner.dedupe.buffer.size`, as far as the process has the memory
+    /// `log.cleaner.dedupe.buffer.size`, bounded by the memory of the process
     pub cleaner_dedupe_bytes: u64,
     /// `fetch.max.bytes`
     pub fetch_bytes_max: usize,
@@ -85,7 +84,7 @@ pub struct Settings {
 }
 
 impl Services {
-    /// The settings that are in force now.
+    /// The settings in force.
     pub fn settings(&self) -> Settings {
         let image = self.metadata.load();
         if let Some((version, settings)) = **self.settings.0.load()
@@ -116,7 +115,7 @@ impl Services {
     }
 }
 
-/// `connections.max.idle.ms`, of which a negative number stands for no limit.
+/// `connections.max.idle.ms`; a negative number means no limit.
 fn connections_idle_max(layers: &Layers<'_>) -> Duration {
     match layers.broker_number("connections.max.idle.ms") {
         ..0 => FOR_EVER,

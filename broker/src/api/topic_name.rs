@@ -1,13 +1,12 @@
-//! PURE: which names a topic may have, and which names are the brokers' own (`Topic` in Apache
-//! Kafka).
+//! PURE: the valid names of topics, and the names of internal topics (`Topic` in Apache Kafka).
 
-/// The longest name: with a partition's number and a suffix it is still a file name.
+/// The most characters of a name. With a partition's number and a suffix it is still a file name.
 pub(super) const LENGTH_MAX: usize = 249;
 
 /// Checks a topic's name.
 ///
 /// # Errors
-/// What is wrong with it, in Kafka's words. The wire's error is INVALID_TOPIC_EXCEPTION.
+/// The fault, in Kafka's words. The error code is INVALID_TOPIC_EXCEPTION.
 pub(super) fn check(name: &str) -> Result<(), String> {
     let wrong = if name.is_empty() {
         "the empty string is not allowed".to_owned()
@@ -31,7 +30,7 @@ pub(super) fn check(name: &str) -> Result<(), String> {
     Err(format!("Topic name is invalid: {wrong}"))
 }
 
-/// Whether the name is one of those that brokers keep topics under for themselves, there or not.
+/// Whether the name is that of an internal topic, existing or not.
 pub(super) fn is_internal(name: &str) -> bool {
     matches!(name, "__consumer_offsets" | "__transaction_state" | "__share_group_state")
 }

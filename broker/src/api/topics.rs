@@ -1,8 +1,8 @@
-//! CreateTopics, DeleteTopics and CreatePartitions: who may, and what the request itself says
-//! wrong. The rest is the controller's to decide.
+//! CreateTopics, DeleteTopics and CreatePartitions: checks permissions and the request itself. The
+//! controller decides the rest.
 //!
-//! The split is Kafka's `ControllerApis`: what is answered here is answered before the controller
-//! hears of it, and takes its place in the response.
+//! Kafka's `ControllerApis` divides the work in the same way. Refusals of this broker never reach
+//! the controller, and are merged into the response.
 
 mod delete;
 
@@ -27,15 +27,15 @@ use crate::auth::{Authorizer, Operation, Resource};
 
 const DUPLICATE_NAME: &str = "Duplicate topic name.";
 
-/// What came of a CreateTopics: little, until it is described.
+/// The results of a CreateTopics, which are small until they are described.
 #[derive(Debug)]
 pub(crate) struct Creations {
-    /// In what the controller was asked for: the settings that new topics were given.
+    /// The topics sent to the controller, with the settings of each.
     asked: Vec<CreatableTopic>,
     results: Vec<CreatableTopicResult>,
 }
 
-/// Carries out CreateTopics.
+/// Runs CreateTopics.
 pub(crate) async fn create(
     services: &Services,
     cx: &RequestContext,
@@ -67,7 +67,7 @@ pub(crate) fn describe_creations(
     creations.describe(&services.authorizer, cx, image.layers(services.config.id))
 }
 
-/// Takes out of `topics` what the controller need not see, and answers it.
+/// Removes the topics that this broker refuses from `topics`, and returns their results.
 fn refuse_creations(
     authorizer: &Authorizer,
     cx: &RequestContext,
@@ -93,7 +93,7 @@ fn refuse_creations(
         .collect()
 }
 
-/// What the controller answered about each topic that it was asked for.
+/// The controller's result for each topic that it was asked for.
 fn created(
     asked: &[CreatableTopic],
     answer: Result<CreateTopicsResponse, ErrorCode>,
@@ -107,8 +107,8 @@ fn created(
 }
 
 impl Creations {
-    /// As the caller may see it: with the new topics' configuration from version 5 on (KIP-525), if
-    /// it may read that.
+    /// The response for this caller. From version 5 on it has the new topics' configurations
+    /// (KIP-525), if the caller may read them.
     fn describe(
         &self,
         authorizer: &Authorizer,
@@ -226,7 +226,7 @@ fn growth_error(
     CreatePartitionsTopicResult { name, error_code: error.code(), error_message }
 }
 
-/// How often each name is there.
+/// The number of times that each name occurs.
 fn count<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, usize> {
     let mut counts = BTreeMap::new();
     for name in names {

@@ -90,7 +90,7 @@ impl TransactionIo {
         Ok(results.collect())
     }
 
-    /// Like [`verify`], without retries.
+    /// Like [`TransactionIo::verify`], without retries.
     pub(crate) async fn verify_once(
         &self,
         id: &str,
@@ -104,7 +104,7 @@ impl TransactionIo {
         }
     }
 
-    /// Like [`verify`], with the coordinator on this broker. With `add` it adds the partitions to
+    /// Like [`TransactionIo::verify`], with the coordinator on this broker. With `add` it adds the partitions to
     /// the transaction, for a client of this transaction version.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! AlterConfigs and IncrementalAlterConfigs: what can be refused here is, the rest is the
-//! controller's to decide (`ConfigAdminManager` in Apache Kafka).
+//! AlterConfigs and IncrementalAlterConfigs: refuses what this broker can judge, and forwards the
+//! rest to the controller (`ConfigAdminManager` in Apache Kafka).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,10 +28,10 @@ const SUBTRACT: i8 = 3;
 
 /// A resource, by its type and name.
 type Key = (i8, String);
-/// What became of a resource: the error, and what there is to say about it.
+/// The result for a resource: the error and its message.
 type Outcome = (ErrorCode, Option<String>);
 
-/// Answers AlterConfigs, which replaces all that is set on a resource.
+/// Answers AlterConfigs, which replaces the whole configuration of a resource.
 pub(crate) async fn handle_alter(
     services: &Services,
     cx: &RequestContext,
@@ -83,7 +83,7 @@ pub(crate) async fn handle_alter(
     AlterConfigsResponse { responses: responses.collect(), ..Default::default() }
 }
 
-/// Answers IncrementalAlterConfigs, which changes what it names (KIP-339).
+/// Answers IncrementalAlterConfigs, which changes only the named keys (KIP-339).
 pub(crate) async fn handle_incremental_alter(
     services: &Services,
     cx: &RequestContext,
@@ -136,7 +136,7 @@ pub(crate) async fn handle_incremental_alter(
     IncrementalAlterConfigsResponse { responses: responses.collect(), ..Default::default() }
 }
 
-/// The resources of a request, and what became of each so far.
+/// The resources of a request, and the results so far.
 struct Verdicts {
     /// In the order of the request.
     order: Vec<Key>,
@@ -144,7 +144,7 @@ struct Verdicts {
 }
 
 impl Verdicts {
-    /// With those that are refused here.
+    /// Starts with the results of the resources that this broker refuses.
     fn on(
         id: BrokerId,
         authorizer: &Authorizer,
@@ -157,12 +157,12 @@ impl Verdicts {
         }
     }
 
-    /// Whether nothing became of the resource yet.
+    /// Whether the resource has no result yet.
     fn is_open(&self, kind: i8, name: &str) -> bool {
         !self.outcomes.contains_key(&(kind, name.to_owned()))
     }
 
-    /// The controller's answer to what is open, or why there is none.
+    /// Adds the controller's results for the open resources, or the error of the request to it.
     fn take_up(
         &mut self,
         answer: Result<impl Iterator<Item = (Key, (i16, Option<String>))>, ErrorCode>,
@@ -179,7 +179,8 @@ impl Verdicts {
         }
     }
 
-    /// What became of each; of one that the controller is silent about nothing is known.
+    /// The result of each resource; UNKNOWN_SERVER_ERROR for one that the controller's answer
+    /// lacks.
     fn into_answers(self) -> impl Iterator<Item = (Key, Outcome)> {
         let Self { order, outcomes } = self;
         order.into_iter().map(move |key| {
@@ -190,7 +191,7 @@ impl Verdicts {
     }
 }
 
-/// What a request wants of one resource, in the form that both requests share.
+/// The change of one resource, in a form for both APIs.
 struct Change<'a> {
     kind: i8,
     name: &'a str,
@@ -204,7 +205,7 @@ impl Change<'_> {
     }
 }
 
-/// The resources that are refused here.
+/// The resources that this broker refuses, with their results.
 fn refusals(
     id: BrokerId,
     authorizer: &Authorizer,
@@ -235,7 +236,7 @@ fn invalid(message: String) -> Outcome {
     (ErrorCode::InvalidRequest, Some(message))
 }
 
-/// What can be said of a change without knowing what is set (`ConfigAdminManager.preprocess`).
+/// Checks that need no current configuration (`ConfigAdminManager.preprocess`).
 fn check(id: BrokerId, change: &Change<'_>) -> Result<(), Outcome> {
     let names: BTreeSet<&str> = change.entries.iter().map(|(name, ..)| *name).collect();
     if names.len() < change.entries.len() {
@@ -288,8 +289,8 @@ fn check_broker_entry(name: &str, operation: i8, value: &str, door: Door) -> Res
     }
 }
 
-/// Kafka answers a value that does not fit with INVALID_REQUEST where it is the broker's
-/// (KAFKA-13609), and what its controller refuses with INVALID_CONFIG.
+/// For an invalid value Kafka answers INVALID_REQUEST if the broker rejects it (KAFKA-13609), and
+/// INVALID_CONFIG if the controller does.
 fn refused(error: ConfigError) -> Outcome {
     let code = match error {
         ConfigError::SameForAll { .. } => ErrorCode::InvalidConfig,

@@ -1,4 +1,4 @@
-//! ListConfigResources: what configuration can be set on or described (KIP-714, KIP-1142).
+//! ListConfigResources: the resources that have configurations (KIP-714, KIP-1142).
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::list_config_resources_response::ConfigResource;
@@ -13,7 +13,7 @@ use crate::api::Services;
 use crate::auth::{Authorizer, Operation, Resource};
 use crate::metadata::MetadataImage;
 
-/// What can be asked for, by version.
+/// The resource types that a request may name, by version.
 const TYPES: [&[i8]; 2] = [
     &[CLIENT_METRICS_RESOURCE],
     &[
@@ -62,8 +62,8 @@ fn list(
     ListConfigResourcesResponse { config_resources: resources.collect(), ..Default::default() }
 }
 
-/// The names of all resources of a type. Loggers of brokers have no levels to be set here: there
-/// are none.
+/// The names of all resources of a type. Broker loggers have none, because their levels cannot be
+/// set.
 fn names(image: &MetadataImage, cx: &RequestContext, kind: i8) -> Vec<String> {
     match kind {
         GROUP_RESOURCE => image.group_configs.keys().cloned().collect(),

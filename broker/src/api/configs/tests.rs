@@ -1,4 +1,4 @@
-//! DescribeConfigs against the fixtures' cluster.
+//! DescribeConfigs on the cluster of the fixtures.
 
 use std::sync::Arc;
 

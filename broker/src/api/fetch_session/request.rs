@@ -1,4 +1,4 @@
-//! From a Fetch request to what its session needs of it.
+//! Extracts the session part of a Fetch request.
 
 use indexmap::IndexMap;
 use weir_protocol::messages::FetchRequest;
@@ -10,13 +10,13 @@ use super::{Key, SessionRequest, TopicRef, Wish};
 const BY_ID: i16 = 13;
 
 impl SessionRequest {
-    /// What a request asks of its session.
+    /// The session part of a request.
     pub(crate) fn of(version: i16, request: FetchRequest) -> Self {
         let by_id = version >= BY_ID;
         let name = |name: String, id| {
             if by_id { TopicRef::Id(TopicId(id)) } else { TopicRef::Name(name.into()) }
         };
-        // A partition that is named again and again is read once, as its last entry says.
+        // A partition that is named repeatedly is read once, with its last entry.
         let mut wanted = IndexMap::new();
         for topic in request.topics {
             let topic_ref = name(topic.topic, topic.topic_id);
@@ -37,7 +37,7 @@ impl SessionRequest {
                 topic.partitions.into_iter().map(|index| Key { topic: topic_ref.clone(), index }),
             );
         }
-        // Versions before sessions ask for none.
+        // Versions before sessions use none.
         let (id, epoch) =
             if version >= 7 { (request.session_id, request.session_epoch) } else { (0, -1) };
         Self { id, epoch, by_id, wanted: wanted.into_iter().collect(), forgotten }

@@ -118,7 +118,7 @@ fn open(sessions: &FetchSessions, wanted: Vec<(Key, Wish)>, now: i64) -> i32 {
     sessions.settle(&asked, &answers, SESSIONS_MAX, now).0
 }
 
-/// A name of 32 KB is as quickly sent as another, and there is no such topic.
+/// A client can send a name of 32 KB as easily as any other, and no topic can have it.
 #[test]
 fn a_name_that_no_topic_can_have_is_answered_and_not_kept() {
     let sessions = FetchSessions::new(BYTES_MAX);
@@ -137,8 +137,7 @@ fn a_name_that_no_topic_can_have_is_answered_and_not_kept() {
     assert_eq!(sessions.size(), (1, 2));
 }
 
-/// What docs/memory.md says: as many sessions as there are slots, each as large as a request can
-/// be.
+/// As docs/memory.md says: as many sessions as there are slots, each as large as a request can be.
 #[test]
 fn all_sessions_together_take_no_more_than_their_bytes() {
     assert!(
@@ -155,13 +154,13 @@ fn all_sessions_together_take_no_more_than_their_bytes() {
     let each = 4_000 * (PARTITION_BYTES + TOPIC_NAME_LENGTH_MAX);
     assert_eq!(opened, BYTES_MAX / each);
     assert_eq!(sessions.inner.lock().bytes, opened * each);
-    // A session that grows beyond it ends.
+    // A session that outgrows the bound ends.
     let grows = SessionRequest { wanted: large(-1), ..request(1, 1, &[], &[]) };
     let asked = sessions.ask(grows, 0).unwrap();
     assert_eq!(asked.partitions.len(), 8_000);
     assert_eq!(sessions.settle(&asked, &vec![quiet(0); 8_000], SESSIONS_MAX, 0).0, 0);
     assert!(open(&sessions, large(-1), 0) > 0, "there is room again");
-    // Those that nobody uses give way.
+    // Idle sessions are evicted.
     assert_eq!(open(&sessions, large(-2), 0), 0);
     assert!(open(&sessions, large(-2), 2 * EVICTION_MS) > 0);
     assert!(sessions.inner.lock().bytes <= BYTES_MAX);
@@ -173,7 +172,7 @@ fn epochs_go_round() {
     assert_eq!(next_epoch(0), 1);
 }
 
-/// By its size it is decided where a request is carried out that itself says nothing.
+/// The size of the session decides which thread runs a request that names no partition.
 #[test]
 fn how_large_a_session_is_can_be_asked_beforehand() {
     let sessions = FetchSessions::new(BYTES_MAX);

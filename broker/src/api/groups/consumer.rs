@@ -15,10 +15,10 @@ use crate::api::repeats::once;
 use crate::auth::{Operation, Resource};
 use crate::group::{ConsumerHeartbeat, Request};
 
-/// The feature that the cluster must have.
+/// The cluster feature that the protocol requires.
 const FEATURE: &str = "group.version";
 
-/// Whether the cluster has finalised the protocol.
+/// Checks that the cluster has finalized the protocol.
 fn check_feature(services: &Services) -> Result<(), ErrorCode> {
     match services.metadata.load().features.get(FEATURE) {
         Some(1..) => Ok(()),

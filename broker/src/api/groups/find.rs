@@ -1,5 +1,5 @@
-//! FindCoordinator: which broker coordinates a group. The first one that asks has the topic made
-//! that coordinators keep their state in.
+//! FindCoordinator: the coordinator of a group or a transactional id. The first request creates the
+//! internal topic of the coordinators.
 
 use weir_protocol::api::ApiKey;
 use weir_protocol::error::ErrorCode;
@@ -24,9 +24,9 @@ const TRANSACTION: i8 = 1;
 /// The first version that asks for several keys at once (KIP-699).
 const BATCH_VERSION: i16 = 4;
 
-/// The version of CreateTopics in which the topic is made.
+/// The version of CreateTopics that creates the topic.
 const CREATE_TOPICS_VERSION: i16 = 7;
-/// How long the controller may take for it, as `request.timeout.ms` has it in Kafka.
+/// The timeout of that request, as `request.timeout.ms` sets it in Kafka.
 const CREATE_TIMEOUT_MS: i32 = 30_000;
 
 /// Answers a request.
@@ -37,7 +37,7 @@ pub(crate) async fn handle(
 ) -> FindCoordinatorResponse {
     let keys =
         if cx.version < BATCH_VERSION { vec![request.key] } else { request.coordinator_keys };
-    // Once for all keys: what cannot be made is not tried again for each.
+    // Once for all keys, so that a failure is not repeated for each.
     let kind = keys.iter().find_map(|key| check(services, cx, request.key_type, key).ok());
     if let Some(kind) = kind
         && services.metadata.load().topic_by_name(kind.topic()).is_none()
@@ -64,7 +64,7 @@ pub(crate) async fn handle(
     }
 }
 
-/// A kind of coordinators.
+/// A kind of coordinator.
 #[derive(Clone, Copy)]
 enum Kind {
     Group,
@@ -72,7 +72,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// Where they keep their state.
+    /// The internal topic of the coordinators.
     fn topic(self) -> &'static str {
         match self {
             Self::Group => Groups::TOPIC,
@@ -80,7 +80,7 @@ impl Kind {
         }
     }
 
-    /// The topic, as the settings have it.
+    /// The CreateTopics entry for that topic, with the broker's settings.
     fn creatable(self, services: &Services) -> CreatableTopic {
         let image = services.metadata.load();
         let layers = image.layers(services.config.id);
@@ -117,7 +117,7 @@ struct Found {
     port: u16,
 }
 
-/// What kind of coordinator is asked for, if there is one and the caller may know.
+/// The kind of coordinator for the key type, if the caller may describe the key.
 fn check(
     services: &Services,
     cx: &RequestContext,
@@ -156,8 +156,8 @@ fn reachable(image: &MetadataImage, cx: &RequestContext, topic: &str, key: &str)
     Some(Found { node_id: id.0, host: endpoint.host.clone(), port: endpoint.port })
 }
 
-/// A topic of coordinators, which is compacted. Its replication factor is a setting, too, which the
-/// controller fits to the cluster's size where nobody set it.
+/// An entry for a compacted internal topic. Its replication factor is left to the controller, which
+/// uses the setting, or fits it to the cluster's size if it is not set.
 fn compacted(name: &str, partitions: i32, configs: Vec<(&str, String)>) -> CreatableTopic {
     let config = |(name, value): (&str, String)| CreatableTopicConfig {
         name: name.to_owned(),
@@ -173,7 +173,7 @@ fn compacted(name: &str, partitions: i32, configs: Vec<(&str, String)>) -> Creat
     }
 }
 
-/// Has the controller make a topic of the brokers' own. Whoever comes second finds it there.
+/// Asks the controller to create an internal topic. A concurrent creation is no error.
 async fn create(services: &Services, cx: &RequestContext, topic: CreatableTopic) {
     let name = topic.name.clone();
     let request = CreateTopicsRequest {
@@ -204,7 +204,7 @@ fn coordinator(key: String, result: Result<Found, ErrorCode>) -> Coordinator {
             node_id: found.node_id,
             host: found.host,
             port: i32::from(found.port),
-            // Some clients look for it whether there was an error or not.
+            // Some clients read it whether there was an error or not.
             error_message: Some(String::new()),
             ..Default::default()
         },

@@ -17,10 +17,10 @@ use crate::api::repeats::once;
 use crate::auth::{Operation, Resource};
 use crate::group::Request;
 
-/// The first version of DescribeGroups that tells what the caller may do (KIP-430).
+/// The first version of DescribeGroups with the caller's permitted operations (KIP-430).
 const OPERATIONS_VERSION: i16 = 3;
 
-/// What a group can be, and of what kind it can be.
+/// The states and the types of groups.
 const STATES: [&str; 7] = [
     "PreparingRebalance",
     "CompletingRebalance",
@@ -32,8 +32,8 @@ const STATES: [&str; 7] = [
 ];
 const TYPES: [&str; 2] = ["classic", "consumer"];
 
-/// Of the names in a filter those that there are, however many it has: each group is compared with
-/// them. No name at all lets everything pass, one that there is not lets nothing.
+/// The known names in a filter, so that each group is compared with few, however long the filter
+/// is. An empty filter accepts everything; a filter of unknown names accepts nothing.
 fn filter(asked: &[String], known: &[&str]) -> Vec<String> {
     let named =
         known.iter().filter(|known| asked.iter().any(|name| name.eq_ignore_ascii_case(known)));
@@ -58,7 +58,7 @@ pub(crate) async fn handle(
             .await;
         match listed {
             Ok(groups) => response.groups.extend(groups),
-            // It has just moved: the broker that has it now lists it.
+            // The partition has just moved; its new coordinator lists the groups.
             Err(ErrorCode::NotCoordinator) => {}
             Err(error) => {
                 return ListGroupsResponse { error_code: error.code(), ..Default::default() };
@@ -113,7 +113,7 @@ async fn describe(
     services.groups.ask(group, request).await
 }
 
-/// Answers DeleteGroups. A group that is named twice is deleted, and answered, once.
+/// Answers DeleteGroups. Deletes and answers a repeated name once.
 pub(crate) async fn handle_delete(
     services: &Services,
     cx: &RequestContext,

@@ -1,4 +1,4 @@
-//! JoinGroup, SyncGroup, Heartbeat and LeaveGroup: what members of classic groups do.
+//! JoinGroup, SyncGroup, Heartbeat and LeaveGroup: the requests of members of classic groups.
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::leave_group_request::MemberIdentity;
@@ -12,17 +12,17 @@ use crate::api::RequestContext;
 use crate::api::Services;
 use crate::group::{Client, Join, Request, refused_join, refused_sync};
 
-/// The first version of JoinGroup in which a protocol may be null.
+/// The first version of JoinGroup whose response may have a null protocol.
 const NULL_PROTOCOL_VERSION: i16 = 7;
-/// The protocols that a member may offer at most: all members' are compared with one another.
+/// The most protocols that a member may offer, because the group compares those of all members.
 /// Apache Kafka has no bound, and no client has ten.
 const PROTOCOLS_MAX: usize = 100;
-/// The first version of SyncGroup that says which protocol is meant (KIP-559).
+/// The first version of SyncGroup that names the protocol (KIP-559).
 const PROTOCOL_VERSION: i16 = 5;
 /// The first version of LeaveGroup for several members (KIP-345).
 const MEMBERS_VERSION: i16 = 3;
 
-/// Who asks, as a group keeps it.
+/// The client of the request, in the form that a group keeps.
 pub(super) fn client(cx: &RequestContext) -> Client {
     Client {
         id: cx.client_id.clone().unwrap_or_default(),
@@ -48,7 +48,8 @@ pub(crate) async fn join(
         }
         Ok(()) => {
             let client = client(cx);
-            // What waits for the others of the group is the group's, and not of this request.
+            // From here on the group accounts for the memory, while the join waits for other
+            // members.
             cx.room.shrink_to(0);
             services.groups.ask(&group, |to| Request::Join(Join { client, request, to })).await
         }
@@ -96,7 +97,7 @@ pub(crate) async fn heartbeat(
         Ok(()) => {
             match services.groups.ask(&group, |to| Request::Heartbeat { request, to }).await {
                 Ok(error) => error,
-                // A group that is being read need not be left for that
+                // A member need not leave the group while its coordinator loads
                 // (`GroupCoordinatorService.heartbeat`).
                 Err(ErrorCode::CoordinatorLoadInProgress) => ErrorCode::None,
                 Err(error) => error,

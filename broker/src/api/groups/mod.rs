@@ -1,5 +1,5 @@
-//! The APIs of groups: who may, which group coordinator is asked, and what its answer looks like in
-//! each version. What groups do is `group`'s to decide.
+//! The APIs of groups: checks permissions, asks the group coordinator, and builds the response of
+//! each version. `group` decides what groups do.
 
 mod consumer;
 mod find;
@@ -27,7 +27,7 @@ use super::RequestContext;
 use crate::api::Services;
 use crate::auth::{Operation, Resource};
 
-/// Whether the caller may do this to the group.
+/// Checks that the caller may do `operation` to the group.
 ///
 /// # Errors
 /// GROUP_AUTHORIZATION_FAILED.
@@ -44,10 +44,10 @@ pub(crate) fn authorize(
     }
 }
 
-/// As [`authorize`], for those who act as members: they need a group that has a name.
+/// Like [`authorize`], for requests of members, which need a group with a name.
 ///
 /// # Errors
-/// GROUP_AUTHORIZATION_FAILED, INVALID_GROUP_ID.
+/// GROUP_AUTHORIZATION_FAILED or INVALID_GROUP_ID.
 pub(crate) fn authorize_member(
     services: &Services,
     cx: &RequestContext,

@@ -1,4 +1,5 @@
-//! OffsetCommit: which topics exist and may be read is judged here, the rest by the group.
+//! OffsetCommit: this module checks that topics exist and that the caller may read them. The group
+//! checks the rest.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +46,7 @@ pub(crate) async fn handle(
     if let Some(all) = all
         && let Some(refused) = response.topics.iter().flat_map(|topic| &topic.partitions).next()
     {
-        // A reset is carried out whole or not at all: what is marked was set.
+        // A reset is applied as a whole or not at all, because its mark says that it was applied.
         return refuse_commit(&all, ErrorCode::from_code(refused.error_code));
     }
     request.topics.extend(marks);
@@ -53,14 +54,14 @@ pub(crate) async fn handle(
         return response;
     }
     let (group, version) = (request.group_id.clone(), cx.version);
-    // What is answered when the coordinator is not here; a commit is mostly small.
+    // For the answer when the coordinator is elsewhere; a commit is usually small.
     let topics = request.topics.clone();
     let asked = services.groups.ask(&group, |to| Request::Commit { request, version, to }).await;
     merge(response, asked.unwrap_or_else(|error| refuse_commit(&topics, error)))
 }
 
-/// Takes the marks of a reset out, which are for no topic. A partition that is no slot stays, and
-/// is refused as that of an unknown topic.
+/// Removes and returns the marks of a reset, which belong to no topic. If a partition is no mark,
+/// the entry stays, and is refused as an unknown topic.
 fn take_marks(topics: &mut Vec<OffsetCommitRequestTopic>) -> Option<OffsetCommitRequestTopic> {
     let is_mark = |topic: &OffsetCommitRequestTopic| {
         topic.name == reset_marks::TOPIC
@@ -74,9 +75,9 @@ fn take_marks(topics: &mut Vec<OffsetCommitRequestTopic>) -> Option<OffsetCommit
     Some(OffsetCommitRequestTopic { topic_id: Uuid::nil(), ..marks })
 }
 
-/// Takes the topics and partitions out that are not there or may not be read, and answers them;
-/// gives the others the name or the id that the request lacks. It has ids from version `ids_since`
-/// on.
+/// Removes topics and partitions that do not exist or that the caller may not read, and returns
+/// their results. Adds the name or the id that the remaining ones lack. Requests have ids from
+/// version `ids_since` on.
 pub(crate) fn take_refused(
     services: &Services,
     cx: &RequestContext,
@@ -126,7 +127,7 @@ fn check<'a>(
     Ok(found)
 }
 
-/// Takes the partitions out that the topic does not have.
+/// Removes and returns the partitions that the topic does not have.
 fn take_unknown(
     topic: &mut OffsetCommitRequestTopic,
     found: &TopicImage,
@@ -139,8 +140,8 @@ fn take_unknown(
     unknown
 }
 
-/// Puts the coordinator's answers to those that were given here, so that a topic of which a part
-/// was refused is answered once.
+/// Merges the coordinator's results with the refusals, so that each topic occurs once in the
+/// response.
 pub(crate) fn merge(
     mut response: OffsetCommitResponse,
     answered: OffsetCommitResponse,

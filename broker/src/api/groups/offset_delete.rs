@@ -55,7 +55,7 @@ pub(crate) async fn handle(
         });
     }
     let group = request.group_id.clone();
-    // A group that is not there is an error also when nothing is left to be deleted from it.
+    // An unknown group is an error even if no partition remains to be deleted.
     match services.groups.ask(&group, |to| Request::DeleteOffsets { request, to }).await {
         Err(error) => refused(error),
         Ok(response) if response.error_code != 0 => response,
@@ -63,7 +63,7 @@ pub(crate) async fn handle(
     }
 }
 
-/// Takes the partitions out that the topic does not have.
+/// Removes and returns the partitions that the topic does not have.
 fn take_unknown(
     topic: &mut OffsetDeleteRequestTopic,
     found: &TopicImage,
@@ -90,8 +90,8 @@ fn refuse(
     }
 }
 
-/// The coordinator's answers and those that were given here: a topic of which a part was refused is
-/// answered once.
+/// Merges the coordinator's results with the refusals, so that each topic occurs once in the
+/// response.
 fn merge(
     mut judged: Vec<OffsetDeleteResponseTopic>,
     response: OffsetDeleteResponse,

@@ -1,4 +1,4 @@
-//! OffsetFetch: of one group up to version 7, of many from then on (KIP-709).
+//! OffsetFetch: for one group up to version 7, for many from version 8 on (KIP-709).
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::offset_fetch_request::{
@@ -20,17 +20,16 @@ use crate::group::Request;
 
 /// The first version for many groups.
 const GROUPS_VERSION: i16 = 8;
-/// The first version whose response has a place for an error of the whole group.
+/// The first version whose response has an error for the whole group.
 const GROUP_ERROR_VERSION: i16 = 2;
 /// The first version with topic ids.
 const TOPIC_ID_VERSION: i16 = 10;
 
-/// The most partitions whose offsets are told on the thread of the connection: with each may come
-/// kilobytes of metadata.
+/// The most partitions whose offsets are read on the connection's thread: each may have kilobytes
+/// of metadata.
 const FEW: usize = 100;
 
-/// Whether a request is for more offsets than its connection's thread tells, or for all that a
-/// group has.
+/// Whether a request asks for more than [`FEW`] offsets, or for all offsets of a group.
 pub(crate) fn fetches_many(_: &Services, request: &OffsetFetchRequest) -> bool {
     let of_topics = request.topics.iter().flatten().map(|topic| topic.partition_indexes.len());
     let of_groups = request.groups.iter().flat_map(|group| group.topics.iter().flatten());
@@ -77,8 +76,8 @@ async fn fetch(
     require_stable: bool,
 ) -> OffsetFetchResponseGroup {
     if let Some(topics) = &mut group.topics {
-        // Each answer repeats what was committed as metadata: thousand times the bytes that it
-        // takes to ask.
+        // Each answer repeats the metadata of the commit, which can be a thousand times the bytes
+        // of the request's entry.
         keep_last(
             topics,
             |topic| (topic.name.clone(), topic.topic_id),
@@ -123,7 +122,7 @@ async fn fetch(
     response
 }
 
-/// Gives the topic its name, where the request says its id.
+/// Sets the topic's name if the request has its id, and checks that the caller may describe it.
 fn check(
     services: &Services,
     cx: &RequestContext,
@@ -157,8 +156,8 @@ fn refuse_topic(topic: &OffsetFetchRequestTopics, error: ErrorCode) -> OffsetFet
     }
 }
 
-/// An error for the whole group; its topics are named for those versions that have a place for
-/// errors only there.
+/// An error for the whole group. Old versions have errors only at partitions, so it names the
+/// topics, too.
 fn refuse(group: OffsetFetchRequestGroup, error: ErrorCode) -> OffsetFetchResponseGroup {
     OffsetFetchResponseGroup {
         topics: group.topics.iter().flatten().map(|topic| refuse_topic(topic, error)).collect(),
@@ -167,7 +166,7 @@ fn refuse(group: OffsetFetchRequestGroup, error: ErrorCode) -> OffsetFetchRespon
     }
 }
 
-/// The answer in a version that knows one group.
+/// The response in a version with one group.
 fn single(group: OffsetFetchResponseGroup, version: i16) -> OffsetFetchResponse {
     let partition = |partition: OffsetFetchResponsePartitions| OffsetFetchResponsePartition {
         partition_index: partition.partition_index,
@@ -180,7 +179,7 @@ fn single(group: OffsetFetchResponseGroup, version: i16) -> OffsetFetchResponse 
         name: topic.name,
         partitions: topic.partitions.into_iter().map(partition).collect(),
     };
-    // With an error for the whole, there are no topics.
+    // A response with an error for the group has no topics.
     let is_refused = group.error_code != 0 && version >= GROUP_ERROR_VERSION;
     OffsetFetchResponse {
         error_code: group.error_code,

@@ -1,5 +1,5 @@
-//! AlterReplicaLogDirs (KIP-113): partitions move between the log directories of a broker. There is
-//! one here, so all that can be asked for is there already, or cannot be
+//! AlterReplicaLogDirs (KIP-113): moves partitions between the log directories of a broker. This
+//! broker has one, so a partition is there already or cannot move
 //! (`ReplicaManager.alterReplicaLogDirs` in Apache Kafka).
 
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ pub(crate) fn handle(
     })
 }
 
-/// Whether a partition is in this broker's log directory.
+/// Checks that a partition is in this broker's log directory.
 fn whereabouts(
     image: &MetadataImage,
     topic: &str,
@@ -56,8 +56,8 @@ fn whereabouts(
     }
 }
 
-/// What `decide` says of each directory, topic and partition; of a partition that is named twice,
-/// the last one holds.
+/// The result of `decide` for each directory, topic and partition. For a repeated partition the
+/// last result counts.
 fn answer(
     request: AlterReplicaLogDirsRequest,
     decide: impl Fn(&str, &str, i32) -> ErrorCode,

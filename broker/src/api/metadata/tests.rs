@@ -1,4 +1,4 @@
-//! Requests of every age against the fixtures' cluster.
+//! Requests of all versions to the cluster of the fixtures.
 
 use weir_protocol::messages::create_topics_response::CreatableTopicResult;
 
@@ -16,7 +16,7 @@ fn ids(ids: &[Uuid]) -> MetadataRequest {
     MetadataRequest { topics: Some(ids.iter().map(topic).collect()), ..Default::default() }
 }
 
-/// Names (`?` without one) and error codes of the answer.
+/// The names (`?` without one) and error codes of the answer.
 fn ask(
     authorizer: &Authorizer,
     version: i16,
@@ -68,7 +68,7 @@ fn by_id() {
 fn partitions_as_each_version_and_listener_sees_them() {
     let image = image();
     let topic = image.topic_by_name("a").unwrap();
-    // Version, listener, partition; error, leader; replicas, those offline.
+    // Version, listener, partition; error, leader; replicas, and the offline ones.
     type Row = ((i16, &'static str, i32), (i16, i32), (&'static [i32], &'static [i32]));
     let rows: [Row; 7] = [
         ((9, "PLAINTEXT", 0), (0, 0), (&[0, 1], &[])),

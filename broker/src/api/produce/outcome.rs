@@ -1,4 +1,4 @@
-//! What has become of the records of a produce so far.
+//! The state of a produce request's records.
 
 use std::sync::Arc;
 
@@ -11,20 +11,20 @@ use crate::budget::Room;
 use crate::log::{AppendError, LogConfig, Prepared, validate};
 use crate::replica::{Appending, Partition};
 
-/// What has become of one partition's records so far.
+/// The state of one partition's records.
 pub(super) enum Outcome {
     Brought {
         appending: Appending,
         log_append_time: bool,
     },
-    /// The transaction's coordinator is asked first.
+    /// The transaction's coordinator must be asked first.
     Asking(Box<Asking>),
-    /// To read them takes so long that it is done where nobody waits for it.
+    /// Validation takes long, so it runs on the thread for large requests.
     Unread(Box<Unread>),
     Refused(Refusal),
 }
 
-/// Records that are still to be judged, and what belongs to them.
+/// Records that are not validated yet, with what they need.
 pub(super) struct Unread {
     pub(super) partition: Arc<Partition>,
     pub(super) config: Arc<LogConfig>,
@@ -32,12 +32,12 @@ pub(super) struct Unread {
     pub(super) room: Room,
 }
 
-/// Why records were not taken.
+/// The reason why records were refused.
 pub(super) struct Refusal {
     pub(super) code: ErrorCode,
     pub(super) message: Option<String>,
     pub(super) records: Vec<BatchIndexAndErrorMessage>,
-    /// Whether the answer says where the log begins.
+    /// Whether the answer has the log start offset.
     pub(super) tells_log_start: bool,
 }
 
@@ -72,7 +72,7 @@ impl From<validate::Refusal> for Refusal {
     }
 }
 
-/// One topic's place in the response.
+/// The partitions of one topic in the response.
 pub(super) struct Topic {
     pub(super) name: String,
     pub(super) id: TopicId,
@@ -98,7 +98,7 @@ impl From<AppendError> for Refusal {
     }
 }
 
-/// Records whose coordinator is still to be asked.
+/// Records that wait for the answer of their transaction's coordinator.
 pub(super) struct Asking {
     pub(super) partition: Arc<Partition>,
     pub(super) prepared: Prepared,

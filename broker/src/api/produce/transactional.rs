@@ -1,5 +1,5 @@
-//! The first batch of a transaction in a partition: its coordinator is asked before it is appended
-//! (KIP-890).
+//! The first batch of a transaction in a partition: the leader asks the transaction's coordinator
+//! before it appends the batch (KIP-890).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,12 +22,12 @@ const ABORTABLE_SINCE: i16 = 11;
 /// The first version of transactions v2: the coordinator adds the partition to the transaction.
 const V2_SINCE: i16 = 12;
 
-/// While the transaction before is being ended, it is asked again
+/// The pause and the longest time of retries while the previous transaction is being ended
 /// (`add.partitions.to.txn.retry.backoff.ms` and `.max.ms` in Apache Kafka: 20 and 100).
 const RETRY: Duration = Duration::from_millis(2);
 const RETRY_MAX: Duration = Duration::from_millis(100);
 
-/// Whether the coordinator has to be asked before these records are appended.
+/// Whether the coordinator must be asked before these records are appended.
 pub(super) fn must_ask(partition: &Partition, prepared: &Prepared) -> bool {
     let is_open = |header: &BatchHeader| {
         partition.log().has_open_transaction(header.producer_id, header.producer_epoch)
@@ -36,7 +36,7 @@ pub(super) fn must_ask(partition: &Partition, prepared: &Prepared) -> bool {
     prepared.headers.first().is_some_and(is_first)
 }
 
-/// Asks for all records that wait for it, and brings those to their partitions that are part of the
+/// Asks the coordinator about all waiting records, and queues those whose partition is part of the
 /// transaction.
 pub(super) async fn ask(services: &Services, version: i16, id: &str, topics: &mut [Topic]) {
     let v2 = version >= V2_SINCE;
@@ -47,11 +47,12 @@ pub(super) async fn ask(services: &Services, version: i16, id: &str, topics: &mu
         let guards = begin(&mut asked, from, v2).await;
         let partitions: Vec<_> = asked.iter().map(|asked| asked.partition.clone()).collect();
         let said = services.transaction_io.verify_once(id, from, &partitions, v2).await;
-        // The transaction before is being ended: that is waited for here, so that the client need
-        // not ask again.
+        // The previous transaction is being ended. The leader waits here, so that the client need
+        // not retry.
         let is_busy = v2 && said.iter().any(|(_, code)| *code == ErrorCode::ConcurrentTransactions);
-        // Its marker came while the coordinator was asked, and made the question worthless. Before
-        // transactions v2 the records belong to it, and to no other.
+        // The marker of the previous transaction arrived during the request, so the answer may be
+        // outdated. Before transactions v2 the records can only belong to that previous
+        // transaction.
         let is_stale = v2 && !is_busy && begin(&mut asked, from, v2).await != guards;
         if Instant::now() >= deadline || !(is_busy || is_stale) {
             break said;
@@ -73,7 +74,7 @@ pub(super) async fn ask(services: &Services, version: i16, id: &str, topics: &mu
                     .append_with(asking.prepared, asking.room.into_keepsake()),
                 log_append_time: asking.log_append_time,
             },
-            // What could not even be asked about.
+            // Records that `begin` has refused.
             (_, Outcome::Refused(refusal)) => Outcome::Refused(refusal),
             (code, _) => Outcome::Refused(code.into()),
         };
@@ -81,7 +82,7 @@ pub(super) async fn ask(services: &Services, version: i16, id: &str, topics: &mu
     }
 }
 
-/// Records that wait, with what is asked about them.
+/// Waiting records, and the fields of the request about them.
 struct Asked<'t> {
     partition: transaction::Partition,
     producer: Producer,
@@ -104,8 +105,8 @@ fn collect(topics: &mut [Topic]) -> Vec<Asked<'_>> {
     asked
 }
 
-/// Puts each question down where its records will be appended: what ends a transaction there
-/// meanwhile makes the answer worthless. A question that is put down already stays as it is.
+/// Registers each request with the log of its partition. A marker that arrives meanwhile
+/// invalidates it. A registered request stays as it is.
 async fn begin(asked: &mut [Asked<'_>], from: Producer, v2: bool) -> Vec<Option<Guard>> {
     let mut guards = Vec::with_capacity(asked.len());
     for Asked { producer, sequence, outcome, .. } in asked {
@@ -128,7 +129,7 @@ async fn begin(asked: &mut [Asked<'_>], from: Producer, v2: bool) -> Vec<Option<
                 Err(code) => code.into(),
             }
         } else {
-            // A request is from one producer.
+            // All batches of a request must have the same producer.
             ErrorCode::InvalidProducerIdMapping.into()
         };
         **outcome = Outcome::Refused(refusal);
@@ -137,10 +138,10 @@ async fn begin(asked: &mut [Asked<'_>], from: Producer, v2: bool) -> Vec<Option<
     guards
 }
 
-/// What the client is told (`AddPartitionsToTxnManager`, `ReplicaManager.handleProduceAppend`).
+/// The error for the client (`AddPartitionsToTxnManager`, `ReplicaManager.handleProduceAppend`).
 fn told(code: Option<ErrorCode>, version: i16, v2: bool) -> ErrorCode {
     match code.unwrap_or(ErrorCode::NetworkException) {
-        // An error over which clients send the records again, and look for nobody else.
+        // For this error clients send the records again, without a new search for the leader.
         ErrorCode::NetworkException
         | ErrorCode::CoordinatorLoadInProgress
         | ErrorCode::CoordinatorNotAvailable

@@ -16,9 +16,9 @@ use crate::api::{RequestContext, configs};
 use crate::auth::{Authorizer, Operation, Resource};
 use crate::metadata::MetadataImage;
 
-/// From here on topics are asked for by name or id; before, by name alone.
+/// The first version whose requests name topics by name or id; earlier ones by name alone.
 const TOPIC_STATES_VERSION: i16 = 6;
-/// From here on clients know TOPIC_DELETION_DISABLED.
+/// The first version whose clients know TOPIC_DELETION_DISABLED.
 const DELETION_DISABLED_VERSION: i16 = 3;
 
 /// Answers a request.
@@ -73,7 +73,7 @@ pub(crate) async fn handle(
     DeleteTopicsResponse { responses, ..Default::default() }
 }
 
-/// What goes on to the controller, and the answers to the rest.
+/// The topics for the controller, and the results of the refused ones.
 fn refuse(
     image: &MetadataImage,
     authorizer: &Authorizer,
@@ -109,7 +109,7 @@ fn refuse(
                 Err((ErrorCode::InvalidRequest, Some("Duplicate topic id.")))
             }
             (_, _, None) => Err((ErrorCode::UnknownTopicId, None)),
-            // Before it is said of a topic that it is there, the caller has to be one who may know.
+            // A caller without permission must not learn that the topic exists.
             (_, _, Some(name))
                 if !may(Operation::Describe, name) || !may(Operation::Delete, name) =>
             {
@@ -130,7 +130,7 @@ fn refuse(
     (allowed, refused.into_values().collect())
 }
 
-/// An answer that tells the caller no more of the topic than it said itself.
+/// A result that contains no more about the topic than the caller sent.
 fn result(
     topic: DeleteTopicState,
     error: ErrorCode,

@@ -20,7 +20,7 @@ use crate::auth::{Operation, Resource};
 use crate::metadata::{MetadataImage, TopicImage};
 use crate::transaction::{Partition, Producer};
 
-/// The first version that other brokers send, with several transactions.
+/// The first version for other brokers, with several transactions.
 const BROKERS_SINCE: i16 = 4;
 
 /// The first version that knows PRODUCER_FENCED.
@@ -121,13 +121,13 @@ async fn add(
 
 fn told(code: ErrorCode, version: i16) -> ErrorCode {
     match code {
-        // Brokers before it ask in version 4.
+        // Older brokers send version 4.
         ErrorCode::TransactionAbortable if version < ABORTABLE_SINCE => ErrorCode::InvalidTxnState,
         code => fenced_as(code, version, FENCED_SINCE),
     }
 }
 
-/// A topic that records may be written to.
+/// The topic, if the caller may write to it.
 fn find<'a>(
     services: &Services,
     cx: &RequestContext,
@@ -149,9 +149,9 @@ fn find<'a>(
 fn results(
     said: impl Iterator<Item = (Partition, ErrorCode)>,
 ) -> Vec<AddPartitionsToTxnTopicResult> {
-    // Kept by name: a request may name half a million topics.
+    // Indexed by name: a request may name half a million topics.
     let mut topics: IndexMap<Arc<str>, Vec<AddPartitionsToTxnPartitionResult>> = IndexMap::new();
-    // A name may be long, and most partitions are of the topic of the one before.
+    // A name may be long, and most partitions have the same topic as the one before.
     let mut last: Option<(Arc<str>, usize)> = None;
     for ((name, partition_index), code) in said {
         let at = match &last {
@@ -177,8 +177,8 @@ fn results(
     topics.collect()
 }
 
-/// Answers AddOffsetsToTxn: the partition in which the group's offsets are kept becomes part of the
-/// transaction.
+/// Answers AddOffsetsToTxn: adds the partition of `__consumer_offsets` that keeps the group's
+/// offsets to the transaction.
 pub(crate) async fn add_offsets(
     services: &Services,
     cx: &RequestContext,
@@ -217,7 +217,7 @@ async fn add_group(
 mod tests {
     use super::*;
 
-    /// Were each topic looked for among all others, this would take minutes.
+    /// A linear search for each topic would take minutes.
     #[test]
     fn what_is_said_of_partitions_is_said_topic_by_topic() {
         let said = |index: usize| {

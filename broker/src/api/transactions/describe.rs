@@ -59,7 +59,7 @@ async fn describe_one(
     described.ok_or(ErrorCode::TransactionalIdNotFound)
 }
 
-/// Topics that the caller may not see are left out.
+/// Leaves out topics that the caller may not describe.
 fn told(
     services: &Services,
     cx: &RequestContext,
@@ -89,7 +89,7 @@ fn told(
     }
 }
 
-/// Answers ListTransactions: what the coordinators on this broker have.
+/// Answers ListTransactions: the transactions of the coordinators on this broker.
 pub(crate) async fn list(
     services: &Services,
     cx: &RequestContext,
@@ -124,7 +124,7 @@ pub(crate) async fn list(
                         ..Default::default()
                     };
                 }
-                // It has just moved: its new coordinator lists it.
+                // The partition has just moved; its new coordinator lists its transactions.
                 Err(_) => continue,
             };
         let wanted = all.into_iter().filter(|(id, described)| {
@@ -199,8 +199,8 @@ async fn producers_of(
         topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         TopicPartition { topic: topic.id, index }
     };
-    // Followers tell what they know, too: `kafka-transactions find-hanging --broker-id` asks a
-    // broker about all its replicas.
+    // Followers answer, too: `kafka-transactions find-hanging --broker-id` asks a broker about all
+    // its replicas.
     let partition = services.replicas.get(id).ok_or(ErrorCode::NotLeaderOrFollower)?;
     let described = partition.with_writer(|writer| writer.described_producers(now_ms())).await?;
     let described = described.map_err(|_| ErrorCode::KafkaStorageError)?;

@@ -1,4 +1,4 @@
-//! EndTxn: a transaction is committed or aborted.
+//! EndTxn: commits or aborts a transaction.
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{EndTxnRequest, EndTxnResponse};
@@ -9,7 +9,7 @@ use crate::api::Services;
 use crate::auth::Operation;
 use crate::transaction::{Producer, Request};
 
-/// The first version that knows PRODUCER_FENCED, and the first of transactions v2.
+/// The first version with PRODUCER_FENCED, and the first of transactions v2.
 const FENCED_SINCE: i16 = 2;
 const V2_SINCE: i16 = 5;
 

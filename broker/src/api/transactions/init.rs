@@ -11,18 +11,18 @@ use crate::api::RequestContext;
 use crate::api::Services;
 use crate::transaction::{Producer, Request};
 
-/// How long the end of the transaction before is waited for. Apache Kafka answers at once, and
-/// clients try again after a pause of theirs; some give up.
+/// The longest wait for the end of the previous transaction. Apache Kafka answers at once, and
+/// clients retry after a pause of theirs; some give up.
 const ENDING_MAX: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_millis(10);
 
 /// The first version that knows PRODUCER_FENCED.
 const FENCED_SINCE: i16 = 4;
 
-/// Asks the coordinator; who may has been judged.
+/// Asks the coordinator. The caller has checked the client's permission.
 ///
 /// # Errors
-/// What the client is told.
+/// The error for the client.
 pub(crate) async fn init(
     services: &Services,
     cx: &RequestContext,
@@ -44,7 +44,7 @@ pub(crate) async fn init(
         if result != Err(ErrorCode::ConcurrentTransactions) {
             break result;
         }
-        // The transaction of the producer before may have been aborted by this.
+        // The request may have aborted the previous producer's transaction.
         services.transaction_io.ended(id);
         if Instant::now() >= deadline {
             break result;

@@ -1,4 +1,4 @@
-//! WriteTxnMarkers: from coordinators on other brokers.
+//! WriteTxnMarkers: markers from coordinators on other brokers.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub(crate) async fn handle(
     response
 }
 
-/// Brokers may, and administrators: `kafka-transactions` aborts what hangs.
+/// Brokers may write markers, and administrators: `kafka-transactions` aborts hanging transactions.
 fn may_write(authorizer: &Authorizer, cx: &RequestContext) -> bool {
     let may = |operation| authorizer.allows(&cx.principal, operation, Resource::Cluster);
     may(Operation::ClusterAction) || may(Operation::Alter)

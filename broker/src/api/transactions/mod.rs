@@ -1,5 +1,5 @@
-//! The APIs of transactions: who may, which coordinator is asked, and what its answer looks like in
-//! each version. What becomes of a transaction is `transaction`'s to decide.
+//! The APIs of transactions: checks permissions, asks the coordinator, and builds the response of
+//! each version. `transaction` decides what becomes of a transaction.
 
 mod add;
 mod describe;
@@ -25,7 +25,7 @@ use crate::coordinator::{Machine, ReplyTo, partition_in};
 use crate::group::Groups;
 use crate::transaction::{Partition, Producer, Refusal, Request};
 
-/// Whether the caller may do this with the transactional id.
+/// Checks that the caller may do `operation` to the transactional id.
 ///
 /// # Errors
 /// TRANSACTIONAL_ID_AUTHORIZATION_FAILED.
@@ -46,21 +46,21 @@ fn producer(id: i64, epoch: i16) -> Producer {
     Producer { id: ProducerId(id), epoch: ProducerEpoch(epoch) }
 }
 
-/// The partition in which a group's offsets are kept.
+/// The partition of `__consumer_offsets` that keeps a group's offsets.
 ///
 /// # Errors
-/// COORDINATOR_NOT_AVAILABLE before there is one.
+/// COORDINATOR_NOT_AVAILABLE before the topic exists.
 fn offsets_partition(services: &Services, group: &str) -> Result<Partition, ErrorCode> {
     let partition = partition_in(&services.metadata.load(), Groups::TOPIC, group)
         .ok_or(ErrorCode::CoordinatorNotAvailable)?;
     Ok((Groups::TOPIC.into(), partition))
 }
 
-/// Asks the coordinator for something for which it may need a producer id that nobody has: then it
-/// is fetched, and asked again.
+/// Sends the coordinator a request that may need an unused producer id. If it does, fetches one and
+/// repeats the request with it.
 ///
 /// # Errors
-/// What the client is told.
+/// The error for the client.
 async fn ask_with_fresh_id(
     services: &Services,
     id: &str,
@@ -79,7 +79,7 @@ async fn ask_with_fresh_id(
     }
 }
 
-/// What clients of old versions understand in place of PRODUCER_FENCED (KIP-588).
+/// The error that old clients know in place of PRODUCER_FENCED (KIP-588).
 fn fenced_as(code: ErrorCode, version: i16, since: i16) -> ErrorCode {
     match code {
         ErrorCode::ProducerFenced if version < since => ErrorCode::InvalidProducerEpoch,

@@ -1,4 +1,4 @@
-//! TxnOffsetCommit: offsets that a group has committed once the transaction is (KIP-447).
+//! TxnOffsetCommit: offsets of a group that take effect when the transaction commits (KIP-447).
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::offset_commit_request::{
@@ -24,10 +24,10 @@ use crate::transaction::Producer;
 const V2_SINCE: i16 = 5;
 const TOPIC_ID_SINCE: i16 = 6;
 
-/// The first version in which clients bear COORDINATOR_LOAD_IN_PROGRESS.
+/// The first version whose clients handle COORDINATOR_LOAD_IN_PROGRESS.
 const LOADING_SINCE: i16 = 2;
 
-/// How often the end of a transaction may get in between: there is one before and one of its own.
+/// The most attempts. Up to two transactions may end in between: the previous one and its own.
 const ATTEMPTS: usize = 4;
 
 /// Answers a request.
@@ -49,7 +49,7 @@ pub(crate) async fn handle(
     let topics = commit.topics.clone();
     let answered = match ask_coordinators(services, cx, &id, from, commit).await {
         Ok(answered) => answered,
-        // Producers before 2.0 do not know that a coordinator loads (KAFKA-7296).
+        // Producers before 2.0 do not know COORDINATOR_LOAD_IN_PROGRESS (KAFKA-7296).
         Err(ErrorCode::CoordinatorLoadInProgress) if cx.version < LOADING_SINCE => {
             refuse_commit(&topics, ErrorCode::CoordinatorNotAvailable)
         }
@@ -58,9 +58,9 @@ pub(crate) async fn handle(
     told(merge(response, answered))
 }
 
-/// The transaction is asked first whether the group's offsets are part of it, then the group
-/// whether it takes them: unless the transaction has ended in between, which the group's
-/// coordinator knows by the question that it was told of before.
+/// Asks the transaction's coordinator whether the group's offsets are part of the transaction, and
+/// then the group to take them. The group's coordinator registered a guard before, so it refuses
+/// the commit if the transaction has ended in between.
 async fn ask_coordinators(
     services: &Services,
     cx: &RequestContext,
@@ -79,10 +79,10 @@ async fn ask_coordinators(
         let make = |to| group::Request::CommitInTransaction { request, producer, to };
         let write = InTransaction { producer, guard };
         let answer = services.groups.ask_in_transaction(&group, write, make).await;
-        // The marker of the transaction before came while the coordinator was asked: it is asked
-        // again. Before transactions v2 the commit belongs to that one itself, since the next does
-        // not begin before its markers are written; and the epoch, which is the same, would not
-        // keep the commit out of the next.
+        // The marker of the previous transaction arrived during the request, so it is repeated.
+        // Before transactions v2 the commit belongs to that previous transaction: the next one
+        // cannot begin before the markers are written. There the epoch stays the same, and would
+        // not keep the commit out of the next transaction.
         if !matches!(answer, Err(ErrorCode::InvalidTxnState)) || cx.version < V2_SINCE {
             return answer;
         }
@@ -101,7 +101,7 @@ async fn verify_offsets(
     let said = services.transaction_io.verify(id, from, &[partition], cx.version >= V2_SINCE).await;
     match said.first().map_or(ErrorCode::CoordinatorNotAvailable, |(_, code)| *code) {
         ErrorCode::None => Ok(()),
-        // What clients try again over: it is the transaction's coordinator that is looked for.
+        // Clients retry on this error, without a new search for the group coordinator.
         ErrorCode::NetworkException
         | ErrorCode::NotCoordinator
         | ErrorCode::CoordinatorNotAvailable => Err(ErrorCode::CoordinatorLoadInProgress),
@@ -111,7 +111,8 @@ async fn verify_offsets(
         ErrorCode::ConcurrentTransactions if cx.version < V2_SINCE => {
             Err(ErrorCode::CoordinatorLoadInProgress)
         }
-        // Who writes expects this of a zombie (`AddPartitionsToTxnManager` in Apache Kafka).
+        // The producer expects this error if it is fenced (`AddPartitionsToTxnManager` in Apache
+        // Kafka).
         ErrorCode::ProducerFenced => Err(ErrorCode::InvalidProducerEpoch),
         code => Err(code),
     }

@@ -1,4 +1,4 @@
-//! What is refused before the controller hears of it, and how its answers are put together.
+//! Refusals before the request reaches the controller, and the merging of the controller's answers.
 
 use super::*;
 use crate::api::fixtures::{everyone, nobody, request};
@@ -56,7 +56,7 @@ fn what_is_refused_before_the_controller_is_asked() {
                 "40 Broker-level min.insync.replicas cannot be altered: the controller goes by it, too, and it is the same for all brokers.",
             ),
         ),
-        // What an older version let in can go.
+        // A key that an older version accepted can be deleted.
         (change(4, "3", &[("min.insync.replicas", DELETE, None)]), None),
         (change(4, "", &[("min.insync.replicas", SET, Some("2"))]), None),
         (
