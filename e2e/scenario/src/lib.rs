@@ -1,10 +1,10 @@
-//! Scenario files: events in, and what came of them out, as text. The tests of the pure cores play
-//! them; this crate knows none of those.
+//! Scenario files: text files of events and their outcomes. The tests of the pure cores play them;
+//! this crate knows none of the cores.
 //!
 //! A file has comments (`# ...`), blank lines, and events (`> verb word key=value flag`). The
-//! indented lines below an event say what came of it. With `WEIR_ACCEPT=1` what comes of the events
-//! now is written into the files, and the difference is to be read. Whatever is wrong panics: this
-//! is for tests alone.
+//! indented lines below an event are its outcomes. With `WEIR_ACCEPT=1` the run writes the current
+//! outcomes into the files, and the author reviews the diff. Every error panics, because only tests
+//! use this crate.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod words;
@@ -15,12 +15,11 @@ use std::path::{Path, PathBuf};
 
 pub use self::words::Words;
 
-/// Plays every file of a folder, each in a world of its own, and compares what comes of its events
-/// with what it says.
+/// Plays every file of a folder, each in a new world, and compares the outcomes of its events with
+/// the file.
 ///
 /// # Panics
-/// When something else comes of an event, when a file says what nobody understands, and when there
-/// is no file.
+/// When an outcome differs, a file is malformed, or the folder has no file.
 pub fn play_folder<W>(
     folder: impl AsRef<Path>,
     begin: impl Fn() -> W,
@@ -50,8 +49,7 @@ pub fn play_folder<W>(
 
 /// Plays one event, without its `> `.
 ///
-/// # Panics
-/// When the event has a word that nobody asks for, or lacks one.
+/// When a word of the event stays unused, or one is missing.
 pub fn play_event<R>(event: &str, play: impl FnOnce(&mut Words<'_>) -> R) -> R {
     let mut words = Words::new(event);
     let outcome = play(&mut words);
@@ -71,7 +69,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The scenario with its outcomes as they are now.
+/// The scenario with the current outcomes.
 fn played<W>(
     name: &str,
     scenario: &str,
@@ -88,7 +86,7 @@ fn played<W>(
         if let Some(event) = line.strip_prefix("> ") {
             events += 1;
             add(line);
-            // Whoever plays may panic anywhere: it is said where in the file that was.
+            // A player may panic anywhere; this adds the place in the file.
             let outcomes =
                 catch_unwind(AssertUnwindSafe(|| play_event(event, |words| play(world, words))));
             let outcomes = outcomes
@@ -107,13 +105,13 @@ fn played<W>(
     text
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn said(cause: &(dyn Any + Send)) -> &str {
     let text = cause.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| cause.downcast_ref::<&str>().copied()).unwrap_or("it panicked")
 }
 
-/// The first line in which two texts differ, and what it belongs to.
+/// The first line in which two texts differ, with its event.
 fn difference(name: &str, expected: &str, actual: &str) -> Option<String> {
     let (mut expected, mut actual) = (expected.lines(), actual.lines());
     let mut event = "";
@@ -138,7 +136,7 @@ fn difference(name: &str, expected: &str, actual: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Counts; `add N times=M loud`.
+    /// A counter as the world; `add N times=M loud`.
     fn count(world: &mut i32, words: &mut Words<'_>) -> Vec<String> {
         match words.next() {
             "add" => *world += words.next_number::<i32>() * words.number("times").unwrap_or(1),

@@ -1,24 +1,23 @@
-//! The words of an event: names in their order, then `key=value` pairs and flags in any.
-//!
-//! Each word is asked for by somebody, or the event is refused: a typo would otherwise be an event
-//! that means less than it seems to.
+//! The words of an event: positional words first, then `key=value` pairs and flags in any order.
+//! An event with an unused word fails. Otherwise a typo would make an event do less than its author
+//! meant.
 
 use std::cell::Cell;
 use std::str::FromStr;
 
-/// The words of an event. What is not as asked for panics; the runner adds the place.
+/// The words of an event. A missing or malformed word panics; the runner adds the place.
 #[derive(Debug)]
 pub struct Words<'a> {
     line: &'a str,
     words: Vec<Word<'a>>,
-    /// How many of them were taken in their order.
+    /// The number of positional words taken.
     taken: usize,
 }
 
 #[derive(Debug)]
 struct Word<'a> {
     text: &'a str,
-    /// Where the line goes on behind it.
+    /// The end of the word in the line.
     end: usize,
     used: Cell<bool>,
 }
@@ -33,7 +32,7 @@ impl<'a> Words<'a> {
         Self { line, words: words.collect(), taken: 0 }
     }
 
-    /// The next word, which is no pair.
+    /// The next positional word.
     #[expect(
         clippy::should_implement_trait,
         reason = "it is an error, and not an end, when there is none"
@@ -42,7 +41,7 @@ impl<'a> Words<'a> {
         self.next_if(|_| true).unwrap_or_else(|| self.fail("a word is missing"))
     }
 
-    /// The next word, if there is one that is no pair and is as wanted.
+    /// The next positional word, if it satisfies `is_wanted`.
     pub fn next_if(&mut self, is_wanted: impl Fn(&str) -> bool) -> Option<&'a str> {
         let word = self
             .words
@@ -53,13 +52,13 @@ impl<'a> Words<'a> {
         Some(word.text)
     }
 
-    /// The next word, which is a number.
+    /// The next positional word, as a number.
     pub fn next_number<T: FromStr>(&mut self) -> T {
         let text = self.next();
         self.parsed(text)
     }
 
-    /// All that follows the words that were taken.
+    /// The rest of the line after the words taken.
     pub fn rest(&mut self) -> &'a str {
         let from = self
             .taken
@@ -71,7 +70,7 @@ impl<'a> Words<'a> {
         self.line[from..].trim()
     }
 
-    /// Whether this word is there.
+    /// Whether the flag is set.
     pub fn flag(&self, name: &str) -> bool {
         let mut found = false;
         for word in self.words.iter().skip(self.taken).filter(|word| word.text == name) {
@@ -90,12 +89,12 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// The values of a key that may be said more than once.
+    /// The values of a key that may occur more than once.
     pub fn texts(&self, key: &str) -> Vec<&'a str> {
         self.pairs_if(|found| found == key).into_iter().map(|(_, value)| value).collect()
     }
 
-    /// All pairs, whatever their keys are.
+    /// All pairs, with any key.
     pub fn pairs(&self) -> Vec<(&'a str, &'a str)> {
         self.pairs_if(|_| true)
     }
@@ -107,7 +106,7 @@ impl<'a> Words<'a> {
         wanted.inspect(|(word, _)| word.used.set(true)).map(|(_, pair)| pair).collect()
     }
 
-    /// The value of a key, which is a number.
+    /// The value of a key, as a number.
     pub fn number<T: FromStr>(&self, key: &str) -> Option<T> {
         self.text(key).map(|text| self.parsed(text))
     }
@@ -116,7 +115,7 @@ impl<'a> Words<'a> {
         text.parse().unwrap_or_else(|_| self.fail(&format!("{text:?} is no number")))
     }
 
-    /// Refuses the event.
+    /// Fails the event.
     ///
     /// # Panics
     /// Always.
@@ -124,7 +123,7 @@ impl<'a> Words<'a> {
         panic!("{why}")
     }
 
-    /// Whoever played the event is done with it: each word was asked for.
+    /// Checks at the end of an event that every word was used.
     pub(crate) fn finish(&self) {
         if let Some(word) = self.words.iter().find(|word| !word.used.get()) {
             self.fail(&format!("nobody asked for {:?}", word.text));

@@ -1,5 +1,5 @@
-//! A broker's machine and process: the log directory with what says how it was left
-//! (`broker/src/log/identity.rs`), and the session with the controller
+//! A broker's machine and process. The machine has the log directory with the record of its last
+//! shutdown (`broker/src/log/identity.rs`). The process has the session with the controller
 //! (`broker/src/controller_client/session.rs`).
 
 mod disk;
@@ -25,22 +25,22 @@ use crate::topics::partition_of;
 const HEARTBEAT_MS: u64 = 500;
 const SESSION_MS: u64 = 3_000;
 
-/// A machine: what survives the process.
+/// A machine: the state that survives the process.
 #[derive(Debug)]
 pub struct Machine {
     id: usize,
     /// The kernel's boot id.
     boot: u64,
-    /// Counts the processes.
+    /// The number of processes so far.
     pub run: u64,
     disk: Disk,
-    /// The log of a topic that is not there.
+    /// An empty log, for a topic that is not on this disk.
     nothing: Log,
     process: Option<Process>,
-    /// Where each log ended before a fault took something of it that the controller has not heard
-    /// of.
+    /// For each log, its end before a fault that took records of it and that the controller does
+    /// not know yet.
     pub lost_from: Vec<i64>,
-    /// The process that was the last one before the fault.
+    /// The last process before the fault.
     pub lost_by: u64,
 }
 
@@ -53,7 +53,7 @@ struct Process {
     whole: bool,
     controller_epoch: ControllerEpoch,
     image: Option<Rc<State>>,
-    /// Metadata was taken up from a controller, not only from the disk.
+    /// A controller has sent metadata to this process; it does not only have the disk's.
     is_told: bool,
     wants_shutdown: bool,
     replicas: Vec<Replica>,
@@ -91,7 +91,7 @@ impl Machine {
         }
     }
 
-    /// Whether the process is there.
+    /// Whether the process runs.
     pub fn is_up(&self) -> bool {
         self.process.is_some()
     }
@@ -101,7 +101,7 @@ impl Machine {
         &self.disk.logs[partition]
     }
 
-    /// Who leads, as far as this broker knows.
+    /// The leader, as far as this broker knows.
     pub fn leader_of(&self, partition: usize) -> Option<usize> {
         let image = self.process.as_ref()?.image.as_ref()?;
         Some(partition_in(image, partition)?.1.leader?.0 as usize)
@@ -111,14 +111,14 @@ impl Machine {
     pub fn start(&mut self, ctx: &mut Ctx<'_>) {
         self.run += 1;
         let disk = &mut self.disk;
-        // A stop in order brings nothing back of what the power took before.
+        // A stop in order does not bring back what an earlier power failure took.
         let mut whole = (disk.clean && disk.boot != 0) || disk.boot == self.boot;
         if ctx.plan.has(Mutation::CallsItselfWhole) {
             whole = true;
         }
         disk.clean = false;
-        // What the power took must not be forgotten if this process, too, dies before the
-        // controller knows.
+        // If this process dies before the controller knows of the loss, the next one must still
+        // report it. So the disk keeps no boot id until then.
         disk.boot = if whole || ctx.plan.has(Mutation::WritesBootIdEarly) { self.boot } else { 0 };
         ctx.trace(|| {
             format!(
@@ -147,7 +147,7 @@ impl Machine {
         }
     }
 
-    /// The process dies; the kernel goes on.
+    /// Kills the process; the kernel keeps running.
     pub fn kill(&mut self, ctx: &mut Ctx<'_>) {
         if let Some(Session { stream, operator, .. }) =
             self.process.take().and_then(|process| process.session)
@@ -167,14 +167,14 @@ impl Machine {
         }
     }
 
-    /// A controlled shutdown begins.
+    /// Begins a controlled shutdown.
     pub fn shut_down(&mut self) {
         if let Some(process) = &mut self.process {
             process.wants_shutdown = true;
         }
     }
 
-    /// An alarm goes off.
+    /// Handles an alarm.
     pub fn wake(&mut self, alarm: BrokerAlarm, ctx: &mut Ctx<'_>) {
         match alarm {
             BrokerAlarm::Connect => self.connect(ctx),
@@ -198,7 +198,7 @@ impl Machine {
         }
     }
 
-    /// Something arrives.
+    /// Handles a message.
     pub fn receive(&mut self, from: Node, body: Body, ctx: &mut Ctx<'_>) {
         let run = self.run;
         match body {
@@ -250,7 +250,7 @@ impl Machine {
         }
     }
 
-    /// Lets a replica act, if the process has its first metadata.
+    /// Runs `act` on a replica, if the process has its first metadata.
     fn with(
         &mut self,
         partition: usize,
@@ -403,8 +403,8 @@ impl Machine {
         }
     }
 
-    /// Takes up what a controller says: on the disk first, so that the next process knows all that
-    /// this one acted on.
+    /// Applies the controller's metadata. It goes to the disk first, so that the next process knows
+    /// everything that this one acted on.
     fn take_up(&mut self, full: bool, state: Rc<State>, ctx: &mut Ctx<'_>) {
         let Some(process) = &mut self.process else { return };
         if let Some(epoch) =
@@ -421,7 +421,7 @@ impl Machine {
         self.assume_roles(ctx);
     }
 
-    /// Takes up what the process before had, as long as no controller has said anything.
+    /// Adopts the roles of the previous process, if no controller has sent metadata yet.
     fn resume(&mut self, ctx: &mut Ctx<'_>) {
         let (Some(process), Some(kept)) = (&mut self.process, &self.disk.kept) else {
             return;

@@ -1,14 +1,13 @@
-//! The rules, each with its name, and what of a history shows that one was broken.
+//! The rules, and the checks that find a broken one in a history.
 //!
-//! Told by the store, the brokers and the clients of what happened; keeps what was ever committed
-//! of each partition in a ledger. Decides nothing in the simulated world, and knows nothing of how
-//! it works: a bug that the world and the checkers share would be none to see.
+//! The store, the brokers and the clients report events. The checks keep everything ever committed
+//! of each partition in a ledger. They decide nothing in the simulated world and share no code with
+//! it, because a shared bug would stay invisible.
 //!
-//! What is protected: a record below a high watermark is in the log of every member of the
-//! committed ISR and of the eligible leader replicas, but for those that lost it with their power
-//! or their disk. Only when such a fault took the last of them is the record lost by right: then it
-//! leaves the ledger, and so it does when an unclean election is committed and the new leader lacks
-//! it.
+//! Protected is every record below a high watermark. It is in the log of every member of the
+//! committed ISR and of the ELR, except those that lost it with their power or disk. Only when such
+//! a fault took the last of them is the loss allowed, and the record leaves the ledger. The same
+//! holds when an unclean election is committed and the new leader lacks the record.
 
 mod partition;
 mod rule;
@@ -27,39 +26,39 @@ use crate::log::{Log, Record};
 use crate::message::ReadAnswer;
 use crate::plan::{Plan, TopicPlan};
 
-/// What was counted, to see that histories are about something.
+/// Counters, which show that the histories exercise what they should.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Events.
     pub events: u64,
     /// Faults.
     pub faults: u64,
-    /// Records that were acknowledged with `acks=all`.
+    /// Records acknowledged with `acks=all`.
     pub acknowledged: u64,
-    /// Elections that were committed.
+    /// Committed elections.
     pub elections: u64,
-    /// Changes of an ISR that were committed.
+    /// Committed ISR changes.
     pub isr_changes: u64,
-    /// Unclean elections that were committed.
+    /// Committed unclean elections.
     pub unclean: u64,
-    /// Commits that failed.
+    /// Failed commits.
     pub conflicts: u64,
-    /// Times that committed records were lost by right.
+    /// Allowed losses of committed records.
     pub losses: u64,
-    /// Truncations that cut something off.
+    /// Truncations that removed records.
     pub truncations: u64,
-    /// Topics that were made anew under a name that one had before.
+    /// Topics created under the name of a deleted one.
     pub renewals: u64,
-    /// Times that records were deleted.
+    /// Deletions of records.
     pub deletions: u64,
-    /// Times that a follower began anew where its leader's log starts.
+    /// Restarts of a follower's log at its leader's log start.
     pub restarts: u64,
-    /// Records that consumers read.
+    /// Records read by consumers.
     pub read: u64,
-    /// Processes that went on with the roles of the one before, without a controller.
+    /// Processes that adopted the roles of the previous process without a controller.
     pub resumed: u64,
-    /// Records that such processes acknowledged with `acks=all`, before a controller told them
-    /// anything.
+    /// Records that such processes acknowledged with `acks=all` before a controller sent them
+    /// metadata.
     pub resumed_acknowledged: u64,
 }
 
@@ -88,16 +87,16 @@ impl Tally for Counts {
     }
 }
 
-/// The checkers.
+/// The checks.
 #[derive(Debug)]
 pub struct Checks {
-    /// What came of them.
+    /// The result.
     pub verdict: Verdict<Rule>,
-    /// What was counted.
+    /// The counters.
     pub counts: Counts,
-    /// When the faults end.
+    /// The end of the faults.
     pub faults_end: u64,
-    /// Partitions whose copies are to be looked at after this event.
+    /// Partitions whose copies must be checked after this event.
     pub dirty: Vec<usize>,
     topics: Vec<TopicPlan>,
     ledgers: Vec<Ledger>,
@@ -106,7 +105,7 @@ pub struct Checks {
 }
 
 impl Checks {
-    /// Nothing has happened yet.
+    /// The state before the first event.
     pub fn new(plan: &Plan, only: Option<Rule>) -> Self {
         Self {
             verdict: Verdict::new(only),
@@ -120,18 +119,17 @@ impl Checks {
         }
     }
 
-    /// What is committed of the partition of the topic that bears the name now.
+    /// The committed records of the partition of the topic that has the name now.
     pub fn ledger(&self, partition: usize) -> &Ledger {
         &self.ledgers[partition]
     }
 
-    /// Whether it is this topic that bears the name: of one that is deleted nothing is asked any
-    /// more.
+    /// Whether this topic has the name now. Nothing is checked for a deleted topic.
     fn is_there(&self, partition: usize, topic: TopicId) -> bool {
         self.ledgers[partition].topic() == Some(topic)
     }
 
-    /// The topics of which this is true are deleted.
+    /// Deletes the topics for which `is_gone` holds.
     pub fn gone(&mut self, is_gone: impl Fn(TopicId) -> bool) {
         for ledger in &mut self.ledgers {
             if ledger.topic().is_some_and(&is_gone) {
@@ -148,8 +146,8 @@ impl Checks {
         if before.isr.contains(&leader) || before.elr.contains(&leader) {
             return;
         }
-        // The request that completes a reassignment brings its last replicas into the ISR and takes
-        // the old leader away. That they have everything is another rule.
+        // The request that completes a reassignment adds the last replicas to the ISR and removes
+        // the old leader. Another rule checks that they have everything.
         if before.is_reassigning()
             && !after.is_reassigning()
             && !after.recovering
@@ -166,7 +164,7 @@ impl Checks {
         }
     }
 
-    /// A registration was answered.
+    /// The controller answered a registration.
     pub fn registered(&mut self, epoch: i64, broker: usize, run: u64) {
         let owner = *self.broker_epochs.entry(epoch).or_insert((broker, run));
         if owner != (broker, run) {
@@ -208,8 +206,8 @@ impl Checks {
         }
     }
 
-    /// A leader's high watermark is this now. It may have advanced if the ISR is not below its
-    /// minimum, as far as the leader knows both.
+    /// A leader's high watermark has this value now. It may only advance while the ISR has its
+    /// minimum size, as far as the leader knows both.
     pub fn high_watermark(
         &mut self,
         partition: usize,
@@ -242,7 +240,7 @@ impl Checks {
             return;
         }
         ledger.begins_at(epoch, log.start());
-        // What a leader begins with it takes for committed too.
+        // A leader also treats the records below its first high watermark as committed.
         let before = before.unwrap_or_else(|| high_watermark.min(ledger.records().len() as i64));
         for offset in before..high_watermark {
             let Some(record) = log.get(offset) else { continue };
@@ -254,7 +252,7 @@ impl Checks {
         self.dirty.push(partition);
     }
 
-    /// A follower takes the records below its high watermark to be committed.
+    /// A follower treats the records below its high watermark as committed.
     pub fn followed(
         &mut self,
         partition: usize,
@@ -280,7 +278,7 @@ impl Checks {
         }
     }
 
-    /// A replica, which leads or does not, deleted in a leader epoch what lies before an offset.
+    /// A replica, leader or not, deleted the records before an offset in a leader epoch.
     pub fn deleted(
         &mut self,
         partition: usize,
@@ -307,7 +305,7 @@ impl Checks {
         self.dirty.push(partition);
     }
 
-    /// A leader acknowledged a record to a producer that asked for all replicas.
+    /// A leader acknowledged a record with `acks=all`.
     pub fn acknowledged(
         &mut self,
         partition: usize,
@@ -348,8 +346,8 @@ impl Checks {
         }
     }
 
-    /// A leader told a consumer, whose newest epoch is this one, where that ends, and the one of
-    /// the last record before its offset, if it has `read` that (KIP-320).
+    /// A leader told a consumer the end of the newest epoch that it knows. If the consumer has
+    /// `read` a last record, the leader told it the end of that record's epoch too (KIP-320).
     pub fn epoch_ends(
         &mut self,
         partition: usize,
@@ -375,7 +373,7 @@ impl Checks {
         }
     }
 
-    /// A shard was written: the partition is this now.
+    /// The store wrote a shard: this is the partition's state now.
     pub fn committed(
         &mut self,
         partition: usize,
@@ -431,7 +429,7 @@ impl Checks {
         self.dirty.push(partition);
     }
 
-    /// Looks at the copies of a partition.
+    /// Checks the copies of a partition.
     pub fn look_at_copies(&mut self, partition: usize, log_of: LogOf<'_>) {
         match self.ledgers[partition].look_at_copies(log_of) {
             Ok(lost) => self.counts.losses += u64::from(lost),

@@ -1,4 +1,4 @@
-//! Clients: producers that send again until they know, and consumers that read what is committed.
+//! Clients: producers that retry until they know the result, and consumers of committed records.
 
 mod producer;
 
@@ -10,18 +10,18 @@ use crate::checks::{Checks, Rule};
 use crate::message::{Body, Read, ReadAnswer};
 use crate::rng::Rng;
 
-/// Requests that a producer has to see through after the faults are over.
+/// Requests that a producer must complete after the faults.
 const LAST_REQUESTS: u32 = 3;
 
 /// A client of one partition.
 #[derive(Debug)]
 pub struct Client {
     partition: usize,
-    /// The topic that it knows by its name.
+    /// The topic that it knows under the name.
     topic: Option<TopicId>,
     kind: Kind,
     requests: u64,
-    /// How often its partition had lost records by right when the request was sent.
+    /// The partition's allowed losses when the request was sent.
     resets: u64,
     left: u32,
 }
@@ -32,20 +32,20 @@ enum Kind {
     Consumer {
         offset: i64,
         epoch: LeaderEpoch,
-        /// Of the last record that it read, if it is right before the offset.
+        /// The epoch of the last record that it read, if that is right before the offset.
         last_epoch: Option<LeaderEpoch>,
         latest: i64,
-        /// The request that is not answered, and since when.
+        /// The unanswered request, and the time when it was sent.
         pending: Option<(u64, u64)>,
     },
 }
 
 impl Client {
-    /// The clients of a partition: idempotent producers, one that does not care, and a consumer.
+    /// The clients of a partition: idempotent producers, one without idempotence, and a consumer.
     pub fn of(partition: usize, rng: &mut Rng) -> Vec<Self> {
         let id = |number: u64| partition as u64 * 1_000_000 + number * 1_000;
         let mut idempotent = |number: u64| {
-            // Kafka's clients have up to five (`max.in.flight.requests.per.connection`).
+            // Kafka's clients allow up to five (`max.in.flight.requests.per.connection`).
             let in_flight_max = [1, 2, 5][rng.index(3)];
             Kind::Producer(Producer::idempotent(id(number), in_flight_max))
         };
@@ -76,12 +76,12 @@ impl Client {
         self.partition
     }
 
-    /// Whether it has seen through what it had to after the faults.
+    /// Whether it has completed its requests after the faults.
     pub fn is_done(&self) -> bool {
         self.left == 0
     }
 
-    /// What it sends next, if anything.
+    /// The requests that it sends next.
     pub fn act(&mut self, now: u64, checks: &Checks, faulty: bool) -> Vec<Body> {
         let ledger = checks.ledger(self.partition);
         let Some(topic) = ledger.topic() else { return Vec::new() };
@@ -122,7 +122,7 @@ impl Client {
         }
     }
 
-    /// Another topic has the name.
+    /// Another topic has the name now.
     fn begin_anew(&mut self) {
         self.resets = 0;
         match &mut self.kind {
@@ -134,7 +134,7 @@ impl Client {
         }
     }
 
-    /// An answer comes.
+    /// Handles an answer.
     pub fn receive(&mut self, body: Body, checks: &mut Checks) {
         match (body, &mut self.kind) {
             (Body::Produced(request, epoch, result), Kind::Producer(producer)) => {
@@ -171,7 +171,7 @@ impl Client {
         }
         let stale = checks.ledger(partition).is_excused(answer.epoch.0);
         if answer.error == ErrorCode::OffsetOutOfRange && !stale && *offset < answer.log_start {
-            // As with `auto.offset.reset=earliest`; with the offset it learns the epoch.
+            // As with `auto.offset.reset=earliest`; the answer with the offset also has the epoch.
             (*offset, *last_epoch) = (answer.log_start, None);
             *epoch = (*epoch).max(answer.epoch);
         } else if answer.error == ErrorCode::OffsetOutOfRange && !stale {

@@ -1,5 +1,5 @@
-//! What a node may do to the world while it acts: say something, set an alarm, write a line of the
-//! trace.
+//! The access of a node to the world while it acts: it sends messages, sets alarms and writes to
+//! the trace.
 
 use weir_protocol::types::TopicId;
 
@@ -10,76 +10,76 @@ use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::topics::partition_of;
 
-/// What an operator wakes for.
+/// Why an operator wakes.
 #[derive(Clone, Copy, Debug)]
 pub enum OperatorAlarm {
-    /// A session may have ended.
+    /// A session may have timed out.
     Sessions,
-    /// The next object is to be written.
+    /// The next object must be written.
     Write,
-    /// The state is to be loaded.
+    /// The state must be loaded.
     Load,
-    /// The lease was not renewed: whoever has lost it stops, if its commits have not told it
-    /// before.
+    /// The lease was not renewed. An operator that has lost it stops, unless a failed commit has
+    /// stopped it before.
     Lease,
 }
 
-/// What a broker wakes for; the numbers are partitions and calls.
+/// Why a broker wakes; the numbers are partitions and calls.
 #[derive(Clone, Copy, Debug)]
 pub enum BrokerAlarm {
-    /// A controller is to be found.
+    /// It looks for a controller.
     Connect,
-    /// None was found: what the process before had is taken up.
+    /// It found none: it adopts the roles of the previous process.
     Resume,
     /// A heartbeat is due.
     Beat,
     /// The next fetch is due.
     Fetch(usize),
-    /// A fetch was not answered.
+    /// A fetch has timed out.
     FetchTimeout(usize, u64),
-    /// The leadership wants to look at the time.
+    /// The leadership checks its timeouts.
     Check(usize),
     /// A flush ends.
     Flush(usize),
-    /// A call to the controller was not answered.
+    /// A call to the controller has timed out.
     CallTimeout(usize, u64),
 }
 
-/// Something that went wrong and will be put right.
+/// A fault that will be repaired.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
     /// A broker is down.
     Down(usize),
-    /// A broker wanted to stop in order; if it is still there, it is killed.
+    /// A broker was asked to stop in order; if it still runs, it is killed.
     Stopping(usize, u64),
-    /// A node is cut off.
+    /// A node is cut off from others.
     CutOff(Node),
-    /// A node does nothing.
+    /// A node is paused.
     Paused(Node),
     /// An operator is down.
     OperatorDown(usize),
-    /// A topic is deleted, and its name is to be had again.
+    /// A topic is deleted, and its name can be used again.
     Deleted(usize, TopicId),
-    /// A broker's turn has come to be restarted.
+    /// The turn of a broker to be restarted.
     Restart(usize),
 }
 
-/// What goes off at its time.
+/// An event at a set time.
 #[derive(Clone, Copy, Debug)]
 pub enum Alarm {
-    /// Of an operator's process: its number, its run.
+    /// For an operator's process: its number and its run.
     Operator(usize, u64, OperatorAlarm),
-    /// Of a broker's process: its number, its run.
+    /// For a broker's process: its number and its run.
     Broker(usize, u64, BrokerAlarm),
-    /// Of a client.
+    /// For a client.
     Client(usize),
-    /// Something goes wrong.
+    /// A fault begins.
     Fault,
-    /// Something is put right.
+    /// A fault is repaired.
     Repair(Fault),
-    /// The faults are over.
+    /// The faults end.
     Heal,
-    /// Is all well?
+    /// The world checks whether it has converged.
     Look,
 }
 
@@ -89,32 +89,32 @@ pub(crate) enum Event {
     Alarm(Alarm),
 }
 
-/// What a node may do to the world while it acts.
+/// The access of a node to the world while it acts.
 #[derive(Debug)]
 pub struct Ctx<'a> {
     /// The time.
     pub now: u64,
-    /// Chance.
+    /// The source of randomness.
     pub rng: &'a mut Rng,
     /// The plan.
     pub plan: &'a Plan,
-    /// The checkers.
+    /// The checks.
     pub checks: &'a mut Checks,
-    /// Which operator has the lease.
+    /// The operator that holds the lease.
     pub lease: usize,
     /// Whether faults still happen.
     pub faulty: bool,
-    /// The broker that acts stopped in order.
+    /// The acting broker stopped in order.
     pub stopped: bool,
     pub(crate) network: &'a mut Network,
     pub(crate) out: &'a mut Vec<(u64, Event)>,
     pub(crate) trace: &'a mut Option<Vec<String>>,
-    /// The broker that acts, and its run.
+    /// The acting broker and its run.
     pub(crate) actor: (usize, u64),
 }
 
 impl Ctx<'_> {
-    /// Says something, whether or not it is heard.
+    /// Sends a message, which may be lost.
     pub fn send(&mut self, from: Node, to: Node, body: Body) {
         let [first, again] = self.network.send(self.now, from, to, self.rng, self.plan);
         if let Some(at) = again {
@@ -125,7 +125,7 @@ impl Ctx<'_> {
         }
     }
 
-    /// Says something on a stream.
+    /// Sends a message on a stream.
     pub fn send_on(&mut self, stream: Stream, from: Node, to: Node, body: Body) {
         let ends = matches!(body, Body::Ended(..) | Body::Closed(_));
         if let Some(at) = self.network.send_on(stream, self.now, from, to, self.rng, self.plan) {
@@ -141,20 +141,20 @@ impl Ctx<'_> {
         self.out.push((at, Event::Alarm(alarm)));
     }
 
-    /// Sets an alarm of the broker that acts.
+    /// Sets an alarm of the acting broker.
     pub fn broker_alarm(&mut self, after: u64, alarm: BrokerAlarm) {
         let (broker, run) = self.actor;
         self.alarm(self.now + after, Alarm::Broker(broker, run, alarm));
     }
 
-    /// Writes a line of the trace, if there is one.
+    /// Writes a line to the trace, if the history has one.
     pub fn trace(&mut self, line: impl FnOnce() -> String) {
         if let Some(lines) = self.trace {
             lines.push(format!("{:>6} {}", self.now, line()));
         }
     }
 
-    /// The number of a topic's partition here.
+    /// The number of a topic's partition in this history.
     pub fn partition_of(&self, topic: TopicId) -> Option<usize> {
         partition_of(topic).filter(|partition| *partition < self.plan.topics.len())
     }

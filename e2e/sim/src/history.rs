@@ -1,5 +1,5 @@
-//! What every simulation has: histories by seed, the rule that one breaks, the search for a seed
-//! that breaks a rule, and the program around it.
+//! The common part of all simulations: histories by seed, rule violations, the search for a seed
+//! that breaks a rule, and the program around them.
 
 use std::fmt::{self, Debug, Display};
 use std::ops::Range;
@@ -9,18 +9,18 @@ use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 
-/// Something that is played by seeds. The same seed is the same history.
+/// A simulation that is played by seed. The same seed gives the same history.
 pub trait Simulation: Sized {
-    /// What must hold.
+    /// The rules.
     type Rule: ValueEnum + Copy + Debug + Send + Sync + 'static;
-    /// What can be done wrong on purpose.
+    /// The deliberate faults.
     type Mutation: ValueEnum + Copy + Send + Sync + 'static;
-    /// What is counted, to see that histories are about something.
+    /// The counters, which show that histories exercise what they should.
     type Counts: Tally;
-    /// What `cargo run` takes to play it.
+    /// The arguments of `cargo run` that play it.
     const PROGRAM: &'static str;
 
-    /// Runs the history of a seed, with this deliberately wrong; with `only`, no other rule counts.
+    /// Runs the history of a seed with this deliberate fault; with `only`, no other rule counts.
     fn run(
         seed: u64,
         mutation: Option<Self::Mutation>,
@@ -31,18 +31,18 @@ pub trait Simulation: Sized {
 
 /// Counts that can be summed.
 pub trait Tally: Debug + Default {
-    /// Adds those of another history.
+    /// Adds the counts of another history.
     fn add(&mut self, other: &Self);
 }
 
-/// A rule that was broken.
+/// A violation of a rule.
 #[derive(Clone, Debug)]
 pub struct Failure<R> {
-    /// Which.
+    /// The rule.
     pub rule: R,
-    /// How.
+    /// What happened.
     pub detail: String,
-    /// When, in milliseconds.
+    /// The time in milliseconds.
     pub at: u64,
 }
 
@@ -52,24 +52,24 @@ impl<R: Debug> Display for Failure<R> {
     }
 }
 
-/// The first rule that a history breaks.
+/// The first violation in a history.
 #[derive(Debug)]
 pub struct Verdict<R> {
-    /// It, once one was broken.
+    /// The violation, if there was one.
     pub failure: Option<Failure<R>>,
-    /// The only rule that counts: what shows that each is looked at. `None`: all do.
+    /// The only rule that counts, in tests of a single rule; `None` if all do.
     pub only: Option<R>,
-    /// The time, for [`Failure::at`].
+    /// The current time, for [`Failure::at`].
     pub now: u64,
 }
 
 impl<R: PartialEq> Verdict<R> {
-    /// Nothing has happened yet.
+    /// The state before the first event.
     pub fn new(only: Option<R>) -> Self {
         Self { failure: None, only, now: 0 }
     }
 
-    /// A rule was broken. Only the first counts.
+    /// Records a violation. Only the first counts.
     pub fn broken(&mut self, rule: R, detail: impl FnOnce() -> String) {
         if self.failure.is_none() && self.only.as_ref().is_none_or(|only| *only == rule) {
             self.failure = Some(Failure { rule, detail: detail(), at: self.now });
@@ -77,22 +77,22 @@ impl<R: PartialEq> Verdict<R> {
     }
 }
 
-/// What came of a history.
+/// The result of a history.
 #[derive(Debug)]
 pub struct History<S: Simulation> {
-    /// The rule that was broken, if one was.
+    /// The violation, if there was one.
     pub failure: Option<Failure<S::Rule>>,
-    /// What was counted.
+    /// The counters.
     pub counts: S::Counts,
-    /// What happened, line by line, if that was wanted.
+    /// The trace, line by line, if it was requested.
     pub trace: Vec<String>,
 }
 
-/// Plays histories; the sum of what was counted, or the first failure with the command that plays
-/// it again.
+/// Plays histories; returns the sum of the counters, or the first violation with the command that
+/// replays it.
 ///
 /// # Errors
-/// The first rule that is broken.
+/// The first violation.
 pub fn play<S: Simulation>(
     seeds: Range<u64>,
     mutation: Option<S::Mutation>,
@@ -116,9 +116,9 @@ pub fn play<S: Simulation>(
     Ok(counts)
 }
 
-/// The first of these seeds whose history breaks the rule, with this deliberately wrong. Other
-/// rules do not count, and neither do the assertions of the cores: where one of them ends a
-/// history, another seed shows what the rule sees.
+/// The first of these seeds whose history breaks the rule, with this deliberate fault. Other rules
+/// do not count, and neither do the cores' assertions: when one of them ends a history, another
+/// seed must show the violation.
 pub fn first_to_break<S: Simulation>(
     rule: S::Rule,
     mutation: S::Mutation,
@@ -128,7 +128,7 @@ pub fn first_to_break<S: Simulation>(
     seeds.find(|seed| catch_unwind(AssertUnwindSafe(|| breaks(*seed))).unwrap_or(false))
 }
 
-/// The command that plays a seed again.
+/// The command that replays a seed.
 pub fn replay<S: Simulation>(seed: u64, mutation: Option<S::Mutation>) -> String {
     let mutation = mutation.and_then(|mutation| mutation.to_possible_value());
     let mutation = mutation
@@ -145,16 +145,16 @@ struct Arguments<R: ValueEnum + Send + Sync + 'static, M: ValueEnum + Send + Syn
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// How many seeds, one after the other.
+    /// How many consecutive seeds.
     #[arg(long, default_value_t = 1)]
     histories: u64,
-    /// Print what happens.
+    /// Print the trace.
     #[arg(long)]
     trace: bool,
-    /// Do something deliberately wrong.
+    /// A deliberate fault.
     #[arg(long, value_enum)]
     mutation: Option<M>,
-    /// Look at no other rule than this.
+    /// The only rule to check.
     #[arg(long, value_enum)]
     rule: Option<R>,
 }

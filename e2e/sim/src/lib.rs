@@ -2,14 +2,14 @@
 //! follower's) on one thread, driven by a seed through faults, and checked against the rules of
 //! `checks`.
 //!
-//! Processes die and pause. Power and disks are lost. Messages are lost, late and repeated. The
-//! store has conflicts, and two operators write at once. Producers have several records under way.
+//! Processes die and pause. Power and disks are lost. Messages are lost, delayed and repeated. The
+//! store has conflicts, and two operators write at once. Producers have several records in flight.
 //! Administrators and retention delete records, `min.insync.replicas` changes, and topics are
-//! deleted and made anew under their names.
+//! deleted and created again under their names.
 //!
-//! The same seed is the same history, line by line. What surrounds the cores is a model of their
-//! shells: it does in the same order what the shells do (decide, apply, commit, tell; append,
-//! flush, acknowledge), and nothing else. A shell that does it in another order is not covered.
+//! The same seed gives the same history, line by line. Around the cores is a model of their shells.
+//! It does the same steps in the same order (decide, apply, commit, tell; append, flush,
+//! acknowledge), and nothing else. It does not cover a shell that uses another order.
 
 pub mod broker;
 pub mod checks;
@@ -36,7 +36,7 @@ use crate::mutation::Mutation;
 use crate::plan::Plan;
 use crate::world::World;
 
-/// Whole clusters.
+/// The simulation of whole clusters.
 #[derive(Debug)]
 pub struct Clusters;
 

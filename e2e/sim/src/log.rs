@@ -1,7 +1,7 @@
-//! A replica's log as a model: records in memory, what of them is on the disk, and the real cache
-//! of leader epochs beside them.
+//! A model of a replica's log: the records in memory, how many of them are on the disk, and the
+//! real cache of leader epochs.
 //!
-//! One record is one batch, so that an offset is an index. Compaction is not part of the model.
+//! Each record is one batch, so an offset is an index. The model has no compaction.
 
 use weir_broker::log::{EpochEnd, Epochs};
 use weir_broker::replica::core::OwnLog;
@@ -14,19 +14,19 @@ use crate::rng::Rng;
 pub struct Record {
     /// The epoch of the leader that appended it.
     pub epoch: LeaderEpoch,
-    /// Who sent it.
+    /// The producer.
     pub producer: u64,
-    /// Its place among what the producer sent; -1 for a producer that is not idempotent.
+    /// The producer's sequence number; -1 for a producer that is not idempotent.
     pub sequence: i64,
-    /// What tells it from all others.
+    /// A unique value.
     pub value: u64,
 }
 
 impl Record {
-    /// Stands where nothing is known of a record: what lies there was deleted before.
+    /// Stands for an unknown record: the records there were deleted before.
     pub const GONE: Self = Self { epoch: LeaderEpoch(-1), producer: 0, sequence: -1, value: 0 };
 
-    /// Whether this is what `other` is, or nothing is known of that.
+    /// Whether this equals `other`, or `other` is unknown.
     fn is(&self, other: &Self) -> bool {
         self == other || *other == Self::GONE
     }
@@ -35,14 +35,14 @@ impl Record {
 /// A log.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
-    /// By their offsets, so that what lies before the start is something that nobody looks at.
+    /// Indexed by offset. Nothing reads those before the start.
     records: Vec<Record>,
     start: i64,
-    /// The start that a new process finds.
+    /// The start that a new process finds on the disk.
     start_on_disk: i64,
     epochs: Epochs,
     flushed: i64,
-    /// The high watermark as it was written down last.
+    /// The last high watermark checkpoint.
     checkpoint: i64,
 }
 
@@ -64,7 +64,7 @@ impl Log {
         self.records.len() as i64
     }
 
-    /// The offset up to which it is on the disk.
+    /// The end offset of what is on the disk.
     pub fn flushed(&self) -> i64 {
         self.flushed
     }
@@ -74,7 +74,7 @@ impl Log {
         self.records.get(usize::try_from(offset).ok()?).filter(|_| offset >= self.start)
     }
 
-    /// The records from an offset on, at most so many.
+    /// At most `max` records from an offset on.
     pub fn read(&self, offset: i64, to: i64, max: usize) -> Vec<(i64, Record)> {
         let all = (offset.max(self.start)..)
             .zip(self.records_from(offset))
@@ -82,7 +82,7 @@ impl Log {
         all.take(max).map(|(at, record)| (at, *record)).collect()
     }
 
-    /// Appends.
+    /// Appends a record; returns its offset.
     pub fn append(&mut self, record: Record) -> i64 {
         let offset = self.end();
         self.epochs.assign(record.epoch, offset);
@@ -90,7 +90,7 @@ impl Log {
         offset
     }
 
-    /// Appends what a leader has at this offset; whether that does not lie before the end.
+    /// Appends a leader's record at its offset; false if that is below the end.
     pub fn append_at(&mut self, offset: i64, record: Record) -> bool {
         let Ok(index) = usize::try_from(offset) else { return false };
         if index < self.records.len() {
@@ -101,12 +101,12 @@ impl Log {
         true
     }
 
-    /// A leader epoch begins here.
+    /// Begins a leader epoch at the end.
     pub fn begin_epoch(&mut self, epoch: LeaderEpoch) {
         self.epochs.assign(epoch, self.end());
     }
 
-    /// Cuts the log.
+    /// Truncates the log.
     pub fn truncate(&mut self, end: i64) {
         self.records.truncate(usize::try_from(end).unwrap_or_default());
         self.epochs.truncate_from_end(end.max(0));
@@ -118,7 +118,8 @@ impl Log {
         }
     }
 
-    /// Gives up all of it: it goes on, empty, at an offset, and that is on the disk at once.
+    /// Drops the whole log and continues, empty, at an offset. The new start is on the disk at
+    /// once.
     pub fn restart(&mut self, offset: i64) {
         *self = Self {
             records: vec![Record::GONE; usize::try_from(offset).unwrap_or_default()],
@@ -130,7 +131,7 @@ impl Log {
         };
     }
 
-    /// Deletes what lies before an offset. Whether anything did.
+    /// Deletes the records before an offset; returns whether there were any.
     pub fn delete_before(&mut self, offset: i64) -> bool {
         let offset = offset.min(self.end());
         if offset <= self.start {
@@ -141,24 +142,24 @@ impl Log {
         true
     }
 
-    /// All is on the disk.
+    /// Flushes everything.
     pub fn flush(&mut self) {
         self.flushed = self.end();
         self.start_on_disk = self.start;
     }
 
-    /// The high watermark is written down.
+    /// Writes the high watermark checkpoint.
     pub fn write_down(&mut self, high_watermark: i64) {
         self.checkpoint = high_watermark.min(self.end());
     }
 
-    /// The high watermark that a new process finds.
+    /// The high watermark that a new process reads.
     pub fn written_down(&self) -> i64 {
         self.checkpoint.clamp(self.start, self.end())
     }
 
-    /// The power fails: what was not on the disk is there in part, and the epochs are what the
-    /// records say.
+    /// A power failure: a part of the unflushed records remains, and the epoch cache is rebuilt
+    /// from the records.
     pub fn lose_power(&mut self, rng: &mut Rng) {
         let kept = rng.between(self.flushed as u64, self.end() as u64);
         self.truncate(kept as i64);
@@ -166,14 +167,14 @@ impl Log {
         self.rebuild_epochs();
     }
 
-    /// The process is gone, and with it what it had not written down: which records it had deleted.
+    /// The process is gone, and with it the log start that was not on the disk.
     pub fn lose_process(&mut self) {
         if self.start != self.start_on_disk {
             self.rebuild_epochs();
         }
     }
 
-    /// What a process that finds the cache damaged does.
+    /// Rebuilds the epoch cache, as a process does that finds it damaged.
     pub fn rebuild_epochs(&mut self) {
         self.start = self.start_on_disk;
         let mut epochs = Epochs::default();
@@ -183,7 +184,7 @@ impl Log {
         self.epochs = epochs;
     }
 
-    /// Lets a core look at it.
+    /// Gives a core access to the log.
     pub fn look<R>(&self, had: i64, at: impl FnOnce(&OwnLog<'_>) -> R) -> R {
         let (start, end) = (self.start, self.end());
         at(&OwnLog {
@@ -195,26 +196,26 @@ impl Log {
         })
     }
 
-    /// Where an epoch ends, as OffsetForLeaderEpoch says it.
+    /// The end of an epoch, as OffsetForLeaderEpoch reports it.
     pub fn end_of(&self, epoch: LeaderEpoch) -> Option<EpochEnd> {
         self.epochs.end_of(epoch, self.start, self.end())
     }
 
-    /// The last sequence of a producer.
+    /// A producer's last sequence number.
     pub fn last_of(&self, producer: u64) -> Option<i64> {
         let records = self.records_from(self.start).iter().rev();
         records.filter(|record| record.producer == producer).map(|record| record.sequence).next()
     }
 
-    /// Where a producer's sequence is.
+    /// The offset of a producer's sequence number.
     pub fn find(&self, producer: u64, sequence: i64) -> Option<i64> {
         let is_it = |record: &Record| record.producer == producer && record.sequence == sequence;
         let index = self.records_from(self.start).iter().rposition(is_it)?;
         Some(self.start + index as i64)
     }
 
-    /// Up to which offset these records, given by their offsets, are here, but for those before the
-    /// start and before `from`, of which all are well.
+    /// The offset up to which this log has these records, given by their offsets. Records before
+    /// the log start or before `from` count as equal.
     pub fn agrees_with(&self, others: &[Record], from: i64) -> usize {
         let from = usize::try_from(from.max(self.start)).unwrap_or_default();
         let (Some(ours), Some(theirs)) = (self.records.get(from..), others.get(from..)) else {

@@ -1,4 +1,4 @@
-//! Plays histories of clusters: one with its trace, or many until one breaks a rule.
+//! Plays cluster histories: one with its trace, or many until one breaks a rule.
 
 fn main() -> std::process::ExitCode {
     weir_sim::history::program::<weir_sim::Clusters>()

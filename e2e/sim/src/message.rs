@@ -1,4 +1,4 @@
-//! What the nodes of the simulated world say to each other.
+//! The messages between the nodes of the simulated world.
 
 use weir_broker::log::EpochEnd;
 use weir_broker::replica::core::{FetchAnswer, FetchFrom};
@@ -9,7 +9,7 @@ use weir_protocol::types::{BrokerEpoch, ControllerEpoch, LeaderEpoch, TopicId};
 
 use crate::log::Record;
 
-/// Who speaks or listens.
+/// A sender or a receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Node {
     /// An operator.
@@ -20,7 +20,7 @@ pub enum Node {
     Client(usize),
 }
 
-/// A session's stream. It keeps the order of what is said on it, until it breaks.
+/// A session's stream. It keeps the order of its messages until it breaks.
 pub type Stream = u64;
 
 /// A message.
@@ -30,85 +30,85 @@ pub enum Body {
     Open(Stream, Box<Registration>),
     /// A broker's heartbeat on its stream.
     Beat(Stream, Heartbeat),
-    /// The stream ended at the broker's side.
+    /// The broker closed the stream.
     Ended(Stream, usize),
-    /// The operator says something on a stream.
+    /// The operator sends on a stream.
     Told(Stream, ControllerEpoch, Told),
-    /// The stream ended at the operator's side, or there is no controller here.
+    /// The operator closed the stream, or it is not the controller.
     Closed(Stream),
-    /// A leader asks for another ISR; the first number names the call.
+    /// A leader proposes an ISR; the first number identifies the call.
     Alter(u64, AlterPartitions),
-    /// The answer to that.
+    /// The result of that call.
     Altered(u64, Box<Result<Partition, ErrorCode>>),
     /// A follower fetches.
     Fetch(Fetch),
-    /// The answer to that.
+    /// The answer to a fetch.
     Fetched(Box<Fetched>),
-    /// A follower asks where its leader's log starts and ends.
+    /// A follower asks for the start and the end of its leader's log.
     AskOffsets(AskOffsets),
-    /// The answer to that: the start and the end.
+    /// The answer: the start and the end.
     Offsets(AskOffsets, i64, i64),
     /// A producer sends a record.
     Produce(Produce),
-    /// The answer to that, with the leader epoch that the broker knows.
+    /// The result of a produce, with the leader epoch that the broker knows.
     Produced(u64, LeaderEpoch, Result<i64, ErrorCode>),
-    /// An administrator deletes what lies before an offset of a partition; `None`: all that is
-    /// committed (DeleteRecords).
+    /// An administrator deletes the records before an offset of a partition (DeleteRecords);
+    /// `None`: all committed records.
     Delete(usize, Option<i64>),
     /// A consumer reads.
     Read(Read),
-    /// The answer to that.
+    /// The answer to a read.
     ReadAnswer(Box<ReadAnswer>),
 }
 
-/// What an operator says on a stream.
+/// A message of an operator on a stream.
 #[derive(Clone, Debug)]
 pub enum Told {
-    /// The broker is registered.
+    /// The registration succeeded.
     Registered(BrokerEpoch),
-    /// It is not.
+    /// The registration was refused.
     Refused(ErrorCode),
     /// The answer to a heartbeat.
     Beat {
-        /// The broker may not serve yet, or no more.
+        /// The broker may not serve yet, or not any more.
         fenced: bool,
-        /// The controlled shutdown is granted.
+        /// The controller grants the shutdown.
         may_shut_down: bool,
     },
-    /// The metadata; whole, at the beginning of a stream.
+    /// The metadata; complete at the beginning of a stream.
     Metadata {
-        /// The beginning of a stream.
+        /// The first update of a stream.
         full: bool,
-        /// All of it: what a delta would lead to.
+        /// The whole state: the result of applying a delta.
         state: Box<State>,
     },
 }
 
-/// A follower's question for its leader's offsets.
+/// A follower's request for its leader's offsets.
 #[derive(Clone, Copy, Debug)]
 pub struct AskOffsets {
-    /// The topic: what bears its name may be another one by now.
+    /// The topic's id, because another topic may have its name by now.
     pub topic: TopicId,
     /// The follower's process.
     pub run: u64,
-    /// Of what.
+    /// The partition.
     pub partition: usize,
-    /// In which leader epoch.
+    /// The leader epoch.
     pub epoch: LeaderEpoch,
-    /// Names the question.
+    /// Identifies the request.
     pub call: u64,
 }
 
 /// A follower's fetch.
 #[derive(Clone, Copy, Debug)]
 pub struct Fetch {
-    /// The topic: what bears its name may be another one by now.
+    /// The topic's id, because another topic may have its name by now.
     pub topic: TopicId,
     /// The follower's process.
     pub run: u64,
-    /// Of what.
+    /// The partition.
     pub partition: usize,
-    /// From where.
+    /// The offset and the epoch to fetch from.
     pub from: FetchFrom,
     /// The epoch of the follower's registration.
     pub broker_epoch: BrokerEpoch,
@@ -117,15 +117,15 @@ pub struct Fetch {
 /// The answer to a fetch.
 #[derive(Clone, Debug)]
 pub struct Fetched {
-    /// The topic: what bears its name may be another one by now.
+    /// The topic's id, because another topic may have its name by now.
     pub topic: TopicId,
     /// The follower's process.
     pub run: u64,
-    /// Of what.
+    /// The partition.
     pub partition: usize,
-    /// To what it is the answer.
+    /// The request.
     pub to: FetchFrom,
-    /// What the leader says.
+    /// The leader's answer.
     pub answer: FetchAnswer,
     /// Records with their offsets.
     pub records: Vec<(i64, Record)>,
@@ -134,55 +134,55 @@ pub struct Fetched {
 /// A producer's request.
 #[derive(Clone, Copy, Debug)]
 pub struct Produce {
-    /// The topic: what bears its name may be another one by now.
+    /// The topic's id, because another topic may have its name by now.
     pub topic: TopicId,
-    /// Names the request.
+    /// Identifies the request.
     pub request: u64,
-    /// To what.
+    /// The partition.
     pub partition: usize,
-    /// Who sends it.
+    /// The producer.
     pub producer: u64,
-    /// Its place among what the producer sends; -1: it is not idempotent.
+    /// The producer's sequence number; -1 if it is not idempotent.
     pub sequence: i64,
-    /// What tells it from others.
+    /// A unique value.
     pub value: u64,
-    /// Whether all replicas must have it.
+    /// Whether the producer uses `acks=all`.
     pub acks_all: bool,
 }
 
 /// A consumer's request.
 #[derive(Clone, Copy, Debug)]
 pub struct Read {
-    /// The topic: what bears its name may be another one by now.
+    /// The topic's id, because another topic may have its name by now.
     pub topic: TopicId,
-    /// Names the request.
+    /// Identifies the request.
     pub request: u64,
-    /// Of what.
+    /// The partition.
     pub partition: usize,
-    /// From where.
+    /// The offset.
     pub offset: i64,
-    /// The newest leader epoch that the consumer has heard of.
+    /// The newest leader epoch that the consumer knows.
     pub epoch: LeaderEpoch,
-    /// The epoch of the last record that it read, if the offset is behind that.
+    /// The epoch of the last record that it read, if that is right before the offset.
     pub last_epoch: Option<LeaderEpoch>,
 }
 
-/// What a consumer gets.
+/// The answer to a consumer.
 #[derive(Clone, Debug)]
 pub struct ReadAnswer {
     /// The request.
     pub request: u64,
     /// The leader's epoch.
     pub epoch: LeaderEpoch,
-    /// Where the log starts.
+    /// The log start offset.
     pub log_start: i64,
-    /// Committed records from the offset on, each with its own.
+    /// Committed records from the offset on, with their offsets.
     pub records: Vec<(i64, Record)>,
     /// The latest offset.
     pub latest: Result<i64, ErrorCode>,
-    /// Where the newest epoch ends that the consumer has heard of (OffsetForLeaderEpoch).
+    /// The end of the newest epoch that the consumer knows (OffsetForLeaderEpoch).
     pub epoch_end: Option<EpochEnd>,
-    /// The same of that of the last record that it read.
+    /// The end of the epoch of the last record that it read.
     pub last_epoch_end: Option<EpochEnd>,
     /// An error instead of records.
     pub error: ErrorCode,

@@ -1,81 +1,83 @@
-//! Deliberate faults, one for each rule: what shows that the checkers see.
+//! Deliberate faults, one for each rule. They show that the checks find violations.
 //!
-//! Each changes what a core is told, or what is done with what it says; the cores themselves know
-//! nothing of this.
+//! Each changes the input of a core, or what happens with its output. The cores themselves know
+//! nothing of them.
 
 use clap::ValueEnum;
 
-/// What is deliberately wrong.
+/// The deliberate faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mutation {
-    /// A leader takes each follower to have everything.
+    /// A leader counts each follower as having everything.
     CountsWhatNobodyHas,
-    /// A leader goes by `min.insync.replicas` 1.
+    /// A leader uses `min.insync.replicas` 1.
     IgnoresMinIsr,
-    /// A leader goes by the `min.insync.replicas` that it began with.
+    /// A leader keeps the `min.insync.replicas` that it began with.
     KeepsOldMinIsr,
-    /// A leader commits what its ISR has though others may still be elected: the controller knows
-    /// of a higher minimum.
+    /// A leader commits what its ISR has although the controller knows a higher minimum and may
+    /// still elect others.
     OverlooksTheEligible,
-    /// A leader does not wait for the additions that it proposed.
+    /// A leader does not wait for the replicas that it proposed to add.
     ForgetsProposals,
-    /// A leader takes a removal that it proposed for done.
+    /// A leader treats a removal that it proposed as done.
     RemovesAtOnce,
-    /// A leader proposes every follower that fetches, however far behind.
+    /// A leader proposes every follower that fetches, however far it lags.
     LetsAnyoneJoin,
-    /// A leader says of a follower that was registered anew that it fetched under its new epoch
-    /// (before KIP-903).
+    /// A leader claims that a follower with a new registration fetched under its new epoch (before
+    /// KIP-903).
     BelievesOldFetches,
-    /// A leader's high watermark begins anew when its metadata changes.
+    /// A leader's high watermark restarts when its metadata changes.
     HighWatermarkGoesBack,
-    /// A follower cuts its log at its high watermark when there is a new leader (before KIP-101).
+    /// A follower truncates its log to its high watermark when there is a new leader (before
+    /// KIP-101).
     TruncatesToHighWatermark,
-    /// Neither a leader nor a follower looks at the leader epoch of what it gets.
+    /// Neither the leader nor the follower checks the leader epoch of messages.
     LooksAtNoEpoch,
-    /// `acks=all` is answered once the leader has the record.
+    /// A leader answers `acks=all` once it has the record itself.
     AcknowledgesEarly,
-    /// A broker takes what is meant for a topic that is deleted to be for the one that bears its
-    /// name now.
+    /// A broker takes messages for a deleted topic as meant for the topic that has its name now.
     LooksAtNoTopicId,
-    /// The log of a topic that is deleted is there for the one that bears its name next.
+    /// The log of a deleted topic becomes that of the next topic of its name.
     KeepsOldLogs,
-    /// A leader deletes what is not committed.
+    /// A leader deletes uncommitted records.
     DeletesUncommitted,
-    /// A follower that lacks what its leader has deleted does not begin anew behind that.
+    /// A follower that lacks records that its leader has deleted does not restart its log after
+    /// them.
     NeverBeginsAnew,
-    /// A leader's epoch begins with its first record.
+    /// A leader begins its epoch only with its first record.
     BeginsNoEpoch,
     /// Consumers read to the end of the log.
     ReadsUncommitted,
-    /// The latest offset is the high watermark, always (before KIP-207).
+    /// The latest offset is always the high watermark (before KIP-207).
     LatestGoesBack,
-    /// The producer's sequence is not looked at.
+    /// The leader does not check the producer's sequence numbers.
     IgnoresSequences,
-    /// With `flush.mode=group`, what is written counts as had.
+    /// With `flush.mode=group`, unflushed records count too.
     CountsUnflushed,
-    /// A broker whose log may be shortened calls it whole.
+    /// A broker whose log may have lost records reports it as complete.
     CallsItselfWhole,
-    /// The kernel's boot id is written down before the controller knows what the last boot cost.
+    /// A broker writes the kernel's boot id before the controller knows what the previous boot
+    /// lost.
     WritesBootIdEarly,
-    /// A broker that restarts without a controller takes up the image that its last session began
-    /// with, not the one that it acted on last.
+    /// A broker that restarts without a controller adopts the image that its last session began
+    /// with, not the last one that it acted on.
     TakesUpAnOlderImage,
-    /// A broker whose log may be shortened takes up its roles all the same.
+    /// A broker whose log may have lost records adopts its old roles nevertheless.
     TakesUpAfterALoss,
-    /// A leader that takes up its role again does not know whom the process before asked for.
+    /// A leader that resumes its role does not know the proposals of the previous process.
     ForgetsWhatWasAsked,
-    /// Nobody ever joins an ISR.
+    /// No replica ever joins an ISR.
     NeverExpands,
-    /// The operator tells before it commits.
+    /// The operator sends metadata before it commits.
     TellsBeforeCommit,
-    /// The store takes whatever is written.
+    /// The store accepts every write.
     ComparesNothing,
-    /// A new operator raises its epoch, but not in the shards.
+    /// A new operator raises its epoch in the registry, but not in the shards.
     FencesNoShard,
-    /// The operator never writes its brokers and counters.
+    /// The operator never writes brokers and counters.
     ForgetsBrokers,
-    /// The operator takes unclean elections to be allowed everywhere.
+    /// The operator allows unclean elections everywhere.
     ElectsAnyone,
-    /// What is written of a partition lacks its leader in the ISR.
+    /// The operator writes an ISR without the leader.
     WritesNonsense,
 }

@@ -1,5 +1,5 @@
-//! The network: it loses, repeats and delays, and parts nodes from each other. A stream keeps its
-//! order until something on it is lost; then it is broken.
+//! The network loses, repeats and delays messages, and separates nodes. A stream keeps its order
+//! until a message on it is lost; then it is broken.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,32 +10,32 @@ use crate::rng::Rng;
 /// The state of the network.
 #[derive(Debug, Default)]
 pub struct Network {
-    /// Who is not heard by whom.
+    /// The pairs of nodes whose messages are lost, from sender to receiver.
     cut: BTreeSet<(Node, Node)>,
     broken: BTreeSet<Stream>,
-    /// When the last message of a stream arrives, by stream and listener.
+    /// The arrival of the last message of a stream, by stream and receiver.
     arrivals: BTreeMap<(Stream, Node), u64>,
     healed: bool,
 }
 
 impl Network {
-    /// Nothing is lost, repeated or late any more.
+    /// From now on nothing is lost, repeated or delayed.
     pub fn heal(&mut self) {
         self.cut.clear();
         self.healed = true;
     }
 
-    /// One node is not heard by another.
+    /// One node no longer receives another's messages.
     pub fn cut(&mut self, from: Node, to: Node) {
         self.cut.insert((from, to));
     }
 
-    /// Whoever could not hear a node, or was not heard by it, can again.
+    /// Reconnects a node with all others.
     pub fn join(&mut self, node: Node) {
         self.cut.retain(|(from, to)| *from != node && *to != node);
     }
 
-    /// A stream is over.
+    /// Ends a stream.
     pub fn end(&mut self, stream: Stream) {
         self.broken.insert(stream);
     }
@@ -55,7 +55,7 @@ impl Network {
         rng.between(1, 4)
     }
 
-    /// When a message arrives: never, once, or twice.
+    /// The arrival times of a message: none, one, or two.
     pub fn send(
         &self,
         now: u64,
@@ -72,7 +72,7 @@ impl Network {
         [Some(first), again]
     }
 
-    /// When a message on a stream arrives; `None`: the stream is broken.
+    /// The arrival time of a message on a stream; `None` if the stream is broken.
     pub fn send_on(
         &mut self,
         stream: Stream,

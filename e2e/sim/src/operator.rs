@@ -1,6 +1,7 @@
-//! An operator's process, as `operator/src/shell.rs` does it around the real controller core:
-//! decide and apply each call of a batch, commit, and only then tell. When a commit fails the state
-//! is thrown away and loaded again. Without the lease a deposed one goes on until its commit fails.
+//! An operator's process around the real controller core, as in `operator/src/shell.rs`. It decides
+//! and applies each call of a batch, commits, and only then sends metadata. When a commit fails, it
+//! drops the state and loads it again. An operator that lost the lease continues until a commit
+//! fails.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -23,11 +24,11 @@ use crate::store::{Object, Store, Versions};
 #[derive(Debug)]
 pub struct Operator {
     id: usize,
-    /// Counts its processes.
+    /// The number of its processes so far.
     pub run: u64,
-    /// `None`: it is down, or waits for the lease.
+    /// `None` while it is down or waits for the lease.
     running: Option<Running>,
-    /// Its process is there.
+    /// Whether its process is alive.
     pub up: bool,
 }
 
@@ -38,7 +39,7 @@ struct Running {
     streams: BTreeMap<BrokerId, Stream>,
     versions: Versions,
     mailbox: Vec<Call>,
-    /// Nothing is carried out meanwhile.
+    /// It carries out nothing else meanwhile.
     busy: Busy,
     wakes_at: Option<u64>,
 }
@@ -81,13 +82,13 @@ impl Operator {
         Self { id, run: 0, running: None, up: true }
     }
 
-    /// Whether it believes to be the controller.
+    /// Whether it believes that it is the controller.
     pub fn is_running(&self) -> bool {
         self.running.is_some()
     }
 
-    /// It got the lease: a new term, also for one that has not noticed that it lost its last one,
-    /// since nobody gets a lease without asking for it.
+    /// It acquires the lease, which begins a new term. That holds even if it has not noticed that
+    /// it lost the last one, because it must ask for the lease to get it.
     pub fn lead(&mut self, state: State, ctx: &mut Ctx<'_>) {
         if let Some(running) = self.running.take() {
             running.close_all(self.id, ctx);
@@ -106,7 +107,7 @@ impl Operator {
         ctx.alarm(at, Alarm::Operator(self.id, self.run, OperatorAlarm::Load));
     }
 
-    /// Its process dies.
+    /// Kills its process.
     pub fn die(&mut self, ctx: &mut Ctx<'_>) {
         self.up = false;
         self.run += 1;
@@ -115,7 +116,7 @@ impl Operator {
         }
     }
 
-    /// Something arrives.
+    /// Handles a message.
     pub fn receive(&mut self, from: Node, body: Body, store: &Store, ctx: &mut Ctx<'_>) {
         let me = Node::Operator(self.id);
         let Some(running) = &mut self.running else {
@@ -138,21 +139,21 @@ impl Operator {
         running.batch(self.id, self.run, store, ctx);
     }
 
-    /// An administrator asks for something; some broker forwards it.
+    /// Handles an administrator's request, which a broker forwards.
     pub fn administer(&mut self, request: AdminRequest, store: &Store, ctx: &mut Ctx<'_>) {
         let Some(running) = &mut self.running else { return };
         running.mailbox.push(Call::Admin(request));
         running.batch(self.id, self.run, store, ctx);
     }
 
-    /// A user writes or deletes a resource.
+    /// Handles a resource that a user writes or deletes.
     pub fn write_resource(&mut self, event: Event, store: &Store, ctx: &mut Ctx<'_>) {
         let Some(running) = &mut self.running else { return };
         running.mailbox.push(Call::User(event));
         running.batch(self.id, self.run, store, ctx);
     }
 
-    /// An alarm goes off. Returns the object that was written.
+    /// Handles an alarm. Returns the object that was written.
     pub fn wake(
         &mut self,
         alarm: OperatorAlarm,
@@ -161,8 +162,8 @@ impl Operator {
     ) -> Option<Object> {
         let running = self.running.as_mut()?;
         match alarm {
-            // Whoever slept over its lease must look at it before it takes over: what it then reads
-            // is what its successor fences.
+            // An operator that overslept its lease must check the lease before it takes over. Its
+            // successor fences the state that it reads then.
             OperatorAlarm::Lease | OperatorAlarm::Load if ctx.lease != self.id => {
                 ctx.trace(|| format!("operator {} has lost the lease", self.id));
                 running.close_all(self.id, ctx);
@@ -298,8 +299,8 @@ impl Running {
         ctx.alarm(at, Alarm::Operator(id, run, OperatorAlarm::Write));
     }
 
-    /// Writes the next object. What was written, and whether all is well as far as this operator
-    /// knows.
+    /// Writes the next object. Returns the written object, and whether all is well as far as this
+    /// operator knows.
     fn write(&mut self, store: &mut Store, ctx: &mut Ctx<'_>) -> (Option<Object>, bool) {
         let Busy::Committing(commit) = &mut self.busy else { return (None, true) };
         let Some(object) = commit.objects.pop_front() else { return (None, true) };
@@ -357,8 +358,8 @@ impl Running {
                 if self.streams.get(&broker) == Some(&stream) {
                     self.streams.remove(&broker);
                 }
-                // Its host says that the process is gone. It may say so wrongly: a firewall answers
-                // in its place.
+                // Its host reports that the process is gone. The report may be wrong, because a
+                // firewall can answer in the host's place.
                 if ctx.rng.chance(500) {
                     self.sessions.gone(broker, StreamId(stream));
                 }

@@ -1,17 +1,17 @@
-//! Nodes that do nothing for a while, as when their machine is frozen. What comes for them waits,
-//! and is taken up in the order in which it came.
+//! Paused nodes, as when their machine is frozen. Events for them wait, and are delivered later in
+//! the order of their arrival.
 //!
-//! So a stream keeps its order, also when the pause ends early and more comes at once.
+//! So a stream keeps its order even when the pause ends early and more events arrive at once.
 
 use std::collections::VecDeque;
 
 use crate::message::Node;
 
-/// Who is paused, and what waits.
+/// The paused nodes and the events that wait.
 #[derive(Debug)]
 pub struct Pauses<E> {
     paused: Vec<Pause<E>>,
-    /// What waited for nodes whose pause is over.
+    /// Events that waited for nodes whose pause is over.
     released: VecDeque<E>,
 }
 
@@ -29,7 +29,7 @@ impl<E> Default for Pauses<E> {
 }
 
 impl<E> Pauses<E> {
-    /// A node does nothing until then. It may do nothing already: then the new time counts.
+    /// Pauses a node until `until`. For a paused node the new time replaces the old one.
     pub fn begin(&mut self, node: Node, until: u64) {
         match self.paused.iter_mut().find(|pause| pause.node == node) {
             Some(pause) => pause.until = until,
@@ -37,7 +37,7 @@ impl<E> Pauses<E> {
         }
     }
 
-    /// Keeps what comes for a node if it is paused, else gives it back.
+    /// Holds an event for a paused node, or returns it.
     pub fn hold(&mut self, node: Node, event: E) -> Option<E> {
         let Some(pause) = self.paused.iter_mut().find(|pause| pause.node == node) else {
             return Some(event);
@@ -46,7 +46,7 @@ impl<E> Pauses<E> {
         None
     }
 
-    /// Ends a node's pause if its time has come.
+    /// Ends a node's pause if its time is up.
     pub fn end(&mut self, node: Node, now: u64) {
         if let Some(index) =
             self.paused.iter().position(|pause| pause.node == node && pause.until <= now)
@@ -55,12 +55,12 @@ impl<E> Pauses<E> {
         }
     }
 
-    /// Ends all.
+    /// Ends all pauses.
     pub fn end_all(&mut self) {
         self.released.extend(self.paused.drain(..).flat_map(|pause| pause.held));
     }
 
-    /// What waited longest for a node whose pause is over. It comes before whatever happens next.
+    /// The oldest event of a node whose pause is over. It comes before any other event.
     pub fn pop(&mut self) -> Option<E> {
         self.released.pop_front()
     }
@@ -81,7 +81,7 @@ mod tests {
         assert_eq!(pauses.hold(node, 'a'), Some('a'));
         pauses.begin(node, 100);
         assert_eq!((pauses.hold(node, 'b'), pauses.hold(other, 'c')), (None, Some('c')));
-        // A longer pause: the end of the first one changes nothing.
+        // A longer pause: the end of the first one has no effect.
         pauses.begin(node, 200);
         pauses.end(node, 100);
         assert_eq!((pauses.hold(node, 'd'), pauses.pop()), (None, None));

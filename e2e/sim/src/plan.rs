@@ -1,5 +1,5 @@
-//! What a history is about: the size of the cluster, its topics, and how bad its world is. Drawn
-//! from the seed, before anything happens.
+//! The plan of a history: the size of the cluster, its topics, and the rates of faults. All of it
+//! is drawn from the seed before the first event.
 
 use crate::mutation::Mutation;
 use crate::rng::Rng;
@@ -7,10 +7,10 @@ use crate::rng::Rng;
 /// `replica.lag.time.max.ms` here: short, so that ISRs shrink within a history.
 pub const LAG_MS_MAX: u64 = 1_500;
 
-/// When the first fault may happen: by then the topics have their partitions.
+/// The time of the first fault; by then the topics have their partitions.
 pub const FAULTS_BEGIN_MS: u64 = 1_500;
 
-/// How long a healed cluster may take until everything is in sync.
+/// The limit for a healed cluster to get everything in sync.
 pub const CONVERGENCE_MS_MAX: u64 = 60_000;
 
 /// The plan of one history.
@@ -18,48 +18,49 @@ pub const CONVERGENCE_MS_MAX: u64 = 60_000;
 pub struct Plan {
     /// The seed that it was drawn from.
     pub seed: u64,
-    /// What is deliberately wrong.
+    /// The deliberate fault.
     pub mutation: Option<Mutation>,
-    /// Brokers.
+    /// The number of brokers.
     pub brokers: usize,
-    /// Topics, with one partition each: each lies in another shard of the store.
+    /// The topics, with one partition each, each in another shard of the store.
     pub topics: Vec<TopicPlan>,
-    /// `flush.mode=group`: only what is on the disk counts as had. Else what is in the page cache.
+    /// `flush.mode=group`: only flushed records count. Otherwise records in the page cache count
+    /// too.
     pub group_flush: bool,
-    /// When the faults stop.
+    /// The end of the faults.
     pub faults_end_ms: u64,
-    /// The time between two faults, at most.
+    /// The maximum time between two faults.
     pub fault_pause_ms_max: u64,
-    /// Messages that are lost, per thousand.
+    /// Lost messages, per thousand.
     pub loss: u64,
-    /// Messages that take long, per thousand.
+    /// Delayed messages, per thousand.
     pub slow: u64,
-    /// Writes to the store whose answer is lost, per thousand.
+    /// Writes to the store whose response is lost, per thousand.
     pub lost_answers: u64,
-    /// Wiped disks and lost power, per thousand faults.
+    /// Disk losses and power failures, per thousand faults.
     pub destruction: u64,
-    /// Reassignments that somebody asks for, or cancels, in the midst of it: per thousand faults.
+    /// Reassignments that an administrator requests, or cancels midway, per thousand faults.
     pub reassignment: u64,
-    /// Deletions of records that somebody asks for: per thousand faults.
+    /// DeleteRecords requests, per thousand faults.
     pub deletion: u64,
-    /// Changes of `min.insync.replicas`: per thousand faults.
+    /// Changes of `min.insync.replicas`, per thousand faults.
     pub configuration: u64,
-    /// Topics that are deleted and made anew: per thousand faults.
+    /// Topics that are deleted and created again, per thousand faults.
     pub renewal: u64,
-    /// Times without any operator, in which every broker is restarted: per thousand faults.
+    /// Outages of all operators, with a restart of every broker, per thousand faults.
     pub outages: u64,
 }
 
 /// One topic.
 #[derive(Clone, Debug)]
 pub struct TopicPlan {
-    /// Replicas.
+    /// The replication factor.
     pub replicas: usize,
-    /// `min.insync.replicas` in the beginning.
+    /// The initial `min.insync.replicas`.
     pub min_isr: usize,
     /// `unclean.leader.election.enable`.
     pub unclean: bool,
-    /// Heartbeats at which a replica deletes what is old: per thousand.
+    /// Retention runs of a replica, per thousand heartbeats.
     pub retention: u64,
 }
 
@@ -89,7 +90,7 @@ impl Plan {
         }
     }
 
-    /// Whether this is what is deliberately wrong.
+    /// Whether this is the plan's deliberate fault.
     pub fn has(&self, mutation: Mutation) -> bool {
         self.mutation == Some(mutation)
     }

@@ -1,13 +1,13 @@
-//! A queue of events in the order of their time, and of their coming where that is the same.
+//! A queue of events, ordered by their time and then by insertion.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// The queue. Events stay where they are while it is put in order: they are larger than what orders
-/// them.
+/// The queue. The heap orders only small keys, and the events stay in place, because they are
+/// larger.
 #[derive(Debug)]
 pub struct Queue<E> {
-    /// The time, the number in the order of coming, and the place.
+    /// The time, the number of the insertion, and the place.
     order: BinaryHeap<Reverse<(u64, u64, usize)>>,
     places: Vec<Option<E>>,
     free: Vec<usize>,

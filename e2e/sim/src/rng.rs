@@ -1,11 +1,11 @@
-//! Chance, by seed: the same seed, the same history. The only source of randomness here.
+//! The only source of randomness here. The same seed gives the same history.
 
 /// A generator of pseudo-random numbers (SplitMix64): small, fast, and the same on every machine.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
 impl Rng {
-    /// The generator of this seed.
+    /// The generator with this seed.
     pub fn new(seed: u64) -> Self {
         let mut rng = Self(seed ^ 0x5bd1_e995_9e37_79b9);
         rng.bits();

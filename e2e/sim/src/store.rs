@@ -1,6 +1,6 @@
-//! The store of the operators as a model: objects that are compared and swapped one by one, as in
-//! `operator/src/store.rs`: resources of topics, then the shards with the partitions, then the
-//! registry with the brokers and the cluster's counters.
+//! A model of the operators' store, in which each object is written by compare-and-swap, as in
+//! `operator/src/store.rs`. The objects are the resources of topics, the shards with the
+//! partitions, and the registry with the brokers and the cluster's counters.
 
 use std::collections::BTreeMap;
 
@@ -15,22 +15,22 @@ use crate::topics::partition_of;
 /// The name of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Object {
-    /// The resource of a topic, by its partition's number here.
+    /// The resource of a topic, by the number of its partition.
     Topic(usize),
-    /// Partitions, by their topic's shard.
+    /// The partitions of the topics in a shard.
     Shard(u8),
-    /// Brokers and counters.
+    /// The brokers and counters.
     Registry,
 }
 
-/// What is in an object.
+/// The content of an object.
 #[derive(Clone, Debug)]
 pub enum Content {
-    /// The resource of the topic that bears the name, if there is one.
+    /// The resource of the topic that has the name, if there is one.
     Topic(Option<(TopicId, Box<weir_crds::Topic>)>),
-    /// Of a shard.
+    /// A shard.
     Shard(BTreeMap<TopicId, Vec<Partition>>),
-    /// Of the registry.
+    /// The registry.
     Registry(Box<Cluster>, Vec<Broker>),
 }
 
@@ -43,7 +43,7 @@ pub struct Store {
     objects: BTreeMap<Object, (u64, Content)>,
 }
 
-/// Another has written the object since.
+/// Another operator has written the object since it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conflict;
 
@@ -61,7 +61,7 @@ impl Store {
         Self { objects }
     }
 
-    /// All that is committed, with the versions of the objects, at one moment.
+    /// The committed state, with the versions of the objects, at one moment.
     pub fn load(&self) -> (State, Versions) {
         let versions = self.objects.iter().map(|(name, (version, _))| (*name, *version)).collect();
         let Some((_, Content::Registry(cluster, brokers))) = self.objects.get(&Object::Registry)
@@ -69,7 +69,7 @@ impl Store {
             unreachable!("the registry is made with the store and never removed");
         };
         let mut cluster = Cluster::clone(cluster);
-        // As `store::Parts::assemble` does.
+        // As in `store::Parts::assemble`.
         let newest = brokers.iter().map(|broker| broker.epoch.0 + 1).max().unwrap_or_default();
         cluster.next_broker_epoch = cluster.next_broker_epoch.max(BrokerEpoch(newest));
         let mut state = State::new(cluster);
@@ -88,8 +88,8 @@ impl Store {
         (state, versions)
     }
 
-    /// The objects that changes touch, in the order in which they are written. A new controller
-    /// touches all: so its predecessor's writes fail from then on.
+    /// The objects that the changes write, in the order of writing. A new controller writes all of
+    /// them, so that its predecessor's writes fail from then on.
     pub fn touched(&self, changes: &[Change], fences_all: bool) -> Vec<Object> {
         let takes_over = changes.iter().any(|change| matches!(change, Change::ControllerEpoch(_)));
         let resource = |change: &Change| match change {
@@ -117,7 +117,7 @@ impl Store {
         touched
     }
 
-    /// What an object is to hold when the state is this.
+    /// The content of an object for this state.
     pub fn content(&self, object: Object, state: &State, nonsense: bool) -> Content {
         match object {
             Object::Topic(index) => {
@@ -141,10 +141,10 @@ impl Store {
         }
     }
 
-    /// Writes an object if it is the one that was read.
+    /// Writes an object if its version is the one that was read.
     ///
     /// # Errors
-    /// When it is not.
+    /// When another operator has written it since.
     pub fn swap(
         &mut self,
         object: Object,
@@ -160,7 +160,7 @@ impl Store {
         Ok(slot.0)
     }
 
-    /// The topic that bears a name, by the number of its partition.
+    /// The id of the topic that has a name, by the number of its partition.
     pub fn topic(&self, partition: usize) -> Option<TopicId> {
         match self.objects.get(&Object::Topic(partition)) {
             Some((_, Content::Topic(Some((id, _))))) => Some(*id),
@@ -168,12 +168,12 @@ impl Store {
         }
     }
 
-    /// Whether a topic is there.
+    /// Whether the topic exists.
     pub fn has(&self, topic: TopicId) -> bool {
         partition_of(topic).and_then(|partition| self.topic(partition)) == Some(topic)
     }
 
-    /// The partitions of a shard whose topics are there.
+    /// The partitions of a shard's existing topics.
     pub fn partitions(&self, object: Object) -> Vec<(TopicId, Partition)> {
         match self.objects.get(&object) {
             Some((_, Content::Shard(topics))) => {
@@ -184,7 +184,7 @@ impl Store {
         }
     }
 
-    /// The processes that are registered, by their brokers.
+    /// The registered processes, with their brokers.
     pub fn runs(&self) -> Vec<(usize, u64)> {
         match self.objects.get(&Object::Registry) {
             Some((_, Content::Registry(_, brokers))) => brokers

@@ -1,5 +1,5 @@
-//! The simulated world: one thread, one queue of events in the order of their time, and everything
-//! that happens drawn from the seed.
+//! The simulated world: one thread, one queue of events ordered by time, and all randomness from
+//! the seed.
 
 mod faults;
 
@@ -29,7 +29,7 @@ pub struct World {
     plan: Plan,
     now: u64,
     queue: Queue<Event>,
-    /// What an act makes happen, used again for the next.
+    /// The events that an action causes. The buffer is reused.
     out: Vec<(u64, Event)>,
     rng: Rng,
     network: Network,
@@ -38,9 +38,9 @@ pub struct World {
     lease: usize,
     machines: Vec<Machine>,
     clients: Vec<Client>,
-    /// The newest life of each name that was ever in the store: no id comes twice.
+    /// The newest life of each name that was ever in the store: no topic id is used twice.
     lives: Vec<u64>,
-    /// Names whose topic is being deleted and made anew.
+    /// Names whose topic is being deleted and created again.
     renewing: Vec<bool>,
     pauses: Pauses<Event>,
     checks: Checks,
@@ -49,12 +49,12 @@ pub struct World {
     trace: Option<Vec<String>>,
 }
 
-/// How a history ended.
+/// The end of a history.
 #[derive(Debug)]
 pub struct Ended {
-    /// The checkers' findings.
+    /// The checks with their findings.
     pub checks: Checks,
-    /// What happened, line by line.
+    /// The trace, line by line.
     pub trace: Vec<String>,
 }
 
@@ -202,7 +202,7 @@ impl World {
 
     fn broker(&mut self, id: usize, act: impl FnOnce(&mut Machine, &mut Ctx<'_>)) {
         let machine = &self.machines[id];
-        // A start is the first thing that a run does.
+        // A start is the first action of a run.
         let actor = (id, machine.run + u64::from(!machine.is_up()));
         let ((), stopped) = self.act(actor, |_, machines, _, ctx| act(&mut machines[id], ctx));
         if stopped {
@@ -211,7 +211,7 @@ impl World {
         }
     }
 
-    /// Lets one of them act, and schedules what comes of it. Returns what it did, and whether its
+    /// Lets a node act and schedules the resulting events. Returns the result, and whether its
     /// process stopped.
     fn act<R>(
         &mut self,
@@ -272,7 +272,7 @@ impl World {
         self.schedule(at, Event::Alarm(Alarm::Client(id)));
     }
 
-    /// Whom a client takes to be the leader: it has asked some broker.
+    /// The leader from a client's view: it has asked some broker.
     fn guess_leader(&mut self, partition: usize) -> usize {
         let asked = self.rng.index(self.machines.len());
         let told = self.machines[asked].leader_of(partition);
@@ -320,7 +320,7 @@ impl World {
         }
     }
 
-    /// Looks whether a healed cluster is as it should be.
+    /// Checks whether a healed cluster has converged.
     fn look(&mut self) {
         let unwell = self.unwell();
         if let Some(reason) = unwell {
@@ -346,7 +346,8 @@ impl World {
                 return Some(format!("partition {partition} was never placed"));
             };
             if state.leader.is_none() && state.isr.is_empty() && state.elr.is_empty() {
-                // Whoever had everything lost it, and nobody else may lead without leave.
+                // The last copy with everything is lost, and the others may not lead without
+                // unclean election.
                 continue;
             }
             if state.leader.is_none()
@@ -382,7 +383,7 @@ impl World {
     }
 }
 
-/// The cluster's and the topics' resources.
+/// The resources of the cluster and the topics.
 fn resources(plan: &Plan) -> (Cluster, Vec<(TopicId, weir_crds::Topic)>) {
     let cluster = json!({"apiVersion": weir_crds::API_VERSION, "kind": "KafkaCluster", "metadata": {"name": "simulated"}, "spec": {"brokers": {"replicas": plan.brokers}}});
     let cluster = serde_json::from_value(cluster).expect("a cluster without settings is one");

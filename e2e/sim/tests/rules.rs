@@ -1,9 +1,9 @@
-//! The rules hold over many histories, the same seed is the same history, and each rule sees what
-//! it is there for.
+//! The rules hold over many histories, the same seed gives the same history, and each rule finds
+//! its violation.
 //!
-//! Built without optimisation a history takes ten times as long: `cargo test --release -p weir-sim`
-//! plays 20,000 and all deliberate faults, in less than a minute; `cargo test` plays some hundred
-//! and the same seeds twice.
+//! Without optimisation a history takes ten times as long. `cargo test --release -p weir-sim` plays
+//! 20,000 and all deliberate faults in less than a minute. `cargo test` plays some hundred and
+//! repeats the same seeds.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use weir_sim::Clusters;
@@ -11,14 +11,14 @@ use weir_sim::checks::Rule;
 use weir_sim::history::{Simulation as _, first_to_break, play};
 use weir_sim::mutation::Mutation;
 
-/// Histories that are played, and seeds within which each deliberate fault must be found.
+/// The number of histories, and of the seeds in which a deliberate fault must show.
 const HISTORIES: u64 = if cfg!(debug_assertions) { 400 } else { 20_000 };
 
 #[test]
 fn histories_keep_the_rules() {
     let counts = play::<Clusters>(0..HISTORIES, None, None, None::<fn(&str)>)
         .unwrap_or_else(|failure| panic!("{failure}"));
-    // Histories in which nothing happens would keep all rules.
+    // Histories without activity would keep all rules.
     assert!(counts.acknowledged > 10 * HISTORIES && counts.read > 5 * HISTORIES, "{counts:?}");
     assert!(
         counts.elections > HISTORIES

@@ -1,7 +1,7 @@
-//! Transactions keep their rules over many histories, the same seed is the same history, and each
-//! rule sees what it is there for.
+//! The transaction rules hold over many histories, the same seed gives the same history, and each
+//! rule finds its violation.
 //!
-//! `cargo test --release -p weir-sim` plays 5,000, whose replicas write real logs; built without
+//! `cargo test --release -p weir-sim` plays 5,000, whose replicas write real logs. Without
 //! optimisation a history takes ten times as long.
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -16,7 +16,7 @@ const HISTORIES: u64 = if cfg!(debug_assertions) { 200 } else { 5_000 };
 fn transactions_keep_the_rules() {
     let counts = play::<Transactions>(0..HISTORIES, None, None, None::<fn(&str)>)
         .unwrap_or_else(|failure| panic!("{failure}"));
-    // Histories in which nothing happens would keep all rules.
+    // Histories without activity would keep all rules.
     assert!(
         counts.commits > 7 * HISTORIES
             && counts.aborts > 2 * HISTORIES

@@ -1,4 +1,4 @@
-//! A machine's disk: the logs and what lies beside them.
+//! A machine's disk: the logs and the files beside them.
 
 use std::rc::Rc;
 
@@ -16,15 +16,14 @@ pub(super) struct Disk {
     pub(super) epoch: Option<BrokerEpoch>,
     pub(super) clean: bool,
     pub(super) logs: Vec<Log>,
-    /// Whose they are; `None`: there is none.
+    /// The topic of each log; `None` if the log does not exist.
     pub(super) topics: Vec<Option<TopicId>>,
     pub(super) kept: Option<Kept>,
-    /// What leaders here asked for last.
+    /// The last proposals of the leaders on this machine.
     pub(super) asked: Vec<Option<Asked>>,
 }
 
-/// The file `image`: the metadata that the last process acted on, and the registration under which
-/// it did.
+/// The file `image`: the last metadata that a process acted on, and its registration at the time.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) epoch: BrokerEpoch,

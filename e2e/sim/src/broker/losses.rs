@@ -1,4 +1,4 @@
-//! What faults do to a machine's disk, and what comes to lie on it by itself.
+//! The effects of faults on a machine's disk, and of the kernel's write-back.
 
 use weir_protocol::types::TopicId;
 
@@ -10,24 +10,24 @@ use crate::log::Log;
 use crate::mutation::Mutation;
 
 impl Machine {
-    /// The log of a topic, and where it ended before a fault that the controller has not heard of.
+    /// The log of a topic, and its end before a fault that the controller does not know yet.
     pub fn copy_of(&self, partition: usize, topic: TopicId) -> (&Log, i64) {
         match self.disk.topics[partition] {
             Some(there) if there == topic => {
                 (&self.disk.logs[partition], self.lost_from[partition])
             }
-            // The log of a topic before it lies there: what that lost says nothing of this one.
+            // The log of an earlier topic is there: its losses do not concern this one.
             Some(_) => (&self.nothing, 0),
             None => (&self.nothing, self.lost_from[partition]),
         }
     }
 
-    /// The power fails, and comes back.
+    /// The power fails and returns.
     pub fn lose_power(&mut self, ctx: &mut Ctx<'_>) {
         self.process = None;
         self.boot += 1;
-        // With `flush.mode=group` what is committed is on the disk of whoever counts: the loss of
-        // power excuses nothing.
+        // With `flush.mode=group` committed records are on the disks of the replicas that count. So
+        // a power failure does not excuse a loss.
         if !ctx.plan.group_flush {
             self.note_loss();
         }
@@ -36,7 +36,7 @@ impl Machine {
         }
     }
 
-    /// The disk is lost, and replaced by an empty one.
+    /// The disk is lost and replaced by an empty one.
     pub fn lose_disk(&mut self, ctx: &mut Ctx<'_>) {
         self.note_loss();
         self.lose_power(ctx);
@@ -59,8 +59,7 @@ impl Machine {
         }
     }
 
-    /// What the kernel writes back by itself, and the high watermarks that are written down now and
-    /// then.
+    /// What the kernel writes back by itself, and the periodic high watermark checkpoints.
     pub(super) fn write_back(&mut self, ctx: &mut Ctx<'_>) {
         let Some(process) = &self.process else { return };
         for (log, replica) in self.disk.logs.iter_mut().zip(&process.replicas) {
@@ -78,7 +77,7 @@ impl Machine {
         }
     }
 
-    /// Another topic bears the name, or none: the log of the one before goes.
+    /// Another topic has the name now, or none: the old log is deleted.
     pub(super) fn know_topic(
         &mut self,
         partition: usize,

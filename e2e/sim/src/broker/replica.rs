@@ -1,7 +1,6 @@
-//! A partition on a broker: the I/O shell around the real replication cores, as simple as it can
-//! be.
+//! A partition on a broker: a minimal I/O shell around the real replication cores.
 //!
-//! What a leader does is here and in `leading`, what a follower does in `following`.
+//! The leader's part is here and in `leading`, the follower's in `following`.
 
 mod following;
 mod leading;
@@ -20,7 +19,7 @@ use crate::message::{AskOffsets, Body, Node};
 use crate::mutation::Mutation;
 use crate::plan::{LAG_MS_MAX, Plan};
 
-/// What a replica is.
+/// The role of a replica.
 #[derive(Debug)]
 enum Role {
     Idle,
@@ -28,27 +27,27 @@ enum Role {
     Follower(Following),
 }
 
-/// A replica, as long as its process lives.
+/// A replica, for the life of its process.
 #[derive(Debug)]
 pub(super) struct Replica {
     role: Role,
     high_watermark: i64,
-    /// `min.insync.replicas`, as far as is known here.
+    /// `min.insync.replicas`, as this broker knows it.
     min_isr: usize,
-    /// The newest state that is known.
+    /// The epochs of the newest known state.
     known: (LeaderEpoch, PartitionEpoch),
     parked: Vec<Parked>,
-    /// The call to the controller that is under way.
+    /// The pending call to the controller.
     call: Option<(u64, Proposal)>,
     fetching: Option<(u64, FetchFrom)>,
-    /// The question for the leader's offsets that is under way: meanwhile nothing else is done.
+    /// The pending request for the leader's offsets. The follower does nothing else meanwhile.
     asking: Option<u64>,
     checks_at: Option<u64>,
     flushing: bool,
     calls: u64,
 }
 
-/// A producer's request that waits.
+/// A waiting Produce request.
 #[derive(Clone, Copy, Debug)]
 struct Parked {
     client: Node,
@@ -57,7 +56,7 @@ struct Parked {
     acks_all: bool,
 }
 
-/// What a replica sees of its broker.
+/// A replica's access to its broker.
 pub(super) struct Around<'a, 'c> {
     pub(super) id: usize,
     pub(super) run: u64,
@@ -65,12 +64,12 @@ pub(super) struct Around<'a, 'c> {
     pub(super) topic: TopicId,
     pub(super) epoch: BrokerEpoch,
     pub(super) image: &'a State,
-    /// An operator has told this process something.
+    /// An operator has sent metadata to this process.
     pub(super) is_told: bool,
-    /// The operator with which there is a session.
+    /// The operator of the current session.
     pub(super) operator: Option<usize>,
     pub(super) log: &'a mut Log,
-    /// What was asked for last, as it is on the disk.
+    /// The last proposal, as it is on the disk.
     pub(super) asked: &'a mut Option<Asked>,
     pub(super) ctx: &'a mut Ctx<'c>,
 }
@@ -80,14 +79,14 @@ impl Around<'_, '_> {
         BrokerId(self.id as i32)
     }
 
-    /// What the metadata says of the partition's `min.insync.replicas`.
+    /// The partition's `min.insync.replicas` in the metadata.
     fn min_isr(&self) -> usize {
         let topic = self.image.topics.get(&self.topic);
         let text = topic.and_then(|topic| self.image.topic_setting(topic, "min.insync.replicas"));
         text.and_then(|text| text.parse().ok()).unwrap_or(1)
     }
 
-    /// What the metadata says of a broker.
+    /// A broker in the metadata.
     fn registered(&self, id: BrokerId) -> Option<Peer> {
         self.image.brokers.get(&id).map(|broker| Peer {
             epoch: broker.epoch,
@@ -96,7 +95,7 @@ impl Around<'_, '_> {
         })
     }
 
-    /// What a leader is told of that.
+    /// The same, as the leader core gets it.
     fn peer(&self, id: BrokerId) -> Option<Peer> {
         let peer = self.registered(id)?;
         let epoch = if self.ctx.plan.has(Mutation::BelievesOldFetches) {
@@ -115,7 +114,7 @@ impl Around<'_, '_> {
         self.ctx.broker_alarm(after, alarm);
     }
 
-    /// The offset up to which the log counts as had.
+    /// The offset up to which the replica counts as having the log.
     fn had(&self) -> i64 {
         if self.ctx.plan.group_flush && !self.ctx.plan.has(Mutation::CountsUnflushed) {
             self.log.flushed()
@@ -164,13 +163,13 @@ impl Replica {
         }
     }
 
-    /// That of another topic, in the same process: what was asked for the one before is not
-    /// answered to this one.
+    /// A replica of another topic in the same process. The numbers of calls continue, so that it
+    /// takes no answer meant for the old one.
     pub(super) fn anew(&self) -> Self {
         Self { calls: self.calls, ..Self::new(0) }
     }
 
-    /// Its topic is deleted, or another bears its name.
+    /// Its topic is deleted, or another topic has its name.
     pub(super) fn leave(&mut self, around: &mut Around<'_, '_>) {
         self.step_down(around);
     }
@@ -179,8 +178,8 @@ impl Replica {
         self.high_watermark
     }
 
-    /// Takes up its role in new metadata. What is older than what is known changes nothing; but the
-    /// brokers may have changed.
+    /// Adopts its role in new metadata. A state that is not newer changes nothing, but the brokers
+    /// may have changed.
     pub(super) fn take_up(&mut self, state: &Partition, around: &mut Around<'_, '_>) {
         // Settings come first, as in `Replicas::take_up`.
         self.configure(around);
@@ -308,7 +307,7 @@ impl Replica {
         }
     }
 
-    /// A flush ended.
+    /// Handles the end of a flush.
     pub(super) fn flushed(&mut self, around: &mut Around<'_, '_>) {
         self.flushing = false;
         around.log.flush();
@@ -322,7 +321,7 @@ impl Replica {
         }
     }
 
-    /// A follower asks where the log starts and ends.
+    /// Answers a follower's request for the start and the end of the log.
     pub(super) fn tell_offsets(&mut self, to: Node, ask: AskOffsets, around: &mut Around<'_, '_>) {
         if let Role::Leader(leadership) = &self.role
             && leadership.epoch() == ask.epoch
@@ -332,7 +331,7 @@ impl Replica {
         }
     }
 
-    /// What retention lets go: some of what is committed.
+    /// Retention deletes some of the committed records.
     pub(super) fn retain(&mut self, around: &mut Around<'_, '_>) {
         let (start, committed) = (around.log.start(), self.high_watermark);
         if committed > start {
@@ -341,7 +340,7 @@ impl Replica {
         }
     }
 
-    /// An administrator deletes records.
+    /// Handles DeleteRecords.
     pub(super) fn delete(&mut self, before: Option<i64>, around: &mut Around<'_, '_>) {
         if matches!(self.role, Role::Leader(_)) {
             let committed = if around.ctx.plan.has(Mutation::DeletesUncommitted) {
@@ -368,7 +367,7 @@ impl Replica {
     }
 }
 
-/// The record that a leader of this epoch makes of a request.
+/// The record that a leader of this epoch appends for a request.
 fn record_of(epoch: LeaderEpoch, produce: &crate::message::Produce) -> Record {
     Record { epoch, producer: produce.producer, sequence: produce.sequence, value: produce.value }
 }

@@ -1,4 +1,4 @@
-//! What was ever committed of one partition, and by whom.
+//! The ledger of one partition: everything ever committed, and by which leader.
 
 use std::collections::BTreeMap;
 
@@ -11,57 +11,58 @@ use crate::log::{Log, Record};
 /// The ledger of one partition.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// Of which topic; `None`: of none that is there.
+    /// The topic; `None` if there is none.
     topic: Option<TopicId>,
     records: Vec<Record>,
-    /// The last sequence of each producer in it, by what is committed, and where it is.
+    /// Each producer's last committed sequence, with its offset.
     sequences: BTreeMap<u64, (i64, i64)>,
-    /// Some replica has deleted what lies before it.
+    /// Some replica has deleted the records before this offset.
     deleted: i64,
-    /// A leader has: nobody needs to have it any more. Who had another record there, of which
-    /// nobody told it that the leader lacks it, may come back with it after a crash, as in Apache
-    /// Kafka (`LeaderEpochFileCache.endOffsetFor` of an epoch before the log's first).
+    /// A leader has deleted the records before this offset, so no replica needs them. A replica
+    /// with other records there, which no leader has corrected, may return with them after a crash.
+    /// Apache Kafka does the same (`LeaderEpochFileCache.endOffsetFor` of an epoch before the log's
+    /// first).
     trimmed: i64,
     state: Option<Partition>,
-    /// The epoch of the last unclean election: what earlier leaders say does not count any more.
+    /// The epoch of the last unclean election. Reports of earlier leaders do not count any more.
     unclean_epoch: i32,
-    /// How often records were lost by right.
+    /// The number of allowed losses.
     pub resets: u64,
-    /// The newest leadership that began, and where.
+    /// The newest leadership that has begun, and its start offset.
     begun: Option<(i32, i64)>,
     high_watermarks: BTreeMap<i32, i64>,
-    /// The highest high watermark that any leader ever had, also one that did not know of its
-    /// uncleanly elected successor, or one before a loss.
+    /// The highest high watermark of any leader ever, including leaders that did not know of an
+    /// unclean election, and those before a loss.
     highest: i64,
 }
 
 impl Ledger {
-    /// The ledger of a topic's partition, of which nothing is committed yet.
+    /// The ledger of a topic's partition without committed records.
     pub(super) fn of(topic: TopicId) -> Self {
         Self { topic: Some(topic), ..Self::default() }
     }
 
-    /// Of which topic it is.
+    /// The topic.
     pub fn topic(&self) -> Option<TopicId> {
         self.topic
     }
 
-    /// What is committed.
+    /// The committed records.
     pub fn records(&self) -> &[Record] {
         &self.records
     }
 
-    /// Whether this record is committed at an offset, as far as anybody knows.
+    /// Whether this record is committed at an offset; true for offsets that a leader has deleted.
     pub(super) fn knows(&self, offset: i64, record: &Record) -> bool {
         offset < self.trimmed || self.records.get(offset as usize) == Some(record)
     }
 
-    /// A leader has deleted what lies before it.
+    /// A leader has deleted the records before this offset.
     pub fn trimmed(&self) -> i64 {
         self.trimmed
     }
 
-    /// What the store holds.
+    /// The state in the store.
     pub fn state(&self) -> Option<&Partition> {
         self.state.as_ref()
     }
@@ -70,29 +71,29 @@ impl Ledger {
         self.state = Some(state);
     }
 
-    /// The leader epoch that the store holds.
+    /// The leader epoch in the store.
     pub fn leader_epoch(&self) -> i32 {
         self.state.as_ref().map_or(-1, |state| state.leader_epoch.0)
     }
 
-    /// Whether a leader of this epoch may be one that lost, by right, what it believes to be
+    /// Whether a leader of this epoch may have lost, by an allowed loss, records that it takes for
     /// committed.
     pub fn is_excused(&self, epoch: i32) -> bool {
         epoch < self.unclean_epoch || (self.resets > 0 && epoch < self.leader_epoch())
     }
 
-    /// Whether a producer may find that a leader does not know what was acknowledged to it.
+    /// Whether a leader may not know a producer's acknowledged records.
     pub fn may_forget_producers(&self) -> bool {
         self.resets > 0 || self.unclean_epoch > 0 || self.deleted > 0
     }
 
-    /// A replica deleted what lies before an offset.
+    /// A replica deleted the records before an offset.
     pub(super) fn deleted(&mut self, start: i64) {
         self.deleted = self.deleted.max(start);
     }
 
-    /// The log of the leader of this epoch begins here. Where what lies before was lost by right,
-    /// nobody knows any more what it was.
+    /// The log of the leader of this epoch starts here. If the records before it were lost by an
+    /// allowed loss, they are unknown.
     pub(super) fn begins_at(&mut self, epoch: i32, start: i64) {
         if self.is_excused(epoch) {
             return;
@@ -104,8 +105,7 @@ impl Ledger {
         }
     }
 
-    /// A process begins to lead, or goes on with a leadership: with the high watermark that was
-    /// written down.
+    /// A process begins to lead, or resumes a leadership, from the high watermark checkpoint.
     pub(super) fn forget_high_watermark(&mut self, epoch: i32) {
         self.high_watermarks.remove(&epoch);
     }
@@ -116,18 +116,19 @@ impl Ledger {
         }
     }
 
-    /// Up to where a replica that knows of this epoch may delete: what is committed. Who may be
-    /// excused must have it from some leader, at least: from one that lost it by right, or one that
-    /// an unclean election has deposed. A follower believes such a one until it has met the new
-    /// leader, as in Apache Kafka (`UnifiedLog.deletableSegments` goes by the replica's own high
-    /// watermark); here also afterwards, as long as its log does not part from the new leader's.
+    /// The offset up to which a replica that knows this epoch may delete. It is the end of the
+    /// committed records. An excused replica may use the high watermark of some leader instead: one
+    /// that lost records by an allowed loss, or one deposed by an unclean election. A follower
+    /// trusts such a leader until it meets the new one, as in Apache Kafka
+    /// (`UnifiedLog.deletableSegments` uses the replica's own high watermark). Here it also does so
+    /// afterwards, until its log diverges from the new leader's.
     pub(super) fn deletable(&self, epoch: i32, leads: bool) -> i64 {
         let may_be_older = !leads && (self.resets > 0 || self.unclean_epoch > 0);
         let committed = self.records.len() as i64;
         if self.is_excused(epoch) || may_be_older { committed.max(self.highest) } else { committed }
     }
 
-    /// Notes a leader's high watermark; what it was before in this epoch.
+    /// Records a leader's high watermark; returns the previous one of this epoch.
     pub(super) fn moved(&mut self, epoch: i32, high_watermark: i64) -> Option<i64> {
         self.highest = self.highest.max(high_watermark);
         self.high_watermarks.insert(epoch, high_watermark)
@@ -150,7 +151,7 @@ impl Ledger {
                 Err((Rule::CommittedStays, format!("{known:?} at {offset} became {record:?}")))
             }
             None if index > self.records.len() => {
-                // Committed by a predecessor that nobody heard say so.
+                // Committed by a previous leader that did not report it.
                 Err((
                     Rule::CommittedStays,
                     format!("{record:?} at {offset}, after only {} records", self.records.len()),
@@ -167,7 +168,7 @@ impl Ledger {
         }
         let offset = self.records.len() as i64 - 1;
         let before = self.sequences.insert(record.producer, (record.sequence, offset));
-        // A leader that has deleted all of a producer takes whatever comes.
+        // A leader that has deleted all records of a producer accepts any sequence.
         let is_forgotten = before.map_or(self.deleted > 0, |(_, offset)| offset < self.deleted);
         if before.map_or(0, |(before, _)| before + 1) == record.sequence || is_forgotten {
             return Ok(());
@@ -201,29 +202,29 @@ impl Ledger {
         Ok(())
     }
 
-    /// An unclean election is committed: what its leader lacks is lost, and so is what it may still
-    /// lose with its power before it leads: a follower vouches for nothing that it has not flushed.
-    /// What is there after all when it begins is committed anew.
+    /// An unclean election was committed. The records that its leader lacks are lost. So are those
+    /// that it may still lose with its power before it leads, because a follower vouches only for
+    /// flushed records. Records that it has after all when it begins are committed again.
     pub(super) fn unclean(&mut self, log_of: LogOf<'_>) {
         self.unclean_epoch = self.leader_epoch();
         let holds = |id: usize| {
             let log = log_of(id).0;
-            // One that has all that was not deleted goes on from there; of another all counts.
+            // A log that has everything not deleted counts from there; any other log counts from 0.
             let from = if log.end() < self.trimmed { 0 } else { self.trimmed };
             log.agrees_with(&self.records, from).min(log.flushed() as usize)
         };
         let best = self.copies().into_iter().map(holds).max();
         let best = best.unwrap_or_default();
         self.lose_from(best);
-        // What is lost was not deleted, though it lay there.
+        // Lost records do not count as deleted, even if they were below that offset.
         self.trimmed = self.trimmed.min(best as i64);
     }
 
-    /// Whether records were lost by right.
+    /// Checks the copies; returns whether records were lost by an allowed loss.
     pub(super) fn look_at_copies(&mut self, log_of: LogOf<'_>) -> Result<bool, String> {
         let copies = self.copies();
-        // Who was elected uncleanly and has not heard of it yet follows whom it followed before,
-        // and loses what that one lacks.
+        // A replica that was elected uncleanly and does not know it yet still follows its old
+        // leader, and loses the records that one lacks.
         let is_awaited = self.unclean_epoch == self.leader_epoch()
             && self.begun.is_none_or(|(begun, _)| begun < self.leader_epoch());
         let mut best = 0;
@@ -239,8 +240,8 @@ impl Ledger {
             }
             best = best.max(has);
         }
-        // Nobody is left who is known to have everything. What becomes of that, the next election
-        // says.
+        // No replica is left that is known to have everything. The next election decides the
+        // outcome.
         if copies.is_empty() || best == self.records.len() {
             return Ok(false);
         }
@@ -248,12 +249,12 @@ impl Ledger {
         Ok(true)
     }
 
-    /// Up to which offset a log has what is committed.
+    /// The offset up to which a log has the committed records.
     pub(super) fn holds(&self, log: &Log) -> usize {
         log.agrees_with(&self.records, self.trimmed)
     }
 
-    /// As [`Ledger::holds`], of what lies before an offset.
+    /// The same as [`Ledger::holds`], but only for the records before an offset.
     pub(super) fn holds_before(&self, log: &Log, offset: usize) -> usize {
         log.agrees_with(&self.records[..offset.min(self.records.len())], self.trimmed)
     }

@@ -1,54 +1,55 @@
-//! What must hold, and where the checks find a copy.
+//! The rules, and access to the copies.
 
 use crate::log::Log;
 
-/// What must hold.
+/// The rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Rule {
     /// At most one leader per partition and leader epoch.
     OneLeaderPerEpoch,
-    /// The leader is in the ISR, the ISR within the replicas, and so on (`Partition::check`).
+    /// The leader is in the ISR, the ISR is a subset of the replicas, and so on
+    /// (`Partition::check`).
     StateIsSound,
-    /// Epochs of a partition only go up, and a new leader has a new one.
+    /// The epochs of a partition only rise, and each new leader has a new leader epoch.
     EpochsOnlyGoUp,
-    /// Elected only from the ISR and the eligible, unless unclean election is allowed or only the
-    /// last leader is left.
+    /// The controller elects only from the ISR and the ELR, unless unclean election is allowed or
+    /// only the last leader is left.
     ElectedFromIsr,
-    /// Who is in the ISR or eligible holds all that is committed, unless it lost it with its power
-    /// or disk.
+    /// Every member of the ISR and of the ELR has all committed records, unless it lost them with
+    /// its power or disk.
     InSyncHoldsAll,
-    /// What is committed never changes.
+    /// Committed records never change.
     CommittedStays,
-    /// An idempotent producer's records are committed once each, and in order.
+    /// The records of an idempotent producer are committed once each and in order.
     InOrderAndOnce,
-    /// `acks=all` is answered only for what is committed, and at its offset.
+    /// A leader acknowledges with `acks=all` only committed records, at their offset.
     AcknowledgedIsCommitted,
-    /// A deposed leader acknowledges nothing that its successor began without.
+    /// A deposed leader acknowledges no record that its successor lacked at its start.
     DeposedAcknowledgesNothing,
-    /// What a consumer reads is committed; what it saw stays.
+    /// Consumers read only committed records, and these stay.
     SeenIsCommitted,
-    /// Who asks where an epoch ends that a leader knows is told so, and not an end before what it
-    /// read of it.
+    /// A client that asks for the end of an epoch that the leader knows gets it, and not an offset
+    /// below what it has read of that epoch.
     EpochsHaveEnds,
-    /// For a consumer the latest offset never goes back.
+    /// The latest offset never goes back for a consumer.
     LatestNeverGoesBack,
-    /// The high watermark does not go back within a leader epoch.
+    /// The high watermark never goes back within a leader epoch.
     HighWatermarkIsMonotone,
-    /// The high watermark stands still while the ISR is below its minimum.
+    /// The high watermark does not advance while the ISR is below its minimum.
     NoAdvanceBelowMinIsr,
-    /// What is deleted was committed.
+    /// Only committed records are deleted.
     OnlyCommittedIsDeleted,
-    /// Logs are equal below the least of their high watermarks.
+    /// Logs are equal below the lowest of their high watermarks.
     LogsAgree,
-    /// A broker that returns empty or shortened leads nothing for what it was.
+    /// A broker that returns with an empty or shortened log is not elected for what it had before.
     LeadersHaveEverything,
-    /// A broker epoch is given once.
+    /// Each broker epoch is assigned once.
     BrokerEpochsAreUnique,
-    /// Once faults stop, every partition with a live copy has a leader, all replicas are in sync
-    /// and their logs equal, and producers get their answers.
+    /// After the faults every partition with a live copy has a leader, all replicas are in sync
+    /// with equal logs, and producers get answers.
     Converges,
 }
 
-/// The log of a broker, and where it ended before a fault took something of it that the controller
-/// has not heard of; 0 without one.
+/// The log of a broker, and its end before a fault that took records and that the controller does
+/// not know yet; 0 if there was none.
 pub type LogOf<'a> = &'a dyn Fn(usize) -> (&'a Log, i64);

@@ -1,11 +1,11 @@
-//! What counts as deleted by right, step by step.
+//! Which deletions are allowed, step by step.
 
 use weir_protocol::types::{BrokerId, LeaderEpoch, PartitionEpoch};
 
 use super::*;
 use crate::topics::topic_id;
 
-/// A leader's log of so many records of one epoch.
+/// A leader's log of this many records of one epoch.
 fn log_of(records: i64) -> Log {
     let mut log = Log::default();
     for value in 0..records {
@@ -20,7 +20,7 @@ fn log_of(records: i64) -> Log {
     log
 }
 
-/// Broker 0 leads, and `committed` of its records are.
+/// Broker 0 leads, and `committed` of its records are committed.
 fn led(committed: i64) -> Checks {
     let mut checks = Checks::new(&Plan::new(1, None), None);
     let state = Partition::new(vec![BrokerId(0), BrokerId(1)], vec![BrokerId(0), BrokerId(1)]);
@@ -31,8 +31,8 @@ fn led(committed: i64) -> Checks {
     checks
 }
 
-/// Broker 1, which has all that is committed so far, is elected uncleanly and has not heard of it;
-/// nor has broker 0, which goes on to lead, up to this high watermark.
+/// Broker 1, which has all records committed so far, was elected uncleanly. Neither it nor broker 0
+/// knows that yet, and broker 0 continues to lead up to this high watermark.
 fn deposed(committed: i64, high_watermark: i64) -> Checks {
     let mut checks = led(committed);
     let state = Partition {
@@ -65,7 +65,7 @@ fn only_what_is_committed_is_deleted() {
 fn who_believes_a_deposed_leader_deletes_no_more_than_that_one_took_to_be_committed() {
     assert!(!is_broken(deposed(5, 8), 0, 8, true));
     assert!(is_broken(deposed(5, 8), 0, 9, true));
-    // A follower keeps its high watermark when it comes to follow the new leader.
+    // A follower keeps its high watermark when it starts to follow the new leader.
     for epoch in [0, 1] {
         assert!(!is_broken(deposed(5, 8), epoch, 8, false));
         assert!(is_broken(deposed(5, 8), epoch, 9, false));

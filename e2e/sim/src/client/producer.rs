@@ -1,5 +1,5 @@
-//! A producer: it sends each record until it knows what became of it, and an idempotent one has
-//! several under way.
+//! A producer: it sends each record until it knows the result. An idempotent one has several
+//! records in flight.
 
 use std::collections::VecDeque;
 
@@ -9,38 +9,38 @@ use weir_protocol::types::{LeaderEpoch, TopicId};
 use crate::checks::{Checks, Rule};
 use crate::message::{Body, Produce};
 
-/// How long a client waits for an answer.
+/// The timeout of a request.
 pub(super) const ANSWER_MS_MAX: u64 = 700;
 
 /// A producer.
 #[derive(Debug)]
 pub(super) struct Producer {
     id: u64,
-    /// It has a sequence, and asks for all replicas; else for the leader alone.
+    /// It has sequence numbers and uses `acks=all`; otherwise `acks=1`.
     is_idempotent: bool,
     in_flight_max: usize,
     /// The sequence of the next record.
     sequence: i64,
-    /// The newest leader epoch that it has heard of.
+    /// The newest leader epoch that it knows.
     epoch: LeaderEpoch,
-    /// What it does not know of, in the order of the sequences.
+    /// The records without a known result, in the order of their sequences.
     unknown: VecDeque<Sent>,
 }
 
-/// A record that is being sent, again and again.
+/// A record that is being sent, possibly several times.
 #[derive(Debug)]
 struct Sent {
     request: u64,
     sequence: i64,
     value: u64,
-    /// When it was sent last; `None`: it is to be sent again.
+    /// The time of the last send; `None` if it must be sent again.
     since: Option<u64>,
-    /// All before it were acknowledged when it was sent last.
+    /// All records before it were acknowledged when it was last sent.
     was_first: bool,
 }
 
 impl Producer {
-    /// An idempotent one, that asks for all replicas and has at most so many records under way.
+    /// An idempotent producer with `acks=all` and at most this many records in flight.
     pub(super) fn idempotent(id: u64, in_flight_max: usize) -> Self {
         Self {
             id,
@@ -52,13 +52,13 @@ impl Producer {
         }
     }
 
-    /// One that has no sequence and asks for the leader alone.
+    /// A producer without sequence numbers, with `acks=1`.
     pub(super) fn careless(id: u64) -> Self {
         Self { is_idempotent: false, ..Self::idempotent(id, 1) }
     }
 
-    /// What it sends: again what was not answered, in order, or as much that is new as it may have
-    /// under way, once nothing is.
+    /// The requests that it sends: unanswered records again, in order; or, once none is in flight,
+    /// as many new ones as the limit allows.
     pub(super) fn act(
         &mut self,
         (partition, topic): (usize, TopicId),
@@ -96,7 +96,7 @@ impl Producer {
         bodies
     }
 
-    /// An answer comes, perhaps to what was sent before. Returns whether a record was acknowledged.
+    /// Handles an answer, possibly to an earlier send. Returns whether it acknowledged a record.
     pub(super) fn answered(
         &mut self,
         partition: usize,
@@ -111,18 +111,19 @@ impl Producer {
             return false;
         };
         self.unknown[place].since = None;
-        // A client that has heard of a later leader does not listen to an earlier one (KIP-320).
+        // A client that knows a later leader ignores an earlier one (KIP-320).
         if from < self.epoch {
             return false;
         }
         self.epoch = from;
         match result {
-            // What is known to be there, though not where any more, was acknowledged before.
+            // The leader knows that it has the record, but not the offset: it was acknowledged
+            // before.
             Ok(_) | Err(ErrorCode::DuplicateSequenceNumber) => {
                 self.unknown.remove(place);
                 return true;
             }
-            // Of one that was sent behind others it says only that these did not come first
+            // For a record sent behind others, this only means that those did not arrive first
             // (`TransactionManager.canRetry`).
             Err(ErrorCode::OutOfOrderSequenceNumber) if self.unknown[place].was_first => {
                 let sequence = self.unknown[place].sequence;
@@ -139,15 +140,15 @@ impl Producer {
         false
     }
 
-    /// What it sent to a topic that is gone is sent to nobody any more.
+    /// Stops sending records to a deleted topic.
     pub(super) fn begin_with_another_topic(&mut self) {
         self.unknown.clear();
         self.epoch = LeaderEpoch(-1);
         self.begin_anew();
     }
 
-    /// What it sent is lost: it begins anew, as a producer does after that: under another id, with
-    /// what it does not know of.
+    /// The leader has lost its records, so it starts again as a Kafka producer does: with a new id,
+    /// and with the records whose result it does not know.
     fn begin_anew(&mut self) {
         self.id += 1;
         self.sequence = 0;

@@ -1,5 +1,5 @@
-//! What must hold of transactions, told by readers and clients alone: each reads and is told what
-//! it would be by the real thing.
+//! The rules of transactions. Only readers and clients report events, because their view of the
+//! system is what must be right.
 
 use std::collections::BTreeMap;
 
@@ -9,59 +9,59 @@ use weir_broker::cores::Producer;
 use super::message::Value;
 use crate::history::{Tally, Verdict};
 
-/// What must hold.
+/// The rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Rule {
-    /// Each input is seen once in each partition, in order.
+    /// Readers see each input once in each partition, in order.
     ExactlyOnce,
-    /// What belongs to a transaction whose abort was answered is never seen.
+    /// Readers never see records of a transaction whose abort was acknowledged.
     AbortedIsUnseen,
-    /// Of a transaction everything is seen or nothing; all of it if its commit was answered.
+    /// Readers see all of a transaction or nothing; all of it if its commit was acknowledged.
     AllOrNothing,
-    /// The offsets of a group are where its transactions have brought them.
+    /// A group's committed offsets are those of its transactions.
     OffsetsMoveAlong,
-    /// A producer writes nothing after its successor was given an epoch.
+    /// A producer writes nothing after its successor has an epoch.
     FencedWritesNothing,
-    /// What was read stays.
+    /// Records that were read stay.
     StableStays,
-    /// What a client of transactions v2 writes in its open transaction is not refused because the
-    /// marker of the one before came in between.
+    /// The leader accepts the writes of a client with transactions v2 in its open transaction, even
+    /// when the marker of the previous one arrives in between.
     OpenIsOpen,
-    /// What a replica knows of producers and transactions is what its log says, after everything
-    /// that it takes, cuts off, reads anew and leads.
+    /// A replica's state of producers and transactions matches its log, after every append,
+    /// truncation, restart and election.
     ReplicasKnow,
-    /// A producer of transactions v2 that nobody has followed goes on, whatever became of its
+    /// A producer of transactions v2 without a successor can continue, whatever happened to its
     /// transaction.
     GoesOn,
-    /// Once faults stop, no transaction stays open or prepared, everything is stable, and everybody
-    /// gets on.
+    /// After the faults no transaction stays open or prepared, everything is stable, and every
+    /// client makes progress.
     Ends,
 }
 
-/// What was counted, to see that histories are about something.
+/// Counters, which show that the histories exercise what they should.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Events.
     pub events: u64,
     /// Faults.
     pub faults: u64,
-    /// Commits that were answered.
+    /// Acknowledged commits.
     pub commits: u64,
-    /// Aborts that were answered.
+    /// Acknowledged aborts.
     pub aborts: u64,
-    /// Transactions that were given up by their client, who does not know what became of them.
+    /// Transactions that a client abandoned without knowing the outcome.
     pub unknown: u64,
     /// Elections.
     pub elections: u64,
-    /// Producers that were told that they are fenced.
+    /// Producers that learned that they are fenced.
     pub fenced: u64,
-    /// Records that were seen.
+    /// Records that readers saw.
     pub seen: u64,
-    /// Answers that followers took.
+    /// Fetch answers that followers applied.
     pub fetches: u64,
-    /// Transactions that were ended by time while their producer was there, which went on.
+    /// Transactions that timed out while their producer was alive, which continued.
     pub outlived: u64,
-    /// Producers that were given another id, since the epochs of theirs were used up.
+    /// Producers that got another id because their epochs were used up.
     pub renewed: u64,
 }
 
@@ -85,38 +85,37 @@ impl Tally for Counts {
     }
 }
 
-/// What is known of an attempt: of the transaction that copies some inputs.
+/// The state of an attempt, which is a transaction that copies some inputs.
 #[derive(Clone, Debug, Default)]
 struct Attempt {
     chain: usize,
     inputs: std::ops::Range<i64>,
-    /// Whether its client was told that it is committed, or aborted.
+    /// Whether the client knows that it was committed (true) or aborted (false).
     told: Option<bool>,
     seen: BTreeMap<usize, i64>,
 }
 
-/// The checkers.
+/// The checks.
 #[derive(Debug)]
 pub struct Checks {
-    /// What came of them.
+    /// The result.
     pub verdict: Verdict<Rule>,
-    /// What was counted.
+    /// The counters.
     pub counts: Counts,
     partitions: usize,
     attempts: BTreeMap<u64, Attempt>,
     next: BTreeMap<(usize, usize), i64>,
     read: BTreeMap<usize, Vec<Value>>,
-    /// The least epoch that may write, by producer id.
+    /// The lowest epoch that may write, by producer id.
     least: BTreeMap<i64, i16>,
     /// The producer id of each chain.
     ids: BTreeMap<usize, i64>,
-    /// The requests for an epoch that a coordinator has heard of, for each chain: process and
-    /// request.
+    /// The requests for an epoch that coordinators received, for each chain: process and request.
     inits: BTreeMap<usize, Vec<(u64, u64)>>,
 }
 
 impl Checks {
-    /// Nothing has happened yet.
+    /// The state before the first event.
     pub fn new(partitions: usize, only: Option<Rule>) -> Self {
         Self {
             verdict: Verdict::new(only),
@@ -131,14 +130,14 @@ impl Checks {
         }
     }
 
-    /// A chain's client begins to copy inputs, in a transaction with this number.
+    /// A chain's client begins to copy inputs, in a transaction with the returned number.
     pub fn begins(&mut self, chain: usize, inputs: std::ops::Range<i64>) -> u64 {
         let number = self.attempts.len() as u64;
         self.attempts.insert(number, Attempt { chain, inputs, ..Attempt::default() });
         number
     }
 
-    /// A client was told how its transaction ended.
+    /// A client learned the outcome of its transaction.
     pub fn told(&mut self, attempt: u64, committed: bool) {
         let Some(known) = self.attempts.get_mut(&attempt) else { return };
         known.told = Some(committed);
@@ -155,7 +154,7 @@ impl Checks {
         }
     }
 
-    /// How far a chain has come, as its clients were told.
+    /// How far a chain has come, by the outcomes that its clients know.
     pub fn committed(&self, chain: usize) -> i64 {
         let own = self
             .attempts
@@ -164,8 +163,8 @@ impl Checks {
         own.map(|attempt| attempt.inputs.end).max().unwrap_or(0)
     }
 
-    /// A new process of a chain finds its group's offset: where a transaction ended that may be
-    /// committed, and not before what was committed when it asked.
+    /// A new process of a chain fetched its group's offset. It must be the end of a transaction
+    /// that may be committed, and not below what was committed when the process asked.
     pub fn finds(&mut self, chain: usize, offset: i64, least: i64) {
         let mut own = self.attempts.values().filter(|attempt| attempt.chain == chain);
         let is_possible = offset == 0
@@ -177,7 +176,7 @@ impl Checks {
         }
     }
 
-    /// A reader of `read_committed` sees a record.
+    /// A `read_committed` reader sees a record.
     pub fn sees(&mut self, partition: usize, value: Value) {
         self.counts.seen += 1;
         self.read.entry(partition).or_default().push(value);
@@ -198,7 +197,7 @@ impl Checks {
         }
     }
 
-    /// What another reader sees that begins at the beginning.
+    /// A second reader reads from the beginning.
     pub fn sees_again(&mut self, partition: usize, values: &[Value]) {
         let before = self.read.get(&partition).map_or(&[][..], Vec::as_slice);
         let seen = before.len();
@@ -210,11 +209,11 @@ impl Checks {
         }
     }
 
-    /// A producer is given an epoch that fences those before it, or an id.
+    /// A producer gets an epoch that fences earlier ones, or a new id.
     pub fn fences(&mut self, chain: usize, (id, epoch): Producer) {
         let least = self.least.entry(id.0).or_insert(epoch.0);
         *least = (*least).max(epoch.0);
-        // Ids are given out in order; an answer may come late.
+        // Ids ascend, but an answer may come late.
         let current = self.ids.entry(chain).or_insert(id.0);
         if *current < id.0 {
             self.least.insert(*current, i16::MAX);
@@ -223,13 +222,12 @@ impl Checks {
         }
     }
 
-    /// A coordinator is asked for an epoch of a chain.
+    /// A coordinator receives a request for an epoch of a chain.
     pub fn inits(&mut self, chain: usize, request: (u64, u64)) {
         self.inits.entry(chain).or_default().push(request);
     }
 
-    /// The producer that was given its epoch by this request is told, by its coordinator, that
-    /// another has followed.
+    /// A coordinator tells the producer that got its epoch by this request that it is fenced.
     pub fn is_fenced(&mut self, chain: usize, request: (u64, u64), what: &str) {
         let all = self.inits.get(&chain).map_or(&[][..], Vec::as_slice);
         let is_last = all.last() == Some(&request)
@@ -241,7 +239,7 @@ impl Checks {
         }
     }
 
-    /// The leader of a partition takes what a producer writes.
+    /// A partition's leader accepts a producer's write.
     pub fn writes(&mut self, (id, epoch): Producer, what: &str) {
         if self.least.get(&id.0).is_some_and(|least| epoch.0 < *least) {
             self.verdict.broken(Rule::FencedWritesNothing, || {
@@ -250,7 +248,7 @@ impl Checks {
         }
     }
 
-    /// Everything is over: the group of each chain has committed these offsets.
+    /// The history is over: the chains' groups have committed these offsets.
     pub fn over(&mut self, offsets: &[i64]) {
         let partitions = self.partitions;
         for (number, attempt) in self.attempts.clone() {

@@ -1,5 +1,5 @@
-//! A chain's client: it copies inputs to all partitions, in transactions that also commit how far
-//! it came (consume, transform, produce), as clients of both versions of transactions do.
+//! A chain's client (consume, transform, produce). It copies inputs to all partitions in
+//! transactions that also commit its offset, as clients of both versions of transactions do.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,14 +13,14 @@ use super::message::{Asker, Body, From, Reply, Role, Value, What, Write};
 use super::plan::{Plan, TIMEOUT_MS};
 use crate::rng::Rng;
 
-/// How long a client waits for an answer, and after an error.
+/// The timeout of a request, and the pause after an error.
 const ANSWER_MS_MAX: u64 = 250;
 const PAUSE_MS: u64 = 8;
 
-/// Transactions that a client has to commit after the faults are over.
+/// Transactions that a client must commit after the faults.
 const LAST_COMMITS: u32 = 3;
 
-/// What it does next.
+/// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Init,
@@ -38,13 +38,13 @@ enum Step {
 pub struct Client {
     /// The chain.
     pub chain: usize,
-    /// Which of its processes.
+    /// The number of this process in the chain.
     pub process: u64,
-    /// It has ended, by an error that leaves nothing else.
+    /// A fatal error has ended it.
     pub is_dead: bool,
     version: i16,
     producer: Option<Producer>,
-    /// An epoch that nothing was sent under is needed: something may still be under way.
+    /// It needs a new epoch because an old request may still be in flight.
     needs_epoch: bool,
     position: Option<i64>,
     sequences: BTreeMap<usize, i32>,
@@ -55,16 +55,16 @@ pub struct Client {
     waits_until: u64,
     is_waiting: bool,
     last_commits: u32,
-    /// What was committed when it asked for its offset.
+    /// The committed offset when it asked for its own.
     committed_before: i64,
-    /// The request that has given it its epoch.
+    /// The request that got it its epoch.
     begun_by: u64,
-    /// It was told that its epoch is over, and aborts.
+    /// Its epoch is over, and it aborts.
     is_outdated: bool,
 }
 
 impl Client {
-    /// Begins.
+    /// A new process.
     pub fn new(chain: usize, process: u64, plan: &Plan) -> Self {
         Self {
             chain,
@@ -88,12 +88,13 @@ impl Client {
         }
     }
 
-    /// Whether it has done what it had to after the faults.
+    /// Whether it has done its part after the faults.
     pub fn is_done(&self) -> bool {
         self.last_commits >= LAST_COMMITS && self.attempt.is_none()
     }
 
-    /// Whether it has a transaction open, and in the last epoch that a client may have.
+    /// Whether it has an open transaction, and whether it uses the last epoch that a client may
+    /// have.
     pub fn is_open(&self) -> (bool, bool) {
         let is_last = self.producer.is_some_and(|producer| producer.1.0 == i16::MAX - 1);
         let is_inside =
@@ -101,8 +102,8 @@ impl Client {
         (self.attempt.is_some() && is_inside, is_last)
     }
 
-    /// Whether it sent `write` and had an answer to it, though another copy is still under way, and
-    /// is in the same epoch.
+    /// Whether it sent `write`, has an answer to it, and still uses the same epoch, while another
+    /// copy is in flight.
     pub fn has_an_answer_to(&self, write: &Write) -> bool {
         let is_answered = write.from.request < self.request && !self.needs_epoch;
         !self.is_dead
@@ -111,14 +112,14 @@ impl Client {
             && is_answered
     }
 
-    /// It is killed, or cannot go on.
+    /// It is killed or cannot continue.
     pub fn die(&mut self, checks: &mut Checks) {
         if !std::mem::replace(&mut self.is_dead, true) && self.attempt.is_some() {
             checks.counts.unknown += 1;
         }
     }
 
-    /// What it sends now, if anything, and to whom.
+    /// Its next message, if any, and the receiver.
     pub fn act(
         &mut self,
         now: u64,
@@ -133,7 +134,8 @@ impl Client {
             && self.version < 2
             && matches!(self.step, Step::Produce(_) | Step::CommitOffset)
         {
-            // It may still arrive: before KIP-890 only another epoch tells it from what comes next.
+            // The record may still arrive. Before KIP-890 only a new epoch separates it from the
+            // next transaction.
             (self.needs_epoch, self.step) = (true, Step::End(false));
         }
         if self.attempt.is_none() && matches!(self.step, Step::AddPartitions | Step::Produce(_)) {
@@ -208,7 +210,7 @@ impl Client {
         }
     }
 
-    /// An answer comes.
+    /// Handles an answer.
     pub fn receive(
         &mut self,
         from: From,
@@ -302,8 +304,8 @@ impl Client {
     fn fails(&mut self, code: ErrorCode, now: u64, checks: &mut Checks) {
         let is_inside = matches!(self.step, Step::Produce(_) | Step::CommitOffset);
         match code {
-            // The transaction may have taken too long: a client of transactions v2 aborts, and is
-            // told then whether another one has followed it.
+            // The transaction may have timed out. A client with transactions v2 aborts, and learns
+            // then whether it has a successor.
             code if is_fencing(code) && self.version >= 2 && is_inside => {
                 self.is_outdated = true;
                 self.step = Step::End(false);
@@ -325,7 +327,7 @@ impl Client {
                 }
                 self.die(checks);
             }
-            // It is tried again.
+            // It retries.
             _ => self.waits_until = now + PAUSE_MS,
         }
     }

@@ -1,5 +1,5 @@
-//! A file system in memory: what was written is there, whoever opens it. It never fails and never
-//! forgets.
+//! A file system in memory. A file's content is the same for everyone who opens it, and the file
+//! system never fails or loses data.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ enum Node {
     File(Arc<Content>),
 }
 
-/// The bytes of a file: they stay as long as somebody holds it.
+/// The bytes of a file. They live as long as a handle exists.
 #[derive(Debug, Default)]
 struct Content(Mutex<Vec<u8>>);
 
@@ -139,7 +139,7 @@ impl Storage for Memory {
         Ok(())
     }
 
-    /// Replicas have a file system each: nobody else asks.
+    /// Each replica has a file system of its own, so no lock is needed.
     fn lock(&self, _path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
         Ok(Box::new(()))
     }

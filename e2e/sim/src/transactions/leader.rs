@@ -1,8 +1,8 @@
-//! A process that leads a partition, or believes so: the real core, around it what its shell does,
-//! and its log as a model.
+//! A process that leads a partition, or believes that it does: the real core, a model of its shell,
+//! and a model of its log.
 //!
-//! One record is one batch. What is appended is committed by the world, if the process still leads
-//! then; what is owed to somebody leaves after that.
+//! Each record is one batch. The world commits appended records if the process still leads then.
+//! Answers that depend on them leave after that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,31 +15,31 @@ use super::message::{Asker, Body, From, Leader, Reply, Role, What, Write, id};
 use super::plan::{Mutation, Plan};
 use super::replica::{Entry, Replica};
 
-/// How often a leader looks after the end of a transaction that gets in between, and how soon.
+/// How often a leader retries after the end of a transaction came in between, and after how long.
 const ATTEMPTS: u32 = 6;
 const RETRY_MS: u64 = 3;
 
-/// Where a message goes.
+/// The receiver of a message.
 #[derive(Clone, Copy, Debug)]
 pub enum To {
-    /// Whoever leads the partition, as far as the sender knows.
+    /// The leader of the partition, as far as the sender knows.
     Role(Role),
-    /// This process.
+    /// This leader, even if it is deposed.
     Leader(Leader),
     /// A client.
     Client(From),
 }
 
-/// What a process sees of the world, and where it puts what it sends.
+/// The access of a process to the world, and the messages that it sends.
 #[derive(Debug)]
 pub struct Around<'a> {
     /// The time.
     pub now: u64,
     /// The plan.
     pub plan: &'a Plan,
-    /// The checkers.
+    /// The checks.
     pub checks: &'a mut Checks,
-    /// Messages; the last number is a pause that comes first.
+    /// Messages to send; the last number is a delay.
     pub sent: &'a mut Vec<(To, Body, u64)>,
     /// The next producer id.
     pub next_id: &'a mut i64,
@@ -48,7 +48,7 @@ pub struct Around<'a> {
 }
 
 impl Around<'_> {
-    /// A producer id that nobody has.
+    /// A new producer id.
     fn fresh_id(&mut self) -> ProducerId {
         *self.next_id += 1;
         ProducerId(*self.next_id)
@@ -62,7 +62,7 @@ enum Core {
     Data(Box<Replica>),
 }
 
-/// What was asked of a transaction's coordinator, for a request that waits.
+/// A question to a transaction coordinator, for a waiting request.
 #[derive(Clone, Copy, Debug)]
 struct Question {
     write: Write,
@@ -78,16 +78,16 @@ struct Task {
     given_up: bool,
 }
 
-/// The process.
+/// A leader's process.
 #[derive(Debug)]
 pub struct Process {
-    /// What it leads, and in which epoch.
+    /// The partition that it leads, and the epoch.
     pub leader: Leader,
-    /// A coordinator's log.
+    /// The log of a coordinator.
     log: Vec<Entry>,
-    /// What of it is committed, as far as it knows.
+    /// The end of the committed log, as far as it knows.
     pub high_watermark: usize,
-    /// A coordinator answers once what it found is committed.
+    /// A coordinator answers only once the log that it found is committed.
     loaded: bool,
     core: Core,
     owed: Vec<(usize, To, Body)>,
@@ -106,7 +106,7 @@ impl Process {
         Self::with(leader, core, log, high_watermark)
     }
 
-    /// A replica of a partition that is produced to begins to lead.
+    /// A replica of a data partition begins to lead.
     pub fn lead(leader: Leader, replica: Replica, high_watermark: usize) -> Self {
         Self {
             loaded: true,
@@ -128,12 +128,12 @@ impl Process {
         }
     }
 
-    /// What stands in its log.
+    /// The entries of its log.
     pub fn log(&self) -> &[Entry] {
         self.replica().map_or(&self.log, |replica| &replica.log)
     }
 
-    /// The replica of a partition that is produced to.
+    /// The replica of a data partition.
     pub fn replica(&self) -> Option<&Replica> {
         match &self.core {
             Core::Data(replica) => Some(replica),
@@ -141,7 +141,7 @@ impl Process {
         }
     }
 
-    /// Leads no more: the replica goes on as a follower.
+    /// Stops leading; the replica becomes a follower.
     pub fn into_replica(self) -> Option<Replica> {
         match self.core {
             Core::Data(replica) => Some(*replica),
@@ -149,10 +149,10 @@ impl Process {
         }
     }
 
-    /// What its replica knows is what its log says.
+    /// Checks that the replica's state matches its log.
     ///
     /// # Errors
-    /// Where it is not.
+    /// When it does not.
     pub fn check(&mut self, now: u64) -> Result<(), String> {
         match &mut self.core {
             Core::Data(replica) => replica.known(now).map(drop),
@@ -160,7 +160,7 @@ impl Process {
         }
     }
 
-    /// Everything before `end` is committed.
+    /// The log before `end` is committed.
     pub fn committed(&mut self, end: usize, cx: &mut Around<'_>) {
         self.high_watermark = self.high_watermark.max(end);
         if let Core::Data(replica) = &mut self.core {
@@ -208,7 +208,7 @@ impl Process {
         }
     }
 
-    /// A message arrives.
+    /// Handles a message.
     pub fn receive(&mut self, body: Body, cx: &mut Around<'_>) {
         match body {
             Body::Ask(asker, chain, ask) => self.ask(asker, chain, ask, cx),
@@ -221,7 +221,7 @@ impl Process {
         }
     }
 
-    /// What leaves once all that is in the log is committed.
+    /// Sends a message once everything in the log is committed.
     fn owe(&mut self, to: To, body: Body, cx: &mut Around<'_>) {
         if self.high_watermark >= self.log().len()
             || (cx.plan.has(Mutation::AnswersBeforeCommit) && self.leader.0 == Role::Coordinator)
@@ -272,7 +272,7 @@ impl Process {
         }
     }
 
-    /// From time to time: what is due, and markers.
+    /// Runs periodic work: due timeouts and markers.
     pub fn tick(&mut self, cx: &mut Around<'_>) {
         let Core::Coordinator(core) = &mut self.core else { return };
         if !self.loaded || cx.plan.has(Mutation::NeverMarks) {
@@ -282,7 +282,7 @@ impl Process {
             let records = core.wake(cx.now);
             self.log.extend(records.into_iter().map(Entry::Record));
         }
-        // It is told of those whose end is committed alone.
+        // The core returns only transactions whose end is committed.
         if self.high_watermark >= self.log.len()
             && let (_, Answer::Prepared(all, exhausted)) = core.ask("", Ask::Prepared, cx.now)
         {
@@ -322,7 +322,7 @@ impl Process {
         }
     }
 
-    /// What an answer to a marker means, as `transaction_io::markers` has it.
+    /// Handles the answer to a marker, as `transaction_io::markers` does.
     fn marked(&mut self, number: u64, role: Role, code: ErrorCode, cx: &Around<'_>) {
         let Some(task) = self.tasks.get_mut(&number) else { return };
         match code {
@@ -362,7 +362,8 @@ impl Process {
         }
     }
 
-    /// A client writes in a transaction: its coordinator is asked, unless it is open here.
+    /// A client writes in a transaction. The leader asks the transaction coordinator, unless the
+    /// transaction is open here already.
     fn write(&mut self, write: Write, attempts: u32, cx: &mut Around<'_>) {
         if !self.loaded {
             return refuse(&write, ErrorCode::CoordinatorLoadInProgress, cx);
@@ -406,7 +407,7 @@ impl Process {
         };
         match code {
             ErrorCode::None => self.verify_not(write, Some(guard), attempts, cx),
-            // The transaction before is being ended: it is asked again, so that the client need
+            // The previous transaction is still ending. The leader retries, so that the client need
             // not.
             ErrorCode::ConcurrentTransactions if write.version >= 2 && attempts > 0 => {
                 cx.sent.push((To::Leader(self.leader), Body::Write(write), RETRY_MS));
@@ -416,7 +417,7 @@ impl Process {
         }
     }
 
-    /// The transaction is open, or its coordinator has said so.
+    /// The transaction is open, or its coordinator has confirmed it.
     fn verify_not(
         &mut self,
         write: Write,
@@ -438,8 +439,8 @@ impl Process {
                 let reply = Body::Reply(write.from, Reply::Code(ErrorCode::None));
                 self.owe(To::Client(write.from), reply, cx);
             }
-            // The end of a transaction came while its coordinator was asked. With transactions v1
-            // it was the end of this one.
+            // The end of a transaction arrived while the leader asked the coordinator. With
+            // transactions v1 it was the end of this one.
             Err(ErrorCode::InvalidTxnState) if guard.is_some() && attempts > 0 && asks_again => {
                 self.write(write, attempts - 1, cx)
             }
@@ -487,8 +488,8 @@ impl Process {
         self.owe(To::Client(from), Body::Reply(from, Reply::Offset(offset)), cx);
     }
 
-    /// The offset that a chain's group has committed; `None` where this is no group coordinator
-    /// that is ready, or it may change.
+    /// The committed offset of a chain's group; `None` if this is no ready group coordinator, or
+    /// the offset may still change.
     pub fn committed_offset(&mut self, chain: usize, now: u64) -> Option<i64> {
         match &mut self.core {
             Core::Offsets(core) if self.loaded => core.committed(&id(chain), now).ok(),
@@ -496,8 +497,7 @@ impl Process {
         }
     }
 
-    /// The offset up to which a partition may be read with `read_committed`, and the transactions
-    /// that were aborted.
+    /// The end of what `read_committed` may read in a partition, and the aborted transactions.
     pub fn stable(&mut self, plan: &Plan, now: u64) -> (usize, Vec<Aborted>) {
         let known = match &mut self.core {
             Core::Data(replica) => replica.known(now).ok(),
@@ -511,7 +511,7 @@ impl Process {
         (end, aborted)
     }
 
-    /// Whether a coordinator has transactions that wait for markers.
+    /// Whether a coordinator has no transaction that waits for markers, and no uncommitted record.
     pub fn is_at_rest(&self) -> bool {
         self.loaded && self.tasks.is_empty() && self.high_watermark == self.log.len()
     }

@@ -1,18 +1,18 @@
-//! What clients and leaders say to each other about transactions.
+//! The messages of clients and leaders about transactions.
 
 use std::sync::Arc;
 
 use weir_broker::cores::{Ask, Marker, Producer};
 use weir_protocol::error::ErrorCode;
 
-/// A partition and what its leader does.
+/// A partition, by the role of its leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// That of `__transaction_state`.
+    /// The partition of `__transaction_state`.
     Coordinator,
-    /// That of `__consumer_offsets`.
+    /// The partition of `__consumer_offsets`.
     Offsets,
-    /// One that is produced to.
+    /// A data partition.
     Data(usize),
 }
 
@@ -26,7 +26,7 @@ impl Role {
         }
     }
 
-    /// The other way round.
+    /// The reverse of `partition`.
     pub fn of((topic, index): &(Arc<str>, i32)) -> Self {
         match &**topic {
             "t" => Self::Data(usize::try_from(*index).unwrap_or(0)),
@@ -35,21 +35,21 @@ impl Role {
     }
 }
 
-/// A process that leads, or believes so: the partition and the leader epoch.
+/// A leader, or a process that believes it is one: the partition and the leader epoch.
 pub type Leader = (Role, i32);
 
-/// A record: who made it, of which input, in which attempt.
+/// A record: its chain, its input and its attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Value {
     /// The chain.
     pub chain: usize,
-    /// Which input it was made of.
+    /// The index of its input.
     pub index: i64,
-    /// The transaction that it belongs to.
+    /// Its transaction.
     pub attempt: u64,
 }
 
-/// Whom an answer is for: a client's process and its request.
+/// The receiver of an answer: a client's process and its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct From {
     /// The chain.
@@ -60,31 +60,31 @@ pub struct From {
     pub request: u64,
 }
 
-/// Who hears of what a transaction coordinator answers.
+/// The receiver of a transaction coordinator's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asker {
     /// A client.
     Client(From),
-    /// A leader that verifies: which question of its own.
+    /// A leader that verifies a transaction, and the number of its question.
     Leader(Leader, u64),
     /// The coordinator itself, about markers.
     Itself,
 }
 
-/// A request that is carried out in a transaction by the leader of a partition.
+/// A request that a partition's leader carries out in a transaction.
 #[derive(Clone, Copy, Debug)]
 pub struct Write {
-    /// Who asks.
+    /// The sender.
     pub from: From,
     /// Its producer.
     pub producer: Producer,
-    /// The version of transactions that it speaks.
+    /// The version of transactions that the client uses.
     pub version: i16,
-    /// What is to be written.
+    /// The content.
     pub what: What,
 }
 
-/// What is written in a transaction.
+/// The content of a write in a transaction.
 #[derive(Clone, Copy, Debug)]
 pub enum What {
     /// A record, with its sequence number.
@@ -100,11 +100,11 @@ pub enum Body {
     Ask(Asker, usize, Ask),
     /// To the leader of a partition.
     Write(Write),
-    /// To the group coordinator: where does the chain's group stand?
+    /// To the group coordinator: a request for the chain's committed offset.
     FetchOffset(From),
-    /// To a leader that verifies: what the coordinator says to a question.
+    /// To a leader that verifies: the coordinator's answer to a question.
     Verified(u64, ErrorCode),
-    /// To the leader of a partition from a coordinator: the number names the task.
+    /// From a coordinator to a partition's leader; the number identifies the task.
     Mark(Leader, u64, Marker),
     /// The answer to that.
     Marked(u64, Role, ErrorCode),
@@ -112,18 +112,18 @@ pub enum Body {
     Reply(From, Reply),
 }
 
-/// What a client is answered.
+/// An answer to a client.
 #[derive(Clone, Copy, Debug)]
 pub enum Reply {
-    /// To InitProducerId and EndTxn, and whether who says so is the coordinator still.
+    /// To InitProducerId and EndTxn, and whether the sender is still the coordinator.
     Producer(Result<Producer, ErrorCode>, bool),
-    /// To what is written, and to AddPartitionsToTxn.
+    /// To a write, and to AddPartitionsToTxn.
     Code(ErrorCode),
-    /// To the question for an offset.
+    /// To a request for an offset.
     Offset(Result<i64, ErrorCode>),
 }
 
-/// A chain's transactional id, and its group.
+/// A chain's transactional id, which is also its group.
 pub fn id(chain: usize) -> String {
     format!("chain-{chain}")
 }

@@ -1,15 +1,16 @@
-//! Transactions: the transaction coordinator, the group coordinator's offsets and the partitions'
-//! transactions, each the real core, under elections, crashes of clients, zombies of both, and
-//! lost, late and repeated requests. Chains of clients consume, transform and produce, in both
-//! versions of transactions, and the checkers demand that the outcome is exactly once.
+//! The simulation of transactions: the real cores of the transaction coordinator, of the group
+//! coordinator's offsets and of the partitions' transactions. The faults are elections, client
+//! crashes, zombies of both, and lost, delayed and repeated requests. Chains of clients consume,
+//! transform and produce in both versions of transactions, and the checks require exactly-once
+//! results.
 //!
-//! Partitions that are produced to have replicas with the broker's own logs, which take many
-//! batches in one answer, are cut, are started again and lead; what each knows of producers and
-//! transactions is compared with what follows from its batches. What is committed, and who is
-//! elected, is the world's to say: the simulation of the cluster shows that.
+//! The replicas of data partitions have the broker's own logs. They take many batches in one
+//! answer, are truncated, restart and lead. The checks compare each replica's state of producers
+//! and transactions with its batches. The world decides what is committed and who is elected,
+//! because the simulation of clusters tests that.
 //!
-//! Transactions v1 are spared the faults that they do not survive in Kafka either (KAFKA-17754): an
-//! EndTxn or a marker that comes late.
+//! Transactions v1 are spared the faults that they do not survive in Kafka either (KAFKA-17754): a
+//! delayed EndTxn or marker.
 
 pub mod checks;
 pub mod client;
@@ -25,7 +26,7 @@ use self::plan::{Mutation, Plan};
 use self::world::World;
 use crate::history::{History, Simulation};
 
-/// Chains of transactions.
+/// The simulation of transactions.
 #[derive(Debug)]
 pub struct Transactions;
 

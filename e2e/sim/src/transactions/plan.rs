@@ -1,5 +1,4 @@
-//! What a history of transactions is about, drawn from its seed, and what may deliberately be wrong
-//! in it.
+//! The plan of a transaction history, drawn from its seed, and its possible deliberate faults.
 
 use clap::ValueEnum;
 
@@ -8,7 +7,7 @@ use crate::rng::Rng;
 /// `transaction.timeout.ms` here: short, so that transactions time out within a history.
 pub const TIMEOUT_MS: i32 = 1_500;
 
-/// How long a healed cluster may take until nothing is open, and everybody has got on.
+/// The limit for a healed cluster to end all transactions and for every client to make progress.
 pub const CONVERGENCE_MS_MAX: u64 = 30_000;
 
 /// The plan of one history.
@@ -16,34 +15,34 @@ pub const CONVERGENCE_MS_MAX: u64 = 30_000;
 pub struct Plan {
     /// The seed that it was drawn from.
     pub seed: u64,
-    /// What is deliberately wrong.
+    /// The deliberate fault.
     pub mutation: Option<Mutation>,
-    /// Partitions that are produced to.
+    /// The number of data partitions.
     pub partitions: usize,
-    /// The version of transactions that each chain's client speaks.
+    /// The version of transactions of each chain's client.
     pub versions: Vec<i16>,
-    /// When the faults stop.
+    /// The end of the faults.
     pub faults_end_ms: u64,
-    /// The time between two faults, at most.
+    /// The maximum time between two faults.
     pub fault_pause_ms_max: u64,
-    /// Messages that are lost, per thousand.
+    /// Lost messages, per thousand.
     pub loss: u64,
-    /// Messages that take long, per thousand.
+    /// Delayed messages, per thousand.
     pub slow: u64,
-    /// Leaders that go on as such for a while after another was elected, per thousand.
+    /// Elections after which the old leader continues for a while, per thousand.
     pub zombies: u64,
     /// Transactions that their client aborts, per thousand.
     pub aborts: u64,
-    /// Steps of an open transaction before which a client is held up for longer than the
-    /// transaction may take, per thousand.
+    /// Steps of an open transaction before which the client pauses for longer than the transaction
+    /// timeout, per thousand.
     pub naps: u64,
-    /// The epoch that each chain's producer has come to already, near the last that it may have;
-    /// `None` of a new one.
+    /// The initial epoch of each chain's producer, near the highest possible one; `None` for a new
+    /// producer.
     pub first_epochs: Vec<Option<i16>>,
-    /// When each chain's clients go for good, in the middle of a transaction: in the last epoch, if
-    /// one comes to that before; `None` for one that stays.
+    /// When each chain's clients leave for good, in the middle of a transaction. A client in its
+    /// last epoch leaves earlier. `None` for a chain that stays.
     pub leaves: Vec<Option<u64>>,
-    /// Fetches that a follower makes of those that it could, per thousand.
+    /// Fetches that a follower makes, per thousand possible ones.
     pub fetches: u64,
 }
 
@@ -76,49 +75,50 @@ impl Plan {
         }
     }
 
-    /// Whether this is what is deliberately wrong.
+    /// Whether this is the plan's deliberate fault.
     pub fn has(&self, mutation: Mutation) -> bool {
         self.mutation == Some(mutation)
     }
 }
 
-/// What is deliberately wrong: around the cores, never in them.
+/// The deliberate faults. They change what happens around the cores, never in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mutation {
-    /// The coordinator answers before what it has written is committed.
+    /// The coordinator answers before its records are committed.
     AnswersBeforeCommit,
     /// A new coordinator lacks the last record of its log.
     LoadsHalf,
-    /// No marker is ever written.
+    /// The coordinator never writes markers.
     NeverMarks,
     /// A transaction counts as complete after its first marker.
     CompletesEarly,
-    /// A partition takes markers whatever their epochs.
+    /// A partition accepts markers of any epoch.
     TakesLateMarkers,
-    /// A partition appends what was verified whatever happened since.
+    /// A partition appends a verified record whatever happened since the verification.
     ForgetsGuards,
-    /// Who verifies asks once, though the end of the transaction before made the answer worthless.
+    /// A leader asks the coordinator only once, although the end of the previous transaction made
+    /// the answer useless.
     AsksOnce,
-    /// What was asked of one transaction v1 is asked again of the next.
+    /// A leader asks again about the next transaction v1 what it asked about the previous one.
     AsksOfAnother,
-    /// The group coordinator takes offsets that were verified whatever happened since.
+    /// The group coordinator accepts verified offsets whatever happened since the verification.
     ForgetsOffsetGuards,
-    /// Nobody asks the transaction's coordinator (before KIP-890).
+    /// Leaders do not ask the transaction coordinator (before KIP-890).
     VerifiesNothing,
-    /// The epoch stays at the end of a transaction, though the network brings requests late and
-    /// twice (before KIP-890).
+    /// The epoch stays the same after a transaction, although the network delays and repeats
+    /// requests (before KIP-890).
     KeepsEpochs,
     /// Consumers read to the high watermark.
     ReadsToHighWatermark,
-    /// Consumers are not told of aborted transactions.
+    /// Consumers do not get the list of aborted transactions.
     ForgetsAborted,
-    /// Offsets count whether their transaction was committed or aborted.
+    /// Offsets count even if their transaction was aborted.
     CommitsOffsetsAlways,
-    /// A follower takes the markers in the middle of what it is sent for something else.
+    /// A follower does not recognise markers in the middle of an answer.
     HidesMarkers,
-    /// Nobody brings a producer id for a transaction that took too long and whose producer has no
-    /// epoch left.
+    /// The coordinator does not get a new producer id for a transaction that timed out and whose
+    /// producer has no epoch left.
     NeverRenews,
-    /// An abort that comes again, or after another's, is taken for a zombie's.
+    /// A repeated abort, or one after another producer's, counts as a zombie's.
     TakesRepeatsForZombies,
 }

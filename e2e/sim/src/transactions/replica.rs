@@ -1,5 +1,5 @@
-//! A replica of a partition that is produced to: the real log, and what follows for producers and
-//! transactions from what stands in it.
+//! A replica of a data partition: the real log, and the state of producers and transactions that
+//! follows from it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use weir_protocol::types::LeaderEpoch;
 use super::disk::Memory;
 use super::message::Value;
 
-/// What stands at one offset.
+/// The entry at one offset.
 #[derive(Clone, Debug)]
 pub enum Entry {
-    /// Of a transaction coordinator.
+    /// A transaction coordinator's record.
     Record(Record),
-    /// An offset, written in a transaction.
+    /// An offset that was written in a transaction.
     Offset(Producer, Record),
     /// A client's record, with its sequence number.
     Data(Producer, i32, Value),
@@ -26,26 +26,26 @@ pub enum Entry {
     Marker(Marker),
 }
 
-/// What is true of a producer.
+/// The state of a producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Fact {
     id: i64,
     epoch: i16,
     last_sequence: i32,
     coordinator_epoch: i32,
-    /// The first offset of its open transaction, -1 for none.
+    /// The first offset of its open transaction, -1 if there is none.
     first: i64,
 }
 
-/// What follows from a log, batch by batch, by the plainest means.
+/// The state that follows from a log, computed batch by batch in the simplest way.
 #[derive(Debug, Default)]
 struct Truth {
     producers: BTreeMap<i64, Fact>,
-    /// First offset and marker of each transaction that has ended, and whether it was aborted.
+    /// First offset and marker of each ended transaction, and whether it was aborted.
     ended: Vec<(Producer, i64, i64, bool)>,
-    /// How many of them had ended when the log was read anew: a snapshot does not say which markers
-    /// were not committed then. No outcome depends on that: an end is decided, and committed where
-    /// it is, before its marker is written.
+    /// How many of them had ended when the log was last read again. A snapshot does not say which
+    /// markers were uncommitted then. No outcome depends on that: the coordinator decides and
+    /// commits an end before its marker is written.
     reread: usize,
     end: i64,
 }
@@ -87,8 +87,7 @@ impl Truth {
         }
     }
 
-    /// The offset before which every transaction has ended, with a marker that is committed: at
-    /// least and at most.
+    /// The last stable offset: a lower and an upper bound.
     fn stable(&self, high_watermark: i64) -> (i64, i64) {
         let open = self.producers.values().map(|fact| fact.first).filter(|first| *first >= 0);
         let open = open.fold(high_watermark, i64::min);
@@ -99,7 +98,7 @@ impl Truth {
         (uncommitted(&self.ended), uncommitted(&self.ended[self.reread..]))
     }
 
-    /// Where what is known is something else.
+    /// Where the known state differs from the expected one.
     fn differs(&self, known: &Known) -> Option<String> {
         let facts: Vec<Fact> = self.producers.values().copied().collect();
         let known_facts: Vec<Fact> = known
@@ -143,12 +142,12 @@ impl Truth {
 pub struct Replica {
     core: Partition,
     truth: Truth,
-    /// What stands in its log.
+    /// The entries of its log.
     pub log: Vec<Entry>,
 }
 
 impl Replica {
-    /// An empty one.
+    /// An empty replica.
     ///
     /// # Errors
     /// When its log cannot be opened.
@@ -168,7 +167,7 @@ impl Replica {
     /// As [`Partition::ask_to_verify`].
     ///
     /// # Errors
-    /// What the client is told.
+    /// The error for the client.
     pub fn ask_to_verify(
         &mut self,
         producer: Producer,
@@ -179,10 +178,10 @@ impl Replica {
         self.core.ask_to_verify(producer, sequence, raises_epoch, now)
     }
 
-    /// Appends a client's record as the leader of an epoch; whether it is new.
+    /// Appends a client's record as the leader of an epoch; returns whether it is new.
     ///
     /// # Errors
-    /// What the client is told.
+    /// The error for the client.
     pub fn write(
         &mut self,
         entry: Entry,
@@ -204,7 +203,7 @@ impl Replica {
     /// Appends a marker as the leader of an epoch.
     ///
     /// # Errors
-    /// For one that comes late.
+    /// When the marker is too late.
     pub fn end_transaction(
         &mut self,
         marker: Marker,
@@ -216,7 +215,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Appends a marker without asking whether it comes late.
+    /// Appends a marker even if it is late.
     pub fn force(&mut self, marker: Marker, epoch: i32, now: u64) {
         let types = if marker.commit { 1 } else { 0 };
         let batch = control(marker, types, self.log.len(), epoch);
@@ -225,9 +224,9 @@ impl Replica {
         }
     }
 
-    /// Cuts off what the leader does not have, and takes at most `limit` batches behind that, in
-    /// one answer; whether that changes anything. With `hides` all markers in it but the last are
-    /// no markers.
+    /// Truncates what the leader does not have and appends at most `limit` batches from it, in one
+    /// answer. Returns whether that changed anything. With `hides`, all markers but the last arrive
+    /// as other control batches.
     ///
     /// # Errors
     /// When that fails.
@@ -267,7 +266,7 @@ impl Replica {
         Ok(true)
     }
 
-    /// Up to where two logs are the same: the leader epochs of their batches say so.
+    /// The offset up to which two logs are equal, by the leader epochs of their batches.
     fn common(&self, other: &Self) -> usize {
         let epoch = |replica: &Self, at: usize| replica.core.epoch_of(at as i64);
         let least = self.log.len().min(other.log.len());
@@ -277,7 +276,7 @@ impl Replica {
             .unwrap_or(0)
     }
 
-    /// The batches of `from..bound` with other control batches in the place of all markers but one
+    /// The batches of `from..bound`, with other control batches in place of all markers except one
     /// at the end.
     fn hidden(&self, from: usize, bound: usize) -> Result<Vec<u8>, String> {
         let mut bytes = Vec::new();
@@ -293,25 +292,25 @@ impl Replica {
         Ok(bytes)
     }
 
-    /// So much is committed, as far as is known here.
+    /// Sets the high watermark that this replica knows.
     pub fn commit(&mut self, high_watermark: usize) {
         self.core.commit(high_watermark as i64);
     }
 
-    /// Its process ends, in order or not, and another one takes up what it left.
+    /// Its process ends, in order or not, and a new one opens its log.
     ///
     /// # Errors
-    /// When that cannot be read.
+    /// When the log cannot be read.
     pub fn restart(mut self, orderly: bool) -> Result<Self, String> {
         self.core = self.core.open_again(orderly).map_err(failed)?;
         self.truth.reread = self.truth.ended.len();
         Ok(self)
     }
 
-    /// What it knows, which is what its log says.
+    /// Its state, after checking that it matches its log.
     ///
     /// # Errors
-    /// Where it is not.
+    /// When it does not match.
     pub fn known(&mut self, now: u64) -> Result<Known, String> {
         let known = self.core.known(now).map_err(failed)?;
         let (end, expected) = (self.core.end(), self.log.len() as i64);
@@ -322,7 +321,7 @@ impl Replica {
     }
 }
 
-/// A control batch of this type where a marker stands.
+/// A control batch of this type in place of a marker.
 fn control(marker: Marker, kind: u8, offset: usize, epoch: i32) -> Vec<u8> {
     let value = [&[0, 0][..], &marker.coordinator_epoch.to_be_bytes()].concat();
     let mut builder =

@@ -1,4 +1,4 @@
-//! The world of a history: who leads what, messages under way, clients, faults, and the time.
+//! The world of a history: leaders, messages in flight, clients, faults, and the time.
 
 mod replicas;
 
@@ -15,10 +15,10 @@ use super::plan::{CONVERGENCE_MS_MAX, Plan, TIMEOUT_MS};
 use super::replica::{Entry, Replica};
 use crate::rng::Rng;
 
-/// How often processes look around, and readers read.
+/// The interval of the processes' periodic work and of the readers.
 const TICK_MS: u64 = 10;
 
-/// What happens.
+/// An event.
 #[derive(Debug)]
 enum Event {
     Tick,
@@ -42,9 +42,9 @@ pub struct World {
     count: u64,
     processes: BTreeMap<Leader, Process>,
     leaders: BTreeMap<Role, i32>,
-    /// The replicas of partitions that are produced to which follow.
+    /// The followers of the data partitions.
     followers: BTreeMap<Role, Vec<Replica>>,
-    /// How far each partition is committed, and up to where a commit is under way.
+    /// The end of the committed log of each partition, and the end of the pending commit.
     committed: BTreeMap<Role, usize>,
     committing: BTreeMap<Leader, usize>,
     clients: Vec<Client>,
@@ -59,7 +59,7 @@ pub struct World {
 }
 
 impl World {
-    /// Everybody begins.
+    /// The start of a history.
     pub fn new(plan: Plan, only: Option<Rule>, traced: bool) -> Self {
         let roles = [Role::Coordinator, Role::Offsets]
             .into_iter()
@@ -103,7 +103,7 @@ impl World {
         world
     }
 
-    /// Transactional ids that have come a long way already.
+    /// Transactional ids whose epochs are far advanced already.
     fn first_records(&self) -> Vec<Entry> {
         let first = self.plan.first_epochs.iter().enumerate().filter_map(|(chain, epoch)| {
             let producer = (ProducerId(chain as i64 + 1), ProducerEpoch((*epoch)?));
@@ -112,7 +112,7 @@ impl World {
         first.collect()
     }
 
-    /// Plays until everything is over, or a rule is broken.
+    /// Plays until the history is over or a rule is broken.
     pub fn run(mut self) -> (Checks, Vec<String>) {
         while let Some(((at, _), event)) = self.events.pop_first() {
             self.now = at;
@@ -208,8 +208,8 @@ impl World {
         }
     }
 
-    /// A process does something; then what it has sent is under way, and what it has appended is on
-    /// its way to being committed.
+    /// Lets a process act. Then its messages are in flight, and its appended records are about to
+    /// be committed.
     fn with(&mut self, leader: Leader, act: impl FnOnce(&mut Process, &mut Around<'_>)) {
         let Some(process) = self.processes.get_mut(&leader) else { return };
         let mut sent = Vec::new();
@@ -249,7 +249,7 @@ impl World {
         self.rng.between(1, 3)
     }
 
-    /// A message is lost, or arrives once or twice, soon or late.
+    /// Sends a message: it is lost, or arrives once or twice, soon or late.
     fn send(&mut self, to: To, body: Body, pause: u64) {
         if pause > 0 {
             if let To::Leader(leader) = to {
@@ -261,8 +261,8 @@ impl World {
         if loses {
             return;
         }
-        // Transactions v1 cannot tell what belongs to the transaction before (KAFKA-17754):
-        // histories spare them what they are not safe against.
+        // Transactions v1 cannot detect requests of an earlier transaction (KAFKA-17754). So
+        // histories spare them these faults.
         let spared = match &body {
             Body::Ask(Asker::Client(_), chain, _) => self.plan.versions[*chain] < 2,
             Body::Mark(.., marker) => marker.transaction_version < 2,
@@ -281,9 +281,9 @@ impl World {
         }
     }
 
-    /// Whether this is a late copy of an offset's commit, of which the client of transactions v1
-    /// has the answer. Such a commit has no sequence: in a later transaction of the same epoch it
-    /// counts, in Kafka too, which is why there are transactions v2 (KIP-890).
+    /// Whether this is a late copy of an offset commit whose answer the client of transactions v1
+    /// has. Such a commit has no sequence number. In a later transaction of the same epoch it
+    /// counts, in Kafka too, and transactions v2 exist for that reason (KIP-890).
     fn is_beyond_v1(&self, body: &Body) -> bool {
         match body {
             Body::Write(write) if write.version < 2 && matches!(write.what, What::Offset(_)) => {
@@ -293,11 +293,12 @@ impl World {
         }
     }
 
-    /// Who is taken to lead: who does, or one that believes so still.
+    /// The process that a sender takes for the leader: the real one, or a deposed one that still
+    /// believes it leads.
     fn believed(&mut self, role: Role, body: &Body) -> Leader {
         let epoch = self.leaders[&role];
-        // Who asks for its group's offset has joined the group there, which is written down and
-        // committed.
+        // A client that asks for its group's offset has joined the group at that leader. Joining
+        // writes a record and commits it, so the leader is the real one.
         let is_stale = !matches!(body, Body::FetchOffset(_))
             && self.processes.contains_key(&(role, epoch - 1))
             && self.rng.chance(400);
@@ -314,7 +315,7 @@ impl World {
         }
     }
 
-    /// Those whose time has come die in the middle of a transaction, and nobody comes after them.
+    /// Clients whose time has come die in the middle of a transaction, without a successor.
     fn clients_leave(&mut self) {
         for client in &self.clients {
             let Some(at) = self.plan.leaves[client.chain] else { continue };
@@ -361,7 +362,7 @@ impl World {
         }
     }
 
-    /// Another process leads, with all that is committed and something of what is not.
+    /// Elects another process. It has all committed records and some of the uncommitted ones.
     fn elect(&mut self, role: Role) {
         let epoch = self.leaders[&role];
         let old = (role, epoch);
@@ -407,13 +408,13 @@ impl World {
         }
     }
 
-    /// What `read_committed` shows from an offset on, and where that ends.
+    /// What `read_committed` returns from an offset on, and where that ends.
     fn read_from(&mut self, partition: usize, from: usize) -> (Vec<Value>, usize) {
         let role = Role::Data(partition);
         let Some(process) = self.processes.get_mut(&(role, self.leaders[&role])) else {
             return (Vec::new(), from);
         };
-        // Nothing is stable that is not committed.
+        // Uncommitted records are not stable.
         if process.high_watermark <= from {
             return (Vec::new(), from);
         }
@@ -433,7 +434,7 @@ impl World {
         (seen, end)
     }
 
-    /// What is not over yet.
+    /// What is still open.
     fn open(&mut self) -> String {
         let mut open = Vec::new();
         for (role, epoch) in self.leaders.clone() {

@@ -1,5 +1,5 @@
-//! What goes wrong, and how it is put right again: processes die and pause, power and disks fail,
-//! nodes lose sight of each other, the lease moves.
+//! Faults and their repair: processes die and pause, power and disks fail, nodes are separated, the
+//! lease moves.
 
 use weir_operator::controller::{
     AdminRequest, DEFAULT_NAMESPACE, Event as ControllerEvent, Key, Kind, Resource,
@@ -19,11 +19,11 @@ use crate::ctx::{Alarm, Event, Fault, OperatorAlarm};
 use crate::message::{Body, Node};
 use crate::topics::topic_name;
 
-/// A topic among the kinds of resources that have settings (`ConfigResource.Type`).
+/// The type of a topic among the resources with configurations (`ConfigResource.Type`).
 const TOPIC: i8 = 2;
 
 impl World {
-    /// Something goes wrong.
+    /// Causes a random fault.
     pub(super) fn fault(&mut self) {
         self.faulty = self.now < self.plan.faults_end_ms;
         if !self.faulty {
@@ -105,8 +105,7 @@ impl World {
         }
     }
 
-    /// Somebody asks for other replicas of a partition, as many as it has, or wants the old ones
-    /// back.
+    /// Requests other replicas for a partition, as many as it has, or cancels the reassignment.
     fn reassign(&mut self) {
         let partition = self.rng.index(self.plan.topics.len());
         let mut brokers: Vec<i32> = (0..self.machines.len() as i32).collect();
@@ -128,7 +127,7 @@ impl World {
         ));
     }
 
-    /// Somebody wants another `min.insync.replicas`.
+    /// Changes `min.insync.replicas` of a topic.
     fn change_min_isr(&mut self) {
         let partition = self.rng.index(self.plan.topics.len());
         let value = self.rng.between(1, self.plan.topics[partition].replicas as u64);
@@ -149,7 +148,7 @@ impl World {
         }));
     }
 
-    /// Somebody deletes a topic, and makes another of the same name before long.
+    /// Deletes a topic; another of the same name follows soon.
     fn delete_topic(&mut self) {
         let partition = self.rng.index(self.plan.topics.len());
         let Some(topic) = self.store.topic(partition).filter(|_| !self.renewing[partition]) else {
@@ -162,12 +161,12 @@ impl World {
         self.repair_after(1_500, Fault::Deleted(partition, topic));
     }
 
-    /// Writes the resource of the next topic of this name, until its partition is there. What a
-    /// deposed operator has written or deleted meanwhile, the others see too.
+    /// Writes the resource of the next topic of this name until its partition exists. The other
+    /// operators also see what a deposed one wrote or deleted meanwhile.
     fn make_anew(&mut self, partition: usize, before: TopicId) {
         let there = self.store.topic(partition);
         if there == Some(before) {
-            // Nobody was there who could delete it, or it waits with one that is paused.
+            // No operator was there to delete it, or a paused one has the request.
             if self.now < self.plan.faults_end_ms + 6_000 {
                 self.repair_after(1_500, Fault::Deleted(partition, before));
             }
@@ -199,7 +198,7 @@ impl World {
         });
     }
 
-    /// Somebody has records deleted: all that are committed, or those before some offset that is.
+    /// Requests DeleteRecords: all committed records, or those before a committed offset.
     fn delete_records(&mut self) {
         let partition = self.rng.index(self.plan.topics.len());
         let committed = self.checks.ledger(partition).records().len() as u64;
@@ -223,7 +222,7 @@ impl World {
         self.schedule(self.now + 5_000, Event::Alarm(Alarm::Repair(Fault::Stopping(broker, run))));
     }
 
-    /// Cuts a node off from all others or from some, in both directions or in one.
+    /// Separates a node from all others or from some, in one direction or both.
     fn cut_off(&mut self, node: Node) {
         let brokers = (0..self.machines.len()).map(Node::Broker);
         let others: Vec<Node> =
@@ -260,7 +259,7 @@ impl World {
         self.note(|| format!("FAULT the lease moves to operator {next}"));
         let (loser, run) = (self.lease, self.operators[self.lease].run);
         self.lease = next;
-        // Until then it goes on, believing to be the controller.
+        // Until then it continues in the belief that it is the controller.
         let learns = self.now + self.rng.between(100, 4_000);
         self.schedule(learns, Event::Alarm(Alarm::Operator(loser, run, OperatorAlarm::Lease)));
         self.lead(next);
@@ -282,8 +281,8 @@ impl World {
         }
     }
 
-    /// Both operators are away for a while, and every broker is restarted meanwhile, one after the
-    /// other or nearly so.
+    /// Stops both operators for a while and restarts every broker meanwhile, one after the other or
+    /// almost at once.
     fn be_without_operators(&mut self) {
         self.note(|| "FAULT all operators are killed, and every broker is restarted".to_owned());
         let away = self.rng.between(1_500, 5_000);
@@ -317,7 +316,7 @@ impl World {
         self.schedule(at, Event::Alarm(Alarm::Repair(Fault::Down(broker))));
     }
 
-    /// Something is put right.
+    /// Repairs a fault.
     pub(super) fn repair(&mut self, fault: Fault) {
         match fault {
             Fault::Down(broker) if !self.machines[broker].is_up() => {
@@ -343,7 +342,7 @@ impl World {
         }
     }
 
-    /// The faults are over: whatever is down comes back.
+    /// Ends the faults: everything that is down returns.
     pub(super) fn heal(&mut self) {
         self.note(|| "the faults are over".to_owned());
         self.faulty = false;

@@ -1,4 +1,4 @@
-//! A replica that follows: it fetches, appends, and cuts its log as the core says.
+//! A follower: it fetches, appends, and truncates as the core decides.
 
 use weir_broker::replica::core::{Following, Next, Todo};
 use weir_protocol::types::{BrokerId, LeaderEpoch};
@@ -8,11 +8,11 @@ use crate::ctx::BrokerAlarm;
 use crate::message::{AskOffsets, Body, Fetch, Fetched, Node};
 use crate::mutation::Mutation;
 
-/// How long a fetch may take.
+/// The timeout of a fetch.
 const FETCH_MS_MAX: u64 = 300;
 
-/// How often a follower asks that has everything. Kafka's long poll is one request for all
-/// partitions; here it would only be more events.
+/// The interval of fetches of a follower that has everything. Kafka's long poll is one request for
+/// all partitions; here it would only add events.
 const POLL_MS: u64 = 40;
 
 impl Replica {
@@ -36,7 +36,7 @@ impl Replica {
         self.fetch(around);
     }
 
-    /// Fetches, if it is time.
+    /// Fetches, if no request is pending.
     pub(in crate::broker) fn fetch(&mut self, around: &mut Around<'_, '_>) {
         let Role::Follower(following) = &self.role else { return };
         if self.fetching.is_some() || self.asking.is_some() {
@@ -64,7 +64,7 @@ impl Replica {
         }
     }
 
-    /// A fetch, or the question for the offsets, was not answered in time.
+    /// A fetch, or a request for the leader's offsets, has timed out.
     pub(in crate::broker) fn fetch_timed_out(&mut self, call: u64, around: &mut Around<'_, '_>) {
         let fetched = self.fetching.take_if(|(awaited, _)| *awaited == call).is_some();
         let asked = self.asking.take_if(|awaited| *awaited == call).is_some();
@@ -77,7 +77,7 @@ impl Replica {
         }
     }
 
-    /// An answer came, perhaps to a fetch of long ago.
+    /// Handles an answer, which may belong to an old fetch.
     pub(in crate::broker) fn fetched(&mut self, fetched: &Fetched, around: &mut Around<'_, '_>) {
         let Role::Follower(following) = &mut self.role else { return };
         if self.asking.is_some() {
@@ -110,7 +110,7 @@ impl Replica {
         }
     }
 
-    /// The leader said where its log starts and ends.
+    /// Handles the start and the end of the leader's log.
     pub(in crate::broker) fn offsets(
         &mut self,
         ask: AskOffsets,
@@ -119,8 +119,7 @@ impl Replica {
         around: &mut Around<'_, '_>,
     ) {
         let Role::Follower(following) = &mut self.role else { return };
-        // An answer to an earlier question says where a log ended that both have gone on with
-        // since.
+        // Ignore the answer to an earlier request: both logs have changed since then.
         if self.asking.take_if(|awaited| *awaited == ask.call).is_none() {
             return;
         }
@@ -179,8 +178,8 @@ impl Replica {
         if let Some(start) = step.log_start {
             self.delete_before(start, around);
         }
-        // One that goes back is on its way to where the logs part, step by step: only what it gains
-        // the leader vouches for.
+        // A follower whose high watermark goes back is on its way to where the logs diverge. The
+        // leader vouches only for an increase.
         if step.high_watermark > before {
             around.ctx.checks.followed(
                 around.partition,

@@ -1,5 +1,4 @@
-//! A replica that leads: it serves followers, producers and consumers, and asks the controller for
-//! other ISRs.
+//! A leader: it serves followers, producers and consumers, and proposes ISRs to the controller.
 
 use weir_broker::replica::core::leader::{Fetched as FollowerAt, Outcome};
 use weir_broker::replica::core::{
@@ -15,14 +14,14 @@ use crate::ctx::BrokerAlarm;
 use crate::message::{Body, Fetch, Fetched, Node, Produce, Read, ReadAnswer};
 use crate::mutation::Mutation;
 
-/// Records in an answer.
+/// The most records in an answer.
 const RECORDS_MAX: usize = 4;
 
-/// How long a call to the controller may take.
+/// The timeout of a call to the controller.
 const CALL_MS_MAX: u64 = 400;
 
 impl Replica {
-    /// Does what came of an event, and looks at who waits.
+    /// Carries out the outcome of an event, and answers waiting producers.
     pub(super) fn led(&mut self, outcome: Outcome, around: &mut Around<'_, '_>) {
         let Role::Leader(leadership) = &mut self.role else { return };
         self.high_watermark = leadership.high_watermark();
@@ -55,7 +54,7 @@ impl Replica {
         }
     }
 
-    /// Lets the leadership look at the time.
+    /// Lets the leadership check its timeouts.
     pub(in crate::broker) fn check(&mut self, around: &mut Around<'_, '_>) {
         let Role::Leader(leadership) = &mut self.role else { return };
         if let Some(own) = around.registered(around.own()) {
@@ -65,7 +64,7 @@ impl Replica {
         self.led(outcome, around);
     }
 
-    /// The own log grew or was flushed.
+    /// The leader's log has grown or was flushed.
     pub(super) fn grew(&mut self, around: &mut Around<'_, '_>) {
         let Role::Leader(leadership) = &mut self.role else { return };
         let advanced = leadership.grew(around.ends(), &|id| around.peer(id), around.ctx.now);
@@ -115,7 +114,7 @@ impl Replica {
     }
 
     fn call_controller(&mut self, proposal: Proposal, around: &mut Around<'_, '_>) {
-        // Before it is asked: the next process waits for whom this one asked for.
+        // Before the call: the next process must wait for the replicas in this proposal.
         if let Some(asked) = Asked::of(&proposal) {
             *around.asked = Some(asked.after(around.asked.as_ref()));
         }
@@ -144,7 +143,7 @@ impl Replica {
         around.alarm(CALL_MS_MAX, BrokerAlarm::CallTimeout(around.partition, call));
     }
 
-    /// The controller answered a call, or did not.
+    /// Handles the answer to a call, or its timeout.
     pub(in crate::broker) fn answered(
         &mut self,
         call: u64,
@@ -168,7 +167,7 @@ impl Replica {
         let outcome =
             leadership.answered(&proposal, state.clone(), around.ends(), &peers, around.ctx.now);
         self.led(outcome, around);
-        // Only what pretends not to have asked gets an answer that it does not expect.
+        // Only a mutation that hides its proposal gets an answer that the core does not expect.
         if let (Ok(state), Some(_)) = (state, around.ctx.plan.mutation)
             && let Role::Leader(leadership) = &mut self.role
         {
@@ -178,7 +177,7 @@ impl Replica {
         }
     }
 
-    /// A follower fetches.
+    /// Serves a follower's fetch.
     pub(in crate::broker) fn serve(
         &mut self,
         from: Node,
@@ -258,7 +257,7 @@ impl Replica {
         Ok((answer, Some(outcome)))
     }
 
-    /// A producer sends a record.
+    /// Handles a producer's record.
     pub(in crate::broker) fn produce(
         &mut self,
         client: Node,
@@ -287,7 +286,7 @@ impl Replica {
         leadership.accepts(produce.acks_all)?;
         let record = record_of(leadership.epoch(), produce);
         if record.sequence >= 0 && !around.ctx.plan.has(Mutation::IgnoresSequences) {
-            // Of whom nothing is there any more, whatever comes is taken
+            // When the log has no record of the producer any more, it accepts any sequence
             // (`ProducerAppendInfo.checkSequence`).
             let nothing = if around.log.start() > 0 { record.sequence - 1 } else { -1 };
             let last = around.log.last_of(record.producer).unwrap_or(nothing);
@@ -354,7 +353,7 @@ impl Replica {
         }
     }
 
-    /// A consumer reads.
+    /// Serves a consumer's read.
     pub(in crate::broker) fn read(
         &mut self,
         client: Node,

@@ -1,5 +1,4 @@
-//! The replicas of partitions that are produced to: who follows, fetches, is elected and is started
-//! again.
+//! The replicas of data partitions: following, fetching, elections and restarts.
 
 use super::World;
 use crate::transactions::checks::Rule;
@@ -8,11 +7,11 @@ use crate::transactions::message::{Leader, Role};
 use crate::transactions::plan::Mutation;
 use crate::transactions::replica::Replica;
 
-/// How many replicas follow the leader of a partition.
+/// The number of followers of each partition.
 const FOLLOWERS: usize = 2;
 
 impl World {
-    /// A partition's leader, and as many empty replicas as follow it.
+    /// The leader of a partition; it also creates the empty followers.
     pub(super) fn first_leader(&mut self, role: Role) -> Process {
         let replicas = (0..=FOLLOWERS).map(|_| Replica::new());
         let mut replicas =
@@ -22,8 +21,8 @@ impl World {
         Process::lead((role, 0), leads, 0)
     }
 
-    /// One of the followers that has all that is committed: where it has not, it fetches that in
-    /// one piece. `None` while those that led before have not gone yet.
+    /// A follower with all committed records. If it lacks some, it first fetches them in one
+    /// answer. `None` while an earlier leader is still there.
     pub(super) fn elect_follower(
         &mut self,
         old: Leader,
@@ -43,8 +42,8 @@ impl World {
         Some(replica)
     }
 
-    /// A process ends that led once. A replica stays, and follows; its broker may have been started
-    /// again.
+    /// The process of a former leader ends. A replica stays and follows; its broker may have
+    /// restarted.
     pub(super) fn ends(&mut self, leader: Leader) {
         let Some(replica) = self.processes.remove(&leader).and_then(Process::into_replica) else {
             return;
@@ -92,7 +91,7 @@ impl World {
         }
     }
 
-    /// A follower takes what its leader sends in one answer, and knows what its log says then.
+    /// A follower applies one answer of its leader; then its state must match its log.
     fn fetch(&mut self, replica: &mut Replica, leader: Leader, limit: usize) {
         let Some(process) = self.processes.get(&leader) else { return };
         let Some(from) = process.replica() else { return };
