@@ -7,29 +7,28 @@ use weir_protocol::types::{ProducerEpoch, ProducerId};
 use super::machine::Record;
 use crate::log::{Origin, Prepared};
 
-/// A batch is closed at this size. The records of one decision stay together as long as they take
-/// no more than [`WRITE_BYTES_MAX`]: `max.message.bytes` is a promise to producers, and here is
-/// none.
+/// The size at which a batch is closed, in bytes. The records of one decision stay in one batch
+/// while they take at most [`WRITE_BYTES_MAX`]. `max.message.bytes` does not apply, because it is a
+/// limit for producers.
 const BATCH_BYTES_MAX: usize = 512 << 10;
 
-/// What one decision may write, in bytes of keys and values. Who asks for more is refused before
-/// anything is decided (UNKNOWN_SERVER_ERROR, as `CoordinatorRuntime` and
-/// `CoordinatorOperationExceptionHelper` in Apache Kafka, where `max.message.bytes` of the topic is
-/// the limit). What is decided all the same, because it is due or deletes what was there, is cut
-/// into batches of that size: followers and memory are spared, and whoever asked is answered once
-/// all of it is committed.
+/// The most bytes of keys and values that one decision may write. A request for more is refused
+/// before the decision: UNKNOWN_SERVER_ERROR, as by `CoordinatorRuntime` and
+/// `CoordinatorOperationExceptionHelper` in Apache Kafka, where the topic's `max.message.bytes` is
+/// the limit. A timer or a deletion may still exceed it. Its records are cut into batches of that
+/// size, which spares followers and memory. The reply waits until all of them are committed.
 pub(crate) const WRITE_BYTES_MAX: usize = 16 << 20;
 
-/// Batches that are being put together.
+/// Batches under construction.
 #[derive(Debug, Default)]
 pub(super) struct Batches {
     open: Option<Open>,
     done: Vec<bytes::BytesMut>,
-    /// A record did not fit into any batch.
+    /// Whether a record did not fit into any batch.
     is_broken: bool,
 }
 
-/// Nothing of this can be appended.
+/// The records cannot be appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooLarge;
 
@@ -42,7 +41,7 @@ struct Open {
 }
 
 impl Batches {
-    /// Adds the records of one decision. What belongs to different transactions stands in different
+    /// Adds the records of one decision. Records of different transactions go into different
     /// batches.
     pub(super) fn add(
         &mut self,
@@ -62,7 +61,7 @@ impl Batches {
         }
         for Record { key, value } in records {
             let bytes = key.len() + value.as_ref().map_or(0, bytes::Bytes::len);
-            // What was there before this decision is less than one batch.
+            // The records before this decision are less than one batch.
             if self
                 .open
                 .as_ref()
@@ -85,16 +84,16 @@ impl Batches {
     fn close(&mut self) {
         match self.open.take().map(|open| open.builder.build(0)) {
             Some(Ok(batch)) => self.done.push(batch),
-            // What is not compressed fails only beyond two gigabytes.
+            // Without compression, building fails only beyond two gigabytes.
             Some(Err(_)) => self.is_broken = true,
             None => {}
         }
     }
 
-    /// What is to be appended; `None` when there is nothing.
+    /// The batches to append; `None` without records.
     ///
     /// # Errors
-    /// When a record is larger than a batch can be.
+    /// [`TooLarge`] when a record is larger than a batch can be.
     pub(super) fn finish(mut self) -> Result<Option<Prepared>, TooLarge> {
         self.close();
         if self.is_broken {

@@ -1,9 +1,9 @@
 //! PURE: the transactions in a coordinator's own partition: which producers may write in one, and
 //! which marker ends one.
 //!
-//! Nobody but the coordinator appends to its partition, so this is what the log knows of producers,
-//! one step ahead of it: what is refused here never reaches the machine, and what reaches the
-//! machine is not refused by the log.
+//! Only the coordinator appends to its partition. So this is the log's producer state, one step
+//! ahead of the log. A refused write never reaches the machine, and the log accepts every write
+//! that does.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::batch::BatchHeader;
@@ -15,8 +15,8 @@ use crate::log::producers::{Guard, Marker, ProducerError, Producers, Verificatio
 /// The producer of a transaction.
 pub(crate) type Producer = (ProducerId, ProducerEpoch);
 
-/// What is written in a transaction, and the question to its coordinator that allows it: none where
-/// the transaction is open in the partition already.
+/// A write in a transaction, and the guard of the verification that permits it. The guard is `None`
+/// if the transaction is open in the partition already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InTransaction {
     pub(crate) producer: Producer,
@@ -28,28 +28,27 @@ pub(crate) struct InTransaction {
 pub(crate) struct Transactional {
     producers: Producers,
     asked: Verifications,
-    /// Stands for the offset of what is appended next: only the order counts.
+    /// Stands for the offset of the next append; only the order matters.
     next: i64,
 }
 
 impl Transactional {
-    /// As the log knows them.
+    /// The producer state of the log.
     pub(crate) fn of(producers: Producers) -> Self {
         Self { producers, ..Self::default() }
     }
 
-    /// Puts down that the transaction's coordinator is asked whether this partition is part of it.
-    /// `None`: it is open here already.
+    /// Registers a verification: the transaction's coordinator is asked whether this partition is
+    /// part of it. `None` if the transaction is open here already.
     pub(crate) fn ask(&mut self, (id, epoch): Producer) -> Option<Guard> {
         let is_open = self.producers.has_open_transaction(id, epoch);
         (!is_open).then(|| self.asked.ask(id, epoch, 0, false))
     }
 
-    /// Whether the producer may write here now.
+    /// Checks that the producer may write here now.
     ///
-    /// # Errors
-    /// INVALID_TXN_STATE when the transaction ended since its coordinator was asked,
-    /// INVALID_PRODUCER_EPOCH for a zombie.
+    /// INVALID_TXN_STATE when the transaction has ended since the verification began,
+    /// INVALID_PRODUCER_EPOCH for a fenced producer.
     pub(crate) fn admit(&self, write: InTransaction) -> Result<(), ErrorCode> {
         let (id, epoch) = write.producer;
         let is_verified =
@@ -60,15 +59,15 @@ impl Transactional {
         self.producers.admit_epoch(id, epoch).map_err(code)
     }
 
-    /// Whether the marker ends the producer's transaction, or changes nothing.
+    /// Checks that the marker ends the producer's transaction, or changes nothing.
     ///
     /// # Errors
-    /// INVALID_PRODUCER_EPOCH or TRANSACTION_COORDINATOR_FENCED for one that comes late.
+    /// INVALID_PRODUCER_EPOCH or TRANSACTION_COORDINATOR_FENCED for an outdated marker.
     pub(crate) fn admit_marker(&self, marker: &Marker) -> Result<(), ErrorCode> {
         self.producers.admit_marker(marker).map_err(code)
     }
 
-    /// A batch is being appended.
+    /// Takes up a batch that is being appended.
     pub(crate) fn appended(&mut self, header: &BatchHeader, batch: &[u8], now_ms: i64) {
         if !header.has_producer() {
             return;
@@ -81,7 +80,7 @@ impl Transactional {
         }
     }
 
-    /// Forgets producers as the log does.
+    /// Drops expired producers, as the log does.
     pub(crate) fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
         self.producers.expire(now_ms, expiration_ms);
     }
@@ -181,8 +180,7 @@ mod tests {
         assert_eq!(transactional.admit(zombie), Err(ErrorCode::InvalidProducerEpoch));
     }
 
-    /// The largest epoch cannot be raised: a transaction that somebody has come to write in it ends
-    /// all the same (KAFKA-20090).
+    /// The largest epoch cannot be raised. A transaction in it ends all the same (KAFKA-20090).
     #[test]
     fn a_transaction_in_the_last_epoch_ends() {
         let mut transactional = Transactional::default();

@@ -1,11 +1,11 @@
-//! Who asks a group coordinator.
+//! The client of a group request.
 
-/// Who asks.
+/// The client of a request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Client {
-    /// What the client calls itself.
+    /// The client id.
     pub(crate) id: String,
-    /// Where it is: `/address`, as Kafka writes it.
+    /// The client's address as `/address`, in Kafka's notation.
     pub(crate) host: String,
     /// The version of the request.
     pub(crate) version: i16,

@@ -1,26 +1,26 @@
-//! PURE: what is due when, for all groups of one partition: one ordered queue, no timer of its own
-//! for anybody.
+//! PURE: the deadlines of all groups of one partition: one ordered queue, without timers of their
+//! own.
 //!
-//! An entry is not taken out when its time is put off: whoever it is for looks, when it comes up,
-//! whether it still counts. So a heartbeat costs a comparison.
+//! An entry stays in the queue when its deadline moves. Its owner checks, when the entry comes up,
+//! whether it still counts. So a heartbeat costs one comparison.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// What is due.
+/// An event that is due.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Due {
-    /// Offsets and groups are looked through for what nobody needs any more.
+    /// Offsets and groups are checked for expiry.
     Expiry,
     /// A group's join phase ends.
     Join(Arc<str>),
-    /// Who has joined must have synced.
+    /// All members that joined must have synced.
     Sync(Arc<str>),
-    /// A member of the group must have done its part of a rebalance: given up what it is to, joined
-    /// again, or synced.
+    /// A member must have done its part of a rebalance: revoked partitions, joined again, or
+    /// synced.
     Rebalance(Arc<str>, Arc<str>),
-    /// A member of a group must have been heard of.
+    /// The session of a member ends.
     Session(Arc<str>, Arc<str>),
 }
 
@@ -44,7 +44,7 @@ impl Deadlines {
         self.queue.len()
     }
 
-    /// The first that is due at `now`, and when it was.
+    /// Removes and returns the first event that is due at `now`, with its time.
     pub(super) fn pop(&mut self, now: u64) -> Option<(u64, Due)> {
         if self.next()? > now {
             return None;
@@ -53,8 +53,7 @@ impl Deadlines {
     }
 }
 
-/// When something must have happened. It stands in the queue once at most, under a time that may be
-/// too early.
+/// A deadline. It has at most one live entry in the queue, which may be too early.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Deadline {
     ends: Option<u64>,
@@ -62,7 +61,7 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
-    /// Sets the time, or another one.
+    /// Sets or moves the deadline.
     pub(super) fn set(&mut self, until: u64, due: Due, deadlines: &mut Deadlines) {
         self.ends = Some(until);
         if self.queued.is_none_or(|queued| queued > until) {
@@ -71,7 +70,7 @@ impl Deadline {
         }
     }
 
-    /// It has happened.
+    /// Clears the deadline.
     pub(super) fn clear(&mut self) {
         self.ends = None;
     }
@@ -80,7 +79,7 @@ impl Deadline {
         self.ends.is_some()
     }
 
-    /// Looks at an entry that was due `at`: whether the time is up.
+    /// Handles a queue entry that was due `at`; returns whether the deadline has passed.
     pub(super) fn is_up(&mut self, at: u64, due: &Due, deadlines: &mut Deadlines) -> bool {
         if self.queued != Some(at) {
             return false;
@@ -100,21 +99,21 @@ impl Deadline {
     }
 }
 
-/// When a member must have been heard of.
+/// The deadline for a member's next heartbeat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Session(Deadline);
 
-/// What an entry of the queue meant for a session.
+/// The meaning of a queue entry for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SessionIs {
-    /// Over.
+    /// The session has expired.
     Over,
-    /// Not over, or the entry was an old one.
+    /// It has not expired, or the entry is an old one.
     Alive,
 }
 
 impl Session {
-    /// Puts the end off, or sets it.
+    /// Sets or moves the end of the session.
     pub(super) fn extend(
         &mut self,
         until: u64,
@@ -125,7 +124,7 @@ impl Session {
         self.0.set(until, Due::Session(Arc::clone(group), Arc::clone(member)), deadlines);
     }
 
-    /// Looks at an entry that was due `at`.
+    /// Handles a queue entry that was due `at`.
     pub(super) fn due(
         &mut self,
         at: u64,
@@ -156,7 +155,7 @@ mod tests {
         let (at, _) = deadlines.pop(10).unwrap();
         assert_eq!(session.due(at, &group, &member, &mut deadlines), SessionIs::Alive);
         assert_eq!(deadlines.next(), Some(15));
-        // A shorter session than the one before.
+        // A session that is shorter than the one before.
         session.extend(12, &group, &member, &mut deadlines);
         let (at, _) = deadlines.pop(12).unwrap();
         assert_eq!(session.due(at, &group, &member, &mut deadlines), SessionIs::Over);

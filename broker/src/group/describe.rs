@@ -11,7 +11,7 @@ use super::classic::{ClassicGroup, Member, Phase};
 use super::embedded::CONSUMER;
 use super::{Group, Groups, Kind};
 
-/// The first version of DescribeGroups that tells a group that is not there from a dead one
+/// The first version of DescribeGroups that distinguishes an unknown group from a dead one
 /// (KIP-1043).
 const NOT_FOUND_VERSION: i16 = 6;
 
@@ -23,7 +23,7 @@ impl Group {
         }
     }
 
-    /// Kafka's name for the protocol.
+    /// Kafka's name for the group protocol.
     fn type_name(&self) -> &'static str {
         match &self.kind {
             Kind::Classic(_) => "classic",
@@ -98,8 +98,8 @@ impl Groups {
 }
 
 fn describe(group: &ClassicGroup) -> DescribedGroup {
-    // While a group rebalances, in which protocol its members say something is not decided; what
-    // they have is theirs.
+    // During a rebalance the protocol of the members' metadata is open. Their assignments are
+    // known.
     let protocol = group.protocol.as_deref().filter(|_| group.is(Phase::Stable));
     let member = |member: &Member| DescribedGroupMember {
         member_id: member.id.to_string(),

@@ -1,7 +1,7 @@
-//! PURE: the protocol that consumers of the classic protocol speak among themselves, inside
-//! JoinGroup and SyncGroup (`ConsumerProtocol` in Apache Kafka): a version, and what belongs to it.
+//! PURE: the protocol between consumers of the classic protocol, inside JoinGroup and SyncGroup
+//! (`ConsumerProtocol` in Apache Kafka): a version, and the message of that version.
 //!
-//! Coordinators read it to know what groups are subscribed to, and both read and write it for
+//! The coordinator reads it to learn the subscriptions of groups. It also reads and writes it for
 //! groups that change their protocol (KIP-848).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -16,22 +16,23 @@ use crate::metadata::MetadataImage;
 /// The protocol type of consumers.
 pub(super) const CONSUMER: &str = "consumer";
 
-/// What a member says to the leader. Later versions than are known only add fields.
+/// The subscription that a member sends to the group leader. Unknown later versions only add
+/// fields.
 pub(super) fn subscription(metadata: &Bytes) -> Option<ConsumerProtocolSubscription> {
     let mut bytes = metadata.clone();
     let version = versioned(&mut bytes)?.min(*ConsumerProtocolSubscription::VERSIONS.end());
     ConsumerProtocolSubscription::decode(&mut bytes, version).ok()
 }
 
-/// What the leader says to a member.
+/// The assignment that the group leader sends to a member.
 pub(super) fn assignment(bytes: &Bytes) -> Option<ConsumerProtocolAssignment> {
     let mut bytes = bytes.clone();
     let version = versioned(&mut bytes)?.min(*ConsumerProtocolAssignment::VERSIONS.end());
     ConsumerProtocolAssignment::decode(&mut bytes, version).ok()
 }
 
-/// What a member is told that it has, in the version in which it speaks itself. Topics that are not
-/// there any more are left out: they have no name.
+/// A member's assignment, in the protocol version of its own metadata. Leaves out deleted topics,
+/// which have no name.
 pub(super) fn assigned(partitions: &Partitions, spoken: &Bytes, image: &MetadataImage) -> Bytes {
     let version = versioned(&mut spoken.clone())
         .unwrap_or(0)
@@ -46,14 +47,14 @@ pub(super) fn assigned(partitions: &Partitions, spoken: &Bytes, image: &Metadata
         ConsumerProtocolAssignment { assigned_partitions: named.collect(), user_data: None };
     let mut bytes = BytesMut::new();
     bytes.put_i16(version);
-    // Names come from the metadata: none is too long.
+    // Topic names come from the metadata, so none is too long.
     if let Err(error) = assignment.encode(&mut bytes, version) {
         tracing::error!(%error, "an assignment cannot be encoded");
     }
     bytes.freeze()
 }
 
-/// Partitions by topic of those that are named. What is not there is left out.
+/// The named partitions by topic. Leaves out those that do not exist.
 pub(super) fn partitions<'a>(
     named: impl Iterator<Item = (&'a str, &'a [i32])>,
     image: &MetadataImage,
@@ -68,7 +69,7 @@ pub(super) fn partitions<'a>(
     partitions
 }
 
-/// What a member says that it has.
+/// The partitions that a member claims to own.
 pub(super) fn owned(
     subscription: &ConsumerProtocolSubscription,
     image: &MetadataImage,
@@ -77,7 +78,7 @@ pub(super) fn owned(
     partitions(named.map(|owned| (owned.topic.as_str(), owned.partitions.as_slice())), image)
 }
 
-/// Takes a version off the front.
+/// Removes and returns the version at the start.
 fn versioned(bytes: &mut Bytes) -> Option<i16> {
     (bytes.len() >= 2).then(|| bytes.get_i16()).filter(|version| *version >= 0)
 }

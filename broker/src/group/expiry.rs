@@ -1,5 +1,5 @@
-//! PURE: offsets and groups that nobody needs any more (KIP-211;
-//! `OffsetMetadataManager.cleanupExpiredOffsets` in Apache Kafka).
+//! PURE: the expiry of offsets and groups (KIP-211; `OffsetMetadataManager.cleanupExpiredOffsets`
+//! in Apache Kafka).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
@@ -12,15 +12,15 @@ use super::offsets::Committed;
 use super::{Due, Group, Groups, Kind, Phase, record};
 use crate::coordinator::{Now, Outcome};
 
-/// Whether what is committed for this topic are marks of resets, not offsets of a topic.
+/// Whether this name marks resets, and is not a topic.
 fn is_mark(topic: &str) -> bool {
     topic == reset_marks::TOPIC
 }
 
 impl Group {
-    /// Since when a committed offset is kept for nobody; `None` while somebody needs it. A group's
-    /// offsets age once it is empty; those of a stable group's topics that it is not subscribed to
-    /// any more, and of those who commit without being members, from their commit on.
+    /// The time from which a committed offset ages; `None` while it is in use. The offsets of a
+    /// group age once the group is empty. From their commit on age those of a stable group's
+    /// unsubscribed topics, and those of committers without membership.
     fn ages_since(&self, committed: &Committed) -> Option<i64> {
         match &self.kind {
             Kind::Classic(group) => match (&group.protocol_type, group.phase) {
@@ -49,7 +49,7 @@ impl Group {
                 .filter(|(topic, index)| !self.offsets.is_unstable(topic, *index))
         });
         let (marks, mut old): (Vec<_>, Vec<_>) = old.partition(|(topic, _)| is_mark(topic));
-        // Marks of resets go with the group: with the last of its offsets, once it has no members.
+        // Marks of resets expire with the group's last offset, once it has no members.
         let others = self.offsets.having(|topic, _| !is_mark(topic)).len();
         if others == old.len() && self.is_empty() {
             old.extend(marks);
@@ -57,7 +57,7 @@ impl Group {
         old
     }
 
-    /// Removes offsets, and says so.
+    /// Removes offsets and writes their tombstones.
     pub(super) fn remove_offsets(
         &mut self,
         offsets: impl IntoIterator<Item = (Arc<str>, i32)>,
@@ -69,7 +69,7 @@ impl Group {
         }
     }
 
-    /// Whether the group itself can go.
+    /// Whether the group can be removed.
     fn is_abandoned(&self) -> bool {
         let is_awaited = matches!(&self.kind, Kind::Classic(group) if group.is_awaited());
         self.offsets.is_empty() && self.is_empty() && !is_awaited
@@ -77,7 +77,7 @@ impl Group {
 }
 
 impl Groups {
-    /// Removes what has expired, and says when to look again.
+    /// Removes expired offsets and groups, and schedules the next check.
     pub(super) fn expire(&mut self, now: Now, outcome: &mut Outcome) {
         let (retention_ms, again_ms) =
             (self.around.settings.offsets_retention_ms, self.around.settings.retention_check_ms);
@@ -96,8 +96,8 @@ impl Groups {
         self.around.deadlines.add(now.ms + again_ms, Due::Expiry);
     }
 
-    /// Removes the offsets of topics that are not there any more, also where another one has their
-    /// name. What open transactions may commit for them goes too.
+    /// Removes the offsets of deleted topics, even if another topic has the name now, and the
+    /// offsets of open transactions for them.
     pub(super) fn forget_deleted_topics(&mut self, outcome: &mut Outcome) {
         let image = &self.around.image;
         let id_now = |name: &str| image.topic_by_name(name).map(|topic| topic.id.0);
@@ -117,8 +117,8 @@ impl Groups {
             let mut gone = group.offsets.having(|topic, committed| {
                 changed.get(topic).is_some_and(|topic| topic.is_of_the_old(committed))
             });
-            // A tombstone ends all of its key. Where the new topic has something already, that
-            // counts, or will.
+            // A tombstone deletes the whole key. If the new topic has an offset already, in a
+            // transaction or not, that one must stay.
             for known in group.offsets.having(|topic, committed| {
                 changed.get(topic).is_some_and(|topic| topic.is_of_the_new(committed))
             }) {
@@ -135,9 +135,9 @@ impl Groups {
     }
 }
 
-/// A name that another topic has now, or none.
+/// A topic name that belongs to another topic now, or to none.
 struct Remade {
-    /// The topic that had it, if that was looked at.
+    /// The id of the previous topic, if it is known.
     before: Option<Uuid>,
     now: Option<Uuid>,
 }
@@ -147,7 +147,7 @@ impl Remade {
         self.now == Some(committed.topic_id)
     }
 
-    /// Who committed without an id meant the topic that was there.
+    /// A commit without a topic id was for the previous topic.
     fn is_of_the_old(&self, committed: &Committed) -> bool {
         match self.now {
             None => true,

@@ -30,7 +30,7 @@ use super::offsets::{Committed, NEW_ERRORS_VERSION};
 use super::{Groups, Kind, Phase, Settings, record};
 use crate::coordinator::{Now, Outcome, WRITE_BYTES_MAX};
 
-/// What a record of an offset has besides names and metadata, with room to spare.
+/// Bytes of an offset record besides names and metadata, with room to spare.
 const OFFSET_BYTES: usize = 64;
 
 impl Groups {
@@ -59,7 +59,7 @@ impl Groups {
         let is_reset = request.member_id == reset_marks::MEMBER;
         if !request.member_id.is_empty() && !is_reset && request.generation_id_or_member_epoch >= 0
         {
-            // A commit is as good as a heartbeat.
+            // A commit extends the session like a heartbeat.
             let _ = self.with_classic(&request.group_id, now, outcome, |group, turn| {
                 group.heard_of(&request.member_id, turn)
             });
@@ -99,12 +99,12 @@ impl Groups {
                 partitions,
             });
         }
-        // One that was made for offsets of which none was taken.
+        // Removes a group that was created for offsets of which none was accepted.
         self.forget_if_void(&request.group_id);
         response
     }
 
-    /// Takes up what was committed, behind all that was before.
+    /// Keeps a committed offset, after all earlier ones.
     pub(super) fn keep(
         &mut self,
         group: &str,
@@ -130,8 +130,8 @@ impl Groups {
         ErrorCode::None
     }
 
-    /// Whether the group takes the commit. One that is not there is made for those who commit
-    /// without being members.
+    /// Checks that the group accepts the commit. Creates an unknown group for a committer without
+    /// membership.
     fn check_commit(
         &mut self,
         request: &OffsetCommitRequest,
@@ -157,7 +157,8 @@ impl Groups {
             Kind::Consumer(group) => {
                 let settings = &self.around.settings;
                 let partitions = request.topics.iter().flat_map(|topic| {
-                    // What is refused alone is not looked at.
+                    // Partitions with too much metadata are refused on their own, so they are not
+                    // checked.
                     let taken = topic
                         .partitions
                         .iter()
@@ -169,7 +170,7 @@ impl Groups {
         }
     }
 
-    /// Whether a reset is taken, or that the group is to be deleted (see [`reset_marks`]).
+    /// Checks that a reset, or the mark of a deletion, is accepted (see [`reset_marks`]).
     fn check_marks(&mut self, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
         let says_deletion = |topic: &OffsetCommitRequestTopic| {
             topic.name == reset_marks::TOPIC
@@ -186,8 +187,7 @@ impl Groups {
         if group.is_empty() { Ok(()) } else { Err(ErrorCode::NonEmptyGroup) }
     }
 
-    /// The id of the topic that is asked for: the one that has the name now, where only that is
-    /// said.
+    /// The id of the requested topic. Without an id it is the topic that has the name now.
     fn meant(&self, name: &str, id: Uuid) -> Uuid {
         match id.is_nil() {
             false => id,
@@ -328,13 +328,12 @@ fn value(
         metadata: partition.committed_metadata.clone().unwrap_or_default(),
         commit_timestamp: now.wall_ms,
         expire_timestamp: expire_ms.unwrap_or(-1),
-        // The format of one that expires has no place for it, so another coordinator would not know
-        // it.
+        // The format with an expiry has no topic id, so another coordinator would not know it.
         topic_id: if expire_ms.is_some() { Uuid::nil() } else { topic.topic_id },
     }
 }
 
-/// A transaction that is open may commit another offset.
+/// The result for a partition of which an open transaction may commit another offset.
 fn unstable(index: i32) -> OffsetFetchResponsePartitions {
     OffsetFetchResponsePartitions {
         error_code: ErrorCode::UnstableOffsetCommit.code(),
@@ -370,8 +369,8 @@ fn fetched(index: i32, committed: Option<&Committed>) -> OffsetFetchResponsePart
     }
 }
 
-/// What the records of these offsets take, at most: topic and metadata of each. All of them carry
-/// the group's id, and one partition may be named any number of times.
+/// The most bytes of these offsets' records: topic and metadata of each. Every record contains the
+/// group's id, and a request may repeat a partition any number of times.
 fn written<'a>(group: &str, offsets: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> usize {
     offsets
         .map(|(topic, metadata)| {
@@ -380,7 +379,7 @@ fn written<'a>(group: &str, offsets: impl Iterator<Item = (&'a str, Option<&'a s
         .sum()
 }
 
-/// The answer to a commit of which nothing is taken.
+/// The response to a refused commit.
 pub(crate) fn refuse_commit(
     topics: &[OffsetCommitRequestTopic],
     error: ErrorCode,

@@ -1,7 +1,7 @@
-//! PURE: the offsets that one group has committed.
+//! PURE: the committed offsets of one group.
 //!
-//! They stand in sorted vectors: most groups have few, and a tree's node would take more memory
-//! than all of them.
+//! They are in sorted vectors: most groups have few offsets, and a node of a tree would take more
+//! memory than all of them.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,27 +11,27 @@ use uuid::Uuid;
 use weir_protocol::messages::OffsetCommitValue;
 use weir_protocol::types::ProducerId;
 
-/// The first version that knows GROUP_ID_NOT_FOUND and STALE_MEMBER_EPOCH (KIP-848).
+/// The first version with GROUP_ID_NOT_FOUND and STALE_MEMBER_EPOCH (KIP-848).
 pub(super) const NEW_ERRORS_VERSION: i16 = 9;
 
-/// Stands for the version of a request that has none of its own.
+/// The version for requests without a version of their own.
 pub(super) const NEWEST_VERSION: i16 = NEW_ERRORS_VERSION;
 
-/// Where a commit stands among all that were written in the partition: of those of one key the last
-/// one counts, whenever it began to, as compaction leaves only that. It stands for the offset of
-/// the record, of which nothing but the order is needed.
+/// The position of a commit among all commits written to the partition. The last commit of a key
+/// counts, even if an earlier one takes effect later, because compaction keeps only the last. It
+/// stands for the record's offset; only the order matters.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place(u64);
 
 impl Place {
-    /// The place behind this one.
+    /// The next position.
     pub(super) fn next(self) -> Self {
         Self(self.0 + 1)
     }
 }
 
-/// What two coordinators know of the same log is the same, though compaction took records before it
-/// and they count otherwise.
+/// Hidden, so that two coordinators of the same log compare as equal. Compaction removes records,
+/// so their positions differ.
 impl std::fmt::Debug for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("_")
@@ -46,7 +46,7 @@ pub(super) struct Committed {
     pub(super) leader_epoch: i32,
     pub(super) metadata: Box<str>,
     pub(super) commit_ms: i64,
-    /// When it expires, where the commit said so (OffsetCommit up to version 4).
+    /// The expiry in milliseconds since 1970, if the commit has one (OffsetCommit up to version 4).
     pub(super) expire_ms: Option<i64>,
     pub(super) topic_id: Uuid,
 }
@@ -70,7 +70,7 @@ impl Committed {
     }
 }
 
-/// Offsets that a transaction commits if it is committed itself
+/// Offsets that take effect when their transaction commits
 /// (`OffsetMetadataManager.Offsets.pendingTransactionalOffsets`).
 pub(super) type Pending = BTreeMap<(Arc<str>, i32), Committed>;
 
@@ -78,17 +78,17 @@ pub(super) type Pending = BTreeMap<(Arc<str>, i32), Committed>;
 #[derive(Debug, Default)]
 pub(super) struct Offsets {
     topics: Vec<(Arc<str>, Vec<(i32, Committed)>)>,
-    /// Those of open transactions, by producer. Hardly any group has some.
+    /// The offsets of open transactions, by producer. Few groups have any.
     pending: BTreeMap<ProducerId, Pending>,
 }
 
 impl Offsets {
-    /// Whether there is none, and none that may come by a transaction.
+    /// Whether there are no offsets, nor any in open transactions.
     pub(super) fn is_empty(&self) -> bool {
         self.topics.is_empty() && self.pending.is_empty()
     }
 
-    /// Whether a transaction that is open may commit another offset (KIP-447).
+    /// Whether an open transaction may commit another offset (KIP-447).
     pub(super) fn is_unstable(&self, topic: &str, partition: i32) -> bool {
         let names = |((name, index), _): (&(Arc<str>, i32), &Committed)| {
             **name == *topic && *index == partition
@@ -96,7 +96,7 @@ impl Offsets {
         self.pending.values().any(|offsets| offsets.iter().any(names))
     }
 
-    /// A transaction commits an offset, if it is committed itself.
+    /// Keeps an offset that takes effect when its transaction commits.
     pub(super) fn insert_pending(
         &mut self,
         producer: ProducerId,
@@ -107,7 +107,7 @@ impl Offsets {
         self.pending.entry(producer).or_default().insert((Arc::clone(topic), partition), committed);
     }
 
-    /// A transaction ended. What was committed behind its offsets stays.
+    /// Ends a transaction. An offset that was committed after the transaction's stays.
     pub(super) fn end(&mut self, producer: ProducerId, committed: bool) {
         for ((topic, partition), offset) in self.pending.remove(&producer).unwrap_or_default() {
             let is_newest =
@@ -118,8 +118,8 @@ impl Offsets {
         }
     }
 
-    /// Forgets what was committed for a partition, and what open transactions may commit: a
-    /// tombstone stands behind all of it. Says whether there was anything.
+    /// Removes a partition's offset, also from open transactions, because a tombstone follows all
+    /// of them. Returns whether there was any.
     pub(super) fn forget(&mut self, topic: &str, partition: i32) -> bool {
         let mut was_there = self.remove(topic, partition);
         self.pending.retain(|_, offsets| {
@@ -131,8 +131,7 @@ impl Offsets {
         was_there
     }
 
-    /// The partitions of which there is something that `is_meant`, of what was committed and of
-    /// what open transactions may commit.
+    /// The partitions with a committed or pending offset that satisfies `is_meant`.
     pub(super) fn having(
         &self,
         is_meant: impl Fn(&Arc<str>, &Committed) -> bool,
@@ -155,13 +154,13 @@ impl Offsets {
         partitions.get(at).map(|(_, committed)| committed)
     }
 
-    /// Those of one topic, in order.
+    /// The offsets of one topic, in order.
     pub(super) fn partitions(&self, topic: &str) -> &[(i32, Committed)] {
         let found = self.topics.binary_search_by(|(name, _)| (**name).cmp(topic));
         found.ok().and_then(|at| self.topics.get(at)).map_or(&[], |(_, partitions)| partitions)
     }
 
-    /// All of them, by topic, in order.
+    /// All offsets by topic, in order.
     pub(super) fn topics(&self) -> impl Iterator<Item = (&Arc<str>, &[(i32, Committed)])> {
         self.topics.iter().map(|(name, partitions)| (name, partitions.as_slice()))
     }

@@ -1,8 +1,8 @@
 //! PURE: the records of `__consumer_offsets`, in Kafka's formats (`GroupCoordinatorRecordHelpers`,
 //! `GroupCoordinatorRecordSerde`).
 //!
-//! A key is the record's type and its fields, a value the version of its format and its fields.
-//! Versions are written that Apache Kafka 3.8 and its tools read.
+//! A key is the record's type and its fields, a value the version of its format and its fields. The
+//! written versions are those that Apache Kafka 3.8 and its tools read.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -18,16 +18,16 @@ use weir_protocol::messages::{
 
 use crate::coordinator::{Logged, Record};
 
-/// The version in which a committed offset is written.
+/// The value version of a committed offset.
 const OFFSET_COMMIT_VERSION: i16 = 3;
-/// The same, for one that says when it expires.
+/// The value version of an offset with an expiry.
 const OFFSET_COMMIT_WITH_EXPIRY_VERSION: i16 = 1;
-/// The same, for one that knows the id of its topic.
+/// The value version of an offset with a topic id.
 const OFFSET_COMMIT_WITH_TOPIC_ID_VERSION: i16 = 4;
-/// The version in which a classic group is written.
+/// The value version of a classic group.
 const GROUP_METADATA_VERSION: i16 = 3;
 
-/// A record, read. Without a value it is a tombstone.
+/// A decoded record. Without a value it is a tombstone.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Change {
     /// A committed offset.
@@ -36,33 +36,33 @@ pub(super) enum Change {
     Group(GroupMetadataKey, Option<GroupMetadataValue>),
     /// The epoch of a group of the consumer protocol.
     Epoch(ConsumerGroupMetadataKey, Option<ConsumerGroupMetadataValue>),
-    /// A member of one.
+    /// A member of such a group.
     Member(ConsumerGroupMemberMetadataKey, Option<ConsumerGroupMemberMetadataValue>),
-    /// The epoch of its target.
+    /// The epoch of its target assignment.
     TargetEpoch(
         ConsumerGroupTargetAssignmentMetadataKey,
         Option<ConsumerGroupTargetAssignmentMetadataValue>,
     ),
-    /// What a member is to have.
+    /// The target assignment of a member.
     Target(
         ConsumerGroupTargetAssignmentMemberKey,
         Option<ConsumerGroupTargetAssignmentMemberValue>,
     ),
-    /// What it has.
+    /// The current assignment of a member.
     Current(
         ConsumerGroupCurrentMemberAssignmentKey,
         Option<ConsumerGroupCurrentMemberAssignmentValue>,
     ),
-    /// What a regular expression means.
+    /// The topics that match a regular expression.
     Regex(ConsumerGroupRegularExpressionKey, Option<ConsumerGroupRegularExpressionValue>),
-    /// What this version does not know: left where it is.
+    /// An unknown record; it stays in the log.
     Unknown,
 }
 
-/// Reads a record.
+/// Decodes a record.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Why it cannot be decoded.
 pub(super) fn read(record: &Logged<'_>) -> Result<Change, String> {
     let mut key = Bytes::copy_from_slice(record.key);
     if key.len() < 2 {
@@ -70,7 +70,7 @@ pub(super) fn read(record: &Logged<'_>) -> Result<Change, String> {
     }
     let kind = key.get_i16();
     match kind {
-        // Type 0 is what a committed offset was called before 0.11; both have the same fields.
+        // Type 0 is a committed offset from before 0.11; both have the same fields.
         0 | OffsetCommitKey::RECORD_TYPE => {
             Ok(Change::Offset(fields(&mut key, 0)?, value(record.value)?))
         }
@@ -113,7 +113,7 @@ fn value<M: CoordinatorRecord>(bytes: Option<&[u8]>) -> Result<Option<M>, String
     fields(&mut bytes, version).map(Some)
 }
 
-/// A committed offset, or that there is none any more.
+/// The record of a committed offset; with `None` its tombstone.
 pub(super) fn offset(
     group: &str,
     topic: &str,
@@ -129,7 +129,7 @@ pub(super) fn offset(
     record(&key, value.map(|value| (value, version(value))))
 }
 
-/// A classic group, or that there is none any more.
+/// The record of a classic group; with `None` its tombstone.
 pub(super) fn group(group: &str, value: Option<&GroupMetadataValue>) -> Record {
     let key = GroupMetadataKey { group: group.to_owned() };
     record(&key, value.map(|value| (value, GROUP_METADATA_VERSION)))
@@ -145,7 +145,7 @@ pub(super) fn record<K: CoordinatorRecord, V: CoordinatorRecord>(
     }
 }
 
-/// Strings come from requests, which have the same bounds: nothing here is too long to be encoded.
+/// Encodes a message. Its strings come from requests with the same bounds, so none is too long.
 fn encode<M: CoordinatorRecord>(message: &M, prefix: i16, version: i16) -> Bytes {
     let mut bytes = BytesMut::new();
     bytes.put_i16(prefix);

@@ -1,4 +1,4 @@
-//! What is asked of a group coordinator.
+//! The requests to a group coordinator.
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::consumer_group_describe_response::DescribedGroup as DescribedConsumers;
@@ -18,8 +18,7 @@ use super::classic::Join;
 use super::consumer::Heartbeat;
 use crate::coordinator::ReplyTo;
 
-/// A request. What depends on the caller's rights and on topics that do not exist has been taken
-/// out of it.
+/// A request, without the topics that the caller may not use or that do not exist.
 #[derive(Debug)]
 pub(crate) enum Request {
     Commit {
@@ -27,7 +26,7 @@ pub(crate) enum Request {
         version: i16,
         to: ReplyTo<OffsetCommitResponse>,
     },
-    /// TxnOffsetCommit: what is committed counts once the producer's transaction is.
+    /// TxnOffsetCommit: the offsets take effect when the producer's transaction commits.
     CommitInTransaction {
         request: OffsetCommitRequest,
         producer: (ProducerId, ProducerEpoch),
@@ -62,9 +61,9 @@ pub(crate) enum Request {
         to: ReplyTo<LeaveGroupResponse>,
     },
     List {
-        /// Names of states, in lower case; none: all.
+        /// Names of states, in lower case; empty for all.
         states: Vec<String>,
-        /// Names of types, in lower case; none: all.
+        /// Names of types, in lower case; empty for all.
         types: Vec<String>,
         to: ReplyTo<Vec<ListedGroup>>,
     },
@@ -80,7 +79,7 @@ pub(crate) enum Request {
 }
 
 impl Request {
-    /// Whether it may need a record.
+    /// Whether the decision may write a record.
     pub(super) fn writes(&self) -> bool {
         match self {
             Self::Commit { .. }

@@ -6,7 +6,7 @@ use weir_settings::Layers;
 
 use crate::metadata::MetadataImage;
 
-/// What is in force on this broker.
+/// The settings in force on this broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
     /// `offset.metadata.max.bytes`
@@ -50,7 +50,7 @@ pub(super) enum Migration {
 }
 
 impl Migration {
-    /// What Kafka calls this, in any case; anything else is what Kafka does unasked.
+    /// The policy with Kafka's name, in any case; for another name Kafka's default.
     fn of(name: &str) -> Self {
         match name.to_ascii_lowercase().as_str() {
             "disabled" => Self::Disabled,
@@ -75,35 +75,34 @@ impl Default for Settings {
     }
 }
 
-/// `offsets.commit.timeout.ms`, which is looked at for each commit that has to be waited for.
+/// `offsets.commit.timeout.ms`, read anew for each commit that waits.
 pub(super) fn commit_timeout(layers: &Layers<'_>) -> Duration {
     Duration::from_millis(layers.broker_size("offsets.commit.timeout.ms"))
 }
 
-/// What one group of the consumer protocol goes by: what is set on it, within the bounds of the
-/// cluster, else what holds for all groups.
+/// The settings of one group of the consumer protocol: its own, within the bounds of the cluster,
+/// else those of all groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OfGroup {
     /// `consumer.session.timeout.ms`
     pub(super) session_timeout_ms: i32,
     /// `consumer.heartbeat.interval.ms`
     pub(super) heartbeat_interval_ms: i32,
-    /// `consumer.assignment.interval.ms`: how long after an assignment the next one may be computed
-    /// (KIP-1263)
+    /// `consumer.assignment.interval.ms`: the least time between two assignments (KIP-1263)
     pub(super) assignment_interval_ms: i32,
 }
 
 impl Settings {
-    /// What the group of this id goes by.
+    /// The settings of the group with this id.
     pub(super) fn of_group(&self, image: &MetadataImage, group: &str) -> OfGroup {
         let none = OfGroup {
             session_timeout_ms: self.consumer_session_timeout_ms,
             heartbeat_interval_ms: self.consumer_heartbeat_interval_ms,
             assignment_interval_ms: self.consumer_assignment_interval_ms,
         };
-        // Nearly every group has nothing set: a look-up and nothing else.
+        // Nearly every group has none, and then one look-up is all.
         let Some(set) = image.group_configs.get(group) else { return none };
-        // The bounds are the cluster's: no broker has its own.
+        // The bounds come from the cluster; no broker has its own.
         let cluster = Layers { cluster: Some(&image.cluster_configs), ..Layers::default() };
         let number = |name| {
             let number = set.contains_key(name).then(|| cluster.group_number(set, name)).flatten();

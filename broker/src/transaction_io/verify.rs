@@ -104,8 +104,8 @@ impl TransactionIo {
         }
     }
 
-    /// Like [`TransactionIo::verify`], with the coordinator on this broker. With `add` it adds the partitions to
-    /// the transaction, for a client of this transaction version.
+    /// Like [`TransactionIo::verify`], with the coordinator on this broker. With `add` it adds the
+    /// partitions to the transaction, for a client of this transaction version.
     ///
     /// # Errors
     /// The error that holds for all partitions.

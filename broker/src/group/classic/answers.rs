@@ -1,23 +1,23 @@
-//! PURE: the answers of a classic group that members are given from more than one place.
+//! PURE: responses of a classic group that several modules build.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use bytes::Bytes;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{JoinGroupResponse, SyncGroupResponse};
 
-/// The answer to a join that is an error.
+/// The response to a refused join.
 pub(crate) fn refused_join(member: &str, error: ErrorCode) -> JoinGroupResponse {
     JoinGroupResponse {
         error_code: error.code(),
         generation_id: -1,
         member_id: member.to_owned(),
-        // What versions without null would be given.
+        // For versions in which the name cannot be null.
         protocol_name: Some(String::new()),
         ..Default::default()
     }
 }
 
-/// An answer that is an error.
+/// The response to a refused sync.
 pub(crate) fn refused_sync(error: ErrorCode) -> SyncGroupResponse {
     SyncGroupResponse { error_code: error.code(), ..Default::default() }
 }

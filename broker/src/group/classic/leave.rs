@@ -1,4 +1,4 @@
-//! PURE: LeaveGroup, by members themselves and by administrators for static ones
+//! PURE: LeaveGroup, by members themselves, and by administrators for static members
 //! (`GroupMetadataManager.classicGroupLeaveToClassicGroup` in Apache Kafka).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -37,7 +37,7 @@ impl ClassicGroup {
     ) -> Result<(), ErrorCode> {
         let instance = identity.group_instance_id.as_deref();
         if identity.member_id.is_empty() {
-            // An administrator knows the instance, not the member that it is now.
+            // An administrator knows the instance id, not its current member id.
             let known = instance.and_then(|instance| self.statics.get(instance)).cloned();
             let id = known.ok_or(ErrorCode::UnknownMemberId)?;
             self.remove(&id, turn);

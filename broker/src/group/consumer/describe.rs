@@ -10,12 +10,12 @@ use super::assignor::Partitions;
 use super::{ConsumerGroup, Member};
 use crate::metadata::MetadataImage;
 
-/// What a member speaks, as a description says it.
+/// The protocol of a member in the response.
 const CLASSIC_MEMBER: i8 = 0;
 const CONSUMER_MEMBER: i8 = 1;
 
 impl ConsumerGroup {
-    /// What stands in records and is not described.
+    /// State that is in records but not in the description.
     #[cfg(test)]
     pub(in crate::group) fn written(&self) -> String {
         let currents: Vec<_> = self.members.values().map(|member| &member.current).collect();
@@ -51,7 +51,7 @@ impl ConsumerGroup {
     }
 }
 
-/// Topics that are not there any more are left out: they have no name.
+/// Leaves out deleted topics, which have no name.
 fn assignment(partitions: &Partitions, image: &MetadataImage) -> Assignment {
     let named = partitions.iter().filter_map(|(topic_id, partitions)| {
         Some(TopicPartitions {

@@ -16,13 +16,14 @@ use crate::group::client::Client;
 use crate::group::settings::Settings;
 use crate::group::turn::Turn;
 
-/// The first version in which members make up their ids themselves.
+/// The first version in which members choose their own ids.
 const OWN_MEMBER_ID: i16 = 1;
 
-/// The longest regular expression.
+/// The most bytes of a regular expression.
 const REGEX_LENGTH_MAX: usize = 4096;
 
-/// How often a member is heard of while its group changes, unless it is more often anyway.
+/// The heartbeat interval of members while their group changes, if it is shorter than the usual
+/// one.
 const HEARTBEAT_INTERVAL_OF_CHANGES_MS: i32 = 500;
 
 /// A ConsumerGroupHeartbeat.
@@ -33,7 +34,7 @@ pub(crate) struct Heartbeat {
     pub(crate) to: ReplyTo<ConsumerGroupHeartbeatResponse>,
 }
 
-/// Why a heartbeat is refused, for the client and for whoever reads its log.
+/// The reason why a heartbeat is refused: an error code, and a message for the client's log.
 #[derive(Debug)]
 pub(in crate::group) struct Refusal {
     pub(in crate::group) error: ErrorCode,
@@ -58,7 +59,7 @@ impl Refusal {
 }
 
 impl Heartbeat {
-    /// Whether the request makes sense (`throwIfConsumerGroupHeartbeatRequestIsInvalid`).
+    /// Validates the request (`throwIfConsumerGroupHeartbeatRequestIsInvalid`).
     pub(in crate::group) fn check(&self) -> Result<(), Refusal> {
         let request = &self.request;
         let invalid = |message: &str| refuse(ErrorCode::InvalidRequest, message);
@@ -145,13 +146,13 @@ impl ConsumerGroup {
         let is_new = self.admit(&id, request, owned.as_ref(), turn)?;
         let before = self.members.get(&id).cloned().unwrap_or_else(|| Member::new(Arc::clone(&id)));
         let member = updated(&before, heartbeat);
-        // Who wants nothing changes nothing, and another assignor is asked the next time
-        // (`hasMemberSubscriptionChanged`).
+        // A member without a changed subscription triggers nothing. A changed assignor takes effect
+        // with the next assignment (`hasMemberSubscriptionChanged`).
         let wants_other = member.topics != before.topics || member.regex != before.regex;
         if is_new || !member.says_the_same(&before) {
             self.set_member(member, turn.outcome);
         }
-        // The group changes with what members want, and with the topics that they want.
+        // The group epoch rises when subscriptions change, and when subscribed topics do.
         let topics_changed = self.look_at_topics(wants_other, turn);
         if wants_other || topics_changed {
             self.bump(turn);
@@ -163,7 +164,7 @@ impl ConsumerGroup {
         Ok(self.told(&id, request, &before, turn))
     }
 
-    /// Whether the group takes a member of this id (`throwIfConsumerGroupIsFull`).
+    /// Checks that the group has room for a member of this id (`throwIfConsumerGroupIsFull`).
     pub(in crate::group) fn check_room(
         &self,
         id: &str,
@@ -209,10 +210,10 @@ impl ConsumerGroup {
         }
     }
 
-    /// How soon a member is to be heard of again. After a change of the group everybody is asked
-    /// soon, for as long as members wait for each other at most: who has to give up a partition and
-    /// who gets it hear of that by their heartbeats alone. In Apache Kafka a hundred members that
-    /// join at once wait two whole intervals.
+    /// The heartbeat interval for a member. After a change of the group it is short, for one usual
+    /// interval at most: the member that gives up a partition and the one that gets it learn so
+    /// only by their heartbeats. In Apache Kafka a hundred members that join at once wait two whole
+    /// intervals.
     fn heartbeat_interval_ms(&self, turn: &Turn<'_>) -> i32 {
         let usual = turn.settings.of_group(turn.image, &self.id).heartbeat_interval_ms;
         let changing = self
@@ -221,15 +222,15 @@ impl ConsumerGroup {
         if changing { usual.min(HEARTBEAT_INTERVAL_OF_CHANGES_MS) } else { usual }
     }
 
-    /// The group's epoch goes up.
+    /// Raises the group epoch.
     pub(super) fn bump(&mut self, turn: &mut Turn<'_>) {
         self.bumped_at = Some(turn.now.ms);
         let hash = self.hash_of_topics(turn.image);
         self.set_epoch(self.epoch.saturating_add(1), hash, turn.outcome);
     }
 
-    /// Brings a member nearer to its target; `subscribes_anew` says whether it has just subscribed
-    /// to other topics.
+    /// Moves a member towards its target assignment. `subscribes_anew` says whether it has just
+    /// changed its subscription.
     pub(super) fn reconcile(
         &mut self,
         id: &Arc<str>,
@@ -255,7 +256,7 @@ impl ConsumerGroup {
         });
         if next != member.current {
             self.set_current(id, next, turn.outcome);
-            // What it is to give up is another thing now.
+            // The member has other partitions to revoke now, so its deadline starts anew.
             if let Some(member) = self.members.get_mut(id) {
                 member.due.revocation = None;
             }
@@ -263,7 +264,7 @@ impl ConsumerGroup {
     }
 }
 
-/// The member as the request has it: what it does not say stays.
+/// The member with the fields of the request; absent fields keep their values.
 fn updated(before: &Member, heartbeat: &Heartbeat) -> Member {
     let Heartbeat { client, request, .. } = heartbeat;
     let mut member = before.clone();

@@ -1,5 +1,5 @@
-//! PURE: who is a member: who joins, who comes back, who is another one of the same name, who
-//! leaves, and who is not heard of any more.
+//! PURE: membership: members that join, come back, replace a static member, leave, or let their
+//! sessions expire.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ use crate::group::deadlines::{Due, SessionIs};
 use crate::group::turn::Turn;
 
 impl ConsumerGroup {
-    /// Whether the member may go on; returns whether it is a new one.
+    /// Checks that the member may continue; returns whether it is new.
     pub(super) fn admit(
         &mut self,
         id: &Arc<str>,
@@ -68,8 +68,8 @@ impl ConsumerGroup {
             );
             return refuse(ErrorCode::FencedMemberEpoch, message);
         }
-        // The answer with the newer epoch may be lost: then it has no more than what it is
-        // assigned.
+        // The response with the newer epoch may be lost. Then the member owns no more than its
+        // assigned partitions.
         let has_no_more = owned.is_some_and(|owned| common(owned, &known.assigned) == *owned);
         if asked == known.previous_epoch && has_no_more {
             return Ok(false);
@@ -81,8 +81,8 @@ impl ConsumerGroup {
         refuse(ErrorCode::FencedMemberEpoch, message)
     }
 
-    /// A static member is there again under another id. One that speaks the consumer protocol must
-    /// have left before another one that does comes.
+    /// A static member comes back under another id. If the old member speaks the consumer protocol,
+    /// it must have left first.
     fn replace(
         &mut self,
         old: &Arc<str>,
@@ -101,7 +101,7 @@ impl ConsumerGroup {
         Ok(())
     }
 
-    /// A member takes over what an older one of the same name had.
+    /// Gives a new member the state of the old one with the same instance id.
     pub(super) fn take_over(&mut self, old: &Arc<str>, new: &Arc<str>, turn: &mut Turn<'_>) {
         let Some(known) = self.members.get(old).cloned() else { return };
         let target = self.target_of(old);
@@ -151,7 +151,7 @@ impl ConsumerGroup {
             );
         };
         if request.member_epoch == LEFT_FOR_A_WHILE {
-            // It keeps what it has until its session is over.
+            // It keeps its partitions until its session expires.
             let current = member.current.left_for_a_while(LEFT_FOR_A_WHILE);
             self.set_current(&id, current, turn.outcome);
         } else {
@@ -168,8 +168,8 @@ impl ConsumerGroup {
         self.fence_all(&BTreeSet::from([Arc::clone(id)]), turn);
     }
 
-    /// Takes members out. Who is left gets their partitions with the next heartbeats; where those
-    /// are members of the classic protocol alone, the group is theirs
+    /// Removes members. The others get the partitions with their next heartbeats. If only members
+    /// of the classic protocol remain, the group becomes a classic one
     /// (`consumerGroupFenceMembers`).
     pub(super) fn fence_all(&mut self, ids: &BTreeSet<Arc<str>>, turn: &mut Turn<'_>) {
         if ids.is_empty() {
@@ -186,8 +186,8 @@ impl ConsumerGroup {
         self.bump(turn);
     }
 
-    /// Sets the time by which a member that is to give something up must have done so. Those of the
-    /// classic protocol are waited for otherwise.
+    /// Sets the deadline for a member that must revoke partitions. Members of the classic protocol
+    /// have other deadlines.
     pub(super) fn expect_revocation(&mut self, id: &Arc<str>, turn: &mut Turn<'_>) {
         let Some(member) = self.members.get_mut(id) else { return };
         if member.current.state != State::Unrevoked || member.classic.is_some() {
@@ -202,7 +202,7 @@ impl ConsumerGroup {
         turn.deadlines.add(at, Due::Rebalance(Arc::clone(&self.id), Arc::clone(id)));
     }
 
-    /// A member may have failed to do its part of a rebalance in time.
+    /// Removes a member that did not finish its part of a rebalance in time.
     pub(in crate::group) fn rebalance_due(&mut self, id: &Arc<str>, at: u64, turn: &mut Turn<'_>) {
         let Some(member) = self.members.get_mut(id) else { return };
         let due = Due::Rebalance(Arc::clone(&self.id), Arc::clone(id));

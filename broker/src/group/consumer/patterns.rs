@@ -1,5 +1,5 @@
-//! PURE: the regular expressions that members subscribe by (KIP-848): which are taken, and when
-//! they are matched.
+//! PURE: the regular expressions of subscriptions (KIP-848): which ones are valid, and when they
+//! are matched with topics.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
@@ -7,20 +7,18 @@ use std::sync::Arc;
 
 use regex::bytes::{Regex, RegexBuilder};
 
-/// The memory that a regular expression may take once it is compiled, which takes less than a
-/// millisecond then.
+/// The most memory of a compiled regular expression, in bytes. Compiling one within this bound
+/// takes less than a millisecond.
 const REGEX_BYTES_MAX: usize = 128 << 10;
 
-/// How many regular expressions of a group are matched in one decision, since the coordinator
-/// decides for others meanwhile; and when the next ones are, of a group that has more which may
-/// mean other topics by now. Kafka's coordinator does it beside its decisions, every ten seconds at
-/// most (`REGEX_BATCH_REFRESH_MIN_INTERVAL_MS`).
+/// The most regular expressions of a group that are matched in one decision, because other groups
+/// wait meanwhile, and the pause before the next ones. Kafka's coordinator matches them outside its
+/// decisions, at most every ten seconds (`REGEX_BATCH_REFRESH_MIN_INTERVAL_MS`).
 pub(super) const REGEXES_AT_ONCE: usize = 16;
 pub(super) const REFRESH_EVERY_MS: u64 = 1_000;
 
-/// A regular expression that topics' names must match as a whole. Its time is linear in what it
-/// looks at, as RE2's, and so are its classes: `\w` is of ASCII. What only Unicode has is taken as
-/// well.
+/// Compiles a regular expression that must match a whole topic name. As with RE2, its time is
+/// linear in the name, and `\w` is ASCII. A pattern that needs Unicode is accepted as well.
 pub(super) fn compile(pattern: &str) -> Option<Regex> {
     let whole = format!("^(?:{pattern})$");
     let build =
@@ -28,14 +26,14 @@ pub(super) fn compile(pattern: &str) -> Option<Regex> {
     build(false).or_else(|_| build(true)).ok()
 }
 
-/// When a group's regular expressions were matched.
+/// The state of matching a group's regular expressions.
 #[derive(Debug, Default)]
 pub(super) struct Matched {
-    /// Each with the version of the metadata.
+    /// The metadata version at the last match of each.
     pub(super) versions: BTreeMap<Arc<str>, u64>,
-    /// Some of them have not been matched with the metadata that there is.
+    /// Whether some were not matched with the current metadata.
     pub(super) is_behind: bool,
-    /// Before that they are not matched again ([`crate::coordinator::Now::ms`]).
+    /// The earliest time of the next match, on the clock of [`crate::coordinator::Now::ms`].
     pub(super) again_at: u64,
 }
 

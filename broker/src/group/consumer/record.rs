@@ -22,7 +22,7 @@ use super::reconcile::{Current, Since, State};
 use crate::coordinator::Record;
 use crate::group::record::record;
 
-/// The version of all of them.
+/// The version of all these records.
 const VERSION: i16 = 0;
 
 pub(super) fn epoch(group: &str, value: Option<(i32, i64)>) -> Record {
@@ -108,8 +108,8 @@ pub(super) fn current(group: &str, member: &str, value: Option<&Current>) -> Rec
     record(&key, value.as_ref().map(|value| (value, VERSION)))
 }
 
-/// What a member has. Who wrote it before KIP-1251, or wrote it wrong, did not say since when: then
-/// it is the member's epoch (`Utils.assignmentFromTopicPartitions`).
+/// A member's current assignment. A record from before KIP-1251, or a malformed one, has no
+/// assignment epochs; then the member epoch counts (`Utils.assignmentFromTopicPartitions`).
 pub(super) fn current_of(value: ConsumerGroupCurrentMemberAssignmentValue) -> Current {
     let mut since = Since::new();
     let mut partitions = |topics: Vec<current::TopicPartitions>| -> Partitions {
@@ -175,7 +175,7 @@ mod tests {
         let unsaid = value(7, topic(vec![0, 1], None), topic(vec![2], Some(vec![5, 6])));
         assert_eq!(since(unsaid), [(0, 7), (1, 7), (2, 7)]);
         assert_eq!(since(value(-2, topic(vec![0], None), topic(vec![], None))), [(0, 0)]);
-        // And what is written is read.
+        // A written record can be read.
         let known = current_of(said);
         let written = current("g", "m", Some(&known));
         let logged = crate::coordinator::Logged {

@@ -1,5 +1,5 @@
-//! What clients can make of a coordinator without end has a bound: groups, members, entries of the
-//! queue, and offsets that mean nothing.
+//! The bounds of everything that clients can create: groups, members, queue entries, and invalid
+//! offsets.
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::offset_delete_request::{
@@ -21,7 +21,7 @@ use crate::group::{GROUPS_MAX, Request};
 
 const DELAY: (&str, &str) = ("group.initial.rebalance.delay.ms", "3000");
 
-/// A group for each number.
+/// The name of the group with this number.
 fn named(number: usize) -> String {
     format!("g-{number}")
 }
@@ -58,8 +58,8 @@ fn a_thousand_members_join_at_once_and_no_more() {
     );
     assert_eq!(world.sync(sync(&leader, 1, &ids)).expect().error_code, 0);
     assert_eq!(world.log.len(), 1, "one record for all of them");
-    // However often they are heard of, each stands in the queue once; and once for the time before
-    // it knew its id.
+    // However many heartbeats arrive, each member has one entry in the queue. It may have one more
+    // from before it knew its id.
     for _ in 0..20 {
         world.pass(1_000);
         for id in &ids {
@@ -112,8 +112,7 @@ fn a_member_that_joins_in_a_loop_stands_in_the_queue_once() {
     assert!(world.machine.around.deadlines.len() < 10, "{}", world.machine.around.deadlines.len());
 }
 
-/// What one decision does is no more than a bit, whatever the group has become: others' groups have
-/// the same coordinator.
+/// A decision does a bounded amount of work, because other groups have the same coordinator.
 #[test]
 fn regular_expressions_are_matched_a_few_at_a_time() {
     const MEMBERS: usize = 40;
@@ -143,7 +142,7 @@ fn regular_expressions_are_matched_a_few_at_a_time() {
     let mut rounds = Vec::new();
     for round in 0..5 {
         let before = world.log.len();
-        // Each member is heard of several times in a round.
+        // Each member sends several heartbeats in a round.
         for number in (0..MEMBERS).chain(0..MEMBERS) {
             let answer = world.consumer(request(number, 0));
             assert_eq!(answer.error_code, 0, "round {round}");
@@ -185,7 +184,7 @@ fn groups_that_hold_nothing_are_forgotten() {
         assert_eq!(fetched.expect().error_code, 0);
     }
     assert_eq!((count(&world), world.log.len()), (0, 0));
-    // An id that was given out is awaited for as long as its session would last.
+    // A new member id is kept for the length of its session.
     for number in 0..10_000 {
         let request = JoinGroupRequest { group_id: named(number), ..join("", &["range"]) };
         let answer = world.join(4, request).expect();
@@ -252,7 +251,7 @@ fn an_offset_beyond_the_log_is_the_clients_business() {
     assert_eq!(offsets, [i64::MAX, 0]);
 }
 
-/// A client's name may be as long as a string can be, and its member's id is longer.
+/// A client id may be as long as a string can be, and the member id adds to it.
 #[test]
 fn the_id_of_a_member_whose_client_has_a_long_name_can_be_told() {
     let mut ids = crate::group::Ids { seed: 1, count: 0 };
@@ -260,8 +259,8 @@ fn the_id_of_a_member_whose_client_has_a_long_name_can_be_told() {
     assert!(id.len() < 8192, "{} bytes", id.len());
 }
 
-/// One partition may be named any number of times, and each record carries the group's id: nothing
-/// of it is taken where that is more than a coordinator writes at once.
+/// A request may repeat a partition any number of times, and each record contains the group's id.
+/// The coordinator refuses the whole request if it would write more than the bound.
 #[test]
 fn a_request_that_would_write_too_much_is_refused_whole() {
     let mut world = World::new(&[]);
@@ -301,7 +300,7 @@ fn a_request_that_would_write_too_much_is_refused_whole() {
     assert_eq!(world.log.len(), written + 1);
 }
 
-/// The record of a group holds what all of its members say.
+/// The record of a group contains the metadata of all its members.
 #[test]
 fn members_that_say_too_much_for_one_record_are_refused() {
     let mut world = World::new(&[]);
@@ -321,8 +320,8 @@ fn members_that_say_too_much_for_one_record_are_refused() {
     assert_eq!(codes, [0, 0]);
 }
 
-/// What members say may be in bounds, and what their leader assigns not: nothing is written, all
-/// hear of it, and gather anew (`GroupMetadataManager.classicGroupSyncToLeader`).
+/// The members' metadata may be within bounds, and the leader's assignment not. Nothing is written,
+/// all members get the error, and join again (`GroupMetadataManager.classicGroupSyncToLeader`).
 #[test]
 fn an_assignment_that_is_too_large_for_one_record_is_refused_to_all() {
     let mut world = World::new(&[]);

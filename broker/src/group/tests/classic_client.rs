@@ -1,5 +1,6 @@
-//! A client of the classic protocol as consumers are: it joins, leads when it is told to, syncs,
-//! heartbeats, and gives up before others get, all at once or only what it must.
+//! A client of the classic protocol: it joins, assigns if it is the group leader, syncs and sends
+//! heartbeats. Before a rebalance it revokes all partitions (eager), or only those it must
+//! (cooperative).
 
 use std::collections::BTreeSet;
 
@@ -15,7 +16,7 @@ use super::world::embedded::{Partitions, assignment, subscription};
 use super::world::{Asked, World, join};
 use crate::group::embedded;
 
-/// What a client waits for.
+/// The pending request of a client.
 #[derive(Debug)]
 enum Waits {
     Nothing,
@@ -23,17 +24,17 @@ enum Waits {
     Sync(Asked<SyncGroupResponse>),
 }
 
-/// A client.
+/// The client.
 #[derive(Debug)]
 pub(super) struct Classic {
     pub(super) id: String,
     pub(super) instance: Option<&'static str>,
     pub(super) generation: i32,
     pub(super) owned: Partitions,
-    /// How often it was told that it is no member any more.
+    /// The number of times that it lost its membership.
     pub(super) lost: usize,
     topics: Vec<String>,
-    /// It gives up only what it must.
+    /// Whether it revokes only the partitions that it must.
     cooperative: bool,
     waits: Waits,
 }
@@ -87,8 +88,8 @@ impl Classic {
         self.waits = Waits::Sync(world.sync(request));
     }
 
-    /// Its connection is gone, and with it the answer that it waits for, if that is not there yet:
-    /// it asks again.
+    /// Simulates a lost connection: a pending response is lost, and the client sends its request
+    /// again.
     pub(super) fn reconnect(&mut self, world: &mut World) {
         if !self.is_settled() {
             self.turn(world);
@@ -98,12 +99,12 @@ impl Classic {
         }
     }
 
-    /// Whether it waits for nothing.
+    /// Whether it has no pending request.
     pub(super) fn is_settled(&self) -> bool {
         matches!(self.waits, Waits::Nothing)
     }
 
-    /// Does what is next.
+    /// Does its next step.
     pub(super) fn turn(&mut self, world: &mut World) {
         match std::mem::replace(&mut self.waits, Waits::Nothing) {
             Waits::Nothing if self.generation < 0 => self.join(world),
@@ -171,12 +172,12 @@ impl Classic {
         let gives_up = !self.owned.is_subset(&assigned);
         self.owned = assigned;
         if self.cooperative && gives_up {
-            // What it has given up is others' once it has said so.
+            // Other members get the revoked partitions after it has joined again.
             self.join(world);
         }
     }
 
-    /// Everybody gets as much as everybody else; what another one still has, nobody gets yet.
+    /// Assigns equal shares. A partition that another member still owns is not assigned yet.
     fn lead(&self, answer: &JoinGroupResponse, world: &World) -> Vec<SyncGroupRequestAssignment> {
         let said = |metadata: &Bytes| embedded::subscription(metadata).expect("a subscription");
         let owned: Vec<Partitions> = answer
@@ -221,7 +222,7 @@ impl Classic {
     }
 }
 
-/// Turns until all of these are settled.
+/// Runs all clients until none has a pending request.
 pub(super) fn settle(world: &mut World, members: &mut [&mut Classic]) {
     for _ in 0..20 {
         for member in members.iter_mut() {

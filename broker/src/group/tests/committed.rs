@@ -1,7 +1,6 @@
-//! Committed offsets against the truth, which is the log: of the records of a partition the last
-//! one counts that belongs to no open or aborted transaction, and a tombstone ends all before it.
-//! The coordinator says that, and so does the next one, who reads the log, before and after its
-//! compaction.
+//! Committed offsets compared with the log. The last record of a partition counts that belongs to
+//! no open or aborted transaction, and a tombstone ends all records before it. The coordinator must
+//! say the same, and so must the next one, which reads the log before or after its compaction.
 
 use std::collections::BTreeMap;
 
@@ -29,13 +28,13 @@ type Key = (&'static str, i32);
 
 const GROUPS: [&str; 2] = ["g", "h"];
 const KEYS: [Key; 3] = [("g", 0), ("g", 1), ("h", 0)];
-/// Topic `a` as it was made first, then anew, and not there.
+/// Topic `a` as created first, created anew, and deleted.
 const TOPICS: [&[(&str, usize)]; 3] = [&[("a", 2)], &[("a@2", 2)], &[]];
 const EPOCH: ProducerEpoch = ProducerEpoch(0);
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A commit, and whether it says the topic's id.
+    /// A commit, and whether it has the topic's id.
     Commit(Key, bool),
     CommitIn(i64, Key, bool),
     End(i64, bool),
@@ -61,12 +60,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What is said of a partition: the offset, and whether it is stable.
+/// The answer for a partition: the offset, and whether it is stable.
 type Known = (Option<i64>, bool);
 
-/// What the log says of a partition.
+/// The answer for a partition according to the log.
 fn truth(log: &[Entry], key: Key) -> Known {
-    // The offset, or none where a tombstone stands, and the open transaction it is part of.
+    // The offset, `None` for a tombstone, and the open transaction that it is part of.
     let mut written: Vec<(Option<i64>, Option<ProducerId>)> = Vec::new();
     for entry in log {
         match entry {
@@ -98,7 +97,7 @@ fn truth(log: &[Entry], key: Key) -> Known {
     (last.and_then(|(offset, _)| *offset), written.iter().all(|(_, producer)| producer.is_none()))
 }
 
-/// What a coordinator says of a partition.
+/// The coordinator's answer for a partition.
 fn said(machine: &mut Groups, (group, partition): Key) -> Known {
     let mut ask = |require_stable| {
         let request = OffsetFetchRequestGroup {
@@ -129,13 +128,12 @@ fn said(machine: &mut Groups, (group, partition): Key) -> Known {
     ((found >= 0).then_some(found), is_stable)
 }
 
-/// A history, as far as it was played.
+/// The state of a history.
 struct History {
     world: World,
-    /// Which topic `a` is now.
+    /// The current topic `a`.
     topic: Option<&'static str>,
-    /// The next offset that is committed: each is another one, and belongs to the topic that was
-    /// there.
+    /// The next offset to commit. Each offset is unique, and belongs to the topic of its time.
     next: i64,
     meant: BTreeMap<i64, &'static str>,
 }
@@ -224,8 +222,8 @@ impl History {
         }
     }
 
-    /// What the coordinator says is what the log says, and nothing is left of topics that are not
-    /// there.
+    /// Checks that the coordinator says what the log says, and that no offset of a deleted topic
+    /// remains.
     fn check(&mut self) {
         let (mut next, wrong) = self.world.read();
         assert!(wrong.is_empty());
@@ -243,7 +241,7 @@ impl History {
         }
     }
 
-    /// So does a coordinator that reads what compaction has left.
+    /// Checks a coordinator that reads the compacted log.
     fn check_compacted(&self, rounds: i64) {
         let mut compacted = self.world.read_compacted(rounds);
         for key in KEYS {

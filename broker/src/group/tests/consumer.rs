@@ -1,4 +1,4 @@
-//! Clients of the consumer protocol, and what holds for them whatever happens to their group.
+//! Clients of the consumer protocol, and the invariants of their groups.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use weir_protocol::messages::{
 use super::world::World;
 use crate::group::Request;
 
-/// A client: it heartbeats, and does what it is told at once.
+/// A client: it sends heartbeats, and follows each response at once.
 #[derive(Debug)]
 pub(super) struct Consumer {
     pub(super) id: &'static str,
@@ -66,7 +66,7 @@ impl Consumer {
     }
 }
 
-/// What a client that is in this epoch is told when it commits for all that it has.
+/// The error codes when a client in this epoch commits for all its partitions.
 fn commit(
     world: &mut World,
     id: &str,
@@ -96,8 +96,8 @@ fn commit(
     partitions.map(|partition| partition.error_code).collect()
 }
 
-/// Beats in turn until nothing changes, and checks at each step that no partition has two owners,
-/// and that a commit that crosses the answer to a heartbeat is taken (KIP-1251).
+/// Sends heartbeats in turn until nothing changes. Checks at each step that no partition has two
+/// owners, and that a commit which crosses the response to a heartbeat is accepted (KIP-1251).
 fn settle(world: &mut World, consumers: &mut [&mut Consumer]) {
     for _ in 0..20 {
         world.pass(100);
@@ -170,7 +170,7 @@ fn no_partition_has_two_owners_whatever_changes() {
             settle(&mut world, &mut [&mut one, &mut two, &mut three]);
             assert_eq!(one.count() + two.count() + three.count(), count);
         }
-        // A static member is away, and comes back under another id.
+        // A static member leaves for a while, and comes back under another id.
         let had = one.owned.clone();
         one.epoch = -2;
         assert_eq!(one.beat(&mut world).error_code, 0);

@@ -1,5 +1,5 @@
-//! Groups that change their protocol while they have members (KIP-848): clients of both at a time,
-//! whoever coordinates meanwhile.
+//! Groups that change their protocol while they have members (KIP-848), with clients of both
+//! protocols and with failovers of the coordinator.
 
 use std::collections::BTreeSet;
 
@@ -9,8 +9,8 @@ use super::classic_client::Classic;
 use super::consumer::Consumer;
 use super::world::{World, topic_id};
 
-/// The members of a group, and how many decisions there are between two failovers of the
-/// coordinator; none, if 0.
+/// The members of a group, and the number of decisions between two failovers of the coordinator; 0
+/// for no failover.
 struct Town {
     world: World,
     classic: Vec<Classic>,
@@ -32,7 +32,7 @@ impl Town {
 
     fn step(&mut self) {
         self.decisions += 1;
-        // A classic group, whose members wait for each other, needs some time without.
+        // A classic group, whose members wait for each other, needs some time without a failover.
         let is_due = self.failover_after > 0 && self.decisions.is_multiple_of(self.failover_after);
         if is_due && (self.failover_after > 9 || self.world.kind() == "consumer") {
             self.world.fail_over();
@@ -43,7 +43,7 @@ impl Town {
         self.check();
     }
 
-    /// No partition has two owners.
+    /// Checks that no partition has two owners; returns the number of owned partitions.
     fn check(&self) -> usize {
         let mut owned = BTreeSet::new();
         let mut count = 0;
@@ -69,8 +69,7 @@ impl Town {
         count
     }
 
-    /// Everybody does what is next, in turn, until the group is stable and all of its partitions
-    /// are with somebody.
+    /// Runs all clients in turn until the group is stable and every partition is owned.
     fn settle(&mut self) {
         for _ in 0..60 {
             for index in 0..self.classic.len() {
@@ -157,8 +156,8 @@ fn everybody_keeps_what_it_has_when_the_group_is_upgraded() {
     let response = consumer.beat(&mut town.world);
     assert_eq!((response.error_code, response.member_epoch), (0, before[0].0 + 1));
     assert_eq!(consumer.count(), 0, "the others have everything");
-    // Those are asked to join again, and hear then what they are to give up, in the generation that
-    // they had.
+    // The others are asked to join again, and then learn which partitions to revoke. They keep
+    // their generation.
     for (client, (generation, owned)) in town.classic.iter_mut().zip(&before) {
         assert_eq!(
             town.world.heartbeat(&client.id, client.generation),

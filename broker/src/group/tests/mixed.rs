@@ -1,5 +1,5 @@
-//! Groups of the consumer protocol with members of the classic one: the errors of each case, time
-//! limits, static members, and offsets.
+//! Groups of the consumer protocol with members of the classic one: errors, time limits, static
+//! members, and offsets.
 
 use bytes::Bytes;
 use weir_protocol::error::ErrorCode;
@@ -21,7 +21,7 @@ fn code(response: &JoinGroupResponse) -> ErrorCode {
     ErrorCode::from_code(response.error_code)
 }
 
-/// A member of the classic protocol and one of the other, which share five partitions.
+/// A group with one member of each protocol, which share five partitions.
 fn mixed(configs: &[(&str, &str)]) -> (World, Classic, Consumer) {
     let mut world = World::new(&[&[DELAY], configs].concat());
     let mut old = Classic::new(&["a", "b"], true);
@@ -121,8 +121,8 @@ fn each_case_has_its_own_error() {
 
 #[test]
 fn who_does_not_join_sync_or_heartbeat_in_time_is_out() {
-    // Heard of, it does not join again: the rebalance timeout counts from when it was first asked
-    // to.
+    // It sends heartbeats but does not join again. The rebalance timeout counts from the first
+    // request to do so.
     let (mut world, old, mut new) = mixed(&[]);
     world.topics(&[("a", 5), ("b", 2)]);
     new.beat(&mut world);
@@ -135,7 +135,7 @@ fn who_does_not_join_sync_or_heartbeat_in_time_is_out() {
     world.pass(6_000);
     assert_eq!(world.heartbeat(&old.id, old.generation), ErrorCode::UnknownMemberId);
 
-    // It joins and does not sync.
+    // It joins but does not sync.
     let (mut world, old, mut new) = mixed(&[]);
     let joined = world.join(9, old.request()).expect();
     for _ in 0..13 {
@@ -145,7 +145,7 @@ fn who_does_not_join_sync_or_heartbeat_in_time_is_out() {
     }
     assert_eq!(world.heartbeat(&old.id, joined.generation_id), ErrorCode::UnknownMemberId);
 
-    // It joins and syncs in time; then it is not heard of, for as long as it said itself.
+    // It joins and syncs in time, and then sends no heartbeat for its own session timeout.
     let (mut world, old, mut new) = mixed(&[]);
     let joined = world.join(9, old.request()).expect();
     assert_eq!(world.sync(sync(&old.id, joined.generation_id, &[])).expect().error_code, 0);
@@ -164,8 +164,8 @@ fn who_does_not_join_sync_or_heartbeat_in_time_is_out() {
 
 #[test]
 fn the_last_member_of_the_consumer_protocol_leaves_the_group_to_the_others() {
-    // It leaves, is removed, or is not heard of; and another coordinator takes over before anybody
-    // has heard of that.
+    // The member leaves, is removed, or its session expires. Another coordinator may take over
+    // before the others know.
     for (how, fails_over) in [(0, false), (1, false), (2, false), (0, true), (1, true), (2, true)] {
         let (mut world, mut old, mut new) = mixed(&[]);
         match how {
@@ -193,7 +193,7 @@ fn the_last_member_of_the_consumer_protocol_leaves_the_group_to_the_others() {
             ("classic", ErrorCode::None)
         );
     }
-    // Where that is not allowed, it stays one of the consumer protocol.
+    // If the settings forbid the downgrade, the group stays one of the consumer protocol.
     for configs in [("group.consumer.migration.policy", "upgrade"), ("group.max.size", "1")] {
         let (mut world, mut old, mut new) = mixed(&[configs]);
         let mut another = Classic::new(&["a", "b"], true);
@@ -216,7 +216,7 @@ fn a_static_member_goes_on_in_the_other_protocol() {
     };
     let (mut one, mut two) = (named("i-1"), named("i-2"));
     settle(&mut world, &mut [&mut one, &mut two]);
-    // Restarted with the other protocol: it need not have left.
+    // Restarted with the other protocol; it need not have left.
     let mut new = Consumer::new("new", &["a", "b"]);
     new.request.instance_id = Some("i-2".to_owned());
     assert_eq!(
@@ -238,7 +238,7 @@ fn a_static_member_goes_on_in_the_other_protocol() {
         ErrorCode::UnreleasedInstanceId
     );
     world.fail_over();
-    // And back: the group is a classic one again, and as it was.
+    // And back: the group is a classic one again, with the same assignment.
     let mut back = named("i-2");
     back.turn(&mut world);
     assert_eq!(world.kind(), "classic");
@@ -252,7 +252,7 @@ fn a_static_member_goes_on_in_the_other_protocol() {
     settle(&mut world, &mut [&mut one, &mut back]);
     assert_eq!((world.state().as_str(), one.lost, back.lost), ("Stable", 0, 0));
 
-    // With another subscription there is a rebalance.
+    // Another subscription causes a rebalance.
     let mut new = Consumer::new("new", &["a", "b"]);
     new.request.instance_id = Some("i-2".to_owned());
     assert_eq!(new.beat(&mut world).error_code, 0);

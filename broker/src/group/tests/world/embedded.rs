@@ -1,4 +1,4 @@
-//! What consumers of the classic protocol say among themselves, as they write it.
+//! The messages between consumers of the classic protocol, encoded as consumers do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,13 +7,13 @@ use weir_protocol::messages::consumer_protocol_assignment::TopicPartition;
 use weir_protocol::messages::consumer_protocol_subscription::TopicPartition as Owned;
 use weir_protocol::messages::{ConsumerProtocolAssignment, ConsumerProtocolSubscription, Message};
 
-/// The version in which they speak.
+/// The protocol version of the encoded messages.
 const VERSION: i16 = 3;
 
 /// Partitions by the names of their topics.
 pub(in crate::group::tests) type Partitions = BTreeSet<(String, i32)>;
 
-/// A subscription, as consumers write it.
+/// An encoded subscription.
 pub(in crate::group::tests) fn subscription(
     topics: &[String],
     owned: &Partitions,
@@ -30,7 +30,7 @@ pub(in crate::group::tests) fn subscription(
     })
 }
 
-/// An assignment, as leaders write it.
+/// An encoded assignment.
 pub(in crate::group::tests) fn assignment(
     partitions: &Partitions,
     user_data: Option<Bytes>,

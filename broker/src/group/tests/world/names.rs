@@ -1,41 +1,41 @@
-//! Names for the member ids that a coordinator makes up, which are random: `as=one` of the event
-//! that is answered with the id, or `m1`, `m2` and so on.
+//! Names for the random member ids that the coordinator generates. `as=one` of an event names the
+//! id in its response; other ids become `m1`, `m2` and so on.
 
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-/// The length of a random id's random part.
+/// The length of the random part of an id.
 const RANDOM: usize = 36;
 
-/// The names that were given so far. Ids that clients make up are names already.
+/// The names given so far. Ids that clients choose serve as their own names.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     ids: BTreeMap<String, String>,
     names: BTreeMap<String, String>,
     unnamed: usize,
-    /// What was named since this was taken.
+    /// Lines about new names, since they were last taken.
     pub(super) news: Vec<String>,
 }
 
 impl Names {
-    /// The id of the member that a scenario calls this.
+    /// The id of the member with this name.
     pub(super) fn id(&self, name: &str) -> String {
         self.ids.get(name).cloned().unwrap_or_else(|| name.to_owned())
     }
 
-    /// What a scenario calls the member with this id.
+    /// The name of the member with this id.
     pub(super) fn name(&mut self, id: &str) -> String {
         self.give(id, None);
         self.names.get(id).cloned().unwrap_or_else(|| id.to_owned())
     }
 
-    /// A text in which ids stand, with names in their place.
+    /// The text with ids replaced by names.
     pub(super) fn within(&self, text: &str) -> String {
         self.names.iter().fold(text.to_owned(), |text, (id, name)| text.replace(id.as_str(), name))
     }
 
-    /// Gives an id a name, this one if it is said, unless it has one.
+    /// Names an id that has no name yet; `name` is the name if the scenario gives one.
     pub(super) fn give(&mut self, id: &str, name: Option<&str>) {
         if self.names.contains_key(id) {
             assert!(

@@ -1,4 +1,4 @@
-//! The records that were written as the lines of a scenario.
+//! Written records as lines of a scenario.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::coordinator::Logged;
 use crate::coordinator::harness::Entry;
 use crate::group::record::{Change, read};
 
-/// A record; nothing for the end of a transaction, which its coordinator writes.
+/// The line of a record; `None` for a marker, which the transaction coordinator writes.
 pub(super) fn say(entry: &Entry, names: &mut Names) -> Option<String> {
     let Entry::Record(record, transaction) = entry else { return None };
     let logged =
@@ -154,7 +154,7 @@ fn current(value: &ConsumerGroupCurrentMemberAssignmentValue) -> String {
     )
 }
 
-/// Since when the member has what it has, where that is another epoch than its own (KIP-1251).
+/// The assignment epochs that differ from the member epoch (KIP-1251).
 fn since(value: &ConsumerGroupCurrentMemberAssignmentValue) -> String {
     let mut by_epoch: BTreeMap<i32, BTreeMap<Uuid, Vec<i32>>> = BTreeMap::new();
     for topic in value.assigned_partitions.iter().chain(&value.partitions_pending_revocation) {

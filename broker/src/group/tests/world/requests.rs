@@ -1,5 +1,5 @@
-//! The requests of clients as the lines of a scenario say them. What a line does not say is as in
-//! most requests: group `g`, no instance, sessions of 10 s and rebalances of 60 s.
+//! Clients' requests from the lines of a scenario. Defaults: group `g`, no instance, a session
+//! timeout of 10 s and a rebalance timeout of 60 s.
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -40,7 +40,7 @@ fn list(text: &str) -> Vec<String> {
     text.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-/// The names of a key; none, where it is not there.
+/// The names in the value of a key; empty without the key.
 pub(super) fn names_of(words: &Words<'_>, key: &str) -> Vec<String> {
     words.text(key).map(list).unwrap_or_default()
 }
@@ -49,7 +49,7 @@ fn parsed(words: &Words<'_>, text: &str) -> Partitions {
     partitions(text).unwrap_or_else(|| words.fail(&format!("{text:?} are no partitions")))
 }
 
-/// `0x00ff`.
+/// Parses bytes such as `0x00ff`.
 fn bytes(words: &Words<'_>, text: &str) -> Option<Bytes> {
     let digits = text.strip_prefix("0x")?;
     let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
@@ -57,7 +57,7 @@ fn bytes(words: &Words<'_>, text: &str) -> Option<Bytes> {
     Some(bytes.unwrap_or_else(|| words.fail(&format!("{text:?} are no bytes"))).into())
 }
 
-/// Who asks, in this version unless the line says another one.
+/// The client, with this version unless the line has another.
 pub(super) fn client(words: &Words<'_>, version: i16) -> Client {
     Client {
         id: words.text("client").unwrap_or("client").to_owned(),
@@ -66,8 +66,8 @@ pub(super) fn client(words: &Words<'_>, version: i16) -> Client {
     }
 }
 
-/// `join [MEMBER]`: a consumer that says its `topics=`, `owned=`, `generation=` and `rack=`, or
-/// what it `says=` instead.
+/// `join [MEMBER]`: a consumer with its `topics=`, `owned=`, `generation=` and `rack=`, or with the
+/// metadata in `says=` instead.
 pub(super) fn join(words: &mut Words<'_>, names: &Names) -> JoinGroupRequest {
     let member = words.next_if(|_| true).map(|name| names.id(name)).unwrap_or_default();
     let owned = words.text("owned").map(|text| parsed(words, text)).unwrap_or_default();
@@ -96,8 +96,8 @@ pub(super) fn join(words: &mut Words<'_>, names: &Names) -> JoinGroupRequest {
     }
 }
 
-/// `sync MEMBER GENERATION`: a leader says what it does `give=MEMBER:PARTITIONS`, and the `data=`
-/// that it adds.
+/// `sync MEMBER GENERATION`: a group leader adds its assignments as `give=MEMBER:PARTITIONS`, and
+/// user `data=`.
 pub(super) fn sync(words: &mut Words<'_>, names: &Names) -> SyncGroupRequest {
     let (member, generation) = (names.id(words.next()), words.next_number());
     let data = words.text("data").map(|data| Bytes::copy_from_slice(data.as_bytes()));
@@ -141,8 +141,8 @@ pub(super) fn leave(words: &mut Words<'_>, names: &Names) -> Vec<MemberIdentity>
     members.into_iter().map(member).collect()
 }
 
-/// `consumer MEMBER EPOCH`, where `''` is no id: who joins, in epoch 0, says that it has nothing,
-/// and may take 30 s for a rebalance. `owned=unsaid` and `timeout=-1` leave that out.
+/// `consumer MEMBER EPOCH`, where `''` is no id. A join, in epoch 0, owns nothing, and has a
+/// rebalance timeout of 30 s. `owned=unsaid` and `timeout=-1` omit the field.
 pub(super) fn consumer(words: &mut Words<'_>, names: &Names) -> ConsumerGroupHeartbeatRequest {
     let (member, epoch) = (names.id(words.next()).replace("''", ""), words.next_number());
     let joins = epoch == 0;
@@ -170,13 +170,13 @@ pub(super) fn consumer(words: &mut Words<'_>, names: &Names) -> ConsumerGroupHea
     }
 }
 
-/// A topic's name and its id, of what a scenario calls it.
+/// The name and the id of the topic with this label.
 fn named(label: &str) -> (String, Uuid) {
     (label.split('@').next().unwrap_or_default().to_owned(), topic_id(label))
 }
 
-/// `[MEMBER GENERATION] a-0=7:metadata`, with the leader's `epoch=`, and for how long it is to be
-/// kept, `retention=`. With `ids=no` the topic's id is not known, as in what was written long ago.
+/// `[MEMBER GENERATION] a-0=7:metadata`, with the leader's `epoch=`, and the time to keep it,
+/// `retention=`. With `ids=no` the topic's id is unknown, as in old records.
 pub(super) fn commit(words: &mut Words<'_>, names: &Names) -> OffsetCommitRequest {
     let member = words.next_if(|_| true).map(|name| names.id(name));
     let generation = if member.is_some() { words.next_number() } else { -1 };
@@ -221,8 +221,8 @@ pub(super) fn commit(words: &mut Words<'_>, names: &Names) -> OffsetCommitReques
     }
 }
 
-/// `fetch [MEMBER EPOCH] of=PARTITIONS`: all that there are, where it does not say which. It asks
-/// by the ids of the topics with `by=id`.
+/// `fetch [MEMBER EPOCH] of=PARTITIONS`, or all offsets without `of=`. `by=id` names topics by
+/// their ids.
 pub(super) fn fetch(words: &mut Words<'_>, names: &Names) -> OffsetFetchRequestGroup {
     let member = words.next_if(|word| word != "stable").map(|name| names.id(name));
     let epoch = if member.is_some() { words.next_number() } else { -1 };
@@ -269,7 +269,7 @@ pub(super) fn topics(words: &mut Words<'_>) -> Vec<Topic> {
     topics
 }
 
-/// Settings under the names that Kafka has for them.
+/// Settings under Kafka's names.
 pub(super) fn configs(words: &Words<'_>) -> Configs {
     let setting = |(key, value): (&str, &str)| match broker_key(key) {
         Some(_) => (key.to_owned(), value.to_owned()),
@@ -278,7 +278,7 @@ pub(super) fn configs(words: &Words<'_>) -> Configs {
     words.pairs().into_iter().map(setting).collect()
 }
 
-/// `one:1,two:1`: members, and the generations or epochs that they are in.
+/// `one:1,two:1`: members with their generations or epochs.
 pub(super) fn heard_of(words: &Words<'_>, key: &str) -> Vec<(String, i32)> {
     let member = |text: &String| {
         let (name, epoch) = text.split_once(':')?;

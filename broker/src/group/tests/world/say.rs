@@ -1,4 +1,4 @@
-//! Answers as the lines of a scenario.
+//! Responses as lines of a scenario.
 
 use bytes::Bytes;
 use weir_protocol::error::ErrorCode;
@@ -26,7 +26,7 @@ fn error_and(code: i16, message: Option<&String>) -> String {
     message.map_or_else(|| error(code), |message| format!("{}: {message}", error(code)))
 }
 
-/// What bytes say that are not what consumers say: text if they are, and otherwise digits.
+/// Bytes that are no message of consumers: as text if they are, else as digits.
 fn raw(bytes: &Bytes) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if text.chars().all(|char| char.is_ascii_graphic()) => format!("{text:?}"),
@@ -34,7 +34,7 @@ fn raw(bytes: &Bytes) -> String {
     }
 }
 
-/// What a member says to its leader: `(a,b)`, with what it has; nothing if that is nothing.
+/// A member's metadata: `(a,b)` with its owned partitions; empty if there is none.
 pub(super) fn metadata(bytes: &Bytes) -> String {
     let Some(said) = embedded::subscription(bytes) else {
         return if bytes.is_empty() { String::new() } else { format!("({})", raw(bytes)) };
@@ -47,7 +47,7 @@ pub(super) fn metadata(bytes: &Bytes) -> String {
     format!("({}{has})", said.topics.join(","))
 }
 
-/// What a leader says to a member.
+/// The assignment from the group leader to a member.
 pub(super) fn assignment(bytes: &Bytes) -> String {
     match embedded::assignment(bytes) {
         _ if bytes.is_empty() => "no word".to_owned(),
@@ -62,7 +62,7 @@ pub(super) fn assignment(bytes: &Bytes) -> String {
     }
 }
 
-/// A member's name, with the instance that it is.
+/// A member's name, with its instance id.
 pub(super) fn member(id: &str, instance: Option<&String>, names: &mut Names) -> String {
     let name = names.name(id);
     instance.map_or(name.clone(), |instance| format!("{name}/{instance}"))
@@ -176,7 +176,7 @@ pub(super) fn fetch(answer: &OffsetFetchResponseGroup) -> String {
     if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
 }
 
-/// `a-0 = 7`, with the leader's epoch and what else was committed.
+/// `a-0 = 7`, with the leader epoch and the metadata of the commit.
 pub(super) fn offset(partition: &str, offset: i64, epoch: i32, metadata: &str) -> String {
     let epoch = if epoch < 0 { String::new() } else { format!(" epoch {epoch}") };
     let metadata = if metadata.is_empty() { String::new() } else { format!(" {metadata:?}") };

@@ -1,10 +1,10 @@
-//! A group coordinator, and whoever asks it, by the lines of a scenario.
+//! A group coordinator and its clients, driven by the lines of a scenario.
 //!
 //! ```text
-//! begin a:3 b:2 group.max.size=2                  a coordinator that knows nothing, in a cluster with these topics, and its settings
-//! topics a:4                                      the topics are these now
-//! settings group.max.size=3                       and the settings these
-//! join [MEMBER] as=NAME topics=a,b                JoinGroup; what is answered later stands below the event that made it be answered
+//! begin a:3 b:2 group.max.size=2                  a coordinator without state, in a cluster with these topics and settings
+//! topics a:4                                      the cluster has these topics now
+//! settings group.max.size=3                       and these settings
+//! join [MEMBER] as=NAME topics=a,b                JoinGroup; a later response stands below the event that caused it
 //! sync MEMBER GENERATION give=MEMBER:a-0,a-1      SyncGroup
 //! heartbeat MEMBER GENERATION                     Heartbeat
 //! leave MEMBER,MEMBER                             LeaveGroup
@@ -14,15 +14,15 @@
 //! end-transaction PRODUCER commit                 the transaction ends; or `abort`
 //! fetch [MEMBER EPOCH] of=a-0,a-1 stable          OffsetFetch
 //! delete-offsets a-0,a-1                          OffsetDelete
-//! delete, list, describe, describe-consumers      of `group=`, which is `g` for all of these where nothing else is said
-//! wait MS heartbeats=one:1 consumers=two:3        time goes by, in which these are heard of every three seconds
+//! delete, list, describe, describe-consumers      of `group=`; `g` by default, as in all events
+//! wait MS heartbeats=one:1 consumers=two:3        time passes; these members send a heartbeat every three seconds
 //! fail-over                                       another broker takes over
-//! compact                                         of the records of each key the last one stays, unless it is a tombstone
-//! damage N                                        the last record but N loses half of its value
+//! compact                                         keeps the last record of each key, unless it is a tombstone
+//! damage N                                        cuts the value of the last record but N to half
 //! ```
 //!
-//! Below an event stand the names of new member ids, the answers, and the records that were written
-//! (`* ...`). After each event what was written is read, as another coordinator would.
+//! Below an event stand the names of new member ids, the responses, and the written records (`*
+//! ...`). After each event the log is read, as another coordinator would read it.
 
 use std::collections::BTreeMap;
 use std::task::Poll;
@@ -40,14 +40,14 @@ use super::{Asked, World, records, requests, say};
 use crate::coordinator::harness::Entry;
 use crate::group::{Client, ConsumerHeartbeat, Group, Groups, Join, Kind, Request};
 
-/// How often whoever is to be heard of while time goes by is.
+/// The interval of heartbeats while time passes.
 const HEARD_OF_EVERY_MS: u64 = 3_000;
 
-/// Who has not been answered yet.
+/// A request without a response so far.
 struct Asker {
-    /// What the event calls it, or the answer will.
+    /// The member's name from the event, or later from the response.
     name: Option<String>,
-    /// Whether the name is one for the id that is answered.
+    /// Whether the name belongs to the id in the response.
     names: bool,
     waits: Waits,
 }
@@ -62,12 +62,12 @@ enum Answer {
     Sync(SyncGroupResponse),
 }
 
-/// A scenario, as far as it was played.
+/// The state of a scenario.
 pub(in crate::group::tests) struct Scene {
     world: World,
     names: Names,
     askers: Vec<Asker>,
-    /// How many records have been said.
+    /// The number of records that are printed.
     said: usize,
 }
 
@@ -85,7 +85,7 @@ impl Scene {
         }
     }
 
-    /// Plays an event, and says what came of it.
+    /// Plays an event, and returns its lines.
     pub(in crate::group::tests) fn play(&mut self, words: &mut Words<'_>) -> Vec<String> {
         let mut lines = self.carry_out(words);
         let answers = self.answers();
@@ -99,8 +99,8 @@ impl Scene {
         lines
     }
 
-    /// What is said of offsets, and of the consumer protocol, is what was written: another
-    /// coordinator would say the same.
+    /// Checks that another coordinator, which reads the log, has the same offsets and consumer
+    /// groups.
     fn check_what_was_written(&self) {
         let (read, wrong) = self.world.read();
         let image = &self.world.image;
@@ -117,7 +117,7 @@ impl Scene {
             };
             machine.groups.values().filter(holds).map(say).collect()
         };
-        // What is damaged is found out by the next coordinator.
+        // The next coordinator detects damaged records.
         if wrong.is_empty() {
             assert_eq!(
                 known(&self.world.machine),
@@ -127,7 +127,7 @@ impl Scene {
         }
     }
 
-    /// Carries out an event, and says what is answered at once.
+    /// Carries out an event, and returns the lines of immediate responses.
     fn carry_out(&mut self, words: &mut Words<'_>) -> Vec<String> {
         match words.next() {
             "begin" => {
@@ -274,8 +274,8 @@ impl Scene {
         say::consumer(&answer, &mut self.names)
     }
 
-    /// What was answered to those who wait, in the order in which they asked. Those who have
-    /// learned their ids by that have names before anything is said.
+    /// The responses to waiting requests, in the order of the requests. Members whose ids they
+    /// contain get their names first.
     fn answers(&mut self) -> Vec<String> {
         let mut answered = Vec::new();
         for mut asker in std::mem::take(&mut self.askers) {
@@ -298,7 +298,7 @@ impl Scene {
         let say = |(asker, answer): (Asker, Option<Answer>)| {
             let verb = if matches!(asker.waits, Waits::Join(_)) { "join" } else { "sync" };
             let said = match &answer {
-                // What an asker sees whose coordinator is gone.
+                // The result for a request whose coordinator has gone.
                 None => "NOT_COORDINATOR".to_owned(),
                 Some(Answer::Join(answer)) => say::join(answer, &mut self.names),
                 Some(Answer::Sync(answer)) => say::sync(answer),

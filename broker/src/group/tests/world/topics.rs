@@ -1,4 +1,4 @@
-//! The topics of a cluster, and their partitions, as text: `a-0,a-1`, or `nothing`.
+//! The topics of a cluster and their partitions as text: `a-0,a-1`, or `nothing`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,8 +10,8 @@ use weir_protocol::types::ControllerEpoch;
 use super::embedded::Partitions;
 use crate::metadata::MetadataImage;
 
-/// A topic as it is said: `a:3` has three partitions, `a:eu,us+eu` two, with replicas in these
-/// racks. `a@2:3` is another topic of this name, made after the first one was deleted.
+/// A topic in a scenario: `a:3` has three partitions, `a:eu,us+eu` has two, with replicas in these
+/// racks. `a@2:3` is another topic of this name, created after the first was deleted.
 pub(super) struct Topic {
     label: String,
     /// The racks of each partition's replicas.
@@ -33,7 +33,7 @@ impl Topic {
     }
 }
 
-/// The metadata of a cluster that has these topics. Each rack has one broker.
+/// The metadata of a cluster with these topics. Each rack has one broker.
 pub(super) fn image(topics: &[Topic]) -> MetadataImage {
     let racks: BTreeSet<&String> =
         topics.iter().flat_map(|topic| topic.racks.iter().flatten()).collect();
@@ -70,25 +70,25 @@ pub(super) fn image(topics: &[Topic]) -> MetadataImage {
     MetadataImage::default().after(ControllerEpoch(1), &update).unwrap().0
 }
 
-/// The id of the topic that a scenario calls this.
+/// The id of the topic with this label.
 pub(in crate::group::tests) fn topic_id(label: &str) -> Uuid {
     Uuid::from_u128(label.bytes().fold(1, |id, byte| id << 8 | u128::from(byte)))
 }
 
-/// What a scenario calls the topic with this id.
+/// The label of the topic with this id.
 fn label(id: Uuid) -> String {
     let bytes = id.into_bytes();
     let from = bytes.iter().position(|byte| *byte != 0).map_or(bytes.len(), |first| first + 1);
     String::from_utf8_lossy(&bytes[from..]).into_owned()
 }
 
-/// `a-0`.
+/// Parses a partition such as `a-0`.
 pub(super) fn partition(text: &str) -> Option<(String, i32)> {
     let (topic, index) = text.rsplit_once('-')?;
     Some((topic.to_owned(), index.parse().ok()?))
 }
 
-/// `a-0,a-1`, or `nothing`.
+/// Parses partitions such as `a-0,a-1`, or `nothing`.
 pub(super) fn partitions(text: &str) -> Option<Partitions> {
     match text {
         "nothing" => Some(Partitions::new()),
