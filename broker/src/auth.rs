@@ -1,12 +1,12 @@
-//! Who asks, and whether they may: every API asks here before it acts.
+//! Principals and their permissions. Every API checks here before it acts.
 //!
-//! Called by `api`. Holds no credentials and reads no request. A finer policy is another variant of
-//! [`Policy`], and changes no caller.
+//! `api` calls it. It holds no credentials and reads no request. A finer policy is another variant
+//! of [`Policy`], and changes no caller.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Who sent a request, as authentication established it (`KafkaPrincipal` in Apache Kafka).
+/// The authenticated sender of a request (`KafkaPrincipal` in Apache Kafka).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Principal {
     name: Arc<str>,
@@ -25,7 +25,7 @@ impl fmt::Display for Principal {
     }
 }
 
-/// What a request wants to do to a resource (`AclOperation`, with its code on the wire).
+/// An operation on a resource (`AclOperation`, with its code on the wire).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(i8)]
 pub enum Operation {
@@ -37,9 +37,9 @@ pub enum Operation {
     Create = 5,
     /// Delete a topic, a group or records.
     Delete = 6,
-    /// Change what is not configuration.
+    /// Change anything except configuration.
     Alter = 7,
-    /// See that it exists, and its state.
+    /// See its existence and its state.
     Describe = 8,
     /// Act as a broker.
     ClusterAction = 9,
@@ -52,7 +52,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Those that a topic knows (`AclEntry.supportedOperations`).
+    /// The operations on a topic (`AclEntry.supportedOperations`).
     pub const OF_TOPIC: [Self; 8] = [
         Self::Read,
         Self::Write,
@@ -64,11 +64,11 @@ impl Operation {
         Self::AlterConfigs,
     ];
 
-    /// Those that a group knows.
+    /// The operations on a group.
     pub const OF_GROUP: [Self; 5] =
         [Self::Read, Self::Describe, Self::Delete, Self::DescribeConfigs, Self::AlterConfigs];
 
-    /// Those that the cluster knows.
+    /// The operations on the cluster.
     pub const OF_CLUSTER: [Self; 7] = [
         Self::Create,
         Self::ClusterAction,
@@ -80,7 +80,7 @@ impl Operation {
     ];
 }
 
-/// What a request wants to act on.
+/// The resource of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource<'a> {
     /// The cluster itself.
@@ -93,18 +93,18 @@ pub enum Resource<'a> {
     TransactionalId(&'a str),
 }
 
-/// The policy that is in force.
+/// The policy in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// No authorisation is configured: everyone may do everything, as in Kafka without
+    /// No authorisation is configured: every principal may do everything, as in Kafka without
     /// `authorizer.class.name`.
     AllowEveryone,
-    /// Nobody may do anything: what shows, in tests, that an API asks.
+    /// No principal may do anything. Tests use it to show that an API checks.
     #[cfg(test)]
     DenyEveryone,
 }
 
-/// Decides what a principal may do.
+/// Decides which operations a principal may do.
 #[derive(Debug)]
 pub struct Authorizer {
     policy: Policy,
@@ -116,7 +116,7 @@ impl Authorizer {
         Self { policy }
     }
 
-    /// Whether `principal` may do `operation` to `resource`.
+    /// Returns whether `principal` may do `operation` on `resource`.
     pub fn allows(
         &self,
         _principal: &Principal,
@@ -130,7 +130,7 @@ impl Authorizer {
         }
     }
 
-    /// The bit set of the operations that `principal` may do to `resource` (KIP-430).
+    /// Returns the bit set of the operations that `principal` may do on `resource` (KIP-430).
     pub fn allowed_operations(
         &self,
         principal: &Principal,

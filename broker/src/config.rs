@@ -1,8 +1,7 @@
-//! The command line of a broker, and what it means: [`Args`] is what was typed, [`Config`] what the
-//! broker goes by.
+//! The command line of a broker. [`Args`] holds its text, [`Config`] the checked result.
 //!
-//! Few things are flags: who this broker is, where its data lies and where it listens. All else is
-//! Kafka's configuration and arrives with the metadata.
+//! Few settings are flags: the broker's id, its data directory and its listeners. Everything else
+//! is Kafka configuration, which arrives with the metadata.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,36 +14,36 @@ use weir_telemetry::logs::LogFormat;
 use crate::files::FileBounds;
 use crate::memory::MemoryBounds;
 
-/// The word behind which the command line is that of [`StraysArgs`].
+/// The first word of a command line that is [`StraysArgs`].
 pub const STRAYS: &str = "strays";
 
 const STRAYS_HELP: &str = "`weir-broker strays` lists the logs that a broker has set aside, and removes them with --remove.";
 
-/// A broker of a Weir cluster: it keeps partitions on its disk and speaks the Kafka protocol.
+/// A broker of a Weir cluster: it stores partitions on its disk and speaks the Kafka protocol.
 ///
-/// What a topic or the cluster is set to comes from the controller; these flags only say who the
-/// broker is and where it stands.
+/// The settings of topics and of the cluster come from the controller. These flags only say which
+/// broker this is, and where its data and listeners are.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weir-broker", version, max_term_width = 110, after_help = STRAYS_HELP)]
 pub struct Args {
-    /// This broker's id in the cluster, 0 or more. It never changes: the data directory remembers
-    /// it.
+    /// This broker's id in the cluster, 0 or more. It never changes, because the data directory
+    /// records it.
     #[arg(long, env = "WEIR_BROKER_ID", value_parser = clap::value_parser!(i32).range(0..))]
     pub id: i32,
 
-    /// The id of the cluster that this broker belongs to. A data directory or a controller of
-    /// another cluster is refused.
+    /// The id of the cluster that this broker belongs to. The broker refuses a data directory or a
+    /// controller of another cluster.
     #[arg(long, env = "WEIR_CLUSTER_ID", value_name = "CLUSTER")]
     pub cluster_id: String,
 
-    /// The directory that holds the log. Formatted when it is empty; refused when it is another
-    /// broker's.
+    /// The directory of the log. The broker formats it when it is empty, and refuses it when it
+    /// belongs to another broker.
     #[arg(long, env = "WEIR_DATA", value_name = "DIR")]
     pub data: PathBuf,
 
     /// A listener for Kafka clients, as NAME://ADDRESS:PORT. NAME is PLAINTEXT or any name of your
-    /// own; an IPv6 address stands in brackets, and `[::]` is all addresses of this machine, IPv6
-    /// and IPv4; port 0 takes a free one. May be given several times.
+    /// own. An IPv6 address stands in brackets, and `[::]` is all addresses of this machine, IPv6
+    /// and IPv4. Port 0 takes a free one. May be given several times.
     #[arg(
         long = "listener",
         env = "WEIR_LISTENERS",
@@ -54,8 +53,8 @@ pub struct Args {
     )]
     pub listeners: Vec<String>,
 
-    /// What clients of a listener are told to connect to, as NAME://HOST:PORT, where it differs
-    /// from the listener's own address. May be given several times.
+    /// The address of a listener for clients, as NAME://HOST:PORT, if it differs from the
+    /// listener's own. May be given several times.
     #[arg(
         long = "advertised-listener",
         env = "WEIR_ADVERTISED_LISTENERS",
@@ -64,23 +63,23 @@ pub struct Args {
     )]
     pub advertised_listeners: Vec<String>,
 
-    /// Where the controller answers, as HOST:PORT.
+    /// The address of the controller, as HOST:PORT.
     #[arg(long, env = "WEIR_CONTROLLER", value_name = "HOST:PORT")]
     pub controller: String,
 
-    /// A file with the controller's HOST:PORT, which prevails over --controller. It is read before
-    /// each attempt to reach the controller, so a running broker follows it. While it cannot be
-    /// read, what is known counts.
+    /// A file with the controller's HOST:PORT, which overrides --controller. The broker reads it
+    /// before each attempt to reach the controller, so it follows changes. While the file cannot be
+    /// read, the last known address is used.
     #[arg(long, env = "WEIR_CONTROLLER_FILE", value_name = "FILE")]
     pub controller_file: Option<PathBuf>,
 
-    /// Where /metrics, /healthz, /readyz and /strays are served; `[::]` is all addresses of this
-    /// machine, IPv6 and IPv4; port 0 takes a free one.
+    /// The address that serves /metrics, /healthz, /readyz and /strays. `[::]` is all addresses of
+    /// this machine, IPv6 and IPv4. Port 0 takes a free one.
     #[arg(long, env = "WEIR_HTTP", default_value = "127.0.0.1:0", value_name = "ADDRESS:PORT")]
     pub http: SocketAddr,
 
-    /// The rack or zone that this broker stands in: replicas are spread over them, and consumers
-    /// read from their own.
+    /// The rack or zone of this broker. Replicas are spread over racks, and consumers read from
+    /// their own.
     #[arg(long, env = "WEIR_RACK")]
     pub rack: Option<String>,
 
@@ -88,32 +87,32 @@ pub struct Args {
     #[arg(long, env = "WEIR_THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
 
-    /// The largest number of connections at a time; more are closed at once [default: as many as
-    /// fit into a quarter of the memory, 20000 at most; and no more than two thirds of the files
-    /// that it may open].
+    /// The most connections at a time; further ones are closed at once [default: as many as fit
+    /// into a quarter of the memory, 20000 at most; and no more than two thirds of the files that
+    /// the process may open].
     #[arg(long, env = "WEIR_MAX_CONNECTIONS")]
     pub max_connections: Option<usize>,
 
-    /// The memory, in MiB, that requests which are still being received or carried out may take
-    /// together [default: a quarter of the memory that the process may have, 256 at most].
+    /// The memory, in MiB, for all requests that are being received or handled [default: a quarter
+    /// of the memory that the process may have, 256 at most].
     #[arg(long, env = "WEIR_REQUEST_MEMORY_MIB", value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
     pub request_memory_mib: Option<u32>,
 
-    /// The memory, in MiB, that answers may take together which their clients have not read yet
-    /// [default: a sixteenth of the memory that the process may have, 128 at most].
+    /// The memory, in MiB, for all answers that clients have not read yet [default: a sixteenth of
+    /// the memory that the process may have, 128 at most].
     #[arg(long, env = "WEIR_ANSWER_MEMORY_MIB", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub answer_memory_mib: Option<u32>,
 
-    /// Topics that have metrics of their own, at most; what goes in and out of all others is
-    /// counted together, as topic "".
+    /// The most topics with metrics of their own. The traffic of all other topics is counted
+    /// together, as topic "".
     #[arg(long, env = "WEIR_METRICS_TOPICS_MAX", default_value_t = 1_000)]
     pub metrics_topics_max: usize,
 
-    /// Partitions that have metrics of their own, at most: the first by topic and index.
+    /// The most partitions with metrics of their own: the first by topic and index.
     #[arg(long, env = "WEIR_METRICS_PARTITIONS_MAX", default_value_t = 5_000)]
     pub metrics_partitions_max: usize,
 
-    /// How log lines look: "text" for people, "json" for machines.
+    /// The format of log lines: "text" for people, "json" for machines.
     #[arg(long, env = "WEIR_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 }
@@ -121,32 +120,32 @@ pub struct Args {
 /// Lists the logs that a broker has set aside, with their bytes: directories of records whose topic
 /// was not in the metadata.
 ///
-/// Nothing of Weir's reads them any more, and nothing removes them but this. The broker may run
-/// meanwhile.
+/// No part of Weir reads them any more, and only this command removes them. The broker may be
+/// running.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weir-broker strays", version, max_term_width = 110)]
 pub struct StraysArgs {
-    /// The directory that holds the log.
+    /// The directory of the log.
     #[arg(long, env = "WEIR_DATA", value_name = "DIR")]
     pub data: PathBuf,
 
-    /// Removes them, with their records for good.
+    /// Removes them and their records, for good.
     #[arg(long)]
     pub remove: bool,
 }
 
-/// A listener of this broker: where it is bound, and what clients are told.
+/// A listener of this broker: the address to bind, and the address for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerConfig {
     /// Its name.
     pub name: String,
     /// The host and port to bind.
     pub bind: (String, u16),
-    /// The host and port that clients are told; port 0 stands for the one that was bound.
+    /// The host and port for clients; port 0 stands for the bound port.
     pub advertised: (String, u16),
 }
 
-/// What a broker goes by: the command line, checked.
+/// The checked command line.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// This broker's id.
@@ -159,9 +158,9 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// The controller's `host:port`.
     pub controller: String,
-    /// The file that holds another one, if there is one.
+    /// The file with a newer address, if there is one.
     pub controller_file: Option<PathBuf>,
-    /// Where metrics and health are served.
+    /// The address that serves metrics and health.
     pub http: SocketAddr,
     /// The rack, if there is one.
     pub rack: Option<String>,
@@ -169,26 +168,25 @@ pub struct Config {
     pub threads: usize,
     /// The most connections at a time.
     pub connections_max: usize,
-    /// The most segments that are kept open.
+    /// The most open segments.
     pub segments_open_max: usize,
     /// The most bytes of requests in memory.
     pub request_memory_bytes_max: usize,
     /// The most bytes of answers in memory.
     pub answer_memory_bytes_max: usize,
-    /// Topics that have metrics of their own, at most.
+    /// The most topics with metrics of their own.
     pub metrics_topics_max: usize,
-    /// Partitions that have metrics of their own, at most.
+    /// The most partitions with metrics of their own.
     pub metrics_partitions_max: usize,
-    /// What else may take memory.
+    /// The bounds of other uses of memory.
     pub memory: MemoryBounds,
 }
 
 impl Config {
-    /// What is meant by a command line, for a process that may have so much memory and so many
-    /// files open.
+    /// Checks a command line, for a process with this much memory and this many open files.
     ///
     /// # Errors
-    /// A listener that is none, is there twice, or has no listener for its advertised address.
+    /// A listener that is invalid or given twice, or an advertised address without a listener.
     pub fn new(args: Args, memory: MemoryBounds, files: FileBounds) -> anyhow::Result<Self> {
         let advertised = args
             .advertised_listeners
@@ -244,7 +242,7 @@ impl Config {
     }
 }
 
-/// `NAME://HOST:PORT`, with an IPv6 address in brackets.
+/// Parses `NAME://HOST:PORT`, with an IPv6 address in brackets.
 fn parse_listener(text: &str) -> anyhow::Result<(String, (String, u16))> {
     let parsed = text.split_once("://").and_then(|(name, address)| {
         let (host, port) = address::split(address)?;

@@ -1,11 +1,11 @@
 //! This broker's side of the controller RPC: the session, which carries the metadata, and the
 //! requests that only the controller can decide.
 //!
-//! The session is one task for the life of the process. It registers, takes up what the controller
-//! says, and begins again whenever the stream breaks; in the meantime the broker goes on with the
-//! image that it has, and where no controller answers at the start, with the one that the last run
-//! had. Nothing here decides anything about partitions: `replica` takes up its part of an image
-//! before it is published.
+//! The session is one task for the life of the process. It registers, applies the controller's
+//! messages, and reconnects when the stream breaks. Meanwhile the broker continues with its image.
+//! If no controller answers at the start, it continues with the image of the last run. This module
+//! decides nothing about partitions: `replica` applies its part of an image before the image is
+//! published.
 
 mod candidates;
 mod isr;
@@ -39,35 +39,35 @@ use crate::auth::Principal;
 use crate::log::LogDir;
 use crate::metadata::Metadata;
 
-/// How the broker stands with its controller.
+/// The state of the broker's registration with the controller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// The epoch of the registration; `None` before the first.
     pub broker_epoch: Option<i64>,
-    /// The stream is up.
+    /// Whether the stream is up.
     pub connected: bool,
-    /// The controller counts this broker as not alive.
+    /// Whether the controller has fenced this broker.
     pub fenced: bool,
-    /// A controlled shutdown was granted.
+    /// Whether a controlled shutdown was granted.
     pub may_shut_down: bool,
 }
 
-/// Who has asked for what the controller is asked for.
+/// The client whose request is forwarded to the controller.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ForwardedBy<'a> {
-    /// Who the connection belongs to; what is asked for is authorised already.
+    /// The connection's principal. The request is authorised already.
     pub(crate) principal: &'a Principal,
-    /// What the client calls itself.
+    /// The client's own id.
     pub(crate) client_id: Option<&'a str>,
-    /// Where it is.
+    /// Its address.
     pub(crate) host: IpAddr,
 }
 
-/// How long an answer waits for the metadata that it speaks of. What was asked for is done, whether
-/// this broker has heard of it or not.
+/// How long an answer waits for the metadata that it refers to. The request is done, whether this
+/// broker has that metadata or not.
 const OWN_WRITES_MAX: Duration = Duration::from_secs(5);
 
-/// The controller, as far as a broker may ask it for things.
+/// A client of the controller for a broker's requests.
 #[derive(Debug)]
 pub struct Controller {
     candidates: Candidates,
@@ -76,20 +76,20 @@ pub struct Controller {
     producer_ids: tokio::sync::Mutex<ProducerIds>,
     /// Why the log directory is offline, for the next heartbeat.
     log_dir_failure: Mutex<Option<String>>,
-    /// Turns true when this broker wants to stop.
+    /// Turns true when this broker is stopping.
     wants_shutdown: watch::Sender<bool>,
-    /// A controller has taken up this broker's stream.
+    /// Whether a controller has accepted this broker's stream.
     is_heard: AtomicBool,
     keeper: Keeper,
 }
 
 impl Controller {
-    /// The controller at `address` (`host:port`), or at whichever of the addresses behind that name
-    /// leads; once `file` holds another address, at that. Connects when it is first asked for
-    /// something.
+    /// Creates a client of the controller at `address` (`host:port`), or of the leader among the
+    /// addresses behind that name. If `file` contains another address, that one is used instead.
+    /// Connects on the first request.
     ///
     /// # Errors
-    /// When the address is none.
+    /// When the address is invalid.
     pub fn new(
         address: &str,
         file: Option<&Path>,
@@ -108,35 +108,35 @@ impl Controller {
         })
     }
 
-    /// The way to the controller that this broker last turned to.
+    /// The client of the controller that the session last turned to.
     fn client(&self) -> Client {
         self.candidates.client()
     }
 
-    /// How the broker stands with its controller; changes can be awaited.
+    /// Returns the state of the registration; changes can be awaited.
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.subscribe()
     }
 
-    /// Tells the controller, with the next heartbeat, that the log directory is offline.
+    /// Reports, with the next heartbeat, that the log directory is offline.
     pub fn report_log_dir_failure(&self, reason: String) {
         *self.log_dir_failure.lock() = Some(reason);
     }
 
-    /// Asks for a controlled shutdown: the controller moves leadership away, then grants it
+    /// Requests a controlled shutdown. The controller moves the leaders away, then grants it
     /// ([`Standing::may_shut_down`]).
     pub fn request_shutdown(&self) {
         self.wants_shutdown.send_replace(true);
     }
 
-    /// Has the controller carry out an administrative request that is authorised already, and waits
-    /// until this broker knows of what was done: the client reads its own writes here, unless the
-    /// metadata stays away for longer than [`OWN_WRITES_MAX`].
+    /// Forwards an authorised administrative request to the controller, and waits until this broker
+    /// has the resulting metadata. So the client reads its own writes here, unless the metadata
+    /// takes longer than [`OWN_WRITES_MAX`].
     ///
     /// # Errors
-    /// NOT_CONTROLLER while no controller can be reached: clients look for it again and retry.
-    /// POLICY_VIOLATION when it is too much for one request. UNKNOWN_SERVER_ERROR when its answer
-    /// cannot be understood.
+    /// NOT_CONTROLLER while no controller can be reached: clients look for the controller again and
+    /// retry. POLICY_VIOLATION when one request asks for too much. UNKNOWN_SERVER_ERROR when the
+    /// controller's answer cannot be decoded.
     pub(crate) async fn forward<Q: Message, R: Message>(
         &self,
         metadata: &Metadata,
@@ -176,16 +176,16 @@ impl Controller {
             .map_err(|error| unexpected("decode the controller's answer", &error))
     }
 
-    /// A producer id that nobody has.
+    /// Returns an unused producer id.
     ///
     /// # Errors
-    /// COORDINATOR_LOAD_IN_PROGRESS, which clients retry, while the block in hand is used up and no
+    /// COORDINATOR_LOAD_IN_PROGRESS, which clients retry, while all blocks are used up and no
     /// controller can be reached.
     pub(crate) async fn producer_id(&self, log_dir: &LogDir) -> Result<ProducerId, ErrorCode> {
         let mut ids = self.producer_ids.lock().await;
         let mut id = ids.next();
         if id.is_none() {
-            // Who else wants one waits for the same answer.
+            // Other requests for an id wait for the same answer, because this one holds the lock.
             let block =
                 self.block_of_producer_ids().await.ok_or(ErrorCode::CoordinatorLoadInProgress)?;
             ids.refill(&block);
@@ -197,13 +197,13 @@ impl Controller {
         id.ok_or(ErrorCode::CoordinatorLoadInProgress)
     }
 
-    /// Whether [`Self::stock_up`] is to be called.
+    /// Returns whether the caller must call [`Self::stock_up`].
     fn is_short_of_producer_ids(&self) -> bool {
-        // Who holds the lock asks for a block already.
+        // The holder of the lock requests a block already.
         self.producer_ids.try_lock().is_ok_and(|mut ids| ids.asks())
     }
 
-    /// Gets a block of producer ids before it is needed.
+    /// Requests a block of producer ids before it is needed.
     async fn stock_up(&self, log_dir: &LogDir) {
         let block = self.block_of_producer_ids().await;
         let mut ids = self.producer_ids.lock().await;

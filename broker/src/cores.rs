@@ -1,8 +1,8 @@
-//! The pure cores of transactions, as the simulation drives them: a transaction coordinator, the
-//! group coordinator's offsets, and the log of a partition's replica.
+//! The pure cores of transactions for the simulation: a transaction coordinator, the group
+//! coordinator's offsets, and the log of a partition's replica.
 //!
-//! Each does what its shell in the broker does, in the same order, and nothing else; time, network,
-//! files, coordinators' logs and what is committed are the caller's.
+//! Each does what its shell in the broker does, in the same order, and nothing else. The caller
+//! provides time, network, files and the coordinators' logs, and decides what is committed.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod coordinator;
@@ -25,7 +25,7 @@ pub type Producer = (ProducerId, ProducerEpoch);
 /// A record of a coordinator's log: a key, and a value or a tombstone.
 pub type Record = (Bytes, Option<Bytes>);
 
-/// The header of one batch of a transaction, of one record that has no sequence number.
+/// Returns the header of a transaction's batch with one record and no sequence number.
 fn header((producer_id, producer_epoch): Producer) -> BatchHeader {
     const TRANSACTIONAL: i16 = 1 << 4;
     BatchHeader {
@@ -48,7 +48,7 @@ fn now(ms: u64) -> crate::coordinator::Now {
     crate::coordinator::Now { ms, wall_ms: i64::try_from(ms).unwrap_or(i64::MAX) }
 }
 
-/// What the machine answered, which it does at once.
+/// Returns the machine's records and its answer, which it gives at once.
 fn answered<T>(
     receiver: tokio::sync::oneshot::Receiver<(T, Option<crate::coordinator::Commit>)>,
     outcome: crate::coordinator::Outcome,

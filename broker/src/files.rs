@@ -1,32 +1,31 @@
-//! How many files this process may have open, and what that leaves for segments and for
-//! connections.
+//! The limit of open files of this process, divided between segments and connections.
 //!
-//! A connection is an open file as a segment is. Where connections used up all, the next segment
-//! could not be opened, and the log directory would go offline over it.
+//! A connection is an open file, as a segment is. If connections used all of them, the next segment
+//! could not be opened, and the log directory would go offline.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Files besides segments and connections: those of the runtime, listeners, peers, and files that
-/// are open for a moment.
+/// are open briefly.
 const SPARE: u64 = 256;
 
-/// The most segments that are kept open.
+/// The most open segments.
 const SEGMENTS_MAX: u64 = 65_536;
 
-/// The least of each, however few there may be.
+/// The least of each, however low the limit is.
 const EACH_MIN: u64 = 64;
 
-/// The bounds on each use.
+/// The bound of each use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileBounds {
-    /// Segments that are kept open: a third, 65,536 at most.
+    /// Open segments: a third, 65,536 at most.
     pub segments: usize,
     /// Connections: the rest.
     pub connections: usize,
 }
 
 impl FileBounds {
-    /// The bounds of a process that may have so many files open.
+    /// Returns the bounds of a process that may open this many files.
     pub fn of(files: u64) -> Self {
         let files = files.saturating_sub(SPARE);
         let segments = (files / 3).clamp(EACH_MIN, SEGMENTS_MAX);
@@ -38,14 +37,14 @@ impl FileBounds {
     }
 }
 
-/// Raises what this process may have open to the most that it may raise it to, as Go's and Java's
-/// runtimes do: shells and service managers start programs with 1,024. Returns it.
+/// Raises the process's limit of open files to its hard limit, as the runtimes of Go and Java do.
+/// Shells and service managers start programs with 1,024. Returns the limit.
 pub fn raise() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let most = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let raised = match setrlimit(Resource::Nofile, most) {
         Ok(()) => limit.maximum,
-        // Then what there is has to do.
+        // The current limit has to do.
         Err(_) => limit.current,
     };
     raised.unwrap_or(u64::MAX)
@@ -67,7 +66,7 @@ mod tests {
         }
         assert_eq!(FileBounds::of(1_024), FileBounds { segments: 256, connections: 512 });
         assert_eq!(FileBounds::of(1 << 20).segments, 65_536);
-        // What there is too little for has the least of each.
+        // A limit that is too low still gives the least of each.
         assert_eq!(FileBounds::of(100), FileBounds { segments: 64, connections: 64 });
     }
 }

@@ -1,8 +1,8 @@
-//! What the broker's pages show, from its first moment on: how far the recovery of its logs is
-//! while nothing else is there yet, and then how it does.
+//! The broker's health pages, from its first moment on. First they show the progress of log
+//! recovery, then the state of the broker.
 //!
-//! Recovery takes as long as it takes, and whoever waits for it sees it get on. One that does not
-//! get on for [`STUCK_AFTER`] makes the process unhealthy, so that Kubernetes starts it anew.
+//! Recovery may take any time, and the pages show its progress. A recovery without progress for
+//! [`STUCK_AFTER`] makes the process unhealthy, so that Kubernetes restarts it.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -21,21 +21,21 @@ use crate::log::{self, Recovered, Recovery};
 use crate::metrics::{self, PartitionReadings, Readings, RecoveryReadings};
 use crate::replica::now_ms;
 
-/// How often it is logged how far recovery is.
+/// How often the progress of recovery is logged.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
-/// How long recovery may show no progress. A file system may take minutes to write what it has in
-/// memory, which comes last.
+/// How long recovery may make no progress. Its last step is a sync, and a file system may take
+/// minutes for that.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
 
-/// What the pages are made of.
+/// The source of the pages.
 pub(crate) struct Health {
     data: PathBuf,
     recovery: Recovery,
     pace: Mutex<Pace>,
-    /// The logs are there, and the cluster has no tables yet.
+    /// The logs are open, and the cluster has no tables yet.
     awaits_tables: AtomicBool,
-    /// Once the logs are there.
+    /// Set once the logs are open.
     services: OnceLock<Arc<Services>>,
 }
 
@@ -56,24 +56,24 @@ impl Health {
         })
     }
 
-    /// Where recovery says how far it is.
+    /// The counters of the recovery.
     pub(crate) fn recovery(&self) -> &Recovery {
         &self.recovery
     }
 
-    /// Whether it is the cluster's tables that this process waits for: others bring those about,
-    /// however long it takes them.
+    /// Sets whether this process waits for the cluster's tables. The controller and the other
+    /// brokers provide them, however long that takes.
     pub(crate) fn awaits_tables(&self, awaits: bool) {
         self.awaits_tables.store(awaits, Ordering::Relaxed);
         *self.pace.lock() = Pace::new(Instant::now());
     }
 
-    /// The logs are there, and the broker with them.
+    /// Called when the logs are open and the broker is built.
     pub(crate) fn opened(&self, services: &Arc<Services>) {
         let _ = self.services.set(Arc::clone(services));
     }
 
-    /// Logs how far recovery is, at a fixed pace, as long as it takes.
+    /// Logs the progress of recovery at a fixed interval.
     pub(crate) async fn keep_saying(&self) -> Infallible {
         loop {
             tokio::time::sleep(SAID_EVERY).await;
@@ -89,12 +89,12 @@ impl Health {
         }
     }
 
-    /// Whether the log directory is being opened.
+    /// Returns whether the log directory is being opened.
     fn is_opening(&self) -> bool {
         self.services.get().is_none() && !self.awaits_tables.load(Ordering::Relaxed)
     }
 
-    /// Why the process should be started anew.
+    /// Returns the reasons to restart the process.
     fn stuck(&self, now: Instant) -> Vec<String> {
         if !self.is_opening() {
             return Vec::new();
@@ -145,7 +145,7 @@ pub(crate) fn probes(health: &Arc<Health>) -> Probes {
     }
 }
 
-/// In the words that the operator looks for, and shows (`RECOVERS` there).
+/// The operator searches for these words and shows them (`RECOVERS` there).
 fn recovers(recovered: Recovered) -> String {
     let Recovered { logs, logs_done, bytes, bytes_done, .. } = recovered;
     if logs == 0 {
@@ -154,7 +154,7 @@ fn recovers(recovered: Recovered) -> String {
     format!("recovers its logs: {logs_done} of {logs}, {} of {} MiB", bytes_done >> 20, bytes >> 20)
 }
 
-/// Since when a recovery has not got on, as far as somebody looked.
+/// The last observed progress of a recovery, and when it was first seen.
 #[derive(Debug)]
 struct Pace {
     seen: Recovered,
@@ -166,7 +166,7 @@ impl Pace {
         Self { seen: Recovered::default(), at: now }
     }
 
-    /// How long it has not got on.
+    /// Returns how long there has been no progress.
     fn look(&mut self, recovered: Recovered, now: Instant) -> Duration {
         if recovered != self.seen {
             *self = Self { seen: recovered, at: now };
@@ -175,7 +175,7 @@ impl Pace {
     }
 }
 
-/// The logs that were set aside, a line each.
+/// Lists the logs that were set aside, one in each line.
 fn listed(root: &Path) -> std::io::Result<String> {
     let strays = log::strays(root)?;
     Ok(strays.iter().map(|stray| format!("{stray}\n")).collect())
@@ -214,8 +214,8 @@ fn partition_readings(services: &Services) -> PartitionReadings {
     }
 }
 
-/// Why the broker should not be sent clients. That the controller is away is no reason: it serves
-/// on.
+/// Returns the reasons not to send clients to this broker. A missing controller is none, because
+/// the broker continues to serve.
 fn not_ready(services: &Services) -> Vec<String> {
     let mut reasons = Vec::new();
     let standing = *services.controller.standing().borrow();
@@ -244,7 +244,7 @@ mod tests {
         health.awaits_tables(true);
         assert_eq!(health.stuck(much_later()), Vec::<String>::new());
         assert!(health.not_ready()[0].starts_with("the cluster has no tables yet"));
-        // What it opens then has its time.
+        // The log directory that it opens next gets its own time.
         health.awaits_tables(false);
         assert_eq!(health.stuck(Instant::now() + STUCK_AFTER / 2), Vec::<String>::new());
         assert_eq!(health.stuck(much_later()).len(), 1);
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(health.not_ready(), ["opens its log directory"]);
         health.recovery.begins(1200);
         health.recovery.has(3 << 30);
-        // An hour of little by little, a look every two minutes.
+        // An hour of slow progress, checked every two minutes.
         for minute in (2..60).step_by(2) {
             health.recovery.checked(1 << 20);
             assert_eq!(said(minute * 60), "");
@@ -271,7 +271,7 @@ mod tests {
             said(last + 300),
             "recovers its logs: 0 of 1200, 29 of 3072 MiB; it has not got on for 300 s"
         );
-        // What gets on again is well again, whatever it is that gets on.
+        // Any progress makes it healthy again.
         health.recovery.recovered_log();
         assert_eq!(said(last + 310), "");
         health.recovery.steps();
@@ -296,7 +296,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} is missing in\n{text}");
         }
-        // Nothing else is known yet, and alerts go by what is said.
+        // Nothing else is known yet, and alerts must not fire on defaults.
         assert!(
             !text.contains("log_dir_online") && !text.contains("controller_connected"),
             "{text}"

@@ -1,7 +1,7 @@
 //! The Weir broker: the log, behind the Kafka wire protocol.
 //!
-//! `net → api → transaction_io → group, transaction → coordinator → controller_client → replica → log → protocol`:
-//! each knows only what stands to its right. Nothing here knows Kubernetes.
+//! `net → api → transaction_io → group, transaction → coordinator → controller_client → replica →
+//! log → protocol`: each module knows only those to its right. None of them knows Kubernetes.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod api;

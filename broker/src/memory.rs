@@ -1,47 +1,46 @@
-//! How much memory this process may have, and what that leaves for each use of it.
+//! The memory limit of this process, and the bound of each use.
 //!
-//! A container has a limit that nobody tells a program on its command line: who takes more is
-//! killed. So the bounds follow the control groups of the process, and the machine where they say
-//! nothing.
+//! A container has a limit that is on no command line, and the kernel kills a process that exceeds
+//! it. So the bounds follow the process's control groups, or the machine's memory if those have no
+//! limit.
 
 use std::fs;
 use std::path::Path;
 
 const MIB: u64 = 1 << 20;
 
-/// Where control groups are mounted.
+/// The mount point of control groups.
 const GROUPS: &str = "/sys/fs/cgroup";
 
-/// The most that a connection takes outside of the budgets for requests and answers: 16 KiB to see
-/// what comes, 32 for small requests, 16 for an answer that is small, or those that are promised,
-/// and 16 for what is gathered to be sent.
+/// The most that a connection takes outside the budgets for requests and answers. 16 KiB to read
+/// the next frame, 32 for small requests, 16 for small or promised answers, and 16 for gathered
+/// output.
 const CONNECTION_BYTES: u64 = 80 * 1024;
 
-/// How much more than its bytes a request may take that is decoded.
+/// How much memory a decoded request may take, as a multiple of its bytes.
 const DECODED_FACTOR: u64 = 40;
 
-/// The bounds on each use, in bytes or as a number. All of them together are less than what the
-/// process may have, but for the least that a broker needs.
+/// The bounds, in bytes or as numbers. Together they are less than the limit of the process, unless
+/// the limit is below a broker's minimum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryBounds {
-    /// Requests that are received or carried out, in MiB: a quarter, from 16 to 256.
+    /// Requests being received or handled, in MiB: a quarter, from 16 to 256.
     pub requests_mib: u32,
-    /// Answers that are encoded and not taken by their clients, in MiB: a sixteenth, from 8 to 128.
+    /// Encoded answers that clients have not taken, in MiB: a sixteenth, from 8 to 128.
     pub answers_mib: u32,
-    /// The largest frame that is decoded: what it may become is half of the memory. From 1 to 16
+    /// The largest frame that is decoded: decoded, it may take half of the memory. From 1 to 16
     /// MiB.
     pub decoded_frame: usize,
     /// Fetch sessions of clients: an eighth, from 4 to 128 MiB.
     pub fetch_sessions: usize,
-    /// The keys that compaction has seen: an eighth.
+    /// The keys that compaction holds: an eighth.
     pub cleaner_keys: u64,
-    /// How many connections there may be: as many as fit into a quarter with all that one may take,
-    /// from 256 to 20,000.
+    /// The most connections: as many as fit into a quarter at their most, from 256 to 20,000.
     pub connections: usize,
 }
 
 impl MemoryBounds {
-    /// The bounds of a process that may have `bytes`; as many as it likes where that is not known.
+    /// Returns the bounds of a process with a limit of `bytes`; `None` means no known limit.
     pub fn of(bytes: Option<u64>) -> Self {
         let bytes = bytes.unwrap_or(u64::MAX);
         let part = |part: u64, min: u64, max: u64| {
@@ -58,8 +57,8 @@ impl MemoryBounds {
     }
 }
 
-/// What this process may have: the least of the limits of its control groups and of the machine's
-/// memory. `None` where nothing says.
+/// Returns the memory limit of this process: the lowest limit of its control groups and the
+/// machine's memory. `None` if neither is known.
 pub fn process_bytes_max() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let machine = rustix::system::sysinfo();
@@ -67,8 +66,8 @@ pub fn process_bytes_max() -> Option<u64> {
     limit_of(&groups, Path::new(GROUPS)).into_iter().chain(machine).min()
 }
 
-/// The least limit of the groups in `/proc/self/cgroup`, and of those above them. A container may
-/// see its own group only, at the root.
+/// Returns the lowest limit of the groups in `/proc/self/cgroup` and of their ancestors. A
+/// container may see its own group at the root only.
 fn limit_of(groups: &str, root: &Path) -> Option<u64> {
     let limits = groups.lines().flat_map(|line| {
         let mut fields = line.splitn(3, ':');
@@ -85,7 +84,7 @@ fn limit_of(groups: &str, root: &Path) -> Option<u64> {
         let above = own.ancestors().take_while(|folder| folder.starts_with(&root));
         above.filter_map(|folder| fs::read_to_string(folder.join(file)).ok()).collect()
     });
-    // `max` is no limit; of version 1, so is more than any machine has.
+    // `max` is no limit. In version 1, a number above the machine's memory means none.
     limits.filter_map(|text| text.trim().parse().ok()).filter(|bytes: &u64| *bytes > 0).min()
 }
 
@@ -110,7 +109,7 @@ mod tests {
         }
         let small = MemoryBounds::of(Some(128 * MIB));
         assert_eq!((small.requests_mib, small.answers_mib, small.connections), (32, 8, 409));
-        // What nobody limits is as it is where there is plenty.
+        // Without a limit, the bounds are those of a large machine.
         let plenty = MemoryBounds {
             requests_mib: 256,
             answers_mib: 128,
@@ -142,11 +141,11 @@ mod tests {
         put("memory/docker/a/memory.limit_in_bytes", "268435456\n");
         put("memory/memory.limit_in_bytes", "9223372036854771712\n");
         let rows = [
-            // Version 2: of its own group, or of one above.
+            // Version 2: the limit of its own group, or of an ancestor.
             ("0::/pods/broker\n", Some(1 << 30)),
             ("0::/tight\n", Some(128 << 20)),
             ("0::/elsewhere\n", None),
-            // Version 1, beside the one that only names processes.
+            // Version 1, beside the hierarchy that only names processes.
             ("12:cpu,cpuacct:/tight\n4:memory:/docker/a\n0::/elsewhere\n", Some(256 << 20)),
             // A container that sees its group at the root.
             ("4:memory:/kubepods/unknown\n", Some(9_223_372_036_854_771_712)),

@@ -1,7 +1,7 @@
-//! What this broker believes of the cluster: one immutable image, swapped whole.
+//! The metadata image of this broker: one immutable value, replaced as a whole.
 //!
 //! The controller client builds the next image from the controller's updates and publishes it;
-//! `api` and `replica` read it. Nothing else changes it, and nothing here talks to anyone.
+//! `api` and `replica` read it. Nothing else changes it, and this module does no I/O.
 
 mod departed;
 mod image;
@@ -18,8 +18,8 @@ pub use self::image::{
     PartitionImage, TopicImage,
 };
 
-/// Where the image is found: the newest by a load that takes no lock, and changes of its version by
-/// awaiting them.
+/// The holder of the image. A load of the newest one takes no lock, and changes of its version can
+/// be awaited.
 #[derive(Debug)]
 pub struct Metadata {
     image: ArcSwap<MetadataImage>,
@@ -28,7 +28,7 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// With an empty image of version 0.
+    /// Creates an empty image of version 0.
     pub fn new() -> Self {
         Self {
             image: ArcSwap::default(),
@@ -37,12 +37,12 @@ impl Metadata {
         }
     }
 
-    /// The newest image. Hold it for one request, not longer.
+    /// Returns the newest image. Hold it for one request, not longer.
     pub fn load(&self) -> Guard<Arc<MetadataImage>> {
         self.image.load()
     }
 
-    /// Swaps the image. Called by the controller client alone, after `replica` has taken up its
+    /// Replaces the image. Only the controller client calls it, after `replica` has applied its
     /// part.
     pub fn publish(&self, image: MetadataImage) {
         let version = image.version;
@@ -51,14 +51,14 @@ impl Metadata {
         self.version.send_replace(version);
     }
 
-    /// Returns once the image has another version than this.
+    /// Returns once the image has a version other than this.
     pub async fn changed(&self, version: u64) {
         // As below: the wait cannot fail.
         let _ = self.version.subscribe().wait_for(|&applied| applied != version).await;
     }
 
-    /// The brokers that clients are told of: those that are alive in `image`, and for a moment
-    /// longer those that were until just now.
+    /// Returns the brokers for an answer to a client: those that are alive in `image`, and for a
+    /// moment longer those that have just been fenced.
     pub fn known_brokers<'a>(&self, image: &'a MetadataImage) -> Vec<&'a Arc<BrokerImage>> {
         self.departed.with_the_living(image)
     }

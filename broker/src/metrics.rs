@@ -1,11 +1,11 @@
-//! What a broker counts, and how Prometheus reads it.
+//! The counters of a broker, for Prometheus.
 //!
-//! Every part of the broker counts here as it goes; its page shows it. On the way of a request
-//! nothing is looked up, locked or allocated: a count is an atomic at a place that is known
-//! beforehand. What others know already (partitions, sessions, memory) is not counted here a second
-//! time but read when Prometheus asks, as [`Readings`]. What counts is of this crate alone, so that
-//! the compiler finds a count that nobody makes. Labels come from closed sets, never from what a
-//! client sends.
+//! Every part of the broker counts here, and the metrics page shows the counts. A request does no
+//! lookup, lock or allocation for them: each count is an atomic at a fixed place. Values that other
+//! parts have already (partitions, sessions, memory) are not counted again. They are read when
+//! Prometheus scrapes, as [`Readings`]. The counting methods are private to this crate, so that the
+//! compiler finds a counter without callers. Labels come from closed sets, never from a client's
+//! input.
 
 mod latency;
 mod partitions;
@@ -31,7 +31,7 @@ use self::recovery::{PREFIX, RecoveryGauges};
 use self::requests::Requests;
 use self::transactions::Transactions;
 
-/// The counts of one broker.
+/// The counters of one broker.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -51,32 +51,32 @@ pub struct Metrics {
     gauges: Gauges,
 }
 
-/// What is read when Prometheus asks.
+/// The values that are read at a scrape.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Readings {
     /// Partitions that this broker holds.
     pub partitions: usize,
     /// Partitions that it leads.
     pub partitions_led: usize,
-    /// The stream to the controller is up.
+    /// Whether the stream to the controller is up.
     pub controller_connected: bool,
-    /// The controller takes this broker for dead.
+    /// Whether the controller has fenced this broker.
     pub fenced: bool,
-    /// The log directory takes writes.
+    /// Whether the log directory takes writes.
     pub log_dir_online: bool,
-    /// The version of the metadata that the broker goes by.
+    /// The version of the broker's metadata.
     pub metadata_version: u64,
     /// Incremental fetch sessions.
     pub fetch_sessions: usize,
-    /// Memory of requests that are being received or carried out.
+    /// Memory of requests being received or handled.
     pub request_memory_bytes: usize,
     /// Memory of answers that their clients have not read yet.
     pub answer_memory_bytes: usize,
     /// Open transactions that this broker coordinates.
     pub transactions_open: usize,
-    /// How long the oldest of them is open.
+    /// How long the oldest of them has been open.
     pub transaction_oldest_seconds: u64,
-    /// How far the recovery of its logs is.
+    /// The progress of log recovery.
     pub recovery: RecoveryReadings,
 }
 
@@ -94,7 +94,7 @@ struct Gauges {
 }
 
 impl Metrics {
-    /// Everything at zero.
+    /// Creates all counters at zero.
     pub fn new() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix(PREFIX),
@@ -160,75 +160,75 @@ impl Metrics {
         registry.register("connections", "Open connections", self.connections.clone());
     }
 
-    /// A request was answered after `elapsed`; `failed` when the answer says so for the request or
-    /// any part of it.
+    /// Counts a request that was answered after `elapsed`. `failed` when the answer has an error
+    /// for the request or a part of it.
     pub(crate) fn request_finished(&self, api: ApiKey, elapsed: Duration, failed: bool) {
         self.requests.finished(api, elapsed, failed);
     }
 
-    /// Bytes came in on a connection.
+    /// Counts bytes received on a connection.
     pub(crate) fn received_bytes(&self, bytes: u64) {
         self.received_bytes.inc_by(bytes);
     }
 
-    /// Bytes went out on a connection.
+    /// Counts bytes sent on a connection.
     pub(crate) fn sent_bytes(&self, bytes: u64) {
         self.sent_bytes.inc_by(bytes);
     }
 
-    /// A connection was accepted.
+    /// Counts an accepted connection.
     pub(crate) fn connection_opened(&self) {
         self.connections_opened.inc();
         self.connections.inc();
     }
 
-    /// An accepted connection ended.
+    /// Counts the end of an accepted connection.
     pub(crate) fn connection_closed(&self) {
         self.connections.dec();
     }
 
-    /// A connection was closed at once, since there were too many.
+    /// Counts a connection that was closed at once because there were too many.
     pub(crate) fn connection_refused(&self) {
         self.connections_refused.inc();
     }
 
-    /// A connection was closed over a request that cannot be answered.
+    /// Counts a connection that was closed over a request that cannot be answered.
     pub(crate) fn bad_request(&self) {
         self.bad_requests.inc();
     }
 
-    /// Record batches of so many bytes came from a producer.
+    /// Counts the bytes of record batches from a producer.
     pub(crate) fn received_records(&self, bytes: usize) {
         self.produced_bytes.inc_by(bytes as u64);
     }
 
-    /// So many records were appended for a producer.
+    /// Counts records that were appended for a producer.
     pub(crate) fn appended_records(&self, records: u64) {
         self.produced_records.inc_by(records);
     }
 
-    /// A round of flushing took so long.
+    /// Records the duration of a flush round.
     pub(crate) fn flushed(&self, elapsed: Duration) {
         self.flushes.0.observe(elapsed);
     }
 
-    /// A flush failed.
+    /// Counts a failed flush.
     pub(crate) fn flush_failed(&self) {
         self.flush_failures.inc();
     }
 
-    /// Transactions ended: so many were committed, and aborted by their client, since they took too
-    /// long, and since another producer took up the transactional id.
+    /// Counts ended transactions: those committed, and those aborted by their client, by timeout,
+    /// and by another producer with the same transactional id.
     pub(crate) fn transactions_ended(&self, committed: u64, aborted: [u64; 3]) {
         self.transactions.ended(committed, aborted);
     }
 
-    /// So many requests came from producers that were fenced.
+    /// Counts requests from fenced producers.
     pub(crate) fn producers_fenced(&self, count: u64) {
         self.transactions.fenced(count);
     }
 
-    /// Everything in the OpenMetrics text format.
+    /// Returns everything in the OpenMetrics text format.
     pub(crate) fn render(&self, readings: Readings, partitions: PartitionReadings) -> String {
         self.gauges.set(readings);
         self.recovery.set(readings.recovery);
@@ -237,7 +237,7 @@ impl Metrics {
         read.register_collector(Box::new(partitions));
         let mut text = String::new();
         for registry in [&self.registry, &read, &process::registry(env!("CARGO_PKG_VERSION"))] {
-            // Writing to a string does not fail, and no metric of ours refuses to be written.
+            // Writing to a string cannot fail, and every metric of ours can be encoded.
             let _ = encode_registry(&mut text, registry);
         }
         let _ = encode_eof(&mut text);
@@ -305,7 +305,7 @@ mod tests {
 
     use super::*;
 
-    /// A topic of two partitions, of which one is led, and another topic.
+    /// A topic with two partitions, one of them led here, and another topic.
     fn partitions() -> PartitionReadings {
         let led = |in_sync| Some(Led { replicas: 3, in_sync, min_in_sync: 2 });
         let observed = |topic: &str, index, led: Option<Led>| Observed {

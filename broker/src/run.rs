@@ -1,13 +1,12 @@
-//! A broker's life, in order: what is started, and what is stopped.
+//! The life of a broker: what starts and stops, in order.
 //!
 //! 1. The health pages answer first (`health`).
-//! 2. The log directory is locked, checked for its owner, and read by its catalogue. After a crash
-//!    all logs are recovered side by side, each from its recovery point. The pages tell the
-//!    progress in logs and bytes, and a recovery that stands still is unhealthy.
-//! 3. The broker registers and takes up the first image. If nobody takes the registration within a
-//!    second, that is the last image of the run before (`controller_client::kept`).
-//! 4. Only then does it accept connections. Until then clients wait in the backlog of the
-//!    listeners.
+//! 2. The log directory is locked and checked for its owner, and its catalogue is read. After a
+//!    crash, several threads recover all logs, each from its recovery point. The pages show the
+//!    progress in logs and bytes, and a recovery without progress is unhealthy.
+//! 3. The broker registers and applies the first image. If no controller accepts the registration
+//!    within a second, this is the last image of the previous run (`controller_client::kept`).
+//! 4. Only then does it accept connections. Until then clients wait in the listeners' backlog.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -44,15 +43,14 @@ use crate::transaction_io::TransactionIo;
 /// How long a controlled shutdown may take before the broker stops without one.
 const CONTROLLED_SHUTDOWN_MAX: Duration = Duration::from_secs(30);
 
-/// Keeps the heap out of huge pages: the first thing that a process does. The allocator's arena is
-/// mostly empty, and would be some 12 MB at idle instead of 2. Where it cannot be set, it is only
-/// larger.
+/// Keeps the heap out of huge pages; must be the first action of the process. The allocator's arena
+/// is mostly empty, and would take some 12 MB at idle instead of 2. A failure only makes it larger.
 pub fn keep_the_heap_small() {
     let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
-/// Runs a broker until it is told to stop (SIGTERM, SIGINT) or cannot go on; says why on standard
-/// error.
+/// Runs a broker until a signal stops it (SIGTERM, SIGINT) or it cannot continue. Logs the reason
+/// of a failure.
 pub fn run(args: Args) -> ExitCode {
     let log_format = args.log_format;
     let result = logs::init(log_format).and_then(|()| {
@@ -67,8 +65,8 @@ pub fn run(args: Args) -> ExitCode {
             segments_open_max = config.segments_open_max,
             "what the process may take"
         );
-        // Connections have threads of their own: what is left is the controller's stream, metrics
-        // and administration.
+        // Connections have their own threads. This one serves the controller's stream, metrics and
+        // administration.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -85,10 +83,10 @@ pub fn run(args: Args) -> ExitCode {
     }
 }
 
-/// Lists the logs that were set aside, or removes them; says what it cannot on standard error.
+/// Lists the logs that were set aside, or removes them. Prints errors to standard error.
 pub fn strays(args: &StraysArgs) -> ExitCode {
     let mut out = std::io::stdout().lock();
-    // Whoever closes the pipe has seen enough.
+    // A closed pipe means that its reader has seen enough.
     let mut tell = |stray: &log::Stray| drop(writeln!(out, "{stray}"));
     let result = if args.remove {
         log::remove_strays(&args.data, tell)
@@ -145,8 +143,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
         }
     };
     tokio::pin!(told_to_stop);
-    // Until the metadata is there, no request could be answered: clients wait in the listeners'
-    // backlog.
+    // Without metadata no request can be answered. Clients wait in the listeners' backlog.
     tokio::select! {
         () = broker.metadata.wait_for(1) => {}
         ended = &mut session => return Err(why(ended)),
@@ -169,7 +166,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     }
 }
 
-/// Puts the parts of the broker together, from the ones that know nobody up.
+/// Builds the parts of the broker from the bottom up.
 fn services(config: Config, log_dir: LogDir) -> anyhow::Result<Services> {
     let id = config.id;
     let controller = Controller::new(
@@ -209,7 +206,7 @@ fn services(config: Config, log_dir: LogDir) -> anyhow::Result<Services> {
     })
 }
 
-/// The listener on which brokers find each other, which is the first one.
+/// The listener for connections between brokers, which is the first one.
 fn listener_among_brokers(config: &Config) -> anyhow::Result<String> {
     let first = config.listeners.first().context("there is no listener")?;
     Ok(first.name.clone())
@@ -243,17 +240,17 @@ fn start_maintenance(services: &Arc<Services>) -> std::io::Result<Maintenance> {
     })
 }
 
-/// What runs while the broker serves.
+/// The parts that run while the broker serves.
 struct Serving {
     server: Server,
     fetchers: Fetchers,
     maintenance: Maintenance,
 }
 
-/// Looks after the coordinators of groups and transactions, and has transactions' ends written.
-/// Looks after the coordinators on a thread of its own: what they decide may take its time, and the
-/// stream to the controller, and with it this broker's leaderships, waits for none of it. What is
-/// returned ends if that ends.
+/// Runs the group and transaction coordinators, and the writes of transaction markers, on a thread
+/// of their own. Their decisions may take long, and the controller's stream, and with it this
+/// broker's leaderships, must not wait for them. The returned receiver completes if that thread
+/// ends.
 fn coordinate(
     services: Arc<Services>,
 ) -> std::io::Result<oneshot::Receiver<std::convert::Infallible>> {
@@ -274,8 +271,7 @@ async fn keep_coordinating(services: Arc<Services>) {
     );
 }
 
-/// Finds followers that lag or have caught up, and asks the controller for the ISRs that follow
-/// from it.
+/// Finds followers that lag or have caught up, and proposes the resulting ISRs to the controller.
 async fn keep_isrs(services: Arc<Services>) {
     let Services { controller, metadata, replicas, .. } = &*services;
     let proposing = controller_client::keep_proposing(controller, metadata, replicas);
@@ -301,8 +297,7 @@ async fn stop(services: &Arc<Services>, serving: Option<Serving>) -> anyhow::Res
     let mut standing = services.controller.standing();
     if standing.borrow().connected {
         services.controller.request_shutdown();
-        // While the controller is away there is nobody to grant it, and nobody who could move the
-        // leaders either.
+        // Without a controller, nothing can grant the shutdown or move the leaders.
         let granted = standing.wait_for(|standing| standing.may_shut_down || !standing.connected);
         if tokio::time::timeout(CONTROLLED_SHUTDOWN_MAX, granted).await.is_err() {
             warn!(
@@ -310,7 +305,7 @@ async fn stop(services: &Arc<Services>, serving: Option<Serving>) -> anyhow::Res
             );
         }
     }
-    // Who waits in a group is told to look for another coordinator, so that no request is under way
+    // Waiting group members are told to look for another coordinator, so that no request stays open
     // for minutes.
     services.groups.end();
     services.transactions.end();
@@ -324,9 +319,9 @@ async fn stop(services: &Arc<Services>, serving: Option<Serving>) -> anyhow::Res
     Ok(())
 }
 
-/// Takes part in the recovery of a cluster that has lost its tables: says what is on the volume as
-/// it is found, and is part of the cluster once that has tables again. `None` where it is told to
-/// stop before.
+/// Takes part in the recovery of a cluster that has lost its tables. Reports the content of the
+/// volume, and joins the cluster once it has tables again. Returns `None` if a signal stops it
+/// before.
 async fn recover(
     config: &Config,
     health: &Arc<Health>,
@@ -378,8 +373,8 @@ async fn open_log_dir(
     opened.context("open the log directory")
 }
 
-/// `was_heard`: the cluster's tables are made of what is in the log directory, however the last run
-/// left it.
+/// With `was_heard`, the cluster's tables were built from this log directory, so it counts as
+/// complete.
 fn identity(config: &Config, listeners: &[Bound], log_dir: &LogDir, was_heard: bool) -> Identity {
     let endpoint = |bound: &Bound| {
         let (host, port) = &bound.config.advertised;
@@ -403,7 +398,7 @@ fn identity(config: &Config, listeners: &[Bound], log_dir: &LogDir, was_heard: b
     }
 }
 
-/// Told of what happens in the log directory.
+/// The observer of the log directory.
 struct Observer(std::sync::Weak<Services>);
 
 impl LogDirObserver for Observer {

@@ -1,13 +1,14 @@
-//! The bound on memory for answers: one budget for what is encoded and not yet taken by its client.
+//! The memory bound for answers: one budget for encoded answers that their clients have not taken
+//! yet.
 //!
-//! An answer has room before it is encoded, and gives it back when all of it is sent. Who waits for
-//! room holds nothing that is large. Small answers need no room and never wait: whoever does not
-//! read, heartbeats, commits and produces of others go on.
+//! An answer gets room before it is encoded, and releases it when it is sent completely. A request
+//! that waits for room holds no large memory. Small answers need no room and never wait. So
+//! heartbeats, commits and produces of other clients continue while one client does not read.
 //!
-//! Clients that do not read keep their room for seconds, so the order matters in which others have
-//! it. Answers to produces and answers of a medium size have parts of the budget for themselves.
-//! And of each address one answer at a time stands in the queue of a part: an answer waits behind
-//! one of each other address, however many others ask for.
+//! Clients that do not read keep their room for seconds, so the order in which others get room
+//! matters. Answers to produces and medium answers have their own parts of the budget. In the queue
+//! of a part, each address has one answer at a time. So an answer waits behind at most one of each
+//! other address, however many those request.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -21,24 +22,25 @@ use tracing::warn;
 
 use super::room::{Budget, Room};
 
-/// An answer of so many bytes needs no room: a part of what each connection may take.
+/// An answer of at most this size needs no room: it fits into the share that each connection may
+/// take.
 pub(crate) const SMALL_BYTES_MAX: usize = 16 * 1024;
 
-/// Of the whole budget what is for the answers to produces alone: records that are written are
-/// acknowledged, whoever does not read what else was asked for.
+/// The divisor for the part of the budget that only answers to produces use. So written records are
+/// acknowledged even if clients do not read their other answers.
 const PRODUCED_PART: usize = 4;
 
-/// Of the whole budget what is for answers of a medium size alone: the metadata of thousands of
-/// topics does not wait behind groups of megabytes.
+/// The divisor for the part of the budget that only medium answers use. So the metadata of
+/// thousands of topics does not wait behind group answers of megabytes.
 const MEDIUM_PART: usize = 8;
 
-/// The largest answer of a medium size; of a small budget a quarter of their part.
+/// The largest medium answer. With a small budget, it is a quarter of their part.
 const MEDIUM_BYTES_MAX: usize = 1024 * 1024;
 
-/// How many descriptions are made at a time.
+/// How many descriptions run at a time.
 const DESCRIPTIONS_MAX: usize = 2;
 
-/// A request that waits longer than this for the room of its answer is worth a line in the log.
+/// A request that waits longer than this for its answer's room is logged.
 const WAIT_WORTH_TELLING: Duration = Duration::from_secs(5);
 
 /// The broker's budget for answers in memory.
@@ -52,7 +54,7 @@ pub struct AnswerMemory {
 }
 
 impl AnswerMemory {
-    /// A budget of `bytes_max`. One answer that is larger waits until it is alone.
+    /// Creates a budget of `bytes_max`. A larger answer waits until no other uses its part.
     pub fn new(bytes_max: usize) -> Self {
         let (produced, medium) = (bytes_max / PRODUCED_PART, bytes_max / MEDIUM_PART);
         Self {
@@ -64,21 +66,21 @@ impl AnswerMemory {
         }
     }
 
-    /// A turn to have something described of which only the description tells how large it is:
-    /// until then it is in no budget.
+    /// Waits for a turn to run a description. Its size is known only when it is done, and until
+    /// then no budget contains it.
     pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         // The semaphore is never closed.
         Arc::clone(&self.descriptions).acquire_owned().await.ok()
     }
 
-    /// Room for an answer of `bytes`, if there is some and nobody waits for it.
+    /// Returns room for an answer of `bytes`, if there is some and no other answer waits for it.
     pub(crate) fn try_room(&self, bytes: usize) -> Option<Room> {
         let own = (bytes <= self.medium_bytes_max).then(|| self.medium.try_room(bytes)).flatten();
         own.or_else(|| self.large.try_room(bytes))
     }
 
-    /// Room for an answer of `bytes` to a client at `peer`. `None` if there was none for
-    /// `wait_max`.
+    /// Waits for room for an answer of `bytes` to a client at `peer`. Returns `None` after
+    /// `wait_max` without room.
     pub(crate) async fn room(
         &self,
         peer: IpAddr,
@@ -89,7 +91,7 @@ impl AnswerMemory {
         part.room(peer, bytes, wait_max).await
     }
 
-    /// The same for the answer to a produce.
+    /// Does the same for the answer to a produce.
     pub(crate) async fn produced_room(
         &self,
         peer: IpAddr,
@@ -99,7 +101,7 @@ impl AnswerMemory {
         self.produced.room(peer, bytes, wait_max).await
     }
 
-    /// The same, if there is some and nobody waits for it.
+    /// Returns room for the answer to a produce, if there is some and no other one waits for it.
     pub(crate) fn try_produced_room(&self, bytes: usize) -> Option<Room> {
         self.produced.budget.try_room(bytes)
     }
@@ -108,12 +110,12 @@ impl AnswerMemory {
         [&self.large, &self.medium, &self.produced]
     }
 
-    /// Whether somebody waits for room.
+    /// Returns whether an answer waits for room.
     pub(crate) fn is_short(&self) -> bool {
         self.parts().iter().any(|part| part.budget.is_short())
     }
 
-    /// Bytes of the budget that are in use.
+    /// Bytes of the budget in use.
     pub fn used_bytes(&self) -> usize {
         self.parts().iter().map(|part| part.budget.used_bytes()).sum()
     }
@@ -123,7 +125,8 @@ impl AnswerMemory {
 #[derive(Clone, Debug)]
 struct Part {
     budget: Budget,
-    /// For each address of which somebody waits: whose turn it is to stand in the queue.
+    /// For each address with a waiting answer: the semaphore that admits one of its answers to the
+    /// queue.
     turns: Arc<Mutex<HashMap<IpAddr, Arc<Semaphore>>>>,
 }
 
@@ -167,7 +170,7 @@ impl Part {
     }
 }
 
-/// A place among those of one address that wait. With the last of them the address is forgotten.
+/// A place among the waiting answers of one address. The last one to drop removes the address.
 struct Turn {
     address: IpAddr,
     peer: Arc<Semaphore>,
@@ -186,14 +189,15 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut turns = self.turns.lock();
-        // Copies are made under the lock: one is the table's, one is this.
+        // The map and this value hold one reference each. New ones are only made under the lock.
         if Arc::strong_count(&self.peer) == 2 {
             turns.remove(&self.address);
         }
     }
 }
 
-/// What counts as one address: of IPv6 the network of 64 bits, all of which a host may use.
+/// Returns the address that counts. For IPv6 this is the /64 network, because a host may use all of
+/// it.
 fn host(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
@@ -211,7 +215,7 @@ mod tests {
 
     const KIB: usize = 1024;
 
-    /// A budget with so much for large answers.
+    /// A budget with this much for large answers.
     fn large(bytes: usize) -> AnswerMemory {
         AnswerMemory::new(bytes * 8 / 5)
     }
@@ -256,7 +260,7 @@ mod tests {
         let second = (&mut other).now_or_never().flatten();
         assert!(second.is_some(), "one of each other address is before it");
         drop(second);
-        // Who gives up waiting, with its turn or before it, is in nobody's way.
+        // An answer that stops waiting, with its turn or before it, delays no other one.
         drop(greedy.pop_front());
         drop(greedy.pop_back());
         for room in greedy {

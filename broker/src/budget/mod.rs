@@ -1,4 +1,5 @@
-//! How much memory requests and answers may take, all together: who needs more waits in turn.
+//! The memory that all requests, and all answers, may take together. Those that need more wait in
+//! order.
 
 mod answers;
 mod requests;

@@ -1,39 +1,39 @@
-//! The bound on memory for requests: one budget for the whole broker.
+//! The memory bound for requests: one budget for the whole broker.
 //!
-//! A frame gets room for all of it before its body is read, and gives it back when nothing of it is
-//! in memory any more. So what idle connections once had is free. What is not a Produce has a part
-//! of the budget for itself: heartbeats and fetches go on where producers have used up theirs.
+//! A frame gets room for its whole length before its body is read, and releases it when none of it
+//! is in memory any more. So idle connections hold nothing. Requests other than Produce have a part
+//! of the budget of their own: heartbeats and fetches continue when producers have used up theirs.
 
 use super::room::{Budget, Room};
 
-/// How much more than its bytes a request may take that is decoded: an array of empty strings takes
-/// 24 bytes of memory for each byte, with what is made of it 40.
+/// How much memory a decoded request may take, as a multiple of its bytes. An array of empty
+/// strings takes 24 bytes for each byte, and with the structures made from it 40.
 const DECODED_FACTOR: usize = 40;
 
-/// What a frame of `length` bytes takes. Produce carries records, which stay bytes; all others are
-/// decoded.
+/// Returns the memory that a frame of `length` bytes takes. A Produce carries records, which stay
+/// bytes; all other requests are decoded.
 pub(crate) fn charge(length: usize, is_produce: bool) -> usize {
     if is_produce { length } else { length.saturating_mul(DECODED_FACTOR) }
 }
 
-/// Of the whole budget what is not for records: where producers have used up theirs, also those
-/// that send slowly, followers still fetch, groups gather and transactions end.
+/// The divisor for the part of the budget that no Produce uses. When producers have used up theirs,
+/// even slow ones, followers still fetch, groups rebalance and transactions end.
 const DECODED_PART: usize = 4;
 
-/// What the log says where frames wait.
+/// The log line when frames wait.
 const SHORTAGE: &str = "requests wait for memory: --request-memory-mib is used up";
 
 /// The broker's budget for requests in memory.
 #[derive(Clone, Debug)]
 pub struct RequestMemory {
-    /// For whatever comes.
+    /// For all requests.
     common: Budget,
-    /// For what is decoded alone.
+    /// For decoded requests only.
     decoded: Budget,
 }
 
 impl RequestMemory {
-    /// A budget of `bytes_max`.
+    /// Creates a budget of `bytes_max`.
     pub fn new(bytes_max: usize) -> Self {
         let decoded = bytes_max / DECODED_PART;
         Self {
@@ -42,7 +42,7 @@ impl RequestMemory {
         }
     }
 
-    /// Room for `bytes`, if there is some and nobody waits for it.
+    /// Returns room for `bytes`, if there is some and no other frame waits for it.
     pub(crate) fn try_room(&self, bytes: usize, is_produce: bool) -> Option<Room> {
         let own = (!is_produce && self.decoded.holds(bytes))
             .then(|| self.decoded.try_room(bytes))
@@ -50,7 +50,7 @@ impl RequestMemory {
         own.or_else(|| self.common.try_room(bytes))
     }
 
-    /// Room for `bytes`, in the order in which it is asked for. Nothing is held meanwhile.
+    /// Waits for room for `bytes`, first come first served. Holds nothing meanwhile.
     pub(crate) fn room(
         &self,
         bytes: usize,
@@ -61,12 +61,12 @@ impl RequestMemory {
         budget.room(bytes)
     }
 
-    /// Whether somebody waits for room.
+    /// Returns whether a frame waits for room.
     pub(crate) fn is_short(&self) -> bool {
         self.common.is_short() || self.decoded.is_short()
     }
 
-    /// Says in the log that frames wait, unless that was said a moment ago.
+    /// Logs that frames wait, at most once per interval.
     pub(crate) fn tell_of_waiting(&self) {
         for budget in [&self.common, &self.decoded] {
             if budget.is_short() {
@@ -75,7 +75,7 @@ impl RequestMemory {
         }
     }
 
-    /// Bytes of the budget that are in use.
+    /// Bytes of the budget in use.
     pub fn used_bytes(&self) -> usize {
         self.common.used_bytes() + self.decoded.used_bytes()
     }
@@ -103,7 +103,7 @@ mod tests {
         drop(decoded);
         assert!(waits.now_or_never().is_some());
         drop((records, more));
-        // Where there are no records, it has all.
+        // Without records, decoded requests may use the whole budget.
         let all: Vec<_> = (0..4).map(|_| memory.try_room(256 * KIB, false).unwrap()).collect();
         drop(all);
         let huge = memory.room(1024 * 1024 * KIB, false).now_or_never();

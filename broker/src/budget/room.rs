@@ -1,7 +1,7 @@
-//! Memory that is shared by many, each of whom has all that it needs or waits in turn.
+//! Memory shared by many requests. Each gets all that it needs at once, or waits in order.
 //!
-//! Nobody holds a part while it asks for more, and who waits holds nothing. What one connection
-//! takes of little it has in an allowance of its own, for which it never waits.
+//! A request never holds a part while it asks for more, and holds nothing while it waits. Small
+//! frames of a connection use the connection's own allowance and never wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,24 +11,24 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
-/// What the frames of one connection may take without a part of the budget.
+/// The bytes that the frames of one connection may take outside the budget.
 pub(crate) const ALLOWANCE_BYTES: usize = 32 * 1024;
 
-/// How long a request waits for something to happen while it keeps a part of the budget: others may
+/// How long a request may wait for an event while it holds a part of the budget, because others may
 /// need it.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// The budget is counted in pages: a semaphore's permits end below the byte count of a large
-/// machine.
+/// The budget is counted in pages, because a semaphore has fewer permits than a large machine has
+/// bytes.
 const PAGE_BYTES: usize = 4096;
 
-/// That frames wait for room is logged this often, not for each of them.
+/// The shortest time between two log lines about waiting frames.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A bound on bytes of memory.
 #[derive(Clone, Debug)]
 pub(super) struct Budget {
-    /// What the log says where somebody waits.
+    /// The log line when a request waits.
     shortage: &'static str,
     pages: Arc<Semaphore>,
     pages_max: usize,
@@ -36,8 +36,8 @@ pub(super) struct Budget {
     told: Arc<Mutex<Option<Instant>>>,
 }
 
-/// Room for a frame. Whoever holds a piece of the frame holds a copy of this; with the last one the
-/// room is given back.
+/// Room for a frame. Each holder of a piece of the frame has a clone; dropping the last one
+/// releases the room.
 #[derive(Clone, Debug, Default)]
 pub struct Room(Option<Arc<Mutex<Held>>>);
 
@@ -60,12 +60,12 @@ impl Room {
         Self(Some(Arc::new(Mutex::new(held))))
     }
 
-    /// Keeps what `bytes` take, and gives back the rest: little of a frame is left.
+    /// Keeps the room for `bytes` and releases the rest, because only that much of the frame is
+    /// left.
     ///
-    /// What fits the connection's allowance takes nothing of the budget any more: nothing else
-    /// begins on the connection meanwhile, and who waits with it for as long as its client likes
-    /// must not stand in the way of a frame that needs the whole budget, and of all that wait
-    /// behind that one.
+    /// A rest that fits the connection's allowance keeps nothing of the budget. The connection
+    /// starts no other request meanwhile. A request may also wait for as long as its client likes.
+    /// It must not block a frame that needs the whole budget, nor the frames behind that one.
     pub(crate) fn shrink_to(&self, bytes: usize) {
         let Some(held) = &self.0 else { return };
         match &mut *held.lock() {
@@ -82,36 +82,36 @@ impl Room {
         }
     }
 
-    /// Keeps what `bytes` take, and says how long a request may wait with that whose client would
-    /// wait for `wait`: not for long with a part of the budget.
+    /// Shrinks to `bytes`. Returns how long a request may then wait whose client would wait for
+    /// `wait`: only briefly with a part of the budget.
     pub(crate) fn waits(&self, bytes: usize, wait: Duration) -> Duration {
         self.shrink_to(bytes);
         if self.is_of_the_budget() { wait.min(WAIT_MAX) } else { wait }
     }
 
-    /// Whether it is a part of the budget, which others may wait for.
+    /// Returns whether it holds a part of the budget, for which others may wait.
     pub(crate) fn is_of_the_budget(&self) -> bool {
         self.0.as_ref().is_some_and(
             |held| matches!(&*held.lock(), Held::Budget(permit) if permit.num_permits() > 0),
         )
     }
 
-    /// For whoever takes up a piece of the frame, and need not know what this is.
+    /// Converts it for a holder of a piece of the frame, which need not know the type.
     pub(crate) fn into_keepsake(self) -> Option<Arc<dyn Send + Sync>> {
         self.0.map(|held| held as Arc<dyn Send + Sync>)
     }
 }
 
-/// What one connection may hold without a part of the budget.
+/// The bytes that one connection may hold outside the budget.
 #[derive(Debug, Default)]
 pub(crate) struct Allowance {
     used: Arc<AtomicUsize>,
 }
 
 impl Allowance {
-    /// Room for `bytes`, if so much is left.
+    /// Returns room for `bytes`, if that much is left.
     pub(crate) fn room(&self, bytes: usize) -> Option<Room> {
-        // Only the connection itself adds to it.
+        // Only this connection adds to it.
         let used = self.used.load(Ordering::Relaxed);
         (used.saturating_add(bytes) <= ALLOWANCE_BYTES).then(|| {
             self.used.fetch_add(bytes, Ordering::Relaxed);
@@ -120,7 +120,7 @@ impl Allowance {
     }
 }
 
-/// Counts who waits, as long as it waits.
+/// Counts a waiting request for as long as it waits.
 struct Waiting(Arc<AtomicUsize>);
 
 impl Drop for Waiting {
@@ -141,12 +141,12 @@ impl Budget {
         }
     }
 
-    /// Whether so much fits in, once nobody else has anything.
+    /// Returns whether `bytes` fit into the whole budget.
     pub(super) fn holds(&self, bytes: usize) -> bool {
         bytes.div_ceil(PAGE_BYTES) <= self.pages_max
     }
 
-    /// One request may take more than the whole budget: then it waits until it is alone.
+    /// A request may need more than the whole budget; it then waits until it is alone.
     fn pages_of(&self, bytes: usize) -> u32 {
         u32::try_from(bytes.div_ceil(PAGE_BYTES).min(self.pages_max)).unwrap_or(u32::MAX)
     }

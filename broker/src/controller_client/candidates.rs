@@ -1,12 +1,13 @@
-//! Where the controller may be: the addresses behind one name, of which one leads.
+//! The addresses behind the controller's name, one of which is the leader.
 //!
-//! Operators stand by for one another behind a headless service. The one that does not lead says so
-//! at once, so that trying them in turn finds a new leader faster than any readiness probe could
-//! announce it. The session turns to the next address; everybody else speaks to the one that the
-//! session speaks to.
+//! The replicas of an operator stand by behind a headless service. A replica that does not lead
+//! says so at once. So trying them in turn finds a new leader faster than any readiness probe could
+//! announce it. The session turns to the next address; all other requests use the session's
+//! address.
 //!
-//! The name itself may change while the broker runs, where an operator is installed elsewhere and
-//! takes the cluster over: it writes its own into a file, which is read before each attempt.
+//! The name itself may change while the broker runs, when an operator is installed elsewhere and
+//! takes the cluster over. That operator writes its name into a file, which is read before each
+//! attempt.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,23 +24,22 @@ use weir_protocol::address;
 use weir_protocol::controller::CLUSTER_HEADER;
 use weir_protocol::controller::controller_client::ControllerClient;
 
-/// How long a connection may take to come up.
+/// How long a connection may take to open.
 pub(super) const CONNECT_MAX: Duration = Duration::from_secs(1);
 
-/// How often an idle connection is checked.
+/// How often an idle connection is probed.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
-/// Speaks to one controller, and says for which cluster with every request.
+/// A client of one controller that names the cluster in every request.
 pub(super) type Client = ControllerClient<InterceptedService<Channel, NameCluster>>;
 
-/// An answer of the controller may be as large as the metadata of the whole cluster.
+/// The largest message: an answer may contain the metadata of the whole cluster.
 const MESSAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// How long the file may take to be read, and the name to be looked up, before what was found the
-/// last time is taken.
+/// How long reading the file, or looking up the name, may take before the last result is used.
 const LOOK_UP_MAX: Duration = Duration::from_millis(500);
 
-/// Says with every request which cluster it is about: one operator is the controller of many.
+/// Adds the cluster to every request, because one operator is the controller of many.
 #[derive(Clone, Debug)]
 pub(super) struct NameCluster(MetadataValue<Ascii>);
 
@@ -53,7 +53,7 @@ impl Interceptor for NameCluster {
 /// The addresses behind the controller's name.
 #[derive(Debug)]
 pub(super) struct Candidates {
-    /// Where the name is written, if it may change.
+    /// The file that contains the name, if the name may change.
     file: Option<PathBuf>,
     cluster: NameCluster,
     state: Mutex<State>,
@@ -62,25 +62,25 @@ pub(super) struct Candidates {
 #[derive(Debug)]
 struct State {
     name: String,
-    /// What the file held when it was last read.
+    /// The content of the file when it was last read.
     read: Option<String>,
-    /// What was last found, sorted, so that turns are taken in one order.
+    /// The last addresses found, sorted, so that turns follow one order.
     addresses: Vec<SocketAddr>,
-    /// Counts the turns.
+    /// Counts the turns to the next address.
     turn: usize,
-    /// Where `client` goes.
+    /// The address of `client`.
     target: Option<SocketAddr>,
     client: Client,
-    /// Goes there too, over a connection of its own.
+    /// A client of the same address with a connection of its own.
     forwards: Client,
 }
 
 impl Candidates {
-    /// The candidates behind `name` (`host:port`), or behind the one that `file` holds when it is
+    /// Creates the candidates behind `name` (`host:port`), or behind the name in `file` when it is
     /// read.
     ///
     /// # Errors
-    /// When the name or the cluster's id is none.
+    /// When the name or the cluster's id is invalid.
     pub(super) fn new(name: &str, file: Option<&Path>, cluster_id: &str) -> anyhow::Result<Self> {
         anyhow::ensure!(
             address::split(name).is_some(),
@@ -104,27 +104,27 @@ impl Candidates {
         Ok(Self { file: file.map(Path::to_owned), cluster, state: Mutex::new(state) })
     }
 
-    /// The way to the candidate whose turn it is.
+    /// Returns the client of the current candidate.
     pub(super) fn client(&self) -> Client {
         self.state.lock().client.clone()
     }
 
-    /// The way there for what clients ask for. Their answers may fill a connection for seconds, and
-    /// the answer to a heartbeat is not to stand behind them.
+    /// Returns the client of that candidate for forwarded requests. Their answers may fill a
+    /// connection for seconds, and a heartbeat's answer must not wait behind them.
     pub(super) fn forwards(&self) -> Client {
         self.state.lock().forwards.clone()
     }
 
-    /// Lets the next candidate have its turn at the next [`Self::resolve`], over a new connection
-    /// even if it is the only one.
+    /// Selects the next candidate for the next [`Self::resolve`], with a new connection even if it
+    /// is the only one.
     pub(super) fn turn_to_next(&self) {
         let mut state = self.state.lock();
         state.turn = state.turn.wrapping_add(1);
         state.target = None;
     }
 
-    /// Reads the name anew where it may change, looks it up, and goes to the candidate whose turn
-    /// it is. While the name cannot be read or looked up, what was found the last time is taken.
+    /// Reads the name again if it may change, looks it up, and connects to the current candidate.
+    /// If the name cannot be read or looked up, the last result is used.
     pub(super) async fn resolve(&self) {
         if let Some(file) = &self.file {
             self.read(file).await;
@@ -172,14 +172,14 @@ impl Candidates {
         if name == state.name {
             return;
         }
-        // As the command line, a host with its port.
+        // The same form as on the command line: a host with its port.
         if address::split(&name).is_none() || endpoint_of(&name).is_err() {
             warn!(file = %file.display(), found = name, goes_on_with = state.name, "where the controller is must be HOST:PORT, with an IPv6 address in brackets; this broker goes on with what it knows");
             return;
         }
         info!(before = state.name, now = name, "the controller is elsewhere");
         state.name = name;
-        // Those behind the former name are not it.
+        // The addresses of the former name are not the controller.
         state.addresses.clear();
         state.target = None;
     }
@@ -189,7 +189,7 @@ fn endpoint_of(address: &str) -> Result<Endpoint, tonic::transport::Error> {
     Endpoint::from_shared(format!("http://{address}"))
 }
 
-/// The candidate of a turn.
+/// Returns the candidate of a turn.
 fn pick(addresses: &[SocketAddr], turn: usize) -> Option<SocketAddr> {
     addresses.get(turn.checked_rem(addresses.len())?).copied()
 }
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(candidates.state.lock().target, Some("127.0.0.1:1".parse().unwrap()));
         candidates.state.lock().addresses.push("127.0.0.1:2".parse().unwrap());
         candidates.turn_to_next();
-        // What the look-up finds counts, not what was known before.
+        // The lookup's result replaces the addresses known before.
         candidates.resolve().await;
         assert_eq!(candidates.state.lock().target, Some("127.0.0.1:1".parse().unwrap()));
         for wrong in ["no address", "h", "::1:9090"] {
@@ -244,7 +244,8 @@ mod tests {
         let file = directory.path().join("controller");
         let candidates = Candidates::new("127.0.0.1:1", Some(&file), "c").unwrap();
         let target = || candidates.state.lock().target.map(|target| target.port());
-        // It is not there yet; then it is, and it changes, and what is no address does not count.
+        // The file is missing at first. Then it exists and changes; an invalid address has no
+        // effect.
         candidates.resolve().await;
         assert_eq!(target(), Some(1));
         for (text, port) in [
@@ -265,7 +266,7 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         candidates.resolve().await;
         assert_eq!(target(), Some(3));
-        // The addresses of a former name are not tried while the new one cannot be looked up.
+        // While the new name cannot be looked up, the addresses of the former one are not tried.
         std::fs::write(&file, "no-such-host.invalid:4").unwrap();
         candidates.resolve().await;
         assert_eq!((target(), candidates.state.lock().addresses.len()), (None, 0));

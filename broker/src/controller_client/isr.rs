@@ -1,7 +1,8 @@
-//! AlterPartitions: the ISRs that leaders on this broker ask for, batched, one request at a time.
+//! AlterPartitions: sends the ISRs that leaders on this broker propose, in batches, one request at
+//! a time.
 //!
-//! What is asked is decided by the partitions; each hears its answer, also that there was none, and
-//! asks again by itself.
+//! The partitions decide what to propose. Each one gets its answer, or an error if there was none,
+//! and proposes again by itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +17,13 @@ use crate::metadata::Metadata;
 use crate::replica::core::{PartitionState, Proposal};
 use crate::replica::{Partition, Replicas};
 
-/// How long the controller may take to commit. It is not known then whether it has.
+/// How long the controller may take to commit. After that, it is unknown whether it has.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// The most changes in one request.
 const CHANGES_MAX: usize = 10_000;
 
-/// Brings what waits to the controller, for ever.
+/// Sends proposals to the controller, forever.
 pub(crate) async fn keep_proposing(
     controller: &Controller,
     metadata: &Metadata,
@@ -33,8 +34,8 @@ pub(crate) async fn keep_proposing(
         for batch in waiting.chunks(CHANGES_MAX) {
             let asked = batch.iter().map(|(partition, proposal)| (partition.id(), proposal));
             if !controller.keeper.keep_asked(replicas.log_dir(), asked) {
-                // The broker stops, and leads nothing any more. What it asked for now the next
-                // process would not know of.
+                // The broker is stopping and leads nothing any more. The next process would not
+                // know of a proposal that is sent now.
                 continue;
             }
             let answers = ask(controller, metadata, batch).await;
@@ -72,9 +73,9 @@ async fn ask(
         ErrorCode::None => {}
         code => return all(code),
     }
-    // A leader must not take up an ISR under older settings than the controller did: with a smaller
+    // A leader must not use an ISR under older settings than the controller did. With a smaller
     // `min.insync.replicas` it would commit without a member that the controller has just made
-    // eligible. The metadata comes right behind the commit.
+    // eligible. The metadata follows right after the commit.
     let known = metadata.wait_for(response.metadata_version);
     if tokio::time::timeout(ANSWER_MAX, known).await.is_err() {
         debug!(

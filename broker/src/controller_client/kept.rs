@@ -1,10 +1,10 @@
-//! What the next process of this broker goes on with while no controller is there: the metadata
-//! that this one acts on, and what its leaders have asked for.
+//! The state with which the next process of this broker continues while no controller answers: the
+//! metadata that this one acts on, and the ISRs that its leaders have proposed.
 //!
-//! With it goes what only this broker knows: which producer ids nobody has been given. Written
-//! before it is acted on: a process that died knew nothing that its successor does not find. The
-//! log directory keeps it and says whether it can be believed ([`crate::log::LogDir::left_known`]);
-//! here it is put into frames, of the RPC's own messages.
+//! It includes the producer ids that only this broker knows to be unused. All of it is written
+//! before this process acts on it, so the next process finds everything that a dead one knew. The
+//! log directory stores it and says whether it is valid ([`crate::log::LogDir::left_known`]). This
+//! module encodes it as frames of the RPC's messages.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -24,21 +24,21 @@ use crate::metadata::MetadataImage;
 use crate::replica::committed;
 use crate::replica::core::{Asked, Proposal};
 
-/// What a frame holds, by its first byte.
+/// The kinds of frames, by their first byte.
 const METADATA: u8 = b'm';
 const ASKED: u8 = b'a';
 const PRODUCER_IDS: u8 = b'p';
 
-/// What the last run left.
+/// The state of the last run.
 #[derive(Debug)]
 pub(super) struct Left {
     pub(super) image: MetadataImage,
     pub(super) asked: HashMap<TopicPartition, Asked>,
-    /// Ids that no run has given out.
+    /// Producer ids that no run has assigned.
     pub(super) producer_ids: [Range<i64>; 2],
 }
 
-/// What is on the disk besides the metadata.
+/// The stored state besides the metadata.
 #[derive(Debug, Default)]
 pub(super) struct Keeper(Mutex<Beside>);
 
@@ -48,7 +48,7 @@ struct Beside {
     producer_ids: [Range<i64>; 2],
 }
 
-/// What the last run left in this directory, if there is something to go on with.
+/// Returns the state that the last run left in this directory, if it can be used.
 pub(super) fn left(log_dir: &LogDir) -> Option<Left> {
     let frames = log_dir.left_known()?;
     let left = read(&frames);
@@ -86,8 +86,8 @@ fn read(frames: &[Vec<u8>]) -> Option<Left> {
     (left.image.version > 0).then_some(left)
 }
 
-/// What some run knew here, as far as it makes sense: the metadata, if there is any, and the first
-/// producer id that nobody was given by then.
+/// Returns what some run stored here, as far as it can be decoded: the metadata, if there is any,
+/// and the first producer id that was not assigned then.
 pub(super) fn last_known(frames: &[Vec<u8>]) -> (Option<MetadataImage>, i64) {
     let (mut image, mut producer_ids_end) = (MetadataImage::default(), 0);
     for frame in frames {
@@ -110,8 +110,8 @@ pub(super) fn last_known(frames: &[Vec<u8>]) -> (Option<MetadataImage>, i64) {
 }
 
 impl Keeper {
-    /// Keeps metadata that is about to be acted on: as a change of what was kept before, or whole,
-    /// as `next`.
+    /// Stores metadata before it is acted on: as a change of the stored metadata, or `next` as a
+    /// whole.
     pub(super) fn keep(
         &self,
         log_dir: &LogDir,
@@ -125,7 +125,8 @@ impl Keeper {
         }
     }
 
-    /// Takes up what the last run asked for, and keeps it with its metadata as this run's own.
+    /// Takes over the proposals and producer ids of the last run, and stores them with its metadata
+    /// as this run's own.
     pub(super) fn go_on(&self, log_dir: &LogDir, broker_epoch: i64, left: &Left) {
         *self.0.lock() =
             Beside { asked: left.asked.clone(), producer_ids: left.producer_ids.clone() };
@@ -133,7 +134,7 @@ impl Keeper {
     }
 
     fn keep_whole(&self, log_dir: &LogDir, broker_epoch: i64, image: &MetadataImage) {
-        // Held throughout: what is asked for meanwhile is appended to the new file.
+        // The lock is held throughout, so that a concurrent proposal is appended to the new file.
         let mut beside = self.0.lock();
         beside.asked.retain(|id, asked| {
             let partition = image.topic(id.topic).and_then(|topic| topic.partition(id.index));
@@ -145,8 +146,9 @@ impl Keeper {
         log_dir.keep_known(broker_epoch, &frames);
     }
 
-    /// Keeps what leaders are about to ask for: the next process waits for whoever may have joined
-    /// an ISR by it. Returns whether it may be asked for: not once this run is over.
+    /// Stores proposals before they are sent, because the next process must wait for every replica
+    /// that may have joined an ISR by them. Returns false once this run has ended; they must not be
+    /// sent then.
     #[must_use]
     pub(super) fn keep_asked<'a>(
         &self,
@@ -159,10 +161,10 @@ impl Keeper {
             let Some(asked) = Asked::of(proposal).map(|asked| asked.after(before)) else {
                 continue;
             };
-            // What is asked again and again, while nobody answers, is written once.
+            // A proposal that is repeated while no controller answers is written once.
             if before != Some(&asked) {
-                // Where there is no file, nobody goes on with anything; the next one that is
-                // written has this too.
+                // Without a file, no process can continue with the state. The next file will
+                // contain this proposal too.
                 log_dir.keep_change(&asked_frame(id, &asked));
                 known.insert(id, asked);
             }
@@ -170,7 +172,7 @@ impl Keeper {
         !log_dir.keeps_nothing_more()
     }
 
-    /// Keeps which producer ids the next run may give out, before others are given out here.
+    /// Stores the producer ids that the next run may assign, before this run assigns others.
     pub(super) fn keep_producer_ids(&self, log_dir: &LogDir, left: [Range<i64>; 2]) {
         let mut beside = self.0.lock();
         log_dir.keep_change(&producer_ids_frame(&left));
@@ -179,7 +181,7 @@ impl Keeper {
 }
 
 fn producer_ids_frame(left: &[Range<i64>; 2]) -> Vec<u8> {
-    // Numbers can always be written.
+    // Serialising numbers cannot fail.
     let mut frame = serde_json::to_vec(left).unwrap_or_default();
     frame.insert(0, PRODUCER_IDS);
     frame

@@ -1,33 +1,33 @@
-//! PURE: producer ids in hand: blocks from the controller, given out one by one. A whole block is
-//! kept in reserve, so that new producers begin while no controller is there.
+//! PURE: the producer ids of this broker: blocks from the controller, assigned one by one. A whole
+//! block is kept in reserve, so that new producers can start while no controller answers.
 //!
-//! What the next run may give out, if no controller answers it either, is said before this one
-//! gives out the ids before it.
+//! The next run may have to assign ids without a controller too. So this run reports which ids
+//! remain before it assigns the ids before them.
 
 use std::ops::Range;
 
 use weir_protocol::controller::AllocateProducerIdsResponse;
 use weir_protocol::types::ProducerId;
 
-/// Ids that a killed process takes with it at most: what it may have given out since it last said
-/// what is left.
+/// The most ids that a killed process wastes: those that it may have assigned since its last
+/// report.
 const LOST_MAX: i64 = 100;
 
-/// What is left of the block, and the one in reserve.
+/// The rest of the current block, and the reserve block.
 #[derive(Debug, Default)]
 pub(super) struct ProducerIds {
     block: Range<i64>,
     reserve: Range<i64>,
-    /// A block was asked for.
+    /// Whether a block was requested.
     asked: bool,
-    /// Where the ids begin in the block that the next run may give out.
+    /// The first id of the current block that the next run may assign.
     left_from: i64,
-    /// That has changed, or there is more, and it was not said yet.
+    /// Whether the remaining ids have changed since the last report.
     has_news: bool,
 }
 
 impl ProducerIds {
-    /// The next id, if one is left.
+    /// Returns the next id, if one is left.
     pub(super) fn next(&mut self) -> Option<ProducerId> {
         if self.block.is_empty() {
             self.block = std::mem::take(&mut self.reserve);
@@ -41,13 +41,14 @@ impl ProducerIds {
         Some(ProducerId(id))
     }
 
-    /// What the next run may give out, if that has to be said before anything else is given out.
+    /// Returns the ids that the next run may assign, if they must be reported before another id is
+    /// assigned.
     pub(super) fn news(&mut self) -> Option<[Range<i64>; 2]> {
         let left = [self.left_from..self.block.end, self.reserve.clone()];
         std::mem::take(&mut self.has_news).then_some(left)
     }
 
-    /// Takes up what the last run left.
+    /// Takes over the ids that the last run left.
     pub(super) fn go_on(&mut self, [block, reserve]: [Range<i64>; 2]) {
         if self.block.is_empty() && self.reserve.is_empty() {
             self.left_from = block.start;
@@ -55,20 +56,19 @@ impl ProducerIds {
         }
     }
 
-    /// Whether a block is to be asked for now: whoever is told so asks.
+    /// Returns whether to request a block now. The caller that gets true must request it.
     pub(super) fn asks(&mut self) -> bool {
         let asks = self.reserve.is_empty() && !self.asked;
         self.asked |= asks;
         asks
     }
 
-    /// Whoever asked got nothing.
+    /// Called when a request for a block failed.
     pub(super) fn unanswered(&mut self) {
         self.asked = false;
     }
 
-    /// Takes up a new block; a refusal is none. One that is not needed is dropped: there are
-    /// enough.
+    /// Takes a new block. Ignores a refusal, and drops a block that is not needed.
     pub(super) fn refill(&mut self, response: &AllocateProducerIdsResponse) {
         self.asked = false;
         if response.error_code != 0 || response.first < 0 {

@@ -23,21 +23,21 @@ use super::{Controller, Standing, kept};
 use crate::metadata::Metadata;
 use crate::replica::Replicas;
 
-/// How soon to try again after the stream broke; doubles up to the second value.
+/// The pause before a retry after the stream broke; doubles up to the second value.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(500);
-/// How long after its registration a broker asks for what can wait.
+/// How long after its registration a broker waits with less urgent requests.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// How long a start waits for a controller before it goes on with what the last run had: one that
-/// is there takes up a stream within milliseconds.
+/// How long a start waits for a controller before it continues with the last run's state. A
+/// controller that runs accepts a stream within milliseconds.
 const RESUME_AFTER: Duration = Duration::from_secs(1);
 
-/// How much longer it waits for the answer to its registration where its stream was taken up: an
-/// operator looks up where the broker is found.
+/// How much longer it waits for the answer to its registration once its stream was accepted: the
+/// operator looks up the broker's address.
 const REGISTRATION_MAX: Duration = Duration::from_secs(4);
 
-/// Who this broker says it is.
+/// The identity under which this broker registers.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The cluster that the log directory belongs to.
@@ -48,17 +48,17 @@ pub struct Identity {
     pub incarnation: Uuid,
     /// The log directory's own id.
     pub log_dir_id: Uuid,
-    /// Where clients find it.
+    /// The endpoints for clients.
     pub endpoints: Vec<rpc::Endpoint>,
-    /// Its rack; empty: none.
+    /// Its rack; empty for none.
     pub rack: String,
-    /// The broker epoch under which the log directory was last used.
+    /// The broker epoch of the log directory's last run.
     pub previous_broker_epoch: Option<i64>,
-    /// The log is whole up to its end.
+    /// Whether the log is complete up to its end.
     pub clean: bool,
 }
 
-/// The controller refused this broker for a reason that trying again does not cure.
+/// The controller refused this broker for a reason that a retry does not cure.
 #[derive(Debug, thiserror::Error)]
 #[error("the controller refuses this broker: {reason} ({code:?})")]
 pub struct Fatal {
@@ -74,10 +74,10 @@ pub struct Session {
     replicas: Arc<Replicas>,
     identity: Identity,
     controller_epoch: ControllerEpoch,
-    /// Until when a controller is waited for before the broker goes on with what the last run had;
-    /// `None` once that is settled.
+    /// The end of the wait for a controller before the broker continues with the last run's state;
+    /// `None` once that is decided.
     patient_until: Option<Instant>,
-    /// Metadata came from a controller in this run, and not only from the last one.
+    /// Whether this run has metadata from a controller, and not only from the last run.
     is_told: bool,
 }
 
@@ -94,7 +94,7 @@ impl From<tonic::Status> for Ended {
 }
 
 impl Session {
-    /// A session for this broker.
+    /// Creates a session for this broker.
     pub fn new(
         controller: Arc<Controller>,
         metadata: Arc<Metadata>,
@@ -128,16 +128,16 @@ impl Session {
                 () = silence => Ended::Broken("no controller answers".into()),
             };
             self.controller.is_heard.store(false, Ordering::Relaxed);
-            // Not by reading and replacing: the guard of a read would still be held while the write
-            // waits for it.
+            // Not a read and a replace: the read guard would still be held while the write waits
+            // for it.
             let mut lost = false;
             self.controller
                 .standing
                 .send_modify(|standing| lost = std::mem::take(&mut standing.connected));
             if !lost {
-                // Not the leader, or not there: perhaps another address behind the name is. Where a
-                // stream was lost, the same one is asked once more, since it may only have been a
-                // hiccup.
+                // This address is not the leader or not reachable; another one behind the name may
+                // be. After a lost stream the same address is tried once more, because the loss may
+                // have been brief.
                 self.controller.candidates.turn_to_next();
             }
             match ended {
@@ -147,27 +147,27 @@ impl Session {
                 }
                 Ended::Broken(reason) => debug!(%reason, "no controller yet"),
             }
-            // A stream that lasted was a good one: what broke it may be over already.
+            // A long stream was a good one, and the cause of its end may be over already.
             pause =
                 if started.elapsed() > RETRY_MAX { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
             tokio::time::sleep(pause).await;
         }
     }
 
-    /// Goes on with the metadata, the roles and the epochs of the last run, if its time has come
-    /// and there is something that can be believed.
+    /// Continues with the metadata, the roles and the epochs of the last run, if the wait is over
+    /// and valid state exists.
     ///
-    /// A leader acknowledges nothing then that a successor lacks: it waits for every member of the
-    /// ISR of its last image, and for whomever it had asked for; whoever was elected meanwhile is
-    /// one of them, and does not fetch from it.
+    /// A leader then acknowledges nothing that a successor lacks. It waits for every member of the
+    /// ISR in its last image and in its proposals. A leader that was elected meanwhile is one of
+    /// them, and does not fetch from it.
     async fn go_on_if_nobody_answers(&mut self) {
         if self.patient_until.take_if(|until| *until <= Instant::now()).is_none() {
             return;
         }
         let replicas = Arc::clone(&self.replicas);
         let log_dir = replicas.log_dir();
-        // Between a registration and its first metadata nothing is known of the roles: the
-        // controller is about to tell.
+        // Between a registration and its first metadata the roles are unknown; the controller is
+        // about to send them.
         let epoch = self
             .identity
             .previous_broker_epoch
@@ -209,7 +209,7 @@ impl Session {
             .await
             .map_err(|_| Ended::Broken("the stream is closed".into()))?;
         let mut client = self.controller.client();
-        // A host that was cut off or frozen says nothing at all, not even that it does not lead.
+        // A host that is cut off or frozen answers nothing, not even that it does not lead.
         let opened =
             tokio::time::timeout(CONNECT_MAX, client.session(ReceiverStream::new(outgoing))).await;
         let mut incoming = opened
@@ -230,19 +230,21 @@ impl Session {
                 message = incoming.message() => {
                     heard = Instant::now();
                     if self.take_up(said(message)?)? {
-                        // What was applied is told at once: others wait for it.
+                        // The next heartbeat reports the applied version at once, because others
+                        // wait for it.
                         beat.reset_immediately();
                     }
                 }
                 _ = beat.tick() => {
-                    // What lies here already was heard: this broker may have stood still itself.
+                    // Messages that are already here count as heard, because this process itself
+                    // may have been paused.
                     while let Some(message) = incoming.message().now_or_never() {
                         heard = Instant::now();
                         self.take_up(said(message)?)?;
                     }
                     if heard.elapsed() > silence_max {
-                        // No use in asking the same address once more, over a connection of which
-                        // nobody can tell that it is dead.
+                        // The next attempt uses another address, because this connection may be
+                        // dead without a sign.
                         self.controller.candidates.turn_to_next();
                         return Err(Ended::Broken("the controller is silent".into()));
                     }
@@ -275,12 +277,12 @@ impl Session {
                     "registered with the controller"
                 );
                 let epoch = Some(registered.broker_epoch);
-                // From here on the roles of the last run are over, also if this task is
+                // From here on the roles of the last run have ended, even if this task is
                 // interrupted.
                 self.identity.previous_broker_epoch = epoch;
                 self.patient_until = None;
                 self.remember(registered.broker_epoch).await;
-                // From here on the process itself vouches for its log: it is whole as long as the
+                // From here on the process itself knows its log: the log is complete as long as the
                 // process lives.
                 self.identity.clean = true;
                 self.controller.standing.send_modify(|standing| {
@@ -298,7 +300,7 @@ impl Session {
         }
     }
 
-    /// Leaves the broker epoch to the next run, before anything is done under it.
+    /// Stores the broker epoch for the next run, before this run does anything under it.
     async fn remember(&self, epoch: i64) {
         let replicas = Arc::clone(&self.replicas);
         let written =
@@ -308,7 +310,7 @@ impl Session {
         }
     }
 
-    /// Takes up what the controller said; returns whether it was metadata.
+    /// Applies a message of the controller. Returns whether it was metadata.
     fn take_up(&mut self, message: rpc::ControllerMessage) -> Result<bool, Ended> {
         self.check_epoch(message.controller_epoch)?;
         match message.message {
@@ -334,7 +336,7 @@ impl Session {
         Ok(false)
     }
 
-    /// A deposed controller is not listened to.
+    /// Rejects messages of a deposed controller.
     fn check_epoch(&mut self, epoch: i64) -> Result<(), Ended> {
         let epoch = ControllerEpoch(epoch);
         if epoch < self.controller_epoch {
@@ -356,8 +358,8 @@ impl Session {
             .after(self.controller_epoch, &update)
             .map_err(|error| Ended::Broken(error.to_string()))?;
         debug!(version = next.version, full = update.full, topics = touched.len(), "metadata");
-        // The disk comes first: a run knows nothing that the next one does not find. Then the
-        // partitions take up their roles, before anyone reads of them in the image.
+        // The disk comes first, so that the next run finds everything that this one knew. Then the
+        // partitions take their roles, before readers see them in the image.
         if let Some(epoch) = self.identity.previous_broker_epoch {
             self.controller.keeper.keep(self.replicas.log_dir(), epoch, update, &next);
         }
@@ -385,7 +387,7 @@ impl Session {
     }
 
     fn heartbeat(&self, broker_epoch: i64) -> rpc::Heartbeat {
-        // What the last run knew is not what this registration was told.
+        // The last run's metadata does not count as applied under this registration.
         let applied_version = if self.is_told { self.metadata.load().version } else { 0 };
         rpc::Heartbeat {
             broker_epoch,
@@ -397,15 +399,14 @@ impl Session {
     }
 }
 
-/// What the controller said, unless it has nothing more to say.
+/// Returns the controller's message, unless the stream has ended.
 fn said(
     message: Result<Option<rpc::ControllerMessage>, tonic::Status>,
 ) -> Result<rpc::ControllerMessage, Ended> {
     message?.ok_or_else(|| Ended::Broken("the controller ended the stream".into()))
 }
 
-/// Returns when a start has waited long enough for a controller, and none has taken its
-/// registration.
+/// Returns when a start has waited long enough and no controller has accepted its registration.
 async fn nobody_answers(controller: Arc<Controller>, patient_until: Option<Instant>) {
     match patient_until {
         Some(until) => tokio::time::sleep_until(until).await,
@@ -436,7 +437,7 @@ fn refusal(refused: rpc::Refused) -> Ended {
     let code = i16::try_from(refused.error_code)
         .map_or(ErrorCode::UnknownServerError, ErrorCode::from_code);
     match code {
-        // Another process still holds the id, or the epoch is an old one: both pass.
+        // Another process still holds the id, or the epoch is old: both are temporary.
         ErrorCode::DuplicateBrokerRegistration
         | ErrorCode::StaleBrokerEpoch
         | ErrorCode::NotController => Ended::Broken(refused.reason),

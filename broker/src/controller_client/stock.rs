@@ -1,7 +1,7 @@
-//! How a broker begins whose cluster has lost its tables: it says what is on its volume, and waits
-//! until the controller has made the tables of what all brokers say.
+//! The start of a broker whose cluster has lost its tables. The broker reports the content of its
+//! volume, and waits until the controller has built the tables from the reports of all brokers.
 //!
-//! Until then it serves nothing, and touches none of its logs: what was said stays true.
+//! Until then it serves nothing and changes none of its logs, so its report stays true.
 
 use std::time::Duration;
 
@@ -14,31 +14,31 @@ use super::kept;
 use crate::config::Config;
 use crate::log::{FoundLog, LogDir};
 
-/// How long the controller may take to answer: an inventory may be large.
+/// How long the controller may take to answer, because a report may be large.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// How soon it is asked again.
+/// The pause between two requests.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// Whether a broker that is told this in place of its cluster's id begins so.
+/// Returns whether a broker with this value in place of a cluster id starts that way.
 pub fn is_recovering(cluster_id: &str) -> bool {
     cluster_id.starts_with(rpc::RECOVERS)
 }
 
-/// What became of it.
+/// The result of the wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tables {
-    /// The cluster that the tables are of.
+    /// The cluster of the tables.
     pub cluster_id: String,
-    /// This process had said what is on its volume before they were there: if they count on this
-    /// broker at all, they count on that.
+    /// Whether this process had reported its volume before the tables existed. If the tables rely
+    /// on this broker at all, they rely on that report.
     pub was_heard: bool,
 }
 
-/// Says what is in `found`, the volume if it is not new, until there are tables.
+/// Reports the content of `found`, the volume unless it is new, until the tables exist.
 ///
 /// # Errors
-/// When the controller's address is none.
+/// When the controller's address is invalid.
 pub async fn await_tables(config: &Config, found: Option<&LogDir>) -> anyhow::Result<Tables> {
     let candidates =
         Candidates::new(&config.controller, config.controller_file.as_deref(), &config.cluster_id)?;

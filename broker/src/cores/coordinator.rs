@@ -12,65 +12,66 @@ use crate::coordinator::{Logged, Machine, Origin, Outcome, ReplyTo};
 use crate::metadata::MetadataImage;
 use crate::transaction::{Producer as OwnProducer, Refusal, Request, Transactions};
 
-/// What is asked of a coordinator, of one transactional id.
+/// A request to a coordinator about one transactional id.
 #[derive(Clone, Debug)]
 pub enum Ask {
-    /// InitProducerId: `expected` of a producer that goes on, `fresh` an id that nobody has.
+    /// InitProducerId. `expected` is set for a producer that continues; `fresh` is an unused id.
     Init {
-        /// The producer that goes on.
+        /// The producer that continues.
         expected: Option<Producer>,
-        /// An id for a new transactional id.
+        /// The id for a new transactional id.
         fresh: ProducerId,
         /// `transaction.timeout.ms`
         timeout_ms: i32,
     },
-    /// Partitions become part of the transaction, by a client of this version of transactions.
+    /// Adds partitions to the transaction, for a client with this version of transactions.
     Add {
-        /// Who asks.
+        /// The producer.
         from: Producer,
         /// Topic and index of each.
         partitions: Vec<(Arc<str>, i32)>,
         /// 0 or 2.
         version: i16,
     },
-    /// Whether a partition is part of the transaction.
+    /// Asks whether a partition is in the transaction.
     Verify {
-        /// Who writes.
+        /// The producer that writes.
         from: Producer,
         /// Topic and index.
         partition: (Arc<str>, i32),
     },
     /// EndTxn.
     End {
-        /// Who asks.
+        /// The producer.
         from: Producer,
-        /// Or abort.
+        /// Whether to commit; otherwise to abort.
         commit: bool,
         /// 0 or 2.
         version: i16,
-        /// An id for a producer whose epochs are used up.
+        /// An id for a producer whose epochs are exhausted.
         fresh: ProducerId,
     },
-    /// Which transactions wait for markers or for a producer id, of all transactional ids.
+    /// Asks for the transactions of all transactional ids that wait for markers or for a producer
+    /// id.
     Prepared,
-    /// The transaction took too long and its producer's epochs are used up: here is another id.
+    /// The transaction has timed out and its producer's epochs are exhausted: provides another id.
     TimeOut {
-        /// An id that nobody has.
+        /// An unused id.
         fresh: ProducerId,
     },
-    /// Markers are written.
+    /// Reports that markers are written.
     Written(Prepared),
 }
 
-/// What a coordinator answers, once all that it has written before is committed.
+/// A coordinator's answer. It counts once all earlier records of the coordinator are committed.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// To InitProducerId and EndTxn: the producer from now on.
+    /// For InitProducerId and EndTxn: the producer from now on.
     Producer(Result<Producer, ErrorCode>),
-    /// To the others but one.
+    /// For all other requests except [`Ask::Prepared`].
     Code(ErrorCode),
-    /// Those that wait for markers, and the transactional ids of those that took too long and wait
-    /// for a producer id.
+    /// The transactions that wait for markers, and the transactional ids of timed-out transactions
+    /// that wait for a producer id.
     Prepared(Vec<Prepared>, Vec<String>),
 }
 
@@ -79,14 +80,14 @@ pub enum Answer {
 pub struct Prepared {
     /// The transactional id.
     pub id: String,
-    /// What is to be written.
+    /// The marker to write.
     pub marker: Marker,
-    /// To these partitions.
+    /// The partitions to write it to.
     pub partitions: Vec<(Arc<str>, i32)>,
 }
 
-/// What stands in the log of a transactional id whose producer has come to this epoch, and has no
-/// transaction open.
+/// Returns the log record of a transactional id whose producer has reached this epoch and has no
+/// open transaction.
 pub fn at_rest(id: &str, producer: Producer, timeout_ms: i32) -> Record {
     let record = crate::transaction::at_rest(id, own(producer), timeout_ms, 0);
     (record.key, record.value)
@@ -102,17 +103,17 @@ impl std::fmt::Debug for Coordinator {
 }
 
 impl Coordinator {
-    /// One that has read nothing.
+    /// Creates a coordinator that has read no log.
     pub fn new(epoch: i32) -> Self {
         Self(Transactions::new(Origin { partition: 0, epoch: LeaderEpoch(epoch), seed: 1 }))
     }
 
-    /// Takes up a record of the log. One that cannot be read is left out, as in the broker.
+    /// Replays a record of the log. As in the broker, it skips an unreadable record.
     pub fn replay(&mut self, (key, value): &Record) {
         let _ = self.0.replay(&Logged { key, value: value.as_deref(), transaction: None });
     }
 
-    /// The log is read.
+    /// Ends the replay of the log.
     pub fn loaded(&mut self, ms: u64) -> Vec<Record> {
         let mut image = MetadataImage::default();
         image.features.insert("transaction.version".to_owned(), 2);
@@ -121,7 +122,7 @@ impl Coordinator {
         records(outcome.records)
     }
 
-    /// Carries out a request: the records to be appended, and the answer.
+    /// Handles a request. Returns the records to append and the answer.
     pub fn ask(&mut self, id: &str, ask: Ask, ms: u64) -> (Vec<Record>, Answer) {
         let id = id.to_owned();
         match ask {
@@ -189,14 +190,14 @@ impl Coordinator {
         }
     }
 
-    /// Does what is due.
+    /// Handles what is due.
     pub fn wake(&mut self, ms: u64) -> Vec<Record> {
         let mut outcome = Outcome::default();
         self.0.wake(now(ms), &mut outcome);
         records(outcome.records)
     }
 
-    /// When something is due.
+    /// The time at which something is next due.
     pub fn next_wake(&self) -> Option<u64> {
         self.0.next_wake()
     }

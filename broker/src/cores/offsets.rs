@@ -1,4 +1,4 @@
-//! The offsets of a group coordinator, as transactions commit them.
+//! The committed offsets of a group coordinator, as transactions commit them.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::group::{Groups, Request};
 use crate::log::Prepared as Batch;
 use crate::metadata::MetadataImage;
 
-/// The topic whose offsets are committed.
+/// The topic of the committed offsets.
 const TOPIC: &str = "input";
 
 /// A group coordinator, in one leader epoch, and the transactions in its partition.
@@ -38,7 +38,7 @@ impl std::fmt::Debug for Offsets {
 }
 
 impl Offsets {
-    /// One that has read nothing.
+    /// Creates a coordinator that has read no log.
     pub fn new(epoch: i32) -> Self {
         Self {
             machine: Groups::new(Origin { partition: 0, epoch: LeaderEpoch(epoch), seed: 1 }),
@@ -46,7 +46,7 @@ impl Offsets {
         }
     }
 
-    /// Takes up a record of the log, which was written in a transaction.
+    /// Replays a record of the log that was written in a transaction.
     pub fn replay(&mut self, producer: Producer, (key, value): &Record, ms: u64) {
         let _ = self.machine.replay(&Logged {
             key,
@@ -56,16 +56,16 @@ impl Offsets {
         self.transactional.appended(&header(producer), &[], now(ms).wall_ms);
     }
 
-    /// Takes up a marker of the log.
+    /// Replays a marker of the log.
     pub fn replay_marker(&mut self, marker: Marker, ms: u64) {
         self.machine.end_transaction(marker.producer, marker.epoch, marker.commit);
         self.append_marker(marker, ms);
     }
 
-    /// The log is read.
+    /// Ends the replay of the log.
     pub fn loaded(&mut self, ms: u64) {
         let mut outcome = Outcome::default();
-        // Offsets of a topic that is not there are forgotten.
+        // The coordinator would drop the offsets of a topic that does not exist.
         let topic = rpc::Topic {
             id: Uuid::from_u128(1).as_bytes().to_vec(),
             name: TOPIC.to_owned(),
@@ -83,15 +83,16 @@ impl Offsets {
         self.machine.metadata(&Arc::new(image), &Layers::default(), now(ms), &mut outcome);
     }
 
-    /// Puts down that the transaction's coordinator is asked. `None`: it is open here.
+    /// Notes that the transaction's coordinator is asked. Returns `None` if the transaction is open
+    /// here.
     pub fn ask_to_verify(&mut self, producer: Producer) -> Option<Guard> {
         self.transactional.ask(producer)
     }
 
-    /// Commits the offset of a group in a transaction: the records to be appended.
+    /// Commits the offset of a group in a transaction. Returns the records to append.
     ///
     /// # Errors
-    /// What the client is told.
+    /// The error code for the client.
     pub fn commit(
         &mut self,
         producer: Producer,
@@ -120,10 +121,10 @@ impl Offsets {
         Ok(written)
     }
 
-    /// Ends a producer's transaction: the marker is to be appended.
+    /// Ends a producer's transaction. The caller appends the marker.
     ///
     /// # Errors
-    /// For a marker that comes late.
+    /// For a late marker.
     pub fn end(&mut self, marker: Marker, ms: u64) -> Result<(), ErrorCode> {
         self.transactional.admit_marker(&marker)?;
         self.machine.end_transaction(marker.producer, marker.epoch, marker.commit);

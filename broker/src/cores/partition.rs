@@ -1,8 +1,8 @@
-//! A replica of a partition: its log as the broker keeps it, on files that the caller provides, and
-//! what it knows of producers and transactions.
+//! A replica of a partition: the broker's log on files that the caller provides, with its producers
+//! and transactions.
 //!
-//! The same log is written by a leader, follows one, is cut and is opened again. Batches hold one
-//! record, so that an offset is a count.
+//! The same log is written as a leader, follows a leader, is truncated and is reopened. Batches
+//! hold one record, so an offset is a count.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::io;
@@ -22,21 +22,19 @@ use crate::log::{
 
 const ROOT: &str = "/data";
 
-/// Segments of some twelve batches, so that what is known of transactions is spread over files and
-/// memory.
+/// Segments of some twelve batches, so that the transactions are spread over files and memory.
 const SEGMENT_BYTES: u32 = 1_200;
 
-/// What a replica knows of its producers and their transactions.
+/// The producers of a replica and their transactions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
     /// Each producer, by its id.
     pub producers: Vec<Described>,
-    /// The transactions that were aborted, in the order of their markers.
+    /// The aborted transactions, in the order of their markers.
     pub aborted: Vec<Aborted>,
-    /// The high watermark, and the offset before which every transaction has ended and that is
-    /// below it.
+    /// The high watermark.
     pub high_watermark: i64,
-    /// The latter.
+    /// The last stable offset; -1 if it is not known.
     pub stable: i64,
 }
 
@@ -50,10 +48,10 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// Opens the log that is there, or an empty one.
+    /// Opens the existing log, or an empty one.
     ///
     /// # Errors
-    /// When what is there cannot be read.
+    /// When the existing log cannot be read.
     pub fn open(storage: Arc<dyn Storage>) -> io::Result<Self> {
         let identity = Identity { cluster_id: "sim".to_owned(), broker_id: 0 };
         let options = LogDirOptions { open_files_max: 16, recovery_threads: 1 };
@@ -66,15 +64,15 @@ impl Partition {
         Ok(Self { storage, dir, writer, log })
     }
 
-    /// Its process ends, in order or not, and another one opens what it left.
+    /// Ends the process, cleanly or not, and opens the log again as another process.
     ///
     /// # Errors
-    /// When that cannot be read.
+    /// When the log cannot be read.
     pub fn open_again(mut self, orderly: bool) -> io::Result<Self> {
         if orderly {
             self.dir.close(std::slice::from_mut(&mut self.writer))?;
         } else {
-            // What flushes in the background has come so far.
+            // The background flush has come this far.
             self.dir.checkpoint()?;
         }
         let Self { storage, dir, writer, log } = self;
@@ -88,16 +86,16 @@ impl Partition {
         self.log.log_end_offset()
     }
 
-    /// The leader epoch of a batch; `None` where there is none.
+    /// The leader epoch of a batch; `None` if there is no such batch.
     pub fn epoch_of(&self, offset: i64) -> Option<LeaderEpoch> {
         self.log.epoch_of(offset)
     }
 
-    /// Puts down that the transaction's coordinator is asked before its first batch is appended.
-    /// `None`: it is open here.
+    /// Notes that the transaction's coordinator is asked before its first batch is appended.
+    /// Returns `None` if the transaction is open here.
     ///
     /// # Errors
-    /// What the client is told.
+    /// The error code for the client.
     pub fn ask_to_verify(
         &mut self,
         (id, epoch): Producer,
@@ -108,10 +106,11 @@ impl Partition {
         self.writer.ask_to_verify(id, epoch, sequence, raises_epoch, time(ms)).map_err(code)
     }
 
-    /// Appends a client's batch as a leader; its offset, now or when it was appended before.
+    /// Appends a client's batch as a leader. Returns its offset, from this append or an earlier
+    /// one.
     ///
     /// # Errors
-    /// What the client is told.
+    /// The error code for the client.
     pub fn write(
         &mut self,
         (id, producer_epoch): Producer,
@@ -129,10 +128,10 @@ impl Partition {
         self.append(batch, epoch, ms)
     }
 
-    /// Appends a marker as a leader; its offset.
+    /// Appends a marker as a leader. Returns its offset.
     ///
     /// # Errors
-    /// For one that comes late.
+    /// For a late marker.
     pub fn end_transaction(
         &mut self,
         marker: Marker,
@@ -149,7 +148,8 @@ impl Partition {
         Ok(info.first_offset)
     }
 
-    /// The batches of `from..bound`, one behind the other, as the answer to a follower holds them.
+    /// Reads the batches of `from..bound`, one after the other, as an answer to a follower contains
+    /// them.
     ///
     /// # Errors
     /// When they cannot be read.
@@ -166,31 +166,31 @@ impl Partition {
         Ok(bytes)
     }
 
-    /// Appends what a leader has sent; the offset after it.
+    /// Appends records that a leader has sent. Returns the log end offset.
     ///
     /// # Errors
-    /// Why it cannot be appended.
+    /// The reason why they cannot be appended.
     pub fn follow(&mut self, records: &[u8], epoch: LeaderEpoch, ms: u64) -> io::Result<i64> {
         self.writer.append_as_follower(records, epoch, time(ms)).map_err(io::Error::other)
     }
 
-    /// Cuts off what its leader does not have.
+    /// Removes the records that the leader does not have.
     ///
     /// # Errors
-    /// When that fails.
+    /// When the truncation fails.
     pub fn truncate(&mut self, offset: i64) -> io::Result<i64> {
         self.writer.truncate_to(offset)
     }
 
-    /// So much is committed, as far as is known here.
+    /// Raises the high watermark, at most to the log end offset.
     pub fn commit(&self, high_watermark: i64) {
         self.log.advance_high_watermark(high_watermark.min(self.end()));
     }
 
-    /// What it knows.
+    /// Returns the producers and transactions.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When they cannot be read.
     pub fn known(&mut self, ms: u64) -> io::Result<Known> {
         let producers = self.writer.described_producers(time(ms)).map_err(io::Error::other)?;
         Ok(Known {

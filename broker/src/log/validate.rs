@@ -80,7 +80,7 @@ pub enum Origin {
 }
 
 /// The work that validation may do for a request while others wait for the thread. A decompressed
-/// byte counts 1, a record [`EFFORT_OF_RECORD`]. A few hundred bytes can hold a hundred million of
+/// byte counts 1, a record `EFFORT_OF_RECORD`. A few hundred bytes can hold a hundred million of
 /// either.
 #[derive(Debug)]
 pub struct Effort(u64);

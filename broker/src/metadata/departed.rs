@@ -1,11 +1,9 @@
 //! Brokers that were alive until just now.
 //!
-//! A client that learns in one answer that a partition has another leader and that the old leader
-//! is no broker any more has to do two things at once. librdkafka from 2.5 on
-//! (confluentinc/librdkafka#4557) loses the partition between the two and finds it again when its
-//! timer next looks for leaders, a second later. So a broker that is fenced stays in the list of
-//! brokers for a moment, in which clients move their partitions away from it. It leads nothing
-//! meanwhile.
+//! A client may learn in one answer that a partition has another leader and that the old leader is
+//! no broker any more. librdkafka since 2.5 (confluentinc/librdkafka#4557) then loses the partition
+//! until its timer looks for leaders again, a second later. So a fenced broker stays in the list of
+//! brokers for a moment. Meanwhile clients move their partitions away from it, and it leads none.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,18 +14,18 @@ use weir_protocol::types::BrokerId;
 
 use super::{BrokerImage, MetadataImage};
 
-/// How long. Long enough for the answer to who asks at once and to who asks a second later; no
-/// longer, since a client that begins now may take it for one to connect to.
+/// How long a fenced broker stays. Long enough for clients that ask at once or a second later. No
+/// longer, because a new client may try to connect to it.
 const STAYS: Duration = Duration::from_secs(2);
 
-/// Them, and since when they are gone.
+/// The fenced brokers, each with the time since when.
 #[derive(Debug, Default)]
 pub(super) struct Departed {
     since: Mutex<BTreeMap<BrokerId, Instant>>,
 }
 
 impl Departed {
-    /// Notes who was fenced from one image to the next.
+    /// Notes the brokers that were fenced between two images.
     pub(super) fn note(&self, before: &MetadataImage, after: &MetadataImage) {
         let is_fenced = |id: BrokerId| after.brokers.get(&id).is_none_or(|broker| broker.fenced);
         let mut since = self.since.lock();
@@ -37,7 +35,7 @@ impl Departed {
         }
     }
 
-    /// The living, and those.
+    /// Returns the live brokers and the recently fenced ones.
     pub(super) fn with_the_living<'a>(
         &self,
         image: &'a MetadataImage,

@@ -1,5 +1,4 @@
-//! The image itself: all that the controller has told at one version, and the next one out of an
-//! update.
+//! The image: the controller's metadata at one version, and its update to the next version.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,13 +11,13 @@ use weir_protocol::types::{
 };
 use weir_settings::Layers;
 
-/// Configuration as it is set: Kafka's names and text forms.
+/// Configuration by Kafka's names and text forms.
 pub type Configs = BTreeMap<String, String>;
 
-/// Configurations by the name of what they are set on. Cloning is cheap.
+/// Configurations by the name of their resource. Cloning is cheap.
 pub type NamedConfigs = OrdMap<String, Arc<Configs>>;
 
-/// Where a broker answers on one of its listeners.
+/// The address of a broker on one of its listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// The listener's name.
@@ -40,7 +39,7 @@ pub struct BrokerImage {
     pub endpoints: Vec<Endpoint>,
     /// Its rack, if it has one.
     pub rack: Option<String>,
-    /// Not alive as far as the controller knows: it leads nothing.
+    /// The controller counts it as dead: it leads nothing.
     pub fenced: bool,
     /// In a controlled shutdown: it leads nothing any more, and joins no ISR.
     pub shutting_down: bool,
@@ -58,32 +57,32 @@ impl BrokerImage {
 pub struct PartitionImage {
     /// The brokers that hold it, the preferred leader first.
     pub replicas: Box<[BrokerId]>,
-    /// The replicas that hold all that is committed.
+    /// The replicas that have all committed records.
     pub isr: Box<[BrokerId]>,
     /// Eligible leader replicas (KIP-966).
     pub elr: Box<[BrokerId]>,
     /// The leader, if there is one.
     pub leader: Option<BrokerId>,
-    /// Counts its leaders.
+    /// The epoch of the leader; it rises with each new leader.
     pub leader_epoch: LeaderEpoch,
-    /// Counts its changes.
+    /// The epoch of the state; it rises with each change.
     pub partition_epoch: PartitionEpoch,
     /// Replicas that a reassignment adds, of those above.
     pub adding: Box<[BrokerId]>,
     /// Replicas that a reassignment removes, of those above.
     pub removing: Box<[BrokerId]>,
-    /// The leader was elected uncleanly and has not said yet that it has recovered.
+    /// The leader was elected uncleanly and has not reported its recovery yet.
     pub recovering: bool,
 }
 
-/// The leader of a partition, for those who asked somebody else (KIP-951).
+/// The leader of a partition, for a client that asked another broker (KIP-951).
 #[derive(Clone, Copy, Debug)]
 pub struct LeaderHint<'a> {
-    /// Who it is.
+    /// The leader's id.
     pub id: BrokerId,
-    /// Since which epoch.
+    /// The leader epoch.
     pub epoch: LeaderEpoch,
-    /// Where it is found on the listener that was asked, and its rack.
+    /// Its endpoint on the requested listener, and its rack.
     pub node: Option<(&'a Endpoint, &'a Option<String>)>,
 }
 
@@ -94,9 +93,9 @@ pub struct TopicImage {
     pub id: TopicId,
     /// Its name.
     pub name: Arc<str>,
-    /// Kept by the brokers for themselves.
+    /// Whether brokers keep it for themselves.
     pub internal: bool,
-    /// What is set on the topic itself.
+    /// The configuration of the topic itself.
     pub configs: Arc<Configs>,
     /// Its partitions, by index.
     pub partitions: Vec<PartitionImage>,
@@ -109,22 +108,22 @@ impl TopicImage {
     }
 }
 
-/// The whole of the metadata at one version. Cloning is cheap: the maps are persistent.
+/// The whole metadata at one version. Cloning is cheap: the maps are persistent.
 #[derive(Clone, Debug, Default)]
 pub struct MetadataImage {
-    /// The version of the controller's metadata that this is; 0 before the first.
+    /// The version of the controller's metadata; 0 before the first image.
     pub version: u64,
-    /// The epoch of the controller that told it.
+    /// The epoch of the controller that sent it.
     pub controller_epoch: ControllerEpoch,
     /// Registered brokers.
     pub brokers: BTreeMap<BrokerId, Arc<BrokerImage>>,
     pub(super) topics: OrdMap<TopicId, Arc<TopicImage>>,
     names: OrdMap<Arc<str>, TopicId>,
-    /// What is set for the whole cluster.
+    /// The configuration of the whole cluster.
     pub cluster_configs: Arc<Configs>,
-    /// What is set on single brokers.
+    /// The configurations of single brokers.
     pub broker_configs: BTreeMap<BrokerId, Arc<Configs>>,
-    /// What is set on groups, by their ids.
+    /// The configurations of groups, by group id.
     pub group_configs: NamedConfigs,
     /// Subscriptions to client metrics, by name.
     pub client_metrics: NamedConfigs,
@@ -135,7 +134,7 @@ pub struct MetadataImage {
 }
 
 impl MetadataImage {
-    /// The layers of configuration that are in force on a broker.
+    /// The layers of configuration in force on a broker.
     pub fn layers(&self, broker: BrokerId) -> Layers<'_> {
         let of_broker: Option<&Configs> = self.broker_configs.get(&broker).map(Arc::as_ref);
         Layers { broker: of_broker, cluster: Some(&self.cluster_configs), process: None }
@@ -156,7 +155,7 @@ impl MetadataImage {
         self.names.values().filter_map(|id| self.topics.get(id))
     }
 
-    /// The topics whose name is not before `name`, in order.
+    /// The topics from `name` on, in the order of their names.
     pub fn topics_from(&self, name: &str) -> impl Iterator<Item = &Arc<TopicImage>> {
         self.names.range(Arc::<str>::from(name)..).filter_map(|(_, id)| self.topics.get(id))
     }
@@ -166,7 +165,7 @@ impl MetadataImage {
         self.topics.len()
     }
 
-    /// The leader of a partition, and where it is on `listener`; `None` when there is none.
+    /// Returns the leader of a partition and its endpoint on `listener`; `None` if there is none.
     pub fn leader_hint(&self, key: TopicPartition, listener: &str) -> Option<LeaderHint<'_>> {
         let partition = self.topic(key.topic)?.partition(key.index)?;
         let id = partition.leader?;
@@ -175,17 +174,17 @@ impl MetadataImage {
         Some(LeaderHint { id, epoch: partition.leader_epoch, node })
     }
 
-    /// Brokers that are alive.
+    /// The live brokers.
     pub fn live_brokers(&self) -> impl Iterator<Item = &Arc<BrokerImage>> {
         self.brokers.values().filter(|broker| !broker.fenced)
     }
 
-    /// This image after `update`, and the ids of the topics that it touched. A full update starts
-    /// from nothing.
+    /// Returns the image after `update`, and the ids of the topics that it touched. A full update
+    /// starts from an empty image.
     ///
     /// # Errors
-    /// When the update speaks of something that cannot be, for instance a topic id that is not 16
-    /// bytes: the image is as before.
+    /// When the update is invalid, for instance with a topic id that is not 16 bytes. This image
+    /// does not change.
     pub fn after(
         &self,
         controller_epoch: ControllerEpoch,
@@ -206,8 +205,8 @@ impl MetadataImage {
         for id in &update.removed_topics {
             let id = topic_id(id)?;
             if let Some(topic) = next.topics.remove(&id)
-                // A topic that is deleted and created again in one update may have given its name
-                // away already.
+                // A topic may be deleted and created again in one update. Its name then already
+                // belongs to the new one.
                 && next.names.get(&topic.name) == Some(&id)
             {
                 next.names.remove(&topic.name);
@@ -239,7 +238,7 @@ impl MetadataImage {
     }
 }
 
-/// What changed of configurations that are there once something is set.
+/// Applies changed configurations. An empty one is removed.
 fn take_up(known: &mut NamedConfigs, changed: &[rpc::NamedConfigs]) {
     for rpc::NamedConfigs { name, configs } in changed {
         let entries = configs.clone().unwrap_or_default().entries;
@@ -251,7 +250,7 @@ fn take_up(known: &mut NamedConfigs, changed: &[rpc::NamedConfigs]) {
     }
 }
 
-/// A metadata update that makes no sense.
+/// An invalid metadata update.
 #[derive(Debug, thiserror::Error)]
 #[error("metadata update: {0}")]
 pub struct BadUpdate(&'static str);

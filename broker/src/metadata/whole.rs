@@ -1,5 +1,5 @@
-//! An image as the controller would tell it: what the next process of this broker begins with while
-//! no controller is there.
+//! The image as a full update of the controller. The next process of this broker begins with it
+//! while no controller answers.
 
 use weir_protocol::controller as rpc;
 use weir_protocol::types::BrokerId;
@@ -7,7 +7,7 @@ use weir_protocol::types::BrokerId;
 use super::{BrokerImage, Configs, MetadataImage, NamedConfigs, PartitionImage, TopicImage};
 
 impl MetadataImage {
-    /// The update that makes this image out of nothing.
+    /// Returns the update that makes this image from an empty one.
     pub fn whole(&self) -> rpc::MetadataUpdate {
         let of_broker = |(id, set): (&BrokerId, &std::sync::Arc<Configs>)| rpc::BrokerConfigs {
             broker_id: id.0,

@@ -1,5 +1,5 @@
-//! What a connection holds of the budget for answers: for those that its produces were promised,
-//! and for the one that it sends.
+//! The share of a connection in the answer budget: for the answers that its produces are owed, and
+//! for the answer that it sends.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,39 +8,40 @@ use tokio::time::Instant;
 
 use crate::budget::{AnswerMemory, Room, SMALL_BYTES_MAX};
 
-/// How long an answer may take to be read while others wait for room.
+/// How long a client may take to read an answer while others wait for room.
 const READ_MAX: Duration = Duration::from_secs(30);
 
-/// How long its client may take none of it meanwhile.
+/// How long the client may read nothing of it meanwhile.
 const STILL_MAX: Duration = Duration::from_secs(3);
 
-/// The answers of one connection that were promised: its produces join before earlier ones are
-/// answered.
+/// The promised answers of one connection. Its produces start before earlier ones are answered.
 #[derive(Debug, Default)]
 pub(super) struct Promised {
-    /// What each takes, and whether that is a part of the budget. In the order of the requests.
+    /// For each answer: its most bytes, and whether it holds a part of the budget. In the order of
+    /// the requests.
     answers: VecDeque<(usize, bool)>,
     sum: usize,
     with_room: usize,
 }
 
 impl Promised {
-    /// Takes up an answer of at most `bytes`. Returns its room, if what the connection may take is
-    /// used up; `None` where there is none in the budget either: then nothing may join it.
+    /// Adds an answer of at most `bytes`. Returns its room: an empty one while the connection's
+    /// share suffices. Returns `None` when the budget has none either; then no other produce may
+    /// join it.
     pub(super) fn add(&mut self, bytes: usize, memory: &AnswerMemory) -> Option<Room> {
         self.sum += bytes;
         let room = match bytes == 0 || self.sum <= SMALL_BYTES_MAX {
             true => Some(Room::default()),
             false => memory.try_produced_room(bytes),
         };
-        // Who waits for room has it soon.
+        // An answer that waits for room will have it soon.
         let has_room = room.as_ref().is_none_or(Room::is_of_the_budget);
         self.with_room += usize::from(has_room);
         self.answers.push_back((bytes, has_room));
         room
     }
 
-    /// The first of them is there.
+    /// Removes the first one, because its reply is ready.
     pub(super) fn take(&mut self) {
         if let Some((bytes, has_room)) = self.answers.pop_front() {
             self.sum -= bytes;
@@ -48,35 +49,35 @@ impl Promised {
         }
     }
 
-    /// Whether one of them has a part of the budget.
+    /// Returns whether one of them holds a part of the budget.
     pub(super) fn have_room(&self) -> bool {
         self.with_room > 0
     }
 }
 
-/// What a connection holds while it sends: the room of the answer that is on its way, and that of
-/// answers which stand behind it.
+/// The rooms that a connection holds while it sends: that of the current answer, and those of
+/// answers behind it.
 #[derive(Debug)]
 pub(super) struct Sending {
     room: Room,
     others_have_room: bool,
-    /// When the answer before was taken whole.
+    /// When the answer before it was sent completely.
     since: Instant,
 }
 
 impl Sending {
-    /// An answer of which nothing is sent yet.
+    /// Creates the state of an answer of which nothing is sent yet.
     pub(super) fn of(room: Room, others_have_room: bool) -> Self {
         Self { room, others_have_room, since: Instant::now() }
     }
 
-    /// The answer is sent, but for what is gathered.
+    /// The answer is sent, except for the gathered bytes.
     pub(super) fn is_done(&mut self) {
         self.room = Room::default();
     }
 
-    /// Whether the client, which has taken nothing for `still`, has had its time, and others wait
-    /// for room.
+    /// Returns whether to close the connection: others wait for room, and the client has read
+    /// nothing for `still` or reads for too long.
     pub(super) fn is_overdue(&self, still: Duration, memory: &AnswerMemory) -> bool {
         (self.others_have_room || self.room.is_of_the_budget())
             && (still >= STILL_MAX || self.since.elapsed() >= READ_MAX)
@@ -94,7 +95,7 @@ mod tests {
 
     const KIB: usize = 1024;
 
-    /// A budget with so much for large answers.
+    /// A budget with this much for large answers.
     fn large(bytes: usize) -> AnswerMemory {
         AnswerMemory::new(bytes * 8 / 5)
     }
@@ -104,7 +105,7 @@ mod tests {
         IpAddr::from([10, 0, 0, host])
     }
 
-    /// An answer that began to be sent longer ago than it may take.
+    /// An answer whose sending began longer ago than it may take.
     fn slow(room: Room) -> Sending {
         Sending {
             since: Instant::now().checked_sub(2 * READ_MAX).unwrap(),

@@ -1,8 +1,9 @@
-//! One client's connection: bytes in, frames to the APIs, replies out in the order of the requests.
+//! One client's connection: reads frames, hands them to the APIs, and sends replies in the order of
+//! the requests.
 //!
-//! Produces are taken up one after the other while earlier ones still wait to be committed, so one
-//! connection fills a group commit. Everything else begins when what came before it is answered, as
-//! in Kafka. Beyond a bounded number of requests, or of bytes, the socket is not read from.
+//! Produces start while earlier ones still wait for their commit, so one connection can fill a
+//! group commit. As in Kafka, every other request starts when all earlier ones are answered. Beyond
+//! a bounded number of requests or bytes, the connection does not read its socket.
 
 use std::io;
 use std::sync::Arc;
@@ -25,37 +26,37 @@ use super::output::Output;
 use crate::api::{self, Caller, Handled, Reply, Services};
 use crate::budget::{self, Allowance, Room};
 
-/// Produces of one connection that may wait at a time. The Java client allows itself 5, librdkafka
-/// 1,000,000; what is beyond stays in the socket.
+/// The most produces of one connection in flight. The Java client sends up to 5, librdkafka up to
+/// 1,000,000; the rest stays in the socket.
 const IN_FLIGHT_MAX: usize = 64;
 
-/// A frame that has begun must go on arriving at least this often, and be there after this time
-/// where others wait for its room.
+/// The longest pause within a frame that has begun. Also the longest time for a whole frame while
+/// others wait for its room.
 const STALL_MAX: Duration = Duration::from_secs(30);
 
-/// While a frame waits or arrives, it is looked this often whether that is still right.
+/// How often a waiting or arriving frame is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Frames that wait longer than this for room are worth a line in the log.
+/// A frame that waits longer than this for room is logged.
 const WAIT_WORTH_TELLING: Duration = Duration::from_secs(5);
 
-/// The least that is asked of the socket at a time, and the most.
+/// The least and the most bytes of one read.
 const READ_BYTES_MIN: usize = 4 * 1024;
 const READ_BYTES_MAX: usize = 256 * 1024;
 
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Closed {
-    /// The client is gone, which is no fault.
+    /// The client has closed the connection, which is no fault.
     #[error("the client closed the connection")]
     ByClient,
     /// A request failed that has no response, or whose response cannot be encoded.
     #[error("a request failed that has no response to say so")]
     Unanswerable,
-    /// The broker stops, and all that was asked is answered.
+    /// The broker is stopping, and all requests are answered.
     #[error("the broker stops")]
     Stopping,
-    /// Nothing came for `connections.max.idle.ms`, or a frame stalled.
+    /// No bytes came for `connections.max.idle.ms`, or a frame stalled.
     #[error("idle for too long")]
     Idle,
     /// A frame came so slowly that others waited for its room.
@@ -67,20 +68,20 @@ pub(crate) enum Closed {
     /// There was no room for a frame for `connections.max.idle.ms`.
     #[error("there was no memory for a request for too long")]
     NoRoom,
-    /// What came is no request that can be answered.
+    /// The bytes are no request that can be answered.
     #[error("{0}")]
     BadRequest(String),
-    /// The socket failed.
+    /// An I/O error of the socket.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// What a connection is given when it is accepted.
+/// The parameters of an accepted connection.
 #[derive(Debug)]
 pub(crate) struct Accepted {
-    /// The broker that serves it.
+    /// The parts of the broker.
     pub(crate) services: Arc<Services>,
-    /// Who is at the other end.
+    /// The client.
     pub(crate) caller: Arc<Caller>,
     /// Turns true when the broker stops.
     pub(crate) stop: watch::Receiver<bool>,
@@ -113,7 +114,8 @@ pub(crate) async fn serve(accepted: Accepted, stream: TcpStream) -> Closed {
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     frame_bytes_max: usize,
-    /// Of a request that is not a Produce: it is decoded, which takes more memory than its bytes.
+    /// For requests other than Produce, which are decoded and then take more memory than their
+    /// bytes.
     decoded_frame_bytes_max: usize,
     idle_max: Duration,
 }
@@ -136,20 +138,20 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|&stop| stop).await;
 }
 
-/// A frame that may begin once it is there, and its room.
+/// A frame that may start once it is complete, and its room.
 struct Arriving {
-    /// Of what follows the length itself.
+    /// Its length without the length prefix.
     length: usize,
     room: Claim,
-    /// Its own buffer, once it has room, if it does not fit the one that all is read into.
+    /// A buffer of its own, once it has room, if it does not fit into the shared input buffer.
     body: Option<BytesMut>,
     /// When it began to wait, or got its room.
     since: Instant,
-    /// When bytes of it last came.
+    /// When its last bytes came.
     progress: Instant,
 }
 
-/// What a frame has of the memory for requests.
+/// A frame's claim on the request memory.
 enum Claim {
     Waiting(BoxFuture<'static, Room>),
     Given(Room),
@@ -159,18 +161,17 @@ struct Connection {
     accepted: Accepted,
     stream: TcpStream,
     limits: Limits,
-    /// What has arrived and is not yet a request: little, until there is room for the frame that it
-    /// begins with.
+    /// Bytes that have arrived and are no request yet. They are few until the first frame has room.
     input: BytesMut,
     arriving: Option<Arriving>,
     allowance: Allowance,
-    /// How much to ask for next: grows while the socket keeps up.
+    /// The size of the next read; grows while the socket keeps up.
     read_bytes: usize,
-    /// Requests that are taken up and not answered, in order.
+    /// Requests in progress, in order.
     in_flight: FuturesOrdered<BoxFuture<'static, Reply>>,
-    /// What their answers take, of each of them.
+    /// The memory that each of their answers may take.
     promised: Promised,
-    /// What is in flight are produces, and more of them may join.
+    /// Whether the requests in flight are produces that more may join.
     producing: bool,
     output: Output,
     /// When bytes last came or went.
@@ -212,7 +213,7 @@ impl Connection {
         }
     }
 
-    /// The length of the next frame's body, once it is known and what it is.
+    /// Returns the length of the next frame's body, once its length and API are known.
     fn head(&self) -> Result<Option<usize>, Closed> {
         let Some(prefix) = self.input.first_chunk::<4>() else { return Ok(None) };
         let is_known = self.input.len() >= 6;
@@ -230,7 +231,7 @@ impl Connection {
         self.input.get(4..6) == Some(&ApiKey::Produce.key().to_be_bytes())
     }
 
-    /// Whether the next request need not wait for the ones before it.
+    /// Returns whether the next request may start before the ones in flight are answered.
     fn next_may_start(&self) -> bool {
         self.in_flight.is_empty()
             || (self.begins_with_produce()
@@ -238,7 +239,7 @@ impl Connection {
                 && self.in_flight.len() < IN_FLIGHT_MAX)
     }
 
-    /// What comes is read while the next frame has room, or is not known yet.
+    /// Returns whether to read the socket: while the next frame has room, or is not known yet.
     fn may_read(&self) -> Result<bool, Closed> {
         match &self.arriving {
             Some(arriving) => Ok(matches!(arriving.room, Claim::Given(_))),
@@ -246,8 +247,8 @@ impl Connection {
         }
     }
 
-    /// The next frame, if it may begin and all of it is there. If it may begin, it is seen to that
-    /// there is room for it.
+    /// Returns the next frame, if it may start and is complete. Claims room for it as soon as it
+    /// may start.
     fn next_frame(&mut self) -> Result<Option<(BytesMut, Room)>, Closed> {
         if self.arriving.is_none() {
             let Some(length) = self.head()? else { return Ok(None) };
@@ -307,7 +308,7 @@ impl Connection {
                 Ok(())
             }
             Handled::Close(reason) => {
-                // What was asked before is still answered.
+                // Earlier requests are still answered.
                 while let Some(reply) = self.in_flight.next().await {
                     self.push_next(reply).await?;
                 }
@@ -317,8 +318,8 @@ impl Connection {
         }
     }
 
-    /// Waits for a reply behind those before it, which others may wait behind as long as there is
-    /// memory for what they become.
+    /// Queues a reply behind the earlier ones. Others may join it as long as the budget has memory
+    /// for their answers.
     fn take_up(&mut self, reply: BoxFuture<'static, Reply>, bytes_max: usize) {
         let memory = &self.accepted.services.answer_memory;
         self.in_flight.push_back(match self.promised.add(bytes_max, memory) {
@@ -326,8 +327,8 @@ impl Connection {
                 async move { Reply { room, ..reply.await } }.boxed()
             }
             Some(_) => reply,
-            // Nothing joins it, and it is answered once there is room. What it brought is appended
-            // already.
+            // No other request joins it, and it is answered once there is room. Its records are
+            // appended already.
             None => {
                 self.producing = false;
                 let (memory, peer, wait_max) =
@@ -343,7 +344,7 @@ impl Connection {
         });
     }
 
-    /// Sends what is answered by now: many replies, one write.
+    /// Sends all ready replies in one write.
     async fn answer_what_is_ready(&mut self) -> Result<(), Closed> {
         while let Some(Some(reply)) = self.in_flight.next().now_or_never() {
             self.push_next(reply).await?;
@@ -362,7 +363,7 @@ impl Connection {
 
     async fn push(&mut self, reply: Reply) -> Result<(), Closed> {
         let close = reply.close;
-        // Who has a frame under way is not waited for as long as others.
+        // While a frame is arriving, a client that reads nothing gets less time.
         self.output.stall_max = match &self.arriving {
             Some(_) => STALL_MAX.min(self.limits.idle_max),
             None => self.limits.idle_max,
@@ -381,7 +382,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes what the socket has: into the frame that has room, or a little to see what comes.
+    /// Reads from the socket: into the frame that has room, or a few bytes to see the next one.
     fn read(&mut self) -> Result<(), Closed> {
         let (read, wanted) = match &mut self.arriving {
             Some(Arriving { body: Some(body), length, .. }) => {
@@ -415,7 +416,7 @@ impl Connection {
         };
         self.read_bytes = if self.arriving.as_ref().is_some_and(|arriving| arriving.body.is_some())
         {
-            // After a large frame comes another one, of which little should be read into the wrong
+            // Another large frame usually follows. Little of it should be read into the shared
             // buffer.
             READ_BYTES_MIN
         } else if read >= wanted {
@@ -435,7 +436,7 @@ impl Connection {
         STALL_MAX.min(self.limits.idle_max)
     }
 
-    /// Whether the frame that waits or arrives may go on doing so.
+    /// Checks whether the current frame may wait or arrive any longer.
     fn check_arriving(&self) -> Result<(), Closed> {
         let Some(arriving) = &self.arriving else { return Ok(()) };
         let memory = &self.accepted.services.request_memory;
@@ -465,7 +466,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether the client has closed before it sent all of a frame of this length.
+    /// Returns whether the client closed before it sent all of a frame of this length.
     fn is_given_up(&self, length: usize) -> bool {
         let ready = self.stream.ready(Interest::READABLE).now_or_never();
         let is_closed = matches!(ready, Some(Ok(ready)) if ready.is_read_closed());
@@ -491,7 +492,7 @@ impl Connection {
 }
 
 impl Arriving {
-    /// Takes what is the frame's, and the frame itself if that is all of it.
+    /// Takes the frame's bytes from `input`. Returns the frame if it is complete.
     fn take_from(&mut self, input: &mut BytesMut) -> Option<BytesMut> {
         if self.body.is_none() {
             if input.len() >= 4 + self.length {
@@ -501,8 +502,8 @@ impl Arriving {
             if 4 + self.length <= READ_BUFFER_BYTES {
                 return None;
             }
-            // A buffer of its own, so that what is read into is as large as the room, and nothing
-            // else is kept in memory with the frame.
+            // A buffer of its own. It is as large as the frame's room, and keeps no other bytes in
+            // memory.
             let mut body = BytesMut::with_capacity(self.length);
             body.extend_from_slice(input.get(4..).unwrap_or_default());
             input.clear();
@@ -512,7 +513,7 @@ impl Arriving {
     }
 }
 
-/// Why a connection ends that cannot be written to.
+/// The reason why a connection ends that cannot be written to.
 fn ended(error: io::Error) -> Closed {
     match error.kind() {
         io::ErrorKind::QuotaExceeded => Closed::Unread,
@@ -520,13 +521,13 @@ fn ended(error: io::Error) -> Closed {
     }
 }
 
-/// Returns when it is time to look at the frame that arrives: only where it is waited for is there
-/// a timer.
+/// Returns when the arriving frame is due for a check. Only connections with such a frame have this
+/// timer.
 async fn check_is_due() {
     tokio::time::sleep(CHECK_INTERVAL).await;
 }
 
-/// Returns when the frame that waits has its room.
+/// Returns when the waiting frame gets its room.
 async fn room_given(arriving: &mut Option<Arriving>) {
     let Some(arriving) = arriving else { return };
     if let Claim::Waiting(room) = &mut arriving.room {

@@ -1,8 +1,8 @@
-//! Listeners and connections: sockets in, frames to `api`, replies out.
+//! Listeners and connections: accepts sockets, hands frames to `api`, and sends replies.
 //!
-//! Connections are spread over threads that each run a scheduler of their own: a request is read,
-//! carried out and answered on one core, and nobody steals it midway. What a partition does for it
-//! happens on that same thread too (`replica`).
+//! Connections are spread over threads, each with its own scheduler. A request is read, handled and
+//! answered on one core; no work stealing moves it. The work of a partition for it runs on the same
+//! thread (`replica`).
 //!
 //! Invariants; docs/memory.md has the numbers
 //! - Replies leave in the order of the requests.
@@ -36,22 +36,22 @@ use crate::api::{Caller, Listener, Services};
 use crate::auth::Principal;
 use crate::config::ListenerConfig;
 
-/// Accepted connections that may wait for their thread.
+/// The most accepted connections that wait for their thread.
 const HANDOVER_MAX: usize = 1024;
 
-/// Threads beside each thread for connections that wait for the disk, where what is to be sent is
+/// The most extra threads of each connection thread. They wait for the disk when data to send is
 /// not in the page cache.
 const COLD_READS_MAX: usize = 16;
 
-/// How long requests that are under way may take to end when the broker stops.
+/// How long current requests may take to end when the broker stops.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// A bound listener that does not accept yet.
 #[derive(Debug)]
 pub struct Bound {
-    /// What it was told to be.
+    /// Its configuration.
     pub config: ListenerConfig,
-    /// Where it is: the port is known even when the configuration leaves it open.
+    /// Its actual address. The port is known even if the configuration leaves it open.
     pub address: SocketAddr,
     socket: std::net::TcpListener,
 }
@@ -59,7 +59,7 @@ pub struct Bound {
 /// Binds a listener.
 ///
 /// # Errors
-/// When the address is not ours or the port is in use; the message names both.
+/// When the address is not local or the port is in use; the message names both.
 pub async fn bind(config: &ListenerConfig) -> anyhow::Result<Bound> {
     let (host, port) = &config.bind;
     let what = || format!("listen on {}://{}", config.name, address::join(host, *port));
@@ -81,7 +81,7 @@ pub struct Server {
     acceptors: tokio::task::JoinSet<()>,
 }
 
-/// What the acceptors and the threads share.
+/// The state that acceptors and threads share.
 #[derive(Clone, Debug)]
 struct Shared {
     services: Arc<Services>,
@@ -92,7 +92,7 @@ struct Shared {
 type Handover = (std::net::TcpStream, Arc<Caller>);
 
 impl Server {
-    /// Begins to accept connections on `listeners`.
+    /// Starts to accept connections on `listeners`.
     ///
     /// # Errors
     /// When a thread cannot be started.
@@ -124,7 +124,7 @@ impl Server {
         Ok(Self { stop, threads, acceptors })
     }
 
-    /// Accepts nothing more, lets requests that are under way end, and closes the connections.
+    /// Stops accepting, lets current requests end, and closes the connections.
     pub async fn stop(mut self) {
         self.acceptors.shutdown().await;
         self.stop.send_replace(true);
@@ -148,8 +148,8 @@ async fn accept(
         let (stream, peer) = loop {
             match socket.accept().await {
                 Ok(accepted) => break accepted,
-                // Out of file descriptors, or the client is gone again: neither is a reason to
-                // stop, the first one is a reason to wait.
+                // The process has no file descriptor left, or the client has gone. Neither is a
+                // reason to stop, and the first is a reason to wait.
                 Err(error) => {
                     warn!(listener = %listener.name, %error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -166,7 +166,7 @@ async fn accept(
         let caller = Caller {
             listener: Arc::clone(&listener),
             principal: Principal::anonymous(),
-            // Who comes by IPv4 to a socket of both families is told by that address, as Java does.
+            // An IPv4 client of a dual-stack socket has its IPv4 address, as in Java.
             peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
             next_is_here: Default::default(),
             has_asked_for_topics: Default::default(),
@@ -189,7 +189,7 @@ fn run_thread(shared: &Shared, mut accepted: mpsc::Receiver<Handover>) {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            // Without its threads a broker serves nothing: better gone than half there.
+            // Without its threads a broker serves nothing, so the process exits.
             tracing::error!(%error, "cannot start a scheduler for connections");
             std::process::exit(1);
         }
@@ -210,7 +210,7 @@ fn run_thread(shared: &Shared, mut accepted: mpsc::Receiver<Handover>) {
                 _ = stop.wait_for(|&stop| stop) => break,
             }
         }
-        // The connections see the stop themselves, once what they do is done.
+        // The connections see the stop themselves, after their current requests.
         let _ = tokio::time::timeout(DRAIN_MAX, async {
             while connections.join_next().await.is_some() {}
         })
@@ -237,7 +237,7 @@ async fn run_connection(shared: Shared, stream: std::net::TcpStream, caller: Arc
             shared.services.metrics.bad_request();
             info!(%peer, listener = %listener.name, %reason, "closed a connection over a request that cannot be answered");
         }
-        // Not the client's mistake alone: this broker had too little memory for all of them.
+        // Not only the client's fault: this broker has too little memory for all of them.
         closed @ (Closed::Slow | Closed::Unread | Closed::NoRoom) => {
             info!(%peer, listener = %listener.name, reason = %closed, "closed a connection")
         }

@@ -1,5 +1,5 @@
-//! How what goes back to a client gets onto the socket: small pieces in one write, large regions of
-//! a segment by `sendfile`.
+//! Sends replies to the socket: small pieces gathered into one write, large segment regions by
+//! `sendfile`.
 
 use std::io;
 use std::sync::Arc;
@@ -16,33 +16,31 @@ use crate::api::{Chunk, FileRegion, Reply};
 use crate::budget::{AnswerMemory, Room};
 use crate::log::File;
 
-/// Below this many bytes, reading into the buffer that is written anyway costs less than a
-/// `sendfile` of its own.
+/// The smallest `sendfile`. Below it, a read into the gathered buffer costs less.
 const SENDFILE_BYTES_MIN: usize = 16 * 1024;
 
-/// No more than this is gathered before it is sent.
+/// The most bytes gathered before a send.
 const GATHERED_BYTES_MAX: usize = SENDFILE_BYTES_MIN;
 
-/// While an answer is sent that has a part of the budget, it is looked this often whether the
-/// client has had its time.
+/// How often an answer with a part of the budget is checked for a client that reads too slowly.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// So much is given to one `sendfile`: what may have to be read from the disk before it.
+/// The most bytes of one `sendfile`, and so of the disk read before it.
 const SENDFILE_BYTES_MAX: usize = 1 << 20;
 
-/// The sending half of a connection: gathers small pieces until they must go out.
+/// The send half of a connection. It gathers small pieces until they must be sent.
 #[derive(Debug)]
 pub(crate) struct Output {
     gathered: BytesMut,
-    /// How long the client may take to make room before it is given up.
+    /// How long the client may read nothing before the connection is closed.
     pub(super) stall_max: Duration,
-    /// The answer that is being sent.
+    /// The answer being sent.
     sending: Sending,
     memory: AnswerMemory,
 }
 
 impl Output {
-    /// With nothing to send.
+    /// Creates an output with nothing to send.
     pub(crate) fn new(stall_max: Duration, memory: AnswerMemory) -> Self {
         Self {
             gathered: BytesMut::new(),
@@ -52,12 +50,12 @@ impl Output {
         }
     }
 
-    /// Takes `reply` up, and sends what should not be gathered. Returns the bytes of the reply.
-    /// With it goes whether replies behind it have room already.
+    /// Takes `reply` and sends everything that is not gathered. Returns the bytes of the reply.
+    /// `others_have_room` says whether replies behind it hold a part of the budget.
     ///
     /// # Errors
-    /// Those of the socket; `TimedOut` where the client takes nothing for too long; `QuotaExceeded`
-    /// where others wait for the room that it holds.
+    /// Those of the socket. `TimedOut` when the client reads nothing for too long. `QuotaExceeded`
+    /// when others wait for the room that it holds.
     pub(crate) async fn push(
         &mut self,
         stream: &TcpStream,
@@ -92,7 +90,7 @@ impl Output {
         Ok(bytes)
     }
 
-    /// Sends what is gathered, and keeps no memory.
+    /// Sends the gathered bytes and releases the buffer.
     pub(crate) async fn flush(&mut self, stream: &TcpStream) -> io::Result<()> {
         self.send_gathered(stream, false).await
     }
@@ -117,7 +115,7 @@ impl Output {
         region.file.read_exact_at(target, region.position)
     }
 
-    /// With `more`, the kernel may hold back a packet that is not full yet.
+    /// With `more`, the kernel may hold back an incomplete packet.
     async fn send(&self, stream: &TcpStream, mut bytes: &[u8], more: bool) -> io::Result<()> {
         let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
         while !bytes.is_empty() {
@@ -145,8 +143,8 @@ impl Output {
                 .await?
                 == 0
             {
-                // The file is shorter than what was published: never fill the frame with something
-                // else, end the connection.
+                // The file is shorter than its published size. The connection must end, because
+                // other bytes must never fill the frame.
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
@@ -160,7 +158,7 @@ impl Output {
     ) -> io::Result<usize> {
         let since = Instant::now();
         loop {
-            // Also who takes a byte now and then is asked for its time.
+            // A client that reads a byte now and then is overdue too.
             if self.sending.is_overdue(since.elapsed(), &self.memory) {
                 return Err(io::ErrorKind::QuotaExceeded.into());
             }
@@ -177,7 +175,7 @@ impl Output {
     }
 }
 
-/// Waits for the disk, on a thread for that, since this one serves other connections too.
+/// Waits for the disk on another thread, because this one serves other connections too.
 async fn load(file: &Arc<dyn File>, position: u64, length: usize) -> io::Result<()> {
     let file = Arc::clone(file);
     tokio::task::spawn_blocking(move || file.load(position, length))
@@ -195,7 +193,7 @@ mod tests {
     use super::*;
     use crate::log::{Disk, Mode, Storage};
 
-    /// A file of which nothing is in the page cache until it is loaded.
+    /// A file that is not in the page cache until it is loaded.
     #[derive(Debug)]
     struct Cold {
         file: Arc<dyn File>,

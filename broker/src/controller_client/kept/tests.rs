@@ -33,7 +33,7 @@ fn told(version: u64, full: bool, topics: Vec<rpc::Topic>) -> rpc::MetadataUpdat
     rpc::MetadataUpdate { version, full, topics, ..Default::default() }
 }
 
-/// A run that is told things one after the other.
+/// A run that receives updates one after the other.
 struct Run {
     log_dir: LogDir,
     keeper: Keeper,
@@ -99,7 +99,7 @@ fn the_next_run_finds_all_that_this_one_acted_on_and_asked_for() {
     let image = run.image.whole();
     drop(run);
     for _ in 0..2 {
-        // Whoever goes on with it and dies leaves it as it was.
+        // A run that continues with the state and dies leaves it unchanged.
         let log_dir = open(dir.path());
         let left = left(&log_dir).unwrap();
         assert_eq!(
@@ -120,7 +120,7 @@ fn what_was_asked_is_forgotten_once_it_is_known_what_became_of_it() {
     let mut run = Run::registered(dir.path(), 7);
     run.is_told(told(1, true, vec![topic(1, 1, 5)]));
     run.asks(15, &[(1, 7), (2, 8), (3, 9)]);
-    // The beginning of another stream.
+    // The start of another stream.
     run.is_told(told(2, true, vec![topic(1, 1, 6)]));
     drop(run);
     assert!(left(&open(dir.path())).unwrap().asked.is_empty());
@@ -146,13 +146,13 @@ fn nothing_is_left_by_a_run_whose_log_may_be_shortened_or_under_another_registra
     run.is_told(told(1, true, vec![topic(1, 1, 5)]));
     drop(run);
     assert!(left(&open(dir.path())).is_some());
-    // A killed process on a machine that has been started anew since.
+    // A process that was killed, on a machine that has rebooted since.
     let file = dir.path().join("run");
     let same_boot = std::fs::read_to_string(&file).unwrap();
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     std::fs::write(&file, same_boot.replace(boot_id.trim(), "another")).unwrap();
     assert!(left(&open(dir.path())).is_none());
-    // Such a run registers, and is killed before it hears what it is now.
+    // Such a run registers, and is killed before it gets its metadata.
     drop(Run::registered(dir.path(), 8));
     assert!(left(&open(dir.path())).is_none());
 }
@@ -181,7 +181,7 @@ fn an_election_among_thousands_of_partitions_costs_a_few_bytes() {
     let one = topic(1, 1, 6);
     run.is_told(told(2, false, vec![one]));
     assert!(length(dir.path()) - whole < 100, "{}", length(dir.path()) - whole);
-    // However much changes, the file stays within a few times what it tells.
+    // However much changes, the file stays within a few times its content.
     for version in 3..30 {
         run.is_told(told(version, false, vec![topic(1, 5_000, 6)]));
         assert!(length(dir.path()) < 5 * whole, "{}", length(dir.path()));
