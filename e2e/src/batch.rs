@@ -1,13 +1,13 @@
-//! Record batches made by hand, right or wrong in one field, for what no client would send.
+//! Hand-made record batches, correct or wrong in one field, to send what no client would.
 
-/// A record batch of format version 2 whose every field can be set to a lie.
+/// A record batch of format version 2. Every field can have a wrong value.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// Format version; 2 is the only one that is not history.
+    /// Format version; only 2 is current.
     pub magic: i8,
-    /// Codec in the lowest three bits, then timestamp type, transactional, control.
+    /// Codec in the lowest three bits, then timestamp type, transactional and control.
     pub attributes: i16,
-    /// Number of records less one.
+    /// Number of records minus one.
     pub last_offset_delta: i32,
     /// Milliseconds since 1970 of the first record.
     pub base_timestamp: i64,
@@ -19,13 +19,13 @@ pub struct Batch {
     pub producer_epoch: i16,
     /// Sequence number of the first record, -1 without idempotence.
     pub base_sequence: i32,
-    /// Number of records that the header claims.
+    /// The number of records that the header claims.
     pub count: i32,
-    /// The records, compressed where `attributes` says so.
+    /// The records, compressed if `attributes` says so.
     pub payload: Vec<u8>,
-    /// Added to the length that the header claims.
+    /// Added to the correct length in the header.
     pub length_off_by: i32,
-    /// Turned over in the checksum.
+    /// XORed with the correct checksum.
     pub crc_flip: u32,
 }
 
@@ -54,14 +54,14 @@ impl Batch {
         }
     }
 
-    /// The same, of an idempotent producer.
+    /// The same batch, from an idempotent producer.
     #[must_use]
     pub fn from_producer(mut self, id: i64, epoch: i16, sequence: i32) -> Self {
         (self.producer_id, self.producer_epoch, self.base_sequence) = (id, epoch, sequence);
         self
     }
 
-    /// The bytes: with a checksum that fits them unless it was turned over.
+    /// The encoded batch. The checksum is correct unless `crc_flip` changes it.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut covered = Vec::new();
@@ -76,8 +76,8 @@ impl Batch {
         covered.extend(&self.payload);
         let mut batch = Vec::new();
         batch.extend(0_i64.to_be_bytes());
-        // The length counts what follows it: leader epoch, magic, checksum and what the checksum
-        // covers.
+        // The length field counts everything after it: leader epoch, magic, checksum, and the bytes
+        // that the checksum covers.
         let length = i32::try_from(covered.len() + 9).unwrap_or(i32::MAX);
         batch.extend(length.wrapping_add(self.length_off_by).to_be_bytes());
         batch.extend((-1_i32).to_be_bytes());
@@ -88,7 +88,7 @@ impl Batch {
     }
 }
 
-/// One record as it lies in a batch; its timestamp is the batch's first.
+/// One record as it is in a batch, with the batch's first timestamp.
 #[must_use]
 pub fn record(offset_delta: usize, key: Option<&[u8]>, value: Option<&[u8]>) -> Vec<u8> {
     let mut body = vec![0, 0];
@@ -109,7 +109,7 @@ pub fn record(offset_delta: usize, key: Option<&[u8]>, value: Option<&[u8]>) -> 
     record
 }
 
-/// Zigzag, seven bits a byte.
+/// Zigzag encoding, seven bits a byte.
 fn varint(to: &mut Vec<u8>, value: i64) {
     let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
     while rest >= 0x80 {

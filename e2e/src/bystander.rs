@@ -1,32 +1,32 @@
-//! What the tests of bad input share: the client that must not notice.
+//! Shared by the tests of bad input: a second client that must not notice anything.
 //!
-//! Its assertions are tests' assertions: it panics where it is harmed.
+//! Its assertions are part of the tests: it panics when it is harmed.
 #![allow(clippy::unwrap_used)]
 
 use crate::batch::Batch;
 use crate::cluster::Cluster;
 use crate::wire::{Connection, await_topic, create_topic, error, list_offset, produce};
 
-/// What the broker may grow by, whatever it is sent. Each of its threads may have one batch open at
-/// a time, of up to 16 times `max.message.bytes`, in a buffer that doubles as it grows, and its
-/// allocator gives memory back later.
+/// The most that the broker's memory may grow, whatever it receives. Each of its threads may
+/// decompress one batch at a time, of up to 16 times `max.message.bytes`, into a buffer that
+/// doubles as it grows. The allocator returns memory later.
 const RSS_GROWTH_BYTES: u64 = 192 << 20;
 
 /// Another client of the same broker.
 #[derive(Debug)]
 pub struct Bystander {
-    /// Where it lives.
+    /// Its cluster.
     pub cluster: Cluster,
-    /// Its topic, of one partition.
+    /// Its topic, with one partition.
     pub topic: String,
     connection: Connection,
-    /// How many records its partition holds: a test that adds some itself adds them here.
+    /// The number of records in its partition. A test that appends some itself must add them here.
     pub produced: i64,
     rss_before: u64,
 }
 
 impl Bystander {
-    /// On a cluster of its own, with a topic of these settings.
+    /// Starts a new cluster with a topic that has these settings.
     #[must_use]
     pub fn start(configs: &[(&str, &str)]) -> Self {
         let cluster = Cluster::start().unwrap();
@@ -49,7 +49,7 @@ impl Bystander {
         Connection::open(&self.cluster.bootstrap).unwrap()
     }
 
-    /// Its next record gets the next offset: nothing that was refused was appended.
+    /// Checks that its next record gets the next offset, so no refused batch was appended.
     pub fn unharmed(&mut self) {
         let batch = Batch::of(&[b"fine"], now_ms()).encode();
         assert_eq!(
@@ -71,7 +71,7 @@ impl Bystander {
         }
     }
 
-    /// Sends a batch on a connection of its own and returns the error code.
+    /// Sends a batch on a new connection and returns the error code.
     pub fn refused(&self, batch: &Batch) -> i16 {
         produce(&mut self.attacker(), &self.topic, 0, &batch.encode()).unwrap().0
     }

@@ -1,8 +1,7 @@
-//! The cluster that a test talks to: `weir local` in a temporary directory, or one that is already
-//! there.
+//! The cluster of a test: `weir local` in a temporary directory, or an existing cluster.
 //!
-//! Each test starts its own, which costs less than sharing would. What a test started it ends, by
-//! `weir local down` and then by process id.
+//! Each test starts its own cluster, which costs less than sharing one. A test ends everything that
+//! it started, by `weir local down` and then by process id.
 
 use std::fmt::Write as _;
 use std::io::{Seek as _, Write as _};
@@ -17,11 +16,11 @@ use tempfile::TempDir;
 
 /// How many bytes of each log a failed test prints.
 const LOG_TAIL_BYTES: usize = 16 << 10;
-/// Ports are taken from below the kernel's ephemeral range, so that no outgoing connection takes
-/// one while a broker is down.
+/// The range of ports. It is below the kernel's ephemeral range, so that no outgoing connection
+/// takes a port while its broker is down.
 const PORTS: std::ops::Range<u32> = 12_000..32_000;
 
-/// Anything that serves the Kafka protocol.
+/// A cluster that serves the Kafka protocol.
 #[derive(Debug)]
 pub struct Cluster {
     /// `host:port` of its brokers.
@@ -30,11 +29,11 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// The cluster that `WEIR_E2E_BOOTSTRAP` names, else a new local one with Kafka's defaults and
-    /// one broker, or as many as `WEIR_E2E_BROKERS` says.
+    /// The cluster that `WEIR_E2E_BOOTSTRAP` names. Otherwise a new local one with Kafka's
+    /// defaults, with one broker or `WEIR_E2E_BROKERS` brokers.
     ///
     /// # Errors
-    /// When the local cluster does not come up.
+    /// When the local cluster does not start.
     pub fn start() -> Result<Self> {
         if let Ok(bootstrap) = std::env::var("WEIR_E2E_BOOTSTRAP") {
             return Ok(Self { bootstrap, local: None });
@@ -43,33 +42,34 @@ impl Cluster {
         Ok(Self { bootstrap: local.bootstrap(), local: Some(local) })
     }
 
-    /// The local cluster, which can be killed and looked into; `None` when the cluster is someone
-    /// else's.
+    /// The local cluster, which a test can kill and inspect; `None` if the test did not start the
+    /// cluster.
     #[must_use]
     pub fn local(&self) -> Option<&Local> {
         self.local.as_ref()
     }
 
-    /// A topic name that no other test uses, on a shared cluster neither.
+    /// A topic name that no other test uses, even on a shared cluster.
     #[must_use]
     pub fn topic(&self, stem: &str) -> String {
         unique(stem)
     }
 }
 
-/// How many brokers a cluster has that a test does not ask for more: `WEIR_E2E_BROKERS`, or one.
+/// The default number of brokers: `WEIR_E2E_BROKERS`, or one.
 #[must_use]
 pub fn brokers() -> u32 {
     std::env::var("WEIR_E2E_BROKERS").ok().and_then(|brokers| brokers.parse().ok()).unwrap_or(1)
 }
 
-/// How many replicas the topics of tests have in such a cluster: one at each broker, up to three.
+/// The replication factor of test topics in such a cluster: one replica on each broker, up to
+/// three.
 #[must_use]
 pub fn replicas() -> i16 {
     i16::try_from(brokers().min(3)).unwrap_or(1)
 }
 
-/// `stem`, made unique among processes and within this one.
+/// `stem` with a suffix that makes it unique in this process and among others.
 #[must_use]
 pub fn unique(stem: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -77,7 +77,7 @@ pub fn unique(stem: &str) -> String {
     format!("{stem}-{}-{nanos}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// What `weir local status -o json` prints.
+/// The output of `weir local status -o json`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
@@ -89,19 +89,19 @@ pub struct Status {
     pub partitions: Option<PartitionCounts>,
 }
 
-/// The controller as status shows it.
+/// The controller in the status.
 #[derive(Debug, Deserialize)]
 pub struct ControllerStatus {
-    /// Process id, `None` when it does not run.
+    /// Process id; `None` while it does not run.
     pub pid: Option<i32>,
 }
 
-/// One broker as status shows it.
+/// A broker in the status.
 #[derive(Debug, Deserialize)]
 pub struct BrokerStatus {
     /// Broker id, from 0.
     pub id: i32,
-    /// Process id, `None` when it does not run.
+    /// Process id; `None` while it does not run.
     pub pid: Option<i32>,
     /// Port of its client listener.
     pub port: u16,
@@ -115,35 +115,35 @@ pub struct BrokerStatus {
 pub struct PartitionCounts {
     /// All partitions.
     pub total: u64,
-    /// Those with fewer in-sync replicas than replicas.
+    /// Partitions with fewer in-sync replicas than replicas.
     pub under_replicated: u64,
-    /// Those without a leader.
+    /// Partitions without a leader.
     pub offline: u64,
 }
 
-/// A cluster of `weir local` in a directory of its own.
+/// A cluster of `weir local` with its own directory.
 #[derive(Debug)]
 pub struct Local {
     data: TempDir,
     host: IpAddr,
     port: u32,
-    /// As the command line said, else three.
+    /// From the command line, else three.
     brokers: u32,
     environment: Vec<(String, String)>,
     printed: String,
 }
 
 impl Local {
-    /// Starts it with one broker and the resources in `yaml` if there are any, and returns once it
+    /// Starts a cluster with one broker and the resources in `yaml`, if any. Returns once it
     /// serves.
     ///
     /// # Errors
-    /// When the binary is missing or does not come up; the message holds what it printed.
+    /// When the binary is missing or does not start; the message holds its output.
     pub fn start(yaml: Option<&str>) -> Result<Self> {
         Self::start_of(Some(1), yaml)
     }
 
-    /// As `start`, with so many brokers; without a number as many as there are when nobody says.
+    /// The same as `start`, with this many brokers; `None` leaves `--brokers` out.
     ///
     /// # Errors
     /// As `start`.
@@ -151,7 +151,7 @@ impl Local {
         Self::start_in(&[], brokers, yaml)
     }
 
-    /// As `start_of`, with processes that have these variables in their environment.
+    /// The same as `start_of`, with these environment variables for its processes.
     ///
     /// # Errors
     /// As `start`.
@@ -163,7 +163,7 @@ impl Local {
         Self::start_with(Ipv4Addr::LOCALHOST.into(), environment, brokers, yaml)
     }
 
-    /// As `start_of`, with brokers that listen on this address.
+    /// The same as `start_of`, with brokers that listen on this address.
     ///
     /// # Errors
     /// As `start`.
@@ -193,7 +193,7 @@ impl Local {
         };
         let (address, port) = (host.to_string(), local.port.to_string());
         let mut arguments = vec!["up", "--detach", "--port", &port];
-        // What nobody says is tested, too.
+        // For the default address this leaves the flag out, which tests the default too.
         if host != IpAddr::V4(Ipv4Addr::LOCALHOST) {
             arguments.extend(["--host", &address]);
         }
@@ -215,13 +215,13 @@ impl Local {
         Ok(local)
     }
 
-    /// What `weir local up` printed.
+    /// The output of `weir local up`.
     #[must_use]
     pub fn printed(&self) -> &str {
         &self.printed
     }
 
-    /// `host:port` of the brokers, with commas between.
+    /// `host:port` of the brokers, separated by commas.
     #[must_use]
     pub fn bootstrap(&self) -> String {
         let port = |id| u16::try_from(self.port + id).unwrap_or_default();
@@ -239,7 +239,7 @@ impl Local {
     /// Runs `weir local ARGUMENTS --data ...` and returns its standard output.
     ///
     /// # Errors
-    /// When it cannot be run or fails; the message holds what it printed.
+    /// When it cannot be run or fails; the message holds its output.
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
         self.run_with(arguments, Stdio::null())
     }
@@ -252,7 +252,7 @@ impl Local {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// As `run`, for commands that are meant to fail.
+    /// The same as `run`, for commands that should fail.
     ///
     /// # Errors
     /// When it cannot be run at all.
@@ -262,8 +262,8 @@ impl Local {
 
     fn output_of(&self, arguments: &[&str], input: Stdio) -> Result<Output> {
         let binary = binary()?;
-        // What it leaves running must not keep our pipes open: `--detach` is tested by this
-        // returning.
+        // A process that it leaves running must not keep our pipes open. This call returns only if
+        // `--detach` respects that.
         Command::new(&binary)
             .arg("local")
             .args(arguments)
@@ -278,25 +278,25 @@ impl Local {
     /// Applies resources.
     ///
     /// # Errors
-    /// When one is refused; the message is what `weir local apply` printed.
+    /// When a resource is refused; the message is the output of `weir local apply`.
     pub fn apply(&self, yaml: &str) -> Result<String> {
-        // From a pipe, as `... | kubectl apply -f -`.
+        // From a pipe, as with `... | kubectl apply -f -`.
         let mut file = tempfile::tempfile()?;
         file.write_all(yaml.as_bytes()).context("write the resources")?;
         file.rewind()?;
         self.run_with(&["apply", "-f", "-"], file.into())
     }
 
-    /// What `weir local status` says.
+    /// The status of the cluster.
     ///
     /// # Errors
-    /// When the command fails or prints something else.
+    /// When the command fails or its output is not valid.
     pub fn status(&self) -> Result<Status> {
         serde_json::from_str(&self.run(&["status", "-o", "json"])?)
             .context("read `weir local status -o json`")
     }
 
-    /// The broker's process id.
+    /// The process id of the first broker.
     ///
     /// # Errors
     /// When it does not run.
@@ -309,7 +309,7 @@ impl Local {
             .with_context(|| format!("no broker runs: {status:?}"))
     }
 
-    /// The broker's resident memory in bytes.
+    /// The resident memory of the first broker in bytes.
     ///
     /// # Errors
     /// When it does not run.
@@ -361,7 +361,7 @@ impl Drop for Local {
 /// Resident memory of a process in bytes.
 ///
 /// # Errors
-/// When there is no such process.
+/// When the process does not exist.
 pub fn rss(pid: i32) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
         .with_context(|| format!("read the status of process {pid}"))?;
@@ -371,10 +371,10 @@ pub fn rss(pid: i32) -> Result<u64> {
     Ok(kib.context("no VmRSS")? << 10)
 }
 
-/// The `weir` binary: `WEIR_BIN`, else the one that was built beside this test.
+/// The `weir` binary: `WEIR_BIN`, else the one that was built with this test.
 ///
 /// # Errors
-/// When there is none.
+/// When it does not exist.
 pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("WEIR_BIN") {
         return Ok(PathBuf::from(path));
@@ -394,12 +394,12 @@ pub fn binary() -> Result<PathBuf> {
     })
 }
 
-/// The first of `count` ports that nothing listens on.
+/// The first of `count` consecutive free ports.
 fn free_ports(host: IpAddr, count: u32) -> Result<u32> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     for _ in 0..1000 {
         let turn = NEXT.fetch_add(count, Ordering::Relaxed);
-        // Test processes that run at the same time begin far from each other.
+        // Concurrent test processes start far from each other.
         let port = PORTS.start
             + (std::process::id().wrapping_mul(257).wrapping_add(turn))
                 % (PORTS.end - PORTS.start - count);
@@ -427,7 +427,7 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
     files_outside(folder, Path::new(""))
 }
 
-/// Every file below a folder, but for those in folders of the same name as `left_out`.
+/// Every file below a folder, except in folders named `left_out`.
 #[must_use]
 pub fn files_outside(folder: &Path, left_out: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

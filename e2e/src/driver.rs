@@ -1,10 +1,10 @@
-//! A real client, driven as a child process: one JSON request per line in, one JSON reply per line
+//! Drives a real client in a child process: one JSON request per line in, one JSON reply per line
 //! out.
 //!
-//! A driver is a small program in the client's own language (`e2e/clients/`). It holds no
-//! expectation: what must come back is asserted here, in Rust, so that one list of scenarios holds
-//! for every client. Requests are `{"op": ..., ...}`, replies `{"ok": ...}` or
-//! `{"error": {"code", "message"}}` with Kafka's error code, -1 where the client gives none.
+//! A driver is a small program in the client's own language (`e2e/clients/`). It contains no
+//! expectations. The assertions are here in Rust, so that one list of scenarios applies to every
+//! client. Requests are `{"op": ..., ...}`. Replies are `{"ok": ...}` or
+//! `{"error": {"code", "message"}}` with Kafka's error code, -1 if the client gives none.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 use crate::cluster::replicas;
 use crate::record::Record;
 
-/// No operation takes longer; a driver that is silent for so long has hung.
+/// No operation takes longer. A driver that is silent for this long hangs.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// The clients that there are drivers for.
+/// The clients that have a driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
     /// `org.apache.kafka:kafka-clients`.
@@ -29,28 +29,28 @@ pub enum Client {
     Franz,
     /// kafkajs, in JavaScript.
     KafkaJs,
-    /// librdkafka, in C, through confluent-kafka.
+    /// librdkafka, in C, used through confluent-kafka.
     Librdkafka,
-    /// kafka-python, in Python alone.
+    /// kafka-python, in pure Python.
     KafkaPython,
 }
 
-/// All of them.
+/// All clients.
 pub const CLIENTS: [Client; 5] =
     [Client::Java, Client::Franz, Client::KafkaJs, Client::Librdkafka, Client::KafkaPython];
 
 impl Client {
-    /// Whether it has an operation at all; the scenarios leave out what a client cannot do.
+    /// Whether the client has an operation; the scenarios skip what a client cannot do.
     #[must_use]
     pub fn can(self, op: &str) -> bool {
         match op {
-            // kafkajs holds headers in an object, by name.
+            // kafkajs keeps headers in an object, by name.
             "repeated_header" | "alter_configs" | "max_timestamp" => self != Self::KafkaJs,
             "null_header" => !matches!(self, Self::KafkaJs | Self::KafkaPython),
-            // kafka-python refuses a record that has neither key nor value.
+            // kafka-python refuses a record without a key and a value.
             "null_record" => self != Self::KafkaPython,
             "describe_log_dirs" => !matches!(self, Self::KafkaJs | Self::Librdkafka),
-            // kafkajs has no name for an instance of a group's member.
+            // kafkajs has no `group.instance.id`.
             "static_member" => self != Self::KafkaJs,
             "replace_configs" => self == Self::KafkaJs,
             _ => true,
@@ -69,7 +69,8 @@ impl Client {
                     "-Dlog4j2.configurationFile={}",
                     path(sources.join("java/log4j2.properties"))
                 );
-                // Short-lived: the second compiler and a concurrent collector would only cost.
+                // For short-lived processes the second compiler and a concurrent collector cost
+                // more than they gain.
                 let flags = [
                     "-XX:TieredStopAtLevel=1",
                     "-XX:+UseSerialGC",
@@ -102,7 +103,7 @@ impl Client {
     }
 }
 
-/// Where reading begins.
+/// The position at which reading begins.
 #[derive(Debug, Clone, Copy)]
 pub enum From {
     /// The log start offset.
@@ -113,30 +114,30 @@ pub enum From {
     Offset(i64),
 }
 
-/// An answer that is Kafka's error and not a failure of the test's machinery.
+/// An error of Kafka or the client, not of the test's machinery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// Kafka's error code; -1 where the client names none.
+    /// Kafka's error code; -1 if the client gives none.
     pub code: i64,
-    /// What the client says.
+    /// The client's message.
     pub message: String,
 }
 
-/// A request to produce; the fields that are not set are the client's defaults.
+/// A produce request; unset fields have the client's defaults.
 #[derive(Debug, Clone, Default)]
 pub struct Produce {
     fields: serde_json::Map<String, Value>,
 }
 
 impl Produce {
-    /// These records.
+    /// A request with these records.
     #[must_use]
     pub fn records(topic: &str, records: &[Record]) -> Self {
         Self::default().set("topic", topic).set("records", json!(records))
     }
 
-    /// `count` records of `size` bytes: value i is i in ten digits, filled up with `x`, its key `k`
-    /// and i modulo `keys`.
+    /// A request for `count` records of `size` bytes. Value i is i in ten digits, padded with `x`;
+    /// its key is `k` and i modulo `keys`.
     #[must_use]
     pub fn generated(topic: &str, count: usize, size: usize, keys: usize) -> Self {
         Self::default()
@@ -144,7 +145,7 @@ impl Produce {
             .set("generate", json!({"count": count, "size": size, "keys": keys}))
     }
 
-    /// One more option: `acks` ("0", "1", "all"), `compression`, `idempotent`, `linger_ms`,
+    /// Sets an option: `acks` ("0", "1", "all"), `compression`, `idempotent`, `linger_ms`,
     /// `timeout_ms`.
     #[must_use]
     pub fn set(mut self, name: &str, value: impl Into<Value>) -> Self {
@@ -156,7 +157,7 @@ impl Produce {
 /// A client's process.
 #[derive(Debug)]
 pub struct Driver {
-    /// Which client it is.
+    /// The client.
     pub client: Client,
     child: Child,
     requests: ChildStdin,
@@ -187,24 +188,24 @@ impl Driver {
         Ok(Self { client, child, requests, replies })
     }
 
-    /// One operation.
+    /// Performs one operation.
     ///
     /// # Panics
-    /// When the driver ends or hangs: then the test cannot go on.
+    /// When the driver ends or hangs.
     ///
     /// # Errors
-    /// What Kafka or the client answered instead of a result.
+    /// The error of Kafka or the client.
     pub fn call(&mut self, request: &Value) -> Result<Value, Failure> {
         self.try_call(request)
             .unwrap_or_else(|e| panic!("{:?} {}: {e:#}", self.client, request["op"]))
     }
 
-    /// One operation of a driver that may be killed meanwhile: `None` when it is.
+    /// Performs one operation of a driver that may be killed meanwhile; then it returns `None`.
     pub fn call_if_alive(&mut self, request: &Value) -> Option<Result<Value, Failure>> {
         self.try_call(request).ok()
     }
 
-    /// Its process.
+    /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -224,7 +225,7 @@ impl Driver {
         Ok(Ok(reply["ok"].take()))
     }
 
-    /// Produces and returns partition and offset of each record (-1 with `acks=0`).
+    /// Produces, and returns partition and offset of each record (-1 with `acks=0`).
     ///
     /// # Errors
     /// The first record's error.
@@ -235,11 +236,11 @@ impl Driver {
         Ok(read(&reply["offsets"]))
     }
 
-    /// Reads `count` records of some partitions, without a group; fewer when they do not come in
+    /// Reads `count` records of some partitions, without a group; fewer if they do not arrive in
     /// time.
     ///
     /// # Errors
-    /// What the consumer threw.
+    /// The consumer's error.
     pub fn consume(
         &mut self,
         topic: &str,
@@ -256,10 +257,10 @@ impl Driver {
         Ok(read(&reply))
     }
 
-    /// Creates a topic with so many partitions, and [`replicas`].
+    /// Creates a topic with this many partitions, and [`replicas`].
     ///
     /// # Errors
-    /// What the admin client threw.
+    /// The admin client's error.
     pub fn create_topic(
         &mut self,
         topic: &str,
@@ -269,10 +270,10 @@ impl Driver {
         self.create_replicated_topic(topic, partitions, replicas(), configs)
     }
 
-    /// Creates a topic with so many partitions and replicas.
+    /// Creates a topic with this many partitions and replicas.
     ///
     /// # Errors
-    /// What the admin client threw.
+    /// The admin client's error.
     pub fn create_replicated_topic(
         &mut self,
         topic: &str,
@@ -284,10 +285,10 @@ impl Driver {
             .map(drop)
     }
 
-    /// Offset and timestamp at "earliest", "latest", "max_timestamp" or a time in milliseconds.
+    /// Offset and timestamp for "earliest", "latest", "max_timestamp" or a time in milliseconds.
     ///
     /// # Errors
-    /// What the admin client threw.
+    /// The admin client's error.
     pub fn list_offset(
         &mut self,
         topic: &str,
@@ -309,7 +310,7 @@ fn read<T: serde::de::DeserializeOwned>(value: &Value) -> T {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // It holds nothing that would be lost.
+        // The driver holds no state worth keeping.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

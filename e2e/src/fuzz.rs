@@ -1,11 +1,10 @@
-//! Requests of every API and version that make sense to a broker, and what is left of that after a
-//! few bytes are changed.
+//! Valid requests of every API and version, and mutations of a few of their bytes.
 
 use crate::batch::Batch;
 use crate::bystander::now_ms;
 use crate::schema::{Field, Request, Versions};
 
-/// A generator of pseudo-random numbers (SplitMix64): the same seed, the same requests.
+/// A generator of pseudo-random numbers (SplitMix64): the same seed gives the same requests.
 #[derive(Debug, Clone)]
 pub struct Random(pub u64);
 
@@ -24,7 +23,7 @@ impl Random {
         usize::try_from(self.draw() % u64::try_from(bound.max(1)).unwrap_or(1)).unwrap_or(0)
     }
 
-    /// True once in so many times.
+    /// True once in `times` calls, on average.
     pub fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
@@ -34,7 +33,7 @@ impl Random {
     }
 }
 
-/// What there is at the broker for requests to name.
+/// The broker's objects that requests may name.
 #[derive(Debug, Clone, Default)]
 pub struct World {
     /// Topics with their ids, or zeros.
@@ -43,23 +42,23 @@ pub struct World {
     pub groups: Vec<String>,
     /// Transactional ids.
     pub transactions: Vec<String>,
-    /// Members of groups that a broker has named.
+    /// Member ids that a broker has assigned.
     pub members: Vec<String>,
 }
 
-/// Writes one request's body.
+/// Writes the body of one request.
 #[derive(Debug)]
 pub struct Writer<'a> {
-    /// What decides.
+    /// The source of randomness.
     pub random: &'a mut Random,
-    /// What is named.
+    /// The names to use.
     pub world: &'a World,
     version: i16,
     flexible: bool,
     out: Vec<u8>,
 }
 
-/// A whole frame of a request of this version, its length before it.
+/// A whole request frame of this version, including its length.
 pub fn frame(
     random: &mut Random,
     world: &World,
@@ -82,15 +81,15 @@ pub fn frame(
     framed(&writer.out)
 }
 
-/// A frame of these bytes.
+/// A frame around these bytes.
 #[must_use]
 pub fn framed(body: &[u8]) -> Vec<u8> {
     let length = i32::try_from(body.len()).unwrap_or(i32::MAX);
     [&length.to_be_bytes(), body].concat()
 }
 
-/// The same frame with some bytes changed, cut off, doubled or put in, behind the API, the version
-/// and the correlation id. Its length is right.
+/// The same frame with some bytes changed, cut off, doubled or inserted after the API key, the
+/// version and the correlation id. Its length is correct.
 pub fn mutate(random: &mut Random, frame: &[u8]) -> Vec<u8> {
     let mut body = frame.get(4..).unwrap_or_default().to_vec();
     for _ in 0..=random.below(3) {
@@ -151,7 +150,7 @@ impl Writer<'_> {
             if is_null {
                 return self.length(None, 4);
             }
-            // Now and then the same thing many times.
+            // Sometimes many elements.
             let count = if self.random.once_in(200) { 3000 } else { self.random.below(4) };
             self.length(Some(count), 4);
             let element =
@@ -201,7 +200,7 @@ impl Writer<'_> {
             _ => {
                 if field.nullable.has(self.version) && !field.kind.is_empty() && field.tag.is_none()
                 {
-                    // A struct that may be null says first whether it is there.
+                    // A nullable struct begins with a byte that says whether it is there.
                     self.out.push(if is_null { 0xff } else { 1 });
                 }
                 if !is_null {
@@ -211,7 +210,7 @@ impl Writer<'_> {
         }
     }
 
-    /// A number that may mean something in such a field: mostly a small one.
+    /// A plausible number for such a field, mostly a small one.
     fn number(&mut self, field: &Field) -> i64 {
         if self.random.once_in(20) {
             let edges = [0, 1, -1, i64::MAX, i64::MIN, i64::from(i32::MAX), i64::from(i16::MAX)];
@@ -280,7 +279,8 @@ impl Writer<'_> {
                 number(epoch),
                 number(sequence).into(),
             );
-            // Of a transaction, and now and then one that only a coordinator may write.
+            // A batch of a transaction, sometimes a control batch, which only a coordinator may
+            // write.
             let attributes =
                 (number(self.random.below(2)) << 4) | (i16::from(self.random.once_in(8)) << 5);
             return Batch { attributes, ..batch }.encode();
@@ -289,7 +289,8 @@ impl Writer<'_> {
         (0..length).map(|_| self.random.draw().to_be_bytes()[0]).collect()
     }
 
-    /// A length, or null, in the version's form; `size` is what it takes in the inflexible one.
+    /// Writes a length, or null, in the version's form; `size` is its number of bytes in the
+    /// inflexible form.
     fn length(&mut self, length: Option<usize>, size: usize) {
         if self.flexible {
             self.uvarint(length.map_or(0, |length| length + 1));

@@ -1,5 +1,5 @@
-//! Groups as their coordinators see them, asked by hand; and a member that joins and then does
-//! nothing, so that a rebalance stays open.
+//! Groups as their coordinators describe them; and a member that joins and then stays idle, so that
+//! a rebalance stays open.
 
 use std::collections::BTreeSet;
 use std::thread::JoinHandle;
@@ -11,35 +11,35 @@ use crate::driver::{Driver, From};
 use crate::record::{Bytes64, Record};
 use crate::wire::{self, Body, Connection, PATIENCE, Reply, error};
 
-/// Kafka's error codes of members, beside those of `wire`.
+/// Kafka's error codes for members, in addition to those of `wire`.
 pub mod errors {
-    /// Somebody else has joined under this name.
+    /// Another member has joined with this instance id.
     pub const FENCED_INSTANCE_ID: i64 = 82;
-    /// Somebody else has this name, and has not given it up.
+    /// Another member owns this instance id and has not released it.
     pub const UNRELEASED_INSTANCE_ID: i64 = 111;
 }
 
-/// Where coordinators keep what groups are.
+/// The topic in which coordinators keep groups.
 const OFFSETS: &str = "__consumer_offsets";
-/// What the keys of its records begin with.
+/// The types of its records' keys.
 const CLASSIC_GROUP: i16 = 2;
 const CONSUMER_GROUP: i16 = 3;
-/// A group that is not there, as DescribeGroups has it; one of the consumer protocol is not there
-/// for it either.
+/// The state of an unknown group in DescribeGroups. A group of the consumer protocol counts as
+/// unknown there.
 const DEAD: &str = "Dead";
 
-/// What a coordinator says of a group, of either protocol.
+/// A coordinator's description of a group, of either protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Described {
     /// Kafka's name of its state.
     pub state: String,
-    /// What its partitions are assigned by.
+    /// The assignor or protocol that assigns its partitions.
     pub assignor: String,
-    /// How many members it has.
+    /// The number of its members.
     pub members: usize,
-    /// Of the consumer protocol: the rack that the first of its members says it is in.
+    /// With the consumer protocol: the rack of its first member.
     pub rack: Option<String>,
-    /// And the regular expression that it has sent.
+    /// With the consumer protocol: the member's subscribed regular expression.
     pub regex: Option<String>,
 }
 
@@ -49,7 +49,8 @@ pub fn described(bootstrap: &str, group: &str) -> Option<Described> {
     bootstrap.split(',').find_map(|broker| described_at(broker, group).ok())
 }
 
-/// DescribeGroups version 0; ConsumerGroupDescribe version 0 for a group that it does not know.
+/// Uses DescribeGroups version 0, and ConsumerGroupDescribe version 0 for a group that is unknown
+/// to it.
 fn described_at(broker: &str, group: &str) -> Result<Described> {
     let mut c = Connection::open(broker)?;
     let mut reply = c.call(15, 0, &Body::default().i32(1).str(group))?;
@@ -62,7 +63,7 @@ fn described_at(broker: &str, group: &str) -> Result<Described> {
         let members = usize::try_from(reply.i32()?)?;
         return Ok(Described { state, assignor, members, ..Described::default() });
     }
-    // One group, no authorized operations; each part of a flexible version ends with tagged fields.
+    // One group, no authorized operations. Each part of a flexible version ends with tagged fields.
     let body = compact(Body::default().i8(0).i8(2), group).i8(0).i8(0);
     let mut reply = c.call(69, 0, &body)?;
     reply.i8()?;
@@ -95,14 +96,14 @@ fn described_at(broker: &str, group: &str) -> Result<Described> {
     Ok(described)
 }
 
-/// A short text, as flexible versions write it.
+/// A short text in the flexible form.
 fn compact(body: Body, text: &str) -> Body {
     let mut body = body.i8(i8::try_from(text.len() + 1).unwrap_or(i8::MAX));
     body.0.extend(text.as_bytes());
     body
 }
 
-/// A length as flexible versions write it; `None` for null.
+/// A length in the flexible form; `None` for null.
 fn length(reply: &mut Reply) -> Result<Option<usize>> {
     let (mut more, mut shift, mut length) = (true, 0, 0_usize);
     while more {
@@ -119,11 +120,11 @@ fn text(reply: &mut Reply) -> Result<Option<String>> {
     Ok(Some(String::from_utf8(bytes?)?))
 }
 
-/// The generations of a group, or its epochs, that its coordinators have written down since the
-/// cluster began. They stand in an internal topic of so many partitions; a client reads it.
+/// The generations or epochs of a group that its coordinators have written since the cluster
+/// started. A client reads them from the internal topic, which has this many partitions.
 ///
 /// # Errors
-/// What the client threw, or a record that is none of Kafka's.
+/// The client's error, or a record that is not one of Kafka's.
 pub fn generations(
     driver: &mut Driver,
     bootstrap: &str,
@@ -151,7 +152,7 @@ pub fn generations(
     Ok(generations)
 }
 
-/// Where a partition of coordinators ends, as its leader says.
+/// The end of a partition of the coordinators' topic, from its leader.
 fn end_of(bootstrap: &str, partition: i32) -> Result<i64> {
     for broker in bootstrap.split(',') {
         let (code, end) =
@@ -163,7 +164,7 @@ fn end_of(bootstrap: &str, partition: i32) -> Result<i64> {
     bail!("nobody leads partition {partition}")
 }
 
-/// What a record says of the group's generation, if it does.
+/// The group's generation in a record, if the record has one.
 fn generation(record: &Record, group: &str) -> Result<Option<i32>> {
     let (Some(Bytes64(key)), Some(Bytes64(value))) = (&record.key, &record.value) else {
         return Ok(None);
@@ -180,8 +181,8 @@ fn generation(record: &Record, group: &str) -> Result<Option<i32>> {
     Ok(Some(value.i32()?))
 }
 
-/// A member of the classic protocol that joins, takes what it is given, and never does anything any
-/// more: it does not rejoin, so that the next rebalance stays open.
+/// A member of the classic protocol that joins, takes its assignment, and then stays idle. It does
+/// not rejoin, so the next rebalance stays open.
 #[derive(Debug)]
 pub struct Idle {
     group: String,
@@ -189,7 +190,7 @@ pub struct Idle {
 }
 
 impl Idle {
-    /// Joins while the caller has the other members take part.
+    /// Joins while the caller keeps the other members polling.
     #[must_use]
     pub fn join(
         bootstrap: &str,
@@ -213,10 +214,11 @@ impl Idle {
         })
     }
 
-    /// JoinGroup version 1 and SyncGroup version 0. Its sessions outlive the test.
+    /// Uses JoinGroup version 1 and SyncGroup version 0. The session timeout is longer than the
+    /// test.
     fn joined(broker: &str, group: &str, topic: &str, assignor: &str) -> Result<Self> {
-        // Version 1 says what a member has, which is nothing: a leader of librdkafka's that
-        // rebalances cooperatively dies of one that does not say.
+        // Version 1 lists the owned partitions, here none. A leader with librdkafka's cooperative
+        // assignor crashes on a subscription without the list.
         let subscription = Body::default().i16(1).i32(1).str(topic).i32(-1).i32(0);
         let body = Body::default().str(group).i32(300_000).i32(300_000).str("").str("consumer");
         let mut c = Connection::open(broker)?;
@@ -234,10 +236,10 @@ impl Idle {
         Ok(Self { group: group.to_owned(), id })
     }
 
-    /// Leaves, at whichever broker coordinates the group by now (LeaveGroup version 0).
+    /// Leaves the group at its current coordinator (LeaveGroup version 0).
     ///
     /// # Errors
-    /// When nobody does.
+    /// When no broker coordinates the group.
     pub fn leave(self, bootstrap: &str) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {

@@ -1,7 +1,6 @@
-//! A Kubernetes cluster in which Weir is installed (`e2e/up`), driven by kubectl as any user does.
-//!
-//! `KUBECONFIG` says which one. Each test has a namespace of its own, which is deleted behind it;
-//! Pod Security's profile `restricted` is enforced in it.
+//! A Kubernetes cluster with Weir installed (`e2e/up`), driven by kubectl as a user would.
+//! `KUBECONFIG` selects the cluster. Each test has its own namespace, which enforces the Pod
+//! Security profile `restricted` and is deleted afterwards.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -14,35 +13,35 @@ use serde_json::Value;
 
 use crate::wire::{Body, Connection};
 
-/// So long a test waits for what must come: a machine with two processors runs three nodes, the
-/// brokers and the clients.
+/// The limit of a wait. A machine with two processors runs three nodes, the brokers and the
+/// clients.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Where the operator is installed.
+/// The operator's namespace.
 pub const OPERATOR_NAMESPACE: &str = "weir-system";
 
-/// A listener inside, and one that clients outside of Kubernetes reach.
+/// An internal listener, and one that clients outside Kubernetes can reach.
 pub const LISTENERS: &str = "  listeners:\n  - {name: plain, port: 9092, type: Internal}\n  - {name: external, port: 9094, type: NodePort}\n";
 
 /// Runs kubectl and returns its standard output.
 ///
 /// # Errors
-/// When it fails; the message is what it printed.
+/// When it fails; the message is its output.
 pub fn kubectl(arguments: &[&str]) -> Result<String> {
     run("kubectl", arguments, "")
 }
 
-/// Where `e2e/up` put its tools and the values for the images that it built.
+/// The directory with the tools of `e2e/up` and the values for the images that it built.
 #[must_use]
 pub fn state() -> PathBuf {
     std::env::var_os("WEIR_KUBERNETES")
         .map_or_else(|| crate::workspace().join("target/e2e-kubernetes"), PathBuf::from)
 }
 
-/// Runs the helm that `e2e/up` put there, or the machine's own, and returns its standard output.
+/// Runs helm, from `e2e/up` or the machine, and returns its standard output.
 ///
 /// # Errors
-/// When it fails; the message is what it printed.
+/// When it fails; the message is its output.
 pub fn helm(arguments: &[&str]) -> Result<String> {
     let built = state().join("bin/helm");
     let program = if built.is_file() { built.to_string_lossy() } else { "helm".into() };
@@ -52,7 +51,7 @@ pub fn helm(arguments: &[&str]) -> Result<String> {
 /// Runs a program to its end and returns its standard output.
 ///
 /// # Errors
-/// When it cannot be run or fails; the message is what it printed.
+/// When it cannot be run or fails; the message is its output.
 pub fn run(program: &str, arguments: &[&str], input: &str) -> Result<String> {
     ensure!(std::env::var_os("KUBECONFIG").is_some(), "KUBECONFIG is not set; e2e/up prints it");
     let mut child = Command::new(program)
@@ -74,7 +73,7 @@ pub fn run(program: &str, arguments: &[&str], input: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Waits until `look` finds something.
+/// Waits until `look` returns a value.
 ///
 /// # Panics
 /// When it does not within [`PATIENCE`].
@@ -102,15 +101,15 @@ pub struct Condition {
     pub message: String,
 }
 
-/// A namespace of a test's own.
+/// A test's own namespace.
 #[derive(Debug)]
 pub struct Namespace {
-    /// What it is called.
+    /// Its name.
     pub name: String,
 }
 
 impl Namespace {
-    /// Makes it.
+    /// Creates it.
     ///
     /// # Errors
     /// When Kubernetes does not answer.
@@ -126,7 +125,7 @@ impl Namespace {
     /// Runs kubectl in this namespace.
     ///
     /// # Errors
-    /// When it fails; the message is what it printed.
+    /// When it fails; the message is its output.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.with_input(arguments, "")
     }
@@ -140,15 +139,15 @@ impl Namespace {
     /// `kubectl apply`.
     ///
     /// # Errors
-    /// When the API server refuses something; the message says why.
+    /// When the API server refuses an object; the message has the reason.
     pub fn apply(&self, yaml: &str) -> Result<String> {
         self.with_input(&["apply", "-f", "-"], yaml)
     }
 
-    /// Why the API server refuses this.
+    /// The API server's reason for refusing this.
     ///
     /// # Panics
-    /// When it does not.
+    /// When the API server accepts it.
     #[must_use]
     pub fn refused(&self, yaml: &str) -> String {
         match self.with_input(&["apply", "--server-side", "--validate=strict", "-f", "-"], yaml) {
@@ -157,7 +156,7 @@ impl Namespace {
         }
     }
 
-    /// A merge patch.
+    /// Applies a merge patch.
     ///
     /// # Errors
     /// When the API server refuses it.
@@ -165,7 +164,7 @@ impl Namespace {
         self.kubectl(&["patch", object, "--type=merge", "--patch", patch])
     }
 
-    /// Lets a cluster or a topic be deleted, though it holds records.
+    /// Turns off the deletion protection of a cluster or topic.
     ///
     /// # Errors
     /// When the API server refuses it.
@@ -173,7 +172,7 @@ impl Namespace {
         self.patch(object, r#"{"spec": {"deletionProtection": false}}"#)
     }
 
-    /// An object such as `topic/orders`, if it is there.
+    /// An object such as `topic/orders`, if it exists.
     ///
     /// # Errors
     /// When Kubernetes does not answer.
@@ -185,7 +184,7 @@ impl Namespace {
         serde_json::from_str(&text).context("read kubectl's JSON").map(Some)
     }
 
-    /// All objects of a kind, with these labels if there are any.
+    /// All objects of a kind, with these labels if any are given.
     ///
     /// # Errors
     /// When Kubernetes does not answer.
@@ -198,7 +197,7 @@ impl Namespace {
         })
     }
 
-    /// A condition of an object, of its newest generation only.
+    /// A condition of an object, if it is about the newest generation.
     ///
     /// # Errors
     /// When Kubernetes does not answer.
@@ -229,8 +228,8 @@ impl Namespace {
         let _ = self.awaits(object, "Ready", "True");
     }
 
-    /// Makes a cluster with an external listener, waits until it is Ready, and returns where
-    /// clients on this machine find it.
+    /// Creates a cluster with an external listener, waits until it is Ready, and returns the
+    /// bootstrap address for clients on this machine.
     ///
     /// # Errors
     /// When the API server refuses it.
@@ -240,8 +239,8 @@ impl Namespace {
         Ok(self.bootstrap(name))
     }
 
-    /// Where clients outside find a cluster: the port that its status names, on every node. A
-    /// client that starts while one node is gone needs another.
+    /// The bootstrap address of a cluster for clients outside: the port in its status, on every
+    /// node. With all nodes, a client can start while one of them is gone.
     #[must_use]
     pub fn bootstrap(&self, cluster: &str) -> String {
         let said = eventually(&format!("{cluster} says where its external listener is"), || {
@@ -256,7 +255,7 @@ impl Namespace {
         });
         let path = "jsonpath={.items[*].status.addresses[?(@.type==\"InternalIP\")].address}";
         let nodes = kubectl(&["get", "nodes", "-o", path]).unwrap_or_default();
-        // The one that it names comes first: that it works is tested too.
+        // The node in the status comes first, which tests that it works.
         let (host, port) =
             said.split(',').next().and_then(|first| first.rsplit_once(':')).unwrap_or((&said, ""));
         let text =
@@ -267,7 +266,7 @@ impl Namespace {
             .filter(|node| node != host)
             .map(|node| format!("{node}:{port}"));
         let all: Vec<_> = std::iter::once(format!("{host}:{port}")).chain(others).collect();
-        // Each node learns of a new port in its own time. 18 is ApiVersions.
+        // Each node opens a new port at its own pace. 18 is ApiVersions.
         eventually("the port is open on every node", || {
             let open = |address: &String| {
                 Connection::open(address).and_then(|mut c| c.call(18, 0, &Body::default()))
@@ -277,7 +276,7 @@ impl Namespace {
         all.join(",")
     }
 
-    /// Waits until an event of this object warns of something.
+    /// Waits for a warning event about this object.
     pub fn warned(&self, object: &str, of: &str) {
         let (kind, name) = object.split_once('/').unwrap_or((object, ""));
         let about = |event: &Value| {
@@ -294,8 +293,8 @@ impl Namespace {
         });
     }
 
-    /// Waits until the status of a cluster says that every partition has all its replicas in sync.
-    /// It may be a moment old: [`crate::load::Load::whole`] asks the brokers, too.
+    /// Waits until a cluster's status counts all replicas of every partition in sync. The status
+    /// may be a moment old; [`crate::load::Load::whole`] asks the brokers too.
     pub fn whole(&self, cluster: &str) {
         eventually(&format!("{cluster} is whole"), || {
             let object =
@@ -307,7 +306,7 @@ impl Namespace {
         });
     }
 
-    /// The leader of a partition, as the cluster's own metadata say: a broker's id.
+    /// The id of a partition's leader, from the cluster's Metadata.
     #[must_use]
     pub fn leader(&self, bootstrap: &str, topic: &str, partition: i32) -> i32 {
         eventually(&format!("{topic}-{partition} has a leader"), || {
@@ -324,7 +323,7 @@ impl Namespace {
         })
     }
 
-    /// The uids of a cluster's pods, without those that are on their way out.
+    /// The uids of a cluster's pods, without those being deleted.
     ///
     /// # Errors
     /// When Kubernetes does not answer.
@@ -334,10 +333,10 @@ impl Namespace {
         Ok(staying.filter_map(|pod| Some(pod["metadata"]["uid"].as_str()?.to_owned())).collect())
     }
 
-    /// The uid of an object that is there.
+    /// The uid of an existing object.
     ///
     /// # Errors
-    /// When it is not.
+    /// When it does not exist.
     pub fn uid(&self, name: &str) -> Result<String> {
         let object = self.object(name)?.with_context(|| format!("no {name}"))?;
         Ok(object["metadata"]["uid"].as_str().unwrap_or_default().to_owned())
@@ -346,13 +345,13 @@ impl Namespace {
     /// The node that a pod runs on.
     ///
     /// # Errors
-    /// When there is no such pod or it has no node.
+    /// When the pod does not exist or has no node.
     pub fn node_of(&self, pod: &str) -> Result<String> {
         let pod = self.object(&format!("pod/{pod}"))?.with_context(|| format!("no pod {pod}"))?;
         Ok(pod["spec"]["nodeName"].as_str().context("no node yet")?.to_owned())
     }
 
-    /// What there is to see when a test has failed.
+    /// The state to print when a test has failed.
     fn describe(&self) -> String {
         let mut text = String::new();
         for arguments in [
@@ -389,7 +388,7 @@ impl Drop for Namespace {
     }
 }
 
-/// How often containers of the operators were started again: they never end by themselves, whatever
+/// The number of restarts of the operators' containers. They must never end by themselves, whatever
 /// a resource says.
 ///
 /// # Errors
@@ -401,15 +400,15 @@ pub fn operator_restarts() -> Result<i64> {
     counts.split_whitespace().map(|count| count.parse::<i64>().context("count restarts")).sum()
 }
 
-/// A node that takes no new pods until this is dropped.
+/// A cordoned node: it accepts no new pods until this is dropped.
 #[derive(Debug)]
 pub struct Cordoned(String);
 
 impl Cordoned {
-    /// Cordons it.
+    /// Cordons a node.
     ///
     /// # Errors
-    /// When there is no such node.
+    /// When the node does not exist.
     pub fn node(name: &str) -> Result<Self> {
         kubectl(&["cordon", name])?;
         Ok(Self(name.to_owned()))
@@ -424,7 +423,7 @@ impl Drop for Cordoned {
     }
 }
 
-/// A condition of an object, unless it speaks of an older generation of it.
+/// A condition of an object, unless it is about an older generation.
 #[must_use]
 pub fn condition(object: &Value, kind: &str) -> Option<Condition> {
     let conditions = object["status"]["conditions"].as_array()?;
@@ -437,8 +436,8 @@ pub fn condition(object: &Value, kind: &str) -> Option<Condition> {
     Some(Condition { status: text("status"), reason: text("reason"), message: text("message") })
 }
 
-/// A cluster with a listener inside and one outside, which may be deleted. `more` is what else its
-/// spec says, indented by two.
+/// A cluster with an internal and an external listener, without deletion protection. `more` is
+/// added to its spec, indented by two.
 #[must_use]
 pub fn kafka_cluster(name: &str, brokers: u32, more: &str) -> String {
     format!(
@@ -446,7 +445,7 @@ pub fn kafka_cluster(name: &str, brokers: u32, more: &str) -> String {
     )
 }
 
-/// A topic, which may be deleted. `more` is what else its spec says, indented by two.
+/// A topic without deletion protection. `more` is added to its spec, indented by two.
 #[must_use]
 pub fn topic(name: &str, cluster: &str, partitions: u32, replicas: u32, more: &str) -> String {
     format!(

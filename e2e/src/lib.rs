@@ -1,10 +1,10 @@
-//! Tests of Weir from outside: what starts a cluster, drives real clients and speaks raw bytes to a
-//! broker.
+//! Tests of Weir from outside: code that starts a cluster, drives real clients and sends raw bytes
+//! to a broker.
 //!
-//! The tests in `tests/` use it. Nothing here knows a crate of Weir's: it runs the `weir` binary
-//! and Kafka clients as any user does. With `WEIR_E2E_BOOTSTRAP=host:port` the same tests run
-//! against a cluster that is already there, of whatever make: they pass on Apache Kafka, which is
-//! how they were written, so what they assert is Kafka's behaviour and not ours.
+//! The tests in `tests/` use it. It uses no crate of Weir. It runs the `weir` binary and Kafka
+//! clients as a user does. With `WEIR_E2E_BOOTSTRAP=host:port` the same tests run against an
+//! existing cluster of any kind. They were written against Apache Kafka and pass on it, so they
+//! assert Kafka's behaviour.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod batch;
@@ -36,7 +36,7 @@ pub fn workspace() -> PathBuf {
     here.parent().unwrap_or(here).to_owned()
 }
 
-/// Where `e2e/install` put the clients.
+/// The directory in which `e2e/install` puts the clients.
 #[must_use]
 pub fn clients() -> PathBuf {
     std::env::var_os("WEIR_E2E_CLIENTS")

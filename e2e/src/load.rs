@@ -1,7 +1,7 @@
-//! A cluster on Kubernetes to which clients write while something happens to it: what was
-//! acknowledged is there exactly once, in order, where the client was told.
+//! A cluster on Kubernetes that clients write to while faults happen. Each acknowledged record must
+//! be there exactly once, in order, at the offset that the client got.
 //!
-//! Its assertions are tests' assertions.
+//! Its assertions are part of the tests.
 #![allow(clippy::unwrap_used)]
 
 use anyhow::Context as _;
@@ -12,19 +12,20 @@ use crate::kubernetes::{Namespace, condition, eventually, topic};
 use crate::tools::kcat;
 use crate::writer::Writer;
 
-/// A cluster `k` of three brokers, and clients that write to a partition each of the topic `load`.
+/// A cluster `k` of three brokers, and clients that each write to one partition of the topic
+/// `load`.
 #[derive(Debug)]
 pub struct Load {
-    /// Where all of it is.
+    /// Its namespace.
     pub namespace: Namespace,
-    /// Where clients on this machine find it.
+    /// The bootstrap address for clients on this machine.
     pub bootstrap: String,
     writers: Vec<Writer>,
 }
 
 impl Load {
-    /// Makes the cluster in a namespace of this stem, and waits until every client has written
-    /// something.
+    /// Creates the cluster in a new namespace, and waits until every client has an acknowledged
+    /// record.
     #[must_use]
     pub fn start(stem: &str, clients: &[Client]) -> Self {
         let namespace = Namespace::create(stem).unwrap();
@@ -44,19 +45,19 @@ impl Load {
         load
     }
 
-    /// Waits until more was acknowledged to each client than is now.
+    /// Waits until every client gets further acknowledgements.
     pub fn moves(&self) {
         self.writers.iter().for_each(Writer::moves);
     }
 
-    /// The pod that leads the first partition.
+    /// The pod of the first partition's leader.
     #[must_use]
     pub fn leader(&self) -> String {
         format!("k-{}", self.namespace.leader(&self.bootstrap, "load", 0))
     }
 
-    /// Waits until every pod is ready, every partition has all its replicas in sync, as the brokers
-    /// say, and the status says so too.
+    /// Waits until every pod is ready and every partition has all its replicas in sync, by the
+    /// brokers' Metadata and by the status.
     pub fn whole(&self) {
         eventually("every broker serves, and every replica is in sync", || {
             let pods = self.namespace.list("pods", "weir.dev/cluster=k")?;
@@ -72,7 +73,7 @@ impl Load {
         self.namespace.whole("k");
     }
 
-    /// A partition that lacks replicas in sync, as Metadata of the brokers have it.
+    /// A partition without all replicas in sync, by the brokers' Metadata.
     fn lacking(&self) -> anyhow::Result<Option<String>> {
         let metadata: Value =
             serde_json::from_str(&kcat(&self.bootstrap, &["-L", "-J"], b"")?.success()?)?;
@@ -87,7 +88,7 @@ impl Load {
         Ok(lacking.next().map(|(topic, partition)| format!("{topic} {partition}")))
     }
 
-    /// The uid of a broker's pod, once it is another one than this and ready.
+    /// The uid of a broker's pod, once it is another pod than `before` and ready.
     #[must_use]
     pub fn successor(&self, pod: &str, before: &str) -> String {
         eventually(&format!("{pod} is there again"), || {
@@ -99,7 +100,7 @@ impl Load {
         })
     }
 
-    /// Whole again, still writing, and everything where it was said to be.
+    /// Waits until the cluster is whole and still accepts writes; then checks all records.
     pub fn finish(self) {
         self.whole();
         self.moves();

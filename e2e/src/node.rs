@@ -1,6 +1,6 @@
-//! What can happen to a node of a kind cluster: the node is a container of this machine's, so a
-//! power cut is a kill, a freeze a pause, and its cable the network device that the container is
-//! connected by.
+//! Faults of a node of a kind cluster. The node is a container on this machine. So a power failure
+//! is `docker kill`, a freeze is `docker pause`, and the network cable is the container's network
+//! device.
 
 use std::process::Command;
 
@@ -8,17 +8,17 @@ use anyhow::{Context, Result, bail};
 
 use crate::kubernetes::{eventually, kubectl};
 
-/// A fault of a node, healed when this is dropped.
+/// A fault of a node, which heals when this is dropped.
 #[derive(Debug)]
 pub struct Fault {
     node: String,
     heal: Vec<String>,
 }
 
-/// Cuts the power: every process of the node ends at once, its disk stays.
+/// Cuts the power: every process of the node ends at once, and its disk stays.
 ///
 /// # Errors
-/// When docker does not do it.
+/// When docker fails.
 pub fn kill(node: &str) -> Result<Fault> {
     docker(&["kill", node])?;
     Ok(Fault::of(node, &["docker", "start", node]))
@@ -27,18 +27,18 @@ pub fn kill(node: &str) -> Result<Fault> {
 /// Freezes every process of the node.
 ///
 /// # Errors
-/// When docker does not do it.
+/// When docker fails.
 pub fn pause(node: &str) -> Result<Fault> {
     docker(&["pause", node])?;
     Ok(Fault::of(node, &["docker", "unpause", node]))
 }
 
-/// Pulls the node's network cable; its processes run on.
+/// Cuts the node off the network; its processes keep running.
 ///
 /// # Errors
-/// When it cannot be found.
+/// When its network device cannot be found.
 pub fn cut(node: &str) -> Result<Fault> {
-    // The other end of the node's eth0, by its number.
+    // The host's end of the node's eth0, by its index.
     let index = docker(&["exec", node, "cat", "/sys/class/net/eth0/iflink"])?;
     let links = execute("ip", &["-o", "link"])?;
     let prefix = format!("{}: ", index.trim());
@@ -50,8 +50,7 @@ pub fn cut(node: &str) -> Result<Fault> {
     Ok(Fault::of(node, &["ip", "link", "set", link, "up"]))
 }
 
-/// Kills the first process of a pod's container on its node with SIGKILL; Kubernetes starts the
-/// container again.
+/// Kills the first process of a pod's container with SIGKILL; Kubernetes restarts the container.
 ///
 /// # Errors
 /// When the container does not run.
@@ -75,7 +74,7 @@ impl Fault {
         Self { node: node.to_owned(), heal: heal.iter().map(|&word| word.to_owned()).collect() }
     }
 
-    /// Takes the fault back, and waits until Kubernetes has the node again.
+    /// Repairs the fault and waits until Kubernetes sees the node as Ready.
     pub fn heal(mut self) {
         if let Err(e) = self.undo() {
             panic!("{e:#}");

@@ -1,8 +1,8 @@
-//! Clients that write numbered records by hand to a topic of one id, and remember what came of
-//! each; and what a replica shows, against that.
+//! Clients that send numbered records to a topic of one id and remember the result of each; and the
+//! check of a replica against that.
 //!
-//! No record is sent twice, so that one that is there twice was doubled by a broker. Assertions are
-//! tests' assertions: what is wrong panics.
+//! No record is sent twice, so a duplicate must come from a broker. The assertions are part of the
+//! tests: a violation panics.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,59 +21,58 @@ use crate::txn::{self, Version};
 use crate::wire::{Body, Connection, error};
 use crate::writer::PATIENCE;
 
-/// Records of a batch, at most.
+/// The most records of a batch.
 const BATCH_MAX: usize = 4;
 
-/// One value in so many is a tombstone, where records have keys.
+/// One value in this many is a tombstone, if records have keys.
 const TOMBSTONES: usize = 9;
 
-/// Between two batches: other clients and the brokers share the processors.
+/// The pause between two batches: other clients and the brokers share the processors.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Behind the number of a record that is in no transaction.
+/// After the number of a record outside a transaction.
 const PLAIN: &str = "/";
 
-/// Behind the number of a record in a transaction that is to be committed.
+/// After the number of a record in a transaction that will commit.
 const COMMITTED: &str = "/commit/";
 
-/// Behind the number of a record in a transaction that is to be aborted: who reads committed
-/// records only never sees one.
+/// After the number of a record in a transaction that will abort; `read_committed` never shows one.
 pub const ABORTED: &str = "/abort/";
 
-/// What came of a record.
+/// The result of sending a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// Nobody said: it may be there.
+    /// No answer: the record may be there.
     Unknown,
-    /// It is at this offset, as its broker said.
+    /// The broker acknowledged it at this offset.
     Acknowledged(i64),
-    /// It is in a transaction that nobody has asked to commit: nobody may see it.
+    /// Its transaction was never asked to commit, so no reader may see it.
     Aborted,
 }
 
-/// A record that was sent.
+/// A record that a client sent.
 #[derive(Debug, Clone)]
 pub struct Sent {
-    /// To the topic of this id.
+    /// The id of its topic.
     pub topic: TopicId,
-    /// Its key, if it has one.
+    /// Its key, if any.
     pub key: Option<String>,
     /// Its value; `None` is a tombstone.
     pub value: Option<String>,
-    /// What came of it.
+    /// The result.
     pub fate: Fate,
 }
 
-/// Everything that each client sent, in the order of its numbers, by the client's name.
+/// All records of each client, by its name, in the order of their numbers.
 pub type Books = BTreeMap<String, Vec<Sent>>;
 
-/// What a client shows of itself while it writes.
+/// The progress of a client while it writes.
 #[derive(Debug, Default)]
 struct Progress {
     stop: AtomicBool,
     acknowledged: AtomicUsize,
     latest: AtomicI64,
-    /// What came of it when it went wrong last.
+    /// The last failure.
     failure: Mutex<String>,
 }
 
@@ -94,7 +93,7 @@ fn shown(id: &TopicId) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A client that writes to one partition until it is stopped, with `acks=all`.
+/// A client that writes to one partition with `acks=all` until it is stopped.
 #[derive(Debug)]
 pub struct Numbered {
     name: String,
@@ -102,7 +101,7 @@ pub struct Numbered {
     thread: JoinHandle<Vec<Sent>>,
 }
 
-/// Where a client writes, and what.
+/// The partition that a client writes to, and the form of its records.
 #[derive(Debug, Clone)]
 pub struct Aim {
     /// The brokers, in the order of their ids.
@@ -111,9 +110,9 @@ pub struct Aim {
     pub topic: String,
     /// The partition.
     pub partition: i32,
-    /// How many keys there are, 0 for records without.
+    /// The number of keys; 0 for records without keys.
     pub keys: usize,
-    /// Bytes that a value is filled up with, at most; not 0.
+    /// The most padding bytes of a value; not 0.
     pub filled_max: usize,
 }
 
@@ -122,8 +121,8 @@ impl Aim {
         self.bootstrap.split(',').nth(usize::try_from(broker).ok()?)
     }
 
-    /// The topic's id and a connection to the partition's leader, as the first broker knows that
-    /// knows one.
+    /// The topic's id and a connection to the partition's leader, from the first broker that knows
+    /// it.
     fn leader(&self) -> Option<(TopicId, Connection)> {
         let topic = self.bootstrap.split(',').find_map(|address| {
             describe(&mut Connection::open(address).ok()?, &self.topic).ok()?
@@ -132,7 +131,7 @@ impl Aim {
         Some((topic.id, Connection::open(self.address(leader)?).ok()?))
     }
 
-    /// Some records, written down as sent, and their batch.
+    /// The next records, noted as sent, and their batch.
     fn next(
         &self,
         name: &str,
@@ -162,13 +161,13 @@ impl Aim {
 }
 
 impl Numbered {
-    /// Begins to write. What is decided by chance follows from the seed.
+    /// Starts to write. The seed determines all random choices.
     #[must_use]
     pub fn start(name: &str, aim: Aim, seed: u64) -> Self {
         Self::spawn(name, seed, move |name, random, progress| plain(name, &aim, random, progress))
     }
 
-    /// As `start`, in transactions, of which one in three is aborted.
+    /// The same as `start`, in transactions; one in three aborts.
     #[must_use]
     pub fn start_in_transactions(name: &str, aim: Aim, seed: u64) -> Self {
         Self::spawn(name, seed, move |name, random, progress| {
@@ -190,13 +189,13 @@ impl Numbered {
         }
     }
 
-    /// The offset of what was acknowledged last.
+    /// The offset of the last acknowledged record.
     #[must_use]
     pub fn latest(&self) -> i64 {
         self.progress.latest.load(Ordering::Relaxed)
     }
 
-    /// Waits until more was acknowledged than is now.
+    /// Waits for further acknowledgements.
     pub fn moves(&self) {
         let before = self.progress.acknowledged.load(Ordering::Relaxed);
         let deadline = Instant::now() + PATIENCE;
@@ -211,7 +210,7 @@ impl Numbered {
         }
     }
 
-    /// Stops, and hands over what was sent.
+    /// Stops, and returns all records that were sent.
     #[must_use]
     pub fn finish(self) -> (String, Vec<Sent>) {
         self.progress.stop.store(true, Ordering::Relaxed);
@@ -232,7 +231,7 @@ fn plain(name: &str, aim: &Aim, random: &mut Random, progress: &Progress) -> Vec
         let batch = aim.next(name, random, *id, PLAIN, &mut book).encode();
         match produce_to(leader, id, aim.partition, &batch) {
             Ok((error::NONE, base)) => progress.acknowledge(&mut book[first..], base),
-            // It may be in the log all the same.
+            // The record may be in the log nevertheless.
             other => {
                 *progress.failure.lock().unwrap() = format!("{other:?} of {}", shown(id));
                 found = None;
@@ -245,11 +244,11 @@ fn plain(name: &str, aim: &Aim, random: &mut Random, progress: &Progress) -> Vec
 fn in_transactions(name: &str, aim: &Aim, random: &mut Random, progress: &Progress) -> Vec<Sent> {
     let mut book = Vec::new();
     loop {
-        // Whoever begins anew aborts what was left open, also the last time.
+        // A new start aborts the transaction that was left open, even when it is time to stop.
         let is_over = progress.stop.load(Ordering::Relaxed);
         let coordinator = aim.bootstrap.split(',').find_map(|address| {
             let mut c = Connection::open(address).ok()?;
-            // Who asks for the coordinator has its topic made.
+            // A request for the coordinator creates its topic.
             c.call(10, 1, &Body::default().str(name).i8(1)).ok()?;
             let (code, from) = txn::init(&mut c, name, 60_000, Version::V2).ok()?;
             (code == error::NONE).then_some((c, from))
@@ -303,22 +302,22 @@ fn in_transactions(name: &str, aim: &Aim, random: &mut Random, progress: &Progre
     }
 }
 
-/// What a partition is to be like in the end.
+/// The expected content of a partition.
 #[derive(Debug, Clone)]
 pub struct Expected<'a> {
-    /// What was sent to it, and to topics of the same name before.
+    /// The records sent to it, and to earlier topics of the same name.
     pub books: &'a Books,
     /// The id of its topic.
     pub topic: TopicId,
-    /// Where its log may begin.
+    /// The possible log start offsets.
     pub log_start_offsets: RangeInclusive<i64>,
-    /// Whether only the last record of each key has to be there.
+    /// Whether only the last record of each key must be there.
     pub is_compacted: bool,
 }
 
 impl Expected<'_> {
-    /// Whether a replica shows what was acknowledged, once and where it was said to be, and nothing
-    /// that was sent elsewhere or aborted.
+    /// Checks a replica. It must have each acknowledged record once and at its offset, and no
+    /// record that was sent elsewhere or aborted.
     pub fn check(&self, replica: &Replica, whose: &str) {
         let start = replica.log_start_offset;
         assert!(
@@ -374,7 +373,7 @@ impl Expected<'_> {
         }
     }
 
-    /// How many records were acknowledged.
+    /// The number of acknowledged records.
     #[must_use]
     pub fn count(&self) -> usize {
         self.acknowledged().count()
@@ -399,8 +398,8 @@ impl Expected<'_> {
         })
     }
 
-    /// Of each key the last acknowledged record is there, or one behind it; a tombstone may be gone
-    /// with all that was before it.
+    /// Checks each key: its last acknowledged record is there, or a later one. A tombstone may be
+    /// gone together with everything before it.
     fn check_keys(&self, start: i64, last_of_key: &BTreeMap<&str, i64>, whose: &str) {
         let mut lasts: BTreeMap<&str, (i64, &Sent)> = BTreeMap::new();
         for (offset, sent) in self.acknowledged().filter(|(offset, _)| *offset >= start) {

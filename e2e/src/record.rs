@@ -1,26 +1,26 @@
-//! Records as the drivers' JSON carries them: bytes are base64, null is null.
+//! Records in the drivers' JSON: bytes are base64, null is null.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// One record, to be produced or as consumed.
+/// A record, to produce or as consumed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Its partition; `None` leaves the choice to the client.
+    /// Its partition; `None` lets the client choose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partition: Option<i32>,
-    /// Its offset, when consumed.
+    /// The offset of a consumed record.
     #[serde(default, skip_serializing)]
     pub offset: i64,
-    /// Milliseconds since 1970; `None` lets the client take its clock.
+    /// Milliseconds since 1970; `None` lets the client use its clock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<i64>,
     /// The key.
     pub key: Option<Bytes64>,
     /// The value; `None` is a tombstone.
     pub value: Option<Bytes64>,
-    /// Headers in order; a name may come twice, a value may be null.
+    /// Headers in order; a name may repeat, a value may be null.
     pub headers: Vec<(String, Option<Bytes64>)>,
 }
 
@@ -35,28 +35,28 @@ impl Record {
         }
     }
 
-    /// The same, to partition `p`.
+    /// The same record, for partition `p`.
     #[must_use]
     pub fn to(mut self, p: i32) -> Self {
         self.partition = Some(p);
         self
     }
 
-    /// The same, at a time of its own.
+    /// The same record, with a timestamp.
     #[must_use]
     pub fn at(mut self, timestamp_ms: i64) -> Self {
         self.timestamp = Some(timestamp_ms);
         self
     }
 
-    /// The same with one more header.
+    /// The same record, with one more header.
     #[must_use]
     pub fn with(mut self, name: &str, value: Option<&[u8]>) -> Self {
         self.headers.push((name.to_owned(), value.map(|v| Bytes64(v.to_vec()))));
         self
     }
 
-    /// What a consumer must see again: everything but partition, offset and time.
+    /// The part that a consumer must see again: all but partition, offset and timestamp.
     #[must_use]
     pub fn content(&self) -> Self {
         Self { partition: None, offset: 0, timestamp: None, ..self.clone() }
@@ -69,7 +69,7 @@ impl Record {
     }
 }
 
-/// Bytes that are base64 in JSON.
+/// Bytes, as base64 in JSON.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Bytes64(pub Vec<u8>);
 

@@ -1,5 +1,5 @@
-//! What one replica has of a partition, leader or follower: its bytes, and the records that it
-//! shows under `read_committed`.
+//! One replica's copy of a partition, leader or follower: its bytes, and its records under
+//! `read_committed`.
 
 use std::collections::BTreeSet;
 
@@ -8,10 +8,10 @@ use anyhow::{Context, Result, ensure};
 use crate::txn::{Fetched, fetch};
 use crate::wire::{Connection, error};
 
-/// Bytes of a batch before its records.
+/// The bytes of a batch header.
 const HEADER: usize = 61;
 
-/// A record as a log holds it.
+/// A record in a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logged {
     /// Its offset.
@@ -22,26 +22,26 @@ pub struct Logged {
     pub value: Option<String>,
 }
 
-/// All that a replica shows of a partition.
+/// A replica's copy of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replica {
-    /// Where its log begins.
+    /// Its log start offset.
     pub log_start_offset: i64,
     /// Its high watermark.
     pub high_watermark: i64,
     /// Its last stable offset.
     pub last_stable_offset: i64,
-    /// The batches as they are, from the one on that holds the log's beginning.
+    /// The batches as bytes, from the one that contains the log start offset.
     pub bytes: Vec<u8>,
-    /// What a client sees that reads committed records only.
+    /// The records that `read_committed` shows.
     pub records: Vec<Logged>,
 }
 
-/// Reads a partition at this very broker; `None` while it does not serve it, or has it not up to
-/// this offset.
+/// Reads a partition from this broker; `None` while the broker does not serve it, or does not have
+/// it up to this offset.
 ///
 /// # Errors
-/// When the broker does not answer, or a batch is compressed or ends early.
+/// When the broker does not answer, or a batch is compressed or truncated.
 pub fn read(address: &str, topic: &str, partition: i32, end: i64) -> Result<Option<Replica>> {
     let mut c = Connection::open(address)?;
     let last = fetch(&mut c, topic, partition, end, true)?;
@@ -62,7 +62,7 @@ pub fn read(address: &str, topic: &str, partition: i32, end: i64) -> Result<Opti
             return Ok(None);
         }
         let Some(next) = take(&part, &mut replica)? else {
-            // What compaction has removed at the end.
+            // Compaction has removed the rest.
             break;
         };
         from = next;
@@ -72,7 +72,7 @@ pub fn read(address: &str, topic: &str, partition: i32, end: i64) -> Result<Opti
     Ok(Some(replica))
 }
 
-/// Takes up the whole batches of an answer, and says where the next one begins.
+/// Adds the complete batches of an answer, and returns the offset of the next one.
 fn take(part: &Fetched, to: &mut Replica) -> Result<Option<i64>> {
     let mut aborted = part.aborted.clone();
     aborted.sort_by_key(|(_, first)| *first);
@@ -113,7 +113,7 @@ fn records(mut bytes: &[u8], base: i64, count: i32) -> Result<Vec<Logged>> {
         let size = usize::try_from(varint(&mut bytes)?)?;
         let (mut record, rest) = bytes.split_at_checked(size).context("a record ends early")?;
         bytes = rest;
-        // Its attributes.
+        // Skip the attributes.
         record = record.get(1..).context("a record is empty")?;
         varint(&mut record)?;
         let offset = base + varint(&mut record)?;
@@ -132,7 +132,7 @@ fn text(bytes: &mut &[u8]) -> Result<Option<String>> {
     Ok(Some(String::from_utf8_lossy(text).into_owned()))
 }
 
-/// Zigzag, seven bits a byte.
+/// Decodes a zigzag integer, seven bits a byte.
 fn varint(bytes: &mut &[u8]) -> Result<i64> {
     let mut number = 0_u64;
     for shift in (0..70).step_by(7) {

@@ -1,4 +1,4 @@
-//! Kafka's schema of its requests, as far as it takes to make one up in any version.
+//! Kafka's request schema, as far as a test needs it to build requests of any version.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-/// A range of versions, of which none may be in it.
+/// A range of versions, which may be empty.
 #[derive(Debug, Clone)]
 pub struct Versions(Option<RangeInclusive<i16>>);
 
@@ -28,7 +28,7 @@ impl Versions {
         Self(None)
     }
 
-    /// Whether a version is among them.
+    /// Whether the range contains a version.
     #[must_use]
     pub fn has(&self, version: i16) -> bool {
         self.0.as_ref().is_some_and(|range| range.contains(&version))
@@ -40,28 +40,28 @@ impl Versions {
 pub struct Field {
     /// Its name in the schema.
     pub name: String,
-    /// What it stands for, such as `topicName`; empty where the schema does not say.
+    /// Its entity, such as `topicName`; empty if the schema has none.
     pub entity: String,
     /// Its type, such as `[]FetchTopic`.
     pub kind: String,
     /// The versions that carry it.
     pub versions: Versions,
-    /// Those in which it may be null.
+    /// The versions in which it may be null.
     pub nullable: Versions,
-    /// Its tag, if it is a tagged field in the versions that carry it.
+    /// Its tag, if it is a tagged field.
     pub tag: Option<u32>,
-    /// What its type consists of, if that is a struct.
+    /// The fields of its type, if that is a struct.
     pub fields: Vec<Field>,
 }
 
-/// A kind of request.
+/// The schema of a request.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// Its name in the schema.
     pub name: String,
     /// Its API's key.
     pub key: i16,
-    /// The versions with lengths of variable size and tagged fields.
+    /// The flexible versions.
     pub flexible: Versions,
     /// Its fields.
     pub fields: Vec<Field>,
@@ -70,7 +70,7 @@ pub struct Request {
 /// All requests of the schema, by key.
 ///
 /// # Errors
-/// When a file is not what it should be.
+/// When a file is not valid.
 pub fn requests() -> Result<BTreeMap<i16, Request>> {
     let folder = crate::workspace().join("broker/protocol/schema");
     let mut all = BTreeMap::new();

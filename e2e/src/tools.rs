@@ -1,11 +1,11 @@
-//! Apache Kafka's own command line tools and kcat, run as a person at a shell runs them.
+//! Apache Kafka's own command line tools and kcat, run as from a shell.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// Kafka's tools by the class that their shell scripts start.
+/// Kafka's tools, by the class that their shell scripts start.
 pub mod class {
     /// `kafka-topics.sh`
     pub const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
@@ -47,7 +47,7 @@ pub mod class {
     pub const VERIFIABLE_PRODUCER: &str = "org.apache.kafka.tools.VerifiableProducer";
 }
 
-/// What a program printed and whether it was content.
+/// The output of a program, and whether it succeeded.
 #[derive(Debug)]
 pub struct Printed {
     /// Standard output.
@@ -62,7 +62,7 @@ impl Printed {
     /// The output of a program that must have succeeded.
     ///
     /// # Errors
-    /// With everything that it printed when it failed.
+    /// When it failed; the message holds all its output.
     pub fn success(self) -> Result<String> {
         if !self.ok {
             bail!("failed\n{}\n{}", self.out, self.err);
@@ -74,7 +74,7 @@ impl Printed {
 /// Runs one of Kafka's tools with `input` on its standard input.
 ///
 /// # Errors
-/// When Java is not there.
+/// When Java is not installed.
 pub fn kafka(class: &str, arguments: &[&str], input: &str) -> Result<Printed> {
     let log4j = crate::workspace().join("e2e/clients/java/log4j2.properties");
     let mut command = Command::new("java");
@@ -87,7 +87,7 @@ pub fn kafka(class: &str, arguments: &[&str], input: &str) -> Result<Printed> {
 /// Runs kcat with `input` on its standard input.
 ///
 /// # Errors
-/// When kcat is not there.
+/// When kcat is not installed.
 pub fn kcat(bootstrap: &str, arguments: &[&str], input: &[u8]) -> Result<Printed> {
     let mut command = Command::new("kcat");
     command.args(["-b", bootstrap]).args(arguments);
@@ -101,10 +101,10 @@ fn run(mut command: Command, input: &[u8]) -> Result<Printed> {
         .with_context(|| format!("run {command:?}; e2e/install installs the clients"))?;
     let mut stdin = child.stdin.take().context("no standard input")?;
     let input = input.to_vec();
-    // Beside the reading, or a full pipe on each side would stop both.
+    // On a thread of its own, because a full pipe on each side would block both.
     let feeding = std::thread::spawn(move || stdin.write_all(&input));
     let output = child.wait_with_output().context("wait for it")?;
-    // A program that fails early does not read its input to the end: its exit code says so better.
+    // A program that fails early does not read all its input; its exit code explains that better.
     let _ = feeding.join();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok(Printed {

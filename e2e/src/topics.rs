@@ -1,5 +1,5 @@
-//! What is done with whole topics and their partitions, by hand: described, written to by id,
-//! moved, trimmed and deleted.
+//! Requests about topics and their partitions, built by hand: describe, produce by topic id,
+//! reassign, delete records, delete.
 
 use std::collections::BTreeMap;
 
@@ -8,21 +8,21 @@ use anyhow::{Result, ensure};
 use crate::txn::{compact, flexible, length};
 use crate::wire::{Body, Connection, Reply, error};
 
-/// What tells a topic from another one of the same name.
+/// Distinguishes topics of the same name.
 pub type TopicId = [u8; 16];
 
-/// Where a partition is.
+/// The replicas of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// The broker that leads it, -1 for none.
+    /// The leader's broker id, -1 if there is none.
     pub leader: i32,
-    /// The brokers that have it.
+    /// All replicas.
     pub replicas: Vec<i32>,
-    /// Those of them that are in sync.
+    /// The in-sync replicas.
     pub isr: Vec<i32>,
 }
 
-/// A topic as a broker knows it.
+/// A topic in a broker's Metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topic {
     /// Its id.
@@ -36,7 +36,7 @@ fn raw(mut body: Body, bytes: &[u8]) -> Body {
     body
 }
 
-/// A number of as many bytes as it needs.
+/// Reads an unsigned variable-length integer.
 fn varint(reply: &mut Reply) -> Result<usize> {
     let mut number = 0;
     for shift in (0..35).step_by(7) {
@@ -49,7 +49,7 @@ fn varint(reply: &mut Reply) -> Result<usize> {
     Ok(number)
 }
 
-/// A length as flexible versions write it; null is 0.
+/// Reads a length in the flexible form; null is 0.
 fn count(reply: &mut Reply) -> Result<usize> {
     Ok(varint(reply)?.saturating_sub(1))
 }
@@ -76,7 +76,7 @@ fn brokers(reply: &mut Reply) -> Result<Vec<i32>> {
     (0..count(reply)?).map(|_| reply.i32()).collect()
 }
 
-/// Metadata version 12 of one topic; `None` where the broker knows none of this name.
+/// Metadata version 12 of one topic; `None` if the broker does not know the name.
 ///
 /// # Errors
 /// When the connection ends.
@@ -114,8 +114,8 @@ pub fn describe(c: &mut Connection, name: &str) -> Result<Option<Topic>> {
     Ok((code == error::NONE).then_some(Topic { id, partitions }))
 }
 
-/// Produce version 13 of one batch with `acks=all`, to the topic of this id and no other; returns
-/// error code and base offset.
+/// Produce version 13 of one batch with `acks=all` to the topic of this id; returns error code and
+/// base offset.
 ///
 /// # Errors
 /// When the connection ends.
@@ -135,7 +135,7 @@ pub fn produce_to(
 }
 
 /// AlterPartitionReassignments version 0 of a topic's partitions, each to these brokers; returns
-/// the code of the request or the first of a partition.
+/// the code of the request, or the first code of a partition.
 ///
 /// # Errors
 /// When the connection ends.

@@ -1,7 +1,7 @@
-//! Clients whose transactions overlap in one partition while things go wrong, and who abort some;
-//! and what each replica tells of them, against what its log says.
+//! Clients with overlapping transactions in one partition during faults, some of which abort; and
+//! the comparison of each replica's aborted transactions with its log.
 //!
-//! Its assertions are tests' assertions: it panics where a replica tells something else.
+//! Its assertions are part of the tests: it panics when a replica disagrees with its log.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,8 +28,7 @@ pub struct Transactions {
 }
 
 impl Transactions {
-    /// Begins to write: each client under an id of its own, and of three transactions it aborts
-    /// one.
+    /// Starts the clients. Each has its own transactional id and aborts one of three transactions.
     #[must_use]
     pub fn start(clients: &[Client], bootstrap: &str, topic: &str, partition: i32) -> Self {
         let (stop, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -38,7 +37,7 @@ impl Transactions {
             let (client, bootstrap) = (*client, bootstrap.to_owned());
             let mut driver = Driver::start(client, &bootstrap).unwrap();
             std::thread::spawn(move || {
-                // One that is stuck for longer than a test waits gives way to another one.
+                // A client that is stuck for longer than a test waits is replaced.
                 let mut went_well = |request: &Value| match driver.call_if_alive(request) {
                     Some(reply) => reply.is_ok(),
                     None => {
@@ -50,8 +49,8 @@ impl Transactions {
                 let mut has_begun = false;
                 let mut round = 0_usize;
                 while !stop.load(Ordering::Relaxed) {
-                    // What fails is begun anew: the next one under this id aborts what was left
-                    // open.
+                    // After a failure the client starts again: InitProducerId aborts the
+                    // transaction that was left open.
                     if !has_begun {
                         has_begun = went_well(&begin);
                         if !has_begun {
@@ -71,7 +70,7 @@ impl Transactions {
         Self { threads: threads.collect(), stop, ended }
     }
 
-    /// Waits until more transactions have ended than now.
+    /// Waits until more transactions end.
     pub fn moves(&self) {
         let (before, deadline) = (self.ended.load(Ordering::Relaxed), Instant::now() + PATIENCE);
         while self.ended.load(Ordering::Relaxed) < before + 3 {
@@ -80,7 +79,7 @@ impl Transactions {
         }
     }
 
-    /// Stops.
+    /// Stops the clients.
     pub fn finish(self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
@@ -89,11 +88,11 @@ impl Transactions {
     }
 }
 
-/// Asks a replica, leader or follower, what it tells of aborted transactions, and compares that
-/// with the batches that it has. Returns how many were aborted up to its last stable offset.
+/// Compares the aborted transactions that a replica reports, leader or follower, with its own
+/// batches. Returns how many were aborted up to its last stable offset.
 ///
-/// It is asked again for a while: one that has just started knows markers that it does not show
-/// yet. What it has missed it never learns.
+/// It retries for a while, because a replica that has just started knows markers that it does not
+/// report yet. A marker that it has missed never appears.
 pub fn tells_what_its_log_says(address: &str, topic: &str, partition: i32) -> usize {
     let mut attempts = 50;
     loop {
@@ -112,7 +111,7 @@ pub fn tells_what_its_log_says(address: &str, topic: &str, partition: i32) -> us
     }
 }
 
-/// All of a partition at a broker, from its beginning on; `None` while it does not serve it.
+/// All of a partition at a broker; `None` while the broker does not serve it.
 fn read(
     address: &str,
     topic: &str,
@@ -136,7 +135,8 @@ fn read(
     }
 }
 
-/// Producer and first offset of those that it tells of, and up to where that is all of them.
+/// Producer and first offset of the aborted transactions that the replica reports, and the offset
+/// up to which the list is complete.
 fn told(address: &str, topic: &str, partition: i32) -> Result<Option<(BTreeSet<(i64, i64)>, i64)>> {
     let Some(parts) = read(address, topic, partition, true)? else {
         return Ok(None);
@@ -151,7 +151,7 @@ fn told(address: &str, topic: &str, partition: i32) -> Result<Option<(BTreeSet<(
     Ok(Some((told, end)))
 }
 
-/// The same by the batches, up to the high watermark.
+/// The same, computed from the batches up to the high watermark.
 fn said(address: &str, topic: &str, partition: i32) -> Result<Option<BTreeSet<(i64, i64)>>> {
     let Some(parts) = read(address, topic, partition, false)? else {
         return Ok(None);
@@ -179,11 +179,11 @@ struct Seen {
     end: i64,
     producer: i64,
     is_transactional: bool,
-    /// Of a marker.
+    /// For a marker: whether it commits.
     commits: Option<bool>,
 }
 
-/// The whole batches in these bytes.
+/// The complete batches in these bytes.
 fn batches(mut bytes: &[u8]) -> Result<Vec<Seen>> {
     let mut seen = Vec::new();
     while bytes.len() >= 61 {
@@ -194,7 +194,7 @@ fn batches(mut bytes: &[u8]) -> Result<Vec<Seen>> {
             break;
         }
         let is_control = bytes[22] & 0b10_0000 != 0;
-        // The record of a marker: five bytes before its key, which is a version and the type.
+        // A marker's record: five bytes before its key, which has a version and the type.
         ensure!(!is_control || size >= 70, "a control batch of {size} bytes");
         seen.push(Seen {
             base: long(0),

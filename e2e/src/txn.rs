@@ -1,37 +1,37 @@
-//! Requests of transactions by hand, in the versions of both protocols: each says who it is from,
-//! so that a test can lie, repeat and come late.
+//! Hand-built transaction requests in both versions of transactions. Each names its producer
+//! explicitly, so that a test can lie, repeat and delay.
 
 use anyhow::{Context, Result, ensure};
 
 use crate::wire::{Body, Connection, Reply};
 
-/// Kafka's error codes of transactions, beside those of `wire`.
+/// Kafka's error codes for transactions, in addition to those of `wire`.
 pub mod error {
-    /// Nobody knows the transactional id under this producer id.
+    /// The coordinator does not have the transactional id with this producer id.
     pub const INVALID_PRODUCER_ID_MAPPING: i16 = 49;
-    /// Not positive, or above `transaction.max.timeout.ms`.
+    /// The timeout is not positive, or exceeds `transaction.max.timeout.ms`.
     pub const INVALID_TRANSACTION_TIMEOUT: i16 = 50;
-    /// Markers of the transaction before are being written.
+    /// The markers of the previous transaction are being written.
     pub const CONCURRENT_TRANSACTIONS: i16 = 51;
-    /// A marker of a coordinator that was deposed.
+    /// The marker is from a deposed coordinator.
     pub const TRANSACTION_COORDINATOR_FENCED: i16 = 52;
-    /// Somebody newer has the transactional id.
+    /// A newer producer has the transactional id.
     pub const PRODUCER_FENCED: i16 = 90;
 }
 
-/// The protocol that a client speaks.
+/// The version of transactions that a client uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// Partitions are added by requests of their own, the epoch stays.
+    /// The client adds partitions by separate requests, and the epoch stays.
     V1,
-    /// KIP-890: the epoch is raised at every end.
+    /// KIP-890: the epoch rises with the end of each transaction.
     V2,
 }
 
-/// Both.
+/// Both versions.
 pub const VERSIONS: [Version; 2] = [Version::V1, Version::V2];
 
-/// Who a request says it is from.
+/// The producer that a request claims to be from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct From<'a> {
     /// The transactional id.
@@ -40,19 +40,19 @@ pub struct From<'a> {
     pub producer: i64,
     /// The producer epoch.
     pub epoch: i16,
-    /// The protocol.
+    /// The version of transactions.
     pub version: Version,
 }
 
 impl From<'_> {
-    /// The same in another epoch.
+    /// The same producer in another epoch.
     #[must_use]
     pub fn in_epoch(self, epoch: i16) -> Self {
         Self { epoch, ..self }
     }
 }
 
-/// A length as flexible versions write it, one more than it is.
+/// Writes a length in the flexible form, which is one more.
 pub(crate) fn length(body: Body, length: usize) -> Body {
     let mut rest = length + 1;
     let mut bytes = Vec::new();
@@ -64,22 +64,21 @@ pub(crate) fn length(body: Body, length: usize) -> Body {
     Body([body.0, bytes].concat())
 }
 
-/// Bytes or text as flexible versions write them.
+/// Writes bytes or text in the flexible form.
 pub(crate) fn compact(body: Body, text: &[u8]) -> Body {
     let mut body = length(body, text.len());
     body.0.extend(text);
     body
 }
 
-/// A request of a flexible version: its header ends with tagged fields, and so does that of its
-/// answer.
+/// A request of a flexible version: its header ends with tagged fields, and so does the response's.
 pub(crate) fn flexible(c: &mut Connection, api: i16, version: i16, body: Body) -> Result<Reply> {
     let mut reply = c.call(api, version, &Body([vec![0], body.0].concat()))?;
     reply.i8()?;
     Ok(reply)
 }
 
-/// InitProducerId: the code and who the caller is from now on.
+/// InitProducerId: the error code, and the producer from now on.
 ///
 /// # Errors
 /// When the connection ends.
@@ -104,8 +103,8 @@ pub fn init<'a>(
     Ok((code, From { id, producer, epoch, version }))
 }
 
-/// InitProducerId of a producer that goes on after an error (KIP-360): the code and who the caller
-/// is from now on.
+/// InitProducerId of a producer that continues after an error (KIP-360): the error code, and the
+/// producer from now on.
 ///
 /// # Errors
 /// When the connection ends.
@@ -122,7 +121,7 @@ pub fn init_again<'a>(
     Ok((code, From { producer, epoch, ..from }))
 }
 
-/// AddPartitionsToTxn of one partition, as clients of transactions v1 send it.
+/// AddPartitionsToTxn of one partition, as in transactions v1.
 ///
 /// # Errors
 /// When the connection ends.
@@ -137,7 +136,7 @@ pub fn add(c: &mut Connection, from: From<'_>, topic: &str, partition: i32) -> R
     reply.i16()
 }
 
-/// AddOffsetsToTxn, as clients of transactions v1 send it.
+/// AddOffsetsToTxn, as in transactions v1.
 ///
 /// # Errors
 /// When the connection ends.
@@ -148,7 +147,7 @@ pub fn add_offsets(c: &mut Connection, from: From<'_>, group: &str) -> Result<i1
     reply.i16()
 }
 
-/// Produce of one batch in a transaction: the code and its offset.
+/// Produce of one batch in a transaction: the error code and the offset.
 ///
 /// # Errors
 /// When the connection ends.
@@ -225,7 +224,7 @@ pub fn commit_offset(
     }
 }
 
-/// EndTxn: the code, and with transactions v2 the producer from now on.
+/// EndTxn: the error code, and with transactions v2 the producer from now on.
 ///
 /// # Errors
 /// When the connection ends.
@@ -249,7 +248,7 @@ pub fn end<'a>(c: &mut Connection, from: From<'a>, commit: bool) -> Result<(i16,
     }
 }
 
-/// WriteTxnMarkers of one partition, by whoever wants to end somebody's transaction.
+/// WriteTxnMarkers of one partition, sent by any client for any producer.
 ///
 /// # Errors
 /// When the connection ends.
@@ -273,7 +272,7 @@ pub fn write_marker(
     reply.i16()
 }
 
-/// What a Fetch with `read_committed` shows of a partition.
+/// The result of a Fetch with `read_committed` of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
     /// The error code.
@@ -284,11 +283,11 @@ pub struct Committed {
     pub last_stable_offset: i64,
     /// Aborted transactions: producer id and first offset.
     pub aborted: Vec<(i64, i64)>,
-    /// The bytes of the batches.
+    /// The size of the batches in bytes.
     pub records: usize,
 }
 
-/// Fetches with `read_committed` from this very broker, leader or follower.
+/// Fetches with `read_committed` from this broker, leader or follower.
 ///
 /// # Errors
 /// When the connection ends.
@@ -308,7 +307,7 @@ pub fn fetch_committed(
     })
 }
 
-/// What a Fetch gives of a partition.
+/// The result of a Fetch of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
     /// The error code.
@@ -317,7 +316,7 @@ pub struct Fetched {
     pub high_watermark: i64,
     /// The last stable offset.
     pub last_stable_offset: i64,
-    /// Where the log begins.
+    /// The log start offset.
     pub log_start_offset: i64,
     /// Aborted transactions: producer id and first offset; none without `read_committed`.
     pub aborted: Vec<(i64, i64)>,
@@ -325,7 +324,7 @@ pub struct Fetched {
     pub records: Vec<u8>,
 }
 
-/// Fetches from this very broker, leader or follower, with `read_committed` or without.
+/// Fetches from this broker, leader or follower, with or without `read_committed`.
 ///
 /// # Errors
 /// When the connection ends.
@@ -375,7 +374,7 @@ pub fn fetch(
     })
 }
 
-/// The offset that a group has committed, -1 for none.
+/// A group's committed offset, -1 if there is none.
 ///
 /// # Errors
 /// When the connection ends.

@@ -1,8 +1,8 @@
-//! A Kafka connection by hand: frames, headers and the few requests that the tests need, in
+//! A hand-made Kafka connection: frames, headers and the few requests that the tests need, in
 //! versions without tagged fields.
 //!
-//! It is the client that sends what no client would. It shares no code with the broker, so that a
-//! mistake is not made on both sides.
+//! It can send what no client would. It shares no code with the broker, so that both do not have
+//! the same mistake.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -11,68 +11,68 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// A broker that has not answered within this time does not answer.
+/// The limit of a wait for an answer.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Kafka's error codes that the tests expect.
 pub mod error {
-    /// The broker failed in a way that has no code.
+    /// A failure without a code of its own.
     pub const UNKNOWN_SERVER_ERROR: i16 = -1;
     /// No error.
     pub const NONE: i16 = 0;
     /// The offset lies outside the log.
     pub const OFFSET_OUT_OF_RANGE: i16 = 1;
-    /// Checksum or size of a batch is wrong.
+    /// The checksum or the size of a batch is wrong.
     pub const CORRUPT_MESSAGE: i16 = 2;
-    /// No such topic or partition.
+    /// The topic or partition does not exist.
     pub const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
-    /// The partition has no leader as yet.
+    /// The partition has no leader yet.
     pub const LEADER_NOT_AVAILABLE: i16 = 5;
-    /// Another broker leads, or none.
+    /// Another broker leads the partition, or none.
     pub const NOT_LEADER_OR_FOLLOWER: i16 = 6;
-    /// A batch above `max.message.bytes`.
+    /// A batch exceeds `max.message.bytes`.
     pub const MESSAGE_TOO_LARGE: i16 = 10;
-    /// Not a topic name.
+    /// The topic name is not legal.
     pub const INVALID_TOPIC_EXCEPTION: i16 = 17;
-    /// Nobody of this group.
+    /// The group has no such member.
     pub const UNKNOWN_MEMBER_ID: i16 = 25;
-    /// A record's time is beyond the topic's bounds.
+    /// A record's timestamp is out of the topic's bounds.
     pub const INVALID_TIMESTAMP: i16 = 32;
-    /// A version that is not served.
+    /// The broker does not serve the version.
     pub const UNSUPPORTED_VERSION: i16 = 35;
-    /// There is a topic of this name already.
+    /// A topic of this name exists already.
     pub const TOPIC_ALREADY_EXISTS: i16 = 36;
-    /// Not a number of partitions.
+    /// The number of partitions is not valid.
     pub const INVALID_PARTITIONS: i16 = 37;
-    /// Not a replication factor.
+    /// The replication factor is not valid.
     pub const INVALID_REPLICATION_FACTOR: i16 = 38;
-    /// Not a value of this setting, or no such setting.
+    /// The value is not valid, or the configuration does not exist.
     pub const INVALID_CONFIG: i16 = 40;
-    /// The request makes no sense.
+    /// The request is not valid.
     pub const INVALID_REQUEST: i16 = 42;
-    /// A batch of a format that is no longer taken.
+    /// The batch has a format that brokers no longer accept.
     pub const UNSUPPORTED_FOR_MESSAGE_FORMAT: i16 = 43;
     /// A gap in a producer's sequence.
     pub const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
-    /// A sequence that was seen too long ago to say where.
+    /// A sequence number that is too old to find its offset.
     pub const DUPLICATE_SEQUENCE_NUMBER: i16 = 46;
-    /// An epoch below the producer's.
+    /// An epoch below the producer's current one.
     pub const INVALID_PRODUCER_EPOCH: i16 = 47;
-    /// A transactional batch without a transaction.
+    /// A transactional batch without an open transaction.
     pub const INVALID_TXN_STATE: i16 = 48;
-    /// A transactional batch of a request without a transactional id.
+    /// A transactional batch in a request without a transactional id.
     pub const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: i16 = 53;
-    /// A leader epoch below the partition's.
+    /// A leader epoch below the partition's current one.
     pub const FENCED_LEADER_EPOCH: i16 = 74;
-    /// A leader epoch above the partition's.
+    /// A leader epoch above the partition's current one.
     pub const UNKNOWN_LEADER_EPOCH: i16 = 75;
-    /// No such codec, or not in this version.
+    /// The codec does not exist, or not in this version.
     pub const UNSUPPORTED_COMPRESSION_TYPE: i16 = 76;
-    /// A record that breaks the format's rules.
+    /// A record violates the format.
     pub const INVALID_RECORD: i16 = 87;
 }
 
-/// What a request's body is written with, all integers big-endian.
+/// Writes a request's body; all integers are big-endian.
 #[derive(Debug, Default, Clone)]
 pub struct Body(pub Vec<u8>);
 
@@ -106,7 +106,7 @@ impl Body {
     pub fn str(self, v: &str) -> Self {
         self.text(v.as_bytes())
     }
-    /// As `str`, of bytes that need not be text.
+    /// The same as `str`, for bytes that need not be text.
     #[must_use]
     pub fn text(mut self, v: &[u8]) -> Self {
         self = self.i16(i16::try_from(v.len()).unwrap_or(i16::MAX));
@@ -122,12 +122,12 @@ impl Body {
     }
 }
 
-/// What a reply is read with; reading past its end is an error.
+/// Reads a reply; reading past its end is an error.
 #[derive(Debug)]
 pub struct Reply(pub Vec<u8>, usize);
 
 impl Reply {
-    /// To read what came in some other way, such as in a record.
+    /// Reads bytes from another source, such as a record.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(bytes.to_vec(), 0)
@@ -177,7 +177,7 @@ impl Reply {
         self.1 += length;
         Ok(String::from_utf8_lossy(bytes).into_owned())
     }
-    /// Everything that was not read.
+    /// All bytes that were not read yet.
     #[must_use]
     pub fn rest(&self) -> &[u8] {
         self.0.get(self.1..).unwrap_or_default()
@@ -195,7 +195,7 @@ impl Connection {
     /// Connects to the first of the addresses.
     ///
     /// # Errors
-    /// When nothing listens.
+    /// When no process listens there.
     pub fn open(bootstrap: &str) -> Result<Self> {
         let first = bootstrap.split(',').next().unwrap_or(bootstrap);
         let address = first.to_socket_addrs()?.next().context("no address")?;
@@ -206,8 +206,7 @@ impl Connection {
         Ok(Self { stream, correlation: 0 })
     }
 
-    /// Sends bytes as they are. Only a peer that has closed already makes it fail, which is no
-    /// error here.
+    /// Sends raw bytes. It ignores an error, which means that the peer has closed already.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
@@ -223,7 +222,7 @@ impl Connection {
     /// Sends a request and reads its reply.
     ///
     /// # Errors
-    /// When the connection ends or the reply belongs to another request.
+    /// When the connection ends, or the reply is for another request.
     pub fn call(&mut self, api: i16, version: i16, body: &Body) -> Result<Reply> {
         let frame = self.frame(api, version, body);
         self.stream.write_all(&frame).context("send")?;
@@ -249,10 +248,10 @@ impl Connection {
         Ok(Reply(frame, 0))
     }
 
-    /// Whether the broker closes the connection without a word, within the time.
+    /// Checks that the broker closes the connection within the time without sending anything.
     ///
     /// # Errors
-    /// When it sends something, or does nothing.
+    /// When it sends something, or keeps the connection open.
     pub fn closed(&mut self, within: Duration) -> Result<()> {
         self.stream.set_read_timeout(Some(within))?;
         let mut byte = [0];
@@ -298,7 +297,7 @@ pub fn produce_body(topic: &str, partition: i32, batch: &[u8], acks: i16) -> Bod
         .bytes(batch)
 }
 
-/// What one Fetch of one partition asks.
+/// A Fetch of one partition.
 #[derive(Debug, Clone, Copy)]
 pub struct FetchOf<'a> {
     /// The topic.
@@ -307,16 +306,16 @@ pub struct FetchOf<'a> {
     pub partition: i32,
     /// -1 for consumers.
     pub replica_id: i32,
-    /// The leader epoch that the client believes in, -1 for none.
+    /// The client's leader epoch, -1 for none.
     pub leader_epoch: i32,
-    /// Where to begin.
+    /// The offset to begin at.
     pub offset: i64,
-    /// Bound of the whole reply and of the partition.
+    /// The limit of the whole reply and of the partition.
     pub max_bytes: i32,
 }
 
 impl FetchOf<'_> {
-    /// Of version 11, without a session.
+    /// The body in version 11, without a session.
     #[must_use]
     pub fn body(&self) -> Body {
         let head = Body::default()
@@ -339,8 +338,8 @@ impl FetchOf<'_> {
             .str("")
     }
 
-    /// Error code and high watermark of the partition, or the code of the whole reply, and how many
-    /// bytes of records came.
+    /// Returns the partition's error code, or that of the whole reply, with the high watermark and
+    /// the size of the records in bytes.
     ///
     /// # Errors
     /// When the connection ends.
@@ -426,7 +425,8 @@ pub fn list_offset(
     Ok((code, reply.i64()?))
 }
 
-/// InitProducerId version 1 without a transactional id: the code, the producer id and its epoch.
+/// InitProducerId version 1 without a transactional id: the error code, the producer id and its
+/// epoch.
 ///
 /// # Errors
 /// When the connection ends.
@@ -436,11 +436,11 @@ pub fn init_producer_id(c: &mut Connection) -> Result<(i16, i64, i16)> {
     Ok((reply.i16()?, reply.i64()?, reply.i16()?))
 }
 
-/// Waits until every partition of a topic answers ListOffsets, each at one of the brokers. Apache
-/// Kafka replies to CreateTopics before its broker knows the topic.
+/// Waits until some broker answers ListOffsets for every partition of a topic. Apache Kafka replies
+/// to CreateTopics before its broker knows the topic.
 ///
 /// # Errors
-/// When it does not come to that.
+/// When that does not happen in time.
 pub fn await_topic(bootstrap: &str, topic: &str, partitions: i32) -> Result<()> {
     let mut brokers = bootstrap.split(',').map(Connection::open).collect::<Result<Vec<_>>>()?;
     let deadline = Instant::now() + PATIENCE;
@@ -464,7 +464,7 @@ fn leads_somewhere(brokers: &mut [Connection], topic: &str, partition: i32) -> R
 /// The broker that coordinates a group.
 ///
 /// # Errors
-/// When nobody does, or the broker does not answer.
+/// When no broker does, or the broker does not answer.
 pub fn coordinator(bootstrap: &str, group: &str) -> Result<i32> {
     let mut reply = Connection::open(bootstrap)?.call(10, 0, &Body::default().str(group))?;
     let error = reply.i16()?;
@@ -472,16 +472,16 @@ pub fn coordinator(bootstrap: &str, group: &str) -> Result<i32> {
     reply.i32()
 }
 
-/// What a group has committed, by topic and partition (OffsetFetch version 5); `None` while none of
-/// the brokers coordinates it.
+/// A group's committed offsets, by topic and partition (OffsetFetch version 5); `None` while none
+/// of the brokers coordinates it.
 #[must_use]
 pub fn committed(bootstrap: &str, group: &str) -> Option<BTreeMap<(String, i32), i64>> {
     let all = Body::default().str(group).i32(-1);
     bootstrap.split(',').find_map(|broker| committed_at(broker, &all).ok())
 }
 
-/// Whether a group remembers that it is to be deleted once it has no members: what Weir commits for
-/// that, which a fetch of all offsets leaves out.
+/// Whether a group is marked for deletion once it has no members. Weir commits an offset for that
+/// mark, which a fetch of all offsets leaves out.
 #[must_use]
 pub fn is_marked_for_deletion(bootstrap: &str, group: &str) -> bool {
     let mark = ("weir.dev/reset".to_owned(), 64);

@@ -1,7 +1,6 @@
-//! A client that writes numbered records while things go wrong, and remembers what was acknowledged
-//! to it.
+//! A client that writes numbered records during faults and remembers what was acknowledged.
 //!
-//! Its assertions are tests' assertions: it panics when the client gives up.
+//! Its assertions are part of the tests: it panics when the client gives up.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,10 +11,10 @@ use std::time::{Duration, Instant};
 use crate::driver::{Client, Driver, From, Produce};
 use crate::record::Record;
 
-/// Records of one call to a client, which answers when all of them are acknowledged.
+/// Records per call; the client answers once all of them are acknowledged.
 const CHUNK: usize = 50;
 
-/// How long a client may wait until everything works again.
+/// How long a client may wait until the cluster works again.
 pub const PATIENCE: Duration = Duration::from_secs(140);
 
 /// A client that writes numbered records to a partition of its own until it is stopped.
@@ -27,12 +26,12 @@ pub struct Writer {
     stop: Arc<AtomicBool>,
     written: Arc<AtomicUsize>,
     longest: Arc<Mutex<Duration>>,
-    /// Ends with the offset of each record, in the order of their numbers.
+    /// Returns the offset of each record, in the order of their numbers.
     thread: JoinHandle<Vec<i64>>,
 }
 
 impl Writer {
-    /// Begins to write, idempotently and with `acks=all`.
+    /// Starts to write, idempotently and with `acks=all`.
     #[must_use]
     pub fn start(client: Client, bootstrap: &str, topic: &str, partition: i32) -> Self {
         let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -49,14 +48,14 @@ impl Writer {
                 let produce = Produce::records(&name, &records)
                     .set("acks", "all")
                     .set("idempotent", true)
-                    // Longer than a client waits for the answer of a broker that is cut off
-                    // (librdkafka: socket.timeout.ms, a minute).
+                    // Longer than a client waits for a broker that is cut off (librdkafka:
+                    // `socket.timeout.ms`, one minute).
                     .set("timeout_ms", 130_000);
                 let begun = Instant::now();
                 let told = driver
                     .produce(produce)
                     .unwrap_or_else(|failure| panic!("{client:?}: {failure:?}"));
-                // The first call is the client's own start.
+                // The first call includes the client's own start.
                 if !offsets.is_empty() {
                     let mut longest = pause.lock().unwrap();
                     *longest = begun.elapsed().max(*longest);
@@ -69,7 +68,7 @@ impl Writer {
         Self { client, topic: topic.to_owned(), partition, stop, written, longest, thread }
     }
 
-    /// Waits until more was acknowledged than is now.
+    /// Waits for further acknowledgements.
     pub fn moves(&self) {
         let (before, deadline) = (self.written.load(Ordering::Relaxed), Instant::now() + PATIENCE);
         while self.written.load(Ordering::Relaxed) == before {
@@ -82,21 +81,21 @@ impl Writer {
         }
     }
 
-    /// The longest that one call but the first took so far. For people: no test asserts a time.
+    /// The longest call so far, without the first. It is for people: no test asserts a time.
     #[must_use]
     pub fn longest(&self) -> Duration {
         *self.longest.lock().unwrap()
     }
 
-    /// Stops, and says at which offset each record is.
+    /// Stops, and returns the offset of each record.
     #[must_use]
     pub fn finish(self) -> Vec<i64> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
 
-    /// Stops, and reads everything back: each record is there once, in order, where the client was
-    /// told, and nothing else.
+    /// Stops, and reads everything back: each record must be there once, in order, at its
+    /// acknowledged offset, and nothing else.
     pub fn finish_and_check(self, driver: &mut Driver) {
         let (topic, partition) = (self.topic.clone(), self.partition);
         let offsets = self.finish();
@@ -104,7 +103,7 @@ impl Writer {
     }
 }
 
-/// Each record is there once, in order, where the client was told, and nothing else.
+/// Checks that each record is there once, in order, at its acknowledged offset, and nothing else.
 pub fn check(driver: &mut Driver, topic: &str, partition: i32, offsets: &[i64]) {
     let read = driver.consume(topic, &[partition], From::Beginning, offsets.len()).unwrap();
     let found: Vec<_> = read.iter().map(|record| (record.text(), record.offset)).collect();
