@@ -109,7 +109,7 @@ pub(super) async fn taken(
     for id in (0..replicas).filter(|id| pods.iter().all(|pod| pod.id != *id)) {
         let name = format!("{}-{id}", key.name);
         let found = api.get_metadata_opt(&name).await.context("get a pod")?;
-        // A pod that the StatefulSet created a moment ago is not.
+        // A pod that the StatefulSet created a moment ago is not somebody else's.
         let is_other = |metadata: &ObjectMeta| {
             controller_of(metadata)
                 .is_none_or(|owner| owner.kind != "StatefulSet" || owner.name != key.name)

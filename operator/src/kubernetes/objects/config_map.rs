@@ -1,4 +1,4 @@
-//! What brokers are told by their ConfigMap.
+//! The ConfigMap that configures the brokers.
 
 use serde_json::{Value, json};
 
@@ -6,10 +6,10 @@ use super::names::Names;
 use super::object_meta::plain_metadata;
 use super::plan::Plan;
 
-/// The variable that has the id of the cluster.
+/// The variable with the cluster's id.
 pub(super) const CLUSTER_ID_KEY: &str = "WEIR_CLUSTER_ID";
 
-/// The variable that has the address of the controller.
+/// The variable with the controller's address.
 pub(in crate::kubernetes) const CONTROLLER_KEY: &str = "WEIR_CONTROLLER";
 
 pub(super) fn config_map(plan: &Plan<'_>, names: &Names) -> Value {

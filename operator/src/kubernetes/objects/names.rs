@@ -8,7 +8,7 @@ use weir_crds::{KafkaCluster, Listener, ListenerType};
 use super::{MANAGED_BY, MANAGER};
 use crate::store::kube::CLUSTER_LABEL;
 
-/// The port of the listener that a cluster has when it names none.
+/// The port of the default listener.
 const PLAIN_PORT: u16 = 9092;
 
 /// The names of a cluster's objects.
@@ -33,7 +33,7 @@ impl Names {
         format!("{}-brokers", self.cluster)
     }
 
-    /// The pod of a broker, and the service that is always there for it.
+    /// A broker's pod, and its own service, which exists as long as the broker.
     pub(in crate::kubernetes) fn broker(&self, id: i32) -> String {
         format!("{}-{id}", self.cluster)
     }
@@ -43,14 +43,14 @@ impl Names {
         format!("data-{}-{id}", self.cluster)
     }
 
-    /// The service that leads to some broker that is ready.
+    /// The service that selects any ready broker.
     pub(in crate::kubernetes) fn bootstrap(&self) -> String {
         format!("{}-bootstrap", self.cluster)
     }
 
     /// As [`Self::bootstrap`], of a listener for clients outside. No listener is called `bootstrap`
-    /// or `brokers`, and none begins with a digit: so no other cluster has a service of this name,
-    /// whatever it is called.
+    /// or `brokers`, and no name begins with a digit. So no other cluster can have a service of
+    /// this name.
     pub(in crate::kubernetes) fn listener_bootstrap(&self, listener: &str) -> String {
         format!("{}-bootstrap-{listener}", self.cluster)
     }
@@ -60,7 +60,7 @@ impl Names {
         format!("{}-{id}-{listener}", self.cluster)
     }
 
-    /// What selects the brokers' pods.
+    /// The labels that select the brokers' pods.
     pub(in crate::kubernetes) fn selector(&self) -> BTreeMap<String, String> {
         let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         [
@@ -87,12 +87,12 @@ impl Names {
     }
 }
 
-/// The broker of a pod or of its claim: the number at the end of the name.
+/// The broker's id at the end of the name of a pod or claim.
 pub(in crate::kubernetes) fn broker_of_pod(cluster: &str, pod: &str) -> Option<i32> {
     pod.strip_prefix(cluster)?.strip_prefix('-')?.parse().ok()
 }
 
-/// The cluster's listeners: those of the resource, or the one that every cluster has.
+/// The cluster's listeners: those of the resource, or the default one.
 pub(in crate::kubernetes) fn listeners(cluster: &KafkaCluster) -> Cow<'_, [Listener]> {
     if cluster.spec.listeners.is_empty() {
         Cow::Owned(vec![Listener {
@@ -107,7 +107,7 @@ pub(in crate::kubernetes) fn listeners(cluster: &KafkaCluster) -> Cow<'_, [Liste
     }
 }
 
-/// The listener's name as brokers know it, in Kafka's manner.
+/// The listener's name in Kafka's form, as brokers use it.
 pub(in crate::kubernetes) fn listener_name(listener: &Listener) -> String {
     listener.name.to_uppercase().replace('-', "_")
 }

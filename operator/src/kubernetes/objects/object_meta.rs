@@ -1,4 +1,4 @@
-//! The metadata that every object of a cluster has.
+//! The metadata of a cluster's objects.
 
 use std::collections::BTreeMap;
 

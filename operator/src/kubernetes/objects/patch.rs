@@ -1,9 +1,9 @@
 //! PURE: the user's patch of the pod template (`spec.brokers.podTemplate`), a strategic merge patch
-//! as `kubectl patch` takes one.
+//! as for `kubectl patch`.
 //!
-//! Objects are merged, null takes a field away, and lists whose items have a key are merged item by
-//! item; other lists are replaced. What the operator relies on stays as it is, or the patch is
-//! refused as a whole, by the name of the field.
+//! Objects are merged, null removes a field, and lists whose items have a key are merged item by
+//! item; other lists are replaced. The patch is refused as a whole, with the name of the field, if
+//! it changes something that the operator relies on.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +11,16 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// The container in which a broker runs.
+/// The name of the broker's container.
 pub(in crate::kubernetes) const CONTAINER: &str = "broker";
 
 /// The volume with a broker's records, as its StatefulSet names it.
 pub(super) const DATA_VOLUME: &str = "data";
 
-/// The levels of a patch that are looked at. A pod template has fewer than twenty.
+/// The most nested levels of a patch. A pod template has fewer than twenty.
 const DEPTH_MAX: usize = 32;
 
-/// Lists whose items are told apart by a field, as in the definition of a pod (`patchMergeKey` in
+/// Lists whose items have a key field, as in the definition of a pod (`patchMergeKey` in
 /// `k8s.io/api/core/v1`).
 const MERGE_KEYS: &[(&str, &str)] = &[
     ("containers", "name"),
@@ -37,8 +37,8 @@ const MERGE_KEYS: &[(&str, &str)] = &[
     ("schedulingGates", "name"),
 ];
 
-/// Of the broker's container: what another field of the resource sets, or what a broker is not a
-/// broker without.
+/// Fields of the broker's container that another field of the resource sets, or that a broker needs
+/// as they are.
 const OF_THE_CONTAINER: &[(&str, &str)] = &[
     ("image", "spec.image sets it"),
     ("command", "the image's program is the broker"),
@@ -48,7 +48,7 @@ const OF_THE_CONTAINER: &[(&str, &str)] = &[
     ("readinessProbe", "restarts wait for it"),
 ];
 
-/// Of the pod: what the StatefulSet and the services rely on.
+/// Fields of the pod that the StatefulSet and the services rely on.
 const OF_THE_POD: &[(&str, &str)] = &[
     ("hostname", "the StatefulSet sets it"),
     ("subdomain", "the StatefulSet sets it"),
@@ -59,11 +59,11 @@ const OF_THE_POD: &[(&str, &str)] = &[
 /// A field of the patch, and why it is refused.
 type Refusal = (String, String);
 
-/// The template with the patch.
+/// The patched template.
 ///
 /// # Errors
-/// What in the patch is no pod template's, or touches what the operator relies on: the field, and
-/// why.
+/// The field and the reason, when the patch gives no valid pod template or changes something that
+/// the operator relies on.
 pub(super) fn patched(template: &Value, patch: &Map<String, Value>) -> Result<Value, String> {
     let said = |(field, why): Refusal| format!("spec.brokers.podTemplate.{field}: {why}");
     let mut patched = template.clone();
@@ -131,7 +131,7 @@ fn merge_list(
             .as_object()
             .ok_or_else(|| (path.to_owned(), "has objects in it only".to_owned()))?;
         let Some(name) = fields.get(key) else {
-            // Only the directive, for the list as a whole.
+            // It has only the directive for the whole list.
             if directive_of(fields) == Some("replace") {
                 continue;
             }
@@ -296,7 +296,7 @@ fn keeps_container(before: &Value, after: &Value) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Variables of the user's own may be changed by the patch, too.
+/// The patch may change variables of the user's own.
 fn is_the_operators(list: &str, name: &str) -> bool {
     list != "env" || name == "POD_NAME" || name.starts_with("WEIR_")
 }
@@ -334,7 +334,7 @@ mod tests {
     fn patches_are_merged_as_kubectl_merges_them() {
         let rows = [
             (json!({}), "/spec/terminationGracePeriodSeconds", json!(60)),
-            // What OpenShift sets itself.
+            // Fields that OpenShift sets itself.
             (
                 json!({"spec": {"securityContext": {"runAsUser": null, "fsGroup": null}}}),
                 "/spec/securityContext",

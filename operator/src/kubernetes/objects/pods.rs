@@ -11,39 +11,37 @@ use super::object_meta::plain_metadata;
 use super::patch::{CONTAINER, DATA_VOLUME, patched};
 use super::plan::Plan;
 
-/// Where a broker serves metrics and health.
+/// The port of a broker's metrics and health.
 pub(in crate::kubernetes) const HTTP_PORT: u16 = 9100;
 
-/// What that port is called; no listener is.
+/// The name of that port; no listener has it.
 pub(in crate::kubernetes) const HTTP_PORT_NAME: &str = "http";
 
-/// Where brokers listen: on every address of the pod, of both families. Brokers that know of one
-/// family alone take it for the same, where the node has IPv6.
+/// The listen address of brokers: all addresses of the pod, of both families. Brokers of versions
+/// that know one family treat it the same way, if the node has IPv6.
 const ALL_ADDRESSES: &str = "[::]";
 
 /// The user of the brokers' image.
 const USER: i64 = 65_532;
 
-/// How long a broker may take to stop in order: leaders move first, and what is in memory goes to
-/// the disk.
+/// The most time for a clean stop: leaders move first, and memory is written to disk.
 const STOP_SECONDS_MAX: u32 = 60;
 
-/// Where a running broker reads the controller's address: from a directory, since Kubernetes
-/// follows the ConfigMap only there, not in variables or in single files.
+/// The directory of the controller's address in a running broker. Kubernetes updates a ConfigMap
+/// only in a directory, not in variables or in a file mounted by `subPath`.
 const CONTROLLER_DIR: &str = "/etc/weir";
 const CONTROLLER_FILE: &str = "controller";
-/// The variable that tells a broker of that file.
+/// The variable with the path of that file.
 pub(in crate::kubernetes) const CONTROLLER_FILE_VARIABLE: &str = "WEIR_CONTROLLER_FILE";
 
-/// How often a start is looked at, and how many looks may fail. A broker answers as soon as its
-/// process runs. That it recovers, however long, is no failure, as long as it gets on: then
-/// /healthz says that all is well, and once it has not got on for five minutes that it is not, and
-/// the liveness probe has it restarted.
+/// Period and number of startup probes. A broker answers as soon as its process runs. Recovery
+/// counts as success as long as it progresses: /healthz then reports healthy. After five minutes
+/// without progress it reports unhealthy, and the liveness probe restarts the broker.
 const START_LOOK_SECONDS: u32 = 1;
 const START_LOOKS_MAX: u32 = 300;
 
 /// # Errors
-/// What is wrong with the user's labels of the pods, or with the patch of their template.
+/// The invalid label of the pods, or the reason why the template's patch is refused.
 pub(super) fn stateful_set(plan: &Plan<'_>, names: &Names) -> Result<Value, String> {
     let spec = &plan.cluster.spec.brokers;
     let when_deleted = match spec.storage.on_delete {
@@ -62,7 +60,7 @@ pub(super) fn stateful_set(plan: &Plan<'_>, names: &Names) -> Result<Value, Stri
             "replicas": plan.replicas,
             "serviceName": names.brokers(),
             "podManagementPolicy": "Parallel",
-            // The operator restarts pods, when the partitions allow it.
+            // The operator restarts pods when the partitions allow it.
             "updateStrategy": {"type": "OnDelete"},
             "persistentVolumeClaimRetentionPolicy": {"whenDeleted": when_deleted, "whenScaled": "Retain"},
             "revisionHistoryLimit": 3,
@@ -93,7 +91,8 @@ fn claim(plan: &Plan<'_>, names: &Names) -> Value {
     claim
 }
 
-/// The user's labels of the pods beside those by which they are found, which nobody else sets.
+/// The pods' labels: the user's and the operator's. The user may not change the latter, which
+/// select the pods.
 fn labels(plan: &Plan<'_>, names: &Names) -> Result<BTreeMap<String, String>, String> {
     let mut labels = plan.cluster.spec.brokers.pod.labels.clone();
     for (key, own) in names.labels() {
@@ -155,7 +154,7 @@ fn template(plan: &Plan<'_>, names: &Names, labels: &BTreeMap<String, String>) -
     json!({"metadata": metadata, "spec": spec})
 }
 
-/// Softly: a pod that is pending because a zone is full serves nobody.
+/// A soft constraint: a pod that is pending because a zone is full serves no client.
 fn spread(names: &Names, key: &str) -> Value {
     json!({
         "maxSkew": 1,
@@ -171,8 +170,8 @@ fn container(plan: &Plan<'_>, names: &Names) -> Value {
         .iter()
         .map(|listener| format!("{}://{ALL_ADDRESSES}:{}", listener_name(listener), listener.port))
         .collect();
-    // Of those for clients outside, the operator knows the addresses and completes them when the
-    // broker registers.
+    // The operator knows the addresses for clients outside, and adds them when the broker
+    // registers.
     let internal = listeners.iter().filter(|listener| listener.kind == ListenerType::Internal);
     let advertised: Vec<String> = internal
         .map(|listener| {
@@ -202,7 +201,7 @@ fn container(plan: &Plan<'_>, names: &Names) -> Value {
         field("POD_NAME", "metadata.name"),
         field("WEIR_BROKER_ID", "metadata.labels['apps.kubernetes.io/pod-index']"),
         from_map(CLUSTER_ID_KEY),
-        // Brokers of versions that do not know the file have only this one.
+        // Brokers of versions that do not know the file use this variable.
         from_map(CONTROLLER_KEY),
         plain(CONTROLLER_FILE_VARIABLE, format!("{CONTROLLER_DIR}/{CONTROLLER_FILE}")),
         plain("WEIR_DATA", "/data/log".to_owned()),
@@ -220,7 +219,7 @@ fn container(plan: &Plan<'_>, names: &Names) -> Value {
         "name": CONTAINER,
         "image": plan.image,
         "imagePullPolicy": "IfNotPresent",
-        // Why a broker does not start is told in its pod's status, and from there in the cluster's.
+        // The pod's status says why a broker does not start, and the cluster's status repeats it.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "env": env,
         "ports": ports,
@@ -240,7 +239,7 @@ fn container(plan: &Plan<'_>, names: &Names) -> Value {
     })
 }
 
-/// What the process is told of how it is to run; what is not set, it decides itself.
+/// The variables for the process's settings; the broker chooses those that are not set.
 fn variables(process: &Process) -> Vec<(&str, String)> {
     let mib = |quantity: &Quantity| quantity.value().map(|bytes| bytes / (1 << 20));
     let own = [
@@ -262,9 +261,9 @@ fn variables(process: &Process) -> Vec<(&str, String)> {
         .collect()
 }
 
-/// Where nothing is said, a broker is guaranteed something, so that it is not the first to be
-/// evicted, and limited, so that it knows what it may take. Its processor time has no limit: it
-/// would stand still in the middle of a commit.
+/// The default resources. A request keeps a broker from being evicted first, and a memory limit
+/// tells it how much it may use. There is no CPU limit, which would throttle the broker in the
+/// middle of a commit.
 fn resources(said: &Resources) -> Value {
     if said.requests.is_empty() && said.limits.is_empty() {
         return json!({"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": DEFAULT_MEMORY_LIMIT}});

@@ -1,7 +1,7 @@
 //! PURE: the services of a cluster.
 //!
-//! Each broker has a service of its own: its address stays when the pod gets another one, so that
-//! no client waits for a name to run out of a cache when brokers are restarted one after the other.
+//! Each broker has a service of its own, whose address stays when the pod's changes. So no client
+//! waits for a cached name to expire during a rolling restart.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use super::object_meta::{metadata, plain_metadata};
 use super::plan::Plan;
 use super::shared;
 
-/// The label that a StatefulSet gives each of its pods.
+/// The label with the pod's name, which the StatefulSet controller sets.
 const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
 
 pub(super) fn build(plan: &Plan<'_>, names: &Names) -> Vec<Value> {
@@ -37,14 +37,14 @@ pub(super) fn build(plan: &Plan<'_>, names: &Names) -> Vec<Value> {
     services
 }
 
-/// A listener's port. It leads to the container's port of that name: while a listener moves to
-/// another port, each pod is reached on the one that it has.
+/// A listener's port. It targets the container's port of that name: while a listener moves to
+/// another port, each pod is reached on its own.
 fn port(listener: &Listener) -> Value {
     json!({"name": listener.name, "port": listener.port, "targetPort": listener.name, "protocol": "TCP"})
 }
 
-/// The ports of the listeners inside. One that pods still have stays until the last of them has
-/// been restarted: brokers and clients reach those by what was told of them.
+/// The ports of the internal listeners. An old port stays until the last pod with it has been
+/// restarted, because brokers and clients still use it.
 fn internal_ports(plan: &Plan<'_>, listeners: &[Listener]) -> Vec<Value> {
     let internal = || listeners.iter().filter(|listener| listener.kind == ListenerType::Internal);
     let leaving = plan.listening.iter().filter(|(name, port)| {
@@ -55,7 +55,7 @@ fn internal_ports(plan: &Plan<'_>, listeners: &[Listener]) -> Vec<Value> {
     internal().map(port).chain(leaving).collect()
 }
 
-/// What the StatefulSet needs for the names of its pods.
+/// The StatefulSet's service, for the names of its pods.
 fn headless(plan: &Plan<'_>, names: &Names, ports: &[Value]) -> Value {
     json!({
         "apiVersion": "v1",
@@ -74,7 +74,7 @@ fn bootstrap(plan: &Plan<'_>, names: &Names, ports: &[Value]) -> Value {
     })
 }
 
-/// Not only when it is ready: brokers speak to one another before clients come.
+/// It includes pods that are not ready: brokers talk to each other before clients connect.
 fn broker(plan: &Plan<'_>, names: &Names, id: i32, ports: &[Value]) -> Value {
     json!({
         "apiVersion": "v1",
@@ -90,9 +90,9 @@ fn of_pod(names: &Names, id: i32) -> BTreeMap<String, String> {
     selector
 }
 
-/// A service for each broker, and one for whoever does not know the brokers yet. Only brokers that
-/// are ready are for them; who asks for one broker gets that one as soon as it listens: it may lead
-/// before the kubelet has looked whether it is ready.
+/// A service for each broker, and a bootstrap service. The bootstrap service selects only ready
+/// brokers. A broker's own service includes it as soon as it listens: it may lead before the
+/// kubelet has probed it.
 fn external(plan: &Plan<'_>, names: &Names, listener: &Listener, kind: &str) -> Vec<Value> {
     let service = |name: &str, selector: &BTreeMap<String, String>, also_not_ready: bool| {
         let spec = json!({"type": kind, "publishNotReadyAddresses": also_not_ready, "selector": selector, "ports": [port(listener)]});

@@ -1,7 +1,7 @@
-//! PURE: the one load balancer of a listener that all brokers share, with a port for each of them.
+//! PURE: the shared load balancer of a listener, with a port for each broker.
 //!
-//! A Service's selector cannot send its ports to different pods. So this one has none, and the
-//! operator writes the slices of endpoints that lead each port to its pod.
+//! A Service's selector cannot send its ports to different pods. So this one has no selector, and
+//! the operator writes the endpoint slices that map each port to its pod.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,22 +15,22 @@ use super::object_meta::{metadata, plain_metadata};
 use super::plan::Plan;
 use crate::store::kube::ours::MANAGER;
 
-/// Who writes a slice, for Kubernetes' own controllers, which leave it alone then.
+/// The label with a slice's writer; Kubernetes' own controllers ignore the slice then.
 pub(in crate::kubernetes) const SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-/// The service that a slice belongs to.
+/// The label with a slice's service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// Where the pod of a broker is reached.
+/// The addresses of a broker's pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::kubernetes) struct Place<'a> {
-    /// The broker.
+    /// The broker's id.
     pub(in crate::kubernetes) id: i32,
-    /// The addresses of its pod, of either family one at most; at least one, and first the one that
-    /// Kubernetes takes for the pod's.
+    /// The addresses of its pod: at least one, at most one of each family, the pod's primary
+    /// address first.
     pub(in crate::kubernetes) addresses: &'a [IpAddr],
     /// The ports of its listeners, by name.
     pub(in crate::kubernetes) ports: &'a BTreeMap<String, u16>,
-    /// It serves.
+    /// The pod is ready.
     pub(in crate::kubernetes) ready: bool,
 }
 
@@ -39,8 +39,8 @@ impl Place<'_> {
         self.addresses.iter().copied().find(|address| family_of(*address) == family)
     }
 
-    /// The port on which it has a listener. A pod that is not restarted yet may have another one
-    /// than the resource says.
+    /// The port of its listener. A pod that has not been restarted yet may have another one than
+    /// the resource.
     fn port(&self, listener: &Listener) -> u16 {
         self.ports.get(&listener.name).copied().unwrap_or(listener.port)
     }
@@ -53,8 +53,8 @@ fn family_of(address: IpAddr) -> IpFamily {
     }
 }
 
-/// The families that the service has, as far as the resource and the pods tell. A slice is of one,
-/// and whoever carries out a service looks at those of its families alone.
+/// The service's families, as far as the resource and the pods tell. A slice has one family, and a
+/// load balancer uses only slices of its service's families.
 fn families(cluster: &KafkaCluster, places: &[Place<'_>]) -> BTreeSet<IpFamily> {
     let network = &cluster.spec.network;
     let of_pods =
@@ -64,15 +64,15 @@ fn families(cluster: &KafkaCluster, places: &[Place<'_>]) -> BTreeSet<IpFamily> 
         Some(IpFamilyPolicy::PreferDualStack | IpFamilyPolicy::RequireDualStack) => {
             of_pods.chain(first).collect()
         }
-        // That of a service is the first family of the Kubernetes cluster, and so is that of a
-        // pod's first address.
+        // A service's default family is the first one of the Kubernetes cluster, as is that of a
+        // pod's primary address.
         Some(IpFamilyPolicy::SingleStack) | None => {
             [first.or_else(|| of_pods.into_iter().next()).unwrap_or(IpFamily::IPv4)].into()
         }
     }
 }
 
-/// The name of a slice: no slice changes its family.
+/// The name of a slice; a slice never changes its family.
 fn name_of_slice(name: &str, family: IpFamily) -> String {
     match family {
         IpFamily::IPv4 => name.to_owned(),
@@ -81,13 +81,13 @@ fn name_of_slice(name: &str, family: IpFamily) -> String {
     }
 }
 
-/// The port of a broker on the load balancer: the listener's own is for whoever does not know the
-/// brokers yet. `None` beyond the last port there is.
+/// The port of a broker on the load balancer; the listener's own port is for bootstrap. `None`
+/// beyond the last valid port.
 pub(in crate::kubernetes) fn port_of(listener: &Listener, broker: i32) -> Option<u16> {
     u16::try_from(i32::from(listener.port) + 1 + broker).ok()
 }
 
-/// The service that a slice belongs to.
+/// The name of the service of a slice.
 pub(in crate::kubernetes) fn service_of(slice: &Value) -> Option<&str> {
     slice.get("metadata")?.get("labels")?.get(SERVICE_NAME)?.as_str()
 }
@@ -96,7 +96,7 @@ fn name_of_port(broker: i32) -> String {
     format!("broker-{broker}")
 }
 
-/// The service.
+/// The load balancer's service.
 pub(super) fn service(plan: &Plan<'_>, names: &Names, listener: &Listener) -> Value {
     let port = |name: &str, port: u16| json!({"name": name, "port": port, "targetPort": listener.port, "protocol": "TCP"});
     let mut ports = vec![port(&listener.name, listener.port)];
@@ -111,8 +111,8 @@ pub(super) fn service(plan: &Plan<'_>, names: &Names, listener: &Listener) -> Va
     })
 }
 
-/// The slices of all such listeners, for the pods as they are, of each family of the service: one
-/// for those who look for any broker that serves, and one for each broker, served or not.
+/// The slices of all shared listeners for the current pods, for each family of the service. One
+/// slice contains any ready broker, and each broker has one, ready or not.
 pub(in crate::kubernetes) fn slices(
     cluster: &KafkaCluster,
     replicas: i32,
@@ -156,8 +156,8 @@ fn slices_of(
         let address = place.address(family)?;
         Some(json!({"addresses": [address.to_string()], "conditions": {"ready": ready}}))
     };
-    // All endpoints of a slice have one port: while the listener moves to another, that of the
-    // first pod, and the pods that have it.
+    // All endpoints of a slice have one port. While the listener moves to another, the slice has
+    // the first pod's port and the pods with it.
     let common = places.first().map_or(listener.port, |place| place.port(listener));
     let any = places.iter().filter(|place| place.port(listener) == common);
     let any = any.filter_map(|place| endpoint(place, place.ready)).collect();
@@ -165,7 +165,7 @@ fn slices_of(
     slices.extend((0..replicas).map(|id| {
         let place = places.iter().find(|place| place.id == id);
         let port = place.map_or(listener.port, |place| place.port(listener));
-        // Who asks for a broker gets it, ready or not, as from the services of single brokers.
+        // A client of one broker gets it, ready or not, as from the services of single brokers.
         let endpoints = place.and_then(|place| endpoint(place, true)).into_iter().collect();
         slice(&names.listener_broker(&listener.name, id), &name_of_port(id), port, endpoints)
     }));
@@ -225,7 +225,7 @@ mod tests {
             ready,
         };
         let other = Place { ports: &moved, ..place(1, true) };
-        // Each is reached where it listens.
+        // Each pod is reached on its own port.
         let ports = |slices: Vec<Value>| {
             slices.iter().map(|slice| slice["ports"][0]["port"].as_u64()).collect::<Vec<_>>()
         };
@@ -301,7 +301,7 @@ mod tests {
             );
         }
         assert_eq!(slices_with(json!({"ipFamilyPolicy": "PreferDualStack"}), &["fd00::7"]), ipv6);
-        // Without a pod nobody is led anywhere.
+        // Without a pod there are no endpoints.
         assert_eq!(slices_with(json!({}), &[]), ["c-bootstrap-ext IPv4 ", "c-0-ext IPv4 "]);
         assert_eq!(
             slices_with(json!({"ipFamilies": ["IPv6"]}), &[]),

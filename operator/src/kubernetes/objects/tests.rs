@@ -1,4 +1,4 @@
-//! Objects are what the resource says, and nothing of the operator's own life is in the pods.
+//! Objects follow the resource, and the pods contain nothing of the operator's own.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Service;
@@ -90,7 +90,7 @@ fn a_cluster_has_these_objects() {
         let spec = service.spec.unwrap();
         assert!(!spec.ports.unwrap_or_default().is_empty(), "{object}");
     }
-    // Whatever is made goes with its cluster, and is found by its labels.
+    // Every object is deleted with its cluster, and has its labels.
     for object in &objects {
         assert_eq!(
             object["metadata"]["ownerReferences"][0]["uid"], "5c5e8a1e-0000-4000-8000-000000000001",
@@ -126,7 +126,7 @@ fn a_running_broker_reads_where_the_controller_is() {
     let file =
         container.env.iter().flatten().find(|variable| variable.name == "WEIR_CONTROLLER_FILE");
     let file = file.unwrap().value.clone().unwrap();
-    // Neither variables nor what is mounted by a subPath follow the ConfigMap.
+    // Neither variables nor `subPath` mounts follow the ConfigMap.
     let mounts = container.volume_mounts.as_deref().unwrap();
     let mount =
         mounts.iter().find(|mount| file.starts_with(&format!("{}/", mount.mount_path))).unwrap();
@@ -160,7 +160,7 @@ fn prometheus_finds_the_brokers_as_it_is_set_up_and_knows_their_cluster() {
     assert_eq!(made["metadata"]["labels"][MANAGED_BY], MANAGER);
     let endpoint = &made["spec"]["podMetricsEndpoints"][0];
     assert_eq!(endpoint["interval"], "15s");
-    // Prometheus replaces what no name of a label may have.
+    // Prometheus replaces characters that a label name may not contain.
     let label = crate::store::kube::CLUSTER_LABEL.replace(['.', '/', '-'], "_");
     let relabeling = json!({"sourceLabels": [format!("__meta_kubernetes_pod_label_{label}")], "targetLabel": "cluster"});
     assert_eq!(endpoint["relabelings"], json!([relabeling]));
@@ -178,7 +178,7 @@ fn prometheus_finds_the_brokers_as_it_is_set_up_and_knows_their_cluster() {
 fn a_broker_that_does_not_get_on_is_restarted_in_minutes_and_one_that_does_never() {
     let objects = built(&plan(&cluster(json!({}))));
     let container = &stateful_set(&objects)["spec"]["template"]["spec"]["containers"][0];
-    // Whether it gets on says /healthz, from the start of its process on.
+    // /healthz reports progress from the start of the process.
     for (probe, seconds_max) in [("startupProbe", 300), ("livenessProbe", 60)] {
         let probe = &container[probe];
         assert_eq!(probe["httpGet"]["path"], "/healthz");
@@ -272,7 +272,7 @@ fn the_template_takes_the_users_patch_or_none_of_it() {
         assert_eq!(objects.refusal, None);
         stateful_set(&objects.all)["spec"]["template"]["spec"].clone()
     };
-    // As on OpenShift, where every namespace has users of its own, in group 0.
+    // As on OpenShift, where every namespace has its own user ids, in group 0.
     let security = json!({"runAsUser": 1_000_680_000, "runAsGroup": 0, "fsGroup": 1_000_680_000});
     let spec = pod(patched(json!({"spec": {"securityContext": security}})));
     assert_eq!(spec["securityContext"]["runAsUser"], 1_000_680_000);
@@ -287,7 +287,7 @@ fn the_template_takes_the_users_patch_or_none_of_it() {
     assert_eq!(spec["containers"].as_array().unwrap().len(), 2);
     assert_eq!(spec["affinity"], json!({"podAntiAffinity": {}}));
 
-    // Everything else is there, and the StatefulSet stays as it was.
+    // All other objects are built, and the StatefulSet stays as it was.
     let refused =
         patched(json!({"spec": {"containers": [{"name": "broker", "image": "another"}]}}));
     assert_eq!(
@@ -297,7 +297,7 @@ fn the_template_takes_the_users_patch_or_none_of_it() {
     assert!(
         refused.all.iter().all(|object| object["kind"] != "StatefulSet") && refused.all.len() > 4
     );
-    // Labels by which pods are found are the operator's in the other field, too.
+    // The other field may not change the labels that select the pods either.
     let labelled = |key: &str, value: &str| {
         build(&plan(&cluster(json!({"brokers": {"pod": {"labels": {(key): value}}}}))))
     };
@@ -370,7 +370,7 @@ fn a_listener_that_moves_is_reached_where_each_pod_has_it() {
     for service in ["orders-brokers", "orders-bootstrap", "orders-0"] {
         assert_eq!(ports("Service", service, "/spec/ports"), ["9092 in", "9090 in"], "{service}");
     }
-    // Clients outside come on the port of the node, which stays.
+    // Clients outside use the node's port, which stays.
     assert_eq!(ports("Service", "orders-0-ext", "/spec/ports"), ["9094 ext"]);
     assert_eq!(
         ports("NetworkPolicy", "orders", "/spec/ingress/0/ports"),

@@ -58,7 +58,7 @@ fn what_nobody_tells_of_is_not_taken_to_be_empty() {
     assert_eq!(found.sizes(&state, &BTreeMap::new()), BTreeMap::new());
     let known = BTreeMap::from([(id, 100)]);
     assert_eq!(found.sizes(&state, &known), known);
-    // A partition whose brokers do not answer, beside one that has grown.
+    // A partition whose brokers do not answer, and one that has grown.
     found.hear(0, answer("t", &[(1, 0)]));
     assert_eq!(found.sizes(&state, &known), known);
     found.hear(0, answer("t", &[(1, 300)]));
@@ -84,7 +84,7 @@ fn sizes_are_shown_in_steps_but_nothing_is_never_something() {
     }
 }
 
-/// The default of the protocol's schema is an empty list, which is about nothing.
+/// The default in the protocol's schema is an empty list, which selects no topic.
 #[test]
 fn all_topics_are_asked_about() {
     assert_eq!(everything().topics, None);

@@ -1,11 +1,11 @@
-//! PURE: what the conditions of a topic say.
+//! PURE: the conditions of a topic.
 
 use crate::conditions::ConditionValue;
 use crate::controller::Refusal;
 use crate::controller::state::{Partition, Topic};
 use crate::verdict::{NOT_ALLOWED, NOT_READABLE, Verdict};
 
-/// Whether a topic can be used.
+/// Whether clients can use a topic.
 pub(super) fn ready(topic: &Topic, min_isr: usize, refusal: Option<&Refusal>) -> ConditionValue {
     let total = topic.partitions.len();
     let missing = topic.partitions_wanted().saturating_sub(total);
@@ -39,7 +39,7 @@ pub(super) fn ready(topic: &Topic, min_isr: usize, refusal: Option<&Refusal>) ->
     ConditionValue::holds("Ready", "every partition has a leader")
 }
 
-/// Whether a topic has all its replicas.
+/// Whether all replicas of a topic are in sync.
 pub(super) fn healthy(topic: &Topic) -> ConditionValue {
     let behind = |partition: &&Partition| partition.isr.len() < partition.replicas.len();
     let count = topic.partitions.iter().filter(behind).count();
@@ -58,8 +58,8 @@ pub(super) fn healthy(topic: &Topic) -> ConditionValue {
     }
 }
 
-/// Whether the cluster, which is in another namespace, takes the Topic. One that `is_served` was
-/// taken once.
+/// Whether the cluster, in another namespace, accepts the Topic. `is_served`: it was accepted
+/// before.
 pub(super) fn accepted(verdict: &Verdict, is_served: bool) -> ConditionValue {
     match verdict {
         Verdict::Allowed | Verdict::Pending => {
@@ -76,7 +76,7 @@ pub(super) fn accepted(verdict: &Verdict, is_served: bool) -> ConditionValue {
     }
 }
 
-/// What a refused resource is told.
+/// The condition of a refused resource.
 pub(super) fn refused(refusal: &Refusal) -> ConditionValue {
     let reason = if refusal.reason.contains("already") || refusal.reason.contains("collides") {
         "Conflict"

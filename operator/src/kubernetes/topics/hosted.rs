@@ -1,4 +1,4 @@
-//! A cluster whose controller runs here, as the task of the topics knows it.
+//! A cluster whose controller runs here, for the task of the topics.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(in crate::kubernetes) struct Hosted {
 }
 
 impl Hosted {
-    /// Whether the cluster takes Topics of a namespace, as it stands in the committed state.
+    /// Whether the cluster in the committed state takes Topics of a namespace.
     pub(super) fn verdict(&self, context: &Context, namespace: &str) -> Verdict {
         let committed = self.controller.committed();
         let cluster = Arc::clone(&committed.borrow().cluster.resource);
@@ -27,11 +27,11 @@ impl Hosted {
     }
 }
 
-/// What keepers tell the task of the topics.
+/// A keeper's message to the task of the topics.
 #[derive(Debug)]
 pub(in crate::kubernetes) enum Notice {
     /// A cluster's controller runs.
     Hosted(Hosted),
-    /// It does not any more.
+    /// A cluster's controller has ended.
     Gone(Key),
 }

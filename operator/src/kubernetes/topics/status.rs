@@ -1,4 +1,4 @@
-//! The statuses of topics: a summary for people, written when it changes and not too often, and
+//! The statuses of topics: a summary for people, written when it changes, at a limited rate, and
 //! never read back.
 
 use std::collections::BTreeMap;
@@ -28,21 +28,21 @@ use crate::controller::{Key, TOPIC_ID_ANNOTATION, summary};
 use crate::store::kube::cluster_cache::TopicEntry;
 use crate::time::now;
 
-/// Statuses that are written at a time: the partition tables' writes go before.
+/// The most statuses written at the same time, so that the partition tables' writes are not
+/// delayed.
 const AT_ONCE: usize = 8;
 
 /// The least time between two rounds, and between two writes of one topic's status.
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(100);
 const BETWEEN_WRITES: Duration = Duration::from_secs(2);
 
-/// How soon it is tried again to make a resource that was deleted: its namespace may be gone for
-/// good.
+/// How often a deleted resource is created again; its namespace may be gone for good.
 const BRING_BACK_EVERY: Duration = Duration::from_secs(5);
 
-/// How often it is looked without any reason, if only to say that somebody looks.
+/// The longest time between two rounds; it also keeps the success metric current.
 const WITHOUT_REASON: Duration = Duration::from_secs(60);
 
-/// A status that is to be written.
+/// A status to write.
 pub(super) struct Due {
     pub(super) key: Key,
     uid: Option<String>,
@@ -54,7 +54,7 @@ fn topics(context: &Context, namespace: &str) -> Api<Topic> {
     Api::namespaced(context.client.clone(), namespace)
 }
 
-/// Keeps the statuses of a cluster's topics.
+/// Keeps the statuses of a cluster's topics current.
 pub(in crate::kubernetes) async fn keep_statuses(context: Context, hosted: Hosted) -> Infallible {
     let mut committed = hosted.controller.committed();
     let mut sizes = hosted.sizes.clone();
@@ -87,7 +87,7 @@ pub(in crate::kubernetes) async fn keep_statuses(context: Context, hosted: Hoste
         tokio::time::sleep(BETWEEN_ROUNDS).await;
         tokio::select! {
             changed = committed.changed() => if changed.is_err() {
-                // The controller is gone, and with it soon this task.
+                // The controller has ended, and this task ends soon.
                 std::future::pending::<()>().await;
             },
             () = hosted.cache.wait() => {}
@@ -97,7 +97,7 @@ pub(in crate::kubernetes) async fn keep_statuses(context: Context, hosted: Hoste
     }
 }
 
-/// The statuses that are not as they should be, and when there will be others.
+/// The statuses that differ, and when the next ones will.
 pub(super) fn due(state: &State, hosted: &Hosted, now: &Time) -> (Vec<Due>, Option<Duration>) {
     let mut due = Vec::new();
     let mut wake_in: Option<Duration> = None;
@@ -118,7 +118,7 @@ pub(super) fn due(state: &State, hosted: &Hosted, now: &Time) -> (Vec<Due>, Opti
     (due, wake_in)
 }
 
-/// The status, as far as the controller has said something of the resource.
+/// The status, once the controller has answered for the resource.
 fn status_of(
     state: &State,
     sizes: &Sizes,
@@ -135,7 +135,7 @@ fn status_of(
     let accepted =
         entry.allowed.as_ref().map(|verdict| conditions::accepted(verdict, topic.is_some()));
     let Some(topic) = topic else {
-        // Not taken up, or not yet.
+        // Refused, or not accepted yet.
         let refused = entry.refusal.as_ref().map(conditions::refused);
         let why = refused.or_else(|| accepted.clone().filter(|accepted| !accepted.is_true()))?;
         return Some(TopicStatus {
@@ -169,10 +169,10 @@ fn status_of(
     })
 }
 
-/// Whether it is as it should be now.
+/// Writes a status; returns whether it is written now.
 async fn write(context: &Context, hosted: &Hosted, due: &Due) -> bool {
     let (key, api) = (&due.key, topics(context, &due.key.namespace));
-    // Absent fields are set to null, so that what is not known any more goes.
+    // Absent fields become null, so that the patch removes them.
     let patch = json!({"metadata": {"uid": due.uid}, "status": {
         "observedGeneration": due.status.observed_generation,
         "topicId": due.status.topic_id,
@@ -190,7 +190,7 @@ async fn write(context: &Context, hosted: &Hosted, due: &Due) -> bool {
         }
         Err(error) => {
             warn!(topic = %key, %error, "write the status of a Topic");
-            // It is tried again, like any other write that comes too soon.
+            // It is tried again, after the same wait as any other write.
             hosted.cache.written(key, &due.before);
             hosted.cache.changed();
         }
@@ -203,8 +203,8 @@ fn is_gone(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409))
 }
 
-/// An event for each change of readiness, but for the first time that all is well, and where the
-/// cluster takes or drops the Topic later.
+/// Publishes an event for each change of readiness, except the first `Ready`. It also publishes
+/// when the cluster accepts or drops the Topic later.
 async fn tell(context: &Context, due: &Due) {
     let named = |status: &TopicStatus, kind: &str| {
         status.conditions.iter().find(|condition| condition.type_ == kind).cloned()
@@ -243,9 +243,8 @@ async fn tell(context: &Context, due: &Due) {
     }
 }
 
-/// The resources of topics that go on although those were deleted, because they are to be retained:
-/// as they were, as far as anybody saw them go. While the controller has not refused the deletion,
-/// it may follow a change of the policy that it has not heard of yet.
+/// The missing resources of retained topics, in their last observed form. Until the controller
+/// refuses the deletion, it may still accept a change of the policy before it.
 pub(super) fn lost(state: &State, hosted: &Hosted) -> Vec<Topic> {
     let retained = state
         .topics
@@ -267,8 +266,7 @@ pub(super) fn lost(state: &State, hosted: &Hosted) -> Vec<Topic> {
         resource.metadata.labels = was.labels;
         resource.metadata.annotations =
             Some(was.annotations.into_iter().flatten().chain([id]).collect());
-        // Kubernetes would take away at once what belongs to somebody who is gone, or lies in
-        // another namespace.
+        // Kubernetes deletes at once an object whose owner is gone or in another namespace.
         let owners: Vec<_> = was
             .owner_references
             .into_iter()
@@ -289,12 +287,12 @@ pub(super) async fn bring_back(context: &Context, topic: &Topic) {
             let note = "it was deleted, and is made again as it was, since its deletionPolicy is Retain: set that to Delete before you delete it";
             publish(context, &made.object_ref(&()), false, "Retained", note, "BringBack").await;
         }
-        // Its namespace is being deleted, or somebody was faster.
+        // Its namespace is being deleted, or somebody else created it first.
         Err(error) => debug!(topic = %key, %error, "bring a Topic back that is to be retained"),
     }
 }
 
-/// Tells topics that their cluster does not exist, if that is so.
+/// Writes a status to topics whose cluster does not exist.
 pub(super) async fn tell_orphans(context: &Context, cluster: &Key, orphans: &[(Key, Arc<Topic>)]) {
     let clusters: Api<KafkaCluster> = Api::namespaced(context.client.clone(), &cluster.namespace);
     match clusters.get_metadata_opt(&cluster.name).await {

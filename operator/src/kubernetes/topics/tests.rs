@@ -1,4 +1,4 @@
-//! Topics beside an API server in memory: what becomes of a resource that is deleted.
+//! Topics with an API server in memory: deletions of their resources.
 
 mod namespaces;
 
@@ -19,7 +19,7 @@ fn cluster_path(namespace: &str) -> String {
     format!("/apis/weir.dev/v1alpha1/namespaces/{namespace}/kafkaclusters/c")
 }
 
-/// A cluster with a broker, whose controller runs, and what brings topics to it.
+/// A cluster with a broker and a running controller, and the task that brings topics to it.
 struct World {
     server: Server,
     topics: Topics,
@@ -54,7 +54,7 @@ impl World {
         Self { server, topics, hosted, _broker: broker }
     }
 
-    /// The task of the statuses makes again what is to be retained and has lost its resource.
+    /// Creates the missing resources of retained topics, as the task of the statuses does.
     async fn bring_back(&self) -> Vec<Key> {
         let state = self.hosted.controller.committed().borrow().clone();
         let lost = status::lost(&state, &self.hosted);
@@ -64,13 +64,13 @@ impl World {
         lost.iter().map(|topic| Key::of(&topic.metadata)).collect()
     }
 
-    /// The watch tells of the resource as it is.
+    /// The watch reports the current resource.
     async fn hear(&mut self) {
         let topic = self.topic();
         self.topics.put(topic).await;
     }
 
-    /// Somebody deletes the resource, and the watch tells of it.
+    /// A user deletes the resource, and the watch reports it.
     async fn delete_orders(&mut self) {
         let topic = self.topic();
         self.server.remove(TOPIC);
@@ -81,7 +81,7 @@ impl World {
         serde_json::from_value(self.server.get(TOPIC).unwrap()).unwrap()
     }
 
-    /// The controller answers all that it was asked.
+    /// The controller answers every request.
     async fn answered(&mut self) {
         while let Some(offered) = self.topics.offers.next().await {
             self.topics.answered(offered);
@@ -131,7 +131,7 @@ async fn a_topic_that_is_to_be_retained_comes_back_as_it_was() {
         .look(|state| state.topic_by_resource(&state.cluster.key("orders")).unwrap().id)
         .await
         .unwrap();
-    // What was written last counts, though nobody heard of it before.
+    // The last version counts, even if the watch had not reported it before.
     let mut labelled = world.server.get(TOPIC).unwrap();
     labelled["metadata"]["labels"]["tier"] = json!("gold");
     world.server.put(TOPIC, &labelled);
@@ -170,7 +170,7 @@ async fn a_topic_that_is_to_be_retained_comes_back_as_it_was() {
         .controller
         .look(move |state| state.topics.contains_key(&id) && state.topics.len() == 1);
     assert!(same.await.unwrap());
-    // And once more.
+    // The same a second time.
     world.delete_orders().await;
     world.answered().await;
     world.bring_back().await;
@@ -183,7 +183,7 @@ async fn a_topic_whose_policy_was_changed_goes() {
     world.server.put(TOPIC, &orders("Retain"));
     world.hear().await;
     world.answered().await;
-    // Both at once, before the controller has heard of either.
+    // Both at once, before the controller learns of either.
     let mut object = world.server.get(TOPIC).unwrap();
     object["spec"]["deletionPolicy"] = json!("Delete");
     world.server.put(TOPIC, &object);

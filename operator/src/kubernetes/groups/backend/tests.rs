@@ -1,4 +1,4 @@
-//! ConsumerGroups in other namespaces than their cluster's, over an API server in memory.
+//! ConsumerGroups in other namespaces than their cluster's, with an API server in memory.
 
 use serde_json::Value;
 use weir_crds::KafkaCluster;
@@ -19,7 +19,7 @@ struct World {
 
 impl World {
     /// A cluster in the namespace `kafka`, and a ConsumerGroup `g` in each of `a` and `b`, for a
-    /// group of the namespace's name.
+    /// group with the namespace's name.
     fn new(allowed: &Value) -> Self {
         let server = Server::default();
         let context = Context::of_tests(&server);
@@ -75,7 +75,7 @@ fn ids(groups: &[Arc<ConsumerGroup>]) -> Vec<&str> {
 async fn groups_of_other_namespaces_are_looked_after_while_the_cluster_takes_them() {
     let world = World::new(&json!({}));
     assert!(world.backend.groups().is_empty());
-    // Nor does a deletion mean anything to the group.
+    // A deletion does not affect the group either.
     world.delete("a");
     assert!(world.backend.take_deleted().is_empty());
     world.bring("a");
@@ -88,7 +88,7 @@ async fn groups_of_other_namespaces_are_looked_after_while_the_cluster_takes_the
     );
     world.committed.send_replace(state(&json!({})));
     assert!(world.backend.groups().is_empty());
-    // While nobody knows whether a group is the cluster's, nobody takes it for gone.
+    // While the verdict is unknown, no group counts as gone.
     assert!(world.backend.knows_all());
     world.committed.send_replace(state(&json!({"from": "Selector", "selector": {}})));
     assert!(world.backend.groups().is_empty() && !world.backend.knows_all());
@@ -139,7 +139,7 @@ async fn a_group_scales_what_lies_beside_its_resource_and_is_shown_with_its_name
     let replicas =
         |namespace: &str| world.server.get(&scale(namespace)).unwrap()["spec"]["replicas"].as_i64();
     assert_eq!(["a", "b", "kafka"].map(replicas), [Some(1), Some(7), Some(3)]);
-    // Brokers and the operator are none of its business.
+    // Brokers and the operator cannot be scaled.
     for selector in [
         "app.kubernetes.io/name=weir,weir.dev/cluster=c",
         "app.kubernetes.io/instance=weir,app.kubernetes.io/name=weir-operator",

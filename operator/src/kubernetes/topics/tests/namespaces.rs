@@ -1,5 +1,5 @@
-//! Topics in other namespaces than their cluster's, as the watch brings them, over an API server in
-//! memory.
+//! Topics in other namespaces than their cluster's, as the watch reports them, with an API server
+//! in memory.
 
 use weir_protocol::types::TopicId;
 
@@ -20,8 +20,8 @@ fn orders(namespace: &str) -> Key {
 }
 
 impl World {
-    /// A cluster in the namespace `kafka`, and a Topic `orders` in each of `a` and `b`, for a topic
-    /// of the namespace's name.
+    /// A cluster in the namespace `kafka`, and a Topic resource `orders` in each of `a` and `b`,
+    /// for a topic with the namespace's name.
     async fn with_topics_elsewhere(allowed: Value) -> Self {
         let spec = json!({"brokers": {"replicas": 1}, "allowedNamespaces": allowed});
         let mut world = Self::new("kafka", &spec).await;
@@ -32,7 +32,7 @@ impl World {
         world
     }
 
-    /// A user writes a Topic, and the watch brings it.
+    /// A user writes a Topic, and the watch reports it.
     async fn write(&mut self, key: &Key, mut spec: Value) {
         spec["clusterRef"] = json!({"name": "c", "namespace": "kafka"});
         let mut object = self.server.get(&path(key)).unwrap_or_else(|| {
@@ -55,7 +55,7 @@ impl World {
         self.settle().await;
     }
 
-    /// What was asked of the controller is answered.
+    /// The controller answers every request, including repeated ones.
     async fn settle(&mut self) {
         loop {
             if let Some(offered) = self.topics.offers.next().await {
@@ -99,7 +99,7 @@ impl World {
         self.hosted.controller.look(look).await.unwrap()
     }
 
-    /// The reasons of the conditions that the status gets.
+    /// The reasons of the status's conditions.
     async fn said(&self, key: &Key) -> String {
         let state = self.hosted.controller.look(Clone::clone).await.unwrap();
         let (due, _) = status::due(&state, &self.hosted, &now());
@@ -129,7 +129,7 @@ async fn what_is_not_allowed_does_nothing_until_it_is() {
             "Ready=True Ready, Healthy=True InSync, Accepted=True Accepted"
         );
     }
-    // Each has its own, and goes by itself.
+    // Each topic has its own settings, and is deleted separately.
     world.write(&orders("a"), json!({"topicName": "a", "config": {"retention.ms": 1000}})).await;
     assert_eq!(
         (world.retention_of("a").await.as_deref(), world.retention_of("b").await),
@@ -151,14 +151,14 @@ async fn what_is_not_allowed_any_more_stays_with_its_records_and_is_not_followed
         world.said(&orders("a")).await,
         "Ready=True Ready, Healthy=True InSync, Accepted=False NotAllowedByCluster"
     );
-    // Neither a change nor a deletion is followed: the Topic comes back, for the same topic.
+    // Neither a change nor a deletion is followed: the Topic is created again for the same topic.
     world.write(&orders("a"), json!({"topicName": "a", "config": {"retention.ms": 1}})).await;
     assert_eq!((world.retention_of("a").await, world.id_of("a").await), (None, a));
     world.delete(&orders("a")).await;
     assert_eq!(world.id_of("a").await, a);
     assert_eq!(world.bring_back().await, [orders("a")]);
     world.bring(&orders("a")).await;
-    // One that somebody made anew under the name is that of the same topic, too.
+    // A resource that somebody creates under the name belongs to the same topic too.
     world.delete(&orders("b")).await;
     world.write(&orders("b"), json!({"topicName": "b"})).await;
     world.allow(json!({"from": "All"})).await;
@@ -186,7 +186,7 @@ async fn the_deletion_of_a_namespace_costs_no_records_that_are_protected() {
     }
     assert_eq!((world.id_of("a").await, world.id_of("b").await), (a, None));
     assert!(b.is_some());
-    // Without its namespace it waits for it.
+    // While its namespace is missing, the creation is retried.
     world.server.refuse(
         "POST",
         "/apis/weir.dev/v1alpha1/namespaces/a/topics/orders",
@@ -213,7 +213,7 @@ async fn of_two_topics_that_claim_one_name_the_older_has_it() {
     assert_eq!(world.said(&late).await, "Ready=False Conflict, Accepted=True Accepted");
     world.delete(&late).await;
     assert_eq!(world.id_of("a").await, a);
-    // Once the name is free, it has it.
+    // Once the name is free, this resource gets it.
     world.write(&late, json!({"topicName": "a"})).await;
     world.delete(&orders("a")).await;
     let freed = world.id_of("a").await;
