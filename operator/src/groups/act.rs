@@ -1,4 +1,4 @@
-//! What is done to a group, as any administrator may: by the requests of the public protocol.
+//! The actions on a group, through requests of the public protocol as any administrator uses them.
 
 use std::collections::BTreeMap;
 
@@ -23,19 +23,19 @@ use super::marks::Mark;
 use super::observed::{Member, Partition};
 use crate::kafka::{Client, KafkaError, check};
 
-/// Groups that are asked about in one request.
+/// The most groups in one request.
 const GROUPS_AT_ONCE: usize = 500;
 
-/// The member epoch with which a member of the consumer protocol leaves (KIP-848).
+/// The member epoch of a leaving member of the consumer protocol (KIP-848).
 const LEAVES: i32 = -1;
 
-/// Removes members. Those of the classic protocol as Kafka's `removeMembersFromConsumerGroup` does,
-/// by LeaveGroup; those of the consumer protocol, which that does not reach in Kafka, by the
-/// heartbeat with which each would leave. A consumer that runs hears of it with its next heartbeat
-/// and joins again.
+/// Removes members. For the classic protocol it sends LeaveGroup, as Kafka's
+/// `removeMembersFromConsumerGroup` does. In Kafka, LeaveGroup does not apply to members of the
+/// consumer protocol; for these it sends the heartbeat with which a member leaves. A running
+/// consumer learns of it at its next heartbeat and joins again.
 ///
 /// # Errors
-/// When one is still there.
+/// When a member remains.
 pub async fn evict(client: &Client, group: &str, members: &[Member]) -> Result<(), KafkaError> {
     let coordinator = client.coordinator(group).await?;
     let classic = members.iter().filter(|member| !member.consumer_protocol);
@@ -71,7 +71,7 @@ pub async fn evict(client: &Client, group: &str, members: &[Member]) -> Result<(
     Ok(())
 }
 
-/// A member that is gone already is as good.
+/// A member that has left already counts as removed.
 fn left(code: i16) -> Result<(), KafkaError> {
     match ErrorCode::from_code(code) {
         ErrorCode::UnknownMemberId | ErrorCode::GroupIdNotFound => Ok(()),
@@ -87,8 +87,8 @@ fn grouped<T>(all: impl Iterator<Item = (Partition, T)>) -> BTreeMap<String, Vec
     topics
 }
 
-/// Commits offsets and a mark in one request, which the coordinator writes whole or not at all. A
-/// group with members refuses it.
+/// Commits offsets and a mark in one request, which the coordinator writes as a whole or not at
+/// all. It refuses the request if the group has members.
 ///
 /// # Errors
 /// When it was not written.
@@ -135,7 +135,7 @@ pub async fn commit(
 /// Deletes committed offsets.
 ///
 /// # Errors
-/// When one is still there.
+/// When an offset remains.
 pub async fn forget(
     client: &Client,
     group: &str,
@@ -164,10 +164,10 @@ pub async fn forget(
     partitions.try_for_each(|partition| check("delete offsets", partition.error_code))
 }
 
-/// Deletes a group with its offsets. One that is not there is as good.
+/// Deletes a group with its offsets. A group that does not exist counts as deleted.
 ///
 /// # Errors
-/// When it is still there, for instance because it has members.
+/// When it remains, for instance because it has members.
 pub async fn delete(client: &Client, group: &str) -> Result<(), KafkaError> {
     let coordinator = client.coordinator(group).await?;
     let request = DeleteGroupsRequest { groups_names: vec![group.to_owned()] };
@@ -179,12 +179,10 @@ pub async fn delete(client: &Client, group: &str) -> Result<(), KafkaError> {
     }
 }
 
-/// Has the group itself remember that it is to be deleted once it has no members, or that it is
-/// not.
+/// Records in the group itself that it is to be deleted once it has no members, or that it is not.
 ///
 /// # Errors
-/// When it was not written, for instance because its coordinator is of a version that remembers
-/// nothing.
+/// When it was not written, for instance because the coordinator's version has no such mark.
 pub async fn mark_deletion(client: &Client, group: &str, delete: bool) -> Result<(), KafkaError> {
     let coordinator = client.coordinator(group).await?;
     let request = OffsetCommitRequest {
@@ -207,10 +205,10 @@ pub async fn mark_deletion(client: &Client, group: &str, delete: bool) -> Result
     partitions.try_for_each(|partition| check("mark the group for deletion", partition.error_code))
 }
 
-/// The groups that remember that they are to be deleted.
+/// The groups with a mark for deletion.
 ///
 /// # Errors
-/// When a broker does not answer: what is missing then says nothing.
+/// When a broker does not answer: the list would be incomplete.
 pub async fn marked_for_deletion(client: &Client) -> Result<Vec<String>, KafkaError> {
     let mut marked = Vec::new();
     for broker in client.brokers() {
@@ -240,10 +238,10 @@ pub async fn marked_for_deletion(client: &Client) -> Result<Vec<String>, KafkaEr
     Ok(marked)
 }
 
-/// The ids of all groups of consumers, as far as their coordinators answer, in order.
+/// The ids of all consumer groups, in order.
 ///
 /// # Errors
-/// When one does not: what is missing then says nothing.
+/// When a broker does not answer: the list would be incomplete.
 pub async fn list(client: &Client) -> Result<Vec<String>, KafkaError> {
     let mut all = Vec::new();
     for broker in client.brokers() {
@@ -254,7 +252,7 @@ pub async fn list(client: &Client) -> Result<Vec<String>, KafkaError> {
     Ok(all)
 }
 
-/// The groups of consumers that a broker coordinates.
+/// The consumer groups that a broker coordinates.
 async fn list_on(client: &Client, broker: i32) -> Result<Vec<String>, KafkaError> {
     let response = client.ask(broker, 5, &ListGroupsRequest::default()).await?;
     check("list groups", response.error_code)?;

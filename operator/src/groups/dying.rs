@@ -1,8 +1,8 @@
 //! Groups whose resources were deleted with the policy `Delete`, until they have no members.
 //!
-//! Kafka deletes only what is empty. Until then the group itself remembers what it waits for
-//! (`weir_protocol::reset_marks`), so that an operator which begins anew finds it. A resource that
-//! is made for the group meanwhile spares it.
+//! Kafka deletes only empty groups. Until then a mark in the group itself records the deletion
+//! (`weir_protocol::reset_marks`), so that a restarted operator finds it. A new resource for the
+//! group cancels it.
 
 use std::collections::BTreeSet;
 
@@ -13,27 +13,27 @@ use super::act;
 use super::backend::GroupBackend;
 use crate::kafka::{Client, KafkaError};
 
-/// How many wait at most. What is deleted beyond that is left alone.
+/// The most groups that wait. Groups deleted beyond that stay in Kafka.
 const DYING_MAX: usize = 1000;
 
-/// A group that waits.
+/// A group to be deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Group {
     id: String,
-    /// Whether it remembers that itself.
+    /// Whether the group has the mark.
     marked: bool,
 }
 
-/// The groups that wait, the oldest first.
+/// The groups to be deleted, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Dying {
     groups: Vec<Group>,
-    /// Whether it was looked for those that an operator before this one has left.
+    /// Whether the marks of earlier operators have been read.
     looked: bool,
 }
 
 impl Dying {
-    /// A resource was deleted with that policy.
+    /// Adds a group whose resource was deleted with that policy.
     pub(super) fn add(&mut self, id: &str) {
         self.take(id, false);
     }
@@ -51,7 +51,7 @@ impl Dying {
         }
     }
 
-    /// Takes those out that have a resource again: they are spared.
+    /// Removes the groups that have a resource again, and returns them.
     fn spare(&mut self, owned: &BTreeSet<String>) -> Vec<Group> {
         let (spared, left) = std::mem::take(&mut self.groups)
             .into_iter()
@@ -60,7 +60,7 @@ impl Dying {
         spared
     }
 
-    /// Deletes those that have no members, and has the others remember that they are to go.
+    /// Deletes the groups without members, and marks the others.
     pub(super) async fn step<H: GroupBackend>(&mut self, home: &H, client: &Client) {
         if !self.looked {
             match act::marked_for_deletion(client).await {

@@ -1,8 +1,8 @@
-//! Looks after all ConsumerGroups of a cluster: look, decide, write the status, act. One task for
-//! each cluster; it writes nothing when nothing happened.
+//! Reconciles all ConsumerGroups of a cluster: look, decide, write the status, act. There is one
+//! task for each cluster, and it writes nothing without a change.
 //!
-//! An action follows the write of the status that speaks of it, and is left out when that failed:
-//! the next look decides again.
+//! An action follows the write of the status that records it. If the write failed, the action is
+//! skipped, and the next look decides again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -23,22 +23,23 @@ use super::{act, reflect, reset};
 use crate::kafka::{Client, KafkaError};
 use crate::time::now_ms;
 
-/// How long a look may take: one broker that hangs does not keep the other groups waiting for ever.
+/// The most time for a look, so that a hanging broker does not delay other groups forever.
 const LOOK_MAX: Duration = Duration::from_secs(20);
 
-/// Groups that are looked at at a time.
+/// The most groups looked at concurrently.
 const AT_ONCE: usize = 4;
 
 /// The most looks in a second, over all groups.
 const LOOKS_PER_SECOND: u64 = 50;
 
-/// How long a coordinator may be away before the conditions say so: it moves, and loads.
+/// How long a coordinator may be unavailable before the conditions say so: it may be moving or
+/// loading.
 const AWAY_MAX: Duration = Duration::from_secs(10);
 
-/// How often it is looked for groups without a resource, and for deleted ones that are to go.
+/// The interval of reflecting groups and of deleting marked ones.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
-/// What is kept of a group between two looks.
+/// What the task remembers of a group between two looks.
 #[derive(Debug)]
 struct Kept {
     uid: Option<String>,
@@ -48,9 +49,9 @@ struct Kept {
     memory: Memory,
     ages: Ages,
     away_since: Option<Instant>,
-    /// The last look, and what followed from it, came to its end.
+    /// The last look and its actions succeeded.
     is_looked_after: bool,
-    /// The status as it was last decided, written or not.
+    /// The last decided status, written or not.
     decided: ConsumerGroupStatus,
     next: Instant,
 }
@@ -73,8 +74,8 @@ impl Kept {
 }
 
 impl Kept {
-    /// An operator that was deposed a moment ago may have written, after this one read the
-    /// resource, that a reset is done. What is done stays done.
+    /// A deposed operator may have written, after this one read the resource, that a reset is done.
+    /// That must not be lost.
     fn take_over_done(&mut self, resource: &ConsumerGroup) {
         let done = |status: &ConsumerGroupStatus| {
             let last = status.last_reset.as_ref().filter(|last| last.phase == ResetPhase::Done);
@@ -93,7 +94,7 @@ impl Kept {
     }
 }
 
-/// Why a group could not be looked at.
+/// Why a look failed.
 #[derive(Debug, thiserror::Error)]
 enum Away {
     #[error(transparent)]
@@ -102,7 +103,7 @@ enum Away {
     Slow,
 }
 
-/// Looks after the groups of a cluster until it is dropped.
+/// Reconciles the groups of a cluster until it is dropped.
 pub async fn keep<H: GroupBackend>(home: Arc<H>, client: Client, pace: Pace) -> Infallible {
     let mut kept: BTreeMap<Named, Kept> = BTreeMap::new();
     let mut dying = Dying::default();
@@ -135,7 +136,7 @@ pub async fn keep<H: GroupBackend>(home: Arc<H>, client: Client, pace: Pace) -> 
             }
         }
         if housekeeping <= Instant::now() {
-            // A resource of which nobody has heard yet may have the group.
+            // A resource that is not listed yet may own the group.
             if home.knows_all() {
                 dying.step(&*home, &client).await;
                 reflect_groups(&*home, &client).await;
@@ -159,16 +160,16 @@ fn named(resource: &ConsumerGroup) -> Named {
     (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
 }
 
-/// A resource as the log names it.
+/// The name of a resource in the log.
 fn name_of(resource: &ConsumerGroup) -> String {
     let (namespace, name) = named(resource);
     format!("{namespace}/{name}")
 }
 
-/// Which resource has a group: the oldest that names it.
+/// The owner of each group: the oldest resource that names it.
 fn owners(groups: &[Arc<ConsumerGroup>]) -> BTreeMap<String, Named> {
     let mut sorted: Vec<&Arc<ConsumerGroup>> = groups.iter().collect();
-    // One that was only made for the group gives way to a user's.
+    // A reflected resource yields to a user's.
     sorted.sort_by_key(|resource| {
         (
             reflect::is_reflected(resource),
@@ -183,8 +184,8 @@ fn owners(groups: &[Arc<ConsumerGroup>]) -> BTreeMap<String, Named> {
     owners
 }
 
-/// The groups that are to be looked at now, with what was kept of them, which is taken out. What is
-/// kept of others that are gone goes.
+/// The groups to look at now, with their memories taken out of `kept`. Memories of deleted
+/// resources are dropped.
 fn due(
     groups: &[Arc<ConsumerGroup>],
     kept: &mut BTreeMap<Named, Kept>,
@@ -206,7 +207,7 @@ fn due(
     due
 }
 
-/// One look at a group and what follows; whether to look again soon.
+/// One look at a group with its actions; also returns whether to look again soon.
 async fn pass<H: GroupBackend>(
     home: &H,
     client: &Client,
@@ -280,7 +281,7 @@ async fn pass<H: GroupBackend>(
     (resource, kept, soon)
 }
 
-/// Looks and decides; `None` while the coordinator is away and may come back.
+/// Looks and decides; `None` while the coordinator is unavailable and may come back.
 async fn decide<H: GroupBackend>(
     home: &H,
     client: &Client,
@@ -340,7 +341,7 @@ fn question(resource: &ConsumerGroup, status: &ConsumerGroupStatus) -> Question 
             .as_ref()
             .is_some_and(|last| last.id == id && last.phase == ResetPhase::Done)
     };
-    // One that was taken back may have been carried out by then.
+    // A reset that was withdrawn may have been carried out before.
     question.marks =
         status.last_reset.as_ref().is_some_and(|last| last.phase == ResetPhase::Committing);
     if let Some(reset) = resource.spec.reset.as_ref().filter(|reset| !done(&reset.id)) {
@@ -378,7 +379,7 @@ async fn carry_out<H: GroupBackend>(
     }
 }
 
-/// A line in the log for each change of readiness.
+/// Logs each change of readiness.
 fn tell(resource: &ConsumerGroup, before: &ConsumerGroupStatus, after: &ConsumerGroupStatus) {
     let ready = |status: &ConsumerGroupStatus| {
         status.conditions.iter().find(|condition| condition.type_ == "Ready").cloned()
@@ -395,8 +396,8 @@ fn tell(resource: &ConsumerGroup, before: &ConsumerGroupStatus, after: &Consumer
     }
 }
 
-/// Makes resources for groups that have none, and removes those whose group is gone, as the cluster
-/// wants it.
+/// Creates resources for groups that have none, and deletes those whose group is gone, as the
+/// cluster's spec says.
 async fn reflect_groups<H: GroupBackend>(home: &H, client: &Client) {
     let wanted = client.state().cluster.resource.spec.consumer_groups.clone();
     let resources = home.groups();

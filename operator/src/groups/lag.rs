@@ -1,12 +1,11 @@
-//! PURE: how far behind a group is.
+//! PURE: the lag of a group.
 //!
 //! In messages: from the committed offset to the high watermark. A partition without a committed
-//! offset counts from its beginning if the resource names its topic, and not at all otherwise:
-//! nobody knows where its consumer began. In seconds: the age of the oldest record that was not
-//! consumed, by the time in its batch, which the shell looks up where the group is behind (one
-//! batch for each committed offset, since that time only changes with the offset). It is the
-//! producers' time, so that it says how old what consumers see is; batches may make it older by
-//! `linger.ms`.
+//! offset counts from its log start if the resource names its topic. Otherwise it does not count,
+//! because its consumer's start is unknown. In seconds: the age of the oldest record that was not
+//! consumed, by the timestamp of its batch. The shell reads one batch for each committed offset
+//! with a lag, since the timestamp changes only with the offset. It is the producers' timestamp, so
+//! it gives the age of what consumers read; batching may make it older by `linger.ms`.
 
 use std::collections::BTreeSet;
 
@@ -14,8 +13,8 @@ use weir_crds::{Lag, WorstPartition};
 
 use super::observed::{Log, Observed, Partition};
 
-/// The partitions that count, with their logs: those of the topics that are named, else all in
-/// which the group has something.
+/// The partitions that count, with their logs: those of the named topics, else all with a committed
+/// offset or an assignment.
 pub fn counted<'a>(
     observed: &'a Observed,
     topics: &'a [String],
@@ -31,7 +30,7 @@ pub fn counted<'a>(
     })
 }
 
-/// Where the group goes on in a partition: never outside of its log.
+/// The group's position in a partition, limited to its log.
 pub fn position(log: &Log, named: bool) -> Option<i64> {
     let (start, end) = (log.start?, log.end?);
     match log.committed {
@@ -41,14 +40,14 @@ pub fn position(log: &Log, named: bool) -> Option<i64> {
     }
 }
 
-/// How many records of a partition the group has not consumed.
+/// The number of records in a partition that the group has not consumed.
 pub fn messages(log: &Log, named: bool) -> i64 {
     position(log, named)
         .zip(log.end)
         .map_or(0, |(position, end)| end.saturating_sub(position).max(0))
 }
 
-/// How far behind the group is at a time in milliseconds.
+/// The lag of the group at a time in milliseconds.
 pub fn lag(observed: &Observed, topics: &[String], now_ms: i64) -> Lag {
     let named = !topics.is_empty();
     let mut lag = Lag::default();
@@ -85,7 +84,7 @@ pub fn lag(observed: &Observed, topics: &[String], now_ms: i64) -> Lag {
     lag
 }
 
-/// Rounded down to two digits: what grows by itself is then written less and less often.
+/// Rounds down to two digits, so that a growing number is written less and less often.
 pub fn two_digits(seconds: i64) -> i64 {
     let mut scale = 1;
     while seconds / scale >= 100 {
@@ -94,8 +93,7 @@ pub fn two_digits(seconds: i64) -> i64 {
     seconds / scale * scale
 }
 
-/// What is wrong with committed offsets: the first of them that lies outside of its log, as a
-/// reason and a sentence.
+/// The first committed offset outside its log, as a reason and a sentence.
 pub fn outside(observed: &Observed, topics: &[String]) -> Option<(&'static str, String)> {
     counted(observed, topics).find_map(|((topic, partition), log)| {
         let (committed, start, end) = (log.committed?, log.start?, log.end?);

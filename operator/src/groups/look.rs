@@ -1,5 +1,5 @@
-//! What is found out about a group: asked of its coordinator and of the leaders of its partitions,
-//! as any client may.
+//! The observation of a group: requests to its coordinator and to the leaders of its partitions, as
+//! any client may send them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,40 +22,42 @@ use super::marks::{Mark, Marks};
 use super::observed::{Log, Member, Observed, Partition};
 use crate::kafka::{Client, KafkaError, check};
 
-/// Stands for the log start offset in ListOffsets, and for the high watermark.
+/// The special timestamps of ListOffsets: the log start offset, and the high watermark.
 const EARLIEST: i64 = -2;
 const LATEST: i64 = -1;
 
-/// Batches that are looked up at a time for their age: those of the partitions most behind. A batch
-/// is as large as producers make it, and is looked up once for each committed offset.
+/// The most batches that one look reads for their timestamps, for the partitions with the largest
+/// lag. Producers choose the size of a batch; it is read once for each committed offset.
 const AGES_MAX: usize = 32;
 
-/// A member of a group of the consumer protocol that speaks the classic one
+/// A classic member in a group of the consumer protocol
 /// (`ConsumerGroupDescribeResponse.MemberType`).
 const CLASSIC_MEMBER: i8 = 0;
 
-/// What is asked about a group.
+/// What to observe of a group.
 #[derive(Clone, Debug, Default)]
 pub struct Question {
     /// The group's id.
     pub group: String,
-    /// Topics that are looked at whole.
+    /// Topics whose partitions are all observed.
     pub topics: BTreeSet<String>,
-    /// The topics that the resource names: partitions of theirs count without a committed offset.
+    /// The topics that the resource names; their partitions count without a committed offset.
     pub named: Vec<String>,
-    /// The time at which offsets are asked for, in milliseconds.
+    /// The timestamp for which to look up offsets, in milliseconds.
     pub at_ms: Option<i64>,
-    /// Whether it is asked which resets were carried out.
+    /// Whether to read the marks of resets.
     pub marks: bool,
 }
 
-/// The time of the first record that was not consumed, by partition and committed offset.
+/// The committed offset of a partition, and the timestamp of the first record that was not
+/// consumed.
 pub type Ages = BTreeMap<Partition, (i64, i64)>;
 
-/// Looks at a group.
+/// Observes a group.
 ///
 /// # Errors
-/// When its coordinator does not answer. A partition whose leader does not is only not known.
+/// When its coordinator does not answer. If a partition's leader does not answer, only that
+/// partition is unknown.
 pub async fn look(
     client: &Client,
     question: &Question,
@@ -84,7 +86,7 @@ pub async fn look(
     for partition in assigned {
         observed.partitions.entry(partition).or_default();
     }
-    // What is committed for a topic that was deleted says nothing any more.
+    // Offsets of a deleted topic mean nothing.
     observed.partitions.retain(|(topic, _), _| state.topic_by_name(topic).is_some());
     let all: Vec<Partition> = observed.partitions.keys().cloned().collect();
     let starts = offsets_at(client, &all, EARLIEST).await;
@@ -96,7 +98,7 @@ pub async fn look(
     if let Some(at_ms) = question.at_ms {
         observed.at_time = offsets_at(client, &all, at_ms).await;
         for (partition, offset) in &mut observed.at_time {
-            // No record is that new.
+            // No record has that timestamp or a later one.
             if *offset < 0 {
                 *offset = ends.get(partition).copied().unwrap_or(*offset);
             }
@@ -179,8 +181,8 @@ async fn describe_classic(
     Ok(())
 }
 
-/// The partitions in a classic member's assignment, which only its client has looked into before:
-/// bytes that are none assign nothing.
+/// The partitions in a classic member's assignment. The broker does not validate these bytes:
+/// invalid ones mean no partitions.
 fn assignment(mut bytes: Bytes) -> BTreeSet<Partition> {
     if bytes.len() < 2 {
         return BTreeSet::new();
@@ -227,7 +229,7 @@ async fn committed(
     Ok(())
 }
 
-/// The marks of resets; `None` if the coordinator knows of no such thing.
+/// The marks of resets; `None` if the coordinator's version has none.
 async fn marks(
     client: &Client,
     coordinator: i32,
@@ -261,7 +263,7 @@ async fn marks(
     Ok(Some(Marks::new(found)))
 }
 
-/// Partitions by the broker that leads them; those without a leader are left out.
+/// Partitions by their leader, without those that have none.
 fn by_leader<'a>(
     client: &Client,
     partitions: impl Iterator<Item = &'a Partition>,
@@ -280,7 +282,7 @@ fn by_leader<'a>(
     leaders
 }
 
-/// The offsets at a time, or at an end, where leaders answer; -1 where no record is that new.
+/// The offsets for a timestamp, from the leaders that answer; -1 if no record is that new.
 async fn offsets_at(
     client: &Client,
     partitions: &[Partition],
@@ -313,8 +315,8 @@ async fn offsets_at(
     found
 }
 
-/// Looks up how old what was not consumed is, where that is not known yet: the partitions most
-/// behind first.
+/// Reads missing timestamps of records that were not consumed, for the partitions with the largest
+/// lag first.
 async fn look_up_ages(
     client: &Client,
     question: &Question,
@@ -345,7 +347,7 @@ async fn look_up_ages(
     }
 }
 
-/// The time of the first batch at or after an offset: one batch is fetched for it.
+/// The timestamp of the first batch at or after an offset; fetches one batch.
 async fn time_of(client: &Client, partition: &Partition, offset: i64) -> Option<i64> {
     let leader = *by_leader(client, std::iter::once(partition)).keys().next()?;
     let request = FetchRequest {
@@ -369,6 +371,6 @@ async fn time_of(client: &Client, partition: &Partition, offset: i64) -> Option<
     let response = client.ask(leader, 12, &request).await.ok()?;
     let found = response.responses.into_iter().next()?.partitions.into_iter().next()?;
     let records = found.records.filter(|_| found.error_code == 0)?;
-    // Times before 1970 are what producers send that know none.
+    // Producers without a clock send negative timestamps.
     BatchHeader::parse(&records).ok().map(|batch| batch.base_timestamp).filter(|ms| *ms >= 0)
 }

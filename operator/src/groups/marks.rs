@@ -1,19 +1,19 @@
-//! PURE: which resets of a group were carried out, as the group itself knows it
+//! PURE: the resets that a group has had, according to the marks in the group itself
 //! (`weir_protocol::reset_marks`).
 
 use weir_protocol::reset_marks::{self, SLOTS};
 
-/// A mark.
+/// A mark of a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark {
-    /// The number of the reset among all that were carried out on the group, from 0.
+    /// The reset's number on the group, from 0.
     pub number: i32,
-    /// Which reset it was.
+    /// The hash of the reset's id.
     pub mark: i64,
 }
 
 impl Mark {
-    /// The partition that it is committed for.
+    /// The partition for which it is committed.
     pub fn slot(self) -> i32 {
         self.number.rem_euclid(SLOTS)
     }
@@ -24,21 +24,21 @@ impl Mark {
 pub struct Marks(Vec<Mark>);
 
 impl Marks {
-    /// Of all that were found, in any order.
+    /// From the found marks, in any order.
     pub fn new(marks: impl IntoIterator<Item = Mark>) -> Self {
         let mut marks: Vec<Mark> = marks.into_iter().collect();
         marks.sort_unstable();
         Self(marks)
     }
 
-    /// Whether the reset with this id was carried out.
+    /// Whether the reset with this id has a mark.
     pub fn has(&self, id: &str) -> bool {
         let wanted = reset_marks::mark(id);
         self.0.iter().any(|known| known.mark == wanted)
     }
 
-    /// The mark to commit with the reset with this id. It takes the place of the oldest, where
-    /// there are as many as are remembered.
+    /// The mark to commit with the reset of this id. It replaces the oldest one when all slots are
+    /// used.
     pub fn next(&self, id: &str) -> Mark {
         Mark {
             number: self.0.last().map_or(0, |last| last.number.wrapping_add(1).max(0)),

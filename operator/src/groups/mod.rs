@@ -1,28 +1,28 @@
-//! Consumer groups as resources: a `ConsumerGroup` says what is wanted of a group, and its status
-//! how it does.
+//! Consumer groups as resources: the spec of a `ConsumerGroup` says what is wanted of a group, and
+//! its status reports on it.
 //!
 //! `reconcile` decides, from the resource and what was `observed`, and is pure; with it `lag`,
 //! `reset`, `marks`, `scale` and `pace`. `look` observes and `act` carries out, as an ordinary
-//! client of the brokers by [`crate::kafka`]: no second door to a group. `keep` runs it for all
-//! groups of a cluster. Where the resources live is behind [`backend::GroupBackend`]: local mode
-//! and Kubernetes.
+//! client of the brokers by [`crate::kafka`]; there is no private API. `keep` runs it for all
+//! groups of a cluster. [`backend::GroupBackend`] stores the resources: in local mode or on
+//! Kubernetes.
 //!
-//! A look asks the coordinator for members and offsets, and the leaders for both ends of each
-//! partition. It comes every five seconds, and every second while something is under way. On
-//! Kubernetes one watch feeds a task for each hosted cluster.
+//! A look asks the coordinator for members and offsets, and the leaders for the start and end
+//! offset of each partition. On Kubernetes it happens every five seconds, and every second during a
+//! change. There, one watch feeds a task for each hosted cluster.
 //!
 //! Invariants
-//! - The status is written before anything is done that it speaks of, and the Lease is checked
+//! - The task writes the status before any action that the status records, and checks the Lease
 //!   before each action.
-//! - Of the status only `lastReset` and `undo` are read back.
+//! - It reads back only `lastReset` and `undo` of the status.
 //! - An action uses the public protocol, as any administrator does.
-//! - A reset is committed in one request with a mark. The coordinator writes both or neither. An
-//!   operator that begins anew, or finds a resource that was made again, asks for the mark, so no
-//!   reset runs twice (`reset`).
-//! - A group's own wish to be deleted, once it has no members, is a mark too. Marks go with the
+//! - One request commits a reset and its mark. The coordinator writes both or neither. A restarted
+//!   operator, or one that finds a recreated resource, reads the mark, so no reset runs twice
+//!   (`reset`).
+//! - That a group is to be deleted once it has no members is a mark too. Marks are deleted with the
 //!   group (`weir_protocol::reset_marks`).
-//! - A coordinator of a version without marks is asked for no reset, and would refuse one as a
-//!   whole.
+//! - The operator sends no reset to a coordinator whose version has no marks; it would refuse one
+//!   as a whole.
 
 pub mod act;
 pub mod backend;

@@ -1,4 +1,4 @@
-//! PURE: what was found out about a group by asking the brokers.
+//! PURE: what a look found out about a group.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,67 +7,65 @@ use super::marks::Marks;
 /// A partition of a topic.
 pub type Partition = (String, i32);
 
-/// A group as its coordinator describes it, beside the logs that it consumes.
+/// A group as its coordinator describes it, and the logs that it consumes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
     /// The broker that coordinates it.
     pub coordinator: Option<i32>,
-    /// Kafka's word for its state; `Dead` for a group that does not exist.
+    /// Kafka's name of its state; `Dead` for a group that does not exist.
     pub state: String,
-    /// `Classic` or `Consumer`; empty for a group without members that never had any.
+    /// `Classic` or `Consumer`; empty for a group that never had members.
     pub protocol: String,
-    /// How partitions are assigned.
+    /// The assignor.
     pub assignor: String,
     /// Its members.
     pub members: Vec<Member>,
-    /// All partitions that were asked for, and those in which the group has a committed offset or
-    /// an assignment.
+    /// The requested partitions, and those with a committed offset or an assignment.
     pub partitions: BTreeMap<Partition, Log>,
-    /// Which resets were carried out, where that was asked. `None`, too, if the coordinator is of a
-    /// version that keeps no marks.
+    /// The marks of resets, if requested. Also `None` if the coordinator's version has no marks.
     pub marks: Option<Marks>,
-    /// Topics that were asked for and do not exist.
+    /// Requested topics that do not exist.
     pub unknown_topics: BTreeSet<String>,
-    /// The offsets at the time that a reset names, if one was asked for.
+    /// The offsets for a reset's timestamp, if requested.
     pub at_time: BTreeMap<Partition, i64>,
 }
 
-/// A member.
+/// A member of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Member {
     /// Its id.
     pub id: String,
-    /// What it calls itself through restarts, if it is a static one.
+    /// Its `group.instance.id`, if it is static.
     pub instance: Option<String>,
-    /// Its client's name.
+    /// Its client id.
     pub client_id: String,
     /// Whether it speaks the consumer protocol (KIP-848).
     pub consumer_protocol: bool,
-    /// What is assigned to it.
+    /// Its assigned partitions.
     pub partitions: BTreeSet<Partition>,
 }
 
-/// A partition as the group sees it.
+/// A partition's log and the group's offset in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Log {
-    /// The next record that the group is to get.
+    /// The committed offset.
     pub committed: Option<i64>,
-    /// The log start offset; not known while the partition has no leader.
+    /// The log start offset; unknown while the partition has no leader.
     pub start: Option<i64>,
-    /// The high watermark; likewise.
+    /// The high watermark; unknown while the partition has no leader.
     pub end: Option<i64>,
-    /// The time of the first record that the group has not consumed, in milliseconds, where it was
-    /// looked up.
+    /// The timestamp of the first record that the group has not consumed, in milliseconds, if it
+    /// was read.
     pub oldest_ms: Option<i64>,
 }
 
 impl Observed {
-    /// Whether there is no such group: nobody has joined, and nothing is committed.
+    /// Whether the group does not exist: it has no members and no committed offsets.
     pub fn is_missing(&self) -> bool {
         self.state == "Dead" && self.partitions.values().all(|log| log.committed.is_none())
     }
 
-    /// Whether it is between two assignments.
+    /// Whether a rebalance is under way.
     pub fn is_rebalancing(&self) -> bool {
         ["PreparingRebalance", "CompletingRebalance", "Assigning", "Reconciling"]
             .contains(&self.state.as_str())

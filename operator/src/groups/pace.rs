@@ -1,27 +1,27 @@
-//! PURE: when a status is written: at once when something happened, seldom when only numbers moved,
-//! never when nothing did.
+//! PURE: when to write a status: immediately after an event, rarely for new numbers, never without
+//! a change.
 
 use weir_crds::ConsumerGroupStatus;
 
-/// How often a group is looked at, and its status written, in milliseconds.
+/// The intervals of looks and of status writes, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// Between two looks.
+    /// The interval of looks.
     pub look_ms: u64,
-    /// Between two looks while something is under way.
+    /// The interval of looks during a change.
     pub soon_ms: u64,
-    /// The least time between two writes when only numbers moved.
+    /// The least time between two writes if only numbers changed.
     pub numbers_ms: i64,
 }
 
 impl Pace {
-    /// For many groups and an API server that others use, too.
+    /// For many groups and a shared API server.
     pub const KUBERNETES: Self = Self { look_ms: 5_000, soon_ms: 1_000, numbers_ms: 15_000 };
 
-    /// For one user at one machine.
+    /// For one user on one machine.
     pub const LOCAL: Self = Self { look_ms: 1_000, soon_ms: 250, numbers_ms: 2_000 };
 
-    /// Whether a status is to be written now, which was last written at `written_ms`.
+    /// Whether to write a status now; `written_ms` is the time of the last write.
     pub fn is_due(
         &self,
         before: &ConsumerGroupStatus,
@@ -37,7 +37,7 @@ impl Pace {
     }
 }
 
-/// Whether something happened besides numbers.
+/// Whether more than numbers changed.
 fn happened(before: &ConsumerGroupStatus, after: &ConsumerGroupStatus) -> bool {
     let words = |status: &ConsumerGroupStatus| {
         let conditions = status.conditions.iter();

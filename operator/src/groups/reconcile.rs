@@ -1,8 +1,7 @@
-//! PURE: what is done about a group, and what its status says.
+//! PURE: the actions on a group, and its status.
 //!
-//! From the resource, its last status and what was found out, [`reconcile`] decides. The shell
-//! writes the status first and acts after that: a reset's old offsets are kept before it is
-//! committed.
+//! [`reconcile`] decides from the resource, its last status and the observation. The shell writes
+//! the status before it acts, so the status holds the old offsets before a reset is committed.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,72 +20,72 @@ use super::reset::{self, Plan};
 use super::scale::{self, ScaleMemory};
 use crate::conditions::{ConditionValue, condition};
 
-/// Rebalances that are counted in an hour; beyond that it is as many.
+/// The most rebalances counted in an hour.
 const REBALANCES_MAX: usize = 1000;
 
 const HOUR_MS: i64 = 3_600_000;
 
-/// What was seen of a group.
+/// The observation of a group.
 #[derive(Clone, Debug)]
 pub enum Seen<'a> {
-    /// All of it.
+    /// The whole observation.
     Group(&'a Observed),
-    /// Nothing, and why: a reason and a sentence.
+    /// No observation: a reason and a sentence.
     Nothing(&'static str, String),
 }
 
-/// The workload that is scaled, if there is one.
+/// The workload to scale, if there is one.
 #[derive(Clone, Debug)]
 pub enum Workload {
-    /// The resource names none.
+    /// The resource has none.
     None,
-    /// It has so many replicas.
+    /// Its current replicas.
     Replicas(i32),
     /// It cannot be scaled: a reason and a sentence.
     Trouble(&'static str, String),
 }
 
-/// What is known between two looks. Lost with the process: nothing that must not happen twice rests
-/// on it.
+/// The memory between two looks. It is lost with the process, so nothing that must happen only once
+/// depends on it.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     committed: Option<BTreeMap<Partition, i64>>,
-    /// When that last changed: kept here since not every status is written.
+    /// When `committed` last changed. The status is not enough, since not every status is written.
     commit_ms: Option<i64>,
     assigned: Option<Vec<Member>>,
     rebalances: VecDeque<i64>,
-    /// Since when a bound of the lag policy is exceeded.
+    /// Since when the lag exceeds a bound of the policy.
     over_since: Option<i64>,
     scale: ScaleMemory,
     /// Why the last action failed.
     pub failure: Option<String>,
 }
 
-/// What is to be done, after the status was written.
+/// An action after the write of the status.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Remove these members.
     Evict(Vec<Member>),
-    /// Delete these committed offsets. Done twice it changes nothing.
+    /// Delete these committed offsets; repeating it is harmless.
     Forget(Vec<Partition>),
-    /// Commit these offsets and the mark, all at once.
+    /// Commit these offsets and the mark in one request.
     Commit(BTreeMap<Partition, i64>, Mark),
-    /// Give the workload so many replicas.
+    /// Set the workload's replicas.
     Scale(i32),
 }
 
-/// What came of a look.
+/// The result of a look.
 #[derive(Clone, Debug)]
 pub struct Decision {
-    /// What the status is to say.
+    /// The new status.
     pub status: ConsumerGroupStatus,
-    /// What is to be done, in order, once it says so.
+    /// The actions, in order, after the status is written.
     pub actions: Vec<Action>,
-    /// Whether to look again soon: something is under way.
+    /// Whether to look again soon, because a change is under way.
     pub soon: bool,
 }
 
-/// Decides. `memory` is brought up to date.
+/// Decides, and updates `memory`.
 pub fn reconcile(
     resource: &ConsumerGroup,
     before: &ConsumerGroupStatus,
@@ -128,12 +127,12 @@ pub fn reconcile(
     decision
 }
 
-/// A moment in milliseconds as Kubernetes writes it: in whole seconds.
+/// A time in milliseconds as Kubernetes' `Time`, in whole seconds.
 pub fn time(ms: i64) -> Time {
     Time(jiff::Timestamp::from_second(ms / 1000).unwrap_or_default())
 }
 
-/// The group itself could not be looked at: what was known of it stays, and the conditions say so.
+/// The conditions when the group could not be observed; the rest of the status stays.
 fn blind(reason: &'static str, message: &str) -> Vec<(&'static str, ConditionValue)> {
     let unknown = || ConditionValue::unknown(reason, message);
     vec![
@@ -199,7 +198,7 @@ fn describe(
     });
 }
 
-/// The next step of the reset that the resource asks for, and what its condition says.
+/// The next step of the requested reset, and its condition.
 fn reset_step(
     decision: &mut Decision,
     resource: &ConsumerGroup,
@@ -214,7 +213,7 @@ fn reset_step(
         if let Some(last) =
             last.filter(|last| last.phase == ResetPhase::Committing && was_carried_out(&last.id))
         {
-            // It was taken back when it was carried out already.
+            // The reset was withdrawn after it had been carried out.
             let phase = ResetPhase::Done;
             decision.status.last_reset = Some(ResetStatus { phase, ..last.clone() });
             decision.status.undo.truncate(reset::UNDO_MAX);
@@ -274,7 +273,7 @@ fn reset_step(
         .status
         .undo
         .insert(0, SavedOffsets { id: reset.id.clone(), offsets: reset::pack(&replaced) });
-    // One more than can be undone: an undo that has to be begun again finds what it restores.
+    // One more than can be undone: if an undo has to start again, its source is still there.
     decision.status.undo.truncate(reset::UNDO_MAX + 1);
     if !observed.members.is_empty() {
         decision.actions.push(Action::Evict(observed.members.clone()));
@@ -448,8 +447,7 @@ fn lag_policy(
         .worst
         .as_ref()
         .map_or_else(String::new, |worst| format!(", most in {}-{}", worst.topic, worst.partition));
-    // The numbers are in `status.lag`: a message that changed with them would be written all the
-    // time.
+    // The numbers are in `status.lag`: a message with them would be written constantly.
     let message = match (too_old, too_many) {
         (true, _) => format!(
             "records wait for more than maxSeconds={}{worst}",

@@ -1,29 +1,29 @@
-//! PURE: which ConsumerGroups are made for groups that have none, and which go.
+//! PURE: which groups get a ConsumerGroup, and which reflected ones are deleted.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use weir_crds::{ConsumerGroup, GroupReflection, Reflect};
 
-/// The label of a ConsumerGroup that was made for a group. Without it, it is the user's, and stays.
+/// The label of a reflected ConsumerGroup. Without it, the resource is a user's and stays.
 pub const REFLECTED_LABEL: &str = "weir.dev/reflected";
 
-/// What is made and what goes.
+/// The changes of reflected resources.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reflection {
     /// The ids of groups that get a resource.
     pub make: Vec<String>,
-    /// Resources whose group is gone, or that are not wanted any more.
+    /// Resources whose group is gone, or that are no longer wanted.
     pub remove: Vec<Arc<ConsumerGroup>>,
 }
 
-/// Whether a resource was made for a group.
+/// Whether a resource was created for a group.
 pub fn is_reflected(resource: &ConsumerGroup) -> bool {
     let labels = resource.metadata.labels.as_ref();
     labels.is_some_and(|labels| labels.get(REFLECTED_LABEL).map(String::as_str) == Some("true"))
 }
 
-/// Decides; `groups` are the ids of all groups that there are, in order.
+/// Decides; `groups` are the ids of all existing groups, in order.
 pub fn reflect(
     wanted: &GroupReflection,
     resources: &[Arc<ConsumerGroup>],
@@ -52,7 +52,7 @@ pub fn reflect(
         let missing = groups
             .iter()
             .filter(|group| !shown.contains(group.as_str()) && !declared.contains(group.as_str()));
-        // What the schema does not take as a group's id cannot be shown.
+        // The schema does not accept a longer group id.
         make.extend(
             missing.filter(|group| (1..=249).contains(&group.chars().count())).take(room).cloned(),
         );

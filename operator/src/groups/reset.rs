@@ -1,16 +1,15 @@
-//! PURE: resets: which offsets one sets, and how it is carried out once.
+//! PURE: resets: the offsets that a reset sets, and how it happens exactly once.
 //!
-//! 1. While the group has no members, the status says `Committing` and keeps the offsets before.
-//!    Written twice, it says the same.
-//! 2. The new offsets are committed in one request, and with them a mark
-//!    (`weir_protocol::reset_marks`) that names the reset's id. The coordinator writes all of one
-//!    request or nothing, so the mark is there if and only if the reset was carried out, whatever
-//!    members have committed since.
+//! 1. While the group has no members, the status says `Committing` and keeps the old offsets.
+//!    Writing it twice gives the same status.
+//! 2. One request commits the new offsets with a mark (`weir_protocol::reset_marks`) for the
+//!    reset's id. The coordinator writes a request as a whole or not at all. So the mark exists if
+//!    and only if the reset was carried out, whatever members have committed since.
 //! 3. The status says `Done`. The mark stays with the group.
 //!
-//! Whoever finds a reset that is not `Done` in the status asks for the mark first: an operator that
-//! begins anew, or that sees a resource which was made again. Where the mark is, only step 3 is
-//! left; where it is not, nothing was committed, and step 1 is taken again.
+//! An operator that finds a reset without `Done` in the status reads the mark first, for example
+//! after a restart or for a recreated resource. If the mark exists, only step 3 is left. If not,
+//! nothing was committed, and step 1 starts again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -20,28 +19,28 @@ use weir_crds::{ConsumerGroup, ConsumerGroupStatus, Position, Reset};
 use super::observed::{Observed, Partition};
 
 /// The most bytes of offsets that the status keeps for one undo. The offsets of 10,000 partitions
-/// always fit; a reset of more than that is refused, since it could not be undone: it is to name
-/// fewer topics.
+/// always fit. A larger reset is refused, since it could not be undone; it has to name fewer
+/// topics.
 pub const UNDO_BYTES_MAX: usize = 256 * 1024;
 
-/// How many resets can be undone.
+/// The most resets that can be undone.
 pub const UNDO_MAX: usize = 2;
 
-/// What a reset comes to.
+/// The plan of a reset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
-    /// It cannot be carried out as things are: a reason and a sentence.
+    /// It cannot be carried out now: a reason and a sentence.
     Wait(&'static str, String),
-    /// These offsets are set; `None` deletes one.
+    /// Set these offsets; `None` deletes one.
     Set {
-        /// What is there now.
+        /// The current offsets.
         before: BTreeMap<Partition, Option<i64>>,
-        /// What shall be there.
+        /// The new offsets.
         after: BTreeMap<Partition, Option<i64>>,
     },
 }
 
-/// The topics that have to be looked at for a reset besides those of the group.
+/// The topics that a reset needs besides those of the group.
 pub fn topics_named(reset: &Reset, status: &ConsumerGroupStatus) -> BTreeSet<String> {
     let mut topics: BTreeSet<String> = reset.topics.iter().cloned().collect();
     topics.extend(reset.to.offsets.iter().flatten().map(|offset| offset.topic.clone()));
@@ -51,7 +50,7 @@ pub fn topics_named(reset: &Reset, status: &ConsumerGroupStatus) -> BTreeSet<Str
     topics
 }
 
-/// What a reset sets.
+/// Plans a reset.
 pub fn plan(
     resource: &ConsumerGroup,
     status: &ConsumerGroupStatus,
@@ -120,7 +119,7 @@ fn target(
     Ok(set)
 }
 
-/// The partitions of the topics that a reset concerns.
+/// The partitions that a reset affects.
 fn partitions_of(
     resource: &ConsumerGroup,
     reset: &Reset,
@@ -180,7 +179,7 @@ fn offline(partition: &Partition) -> Wrong {
     ("PartitionOffline", message)
 }
 
-/// Offsets as one text; see [`weir_crds::SavedOffsets`].
+/// Packs offsets into a text; see [`weir_crds::SavedOffsets`].
 pub fn pack(offsets: &BTreeMap<Partition, Option<i64>>) -> String {
     let mut text = String::new();
     let mut current: Option<&str> = None;
@@ -204,7 +203,7 @@ pub fn pack(offsets: &BTreeMap<Partition, Option<i64>>) -> String {
     text
 }
 
-/// The offsets in such a text; `None` if it is none.
+/// Unpacks such a text; `None` if it is invalid.
 pub fn unpack(text: &str) -> Option<BTreeMap<Partition, Option<i64>>> {
     let mut offsets = BTreeMap::new();
     for line in text.lines() {

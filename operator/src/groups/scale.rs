@@ -1,26 +1,26 @@
-//! PURE: how many replicas of a workload the lag asks for.
+//! PURE: the replicas of a workload for a lag.
 //!
-//! Up at once and in proportion, at most to twice as many, as a HorizontalPodAutoscaler does; down
-//! by one replica at a time, after the lag has been under half of its target for a while, because a
-//! group that has caught up says nothing of how many members that takes. Never more than there are
-//! partitions: further members would be idle.
+//! It scales up immediately and in proportion, at most to twice as many, as a
+//! HorizontalPodAutoscaler does. It scales down by one replica at a time, after the lag has been
+//! below half of its target for a while: a group without lag does not show how many members it
+//! needs. It never exceeds the number of partitions, since more members would be idle.
 
 use weir_crds::{Lag, Scaling};
 
-/// What is remembered between two looks.
+/// The memory between two looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScaleMemory {
-    /// Since when the lag is under half of its target, in milliseconds.
+    /// Since when the lag is below half of its target, in milliseconds.
     pub low_since: Option<i64>,
-    /// When replicas were last added, in milliseconds: members that start need time to show.
+    /// When replicas were last added, in milliseconds: new members take time to have an effect.
     pub raised_at: Option<i64>,
 }
 
-/// How long replicas that were added get before more are, in milliseconds: to start, to join and to
-/// begin.
+/// The least time between two increases, in milliseconds: new replicas start, join and begin to
+/// consume.
 const BETWEEN_RAISES_MS: i64 = 30_000;
 
-/// The replicas that are wanted.
+/// The wanted replicas.
 pub fn desired(
     scaling: &Scaling,
     current: i32,
@@ -35,7 +35,7 @@ pub fn desired(
     let target = scaling.target_lag_seconds.max(1);
     if current <= 0 {
         memory.low_since = None;
-        // From nothing it begins with one: how fast that is is not known.
+        // From 0 it goes to 1: the speed of one replica is unknown.
         return if lag.messages > 0 { within(1) } else { within(0) };
     }
     if seconds.saturating_mul(2) >= target {
@@ -59,7 +59,7 @@ pub fn desired(
     }
     if seconds.saturating_mul(2) < target {
         let since = *memory.low_since.get_or_insert(now_ms);
-        // The last one goes only when nothing is left to consume.
+        // The last replica goes only when nothing is left to consume.
         let may = current > 1 || lag.messages == 0;
         if may
             && now_ms.saturating_sub(since) >= scaling.scale_down_after_seconds.saturating_mul(1000)

@@ -19,7 +19,7 @@ fn resource(fields: Value) -> ConsumerGroup {
     serde_json::from_value(object).unwrap()
 }
 
-/// Partitions 0, 1, … of the topic `t`, each with what is committed, its start and its end.
+/// Partitions 0, 1, … of the topic `t`, each with its committed offset, start and end.
 fn observed(state: &str, members: usize, logs: &[(Option<i64>, i64, i64)]) -> Observed {
     let log = |(committed, start, end): (Option<i64>, i64, i64)| Log {
         committed,
@@ -41,7 +41,7 @@ fn observed(state: &str, members: usize, logs: &[(Option<i64>, i64, i64)]) -> Ob
     }
 }
 
-/// Member `n`, which has partition `n`.
+/// Member `n`, with partition `n`.
 fn member(n: usize) -> Member {
     Member {
         id: format!("m-{n}"),

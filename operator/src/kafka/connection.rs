@@ -10,18 +10,17 @@ use weir_protocol::api::ApiKey;
 use weir_protocol::frame::encode_request;
 use weir_protocol::messages::{Message, Request, ResponseHeader};
 
-/// How long a connection may take to come up.
+/// The most time to connect.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 
-/// How long a broker may take to answer: longer than a coordinator needs to load or to wait for its
+/// The most time for a broker's answer, longer than a coordinator takes to load or to wait for its
 /// followers.
 const CALL_MAX: Duration = Duration::from_secs(15);
 
-/// The largest response that is believed: offsets of every partition of the largest cluster are
-/// less.
+/// The largest accepted response; the offsets of every partition of the largest cluster are less.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
 
-/// The connection.
+/// A connection to a broker.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
@@ -37,7 +36,7 @@ impl Connection {
         Ok(Self { stream, sent: 0 })
     }
 
-    /// Sends a request and awaits its response. After an error the connection is of no use.
+    /// Sends a request and awaits its response. After an error the connection is unusable.
     pub(super) async fn call<R: Request>(
         &mut self,
         version: i16,
@@ -70,7 +69,7 @@ impl Connection {
                 format!("a response of {length} bytes"),
             ));
         }
-        // Room is made as bytes arrive, not as the length claims.
+        // The buffer grows as bytes arrive, not by the claimed length.
         let mut body = BytesMut::new();
         while body.len() < length {
             let missing = (length - body.len()) as u64;

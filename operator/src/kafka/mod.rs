@@ -1,6 +1,6 @@
-//! A Kafka client of the operator's own: an ordinary one, on the brokers' first listener. Who leads
-//! what, and where brokers are, it knows from the committed state, which is what a client's
-//! Metadata request would answer; who coordinates a group it asks.
+//! The operator's own Kafka client: an ordinary one, on the brokers' first listener. It takes
+//! leaders and addresses from the committed state, which is what Metadata would answer. It finds a
+//! group's coordinator with FindCoordinator.
 
 mod connection;
 
@@ -16,10 +16,10 @@ use weir_protocol::types::BrokerId;
 use self::connection::Connection;
 use crate::controller::state::State;
 
-/// Why brokers did not do what they were asked.
+/// Why a request to the brokers failed.
 #[derive(Debug, thiserror::Error)]
 pub enum KafkaError {
-    /// No broker is there to be asked.
+    /// No broker serves.
     #[error("no broker serves")]
     NoBroker,
     /// A broker did not answer.
@@ -51,7 +51,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the cluster whose state is watched.
+    /// A client of the cluster with this watched state.
     pub fn new(committed: watch::Receiver<State>) -> Self {
         Self { committed, connections: Arc::default() }
     }
@@ -66,10 +66,10 @@ impl Client {
         self.committed.borrow().usable_brokers().map(|broker| broker.id.0).collect()
     }
 
-    /// Asks a broker; what is asked may be asked twice.
+    /// Sends a request that may be repeated: after a broken connection it is sent once more.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// When the broker does not answer.
     pub async fn ask<R: Request>(
         &self,
         broker: i32,
@@ -79,10 +79,10 @@ impl Client {
         self.call(broker, version, request, true).await
     }
 
-    /// Tells a broker something once.
+    /// Sends a request once.
     ///
     /// # Errors
-    /// When it does not answer: it may have done it all the same.
+    /// When the broker does not answer; it may have handled the request all the same.
     pub async fn tell<R: Request>(
         &self,
         broker: i32,
@@ -126,7 +126,7 @@ impl Client {
             None => Connection::open(&address.0, address.1).await.map_err(failed)?,
         };
         let answer = match connection.call(version, request).await {
-            // One that was kept may have been closed for being idle, or by a restart.
+            // A kept connection may have been closed for being idle, or by a restart.
             Err(error) if again && was_kept && error.kind() != io::ErrorKind::TimedOut => {
                 connection = Connection::open(&address.0, address.1).await.map_err(failed)?;
                 connection.call(version, request).await
@@ -138,10 +138,10 @@ impl Client {
         Ok(answer)
     }
 
-    /// The broker that coordinates a group.
+    /// The coordinator of a group.
     ///
     /// # Errors
-    /// When there is none, or nobody to ask.
+    /// When there is none, or no broker answers.
     pub async fn coordinator(&self, group: &str) -> Result<i32, KafkaError> {
         let request = FindCoordinatorRequest {
             coordinator_keys: vec![group.to_owned()],

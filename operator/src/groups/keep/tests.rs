@@ -1,4 +1,4 @@
-//! Whose a group is, what is shown of it, and what a deposed operator leaves behind.
+//! The owner of a group, its metrics, and the writes of a deposed operator.
 
 use serde_json::json;
 
@@ -30,8 +30,7 @@ fn the_oldest_resource_has_the_group_and_a_users_before_one_that_was_made() {
     assert_eq!(owners(&groups), [("g".to_owned(), (String::new(), "b".to_owned()))].into());
 }
 
-/// Holds two resources for one group, of one name in two namespaces, and remembers what it is told
-/// to show.
+/// Has two resources of one name in two namespaces for one group, and records the shown statuses.
 struct Conflicting(tokio::sync::watch::Sender<BTreeMap<Named, ConsumerGroupStatus>>);
 
 impl GroupBackend for Conflicting {
@@ -101,7 +100,7 @@ async fn how_the_groups_do_is_shown_after_each_look() {
     let home = Arc::new(Conflicting(tokio::sync::watch::Sender::default()));
     let mut shown = home.0.subscribe();
     let keeping = tokio::spawn(keep(Arc::clone(&home), Client::new(state), Pace::KUBERNETES));
-    // Of two that name one group the second is judged without a broker.
+    // The second of two resources for one group gets its status without a broker.
     let judged = shown.wait_for(|shown| {
         shown.get(&("b".to_owned(), "g".to_owned())).is_some_and(|status| {
             status

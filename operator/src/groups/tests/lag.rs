@@ -13,10 +13,10 @@ fn messages_are_counted_from_the_committed_offset() {
         (worst.partition, worst.messages, worst.client_id.as_deref()),
         (0, 5, Some("client-0"))
     );
-    // A topic that is named counts whole.
+    // All partitions of a named topic count.
     let named = lag(&group, &["t".to_owned()], 0);
     assert_eq!((named.messages, named.partitions, named.worst.unwrap().partition), (11, 3, 2));
-    // What was deleted is not to be consumed any more, and what is beyond the end was.
+    // Deleted records no longer count, nor do those beyond the end.
     assert_eq!(
         lag(&observed("Empty", 0, &[(Some(2), 8, 10), (Some(99), 0, 10)]), &[], 0).messages,
         2
@@ -63,7 +63,7 @@ fn the_policy_is_broken_after_its_time_and_stays_so_until_it_is_kept() {
     assert_eq!(at(&behind, 1_000, &mut memory), "True/LagRising");
     assert_eq!(at(&behind, 10_999, &mut memory), "True/LagRising");
     assert_eq!(at(&behind, 11_000, &mut memory), "False/LagExceeded");
-    // An operator that begins anew does not call it kept.
+    // A restarted operator does not report the policy as kept.
     assert_eq!(at(&behind, 12_000, &mut Memory::default()), "False/LagExceeded");
     assert_eq!(at(&caught_up, 13_000, &mut memory), "True/WithinPolicy");
     assert_eq!(at(&behind, 14_000, &mut memory), "True/LagRising");

@@ -1,4 +1,4 @@
-//! Resets: what each kind sets, and that each is carried out once, wherever the operator dies.
+//! Resets: the offsets of each kind, and that each happens once, wherever the operator dies.
 
 use std::collections::BTreeMap;
 
@@ -103,7 +103,7 @@ proptest! {
     }
 }
 
-/// A group, its coordinator and the store of its status: what survives the operator.
+/// A group, its coordinator and its stored status: what survives the operator.
 struct World {
     observed: Observed,
     marks: BTreeMap<i32, Mark>,
@@ -124,8 +124,8 @@ impl World {
         }
     }
 
-    /// One look of an operator that dies after `steps` writes and actions; how many there would
-    /// have been.
+    /// One look of an operator that dies after `steps` writes and actions; returns how many there
+    /// would have been.
     fn look(&mut self, resource: &ConsumerGroup, steps: usize) -> usize {
         let decision =
             decide(resource, &self.status, &self.observed, &mut Memory::default(), 1_000);
@@ -172,7 +172,7 @@ impl World {
         }
     }
 
-    /// Consumers run for a while: they join, commit, and leave.
+    /// Consumers join, commit and leave.
     fn consume(&mut self) {
         for log in self.observed.partitions.values_mut() {
             log.committed = Some(log.committed.unwrap_or(0).max(3) + 1);
@@ -184,7 +184,7 @@ fn evicting() -> ConsumerGroup {
     resource(json!({"reset": {"id": "r1", "to": {"position": "Earliest"}, "members": "Evict"}}))
 }
 
-/// Wherever the operator dies, and whatever consumers commit meanwhile, the offsets are reset once.
+/// The offsets are reset once, wherever the operator dies and whatever consumers commit meanwhile.
 #[test]
 fn a_reset_is_carried_out_once_wherever_the_operator_dies() {
     let group = evicting();
@@ -257,8 +257,7 @@ fn it_waits_for_members_to_leave_unless_they_are_to_be_evicted() {
     assert_eq!((world.resets, world.evicted), (1, 2));
 }
 
-/// A reset that was carried out and is then taken off the resource, before anybody wrote that it is
-/// done.
+/// A reset that is withdrawn after it was carried out, before the status says so.
 #[test]
 fn a_reset_that_is_taken_back_too_late_is_done() {
     let mut world = World::new(0);
@@ -269,8 +268,7 @@ fn a_reset_that_is_taken_back_too_late_is_done() {
     assert_eq!(world.status.last_reset.unwrap().phase, ResetPhase::Done);
 }
 
-/// Who applies the same resources again, after a deletion or from an earlier commit, replays
-/// nothing.
+/// Applying the same resources again, after a deletion or from an earlier commit, repeats no reset.
 #[test]
 fn a_reset_is_not_carried_out_again_when_the_resource_is_made_again() {
     let reset = |id: &str, uid: &str| {
@@ -294,7 +292,7 @@ fn a_reset_is_not_carried_out_again_when_the_resource_is_made_again() {
         assert_eq!(world.look(&reset(id, uid), usize::MAX), 0, "nothing is written at rest");
     }
 
-    // The group was deleted in Kafka: it is another one.
+    // The group was deleted in Kafka, so it is another one.
     world.marks.clear();
     world.observed.marks = Some(Marks::default());
     world.status = ConsumerGroupStatus::default();
@@ -302,8 +300,8 @@ fn a_reset_is_not_carried_out_again_when_the_resource_is_made_again() {
     assert_eq!(world.resets, 3);
 }
 
-/// Brokers are upgraded after the operator. One that would forget the reset is not asked for it,
-/// nor are members evicted in vain.
+/// Brokers are upgraded after the operator. A broker that cannot store the mark gets no reset, and
+/// no members are evicted for it.
 #[test]
 fn a_coordinator_that_cannot_remember_a_reset_gets_none() {
     let mut world = World::new(2);

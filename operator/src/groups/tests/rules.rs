@@ -1,4 +1,4 @@
-//! Conditions, scaling, what is reflected, and when a status is written.
+//! Conditions, scaling, reflection, and when a status is written.
 
 use std::sync::Arc;
 
@@ -78,8 +78,8 @@ fn commits_and_rebalances_are_seen_as_changes() {
     let group = resource(json!({}));
     let mut memory = Memory::default();
     let mut look = |observed: Observed, now_ms: i64| {
-        // A status with nothing but new numbers is not written at once: the next look begins with
-        // the one before.
+        // A status with only new numbers is not written at once: the next look starts with the one
+        // before.
         let status =
             decide(&group, &ConsumerGroupStatus::default(), &observed, &mut memory, now_ms).status;
         (
@@ -112,7 +112,7 @@ fn replicas_follow_the_lag_up_at_once_and_down_slowly() {
         partitions,
         ..Lag::default()
     };
-    // Spec, replicas, lag, and what is wanted at once.
+    // Spec, replicas, lag, and the replicas wanted immediately.
     let rows = [
         (json!({}), 2, lag(9, 15, 12), 3),
         (json!({}), 2, lag(9, 10, 12), 2),
@@ -167,7 +167,7 @@ fn a_workload_that_cannot_be_scaled_is_told() {
         run(trouble, &behind),
         ("False/TargetNotFound".into(), "False/TargetNotFound".into(), vec![])
     );
-    // From nothing, with records to consume, to one.
+    // From 0, with records to consume, to 1.
     assert_eq!(
         run(Workload::Replicas(0), &behind),
         ("True/Scaling".into(), "True/Ready".into(), vec![Action::Scale(1)])
@@ -204,7 +204,7 @@ fn groups_without_a_resource_are_reflected_up_to_a_bound() {
     assert_eq!(run(Reflect::All, 100, &resources), ("c,d".into(), "gone".into()));
     assert_eq!(run(Reflect::All, 2, &resources), ("c".into(), "gone".into()));
     assert_eq!(run(Reflect::Declared, 100, &resources), (String::new(), "b,gone".into()));
-    // Somebody declares what was reflected.
+    // A user declares a reflected group.
     assert_eq!(
         run(Reflect::All, 100, &[named("b", false), named("b", true)]),
         ("a,c,d".into(), "b".into())
