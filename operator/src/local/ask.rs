@@ -1,7 +1,6 @@
-//! What a local cluster's commands ask of its controller: resources and states.
+//! The requests of `weir local` commands to the controller: resources and states.
 //!
-//! The controller is found by the port that its process wrote down. Starts nothing and stops
-//! nothing.
+//! The controller's process has written its port to a file. This module starts and stops nothing.
 
 use std::time::Duration;
 
@@ -14,15 +13,15 @@ use super::manifests::Manifest;
 use super::rpc::local_client::LocalClient;
 use super::rpc::{Applied, ApplyRequest, DeleteRequest, GetRequest, StatusRequest, StatusResponse};
 
-/// How long the controller may take to say anything at all.
+/// The most time for the controller's first answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
-/// How often it is asked for a sign of life while it works, and how long that may take: a large
-/// file keeps it busy, a frozen one says nothing.
+/// The interval and timeout of keepalives. While a large file keeps the controller busy for long,
+/// they go on; a frozen process does not answer them.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
 impl LocalCluster {
-    /// A connection to the controller, once it has shown that it answers.
+    /// A connection to the controller, after it has answered once.
     async fn client(&self) -> anyhow::Result<LocalClient<Channel>> {
         let mut client = self.connect().await?;
         self.status_of(&mut client).await?;
@@ -71,8 +70,8 @@ impl LocalCluster {
     /// Creates or changes resources.
     ///
     /// # Errors
-    /// When one is wrong: none is taken up then, and the message names the field and the reason,
-    /// for each that is wrong.
+    /// When one is invalid: then none is applied, and the message has the field and the reason for
+    /// each.
     pub(crate) async fn apply(&self, resources: &[Value]) -> anyhow::Result<Vec<Applied>> {
         let resources = resources.iter().map(Value::to_string).collect();
         let response =
@@ -80,13 +79,13 @@ impl LocalCluster {
         Ok(response.into_inner().applied)
     }
 
-    /// Deletes the resources that manifests name.
+    /// Deletes the resources of manifests.
     ///
     /// # Errors
-    /// When one cannot be deleted: the others are, and the message says of each what was wrong.
+    /// When one cannot be deleted: the others are, and the message has each reason.
     pub(crate) async fn delete(&self, manifests: &[Manifest]) -> anyhow::Result<()> {
         let mut client = self.client().await?;
-        // What was created last may need what was created first.
+        // The last may depend on the first.
         let mut wrong = Vec::new();
         for manifest in manifests.iter().rev() {
             let (kind, name) = (manifest.text("/kind"), manifest.text("/metadata/name"));
@@ -105,7 +104,7 @@ impl LocalCluster {
     /// The resources of a kind, or the one with a name.
     ///
     /// # Errors
-    /// When there is no such kind or resource.
+    /// When the kind or the resource does not exist.
     pub(crate) async fn get(&self, kind: &str, name: Option<&str>) -> anyhow::Result<Vec<Value>> {
         let request =
             GetRequest { kind: kind.to_owned(), name: name.unwrap_or_default().to_owned() };
@@ -119,7 +118,7 @@ impl LocalCluster {
     }
 }
 
-/// What the controller said, without what only gRPC knows of it.
+/// The controller's message, without gRPC's details.
 fn refused(status: tonic::Status) -> anyhow::Error {
     anyhow::anyhow!("{}", status.message())
 }

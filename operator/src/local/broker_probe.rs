@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// Whether a broker answers at this address. That it accepts connections says nothing: it does so
-/// before it serves.
+/// Whether a broker answers at this address. An accepted connection is not enough: a broker accepts
+/// connections before it serves.
 pub(super) async fn broker_answers(address: SocketAddr) -> bool {
-    /// How long a broker that serves may take to answer.
+    /// The most time for a serving broker's answer.
     const ANSWER_MAX: Duration = Duration::from_secs(1);
     /// An ApiVersions request, version 0: its length, key 18, version, correlation id, no client
     /// id.

@@ -1,5 +1,5 @@
-//! A local cluster as a whole: its processes, in the order in which they depend on each other, and
-//! the controller that it is asked through.
+//! A local cluster as a whole: its processes, in the order of their dependencies, and the
+//! connection to its controller.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -16,24 +16,23 @@ use super::shape::{Shape, loopback};
 use super::status::{BrokerStatus, ControllerStatus, PartitionsStatus, Status};
 use super::target::Target;
 
-/// The brokers of a cluster of which nobody says how many: as many as it takes to lose one and go
-/// on.
+/// The default number of brokers: it can lose one and go on.
 const DEFAULT_BROKERS: i32 = 3;
 
-/// Where a cluster listens when nobody says otherwise.
+/// The default port.
 const DEFAULT_PORT: u16 = 9092;
 
-/// How long the controller may take to answer after its start.
+/// The most time for the controller's first answer after its start.
 const CONTROLLER_START_MAX: Duration = Duration::from_secs(30);
 
-/// How long a process may take to stop in order.
+/// The most time for a clean stop of a process.
 const STOP_MAX: Duration = Duration::from_secs(60);
 
-/// How long a broker that is started without a controller may take until it serves: its logs may
-/// have to be recovered.
+/// The most time for a broker that starts without a controller to serve: it may have to recover its
+/// logs.
 const GOES_ON_MAX: Duration = Duration::from_secs(60);
 
-/// How often a start is looked at.
+/// The interval of checks during a start.
 pub(super) const POLL: Duration = Duration::from_millis(10);
 
 /// A local cluster.
@@ -44,8 +43,8 @@ pub(crate) struct LocalCluster {
 }
 
 impl LocalCluster {
-    /// The cluster in `data`, or a new one there: what the command line says, else what the
-    /// resources say, else what it was before, else the defaults.
+    /// The cluster in `data`, or a new one there. Values come from the command line, else from the
+    /// resources, else from the earlier run, else from the defaults.
     ///
     /// # Errors
     /// When the directory cannot be used.
@@ -56,7 +55,7 @@ impl LocalCluster {
         resources: &[Manifest],
     ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(data).with_context(|| format!("create {}", data.display()))?;
-        // The processes run from anywhere, and are found again from anywhere.
+        // The processes have another working directory.
         let data = data.canonicalize().with_context(|| format!("find {}", data.display()))?;
         let before = Shape::read(&data)?;
         let brokers = brokers
@@ -70,7 +69,7 @@ impl LocalCluster {
         Ok(Self { data, shape })
     }
 
-    /// The cluster that is in `data`.
+    /// The existing cluster in `data`.
     ///
     /// # Errors
     /// When there is none.
@@ -117,11 +116,11 @@ impl LocalCluster {
         Ok(SocketAddr::new(self.shape.host, self.port(id)?))
     }
 
-    /// Starts all that does not run, applies `resources`, and says where the brokers are. Stays
-    /// until it is told to stop, and stops the cluster then, unless it is to `detach`.
+    /// Starts all processes that do not run, applies `resources`, and prints the brokers'
+    /// addresses. Unless `detach` is set, it waits for a signal and then stops the cluster.
     ///
     /// # Errors
-    /// When something does not come up: what was started is stopped again.
+    /// When something does not start: then it stops what it started.
     pub(crate) async fn up(&self, resources: Vec<Manifest>, detach: bool) -> anyhow::Result<()> {
         anyhow::ensure!(
             self.controller().pid().is_none(),
@@ -129,7 +128,7 @@ impl LocalCluster {
             self.data.display()
         );
         self.remember_shape()?;
-        // A stop that comes while the cluster starts ends it as well.
+        // A signal during the start stops the cluster as well.
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let told_to_stop = async move {
@@ -144,7 +143,7 @@ impl LocalCluster {
             () = &mut told_to_stop => return self.down().await,
         };
         if let Err(error) = started {
-            // The reason why it did not start is the one to tell.
+            // The error to report is the one of the start.
             let _ = self.down().await;
             return Err(error);
         }
@@ -164,9 +163,10 @@ impl LocalCluster {
         self.shape.remember(&self.data)
     }
 
-    /// Remembers the cluster's id for a start without a controller.
+    /// Stores the cluster's id for a start without a controller.
     pub(super) fn remember_cluster_id(&self, cluster_id: &str) -> anyhow::Result<()> {
-        // What is there now counts: another command may have changed the number of brokers.
+        // The file's current contents count: another command may have changed the number of
+        // brokers.
         let shape = Shape::read(&self.data)?.unwrap_or_else(|| self.shape.clone());
         if shape.cluster_id.as_deref() == Some(cluster_id) {
             return Ok(());
@@ -176,13 +176,13 @@ impl LocalCluster {
     }
 
     async fn start_all(&self, mut resources: Vec<Manifest>) -> anyhow::Result<()> {
-        // What the command line says of the number of brokers, the resource says, too.
+        // The number of brokers on the command line goes into the resource too.
         for manifest in
             resources.iter_mut().filter(|manifest| manifest.text("/kind") == "KafkaCluster")
         {
             set_brokers(&mut manifest.resource, self.shape.brokers);
         }
-        // A cluster that is made now is made as its resource says.
+        // A new cluster is created from its resource.
         let cluster = resources
             .iter()
             .find(|manifest| manifest.text("/kind") == "KafkaCluster")
@@ -192,7 +192,7 @@ impl LocalCluster {
         let recovered = self.recover().await?;
         if !resources.is_empty() {
             let mut applied = self.apply(&resources_of(resources)).await?;
-            // The controller was started with it, and finds it as it is to be.
+            // The controller was started with the resource, so it reports no change.
             for cluster in
                 applied.iter_mut().filter(|resource| is_new && resource.kind == "KafkaCluster")
             {
@@ -204,14 +204,14 @@ impl LocalCluster {
         if !recovered {
             return self.start_brokers(self.brokers()).await;
         }
-        // They run already, and register as soon as they hear that there is a state.
+        // They run already, and register once they learn that a state exists.
         for id in self.brokers() {
             self.broker_ready(id, Some(-1)).await?;
         }
         Ok(())
     }
 
-    /// Has the resource of a cluster that is there already say how many brokers there are now.
+    /// Writes the current number of brokers into the resource of an existing cluster.
     async fn agree_on_brokers(&self) -> anyhow::Result<()> {
         for mut resource in self.get("KafkaCluster", None).await? {
             let declared = resource.pointer("/spec/brokers/replicas").and_then(Value::as_i64);
@@ -223,7 +223,7 @@ impl LocalCluster {
         Ok(())
     }
 
-    /// Starts brokers side by side, and waits until all serve.
+    /// Starts brokers concurrently, and waits until all serve.
     async fn start_brokers(&self, ids: std::ops::Range<i32>) -> anyhow::Result<()> {
         let mut launched = Vec::new();
         for id in ids {
@@ -266,9 +266,8 @@ impl LocalCluster {
             .with_context(|| format!("the controller does not answer; {}", controller.log_tail()))?
     }
 
-    /// Starts a broker's process; what it returns is the epoch of the process before it, `-1` if
-    /// there was none, and `None` where no controller says so: the broker goes on with what it has
-    /// then.
+    /// Starts a broker's process. Returns the epoch of its earlier process, `-1` if there was none,
+    /// and `None` if no controller answers; then the broker goes on with its last metadata.
     pub(super) async fn launch_broker(&self, id: i32) -> anyhow::Result<Option<i64>> {
         let status = self.ask_status().await;
         let (cluster_id, epoch) = match status {
@@ -304,8 +303,7 @@ impl LocalCluster {
         Ok(epoch)
     }
 
-    /// Waits until the process that was started last serves, however long its recovery takes, as
-    /// long as it lives.
+    /// Waits until the new process serves, as long as it lives, however long its recovery takes.
     pub(super) async fn broker_ready(
         &self,
         id: i32,
@@ -317,15 +315,15 @@ impl LocalCluster {
         };
         loop {
             let pid = broker.pid();
-            // What the controller says may still be about the process before this one: its epoch is
-            // a lower one.
+            // The controller's answer may still be about the earlier process, which has a lower
+            // epoch.
             let serves = |broker: &super::rpc::BrokerStatus| {
                 broker.id == id && broker.ready && broker.epoch > epoch_before
             };
             let ready =
                 self.ask_status().await.is_ok_and(|status| status.brokers.iter().any(serves));
-            // The controller counts on a broker before its listeners take up connections: clients
-            // may not find it yet.
+            // The controller counts on a broker before its listeners accept connections, so clients
+            // may not reach it yet.
             let listens = ready && tokio::net::TcpStream::connect(self.address(id)?).await.is_ok();
             if listens && pid.is_some() {
                 return Ok(());
@@ -335,8 +333,8 @@ impl LocalCluster {
         }
     }
 
-    /// Waits until a broker answers requests that was started without a controller: it goes on with
-    /// what its last process knew, if that process left something that it can believe.
+    /// Waits until a broker that was started without a controller answers requests. It goes on with
+    /// the metadata of its last process, if that is usable.
     async fn broker_goes_on(&self, id: i32, broker: &Process) -> anyhow::Result<()> {
         let address = self.address(id)?;
         let started = tokio::time::Instant::now();
@@ -359,7 +357,7 @@ impl LocalCluster {
     /// Starts one process, and waits until it serves.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// When it does not start.
     pub(crate) async fn start(&self, target: Target) -> anyhow::Result<()> {
         match target {
             Target::Controller => self.start_controller(None).await,
@@ -377,7 +375,7 @@ impl LocalCluster {
         }
     }
 
-    /// Stops one process in order, and waits for its end.
+    /// Stops one process cleanly, and waits for its end.
     ///
     /// # Errors
     /// When it does not run, or does not end.
@@ -399,15 +397,15 @@ impl LocalCluster {
         process.ended(STOP_MAX).await
     }
 
-    /// Stops everything that runs: the brokers side by side, then the controller, which they need
-    /// to stop in order.
+    /// Stops all processes: the brokers concurrently, then the controller, which brokers need for a
+    /// clean stop.
     ///
     /// # Errors
     /// When a process does not end.
     pub(crate) async fn down(&self) -> anyhow::Result<()> {
         let brokers: Vec<_> =
             self.brokers().map(|id| self.broker(id)).collect::<anyhow::Result<_>>()?;
-        // One that is frozen stops nobody, and does not stop itself.
+        // A frozen process does not stop, and a frozen controller lets no broker stop.
         for process in brokers.iter().chain([&self.controller()]) {
             process.signal(Signal::CONT)?;
         }
@@ -430,11 +428,10 @@ impl LocalCluster {
         Ok(format!("127.0.0.1:{port}"))
     }
 
-    /// Creates or changes resources, and brings the processes into line with the cluster that they
-    /// describe.
+    /// Creates or changes resources, and starts the brokers that the cluster has now.
     ///
     /// # Errors
-    /// When a resource is wrong, or a new broker does not come up.
+    /// When a resource is invalid, or a new broker does not start.
     pub(crate) async fn apply_and_follow(mut self, manifests: Vec<Manifest>) -> anyhow::Result<()> {
         let declared = declared_brokers(&manifests);
         super::output::applied(&self.apply(&resources_of(manifests)).await?);
@@ -447,7 +444,7 @@ impl LocalCluster {
         Ok(())
     }
 
-    /// How the processes and the partitions are.
+    /// The state of the processes and the partitions.
     pub(crate) async fn status(&self) -> Status {
         let told = self.ask_status().await.ok();
         let broker = |id: i32| {

@@ -1,5 +1,5 @@
-//! `weir local`: the command line, and what each command does with the processes and the controller
-//! of a local cluster.
+//! `weir local`: the command line, and how each command uses the processes and the controller of a
+//! local cluster.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -72,7 +72,7 @@ enum Command {
     },
     /// Kill a process as a crash would: SIGKILL.
     Kill(Which),
-    /// Stop a process in order: a broker hands its leadership over first.
+    /// Stop a process cleanly: a broker first hands over its leadership.
     Stop(Which),
     /// Start a process that was killed or stopped.
     Start(Which),
@@ -89,16 +89,16 @@ struct Up {
     /// the standard input. May be given several times.
     #[arg(short, long = "filename", value_name = "FILE_OR_DIR")]
     filename: Vec<PathBuf>,
-    /// How many brokers [default: what the KafkaCluster says, else as before, else 3]
+    /// The number of brokers [default: the KafkaCluster's, else as before, else 3]
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
     brokers: Option<i32>,
     /// The port of broker 0; broker i listens on the i-th port after it [default: as before, else
     /// 9092]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// The address of this machine that brokers listen on and tell clients, such as ::1. Whoever
-    /// reaches it may do anything: nobody is asked for a password [default: as before, else
-    /// 127.0.0.1]
+    /// The address of this machine on which brokers listen and which they advertise, such as ::1.
+    /// There is no authentication: a client that reaches it has full access [default: as before,
+    /// else 127.0.0.1]
     #[arg(long, value_parser = one_address, value_name = "ADDRESS")]
     host: Option<IpAddr>,
     /// Return once every broker serves, and leave the cluster running.
@@ -108,7 +108,7 @@ struct Up {
     data: Data,
 }
 
-/// An address that clients can connect to.
+/// Parses an address that clients can connect to.
 fn one_address(text: &str) -> Result<IpAddr, String> {
     match text.parse::<IpAddr>() {
         Ok(address) if address.is_unspecified() => Err(
@@ -129,10 +129,10 @@ struct Which {
     data: Data,
 }
 
-/// Runs a command. What it has to say goes to standard output.
+/// Runs a command, which prints to standard output.
 ///
 /// # Errors
-/// When it cannot be done; the message says why.
+/// When it fails; the message says why.
 pub async fn run(local: Local) -> anyhow::Result<()> {
     match local.command {
         Command::Up(up) => {

@@ -1,5 +1,5 @@
-//! The controller's process of a local cluster: the controller core over a store of files, the RPC
-//! that brokers speak, and what the command line asks.
+//! The controller process of a local cluster: the controller core with a store of files, the
+//! brokers' RPC, and the service for the command line.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -26,10 +26,10 @@ use crate::rpc::{ControllerRpc, Controllers, Desk};
 use crate::shell::Controller;
 use crate::store::file::FileStore;
 
-/// The name of a cluster for which nobody applied a resource.
+/// The name of a cluster without an applied resource.
 const DEFAULT_NAME: &str = "local";
 
-/// The command line of the controller's process; `weir local` writes it.
+/// The command line of the controller's process; `weir local` builds it.
 #[derive(Clone, Debug, Parser)]
 pub struct Args {
     /// The directory of the store.
@@ -43,7 +43,7 @@ pub struct Args {
     cluster: Option<String>,
 }
 
-/// Runs the controller until it is told to stop.
+/// Runs the controller until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// When the store cannot be used, or the port is taken.
@@ -59,7 +59,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         if resource.spec.recover_from.is_some() && recovery::has_volumes(&args.data) {
             recovery::recover(&mut store, resource, bind(&port_file).await?, &desk).await?;
         } else {
-            // Kafka's ids of clusters have the form of its ids of topics.
+            // Kafka's cluster ids have the form of its topic ids.
             store.create(TopicId::random().to_string(), resource)?;
         }
     }
@@ -67,7 +67,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let listener = bind(&port_file).await?;
     info!(port = listener.local_addr()?.port(), "the controller serves");
     let controllers = Controllers::one(controller.clone());
-    // Brokers that have not heard yet that there is a state again.
+    // Some brokers may not know yet that a state exists again.
     controllers.put_desk(recovery::name(), desk);
     let groups = Arc::new(LocalGroups::open(&args.data, controller.committed())?);
     let keeping = keep::keep(Arc::clone(&groups), Client::new(controller.committed()), Pace::LOCAL);
@@ -78,7 +78,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .add_service(ControllerRpc::service(controllers))
         .add_service(LocalServer::service(controller, groups))
         .serve_with_incoming(TcpListenerStream::new(listener));
-    // Streams of brokers never end by themselves: the end of this process ends them.
+    // Streams of brokers never end by themselves; they end with this process.
     tokio::select! {
         served = server => served.context("serve"),
         never = keeping => match never {},
@@ -88,8 +88,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-/// The same port as before, so that brokers find a restarted controller; a free one the first time,
-/// which is written down.
+/// Binds the earlier port, so that brokers find a restarted controller. The first time it takes a
+/// free one and stores it.
 async fn bind(port_file: &Path) -> anyhow::Result<TcpListener> {
     let port: u16 = match std::fs::read_to_string(port_file) {
         Ok(text) => {
@@ -125,9 +125,8 @@ fn first_resource(args: &Args) -> anyhow::Result<KafkaCluster> {
     }
 }
 
-/// The defaults of topics where nobody says any: as many replicas as a cluster of this size can
-/// bear, three at most, and records that are acknowledged stay with the loss of one broker where
-/// there are three.
+/// The default settings of topics: as many replicas as the cluster's size allows, at most three.
+/// With three brokers, acknowledged records survive the loss of one.
 fn fitting(brokers: i32) -> Value {
     match brokers {
         ..=1 => serde_json::json!({}),

@@ -1,8 +1,8 @@
 //! The ConsumerGroups of a local cluster: a file for each, with its status, beside the controller's
 //! store.
 //!
-//! The status lies with the resource because of its resets: what was carried out must not be again.
-//! There are no workloads to scale here.
+//! The status is in the resource's file because of its resets: a completed one must not run again.
+//! There are no workloads to scale.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use crate::store::StoreError;
 use crate::store::file::{create_dir, files_in, read_resource, sync_dir, write_resource};
 use crate::time::now;
 
-/// The resources of one cluster.
+/// The ConsumerGroups of one cluster.
 #[derive(Debug)]
 pub(super) struct LocalGroups {
     folder: PathBuf,
@@ -39,10 +39,10 @@ struct Held {
 }
 
 impl LocalGroups {
-    /// Reads them.
+    /// Reads the files.
     ///
     /// # Errors
-    /// When a file cannot be read, or is not what was written.
+    /// When a file cannot be read or parsed.
     pub(super) fn open(data: &Path, committed: watch::Receiver<State>) -> Result<Self, StoreError> {
         let folder = data.join("consumergroups");
         create_dir(&folder)?;
@@ -66,7 +66,7 @@ impl LocalGroups {
         self.held().groups.values().cloned().collect()
     }
 
-    /// Takes what a user wrote; what became of it, in a word.
+    /// Stores a user's resource; returns what happened in one word.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -94,7 +94,7 @@ impl LocalGroups {
         Ok(())
     }
 
-    /// Deletes one; whether it was there.
+    /// Deletes a resource; returns whether it existed.
     ///
     /// # Errors
     /// When it cannot be removed.
@@ -112,7 +112,7 @@ impl LocalGroups {
     }
 }
 
-/// What is kept of a resource that a user wrote, beside the one before.
+/// The stored form of a user's resource, given the earlier one.
 fn merged(before: Option<&ConsumerGroup>, wanted: ConsumerGroup) -> ConsumerGroup {
     let mut next =
         ConsumerGroup::new(wanted.metadata.name.as_deref().unwrap_or_default(), wanted.spec);

@@ -1,4 +1,4 @@
-//! YAML files with resources in them, as `kubectl apply -f` reads them.
+//! YAML files with resources, as `kubectl apply -f` reads them.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use anyhow::Context as _;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-/// The largest file that is read.
+/// The most bytes of a file.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
-/// A resource, and where it was read.
+/// A resource and its file.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Manifest {
     /// The file.
@@ -20,17 +20,17 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    /// A text field of the resource, empty where it has none.
+    /// A text field of the resource; empty if it is missing.
     pub(crate) fn text(&self, pointer: &str) -> &str {
         self.resource.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
     }
 }
 
-/// Reads the resources of files, of the YAML files of directories in the order of their names, and
-/// for `-` of the standard input.
+/// Reads the resources of files, of a directory's YAML files in the order of their names, and of
+/// the standard input for `-`.
 ///
 /// # Errors
-/// When a file cannot be read or is no YAML: the message names it.
+/// When a file cannot be read or is not valid YAML; the message names it.
 pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
     let mut manifests = Vec::new();
     for path in paths {
@@ -74,7 +74,7 @@ fn read_from(input: impl Read, file: &Path, manifests: &mut Vec<Manifest>) -> an
     );
     for document in serde_yaml::Deserializer::from_str(&text) {
         let resource = Value::deserialize(document).with_context(what)?;
-        // A document with nothing in it stands between two separators.
+        // Two adjacent separators give an empty document.
         if !resource.is_null() {
             manifests.push(Manifest { file: file.to_owned(), resource });
         }
@@ -82,16 +82,16 @@ fn read_from(input: impl Read, file: &Path, manifests: &mut Vec<Manifest>) -> an
     Ok(())
 }
 
-/// The brokers that a KafkaCluster among these says there are.
+/// The number of brokers of the KafkaCluster among these.
 pub(super) fn declared_brokers(resources: &[Manifest]) -> Option<i32> {
     let cluster = resources.iter().find(|manifest| manifest.text("/kind") == "KafkaCluster")?;
     let replicas = cluster.resource.pointer("/spec/brokers/replicas").and_then(Value::as_i64);
-    // Where it does not say, its schema does.
+    // The default of the schema.
     i32::try_from(replicas.unwrap_or(1)).ok()
 }
 
-/// Has a KafkaCluster say how many brokers there are. One that is no object is refused later, with
-/// its reason.
+/// Sets the number of brokers of a KafkaCluster. A resource that is not an object is refused later,
+/// with its reason.
 pub(super) fn set_brokers(cluster: &mut Value, brokers: i32) {
     let Some(cluster) = cluster.as_object_mut() else { return };
     let spec = cluster.entry("spec").or_insert_with(|| json!({}));

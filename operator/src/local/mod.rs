@@ -1,8 +1,8 @@
 //! Local mode: the whole system on one machine, without Kubernetes and without containers.
 //!
-//! `command` is the command line, `cluster` starts and stops the processes and asks the controller,
-//! `controller` is the controller's process. The resources are those of Kubernetes, and so is what
-//! happens to them.
+//! `command` is the command line, `cluster` starts and stops the processes and calls the
+//! controller, `controller` is the controller's process. The resources are the same as on
+//! Kubernetes, and so are their effects.
 
 mod ask;
 mod broker_probe;
@@ -22,7 +22,7 @@ mod view;
 
 pub use process::detach_if_child;
 
-/// What the command line asks of the controller, generated from `proto/local.proto`.
+/// The service of the controller for the command line, generated from `proto/local.proto`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::clone_on_ref_ptr, clippy::unwrap_used)]
 pub mod rpc {
     include!(concat!(env!("OUT_DIR"), "/weir.local.v1.rs"));

@@ -1,4 +1,4 @@
-//! What `weir local` prints: the only place that writes to standard output.
+//! The output of `weir local`: the only place that writes to standard output.
 
 use std::io::Write as _;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::rpc::Applied;
 use super::status::Status;
 
-/// How a resource is printed.
+/// The format of printed resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     /// JSON.
@@ -17,12 +17,12 @@ pub(super) enum Format {
     Yaml,
 }
 
-/// Prints a line. That nobody reads it is no failure.
+/// Prints a line. A closed output is not an error.
 pub(crate) fn line(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// What became of each resource, in kubectl's words.
+/// Prints the result for each resource, in kubectl's words.
 pub(crate) fn applied(applied: &[Applied]) {
     for resource in applied {
         line(&format!(
@@ -34,11 +34,11 @@ pub(crate) fn applied(applied: &[Applied]) {
     }
 }
 
-/// Resources: whole in a format, else as a table with their kind's printer columns. `one`: a single
-/// one was asked for by name.
+/// Prints resources: in full in a format, else as a table with their kind's printer columns. `one`:
+/// the user named a single one.
 ///
 /// # Errors
-/// When they cannot be written in that format.
+/// When they cannot be encoded in that format.
 pub(crate) fn resources(
     resources: &[Value],
     one: bool,
@@ -55,10 +55,10 @@ pub(crate) fn resources(
     print(&whole, format)
 }
 
-/// The state of a cluster.
+/// Prints the state of a cluster.
 ///
 /// # Errors
-/// When it cannot be written in that format.
+/// When it cannot be encoded in that format.
 pub(crate) fn status(status: &Status, format: Option<Format>) -> anyhow::Result<()> {
     if let Some(format) = format {
         return print(&serde_json::to_value(status)?, format);
@@ -121,7 +121,8 @@ fn table(resources: &[Value]) {
     columns(&rows);
 }
 
-/// The columns that kubectl shows of a resource's kind: name and path, those of `-o wide` left out.
+/// The columns that kubectl prints for a resource's kind, as name and path, without those of `-o
+/// wide`.
 fn printer_columns(resource: &Value) -> Vec<(String, String)> {
     let kind = resource.pointer("/kind").and_then(Value::as_str).unwrap_or_default();
     let crds = weir_crds::definitions();
@@ -137,7 +138,8 @@ fn printer_columns(resource: &Value) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A value by its path, as far as printer columns use JSONPath: fields, and conditions by type.
+/// A value by its path, for the part of JSONPath that printer columns use: fields, and conditions
+/// by type.
 fn look_up(resource: &Value, path: &str) -> String {
     let mut value = Some(resource);
     let mut rest = path.trim_start_matches('.');

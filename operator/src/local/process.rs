@@ -1,8 +1,8 @@
-//! The processes of a local cluster: started so that they outlive the command that started them,
-//! and found again by their pid files.
+//! The processes of a local cluster. They outlive the command that started them, and are found
+//! again by their pid files.
 //!
-//! A pid file names the process's start time too: a pid that the kernel has given to somebody else
-//! is never signalled. Called by `command`; knows no resource and no RPC.
+//! A pid file also has the process's start time, so that a reused pid is never signalled. Called by
+//! `cluster`; knows no resource and no RPC.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -14,17 +14,17 @@ use anyhow::Context as _;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 
-/// What a child process finds in its environment: it makes a session of its own, so that no
-/// terminal takes it along.
+/// An environment variable of child processes: with it, a process starts its own session, so that
+/// closing the terminal does not end it.
 pub(crate) const CHILD_ENV: &str = "WEIR_LOCAL_CHILD";
 
-/// How much of a log is shown when a process does not come up.
+/// The most bytes of a log shown when a process does not start.
 const LOG_TAIL_BYTES: u64 = 4096;
 
-/// How often a process that is to end is looked at.
+/// The interval of checks while a process stops.
 const POLL: Duration = Duration::from_millis(20);
 
-/// One of the processes of a local cluster.
+/// A process of a local cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     name: String,
@@ -32,12 +32,12 @@ pub(crate) struct Process {
     log_file: PathBuf,
 }
 
-/// What a pid file holds.
+/// The contents of a pid file.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 struct Running {
     pid: i32,
-    /// Clock ticks between the machine's start and the process's: with the pid, a name that is
-    /// never given twice.
+    /// Clock ticks between the machine's start and the process's; together with the pid it is
+    /// unique.
     start_ticks: u64,
 }
 
@@ -51,7 +51,7 @@ impl Process {
         }
     }
 
-    /// What it is called.
+    /// Its name.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -62,8 +62,8 @@ impl Process {
         (start_ticks(running.pid) == Some(running.start_ticks)).then_some(running.pid)
     }
 
-    /// Starts this program anew with `args`, detached from the terminal, its output in the log
-    /// file.
+    /// Starts this program again with `args`, detached from the terminal, with its output in the
+    /// log file.
     ///
     /// # Errors
     /// When it runs already or cannot be started.
@@ -85,8 +85,8 @@ impl Process {
                 .with_context(|| format!("open {}", self.log_file.display()))
         };
         let program = std::env::current_exe().context("find this program")?;
-        // Whoever called this program may have left files open in it, such as a lock that would be
-        // held as long as the child lives.
+        // The caller of this program may have left files open, such as a lock, which the child
+        // would hold as long as it lives.
         close_fds::set_fds_cloexec_threadsafe(3, &[]);
         let mut child = Command::new(program)
             .args(args)
@@ -97,8 +97,7 @@ impl Process {
             .spawn()
             .with_context(|| format!("start {}", self.name))?;
         let pid = i32::try_from(child.id()).context("a pid")?;
-        // Whoever stays is told of its end here; a command that returns leaves the child to the
-        // system.
+        // Reaps the child if this process stays; if it returns, the system does.
         std::thread::spawn(move || child.wait());
         let running = Running { pid, start_ticks: start_ticks(pid).unwrap_or_default() };
         std::fs::write(&self.pid_file, serde_json::to_vec(&running)?)
@@ -118,8 +117,8 @@ impl Process {
             Err(rustix::io::Errno::SRCH) => return Ok(false),
             Err(error) => return Err(error).with_context(|| format!("reach {}", self.name)),
         };
-        // Now that the process is held, its pid cannot go to another one: if it is still the right
-        // one, it stays so.
+        // The pidfd pins the process, so its pid cannot be reused from here on. If it is the right
+        // process now, it stays so.
         if self.pid() != Some(pid.as_raw_nonzero().get()) {
             return Ok(false);
         }
@@ -131,7 +130,7 @@ impl Process {
     /// Waits until it has ended.
     ///
     /// # Errors
-    /// When it has not by then.
+    /// When it has not ended within this time.
     pub(crate) async fn ended(&self, within: Duration) -> anyhow::Result<()> {
         let ended = async {
             while self.pid().is_some() {
@@ -148,7 +147,7 @@ impl Process {
         })
     }
 
-    /// The end of its log, for a message that says why it did not come up.
+    /// The end of its log, for the message when it does not start.
     pub(crate) fn log_tail(&self) -> String {
         let tail = || -> std::io::Result<String> {
             let mut file = File::open(&self.log_file)?;
@@ -168,15 +167,15 @@ impl Process {
     }
 }
 
-/// When the process with this pid was started; `None` when there is none, or only its remains.
+/// The start time of the process with this pid; `None` if there is none, or only a zombie.
 fn start_ticks(pid: i32) -> Option<u64> {
     start_ticks_in(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// The same, of what proc(5) says of a process in `stat`. While one of its threads still ends, a
-/// process holds its ports and locks, though its first thread is a zombie already.
+/// The same from proc(5)'s `stat`. While one of its threads still ends, a process holds its ports
+/// and locks, though its first thread is already a zombie.
 fn start_ticks_in(stat: &str) -> Option<u64> {
-    // The second field is the program's name in parentheses, which may hold anything.
+    // The second field is the program's name in parentheses, which may contain any character.
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
     let state = fields.next()?;
     let threads: u32 = fields.nth(16)?.parse().ok()?;
@@ -184,12 +183,10 @@ fn start_ticks_in(stat: &str) -> Option<u64> {
     (!matches!(state, "Z" | "X") || threads > 1).then_some(start_ticks)
 }
 
-/// Makes a session of its own if this process was started by `Process::start`. Called first thing
-/// in `main`.
+/// Starts a new session if `Process::start` started this process. `main` calls it first.
 pub fn detach_if_child() {
     if std::env::var_os(CHILD_ENV).is_some() {
-        // It fails only for a process that leads its group already, and then there is nothing to
-        // leave.
+        // It fails only for the leader of a process group, which needs no new session.
         let _ = rustix::process::setsid();
     }
 }

@@ -1,8 +1,8 @@
-//! A local cluster whose controller has lost its directory, made anew of what its brokers find in
-//! theirs.
+//! Recovery of a local cluster whose controller has lost its directory, from the directories of its
+//! brokers.
 //!
-//! Brokers are started beside the controller's process then, and not after it: it waits for all of
-//! them before it answers anything else.
+//! In this case the brokers start beside the controller's process instead of after it: it waits for
+//! all of them before it serves.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -27,12 +27,12 @@ use crate::rpc::{ControllerRpc, Controllers, Desk};
 use crate::shell::moment;
 use crate::store::file::FileStore;
 
-/// What brokers are told in place of the cluster's id.
+/// The name that brokers get in place of the cluster's id.
 pub(super) fn name() -> String {
     format!("{RECOVERS}local")
 }
 
-/// Whether there are directories of brokers beside the controller's.
+/// Whether brokers' directories exist beside the controller's.
 pub(super) fn has_volumes(data: &Path) -> bool {
     let beside = data.parent().and_then(|all| std::fs::read_dir(all).ok());
     beside
@@ -42,10 +42,10 @@ pub(super) fn has_volumes(data: &Path) -> bool {
         .any(|entry| entry.file_name().to_string_lossy().starts_with("broker-"))
 }
 
-/// Makes the state of what the brokers say, and answers brokers meanwhile.
+/// Rebuilds the state from the brokers' inventories, and serves brokers meanwhile.
 ///
 /// # Errors
-/// When they say that it cannot be made, or the store cannot be written.
+/// When the state cannot be rebuilt, or the store cannot be written.
 pub(super) async fn recover(
     store: &mut FileStore,
     cluster: KafkaCluster,
@@ -64,7 +64,7 @@ pub(super) async fn recover(
     if let Ok(cluster_id) = &made {
         desk.close(cluster_id);
     }
-    // The port is for the controller.
+    // The controller needs the port.
     server.abort();
     let _ = server.await;
     made.map(drop)
@@ -84,7 +84,7 @@ async fn make(
             (take_stock(known, inventories, &moment()), all)
         });
         match stock {
-            // Nobody starts others here.
+            // In local mode no further brokers will start.
             Stock::Waits(reason) if all_are_here => {
                 bail!("the cluster cannot recover: it {reason}")
             }
@@ -110,11 +110,11 @@ async fn make(
 }
 
 impl LocalCluster {
-    /// Has the brokers say what they have, where the controller has lost its state and makes it
-    /// anew of that; returns whether it did.
+    /// Starts the brokers for a recovery, if the controller has lost its state; returns whether it
+    /// did.
     ///
     /// # Errors
-    /// When a process ends over it: what its log says is part of the error.
+    /// When a process ends meanwhile; the error includes the end of its log.
     pub(super) async fn recover(&self) -> anyhow::Result<bool> {
         if self.ask_status().await?.recovering.is_empty() {
             return Ok(false);
@@ -137,14 +137,14 @@ impl LocalCluster {
                     self.remember_cluster_id(&status.cluster_id)?;
                     return Ok(true);
                 }
-                // Between what answers now and the controller, nobody does.
+                // For a moment between the two servers none answers.
                 Ok(_) | Err(_) => tokio::time::sleep(POLL).await,
             }
         }
     }
 }
 
-/// What is answered before there is a state.
+/// The service for the command line before there is a state.
 struct Recovering {
     desk: Desk,
 }

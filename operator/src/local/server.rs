@@ -1,7 +1,7 @@
-//! What the command line asks of the controller: `apply`, `delete`, `get` and `status`.
+//! The service for the command line: `apply`, `delete`, `get` and `status`.
 //!
-//! Resources are checked as the API server of Kubernetes would check them, then put to the
-//! controller like everything else. Decides nothing.
+//! Resources are validated as the API server of Kubernetes would, then given to the controller as
+//! events. Decides nothing.
 
 use serde_json::Value;
 use tonic::{Request, Response, Status};
@@ -20,29 +20,29 @@ use crate::controller::state::State;
 use crate::controller::{self, Event, Reply, Resource, summary};
 use crate::shell::{Controller, Unavailable};
 
-/// The largest message: many resources are applied at once.
+/// The largest message; an `apply` may have many resources.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
-/// The server.
+/// The service for the command line.
 #[derive(Debug)]
 pub(super) struct LocalServer {
     controller: Controller,
     groups: Arc<LocalGroups>,
 }
 
-/// A resource that was checked, with whoever takes it.
+/// A validated resource, by its receiver.
 enum Checked {
     Controlled(Resource),
     Group(Box<weir_crds::ConsumerGroup>),
 }
 
-/// Everything that is wrong with one resource, as kubectl says it.
+/// All violations of one resource, in kubectl's form.
 pub(super) fn refusal(kind: Kind, name: &str, violations: &[Violation]) -> String {
     let all: Vec<_> = violations.iter().map(|violation| format!("\n  * {violation}")).collect();
     format!("{kind} {name:?} is invalid:{}", all.concat())
 }
 
-/// What is wrong with several resources, each on lines of its own.
+/// The messages of several resources, one after another.
 fn all_of(wrong: Vec<String>) -> Status {
     Status::invalid_argument(wrong.join("\n"))
 }
@@ -62,7 +62,7 @@ impl LocalServer {
             .max_encoding_message_size(usize::MAX)
     }
 
-    /// Checks one object against its kind's definition, beside the one that it would replace.
+    /// Validates an object against its kind's definition and the object that it would replace.
     async fn admit(&self, text: &str) -> Result<(Kind, String, Checked), Status> {
         let invalid = |message: String| Status::invalid_argument(message);
         let object: Value = serde_json::from_str(text)
@@ -99,8 +99,7 @@ impl LocalServer {
             Kind::Controlled(controller::Kind::Topic) => {
                 let mut topic: weir_crds::Topic =
                     serde_json::from_value(admitted).map_err(failed)?;
-                // There is no API server that would have given them: what was read back and applied
-                // again is the user's.
+                // No API server has set these; a user applies what `get` printed.
                 (topic.metadata.uid, topic.metadata.resource_version) = (None, None);
                 Resource::Topic(Box::new(topic))
             }
@@ -246,8 +245,8 @@ impl Local for LocalServer {
     }
 }
 
-/// Whether a resource lies in the namespace of the cluster, and means a cluster there: local mode
-/// has no other.
+/// Whether a resource and its cluster reference are in the cluster's namespace: local mode has no
+/// other.
 fn in_namespace(object: &Value, home: &str) -> Result<(), Violation> {
     for (pointer, path) in [
         ("/metadata/namespace", "metadata.namespace"),
@@ -267,7 +266,7 @@ fn in_namespace(object: &Value, home: &str) -> Result<(), Violation> {
     Ok(())
 }
 
-/// The group, if it is one of this cluster's.
+/// The group, if it refers to this cluster.
 fn of_cluster(
     group: weir_crds::ConsumerGroup,
     cluster: &str,
@@ -307,11 +306,11 @@ fn status(state: &State) -> StatusResponse {
     }
 }
 
-/// A kind by any of its names, as kubectl takes them.
+/// A kind by any of its names, as in kubectl.
 fn kind_of(name: &str) -> Result<Kind, Status> {
     for definition in weir_crds::definitions() {
         let names = definition.spec.names;
-        // What is only there on Kubernetes has no name here.
+        // Kinds that exist only on Kubernetes have no name here.
         let Some(kind) = Kind::named(&names.kind) else { continue };
         let short = names.short_names.unwrap_or_default();
         let known = [Some(names.kind.clone()), Some(names.plural), names.singular]

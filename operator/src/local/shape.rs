@@ -1,5 +1,5 @@
-//! What the processes of a local cluster are started with, kept in its data directory: so that
-//! commands find it again, with or without a controller.
+//! The settings of a local cluster's processes, stored in its data directory, so that commands find
+//! them with or without a controller.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -7,26 +7,27 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-/// The shape of a cluster.
+/// The settings of a cluster.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(super) struct Shape {
     pub(super) brokers: i32,
     pub(super) port: u16,
-    /// The address that brokers listen on, and that clients are told.
+    /// The address on which brokers listen, and which they advertise.
     #[serde(default = "loopback")]
     pub(super) host: IpAddr,
-    /// The cluster's id, as its controller said last: brokers are started without one, too.
+    /// The cluster's id from the controller's last answer, for starting brokers without a
+    /// controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) cluster_id: Option<String>,
 }
 
-/// Where a cluster is that nobody said anything else of.
+/// The default address.
 pub(super) const fn loopback() -> IpAddr {
     IpAddr::V4(Ipv4Addr::LOCALHOST)
 }
 
 impl Shape {
-    /// The shape of the cluster in `data`, if there is one.
+    /// Reads the settings of the cluster in `data`, if there is one.
     pub(super) fn read(data: &Path) -> anyhow::Result<Option<Self>> {
         let file = data.join("cluster.json");
         match std::fs::read(&file) {
@@ -38,7 +39,7 @@ impl Shape {
         }
     }
 
-    /// Writes it down for the commands to come.
+    /// Stores the settings for later commands.
     pub(super) fn remember(&self, data: &Path) -> anyhow::Result<()> {
         std::fs::write(data.join("cluster.json"), serde_json::to_vec(self)?)
             .context("remember the shape of the cluster")

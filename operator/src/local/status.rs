@@ -1,8 +1,8 @@
-//! What `weir local status` shows.
+//! The status that `weir local status` prints.
 
 use serde::Serialize;
 
-/// What `weir local status` shows.
+/// The status that `weir local status` prints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Status {
@@ -10,7 +10,7 @@ pub(crate) struct Status {
     pub(crate) controller: ControllerStatus,
     /// The brokers, by id.
     pub(crate) brokers: Vec<BrokerStatus>,
-    /// The partitions; not known while the controller is down.
+    /// The partitions; unknown while the controller is down.
     pub(crate) partitions: Option<PartitionsStatus>,
 }
 
@@ -21,28 +21,28 @@ pub(crate) struct ControllerStatus {
     pub(crate) pid: Option<i32>,
 }
 
-/// A broker's process, and what the controller says of it.
+/// A broker's process, and its state at the controller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct BrokerStatus {
     /// Its id.
     pub(crate) id: i32,
     /// Its pid, if it runs.
     pub(crate) pid: Option<i32>,
-    /// Where it listens.
+    /// Its port.
     pub(crate) port: u16,
     /// `ready`, `starting`, `fenced`, `stopping`, `stopped`, or `unknown` while the controller is
     /// down.
     pub(crate) state: &'static str,
 }
 
-/// The partitions of the cluster.
+/// Counts of the cluster's partitions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PartitionsStatus {
-    /// All of them.
+    /// All partitions.
     pub(crate) total: u32,
-    /// Those with fewer replicas in sync than they have.
+    /// Partitions with a replica out of sync.
     pub(crate) under_replicated: u32,
-    /// Those without a leader.
+    /// Partitions without a leader.
     pub(crate) offline: u32,
 }

@@ -1,4 +1,4 @@
-//! The process that a command is about.
+//! The process that a command names.
 
 /// One of the cluster's processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! PURE: resources as `get` shows them: as they were written, with their status as it is now.
+//! PURE: resources for `get`: as users wrote them, with their current status.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff;
@@ -107,7 +107,8 @@ fn topic(topic: &Topic) -> Option<Value> {
     serde_json::to_value(resource).ok()
 }
 
-/// The `Ready` condition. Local mode keeps no history of it: it is as old as the resource.
+/// The `Ready` condition. Local mode keeps no history of it, so its transition time is the
+/// resource's creation.
 fn condition(
     metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
     ready: bool,
