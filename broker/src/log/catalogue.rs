@@ -2,9 +2,9 @@
 //! else.
 //!
 //! After a clean stop a start relies on it alone, as long as it names the directories that exist.
-//! After a crash it is the checkpoint: recovery uses its recovery points and high watermarks, and
-//! reads the segments itself. A write replaces it as a whole, and it carries a checksum. Without
-//! it, recovery reads all logs.
+//! After a crash it is the checkpoint. Recovery uses its recovery points, its high watermarks and
+//! its summaries of flushed segments with the right size, and scans the rest. A write replaces it
+//! as a whole, and it carries a checksum. Without it, recovery scans all logs.
 
 use std::collections::BTreeSet;
 use std::io;

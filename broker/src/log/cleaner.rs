@@ -7,12 +7,12 @@
 //! offset up to which the log is clean. A truncation lowers it before anything is appended after
 //! the cut.
 //!
-//! Compaction keeps offsets, the order of records, everything from the first uncleaned offset on,
-//! the newest record of every key, and the header of a producer's last batch. It removes tombstones
-//! once `delete.retention.ms` has passed since it first met them (KIP-534), and likewise markers of
-//! transactions that have no records left. It removes records of aborted transactions at once, and
-//! touches nothing from the first offset of an open transaction on. Batches whose records cannot be
-//! read stay as they are.
+//! Compaction keeps offsets, the order of records, and everything from the first uncleaned offset
+//! on. It keeps the newest record of every key and the header of a producer's last batch. It
+//! removes tombstones once `delete.retention.ms` has passed since it first met them (KIP-534), and
+//! likewise markers of transactions that have no records left. It removes records of aborted
+//! transactions at once, and touches nothing from the first offset of an open transaction on.
+//! Batches whose records cannot be read stay as they are.
 
 use super::retention::newest_ms;
 use super::{LogConfig, SegmentSummary};

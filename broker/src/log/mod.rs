@@ -89,7 +89,7 @@ pub enum AppendError {
     /// case a retry may succeed.
     #[error("a log that is being deleted still has this one's name")]
     Nameless,
-    /// The batch does not follow what its producer sent before.
+    /// The batch does not follow its producer's last batch.
     #[error(transparent)]
     Producer(#[from] producers::ProducerError),
 }

@@ -43,7 +43,7 @@ pub use self::refusal::{BadRecord, Refusal};
 const ZSTD_SINCE: i16 = 7;
 
 /// The decompression limit of a batch that is held in memory as a whole, now or by a later
-/// compaction, in multiples of the largest allowed batch.
+/// compaction. It is a multiple of the largest allowed batch.
 const DECOMPRESSED_BATCHES_MAX: usize = 16;
 
 /// The limit of a batch that is only walked over, in the same multiples: that takes time, but no

@@ -162,7 +162,6 @@ impl LogWriter {
     ///
     /// # Errors
     /// When files cannot be written.
-    /// When files cannot be written.
     pub fn roll_if_old(&mut self, now_ms: i64) -> io::Result<()> {
         match &self.active {
             Some(active)
