@@ -1,8 +1,8 @@
-//! Whether a resource may be applied, as the API server of Kubernetes would decide: by the schema
-//! and the CEL rules of the generated definitions.
+//! Admission of a resource as by the API server of Kubernetes: the schema and the CEL rules of the
+//! generated definitions.
 //!
-//! Called by local mode, which has no API server. There is one truth with `kubectl apply`: nothing
-//! is checked here that the definitions do not say, but for what Kubernetes checks of every object
+//! Called by local mode, which has no API server. The definitions are the only source, as for
+//! `kubectl apply`; besides them it checks only what Kubernetes checks of every object
 //! (`metadata`). Never looks at other objects; the controller does.
 
 use std::sync::LazyLock;
@@ -16,7 +16,7 @@ use crate::schema::{self, FieldError};
 /// The kinds that users write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// What the controller decides upon.
+    /// A kind that the controller decides on.
     Controlled(controller::Kind),
     /// `ConsumerGroup`
     ConsumerGroup,
@@ -43,12 +43,12 @@ impl Kind {
     }
 }
 
-/// A field and what is wrong with it.
+/// A field and the reason of its refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// The field, for instance `spec.config.retention.ms`.
     pub path: String,
-    /// What is wrong.
+    /// The reason.
     pub reason: String,
 }
 
@@ -64,10 +64,10 @@ impl std::fmt::Display for Violation {
 /// The definitions, as generated.
 static DEFINITIONS: LazyLock<Vec<CustomResourceDefinition>> = LazyLock::new(weir_crds::definitions);
 
-/// The kind and name of an object, as far as it has them: enough to find what it would replace.
+/// The kind and name of an object: enough to find the object that it would replace.
 ///
 /// # Errors
-/// What is missing or unknown.
+/// The field that is missing or unknown.
 pub fn identify(object: &Value) -> Result<(Kind, String), Violation> {
     let violation = |path: &str, reason: String| Violation { path: path.to_owned(), reason };
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
@@ -108,15 +108,15 @@ pub fn identify(object: &Value) -> Result<(Kind, String), Violation> {
     Ok((kind, name.to_owned()))
 }
 
-/// Fills in the schema's defaults and checks the object; `old` is what it would replace. The status
-/// is the controller's to write and is not taken.
+/// Sets the schema's defaults and validates the object; `old` is the object that it would replace.
+/// The controller writes the status, so the object's is ignored.
 ///
 /// # Errors
-/// Everything that is wrong, in the order of the fields.
+/// Every violation, in the order of the fields.
 pub fn admit(kind: Kind, object: &Value, old: Option<&Value>) -> Result<Value, Vec<Violation>> {
     let kind = kind.to_string();
     let definition = DEFINITIONS.iter().find(|definition| definition.spec.names.kind == kind);
-    // Every kind has its definition; without one nothing could be vouched for.
+    // Every kind has its definition; without one, validation is impossible.
     let Some(definition) = definition else {
         return Err(vec![Violation {
             path: "kind".to_owned(),

@@ -1,15 +1,15 @@
-//! Whether the API server of Kubernetes would take a resource: the structural schema and the CEL
-//! rules of its generated definition, evaluated here.
+//! Validation of a resource as the API server of Kubernetes does it: the structural schema and the
+//! CEL rules of its generated definition, evaluated here.
 //!
-//! Local mode calls it where `kubectl apply` would ask an API server, so both refuse the same
-//! resources for the same reasons. The definition is the one truth: but for what Kubernetes checks
-//! of every object (`apiVersion`, `kind`, `metadata`), nothing is checked here that it does not
-//! say. Pure: no I/O, no clock, no other object.
+//! Local mode calls it where `kubectl apply` would call an API server, so both refuse the same
+//! resources for the same reasons. The definition is the only source: besides what Kubernetes
+//! checks of every object (`apiVersion`, `kind`, `metadata`), this module checks nothing else.
+//! Pure: no I/O, no clock, no other object.
 //!
-//! Two differences to the API server are meant. It reports unknown fields first and alone, and runs
-//! no rule while any field is wrong; here everything is reported at once, and a rule runs as soon
-//! as what it reads is well formed. And there is no ratcheting: a value that is no longer allowed
-//! is refused even if it was there before.
+//! Two differences to the API server are intended. The API server reports unknown fields first and
+//! alone, and runs no rule while any field is invalid. Here everything is reported at once, and a
+//! rule runs as soon as the fields that it reads are well formed. And there is no ratcheting: a
+//! value that is no longer allowed is refused even if it was there before.
 
 mod bounds;
 mod check;
@@ -33,15 +33,15 @@ use check::Place;
 pub use error::FieldError;
 use path::Path;
 
-/// Checks `object` against `crd` and returns it as the API server would store it: defaults filled
-/// in, nulls dropped where the schema allows none.
+/// Validates `object` against `crd` and returns it as the API server would store it: with defaults,
+/// and without nulls where the schema does not allow them.
 ///
-/// `old` is the object that it would replace; transition rules (`oldSelf`) hold only if there is
-/// one. If the definition has the status subresource, the status is not the writer's: it is taken
-/// from `old`, as when an API server gets a write to the main resource.
+/// `old` is the object to be replaced; transition rules (`oldSelf`) apply only if there is one. If
+/// the definition has the status subresource, the status is taken from `old`, as an API server does
+/// for a write to the main resource.
 ///
 /// # Errors
-/// Everything that is wrong, field by field; never empty.
+/// Every violation, field by field; never empty.
 pub fn validate(
     crd: &CustomResourceDefinition,
     object: &Value,
@@ -63,19 +63,19 @@ pub fn validate(
     metadata::check(object.get("metadata"), &mut errors);
     let mut found = Vec::new();
     check::check(Place::Spine, &root.schema, &object, old.as_ref(), &Path::root(), &mut found);
-    // The name is looked at twice: as metadata, and as what the rules of the object see.
+    // The name is checked twice: as metadata, and as a part of the object that rules see.
     found.retain(|error| !errors.contains(error));
     errors.append(&mut found);
     if errors.is_empty() { Ok(object) } else { Err(errors) }
 }
 
-/// The schema of the version that an object asks for.
+/// The schema of the object's version.
 struct Root {
     schema: JSONSchemaProps,
     has_status_subresource: bool,
 }
 
-/// Finds the schema by `apiVersion` and `kind` and completes it with what every object has
+/// Finds the schema by `apiVersion` and `kind`, and adds what every object has
 /// (`WithTypeAndObjectMeta` in apiextensions-apiserver).
 fn root_schema(crd: &CustomResourceDefinition, object: &Value) -> Result<Root, FieldError> {
     if !object.is_object() {

@@ -1,5 +1,5 @@
-//! How large and how deep an object may be. Checked before anything walks it, so that no walk has
-//! to count.
+//! The limits on the size and the depth of an object. They are checked before anything else walks
+//! the object.
 
 use std::io::{self, Write};
 
@@ -8,12 +8,11 @@ use serde_json::Value;
 use super::error::FieldError;
 use super::path::Path;
 
-/// The most bytes of an object as JSON: what etcd takes in one request by default, so the most that
-/// an API server can store.
+/// The most bytes of an object as JSON: etcd's default limit of a request, so the most that an API
+/// server can store.
 const OBJECT_BYTES_MAX: usize = 1_572_864;
 
-/// The most levels of an object. The definitions have fewer than ten; what lies deeper can only be
-/// unknown.
+/// The most levels of an object. The definitions have fewer than ten, so a deeper field is unknown.
 const OBJECT_DEPTH_MAX: usize = 64;
 
 /// Refuses an object that is too large or too deep.
@@ -43,7 +42,7 @@ fn is_within(value: &Value, levels: usize) -> bool {
     }
 }
 
-/// A writer that keeps nothing and fails after so many bytes.
+/// A writer that discards its input and fails after this many bytes.
 struct Remaining(usize);
 
 impl Write for Remaining {

@@ -1,8 +1,8 @@
-//! A value against a structural schema, keyword by keyword, as kube-openapi does it for custom
-//! resources.
+//! Validates a value against a structural schema, keyword by keyword, as kube-openapi does for
+//! custom resources.
 //!
-//! Called by [`super::validate`] and by itself, once per field. It never changes the value, and
-//! runs a node's CEL rules only if the node and all below it are well formed.
+//! Called by [`super::validate`], and recursively for each field. It never changes the value. It
+//! runs a node's CEL rules only if the node and everything below it are well formed.
 
 mod scalar;
 
@@ -19,18 +19,18 @@ use super::path::Path;
 use super::rules;
 use super::structure::{items, values};
 
-/// Where a schema stands.
+/// The position of a schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// It says which fields there are, and may have rules.
+    /// It defines the fields, and may have rules.
     Spine,
-    /// It stands in `allOf`, `anyOf`, `oneOf` or `not` and narrows what the spine allows: a field
-    /// that it does not name is no unknown field.
+    /// It is inside `allOf`, `anyOf`, `oneOf` or `not`, and restricts what the spine allows. A
+    /// field that it does not name is not unknown.
     Junctor,
 }
 
-/// Adds to `errors` what is wrong with `value`, which is at `path`. `old` is the value that it
-/// would replace.
+/// Adds to `errors` the violations of `value`, which is at `path`. `old` is the value to be
+/// replaced.
 pub(super) fn check(
     place: Place,
     schema: &JSONSchemaProps,
@@ -65,7 +65,7 @@ pub(super) fn check(
     }
 }
 
-/// The type that the value should have, if it has another.
+/// The expected type, if the value has another.
 fn expected_type<'s>(schema: &'s JSONSchemaProps, value: &Value) -> Option<&'s str> {
     let actual = type_of(value);
     if schema.x_kubernetes_int_or_string.unwrap_or(false) {
@@ -112,7 +112,7 @@ fn allows_unknown(schema: &JSONSchemaProps) -> bool {
 }
 
 /// Items have no old value: Kubernetes matches only those of `listType: map`, and refuses
-/// transition rules below the other lists.
+/// transition rules below other lists.
 fn check_list(
     place: Place,
     schema: &JSONSchemaProps,
@@ -152,7 +152,7 @@ fn check_list(
     }
 }
 
-/// Checks how many items or properties there are against the least and the most.
+/// Checks the number of items or properties against the minimum and the maximum.
 fn check_count(
     count: usize,
     [min, max]: [Option<i64>; 2],

@@ -1,4 +1,4 @@
-//! A field and why it is refused, in the words of the API server.
+//! A field and the reason of its refusal, in the API server's words.
 
 use std::fmt;
 
@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use super::path::Path;
 
-/// A field and why it is refused.
+/// A field and the reason of its refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
     /// The field, for instance `spec.config["retention.ms"]` or `spec.listeners[1].port`. Empty for
     /// the object as a whole.
     pub path: String,
-    /// What is wrong, in the words of the API server (`field.Error` in apimachinery):
-    /// `Invalid value: 0: should be greater than or equal to 1`.
+    /// The reason, in the API server's words (`field.Error` in apimachinery): `Invalid value: 0:
+    /// should be greater than or equal to 1`.
     pub reason: String,
 }
 
@@ -47,8 +47,8 @@ impl FieldError {
     }
 }
 
-/// A value as an error repeats it: a scalar as JSON, cut where it is long; of the others only the
-/// type, as the API server does.
+/// A value as an error repeats it: a scalar as JSON, truncated if it is long; of an object or array
+/// only the type, as in the API server.
 pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::Object(_) => "\"object\"".to_owned(),

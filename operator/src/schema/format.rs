@@ -1,5 +1,5 @@
-//! The formats of OpenAPI that the API server checks. One that it does not know is a remark for the
-//! reader (`int16`, `uint32` of Rust types), as there.
+//! The OpenAPI formats that the API server checks. As there, an unknown format is only a remark for
+//! the reader (`int16`, `uint32` of Rust types).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Number, Value};
 use uuid::Uuid;
 
-/// Whether a string has the format; `true` for a format that is not known.
+/// Whether a string has the format; `true` for an unknown format.
 pub(super) fn is_text_of(format: &str, text: &str) -> bool {
     match format {
         "date-time" => Time::deserialize(Value::from(text)).is_ok(),
@@ -19,7 +19,7 @@ pub(super) fn is_text_of(format: &str, text: &str) -> bool {
     }
 }
 
-/// Whether a number fits the format; `true` for a format that is not known.
+/// Whether a number fits the format; `true` for an unknown format.
 pub(super) fn is_number_of(format: &str, number: &Number) -> bool {
     match format {
         "int32" => number.as_i64().is_some_and(|number| i32::try_from(number).is_ok()),

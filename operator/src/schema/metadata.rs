@@ -1,5 +1,4 @@
-//! What Kubernetes checks of every object: that it has a name that can be one, and that `metadata`
-//! holds only what belongs there.
+//! The checks of Kubernetes on every object: a valid name, and only known fields in `metadata`.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +47,7 @@ pub(super) fn check(metadata: Option<&Value>, errors: &mut Vec<FieldError>) {
                 ));
             }
         }
-        // Of the wrong type: the schema said so.
+        // The schema has reported the wrong type.
         Some(_) => {}
         None => errors.push(FieldError::required(&name_path)),
     }
@@ -63,8 +62,8 @@ fn is_subdomain(name: &str) -> bool {
     })
 }
 
-/// What rules see of `metadata`: the name and nothing else, as in Kubernetes. The rest is checked
-/// by [`check()`].
+/// The part of `metadata` that rules see: only the name, as in Kubernetes. [`check()`] validates
+/// the rest.
 pub(super) fn as_rules_see_it() -> JSONSchemaProps {
     JSONSchemaProps {
         required: Some(vec!["name".to_owned()]),
@@ -79,8 +78,7 @@ pub(super) fn text() -> JSONSchemaProps {
     typed("string")
 }
 
-/// The schema of `ObjectMeta`. What the API server writes itself is known by name and not looked
-/// into.
+/// The schema of `ObjectMeta`. Fields that the API server sets are known by name only.
 fn object_meta() -> JSONSchemaProps {
     let time = JSONSchemaProps { format: Some("date-time".to_owned()), ..text() };
     let texts = || JSONSchemaProps {

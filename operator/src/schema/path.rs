@@ -15,8 +15,8 @@ impl Path {
         Self(String::new())
     }
 
-    /// A property or the entry of a map. A name that is no identifier is quoted, so that the dots
-    /// of Kafka's settings are not taken for levels.
+    /// A property, or the entry of a map. A name that is not an identifier is quoted, so that the
+    /// dots in Kafka's settings do not look like levels.
     pub(super) fn field(&self, name: &str) -> Self {
         let plain = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
@@ -33,7 +33,7 @@ impl Path {
     }
 
     /// A field below this one, in the notation of a rule's `fieldPath`: `.name` and `['name']`,
-    /// repeated. `None` if it is something else.
+    /// repeated. `None` for any other notation.
     pub(super) fn below(&self, field_path: &str) -> Option<Self> {
         let mut path = self.clone();
         let mut rest = field_path;

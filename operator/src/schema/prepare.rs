@@ -1,14 +1,14 @@
-//! An object as the API server sees it before it checks it: nulls dropped where the schema allows
-//! none, defaults filled in, whole numbers as integers. The order is that of
-//! apiextensions-apiserver (`defaulting.Default`, `PruneNonNullableNullsWithoutDefaults`). Refuses
-//! nothing.
+//! The preparation of an object before validation, as in the API server: it drops nulls where the
+//! schema does not allow them, sets defaults, and turns whole numbers into integers. The order is
+//! that of apiextensions-apiserver (`defaulting.Default`, `PruneNonNullableNullsWithoutDefaults`).
+//! Refuses nothing.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 use serde_json::{Number, Value};
 
 use super::structure::{items, values};
 
-/// Whole numbers that a double holds exactly end here; beyond it a float is not taken for an
+/// The largest whole number up to which a double is exact; a larger float is not turned into an
 /// integer.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
@@ -51,7 +51,7 @@ pub(super) fn prepare(schema: &JSONSchemaProps, value: &mut Value) {
     }
 }
 
-/// An entry of a map or list cannot be dropped: it gets the default instead, if there is one.
+/// A null entry of a map or list cannot be dropped, so it gets the default if there is one.
 fn replace_null(schema: &JSONSchemaProps, value: &mut Value) {
     if let Some(default) = &schema.default
         && value.is_null()
@@ -62,7 +62,7 @@ fn replace_null(schema: &JSONSchemaProps, value: &mut Value) {
     prepare(schema, value);
 }
 
-/// JSON has one kind of number: `3.0` is an integer.
+/// JSON has one number type: `3.0` is an integer.
 fn whole(number: &Number) -> Option<Number> {
     let float = number
         .as_f64()

@@ -1,10 +1,9 @@
-//! The CEL rules of a schema (`x-kubernetes-validations`), with what Kubernetes gives them: `self`,
-//! and `oldSelf` where a value is replaced.
+//! The CEL rules of a schema (`x-kubernetes-validations`), with Kubernetes' variables: `self`, and
+//! `oldSelf` if a value is replaced.
 //!
-//! Called for one node whose value is well formed. A rule that does not compile or cannot be
-//! evaluated refuses the value, as it does in an API server; a test compiles and fails every rule
-//! of our definitions, so it does not come to that. Rules stand on the spine of a schema only, not
-//! in `allOf`.
+//! Called for one node with a well-formed value. A rule that does not compile or cannot be
+//! evaluated refuses the value, as in an API server. A test compiles every rule of our definitions
+//! and breaks each once. Rules are only on the spine of a schema, not in `allOf`.
 
 mod functions;
 
@@ -23,11 +22,10 @@ use super::error::{FieldError, shown};
 use super::path::Path;
 use super::structure::{items, values};
 
-/// The functions that rules may use: CEL's own, and of Kubernetes' those that our rules need.
+/// The functions of rules: CEL's own, and those of Kubernetes that our rules need.
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(functions::environment()));
 
-/// What cannot be said in an identifier of CEL and is therefore escaped (`cel.Escape` in
-/// k8s.io/apiserver).
+/// Reserved words of CEL, which are escaped in identifiers (`cel.Escape` in k8s.io/apiserver).
 const RESERVED: [&str; 21] = [
     "true",
     "false",
@@ -77,8 +75,8 @@ pub(super) fn check(
     }
 }
 
-/// Whether a rule holds. One that compares with an old value holds where there is none, unless it
-/// says that it looks at that case itself.
+/// Whether a rule holds. A transition rule holds without an old value, unless it has
+/// `optionalOldSelf`.
 pub(super) fn holds(
     rule: &ValidationRule,
     schema: &JSONSchemaProps,
@@ -125,8 +123,7 @@ fn operand(schema: &JSONSchemaProps, value: &Value) -> Result<Box<dyn Val>, cel:
     convert(schema, value).try_into()
 }
 
-/// A value as CEL sees it, typed by its schema. What the schema does not know is not seen, and
-/// neither are properties that are null.
+/// A value as CEL sees it, typed by its schema. Properties that are unknown or null are omitted.
 fn convert(schema: &JSONSchemaProps, value: &Value) -> cel::Value {
     match value {
         Value::Null => cel::Value::Null,
@@ -145,7 +142,7 @@ fn convert(schema: &JSONSchemaProps, value: &Value) -> cel::Value {
             )
         }
         Value::Object(fields) => {
-            // The crate's own map type.
+            // The map type that the crate requires.
             let seen: HashMap<String, cel::Value> = match &schema.properties {
                 Some(properties) => {
                     let known = fields.iter().filter(|(_, field)| !field.is_null());
@@ -180,7 +177,7 @@ fn escape(name: &str) -> Option<String> {
     {
         return None;
     }
-    // The underscores first: the other escapes are made of them.
+    // Underscores come first: the other escapes contain them.
     Some(
         name.replace("__", "__underscores__")
             .replace('.', "__dot__")
@@ -189,13 +186,13 @@ fn escape(name: &str) -> Option<String> {
     )
 }
 
-/// A rule as an error names it.
+/// The name of a rule in errors.
 fn said(rule: &ValidationRule) -> &str {
     rule.message.as_deref().unwrap_or(&rule.rule).trim()
 }
 
-/// What a broken rule tells the user: its `messageExpression` if that gives a line of text, else
-/// its `message`.
+/// The message of a broken rule: its `messageExpression` if that gives one line of text, else its
+/// `message`.
 fn message(
     rule: &ValidationRule,
     schema: &JSONSchemaProps,
@@ -214,8 +211,8 @@ fn message(
     })
 }
 
-/// The error of a broken rule, at the field and of the kind that it names (`fieldErrorForReason` in
-/// apiextensions-apiserver).
+/// The error of a broken rule, with the field and the reason that the rule names
+/// (`fieldErrorForReason` in apiextensions-apiserver).
 fn refusal(rule: &ValidationRule, value: &Value, path: &Path, message: &str) -> FieldError {
     let path = rule
         .field_path

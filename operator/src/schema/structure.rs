@@ -1,4 +1,4 @@
-//! Where a structural schema says what is inside a list or a map.
+//! The schemas inside a list's or a map's schema.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -8,7 +8,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 pub(super) fn items(schema: &JSONSchemaProps) -> Option<&JSONSchemaProps> {
     match &schema.items {
         Some(JSONSchemaPropsOrArray::Schema(each)) => Some(each),
-        // A schema per position is not structural: no API server takes such a definition.
+        // A schema for each position is not structural: no API server accepts such a definition.
         Some(JSONSchemaPropsOrArray::Schemas(_)) | None => None,
     }
 }

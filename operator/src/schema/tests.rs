@@ -1,5 +1,5 @@
-//! The definitions as they are generated: what they refuse and in which words. `every_rule` sees to
-//! it that no keyword and no rule of theirs goes unchecked.
+//! The generated definitions: what they refuse, and in which words. `every_rule` makes sure that
+//! every keyword and rule is checked.
 
 use std::sync::LazyLock;
 
@@ -48,7 +48,7 @@ fn brokers(spec: Value) -> Value {
     cluster(&json!({"brokers": spec}))
 }
 
-/// What is wrong with a resource.
+/// The violations of a resource.
 fn refusals(object: &Value, old: Option<&Value>) -> Vec<String> {
     let kind = object
         .get("kind")
@@ -61,8 +61,8 @@ fn refusals(object: &Value, old: Option<&Value>) -> Vec<String> {
     }
 }
 
-/// New object, what it replaces, and the error: one row for every rule that is no range of a
-/// setting, and the schema's own words.
+/// New object, old object, and the error: one row for every rule that is not a setting's range, and
+/// for the schema's own errors.
 fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
     let long = "a".repeat(250);
     let long: &str = &long;
@@ -377,7 +377,8 @@ fn right_resources_come_back_with_their_defaults() {
             topic(json!({"partitions": 3, "deletionPolicy": "Retain"})),
         ),
         (cluster(&json!({})), None, cluster(&json!({"brokers": {"replicas": 1}}))),
-        // What kafka-reassign-partitions writes while brokers are emptied that are to go.
+        // The throttles that kafka-reassign-partitions sets while brokers are emptied before their
+        // removal.
         (
             brokers(
                 json!({"replicas": 3, "config": {"4": {"follower.replication.throttled.rate": 50_000_000}}}),
@@ -388,13 +389,13 @@ fn right_resources_come_back_with_their_defaults() {
             ),
         ),
         (cluster(&json!({"brokers": {}})), None, cluster(&json!({"brokers": {"replicas": 1}}))),
-        // What may change, changes.
+        // Mutable fields may change.
         (
             topic(json!({"partitions": 4, "topicName": "T_1", "deletionPolicy": "Delete"})),
             Some(topic(json!({"partitions": 3, "topicName": "T_1"}))),
             topic(json!({"partitions": 4, "topicName": "T_1", "deletionPolicy": "Delete"})),
         ),
-        // A long name is fine where the topic has another one.
+        // A long name is valid if the topic has another one.
         (
             resource(
                 "Topic",
@@ -410,7 +411,7 @@ fn right_resources_come_back_with_their_defaults() {
         ),
     ];
     for (object, old, mut expected) in rows {
-        // Whoever waits for it is told that nobody has looked yet.
+        // The default status tells tools that no controller has seen the object yet.
         expected["status"] = json!({"observedGeneration": -1, "conditions": []});
         assert_eq!(
             validate(definition(object["kind"].as_str().unwrap()), &object, old.as_ref()),
@@ -419,7 +420,7 @@ fn right_resources_come_back_with_their_defaults() {
         );
     }
 
-    // The status is the controller's: what was there stays, what the writer says is not looked at.
+    // The controller owns the status: the old one stays, the writer's is ignored.
     spelt_out["status"] = json!({"topicId": "AAAAAAAAAAAAAAAAAAAAAA", "conditions": []});
     let mut forged = topic(json!({}));
     forged["status"] = json!({"topicId": 7});
@@ -436,7 +437,7 @@ fn everything_that_is_wrong_is_said_at_once() {
     });
     let errors = refusals(&object, None);
     let errors: Vec<&str> = errors.iter().map(|error| error.split(": ").next().unwrap()).collect();
-    // The rules of `spec.config` speak, those of `spec` do not: it is not well formed.
+    // The rules of `spec.config` run, those of `spec` do not, because it is not well formed.
     assert_eq!(
         errors,
         ["metadata.name", "extra", "spec.clusterRef", "spec.config", "spec.partitions"]

@@ -1,4 +1,4 @@
-//! Strings and numbers against their keywords.
+//! Validates strings and numbers against their keywords.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 use regex::Regex;
@@ -28,8 +28,8 @@ pub(super) fn check_text(
         ));
     }
     if let Some(pattern) = &schema.pattern {
-        // A pattern may match anywhere, as in Go. Both engines know no backtracking, so no text can
-        // make them slow.
+        // A pattern may match anywhere, as in Go. Neither engine backtracks, so no text makes them
+        // slow.
         match Regex::new(pattern) {
             Ok(regex) if regex.is_match(text) => {}
             Ok(_) => {

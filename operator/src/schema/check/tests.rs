@@ -1,10 +1,10 @@
-//! Every keyword, with what the API server says of a value that breaks it.
+//! Every keyword, with the API server's error for a value that violates it.
 
 use serde_json::{from_value, json};
 
 use super::*;
 
-/// What is wrong with `value` at `spec.x`.
+/// The violations of `value` at `spec.x`.
 fn errors(schema: &Value, value: &Value) -> Vec<String> {
     let schema: JSONSchemaProps = from_value(schema.clone()).unwrap();
     let mut errors = Vec::new();
@@ -86,7 +86,7 @@ fn scalars() {
             json!(3_000_000_000_u32),
             r#"spec.x: Invalid value: 3000000000: must be of type int32: "integer""#,
         ),
-        // Characters, not bytes.
+        // The limit counts characters, not bytes.
         (json!({"maxLength": 3}), json!("öäü"), ""),
         (json!({"maxLength": 3}), json!("abcd"), "spec.x: Too long: may not be more than 3 bytes"),
         (
@@ -227,7 +227,7 @@ fn junctors() {
             json!(1),
             "spec.x: Invalid value: 1: must not validate the schema (not)",
         ),
-        // A junctor names no fields: what it does not mention is not unknown.
+        // A junctor defines no fields: one that it does not mention is not unknown.
         (
             json!({"properties": {"a": {}, "b": {}}, "oneOf": [{"required": ["a"]}, {"required": ["b"]}]}),
             json!({"a": 1}),

@@ -1,4 +1,4 @@
-//! What Kubernetes adds to CEL, as far as our rules use it: quantities (`quantity`, `compareTo`,
+//! Kubernetes' additions to CEL that our rules use: quantities (`quantity`, `compareTo`,
 //! `isInteger`) and addresses (`isIP`), as in `k8s.io/apiserver/pkg/cel/library`.
 
 use std::any::Any;
@@ -9,10 +9,11 @@ use cel::common::value::{StaticVal, Val};
 use cel::{DeclarationError, Env, ExecutionError};
 use weir_crds::Quantity;
 
-/// CEL's own functions and these.
+/// An environment with CEL's own functions and these.
 pub(super) fn environment() -> Env {
     let mut environment = Env::stdlib();
-    // Names that CEL has already would be refused here, and every rule that uses them by a test.
+    // A name that CEL already has would be refused here, and a test would refuse the rules that use
+    // it.
     let declared = environment.add_extension(declare);
     debug_assert_eq!(declared, Ok(()));
     environment
@@ -27,8 +28,8 @@ fn declare(environment: &mut Env) -> Result<(), DeclarationError> {
 
 static AMOUNT: Type = Type::new_unspecified_type("kubernetes.Quantity");
 
-/// A quantity as a value of CEL, in thousand-millionths of a unit. Kubernetes knows some below
-/// zero, too; none of our fields takes one.
+/// A quantity as a CEL value, in billionths of a unit. Kubernetes also allows negative ones; none
+/// of our fields does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Amount {
     parts: u128,
@@ -75,8 +76,8 @@ fn is_integer(amount: &Amount) -> CelBool {
     CelBool::from(amount.is_whole)
 }
 
-/// An address of either family. One of IPv4 that is written as one of IPv6, and one with a zone, is
-/// none, as in Kubernetes.
+/// Whether a text is an address of either family. As in Kubernetes, an IPv4-mapped IPv6 address or
+/// one with a zone is not.
 fn is_ip(text: &CelString<'_>) -> CelBool {
     let text = text.inner();
     let is_ipv6 = text.parse::<Ipv6Addr>().is_ok_and(|address| address.to_ipv4_mapped().is_none());

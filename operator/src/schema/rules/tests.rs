@@ -1,10 +1,10 @@
-//! What rules see and what they say. The rules of our own definitions are in `schema/tests.rs`.
+//! The input and the errors of rules. The rules of our own definitions are in `schema/tests.rs`.
 
 use serde_json::{from_value, json};
 
 use super::*;
 
-/// What the rules of `schema` say of `value` at `spec`.
+/// The errors of the rules of `schema` for `value` at `spec`.
 fn errors(schema: &Value, value: &Value, old: Option<&Value>) -> Vec<String> {
     let schema: JSONSchemaProps = from_value(schema.clone()).unwrap();
     let mut errors = Vec::new();
@@ -124,7 +124,7 @@ fn what_rules_say() {
             json!({"rule": "self.n > 1", "message": "m", "messageExpression": "'n is ' + string(self.n)"}),
             r#"spec: Invalid value: "object": n is 1"#,
         ),
-        // An expression that gives no line of text is not used.
+        // An expression that gives no line of text is ignored.
         (
             json!({"rule": "self.n > 1", "message": "m", "messageExpression": "self.missing"}),
             r#"spec: Invalid value: "object": m"#,

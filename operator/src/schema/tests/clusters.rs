@@ -1,17 +1,17 @@
-//! What is refused of brokers, their pods and listeners: one row for every rule.
+//! Refusals of brokers, their pods and listeners: one row for every rule.
 
 use serde_json::json;
 
 use super::*;
 
-/// A cluster with one listener of these fields.
+/// A cluster with one listener with these fields.
 fn first(fields: Value) -> Value {
     let mut listener = json!({"name": "plain", "port": 9092});
     listener.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     cluster(&json!({"listeners": [listener]}))
 }
 
-/// New object, what it replaces, and the error.
+/// New object, old object, and the error.
 pub(super) fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
     vec![
         (

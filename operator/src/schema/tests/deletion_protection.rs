@@ -1,4 +1,4 @@
-//! The policy of the chart that refuses deletions, with what an API server gives it.
+//! The chart's policy that refuses deletions, with the variables of an API server.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ fn evaluate(expression: &Value, request: &Value, old: &Value) -> cel::Value {
     rules::compile(expression.as_str().unwrap()).unwrap().execute(&context).unwrap()
 }
 
-/// Why this user may not delete this object, if so.
+/// Why this user may not delete this object; `None` if it is allowed.
 fn refusal(user: &str, spec: &Value, status: Option<&Value>) -> Option<String> {
     let policy = policy();
     let request = json!({"userInfo": {"username": user}, "kind": {"kind": "Topic"}, "resource": {"resource": "topics"}});
@@ -57,7 +57,7 @@ fn what_holds_records_is_deleted_by_who_says_so() {
     );
     assert!(refusal("someone", &json!({"deletionProtection": true}), Some(&full)).is_some());
     assert_eq!(refusal("someone", &json!({"deletionProtection": false}), Some(&full)), None);
-    // What is empty, and what was never taken up.
+    // An empty topic, and one that no controller has accepted.
     assert_eq!(refusal("someone", &unset, Some(&json!({"bytes": 0}))), None);
     assert_eq!(refusal("someone", &unset, Some(&json!({"conditions": []}))), None);
     assert_eq!(refusal("someone", &unset, None), None);
@@ -85,7 +85,7 @@ fn what_is_to_be_retained_is_deleted_by_nobody() {
             .unwrap()
             .contains("4096 bytes")
     );
-    // What goes with its namespace or its cluster.
+    // An object that is deleted with its namespace or its cluster.
     let collector = "system:serviceaccount:kube-system:generic-garbage-collector";
     assert_eq!(refusal(collector, &json!({"deletionPolicy": "Retain"}), Some(&full)), None);
 }

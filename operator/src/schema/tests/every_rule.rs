@@ -1,4 +1,4 @@
-//! No rule is skipped: every one of our definitions compiles, and has a resource that it refuses.
+//! Every rule of our definitions compiles, and refuses at least one resource.
 
 use std::collections::BTreeSet;
 
@@ -7,19 +7,17 @@ use serde_json::json;
 
 use super::*;
 
-/// The entry that stands for every entry of a map: of the one map that we have, the settings of
-/// single brokers, it is one.
+/// The key for all entries of the only map with rules, the settings of single brokers.
 const MAP_KEY: &str = "0";
 
-/// A rule with the schema that it stands in.
+/// A rule with its schema.
 struct Found {
     path: Path,
     schema: JSONSchemaProps,
     rule: ValidationRule,
 }
 
-/// Every rule of a schema. Panics on what this module does not check: then it has to learn it
-/// first.
+/// Every rule of a schema. Panics on keywords that the validation does not support yet.
 fn rules(path: &Path, schema: &JSONSchemaProps, in_list: bool) -> Vec<Found> {
     let unsupported = [
         schema.ref_path.is_some(),
@@ -51,7 +49,7 @@ fn rules(path: &Path, schema: &JSONSchemaProps, in_list: bool) -> Vec<Found> {
         let program = rules::compile(&rule.rule).unwrap();
         let references = program.references();
         let variables: BTreeSet<&str> = references.variables().into_iter().collect();
-        // `one` and `other` are what the macros of lists bind.
+        // The macros of lists bind `one` and `other`.
         assert!(
             variables.is_subset(&BTreeSet::from(["self", "oldSelf", "one", "other"])),
             "{path}: {variables:?}"
@@ -105,7 +103,7 @@ fn every_rule_has_a_row_that_it_refuses() {
         for Found { path, rule, .. } in
             found.iter().filter(|found| !found.rule.rule.starts_with("int(self)"))
         {
-            // Of a message that is put together, what it begins with.
+            // For a composed message, its beginning.
             let (message, is_whole) = match (&rule.message, &rule.message_expression) {
                 (Some(message), _) => (message.as_str(), true),
                 (None, expression) => {
@@ -124,7 +122,7 @@ fn every_rule_has_a_row_that_it_refuses() {
     }
 }
 
-/// The ranges of settings: as numbers the schema checks them, as strings a rule does.
+/// The ranges of settings: the schema checks numbers, a rule checks strings.
 #[test]
 fn settings_out_of_range_are_refused_as_numbers_and_as_strings() {
     for kind in ["KafkaCluster", "Topic"] {
@@ -164,11 +162,11 @@ fn settings_out_of_range_are_refused_as_numbers_and_as_strings() {
                     refusals(&with(json!(outside.to_string())), None),
                     [format!("{path}: Invalid value: \"{outside}\": {message}")]
                 );
-                // What stands on the bound is in range, whatever other rules say of it.
+                // A value on the bound is in range, whatever other rules say.
                 let inside = refusals(&with(json!(bound.to_string())), None);
                 assert!(!inside.iter().any(|error| error.starts_with(&path)), "{inside:?}");
             }
-            // More than an integer holds: the rule cannot even read it.
+            // The value exceeds an integer, so the rule cannot be evaluated.
             let huge = refusals(&with(json!("9999999999999999999")), None);
             assert!(
                 huge.len() == 1 && huge.iter().all(|error| error.contains("evaluating rule: ")),

@@ -1,10 +1,10 @@
-//! Each field of each kind, with values that it takes and values that it refuses:
+//! Each field of each kind, with values that it accepts and values that it refuses:
 //! `crds/fields.jsonl`, a line for each.
 //!
-//! The lines are made here, of the definitions: of bounds, enumerations and types by themselves, of
-//! patterns and names by the samples below. What is made must be what lies there, and what our own
-//! check says of each line; a test on Kubernetes asks the API server for the same. `WEIR_ACCEPT=1`
-//! writes the file anew.
+//! The definitions generate the lines: bounds, enumerations and types by themselves, patterns and
+//! names by the samples below. The generated lines must equal the file and agree with our own
+//! validation. A test on Kubernetes asks the API server for the same. `WEIR_ACCEPT=1` writes the
+//! file anew.
 
 use std::collections::BTreeSet;
 
@@ -16,11 +16,10 @@ mod samples;
 
 use samples::{SAMPLES, samples_of};
 
-/// Longer samples are left out: the file is to be read.
+/// Longer samples are left out, so that people can read the file.
 const SAMPLE_CHARS_MAX: i64 = 320;
 
-/// What a sample needs beside it: the fields of its object that have to be there, by the end of the
-/// object's path.
+/// The fields that must be present beside a sample, by the end of the object's path.
 fn beside(path: &str) -> Value {
     match path {
         "env[]" => json!({"name": "A", "value": "b"}),
@@ -38,7 +37,7 @@ fn beside(path: &str) -> Value {
     }
 }
 
-/// The most that a number may be here, where a rule says less than the field's own bound.
+/// The greatest valid number where a rule allows less than the field's own bound.
 fn greatest(path: &str) -> Option<i64> {
     let with_brokers = [
         "default.replication.factor",
@@ -61,7 +60,7 @@ enum Step {
     Item,
 }
 
-/// A field: the way to it, and what it may be.
+/// A field: its path and its schema.
 struct Field<'a> {
     steps: Vec<Step>,
     schema: &'a JSONSchemaProps,
@@ -76,7 +75,7 @@ impl Field<'_> {
         [self.steps.as_slice(), &[step]].concat()
     }
 
-    /// A spec in which this field has a value.
+    /// A spec in which this field has the value.
     fn spec_with(&self, kind: &str, value: Value) -> Value {
         let mut built = value;
         for (index, step) in self.steps.iter().enumerate().rev() {
@@ -114,7 +113,7 @@ impl Field<'_> {
                             _ => {}
                         }
                     }
-                    // What is beside the brokers' other fields stays.
+                    // The other fields of `brokers` stay.
                     match (object.get(name).filter(|_| name == "brokers").cloned(), built) {
                         (Some(Value::Object(mut there)), Value::Object(fields)) => {
                             there.extend(fields);
@@ -139,7 +138,7 @@ fn path_of(steps: &[Step]) -> String {
     })
 }
 
-/// The longest end of a path that is known by name.
+/// The longest known end of a path.
 fn tail(path: &str) -> &str {
     let known = [
         "env[]",
@@ -159,7 +158,7 @@ fn tail(path: &str) -> &str {
 
 fn fields<'a>(steps: Vec<Step>, schema: &'a JSONSchemaProps, found: &mut Vec<Field<'a>>) {
     let field = Field { steps, schema };
-    // One broker's settings are those of all brokers.
+    // The settings of one broker are the same as those of all brokers.
     let goes_on = !field.path().starts_with("spec.brokers.config[");
     for (name, below) in schema.properties.iter().flatten().filter(|_| goes_on) {
         fields(field.child(Step::Field(name.clone())), below, found);
@@ -177,7 +176,7 @@ fn fields<'a>(steps: Vec<Step>, schema: &'a JSONSchemaProps, found: &mut Vec<Fie
     found.push(field);
 }
 
-/// What a field takes, and what it refuses.
+/// Values that a field accepts, and values that it refuses.
 fn samples(field: &Field<'_>) -> (Vec<Value>, Vec<Value>) {
     let (path, schema) = (field.path(), field.schema);
     let (mut takes, mut refuses) = (Vec::new(), Vec::new());
@@ -279,7 +278,7 @@ fn samples(field: &Field<'_>) -> (Vec<Value>, Vec<Value>) {
     (takes, refuses)
 }
 
-/// All lines: of each kind, field and value.
+/// All lines, for each kind, field and value.
 fn lines() -> Vec<Value> {
     let mut lines = Vec::new();
     for kind in ["KafkaCluster", "Topic", "ConsumerGroup"] {

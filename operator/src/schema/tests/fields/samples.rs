@@ -1,10 +1,10 @@
-//! What patterns and fields take and refuse, where no keyword tells enough.
+//! Samples for patterns, and for fields whose keywords do not suffice.
 
 use serde_json::{Value, json};
 
 const LOG: &str = r"^([a-z][a-z0-9_]*(::[a-z0-9_]+)*=)?(off|error|warn|info|debug|trace)(,([a-z][a-z0-9_]*(::[a-z0-9_]+)*=)?(off|error|warn|info|debug|trace))*$";
 
-/// Samples of what a pattern takes and refuses. A pattern without samples fails the test.
+/// Values that a pattern accepts and refuses. A pattern without samples fails the test.
 pub(super) const SAMPLES: &[(&str, &[&str], &[&str])] = &[
     ("^-?[0-9]{1,19}$", &[], &["x"]),
     ("^.*$", &["x", ""], &[]),
@@ -60,7 +60,7 @@ pub(super) const SAMPLES: &[(&str, &[&str], &[&str])] = &[
     ),
 ];
 
-/// Samples of fields of which no keyword tells enough: by the end of their path.
+/// Samples of fields whose keywords do not suffice, by the end of their path.
 pub(super) fn samples_of(end: &str) -> Option<(Vec<Value>, Vec<Value>)> {
     let values = |texts: &[&str]| texts.iter().map(|text| json!(text)).collect::<Vec<_>>();
     let amounts =
