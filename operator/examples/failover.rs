@@ -1,5 +1,5 @@
-//! What a failover costs the operator on Kubernetes: deciding who leads the partitions of a broker
-//! that died, and making that durable in PartitionTables.
+//! The cost of a failover for the operator on Kubernetes: deciding the new leaders of a dead
+//! broker's partitions, and writing them to PartitionTables.
 //!
 //! ```text
 //! kubectl -n weir-system scale deployment weir-operator --replicas=0
@@ -7,11 +7,11 @@
 //! ```
 //!
 //! It is the controller of a cluster of its own, `failover-figures` in the namespace `default` of
-//! the cluster that `KUBECONFIG` names, so no other operator may be at work. The cluster has three
-//! brokers that only their registrations know, and so many partitions of three replicas in a
-//! hundred topics, over all shards. In each round the broker that leads a third of them is found
-//! dead, and registers again. It prints the median and the worst time of each part, and takes the
-//! cluster away.
+//! the cluster in `KUBECONFIG`, so no other operator may run. The cluster has three brokers that
+//! exist only as registrations. It has the given number of partitions with three replicas, in a
+//! hundred topics over all shards. In each round the broker that leads a third of them dies and
+//! registers again. The program prints the median and the worst time of each part, and deletes the
+//! cluster.
 #![allow(clippy::print_stdout, reason = "it is what the program is for")]
 
 use std::collections::BTreeMap;
@@ -46,7 +46,7 @@ struct Controller {
 }
 
 impl Controller {
-    /// Decides and commits; what was answered, and the milliseconds of both.
+    /// Decides and commits; returns the reply, and the milliseconds of both.
     async fn put(&mut self, event: Event) -> Result<(Reply, [f64; 2])> {
         let moment = Moment {
             now: self.now,
@@ -65,7 +65,7 @@ impl Controller {
         Ok((outcome.reply, ms))
     }
 
-    /// A broker registers, and says that it serves.
+    /// A broker registers and reports ready.
     async fn registers(&mut self, broker: BrokerId, incarnation: u128) -> Result<()> {
         let before = self.state.brokers.get(&broker).map(|known| known.epoch);
         let registration = Registration {
@@ -109,8 +109,8 @@ impl Controller {
         partitions.filter(|partition| partition.leader == Some(broker)).count()
     }
 
-    /// All replicas are in sync again, and every partition is led by its first. Leaders would ask
-    /// for it one by one.
+    /// Puts all replicas back in sync, with the preferred replica as the leader of every partition.
+    /// In a real cluster leaders would propose that one by one.
     async fn heals(&mut self) -> Result<()> {
         let mut changes = Vec::new();
         for (id, topic) in &self.state.topics {
@@ -159,7 +159,7 @@ async fn measure(client: &Client, resource: &KafkaCluster, partitions: usize) ->
     let mut led = 0;
     for round in 0..ROUNDS {
         led = controller.led_by(dies);
-        // Silent for longer than a session, when the others were heard of just now.
+        // It has been silent longer than a session, and the others have just sent a heartbeat.
         controller.now = controller.now.plus(u64::from(SESSION_TIMEOUT_MS) + 1);
         for broker in BROKERS.skip(1) {
             controller.sessions.heard(BrokerId(broker), controller.state.version, controller.now);
@@ -193,7 +193,7 @@ async fn main() -> Result<()> {
         let partitions = argument.parse().context("a number of partitions")?;
         let resource = clusters.create(&PostParams::default(), &resource).await?;
         let measured = measure(&client, &resource, partitions).await;
-        // What belongs to it goes first, so that the next one begins with nothing.
+        // Dependents are deleted first, so that the next cluster starts empty.
         clusters.delete(NAME, &DeleteParams::foreground()).await?;
         while clusters.get_opt(NAME).await?.is_some() {
             tokio::time::sleep(std::time::Duration::from_millis(200)).await;

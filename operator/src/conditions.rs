@@ -1,35 +1,35 @@
-//! PURE: conditions of resources: what one says, and since when.
+//! PURE: conditions of resources and their transition times.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-/// What a condition says, before it has a time.
+/// The value of a condition, without a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConditionValue {
     /// `True`, `False` or `Unknown`.
     pub status: &'static str,
-    /// One word.
+    /// The reason in one word.
     pub reason: &'static str,
-    /// A sentence that a person understands.
+    /// A sentence for people.
     pub message: String,
 }
 
 impl ConditionValue {
-    /// Whether it is so.
+    /// Whether the status is `True`.
     pub fn is_true(&self) -> bool {
         self.status == "True"
     }
 
-    /// It is so.
+    /// The status `True`.
     pub fn holds(reason: &'static str, message: impl Into<String>) -> Self {
         Self::new("True", reason, message)
     }
 
-    /// It is not so.
+    /// The status `False`.
     pub fn fails(reason: &'static str, message: impl Into<String>) -> Self {
         Self::new("False", reason, message)
     }
 
-    /// Nobody knows.
+    /// The status `Unknown`.
     pub fn unknown(reason: &'static str, message: impl Into<String>) -> Self {
         Self::new("Unknown", reason, message)
     }
@@ -39,7 +39,7 @@ impl ConditionValue {
     }
 }
 
-/// A condition: as old as the last change of its status.
+/// A condition. Its transition time is that of the last change of its status.
 pub fn condition(
     kind: &str,
     judgement: ConditionValue,

@@ -1,8 +1,8 @@
-//! The Weir operator: the controller of the cluster, where its state lives, and local mode.
+//! The Weir operator: the controller of the cluster, the stores of its state, and local mode.
 //!
-//! `controller` decides and never does; `shell` runs it: commit, then tell. `store` keeps the
-//! state, `rpc` speaks with brokers, `admission` checks resources as `kubectl apply` would, `local`
-//! is the whole system on one machine, `kubernetes` the operator.
+//! `controller` decides and does no I/O; `shell` runs it: commit, then tell. `store` keeps the
+//! state, `rpc` talks to brokers, `admission` validates resources as `kubectl apply` would. `local`
+//! runs the whole system on one machine, `kubernetes` is the operator.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod admission;

@@ -6,7 +6,7 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
-    // The allocator's arena is mostly empty: in huge pages it would be some 10 MB more.
+    // The allocator's arena is mostly empty; with huge pages it would take some 10 MB more.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     weir_operator::kubernetes::run(weir_operator::kubernetes::args::Args::parse())
 }

@@ -1,27 +1,28 @@
-//! Whether a process is still there, asked of its host.
+//! A probe whether a process still exists, by a connection attempt to its host.
 //!
-//! A host answers for a port on which nobody listens any more at once, so a broker that was killed
-//! is told from one whose connection broke in a round trip. Only a hint: a host that says nothing,
-//! or a firewall that answers in its place, costs time or a change of leaders, never a record.
+//! A host refuses connections to a port without a listener at once. So a killed broker differs from
+//! a broken connection within one round trip. It is only a hint. If a host does not answer, or a
+//! firewall answers for it, that costs time or a change of leaders, never a record.
 
 use std::io::ErrorKind;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-/// How long to wait for the answer. After that the broker's session decides.
+/// The most time for an answer; after that the broker's session decides.
 const ANSWER_MAX: Duration = Duration::from_millis(100);
 
-/// How often to ask: a process closes its streams a moment before or after it closes its listeners.
+/// Interval and number of attempts: a process closes its streams a moment before or after its
+/// listeners.
 const PAUSE: Duration = Duration::from_millis(2);
 const TRIES: u32 = 10;
 
-/// Whether the host says that nobody listens on this port.
+/// Whether the host refuses connections to this port.
 pub(crate) async fn nobody_listens(host: &str, port: u16) -> bool {
     for _ in 0..TRIES {
         match tokio::time::timeout(ANSWER_MAX, TcpStream::connect((host, port))).await {
             Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => return true,
-            // The kernel may still take connections for a process that is ending: they break at
+            // The kernel may still accept connections for a process that is ending; they break at
             // once.
             Ok(Ok(_)) => tokio::time::sleep(PAUSE).await,
             _ => return false,

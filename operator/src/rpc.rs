@@ -1,7 +1,7 @@
-//! The controller RPC's server: what brokers say becomes calls to the shell, what the shell says
-//! goes out on their streams.
+//! The server of the controller RPC: brokers' messages become calls to the shell, and the shell's
+//! messages go out on their streams.
 //!
-//! Called by tonic. Decodes and checks what a broker sends; decides nothing.
+//! Called by tonic. Decodes and validates what a broker sends; decides nothing.
 
 mod desk;
 mod directory;
@@ -33,8 +33,8 @@ use crate::shell::{Answer, Controller, Outbound, STREAM_MESSAGES_MAX, Unavailabl
 pub use desk::Desk;
 pub use directory::{Controllers, Dresser};
 
-/// The largest message that a broker may send: a forwarded request is the largest, and Kafka's own
-/// bound on requests is 100 MiB.
+/// The most bytes of a broker's message. A forwarded request is the largest one, and Kafka's own
+/// limit of a request is 100 MiB.
 const MESSAGE_BYTES_MAX: usize = 101 << 20;
 
 /// The server of the controllers of this process.
@@ -54,7 +54,7 @@ impl ControllerRpc {
         server.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(usize::MAX)
     }
 
-    /// The controller of the cluster that the request names.
+    /// The controller of the cluster in the request's metadata.
     fn controller_of<T>(&self, request: &Request<T>) -> Result<Controller, Status> {
         self.controllers.of(cluster_of(request)).map_err(unavailable)
     }
@@ -84,12 +84,11 @@ impl controller_server::Controller for ControllerRpc {
         let (out, outbound) = mpsc::channel(STREAM_MESSAGES_MAX);
         let id = StreamId(self.streams.fetch_add(1, Ordering::Relaxed));
         let inbound = receive(self.controllers.clone(), id, request.into_inner(), out);
-        // Receiving is a part of the stream that is sent: it lives and ends with it, and no task is
-        // left over.
+        // The receiver is a part of the outgoing stream and ends with it, so no task is left over.
         let inbound = stream::once(inbound)
             .filter_map(|end| std::future::ready(end.err().map(|status| Some(Err(status)))));
-        // When the shell lets go of the stream it ends, though the broker goes on sending: only a
-        // new registration helps it.
+        // When the shell drops the stream it ends, though the broker still sends: the broker has to
+        // register again.
         let outbound =
             ReceiverStream::new(outbound).map(Some).chain(stream::once(std::future::ready(None)));
         let messages = stream::select(outbound, inbound)
@@ -184,7 +183,7 @@ impl controller_server::Controller for ControllerRpc {
                     error_code: 0,
                 }))
             }
-            // The broker says so of each thing that was asked for.
+            // The broker reports this error for each part of the request.
             Reply::Refused(code @ ErrorCode::PolicyViolation, _) => {
                 Ok(Response::new(rpc::ForwardResponse {
                     response: Vec::new(),
@@ -198,7 +197,7 @@ impl controller_server::Controller for ControllerRpc {
     }
 }
 
-/// Says that the stream ended, however it ended.
+/// Reports the end of a stream, whatever the cause.
 struct End {
     controller: Controller,
     broker: BrokerId,
@@ -255,7 +254,7 @@ async fn receive(
     Ok(())
 }
 
-/// Tells a broker that it cannot be part of the cluster as it is.
+/// Refuses a broker's registration.
 async fn refuse(out: &Outbound, reason: String) -> Result<(), Status> {
     let refused =
         rpc::Refused { error_code: (ErrorCode::InvalidRegistration as i16).into(), reason };
@@ -263,7 +262,7 @@ async fn refuse(out: &Outbound, reason: String) -> Result<(), Status> {
         controller_epoch: 0,
         message: Some(controller_message::Message::Refused(refused)),
     };
-    // The broker may be gone already.
+    // The broker may already be gone.
     let _ = out.send(Ok(message)).await;
     Ok(())
 }

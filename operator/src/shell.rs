@@ -1,10 +1,10 @@
-//! The shell around the controller core: a mailbox, and for each batch of it decide, apply, commit,
-//! tell.
+//! The shell around the controller core: a mailbox, and for each batch of calls: decide, apply,
+//! commit, tell.
 //!
-//! The RPC server and the local admin socket put calls in; replies, metadata and log lines leave
-//! only after the commit of the state that they speak of. When a commit fails the state is thrown
-//! away and loaded again, every stream is closed, and whoever waited is told to look again; what
-//! the store refuses of the resources that were asked for costs whoever asked (`requests`). Never
+//! The RPC server and the local service send calls. Replies, metadata and log lines leave only
+//! after the commit of the state that they report. After a failed commit the shell discards the
+//! state, loads it again and closes every stream; callers without an answer have to ask again. If
+//! the store refuses a resource, only the request for it fails (`requests`). The shell never
 //! decides anything itself.
 
 mod committed;
@@ -42,23 +42,23 @@ use crate::controller::{
 use crate::probe;
 use crate::store::{Store, StoreError};
 
-/// Calls that wait. More brokers and clients than this at once wait at the door.
+/// The most waiting calls. With more, callers wait to send theirs.
 const MAILBOX: usize = 1024;
 
-/// Calls that are decided and committed together.
+/// The most calls that are decided and committed together.
 const BATCH_MAX: usize = 256;
 
-/// By how much a turn of the controller may come late before it is taken for a pause.
+/// A controller that wakes later than this, in milliseconds, counts as paused.
 const PAUSE_MS_MAX: u64 = 250;
 
-/// Messages that a broker may be behind before its stream is closed; it then begins anew with the
-/// whole metadata.
+/// The most messages that wait for a broker. Beyond that the shell closes the stream, and the
+/// broker starts again with the whole metadata.
 pub const STREAM_MESSAGES_MAX: usize = 256;
 
-/// Where a stream's messages go.
+/// The sender of a stream's messages.
 pub type Outbound = mpsc::Sender<Result<rpc::ControllerMessage, Status>>;
 
-/// A look at the committed state.
+/// A read of the committed state.
 type Look = Box<dyn FnOnce(&State) + Send>;
 
 enum Call {
@@ -74,18 +74,18 @@ enum Call {
 /// A committed reply.
 #[derive(Debug)]
 pub struct Answer {
-    /// What is said.
+    /// The reply.
     pub reply: Reply,
-    /// The metadata version that holds what was done.
+    /// The metadata version that contains the result.
     pub version: u64,
 }
 
-/// There is no controller here, or not at the moment: look again.
+/// There is no controller here, or not at the moment; try again.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the controller is not available")]
 pub struct Unavailable;
 
-/// The way to a running controller.
+/// A handle of a running controller.
 #[derive(Clone, Debug)]
 pub struct Controller {
     calls: mpsc::Sender<Call>,
@@ -100,8 +100,8 @@ impl std::fmt::Debug for Call {
 }
 
 impl Controller {
-    /// Takes over what is in the store and starts. The task ends with the last `Controller`, or
-    /// when the store cannot be read any more.
+    /// Takes over the state in the store and starts. The task ends when the last `Controller` is
+    /// dropped, or when the store can no longer be read.
     ///
     /// # Errors
     /// When the store cannot be read or written.
@@ -111,8 +111,8 @@ impl Controller {
         Self::start_elsewhere(store, Duration::ZERO).await
     }
 
-    /// As [`Self::start`], where brokers hear within `excused` that the controller is here, and not
-    /// where it was: nobody is fenced for having said nothing meanwhile.
+    /// As [`Self::start`], for a controller at a new address. Brokers learn of it within `excused`,
+    /// and no broker is fenced for its silence until then.
     ///
     /// # Errors
     /// When the store cannot be read or written.
@@ -143,34 +143,34 @@ impl Controller {
         Ok((Self { calls, committed, door }, tokio::spawn(shell.run(mailbox).in_current_span())))
     }
 
-    /// Puts an event to the controller and waits for the commit of what came of it.
+    /// Sends an event and waits for the commit of its result.
     ///
     /// # Errors
-    /// When it could not be committed: it may have happened or not.
+    /// When it could not be committed; it may have happened or not.
     pub async fn ask(&self, event: Event) -> Result<Answer, Unavailable> {
         self.submit(event).await?.await.map_err(|_| Unavailable)
     }
 
-    /// Puts an event to the controller; the answer can be awaited. What one caller submits is
-    /// decided in its order.
+    /// Sends an event; the caller can await the answer. Events of one caller are decided in their
+    /// order.
     ///
     /// # Errors
-    /// When the controller is gone.
+    /// When the controller has ended.
     pub async fn submit(&self, event: Event) -> Result<oneshot::Receiver<Answer>, Unavailable> {
         let (tell, told) = oneshot::channel();
         self.calls.send(Call::Ask(event, tell)).await.map_err(|_| Unavailable)?;
         Ok(told)
     }
 
-    /// The committed state, as it changes. Versions in between may be missed.
+    /// The committed state as it changes. A reader may miss versions in between.
     pub fn committed(&self) -> watch::Receiver<State> {
         self.committed.clone()
     }
 
-    /// Looks at the state; what is seen is committed.
+    /// Reads the committed state.
     ///
     /// # Errors
-    /// When the controller is gone.
+    /// When the controller has ended.
     pub async fn look<T: Send + 'static>(
         &self,
         at: impl FnOnce(&State) -> T + Send + 'static,
@@ -181,11 +181,11 @@ impl Controller {
         told.await.map_err(|_| Unavailable)
     }
 
-    /// The brokers that were alive when this controller took over, and have not come to it since;
-    /// those whose time was up meanwhile are fenced, and not among them.
+    /// The brokers that were unfenced when this controller took over and have not connected since.
+    /// Brokers whose session expired meanwhile are fenced, and not among them.
     ///
     /// # Errors
-    /// When the controller is gone.
+    /// When the controller has ended.
     pub async fn unheard(&self) -> Result<Vec<BrokerId>, Unavailable> {
         let (tell, told) = oneshot::channel();
         self.calls.send(Call::Unheard(tell)).await.map_err(|_| Unavailable)?;
@@ -210,8 +210,7 @@ impl Controller {
         self.calls.send(Call::Heartbeat(heartbeat, stream)).await.map_err(|_| Unavailable)
     }
 
-    /// Says that a stream ended. A mailbox that is full loses it; then the session's timeout does
-    /// its work.
+    /// Reports the end of a stream. A full mailbox drops the report; then the session times out.
     pub(crate) fn broke(&self, broker: BrokerId, stream: StreamId) {
         let _ = self.calls.try_send(Call::Broke(broker, stream));
     }
@@ -228,21 +227,21 @@ struct Shell<S> {
     sessions: Sessions,
     streams: BTreeMap<BrokerId, Stream>,
     clock: Clock,
-    /// Where the state can be watched; nobody waits for who looks.
+    /// Publishes the committed state to watchers, without waiting for them.
     publish: watch::Sender<State>,
-    /// When the leaders were last balanced; the next round comes an interval after that.
+    /// When the leaders were last balanced; the next round comes one interval later.
     balanced_at: Timestamp,
-    /// When brokers last got time because the controller stood still.
+    /// When brokers last got extra time because the controller was paused.
     excused_at: Option<Timestamp>,
-    /// Until when brokers that have not come yet are not fenced for it.
+    /// Until this time a broker that has not connected is not fenced.
     excused_until: Timestamp,
-    /// The way back here for what is found out elsewhere.
+    /// Sends the results of probes to this mailbox.
     calls: mpsc::WeakSender<Call>,
-    /// Who has come to the door, whose calls may still wait.
+    /// The brokers whose calls have arrived but may still wait.
     door: Arc<Door>,
 }
 
-/// What is told once the batch is committed.
+/// A message to send once the batch is committed.
 enum Telling {
     Answer(oneshot::Sender<Answer>, Reply),
     Opened(BrokerId, Stream, Reply),
@@ -257,17 +256,16 @@ impl<S: Store> Shell<S> {
         loop {
             let deadline =
                 [self.sessions.next_deadline(), self.balance_due()].into_iter().flatten().min();
-            // What one batch did not come to is the beginning of the next.
+            // Calls that one batch left are the start of the next.
             if calls.is_empty() {
                 tokio::select! {
-                    // What has arrived is heard before anybody's time is up.
+                    // Calls that have arrived come before any session expires.
                     biased;
                     received = mailbox.recv_many(&mut calls, BATCH_MAX) => if received == 0 { return Ok(()) },
                     () = self.clock.sleep_until(deadline) => {}
                 }
             } else {
-                // What came meanwhile is not behind it: a heartbeat does not wait for all that
-                // clients ask for.
+                // New calls join the batch: a heartbeat does not wait for all requests of clients.
                 while calls.len() < 2 * BATCH_MAX
                     && let Ok(call) = mailbox.try_recv()
                 {
@@ -281,11 +279,9 @@ impl<S: Store> Shell<S> {
         }
     }
 
-    /// Gives brokers time to be heard if the controller itself stood still past the moment at which
-    /// it meant to wake.
+    /// Gives brokers extra time if the controller itself was paused beyond its planned wake-up.
     fn excuse_a_pause(&mut self, meant: Timestamp, now: Timestamp) {
-        // Once for each session's time: a controller that is always late must still see that a
-        // broker is dead.
+        // Once per session timeout: a controller that is always late must still find dead brokers.
         let may_excuse = self.excused_at.is_none_or(|at| now >= at.plus(SESSION_TIMEOUT_MS.into()));
         if may_excuse && now > meant.plus(PAUSE_MS_MAX) {
             let late_ms = now.0.saturating_sub(meant.0);
@@ -295,10 +291,11 @@ impl<S: Store> Shell<S> {
         }
     }
 
-    /// Decides and commits what was asked for by `awake`, when the controller woke; returns what is
-    /// left for the next batch, since this one has become large.
+    /// Decides and commits calls; `awake` is when the controller woke. Returns the calls for the
+    /// next batch, once this one has become large.
     ///
-    /// What may write resources comes by itself, after the rest: the store may refuse it.
+    /// Requests that may write resources are committed separately, after the others, because the
+    /// store may refuse them.
     async fn batch(&mut self, calls: Vec<Call>, awake: Timestamp) -> Result<Vec<Call>, StoreError> {
         let (requests, others): (Vec<Call>, Vec<Call>) =
             calls.into_iter().partition(Call::may_write_resources);
@@ -327,7 +324,7 @@ impl<S: Store> Shell<S> {
             Committed::Done => tellings.into_iter().for_each(|telling| self.tell(telling)),
             Committed::Lost => {}
             Committed::Refused(refused) => {
-                // No resource is touched by any of it.
+                // None of these changes writes a resource.
                 error!(?refused, "commit the cluster's state: everything is read anew");
                 self.read_anew().await?;
             }
@@ -360,7 +357,7 @@ impl<S: Store> Shell<S> {
                 let reply = self.decide(Event::Register(registration), changes);
                 if matches!(reply, Reply::Registered(_)) {
                     self.sessions.opened(broker, id, self.clock.now(), self.state.version);
-                    // The old stream hears nothing more, so that nothing of the new registration
+                    // The old stream gets no more messages, so that nothing of the new registration
                     // reaches an old process.
                     self.streams.remove(&broker);
                 }
@@ -377,7 +374,7 @@ impl<S: Store> Shell<S> {
         }
     }
 
-    /// Finds out beside everything else whether a broker's process is still there.
+    /// Probes in the background whether a broker's process still exists.
     fn look_for(&self, broker: BrokerId, stream: StreamId) {
         let endpoint = self.state.brokers.get(&broker).and_then(|broker| broker.endpoints.first());
         let Some((host, port)) = endpoint.map(|endpoint| (endpoint.host.clone(), endpoint.port))
@@ -390,7 +387,7 @@ impl<S: Store> Shell<S> {
                 && let Some(calls) = calls.upgrade()
             {
                 info!(%broker, host, port, "the broker's process is gone");
-                // A mailbox that is full loses it; then the broker has the grace of any broken
+                // A full mailbox drops it; then the broker has the grace period of any broken
                 // stream.
                 let _ = calls.try_send(Call::Gone(broker, stream));
             }
@@ -412,8 +409,8 @@ impl<S: Store> Shell<S> {
         outcome.reply
     }
 
-    /// Fences whose time was up when the controller woke: what its own decisions took since is
-    /// nobody's silence. Their streams end: whoever is alive after all registers again.
+    /// Fences brokers whose session had expired when the controller woke; the time of its own
+    /// decisions does not count. Their streams end, so a live broker registers again.
     fn end_sessions(&mut self, awake: Timestamp, changes: &mut Vec<Change>) {
         for (broker, (stream, at)) in self.door.take() {
             self.sessions.came(broker, stream, at);
@@ -430,7 +427,7 @@ impl<S: Store> Shell<S> {
         }
     }
 
-    /// When the next round of balancing is due, if there is one to come.
+    /// When the next round of balancing is due; `None`: never.
     fn balance_due(&self) -> Option<Timestamp> {
         balance_interval_ms(&self.state).map(|interval| self.balanced_at.plus(interval))
     }
@@ -440,8 +437,7 @@ impl<S: Store> Shell<S> {
         if self.balance_due().is_none_or(|due| due > now) {
             return;
         }
-        // What one round does not come to, the next one does, which is due as soon as this one is
-        // committed.
+        // If there are more leaders to move, another round is due as soon as this one is committed.
         if !matches!(self.decide(Event::Balance, changes), Reply::Balanced { more: true }) {
             self.balanced_at = now;
         }
@@ -460,8 +456,8 @@ impl<S: Store> Shell<S> {
         }
     }
 
-    /// A shutdown is granted when others have heard of it: not by an answer to the broker that
-    /// waits for it.
+    /// A shutdown is granted once other brokers know the new leaders, so no reply to the broker's
+    /// own call can carry it.
     fn tell_granted_shutdowns(&mut self, changes: &[Change]) {
         for change in changes {
             if let Change::Broker(broker) = change
@@ -478,7 +474,7 @@ impl<S: Store> Shell<S> {
 
     fn tell(&mut self, telling: Telling) {
         match telling {
-            // Whoever asked may have gone: its answer is lost with it.
+            // The caller may be gone; then its answer is lost.
             Telling::Answer(tell, reply) => {
                 drop(tell.send(Answer { reply, version: self.state.version }))
             }
@@ -505,7 +501,7 @@ impl<S: Store> Shell<S> {
         }
     }
 
-    /// The first messages of a stream: the registration's answer and the whole metadata.
+    /// Sends the first messages of a stream: the registration's answer and the whole metadata.
     fn tell_opened(&mut self, broker: BrokerId, stream: Stream, reply: Reply) {
         let Reply::Registered(epoch) = reply else {
             let _ = stream.out.try_send(Ok(self.message(refused(reply))));
@@ -519,7 +515,7 @@ impl<S: Store> Shell<S> {
         let registered = self.message(rpc::controller_message::Message::Registered(registered));
         let metadata =
             self.message(rpc::controller_message::Message::Metadata(image::full(&self.state)));
-        // Two registrations of one broker in one batch: the later one is the session's.
+        // With two registrations of one broker in one batch, the later one has the session.
         let is_current = self.sessions.belongs_to(broker, stream.id);
         if is_current
             && stream.out.try_send(Ok(registered)).is_ok()

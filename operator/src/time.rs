@@ -1,5 +1,4 @@
-//! The time of day, as it is written down. Decisions take the time as an argument; only what
-//! surrounds them asks here.
+//! The wall clock. Decisions take the time as an argument; only the code around them calls this.
 
 use std::time::SystemTime;
 
@@ -12,12 +11,12 @@ fn timestamp() -> Timestamp {
     Timestamp::try_from(SystemTime::now()).unwrap_or_default()
 }
 
-/// Now, in whole seconds: Kubernetes knows no others in the times of objects and conditions.
+/// Now, in whole seconds, as Kubernetes writes the times of objects and conditions.
 pub(crate) fn now() -> Time {
     Time(Timestamp::from_second(timestamp().as_second()).unwrap_or_default())
 }
 
-/// Now, in microseconds, as leases have it.
+/// Now, in microseconds, as in Leases.
 #[cfg(feature = "kubernetes")]
 pub(crate) fn now_micro() -> MicroTime {
     MicroTime(timestamp())

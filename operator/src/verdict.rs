@@ -1,21 +1,21 @@
-//! Whether a cluster takes the Topics and ConsumerGroups of a namespace, and the reasons in the
-//! conditions of those that it does not take.
+//! Whether a cluster takes the Topics and ConsumerGroups of a namespace, and the conditions'
+//! reasons if it does not.
 
 /// The reason of a resource whose namespace its cluster does not allow.
 pub(crate) const NOT_ALLOWED: &str = "NotAllowedByCluster";
 
-/// The reason of a resource of whose namespace nobody knows whether its cluster allows it.
+/// The reason of a resource whose namespace's labels cannot be read.
 pub(crate) const NOT_READABLE: &str = "NamespaceNotReadable";
 
 /// Whether a cluster takes the resources of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It does.
+    /// It takes them.
     Allowed,
-    /// It does not; what helps.
+    /// It does not; the text says what helps.
     NotAllowed(String),
-    /// The labels of the namespace cannot be read; why.
+    /// The labels of the namespace cannot be read; the text says why.
     Unknown(String),
-    /// They are being read.
+    /// The labels are being read.
     Pending,
 }

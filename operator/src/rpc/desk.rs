@@ -1,5 +1,5 @@
-//! Where brokers of a cluster that has lost its tables say what is on their volumes, and hear when
-//! there are tables again.
+//! The desk where brokers of a cluster without tables hand in their inventories, and learn when
+//! tables exist again.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,16 +25,16 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Book {
-    /// Which process of a broker was heard.
+    /// The incarnation of each broker whose inventory is here.
     heard: BTreeMap<BrokerId, Vec<u8>>,
     inventories: BTreeMap<BrokerId, Inventory>,
     waits_for: String,
-    /// There are tables, of this cluster.
+    /// The id of the cluster once it has tables; empty before.
     cluster_id: String,
 }
 
 impl Desk {
-    /// The desk of a cluster that has tables: it says so.
+    /// The desk of a cluster with tables, which it reports.
     pub fn closed(cluster_id: &str) -> Self {
         let desk = Self::default();
         desk.close(cluster_id);
@@ -45,10 +45,10 @@ impl Desk {
         self.shared.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what a broker says.
+    /// Accepts a broker's inventory.
     ///
     /// # Errors
-    /// When it makes no sense.
+    /// When it is invalid.
     pub fn hand_in(
         &self,
         request: rpc::TakeStockRequest,
@@ -69,29 +69,29 @@ impl Desk {
         })
     }
 
-    /// Looks at what was handed in.
+    /// Reads the inventories.
     pub fn look<T>(&self, at: impl FnOnce(&BTreeMap<BrokerId, Inventory>) -> T) -> T {
         at(&self.book().inventories)
     }
 
-    /// What brokers are told that is waited for.
+    /// Sets what the recovery waits for, as brokers are told.
     pub fn say(&self, waits_for: &str) {
         waits_for.clone_into(&mut self.book().waits_for);
     }
 
-    /// What brokers are told that is waited for.
+    /// What the recovery waits for.
     pub fn said(&self) -> String {
         self.book().waits_for.clone()
     }
 
-    /// There are tables: whoever asks is told so.
+    /// Reports from now on that tables exist.
     pub fn close(&self, cluster_id: &str) {
         let mut book = self.book();
         cluster_id.clone_into(&mut book.cluster_id);
         book.inventories.clear();
     }
 
-    /// Waits until a broker says something new.
+    /// Waits until a broker hands in an inventory.
     pub async fn news(&self) {
         self.shared.news.notified().await;
     }
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(desk.look(BTreeMap::len), 1);
         desk.close("c");
         assert_eq!(heard(request(7, None)), Ok((true, "c".to_owned())));
-        // Nobody counts on what comes too late.
+        // An inventory that comes too late is ignored.
         assert_eq!(heard(request(9, Some(rpc::Inventory::default()))), Ok((false, "c".to_owned())));
     }
 }

@@ -1,7 +1,7 @@
 //! The controllers of this process, by the id of their cluster.
 //!
 //! Local mode has one. On Kubernetes there is one for each `KafkaCluster`, as long as this process
-//! holds the lease.
+//! holds the Lease.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -11,20 +11,20 @@ use super::Desk;
 use crate::controller::Registration;
 use crate::shell::{Controller, Unavailable};
 
-/// Completes a broker's registration by what the broker cannot know of itself: its rack, and where
-/// clients from outside reach it.
+/// Adds to a broker's registration what the broker does not know: its rack, and its addresses for
+/// clients outside.
 pub type Dresser =
     Arc<dyn Fn(Registration) -> Pin<Box<dyn Future<Output = Registration> + Send>> + Send + Sync>;
 
-/// The controllers, shared between those who host them and the server.
+/// The controllers, shared between their hosts and the server.
 #[derive(Clone, Default)]
 pub struct Controllers {
     shared: Arc<RwLock<BTreeMap<String, Controller>>>,
-    /// The desks of clusters that recover, and of those that have and whose brokers may not have
-    /// heard of it, by what brokers are told in place of the cluster's id, and by that where it is
-    /// known.
+    /// The desks, by the name that brokers get in place of the cluster's id, and by that id if it
+    /// is known. A desk exists while its cluster recovers, and afterwards for brokers that may not
+    /// know the result.
     desks: Arc<RwLock<BTreeMap<String, Desk>>>,
-    /// Serves every cluster; a wrong id is then for the controller itself to refuse.
+    /// Serves every cluster id; the controller itself refuses a wrong one.
     only: Option<Controller>,
     dresser: Option<Dresser>,
 }
@@ -36,32 +36,32 @@ impl std::fmt::Debug for Controllers {
 }
 
 impl Controllers {
-    /// One controller, whichever cluster is named.
+    /// One controller for every cluster id.
     pub fn one(controller: Controller) -> Self {
         Self { only: Some(controller), ..Self::default() }
     }
 
-    /// No controller yet; registrations are completed by `dresser`.
+    /// No controllers yet; `dresser` completes registrations.
     pub fn with_dresser(dresser: Dresser) -> Self {
         Self { dresser: Some(dresser), ..Self::default() }
     }
 
-    /// From now on this is the controller of the cluster.
+    /// Adds the controller of a cluster.
     pub fn put(&self, cluster_id: String, controller: Controller) {
         self.shared.write().unwrap_or_else(PoisonError::into_inner).insert(cluster_id, controller);
     }
 
-    /// The cluster has no controller here any more.
+    /// Removes the controller of a cluster.
     pub fn remove(&self, cluster_id: &str) {
         self.shared.write().unwrap_or_else(PoisonError::into_inner).remove(cluster_id);
     }
 
-    /// From now on this is the desk for brokers that call their cluster so.
+    /// Adds the desk for brokers with this cluster id or name.
     pub fn put_desk(&self, name: String, desk: Desk) {
         self.desks.write().unwrap_or_else(PoisonError::into_inner).insert(name, desk);
     }
 
-    /// There is no such desk any more.
+    /// Removes a desk.
     pub fn remove_desk(&self, name: &str) {
         self.desks.write().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
@@ -71,12 +71,14 @@ impl Controllers {
         desks.get(name).cloned().ok_or(Unavailable)
     }
 
-    /// No cluster has a controller here any more.
+    /// Removes all controllers and desks.
     pub fn clear(&self) {
         self.shared.write().unwrap_or_else(PoisonError::into_inner).clear();
         self.desks.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// The controller of a cluster.
+    ///
     /// # Errors
     /// When the cluster has no controller here.
     pub(super) fn of(&self, cluster_id: &str) -> Result<Controller, Unavailable> {

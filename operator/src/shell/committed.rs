@@ -1,13 +1,13 @@
-//! What became of changes that were given to the store.
+//! The result of a commit.
 
 use crate::store::Refused;
 
-/// What became of changes.
+/// The result of a commit.
 pub(super) enum Committed {
-    /// They are durable, and brokers were told.
+    /// The changes are durable, and brokers have been told.
     Done,
-    /// Nobody knows: everything was read anew.
+    /// The outcome is unknown: the shell has loaded the state again.
     Lost,
-    /// The store took some of the resources, and none of the rest.
+    /// The store wrote some of the resources, and nothing else.
     Refused(Vec<Refused>),
 }

@@ -1,4 +1,4 @@
-//! What the shell is told outside of its mailbox: the time, and who has come to the door.
+//! What the shell takes from outside its mailbox: the time, and the arrival of brokers' calls.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use crate::controller::Moment;
 use crate::controller::sessions::{StreamId, Timestamp};
 use crate::time;
 
-/// The time: a clock that never goes back, and that of the day.
+/// A monotonic clock and the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     pub(super) started: Instant,
@@ -39,7 +39,7 @@ impl Clock {
     }
 }
 
-/// The time of day, for what is decided before there is a controller.
+/// The wall-clock moment of decisions without a controller.
 pub fn moment() -> Moment {
     Moment {
         now: Timestamp::default(),
@@ -49,8 +49,8 @@ pub fn moment() -> Moment {
     }
 }
 
-/// Who has come to the door lately, and when: who is heard is alive, though its call waits behind
-/// others that take long to decide.
+/// The recent arrivals of brokers' calls. A broker whose call has arrived is alive, even if earlier
+/// calls take long to decide.
 #[derive(Debug)]
 pub(super) struct Door {
     clock: Clock,
@@ -71,7 +71,7 @@ impl Door {
         std::mem::take(&mut *self.heard())
     }
 
-    /// The map is whole after any panic: each change of it is one step.
+    /// The map is valid after any panic: each change of it is one step.
     fn heard(&self) -> MutexGuard<'_, BTreeMap<BrokerId, (StreamId, Timestamp)>> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,10 +1,10 @@
-//! What the controller's log says of what was committed.
+//! The controller's log lines about committed changes.
 
 use tracing::{info, warn};
 
 use crate::controller::state::{Change, State};
 
-/// One line for each change of state that an operator looks for.
+/// Logs one line for each change that an operator looks for.
 pub(super) fn write(before: &State, changes: &[Change]) {
     for change in changes {
         match change {

@@ -1,7 +1,7 @@
-//! Requests that write resources. They are decided and committed together, beside the rest; where
-//! the store turns resources down, those who asked for them are decided anew one by one, without
-//! what was turned down. So a refusal costs whoever asked for it that one thing, and nobody else
-//! anything: nothing is read anew, and the epoch stays.
+//! Requests that write resources. They are decided and committed together, apart from the other
+//! calls. If the store refuses resources, the requests for these are decided again one by one,
+//! without the refused parts. So a refusal fails only that part of one request: the state is not
+//! loaded again, and the epoch stays.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,19 +18,20 @@ use crate::controller::turned_down::{TurnedDown, join, without};
 use crate::controller::{Event, Kind, Moment, RECORDS_PER_REQUEST_MAX, Reply};
 use crate::store::{Refused, Store, StoreError};
 
-/// How long requests are decided before brokers are heard again, but for the last of them: their
-/// sessions take seconds.
+/// The longest time that one batch decides requests before brokers' calls are handled again; only
+/// its last request may exceed it. Sessions last seconds.
 const DECIDING_MS_MAX: u64 = 100;
 
-/// How soon a file system that refuses is tried again.
+/// The first and the longest wait before a failing file system is tried again.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// How often one request is decided anew. Each time less is left of it, or another name is taken.
+/// The most times that one request is decided again. Each round drops a part of it or marks another
+/// name as taken.
 const ROUNDS_MAX: usize = 16;
 
-/// A request, and the moment that it is decided by, however often: so topics that it makes have the
-/// same ids each time.
+/// A request and the moment of its decisions. Every decision uses the same moment, so its topics
+/// get the same ids each time.
 struct Asked {
     event: Event,
     tell: oneshot::Sender<Answer>,
@@ -40,7 +41,7 @@ struct Asked {
 struct Decided {
     asked: Asked,
     reply: Reply,
-    /// Its part of the changes.
+    /// Its part of the batch's changes.
     changes: Range<usize>,
 }
 
@@ -58,7 +59,7 @@ impl Call {
 }
 
 impl<S: Store> Shell<S> {
-    /// Makes the changes from `before` to the state durable and tells brokers of them.
+    /// Makes the changes from `before` to the current state durable, and sends them to brokers.
     pub(super) async fn commit(
         &mut self,
         before: &State,
@@ -79,7 +80,7 @@ impl<S: Store> Shell<S> {
         self.publish.send_replace(self.state.clone());
         for change in changes {
             if let Change::RemoveBroker(broker) = change {
-                // If its process is there after all, it registers again.
+                // If its process still runs, it registers again.
                 self.sessions.ended(*broker);
                 self.streams.remove(broker);
             }
@@ -90,9 +91,9 @@ impl<S: Store> Shell<S> {
         Ok(Committed::Done)
     }
 
-    /// Throws the state away and begins with what the store has. A file system that refuses, such
-    /// as one that is full for a while, is tried again for as long as it takes: nobody else would
-    /// begin anew on its files. What else fails ends this controller.
+    /// Discards the state and loads it from the store. A failing file system, such as a full one,
+    /// is tried again without limit, because no other controller would take over its files. Any
+    /// other error ends this controller.
     pub(super) async fn read_anew(&mut self) -> Result<(), StoreError> {
         self.streams.clear();
         let mut pause = PAUSE_MIN;
@@ -111,8 +112,8 @@ impl<S: Store> Shell<S> {
         Ok(())
     }
 
-    /// Decides and commits requests; returns what is left for the next batch, since this one has
-    /// become large, or has taken long.
+    /// Decides and commits requests. Returns the calls for the next batch, once this one has become
+    /// large or taken long.
     pub(super) async fn requests(&mut self, calls: Vec<Call>) -> Result<Vec<Call>, StoreError> {
         let before = self.state.clone();
         let until = self.clock.now().plus(DECIDING_MS_MAX);
@@ -142,7 +143,7 @@ impl<S: Store> Shell<S> {
                         turned_down.iter().any(|refused| is_of(&before.cluster, change, refused))
                     })
                 });
-            // Each round leaves fewer, whatever the store says.
+            // Each round leaves fewer requests, whatever the store answers.
             let (theirs, others) =
                 if theirs.is_empty() { (others, theirs) } else { (theirs, others) };
             refused.extend(theirs.into_iter().map(|one| one.asked));
@@ -167,8 +168,8 @@ impl<S: Store> Shell<S> {
         Decided { asked, reply, changes: from..changes.len() }
     }
 
-    /// Carries out as much of a request as the store takes. Returns whether the state is what it
-    /// was but for that.
+    /// Carries out as much of a request as the store accepts. Returns whether the state is
+    /// otherwise unchanged.
     async fn one_by_one(&mut self, asked: Asked) -> Result<bool, StoreError> {
         let Asked { mut event, tell, mut moment } = asked;
         let mut answered: Option<Reply> = None;
@@ -188,7 +189,7 @@ impl<S: Store> Shell<S> {
                 Committed::Refused(refused) => refused,
             };
             self.state = before;
-            // Those that were made keep their ids, whatever is left of the request.
+            // Created topics keep their ids, whatever is left of the request.
             moment.given.extend(changes.iter().filter_map(|change| match change {
                 Change::Topic(id, resource) if !self.state.topics.contains_key(id) => {
                     Some((resource.topic_name().to_owned(), *id))
@@ -198,7 +199,7 @@ impl<S: Store> Shell<S> {
             let (taken, refused): (Vec<Refused>, Vec<Refused>) =
                 refused.into_iter().partition(|one| one.taken);
             for one in taken {
-                // Somebody else's resource has the name: it is decided anew under another.
+                // Somebody else's resource has the name: the next decision uses another.
                 Arc::make_mut(&mut self.state.taken).insert(one.key.name);
             }
             if refused.is_empty() {
@@ -249,7 +250,7 @@ impl<S: Store> Shell<S> {
     }
 }
 
-/// Whether a change is one of the resource that was refused.
+/// Whether a change concerns the refused resource.
 fn is_of(cluster: &Cluster, change: &Change, refused: &Refused) -> bool {
     match change {
         Change::Cluster(_) => refused.kind == Kind::KafkaCluster,

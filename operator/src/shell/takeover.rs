@@ -1,4 +1,4 @@
-//! How a controller begins, and begins anew: it takes over what is in the store.
+//! The start of a controller, and its restart: it takes over the state in the store.
 
 use tracing::info;
 
@@ -8,8 +8,8 @@ use crate::controller::state::State;
 use crate::controller::take_over;
 use crate::store::{Store, StoreError};
 
-/// Reads the state and commits what comes before anything else; brokers that do not know yet where
-/// this controller is are not fenced before `excused_until`.
+/// Loads the state and commits the first changes. Brokers that do not know this controller's
+/// address yet are not fenced before `excused_until`.
 pub(super) async fn take_over_from(
     store: &mut impl Store,
     clock: &Clock,

@@ -1,4 +1,4 @@
-//! The shell's order of things, with a clock that is set.
+//! The shell's order of events, with a clock that the test sets.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::store::file::FileStore;
 /// A broker's stream.
 const STREAM: StreamId = StreamId(7);
 
-/// A shell whose clock says `now`, and in which broker 0 registered at 0 and is ready.
+/// A shell whose clock shows `now`; broker 0 registered at 0 and is ready.
 async fn shell(
     root: &std::path::Path,
     now: Timestamp,
@@ -43,7 +43,7 @@ async fn shell(
     let heartbeat = heartbeat(&shell);
     shell.batch(vec![heartbeat], Timestamp(0)).await.unwrap();
     assert!(shell.state.is_usable(BrokerId(0)));
-    // From here on, that much time has passed.
+    // From here on, this much time has passed.
     shell.clock.started -= Duration::from_millis(now.0);
     (shell, told)
 }
@@ -80,7 +80,7 @@ fn heartbeat(shell: &Shell<FileStore>) -> Call {
     Call::Heartbeat(heartbeat, STREAM)
 }
 
-/// A minute passes between the moment at which the controller woke and the end of what it decided.
+/// A minute passes between the controller's wake-up and the end of its decisions.
 #[tokio::test]
 async fn nobody_is_fenced_for_a_decision_that_takes_long() {
     let root = tempfile::tempdir().unwrap();
@@ -91,7 +91,7 @@ async fn nobody_is_fenced_for_a_decision_that_takes_long() {
     assert!(!shell.state.is_usable(BrokerId(0)), "it was silent for a minute");
 }
 
-/// The mailbox is full of others' calls, and the broker's heartbeat stands behind them.
+/// The mailbox is full of other callers' calls, and the broker's heartbeat waits behind them.
 #[tokio::test]
 async fn who_waits_at_the_door_is_alive() {
     let root = tempfile::tempdir().unwrap();
@@ -100,14 +100,14 @@ async fn who_waits_at_the_door_is_alive() {
     shell.door.note(BrokerId(0), STREAM);
     shell.batch(Vec::new(), Timestamp(60_000)).await.unwrap();
     assert!(shell.state.is_usable(BrokerId(0)));
-    // A stream that was replaced vouches for nobody.
+    // A replaced stream does not count.
     shell.clock.started -= Duration::from_millis(60_000);
     shell.door.note(BrokerId(0), StreamId(STREAM.0 + 1));
     shell.batch(Vec::new(), Timestamp(120_000)).await.unwrap();
     assert!(!shell.state.is_usable(BrokerId(0)));
 }
 
-/// The controller is elsewhere than its predecessor was, and the broker has not heard of it yet.
+/// The controller has a new address, and the broker does not know it yet.
 #[tokio::test]
 async fn who_does_not_know_yet_where_the_controller_is_is_not_fenced() {
     let root = tempfile::tempdir().unwrap();
@@ -122,8 +122,8 @@ async fn who_does_not_know_yet_where_the_controller_is_is_not_fenced() {
     assert_eq!(shell.sessions.unheard(), []);
 }
 
-/// Clients ask for so much that it takes seconds to decide: a heartbeat that comes with it is
-/// answered first, and what is left waits behind the next ones.
+/// Clients' requests take seconds to decide. A heartbeat that arrives with them is answered first,
+/// and the remaining requests wait behind the next heartbeats.
 #[tokio::test]
 async fn a_heartbeat_does_not_wait_for_all_that_clients_ask_for() {
     const REQUESTS: usize = 200;
@@ -165,7 +165,7 @@ async fn a_heartbeat_does_not_wait_for_all_that_clients_ask_for() {
     );
 }
 
-/// As on a disk that is full until somebody makes room.
+/// As on a full disk, until somebody frees space.
 #[tokio::test]
 async fn a_file_system_that_refuses_is_tried_again_until_it_does_not() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The controller RPC over the loopback interface, with brokers that are played by the test.
+//! The controller RPC over the loopback interface, with brokers that the test plays.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod replicas;
@@ -40,8 +40,8 @@ async fn a_broker_joins_serves_and_leaves() {
     let second = broker.producer_ids(broker.epoch).await;
     assert_eq!((first.first, first.count, second.first), (0, 10_000, 10_000));
 
-    // What changes nothing is answered as of the newest version: brokers hear of it, too, though it
-    // says nothing else to them.
+    // A request that changes nothing is answered as of the newest version. Brokers get that version
+    // too, in an update without any other content.
     let (response, version) = broker.create("orders").await.unwrap();
     assert_eq!(ErrorCode::from_code(response.topics[0].error_code), ErrorCode::TopicAlreadyExists);
     while broker.metadata().await.version < version {}
@@ -104,7 +104,7 @@ async fn who_runs_on_in_a_cluster_that_recovers_is_to_begin_anew() {
         Code::Unavailable,
         "that one may come yet"
     );
-    // Its successor comes to the desk.
+    // Its next process comes to the desk.
     let mut client =
         rpc::controller_client::ControllerClient::connect(format!("http://{}", served.address))
             .await

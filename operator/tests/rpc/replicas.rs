@@ -1,4 +1,4 @@
-//! Several brokers: ISRs that leaders change, leaders that die and leaders that go.
+//! Several brokers: ISR changes, leaders that die and leaders that shut down.
 
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,7 @@ impl FakeBroker {
         self.heartbeat(rpc::Heartbeat { ready: true, ..Default::default() }).await;
     }
 
-    /// The next change of a topic that is told.
+    /// The next metadata update of a topic.
     async fn topic(&mut self) -> rpc::Topic {
         loop {
             if let Some(topic) = self.metadata().await.topics.into_iter().next() {

@@ -1,4 +1,4 @@
-//! A controller over a store of memory, and brokers as far as it sees them.
+//! A controller with a store in memory, and brokers as the controller sees them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::create_topics_request::CreatableTopic;
 use weir_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, Message, Request};
 
-/// A controller that serves, over a store that the test can look into.
+/// A controller that serves, with a store that the test can inspect.
 pub(crate) struct Served {
     pub(crate) store: MemoryStore,
     pub(crate) address: SocketAddr,
@@ -45,7 +45,7 @@ pub(crate) async fn serve_from(store: MemoryStore) -> Served {
     serve_over(store.clone(), store).await
 }
 
-/// Serves the desk of a cluster that has no controller.
+/// Serves the desk of a cluster without a controller.
 pub(crate) async fn serve_desk(cluster: &str, desk: &Desk) -> Served {
     let controllers = Controllers::default();
     controllers.put_desk(cluster.to_owned(), desk.clone());
@@ -65,7 +65,7 @@ pub(crate) async fn serve_desk(cluster: &str, desk: &Desk) -> Served {
     }
 }
 
-/// Serves over a store, which is not necessarily the one that can be looked into.
+/// Serves a controller with the store `kept_in`; the test inspects `store`.
 pub(crate) async fn serve_over(kept_in: impl Store, store: MemoryStore) -> Served {
     let (controller, shell) = Controller::start(kept_in).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -78,7 +78,7 @@ pub(crate) async fn serve_over(kept_in: impl Store, store: MemoryStore) -> Serve
     Served { store, address, tasks }
 }
 
-/// A broker as far as the controller sees it.
+/// A broker as the controller sees it.
 pub(crate) struct FakeBroker {
     pub(crate) client: ControllerClient<Channel>,
     pub(crate) out: mpsc::Sender<rpc::BrokerMessage>,
@@ -118,7 +118,7 @@ pub(crate) async fn open(
     (client, out, inbound)
 }
 
-/// What comes next on a stream, `None` at its end. A test that waits in vain fails.
+/// The next message of a stream; `None` at its end. The test fails if none comes.
 pub(crate) async fn item(
     inbound: &mut Streaming<rpc::ControllerMessage>,
 ) -> Option<Result<rpc::ControllerMessage, tonic::Status>> {
@@ -146,7 +146,7 @@ pub(crate) async fn refusal(
 }
 
 impl FakeBroker {
-    /// Registers and takes the whole metadata.
+    /// Registers and receives the whole metadata.
     pub(crate) async fn join(served: &Served, registration: rpc::Registration) -> Self {
         let id = registration.broker_id;
         let (client, out, mut inbound) =
@@ -181,7 +181,7 @@ impl FakeBroker {
             .unwrap();
     }
 
-    /// The next change of the metadata; what else comes is passed over.
+    /// The next metadata update; skips other messages.
     pub(crate) async fn metadata(&mut self) -> rpc::MetadataUpdate {
         loop {
             if let controller_message::Message::Metadata(update) = next(&mut self.inbound).await {
@@ -222,8 +222,8 @@ impl FakeBroker {
         self.ask(7, &request).await
     }
 
-    /// Has the controller carry out a request of a Kafka client: its answer, and the metadata
-    /// version that holds what was done.
+    /// Forwards a request of a Kafka client; returns the response and the metadata version that
+    /// contains the result.
     pub(crate) async fn ask<Q: Request>(
         &mut self,
         version: i16,
