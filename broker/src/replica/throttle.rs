@@ -3,7 +3,6 @@
 //!
 //! All traffic of throttled replicas counts, but only replicas outside the ISR wait. So a quota
 //! never pushes a follower out of the ISR. Both sides of a fetch call this; it never waits itself.
-//! fetching; never waits itself.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
