@@ -48,7 +48,7 @@ const MAILBOX: usize = 1024;
 /// The most calls that are decided and committed together.
 const BATCH_MAX: usize = 256;
 
-/// A controller that wakes later than this, in milliseconds, counts as paused.
+/// A controller that wakes more than this late, in milliseconds, counts as paused.
 const PAUSE_MS_MAX: u64 = 250;
 
 /// The most messages that wait for a broker. Beyond that the shell closes the stream, and the

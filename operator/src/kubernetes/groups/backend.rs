@@ -28,7 +28,7 @@ use crate::groups::reflect::REFLECTED_LABEL;
 use crate::store::kube::CLUSTER_LABEL;
 use crate::verdict::{NOT_ALLOWED, NOT_READABLE, Verdict};
 
-/// How often groups are told that the cluster does not take them.
+/// How often groups get the status that the cluster does not take them.
 const TELL_EVERY: Duration = Duration::from_secs(3);
 
 /// The groups of one cluster in the Kubernetes API.
@@ -37,7 +37,7 @@ pub(super) struct KubeBackend {
     cluster: Key,
     committed: watch::Receiver<State>,
     changed: tokio::sync::Mutex<watch::Receiver<u64>>,
-    /// Kinds that are known to have the scale subresource.
+    /// Kinds with the scale subresource, once it has been found.
     scalable: Mutex<BTreeMap<(String, String), ApiResource>>,
 }
 
@@ -62,7 +62,7 @@ impl KubeBackend {
         }
     }
 
-    /// The ConsumerGroups that name the cluster, each with whether it takes them.
+    /// The ConsumerGroups that refer to the cluster, each with the verdict on its namespace.
     fn judged(&self) -> impl Iterator<Item = (Arc<ConsumerGroup>, Verdict)> {
         let cluster = Arc::clone(&self.committed.borrow().cluster.resource);
         let groups = self.context.groups.of_cluster(&self.cluster).into_iter();
@@ -72,7 +72,7 @@ impl KubeBackend {
         })
     }
 
-    /// Tells groups whose namespace the cluster does not allow, as long as it lives.
+    /// Writes a status to groups whose namespace the cluster does not allow, until it is dropped.
     pub(super) async fn keep_telling(&self) -> Infallible {
         let mut round = tokio::time::interval(TELL_EVERY);
         round.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -169,8 +169,8 @@ fn trouble(target: &TargetRef, namespace: &str, error: &kube::Error) -> Trouble 
     }
 }
 
-/// Whether the pods of a workload are brokers, of any cluster, or the operator. Whoever may write
-/// ConsumerGroups has no business with these.
+/// Whether the pods of a workload are brokers of any cluster, or the operator. A user who may write
+/// ConsumerGroups must not scale these.
 fn is_weirs_own(scale: &Scale) -> bool {
     let selector =
         scale.status.as_ref().and_then(|status| status.selector.as_deref()).unwrap_or_default();
@@ -191,7 +191,7 @@ impl GroupBackend for KubeBackend {
     }
 
     fn knows_all(&self) -> bool {
-        // One of which nobody knows whether the cluster takes it may have a group.
+        // A resource with an unknown verdict may own the group.
         self.context.groups.knows_all()
             && !self
                 .judged()
@@ -209,7 +209,7 @@ impl GroupBackend for KubeBackend {
     }
 
     async fn changed(&self) {
-        // The shelf lives as long as the context.
+        // The sender lives as long as the context.
         let _ = self.changed.lock().await.changed().await;
     }
 
@@ -275,7 +275,7 @@ impl GroupBackend for KubeBackend {
         };
         let mut resource = ConsumerGroup::new(&name, spec);
         resource.metadata.labels = Some([(REFLECTED_LABEL.to_owned(), "true".to_owned())].into());
-        // It goes with its cluster.
+        // It is deleted with its cluster.
         let owner = kube::Resource::owner_ref(&*self.committed.borrow().cluster.resource, &());
         resource.metadata.owner_references = owner.map(|owner| vec![owner]);
         Figures::count(&self.context.figures.writes);

@@ -1,4 +1,4 @@
-//! The statuses of ConsumerGroups, and the events that tell of them.
+//! The statuses of ConsumerGroups, and the events about them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, Patch, PatchParams};
@@ -14,7 +14,7 @@ use crate::groups::reconcile::{Memory, Seen, Workload, reconcile};
 use crate::store::kube::FIELD_MANAGER;
 use crate::time::now;
 
-/// Writes a whole status: what it does not have any more goes.
+/// Writes a whole status by server-side apply, which removes fields that it no longer has.
 pub(super) async fn put_status(
     context: &Context,
     group: &ConsumerGroup,
@@ -35,7 +35,7 @@ pub(super) async fn put_status(
         status.conditions.iter().find(|condition| condition.type_ == "Ready").cloned()
     };
     let before = group.status.as_ref().and_then(ready);
-    // An event for each change of readiness, and for a first verdict that is bad.
+    // Publishes an event for each change of readiness, and for a first status that is not ready.
     let is_new = |after: &Condition| match &before {
         Some(before) => (&before.status, &before.reason) != (&after.status, &after.reason),
         None => after.status == "False",
@@ -55,7 +55,7 @@ pub(super) async fn put_status(
     Ok(())
 }
 
-/// Tells a group that nobody looks after why.
+/// Writes to the status of a group why no task reconciles it.
 pub(super) async fn tell(context: &Context, group: &ConsumerGroup, seen: Seen<'_>) {
     let before = group.status.clone().unwrap_or_default();
     let now_ms = now().0.as_millisecond();

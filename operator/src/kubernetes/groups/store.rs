@@ -1,4 +1,4 @@
-//! The ConsumerGroups that the watch knows of, shared with the tasks of the clusters.
+//! The ConsumerGroups that the watch has reported, shared with the tasks of the clusters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use weir_crds::ConsumerGroup;
 use super::super::namespaces;
 use crate::controller::Key;
 
-/// All ConsumerGroups, and those that were deleted and that no task has acted on.
+/// All ConsumerGroups, and the deleted ones that no task has handled yet.
 #[derive(Debug)]
 pub(in crate::kubernetes) struct GroupStore {
     inner: Mutex<Inner>,
@@ -20,9 +20,9 @@ pub(in crate::kubernetes) struct GroupStore {
 struct Inner {
     groups: BTreeMap<Key, Arc<ConsumerGroup>>,
     deleted: Vec<(Key, Arc<ConsumerGroup>)>,
-    /// Clusters whose groups are looked after, with the number of tasks that do.
+    /// Clusters whose groups are reconciled here, with the number of tasks.
     hosted: BTreeMap<Key, usize>,
-    /// The namespaces' watches that have not named all of theirs yet; `None` before they begin.
+    /// The namespaces' watches that have not listed all of their groups; `None` before they start.
     unlisted: Option<BTreeSet<usize>>,
 }
 
@@ -55,7 +55,7 @@ impl GroupStore {
         let mut inner = self.inner();
         if let Some(group) = inner.groups.remove(key) {
             let cluster = cluster_of(&group);
-            // Nobody is there to act on the deletion of what belongs to no cluster.
+            // A resource of a cluster without a task: no task would handle its deletion.
             if inner.hosted.contains_key(&cluster) {
                 inner.deleted.push((cluster, group));
             }
@@ -64,12 +64,12 @@ impl GroupStore {
         self.change();
     }
 
-    /// There are so many watches, of which none has named all of its groups.
+    /// Sets the number of watches; none has listed its groups yet.
     pub(super) fn begin(&self, scopes: usize) {
         self.inner().unlisted = Some((0..scopes).collect());
     }
 
-    /// A watch has named all of its groups once.
+    /// Records that a watch has listed all of its groups.
     pub(super) fn listed(&self, scope: usize) {
         if let Some(unlisted) = &mut self.inner().unlisted {
             unlisted.remove(&scope);
@@ -85,7 +85,7 @@ impl GroupStore {
         inner.groups.values().filter(|group| cluster_of(group) == *cluster).cloned().collect()
     }
 
-    /// Whether there is a resource of this name, in whatever cluster.
+    /// Whether a resource of this name exists, of any cluster.
     pub(super) fn has(&self, key: &Key) -> bool {
         self.inner().groups.contains_key(key)
     }
@@ -99,7 +99,7 @@ impl GroupStore {
         ours.into_iter().map(|(_, group)| group).collect()
     }
 
-    /// Groups whose cluster nobody looks after, by cluster.
+    /// Groups whose clusters are not hosted here, by cluster.
     pub(super) fn homeless(&self) -> BTreeMap<Key, Vec<Arc<ConsumerGroup>>> {
         let inner = self.inner();
         let mut homeless: BTreeMap<Key, Vec<Arc<ConsumerGroup>>> = BTreeMap::new();
@@ -113,7 +113,7 @@ impl GroupStore {
     }
 }
 
-/// Says that a cluster's groups are looked after, as long as it lives.
+/// Marks a cluster's groups as reconciled here until it is dropped.
 #[derive(Debug)]
 pub(super) struct Hosting {
     store: Arc<GroupStore>,
@@ -150,8 +150,8 @@ fn cluster_of(group: &ConsumerGroup) -> Key {
 mod tests {
     use super::*;
 
-    /// What is not in the store yet is not gone: no group is deleted, and no resource made, before
-    /// every watch has named all of its own.
+    /// An incomplete store proves nothing: before every watch has listed its groups, no group is
+    /// deleted and no resource created.
     #[test]
     fn all_are_known_once_each_watch_has_named_its_own() {
         let store = GroupStore::default();

@@ -1,8 +1,8 @@
-//! A controller that is elsewhere than its predecessor was: another operator, in another namespace
-//! or under another name, took the cluster over.
+//! A controller at another address than its predecessor: another operator, in another namespace or
+//! under another name, took the cluster over.
 //!
-//! Brokers find the address in a file, which Kubernetes brings up to date in a running pod. Until
-//! then they serve on as they do without an operator, and nobody is fenced for not having come.
+//! Brokers read the address from a file, which Kubernetes updates in a running pod. Until then they
+//! serve as without an operator, and the controller does not fence them for their silence.
 
 use std::time::Duration;
 
@@ -18,17 +18,17 @@ use crate::store::StoreError;
 use crate::store::kube::FIELD_MANAGER;
 use crate::store::kube::ours::if_ours;
 
-/// How long brokers may take to come to another address. A kubelet looks at a pod's ConfigMaps once
-/// a minute, and up to half as late again (`syncFrequency` and `workerResyncIntervalJitterFactor`);
-/// the rest is for what it knows to be old, and for the broker's next attempt.
+/// The most time for brokers to connect to a new address. A kubelet syncs a pod's ConfigMaps once a
+/// minute, with up to half of that as jitter (`syncFrequency` and
+/// `workerResyncIntervalJitterFactor`). The rest is for its cache, and for the broker's next
+/// attempt.
 const TOLD_WITHIN: Duration = Duration::from_secs(180);
 
-/// How long brokers may still need to hear where the controller is: nothing, where it is where it
-/// was.
+/// How long brokers may still need to learn the controller's address; zero if it has not changed.
 ///
 /// # Errors
-/// When the Kubernetes API does not answer. Where it refuses, the controller is needed all the
-/// same, and nobody is excused.
+/// When the Kubernetes API does not answer. If it refuses, the controller starts all the same,
+/// without an excuse for silent brokers.
 pub(in crate::kubernetes) async fn excused(
     context: &Context,
     cluster: &KafkaCluster,
@@ -64,8 +64,8 @@ pub(in crate::kubernetes) async fn excused(
     Ok(excused)
 }
 
-/// By what brokers are told: the whole time where that is about to change, and the rest of it where
-/// it was changed a moment ago.
+/// The remaining time by the ConfigMap: all of it if the address is about to change, the rest of it
+/// if it changed a moment ago.
 fn left_to_hear(map: &ConfigMap, address: &str, now: &Time) -> Duration {
     let told = map.data.as_ref().and_then(|data| data.get(CONTROLLER_KEY)).map(String::as_str);
     if told != Some(address) {
@@ -79,7 +79,7 @@ fn left_to_hear(map: &ConfigMap, address: &str, now: &Time) -> Duration {
     if map.metadata.creation_timestamp.as_ref().is_none_or(|made| written <= made) {
         return Duration::ZERO;
     }
-    // Another clock than this one, so that a write may lie ahead.
+    // The API server's clock differs, so a write may be in the future.
     let since = Duration::try_from(now.0.duration_since(written.0)).unwrap_or_default();
     TOLD_WITHIN.saturating_sub(since)
 }

@@ -158,7 +158,7 @@ impl Volumes {
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             Err(error) => return Err(error).context("delete the StatefulSet without its pods"),
         }
-        // It is gone once its finalizer has run; waits at most 10 s.
+        // It is gone once its finalizer has run; looks at most 100 times, 100 ms apart.
         for _ in 0..100 {
             if sets.get_metadata_opt(&key.name).await.context("get the StatefulSet")?.is_none() {
                 break;
