@@ -12,7 +12,7 @@
 //!   replica that counts. A follower fetches from the end of what it has, after its flush.
 //! - A broker takes up a role while it holds the writer, so a leader knows the exact start of its
 //!   epoch. A role ends immediately.
-//! - A leader's epoch begins at the end of its log, before its first record. The disk hears of the
+//! - A leader's epoch begins at the end of its log, before its first record. The log stores the
 //!   epoch with that record.
 //! - A follower appends and cuts under the epoch of the fetch, and drops the answer under any
 //!   other. So no change of leaders waits for a fetcher.

@@ -19,8 +19,8 @@ use crate::transaction::{Partition, Producer, Request, Transactions};
 /// The protocol version between brokers of this build.
 const VERSION: i16 = 5;
 
-/// The pause and the longest time of retries while the previous transaction is being ended, so that
-/// the client need not retry (`add.partitions.to.txn.retry.backoff.ms` and `.max.ms` in Apache
+/// The pause and the longest time of retries while the previous transaction is being ended. They
+/// spare the client a retry (`add.partitions.to.txn.retry.backoff.ms` and `.max.ms` in Apache
 /// Kafka: 20 and 100).
 const RETRY: Duration = Duration::from_millis(5);
 const RETRY_MAX: Duration = Duration::from_millis(100);

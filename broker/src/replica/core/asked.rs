@@ -1,9 +1,8 @@
 //! The last ISR proposal of a leader, stored for the next process of its broker.
 //!
 //! From the moment of a proposal, the high watermark waits for every replica that may join the ISR.
-//! A process that resumes the roles of the previous one must wait for them too, because no
-//! controller may be there to say what became of the proposal. So a proposal is on disk before it
-//! is sent.
+//! A process that resumes the roles of the previous one must wait for them, too. No controller may
+//! be there to tell the outcome of the proposal. So a proposal is on disk before it is sent.
 
 use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch};
 
@@ -51,8 +50,8 @@ impl Asked {
         self
     }
 
-    /// The replicas beside the ISR that the high watermark must wait for in a leadership that
-    /// begins with this state, and the partition epoch that they were proposed on.
+    /// The replicas outside the ISR that delay the high watermark of a leadership with this first
+    /// state, and the partition epoch of their proposal.
     pub(super) fn unsettled(
         asked: Option<Self>,
         own: BrokerId,

@@ -258,7 +258,7 @@ impl Following {
         if end < log.start { Todo::Restart(end) } else { Todo::Truncate(end) }
     }
 
-    /// Whether the leader has committed more than this replica has, as far as its last answer says.
+    /// Whether the leader has committed more than this replica has, by its last answer.
     pub fn lags(&self, log: &OwnLog<'_>) -> bool {
         self.leader_high_watermark > log.end
     }

@@ -157,10 +157,9 @@ impl Partition {
         }
     }
 
-    /// Deletes what the leader in `epoch` has deleted, and waits for the writer if it is busy, so
-    /// that the next fetch carries the new log start offset. The session omits a partition whose
-    /// fetch is unchanged. The leader would then learn the new start only with the next other
-    /// change.
+    /// Deletes what the leader in `epoch` has deleted, and waits for the writer if it is busy. The
+    /// next fetch then carries the new log start offset. The session omits a partition whose fetch
+    /// is unchanged. The leader would then learn the new start only with the next other change.
     pub(crate) async fn follow_log_start(self: &Arc<Self>, epoch: LeaderEpoch) {
         let step = self.following(epoch, |following, log| following.step(log));
         let Some(start) = step.and_then(|step| step.log_start) else { return };

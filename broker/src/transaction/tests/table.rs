@@ -318,8 +318,8 @@ fn every_request_in_every_state_from_every_epoch_is_answered_as_by_kafka() {
     }
 }
 
-/// With transactions v2 the log does not tell who aborted a transaction. So the producer goes on
-/// whoever did.
+/// With transactions v2 the log does not tell if the producer, a timeout or another producer
+/// aborted a transaction. So the producer always goes on.
 #[test]
 fn an_abort_by_time_or_by_another_is_the_abort_of_the_producer() {
     for epoch in [0, 5, i16::MAX - 2, i16::MAX - 1] {
