@@ -1,4 +1,4 @@
-//! What every client's admin interface must find.
+//! Scenarios for the admin interface of every client.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use serde_json::{Value, json};
@@ -47,8 +47,8 @@ fn new_topic(cluster: &Cluster, driver: &mut Driver, partitions: i32, configs: &
     topic
 }
 
-/// Asks until the answer is the expected one: Apache Kafka answers a change before its broker has
-/// heard of it.
+/// Repeats the request until the answer satisfies `holds`. Apache Kafka answers a change before its
+/// broker has the new metadata.
 fn eventually(driver: &mut Driver, request: &Value, holds: impl Fn(&Value) -> bool) -> Value {
     let deadline = std::time::Instant::now() + weir_e2e::wire::PATIENCE;
     loop {
@@ -83,7 +83,7 @@ fn topics(cluster: &Cluster, driver: &mut Driver) {
         l.as_array().unwrap().contains(&json!(topic))
     });
 
-    // Gone, and made again it is empty: another topic of the same name.
+    // Deleted and created again, the topic is empty, because it is another topic.
     driver.produce(Produce::records(&topic, &[Record::new("k", "of the first").to(0)])).unwrap();
     driver.call(&json!({"op": "delete_topic", "topic": topic})).unwrap();
     eventually(driver, &json!({"op": "list_topics"}), |l| {
@@ -99,7 +99,7 @@ fn topics(cluster: &Cluster, driver: &mut Driver) {
     );
 }
 
-/// Each refusal with Kafka's code.
+/// Each refusal has Kafka's error code.
 fn refusals(cluster: &Cluster, driver: &mut Driver) {
     const TOPIC_ALREADY_EXISTS: i64 = 36;
     let topic = new_topic(cluster, driver, 1, &json!({}));
@@ -120,7 +120,7 @@ fn refusals(cluster: &Cluster, driver: &mut Driver) {
         (create("refused", 1, 1, json!({"cleanup.policy": "shred"})), error::INVALID_CONFIG.into()),
     ];
     for (i, ((code, message), expected)) in cases.into_iter().enumerate() {
-        // What a client refuses by itself has no code of Kafka's.
+        // A refusal by the client itself has no Kafka code.
         assert!(
             code == expected || code == -1 || is_local(code),
             "case {i}: {code} for {expected}: {message}"
@@ -144,7 +144,7 @@ fn partitions(cluster: &Cluster, driver: &mut Driver) {
     eventually(driver, &request, |d| d["partitions"].as_array().unwrap().len() == 5);
     driver.produce(Produce::records(&topic, &[Record::new("k", "after").to(4)])).unwrap();
     assert_eq!(driver.consume(&topic, &[0, 4], From::Beginning, 2).unwrap().len(), 2);
-    // Partitions are never taken away.
+    // The number of partitions never decreases.
     let refused = driver
         .call(&json!({"op": "create_partitions", "topic": topic, "partitions": 2}))
         .unwrap_err();
@@ -173,14 +173,15 @@ fn topic_configs(cluster: &Cluster, driver: &mut Driver) {
     ] {
         assert!(!all[key]["value"].is_null(), "{key} is among {all}");
     }
-    // Where a value comes from, as each client names it.
+    // The source of a value, as each client names it.
     let source = |v: &Value| format!("{}{}", v["source"], v["config_source"]);
     let (set, default) = (source(&all["retention.ms"]), source(&all["segment.ms"]));
     assert!(set.contains("DYNAMIC_TOPIC_CONFIG") || set.contains('1'), "{set}");
     assert!(default.contains("DEFAULT_CONFIG") || default.contains('5'), "{default}");
 
     if driver.client.can("replace_configs") {
-        // AlterConfigs is the whole truth: what it does not name goes back to its default.
+        // AlterConfigs replaces everything: a configuration that it does not name returns to its
+        // default.
         driver
             .call(&json!({"op": "replace_configs", "type": "topic", "name": topic, "configs": {"max.message.bytes": "2000000"}}))
             .unwrap();
@@ -267,7 +268,7 @@ fn delete_records(cluster: &Cluster, driver: &mut Driver) {
     assert_eq!(left.iter().map(|r| r.offset).collect::<Vec<_>>(), (7..20).collect::<Vec<_>>());
     let refused = driver.call(&delete(21)).unwrap_err();
     assert_eq!(refused.code, i64::from(error::OFFSET_OUT_OF_RANGE), "{refused:?}");
-    // kafkajs asks the broker for the end itself when it is given -1.
+    // Given -1, kafkajs asks the broker for the end itself.
     assert_eq!(driver.call(&delete(-1)).unwrap()["low_watermark"], 20, "up to the high watermark");
     let placed =
         driver.produce(Produce::records(&topic, &[Record::new("k", "next").to(0)])).unwrap();

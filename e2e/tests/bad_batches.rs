@@ -1,5 +1,5 @@
-//! Record batches that no client would send: each is refused with Kafka's error, nothing of it is
-//! appended, and nobody else notices.
+//! Record batches that no client would send. The broker refuses each with Kafka's error, appends
+//! nothing of it, and other clients do not notice.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::io::Write;
@@ -64,7 +64,7 @@ fn batches_that_are_wrong() {
         let code = bystander.refused(&batch);
         assert!(expected.contains(&code), "{what}: {code}");
     }
-    // Codecs that there are not; Apache Kafka has no error of its own for them.
+    // Unknown codecs, for which Apache Kafka has no error of its own.
     for codec in [5, 6, 7] {
         let mut batch = good.clone();
         batch.attributes = codec;
@@ -78,7 +78,7 @@ fn batches_that_are_wrong() {
         ];
         assert!(code.is_none_or(|c| refusals.contains(&c)), "codec {codec}: {code:?}");
     }
-    // Bytes that are no batch at all, and two batches where one is allowed.
+    // Bytes that are no batch, and two batches where only one is allowed.
     let mut c = bystander.attacker();
     let code = produce_or_close(&mut c, &bystander.topic, &noise(3, 500));
     assert!(
@@ -129,12 +129,12 @@ fn sizes_and_times() {
     bystander.unharmed();
 }
 
-/// A little that becomes a lot: records are not opened where nothing needs it, and opened up to a
-/// bound where something does.
+/// A small batch that decompresses to a large one. The broker does not decompress records without
+/// need, and otherwise only up to a bound.
 #[test]
 fn compression_bombs() {
     const GZIP: i16 = 1;
-    // The topic's own codec makes the broker open what comes.
+    // The topic has its own codec, so the broker must decompress.
     let mut bystander = Bystander::start(&[("compression.type", "zstd")]);
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     let zeros = vec![0_u8; 1 << 20];
@@ -143,7 +143,7 @@ fn compression_bombs() {
     }
     let mut bomb = Batch::of(&[b"x"], now_ms());
     (bomb.attributes, bomb.payload) = (GZIP, gzip.finish().unwrap());
-    // A record that claims the 512 MiB for itself.
+    // A single record of 256 MiB.
     let mut honest = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     let large = record(0, None, Some(&vec![0; 256 << 20]));
     honest.write_all(&large).unwrap();
@@ -166,8 +166,8 @@ fn compression_bombs() {
             );
         }
     }
-    // What does not even begin as its codec does. A batch in the topic's own codec is not opened:
-    // docs/adr/0059-every-record-is-read-at-produce.md says why, and what that costs.
+    // Payloads that are not valid for their codec. A batch in the topic's own codec is not
+    // decompressed: docs/adr/0059-every-record-is-read-at-produce.md has the reason and the price.
     for codec in [1, 2, 3] {
         let mut batch = Batch::of(&[b"x"], now_ms());
         (batch.attributes, batch.payload) = (codec, noise(codec as u64, 300));
@@ -177,7 +177,7 @@ fn compression_bombs() {
     bystander.unharmed();
 }
 
-/// A producer id and its epoch; Apache Kafka is still loading at first.
+/// A new producer id and its epoch; Apache Kafka may still be loading at first.
 fn new_producer(c: &mut Connection) -> (i64, i16) {
     const COORDINATOR_LOAD_IN_PROGRESS: i16 = 14;
     loop {
@@ -189,7 +189,7 @@ fn new_producer(c: &mut Connection) -> (i64, i16) {
     }
 }
 
-/// An idempotent producer's mistakes.
+/// The mistakes of an idempotent producer.
 #[test]
 fn producer_sequences() {
     let mut bystander = Bystander::start(&[]);
@@ -240,7 +240,7 @@ fn acks_that_are_none() {
     reply.i32().unwrap();
     reply.i32().unwrap();
     assert_eq!(reply.i16().unwrap(), 21, "INVALID_REQUIRED_ACKS");
-    // With acks=0 there is no reply, so an error closes the connection.
+    // acks=0 has no reply, so an error closes the connection.
     let mut c = bystander.attacker();
     let mut wrong = Batch::of(&[b"x"], now_ms());
     wrong.crc_flip = 1;

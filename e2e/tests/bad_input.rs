@@ -1,8 +1,8 @@
-//! Requests that no client would send: each ends in the error that Kafka gives or in a closed
-//! connection, and nobody else notices.
+//! Requests that no client would send. Each ends with Kafka's error or a closed connection, and
+//! other clients do not notice.
 //!
-//! Every test ends with `Bystander::unharmed`: a connection that was open all the while still
-//! works, and the broker's memory stayed where it was.
+//! Every test ends with `Bystander::unharmed`: an older connection still works, and the broker's
+//! memory has not grown beyond its bound.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::time::Duration;
@@ -50,13 +50,13 @@ fn random_bytes() {
     let mut bystander = Bystander::start(&[]);
     for seed in 0..200 {
         let bytes = noise(seed, 1 + (seed as usize * 37) % 3000);
-        // As it is, and in a frame whose length is right.
+        // Once raw, and once in a frame of the correct length.
         let mut c = bystander.attacker();
         c.send(&bytes);
         let mut c = bystander.attacker();
         c.send(&Body::default().bytes(&bytes).0);
     }
-    // Behind the header of each API there is, in its lowest version.
+    // After the header of each API, in its lowest version.
     for api in 0..100 {
         let mut c = bystander.attacker();
         let frame = c.frame(api, 0, &Body(noise(api as u64, 500)));
@@ -74,8 +74,8 @@ fn unknown_apis_and_versions() {
         c.send(&frame);
         c.closed(PATIENCE).unwrap_or_else(|e| panic!("API {api} version {version}: {e}"));
     }
-    // ApiVersions alone answers, in version 0, and names the versions that it has. Its header has
-    // tagged fields from version 3 on.
+    // Only ApiVersions gets an answer. It is in version 0 and has the supported versions. The
+    // request's header has tagged fields from version 3 on.
     let mut c = bystander.attacker();
     let mut reply = c.call(18, 99, &Body(vec![0, 2, b'e', 2, b'1', 0])).unwrap();
     assert_eq!(reply.i16().unwrap(), error::UNSUPPORTED_VERSION);
@@ -89,7 +89,7 @@ fn unknown_apis_and_versions() {
     bystander.unharmed();
 }
 
-/// Lengths within a request that point beyond its end, and counts that nothing follows.
+/// Lengths in a request that exceed it, and counts without elements.
 #[test]
 fn lengths_and_counts_that_lie() {
     let mut bystander = Bystander::start(&[]);
@@ -129,8 +129,8 @@ fn lengths_and_counts_that_lie() {
         c.send(&frame);
         c.closed(PATIENCE).unwrap_or_else(|e| panic!("{what}: {e}"));
     }
-    // Flexible versions: lengths are variable, and tagged fields follow. The header is version 2,
-    // so its own tags come first.
+    // Flexible versions: lengths are varints, and tagged fields follow. The header is version 2, so
+    // its own tags come first.
     for (what, rest) in [
         ("a varint of 10 bytes", vec![0xff; 10]),
         ("a varint that ends", vec![0x80]),
@@ -146,13 +146,13 @@ fn lengths_and_counts_that_lie() {
     bystander.unharmed();
 }
 
-/// Tagged fields that nobody knows are skipped, in the header and in the body.
+/// Unknown tagged fields are skipped, in the header and in the body.
 #[test]
 fn unknown_tagged_fields() {
     let mut bystander = Bystander::start(&[]);
     let mut c = bystander.attacker();
     let header_tags = [1, 77, 3, 1, 2, 3];
-    // Metadata 9 of no topic: an empty array, three flags, one tag.
+    // Metadata 9 for no topic: an empty array, three flags, one tag.
     let body = [1, 0, 0, 0, 1, 99, 2, 9, 9];
     let reply = c.call(3, 9, &Body([&header_tags[..], &body].concat())).unwrap();
     assert!(!reply.rest().is_empty());
@@ -188,7 +188,7 @@ fn topic_names() {
             );
         }
     }
-    // `a.b` and `a_b` would share their metrics' name.
+    // `a.b` and `a_b` would have the same metric name.
     let stem = bystander.cluster.topic("collide");
     assert_eq!(
         create_topic(&mut c, format!("{stem}.x").as_bytes(), 1, 1, &[]).unwrap(),
@@ -257,13 +257,13 @@ fn fetches() {
         let (code, ..) = wrong.send(&mut bystander.attacker()).unwrap();
         assert!(expected.contains(&code), "{what}: {code}");
     }
-    // A client that says it is a follower moves no high watermark. Apache Kafka answers it; Weir,
-    // where it may not, refuses it.
+    // A client that claims to be a follower moves no high watermark. Apache Kafka answers it; Weir
+    // refuses it if it lacks the permission.
     let _ = FetchOf { replica_id: 1, ..fetch }.send(&mut bystander.attacker());
     bystander.unharmed();
 }
 
-/// Half a request, then nothing; and a client that asks for more than it reads.
+/// Half a request and then silence; and a client that requests more than it reads.
 #[test]
 fn half_open_and_slow_readers() {
     let mut bystander = Bystander::start(&[]);
@@ -302,7 +302,7 @@ fn half_open_and_slow_readers() {
         slow.push(c);
     }
     bystander.unharmed();
-    // Each of them is answered when it reads at last.
+    // Each of them gets its answers once it reads.
     let first = slow[0].reply().unwrap();
     assert!(first.rest().len() > 20 * (900 << 10));
     drop((halves, slow));
@@ -317,7 +317,7 @@ fn idle_connections() {
     let count = 10_000.min(here.saturating_sub(500));
     let open: Vec<Connection> = (0..count).map(|_| bystander.attacker()).collect();
     bystander.unharmed();
-    // Each of them is still served, the first and the last.
+    // The broker still serves the first and the last of them.
     for mut c in [open.into_iter().next_back().unwrap(), bystander.attacker()] {
         assert_eq!(c.call(18, 0, &Body::default()).unwrap().i16().unwrap(), error::NONE);
         assert!(c.closed(Duration::from_millis(50)).is_err());
@@ -325,7 +325,7 @@ fn idle_connections() {
     bystander.unharmed();
 }
 
-/// Names that are not UTF-8: refused as a name, or as a request.
+/// Names that are not UTF-8: the broker refuses the name, or the request.
 #[test]
 fn names_that_are_not_text() {
     let mut bystander = Bystander::start(&[]);
@@ -335,13 +335,13 @@ fn names_that_are_not_text() {
     bystander.unharmed();
 }
 
-/// What a request repeats is done and answered once, as in Kafka, or refused: lists cost memory and
-/// time once.
+/// The broker handles repeated elements of a request once, as Kafka does, or refuses them, so lists
+/// cost memory and time only once.
 #[test]
 fn the_same_thing_many_times() {
     let mut bystander = Bystander::start(&[]);
     let topic = bystander.topic.clone();
-    // Fetch version 4 of one partition, which waits for ever, a million times.
+    // Fetch version 4 with one partition a million times, and the longest possible wait.
     let entry = Body::default().i32(0).i64(bystander.produced).i32(1 << 20);
     let head =
         Body::default().i32(-1).i32(i32::MAX).i32(i32::MAX).i32(i32::MAX).i8(0).i32(1).str(&topic);
@@ -356,13 +356,13 @@ fn the_same_thing_many_times() {
         .collect();
     bystander.unharmed();
     drop(waiting);
-    // DescribeConfigs version 1 of one broker: some 20 KB for each of its 11 bytes.
+    // DescribeConfigs version 1 of one broker: some 20 KB of answer for each 11 bytes.
     let resource = Body::default().i8(4).str("0").i32(-1).0.repeat(100_000);
     let body = Body([Body::default().i32(100_000).0, resource, vec![1]].concat());
     let mut reply = bystander.attacker().call(32, 1, &body).unwrap();
     reply.i32().unwrap();
     assert_eq!(reply.i32().unwrap(), 1);
-    // ListOffsets version 1 refuses a partition that is named twice, also under the topic's name
+    // ListOffsets version 1 refuses a partition that is named twice, even if its topic is named
     // twice.
     let half = Body::default().str(&topic).i32(1).i32(0).i64(-1).0;
     let body = Body([Body::default().i32(-1).i32(2).0, half.repeat(2)].concat());
@@ -375,7 +375,7 @@ fn the_same_thing_many_times() {
         reply.i64().unwrap();
         reply.i64().unwrap();
     }
-    // Produce version 7: the last batch of a partition is the one that is meant.
+    // Produce version 7: the last batch of a partition counts.
     let batch = |value: &[u8]| Batch::of(&[value], now_ms()).encode();
     let head = Body::default().i16(-1).i16(1).i32(10_000).i32(1).str(&topic).i32(2);
     let body = head.i32(0).bytes(&batch(b"first")).i32(0).bytes(&batch(b"last"));
@@ -390,7 +390,7 @@ fn the_same_thing_many_times() {
     bystander.unharmed();
 }
 
-/// Names as long as a name can be come back in messages that say what is wrong with them.
+/// Error messages repeat names of the maximum length.
 #[test]
 fn long_names_in_error_messages() {
     let mut bystander = Bystander::start(&[]);
@@ -402,8 +402,7 @@ fn long_names_in_error_messages() {
     );
     let code = create_topic(&mut c, b"named", 1, 1, &[(&name, &name)]).unwrap();
     assert_eq!(code, error::INVALID_CONFIG);
-    // AlterConfigs version 1, of a topic's setting, of a broker's, and of a kind of resource that
-    // there is not.
+    // AlterConfigs version 1 for a topic, for brokers, and for an unknown resource type.
     for (kind, resource) in
         [(2, bystander.topic.as_str()), (4, "0"), (4, &name), (2, &name), (99, &name)]
     {

@@ -1,6 +1,6 @@
-//! Chains that consume, transform and produce with real clients, while brokers, the controller and
-//! the clients themselves are killed: each input is copied once, nothing that was aborted is read,
-//! and no transaction hangs.
+//! Chains of real clients that consume, transform and produce while brokers, the controller and the
+//! clients are killed. Each input is copied once, `read_committed` shows no aborted record, and no
+//! transaction hangs.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::process::Command;
@@ -23,7 +23,7 @@ fn begin(driver: &mut Driver, id: &str) {
     driver.call(&json!({"op": "transactional", "producer": id, "id": id})).unwrap();
 }
 
-/// Fills a partition: of each three transactions one is aborted. Returns what was committed.
+/// Fills a partition and aborts one of three transactions. Returns the committed values.
 fn fill(driver: &mut Driver, partition: i32) -> Vec<String> {
     let mut committed = Vec::new();
     for round in 0..RECORDS / 10 * 3 / 2 {
@@ -39,7 +39,7 @@ fn fill(driver: &mut Driver, partition: i32) -> Vec<String> {
     committed
 }
 
-/// What `read_committed` shows of a partition within the time: all of it, if that is so much.
+/// The records of a partition that `read_committed` shows within the time, up to `count`.
 fn shown(driver: &mut Driver, partition: i32, count: usize, timeout_ms: u64) -> Vec<String> {
     let request = json!({
         "op": "consume", "topic": "to", "partitions": [partition], "from": "beginning", "count": count, "read_committed": true, "timeout_ms": timeout_ms,
@@ -50,7 +50,7 @@ fn shown(driver: &mut Driver, partition: i32, count: usize, timeout_ms: u64) -> 
     records.iter().map(Record::text).collect()
 }
 
-/// Runs the chain's client, and another one whenever it ends.
+/// Runs the chain's client, and a new one whenever it ends.
 fn keep_copying(client: Client, bootstrap: &str, over: &AtomicBool, pid: &AtomicU32) {
     let request = json!({
         "op": "transform", "id": "copy", "group": "copies", "from_topic": "from", "to": "to", "count": 1_000_000, "timeout_ms": 100_000,
@@ -58,17 +58,18 @@ fn keep_copying(client: Client, bootstrap: &str, over: &AtomicBool, pid: &Atomic
     while !over.load(Ordering::Relaxed) {
         let mut driver = Driver::start(client, bootstrap).unwrap();
         pid.store(driver.pid(), Ordering::Relaxed);
-        // It is killed, or its client has given up: another one goes on.
+        // The client was killed, or has given up; a new one continues.
         let _ = driver.call_if_alive(&request);
     }
 }
 
 fn kill(pid: &AtomicU32) {
-    // It may have ended by itself.
+    // The process may have ended already.
     let _ = Command::new("kill").args(["-9", &pid.load(Ordering::Relaxed).to_string()]).status();
 }
 
-/// The last stable offset of each partition is its end, and Kafka's tool finds nothing that hangs.
+/// The last stable offset of each partition is its end, and Kafka's tool finds no hanging
+/// transaction.
 fn nothing_hangs(bootstrap: &str) {
     for (topic, partition) in ["from", "to"]
         .into_iter()
@@ -88,7 +89,7 @@ fn nothing_hangs(bootstrap: &str) {
     }
     for broker in ["0", "1", "2"] {
         let arguments = ["--bootstrap-server", bootstrap, "find-hanging", "--broker-id", broker];
-        // It fails over a partition whose leader has just moved back.
+        // The tool fails on a partition whose leader has just moved back.
         let found = eventually("an answer of find-hanging", || {
             let printed = kafka("org.apache.kafka.tools.TransactionsCommand", &arguments, "")?;
             Ok(Some(printed.success()?))
@@ -132,7 +133,7 @@ fn copies_exactly_once(client: Client) {
         over.store(true, Ordering::Relaxed);
         kill(&pid);
     });
-    // What the last one left open is aborted by who comes after it.
+    // The next client aborts the transaction that the last one left open.
     begin(&mut driver, "copy");
     nothing_hangs(&bootstrap);
     for (partition, wanted) in (0..PARTITIONS).zip(wanted) {

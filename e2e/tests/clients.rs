@@ -1,6 +1,6 @@
-//! What every Kafka client must find: one list of scenarios, run through each of the drivers.
+//! Scenarios for every Kafka client: one list that runs through each driver.
 //!
-//! No consumer group takes part: partitions are assigned by hand.
+//! Partitions are assigned by hand, without a consumer group.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use serde_json::json;
@@ -47,8 +47,7 @@ fn run(client: Client, scenario: fn(&Cluster, &mut Driver)) {
     scenario(&cluster, &mut driver);
 }
 
-/// 2020-09-13, so that no test depends on the clock and no retention of the default 7 days is due
-/// before the test is over.
+/// 2020-09-13. A fixed time, so that no test depends on the clock.
 const LONG_AGO_MS: i64 = 1_600_000_000_000;
 
 fn keep_for_ever() -> serde_json::Value {
@@ -127,7 +126,7 @@ fn tricky_records(cluster: &Cluster, driver: &mut Driver) {
     );
 }
 
-/// What one client compressed every other client reads.
+/// Every client reads what the others compressed.
 fn compressions(cluster: &Cluster, driver: &mut Driver) {
     let codecs = ["none", "gzip", "snappy", "lz4", "zstd"];
     let mut topics = Vec::new();
@@ -156,7 +155,7 @@ fn compressions(cluster: &Cluster, driver: &mut Driver) {
     }
 }
 
-/// Equal keys go to one partition, where they keep their order; every client hashes as Java does.
+/// Equal keys go to one partition and keep their order there; every client hashes as Java does.
 fn keys_choose_partitions(cluster: &Cluster, driver: &mut Driver) {
     let (partitions, keys, count) = (50, 97, 2000);
     let topic = new_topic(cluster, driver, partitions, &json!({}));
@@ -189,7 +188,7 @@ fn keys_choose_partitions(cluster: &Cluster, driver: &mut Driver) {
     assert_eq!(last_of_key.len(), keys);
 }
 
-/// `Utils.murmur2` of the Java client, which decides where a key goes.
+/// The partition of a key by `Utils.murmur2` of the Java client.
 fn java_partition(key: &[u8], partitions: i32) -> i32 {
     const M: i32 = 0x5bd1_e995;
     let mut h = 0x9747_b28c_u32.cast_signed() ^ i32::try_from(key.len()).unwrap();
@@ -244,7 +243,7 @@ fn seek_by_offset_and_time(cluster: &Cluster, driver: &mut Driver) {
             )
             .unwrap();
     }
-    // In the middle of a batch, whatever batches the client made.
+    // In the middle of a batch, whichever batches the client made.
     for start in [0, 1, 37, 55, 99] {
         let consumed =
             driver.consume(&topic, &[0], From::Offset(start), 100 - start as usize).unwrap();
@@ -259,7 +258,7 @@ fn seek_by_offset_and_time(cluster: &Cluster, driver: &mut Driver) {
             .unwrap();
         assert_eq!(found["offset"], json!(offset), "the first record at or after {time}");
     }
-    // Clients put "no such record" differently: as nothing, or as the end of the log.
+    // Clients report a missing record differently: as nothing, or as the end of the log.
     let found = driver
         .call(&json!({"op": "offset_for_time", "topic": topic, "partition": 0, "timestamp": at(99) + 1}))
         .unwrap();
@@ -313,7 +312,7 @@ fn idempotent_producer(cluster: &Cluster, driver: &mut Driver) {
         let i: usize = r.text()[..10].parse().unwrap();
         assert_eq!(placed[i], (r.partition.unwrap(), r.offset));
     }
-    // A second producer gets an id of its own and begins at sequence 0 again.
+    // A second producer gets its own id and starts at sequence 0.
     driver.produce(Produce::generated(&topic, 10, 100, 31).set("idempotent", true)).unwrap();
 }
 
@@ -352,8 +351,7 @@ fn acks(cluster: &Cluster, driver: &mut Driver) {
     assert_eq!(consumed.iter().map(Record::text).collect::<Vec<_>>(), expected);
 }
 
-/// A batch above `max.message.bytes` is refused by the broker, not the client, and the next one is
-/// taken.
+/// The broker, not the client, refuses a batch above `max.message.bytes`, and accepts the next one.
 fn too_large(cluster: &Cluster, driver: &mut Driver) {
     const MESSAGE_TOO_LARGE: i64 = 10;
     let topic = new_topic(cluster, driver, 1, &json!({"max.message.bytes": "10000"}));
@@ -366,13 +364,13 @@ fn too_large(cluster: &Cluster, driver: &mut Driver) {
     assert_eq!(placed, [(0, 0)]);
 }
 
-/// Without auto-creation a topic that is not there is the error that says so. Clients hide its code
-/// behind their own timeouts.
+/// Without auto-creation a missing topic gives its own error. Clients hide the code behind their
+/// timeouts.
 fn unknown_topic_without_auto_creation(cluster: &Cluster, driver: &mut Driver) {
     const UNKNOWN_TOPIC_OR_PARTITION: i64 = 3;
     let topic = cluster.topic("absent");
     for op in ["describe_topic", "delete_topic"] {
-        // kafkajs asks for metadata in a way that creates the topic.
+        // kafkajs requests metadata with auto-creation.
         if (driver.client, op) == (Client::KafkaJs, "describe_topic") {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Apache Kafka's tools for a cluster of several brokers: reassignments, elections, the quorum,
+//! Apache Kafka's tools on a cluster of several brokers: reassignments, elections, the quorum,
 //! features.
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -50,7 +50,7 @@ fn partitions_are_reassigned_and_leaders_elected() {
         tool(&local, class::LEADER_ELECTION, &election).contains("Valid replica already elected"),
         "broker 0 leads already"
     );
-    // Another order holds at once, and moves nobody.
+    // Another order of the replicas takes effect at once and moves no data.
     reassign(&local, "1,0,2", &["--execute"]);
     let out = reassign(&local, "1,0,2", &["--verify"]);
     assert!(out.contains("Reassignment of partition orders-0 is completed."), "{out}");
@@ -62,7 +62,7 @@ fn partitions_are_reassigned_and_leaders_elected() {
         "{out}"
     );
     assert!(describe().contains("Leader: 1\tReplicas: 1,0,2"));
-    // A replica goes, the leader with it.
+    // One replica goes; the leader stays.
     reassign(&local, "0,2", &["--execute"]);
     let out = describe();
     assert!(
@@ -93,7 +93,7 @@ fn the_quorum_is_the_controller() {
     assert_eq!(field("CurrentObservers:"), r#"[{"id": 0}, {"id": 1}, {"id": 2}]"#, "{out}");
     let out = tool(&local, class::QUORUM, &["describe", "--replication"]);
     assert!(out.lines().any(|line| line.starts_with(&leader) && line.contains("Leader")), "{out}");
-    // Every broker has heard of nearly all: what one lacks for a moment is a change or two.
+    // Every broker has almost the newest metadata; it may lack one or two changes for a moment.
     let lags = out.lines().filter(|line| line.contains("Observer")).map(|line| {
         let columns: Vec<&str> = line.split_whitespace().collect();
         columns[3].parse::<i64>().unwrap()

@@ -1,5 +1,4 @@
-//! What was acknowledged stays: through `kill -9` under load, clean stops, and a controller that is
-//! gone.
+//! Acknowledged records stay: through `kill -9` under load, clean stops, and without a controller.
 //!
 //! `WEIR_E2E_ROUNDS` sets the number of kills (20 by default).
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -25,24 +24,24 @@ fn rounds() -> usize {
     std::env::var("WEIR_E2E_ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(20)
 }
 
-/// These tests kill what they test, so they need a cluster of their own.
+/// These tests kill processes, so they need their own cluster.
 fn local() -> Option<Local> {
     std::env::var_os("WEIR_E2E_BOOTSTRAP").is_none().then(|| Local::start(None).unwrap())
 }
 
-/// A producer that never gives up: it sends numbered records to one partition, one batch at a time,
-/// and remembers what was acknowledged.
+/// A producer that never gives up. It sends numbered records to one partition, one batch at a time,
+/// and remembers the acknowledged ones.
 struct Load {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicUsize>,
     thread: JoinHandle<Sent>,
 }
 
-/// What a producer knows in the end.
+/// The final state of a producer.
 struct Sent {
     /// Offset of each acknowledged record, by its number.
     acknowledged: BTreeMap<usize, i64>,
-    /// How many were sent at all.
+    /// The number of records that were sent.
     attempted: usize,
 }
 
@@ -82,7 +81,7 @@ impl Load {
         Self { stop, acknowledged, thread }
     }
 
-    /// Waits until so many more records were acknowledged.
+    /// Waits for this many more acknowledgements.
     fn progress(&self, more: usize) {
         let target = self.acknowledged.load(Ordering::Relaxed) + more;
         let deadline = std::time::Instant::now() + PATIENCE;
@@ -101,8 +100,8 @@ impl Load {
     }
 }
 
-/// One batch with `acks=1`; the base offset when it was acknowledged. An idempotent producer
-/// repeats the same batch with the same sequence.
+/// Sends one batch with `acks=1`; returns the base offset if it was acknowledged. An idempotent
+/// producer repeats the batch with the same sequence number.
 fn attempt(
     connection: &mut Option<Connection>,
     bootstrap: &str,
@@ -134,7 +133,7 @@ fn attempt(
     (code == error::NONE).then_some(base)
 }
 
-/// A producer id, if one is given.
+/// A producer id, if the broker assigns one.
 fn new_producer(c: &mut Connection) -> Option<i64> {
     let (code, id, _) = init_producer_id(c).ok()?;
     (code == error::NONE).then_some(id)
@@ -144,7 +143,7 @@ fn kill_in_a_loop(idempotent: bool) {
     let Some(local) = local() else { return };
     let topic = "under-fire";
     let mut c = Connection::open(&local.bootstrap()).unwrap();
-    // Small segments, so that recovery meets more than one.
+    // Small segments, so that recovery reads several.
     let configs = [("flush.mode", "group"), ("segment.bytes", "1048576")];
     assert_eq!(
         create_topic(&mut c, topic.as_bytes(), PARTITIONS, 1, &configs).unwrap(),
@@ -155,7 +154,7 @@ fn kill_in_a_loop(idempotent: bool) {
         .map(|p| Load::start(local.bootstrap(), topic.to_owned(), p, idempotent))
         .collect();
     for round in 0..rounds() {
-        // Never at the same point of the load.
+        // Kill at different points of the load.
         for load in &loads {
             load.progress(1 + round * 7 % 50);
         }
@@ -166,7 +165,7 @@ fn kill_in_a_loop(idempotent: bool) {
         load.progress(1);
     }
     let sent: Vec<Sent> = loads.into_iter().map(Load::finish).collect();
-    // And once more before it is read: what is only in memory does not count.
+    // Kill once more before reading: records that are only in memory do not count.
     local.run(&["kill", "0"]).unwrap();
     local.run(&["start", "0"]).unwrap();
     await_topic(&local.bootstrap(), topic, PARTITIONS).unwrap();
@@ -234,7 +233,7 @@ fn everything_survives_a_clean_stop() {
         .unwrap();
     let described = driver.call(&json!({"op": "describe_topic", "topic": "kept"})).unwrap();
     let cluster = driver.call(&json!({"op": "describe_cluster"})).unwrap();
-    // An idempotent producer, whose sequence the broker must know again.
+    // An idempotent producer, whose sequence numbers the broker must recover.
     let mut c = Connection::open(&local.bootstrap()).unwrap();
     let id = new_producer(&mut c).unwrap();
     let batch = |sequence: i32| {
@@ -280,13 +279,13 @@ fn everything_survives_a_clean_stop() {
             produce(&mut c, "kept", 1, &batch(5)).unwrap().0,
             error::OUT_OF_ORDER_SEQUENCE_NUMBER
         );
-        // A new producer gets an id that no one had.
+        // A new producer gets an unused id.
         assert_ne!(new_producer(&mut c).unwrap(), id);
     }
 }
 
-/// Static stability: produce and fetch go on while the controller is gone, and changes work again
-/// when it is back.
+/// Static stability: produce and fetch continue without the controller, and changes work again once
+/// it is back.
 #[test]
 fn without_a_controller() {
     let Some(local) = local() else { return };
@@ -298,7 +297,7 @@ fn without_a_controller() {
     let records: Vec<Record> =
         (0..100).map(|i| Record::new("k", format!("{i}")).to(i % 2)).collect();
     driver.produce(Produce::records("steady", &records).set("acks", "all")).unwrap();
-    // A client that comes only now finds everything, too.
+    // A new client finds everything too.
     let mut late = Driver::start(Client::Franz, &local.bootstrap()).unwrap();
     assert_eq!(late.consume("steady", &[0, 1], From::Beginning, 100).unwrap().len(), 100);
     local.run(&["start", "controller"]).unwrap();

@@ -1,9 +1,9 @@
-//! Three brokers, real clients, and everything that can happen to a process: what was acknowledged
-//! is there exactly once, in order, at the offset that the client was told, and every replica tells
-//! of transactions what its log says.
+//! Three brokers, real clients, and every fault of a process. Acknowledged records are there
+//! exactly once, in order, at the acknowledged offset. Every replica's aborted transactions match
+//! its log.
 //!
-//! `WEIR_E2E_ROUNDS` sets the number of faults (15 by default), `WEIR_E2E_SEED` which ones; the
-//! seed is printed.
+//! `WEIR_E2E_ROUNDS` sets the number of faults (15 by default), and `WEIR_E2E_SEED` selects them;
+//! the seed is printed.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::time::{Duration, Instant};
@@ -16,15 +16,15 @@ use weir_e2e::transactions::{Transactions, tells_what_its_log_says};
 use weir_e2e::wire::{Connection, await_topic, error, init_producer_id};
 use weir_e2e::writer::{PATIENCE, Writer, check};
 
-/// Whose transactions overlap in one partition.
+/// The clients with overlapping transactions in one partition.
 const CHAINED: [Client; 2] = [Client::Java, Client::Franz];
 
-/// Every client writes to a partition of its own, since each numbers its records.
+/// Every client writes to its own partition, because each numbers its records.
 const WRITERS: [Client; 3] = [Client::Java, Client::Franz, Client::Librdkafka];
 
-/// Waits until every broker has producer ids of its own. It asks for a block a second after its
-/// registration, or when the first producer comes; without a controller there are no others, and
-/// the driver of librdkafka is a new producer with each call.
+/// Waits until every broker has a block of producer ids. A broker requests one a second after its
+/// registration, or when its first producer comes. Without a controller there are no more blocks,
+/// and the librdkafka driver is a new producer in each call.
 fn all_have_producer_ids(local: &Local) {
     let deadline = Instant::now() + PATIENCE;
     for address in local.bootstrap().split(',') {
@@ -40,7 +40,7 @@ fn from_env(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Which faults come, and when (`splitmix64`).
+/// Selects the faults and their times (`splitmix64`).
 struct Chance(u64);
 
 impl Chance {
@@ -90,7 +90,7 @@ fn signal(local: &Local, broker: u64, signal: &str) {
     );
 }
 
-/// One fault, and its end.
+/// Causes one fault and ends it.
 fn strike(local: &Local, chance: &mut Chance) -> String {
     let run = |command: &str, id: &str| drop(local.run(&[command, id]).unwrap());
     let broker = chance.below(3);
@@ -104,7 +104,7 @@ fn strike(local: &Local, chance: &mut Chance) -> String {
         }
         3 => {
             signal(local, broker, "-STOP");
-            // Sometimes longer than a session lasts.
+            // Sometimes for longer than a session.
             chance.pause(6_000);
             signal(local, broker, "-CONT");
             format!("froze {id}")
@@ -115,7 +115,7 @@ fn strike(local: &Local, chance: &mut Chance) -> String {
             format!("stopped {id}")
         }
         5 => {
-            // What is wiped may not be the last copy.
+            // The wiped copy must not be the last one.
             whole(local);
             run("kill", &id);
             std::fs::remove_dir_all(local.data().join(format!("broker-{id}"))).unwrap();
@@ -228,11 +228,11 @@ fn every_broker_is_restarted_in_turn_while_no_controller_runs() {
     local.run(&["kill", "controller"]).unwrap();
     for (end, id) in [("stop", "0"), ("kill", "1"), ("stop", "2"), ("kill", "0")] {
         local.run(&[end, id]).unwrap();
-        // Returns once it serves.
+        // Returns once the broker serves.
         local.run(&["start", id]).unwrap();
         writers.iter().for_each(Writer::moves);
     }
-    // Whoever comes now writes, under a producer id that nobody had, and reads.
+    // A new producer writes under an unused producer id, and a new consumer reads.
     writers.push(start((2, Client::Franz)));
     writers.iter().for_each(Writer::moves);
     let mut reader = Driver::start(Client::Franz, &local.bootstrap()).unwrap();
@@ -265,7 +265,7 @@ fn one_of_three_replicas_takes_no_acks_all_and_serves_what_it_has() {
                 .set("timeout_ms", 8_000),
         )
         .unwrap_err();
-    // The client gives up while the broker goes on refusing, or tells of the refusal.
+    // The client gives up while the broker still refuses, or reports the refusal.
     assert!([-1, 7, 19, 20].contains(&refused.code), "{refused:?}");
     assert_eq!(driver.consume("careful", &[0], From::Beginning, 1).unwrap().len(), 1);
     local.run(&["start", "1"]).unwrap();

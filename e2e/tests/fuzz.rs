@@ -1,10 +1,10 @@
-//! Requests of every API and version, whole and mutated, at a broker with topics, groups and
-//! transactions. Whatever it is sent, it lives, serves others meanwhile, and still has what it
-//! acknowledged; and what is whole has an answer.
+//! Requests of every API and version, valid and mutated, to a broker with topics, groups and
+//! transactions. The broker survives, serves other clients meanwhile, and keeps all acknowledged
+//! records. Valid requests get answers.
 //!
-//! A run takes some ten seconds: half of it with a seed that is always the same, half with one that
-//! it prints. `WEIR_FUZZ_SECONDS` makes it longer, with more seeds; `WEIR_FUZZ_SEED` plays the
-//! requests of a seed again.
+//! A run takes some ten seconds: half with a fixed seed, half with a seed that it prints.
+//! `WEIR_FUZZ_SECONDS` makes it longer, with more seeds. `WEIR_FUZZ_SEED` replays the requests of a
+//! seed.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::{BTreeMap, VecDeque};
@@ -24,56 +24,55 @@ use weir_e2e::wire::{
     Body, Connection, FetchOf, PATIENCE, await_topic, create_topic, error, produce,
 };
 
-/// Connections that send at the same time.
+/// Connections that send concurrently.
 const SENDERS: u64 = 4;
 
-/// Requests on one connection.
+/// The most requests on one connection.
 const REQUESTS_MAX: usize = 20;
 
-/// What may wait longer than this for its answer is left alone.
+/// The wait for an answer; a request that takes longer is left alone.
 const ANSWER_MAX: Duration = Duration::from_millis(300);
 
-/// What the broker may grow by: its budget for requests, what its threads decode, and what the
-/// requests made it keep.
+/// The most that the broker's memory may grow: the budget for requests, what its threads decode,
+/// and what the requests make it keep.
 const RSS_GROWTH_BYTES: u64 = 512 << 20;
 
-/// How long one seed is played. What a round has done is looked at before the next.
+/// The time for one seed. Its effects are checked before the next.
 const ROUND_MAX: Duration = Duration::from_secs(30);
 
-/// A Produce that waits for no answer ends in a closed connection where it is refused, and so do
-/// versions below 3, which are served by name only. Every other request that is whole has an
-/// answer.
+/// A refused Produce with acks=0 closes the connection, and so do versions below 3, which are only
+/// advertised. Every other valid request gets an answer.
 const PRODUCE: i16 = 0;
 
-/// A longer request is refused, and whole ones are not.
+/// The broker refuses longer requests, and valid ones are shorter.
 const FRAME_MAX: usize = 15 << 20;
 
-/// What a producer tries again: an administrator may unregister a broker, or have leaders elected,
-/// and so may these requests.
+/// Errors that the bystander's producer retries: these requests may unregister a broker or elect
+/// leaders, as an administrator may.
 const PASSING: [i16; 2] = [error::NOT_LEADER_OR_FOLLOWER, error::LEADER_NOT_AVAILABLE];
 
-/// Requests of each sender that a failure shows.
+/// The number of each sender's requests in a failure's message.
 const SHOWN: usize = 8;
 
-/// The topic of the bystander, which no request names.
+/// The bystander's topic, which no request names.
 const KEPT: &str = "kept-by-somebody-else";
 
-/// What a bystander was told that there is of its own.
+/// The records of the bystander that were acknowledged.
 #[derive(Debug, Default)]
 struct Kept {
     records: u64,
     end: i64,
 }
 
-/// A cluster, and what requests may name in it.
+/// A cluster, and the names that requests use.
 struct Fuzzed {
     local: Local,
     world: World,
-    /// Every version that the broker serves.
+    /// Every served version.
     served: Vec<(Request, i16)>,
     pids: (i32, i32),
     rss_before: u64,
-    /// What each sender sent last.
+    /// The last requests of each sender.
     last: Mutex<BTreeMap<u64, VecDeque<String>>>,
     sent: AtomicU64,
     answered: AtomicU64,
@@ -110,7 +109,7 @@ impl Fuzzed {
                 .push((name.to_owned(), id_of(resource["status"]["topicId"].as_str().unwrap())));
             produce(&mut c, name, 0, &Batch::of(&[b"first"], now_ms()).encode()).unwrap();
         }
-        // Of the brokers' own topics, and one that is not there.
+        // An internal topic, and a missing one.
         world.topics.push(("__consumer_offsets".to_owned(), [0; 16]));
         world.topics.push(("nobody".to_owned(), [7; 16]));
         open_transaction(&mut c);
@@ -175,7 +174,7 @@ impl Fuzzed {
         }
     }
 
-    /// Ends the run.
+    /// Ends the run with a failure.
     fn fail(&self, why: &str) -> ! {
         self.has_failed.store(true, Ordering::Relaxed);
         panic!("{why}\n{}", self.shown());
@@ -190,20 +189,20 @@ impl Fuzzed {
         }
     }
 
-    /// Produces as long as others send, and counts the records that were acknowledged.
+    /// Produces while others send, and counts the acknowledged records.
     fn stand_by(&self, kept: &mut Kept, until: Instant) {
         let mut c = Connection::open(&self.local.bootstrap()).unwrap();
         let mut refused = None;
-        // What was refused last is tried again, also behind the end: it may be there, and the next
-        // round would not know.
+        // Retry a refused record even after the end: it may be in the log, and the next round would
+        // not know.
         while (Instant::now() < until || refused.is_some())
             && !self.has_failed.load(Ordering::Relaxed)
         {
             let value = format!("record {}", kept.records);
             let batch = Batch::of(&[value.as_bytes()], now_ms()).encode();
             match produce(&mut c, KEPT, 0, &batch) {
-                // Where the leader changed between the append and the answer, what is tried again
-                // is there twice.
+                // If the leader changes between the append and the answer, the retry makes a
+                // duplicate.
                 Ok((error::NONE, offset))
                     if offset == kept.end || (refused.is_some() && offset > kept.end) =>
                 {
@@ -256,7 +255,7 @@ impl Fuzzed {
         self.has_all(kept);
     }
 
-    /// Every record that was acknowledged is there, as it was.
+    /// Every acknowledged record is there, unchanged.
     fn has_all(&self, kept: &Kept) {
         let mut c = Connection::open(&self.local.bootstrap()).unwrap();
         let fetch = FetchOf {
@@ -271,8 +270,8 @@ impl Fuzzed {
         let mut rest = reply.rest();
         for number in 0..kept.records {
             let value = format!("record {number}");
-            // A value stands behind its length, a variable one that is twice the number, and before
-            // the count of its headers.
+            // In a record the value comes after its length, a zigzag varint, and before the count
+            // of headers.
             let written =
                 [&[u8::try_from(value.len() * 2).unwrap()], value.as_bytes(), &[0]].concat();
             let Some(at) = rest.windows(written.len()).position(|window| window == written) else {
@@ -297,15 +296,15 @@ fn hex(bytes: &[u8]) -> String {
     format!("{} bytes {shown}", bytes.len())
 }
 
-/// A transaction that stays open while the requests come.
+/// Opens a transaction that stays open during the requests.
 fn open_transaction(c: &mut Connection) {
     let deadline = Instant::now() + PATIENCE;
     let from = loop {
-        // Who asks for the coordinator has its topic made.
+        // A request for the coordinator creates its topic.
         c.call(10, 1, &Body::default().str("t1").i8(1)).unwrap();
         match txn::init(c, "t1", 10_000, txn::Version::V2).unwrap() {
             (error::NONE, from) => break from,
-            // Its coordinator is being made.
+            // The coordinator is not ready yet.
             (code, _) => assert!(Instant::now() < deadline, "InitProducerId answers {code}"),
         }
     };
@@ -328,7 +327,7 @@ fn served(c: &mut Connection) -> Vec<(Request, i16)> {
     all
 }
 
-/// Reads one answer, and returns whose it is.
+/// Reads one answer and returns its correlation id.
 fn answer(c: &mut TcpStream) -> std::io::Result<i32> {
     let mut number = [0; 4];
     c.read_exact(&mut number)?;
@@ -375,7 +374,7 @@ fn every_api_and_version() {
         answered * 4 > sent,
         "most of what is sent does not reach an API: {answered} of {sent} are answered"
     );
-    // What a crash leaves is whole, too.
+    // The same must hold after a crash.
     fuzzed.local.run(&["kill", "0"]).unwrap();
     fuzzed.local.run(&["start", "0"]).unwrap();
     await_topic(&fuzzed.local.bootstrap(), KEPT, 1).unwrap();

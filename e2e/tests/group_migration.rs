@@ -1,7 +1,7 @@
-//! Groups that change their protocol while they work (KIP-848): the members of a running classic
-//! group are replaced by members of the consumer protocol one by one, and those by classic ones
-//! again, while a producer writes and, in some, the coordinator dies in the middle. Every record is
-//! consumed, what is committed never goes back, and no member fails.
+//! Groups that change their protocol while they work (KIP-848). Members of the consumer protocol
+//! replace those of a running classic group one by one, and classic ones replace them again. A
+//! producer writes meanwhile, and in some tests the coordinator dies. Every record is consumed,
+//! committed offsets never go back, and no member fails.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ use weir_e2e::wire::{await_topic, committed, coordinator};
 
 const PARTITIONS: i32 = 6;
 const GROUP: &str = "migrating";
-/// What a test waits for counts as lost after this long.
+/// The limit of every wait.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]
@@ -56,7 +56,7 @@ fn librdkafka_cooperative_while_coordinators_die() {
     run(Client::Librdkafka, "cooperative-sticky", 3);
 }
 
-/// With three brokers the one that coordinates is killed in the middle of each change.
+/// With three brokers the coordinator is killed in the middle of each change.
 fn run(client: Client, assignor: &str, brokers: u32) {
     let yaml = format!(
         "apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata:\n  name: migration\nspec:\n  brokers:\n    replicas: {brokers}\n  \
@@ -86,7 +86,7 @@ fn run(client: Client, assignor: &str, brokers: u32) {
     assert_eq!(group.read, (0..written).collect(), "{client:?}");
 }
 
-/// A client that writes numbered records over all partitions until it is stopped.
+/// A producer of numbered records to all partitions, until it is stopped.
 struct Writer {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<usize>,
@@ -125,24 +125,24 @@ impl Writer {
     }
 }
 
-/// A group whose members speak either protocol.
+/// A group with members of both protocols.
 struct Group<'a> {
     local: &'a Local,
     driver: Driver,
     topic: String,
-    /// How classic members join.
+    /// The join request of classic members.
     classic: Value,
     /// The partitions that each member has.
     members: BTreeMap<String, BTreeSet<i32>>,
-    /// The numbers of all records that somebody got.
+    /// The numbers of all consumed records.
     read: BTreeSet<usize>,
     committed: BTreeMap<(String, i32), i64>,
-    /// Coordinators die in the middle of changes.
+    /// Whether coordinators die in the middle of changes.
     dies: bool,
 }
 
 impl Group<'_> {
-    /// The old members come and are replaced by the new ones, who are replaced by old ones again.
+    /// The old members join; new ones replace them; then old ones replace those.
     fn is_replaced(&mut self, old: &[&str], new: &[&str]) {
         for name in old {
             self.join(name, false);
@@ -177,7 +177,7 @@ impl Group<'_> {
         self.driver.call(&json!({"op": "leave", "member": name})).unwrap();
     }
 
-    /// While its members come to share the partitions, the coordinator may die.
+    /// Waits until the members share the partitions; the coordinator may die meanwhile.
     fn goes_on(&mut self) {
         if !self.dies {
             return self.is_shared();
@@ -190,7 +190,7 @@ impl Group<'_> {
         self.is_shared();
     }
 
-    /// Every partition has one member, and each member its share.
+    /// Waits until every partition has one member and each member its share.
     fn is_shared(&mut self) {
         let before = self.read.len();
         self.poll("every member has its share", |group| {
@@ -198,7 +198,7 @@ impl Group<'_> {
             let count: usize = group.members.values().map(BTreeSet::len).sum();
             let share = PARTITIONS as usize / group.members.len();
             let is_fair = group.members.values().all(|own| own.len() >= share);
-            // What everybody says that it has, it also reads.
+            // Members also read from the partitions that they report.
             is_fair
                 && all.len() == PARTITIONS as usize
                 && count == all.len()
@@ -206,7 +206,7 @@ impl Group<'_> {
         });
     }
 
-    /// Polls everybody in turn until it is as it should be.
+    /// Polls all members in turn until `done`.
     fn poll(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !done(self) {
@@ -232,7 +232,7 @@ impl Group<'_> {
             let assigned = reply["assigned"].as_array().unwrap().iter();
             let assigned = assigned.map(|pair| pair[1].as_i64().unwrap() as i32).collect();
             self.members.insert(name.clone(), assigned);
-            // In the middle of a rebalance a commit is refused: then somebody reads it again.
+            // A rebalance may refuse the commit; then a member reads the records again.
             let _ = self.driver.call(&json!({"op": "commit", "member": name}));
         }
         for (partition, offset) in committed(&self.local.bootstrap(), GROUP).unwrap_or_default() {

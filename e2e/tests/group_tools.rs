@@ -11,7 +11,7 @@ use weir_e2e::record::Record;
 use weir_e2e::tools::{class, kafka};
 use weir_e2e::wire::await_topic;
 
-/// 2020-09-13, in milliseconds, and as the tool takes it.
+/// 2020-09-13, in milliseconds, and in the tool's format.
 const LONG_AGO_MS: i64 = 1_600_000_000_000;
 
 const CLUSTER: &str = "apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata:\n  name: groups\nspec:\n  brokers:\n    replicas: 1\n  \
@@ -29,7 +29,7 @@ impl Tools {
         Self { local, driver }
     }
 
-    /// A topic with ten records in each of two partitions, a second between two of them.
+    /// Creates a topic with ten records in each of two partitions, one second apart.
     fn topic(&mut self, topic: &str) {
         self.driver.create_topic(topic, 2, &json!({"retention.ms": "-1"})).unwrap();
         await_topic(&self.local.bootstrap(), topic, 2).unwrap();
@@ -41,7 +41,7 @@ impl Tools {
         self.driver.produce(Produce::records(topic, &records)).unwrap();
     }
 
-    /// Runs `kafka-consumer-groups.sh`; what it prints, whether it was content or not.
+    /// Runs `kafka-consumer-groups.sh`; returns its output, whether it succeeds or not.
     fn groups(&self, arguments: &[&str]) -> String {
         let bootstrap = self.local.bootstrap();
         let all = [&["--bootstrap-server", &bootstrap], arguments].concat();
@@ -49,7 +49,7 @@ impl Tools {
         printed.out + &printed.err
     }
 
-    /// The offsets that a reset prints, by topic and partition.
+    /// Runs a reset; returns the printed offsets, by topic and partition.
     fn reset(&self, arguments: &[&str]) -> Vec<(String, i32, i64)> {
         let all = [&["--reset-offsets", "--group", "g"], arguments].concat();
         rows(&self.groups(&all), 4)
@@ -58,7 +58,7 @@ impl Tools {
             .collect()
     }
 
-    /// The groups that `kafka-groups.sh --list` prints, with their types and protocols.
+    /// The output of `kafka-groups.sh --list`: groups with their types and protocols.
     fn listed(&self, filter: &[&str]) -> Vec<String> {
         let bootstrap = self.local.bootstrap();
         let all = [&["--bootstrap-server", &bootstrap, "--list"], filter].concat();
@@ -91,7 +91,7 @@ impl Tools {
     }
 }
 
-/// The lines that begin with the group's name and have at least so many words.
+/// The lines that begin with the group's name and have at least this many words.
 fn rows(printed: &str, words: usize) -> Vec<Vec<String>> {
     let rows =
         printed.lines().map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
@@ -145,7 +145,7 @@ fn offsets_are_reset_by_every_method() {
     assert!(!plan.is_empty(), "{exported}");
     std::fs::write(&file, plan.replace(",0\n", ",7\n")).unwrap();
     assert_eq!(sorted(tools.reset(&["--from-file", &file, "--execute"])), at(7, 7));
-    // Not while somebody consumes.
+    // The tool refuses while the group has a member.
     tools.reset(&["--to-earliest", "--topic", "t", "--execute"]);
     tools.member("t");
     let refused = tools.groups(&[
@@ -201,7 +201,7 @@ fn groups_are_listed_described_and_deleted() {
     assert_eq!(tools.groups(&["--list"]).trim(), "");
 }
 
-/// A group of the consumer protocol, beside one of the classic.
+/// A group of the consumer protocol, next to a classic one.
 #[test]
 fn groups_of_the_consumer_protocol_are_listed_described_reset_and_deleted() {
     let mut tools = Tools::start();
@@ -225,8 +225,8 @@ fn groups_of_the_consumer_protocol_are_listed_described_reset_and_deleted() {
     assert_eq!(rows(&listed, 3)[0].join(" "), "g Consumer Stable", "{listed}");
     assert!(!listed.contains("old"), "{listed}");
 
-    // The epochs: of the member, of its assignment; of the group, of what it aims at. One has
-    // joined, once; a group begins in the first.
+    // The epochs of the member and its assignment, and of the group and its target assignment. One
+    // member has joined once, and a group begins in epoch 1.
     let members = tools.groups(&["--describe", "--group", "g", "--members", "--verbose"]);
     let member = &rows(&members, 9)[0];
     assert!(member[2].starts_with("/127.0.0.1"), "{members}");
@@ -240,7 +240,7 @@ fn groups_of_the_consumer_protocol_are_listed_described_reset_and_deleted() {
     let of = |partition: i32| format!("t {partition} 10 10 0 {}", member[1]);
     assert_eq!(described, [of(0), of(1)], "{offsets}");
 
-    // Not while somebody is there.
+    // The tool refuses while the group has a member.
     let refusals: &[(&[&str], &str)] = &[
         (
             &["--reset-offsets", "--to-earliest", "--topic", "t", "--execute"],

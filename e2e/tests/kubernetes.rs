@@ -1,7 +1,7 @@
-//! Weir on Kubernetes as its users see it: resources in, topics and records out, and a clear word
-//! where something is wrong.
+//! Weir on Kubernetes from the users' view: resources, topics and records, and clear messages for
+//! errors.
 //!
-//! Wants `e2e/up` and the `KUBECONFIG` that it prints.
+//! Needs `e2e/up` and the `KUBECONFIG` that it prints.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use serde_json::{Value, json};
@@ -17,13 +17,13 @@ fn records(count: usize) -> Vec<Record> {
     (0..count).map(|n| Record::new("k", n.to_string()).to(0)).collect()
 }
 
-/// Topics as a Kafka client sees them.
+/// The topics that a Kafka client lists.
 fn listed(driver: &mut Driver) -> Vec<String> {
     let names = driver.call(&json!({"op": "list_topics"})).unwrap();
     names.as_array().unwrap().iter().map(|n| n.as_str().unwrap().to_owned()).collect()
 }
 
-/// The Topic resource of a Kafka topic, whatever the resource is called.
+/// The Topic resource of a Kafka topic, under any resource name.
 fn resource_of(namespace: &Namespace, topic: &str) -> Option<Value> {
     let named = |t: &Value| {
         t["spec"]["topicName"].as_str().or(t["metadata"]["name"].as_str()) == Some(topic)
@@ -50,14 +50,14 @@ fn the_quickstart_is_a_cluster_that_clients_outside_reach() {
     let mut numbers: Vec<u32> = read.lines().map(|l| l.parse().unwrap()).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (0..100).collect::<Vec<_>>());
-    // What `kubectl get` prints is enough to see how it does.
+    // `kubectl get` prints enough to see the state.
     let printed = namespace.kubectl(&["get", "kafkaclusters,topics"]).unwrap();
     let is_ready =
         |name: &str| printed.lines().any(|line| line.contains(name) && line.contains(" True "));
     assert!(is_ready("quickstart") && is_ready("orders"), "{printed}");
 }
 
-/// As the README has it.
+/// The commands of the README.
 #[test]
 fn the_quickstart_grows_and_goes_on_without_its_first_broker() {
     let namespace = Namespace::create("readme").unwrap();
@@ -89,8 +89,8 @@ fn the_quickstart_grows_and_goes_on_without_its_first_broker() {
         .unwrap()
         .success()
         .unwrap();
-    // The group goes on where it was. What a client reads it commits, also one that fails in the
-    // end since a broker is away.
+    // The group continues at its committed offsets. A client commits what it reads, even if it
+    // fails in the end because a broker is down.
     let mut read = String::new();
     eventually("the record of after is consumed, and no other", || {
         let printed = kcat(&bootstrap, &consume, b"")?;
@@ -109,7 +109,7 @@ fn a_topic_is_one_thing_whoever_made_it() {
     let bootstrap = namespace.kafka("one", 1, "").unwrap();
     let mut driver = Driver::start(Client::Java, &bootstrap).unwrap();
 
-    // By kubectl: clients see it.
+    // Created by kubectl; clients see it.
     namespace
         .apply(&topic("by-kubectl", "one", 2, 1, "  config: {retention.ms: 3600000}\n"))
         .unwrap();
@@ -118,7 +118,7 @@ fn a_topic_is_one_thing_whoever_made_it() {
     driver.produce(Produce::records("by-kubectl", &records(10)).set("acks", "all")).unwrap();
     assert_eq!(driver.consume("by-kubectl", &[0], From::Beginning, 10).unwrap().len(), 10);
 
-    // By a client: kubectl sees it, under a name that Kubernetes allows.
+    // Created by a client; kubectl sees it, under a name that Kubernetes allows.
     for name in ["by-client", "By_Client.v2"] {
         driver.create_replicated_topic(name, 3, 1, &json!({"cleanup.policy": "compact"})).unwrap();
         let found =
@@ -129,7 +129,7 @@ fn a_topic_is_one_thing_whoever_made_it() {
         namespace.ready(&object);
     }
 
-    // Changed by one, seen by the other.
+    // Changed on one side, visible on the other.
     namespace.patch("topic/by-client", r#"{"spec": {"partitions": 5}}"#).unwrap();
     await_topic(&bootstrap, "by-client", 5).unwrap();
     driver
@@ -145,7 +145,7 @@ fn a_topic_is_one_thing_whoever_made_it() {
         Ok(resource_of(&namespace, "by-kubectl").filter(|t| value(t).contains("7200000")))
     });
 
-    // Deleted by one, gone for the other.
+    // Deleted on one side, gone on the other.
     namespace.kubectl(&["delete", "topic", "by-client"]).unwrap();
     eventually("a topic that kubectl deleted is gone", || {
         Ok((!listed(&mut driver).contains(&"by-client".to_owned())).then_some(()))
@@ -198,7 +198,7 @@ fn teams_declare_topics_and_groups_in_namespaces_of_their_own() {
         kubectl(&["label", "namespace", &team.name, label]).unwrap()
     };
 
-    // Whom the cluster does not allow it does nothing for.
+    // The operator does nothing for namespaces that the cluster does not allow.
     for (team, name) in [(&red, "red"), (&blue, "blue")] {
         team.apply(&orders(name)).unwrap();
         team.apply(&of_cluster("ConsumerGroup", "readers", &format!("  groupId: {name}\n")))
@@ -223,7 +223,7 @@ fn teams_declare_topics_and_groups_in_namespaces_of_their_own() {
         });
     }
 
-    // Whom it does not allow any more keeps what it has, and can neither change it nor delete it.
+    // A namespace that is no longer allowed keeps its topic, but can neither change nor delete it.
     let _ = label(&red, "kafka-");
     assert_eq!(red.awaits("topic/orders", "Accepted", "False").reason, "NotAllowedByCluster");
     red.patch("topic/orders", r#"{"spec": {"partitions": 2}}"#).unwrap();
@@ -237,8 +237,8 @@ fn teams_declare_topics_and_groups_in_namespaces_of_their_own() {
     });
     assert_eq!(driver.consume("red", &[0], From::Beginning, 10).unwrap().len(), 10);
 
-    // A namespace that is deleted takes no protected records along, and finds them when it is there
-    // again.
+    // Deleting a namespace deletes no protected records. A new namespace of the same name finds
+    // them again.
     kubectl(&["delete", "namespace", &blue.name, "--timeout=120s"]).unwrap();
     assert_eq!(driver.consume("blue", &[0], From::Beginning, 10).unwrap().len(), 10);
     kubectl(&["create", "namespace", &blue.name]).unwrap();
@@ -246,8 +246,8 @@ fn teams_declare_topics_and_groups_in_namespaces_of_their_own() {
     blue.ready("topic/orders");
     assert_eq!(driver.consume("blue", &[0], From::Beginning, 10).unwrap().len(), 10);
 
-    // Followed again, a Topic counts as it is written, and the one of the same name elsewhere
-    // stays.
+    // When the namespace is allowed again, the Topic takes effect as written, and the topic of the
+    // same name elsewhere stays.
     let _ = label(&red, "kafka=mine");
     let _ = red.awaits("topic/orders", "Accepted", "True");
     red.apply(&orders("red")).unwrap();
@@ -263,7 +263,7 @@ fn teams_declare_topics_and_groups_in_namespaces_of_their_own() {
     });
     assert_eq!(driver.consume("blue", &[0], From::Beginning, 10).unwrap().len(), 10);
 
-    // Nobody owns a Topic of another namespace: it outlives its cluster, and says so.
+    // A Topic in another namespace has no owner reference: it outlives its cluster and says so.
     let topic = blue.object("topic/orders").unwrap().unwrap();
     assert!(topic["metadata"].get("ownerReferences").is_none(), "{topic}");
     home.kubectl(&["delete", "kafkacluster", "k"]).unwrap();
@@ -345,7 +345,7 @@ fn what_is_wrong_is_refused_with_the_reason() {
         let refusal = namespace.refused(&yaml);
         assert!(refusal.contains(reason), "{yaml}\nshould say {reason}, but says\n{refusal}");
     }
-    // What may not change.
+    // Immutable fields.
     namespace.apply(&topic("fixed", "nowhere", 3, 1, "")).unwrap();
     let group = |cluster: &str, id: &str| {
         format!(
@@ -372,9 +372,9 @@ fn what_is_wrong_is_refused_with_the_reason() {
     }
 }
 
-/// What our own check says of each field is what the API server says: `crds/fields.jsonl`, in two
-/// calls that write nothing. kubectl is not to check first, and to send nothing after the first
-/// fault; but who else asks the API server leaves out fields that it does not know.
+/// The API server's verdict on each field equals our own check (`crds/fields.jsonl`); two calls
+/// that write nothing show it. kubectl must not validate first and stop at the first fault. But
+/// other clients of the API server drop unknown fields.
 #[test]
 fn each_field_is_taken_and_refused_as_our_own_check_says() {
     let namespace = Namespace::create("fields").unwrap();
@@ -421,12 +421,12 @@ fn what_cannot_be_done_is_said_and_harms_nobody() {
     namespace.apply(&topic("fine", "sound", 1, 1, "")).unwrap();
     namespace.ready("topic/fine");
 
-    // A Topic of a cluster that is not there.
+    // A Topic of a missing cluster.
     namespace.apply(&topic("lost", "missing", 1, 1, "")).unwrap();
     let said = namespace.awaits("topic/lost", "Ready", "False");
     assert!(said.message.contains("missing"), "{said:?}");
     namespace.warned("topic/lost", "there is no KafkaCluster");
-    // Two for one topic: the older one has it.
+    // Two Topics for one Kafka topic: the older one owns it.
     namespace.apply(&topic("second", "sound", 1, 1, "  topicName: fine\n")).unwrap();
     let said = namespace.awaits("topic/second", "Ready", "False");
     assert!(said.message.contains("fine"), "{said:?}");
@@ -436,14 +436,14 @@ fn what_cannot_be_done_is_said_and_harms_nobody() {
     let said = namespace.awaits("topic/greedy", "Ready", "False");
     assert!(said.message.contains("the cluster has 1"), "{said:?}");
     namespace.warned("topic/greedy", "the cluster has 1");
-    // A class of storage that there is not.
+    // A missing storage class.
     let mut wrong = kafka_cluster("nowhere", 1, "");
     wrong = wrong.replace("size: 1Gi", "size: 1Gi, storageClassName: no-such-class");
     namespace.apply(&wrong).unwrap();
     let said = namespace.awaits("kafkacluster/nowhere", "StorageOk", "False");
     assert!(said.message.contains("no-such-class"), "{said:?}");
     namespace.warned("kafkacluster/nowhere", "no-such-class");
-    // What only the API server can refuse, of a cluster that serves.
+    // A field that only the API server can refuse, in a running cluster.
     let patched = |dns_policy: &str| {
         format!(
             r#"{{"spec": {{"brokers": {{"podTemplate": {{"spec": {{"dnsPolicy": {dns_policy}}}}}}}}}}}"#
@@ -454,18 +454,18 @@ fn what_cannot_be_done_is_said_and_harms_nobody() {
     assert!(said.reason == "Failed" && said.message.contains("dnsPolicy"), "{said:?}");
     namespace.warned("kafkacluster/sound", "dnsPolicy");
     assert_eq!(namespace.awaits("kafkacluster/sound", "Available", "True").reason, "Available");
-    // And what it would leave out without a word, of a cluster that is new.
+    // A misspelt field, which the API server would drop silently, in a new cluster.
     let misspelt = kafka_cluster("misspelt", 1, "")
         .replace("replicas: 1\n", "replicas: 1\n    podTemplate: {spec: {dnsPolicee: Default}}\n");
     namespace.apply(&misspelt).unwrap();
     let said = namespace.awaits("kafkacluster/misspelt", "Stalled", "True");
     assert!(said.reason == "Failed" && said.message.contains("dnsPolicee"), "{said:?}");
 
-    // None of it harmed the one that is sound.
+    // None of it harmed the sound cluster.
     let mut driver = Driver::start(Client::Librdkafka, &bootstrap).unwrap();
     driver.produce(Produce::records("fine", &records(10)).set("acks", "all")).unwrap();
     assert_eq!(driver.consume("fine", &[0], From::Beginning, 10).unwrap().len(), 10);
-    // And once it is set right, it is done: the Topic that waited for its cluster comes into being.
+    // Once the cause is fixed, the rest follows: the Topic that waited for its cluster is created.
     namespace.patch("kafkacluster/sound", &patched("null")).unwrap();
     let _ = namespace.awaits("kafkacluster/sound", "UpToDate", "True");
     namespace.ready("kafkacluster/sound");
@@ -502,7 +502,7 @@ fn a_namespace_is_deleted_in_one_go() {
     namespace.ready("topic/orders");
     let mut driver = Driver::start(Client::Java, &bootstrap).unwrap();
     driver.create_replicated_topic("of-a-client", 1, 1, &json!({})).unwrap();
-    // Nothing of it needs the operator to let go, so that no order of deletion can hang.
+    // No finalizer needs the operator, so no order of deletion can hang.
     namespace
         .kubectl(&["delete", "namespace", &namespace.name, "--wait", "--timeout=120s"])
         .unwrap();

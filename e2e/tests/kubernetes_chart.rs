@@ -1,7 +1,7 @@
-//! The chart as an operator of clusters uses it: installed, tried, upgraded, taken away. The last
-//! suite, since it takes the operator away that the others need.
+//! The chart from an administrator's view: installed, tested, upgraded, removed. It is the last
+//! suite, because it removes the operator that the others need.
 //!
-//! Wants `e2e/up` and the `KUBECONFIG` that it prints; helm from `e2e/up` too.
+//! Needs `e2e/up`, its helm, and the `KUBECONFIG` that it prints.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::path::PathBuf;
@@ -60,7 +60,7 @@ fn images() -> [String; 2] {
     })
 }
 
-/// Installs the operator again when it is dropped, which other tests need.
+/// Installs the operator again on drop, because other tests need it.
 struct Reinstalled;
 
 impl Drop for Reinstalled {
@@ -100,7 +100,7 @@ fn the_chart_says_what_is_wrong_and_renders_in_every_scope() {
     let count = |text: &str, kind: &str| {
         text.lines().filter(|l| l.trim_end() == format!("kind: {kind}")).count()
     };
-    // The lease's, and one for each namespace.
+    // The lease's Role, and one for each namespace.
     assert_eq!((count(&own, "Role"), count(&named, "Role"), count(&every, "Role")), (2, 3, 1));
     let monitored = [
         "--api-versions",
@@ -110,7 +110,7 @@ fn the_chart_says_what_is_wrong_and_renders_in_every_scope() {
     ];
     let monitored = template(&monitored).unwrap();
     assert_eq!((count(&monitored, "PodMonitor"), count(&monitored, "PrometheusRule")), (1, 1));
-    // What is said of PodMonitors is said of the brokers', too, which the operator makes.
+    // The settings of PodMonitors also apply to those of the brokers, which the operator creates.
     let labelled = template(&[
         "--set",
         "monitoring.podMonitor.interval=5s,monitoring.podMonitor.labels.release=prometheus",
@@ -155,7 +155,7 @@ fn an_upgrade_restarts_no_broker_and_an_uninstall_leaves_everything() {
     let namespace = &load.namespace;
     let before = pods(namespace);
 
-    // Another version of the operator, which brings another one of the brokers.
+    // A new version of the operator, with a new default image for brokers.
     let [operator, broker] = images();
     let next =
         |what: &str, image: &str| format!("{what}.tag={}-next", image.rsplit_once(':').unwrap().1);
@@ -177,14 +177,14 @@ fn an_upgrade_restarts_no_broker_and_an_uninstall_leaves_everything() {
             && !images.is_empty())
         .then_some(()))
     });
-    // It leads: what it is asked for, it does. The brokers are as they were.
+    // The new operator leads and carries out requests. The brokers are unchanged.
     namespace.apply(&topic("upgraded", "k", 1, 3, "")).unwrap();
     namespace.ready("topic/upgraded");
     load.whole();
     load.moves();
     assert_eq!(pods(namespace), before, "an upgrade of the operator is none of the brokers'");
     assert_eq!(namespace.object("kafkacluster/k").unwrap().unwrap()["status"]["image"], broker);
-    // New clusters have the new one.
+    // New clusters get the new image.
     namespace.apply(&kafka_cluster("young", 1, "")).unwrap();
     namespace.ready("kafkacluster/young");
     assert_eq!(
@@ -202,7 +202,8 @@ fn an_upgrade_restarts_no_broker_and_an_uninstall_leaves_everything() {
     assert!(namespace.object("kafkacluster/k").unwrap().is_some());
     assert!(namespace.object("topic/load").unwrap().is_some());
 
-    // It comes back elsewhere: running brokers hear of that, and meanwhile none is taken for dead.
+    // The operator moves to another namespace. Running brokers find it, and meanwhile none is
+    // fenced.
     let elsewhere = Namespace::create("elsewhere").unwrap();
     let _back = Back(&elsewhere.name);
     install(&elsewhere.name, &["--take-ownership"]);
@@ -224,7 +225,7 @@ fn an_upgrade_restarts_no_broker_and_an_uninstall_leaves_everything() {
     load.finish();
 }
 
-/// Brings the operator back from this namespace when it is dropped.
+/// Moves the operator back from this namespace on drop.
 struct Back<'a>(&'a str);
 
 impl Drop for Back<'_> {
@@ -234,7 +235,7 @@ impl Drop for Back<'_> {
     }
 }
 
-/// What a pod measures.
+/// The metrics of a pod.
 fn metrics_of(namespace: &str, pod: &str, port: u16) -> anyhow::Result<String> {
     let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/metrics");
     kubectl(&["get", "--raw", &path])
@@ -244,7 +245,7 @@ fn broker_metrics(namespace: &Namespace, pod: &str) -> anyhow::Result<String> {
     metrics_of(&namespace.name, pod, 9100)
 }
 
-/// What the broker `k-0` and all operators measure.
+/// The metrics of the broker `k-0` and of all operators.
 fn measured(namespace: &Namespace) -> anyhow::Result<String> {
     let (labels, names) =
         ("app.kubernetes.io/name=weir-operator", "jsonpath={.items[*].metadata.name}");
@@ -266,7 +267,7 @@ fn alerts_fire_when_they_should_and_not_before() {
     }
 }
 
-/// An alert or a graph of what nobody measures is worse than none.
+/// Every metric in an alert or a dashboard must exist.
 #[test]
 fn what_alerts_and_dashboards_name_is_measured() {
     let namespace = Namespace::create("metrics").unwrap();
@@ -283,8 +284,8 @@ fn what_alerts_and_dashboards_name_is_measured() {
     let folder = PathBuf::from(chart()).join("files");
     let mut files = ["alerts.yaml", "kafka-names.yaml"].map(|file| folder.join(file)).to_vec();
     files.extend(std::fs::read_dir(folder.join("dashboards")).unwrap().map(|f| f.unwrap().path()));
-    // Of several operators the one that leads measures the clusters, and a group as often as it
-    // looks.
+    // Only the leading operator has metrics of clusters, and those of a group appear at its own
+    // interval.
     eventually("everything that is named is measured", || {
         let measured = measured(&namespace)?;
         for file in &files {
@@ -310,7 +311,7 @@ fn what_alerts_and_dashboards_name_is_measured() {
 
 /// Whether a metric of exactly this name has all the labels of a selector.
 fn is_measured(measured: &str, name: &str, selector: &str) -> bool {
-    // These Prometheus adds itself.
+    // Prometheus adds these labels itself.
     let its_own = ["namespace", "pod", "job", "instance"];
     let wanted =
         selector.split(',').filter_map(|label| label.split(['=', '!', '~']).next()).map(str::trim);
@@ -336,7 +337,7 @@ fn rights_that_are_taken_away_stop_no_client_and_come_back() {
     let before = pods(&namespace);
     let name = format!("weir-operator-{OPERATOR_NAMESPACE}");
 
-    // One of them: it is said which.
+    // Without one permission, the status names it.
     let mut role: Value =
         serde_json::from_str(&kubectl(&["get", "clusterrole", &name, "-o", "json"]).unwrap())
             .unwrap();
@@ -354,7 +355,7 @@ fn rights_that_are_taken_away_stop_no_client_and_come_back() {
     );
     namespace.warned("kafkacluster/k", "forbidden");
 
-    // All of them: nobody is left to say so.
+    // Without all permissions, no status can say so.
     kubectl(&["delete", "clusterrolebinding", &name]).unwrap();
     writer.moves();
     assert_eq!(pods(&namespace), before);
@@ -371,7 +372,7 @@ fn an_operator_of_one_namespace_needs_no_right_beyond_it() {
     let _reinstalled = Reinstalled;
     uninstall(OPERATOR_NAMESPACE);
     let namespace = Namespace::create("alone").unwrap();
-    // The definitions are the first release's.
+    // The first release owns the CRDs.
     let own = [
         "--set-json",
         "watch.namespaces=[]",
@@ -379,7 +380,7 @@ fn an_operator_of_one_namespace_needs_no_right_beyond_it() {
         "crds.install=false,rbac.clusterReader=false,replicaCount=1",
     ];
     install(&namespace.name, &own);
-    // Without the right to read nodes it knows no address of one.
+    // Without the permission to read nodes, the operator knows no node address.
     namespace.apply(&kafka_cluster("k", 1, "")).unwrap();
     namespace.ready("kafkacluster/k");
     let said = namespace.awaits("kafkacluster/k", "ListenersReady", "False");
@@ -411,8 +412,7 @@ fn an_operator_of_one_namespace_needs_no_right_beyond_it() {
     });
 }
 
-/// The documents of install.yaml that an uninstall takes back: not the definitions, and nobody's
-/// namespace.
+/// The documents of install.yaml that an uninstall may delete: no CRDs and no namespaces.
 fn removable(yaml: &str) -> String {
     let stays = |document: &&str| {
         !document.contains("kind: CustomResourceDefinition")
@@ -456,7 +456,7 @@ fn an_upgrade_of_the_chart_upgrades_the_definitions() {
     assert!(crd.pointer(field).unwrap()["deletionPolicy"].is_object());
 }
 
-/// A kind that any resource fits.
+/// A CRD that accepts any resource.
 const POD_MONITORS: &str = "apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
 metadata: {name: podmonitors.monitoring.coreos.com, annotations: {api-approved.kubernetes.io: none of Kubernetes' own}}
@@ -487,7 +487,7 @@ fn brokers_are_monitored_where_that_kind_is_known() {
 
 #[test]
 fn what_the_chart_leaves_is_what_its_notes_say() {
-    // The definitions are kept, so that no cluster goes with an uninstall.
+    // The CRDs are kept, so that an uninstall deletes no cluster.
     for crd in ["kafkaclusters", "topics", "consumergroups", "partitiontables"] {
         let crd = format!("{crd}.weir.dev");
         let policy = [

@@ -1,8 +1,8 @@
-//! Everything that can happen to pods and nodes while clients write: what was acknowledged is there
-//! exactly once, in order, where the client was told.
+//! Faults of pods and nodes while clients write. Acknowledged records are there exactly once, in
+//! order, at the acknowledged offset.
 //!
-//! Wants `e2e/up` and the `KUBECONFIG` that it prints; the faults of nodes want a kind cluster of
-//! this machine's.
+//! Needs `e2e/up` and the `KUBECONFIG` that it prints; faults of nodes need a kind cluster on this
+//! machine.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use weir_e2e::tools::kcat;
 use weir_e2e::wire::{Connection, error, produce};
 use weir_e2e::writer::{self, Writer};
 
-/// A cluster of three brokers, and two clients that write to a partition each.
+/// A cluster of three brokers, and two clients that each write to one partition.
 fn load(stem: &str) -> Load {
     Load::start(stem, &[Client::Librdkafka; 2])
 }
@@ -28,8 +28,8 @@ fn node_of(load: &Load, pod: &str) -> String {
     load.namespace.node_of(pod).unwrap()
 }
 
-/// A pod, the leader if it can be, and its node, which is not the control plane's: that one has the
-/// only API server.
+/// A pod, the leader's if possible, and its node. The node is not the control plane's, which has
+/// the only API server.
 fn on_a_worker(load: &Load) -> (String, String) {
     let leader = load.leader();
     let others = (0..3).map(|id| format!("k-{id}")).filter(|pod| *pod != leader);
@@ -95,8 +95,7 @@ fn a_node_that_freezes_and_comes_back() {
     let (pod, node) = on_a_worker(&load);
     let fault = node::pause(&node).unwrap();
     load.moves();
-    // Long enough that leadership went elsewhere, and the broker comes back as one that was
-    // deposed.
+    // Wait until another broker leads, so that this one returns as a deposed leader.
     let id: i32 = pod.trim_start_matches("k-").parse().unwrap();
     eventually("somebody else leads", || {
         Ok((load.namespace.leader(&load.bootstrap, "load", 0) != id).then_some(()))
@@ -113,15 +112,15 @@ fn a_node_that_is_cut_off() {
     let cordoned = Cordoned::node(&node).unwrap();
     let fault = node::cut(&node).unwrap();
     load.moves();
-    // Its pod runs on and does not know. Deleted by force, and its claim with it, it has a twin on
-    // another node: an empty one, which copies its records.
+    // Its pod keeps running and does not know. After a forced deletion of the pod and its claim, a
+    // twin with an empty volume starts on another node and copies the records.
     load.namespace.kubectl(&["delete", "pvc", &format!("data-{pod}"), "--wait=false"]).unwrap();
     load.namespace.kubectl(&["delete", "pod", &pod, "--grace-period=0", "--force"]).unwrap();
     load.moves();
     let twin = load.successor(&pod, &before);
     assert_ne!(node_of(&load, &pod), node);
     load.whole();
-    // The older one comes back to where it is nobody any more.
+    // The older pod returns, and no longer belongs to the cluster.
     fault.heal();
     drop(cordoned);
     load.moves();
@@ -146,7 +145,7 @@ fn the_operator_that_leads_is_killed() {
     let pod = holder.split(['_', '/']).next().unwrap().to_owned();
     kubectl(&["-n", OPERATOR_NAMESPACE, "delete", "pod", &pod, "--grace-period=0", "--force"])
         .unwrap();
-    // The data path does not notice, and the other operator replaces the next leader.
+    // The data path does not notice, and the other operator elects the next leader.
     load.moves();
     let leader = load.leader();
     load.namespace.kubectl(&["delete", "pod", &leader, "--grace-period=0", "--force"]).unwrap();
@@ -167,8 +166,8 @@ fn a_broker_that_loses_its_volume() {
     load.namespace.kubectl(&["delete", "pvc", &claim, "--wait=false"]).unwrap();
     load.namespace.kubectl(&["delete", "pod", &leader, "--grace-period=0", "--force"]).unwrap();
     load.moves();
-    // It is back on a volume of its own, and has copied everything: so the others can go, one after
-    // the other.
+    // The broker is back on a new volume and has copied everything, so the others can be deleted in
+    // turn.
     let _ = load.successor(&leader, &pod);
     assert_ne!(load.namespace.uid(&format!("pvc/{claim}")).unwrap(), volume);
     load.whole();
@@ -182,8 +181,7 @@ fn a_broker_that_loses_its_volume() {
     load.finish();
 }
 
-/// So many replicas of the operator, and with 0 waits until none runs. Many clients send a megabyte
-/// each, again and again, to a broker that has 128 MiB for all it does.
+/// Many clients repeatedly send one megabyte each to a broker with a limit of 128 MiB.
 #[test]
 fn a_broker_keeps_within_its_memory_limit() {
     const CLIENTS: usize = 64;
@@ -224,6 +222,7 @@ fn a_broker_keeps_within_its_memory_limit() {
     );
 }
 
+/// Scales the operator to this many replicas; with 0 it waits until none runs.
 fn operators(replicas: u32) {
     let scaled = format!("--replicas={replicas}");
     kubectl(&["-n", OPERATOR_NAMESPACE, "scale", "deployment/weir-operator", &scaled]).unwrap();
@@ -239,7 +238,7 @@ fn operators(replicas: u32) {
 
 #[test]
 fn no_operator_at_all() {
-    // With nobody to ask, brokers serve on what they know, and start again.
+    // Without an operator the brokers serve with the metadata that they have, and start again.
     let load = load("alone");
     load.namespace
         .apply(&topic(
@@ -258,8 +257,9 @@ fn no_operator_at_all() {
         .unwrap();
     operators(0);
     load.moves();
-    // A topic that is to be retained is, though nobody saw its resource go: somebody else than a
-    // user took it away, whom the chart's policy does not hold up.
+    // A topic with `deletionPolicy: Retain` stays even if no operator saw the deletion of its
+    // resource. The garbage collector deletes it here, because the chart's policy refuses that to
+    // users.
     let refused = load.namespace.kubectl(&["delete", "topic", "kept"]).unwrap_err().to_string();
     assert!(refused.contains("its spec.deletionPolicy is Retain"), "{refused}");
     let collector = "--as=system:serviceaccount:kube-system:generic-garbage-collector";
@@ -291,7 +291,7 @@ fn every_broker_is_restarted_in_turn_while_no_operator_runs() {
     for pod in ["k-0", "k-1", "k-2"] {
         let before = uid(&load, pod);
         load.namespace.kubectl(&["delete", "pod", pod]).unwrap();
-        // Ready with nobody to register with, and serving: `acks=all` goes on.
+        // The pod is Ready and serves without a controller: `acks=all` continues.
         let _ = load.successor(pod, &before);
         load.moves();
     }
@@ -299,7 +299,7 @@ fn every_broker_is_restarted_in_turn_while_no_operator_runs() {
     load.finish();
 }
 
-/// As docs/backup.md says: of what the API server gave, what is its own does not come back.
+/// As in docs/backup.md: the fields that belong to the API server are not restored.
 fn as_restored(mut backup: Value) -> Value {
     for item in backup["items"].as_array_mut().unwrap() {
         item.as_object_mut().unwrap().remove("status");
@@ -337,7 +337,7 @@ fn a_cluster_that_was_deleted_comes_back_from_a_backup_and_its_volumes() {
     let kinds = "kafkaclusters,topics,partitiontables";
     let backup = namespace.kubectl(&["get", kinds, "-o", "json"]).unwrap();
     let restored = as_restored(serde_json::from_str(&backup).unwrap()).to_string();
-    // After that a topic is made, which nobody knows of when it is restored.
+    // This topic is newer than the backup.
     namespace.apply(&topic("young", "k", 1, 3, "")).unwrap();
     namespace.ready("topic/young");
     let mut driver = Driver::start(Client::Java, &bootstrap).unwrap();
@@ -345,7 +345,7 @@ fn a_cluster_that_was_deleted_comes_back_from_a_backup_and_its_volumes() {
         .produce(Produce::records("young", &[Record::new("k", "young").to(0)]).set("acks", "all"))
         .unwrap();
     drop(driver);
-    // And leaders move: what is restored is older than what the brokers hold.
+    // Leaders move, so the backup is older than the brokers' logs.
     let leader = format!("pod/k-{}", namespace.leader(&bootstrap, "made", 0));
     let before = namespace.uid(&leader).unwrap();
     namespace.kubectl(&["delete", &leader]).unwrap();
@@ -355,7 +355,7 @@ fn a_cluster_that_was_deleted_comes_back_from_a_backup_and_its_volumes() {
     namespace.whole("k");
 
     namespace.kubectl(&["delete", "kafkacluster", "k", "--timeout=120s"]).unwrap();
-    // What is kept with the volumes is lost.
+    // The resources next to the volumes are lost.
     for topic in namespace.kubectl(&["get", "topics", "-o", "name"]).unwrap().lines() {
         namespace.unprotect(topic).unwrap();
     }
@@ -388,7 +388,7 @@ fn a_cluster_that_was_deleted_comes_back_from_a_backup_and_its_volumes() {
         run("sh", &["-c", broker["remove"].as_str().unwrap()], "").unwrap();
     }
     assert_eq!(namespace.kubectl(&["exec", "k-0", "--", "/weir-broker", "strays"]).unwrap(), "");
-    // The volumes are to be kept: they are this test's to remove.
+    // The cluster keeps its volumes, so the test deletes them.
     namespace.kubectl(&["delete", "kafkacluster", "k", "--timeout=120s"]).unwrap();
     namespace.kubectl(&["delete", "pvc", "--all", "--wait=false"]).unwrap();
 }

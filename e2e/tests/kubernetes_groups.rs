@@ -1,7 +1,7 @@
-//! ConsumerGroups on Kubernetes: what `kubectl get kcg` says, resets, scaling of a workload by lag,
-//! deletion, and what is wrong.
+//! ConsumerGroups on Kubernetes: the output of `kubectl get kcg`, resets, scaling of a workload by
+//! lag, deletion, and errors.
 //!
-//! Wants `e2e/up` and the `KUBECONFIG` that it prints.
+//! Needs `e2e/up` and the `KUBECONFIG` that it prints.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ fn group(name: &str, fields: &Value) -> String {
     json!({"apiVersion": "weir.dev/v1alpha1", "kind": "ConsumerGroup", "metadata": {"name": name}, "spec": spec}).to_string()
 }
 
-/// A workload whose pods are of no interest: only its replicas are.
+/// A workload of which only the number of replicas matters.
 fn deployment(name: &str, replicas: u32) -> String {
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
@@ -60,7 +60,7 @@ impl World {
         self.driver.produce(Produce::records("t", &records).set("acks", "all")).unwrap();
     }
 
-    /// A member of group `g` that polls until it has so many records, and commits.
+    /// A member of group `g` polls until it has this many records, and commits.
     fn consume(&mut self, member: &str, count: usize) {
         let join = json!({"op": "join", "group": "g", "member": member, "topics": ["t"]});
         self.driver.call(&join).unwrap();
@@ -112,7 +112,7 @@ fn kubectl_says_how_a_group_does_and_resets_it() {
     world.read("one", 20);
     let _ = world.namespace.awaits("consumergroup/g", "LagWithinPolicy", "True");
 
-    // A reset, and its undo.
+    // A reset, and another one that undoes it.
     let reset = |id: &str, to: Value| json!({"reset": {"id": id, "to": to, "members": "Evict"}});
     world.namespace.apply(&group("g", &reset("back", json!({"position": "Earliest"})))).unwrap();
     world.read("one", 40);
@@ -128,7 +128,7 @@ fn kubectl_says_how_a_group_does_and_resets_it() {
             && found["status"]["lag"]["messages"] == 0
     });
 
-    // A group that is quiet is not written about.
+    // The status of an idle group is not written.
     world.until("g", "nothing is under way", |found| found["status"]["members"] == 0);
     eventually("nothing is written at rest", || {
         let version = |found: &Value| found["metadata"]["resourceVersion"].clone();
@@ -138,7 +138,7 @@ fn kubectl_says_how_a_group_does_and_resets_it() {
         Ok((before.is_some() && before == after).then_some(()))
     });
 
-    // Its deletion takes the group with it, as it says.
+    // The deletion of the resource deletes the group, as its policy says.
     world.namespace.apply(&group("g", &json!({"deletionPolicy": "Delete"}))).unwrap();
     world.namespace.ready("consumergroup/g");
     world.namespace.kubectl(&["delete", "consumergroup", "g"]).unwrap();
@@ -156,14 +156,13 @@ fn a_workload_is_scaled_by_lag_up_to_the_partitions() {
         "scaling": {"targetRef": {"name": "worker"}, "min": 0, "max": 10, "targetLagSeconds": 1, "scaleDownAfterSeconds": 1},
     });
     world.namespace.apply(&group("g", &spec)).unwrap();
-    // Records wait: to one, and on as they grow old, to two, which is as many as there are
-    // partitions.
+    // Records wait: scale to one, and to two as they grow old. Two is the number of partitions.
     eventually("one replica", || Ok((world.replicas("worker") >= 1).then_some(())));
     eventually("as many as partitions", || Ok((world.replicas("worker") == 2).then_some(())));
     world.until("g", "the status says so", |found| found["status"]["scaling"]["desired"] == 2);
     let at = world.namespace.awaits("consumergroup/g", "ScalingActive", "True");
     assert_eq!(at.reason, "AtPartitions", "{at:?}");
-    // Everything is consumed: one by one to none.
+    // Everything is consumed: scale down one by one to none.
     world.consume("one", 20);
     eventually("no replica", || Ok((world.replicas("worker") == 0).then_some(())));
 }

@@ -1,7 +1,7 @@
-//! A Kubernetes cluster that has no IPv4: brokers find their controller and each other, and clients
+//! A Kubernetes cluster without IPv4: brokers find their controller and each other, and clients
 //! find brokers, inside and outside.
 //!
-//! Wants `WEIR_IP_FAMILY=ipv6 e2e/up` and the `KUBECONFIG` that it prints.
+//! Needs `WEIR_IP_FAMILY=ipv6 e2e/up` and the `KUBECONFIG` that it prints.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use weir_e2e::driver::Client;
 use weir_e2e::kubernetes::{OPERATOR_NAMESPACE, eventually, helm, kubectl};
 use weir_e2e::load::Load;
 
-/// The addresses of all pods and services of a namespace, and whatever else is none of IPv6.
+/// The addresses of all pods and services of a namespace, and any other address that is not IPv6.
 fn addresses(namespace: &str) -> BTreeSet<String> {
     let printed =
         kubectl(&["-n", namespace, "get", "pods,services,endpointslices", "-o", "json"]).unwrap();
@@ -43,7 +43,7 @@ fn clients_write_while_brokers_and_the_operator_are_restarted_on_ipv6_alone() {
         load.bootstrap
     );
 
-    // A broker and the operator come back at other addresses.
+    // A broker and the operator return with other addresses.
     let leader = load.leader();
     let before = namespace.uid(&format!("pod/{leader}")).unwrap();
     namespace.kubectl(&["delete", "pod", &leader, "--grace-period=0", "--force"]).unwrap();
@@ -56,10 +56,10 @@ fn clients_write_while_brokers_and_the_operator_are_restarted_on_ipv6_alone() {
     load.whole();
     load.moves();
 
-    // One balancer for all: what leads to the brokers is of IPv6, too.
+    // One load balancer for all brokers: its way to the brokers is IPv6 too.
     let listener = r#"[{"op": "add", "path": "/spec/listeners/-", "value": {"name": "one", "port": 9096, "type": "SharedLoadBalancer"}}]"#;
     namespace.kubectl(&["patch", "kafkacluster/k", "--type=json", "--patch", listener]).unwrap();
-    // One to any of them, and one to each.
+    // One slice for any broker, and one for each.
     eventually("the slices lead to each broker by IPv6", || {
         let slices = namespace
             .list("endpointslices", "endpointslice.kubernetes.io/managed-by=weir-operator")?;
@@ -72,7 +72,7 @@ fn clients_write_while_brokers_and_the_operator_are_restarted_on_ipv6_alone() {
     load.finish();
 }
 
-/// A client inside: by the names of services.
+/// A client inside the cluster, by service names.
 #[test]
 fn what_the_chart_tests_works() {
     let said =

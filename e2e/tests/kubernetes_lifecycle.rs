@@ -1,8 +1,8 @@
-//! What people do to a cluster that is in use: more brokers, fewer, larger volumes, a node to
-//! empty, a cluster to take down; what restarts brokers is in `kubernetes_rollout`. Clients write
-//! through all of it.
+//! Administration of a cluster in use: adding and removing brokers, larger volumes, draining a
+//! node, deleting the cluster. `kubernetes_rollout` has the changes that restart brokers. Clients
+//! write all the time.
 //!
-//! Wants `e2e/up` and the `KUBECONFIG` that it prints.
+//! Needs `e2e/up` and the `KUBECONFIG` that it prints.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::io::Write as _;
@@ -17,7 +17,7 @@ use weir_e2e::load::Load;
 use weir_e2e::record::Record;
 use weir_e2e::tools::{class, kafka};
 
-/// A cluster of three, and a client that writes to it.
+/// A cluster of three brokers, and a client that writes to it.
 fn load(stem: &str) -> Load {
     Load::start(stem, &[Client::Librdkafka])
 }
@@ -31,9 +31,9 @@ fn a_cluster_grows_and_shrinks_without_losing_anything() {
         Ok((object["status"]["readyReplicas"] == 4).then_some(()))
     });
     load.namespace.ready("kafkacluster/k");
-    // A topic on all four, so that the fourth one holds something that must not be thrown away. It
-    // shares one of three zones with another broker, and each zone has a partition in turn: the
-    // second one of its zone goes to it, wherever the first of all went.
+    // A topic on all four brokers, so that the fourth has records that must not be lost. The fourth
+    // shares one of three zones with another broker, and the zones get partitions in turn. So it
+    // gets the second partition of its zone, whichever zone comes first.
     load.namespace.apply(&topic("wide", "k", 6, 1, "")).unwrap();
     load.namespace.ready("topic/wide");
     let _ = load.namespace.leader(&load.bootstrap, "wide", 5);
@@ -41,7 +41,7 @@ fn a_cluster_grows_and_shrinks_without_losing_anything() {
     let records: Vec<_> = (0..6).map(|p| Record::new("k", p.to_string()).to(p)).collect();
     driver.produce(Produce::records("wide", &records).set("acks", "all")).unwrap();
     load.namespace.patch("kafkacluster/k", r#"{"spec": {"brokers": {"replicas": 3}}}"#).unwrap();
-    // The fourth one stays while it holds something: every record is there, and the condition says
+    // The fourth broker stays while it has replicas: every record is there, and the condition says
     // what to do.
     eventually("it is said what to do", || {
         let said = load.namespace.condition("kafkacluster/k", "UpToDate")?;
@@ -51,8 +51,8 @@ fn a_cluster_grows_and_shrinks_without_losing_anything() {
     });
     let read = driver.consume("wide", &[0, 1, 2, 3, 4, 5], From::Beginning, 6).unwrap();
     assert_eq!(read.len(), 6);
-    // What is new does not go there. Once it holds nothing any more it goes, and the others do not
-    // notice.
+    // New partitions do not go there. Once the fourth broker has no replica, it goes, and the
+    // others do not notice.
     load.namespace.apply(&topic("later", "k", 6, 1, "")).unwrap();
     load.namespace.ready("topic/later");
     reassign(&load.bootstrap, "wide", &[0, 1, 2, 0, 1, 2]);
@@ -65,8 +65,8 @@ fn a_cluster_grows_and_shrinks_without_losing_anything() {
     load.finish();
 }
 
-/// Moves each partition of a topic to one broker, as docs/scaling.md says, and waits until all of
-/// them are there.
+/// Moves each partition of a topic to one broker, as in docs/scaling.md, and waits until all are
+/// there.
 fn reassign(bootstrap: &str, topic: &str, brokers: &[i32]) {
     let partitions: Vec<_> = brokers
         .iter()
@@ -101,7 +101,7 @@ fn volumes_grow_while_clients_write() {
         let grown = claims.iter().filter(|c| c["status"]["capacity"]["storage"] == "2Gi").count();
         Ok((grown == 3).then_some(()))
     });
-    // They never shrink: nothing happens, and the status says why.
+    // Volumes never shrink: nothing happens, and the status has the reason.
     load.namespace
         .patch("kafkacluster/k", r#"{"spec": {"brokers": {"storage": {"size": "1Gi"}}}}"#)
         .unwrap();
@@ -135,7 +135,8 @@ fn a_node_is_drained_and_no_second_one_with_it() {
     let (first, also) = (Cordoned::node(node).unwrap(), Cordoned::node(second).unwrap());
     drain(node, "--timeout=150s").unwrap();
     load.moves();
-    // Its volume is on the node, so it waits for that. No other may go meanwhile.
+    // The pod's volume is on the node, so the pod waits for the node. No other pod may go
+    // meanwhile.
     let refused = format!("{:#}", drain(second, "--timeout=5s").unwrap_err());
     assert!(refused.contains("disruption budget"), "{refused}");
     assert_eq!(uid(other), untouched);
@@ -160,12 +161,12 @@ fn a_paused_cluster_serves_and_changes_nothing() {
             r#"{"spec": {"brokers": {"resources": {"requests": {"memory": "100Mi"}}}}}"#,
         )
         .unwrap();
-    // It was looked at and left.
+    // The operator saw the change and left it alone.
     let said = load.namespace.awaits("kafkacluster/k", "UpToDate", "False");
     assert_eq!(said.reason, "Paused");
     assert_eq!(generation(), unchanged);
     assert_eq!(load.namespace.pods("k").unwrap(), before);
-    // What brokers need, they have: others lead when one is gone.
+    // The running brokers keep working: another one leads when one is gone.
     let (leader, uid) =
         (load.leader(), load.namespace.uid(&format!("pod/{}", load.leader())).unwrap());
     load.namespace.kubectl(&["delete", "pod", &leader, "--grace-period=0", "--force"]).unwrap();
@@ -194,7 +195,7 @@ fn a_deleted_cluster_goes_on_when_it_is_made_again_where_its_volumes_are_kept() 
     namespace.apply(&protected).unwrap();
     namespace.ready("kafkacluster/kept");
     let id = namespace.object("kafkacluster/kept").unwrap().unwrap()["status"]["clusterId"].clone();
-    // Made by a client, with three records, of which a group has read two.
+    // A client creates the topic with three records, of which a group has read two.
     let bootstrap = namespace.bootstrap("kept");
     let mut driver = Driver::start(Client::Java, &bootstrap).unwrap();
     driver.create_topic("made", 1, &json!({})).unwrap();
@@ -207,7 +208,7 @@ fn a_deleted_cluster_goes_on_when_it_is_made_again_where_its_volumes_are_kept() 
     };
     let _ =
         group(&bootstrap, &["--reset-offsets", "--to-offset", "2", "--topic", "made", "--execute"]);
-    // What holds records is not deleted by mistake.
+    // Deletion protection keeps objects that hold records.
     for object in ["topic/made", "kafkacluster/kept"] {
         eventually("it is known that there are records", || {
             Ok(namespace
@@ -244,8 +245,8 @@ fn a_deleted_cluster_goes_on_when_it_is_made_again_where_its_volumes_are_kept() 
     assert_eq!(offset.as_deref(), Some("2"), "{described}");
     delete();
 
-    // Without what says what is in them the volumes are those of another cluster, which does not
-    // take what belongs to the one before. The topic of committed offsets holds records, too.
+    // Without the PartitionTables the volumes belong to another cluster, and the new one does not
+    // use them. The topic of committed offsets holds records too.
     for topic in namespace.kubectl(&["get", "topics", "--output=name"]).unwrap().lines() {
         namespace.unprotect(topic).unwrap();
     }
@@ -265,7 +266,7 @@ fn a_deleted_cluster_goes_on_when_it_is_made_again_where_its_volumes_are_kept() 
     });
 }
 
-/// Objects under names that the clusters `shop` and `cart` need. Labels are for anybody to choose.
+/// Objects with names that the clusters `shop` and `cart` need. Anyone may set these labels.
 const SOMEBODY_ELSES: &str = r#"
 apiVersion: v1
 kind: Service
@@ -298,14 +299,14 @@ metadata: {name: data-cart-0}
 spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
 "#;
 
-/// What there is of an object but for what Kubernetes itself writes on it.
+/// An object without the fields that Kubernetes itself writes.
 fn written(mut object: Value) -> Value {
     let metadata = object["metadata"].as_object_mut().unwrap();
     metadata.retain(|name, _| {
         ["name", "uid", "labels", "annotations", "ownerReferences"].contains(&name.as_str())
     });
     object.as_object_mut().unwrap().remove("status");
-    // A claim is bound meanwhile, which stands in its annotations and its spec.
+    // A claim is bound meanwhile, which changes its annotations and its spec.
     if object["kind"] == "PersistentVolumeClaim" {
         object["metadata"].as_object_mut().unwrap().remove("annotations");
         object["spec"].as_object_mut().unwrap().remove("volumeName");
@@ -338,12 +339,12 @@ fn what_somebody_else_made_is_never_touched() {
         assert!(said.message.contains(&named), "{said:?}");
     }
     namespace.warned("kafkacluster/shop", "was made by somebody else");
-    // The rest goes on.
+    // The rest of the cluster works.
     eventually("the broker of shop serves", || {
         let set = namespace.object("statefulset/shop")?;
         Ok(set.is_some_and(|set| set["status"]["readyReplicas"] == 1).then_some(()))
     });
-    // But no broker runs on what somebody else wrote.
+    // But no broker uses an object of another owner.
     let said = namespace.awaits("kafkacluster/cart", "NameTaken", "True");
     for named in ["ConfigMap", "PersistentVolumeClaim"] {
         assert!(said.message.contains(named), "{said:?}");
@@ -352,7 +353,7 @@ fn what_somebody_else_made_is_never_touched() {
     let after: Vec<Value> = theirs.iter().map(|name| seen(name)).collect();
     assert_eq!(after, before);
 
-    // A name that is free is taken.
+    // The operator takes the names once they are free.
     for name in
         ["service/shop-bootstrap", "configmap/cart-brokers", "persistentvolumeclaim/data-cart-0"]
     {
@@ -364,7 +365,7 @@ fn what_somebody_else_made_is_never_touched() {
         let owner = |service: &Value| service["metadata"]["ownerReferences"][0]["name"].clone();
         Ok(service.is_some_and(|service| owner(&service) == "shop").then_some(()))
     });
-    // And what is not the cluster's does not go with it.
+    // Objects that do not belong to the cluster are not deleted with it.
     let uids = |name: &str| namespace.uid(name).unwrap();
     let kept = ["service/shop-7", "poddisruptionbudget/shop", "networkpolicy/shop"];
     let before: Vec<String> = kept.iter().map(|name| uids(name)).collect();
@@ -417,7 +418,7 @@ fn a_cluster_named_like_the_operator_takes_nothing_from_it() {
     assert_eq!(seen(), before);
 }
 
-/// A quota of one Topic, which is there already.
+/// A quota of one Topic, which exists already.
 const QUOTA: &str = "apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: topics}\nspec: {hard: {count/topics.weir.dev: \"1\"}}\n";
 
 #[test]
@@ -444,7 +445,7 @@ fn a_clients_change_is_written_and_nothing_else_and_costs_itself_where_it_is_ref
     };
     let before = epoch();
 
-    // A spec that is not accepted: there is one broker. A client changes something else of it.
+    // A refused spec, because there is only one broker. Then a client changes another part of it.
     let wish = r#"{"spec": {"replicas": 3, "config": {"retention.bytes": 1073741824}}}"#;
     namespace.patch("topic/t", wish).unwrap();
     let said = namespace.awaits("topic/t", "Ready", "False");
@@ -456,11 +457,11 @@ fn a_clients_change_is_written_and_nothing_else_and_costs_itself_where_it_is_ref
         spec["config"],
         json!({"retention.bytes": 1_073_741_824, "retention.ms": 86_400_000})
     );
-    // The user's wish is theirs to take back; what the client wrote is accepted with the rest.
+    // The user takes back the refused part; the client's change is accepted with the rest.
     namespace.patch("topic/t", r#"{"spec": {"replicas": 1}}"#).unwrap();
     namespace.ready("topic/t");
 
-    // What the API server refuses is refused to the client, in its words.
+    // The client gets the API server's refusal with its message.
     namespace.apply(QUOTA).unwrap();
     eventually("the quota counts", || {
         let quota = namespace.object("resourcequota/topics")?.unwrap_or_default();
@@ -471,7 +472,7 @@ fn a_clients_change_is_written_and_nothing_else_and_costs_itself_where_it_is_ref
     let printed = format!("{}{}", refused.out, refused.err);
     assert!(!refused.ok && printed.contains("exceeded quota"), "{printed}");
     assert!(printed.contains("PolicyViolationException"), "{printed}");
-    // And costs nobody else anything.
+    // The refusal affects nothing else.
     tool(class::CONFIGS, &alter).success().unwrap();
     assert_eq!(epoch(), before, "the controller has begun anew");
     namespace.kubectl(&["delete", "resourcequota", "topics"]).unwrap();

@@ -1,8 +1,8 @@
-//! Load balancers: one for each broker, and one that all of them share. The test is their provider:
-//! it gives addresses to the services, and routes them to a node.
+//! Load balancers: one for each broker, and one shared by all. The test acts as their provider: it
+//! assigns addresses to the services and routes them to a node.
 //!
-//! Wants `e2e/up` and the `KUBECONFIG` that it prints: a kind cluster of this machine's, whose
-//! nodes routes can lead to.
+//! Needs `e2e/up` and the `KUBECONFIG` that it prints, of a kind cluster on this machine, so that
+//! routes can lead to its nodes.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::process::Command;
@@ -11,8 +11,7 @@ use serde_json::Value;
 use weir_e2e::kubernetes::{Namespace, eventually, kubectl, topic};
 use weir_e2e::tools::kcat;
 
-/// An address for documentation (RFC 5737) that this machine finds behind a node, until this is
-/// dropped.
+/// A documentation address (RFC 5737) that this machine routes to a node until this is dropped.
 struct Address(String);
 
 impl Address {
@@ -35,7 +34,7 @@ fn route(arguments: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Gives every load balancer that waits for one an address, as a provider does.
+/// Assigns an address to every load balancer without one, as a provider does.
 fn provide(namespace: &Namespace, addresses: &mut Vec<Address>, node: &str) {
     for service in namespace.list("services", "weir.dev/cluster=k").unwrap() {
         let name = service["metadata"]["name"].as_str().unwrap();
@@ -71,7 +70,7 @@ fn bootstrap(namespace: &Namespace, listener: &str) -> Option<String> {
     found["bootstrap"].as_str().filter(|b| !b.is_empty()).map(str::to_owned)
 }
 
-/// The brokers as a client at this address is told of them: host and port, in the order of their
+/// The brokers in the Metadata for a client at this address: host and port, in the order of their
 /// ids.
 fn brokers(bootstrap: &str) -> anyhow::Result<Vec<String>> {
     let printed = kcat(bootstrap, &["-L", "-J"], b"")?.success()?;
@@ -88,7 +87,7 @@ fn brokers(bootstrap: &str) -> anyhow::Result<Vec<String>> {
     Ok(brokers.into_iter().map(|(_, name)| name).collect())
 }
 
-/// Writes a record to each of three partitions, whose leaders are three brokers.
+/// Writes a record to each of three partitions, which have different leaders.
 fn write_to_all(bootstrap: &str) {
     for partition in ["0", "1", "2"] {
         eventually(&format!("partition {partition} takes a record by {bootstrap}"), || {
@@ -111,8 +110,8 @@ fn write_to_all(bootstrap: &str) {
 #[test]
 fn clients_reach_each_broker_by_its_load_balancer_or_by_its_port_of_one() {
     let namespace = Namespace::create("balancers").unwrap();
-    // The brokers run as on OpenShift, under a user of the namespace's in group 0, and on little
-    // memory, which they find out by themselves.
+    // The brokers run as on OpenShift, as a user of the namespace in group 0, with little memory,
+    // whose limit they detect themselves.
     let brokers_are = "replicas: 3, storage: {size: 1Gi, onDelete: Delete}, resources: {limits: {memory: 192Mi}}, \
          podTemplate: {spec: {securityContext: {runAsUser: 1000680000, runAsGroup: 0, fsGroup: 1000680000}}}";
     let listeners = |shared: &str| {
@@ -144,7 +143,7 @@ fn clients_reach_each_broker_by_its_load_balancer_or_by_its_port_of_one() {
             Ok(bootstrap(&namespace, listener))
         })
     });
-    // Five services: a broker of its own for each, and one whose ports follow the listener's.
+    // Five services: one for each broker, and one whose ports belong to the shared listener.
     assert_eq!(addresses.len(), 5);
     let told = eventually("three brokers at three addresses", || {
         Ok(brokers(&each)
@@ -161,7 +160,7 @@ fn clients_reach_each_broker_by_its_load_balancer_or_by_its_port_of_one() {
     write_to_all(&each);
     write_to_all(&one);
 
-    // A pod that is made anew has another address; the port of its broker stays.
+    // A replaced pod has another address; its broker's port stays.
     let before = namespace.object("pod/k-1").unwrap().unwrap()["status"]["podIP"].clone();
     namespace.kubectl(&["delete", "pod", "k-1"]).unwrap();
     eventually("the pod has another address", || {
@@ -171,7 +170,7 @@ fn clients_reach_each_broker_by_its_load_balancer_or_by_its_port_of_one() {
     namespace.whole("k");
     write_to_all(&one);
 
-    // What belonged to a listener goes with it.
+    // The objects of a listener are deleted with it.
     namespace.apply(&listeners("")).unwrap();
     eventually("nothing is left of the listener", || {
         let services = namespace.list("services", "weir.dev/cluster=k")?;

@@ -1,7 +1,7 @@
-//! A cluster of which nothing is left but the volumes comes back from them
-//! (`spec.recoverFrom: Volumes`). In local mode it is in `recovery`.
+//! A cluster that lost everything except its volumes is recovered from them
+//! (`spec.recoverFrom: Volumes`). `recovery` tests local mode.
 //!
-//! Wants `e2e/up` and the `KUBECONFIG` that it prints.
+//! Needs `e2e/up` and the `KUBECONFIG` that it prints.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use serde_json::json;
@@ -44,7 +44,7 @@ fn a_cluster_without_its_tables_comes_back_from_its_volumes() {
         &["--reset-offsets", "--to-offset", "42", "--topic", "made", "--execute"],
     );
 
-    // All that is left are the volumes.
+    // Only the volumes are left.
     namespace.kubectl(&["delete", "kafkacluster", "lost", "--timeout=120s"]).unwrap();
     eventually("the pods are gone", || Ok(namespace.pods("lost")?.is_empty().then_some(())));
     for topic in namespace.kubectl(&["get", "topics", "--output=name"]).unwrap().lines() {
@@ -52,7 +52,8 @@ fn a_cluster_without_its_tables_comes_back_from_its_volumes() {
     }
     namespace.kubectl(&["delete", "partitiontables,topics", "--all", "--timeout=60s"]).unwrap();
 
-    // As a GitOps tool does: all that is in the repository at once, of which one topic is none.
+    // As a GitOps tool does: it applies the whole repository at once, which lacks one of the
+    // topics.
     namespace.apply(&format!("{yaml}  recoverFrom: Volumes\n")).unwrap();
     namespace.apply(&declared).unwrap();
     namespace.ready("kafkacluster/lost");

@@ -1,7 +1,7 @@
-//! What restarts brokers while they are in use: other resources, another version, other ports,
-//! another zone. One after the other, and clients write through all of it.
+//! Changes that restart brokers in use: resources, version, ports, zone. One broker restarts at a
+//! time, and clients write all the time.
 //!
-//! Wants `e2e/up` and the `KUBECONFIG` that it prints.
+//! Needs `e2e/up` and the `KUBECONFIG` that it prints.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,15 +13,16 @@ use weir_e2e::load::Load;
 use weir_e2e::tools::kcat;
 use weir_e2e::wire::{Body, Connection, FetchOf};
 
-/// Where a node says in which zone it is.
+/// The label with a node's zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
-/// A cluster of three, and a client that writes to it.
+/// A cluster of three brokers, and a client that writes to it.
 fn load(stem: &str) -> Load {
     Load::start(stem, &[Client::Librdkafka])
 }
 
-/// Changes the cluster's spec and waits until every pod is another one. Never two at once are away.
+/// Changes the cluster's spec and waits until every pod is replaced. Never are two pods missing at
+/// once.
 fn roll(load: &Load, spec: &Value) {
     let before = load.namespace.pods("k").unwrap();
     load.namespace.patch("kafkacluster/k", &json!({"spec": spec}).to_string()).unwrap();
@@ -33,8 +34,7 @@ fn roll(load: &Load, spec: &Value) {
         Ok((now.len() == 3 && now.is_disjoint(&before)).then_some(()))
     });
     load.whole();
-    // Each of them stopped in order: it had given up its leaderships, and nothing has to be
-    // recovered.
+    // Each broker stopped in order: it had moved its leaders, and needs no recovery.
     for id in 0..3 {
         let log = load.namespace.kubectl(&["logs", &format!("k-{id}")]).unwrap();
         let opened: Value = log
@@ -53,7 +53,7 @@ fn new_resources_restart_brokers_one_by_one() {
     load.finish();
 }
 
-/// The image that each pod is to run.
+/// The images of the cluster's pods.
 fn images(load: &Load) -> BTreeSet<String> {
     let pods = load.namespace.list("pods", "weir.dev/cluster=k").unwrap();
     let image = |pod: &Value| pod["spec"]["containers"][0]["image"].as_str().unwrap().to_owned();
@@ -88,7 +88,7 @@ fn a_new_version_comes_to_one_broker_after_the_other_and_one_that_cannot_run_to_
     assert!(said.message.contains("2 of 3 brokers serve"), "{said:?}");
     load.namespace.warned("kafkacluster/k", "correct spec.image");
     load.moves();
-    // Back to the version that ran: the others never noticed.
+    // Back to the previous version: the other two pods were never touched.
     change_to(&next);
     load.whole();
     let after = load.namespace.pods("k").unwrap();
@@ -104,7 +104,7 @@ fn settings_are_in_force_without_a_restart_and_listeners_move_with_one() {
     load.namespace.ready("topic/large");
     let _ = load.namespace.leader(&load.bootstrap, "large", 0);
     let record = vec![b'x'; 1_500_000];
-    // Whether the brokers take a record that is larger than Kafka's default allows.
+    // Whether the brokers accept a record above Kafka's default limit.
     let is_taken = || {
         let produce = [
             "-P",
@@ -127,8 +127,7 @@ fn settings_are_in_force_without_a_restart_and_listeners_move_with_one() {
     eventually("a large record is taken", is_taken);
     assert_eq!(load.namespace.pods("k").unwrap(), before);
 
-    // The ports on which brokers replicate and on which clients come in. What the node has for
-    // those outside stays.
+    // The ports for replication and for clients change. The node port for clients outside stays.
     let moved = json!([{"name": "plain", "port": 9192, "type": "Internal"}, {"name": "external", "port": 9194, "type": "NodePort"}]);
     roll(&load, &json!({"listeners": moved}));
     assert_eq!(load.namespace.bootstrap("k"), load.bootstrap);
@@ -145,7 +144,7 @@ fn settings_are_in_force_without_a_restart_and_listeners_move_with_one() {
     load.finish();
 }
 
-/// A broker, as Metadata (version 1) names it.
+/// A broker in the Metadata (version 1).
 #[derive(Debug)]
 struct Broker {
     address: String,
@@ -163,7 +162,7 @@ fn brokers(bootstrap: &str) -> anyhow::Result<BTreeMap<i32, Broker>> {
     Ok(brokers)
 }
 
-/// Where a consumer of this rack is sent by the leader of a partition (KIP-392).
+/// The replica to which the leader sends a consumer of this rack (KIP-392).
 fn read_replica(leader: &Broker, topic: &str, rack: &str) -> anyhow::Result<i32> {
     let fetch = FetchOf {
         topic,
@@ -173,11 +172,11 @@ fn read_replica(leader: &Broker, topic: &str, rack: &str) -> anyhow::Result<i32>
         offset: 0,
         max_bytes: 1 << 20,
     };
-    // The rack is the last of its fields.
+    // The rack is the request's last field.
     let Body(mut body) = fetch.body();
     body.truncate(body.len() - 2);
     let mut reply = Connection::open(&leader.address)?.call(1, 11, &Body(body).str(rack))?;
-    // Throttle, error and session; one topic, one partition.
+    // Skip throttle time, error and session; then one topic, one partition.
     let _ = (
         reply.i32()?,
         reply.i16()?,
@@ -192,7 +191,7 @@ fn read_replica(leader: &Broker, topic: &str, rack: &str) -> anyhow::Result<i32>
     reply.i32()
 }
 
-/// Puts a node into another zone until it is dropped.
+/// Moves a node to another zone until it is dropped.
 struct Rezoned {
     node: String,
     zone: String,
@@ -239,7 +238,7 @@ fn racks(load: &Load) -> anyhow::Result<BTreeMap<i32, String>> {
 #[test]
 fn the_racks_of_brokers_are_the_zones_of_their_nodes() {
     let load = load("racks");
-    // The fourth one shares a zone with another.
+    // The fourth broker shares a zone with another one.
     load.namespace.patch("kafkacluster/k", r#"{"spec": {"brokers": {"replicas": 4}}}"#).unwrap();
     load.namespace.ready("kafkacluster/k");
     let zones_now = zones(&load, 4);
@@ -248,7 +247,7 @@ fn the_racks_of_brokers_are_the_zones_of_their_nodes() {
         Ok((racks(&load)? == zones_now).then_some(()))
     });
 
-    // The replicas of a partition are in three zones, never two of them in the one with two
+    // The replicas of each partition are in three zones, so never two of them in the zone with two
     // brokers.
     load.namespace.apply(&topic("wide", "k", 12, 3, "")).unwrap();
     load.namespace.ready("topic/wide");
@@ -270,12 +269,12 @@ fn the_racks_of_brokers_are_the_zones_of_their_nodes() {
     let all = brokers(&load.bootstrap).unwrap();
     for zone in zones_now.values().collect::<BTreeSet<_>>() {
         let chosen = read_replica(&all[&leader], "wide", zone).unwrap();
-        // -1: from the leader.
+        // -1 means the leader.
         let chosen = if chosen < 0 { leader } else { chosen };
         assert_eq!(zones_now[&chosen], *zone);
     }
 
-    // Whoever comes up in another zone is in another rack.
+    // A broker that starts in another zone is in another rack.
     let node = load.namespace.node_of("k-1").unwrap();
     let rezoned = Rezoned::to(&node, "zone-z");
     load.namespace.kubectl(&["delete", "pod", "k-1"]).unwrap();

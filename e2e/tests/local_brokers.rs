@@ -1,5 +1,5 @@
-//! `weir local` with several brokers: processes that are killed, stopped and started, and what the
-//! controller makes of it.
+//! `weir local` with several brokers: processes are killed, stopped and started, and the controller
+//! reacts.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ fn state(status: &Status, id: usize) -> String {
     status.brokers[id].state.clone()
 }
 
-/// Waits for a state that must come.
+/// Waits for an expected state.
 fn eventually(local: &Local, what: &str, holds: impl Fn(&Status) -> bool) {
     let started = Instant::now();
     loop {
@@ -52,15 +52,15 @@ fn three_brokers_by_default_and_one_may_die() {
     };
     eventually(&local, "all replicas are in sync", whole);
 
-    // A crash: others lead what it led, and it is out of every ISR.
+    // A crash: other brokers take over its leaders, and it leaves every ISR.
     local.run(&["kill", "0"]).unwrap();
     eventually(&local, "the others take over", |status| {
         let partitions = status.partitions.as_ref().unwrap();
         (partitions.under_replicated, partitions.offline) == (6, 0)
     });
     assert_eq!(state(&local.status().unwrap(), 0), "stopped");
-    // `start` returns when the new process serves, not when the controller still thinks well of the
-    // old one.
+    // `start` returns when the new process serves. The controller's opinion of the old process does
+    // not count.
     local.run(&["start", "0"]).unwrap();
     assert_eq!(state(&local.status().unwrap(), 0), "ready");
     assert!(!local.output(&["start", "0"]).unwrap().status.success(), "it runs already");
@@ -88,7 +88,7 @@ fn brokers_go_on_without_a_controller() {
         1,
         "one of them serves the partition"
     );
-    // What was killed while nobody looked is found dead by the next controller.
+    // A broker that died without a controller is found dead by the next controller.
     local.run(&["kill", "1"]).unwrap();
     local.run(&["start", "controller"]).unwrap();
     eventually(&local, "the dead broker is noticed", |status| {

@@ -1,8 +1,8 @@
-//! Both shapes of messaging, as the examples have them: a queue, whose members share the work, and
-//! publish and subscribe, where each group gets everything.
+//! Both messaging patterns of the examples: a queue, whose members share the work, and publish and
+//! subscribe, where each group gets everything.
 //!
-//! Members are real clients that are added, killed and leaving; what the ConsumerGroups say is what
-//! is waited for.
+//! The members are real clients that join, leave and are killed. The tests wait for the status of
+//! the ConsumerGroups.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use weir_e2e::driver::{Client, Driver, Produce};
 use weir_e2e::record::Record;
 use weir_e2e::wire::await_topic;
 
-/// What a test waits for counts as lost after this long.
+/// The limit of every wait.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 struct World {
@@ -47,8 +47,8 @@ impl World {
         self.driver.call(&json!({"op": "leave", "member": member})).unwrap();
     }
 
-    /// Polls members in turn until the group's status and what they have read are as they should
-    /// be; the numbers that they read, each as often as it came.
+    /// Polls members in turn until the group's status and their records satisfy the condition;
+    /// returns the numbers that they read, with duplicates.
     fn poll(
         &mut self,
         group: &str,
@@ -59,7 +59,7 @@ impl World {
         self.poll_beside(None, group, members, what, done)
     }
 
-    /// As `poll`, beside a member in another process, whose records do not count.
+    /// The same as `poll`, with another member in another process whose records do not count.
     fn poll_beside(
         &mut self,
         mut other: Option<(&mut Driver, &str)>,
@@ -74,8 +74,8 @@ impl World {
             for member in members {
                 let read = read(&mut self.driver, member);
                 if !read.is_empty() {
-                    // A member that lost its partition meanwhile cannot commit; who has it now
-                    // reads again.
+                    // A member that lost its partition meanwhile cannot commit; the new owner reads
+                    // the records again.
                     let _ = self.driver.call(&json!({"op": "commit", "member": member}));
                 }
                 numbers.extend(read);
@@ -111,7 +111,7 @@ fn read_quietly(driver: &mut Driver, member: &str) {
     drop(read(driver, member));
 }
 
-/// Every number once.
+/// Checks that every number occurs once.
 fn each_once(mut numbers: Vec<i32>, expected: std::ops::Range<i32>) {
     numbers.sort_unstable();
     assert_eq!(numbers, expected.collect::<Vec<_>>());
@@ -135,7 +135,7 @@ fn a_queue(client: Client) {
     });
     each_once(read, 0..40);
 
-    // Two leave, and one joins from another process: each of the four has a partition.
+    // Two members leave, and one joins from another process: each of the four has a partition.
     world.leave("four");
     world.leave("five");
     let mut other = Driver::start(client, &world.local.bootstrap()).unwrap();
@@ -149,7 +149,7 @@ fn a_queue(client: Client) {
         |status, _| settled(status, 4, 0),
     );
 
-    // It is killed: once its session is over, the others have its partition.
+    // That member is killed: after its session timeout the others get its partition.
     drop(other);
     world.produce(40..80);
     let read = world.poll("billing", &three, "the rest is read by the others", |status, read| {
@@ -157,7 +157,7 @@ fn a_queue(client: Client) {
         settled(status, 3, 0) && all.len() == 40 && status["lag"]["messages"] == 0
     });
     each_once(read, 40..80);
-    // All leave: the queue keeps what comes, and says how far behind it is.
+    // All members leave: the queue keeps new records, and the status shows the lag.
     three.iter().for_each(|member| world.leave(member));
     world.produce(80..90);
     world.poll("billing", &[], "ten orders wait", |status, _| {
@@ -193,8 +193,8 @@ fn publish_and_subscribe(client: Client) {
     other.call(&json!({"op": "commit", "member": "dies"})).unwrap();
     each_once(archived, 0..20);
 
-    // One group's only member is killed: the others do not notice, and it gets what it missed once
-    // there is another.
+    // The only member of one group is killed: the other groups do not notice. A new member gets
+    // what the group missed.
     drop(other);
     world.produce(20..30);
     for group in ["search", "newsletter"] {

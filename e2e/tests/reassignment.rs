@@ -1,4 +1,4 @@
-//! Replicas that move to other brokers with their records, by Apache Kafka's own tools.
+//! Replicas move to other brokers with their records, by Apache Kafka's own tools.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use weir_e2e::cluster::Local;
@@ -12,7 +12,7 @@ fn tool(local: &Local, class: &str, arguments: &[&str]) -> String {
     kafka(class, &all, "").unwrap().success().unwrap()
 }
 
-/// Repeats a tool until its output holds.
+/// Repeats a tool until its output satisfies `holds`.
 fn eventually(mut run: impl FnMut() -> String, holds: impl Fn(&str) -> bool) -> String {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     loop {
@@ -61,7 +61,7 @@ fn replicas_and_leaders_move() {
     };
     assert!(line(&describe(), 0).contains("Leader: 0\tReplicas: 0,1,2\tIsr: "));
 
-    // Three replicas on other brokers, the leader among those that go.
+    // Three replicas move to other brokers, the leader's too.
     let plan = r#"{"version": 1, "partitions": [{"topic": "moved", "partition": 0, "replicas": [3, 2, 1]}]}"#;
     let plan = file("plan.json", plan);
     tool(&local, class::REASSIGN, &["--execute", "--reassignment-json-file", &plan]);
@@ -104,7 +104,7 @@ fn a_reassignment_is_as_slow_as_its_throttle() {
     let plan = plan.to_str().unwrap();
     tool(&local, class::TOPICS, &["--create", "--topic", "slow", "--replica-assignment", "0"]);
     await_topic(&local.bootstrap(), "slow", 1).unwrap();
-    // Several fetches' worth, which the first one alone uses the quota up for: at a kilobyte a
+    // Several fetches' worth of records. The first fetch uses up the quota: at one kilobyte a
     // second the rest would take an hour.
     let records: String = (0..70).map(|i| format!("{i:060000}\n")).collect();
     let produce = ["-P", "-t", "slow", "-p", "0", "-X", "acks=all", "-X", "batch.size=100000"];

@@ -1,8 +1,8 @@
-//! A cluster whose controller has lost all that it knew, made anew of what its brokers have
-//! (`spec.recoverFrom: Volumes`): records, committed offsets and transactions go on.
+//! A cluster whose controller has lost its state is rebuilt from its brokers' volumes
+//! (`spec.recoverFrom: Volumes`). Records, committed offsets and transactions continue.
 //!
-//! On Kubernetes it is in `kubernetes_recovery`; what comes of which volumes is told by the
-//! controller's own tests.
+//! `kubernetes_recovery` tests it on Kubernetes. The controller's own tests cover what follows from
+//! which volumes.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use weir_e2e::batch::Batch;
@@ -31,7 +31,7 @@ fn cluster(brokers: u32, more: &str) -> String {
     )
 }
 
-/// Takes everything from the controller, while nothing runs.
+/// Deletes the controller's state while nothing runs.
 fn lose(local: &Local) {
     local.run(&["down"]).unwrap();
     std::fs::remove_dir_all(local.data().join("controller")).unwrap();
@@ -50,7 +50,7 @@ fn topic_id(local: &Local) -> String {
     topic["metadata"]["annotations"]["weir.dev/topic-id"].as_str().unwrap().to_owned()
 }
 
-/// A connection to the broker that leads the topic's only partition.
+/// A connection to the leader of the topic's only partition.
 fn leader(local: &Local) -> Connection {
     eventually("somebody leads", || {
         for broker in local.bootstrap().split(',') {
@@ -63,7 +63,7 @@ fn leader(local: &Local) -> Connection {
     })
 }
 
-/// Has a record acknowledged by all in sync, who are enough.
+/// Writes one record and waits until all in-sync replicas have acknowledged it.
 fn write(local: &Local, value: &str) {
     let batch = Batch::of(&[value.as_bytes()], now_ms()).encode();
     eventually("a record is acknowledged", || {
@@ -72,13 +72,13 @@ fn write(local: &Local, value: &str) {
     });
 }
 
-/// Whether each of these was read, and so often.
+/// How often a value is in the records.
 fn count(records: &[u8], value: &str) -> usize {
     records.windows(value.len()).filter(|window| *window == value.as_bytes()).count()
 }
 
-/// One of three brokers lacks the end of the log, and its volume must not be the one that counts.
-/// `images`: whether the volumes still have what the last runs knew.
+/// One of three brokers lacks the end of the log, and its volume must not decide. `images`: whether
+/// the volumes still have the metadata of their last runs.
 fn every_acknowledged_record_is_there(images: bool) {
     let local = Local::start_of(Some(3), Some(&cluster(3, ""))).unwrap();
     let mut connection = Connection::open(&local.bootstrap()).unwrap();
@@ -120,7 +120,7 @@ fn every_acknowledged_record_is_there(images: bool) {
     let strays = strays
         .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with("-stray"));
     assert_eq!(strays.count(), 0, "nothing is set aside");
-    // It may stay in the file.
+    // The field may stay in the file.
     local.run(&["down"]).unwrap();
     up(&local, &cluster(3, "recoverFrom: Volumes,")).unwrap();
     assert_eq!(fetch(&mut leader(&local), TOPIC, 0, 0, false).unwrap().high_watermark, 12);
@@ -199,7 +199,7 @@ fn transactions_and_committed_offsets_go_on() {
         batch.attributes |= TRANSACTIONAL;
         batch.encode()
     };
-    // One transaction is committed, with an offset, and the next one is open.
+    // One transaction is committed with an offset, and the next one is open.
     let from = begin(&mut c, "chain");
     assert_eq!(send(&mut c, from, TOPIC, 0, &batch(from, 0, "first")).unwrap().0, NONE);
     eventually("the offset is part of the transaction", || {
@@ -232,7 +232,7 @@ fn transactions_and_committed_offsets_go_on() {
         )
     };
     assert_eq!(shown(&mut c), (1, 0, 2), "what is open is not shown");
-    // Its producer did not notice: it writes on, and commits.
+    // Its producer did not notice: it continues and commits.
     eventually("the transaction goes on", || {
         let (code, _) = send(&mut c, from, TOPIC, 0, &batch(from, 1, "third"))?;
         Ok((code == NONE).then_some(()))
@@ -243,6 +243,6 @@ fn transactions_and_committed_offsets_go_on() {
     });
     eventually("what was open is shown", || Ok((shown(&mut c).1 == 1).then_some(())));
     assert_eq!(next.producer, from.producer);
-    // A producer that is new has an id that nobody had.
+    // A new producer gets an unused id.
     assert!(begin(&mut c, "later").producer > from.producer + 1_000_000);
 }

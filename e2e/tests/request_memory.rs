@@ -1,9 +1,8 @@
-//! The memory for requests: frames get room for all of them before they are read, in turn, and give
-//! it back when they are written. And that for answers, which have room before they are encoded,
-//! and give it back when they are taken.
+//! The memory budgets. A request reserves memory for its whole frame before it is read, in turn,
+//! and releases it once the frame is written. A response reserves memory before it is encoded, and
+//! releases it once the client has taken it.
 //!
-//! The brokers have 16 MiB for requests and 32 MiB for answers, so that it takes few clients to
-//! fill them.
+//! The brokers have 16 MiB for requests and 32 MiB for responses, so that few clients fill them.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::io::{Read, Write};
@@ -20,15 +19,15 @@ use weir_e2e::wire::{
 
 const BUDGET: usize = 16 << 20;
 
-/// More than the budget has room for.
+/// More clients than the budget can hold.
 const CLIENTS: usize = 40;
 
 const ANSWERS: usize = 32 << 20;
 
-/// What a connection may hold besides, by the arithmetic in docs/memory.md.
+/// The other memory of a connection, by the arithmetic in docs/memory.md.
 const CONNECTION: usize = 80 << 10;
 
-/// Flushes, replies and what the allocator keeps for later.
+/// Flushes, replies, and memory that the allocator keeps.
 const SLACK: usize = 32 << 20;
 
 const TOPIC: &str = "large";
@@ -75,8 +74,8 @@ fn connections_that_are_idle_hold_nothing() {
     drop(idle);
 }
 
-/// All of them together want more than there is, and each sends a bit at a time: nobody gets a part
-/// and waits for the rest.
+/// All frames together exceed the budget, and each client sends a little at a time. No connection
+/// may hold a part of its memory and wait for the rest.
 #[test]
 fn frames_that_come_at_the_same_time_are_all_served() {
     let Some(local) = start() else { return };
@@ -91,7 +90,7 @@ fn frames_that_come_at_the_same_time_are_all_served() {
                     std::thread::sleep(Duration::from_millis(10));
                 }
                 let reply = c.reply().unwrap();
-                // Behind correlation id, topic and partition.
+                // The code comes after the correlation id, the topic and the partition.
                 let code = &reply.rest()[4 + 4 + 2 + TOPIC.len() + 4 + 4..][..2];
                 assert_eq!(code, [0, 0]);
             });
@@ -99,8 +98,8 @@ fn frames_that_come_at_the_same_time_are_all_served() {
     });
 }
 
-/// Frames that do not end fill the budget, and no more than that; who waits behind them is served
-/// when they are gone, or goes.
+/// Incomplete frames fill the budget, but not more. A client that waits behind them is served once
+/// they are gone, or gives up.
 #[test]
 fn the_bound_is_reached_and_kept() {
     let Some(local) = start() else { return };
@@ -114,7 +113,8 @@ fn the_bound_is_reached_and_kept() {
     );
     let open = |frame: &[u8]| {
         let mut c = TcpStream::connect(local.bootstrap()).unwrap();
-        // Who waits is not read from, and what does not fit the sockets is not written.
+        // The broker does not read from a waiting connection, so the client cannot write more than
+        // the sockets hold.
         c.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
         c.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut sent = 0;
@@ -147,10 +147,10 @@ fn the_bound_is_reached_and_kept() {
     small_ones_are_served(&local);
 }
 
-/// Half of what describing a group of one member takes.
+/// Half of the memory for describing a group of one member.
 const MEMBER_BYTES: usize = 2 << 20;
 
-/// A group of one member, which sends so much and is assigned as much (JoinGroup version 1,
+/// A group of one member, with this much metadata and as large an assignment (JoinGroup version 1,
 /// SyncGroup version 0).
 fn large_group(bootstrap: &str, group: &str) {
     let large = vec![b'm'; MEMBER_BYTES];
@@ -177,8 +177,8 @@ fn large_group(bootstrap: &str, group: &str) {
     assert_eq!(c.call(14, 0, &assigns).unwrap().i16().unwrap(), error::NONE);
 }
 
-/// Clients that ask for much and read nothing have as much as the budget; each has its time, and
-/// then others have their turn.
+/// Clients that request much and read nothing hold at most the budget. Each has a time limit, and
+/// then others get their turn.
 #[test]
 fn answers_that_nobody_reads_take_no_more_than_the_budget() {
     const GROUPS: [&str; 2] = ["a", "b"];
@@ -210,8 +210,8 @@ fn answers_that_nobody_reads_take_no_more_than_the_budget() {
     }
     assert!(grown <= ANSWERS + CLIENTS * CONNECTION + SLACK, "{grown} bytes for {CLIENTS} clients");
     small_ones_are_served(&local);
-    // Two of them have the room of what only reads, three quarters of the budget: who waits behind
-    // them has it once they had their time, and they are closed.
+    // Two of them hold the share of read requests, three quarters of the budget. A waiting reader
+    // gets it when their time is up and the broker closes them.
     clients.truncate(3);
     let mut reader = silent();
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -224,24 +224,24 @@ fn answers_that_nobody_reads_take_no_more_than_the_budget() {
     small_ones_are_served(&local);
 }
 
-/// Anybody can say that it is a follower, and name what is nowhere: what it is answered is in the
-/// budget as others' answers are.
+/// Any client can claim to be a follower and name partitions that do not exist. Its response counts
+/// against the same budget.
 #[test]
 fn who_says_that_it_is_a_follower_has_the_same_budget() {
     const NAMED: i32 = 200_000;
     let Some(local) = start() else { return };
     let bootstrap = local.bootstrap();
     let id = |body: Body| body.i64(7).i64(7);
-    // Version 17, whose header has tags: no wait, any size, no session; one topic.
+    // Version 17, whose header has tagged fields: no wait, any size, no session; one topic.
     let fetch = id(Body::default().i8(0).i32(0).i32(0).i32(i32::MAX).i8(0).i32(0).i32(-1).i8(2));
-    // An array's length and one, in three pieces of seven bits.
+    // The array's length plus one, in three pieces of seven bits.
     let [low, middle, high] = [0, 7, 14]
         .map(|shift| ((NAMED + 1) >> shift) & 0x7f)
         .map(|seven| i8::try_from(seven).unwrap());
     let fetch = fetch.i8(low | i8::MIN).i8(middle | i8::MIN).i8(high);
     let fetch = (0..NAMED)
         .fold(fetch, |body, index| body.i32(index).i32(-1).i64(0).i32(-1).i64(0).i32(1).i8(0));
-    // The topic ends; nothing forgotten, no rack; and as the one tag of 13 bytes the replica 0, in
+    // End of the topic; nothing forgotten, no rack; and one tagged field of 13 bytes: replica 0,
     // any epoch.
     let fetch = fetch.i8(0).i8(1).i8(1).i8(1).i8(1).i8(13).i32(0).i64(-1).i8(0);
     let silent = || {
@@ -260,7 +260,7 @@ fn who_says_that_it_is_a_follower_has_the_same_budget() {
         std::thread::sleep(Duration::from_millis(100));
         grown = grown.max((local.broker_rss().unwrap() as usize).saturating_sub(before));
     }
-    // Besides what is decoded of two requests.
+    // In addition to what is decoded of two requests.
     let bound =
         ANSWERS + CLIENTS * CONNECTION + SLACK + 2 * 10 * usize::try_from(NAMED).unwrap() * 33;
     assert!(bound < CLIENTS * answer, "the bound is less than all answers");

@@ -1,5 +1,5 @@
 //! Kafka Streams with `processing.guarantee=exactly_once_v2` counts words while brokers, the
-//! controller and its own processes are killed: every count is told once.
+//! controller and its own processes are killed. Every count must appear once.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeMap;
@@ -16,8 +16,8 @@ use weir_e2e::wire::await_topic;
 const WORDS: [&str; 7] = ["one", "two", "three", "four", "five", "six", "seven"];
 const PARTITIONS: i32 = 2;
 
-/// Lines of words, committed or aborted by turns. Returns how often each word is in those that were
-/// committed.
+/// Writes lines of words in transactions, some of which abort. Returns the counts of the words in
+/// committed lines.
 fn write(driver: &mut Driver, from: usize, to: usize) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for round in from..to {
@@ -42,7 +42,7 @@ fn write(driver: &mut Driver, from: usize, to: usize) -> BTreeMap<String, usize>
     counts
 }
 
-/// All that the counting has told so far, by word, in its order.
+/// All counts so far, by word, in their order.
 fn told(driver: &mut Driver, at_least: usize, timeout_ms: u64) -> BTreeMap<String, Vec<usize>> {
     let partitions: Vec<i32> = (0..PARTITIONS).collect();
     let request = json!({
@@ -88,7 +88,7 @@ fn words_are_counted_once_through_kills() {
         std::thread::sleep(Duration::from_millis(800));
         local.run(&["start", &victim]).unwrap();
         if round == 1 {
-            // Killed, and another one takes its place, with nothing but what is in the changelog.
+            // The process is killed, and a new one starts with only the changelog.
             drop(counting);
             counting = count_words(&bootstrap, &state.join("1"));
         }

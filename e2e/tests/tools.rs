@@ -1,12 +1,12 @@
-//! Apache Kafka's own command line tools and kcat, run as a person runs them; their output is
-//! compared in substance.
+//! Apache Kafka's own command line tools and kcat, run as from a shell; the tests compare the
+//! substance of their output.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use weir_e2e::cluster::Cluster;
 use weir_e2e::tools::{class, kafka, kcat};
 use weir_e2e::wire::{Connection, await_topic, create_topic};
 
-/// A tool that must succeed.
+/// Runs a tool that must succeed.
 fn tool(cluster: &Cluster, class: &str, arguments: &[&str], input: &str) -> String {
     let server = ["--bootstrap-server", &cluster.bootstrap];
     let all: Vec<&str> = server.into_iter().chain(arguments.iter().copied()).collect();
@@ -21,8 +21,8 @@ fn new_topic(cluster: &Cluster, partitions: i32) -> String {
     topic
 }
 
-/// Repeats a tool until its output holds: Apache Kafka answers a change before its broker has heard
-/// of it.
+/// Repeats a tool until its output satisfies `holds`: Apache Kafka answers a change before its
+/// broker has the new metadata.
 fn eventually(mut run: impl FnMut() -> String, holds: impl Fn(&str) -> bool) {
     let mut out = String::new();
     for _ in 0..5 {
@@ -136,8 +136,8 @@ fn kafka_configs() {
         },
     );
     on(&["--alter", "--delete-config", "log.retention.ms"]);
-    // What has no effect here is taken all the same, and what holds for all brokers is not one
-    // broker's to set.
+    // The broker accepts a configuration without effect. It refuses, for a single broker, one that
+    // must be the same on all.
     on(&["--alter", "--add-config", "num.io.threads=16,log.cleaner.threads=2"]);
     eventually(
         || on(&["--describe"]),
@@ -156,7 +156,7 @@ fn kafka_configs() {
         !refused.ok && refused.err.contains("Broker-level min.insync.replicas cannot be altered"),
         "{refused:?}"
     );
-    // The default of all brokers.
+    // The default for all brokers.
     let everyone = ["--entity-type", "brokers", "--entity-default"];
     run(&[&everyone[..], &["--alter", "--add-config", "log.retention.ms=10800000"]].concat());
     eventually(
@@ -168,8 +168,7 @@ fn kafka_configs() {
     run(&[&everyone[..], &["--alter", "--delete-config", "log.retention.ms"]].concat());
 }
 
-/// Nobody has set up authorisation, quotas or users: the tools hear so, and what there is to see is
-/// empty.
+/// Without authorisation, quotas and users the tools get an error, and lists are empty.
 #[test]
 fn kafka_acls_and_the_configurations_of_users_and_clients() {
     let cluster = Cluster::start().unwrap();
@@ -216,7 +215,7 @@ fn kafka_configs_of_groups_and_client_metrics() {
     ] {
         let of = ["--entity-type", entity, "--entity-name", name];
         run(&[&["--alter", "--add-config", setting], &of[..]].concat());
-        // Whoever names none is told of all that there are.
+        // Without a name the tool describes all of them.
         let out = run(&["--describe", "--entity-type", entity]);
         assert!(out.contains(name) && out.contains(setting), "{out}");
         let server = ["--bootstrap-server", &cluster.bootstrap, "--alter", "--add-config", wrong];
@@ -242,7 +241,7 @@ fn kafka_console_producer_and_consumer() {
         &produce,
         "h:1\tkey1\tvalue 1\nh:2,g:3\tkey2\tzwei-二\n",
     );
-    // With a partition the console consumer assigns it and has no group.
+    // With `--partition` the console consumer assigns the partition itself and has no group.
     let shown = ["key", "headers", "offset", "partition"].map(|p| format!("print.{p}=true"));
     let mut consume =
         vec!["--topic", &topic, "--partition", "0", "--offset", "earliest", "--max-messages", "2"];
@@ -283,7 +282,7 @@ fn kafka_get_offsets_and_delete_records() {
     assert!(newest.lines().any(|l| (0..4).any(|o| l == line(&o.to_string()))), "{newest}");
     assert!(offsets("-3").lines().any(|l| (0..4).any(|o| l == line(&o.to_string()))));
     assert!(offsets("earliest-local").lines().any(|l| l == line("0")));
-    // Nothing is in a remote tier: no partition has an offset there.
+    // There is no tiered storage, so no partition has an offset there.
     assert!(
         offsets("latest-tiered").lines().all(|l| l.ends_with(':') || l.ends_with(":-1")),
         "{}",
@@ -311,7 +310,7 @@ fn kafka_broker_api_versions_log_dirs_and_cluster() {
     let cluster = Cluster::start().unwrap();
     let out = tool(&cluster, class::API_VERSIONS, &[], "");
     assert!(out.starts_with(&cluster.bootstrap), "{out}");
-    // Each one in a version that both sides know. Produce claims 0 though 3 is the lowest
+    // The version of each API that the tool uses. Produce advertises 0 although 3 is the lowest
     // (KAFKA-18659).
     for api in [
         "Produce(0): 0 to",
@@ -333,7 +332,7 @@ fn kafka_broker_api_versions_log_dirs_and_cluster() {
         "{out}"
     );
 
-    // This one wants its subcommand first.
+    // This tool wants its subcommand first.
     let of_cluster = |what: &str| {
         kafka(class::CLUSTER, &[what, "--bootstrap-server", &cluster.bootstrap], "")
             .unwrap()
@@ -378,7 +377,7 @@ fn kafka_producer_perf_test_and_verifiable_producer() {
     assert_eq!(ends, 20_500);
 }
 
-/// The segment files are Kafka's own: its tool reads them and finds nothing wrong.
+/// The segment files have Kafka's format: its tool reads them and finds no error.
 #[test]
 fn kafka_dump_log() {
     let cluster = Cluster::start().unwrap();
@@ -416,7 +415,7 @@ fn kcat_round_trip() {
     };
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
         let input = format!("key-{codec}:value {codec} {}\n", "abc".repeat(300));
-        // Not every build of librdkafka has every codec.
+        // Some builds of librdkafka lack a codec.
         let sent = kcat(
             &cluster.bootstrap,
             &["-P", "-t", &topic, "-p", "0", "-K:", "-H", "codec=x", "-z", codec],
@@ -435,7 +434,7 @@ fn kcat_round_trip() {
     let lines: Vec<&str> = out.lines().collect();
     assert!(lines.len() >= 4, "{out}");
     assert!(lines[0].starts_with("0|key-none|codec=x|9"), "{out}");
-    // Null value and null key, told apart from empty ones.
+    // Null values and null keys differ from empty ones.
     run(&["-P", "-t", &topic, "-p", "1", "-K:", "-Z"], b"deleted:\n:no key\n");
     let out = run(&["-C", "-t", &topic, "-p", "1", "-o", "beginning", "-e", "-q", "-J"], b"");
     let records: Vec<serde_json::Value> =

@@ -1,4 +1,4 @@
-//! Transactions with real clients: what is committed is read, what is aborted is not, zombies are
+//! Transactions with real clients: readers see committed records but no aborted ones, zombies are
 //! fenced, and chains of consumers and producers copy exactly once.
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -8,7 +8,7 @@ use weir_e2e::driver::{Client, Driver, Failure};
 use weir_e2e::tools::kafka;
 use weir_e2e::wire::await_topic;
 
-/// The clients that speak transactions, and are told of here.
+/// The clients with transactions that these tests use.
 const CLIENTS: [Client; 3] = [Client::Java, Client::Franz, Client::Librdkafka];
 
 /// The values of a topic, sorted: of all records, or of those that `read_committed` shows.
@@ -69,7 +69,7 @@ fn what_is_committed_is_read_and_what_is_aborted_is_not(client: Client) {
     assert_eq!(values(&mut driver, &topic, &[0], true, committed.len()), committed);
     assert_eq!(values(&mut driver, &topic, &[0], false, all.len()), all);
 
-    // Who begins under the same id fences who was before, and the open transaction goes.
+    // A producer with the same id fences the previous one, and its open transaction aborts.
     transact(&mut driver, "p", &topic, &named("open", 2), "leave open").unwrap();
     begin(&mut driver, "q", &topic).unwrap();
     let zombie = json!({"op": "transact", "producer": "p", "topic": topic, "values": ["zombie"], "end": "commit", "open": true});
@@ -97,7 +97,7 @@ fn a_chain_copies_exactly_once(client: Client) {
     let request = json!({"op": "transform", "id": format!("{to}-id"), "group": format!("{to}-group"), "from_topic": from, "to": to, "count": 40});
     assert_eq!(driver.call(&request).unwrap()["copied"], 40);
     assert_eq!(values(&mut driver, &to, &[0, 1], true, 40), wanted);
-    // The group's offsets are where the transactions left them: nothing is copied twice.
+    // The group's offsets are those of the transactions: nothing is copied twice.
     let again = json!({"op": "transform", "id": format!("{to}-id"), "group": format!("{to}-group"), "from_topic": from, "to": to, "count": 1, "timeout_ms": 4_000});
     if client != Client::Franz {
         assert_eq!(driver.call(&again).unwrap()["copied"], 0);
@@ -105,9 +105,8 @@ fn a_chain_copies_exactly_once(client: Client) {
     assert_eq!(values(&mut driver, &to, &[0, 1], true, 40), wanted);
 }
 
-/// A transaction that took too long costs a producer nothing but that transaction: it aborts, and
-/// goes on under the next epoch (KIP-890). A librdkafka whose batch is refused over it gives up by
-/// itself.
+/// A transaction timeout costs a producer only that transaction: it aborts and continues in the
+/// next epoch (KIP-890). A librdkafka producer whose batch is refused for it gives up by itself.
 #[test]
 fn who_took_too_long_goes_on_with_the_java_client() {
     let cluster = Cluster::start().unwrap();
@@ -122,7 +121,7 @@ fn who_took_too_long_goes_on_with_the_java_client() {
     for round in 0..2 {
         transact(&mut driver, "slow", &topic, &named(&format!("slow-{round}"), 2), "leave open")
             .unwrap();
-        // What is committed behind it is shown once its time is over.
+        // Records committed after it become visible once it has timed out.
         let behind = named(&format!("behind-{round}"), 1);
         transact(&mut driver, "other", &topic, &behind, "commit").unwrap();
         committed.extend(behind);
@@ -191,8 +190,7 @@ fn kafkas_own_tool_describes_lists_and_aborts() {
     assert_eq!(values(&mut driver, &topic, &[0], true, 1), named("kept", 1));
 }
 
-/// Chains of real clients go on through deaths of the brokers that lead, coordinate and are written
-/// to.
+/// Chains of real clients survive crashes of leaders and coordinators.
 #[test]
 fn a_chain_copies_exactly_once_while_brokers_die() {
     if std::env::var_os("WEIR_E2E_BOOTSTRAP").is_some() {

@@ -1,8 +1,8 @@
-//! Transactions by requests that real clients send late, twice or in error: what Jepsen found in
-//! other brokers, and Kafka's answers to what makes no sense.
+//! Transaction requests that real clients send late, twice or in error: the faults that Jepsen
+//! found in other brokers, and Kafka's answers to invalid requests.
 //!
 //! Jepsen's reports: Redpanda 21.10.1 (duplicate and inconsistent offsets, aborted reads) and
-//! Bufstream 0.1.0 (KAFKA-17754: transactions torn by an EndTxn that comes late).
+//! Bufstream 0.1.0 (KAFKA-17754: a delayed EndTxn splits transactions).
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use weir_e2e::batch::Batch;
@@ -25,11 +25,11 @@ use weir_e2e::wire::{Body, Connection, await_topic, create_topic, list_offset};
 const TRANSACTIONAL: i16 = 1 << 4;
 const TOPIC: &str = "t";
 const GROUP: &str = "g";
-/// A transactional id that no producer ever has.
+/// A transactional id without a producer.
 const NOBODY: &str = "nobody";
 const MINUTE: i32 = 60_000;
 
-/// One broker, its topic, and a connection.
+/// Starts one broker with a topic; returns a connection too.
 fn start() -> (Local, Connection) {
     let local = Local::start_of(Some(1), None).unwrap();
     let mut c = Connection::open(&local.bootstrap()).unwrap();
@@ -42,8 +42,8 @@ fn start() -> (Local, Connection) {
     (local, c)
 }
 
-/// Waits until the coordinators that a test asks about nobody have read their partitions: until
-/// then their answer is to ask again.
+/// Waits until the coordinators of the test's unknown ids have loaded their partitions. Until then
+/// they answer with a retriable error.
 fn loaded(c: &mut Connection) {
     let nobody = From { id: NOBODY, producer: 0, epoch: 0, version: Version::V1 };
     eventually("the group's coordinator", || {
@@ -58,7 +58,7 @@ fn loaded(c: &mut Connection) {
     }
 }
 
-/// Who coordinates a transactional id, or a group; its topic is made for who asks first.
+/// The coordinator of a transactional id or a group; the first request creates the topic.
 fn coordinator(c: &mut Connection, key: &str, kind: i8) -> usize {
     eventually("a coordinator", || {
         let mut reply = c.call(10, 1, &Body::default().str(key).i8(kind))?;
@@ -69,7 +69,7 @@ fn coordinator(c: &mut Connection, key: &str, kind: i8) -> usize {
     })
 }
 
-/// A producer under this id.
+/// Starts a producer with this id.
 fn begin<'a>(c: &mut Connection, id: &'a str, version: Version) -> From<'a> {
     eventually("a producer id", || {
         let (code, from) = init(c, id, MINUTE, version)?;
@@ -96,7 +96,7 @@ fn produce(c: &mut Connection, from: From<'_>, sequence: i32) -> (i16, i64) {
     send(c, from, TOPIC, 0, &batch(from, sequence)).unwrap()
 }
 
-/// Waits until nothing is open: the last stable offset is the end of the log.
+/// Waits until no transaction is open: the last stable offset is the end of the log.
 fn is_stable(c: &mut Connection) -> i64 {
     eventually("a stable partition", || {
         let (_, end) = list_offset(c, TOPIC, 0, -1)?;
@@ -112,7 +112,8 @@ fn an_end_that_comes_late_does_not_end_the_next_transaction() {
     assert_eq!(produce(&mut c, first, 0), (NONE, 0));
     let (code, second) = end(&mut c, first, true).unwrap();
     assert_eq!((code, second.epoch), (NONE, first.epoch + 1));
-    // Asked again while nothing new has begun, it is the answer that was lost.
+    // A repeated EndTxn before a new transaction gets the same answer, because the first one may
+    // have been lost.
     let again = eventually("the end of the first", || {
         let (code, producer) = end(&mut c, first, true)?;
         Ok((code != CONCURRENT_TRANSACTIONS).then_some((code, producer)))
@@ -146,7 +147,7 @@ fn what_is_sent_after_the_end_of_its_transaction_begins_none() {
         assert_eq!(produce(&mut c, from, 0), (NONE, 0));
         assert_eq!(end(&mut c, from, true).unwrap().0, NONE);
         assert_eq!(is_stable(&mut c), 2);
-        // To the partition that the transaction had, and to one that it had not.
+        // To the partition of the transaction, and to another one.
         let expected = match version {
             Version::V1 => INVALID_TXN_STATE,
             Version::V2 => INVALID_PRODUCER_EPOCH,
@@ -181,8 +182,8 @@ fn a_batch_that_comes_twice_has_one_offset() {
     }
 }
 
-/// The first batch of a transaction goes out as soon as the end of the one before was answered,
-/// when its marker is not written yet. None may be refused over that.
+/// A client sends the first batch of a transaction as soon as EndTxn is answered, before the marker
+/// is written. The leader may not refuse it for that.
 #[test]
 fn the_first_batch_may_meet_the_marker_of_the_transaction_before() {
     let (_local, mut c) = start();
@@ -228,8 +229,8 @@ fn who_was_before_is_fenced() {
     }
 }
 
-/// Who goes on after an error aborts what it has open, and has the next epoch (KIP-360); who begins
-/// under its id has the one behind that.
+/// A producer that continues after an error aborts its open transaction and gets the next epoch
+/// (KIP-360). A new producer with its id gets the epoch after that.
 #[test]
 fn who_goes_on_after_an_error_is_not_fenced() {
     let (_local, mut c) = start();
@@ -254,8 +255,8 @@ fn who_goes_on_after_an_error_is_not_fenced() {
     assert_eq!(end(&mut c, from, false).unwrap().0, PRODUCER_FENCED);
 }
 
-/// The end of a transaction in the last epoch that a client may have needs another producer id,
-/// whoever ends it: nothing is held up by that (KAFKA-20090).
+/// A transaction that ends in the last possible epoch needs another producer id, whichever side
+/// ends it. That must not delay anything (KAFKA-20090).
 #[test]
 fn a_transaction_that_takes_too_long_in_the_last_epoch_is_aborted() {
     let (_local, mut c) = start();
@@ -263,7 +264,7 @@ fn a_transaction_that_takes_too_long_in_the_last_epoch_is_aborted() {
         let (code, from) = init(&mut c, "last", 1_000, Version::V2)?;
         Ok((code == NONE).then_some(from))
     });
-    // An abort of nothing raises the epoch.
+    // An abort of an empty transaction raises the epoch.
     while from.epoch < i16::MAX - 1 {
         let (code, next) = end(&mut c, from, false).unwrap();
         assert_eq!((code, next.epoch), (NONE, from.epoch + 1));
@@ -321,7 +322,7 @@ fn requests_that_make_no_sense() {
             assert_eq!(code, INVALID_PRODUCER_EPOCH, "epoch {epoch}");
         }
         assert_eq!(list_offset(&mut c, TOPIC, 0, -1).unwrap(), (NONE, 0), "nothing was written");
-        // Whoever lied about the epoch has taken nothing from who has it.
+        // A request with a false epoch does not affect the real producer.
         let wrong = from.in_epoch(i16::MAX);
         assert_eq!(
             send(&mut c, wrong, TOPIC, 0, &batch(wrong, 0)).unwrap().0,
@@ -368,8 +369,8 @@ fn a_transaction_that_has_ended_stays_as_it_ended() {
     }
 }
 
-/// Without an authoriser anybody may write markers, as in Kafka, where `kafka-transactions` aborts
-/// what hangs. What makes no sense is refused all the same.
+/// Without an authorizer any client may write markers, as in Kafka, where `kafka-transactions`
+/// aborts hanging transactions. Invalid markers are refused nevertheless.
 #[test]
 fn markers_from_whoever() {
     let (_local, mut c) = start();
@@ -389,7 +390,7 @@ fn markers_from_whoever() {
     assert_eq!(write_marker(&mut c, from, 5, TOPIC, 0).unwrap(), NONE);
     assert_eq!(is_stable(&mut c), 2);
     assert_eq!(write_marker(&mut c, from, 4, TOPIC, 0).unwrap(), TRANSACTION_COORDINATOR_FENCED);
-    // The same in the partition that the group coordinator writes.
+    // The same in the partition of the group coordinator.
     assert_eq!(add_offsets(&mut c, from, GROUP).unwrap(), NONE);
     assert_eq!(commit_offset(&mut c, from, GROUP, TOPIC, 5).unwrap(), NONE);
     assert_eq!(committed_offset(&mut c, GROUP, TOPIC).unwrap(), -1);
@@ -399,8 +400,8 @@ fn markers_from_whoever() {
     });
 }
 
-/// Every replica says the same of what was aborted, before and after its leader dies, and a batch
-/// that is sent again has the offset that it had.
+/// Every replica reports the same aborted transactions, before and after its leader dies. A
+/// repeated batch gets its original offset.
 #[test]
 fn aborted_and_repeated_is_the_same_on_every_replica() {
     let local = Local::start_of(Some(3), None).unwrap();

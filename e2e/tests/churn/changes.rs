@@ -1,4 +1,4 @@
-//! What happens in a round: to topics, to their records, and to processes.
+//! The changes of a round: to topics, to their records, and to processes.
 
 use std::collections::BTreeMap;
 
@@ -11,25 +11,25 @@ use super::{
     TRIMMED, eventually, pause,
 };
 
-/// How far the records of a partition were deleted.
+/// The deletions of records of a partition.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Trim {
-    /// Up to here they are gone for certain.
+    /// Records before this offset are gone for certain.
     pub(crate) done: i64,
-    /// Nobody asked for more than this.
+    /// The highest offset of any request to delete.
     pub(crate) asked: i64,
 }
 
-/// Whose records are deleted from the beginning on.
+/// The partitions whose records are deleted from the beginning on.
 pub(crate) const TRIMS: [At; 3] = [(TRIMMED, 0), (COMPACTED, 0), (MOVED, 0)];
 
-/// How often the records of a partition are deleted in one round, at most.
+/// The most deletions of records in a partition in one round.
 const TRIMS_MAX: usize = 24;
 
-/// How often the topic is made anew in one round, at most.
+/// The most times that the topic is created again in one round.
 const REMAKES_MAX: usize = 4;
 
-/// What may happen in a round.
+/// A change in a round.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Change {
     Remake,
@@ -55,7 +55,7 @@ impl Churn {
         pause(&mut random, 300);
         match change {
             Change::Remake => {
-                // Each time something else is being flushed when it goes.
+                // Each deletion meets other flushes.
                 for _ in 0..random.below(REMAKES_MAX) {
                     self.remake(&mut random);
                     pause(&mut random, 300);
@@ -64,7 +64,7 @@ impl Churn {
             }
             Change::SendAway => self.send_away(&mut random),
             Change::Trim(at) => {
-                // For longer than it is from one look at what can be compacted to the next.
+                // The deletions continue for longer than the cleaner's interval.
                 for _ in 0..random.below(TRIMS_MAX) {
                     if !self.trim(at, latest(at), &mut random).0 {
                         break;
@@ -76,7 +76,7 @@ impl Churn {
         }
     }
 
-    /// The topic is deleted while it is written to, and another one gets its name.
+    /// Deletes the topic while clients write to it, and creates another one of the same name.
     pub(crate) fn remake(&self, random: &mut Random) -> String {
         eventually("a deletion", || {
             let code = self.ask(|c| delete_topic(c, REMADE).ok())?;
@@ -86,8 +86,8 @@ impl Churn {
             pause(random, 200);
         }
         eventually("a topic of the same name", || {
-            // An answer may have been lost. What a broker shows proves nothing: it may be the topic
-            // that was deleted.
+            // A response may be lost. Metadata proves nothing, because it may show the deleted
+            // topic.
             let code = self
                 .ask(|c| create_topic(c, REMADE.as_bytes(), REMADE_PARTITIONS, 3, &SMALL).ok())?;
             [error::NONE, error::TOPIC_ALREADY_EXISTS].contains(&code).then_some(())
@@ -95,8 +95,8 @@ impl Churn {
         format!("{REMADE} was made anew")
     }
 
-    /// The replicas go to other brokers, or others lead; sometimes before they have arrived where
-    /// they were sent before.
+    /// Moves the replicas to other brokers, or the leadership; sometimes before the previous
+    /// reassignment is complete.
     fn send_away(&self, random: &mut Random) -> String {
         let first = i32::try_from(random.below(3)).unwrap();
         let second = (first + 1 + i32::try_from(random.below(2)).unwrap()) % BROKERS;
@@ -111,16 +111,16 @@ impl Churn {
         format!("{MOVED} goes to {to:?}")
     }
 
-    /// The log's start is moved to somewhere behind it, if its leader takes that; says whether it
-    /// did, and what came of it.
+    /// Moves the log start forward, if the leader accepts that; returns whether it did, and a
+    /// description.
     fn trim(&self, at: At, latest: i64, random: &mut Random) -> (bool, String) {
         let (name, partition) = at;
         let trim = *self.trims.lock().unwrap().entry(at).or_default();
         let room = usize::try_from(latest - trim.asked).unwrap_or(0);
-        // What is compacted loses some segments each time.
+        // Each deletion removes some segments of the compacted topic.
         let part = if name == COMPACTED { 4 } else { 16 };
         let offset = trim.asked + i64::try_from(random.below(room / part + 1)).unwrap();
-        // It may be done though no answer says so.
+        // The deletion may happen even without a response.
         self.trims.lock().unwrap().insert(at, Trim { asked: offset, ..trim });
         let leader = self.topic(name).map_or(-1, |topic| topic.partitions[&partition].leader);
         let Some(address) = self.address(leader) else {
@@ -130,8 +130,8 @@ impl Churn {
             .and_then(|mut c| delete_records(&mut c, name, partition, offset));
         if let Ok((error::NONE, low_watermark)) = answer {
             assert_eq!(low_watermark, offset, "{name}: no more and no less than was asked");
-            // As in Kafka, replicas that are out of sync are not waited for, and whoever leads next
-            // may be one of them that is eligible.
+            // As in Kafka, the leader does not wait for replicas out of sync. The next leader may
+            // be one of them that is eligible.
             let place =
                 self.topic(name).and_then(|topic| topic.partitions.get(&partition).cloned());
             if place.is_some_and(|place| place.isr.len() == place.replicas.len()) {
@@ -144,7 +144,7 @@ impl Churn {
         (is_done, format!("{name} begins at {offset}: {answer}"))
     }
 
-    /// Something happens to a process, and is over when this returns.
+    /// Disturbs a process; it is over when this returns.
     pub(crate) fn strike(&self, random: &mut Random) -> String {
         let run = |command: &str, id: &str| drop(self.local.run(&[command, id]).unwrap());
         let broker = random.below(3);

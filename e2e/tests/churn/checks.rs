@@ -1,4 +1,4 @@
-//! What is demanded: of each broker while things happen, and of every replica when they are over.
+//! The checks of each broker during the faults, and of every replica afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use super::{
 };
 
 impl Churn {
-    /// Has deleted at every replica what was asked for: all of them are in sync.
+    /// Waits until every replica has carried out the deletions, since all are in sync.
     pub(crate) fn trimmed_everywhere(&self) {
         for (name, partition) in TRIMS {
             let mut trims = self.trims.lock().unwrap();
@@ -32,7 +32,7 @@ impl Churn {
         }
     }
 
-    /// What was deleted does not come back at whoever leads, and no more goes.
+    /// On every leader, deleted records stay deleted, and no other record is missing.
     pub(crate) fn begins_where_it_was_told(&self, (name, partition): At) {
         let trim = *self.trims.lock().unwrap().entry((name, partition)).or_default();
         for address in self.bootstrap.split(',') {
@@ -47,7 +47,7 @@ impl Churn {
         }
     }
 
-    /// Waits until every replica is where it is to be, and in sync.
+    /// Waits until every replica is on its brokers and in sync.
     pub(crate) fn whole(&self) {
         let target: BTreeSet<i32> = self.target.lock().unwrap().iter().copied().collect();
         eventually("whole ISRs", || {
@@ -76,8 +76,8 @@ impl Churn {
         });
     }
 
-    /// Every replica comes to have what the leader has now, with no transaction open before its
-    /// end, and none shows what was aborted.
+    /// Waits until every replica has what the leader has now. No transaction is open before that
+    /// end, and no replica shows aborted records.
     pub(crate) fn is_followed(&self, (name, partition): At) {
         let end = eventually("a leader", || {
             let leader = self.topic(name)?.partitions[&partition].leader;
@@ -108,8 +108,7 @@ impl Churn {
         }
     }
 
-    /// What each replica of a partition shows, once all of them show the same: nobody writes any
-    /// more.
+    /// The copies of a partition, once all of them agree; no client writes any more.
     fn replicas(&self, name: &str, partition: i32) -> Vec<(String, Replica)> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -139,8 +138,8 @@ impl Churn {
         }
     }
 
-    /// What each replica of a partition shows up to the leader's high watermark; `None` while one
-    /// of them does not serve it.
+    /// The copies of a partition up to the leader's high watermark; `None` while a broker does not
+    /// serve its copy.
     fn look_at(&self, name: &str, partition: i32) -> Option<Vec<(String, Replica)>> {
         let place = self.topic(name)?.partitions.get(&partition)?.clone();
         let (code, end) = list_offset(
@@ -157,7 +156,7 @@ impl Churn {
         replicas.collect::<Option<Vec<_>>>().filter(|_| code == error::NONE)
     }
 
-    /// Every replica has what was acknowledged and nothing else.
+    /// Every replica has exactly the acknowledged records.
     pub(crate) fn check(&self, books: &BTreeMap<At, Books>) {
         for ((name, partition), books) in books {
             let trim =
@@ -172,7 +171,7 @@ impl Churn {
             let (first, of_first) = &replicas[0];
             for (whose, replica) in &replicas {
                 expected.check(replica, whose);
-                // Each replica compacts for itself.
+                // Each replica compacts on its own.
                 let is_same = expected.is_compacted || replica.bytes == of_first.bytes;
                 assert!(is_same, "{whose} and {first} have other bytes");
             }

@@ -1,9 +1,9 @@
-//! Topics that are deleted and made anew, moved, trimmed and compacted while they are written to,
-//! on three brokers that are killed and stopped meanwhile: what was acknowledged is there, nothing
-//! else is, every replica has the same, and nobody waits for ever.
+//! Topics are deleted and created again, moved, trimmed and compacted while clients write to them,
+//! on three brokers that are killed and stopped. Exactly the acknowledged records are there, all
+//! replicas agree, and no client waits without a bound.
 //!
-//! `WEIR_CHURN_ROUNDS` sets the number of rounds (8 by default), `WEIR_CHURN_SEED` what happens in
-//! them; the seed is printed. `e2e/mutations/run` says which faults it finds.
+//! `WEIR_CHURN_ROUNDS` sets the number of rounds (8 by default), and `WEIR_CHURN_SEED` their
+//! changes; the seed is printed. `e2e/mutations/run` says which faults it finds.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod changes;
@@ -27,44 +27,44 @@ use self::reading::Reading;
 
 const BROKERS: i32 = 3;
 
-/// Logs are looked through often, so that a short run compacts some.
+/// Short intervals, so that even a short run compacts logs.
 const CLUSTER: &str = "apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata:\n  name: churn\nspec:\n  brokers:\n    replicas: 3\n  \
                        config:\n    log.cleaner.backoff.ms: 200\n    log.retention.check.interval.ms: 500\n";
 
-/// A topic of this name is deleted again and again.
+/// The topic that is deleted repeatedly.
 const REMADE: &str = "remade";
 const MOVED: &str = "moved";
 const TRIMMED: &str = "trimmed";
 const COMPACTED: &str = "compacted";
 
-/// Partitions of `remade`: what is deleted takes its time.
+/// Partitions of `remade`: enough that a deletion takes time.
 const REMADE_PARTITIONS: i32 = 12;
 
-/// The partitions of `remade` that are written to: those that are deleted first, while they are
-/// being flushed, and those that are deleted last, when others have their names long since.
+/// The partitions of `remade` that clients write to. The first are deleted during a flush. The last
+/// are deleted when their successors already exist.
 const REMADE_WRITTEN: [i32; 4] = [0, 1, 10, 11];
 
-/// Partitions of `moved` that numbered clients write to; a real client has the one behind them.
+/// Partitions of `moved` for numbered clients; a real client has the next one.
 const MOVED_PARTITIONS: i32 = 2;
 
-/// Small segments; what two replicas have is acknowledged.
+/// Small segments; a record is acknowledged once two replicas have it.
 const SMALL: [(&str, &str); 2] = [("segment.ms", "150"), ("min.insync.replicas", "2")];
 
-/// Only what somebody asks for is deleted.
+/// Only requests delete records.
 const KEPT: (&str, &str) = ("retention.ms", "-1");
 
-/// Bytes of a value, at most.
+/// The most bytes of a value.
 const FILLED_MAX: usize = 400;
 
-/// Keys and bytes of the values that are written in transactions to `compacted`: what is clean of
-/// it fills more than one segment of `segment.bytes`.
+/// Keys and value bytes of the transactions in `compacted`: its clean part fills more than one
+/// segment of `segment.bytes`.
 const LARGE: (usize, usize) = (60, 100_000);
 
 fn from_env(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Repeats it until it gives something.
+/// Repeats `attempt` until it returns a value.
 fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -76,18 +76,18 @@ fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A partition: its topic, and its number in that.
+/// A partition: its topic and its index.
 type At = (&'static str, i32);
 
-/// Partitions that all brokers have: each broker leads one of them, unless it has just been away,
-/// so that every follower of every leader is heard.
+/// Partitions on all brokers. Each broker leads one of them, unless it was just away, so every
+/// follower of every leader is checked.
 const FOLLOWED: [At; 5] = [(TRIMMED, 0), (COMPACTED, 0), (REMADE, 0), (REMADE, 10), (REMADE, 11)];
 
 struct Churn {
     local: Local,
     bootstrap: String,
     trims: Mutex<BTreeMap<At, Trim>>,
-    /// Which brokers `moved` was last sent to.
+    /// The last target brokers of `moved`.
     target: Mutex<Vec<i32>>,
 }
 
@@ -103,17 +103,17 @@ impl Churn {
         let compact = [
             ("cleanup.policy", "compact,delete"),
             ("min.cleanable.dirty.ratio", "0.01"),
-            // Kafka takes no less.
+            // Kafka's minimum.
             ("segment.bytes", "1048576"),
-            // Longer than a broker is down: a replica that missed a tombstone would keep what it
-            // deletes, as in Kafka.
+            // Longer than a broker is down. Otherwise a replica that missed a tombstone would keep
+            // the deleted records, as in Kafka.
             ("delete.retention.ms", "15000"),
         ];
         churn.make(COMPACTED, 1, 3, &[SMALL.as_slice(), &[KEPT], &compact].concat());
         churn
     }
 
-    /// Makes a topic, and waits until it has leaders.
+    /// Creates a topic and waits until it has leaders.
     fn make(&self, name: &str, partitions: i32, replicas: i16, configs: &[(&str, &str)]) {
         let code =
             self.ask(|c| create_topic(c, name.as_bytes(), partitions, replicas, configs).ok());
@@ -121,7 +121,7 @@ impl Churn {
         await_topic(&self.bootstrap, name, partitions).unwrap();
     }
 
-    /// Asks one broker after the other until one gives something.
+    /// Asks the brokers in turn until one returns a value.
     fn ask<T>(&self, mut question: impl FnMut(&mut Connection) -> Option<T>) -> Option<T> {
         let mut addresses = self.bootstrap.split(',');
         addresses.find_map(|address| question(&mut Connection::open(address).ok()?))
@@ -131,13 +131,13 @@ impl Churn {
         self.ask(|c| describe(c, name).ok()?)
     }
 
-    /// `None` for nobody.
+    /// `None` for no broker.
     fn address(&self, broker: i32) -> Option<&str> {
         self.bootstrap.split(',').nth(usize::try_from(broker).ok()?)
     }
 
-    /// The whole cluster stops in order at once, as when it is deleted, and starts again: leaders
-    /// move to brokers that close their logs.
+    /// Stops the whole cluster in order at once, as at its deletion, and starts it again. Leaders
+    /// move to brokers that are closing their logs.
     fn stop_and_start(&self) {
         std::thread::scope(|scope| {
             for id in ["0", "1", "2"] {
@@ -147,7 +147,7 @@ impl Churn {
         self.all("start");
     }
 
-    /// A command to every broker, one after the other.
+    /// Runs a command for every broker in turn.
     fn all(&self, command: &str) {
         for id in ["0", "1", "2"] {
             self.local.run(&[command, id]).unwrap();
@@ -200,7 +200,7 @@ fn topics_come_and_go_under_load_and_nothing_acknowledged_is_lost() {
     write(TRIMMED, 0, (0, FILLED_MAX), true);
     write(COMPACTED, 0, (20, FILLED_MAX), false);
     write(COMPACTED, 0, LARGE, true);
-    // franz-go's producer gives up when all brokers are away for a moment.
+    // franz-go's producer gives up when all brokers are briefly down, so this is librdkafka.
     let real = Writer::start(Client::Librdkafka, &churn.bootstrap, MOVED, MOVED_PARTITIONS);
     let latest = |at: At| writers[&at][0].latest();
     let moves = || {
@@ -208,8 +208,8 @@ fn topics_come_and_go_under_load_and_nothing_acknowledged_is_lost() {
         real.moves();
     };
     moves();
-    // What was on the disk when a broker started is compacted at once, and not only after its first
-    // checkpoint.
+    // A broker compacts records that it finds on the disk at its start at once, not only after its
+    // first checkpoint.
     churn.all("kill");
     churn.all("start");
     let reading: Vec<_> = churn
@@ -221,12 +221,12 @@ fn topics_come_and_go_under_load_and_nothing_acknowledged_is_lost() {
     for round in 0..rounds {
         let mut of_fault = Random(random.draw());
         let done = std::thread::scope(|scope| {
-            // All of them at once, and in the middle of it something happens to a process.
+            // All changes run at once, with a fault of a process in the middle.
             let mut changes = Vec::new();
             for change in CHANGES {
                 let mut random = Random(random.draw());
                 let (churn, latest) = (&churn, &latest);
-                // Few of them fall together with a compaction.
+                // Few of these changes meet a compaction.
                 let is_needed_often = matches!(change, Change::Trim((COMPACTED, _)));
                 if is_needed_often || random.once_in(2) {
                     changes.push(scope.spawn(move || churn.change(change, latest, random)));
@@ -247,7 +247,7 @@ fn topics_come_and_go_under_load_and_nothing_acknowledged_is_lost() {
         FOLLOWED.into_iter().for_each(|at| churn.is_followed(at));
         reading.iter().for_each(Reading::goes_on);
     }
-    // What is deleted last has a successor when all brokers are killed.
+    // The topic that is deleted last has a successor when all brokers are killed.
     churn.remake(&mut random);
     phase("the last fault is over");
     churn.whole();
@@ -264,7 +264,7 @@ fn topics_come_and_go_under_load_and_nothing_acknowledged_is_lost() {
     churn.trimmed_everywhere();
     churn.check(&books);
     phase("every replica has what it is to have");
-    // What is only in memory does not count.
+    // Records that are only in memory do not count.
     churn.all("kill");
     churn.all("start");
     phase("all brokers are killed and started");

@@ -1,8 +1,8 @@
-//! A client of one broker that reads all that is committed of a compacted topic, again and again,
-//! while things happen.
+//! A client of one broker that repeatedly reads all committed records of a compacted topic during
+//! the faults.
 //!
-//! What it has been shown of a key it is shown again, or something newer of it, unless it was
-//! deleted; and nothing that was aborted, at any moment.
+//! Each reading must show, for each key, the record of the previous reading or a newer one, unless
+//! it was deleted. It never shows aborted records.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use weir_e2e::topics::describe;
 use weir_e2e::wire::{Connection, error, list_offset};
 use weir_e2e::writer::PATIENCE;
 
-/// Between two readings: those who write share the processors.
+/// The pause between two readings: the writers share the processors.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// After so long without a reading what was shown before counts no more: a tombstone has come and
-/// gone (`delete.retention.ms`).
+/// After this long without a reading, the previous one does not count any more: a tombstone may
+/// have come and gone (`delete.retention.ms`).
 const REMEMBERED: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ struct Progress {
     readings: AtomicUsize,
 }
 
-/// Somebody who reads.
+/// A reader.
 #[derive(Debug)]
 pub(crate) struct Reading {
     broker: String,
@@ -38,7 +38,7 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Begins to read partition 0 of a topic at this broker. `bootstrap` are all brokers in the
+    /// Starts to read partition 0 of a topic at this broker. `bootstrap` has all brokers in the
     /// order of their ids.
     pub(crate) fn start(broker: &str, bootstrap: &str, topic: &'static str) -> Self {
         let progress = Arc::new(Progress::default());
@@ -49,7 +49,7 @@ impl Reading {
             while !shared.stop.load(Ordering::Relaxed) {
                 let end = end_of(&bootstrap, topic);
                 std::thread::sleep(PAUSE);
-                // One that has just been killed, or is not as far yet.
+                // The broker was just killed, or has not caught up.
                 let found = end.and_then(|end| Some((read(&at, topic, 0, end).ok()??, end)));
                 let Some((replica, end)) = found else { continue };
                 shown.take(&replica, end);
@@ -59,7 +59,7 @@ impl Reading {
         Self { broker: broker.to_owned(), progress, thread: std::thread::spawn(work) }
     }
 
-    /// Waits until all was read once more.
+    /// Waits for one more complete reading.
     pub(crate) fn goes_on(&self) {
         let before = self.progress.readings.load(Ordering::Relaxed);
         let deadline = Instant::now() + PATIENCE;
@@ -81,7 +81,7 @@ impl Reading {
     }
 }
 
-/// Up to where everything is committed, as the leader says.
+/// The end of the committed records, from the leader.
 fn end_of(bootstrap: &str, topic: &str) -> Option<i64> {
     let mut addresses = bootstrap.split(',');
     let found = addresses
@@ -92,11 +92,11 @@ fn end_of(bootstrap: &str, topic: &str) -> Option<i64> {
     (code == error::NONE).then_some(end)
 }
 
-/// What was shown before.
+/// The previous reading.
 struct Shown {
     whose: String,
     at: Instant,
-    /// Of each key the last offset, and whether there is a value.
+    /// The last offset of each key, and whether it has a value.
     last: BTreeMap<String, (i64, bool)>,
 }
 
@@ -105,7 +105,7 @@ impl Shown {
         Self { whose, at: Instant::now(), last: BTreeMap::new() }
     }
 
-    /// Takes up what is shown now, up to `end` at least.
+    /// Compares a new reading, which reaches at least `end`, and keeps it.
     fn take(&mut self, replica: &Replica, end: i64) {
         let whose = &self.whose;
         let aborted = replica

@@ -1,5 +1,5 @@
-//! The ConsumerGroup resource in local mode, with real consumers: what its status says, resets, lag
-//! policy, deletion, and what is wrong.
+//! The ConsumerGroup resource in local mode, with real consumers: status, resets, lag policy,
+//! deletion, and errors.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod resets;
@@ -13,13 +13,13 @@ use weir_e2e::driver::{Client, Driver, Produce};
 use weir_e2e::record::Record;
 use weir_e2e::wire::{await_topic, committed, is_marked_for_deletion};
 
-/// What a test waits for counts as lost after this long.
+/// The limit of every wait.
 const PATIENCE: Duration = Duration::from_secs(100);
 
 /// 2020-09-13, in milliseconds.
 const LONG_AGO_MS: i64 = 1_600_000_000_000;
 
-/// A cluster of one broker, or as many as `WEIR_E2E_BROKERS` says.
+/// A cluster of one broker or `WEIR_E2E_BROKERS`.
 fn cluster() -> String {
     format!(
         "apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata: {{name: c}}\nspec:\n  brokers: {{replicas: {}}}\n  config: {{group.initial.rebalance.delay.ms: 0, \
@@ -34,7 +34,7 @@ struct World {
     joining: Value,
 }
 
-/// The YAML of a ConsumerGroup whose spec has these fields besides the cluster.
+/// The YAML of a ConsumerGroup with these fields and the cluster in its spec.
 fn group(name: &str, fields: &Value) -> String {
     let mut spec = json!({"clusterRef": {"name": "c"}});
     spec.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
@@ -61,7 +61,7 @@ impl World {
         Self { local, driver, joining }
     }
 
-    /// The topic `t` of two partitions, with ten records in each, a second apart.
+    /// Creates the topic `t` of two partitions, with ten records in each, one second apart.
     fn topic(&mut self) {
         self.driver.create_topic("t", 2, &json!({"retention.ms": "-1"})).unwrap();
         await_topic(&self.local.bootstrap(), "t", 2).unwrap();
@@ -86,7 +86,7 @@ impl World {
         output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
     }
 
-    /// Waits until the resource is as it should be.
+    /// Waits until the resource satisfies `done`.
     fn until(&self, name: &str, what: &str, done: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -112,8 +112,7 @@ impl World {
         self.driver.call(&request).unwrap();
     }
 
-    /// Polls members in turn until so many records came, and they have what was asked for; their
-    /// numbers.
+    /// Polls members in turn until this many records have arrived; returns their numbers.
     fn poll(&mut self, members: &[&str], count: usize) -> Vec<i32> {
         let mut numbers = Vec::new();
         let deadline = Instant::now() + PATIENCE;
@@ -132,7 +131,7 @@ impl World {
         numbers
     }
 
-    /// Polls members, which also keeps some of them alive, until the resource is as it should be.
+    /// Polls members until the resource satisfies `done`, which also keeps the members alive.
     fn poll_until(&mut self, members: &[&str], what: &str, done: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -156,7 +155,7 @@ impl World {
         self.driver.call(&json!({"op": "leave", "member": member})).unwrap();
     }
 
-    /// The committed offsets of both partitions of `t`; nothing else may be committed.
+    /// The committed offsets of both partitions of `t`; the group must have no others.
     fn offsets(&self) -> Vec<i64> {
         let mut all = committed(&self.local.bootstrap(), "g").unwrap();
         let offsets = (0..2)
@@ -174,7 +173,7 @@ impl World {
         self.leave("first");
     }
 
-    /// A reset, and what is committed when it is done.
+    /// Resets the group, and returns the committed offsets afterwards.
     fn reset(&self, id: &str, fields: Value) -> Vec<i64> {
         let mut reset = json!({"id": id});
         reset.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
@@ -216,7 +215,7 @@ fn the_status_follows_the_group(client: Client, joining: Value) {
     let consumer = world.joining["protocol"] == "consumer";
     assert_eq!(one["status"]["protocol"], if consumer { "Consumer" } else { "Classic" });
 
-    // Records that nobody has committed: behind by as many, and for as long as they are old.
+    // Uncommitted records: the lag is their number, and its seconds are their age.
     let now_ms = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
     let records: Vec<Record> = (20..26)
         .map(|n: i32| Record::new("k", n.to_string()).to(n % 3 / 2).at(now_ms - 3_600_000))
@@ -232,7 +231,7 @@ fn the_status_follows_the_group(client: Client, joining: Value) {
     );
     assert!((3_500..=3_800).contains(&lag["seconds"].as_i64().unwrap()), "an hour: {lag}");
 
-    // More members than partitions: the rest are idle.
+    // More members than partitions: the others are idle.
     world.join("two");
     world.join("three");
     let all = ["one", "two", "three"];
@@ -277,11 +276,11 @@ fn a_lag_policy_is_a_condition() {
     world.poll(&["second"], 10);
     world.commit("second");
     world.until_says("g", "Ready", "True/Ready");
-    // By age: the record that waits is from 2020.
+    // By age: the waiting record is from 2020.
     world.apply("g", &json!({"lagPolicy": {"maxSeconds": 60}}));
     world.produce(30..31);
     world.until_says("g", "LagWithinPolicy", "False/LagExceeded");
-    // Records that are deleted before the group has consumed them.
+    // Records that are deleted before the group consumes them.
     world.leave("second");
     world
         .driver
@@ -305,12 +304,12 @@ fn a_deleted_resource_leaves_its_group_unless_it_says_otherwise() {
     };
     delete(&world, json!({}));
     assert_eq!(world.offsets(), [10, 10]);
-    // With members it waits until they are gone.
+    // While the group has members, the deletion waits until they leave.
     world.join("second");
     world.poll_members(1);
     delete(&world, json!({"deletionPolicy": "Delete"}));
     assert_eq!(world.offsets(), [10, 10]);
-    // The group remembers it itself: another operator goes on with it.
+    // The group itself keeps the mark, so another operator continues the deletion.
     let deadline = Instant::now() + PATIENCE;
     while !is_marked_for_deletion(&world.local.bootstrap(), "g") {
         assert!(Instant::now() < deadline, "the group is not marked");
@@ -327,7 +326,7 @@ fn a_deleted_resource_leaves_its_group_unless_it_says_otherwise() {
 }
 
 impl World {
-    /// Polls `second` until the group has so many members, as a resource of another name sees it.
+    /// Polls `second` until the group has this many members, by a resource of another name.
     fn poll_members(&mut self, count: i64) {
         self.apply("g", &json!({}));
         self.poll_until(&["second"], "members", |found| found["status"]["members"] == count);
@@ -356,10 +355,10 @@ fn groups_without_a_resource_are_reflected_when_the_cluster_says_so() {
         assert!(Instant::now() < deadline, "{:#?}", listed(&world));
         std::thread::sleep(Duration::from_millis(100));
     }
-    // A user's own takes the place of one that was made.
+    // A user's resource replaces a generated one.
     world.apply("g", &json!({"topics": ["t"]}));
     world.until_says("g", "Ready", "True/Ready");
-    // Not any more: those that were made go, the user's stays.
+    // With generation off, the generated resources go and the user's stays.
     world.local.apply(&cluster()).unwrap();
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -405,7 +404,7 @@ fn what_is_wrong_is_refused_or_told() {
     world.apply("g", &json!({"topics": ["nowhere"]}));
     let unknown = world.until_says("g", "Ready", "False/UnknownTopic");
     assert!(unknown.to_string().contains("\\\"nowhere\\\""), "{unknown}");
-    // A reset that cannot be carried out waits, and says for what; it is carried out once it can.
+    // A reset that cannot be carried out waits and names the reason; it happens once it can.
     world.apply(
         "g",
         &json!({"reset": {"id": "r", "to": {"position": "Latest"}, "topics": ["later"]}}),
@@ -415,11 +414,11 @@ fn what_is_wrong_is_refused_or_told() {
     world.until_says("g", "ResetDone", "True/Done");
     world.apply("g", &json!({"reset": {"id": "s", "to": {"undo": "never"}}}));
     world.until_says("g", "ResetDone", "False/NothingToUndo");
-    // Two resources for one group: the older one has it.
+    // Two resources for one group: the older one owns it.
     world.apply("h", &json!({"groupId": "g"}));
     let conflict = world.until_says("h", "Ready", "False/Conflict");
     assert!(conflict.to_string().contains("ConsumerGroup \\\"g\\\""), "{conflict}");
-    // There is nothing to scale here.
+    // Local mode has nothing to scale.
     world.apply(
         "i",
         &json!({"topics": ["t"], "scaling": {"targetRef": {"name": "w"}, "targetLagSeconds": 10}}),

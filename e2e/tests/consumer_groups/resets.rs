@@ -1,5 +1,5 @@
-//! Resets: each kind sets its offsets, once for each id, whoever is in the group and whoever dies
-//! meanwhile.
+//! Resets: each kind sets its offsets exactly once per id, with members in the group and with
+//! crashes in between.
 
 use serde_json::json;
 use weir_e2e::cluster::brokers;
@@ -35,7 +35,7 @@ fn each_kind_of_reset_sets_its_offsets_and_can_be_undone() {
     assert_eq!(world.reset("undo", json!({"to": {"undo": "shift"}})), [10, 7]);
     assert_eq!(world.reset("redo", json!({"to": {"undo": "undo"}})), [8, 5]);
 
-    // Once for each id: neither the same resource again nor another operator does it again.
+    // Exactly once per id: neither the same resource applied again nor another operator repeats it.
     world.join("second");
     world.poll(&["second"], 7);
     world.commit("second");
@@ -53,8 +53,7 @@ fn each_kind_of_reset_sets_its_offsets_and_can_be_undone() {
     });
     assert_eq!((says(&kept, "ResetDone"), world.offsets()), ("True/Done".into(), vec![10, 10]));
 
-    // Nor does it happen again when the resource is deleted and made again, with a status and a uid
-    // of its own.
+    // Nor is it repeated when the resource is deleted and created again, with a new status and uid.
     let file = world.local.data().join("group.yaml");
     std::fs::write(&file, group("g", &json!({}))).unwrap();
     world.local.run(&["delete", "-f", &file.to_string_lossy()]).unwrap();
@@ -73,10 +72,10 @@ fn members_are_evicted(client: Client, joining: Value) {
         "g",
         &json!({"reset": {"id": "again", "to": {"position": "Earliest"}, "members": "Evict"}}),
     );
-    // The operator dies in the middle of it, wherever that is.
+    // The operator dies in the middle of the reset, at any point.
     world.local.run(&["kill", "controller"]).unwrap();
     world.local.run(&["start", "controller"]).unwrap();
-    // The consumer joins again by itself, and gets everything once more.
+    // The consumer rejoins by itself and gets all records again.
     assert_eq!(world.poll(&["runs"], 20), (0..20).collect::<Vec<_>>());
     world.commit("runs");
     let done = world.poll_until(&["runs"], "done, and its member is back", |found| {
@@ -102,8 +101,8 @@ fn a_reset_evicts_static_members() {
     members_are_evicted(Client::Librdkafka, json!({"instance": "i-1", "session_ms": 60_000}));
 }
 
-/// The coordinator dies while a reset waits for members: whoever coordinates then has it done, and
-/// the status names them.
+/// The coordinator dies while a reset waits for members. The reset then happens at the next
+/// coordinator, and the status names the members.
 #[test]
 fn a_coordinator_that_dies_is_followed() {
     if brokers() < 3 {

@@ -1,5 +1,5 @@
-//! Groups, as every client forms them: queues, publish and subscribe, committed offsets; rebalances
-//! and who is left alone by them; what members are subscribed to, and who assigns it.
+//! Groups with every client: queues, publish and subscribe, committed offsets, rebalances and the
+//! members that they do not disturb, subscriptions, and assignors.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod rebalances;
@@ -58,29 +58,29 @@ scenarios!(@client librdkafka_names, Client::Librdkafka, a_name_is_given_to_the_
 scenarios!(@client java_consumer_protocol_names, Client::Java, json!({"protocol": "consumer"}), a_name_is_kept_by_the_first);
 scenarios!(@client librdkafka_consumer_protocol_names, Client::Librdkafka, json!({"protocol": "consumer"}), a_name_is_kept_by_the_first);
 
-// Those that can rebalance cooperatively; franz-go does it unless it is told otherwise.
+// Clients with cooperative rebalancing, which is franz-go's default.
 scenarios!(@client java_generations, Client::Java, json!({"assignor": "org.apache.kafka.clients.consumer.CooperativeStickyAssignor"}), no_more_generations_than_needed);
 scenarios!(@client librdkafka_generations, Client::Librdkafka, json!({"assignor": "cooperative-sticky"}), no_more_generations_than_needed);
 scenarios!(@client franz_go_generations, Client::Franz, no_more_generations_than_needed);
 
-// What only the consumer protocol has.
+// Features of the consumer protocol only.
 scenarios!(@client java_server_side, Client::Java, json!({"protocol": "consumer"}), a_pattern, assignors_of_the_server, a_rack);
 scenarios!(@client librdkafka_server_side, Client::Librdkafka, json!({"protocol": "consumer"}), a_pattern, assignors_of_the_server, a_rack);
 
-/// What a test waits for counts as lost after this long.
+/// The limit of every wait.
 const PATIENCE: Duration = Duration::from_secs(100);
 
-/// The partitions of the topic of coordinators.
+/// The number of partitions of `__consumer_offsets`.
 const COORDINATORS: i32 = 5;
 
-/// Runs a scenario whose members join with `joining` besides what the scenario says.
+/// Runs a scenario; its members join with the options `joining` in addition to the scenario's own.
 fn run(client: Client, joining: Value, scenario: fn(&mut Groups<'_>)) {
     let local = Local::start_of(Some(brokers()), Some(&cluster(brokers()))).unwrap();
     let driver = Driver::start(client, &local.bootstrap()).unwrap();
     scenario(&mut Groups { local: &local, driver, joining });
 }
 
-/// A cluster whose groups need not wait three seconds for their first rebalance.
+/// A cluster whose groups do not wait three seconds for their first rebalance.
 fn cluster(brokers: u32) -> String {
     format!(
         "apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata:\n  name: groups\nspec:\n  brokers:\n    replicas: {brokers}\n  \
@@ -94,7 +94,7 @@ struct Groups<'a> {
     joining: Value,
 }
 
-/// What a member has got: its records as `(partition, number)`, and its partitions.
+/// What a member has: its records as `(partition, number)`, and its partitions.
 #[derive(Debug, Default, Clone)]
 struct Member {
     records: Vec<(i32, usize)>,
@@ -111,7 +111,7 @@ impl Groups<'_> {
         topic
     }
 
-    /// Writes records that are numbered, over all partitions.
+    /// Produces numbered records to all partitions in turn.
     fn produce(&mut self, topic: &str, partitions: i32, numbers: std::ops::Range<usize>) {
         let records: Vec<Record> = numbers
             .map(|number| Record::new("k", number.to_string()).to(number as i32 % partitions))
@@ -130,7 +130,7 @@ impl Groups<'_> {
         self.driver.call(&request).unwrap();
     }
 
-    /// Polls these members in turn until what they have is as it should be.
+    /// Polls these members in turn until they satisfy `done`.
     fn poll(&mut self, members: &mut Members, what: &str, done: impl Fn(&Members) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !done(members) {
@@ -143,7 +143,7 @@ impl Groups<'_> {
     fn turn(&mut self, members: &mut Members) {
         for (name, member) in members {
             let request = json!({"op": "poll", "member": name, "timeout_ms": 300});
-            // franz-go tells of a coordinator that cannot be reached, and goes on looking for it.
+            // franz-go reports an unreachable coordinator and keeps looking for it.
             let Ok(reply) = self.driver.call(&request) else { continue };
             let records: Vec<Record> = serde_json::from_value(reply["records"].clone()).unwrap();
             member.records.extend(
@@ -170,7 +170,7 @@ fn members(names: &[&str]) -> Members {
     names.iter().map(|name| ((*name).to_owned(), Member::default())).collect()
 }
 
-/// Every partition has one member, and each member its share.
+/// Whether every partition has one member and each member its share.
 fn shared(members: &Members, partitions: i32, each: &[usize]) -> bool {
     let mut counts: Vec<_> = members.values().map(|member| member.assigned.len()).collect();
     counts.sort_unstable();
@@ -188,7 +188,7 @@ fn numbers(members: &Members) -> Vec<usize> {
     all
 }
 
-/// One group: each record to one member; members come and go, and one too many is idle.
+/// One group: each record goes to one member; members come and go, and a surplus one is idle.
 fn a_queue(groups: &mut Groups<'_>) {
     let topic = groups.topic(3);
     groups.produce(&topic, 3, 0..30);
@@ -227,7 +227,7 @@ fn a_queue(groups: &mut Groups<'_>) {
     assert_eq!(numbers(&left), (90..120).collect::<Vec<_>>());
 }
 
-/// Many groups: each gets everything.
+/// Many groups: each gets every record.
 fn publish_and_subscribe(groups: &mut Groups<'_>) {
     let topic = groups.topic(2);
     groups.produce(&topic, 2, 0..20);
@@ -247,7 +247,7 @@ fn publish_and_subscribe(groups: &mut Groups<'_>) {
     }
 }
 
-/// A group goes on where it has committed, whoever its members are.
+/// A group continues at its committed offsets, with any members.
 fn offsets_are_kept(groups: &mut Groups<'_>) {
     let topic = groups.topic(2);
     groups.produce(&topic, 2, 0..10);
@@ -257,7 +257,7 @@ fn offsets_are_kept(groups: &mut Groups<'_>) {
     groups.commit("first");
     groups.produce(&topic, 2, 10..20);
     groups.poll(&mut first, "ten more", |members| numbers(members).len() >= 20);
-    // What was read and not committed is read again.
+    // Records that were read but not committed are read again.
     groups.leave("first");
     groups.join("kept", "second", &topic, &json!({}));
     let mut second = members(&["second"]);
@@ -265,7 +265,7 @@ fn offsets_are_kept(groups: &mut Groups<'_>) {
     assert_eq!(numbers(&second), (10..20).collect::<Vec<_>>());
 }
 
-/// A process that is killed: its partitions go to the others once its session is over.
+/// A killed process: its partitions go to the others after its session timeout.
 fn a_member_that_dies(groups: &mut Groups<'_>) {
     let topic = groups.topic(4);
     let mut other = Groups {
@@ -282,7 +282,7 @@ fn a_member_that_dies(groups: &mut Groups<'_>) {
         groups.turn(&mut stays);
         other.turn(&mut dies);
     }
-    // Killed, not closed.
+    // The process is killed, so its consumer does not leave.
     drop(other);
     groups.poll(&mut stays, "the rest of the partitions", |members| {
         members["stays"].assigned.len() == 4

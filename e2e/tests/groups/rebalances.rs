@@ -1,5 +1,5 @@
-//! Rebalances: as few as there need be, with those who are not meant left alone, and whole again
-//! when the coordinator dies in the middle of one.
+//! Rebalances: no more than needed, without disturbing other members, and complete even when the
+//! coordinator dies in the middle.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use weir_e2e::group::{Idle, described, errors, generations};
 use crate::{COORDINATORS, Groups, Members, members, numbers, shared};
 
 impl Groups<'_> {
-    /// The generations of a group so far, or its epochs.
+    /// The generations or epochs of a group so far.
     fn generations(&mut self, group: &str) -> BTreeSet<i32> {
         generations(&mut self.driver, &self.local.bootstrap(), COORDINATORS, group).unwrap()
     }
@@ -35,16 +35,15 @@ fn named(name: &str) -> Value {
     json!({"instance": name, "session_ms": 60_000})
 }
 
-/// A static member that comes back in time keeps its partitions, and nobody else hears of it: there
-/// is no rebalance.
+/// A static member that returns in time keeps its partitions, and the group does not rebalance.
 pub(crate) fn static_members(groups: &mut Groups<'_>) {
     if !groups.driver.client.can("static_member") {
         return;
     }
     let topic = groups.topic(4);
     groups.join("static", "one", &topic, &named("i-1"));
-    // The first leads, and stays: franz-go's leader asks for a rebalance when it comes back and
-    // thinks that its topics have changed.
+    // The first member leads and stays. A returning leader of franz-go would request a rebalance,
+    // because it believes that its topics have changed.
     groups.poll(&mut members(&["one"]), "everything", |members| shared(members, 4, &[4]));
     groups.join("static", "two", &topic, &named("i-2"));
     let mut both = members(&["one", "two"]);
@@ -67,8 +66,8 @@ pub(crate) fn static_members(groups: &mut Groups<'_>) {
     );
 }
 
-/// Two of one name in the classic protocol: the one that came last has it, the other is told so and
-/// ends (KIP-345).
+/// Two classic members with one instance id: the newer one keeps it, and the other gets an error
+/// and ends (KIP-345).
 pub(crate) fn a_name_is_given_to_the_newest(groups: &mut Groups<'_>) {
     let topic = groups.topic(2);
     groups.join("named", "first", &topic, &named("i"));
@@ -84,8 +83,8 @@ pub(crate) fn a_name_is_given_to_the_newest(groups: &mut Groups<'_>) {
     });
 }
 
-/// Two of one name in the consumer protocol: the first keeps it, and the other is refused for as
-/// long as that lives (KIP-848).
+/// Two members of the consumer protocol with one instance id: the first keeps it, and the other is
+/// refused while the first lives (KIP-848).
 pub(crate) fn a_name_is_kept_by_the_first(groups: &mut Groups<'_>) {
     let topic = groups.topic(2);
     groups.join("named", "first", &topic, &named("i"));
@@ -106,8 +105,8 @@ pub(crate) fn a_name_is_kept_by_the_first(groups: &mut Groups<'_>) {
     assert_eq!(groups.generations("named"), generations, "{:?}: a rebalance", groups.driver.client);
 }
 
-/// Cooperatively, whoever joins costs two generations: in the first the others give up, in the
-/// second the newcomer gets it. Where nobody gives up there is no second.
+/// With cooperative rebalancing a new member costs two generations: in the first the others revoke
+/// partitions, in the second the new member gets them. Without revocations there is no second one.
 pub(crate) fn no_more_generations_than_needed(groups: &mut Groups<'_>) {
     for (partitions, each, expected) in [(4, [2, 2], 2), (1, [0, 1], 1)] {
         let topic = groups.topic(partitions);
@@ -122,15 +121,15 @@ pub(crate) fn no_more_generations_than_needed(groups: &mut Groups<'_>) {
         let before = groups.generations(&group);
         groups.join(&group, &two, &topic, &json!({}));
         let mut both = members(&[&one, &two]);
-        // With one partition nothing is moved: that the other has joined is seen by its generation
-        // alone.
+        // With one partition nothing moves; only the generation shows that the other member has
+        // joined.
         let coordinator = groups.local.bootstrap();
         groups.poll(&mut both, "each its share", |members| {
             shared(members, partitions, &each)
                 && described(&coordinator, &group).is_some_and(|group| group.members == 2)
         });
         groups.settle(&mut both, &group);
-        // Whoever wants one more rebalance says so before it reads on.
+        // A member that needs another rebalance requests it before it reads on.
         groups.produce(&topic, partitions, 0..20);
         groups.poll(&mut both, "all records", |members| numbers(members).len() >= 20);
         groups.settle(&mut both, &group);
@@ -140,8 +139,8 @@ pub(crate) fn no_more_generations_than_needed(groups: &mut Groups<'_>) {
     }
 }
 
-/// The broker that coordinates dies while a rebalance is open: another one takes the group over,
-/// everybody gets to have their share, and nothing that was committed is lost.
+/// The coordinator dies during a rebalance. Another broker takes the group over, every member gets
+/// its share, and committed offsets stay.
 pub(crate) fn a_coordinator_dies(groups: &mut Groups<'_>) {
     if brokers() < 3 {
         return;
@@ -164,7 +163,7 @@ pub(crate) fn a_coordinator_dies(groups: &mut Groups<'_>) {
     });
     let coordinator = weir_e2e::wire::coordinator(&bootstrap, "moved").unwrap();
     groups.local.run(&["kill", &coordinator.to_string()]).unwrap();
-    // kafkajs connects to a broker that is gone again and again, and reads a record each time.
+    // kafkajs keeps connecting to a broker that is down, and reads one record each time.
     if groups.driver.client == Client::KafkaJs {
         groups.local.run(&["start", &coordinator.to_string()]).unwrap();
     }
@@ -183,7 +182,7 @@ pub(crate) fn a_coordinator_dies(groups: &mut Groups<'_>) {
 }
 
 impl Groups<'_> {
-    /// Polls these members until the coordinator says that nothing is under way.
+    /// Polls these members until the group is stable.
     fn settle(&mut self, members: &mut Members, group: &str) {
         let bootstrap = self.local.bootstrap();
         self.poll(members, "nothing is under way", |_| {
@@ -191,12 +190,11 @@ impl Groups<'_> {
         });
     }
 
-    /// A member joins that will not rejoin, whatever happens, while these take part in the
-    /// rebalance.
+    /// Adds a member that never rejoins, while these members take part in the rebalance.
     fn join_idle(&mut self, group: &str, topic: &str, members: &mut Members) -> Idle {
         let bootstrap = self.local.bootstrap();
         let assignor = match self.joining["protocol"] == "consumer" {
-            // What it would be assigned by is the group's affair; it only has to name something.
+            // The group's assignor does not matter, but the member must name one.
             true => "range".to_owned(),
             false => described(&bootstrap, group).unwrap().assignor,
         };

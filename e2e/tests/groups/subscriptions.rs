@@ -1,5 +1,4 @@
-//! What members of the consumer protocol are subscribed to, and what they get of it: both are the
-//! coordinator's to say.
+//! Subscriptions and assignments of consumer protocol members; the coordinator decides both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -13,7 +12,7 @@ use weir_e2e::wire::await_topic;
 
 use crate::{Groups, PATIENCE};
 
-/// The values of the records that a member has got, and the partitions that it has, by topic.
+/// A member's record values, and its partitions by topic.
 #[derive(Debug, Default, Clone)]
 struct Got {
     values: BTreeSet<String>,
@@ -21,7 +20,7 @@ struct Got {
 }
 
 impl Groups<'_> {
-    /// A topic of this name, with a record in each partition that says which it is.
+    /// Creates a topic with one record in each partition, which names the partition.
     fn topic_with_records(&mut self, topic: &str, partitions: i32) -> BTreeSet<String> {
         self.driver.create_replicated_topic(topic, partitions, replicas(), &json!({})).unwrap();
         await_topic(&self.local.bootstrap(), topic, partitions).unwrap();
@@ -33,7 +32,7 @@ impl Groups<'_> {
         (0..partitions).map(value).collect()
     }
 
-    /// Polls these members in turn until what they have got is as it should be.
+    /// Polls these members in turn until they satisfy `done`.
     fn poll_topics(
         &mut self,
         members: &mut BTreeMap<&str, Got>,
@@ -62,8 +61,8 @@ impl Groups<'_> {
     }
 }
 
-/// A regular expression, which the coordinator looks up: it means topics that were made before and
-/// topics that are made later, and no others.
+/// A regular expression, which the coordinator resolves: it matches existing and later topics, and
+/// no others.
 pub(crate) fn a_pattern(groups: &mut Groups<'_>) {
     let stem = unique("pattern");
     let before = groups.topic_with_records(&format!("{stem}.before"), 2);
@@ -74,7 +73,7 @@ pub(crate) fn a_pattern(groups: &mut Groups<'_>) {
     groups.poll_topics(&mut members, "the topic that is there", |members| {
         members["m"].values == before
     });
-    // It is the coordinator that looks; librdkafka puts the whole of it in parentheses.
+    // The coordinator resolves the expression; librdkafka encloses it in parentheses.
     let regex = described(&groups.local.bootstrap(), "patterns").unwrap().regex;
     assert!(regex.as_ref().is_some_and(|regex| regex.contains(&pattern)), "{regex:?}");
     groups.topic_with_records(&format!("other.{stem}.later"), 1);
@@ -87,8 +86,8 @@ pub(crate) fn a_pattern(groups: &mut Groups<'_>) {
     assert_eq!(topics, [format!("{stem}.before"), format!("{stem}.later")]);
 }
 
-/// `group.remote.assignor`: by `range` a member has the same partitions of topics that are alike,
-/// though others have fewer then; by `uniform` everybody has as many.
+/// `group.remote.assignor`: with `range` a member gets the same partitions of topics with equal
+/// partition counts, even if others get fewer. With `uniform` all members get the same number.
 pub(crate) fn assignors_of_the_server(groups: &mut Groups<'_>) {
     let topics = [unique("alike"), unique("alike")];
     for topic in &topics {
@@ -118,7 +117,8 @@ pub(crate) fn assignors_of_the_server(groups: &mut Groups<'_>) {
     }
 }
 
-/// `client.rack` gets to the coordinator. What comes of it is tested where brokers have racks.
+/// `client.rack` reaches the coordinator. Other tests check its effect, with brokers that have
+/// racks.
 pub(crate) fn a_rack(groups: &mut Groups<'_>) {
     let topic = unique("racks");
     let records = groups.topic_with_records(&topic, 2);

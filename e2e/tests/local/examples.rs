@@ -1,4 +1,4 @@
-//! What `examples/` shows works: its resources, and its clients in five languages.
+//! Tests `examples/`: the resources, and the clients in five languages.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,14 +8,14 @@ use weir_e2e::wire::await_topic;
 
 use super::own;
 
-/// Orders that each client writes at a time.
+/// Orders per run of a client.
 const ORDERS: usize = 10;
 
 fn folder() -> PathBuf {
     weir_e2e::workspace().join("examples")
 }
 
-/// Each example starts a cluster, and its topics are there.
+/// Each example starts a cluster and creates its topics.
 #[test]
 fn resources() {
     if !own() {
@@ -27,7 +27,7 @@ fn resources() {
     for example in examples {
         let yaml = std::fs::read_to_string(example).unwrap();
         let local = Local::start(Some(&yaml)).unwrap();
-        // Nothing was there before.
+        // All resources are new.
         assert!(
             !local.printed().contains("unchanged") && !local.printed().contains("configured"),
             "{}",
@@ -36,18 +36,18 @@ fn resources() {
         let listed: serde_json::Value =
             serde_json::from_str(&local.run(&["get", "topics", "-o", "json"]).unwrap()).unwrap();
         for topic in listed["items"].as_array().unwrap() {
-            // Where a group is declared there is the topic of committed offsets, too, whose name
-            // Kubernetes would not take.
+            // With a declared group there is also the topic of committed offsets, whose name is not
+            // legal in Kubernetes.
             let name =
                 topic["spec"]["topicName"].as_str().or(topic["metadata"]["name"].as_str()).unwrap();
             await_topic(&local.bootstrap(), name, 1).unwrap();
         }
-        // The same file again changes nothing.
+        // Applying the same file again changes nothing.
         assert!(!local.apply(&yaml).unwrap().contains("configured"));
     }
 }
 
-/// The languages that there is an example of, in the order of their names.
+/// The languages with an example, sorted.
 fn languages() -> Vec<String> {
     let entries = std::fs::read_dir(folder().join("clients")).unwrap().map(|entry| entry.unwrap());
     let folders = entries.filter(|entry| entry.file_type().unwrap().is_dir());
@@ -57,7 +57,7 @@ fn languages() -> Vec<String> {
     names
 }
 
-/// The example's program, as `e2e/install` has built it.
+/// The example's program, built by `e2e/install`.
 fn program(language: &str) -> Command {
     let (sources, clients) = (folder().join("clients").join(language), weir_e2e::clients());
     let python = || clients.join("python/bin/python");
@@ -94,8 +94,7 @@ fn program(language: &str) -> Command {
     command
 }
 
-/// Runs an example with a bound on its time, and returns whether it succeeded, its output, and what
-/// it complained of.
+/// Runs an example with a time limit; returns whether it succeeded, its output, and its errors.
 fn run(language: &str, arguments: &[&str]) -> (bool, String, String) {
     let example = program(language);
     let output = Command::new("timeout")
@@ -110,14 +109,14 @@ fn run(language: &str, arguments: &[&str]) -> (bool, String, String) {
     (output.status.success(), text(&output.stdout), text(&output.stderr))
 }
 
-/// The same for each language at the same time.
+/// Runs `what` for all languages concurrently.
 fn each(languages: &[String], what: impl Fn(&str) + Sync) {
     std::thread::scope(|scope| {
         languages.iter().for_each(|language| drop(scope.spawn(|| what(language))))
     });
 }
 
-/// What consumers print of the orders of all languages.
+/// The consumers' output for the orders of all languages.
 fn orders(languages: &[String]) -> Vec<String> {
     let one = |order: usize| {
         move |language: &String| format!("customer-{} {{\"order\":{order}}} {language}", order % 5)
@@ -128,8 +127,8 @@ fn orders(languages: &[String]) -> Vec<String> {
     all
 }
 
-/// Each client reads what each has written, with key and header; and goes on, in its group, behind
-/// what it has committed.
+/// Each client reads what all have written, with key and header, and continues in its group at its
+/// committed offset.
 #[test]
 fn clients() {
     if !own() {
@@ -157,7 +156,7 @@ fn clients() {
     }
 }
 
-/// What cannot be written is told, and is the program's failure.
+/// A client reports a failed write and exits with an error.
 #[test]
 fn clients_say_what_is_not_written() {
     if !own() {
@@ -176,8 +175,8 @@ fn clients_say_what_is_not_written() {
     });
 }
 
-/// The tests run an example with the packages of the clients in `e2e/clients`: the example asks for
-/// the same ones.
+/// The tests run the examples with the client packages of `e2e/clients`, so the examples must name
+/// the same packages.
 #[test]
 fn examples_ask_for_what_is_installed() {
     let lines = |path: &Path| -> Vec<String> {

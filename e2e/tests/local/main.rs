@@ -1,4 +1,4 @@
-//! `weir local` as a new user meets it: the examples, and resources that are Kafka topics.
+//! `weir local` for a new user: the examples, and resources as Kafka topics.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod examples;
@@ -18,7 +18,7 @@ fn own() -> bool {
     std::env::var_os("WEIR_E2E_BOOTSTRAP").is_none()
 }
 
-/// A topic is a resource, whichever way it came: one door.
+/// Every topic is a resource, whichever way it was created.
 #[test]
 fn topics_are_resources() {
     let cluster = Cluster::start().unwrap();
@@ -41,11 +41,11 @@ fn topics_are_resources() {
         .call(&json!({"op": "describe_configs", "type": "topic", "name": "by-yaml"}))
         .unwrap();
     assert_eq!(configs["retention.ms"]["value"], "6000000");
-    // What is wrong is refused with the path of the field, and changes nothing.
+    // An invalid resource is refused with the path of the field, and changes nothing.
     let wrong = "apiVersion: weir.dev/v1alpha1\nkind: Topic\nmetadata: {name: wrong}\nspec: {clusterRef: {name: local}, partitions: 0}\n";
     let refused = local.apply(wrong).unwrap_err().to_string();
     assert!(refused.contains("spec.partitions"), "{refused}");
-    // Each that is wrong is named, whoever finds it: the schema, or the controller.
+    // Every invalid resource is named, whether the schema or the controller finds it.
     let topic = |name: &str, spec: &str| {
         format!(
             "apiVersion: weir.dev/v1alpha1\nkind: Topic\nmetadata: {{name: {name}}}\nspec: {{clusterRef: {{name: local}}, {spec}}}\n---\n"
@@ -65,7 +65,7 @@ fn topics_are_resources() {
     assert!(!local.output(&["get", "topic", "by-client"]).unwrap().status.success());
 }
 
-/// What whoever calls `weir local` has open is not kept open by what it starts.
+/// Processes of `weir local` do not inherit the caller's open files.
 #[test]
 fn files_of_the_caller_are_not_handed_on() {
     if !own() {
@@ -87,7 +87,7 @@ fn files_of_the_caller_are_not_handed_on() {
     assert!(free.success(), "the broker holds the lock of the script that started it");
 }
 
-/// A controller that says nothing is not waited for: what is known without it is told.
+/// The status does not wait for a frozen controller and shows the rest.
 #[test]
 fn a_controller_that_is_frozen() {
     if !own() {
@@ -124,13 +124,13 @@ fn a_controller_that_is_frozen() {
         assert!(refused.contains("has not answered"), "{refused}");
     }
     local.run(&["get", "topics"]).unwrap();
-    // What is frozen is stopped all the same.
+    // `down` also stops a frozen process.
     signal("-STOP");
     local.run(&["down"]).unwrap();
 }
 
-/// Clients find brokers, and brokers one another, by IPv6 addresses alone. In messages they have no
-/// brackets, as in Apache Kafka; in what people read and write they do.
+/// Clients find brokers, and brokers find each other, by IPv6 addresses alone. Hosts in messages
+/// have no brackets, as in Apache Kafka; addresses for people do.
 #[test]
 fn ipv6() {
     let host = Ipv6Addr::LOCALHOST;
@@ -139,11 +139,11 @@ fn ipv6() {
     }
     let local = Local::start_at(host.into(), 2).unwrap();
     assert!(local.bootstrap().starts_with("[::1]:"), "{}", local.bootstrap());
-    // Metadata version 1, of no topic: brokers with their ids, hosts, ports and racks.
+    // Metadata version 1 without topics: brokers with ids, hosts, ports and racks.
     let ask = || {
         Connection::open(&local.bootstrap()).unwrap().call(3, 1, &Body::default().i32(0)).unwrap()
     };
-    // The first may serve before it has heard of the second.
+    // The first broker may serve before it knows the second.
     let deadline = Instant::now() + PATIENCE;
     let mut metadata = loop {
         let mut metadata = ask();
@@ -167,7 +167,7 @@ fn ipv6() {
         let read = driver.consume(&topic, &[0], From::Beginning, 1).unwrap();
         assert_eq!((&read[0].key, &read[0].value), (&record.key, &record.value), "{client:?}");
     }
-    // A broker that is killed comes back to the same address, and the other one leads meanwhile.
+    // A killed broker returns with the same address; the other one leads meanwhile.
     local.run(&["kill", "0"]).unwrap();
     local.run(&["start", "0"]).unwrap();
     let refused = local.output(&["up", "--host", "::"]).unwrap();

@@ -1,4 +1,4 @@
-//! Who may know whom: the imports of all crates against ARCHITECTURE.md's code map, and no circles.
+//! Compares the imports of all crates with ARCHITECTURE.md's code map, and forbids cycles.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use crate::code_map::CodeMap;
 use crate::imports::{self, Crate, Graph};
 use crate::{none, read, root};
 
-/// What a crate may never use, at whatever distance it would be convenient.
+/// Dependencies that a crate may never have.
 const FOREIGN: &[(&str, &[&str])] = &[
     ("broker/protocol", &["kube", "k8s-openapi", "tokio", "rustix", "hyper"]),
     ("broker", &["kube", "k8s-openapi", "serde_yaml"]),
@@ -30,7 +30,7 @@ fn code_map() -> CodeMap {
     })
 }
 
-/// The names of the dependencies in a manifest, tests' and builds' too.
+/// The names of the dependencies in a manifest, including those of tests and builds.
 fn dependencies(krate: &Path) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut inside = false;
@@ -51,7 +51,7 @@ fn package(krate: &Path) -> String {
     name.expect("the name of the package").trim_matches('"').to_owned()
 }
 
-/// The graph of the whole workspace, by paths relative to it.
+/// The import graph of the whole workspace, with relative paths.
 fn whole_graph() -> Graph {
     let crates: Vec<Crate> = crates()
         .iter()

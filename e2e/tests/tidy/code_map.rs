@@ -1,23 +1,23 @@
-//! ARCHITECTURE.md's code map as a table: what each part is, and which parts it may know.
+//! Parses ARCHITECTURE.md's code map: the parts, and the parts that each may use.
 //!
-//! A row is a crate, or a module of one, by its path. Its third column names rows above it: a
+//! A row is a crate or a module, by its path. Its third column names rows above it. It names a
 //! module of the same crate by its path in `src` (`replica/core`), another crate by its folder
-//! (`protocol`), a module of another crate by both (`broker/cores`); `all above` is every module of
-//! the same crate that stands above. What stands in brackets is said to the reader only. Rows that
-//! hold no Rust of ours are for the reader only.
+//! (`protocol`), and a module of another crate by both (`broker/cores`). `all above` means every
+//! module of the same crate above the row. Text in brackets is for the reader, and so are rows
+//! without our Rust code.
 
 use std::path::{Path, PathBuf};
 
 /// A part with imports to check.
 #[derive(Debug)]
 pub(crate) struct Row {
-    /// Relative to the workspace: a folder, and the file of the same name.
+    /// The folder relative to the workspace; the file of the same name belongs to it.
     pub(crate) place: PathBuf,
     /// The folder of its crate.
     pub(crate) krate: PathBuf,
-    /// How other rows name it.
+    /// Its name in other rows.
     pub(crate) name: String,
-    /// Which rows it may know, by index; none for those that do not check.
+    /// The rows that it may use, by index; empty for rows that are not checked.
     pub(crate) may: Vec<usize>,
 }
 
@@ -27,8 +27,8 @@ pub(crate) struct CodeMap {
 }
 
 impl CodeMap {
-    /// Reads the table; `crates` are the folders of the workspace's members. Says which rows do not
-    /// hold together.
+    /// Parses the table; `crates` are the folders of the workspace's members. The error lists the
+    /// inconsistent rows.
     pub(crate) fn parse(page: &str, crates: &[PathBuf]) -> Result<CodeMap, Vec<String>> {
         let table = page.lines().skip_while(|line| !line.starts_with("| where |")).skip(2);
         let lines = table.take_while(|line| line.starts_with('|')).map(|line| {
@@ -67,7 +67,7 @@ impl CodeMap {
         if wrong.is_empty() { Ok(map) } else { Err(wrong) }
     }
 
-    /// The rows that a cell names, and the words that name none.
+    /// The rows that a cell names, and the words that match none.
     fn named(&self, cell: &str, krate: &Path) -> (Vec<usize>, Vec<String>) {
         let (mut may, mut unknown) = (Vec::new(), Vec::new());
         let cell = without_brackets(cell);
@@ -94,7 +94,7 @@ impl CodeMap {
         (may, unknown)
     }
 
-    /// The row that a file belongs to: the one that says most about its path.
+    /// The row of a file: the one with the longest matching path.
     pub(crate) fn row_of(&self, file: &Path) -> Option<usize> {
         let holding = self.rows.iter().enumerate().filter(|(_, row)| {
             file.starts_with(&row.place) || file == row.place.with_extension("rs")
@@ -106,7 +106,7 @@ impl CodeMap {
         from == to || self.rows[from].may.contains(&to)
     }
 
-    /// Whether a part of a crate may know something of another crate.
+    /// Whether any part of a crate may use another crate.
     pub(crate) fn knows_crate(&self, krate: &Path, other: &Path) -> bool {
         let rows = self.rows.iter().filter(|row| row.krate == krate);
         rows.flat_map(|row| &row.may).any(|to| self.rows[*to].krate == other)

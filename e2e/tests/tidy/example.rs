@@ -1,12 +1,12 @@
-//! The tests of the graph and of the code map themselves, on a small crate with one of each fault.
+//! Tests the graph and the code map on a small crate with one violation of each kind.
 
 use std::path::{Path, PathBuf};
 
 use crate::code_map::CodeMap;
 use crate::imports::{self, Crate, Graph};
 
-/// `api` stands above `log`. `log` is a facade of two files, one of which names the other; `api` is
-/// one of two files that name each other.
+/// `api` is above `log`. `log` is a facade of two files, of which one imports the other. `api` and
+/// another file import each other.
 const FILES: &[(&str, &str)] = &[
     ("lib.rs", "mod api;\npub mod log;\nmod words;\npub use api::serve;\n"),
     (

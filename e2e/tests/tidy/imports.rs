@@ -1,9 +1,7 @@
-//! The graph of imports: which file names what another file defines, within a crate and across
-//! crates.
+//! The graph of imports between files, within a crate and across crates.
 //!
-//! A name that is handed on (`pub use`) leads to the file that defines it, so a facade stands
-//! between nobody. No edges are: `mod x;`, a module handing on what its own children define, the
-//! code of tests.
+//! A re-exported name (`pub use`) resolves to the file that defines it, so a facade adds no edge.
+//! `mod x;`, a module's re-exports of its own children, and test code are no edges.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -14,17 +12,17 @@ use petgraph::graphmap::DiGraphMap;
 
 use crate::source::{self, Declared, Named};
 
-/// How many re-exports may lead on from one another before a name is given up.
+/// The longest chain of re-exports that resolution follows.
 const HANDED_ON_MAX: usize = 16;
 
-/// A crate: the name that others import it by, and its root files (`lib.rs`, `main.rs`).
+/// A crate: its import name and its root files (`lib.rs`, `main.rs`).
 #[derive(Debug)]
 pub(crate) struct Crate {
     pub(crate) name: String,
     pub(crate) roots: Vec<PathBuf>,
 }
 
-/// The line of `from` that names what `to` defines.
+/// A line of `from` that names an item of `to`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Import {
     pub(crate) from: PathBuf,
@@ -41,18 +39,18 @@ impl fmt::Display for Import {
     }
 }
 
-/// All imports between files, paths as they were given.
+/// All imports between files; the paths have the form in which they were given.
 #[derive(Debug, Default)]
 pub(crate) struct Graph {
     pub(crate) files: BTreeSet<PathBuf>,
     pub(crate) imports: BTreeSet<Import>,
 }
 
-/// Files that import one another.
+/// Files that import each other.
 #[derive(Debug)]
 pub(crate) struct Circle {
     pub(crate) files: BTreeSet<PathBuf>,
-    /// A shortest way round, import by import.
+    /// A shortest cycle, import by import.
     pub(crate) round: Vec<Import>,
 }
 
@@ -65,7 +63,7 @@ impl fmt::Display for Circle {
 }
 
 impl Graph {
-    /// The same with paths as seen from a folder.
+    /// The same graph, with paths relative to a folder.
     pub(crate) fn relative_to(self, folder: &Path) -> Graph {
         let relative =
             |path: PathBuf| path.strip_prefix(folder).map(Path::to_owned).unwrap_or(path);
@@ -132,15 +130,15 @@ impl Graph {
     }
 }
 
-/// Reads the crates and joins each name to the file that defines it. Panics on a file that cannot
-/// be read.
+/// Reads the crates and resolves each name to the file that defines it. Panics on a file that
+/// cannot be read.
 pub(crate) fn graph(crates: &[Crate]) -> Graph {
     let mut tree = Tree::default();
     for krate in crates {
         for root in &krate.roots {
             let folder = root.parent().unwrap_or(Path::new(""));
             let id = tree.add_file(root, folder, None);
-            // A binary's names are nobody's but its own.
+            // Other crates cannot import from a binary.
             tree.crates.entry(krate.name.clone()).or_insert(id);
         }
     }
@@ -158,11 +156,11 @@ struct Module {
     declared: Declared,
 }
 
-/// Where a path leads.
+/// The target of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
     Module(Id),
-    /// What this module defines.
+    /// An item that this module defines.
     Item(Id),
 }
 
@@ -173,7 +171,7 @@ struct Tree {
 }
 
 impl Tree {
-    /// `folder` is where the children of the file's module lie.
+    /// `folder` holds the child modules of the file.
     fn add_file(&mut self, file: &Path, folder: &Path, parent: Option<Id>) -> Id {
         let text = std::fs::read_to_string(file)
             .unwrap_or_else(|e| panic!("cannot read {}: {e}", file.display()));
@@ -226,7 +224,7 @@ impl Tree {
                 let defined_in = match target {
                     Some(Target::Item(at)) => at,
                     Some(Target::Module(at)) if used.alias.is_none() => at,
-                    // What is named through a module has an edge of its own.
+                    // A name inside a module has an edge of its own.
                     _ => continue,
                 };
                 if !(used.handed_on && self.is_inside(defined_in, id)) {
@@ -245,7 +243,7 @@ impl Tree {
         graph
     }
 
-    /// Whether a path begins with an item that the module imports for itself: then that line is the
+    /// Whether a path begins with an item that the module imports with `use`. Then that line is the
     /// edge.
     fn is_imported(&self, module: Id, path: &Named) -> bool {
         let uses = self.modules[module].declared.uses.iter().filter(|used| !used.handed_on);
@@ -278,7 +276,7 @@ impl Tree {
         false
     }
 
-    /// Where a path leads that is written in `from`; none where it leaves our crates.
+    /// Resolves a path in module `from`; `None` if it leaves our crates.
     fn resolve(&self, from: Id, segments: &[String], handed_on: usize) -> Option<Target> {
         let (first, rest) = segments.split_first()?;
         let start = match first.as_str() {
@@ -297,15 +295,15 @@ impl Tree {
             target = if name == "super" {
                 Target::Module(self.modules[module].parent?)
             } else {
-                // What a build writes, or a macro, is the module's own.
+                // Names from a build script or a macro count as the module's own.
                 self.look_up(module, name, is_last, handed_on).unwrap_or(Target::Item(module))
             };
         }
         Some(target)
     }
 
-    /// What a name means in a module. A name may be a module's and an item's: the end of a path
-    /// means the item.
+    /// Resolves a name in a module. A module and an item may share a name: at the end of a path the
+    /// item counts.
     fn look_up(&self, module: Id, name: &str, is_last: bool, handed_on: usize) -> Option<Target> {
         if handed_on > HANDED_ON_MAX {
             return None;
@@ -318,7 +316,7 @@ impl Tree {
         let imported = || {
             let mut uses = declared.uses.iter().filter(|used| used.alias.as_deref() == Some(name));
             uses.find_map(|used| {
-                // `use x::x` does not mean itself.
+                // `use x::x` does not refer to itself.
                 let meant = self.resolve(module, &used.path.segments, handed_on + 1);
                 meant.filter(|_| used.path.segments != [name])
             })

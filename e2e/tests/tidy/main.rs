@@ -1,7 +1,7 @@
-//! The rules of the tree that no compiler checks: who may know whom (ARCHITECTURE.md, "Code map"),
-//! how long a file may be, words that have no place.
+//! The rules of the tree that no compiler checks: allowed imports (ARCHITECTURE.md, "Code map"),
+//! file length, banned words.
 //!
-//! That the YAML of the resources is what `crdgen` writes is a test of `crds/`.
+//! A test of `crds/` checks that its YAML is current.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod borders;
@@ -18,10 +18,10 @@ use std::path::{Path, PathBuf};
 
 use weir_settings::{BROKER, Scope, topic_key_of};
 
-/// A file tells one story; one that is longer tells two.
+/// A file has one subject; a longer one has two.
 const LINES_MAX: usize = 560;
 
-/// Words that would say that a module has no subject.
+/// Module names that name no subject.
 const EMPTY_NAMES: &[&str] = &["manager", "helper", "helpers", "util", "utils", "misc", "common"];
 
 fn root() -> PathBuf {
@@ -32,7 +32,7 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// The Rust files of a folder, but for what the build made.
+/// The Rust files of a folder, without build output.
 fn sources(folder: &str) -> Vec<PathBuf> {
     let built = root().join("target");
     let all = weir_e2e::cluster::files_outside(&root().join(folder), &built);
@@ -56,8 +56,8 @@ fn code(path: &Path) -> String {
     read(path).lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-/// The log is files and bytes: it can be tested under a simulated disk because it waits for nothing
-/// else.
+/// The log uses only files, no network and no async runtime, so that tests can run it on a
+/// simulated disk.
 #[test]
 fn the_log_has_no_network_and_no_runtime() {
     let mut wrong = Vec::new();
@@ -89,7 +89,7 @@ fn modules_say_what_they_are() {
     let mut wrong = Vec::new();
     for file in all_sources() {
         let name = file.file_stem().unwrap().to_string_lossy().into_owned();
-        // The unit tests of a module are explained by it.
+        // A module documents its own unit tests.
         let unit_tests =
             shown(&file).contains("/src/") && file.components().any(|c| c.as_os_str() == "tests");
         if name != "tests" && !unit_tests && !read(&file).starts_with("//!") {
@@ -105,7 +105,7 @@ fn modules_say_what_they_are() {
 
 #[test]
 fn words_that_have_no_place() {
-    // Put together here, so that this file does not find itself.
+    // Built from parts, so that this file does not match itself.
     let banned = [
         ["to", "do!("],
         ["db", "g!("],
@@ -133,7 +133,7 @@ fn words_that_have_no_place() {
     none("words", wrong);
 }
 
-/// An example that no test applies and no page names goes stale.
+/// An example that no test applies and no page names becomes stale.
 #[test]
 fn examples_are_used() {
     let examples =
@@ -148,9 +148,9 @@ fn examples_are_used() {
     none("examples that no test applies", unused.map(|f| shown(f)).collect());
 }
 
-/// Whoever may set something at a level is honoured there: what the controller goes by is the same
-/// for all brokers, since the controller knows no broker's own; and what nobody reads says that it
-/// has no effect.
+/// A setting takes effect at every level where it can be set. The ones that the controller uses are
+/// the same for all brokers, because the controller knows no single broker's value. The
+/// documentation of an unused one says that it has no effect.
 #[test]
 fn each_setting_is_read_at_the_level_where_it_is_set() {
     let program = |folder: &str| -> String {
@@ -162,7 +162,7 @@ fn each_setting_is_read_at_the_level_where_it_is_set() {
     };
     let (controller, brokers) = (
         program("operator/src/controller"),
-        // The bounds of groups' settings are looked up where those are checked.
+        // The code that checks groups' configurations also looks up their bounds.
         program("broker/src") + &code(&root().join("broker/settings/src/named.rs")),
     );
     let mut wrong = Vec::new();

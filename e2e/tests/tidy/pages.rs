@@ -1,4 +1,4 @@
-//! The pages that people read: every link leads somewhere, and the book has every page.
+//! Checks the documents: every link resolves, and the book has every page.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
 use super::{none, read, root, shown};
 
-/// The pages of the project: what is built and what packages bring has none.
+/// The documents of the project, without build output and packages.
 pub(super) fn pages() -> Vec<PathBuf> {
     let all = weir_e2e::cluster::files_outside(&root(), Path::new("target"));
     let foreign = |f: &Path| {
@@ -20,7 +20,7 @@ fn events(text: &str) -> Parser<'_> {
     Parser::new_ext(text, Options::ENABLE_TABLES)
 }
 
-/// Where the links of a page lead, as they are written.
+/// The link targets of a page, as written.
 fn links(text: &str) -> Vec<String> {
     events(text)
         .filter_map(|event| match event {
@@ -32,8 +32,8 @@ fn links(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The anchors of a page's headings, by GitHub's rule, which mdBook shares: lower case, hyphens for
-/// spaces, and nothing but letters, digits, hyphens and underscores.
+/// The anchors of a page's headings by GitHub's rule, which mdBook shares: lower case, hyphens for
+/// spaces, and only letters, digits, hyphens and underscores.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut anchors = BTreeSet::new();
     let mut heading: Option<String> = None;
@@ -45,7 +45,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
                 let kept = title.to_lowercase().replace(' ', "-");
                 let anchor: String =
                     kept.chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect();
-                // The second heading of that name, and the third.
+                // Suffixes for repeated headings.
                 let numbered = (1..).map(|n| format!("{anchor}-{n}"));
                 let free = std::iter::once(anchor.clone())
                     .chain(numbered)
@@ -59,8 +59,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
     anchors
 }
 
-/// What is wrong with a link of a page, if anything is. What leads out of the project is not looked
-/// at.
+/// The error of a link in a page, if any. External links are not checked.
 fn broken(page: &Path, link: &str) -> Option<String> {
     if link.contains("://") || link.starts_with("mailto:") {
         return None;
@@ -85,7 +84,7 @@ fn links_lead_somewhere() {
     none("links", wrong.collect());
 }
 
-/// `docs/SUMMARY.md` is the book's table of contents: mdBook leaves out what it does not name.
+/// `docs/SUMMARY.md` is the book's table of contents: mdBook omits pages that it does not name.
 #[test]
 fn the_book_has_every_page() {
     let docs = root().join("docs");
@@ -97,7 +96,7 @@ fn the_book_has_every_page() {
     none("pages that docs/SUMMARY.md does not name", missing.map(|page| shown(&page)).collect());
 }
 
-/// The checks above see what is wrong.
+/// The check above finds errors.
 #[test]
 fn broken_links_are_found() {
     let page = root().join("README.md");

@@ -1,8 +1,8 @@
-//! One version: of the crates, the chart and the images. RELEASING.md says how it goes up.
+//! One version for the crates, the chart and the images. RELEASING.md describes how it changes.
 
 use super::{none, read, root, shown};
 
-/// The version that Cargo.toml gives all crates.
+/// The version of all crates in Cargo.toml.
 fn version() -> String {
     let manifest = read(&root().join("Cargo.toml"));
     let package = manifest.split("[workspace.package]").nth(1).unwrap();
@@ -10,7 +10,7 @@ fn version() -> String {
     line.split('"').nth(1).unwrap().to_owned()
 }
 
-/// The tags of our images that a text names.
+/// The tags of our images in a text.
 fn tags(text: &str) -> Vec<String> {
     let images = ["weir-operator:", "weir-broker:", "$program:"];
     let named = images.iter().flat_map(|image| text.split(image).skip(1));
@@ -50,7 +50,7 @@ fn there_is_one_version() {
     none(&format!("other versions than {version}"), wrong);
 }
 
-/// The toolchain that the project is built with is one that its manifest allows.
+/// The manifest allows the toolchain that builds the project.
 #[test]
 fn the_toolchain_is_new_enough() {
     let number = |text: &str, key: &str| -> Vec<u32> {

@@ -1,4 +1,4 @@
-//! Reads a file of Rust: the modules, names and imports in it, without the code of tests.
+//! Parses a Rust file: its modules, names and imports, without test code.
 
 use std::path::PathBuf;
 
@@ -7,18 +7,18 @@ use syn::punctuated::Punctuated;
 use syn::visit::{self, Visit};
 use syn::{Attribute, Item, Meta, Token, UseTree, Visibility};
 
-/// A module as its file, or its braces, declare it.
+/// The declarations of a module, in a file or in braces.
 #[derive(Debug, Default)]
 pub(crate) struct Declared {
-    /// What it defines: types, functions, traits, constants.
+    /// Its own items: types, functions, traits, constants.
     pub(crate) items: Vec<String>,
     /// `mod x;`, with the file that `#[path]` names.
     pub(crate) files: Vec<(String, Option<PathBuf>)>,
     /// `mod x { .. }`
     pub(crate) inline: Vec<(String, Declared)>,
-    /// `use`, also inside functions.
+    /// `use`, including those inside functions.
     pub(crate) uses: Vec<Use>,
-    /// Every other path that the code names.
+    /// Every other path in the code.
     pub(crate) paths: Vec<Named>,
 }
 
@@ -26,9 +26,9 @@ pub(crate) struct Declared {
 #[derive(Debug)]
 pub(crate) struct Use {
     pub(crate) path: Named,
-    /// The name in this module; none for `*`.
+    /// The name in this module; `None` for `*`.
     pub(crate) alias: Option<String>,
-    /// Whether it hands the name on: `pub use`, `pub(crate) use`.
+    /// Whether it is a re-export: `pub use`, `pub(crate) use`.
     pub(crate) handed_on: bool,
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct Named {
     pub(crate) line: usize,
 }
 
-/// What the text of a file declares.
+/// The declarations in the text of a file.
 pub(crate) fn read(text: &str) -> syn::Result<Declared> {
     let file = syn::parse_file(text)?;
     let mut reader = Reader::default();
@@ -49,13 +49,13 @@ pub(crate) fn read(text: &str) -> syn::Result<Declared> {
     Ok(reader.0)
 }
 
-/// Whether no product is built with it: `#[cfg(test)]`, `#[cfg(any(test, fuzzing))]`.
+/// Whether the item is in test builds only: `#[cfg(test)]`, `#[cfg(any(test, fuzzing))]`.
 fn of_tests(attributes: &[Attribute]) -> bool {
     let conditions = attributes.iter().filter(|a| a.path().is_ident("cfg"));
     conditions.filter_map(|a| a.parse_args::<Meta>().ok()).any(|meta| holds(&meta) == Some(false))
 }
 
-/// Whether a condition holds in a product, where that is known.
+/// Whether a condition holds in a product build; `None` if unknown.
 fn holds(meta: &Meta) -> Option<bool> {
     let inner = |list: &syn::MetaList| -> Vec<Option<bool>> {
         let all = list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated);
@@ -111,8 +111,8 @@ impl Reader {
         }
     }
 
-    /// The paths in what a macro is given: no grammar is known, so each run of names joined by `::`
-    /// is one.
+    /// The paths in a macro's tokens. The grammar is unknown, so each run of names joined by `::`
+    /// counts as a path.
     fn add_tokens(&mut self, tokens: TokenStream) {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
         let is = |at: usize, wanted: char| matches!(tokens.get(at), Some(TokenTree::Punct(p)) if p.as_char() == wanted);
@@ -124,7 +124,7 @@ impl Reader {
         while at < tokens.len() {
             match &tokens[at] {
                 TokenTree::Group(group) => self.add_tokens(group.stream()),
-                // `.field`, but not the end of a range.
+                // Skip `.field`, but not the end of a range.
                 TokenTree::Ident(_)
                     if at > 0 && is(at - 1, '.') && !(at > 1 && is(at - 2, '.')) => {}
                 TokenTree::Ident(first) => {

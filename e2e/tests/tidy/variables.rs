@@ -1,19 +1,19 @@
-//! The table of environment variables in CONTRIBUTING.md names those that programs, tests and
-//! scripts have, and no others.
+//! The table of environment variables in CONTRIBUTING.md has exactly the variables of programs,
+//! tests and scripts.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::{all_sources, none, read, root};
 
-/// All names that begin like those of ours, with what follows.
+/// All names with our prefix.
 fn variables(text: &str) -> BTreeSet<String> {
     let prefix = ["WEIR", "_"].concat();
     let in_word = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     let mut found = BTreeSet::new();
     for (at, _) in text.match_indices(&prefix) {
         let name: String = text[at..].chars().take_while(|c| in_word(*c)).collect();
-        // The prefix alone is a rule about all of them, and a longer word is somebody else's.
+        // The prefix alone refers to all variables, and a match inside a longer word is not ours.
         if name.len() > prefix.len() && !text[..at].ends_with(in_word) {
             found.insert(name);
         }
@@ -21,7 +21,7 @@ fn variables(text: &str) -> BTreeSet<String> {
     found
 }
 
-/// What may read a variable: programs and tests, the scripts of e2e, and the chart.
+/// The files that may read a variable: programs and tests, the scripts of e2e, and the chart.
 fn readers() -> Vec<PathBuf> {
     let folder =
         |name: &str| weir_e2e::cluster::files_outside(&root().join(name), &root().join("target"));
