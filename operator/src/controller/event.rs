@@ -84,7 +84,7 @@ pub struct Registration {
     pub previous_epoch: Option<BrokerEpoch>,
     /// It stopped cleanly: its log is complete up to its end.
     pub clean: bool,
-    /// The highest controller epoch that it has obeyed.
+    /// The highest controller epoch that it has accepted.
     pub controller_epoch: ControllerEpoch,
     /// The newest leader epoch in each of its logs, by topic and partition.
     pub leader_epochs: Vec<(TopicId, i32, LeaderEpoch)>,

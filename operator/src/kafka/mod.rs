@@ -66,7 +66,7 @@ impl Client {
         self.committed.borrow().usable_brokers().map(|broker| broker.id.0).collect()
     }
 
-    /// Sends a request that may be repeated: after a broken connection it is sent once more.
+    /// Sends a request that may be repeated: if a kept connection is broken, it is sent once more.
     ///
     /// # Errors
     /// When the broker does not answer.

@@ -42,7 +42,7 @@ use crate::store::kube::CLUSTER_LABEL;
 /// The most notices that wait for the task of the topics.
 const NOTICES: usize = 64;
 
-/// The wait before all tasks restart after a panic of a shared one.
+/// The wait before a keeper that panicked restarts, or all tasks after a panic of a shared one.
 const AFTER_A_DEFECT: Duration = Duration::from_secs(5);
 
 /// What a watch reports.

@@ -1,11 +1,11 @@
-//! Where in an object a field is, as errors name it. Used by the checks and by `fieldPath` of
-//! rules.
+//! The path of a field in an object, as errors show it. The checks and the `fieldPath` of rules use
+//! it.
 
 use std::fmt;
 
 use serde_json::Value;
 
-/// The way from the root of an object to one of its fields.
+/// The path from the root of an object to one of its fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Path(String);
 

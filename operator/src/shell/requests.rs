@@ -168,8 +168,8 @@ impl<S: Store> Shell<S> {
         Decided { asked, reply, changes: from..changes.len() }
     }
 
-    /// Carries out as much of a request as the store accepts. Returns whether the state is
-    /// otherwise unchanged.
+    /// Carries out as much of a request as the store accepts. Returns false if a commit failed and
+    /// the shell loaded the state again.
     async fn one_by_one(&mut self, asked: Asked) -> Result<bool, StoreError> {
         let Asked { mut event, tell, mut moment } = asked;
         let mut answered: Option<Reply> = None;

@@ -22,8 +22,9 @@ use crate::controller::state::State;
 use crate::store::kube::ours::{CLUSTER_LABEL, is_claim_of};
 use crate::store::kube::{goes_with_the_cluster, owner};
 
-/// Sets the owners of each claim of the cluster that has no pod of the cluster. A conflicting write
-/// is handled in the next pass: every change of a claim wakes it.
+/// Sets the owners of each claim of the cluster without a pod of the cluster. If the claims outlive
+/// the cluster, it also removes the cluster as an owner of the others. A conflicting write is
+/// handled in the next pass: every change of a claim wakes it.
 pub(super) async fn settle(
     context: &Context,
     key: &Key,

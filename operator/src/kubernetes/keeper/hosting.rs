@@ -47,7 +47,7 @@ impl Keeper {
                 "takes up what was kept"
             );
             status::tell(&self.context, cluster, true, "TakesUpKept", &note).await;
-            // They stopped with the former cluster, and will start one after another.
+            // They stopped with the former cluster; their absence counts as planned.
             for broker in host.state().brokers.keys() {
                 self.absences.restarts(broker.0, Instant::now());
             }

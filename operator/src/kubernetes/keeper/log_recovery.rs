@@ -8,7 +8,7 @@ use super::super::objects::HTTP_PORT;
 use super::page::page;
 use super::pods::PodView;
 
-/// The interval of asking a broker; each answer goes into the status.
+/// The interval of asking a broker that recovers its logs; each answer goes into the status.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// The most time for a broker's answer. A broker without a page yet refuses at once.
@@ -24,8 +24,8 @@ pub(super) struct LogRecovery {
 }
 
 impl LogRecovery {
-    /// Sets the progress of log recovery on each pod. Asks brokers that are not ready, at most once
-    /// per interval. Returns whether a broker recovers its logs.
+    /// Sets the progress of log recovery on each pod. Asks brokers that are not ready: one that
+    /// recovers its logs once per interval, any other in each pass. Returns whether one recovers.
     pub(super) async fn look(&mut self, pods: &mut [PodView]) -> bool {
         self.look_at(pods, HTTP_PORT, Instant::now()).await
     }
