@@ -52,7 +52,7 @@ pub fn reflect(
         let missing = groups
             .iter()
             .filter(|group| !shown.contains(group.as_str()) && !declared.contains(group.as_str()));
-        // The schema does not accept a longer group id.
+        // The schema accepts no group id that is empty or longer.
         make.extend(
             missing.filter(|group| (1..=249).contains(&group.chars().count())).take(room).cloned(),
         );

@@ -351,7 +351,7 @@ impl Brokers {
             partitions.flat_map(|partition| &partition.replicas).map(|id| id.0).collect()
         };
         let holders = state.map(all).unwrap_or_default();
-        // While the operator itself fails, or a volume is missing, no broker starts.
+        // While the pass fails, a volume is missing or a name is taken, no broker starts.
         let is_kept_away = findings.failed.is_some()
             || findings.unbound.is_some()
             || findings.taken.as_ref().is_some_and(|taken| !taken.is_empty());
