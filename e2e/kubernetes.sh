@@ -1,4 +1,5 @@
-# What e2e/up, e2e/down and e2e/test share: the tools, the images, and the kind cluster. To be sourced by bash, with `set -euo pipefail`.
+# The common part of e2e/up, e2e/down and e2e/test: the tools, the images, and the kind cluster.
+# Source it in bash with `set -euo pipefail`.
 #
 #   WEIR_KIND           the cluster's name (weir)
 #   WEIR_IP_FAMILY      what the cluster of kind speaks: ipv4 (the default), ipv6 or dual. Each is a cluster of its own, with the family behind its name
@@ -23,11 +24,11 @@ kubeconfig=$state/kubeconfig$other_family
 export PATH=$state/bin:$PATH
 kind_version=$(cat "$e2e/node-image/kind-version")
 helm_version=v3.19.0
-# Where no registry answers, the node image has this version too (node-image/go.mod).
+# If no registry answers, the built node image has this version too (node-image/go.mod).
 kindest_node=kindest/node:v1.34.0
 target=$(rustc -vV | sed -n 's/^host: //p')
 
-# Without buildx, docker warns of the builder that it then uses.
+# Without buildx, docker warns about its legacy builder.
 docker buildx version >/dev/null 2>&1 || export DOCKER_BUILDKIT=0
 
 say() { echo "== $* ($SECONDS s)" >&2; }
@@ -42,7 +43,7 @@ retry() {
   return 1
 }
 
-# Go 1.21 or newer; what e2e/install fetched where the machine's own is older.
+# Go 1.21 or newer: the machine's own, or the one that e2e/install fetched.
 go_command() {
   if [ "$(go env GOVERSION 2>/dev/null | sed 's/^go1\.\([0-9]*\).*/\1/')" -ge 21 ] 2>/dev/null; then
     echo go
@@ -63,7 +64,7 @@ go_tool() {
 helm_tool() { go_tool helm helm.sh/helm/v3/cmd/helm "$helm_version"; }
 kind_tool() { go_tool kind sigs.k8s.io/kind "$kind_version"; }
 
-# Prometheus' own judge of alerts, from Debian's package; nothing of it is installed.
+# promtool from Debian's Prometheus package, unpacked without installing it.
 promtool_tool() {
   command -v promtool >/dev/null && return 0
   local unpacked=$state/prometheus
@@ -73,7 +74,7 @@ promtool_tool() {
   rm -r "$unpacked"
 }
 
-# The node image's name: pulled, or built.
+# The name of the node image, after pulling or building it.
 node_image() {
   if [ -n "${WEIR_NODE_IMAGE:-}" ]; then
     echo "$WEIR_NODE_IMAGE"
@@ -84,7 +85,7 @@ node_image() {
   fi
 }
 
-# Any machine's kubectl will do; where there is none, the node image's own.
+# The machine's kubectl, or the one in the node image.
 kubectl_tool() {
   command -v kubectl >/dev/null && return 0
   local container
@@ -93,14 +94,14 @@ kubectl_tool() {
   docker rm "$container" >/dev/null
 }
 
-# The binaries of the product, static: the images hold nothing else. They are there where e2e/test has built them.
+# The static binaries of the product; the images hold nothing else. e2e/test has built them already.
 binaries() {
   [ "${WEIR_BIN:-}" != "$root/target/$target/release/weir" ] || return 0
   RUSTFLAGS="-C target-feature=+crt-static ${RUSTFLAGS:-}" cargo build --release --locked --target "$target" \
     --manifest-path "$root/Cargo.toml" -p weir -p weir-broker -p weir-operator --bins >&2
 }
 
-# image PROGRAM: builds the image of a program, and prints its name. Its tag is the hash of what is in it.
+# image PROGRAM: builds a program's image and prints its name. The tag is the hash of its contents.
 image() {
   local program=$1 context=$state/image-$1 name
   rm -rf "$context"
@@ -108,14 +109,15 @@ image() {
   objcopy --strip-debug "$root/target/$target/release/$program" "$context/$program"
   name=localhost/$program:$(cat "$context/$program" "$root/Dockerfile" | sha256sum | cut -c1-12)
   if ! docker image inspect "$name" >/dev/null 2>&1; then
-    # Only this program's stage, since only its binary is there.
+    # Only this program's stage, because the context has only its binary.
     awk -v stage="AS $program\$" '/^FROM/ { on = $0 ~ stage } on' "$root/Dockerfile" | docker build --quiet -t "$name" -f - "$context" >/dev/null
   fi
   rm -rf "$context"
   echo "$name"
 }
 
-# A Kafka client in an image, for `helm test`: Debian's kcat with the libraries that it wants, and a shell. Prints its name.
+# The image of a Kafka client for `helm test`: Debian's kcat with its libraries, and a shell. Prints
+# its name.
 client_image() {
   local context=$state/image-client name file
   command -v kcat >/dev/null && [ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1 || {
@@ -147,7 +149,7 @@ test: {image: "$3"}
 END
 }
 
-# load IMAGE: makes it known to every node.
+# load IMAGE: loads an image on every node.
 load() {
   if [ -n "${WEIR_LOAD_IMAGE:-}" ]; then
     $WEIR_LOAD_IMAGE "$1" >&2
@@ -156,7 +158,7 @@ load() {
   fi
 }
 
-# The cluster: three nodes in three zones, each of which takes pods.
+# The cluster: three nodes in three zones, each of which accepts pods.
 cluster() {
   local node_image=$1 container
   if ! kind get clusters 2>/dev/null | grep -qx "$kind_name"; then
@@ -173,7 +175,7 @@ END
     KUBECONFIG=$kubeconfig kubectl taint nodes -l node-role.kubernetes.io/control-plane node-role.kubernetes.io/control-plane- >/dev/null
     KUBECONFIG=$kubeconfig kubectl -n kube-system rollout status deployment/coredns --timeout=120s >/dev/null
   fi
-  # A machine that was started anew has the nodes, stopped.
+  # After a restart of the machine the nodes exist but are stopped.
   for container in $(kind get nodes --name "$kind_name"); do
     [ "$(docker inspect -f '{{.State.Running}}' "$container")" = true ] || docker start "$container" >/dev/null
   done

@@ -6,14 +6,16 @@
 - apiGroups: [weir.dev]
   resources: [kafkaclusters/status, topics/status, consumergroups/status]
   verbs: [get, update, patch]
-# An owner's deletion may only be blocked by who may finalise it (OwnerReferencesPermissionEnforcement).
+# OwnerReferencesPermissionEnforcement: only who may update finalizers may block the owner's
+# deletion.
 - apiGroups: [weir.dev]
   resources: [kafkaclusters/finalizers, topics/finalizers, consumergroups/finalizers]
   verbs: [update]
 - apiGroups: [apps]
   resources: [statefulsets]
   verbs: [get, list, watch, create, update, patch, delete]
-# What a ConsumerGroup scales by lag. Another kind of target needs another rule, which .Values.rbac.scaleTargets makes.
+# The workloads that a ConsumerGroup scales by lag. Other kinds need another rule, from
+# .Values.rbac.scaleTargets.
 - apiGroups: [apps]
   resources: [deployments/scale, statefulsets/scale]
   verbs: [get, update, patch]
@@ -45,6 +47,6 @@
   verbs: [get, list, watch, create, update, patch, delete]
 - apiGroups: [events.k8s.io, ""]
   resources: [events]
-  # Read too: why Kubernetes refuses a pod is said nowhere else.
+  # It also reads events: only they say why Kubernetes refuses a pod.
   verbs: [get, list, create, update, patch]
 {{- end -}}
