@@ -56,6 +56,8 @@ struct Process {
     /// A controller has sent metadata to this process; it does not only have the disk's.
     is_told: bool,
     wants_shutdown: bool,
+    /// Its logs are being closed: nothing is done with them any more, and no metadata is taken up.
+    closing: bool,
     replicas: Vec<Replica>,
 }
 
@@ -137,6 +139,7 @@ impl Machine {
             image: None,
             is_told: false,
             wants_shutdown: false,
+            closing: false,
             replicas,
         });
         ctx.broker_alarm(1, BrokerAlarm::Connect);
@@ -178,6 +181,7 @@ impl Machine {
     pub fn wake(&mut self, alarm: BrokerAlarm, ctx: &mut Ctx<'_>) {
         match alarm {
             BrokerAlarm::Connect => self.connect(ctx),
+            BrokerAlarm::Closed => self.is_closed(ctx),
             BrokerAlarm::Resume => self.resume(ctx),
             BrokerAlarm::Beat => {
                 ctx.broker_alarm(HEARTBEAT_MS, BrokerAlarm::Beat);
@@ -257,7 +261,9 @@ impl Machine {
         ctx: &mut Ctx<'_>,
         act: impl FnOnce(&mut Replica, &mut Around<'_, '_>),
     ) {
-        let Some(process) = &mut self.process else { return };
+        let Some(process) = self.process.as_mut().filter(|process| !process.closing) else {
+            return;
+        };
         let (Some(image), Some(epoch), Some(topic)) =
             (&process.image, process.epoch, self.disk.topics[partition])
         else {
@@ -391,6 +397,7 @@ impl Machine {
                     self.stop_in_order(ctx);
                 }
             }
+            Told::Metadata { .. } if process.closing => self.is_told_too_late(ctx),
             Told::Metadata { full, state } => {
                 if full
                     || !process.is_told
@@ -427,7 +434,7 @@ impl Machine {
             return;
         };
         let is_own = self.disk.epoch == Some(kept.epoch);
-        if process.epoch.is_some() || !is_own {
+        if process.epoch.is_some() || !is_own || process.closing {
             return;
         }
         ctx.trace(|| {
@@ -454,17 +461,36 @@ impl Machine {
         }
     }
 
-    /// Stops the process in order.
+    /// Begins to stop the process in order: its logs are closed, which takes a while.
     pub fn stop_in_order(&mut self, ctx: &mut Ctx<'_>) {
-        let Some(process) = &self.process else { return };
+        let Some(process) = self.process.as_mut().filter(|process| !process.closing) else {
+            return;
+        };
+        process.closing = true;
         for (log, replica) in self.disk.logs.iter_mut().zip(&process.replicas) {
             log.flush();
             log.write_down(replica.high_watermark());
         }
+        ctx.trace(|| format!("broker {} closes its logs", self.id));
+        let takes = ctx.rng.between(1, 150);
+        ctx.broker_alarm(takes, BrokerAlarm::Closed);
+    }
+
+    /// The mark of a clean stop is written last.
+    fn is_closed(&mut self, ctx: &mut Ctx<'_>) {
         self.disk.clean = true;
-        ctx.trace(|| format!("broker {} stops in order", self.id));
+        ctx.trace(|| format!("broker {} has stopped in order", self.id));
         self.kill(ctx);
         ctx.stopped = true;
+    }
+
+    /// Metadata comes while the logs are being closed. Taken up it would open an empty log in the
+    /// place of each one.
+    fn is_told_too_late(&mut self, ctx: &mut Ctx<'_>) {
+        ctx.checks.counts.told_too_late += 1;
+        if ctx.plan.has(Mutation::TakesUpWhileClosing) {
+            self.disk.logs.fill(Log::default());
+        }
     }
 }
 

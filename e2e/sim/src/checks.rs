@@ -60,6 +60,8 @@ pub struct Counts {
     /// Records that such processes acknowledged with `acks=all` before a controller sent them
     /// metadata.
     pub resumed_acknowledged: u64,
+    /// Metadata that came while a broker closed its logs.
+    pub told_too_late: u64,
 }
 
 impl Tally for Counts {
@@ -80,6 +82,7 @@ impl Tally for Counts {
             (&mut self.read, other.read),
             (&mut self.resumed, other.resumed),
             (&mut self.resumed_acknowledged, other.resumed_acknowledged),
+            (&mut self.told_too_late, other.told_too_late),
         ];
         for (sum, count) in sums {
             *sum += count;

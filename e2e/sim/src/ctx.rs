@@ -43,6 +43,8 @@ pub enum BrokerAlarm {
     Flush(usize),
     /// A call to the controller has timed out.
     CallTimeout(usize, u64),
+    /// The logs are closed.
+    Closed,
 }
 
 /// A fault that will be repaired.

@@ -64,6 +64,8 @@ pub enum Mutation {
     TakesUpAnOlderImage,
     /// A broker whose log may have lost records adopts its old roles nevertheless.
     TakesUpAfterALoss,
+    /// A broker that closes its logs takes up the metadata that it is told meanwhile.
+    TakesUpWhileClosing,
     /// A leader that resumes its role does not know the proposals of the previous process.
     ForgetsWhatWasAsked,
     /// No replica ever joins an ISR.

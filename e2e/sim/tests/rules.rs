@@ -39,7 +39,9 @@ fn histories_keep_the_rules() {
         "{counts:?}"
     );
     assert!(
-        counts.resumed > HISTORIES / 2 && counts.resumed_acknowledged > HISTORIES / 4,
+        counts.resumed > HISTORIES / 2
+            && counts.resumed_acknowledged > HISTORIES / 4
+            && counts.told_too_late > HISTORIES / 10,
         "{counts:?}"
     );
 }
@@ -77,6 +79,7 @@ fn each_rule_sees_what_it_is_there_for() {
         (R::InSyncHoldsAll, M::TruncatesToHighWatermark),
         (R::InSyncHoldsAll, M::CountsUnflushed),
         (R::InSyncHoldsAll, M::CallsItselfWhole),
+        (R::InSyncHoldsAll, M::TakesUpWhileClosing),
         (R::InSyncHoldsAll, M::WritesBootIdEarly),
         (R::InSyncHoldsAll, M::TakesUpAnOlderImage),
         (R::LeadersHaveEverything, M::TakesUpAfterALoss),

@@ -55,7 +55,9 @@ impl World {
             0..25 => self.kill(broker),
             25..50 => self.cut_off(Node::Broker(broker)),
             50..65 => self.pause(Node::Broker(broker)),
-            65..73 => self.stop_in_order(broker),
+            65..70 => self.stop_in_order(broker),
+            // As when a cluster is deleted, or scaled away.
+            70..73 => (0..self.machines.len()).for_each(|broker| self.stop_in_order(broker)),
             73..81 => {
                 let operator = self.rng.index(2);
                 self.cut_off(Node::Operator(operator));
