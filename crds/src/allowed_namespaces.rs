@@ -1,5 +1,5 @@
-//! Which namespaces may have Topics and ConsumerGroups of a cluster, in the manner of the Gateway
-//! API's `allowedRoutes.namespaces`.
+//! The namespaces that may have Topics and ConsumerGroups of a cluster, as in the Gateway API's
+//! `allowedRoutes.namespaces`.
 
 #![expect(
     unreachable_pub,
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kubernetes_values::{self, LABEL_VALUE, QUALIFIED_NAME_OR_NOTHING};
 
-/// The namespaces whose Topics and ConsumerGroups a cluster takes.
+/// The namespaces whose Topics and ConsumerGroups a cluster accepts.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 #[x_kube(
@@ -22,44 +22,46 @@ use crate::kubernetes_values::{self, LABEL_VALUE, QUALIFIED_NAME_OR_NOTHING};
         .message("give selector with from: Selector, and with nothing else"),
 )]
 pub struct AllowedNamespaces {
-    /// Which they are. Same: the cluster's own. All: every one that the operator watches. Selector:
-    /// those whose labels selector matches, and the cluster's own. Default: Same.
+    /// Which namespaces are allowed. Same: only the cluster's own. All: every namespace that the
+    /// operator watches. Selector: those with labels that selector matches, and the cluster's own.
+    /// Default: Same.
     #[serde(default)]
     pub from: NamespacesFrom,
 
-    /// With Selector, the labels of the namespaces. An empty one matches every namespace.
+    /// With Selector, the labels of the allowed namespaces. An empty selector matches every
+    /// namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<NamespaceSelector>,
 }
 
-/// Where the namespaces of a cluster's resources come from.
+/// Which namespaces may have a cluster's resources.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub enum NamespacesFrom {
-    /// The cluster's own.
+    /// Only the cluster's own.
     #[default]
     Same,
-    /// Every one that the operator watches.
+    /// Every namespace that the operator watches.
     All,
-    /// Those whose labels a selector matches, and the cluster's own.
+    /// The namespaces with matching labels, and the cluster's own.
     Selector,
 }
 
-/// Labels that a namespace must have: all that is named holds.
+/// A condition on a namespace's labels; every part of it must hold.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NamespaceSelector {
-    /// Labels and the values that they must have.
+    /// Required labels with their values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "kubernetes_values::labels")]
     pub match_labels: BTreeMap<String, String>,
 
-    /// More about labels, as in other selectors of Kubernetes.
+    /// Further conditions on labels, as in other selectors of Kubernetes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub match_expressions: Vec<LabelExpression>,
 }
 
-/// What one label must be.
+/// A condition on one label.
 #[derive(KubeSchema, Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 #[x_kube(
@@ -71,8 +73,8 @@ pub struct LabelExpression {
     #[schemars(length(min = 1, max = 317), regex(pattern = QUALIFIED_NAME_OR_NOTHING))]
     pub key: String,
 
-    /// How it is compared. In: the label has one of the values. NotIn: it has none of them, or is
-    /// not there. Exists: it is there. DoesNotExist: it is not.
+    /// The comparison. In: the label has one of the values. NotIn: the label has none of them, or
+    /// is missing. Exists: the label exists. DoesNotExist: the label is missing.
     pub operator: LabelOperator,
 
     /// The values.
@@ -81,21 +83,21 @@ pub struct LabelExpression {
     pub values: Vec<String>,
 }
 
-/// How a label is compared.
+/// The comparison of a label.
 #[derive(JsonSchema, Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum LabelOperator {
-    /// It has one of the values.
+    /// The label has one of the values.
     In,
-    /// It has none of the values, or is not there.
+    /// The label has none of the values, or is missing.
     NotIn,
-    /// It is there.
+    /// The label exists.
     Exists,
-    /// It is not there.
+    /// The label is missing.
     DoesNotExist,
 }
 
 impl NamespaceSelector {
-    /// Whether a namespace has such labels.
+    /// Whether the selector matches these labels.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         let has = |key: &str, values: &[String]| {
             labels.get(key).is_some_and(|value| values.contains(value))
@@ -117,7 +119,8 @@ mod tests {
 
     use super::*;
 
-    /// As Kubernetes' own selectors do (`k8s.io/apimachinery/pkg/labels`, `Requirement.Matches`).
+    /// The expected results are those of Kubernetes' own selectors
+    /// (`k8s.io/apimachinery/pkg/labels`, `Requirement.Matches`).
     #[test]
     fn a_selector_matches_as_those_of_kubernetes() {
         let labels = BTreeMap::from([

@@ -1,4 +1,4 @@
-//! `KafkaCluster`: the brokers and what is set for all of them.
+//! `KafkaCluster`: the brokers and their common settings.
 
 #![expect(
     unreachable_pub,
@@ -20,7 +20,7 @@ use crate::network::Network;
 use crate::placing::{Listener, PodSettings, PodTemplatePatch, Resources, Storage};
 use crate::process::{Process, request_memory_is_below_the_limit};
 
-/// What a cluster shall be.
+/// The desired state of a cluster.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[kube(
     group = "weir.dev",
@@ -90,11 +90,11 @@ pub struct KafkaClusterSpec {
     #[serde(default)]
     pub brokers: Brokers,
 
-    /// Settings of all brokers under Kafka's names, and the defaults of topics.
+    /// Settings of all brokers, with Kafka's names. They are also the defaults of topics.
     #[serde(default, skip_serializing_if = "ClusterConfig::is_empty")]
     pub config: ClusterConfig,
 
-    /// Where clients reach the brokers. The first is the one that brokers use among themselves.
+    /// The listeners of the brokers. The first one is also for connections between brokers.
     /// Default: one Internal listener, plain, on port 9092. Local mode has a listener of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -107,75 +107,75 @@ pub struct KafkaClusterSpec {
     )]
     pub listeners: Vec<Listener>,
 
-    /// Which IP families the services of the cluster have.
+    /// The IP families of the cluster's services.
     #[serde(default, skip_serializing_if = "is_default")]
     pub network: Network,
 
-    /// The image of the brokers. Default: the one that the operator brought when the cluster was
-    /// made; a newer operator does not change it.
+    /// The image of the brokers. Default: the operator's default when the cluster was created; a
+    /// newer operator does not change it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512), regex(pattern = IMAGE))]
     pub image: Option<String>,
 
-    /// The namespaces whose Topics and ConsumerGroups belong to the cluster where they name it,
-    /// with spec.clusterRef.namespace. A Topic whose namespace is taken off stays as it is, and is
-    /// followed no more. Default: the cluster's own namespace.
+    /// The namespaces whose Topics and ConsumerGroups may belong to this cluster, by naming it in
+    /// spec.clusterRef.namespace. If a namespace is removed, its topics stay in Kafka, but changes
+    /// of their Topics have no effect. Default: the cluster's own namespace.
     #[serde(default, skip_serializing_if = "is_default")]
     pub allowed_namespaces: AllowedNamespaces,
 
-    /// Which consumer groups have a ConsumerGroup resource, and settings of single groups.
+    /// Which consumer groups get a ConsumerGroup resource, and settings of single groups.
     #[serde(default, skip_serializing_if = "is_default")]
     pub consumer_groups: GroupReflection,
 
-    /// Subscriptions to the metrics of clients, by name. They are not collected, so it has no
+    /// Client metrics subscriptions, by name. Client metrics are not collected, so this has no
     /// effect.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 100))]
     pub client_metrics: BTreeMap<String, ClientMetricsConfig>,
 
-    /// Where the cluster gets its partition tables from where they are gone.
+    /// The source for rebuilding lost partition tables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recover_from: Option<RecoverFrom>,
 
-    /// Whether the API server refuses to delete this KafkaCluster while its topics hold records, as
-    /// status.bytes says: the chart's policy does (deletionProtection.enabled). With false it may
-    /// be deleted. Default: true.
+    /// Whether the API server refuses to delete this KafkaCluster while its topics hold records, by
+    /// status.bytes. The chart's policy enforces it (deletionProtection.enabled). With false the
+    /// cluster can be deleted. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_protection: Option<bool>,
 
-    /// With true, the objects of the cluster stay as they are, whatever is written here. Leaders
-    /// still move when brokers fail, and topics still change. The annotation weir.dev/paused=true
-    /// does the same. Default: false.
+    /// With true, the operator does not change the cluster's objects, whatever this resource says.
+    /// Leaders still move when brokers fail, and topics can still change. The annotation
+    /// weir.dev/paused=true does the same. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
 }
 
-/// Where the cluster gets its partition tables from where they are gone. Volumes: from what the
-/// brokers find on their volumes, once all of them have come (docs/backup.md). With its tables, a
-/// cluster goes on as without this; where all volumes are new, it begins. Default: from nowhere,
-/// and a cluster that has run does not begin without them.
+/// The source for rebuilding lost partition tables. Volumes: the operator rebuilds them from the
+/// brokers' volumes, once every broker has reported its volume (docs/backup.md). It has no effect
+/// while the tables exist; if all volumes are new, the cluster starts empty. Default: none, and a
+/// cluster that has run before does not start without its tables.
 #[derive(JsonSchema, Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum RecoverFrom {
-    /// From what the brokers find on their volumes.
+    /// From the brokers' volumes.
     Volumes,
 }
 
-/// Which consumer groups have a resource, and what is set for single groups.
+/// Which consumer groups have a resource, and settings of single groups.
 #[derive(KubeSchema, Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupReflection {
-    /// Whether groups that exist without a ConsumerGroup get one. Declared: no, only groups that
-    /// somebody declared have one. All: yes, and it goes when the group is gone. Default: Declared.
+    /// Whether a group without a ConsumerGroup gets one. Declared: no, only declared groups have
+    /// one. All: yes, and the resource is deleted when the group is gone. Default: Declared.
     #[serde(default)]
     pub reflect: Reflect,
 
-    /// The most ConsumerGroups that are made for groups without one. Default: 100.
+    /// The most ConsumerGroups that the operator creates for groups without one. Default: 100.
     #[serde(default = "hundred")]
     #[schemars(range(min = 1, max = 1000))]
     pub max: i32,
 
-    /// Settings of single groups under Kafka's names, by the group's id, whether it has a resource
-    /// or not.
+    /// Settings of single groups, by group id, with Kafka's names. The group need not have a
+    /// resource.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 1000))]
     pub config: BTreeMap<String, GroupConfig>,
@@ -194,10 +194,10 @@ const fn hundred() -> i32 {
 /// Whether groups without a resource get one.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub enum Reflect {
-    /// No: only groups that somebody declared have one.
+    /// No: only declared groups have one.
     #[default]
     Declared,
-    /// Yes, and it goes when the group is gone.
+    /// Yes, and it is deleted when the group is gone.
     All,
 }
 
@@ -205,8 +205,8 @@ pub enum Reflect {
 #[derive(KubeSchema, Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    // A broker that is to go is throttled by the tool that moves its partitions away, which writes
-    // it here while there are fewer replicas already.
+    // The tool that moves partitions away from a removed broker throttles that broker, after the
+    // number of replicas is lower already.
     validation = Rule::new(
         "!has(self.config) || self.config.all(one, one.matches('^(0|[1-9][0-9]{0,2})$') && (int(one) < self.replicas || \
          has(self.config[one].leader__dot__replication__dot__throttled__dot__rate) || has(self.config[one].follower__dot__replication__dot__throttled__dot__rate)))")
@@ -214,39 +214,39 @@ pub enum Reflect {
     validation = request_memory_is_below_the_limit(),
 )]
 pub struct Brokers {
-    /// How many there are. Their ids are 0 to replicas - 1. Default: 1.
+    /// The number of brokers. Their ids are 0 to replicas - 1. Default: 1.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1000))]
     pub replicas: i32,
 
-    /// Settings of single brokers under Kafka's names, by the broker's id. They prevail over those
-    /// of the cluster.
+    /// Settings of single brokers, by broker id, with Kafka's names. They override those of the
+    /// cluster.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 1000))]
     pub config: BTreeMap<String, ClusterConfig>,
 
-    /// Where the records lie.
+    /// The brokers' volumes.
     #[serde(default, skip_serializing_if = "is_default")]
     pub storage: Storage,
 
-    /// Processor time and memory of each broker, as in a container of a pod. Default: 100m of cpu
-    /// and 512Mi of memory are requested, and 2Gi of memory are the limit. What is written here
-    /// replaces all of it. A memory limit is 128Mi at least, or 0, which is none.
+    /// CPU and memory of each broker, as in a container of a pod. A value here replaces the whole
+    /// default. A memory limit is at least 128Mi, or 0 for no limit. Default: requests of 100m cpu
+    /// and 512Mi memory, and a limit of 2Gi memory.
     #[serde(default, skip_serializing_if = "is_default")]
     pub resources: Resources,
 
-    /// How each broker's process runs.
+    /// Settings of each broker's process.
     #[serde(default, skip_serializing_if = "is_default")]
     pub process: Process,
 
-    /// How pods are placed and what they carry.
+    /// Settings of the brokers' pods.
     #[serde(default, skip_serializing_if = "is_default")]
     pub pod: PodSettings,
 
-    /// What is to be otherwise in the template of the pods: a strategic merge patch of metadata
-    /// (labels, annotations) and spec (securityContext, affinity, containers, volumes, ...), as
-    /// `kubectl patch` takes one. What the operator relies on cannot be changed by it: then
-    /// UpToDate is False and says which field it is.
+    /// Changes to the pod template: a strategic merge patch of metadata (labels, annotations) and
+    /// spec (securityContext, affinity, containers, volumes, ...), as for `kubectl patch`. It
+    /// cannot change fields that the operator relies on: then UpToDate is False and names the
+    /// field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_template: Option<PodTemplatePatch>,
 }
@@ -273,35 +273,36 @@ const fn one() -> i32 {
     1
 }
 
-/// What a cluster is. A summary for people, never read back.
+/// The observed state of a cluster. It is a summary for people, and the operator never reads it
+/// back.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("default" = {"observedGeneration": -1}))]
 pub struct KafkaClusterStatus {
-    /// The generation of the spec that this speaks of.
+    /// The generation of the spec that this status describes.
     pub observed_generation: Option<i64>,
     /// The cluster's id in the Kafka protocol.
     pub cluster_id: Option<String>,
-    /// The image that the brokers shall run.
+    /// The image that the brokers should run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// How many brokers there are, and how they do.
+    /// The number of brokers and their state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub brokers: Option<BrokerSummary>,
-    /// Where clients connect, in the order of the spec.
+    /// The addresses for clients, in the order of the spec's listeners.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub listeners: Vec<ListenerStatus>,
-    /// The number of its topics.
+    /// The number of topics.
     pub topics: Option<i64>,
-    /// How its partitions do.
+    /// The partitions by state.
     pub partitions: Option<PartitionSummary>,
-    /// The bytes of the records in all its topics, each counted once however many replicas have it.
-    /// It follows in steps of a tenth.
+    /// The size of the records in all topics in bytes, counting only one replica. It is updated once
+    /// it has changed by a tenth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<i64>,
-    /// Logs that brokers have set aside, since their topics were not in the metadata: nothing reads
-    /// them, and nothing removes them but the command that is given.
+    /// Logs that brokers have set aside because their topics are not in the metadata. Nothing reads
+    /// them, and only the given command removes them.
     pub strays: Option<Vec<BrokerStrays>>,
     /// `Ready`: every broker serves and every partition has a leader.
     #[serde(default)]
@@ -309,62 +310,61 @@ pub struct KafkaClusterStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// How many brokers there are, and how they do.
+/// The number of brokers and their state.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BrokerSummary {
-    /// The pods that there are.
+    /// Existing pods.
     pub replicas: i32,
     /// Brokers that serve.
     pub ready: i32,
-    /// Pods that are as the spec wants them.
+    /// Pods that match the spec.
     pub updated: i32,
-    /// `ready/wanted`, for people.
+    /// `ready/wanted`.
     pub summary: String,
-    /// What selects the brokers' pods.
+    /// The label selector of the brokers' pods.
     pub selector: String,
 }
 
-/// The logs that one broker has set aside.
+/// The logs that a broker has set aside.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BrokerStrays {
     /// The broker's id.
     pub broker: i32,
-    /// How many there are.
+    /// The number of logs.
     pub count: i64,
-    /// The bytes that they take.
+    /// Their size in bytes.
     pub bytes: i64,
-    /// The directories of the first ten: the topic and the partition, something random, and
-    /// `-stray`.
+    /// The directories of the first ten: topic and partition, a random part, and `-stray`.
     pub logs: Vec<String>,
-    /// What removes them all, with their records for good.
+    /// The command that removes all of them. Their records are lost for good.
     pub remove: String,
 }
 
-/// Where clients of a listener connect.
+/// The addresses of a listener for clients.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ListenerStatus {
     /// The listener's name.
     pub name: String,
-    /// What clients give as `bootstrap.servers`; empty while it is not known.
+    /// The value for `bootstrap.servers`; empty while it is unknown.
     pub bootstrap: String,
-    /// What each broker is told to advertise, by id; empty where it is not known.
+    /// The address that each broker advertises, by id; empty if it is unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub brokers: Vec<String>,
 }
 
-/// How many partitions are in which state.
+/// The number of partitions by state.
 #[derive(KubeSchema, Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PartitionSummary {
-    /// All of them.
+    /// All partitions.
     pub total: i64,
-    /// Those with a leader.
+    /// Partitions with a leader.
     pub online: i64,
-    /// Those with fewer replicas in sync than there are replicas.
+    /// Partitions with fewer in-sync replicas than replicas.
     pub under_replicated: i64,
-    /// Those without a leader.
+    /// Partitions without a leader.
     pub offline: i64,
 }

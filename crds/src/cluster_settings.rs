@@ -1,4 +1,4 @@
-//! What can be set for a whole cluster, under the names of Kafka's broker configuration.
+//! The settings of a whole cluster, with Kafka's broker configuration names.
 
 use weir_settings::{BROKER, ConfigKey, Scope, broker_key};
 
@@ -13,7 +13,7 @@ config!(
     "Settings of all brokers under Kafka's names. They are the defaults of topics, too."
 );
 
-/// What says who a broker is, is on its command line.
+/// Settings that identify a broker are only on its command line.
 fn is_of_clusters(key: &ConfigKey) -> bool {
     key.scope != Scope::Process
 }

@@ -1,5 +1,5 @@
-//! `ConsumerGroup`: what is wanted of a group of consumers, and how it does. The group itself is
-//! made by its members, as in Kafka.
+//! `ConsumerGroup`: the desired and the observed state of a consumer group. As in Kafka, the
+//! members create the group itself.
 
 #![expect(
     unreachable_pub,
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::consumer_group_status::ConsumerGroupStatus;
 use crate::topic::ClusterRef;
 
-/// What is wanted of a consumer group.
+/// The desired state of a consumer group.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[kube(
     group = "weir.dev",
@@ -76,28 +76,28 @@ use crate::topic::ClusterRef;
         .message("groupId cannot change: make another ConsumerGroup"),
 )]
 pub struct ConsumerGroupSpec {
-    /// The cluster that the group belongs to. It cannot change.
+    /// The cluster of the group. It cannot change.
     #[x_kube(validation = Rule::new("self == oldSelf").message("clusterRef cannot change: a group cannot move to another cluster"))]
     pub cluster_ref: ClusterRef,
 
-    /// The group's id in Kafka (`group.id`), where it is no name that Kubernetes allows. Default:
+    /// The group's id in Kafka (`group.id`), if that is not a legal Kubernetes name. Default:
     /// metadata.name. It cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 249))]
     pub group_id: Option<String>,
 
-    /// The topics that count for lag, resets and scaling. A partition of theirs that the group
-    /// never committed counts from its beginning. Default: those of which the group has committed
-    /// offsets or assigned partitions.
+    /// The topics that count for lag, resets and scaling. A partition of these topics without a
+    /// committed offset counts from its beginning. Default: the topics with committed offsets or
+    /// assigned partitions of the group.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$")), extend("x-kubernetes-list-type" = "set"))]
     pub topics: Vec<String>,
 
-    /// How far behind the group may be.
+    /// The limits of the group's lag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_policy: Option<LagPolicy>,
 
-    /// A workload that gets as many replicas as the lag asks for. On Kubernetes only.
+    /// A workload that the operator scales by the group's lag. Only on Kubernetes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling: Option<Scaling>,
 
@@ -105,65 +105,65 @@ pub struct ConsumerGroupSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reset: Option<Reset>,
 
-    /// What the deletion of this resource does to the group. Retain: the group goes on, with its
-    /// offsets. Delete: it goes with its committed offsets, as soon as it has no members. Default:
-    /// Retain.
+    /// What the deletion of this resource does to the group. Retain: the group stays, with its
+    /// offsets. Delete: the group and its committed offsets are deleted once it has no members.
+    /// Default: Retain.
     #[serde(default)]
     pub deletion_policy: GroupDeletionPolicy,
 }
 
-/// How far behind a group may be. One of the two bounds at least.
+/// The limits of a group's lag; at least one of the two.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
     validation = Rule::new("has(self.maxSeconds) || has(self.maxMessages)").message("give maxSeconds or maxMessages, or both"),
 )]
 pub struct LagPolicy {
-    /// The greatest age of the oldest record that the group has not consumed, in seconds.
+    /// The maximum age of the oldest record that the group has not consumed, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub max_seconds: Option<i64>,
 
-    /// The most records that the group has not consumed, over all partitions.
+    /// The maximum number of records that the group has not consumed, over all partitions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub max_messages: Option<i64>,
 
-    /// How long a bound has to be exceeded before the policy counts as broken, in seconds. Default:
-    /// at once.
+    /// How long a limit must be exceeded before the policy counts as violated, in seconds. Default:
+    /// 0.
     #[serde(default)]
     #[schemars(range(min = 0, max = 86_400))]
     pub for_seconds: i64,
 }
 
-/// A workload that is scaled by lag.
+/// A workload that the operator scales by lag.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
     validation = Rule::new("!has(self.max) || self.min <= self.max").message("min must not be greater than max"),
 )]
 pub struct Scaling {
-    /// What is scaled: anything in this namespace that has the scale subresource.
+    /// The workload: any object in this namespace with the scale subresource.
     pub target_ref: TargetRef,
 
-    /// The fewest replicas. With 0 the workload rests while there is nothing to consume. Default:
-    /// 1.
+    /// The minimum number of replicas. With 0 the workload stops while there is nothing to consume.
+    /// Default: 1.
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 10_000))]
     pub min: i32,
 
-    /// The most replicas. It is never more than there are partitions: further members would be
-    /// idle. Default: as many as there are partitions.
+    /// The maximum number of replicas. It never exceeds the number of partitions, because further
+    /// members would be idle. Default: the number of partitions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000))]
     pub max: Option<i32>,
 
-    /// The lag in seconds that replicas are added to stay below.
+    /// The target lag in seconds. The operator adds replicas to stay below it.
     #[schemars(range(min = 1, max = 86_400))]
     pub target_lag_seconds: i64,
 
-    /// How long the lag has to be under half of its target before one replica is taken away, in
-    /// seconds. Default: 300.
+    /// How long the lag must be below half of its target before the operator removes one replica,
+    /// in seconds. Default: 300.
     #[serde(default = "five_minutes")]
     #[schemars(range(min = 0, max = 86_400))]
     pub scale_down_after_seconds: i64,
@@ -204,36 +204,37 @@ fn deployment() -> String {
     "Deployment".to_owned()
 }
 
-/// Sets committed offsets, once for each id. The offsets before are kept in the status, so that it
-/// can be undone.
+/// Sets committed offsets, once for each id. The status keeps the previous offsets, so that the
+/// reset can be undone.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Reset {
-    /// What this reset is called. One that was carried out on the group is not carried out again,
-    /// also when this resource is deleted and made again: another reset has another id.
+    /// The id of this reset. The group remembers it and never carries it out twice, even if this
+    /// resource is deleted and created again. Another reset needs another id.
     #[schemars(
         length(min = 1, max = 63),
         regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
     )]
     pub id: String,
 
-    /// Where the group shall go on.
+    /// The new offsets.
     pub to: ResetTarget,
 
-    /// Only these topics. Default: spec.topics, else all of which the group has committed offsets.
+    /// Only these topics. Default: spec.topics, else all topics with committed offsets of the
+    /// group.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$")), extend("x-kubernetes-list-type" = "set"))]
     pub topics: Vec<String>,
 
     /// What happens while the group has members: offsets can only be set while it has none. Wait:
     /// the reset waits until there are none; stop the consumers, and start them again when it is
-    /// done. Evict: members are removed; consumers that run join again by themselves, and go on
-    /// from the new offsets. Default: Wait.
+    /// done. Evict: the operator removes the members; running consumers rejoin and continue at the
+    /// new offsets. Default: Wait.
     #[serde(default)]
     pub members: MembersPolicy,
 }
 
-/// Where a group shall go on: one of these.
+/// The new offsets of a group; exactly one of these.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
@@ -241,37 +242,38 @@ pub struct Reset {
         .message("give exactly one of position, timestamp, offsets, shift and undo"),
 )]
 pub struct ResetTarget {
-    /// At an end of each partition. Earliest: the oldest record that is there. Latest: what is
-    /// written next.
+    /// One end of each partition. Earliest: the oldest existing record. Latest: the next record
+    /// that is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,
 
-    /// At the first record that is not older than this; at the end where there is none.
+    /// The first record that is not older than this time; the end of the partition if there is
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<Time>,
 
-    /// At these offsets. Partitions that are not named stay as they are; what lies outside of the
-    /// log is moved to its nearest end.
+    /// These offsets. Other partitions stay as they are; an offset outside of the log moves to the
+    /// nearest end of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 10_000))]
     pub offsets: Option<Vec<PartitionOffset>>,
 
-    /// So many records after (or before, if negative) the committed offset, within the log.
+    /// This many records after (or, if negative, before) the committed offset, within the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shift: Option<i64>,
 
-    /// Where the group was before the reset of this id, one of the last two.
+    /// The offsets before the reset with this id, which must be one of the last two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub undo: Option<String>,
 }
 
-/// An end of a log.
+/// One end of a log.
 #[derive(JsonSchema, Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum Position {
-    /// The oldest record that is there.
+    /// The oldest existing record.
     Earliest,
-    /// What is written next.
+    /// The next record that is written.
     Latest,
 }
 
@@ -285,29 +287,29 @@ pub struct PartitionOffset {
     /// The partition.
     #[schemars(range(min = 0))]
     pub partition: i32,
-    /// The offset of the next record that the group is to get.
+    /// The offset of the next record for the group.
     #[schemars(range(min = 0))]
     pub offset: i64,
 }
 
-/// What a reset does while the group has members.
+/// The behaviour of a reset while the group has members.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub enum MembersPolicy {
-    /// It waits until there are none: stop the consumers, and start them again when it is done.
+    /// The reset waits until there are none: stop the consumers, and start them again when it is
+    /// done.
     #[default]
     Wait,
-    /// It removes them. Consumers that run join again by themselves, and go on from the new
-    /// offsets.
+    /// The operator removes the members; running consumers rejoin and continue at the new offsets.
     Evict,
 }
 
-/// What the deletion of a `ConsumerGroup` does.
+/// The effect of deleting a `ConsumerGroup`.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub enum GroupDeletionPolicy {
-    /// The group goes on, with its offsets.
+    /// The group stays, with its offsets.
     #[default]
     Retain,
-    /// The group goes with its committed offsets, as soon as it has no members.
+    /// The group and its committed offsets are deleted once it has no members.
     Delete,
 }
 

@@ -1,5 +1,4 @@
-//! What a `ConsumerGroup` shows: how the group does, how far behind it is, and what became of
-//! resets.
+//! The status of a `ConsumerGroup`: the group's state, its lag, and the results of resets.
 
 #![expect(
     unreachable_pub,
@@ -11,158 +10,158 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a group does. Of all this only `lastReset` and `undo` are read back: a reset is carried out
-/// once.
+/// The observed state of a group. The operator reads back only `lastReset` and `undo`, because a
+/// reset is carried out once.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("default" = {"observedGeneration": -1}))]
 pub struct ConsumerGroupStatus {
-    /// The generation of the spec that this speaks of.
+    /// The generation of the spec that this status describes.
     pub observed_generation: Option<i64>,
     /// The group's id in Kafka.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group_id: Option<String>,
-    /// Kafka's word for what the group does: `Stable`, `PreparingRebalance`, `CompletingRebalance`,
+    /// The group's state in Kafka: `Stable`, `PreparingRebalance`, `CompletingRebalance`,
     /// `Assigning`, `Reconciling`, `Empty` or `Dead`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// The protocol of its members: `Classic` or `Consumer` (KIP-848).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
-    /// How partitions are assigned.
+    /// The assignor of its partitions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assignor: Option<String>,
-    /// The broker that coordinates it.
+    /// The id of the broker that coordinates it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coordinator: Option<i32>,
-    /// Its members.
+    /// The number of its members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<i32>,
-    /// Members that have no partition: there are more of them than partitions.
+    /// Members without a partition, because the group has more members than partitions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_members: Option<i32>,
-    /// How far behind it is.
+    /// The group's lag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<Lag>,
-    /// When a committed offset was last seen to change.
+    /// When the operator last saw a committed offset change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_commit: Option<Time>,
-    /// Rebalances that were seen.
+    /// The rebalances that the operator saw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rebalances: Option<Rebalances>,
-    /// The workload that is scaled.
+    /// The state of the scaled workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling: Option<ScalingStatus>,
-    /// The last reset that was asked for.
+    /// The last requested reset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reset: Option<ResetStatus>,
     /// The offsets before the last two resets, the newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub undo: Vec<SavedOffsets>,
-    /// `Ready`: the group is there and nothing below is wrong. `Active`, `LagWithinPolicy`,
-    /// `Rebalancing`, `OffsetsValid`, `ScalingActive`, `ResetDone`.
+    /// `Ready`: the group exists and no other condition reports a problem. `Active`,
+    /// `LagWithinPolicy`, `Rebalancing`, `OffsetsValid`, `ScalingActive`, `ResetDone`.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 
-/// How far behind a group is.
+/// The lag of a group.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Lag {
-    /// Records that it has not consumed, over all partitions.
+    /// Records that the group has not consumed, over all partitions.
     pub messages: i64,
-    /// The age of the oldest of them in seconds, rounded to two digits. Absent while it is not
-    /// known.
+    /// The age of the oldest of these records in seconds, rounded down to two significant digits.
+    /// Absent while it is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<i64>,
-    /// The partitions that count.
+    /// The partitions that count for the lag.
     pub partitions: i32,
-    /// Those of them in which it is behind.
+    /// Partitions with unconsumed records.
     pub partitions_behind: i32,
-    /// The partition with the most records that were not consumed.
+    /// The partition with the most unconsumed records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worst: Option<WorstPartition>,
 }
 
-/// The partition in which a group is furthest behind.
+/// The partition with the largest lag of a group.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorstPartition {
     /// Its topic.
     pub topic: String,
-    /// Its number.
+    /// Its index.
     pub partition: i32,
-    /// Records in it that were not consumed.
+    /// Its unconsumed records.
     pub messages: i64,
-    /// The client id of the member that has it.
+    /// The client id of the member that owns it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
 }
 
-/// Rebalances, as far as they were seen: one between two looks after which everybody has what they
-/// had is not.
+/// The rebalances that the operator saw. It misses one between two observations after which every
+/// member has its previous partitions.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rebalances {
-    /// In the last hour, or since the operator began to look.
+    /// In the last hour, or since the operator started to observe the group.
     pub last_hour: i32,
-    /// The last one.
+    /// The time of the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Time>,
 }
 
-/// A workload that is scaled.
+/// The state of a scaled workload.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ScalingStatus {
-    /// The replicas that it has been told to have.
+    /// The replicas in the spec of the workload's scale subresource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<i32>,
-    /// The replicas that the lag asks for.
+    /// The replicas for the current lag.
     pub desired: i32,
-    /// When that last changed.
+    /// When `desired` last changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_change: Option<Time>,
 }
 
-/// What became of a reset.
+/// The state of a reset.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ResetStatus {
     /// Its id.
     pub id: String,
-    /// How far it is. Waiting: it cannot be carried out yet; the condition ResetDone says why.
-    /// Committing: the offsets before it are kept, and it is being carried out. Done: it is done,
-    /// and is never done again.
+    /// The phase of the reset. Waiting: it cannot be carried out yet; the condition ResetDone has
+    /// the reason. Committing: the previous offsets are saved, and the reset is being carried out.
+    /// Done: it is done and never repeated.
     pub phase: ResetPhase,
-    /// The partitions whose offsets it sets.
+    /// The number of partitions whose offsets it sets.
     pub partitions: i32,
-    /// Since when it is in this phase.
+    /// When this phase began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
 }
 
-/// How far a reset is.
+/// The phase of a reset.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub enum ResetPhase {
-    /// It cannot be carried out yet; the condition `ResetDone` says why.
+    /// It cannot be carried out yet; the condition `ResetDone` has the reason.
     #[default]
     Waiting,
-    /// The offsets before it are kept, and it is being carried out.
+    /// The previous offsets are saved, and the reset is being carried out.
     Committing,
-    /// It is done, and is never done again.
+    /// It is done and never repeated.
     Done,
 }
 
-/// Offsets that were replaced.
+/// Offsets that a reset replaced.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SavedOffsets {
-    /// The reset that replaced them.
+    /// The id of the reset that replaced them.
     pub id: String,
-    /// One text: for each topic a line of its name, `=`, and the offsets of its partitions from 0
-    /// on with commas between; `-` where there was none, and nothing where the reset did not touch
-    /// it.
+    /// One line per topic: its name, `=`, and the offsets of its partitions from 0 on, separated by
+    /// commas. `-` means no committed offset; an empty field means that the reset did not change
+    /// the partition.
     pub offsets: String,
 }

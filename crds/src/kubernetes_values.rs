@@ -1,32 +1,31 @@
-//! Values that Kubernetes checks in the objects which are made of a resource: labels, annotations,
-//! names, images, quantities of resources. A resource that carries one is refused where the object
-//! would be, and in the same way (`k8s.io/apimachinery/pkg/util/validation`,
+//! Values that Kubernetes validates in the objects that the operator creates: labels, annotations,
+//! names, images, quantities. The schema refuses a resource with an invalid value as Kubernetes
+//! would refuse the object (`k8s.io/apimachinery/pkg/util/validation`,
 //! `k8s.io/kubernetes/pkg/apis/core/validation`).
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::json;
 
-/// A quantity, as in `k8s.io/apimachinery/pkg/api/resource`, without those below zero.
+/// A quantity, as in `k8s.io/apimachinery/pkg/api/resource`, but not below zero.
 pub(crate) const QUANTITY: &str =
     r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,3})?$";
 
-/// A lower-case DNS name, as most names in Kubernetes are (`IsDNS1123Subdomain`). At most 253
+/// A lower-case DNS name, the form of most names in Kubernetes (`IsDNS1123Subdomain`). At most 253
 /// characters.
 pub(crate) const SUBDOMAIN: &str =
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
-/// As [`SUBDOMAIN`], or nothing.
+/// The same as [`SUBDOMAIN`], or empty.
 pub(crate) const SUBDOMAIN_OR_NOTHING: &str =
     r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$";
 
-/// The value of a label, or nothing (`IsValidLabelValue`). At most 63 characters.
+/// A label's value, or empty (`IsValidLabelValue`). At most 63 characters.
 pub(crate) const LABEL_VALUE: &str = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
 
-/// The key of a label, or nothing: a name, with a DNS name and `/` before it or without
-/// (`IsQualifiedName`).
+/// A label's key, or empty: a name, optionally after a DNS name and `/` (`IsQualifiedName`).
 pub(crate) const QUALIFIED_NAME_OR_NOTHING: &str = r"^(([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$";
 
-/// The reference of an image: a registry's host or none, a path, a tag and a digest or none
+/// An image reference: an optional registry host, a path, and an optional tag and digest
 /// (`github.com/distribution/reference`).
 pub(crate) const IMAGE: &str = concat!(
     r"^(([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*|\[[a-fA-F0-9:]+\])(:[0-9]+)?/)?",
@@ -34,12 +33,12 @@ pub(crate) const IMAGE: &str = concat!(
     r"(:[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(@[A-Za-z][A-Za-z0-9]*([-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?$"
 );
 
-/// The most bytes of an annotation (`TotalAnnotationSizeLimitB`, which bounds all annotations of an
+/// The most bytes of an annotation (`TotalAnnotationSizeLimitB`, which limits all annotations of an
 /// object together).
 const ANNOTATION_BYTES_MAX: u32 = 262_144;
 
-/// What a rule asks of each key: a qualified name, of which the part before the `/` has at most 253
-/// characters. That of an annotation may have capitals.
+/// The rule for keys: a qualified name, whose part before the `/` has at most 253 characters. Keys
+/// of annotations may have upper-case letters in that part.
 fn keys_rule(prefix: &str) -> String {
     let name = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?";
     let pattern = format!(
@@ -75,8 +74,8 @@ pub(crate) fn annotations(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Amounts of what a container may have, by the resource's name. What is not processor time, memory
-/// or ephemeral storage has a name with a domain, or is of huge pages, and comes in whole pieces.
+/// Resource amounts of a container, by resource name. Resources other than CPU, memory and
+/// ephemeral storage have a name with a domain or are huge pages, and their amounts are integers.
 pub(crate) fn amounts(_: &mut SchemaGenerator) -> Schema {
     let known = "one in ['cpu', 'memory', 'ephemeral-storage']";
     let others = r"one.matches('^(hugepages-[1-9][0-9]*[kKMGTPE]?i?|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)$')";
@@ -97,11 +96,11 @@ pub(crate) fn amounts(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// The least that a broker's memory may be limited to: from this on, what it bounds by itself fits
-/// into the limit (`broker/src/memory.rs`).
+/// The lowest memory limit of a broker: the broker's own bounds fit into it
+/// (`broker/src/memory.rs`).
 const MEMORY_LIMIT_MIN: &str = "128Mi";
 
-/// What a broker's container cannot exceed. A limit of 0 is none, as for the kubelet.
+/// The limits of a broker's container. A limit of 0 means none, as for the kubelet.
 pub(crate) fn limits(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = amounts(generator);
     let limit = "quantity(string(self['memory']))";

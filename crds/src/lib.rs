@@ -1,9 +1,9 @@
-//! The custom resources of Weir: what a user writes, and what `kubectl` and `weir local` check it
-//! against.
+//! The custom resources of Weir: the types of what users write, and the schemas that `kubectl` and
+//! `weir local` check it against.
 //!
-//! The Rust types are the source; `crdgen` writes the YAML of `crds/*.yaml` from them and a test
-//! compares. The operator and local mode use the types, nothing here talks to anyone. What a schema
-//! can refuse is refused by the schema: there is no second set of rules elsewhere.
+//! The Rust types are the source. `crdgen` writes `crds/*.yaml` from them, and a test compares. The
+//! operator and local mode use the types; nothing here does I/O. A rule that a schema can express
+//! is in the schema, and nowhere else.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -64,7 +64,7 @@ pub const VERSION: &str = "v1alpha1";
 /// `apiVersion` of every kind.
 pub const API_VERSION: &str = "weir.dev/v1alpha1";
 
-/// Every resource's definition, in the order in which they are installed.
+/// The definition of every resource, in the order of installation.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![KafkaCluster::crd(), Topic::crd(), ConsumerGroup::crd(), PartitionTable::crd()]
 }

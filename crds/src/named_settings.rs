@@ -1,4 +1,4 @@
-//! What can be set for groups and for subscriptions to client metrics, under Kafka's names.
+//! The settings of groups and of client metrics subscriptions, with Kafka's names.
 
 use weir_settings::{CLIENT_METRICS, GROUP, client_metrics_key, group_key};
 
@@ -14,7 +14,7 @@ config!(
 );
 
 config!(
-    /// A subscription to client metrics, in `spec.clientMetrics` of a [`crate::KafkaCluster`].
+    /// A client metrics subscription, in `spec.clientMetrics` of a [`crate::KafkaCluster`].
     ClientMetricsConfig,
     CLIENT_METRICS.iter(),
     client_metrics_key,

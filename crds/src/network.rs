@@ -1,5 +1,5 @@
-//! Which IP families the services of a `KafkaCluster` have, in Kubernetes' own names and values.
-//! Local mode reads past it.
+//! The IP families of a `KafkaCluster`'s services, with Kubernetes' own names and values. Local
+//! mode ignores them.
 
 #![expect(
     unreachable_pub,
@@ -23,29 +23,28 @@ use serde::{Deserialize, Serialize};
         .message("the first of ipFamilies cannot change: Kubernetes keeps that of a service; the second may come and go"),
 )]
 pub struct Network {
-    /// How many IP families the services have. What it says is said by its type: an optional choice
-    /// is described by that.
+    /// The number of IP families of the services. The schema takes the description of this optional
+    /// enum from its type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_family_policy: Option<IpFamilyPolicy>,
 
-    /// ipFamilies of the services, the one that is to come first before the other. It cannot change
-    /// once it is there. Default: Kubernetes' own, the family of the cluster's first range of
-    /// addresses.
+    /// ipFamilies of the services, in the order of preference. The first one cannot change once it
+    /// is set. Default: Kubernetes' default, the family of the cluster's first address range.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2))]
     #[x_kube(validation = Rule::new("self.all(one, self.exists_one(other, other == one))").message("no family is there twice"))]
     pub ip_families: Vec<IpFamily>,
 }
 
-/// ipFamilyPolicy of the services. SingleStack: one family. PreferDualStack: both, where the
-/// Kubernetes cluster has both. RequireDualStack: both, and what the spec says is not carried out
-/// where the Kubernetes cluster has one. Default: Kubernetes' own, SingleStack. Brokers listen on
-/// all addresses of their pods in any case.
+/// ipFamilyPolicy of the services. SingleStack: one family. PreferDualStack: both, if the
+/// Kubernetes cluster has both. RequireDualStack: both; if the Kubernetes cluster has only one, the
+/// operator cannot apply the spec. Brokers listen on all addresses of their pods in any case.
+/// Default: Kubernetes' default, SingleStack.
 #[derive(JsonSchema, Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum IpFamilyPolicy {
     /// One family.
     SingleStack,
-    /// Both, where the Kubernetes cluster has both.
+    /// Both, if the Kubernetes cluster has both.
     PreferDualStack,
     /// Both, or none.
     RequireDualStack,

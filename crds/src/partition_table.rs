@@ -1,5 +1,4 @@
-//! `PartitionTable`: where the operator keeps the state of partitions and brokers. Nobody else
-//! writes it.
+//! `PartitionTable`: the operator's store of partitions and brokers. Only the operator writes it.
 
 #![expect(
     unreachable_pub,
@@ -11,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 /// A part of a cluster's state: one of 16 shards of its partitions, or the registry of its brokers.
 ///
-/// The content is one packed string: an API server walks every field of an object on each write,
-/// and there are many.
+/// The content is one packed string, because an API server walks every field of an object on each
+/// write, and there would be many.
 #[derive(
     CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize,
 )]
@@ -31,13 +30,13 @@ use serde::{Deserialize, Serialize};
 pub struct PartitionTableSpec {
     /// The cluster's `metadata.name`.
     pub cluster: String,
-    /// The uid of the KafkaCluster that this was last written for. One of another uid and this
-    /// name, made when that one was deleted, goes on with what it finds.
+    /// The uid of the KafkaCluster that this was last written for. A new cluster of the same name
+    /// but with another uid continues with this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_uid: Option<String>,
     /// The epoch of the controller that wrote this. A new controller raises it in every part before
     /// it does anything else, so that its predecessor's writes fail.
     pub controller_epoch: i64,
-    /// A line for each partition or broker, in the operator's own format.
+    /// One line for each partition or broker, in the operator's own format.
     pub content: String,
 }

@@ -1,5 +1,5 @@
-//! What a `KafkaCluster` says of its pods, volumes and listeners: the part that only Kubernetes
-//! gives a meaning. Local mode reads past it.
+//! The pods, volumes and listeners of a `KafkaCluster`: fields that matter only on Kubernetes.
+//! Local mode ignores them.
 
 #![expect(
     unreachable_pub,
@@ -19,20 +19,20 @@ use crate::kubernetes_values::{
 };
 use crate::quantity::Quantity;
 
-/// Parts of 63 characters at most with dots between them, in which `{broker}` is a digit.
+/// Labels of at most 63 characters, separated by dots; `{broker}` counts as a digit.
 const HOST: &str = concat!(
     r"^(([A-Za-z0-9]|\{broker\})(([-A-Za-z0-9]|\{broker\}){0,61}([A-Za-z0-9]|\{broker\}))?\.)*",
     r"([A-Za-z0-9]|\{broker\})(([-A-Za-z0-9]|\{broker\}){0,61}([A-Za-z0-9]|\{broker\}))?$"
 );
 
-/// The last part has a letter of its own. Whatever looks a name up takes one whose last part is a
-/// number for an address, and a wrong one.
+/// The last label needs a letter. Resolvers take a name with a numeric last label for an address,
+/// and a wrong one.
 const HOST_IS_A_NAME: &str = r"(^|\.)([-0-9]|\{broker\})*[A-Za-z]([-A-Za-z0-9]|\{broker\})*$";
 
-/// A hexadecimal number is one, too.
+/// The same holds for a hexadecimal number.
 const HOST_IS_HEXADECIMAL: &str = r"(^|\.)0[xX]([0-9A-Fa-f]|\{broker\})*$";
 
-/// What a client is told to connect to: a DNS name for every broker, or an address.
+/// The host that clients connect to: a DNS name for every broker, or an address.
 fn host_rule() -> Rule {
     let [host, name, hexadecimal] =
         [HOST, HOST_IS_A_NAME, HOST_IS_HEXADECIMAL].map(|pattern| pattern.replace('\\', "\\\\"));
@@ -46,24 +46,24 @@ fn host_rule() -> Rule {
 #[derive(KubeSchema, Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Storage {
-    /// The size of each broker's volume, at least 64Mi. It can be raised if the storage class
-    /// allows it, never lowered. Default: 10Gi.
+    /// The size of each broker's volume, at least 64Mi. It can grow if the storage class allows
+    /// that, but never shrink. Default: 10Gi.
     #[serde(default = "ten_gibibytes")]
     #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity('64Mi')) >= 0")
         .message("a volume has at least 64Mi: on less, a broker's log is full before a topic is in it"))]
     pub size: Quantity,
 
-    /// The storage class of the volumes; empty where volumes are there already and have none.
-    /// Default: that of the Kubernetes cluster. It cannot change.
+    /// The storage class of the volumes; empty for existing volumes without a class. It cannot
+    /// change. Default: that of the Kubernetes cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253), regex(pattern = SUBDOMAIN_OR_NOTHING))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("storageClassName cannot change: volumes stay in the class in which they were made"))]
     pub storage_class_name: Option<String>,
 
-    /// What a deletion of the cluster leaves. Retain: the volumes, and what says what is in them:
-    /// the partition tables, and all Topics, those that clients made too; a KafkaCluster of the
-    /// same name takes them up and goes on. Delete: nothing but Topics that users made; all records
-    /// go with the cluster. Default: Retain.
+    /// What stays when the cluster is deleted. Retain: the volumes, the partition tables, which
+    /// describe them, and all Topics, including those that clients created; a new KafkaCluster of
+    /// the same name continues with them. Delete: only Topics that users created; all records are
+    /// deleted with the cluster. Default: Retain.
     #[serde(default)]
     pub on_delete: VolumePolicy,
 }
@@ -78,17 +78,18 @@ fn ten_gibibytes() -> Quantity {
     Quantity("10Gi".to_owned())
 }
 
-/// What a deletion of the cluster leaves.
+/// What stays when the cluster is deleted.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub enum VolumePolicy {
-    /// Volumes, partition tables and topics stay, and a cluster of the same name goes on with them.
+    /// Volumes, partition tables and topics stay, and a new cluster of the same name continues with
+    /// them.
     #[default]
     Retain,
-    /// They go with the cluster, but for topics that users made.
+    /// They are deleted with the cluster, except Topics that users created.
     Delete,
 }
 
-/// What a container is guaranteed and limited to.
+/// The resource requests and limits of a container.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 #[x_kube(
@@ -102,22 +103,22 @@ pub enum VolumePolicy {
         .message("what is not cpu, memory or ephemeral-storage has the same limit as its request, or a limit only"),
 )]
 pub struct Resources {
-    /// What the scheduler sets aside.
+    /// The resources that the scheduler reserves.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "kubernetes_values::amounts")]
     pub requests: BTreeMap<String, Quantity>,
 
-    /// What the container cannot exceed.
+    /// The limits of the container.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "kubernetes_values::limits")]
     pub limits: BTreeMap<String, Quantity>,
 }
 
-/// How pods are placed and what they carry.
+/// Settings of the brokers' pods.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PodSettings {
-    /// Labels of the pods, besides those of the operator.
+    /// Additional labels of the pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "kubernetes_values::labels")]
     pub labels: BTreeMap<String, String>,
@@ -127,22 +128,22 @@ pub struct PodSettings {
     #[schemars(schema_with = "kubernetes_values::annotations")]
     pub annotations: BTreeMap<String, String>,
 
-    /// Labels that a node must have.
+    /// Labels that a node must have to run the pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "kubernetes_values::labels")]
     pub node_selector: BTreeMap<String, String>,
 
-    /// Taints that the pods bear.
+    /// Taints that the pods tolerate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub tolerations: Vec<Toleration>,
 
-    /// Secrets of this namespace with which the brokers' image is pulled from a private registry.
+    /// Secrets in this namespace for pulling the brokers' image from a private registry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub image_pull_secrets: Vec<SecretName>,
 
-    /// Annotations of the account that the pods run under, for instance of a cloud's identity.
+    /// Annotations of the pods' service account, for instance for a cloud identity.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "kubernetes_values::annotations")]
     pub service_account_annotations: BTreeMap<String, String>,
@@ -153,8 +154,8 @@ pub struct PodSettings {
     pub priority_class_name: Option<String>,
 }
 
-/// A strategic merge patch of the pods' template. What may be in it is Kubernetes' to say, in each
-/// of its versions.
+/// A strategic merge patch of the pod template. Each version of Kubernetes defines its valid
+/// fields.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct PodTemplatePatch(pub serde_json::Map<String, serde_json::Value>);
@@ -182,7 +183,7 @@ pub struct SecretName {
     pub name: String,
 }
 
-/// A taint that pods bear, as in the specification of a pod.
+/// A toleration, as in the spec of a pod.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
@@ -194,7 +195,7 @@ pub struct SecretName {
         .message("tolerationSeconds goes with the effect NoExecute only"),
 )]
 pub struct Toleration {
-    /// The taint's key; absent: every taint.
+    /// The taint's key; absent means every taint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 317), regex(pattern = QUALIFIED_NAME_OR_NOTHING))]
     pub key: Option<String>,
@@ -209,17 +210,17 @@ pub struct Toleration {
     #[schemars(length(max = 63), regex(pattern = LABEL_VALUE))]
     pub value: Option<String>,
 
-    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`; absent: every effect.
+    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`; absent means every effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), regex(pattern = "^(NoSchedule|PreferNoSchedule|NoExecute)?$"))]
     pub effect: Option<String>,
 
-    /// With `NoExecute`, how long the pod stays.
+    /// With `NoExecute`, how long the pod stays, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub toleration_seconds: Option<i64>,
 }
 
-/// A way for clients to reach the brokers.
+/// An endpoint of the brokers for clients.
 #[derive(KubeSchema, Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 #[x_kube(
@@ -227,27 +228,29 @@ pub struct Toleration {
         .message("host is for clients outside: with the type Internal each broker is told by the name of its service"),
 )]
 pub struct Listener {
-    /// Its name, which names of services and the port's name are made from: up to 15 small letters,
-    /// digits and single hyphens, a letter first. http is taken.
+    /// The listener's name, which becomes a part of service names and the name of the port. It has
+    /// up to 15 lower-case letters, digits and single hyphens, and begins with a letter. http is
+    /// reserved.
     #[schemars(length(min = 1, max = 15), regex(pattern = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"))]
     pub name: String,
 
-    /// The port on which every broker listens, and that of the services. 9100 is taken by metrics.
+    /// The port on which every broker listens, which is also that of the services. 9100 is reserved
+    /// for metrics.
     #[schemars(range(min = 1024, max = 65_535))]
     pub port: u16,
 
-    /// How it is reached. Internal: from inside of the Kubernetes cluster, by names of services.
-    /// NodePort: from outside, on a port of the nodes for each broker. LoadBalancer: from outside,
-    /// by a load balancer for each broker. SharedLoadBalancer: from outside, by one load balancer;
-    /// clients find the cluster on the listener's port, and each broker on the port that is its id
-    /// + 1 higher. Default: Internal.
+    /// How clients reach it. Internal: inside the Kubernetes cluster, by service names. NodePort:
+    /// from outside, by one port of the nodes for each broker. LoadBalancer: from outside, by one
+    /// load balancer for each broker. SharedLoadBalancer: from outside, by one load balancer for
+    /// all; its port is the bootstrap port, and each broker has the port that is higher by its id +
+    /// 1. Default: Internal.
     #[serde(default, rename = "type")]
     pub kind: ListenerType,
 
-    /// The host that clients outside of Kubernetes are told for each broker, where it is not to be
-    /// the address of the node or of the load balancer: a DNS name or an IP address. {broker} in it
-    /// stands for the broker's id, as in kafka-{broker}.example.com; with the type LoadBalancer and
-    /// more than one broker it has to be there.
+    /// The host that each broker advertises to clients outside Kubernetes, instead of the address
+    /// of the node or the load balancer: a DNS name or an IP address. {broker} in it stands for the
+    /// broker's id, as in kafka-{broker}.example.com. With the type LoadBalancer and more than one
+    /// broker, a host must contain {broker}.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(
@@ -257,29 +260,28 @@ pub struct Listener {
     )]
     pub host: Option<String>,
 
-    /// Annotations of the services that the listener needs, for instance for a provider of load
-    /// balancers.
+    /// Annotations of the listener's services, for instance for a load balancer provider.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "kubernetes_values::annotations")]
     pub annotations: BTreeMap<String, String>,
 }
 
 impl Listener {
-    /// What stands for a broker's id in [`Self::host`].
+    /// The placeholder for a broker's id in [`Self::host`].
     pub const BROKER: &str = "{broker}";
 }
 
-/// How a listener is reached.
+/// How clients reach a listener.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub enum ListenerType {
-    /// From inside of the Kubernetes cluster, by names of services.
+    /// Inside the Kubernetes cluster, by service names.
     #[default]
     Internal,
-    /// From outside, on a port of the nodes for each broker.
+    /// From outside, by one port of the nodes for each broker.
     NodePort,
-    /// From outside, by a load balancer for each broker.
+    /// From outside, by one load balancer for each broker.
     LoadBalancer,
-    /// From outside, by one load balancer: clients find the cluster on the listener's port, and
-    /// each broker on the port that is its id + 1 higher.
+    /// From outside, by one load balancer for all: its port is the bootstrap port, and each broker
+    /// has the port that is higher by its id + 1.
     SharedLoadBalancer,
 }

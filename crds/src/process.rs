@@ -1,4 +1,4 @@
-//! How a broker's process runs on Kubernetes: what is a flag of `weir-broker` elsewhere.
+//! The settings of a broker's process on Kubernetes, which elsewhere are flags of `weir-broker`.
 
 #![expect(
     unreachable_pub,
@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::quantity::Quantity;
 
-/// Directives of the log: a level, or levels by module, with commas between them.
+/// A log filter: a level, or levels by module, separated by commas.
 const LOG: &str = r"^([a-z][a-z0-9_]*(::[a-z0-9_]+)*=)?(off|error|warn|info|debug|trace)(,([a-z][a-z0-9_]*(::[a-z0-9_]+)*=)?(off|error|warn|info|debug|trace))*$";
 
-/// The memory limit of a broker whose resource says nothing of its resources.
+/// The memory limit of a broker without `resources`.
 pub const DEFAULT_MEMORY_LIMIT: &str = "2Gi";
 
-/// What a broker asks of its own: requests take less than the container may have, where that is
-/// known. A limit of 0 is none.
+/// The broker's own rule: the memory for requests must be below the container's limit, if that is
+/// known. A limit of 0 means none.
 pub(crate) fn request_memory_is_below_the_limit() -> Rule {
     let is_limited =
         "has(self.resources) && has(self.resources.limits) && 'memory' in self.resources.limits";
@@ -41,55 +41,54 @@ pub(crate) fn request_memory_is_below_the_limit() -> Rule {
     Rule::new(rule).message(Message::Expression(message))
 }
 
-/// How each broker's process runs. What is changed here restarts the brokers, one after the other.
+/// Settings of each broker's process. A change restarts the brokers in turn.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Process {
-    /// Threads that serve connections. Default: one per core of the node.
+    /// Threads that serve connections. Default: one per CPU core of the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 256))]
     pub threads: Option<u16>,
 
-    /// The most connections at a time; more are closed at once. Default: as many as fit into a
-    /// quarter of the memory limit, 20000 at most.
+    /// The most connections at a time; the broker closes further ones at once. Default: as many as
+    /// fit into a quarter of the memory limit, at most 20000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: Option<i32>,
 
-    /// The memory that requests may take together while they are received or carried out, from 16Mi
-    /// to 1Ti, and less than the memory limit. Default: a quarter of the memory limit, 256Mi at
-    /// most.
+    /// The memory for all requests while they are received or processed, from 16Mi to 1Ti, and
+    /// below the memory limit. Default: a quarter of the memory limit, at most 256Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity('16Mi')) >= 0 && quantity(string(self)).compareTo(quantity('1Ti')) <= 0")
         .message("must be from 16Mi to 1Ti"))]
     pub request_memory: Option<Quantity>,
 
-    /// Topics that have metrics of their own, at most; what goes in and out of all others is
-    /// counted together, as topic "". Default: 1000.
+    /// The most topics with metrics of their own. The traffic of all other topics is counted
+    /// together, as topic "". Default: 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub metrics_topics_max: Option<i32>,
 
-    /// Partitions that have metrics of their own, at most: the first by topic and index. Default:
+    /// The most partitions with metrics of their own: the first ones by topic and index. Default:
     /// 5000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub metrics_partitions_max: Option<i32>,
 
-    /// What is logged: off, error, warn, info, debug or trace, also by module
+    /// The log filter: off, error, warn, info, debug or trace, also by module
     /// (info,weir_broker::replica=debug). Default: info.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024), regex(pattern = LOG))]
     pub log: Option<String>,
 
-    /// Variables of the process's environment. What begins with WEIR_, and POD_NAME, are the
-    /// operator's.
+    /// Environment variables of the process. Names that begin with WEIR_, and POD_NAME, are
+    /// reserved for the operator.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub env: Vec<Variable>,
 }
 
-/// A variable of a process's environment.
+/// An environment variable of a process.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Variable {

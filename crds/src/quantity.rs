@@ -12,13 +12,13 @@ use crate::kubernetes_values;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Quantity(pub String);
 
-/// How many parts a unit is counted in: Kubernetes knows none that are smaller.
+/// The number of parts of a unit: Kubernetes has no smaller ones.
 const PARTS: u128 = 1_000_000_000;
 
-/// The most of anything, as in Kubernetes; what is more counts as this.
+/// The largest quantity, as in Kubernetes; larger ones count as this.
 const PARTS_MAX: u128 = i64::MAX as u128 * PARTS;
 
-/// More digits behind the point change nothing that is counted.
+/// Further decimal digits do not change the result.
 const FRACTION_DIGITS_MAX: usize = 18;
 
 impl Serialize for Quantity {
@@ -52,14 +52,13 @@ impl JsonSchema for Quantity {
 }
 
 impl Quantity {
-    /// Its value in bytes (or in whole units), if it is a quantity of zero or more. A part of a
-    /// unit is rounded up.
+    /// Its value in bytes (or whole units), if it is zero or more. A fraction is rounded up.
     pub fn value(&self) -> Option<u128> {
         Some(self.parts()?.div_ceil(PARTS))
     }
 
-    /// Its value in thousand-millionths of a unit, if it is a quantity of zero or more. Less than
-    /// one is rounded up; more than 2^63 - 1 units count as that many.
+    /// Its value in billionths of a unit, if it is zero or more. Less than one is rounded up; more
+    /// than 2^63 - 1 units count as that many.
     pub fn parts(&self) -> Option<u128> {
         let text = self.0.strip_prefix('+').unwrap_or(&self.0);
         let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -93,7 +92,7 @@ impl Quantity {
     }
 }
 
-/// What a suffix multiplies with: a power of 1024, and the exponent of a power of ten.
+/// The factor of a suffix: a power of 1024, and the exponent of a power of ten.
 fn scale(unit: &str) -> Option<(u128, i32)> {
     let decimal = |exponent| Some((1, exponent));
     let binary = |power| Some((1024_u128.pow(power), 0));

@@ -1,5 +1,5 @@
-//! Kafka's settings as schema: made of the rows of `weir_settings`, against which values are read
-//! as well.
+//! Kafka's settings as a schema, generated from the rows of `weir_settings`, and the check of
+//! values against those rows.
 //!
 //! [`crate::TopicConfig`] and [`crate::ClusterConfig`] are maps of Kafka's names to Kafka's text
 //! forms. Kafka's users write numbers both bare and quoted, so a number is an integer or a string
@@ -9,14 +9,14 @@ use schemars::Schema;
 use serde_json::{Map, Value, json};
 use weir_settings::{Check, ConfigKey, ConfigType};
 
-/// A setting that a resource may carry.
+/// A setting that a resource can have.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting(&'static ConfigKey);
 
 /// The values of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A whole number in these bounds, both included.
+    /// An integer within these bounds, both included.
     Integer(i64, i64),
     /// `true` or `false`.
     Boolean,
@@ -28,44 +28,44 @@ pub enum Kind {
     Text(&'static str),
 }
 
-/// A number with a point, an exponent, or neither.
+/// A number with a decimal point, an exponent, or neither.
 const NUMBER: &str = r"^[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$";
 const THROTTLED: &str = r"^(\*|([0-9]+:[0-9]+)?(,[0-9]+:[0-9]+)*)$";
 const SHARE_RESET: &str = "^(earliest|latest|by_duration:P[0-9DTHMS.]{2,64})$";
 const ANYTHING: &str = "^.*$";
 
-/// Why a value is none of its setting's.
+/// Why a value is not valid for its setting.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name}: {reason}")]
 pub struct InvalidSetting {
     /// The setting.
     pub name: String,
-    /// What is wrong, in a sentence.
+    /// The reason, as a sentence.
     pub reason: String,
 }
 
-/// Beyond this a JSON number loses digits, so that the bound cannot be said in the schema's
-/// `minimum` and `maximum`.
+/// JSON numbers lose digits beyond this, so the schema's `minimum` and `maximum` cannot express
+/// such a bound.
 const EXACT_MAX: i64 = 1 << 53;
 
 impl Setting {
-    /// The setting that this row of a table describes.
+    /// The setting of this row of a table.
     pub(crate) fn of(key: &'static ConfigKey) -> Self {
         Self(key)
     }
 
-    /// Kafka's name of it.
+    /// Kafka's name for it.
     pub fn name(self) -> &'static str {
         self.0.name
     }
 
-    /// What holds where it is not set, in Kafka's text form; `None` where another setting or
-    /// nothing decides.
+    /// The value when it is not set, in Kafka's text form; `None` if another setting or nothing
+    /// decides.
     pub fn default(self) -> Option<&'static str> {
         self.0.default
     }
 
-    /// What values it takes.
+    /// The kind of its values.
     pub fn kind(self) -> Kind {
         let (low, high) = match self.0.check {
             Check::AtLeast(low) => (Some(low), None),
@@ -91,10 +91,10 @@ impl Setting {
         }
     }
 
-    /// The value as Kafka's text, whether it was written as a number, a boolean or a string.
+    /// The value in Kafka's text form, written as a number, a boolean or a string.
     ///
     /// # Errors
-    /// When the value has the wrong type or lies outside of the setting's bounds.
+    /// When the value has the wrong type or is out of the setting's bounds.
     pub fn text_of(self, value: &Value) -> Result<String, InvalidSetting> {
         let text = match value {
             Value::String(text) => text.clone(),
@@ -128,8 +128,7 @@ impl Setting {
                 let words: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
                 Err(self.invalid(&format!("{text:?} is none of {}", words.join(", "))))
             }
-            // The pattern itself is checked where the schema is: no regular expressions are needed
-            // here.
+            // The schema checks the pattern, so this needs no regular expressions.
             Kind::Text(_) => Ok(()),
         }
     }
@@ -138,7 +137,7 @@ impl Setting {
         InvalidSetting { name: self.0.name.to_owned(), reason: reason.to_owned() }
     }
 
-    /// The value as it is shown in a resource: a number as a number, a flag as a flag.
+    /// The value as a resource shows it: a number as a number, a boolean as a boolean.
     pub(crate) fn value_of(self, text: &str) -> Value {
         let parsed = match self.kind() {
             Kind::Integer(..) => text.trim().parse::<i64>().ok().map(Value::from),
@@ -157,7 +156,7 @@ impl Setting {
             Kind::Choice(words) => json!({"type": "string", "enum": words}),
             Kind::Text(pattern) => json!({"type": "string", "pattern": pattern, "maxLength": 4096}),
         };
-        // `kubectl explain` shows it as it is.
+        // `kubectl explain` would show the backticks.
         let mut description = self.0.documentation().replace('`', "");
         if let Some(default) = self.default().filter(|default| !default.is_empty()) {
             description += &format!(" Default: {default}.");
@@ -195,7 +194,7 @@ fn integer_schema(min: i64, max: i64) -> Value {
     schema
 }
 
-/// Each selection of these words, in each order, as a list in Kafka's text form.
+/// Every ordered selection of these words, as a list in Kafka's text form.
 fn selections(words: &[&'static str]) -> Vec<String> {
     let mut all = vec![Vec::new()];
     let mut longest: Vec<Vec<&'static str>> = vec![Vec::new()];
@@ -210,7 +209,7 @@ fn selections(words: &[&'static str]) -> Vec<String> {
     all.iter().map(|chosen| chosen.join(",")).collect()
 }
 
-/// The schema of a map of settings, with rules that look at more than one of them.
+/// The schema of a map of settings, with rules over several of them.
 pub(crate) fn schema_of(
     settings: impl Iterator<Item = Setting>,
     doc: &str,
@@ -226,7 +225,7 @@ pub(crate) fn schema_of(
     Schema::try_from(schema).unwrap_or_default()
 }
 
-/// The setting that was found under this name.
+/// The setting of this name, if the table has it.
 pub(crate) fn found(
     name: &str,
     key: Option<&'static ConfigKey>,
@@ -237,8 +236,8 @@ pub(crate) fn found(
     })
 }
 
-/// Declares a map of settings that is checked against its table when it is read, and is shown with
-/// the types of the table: all settings, and the one of a name.
+/// Declares a map of settings. Deserialising checks it against its table, and its schema has the
+/// types of the table. The arguments are all settings, and a function from a name to its setting.
 macro_rules! config {
     ($(#[$doc:meta])* $name:ident, $settings:expr, $key:expr, $rules:expr, $summary:expr) => {
         $(#[$doc])*
@@ -246,7 +245,7 @@ macro_rules! config {
         pub struct $name(std::collections::BTreeMap<String, String>);
 
         impl $name {
-            /// What may be set.
+            /// The possible settings.
             pub fn settings() -> impl Iterator<Item = crate::Setting> {
                 $settings.map(crate::Setting::of)
             }
@@ -255,10 +254,10 @@ macro_rules! config {
                 crate::setting::found(name, $key(name))
             }
 
-            /// A map of names and text forms, checked.
+            /// A checked map of names and text forms.
             ///
             /// # Errors
-            /// When a name is unknown or a value is out of its bounds.
+            /// When a name is unknown or a value is out of bounds.
             pub fn from_texts(texts: std::collections::BTreeMap<String, String>) -> Result<Self, crate::InvalidSetting> {
                 for (name, text) in &texts {
                     Self::setting(name)?.text_of(&serde_json::Value::from(text.as_str()))?;
@@ -266,7 +265,7 @@ macro_rules! config {
                 Ok(Self(texts))
             }
 
-            /// What is set: Kafka's names and text forms.
+            /// The settings that are set, by Kafka's names and in Kafka's text forms.
             pub fn texts(&self) -> &std::collections::BTreeMap<String, String> {
                 &self.0
             }

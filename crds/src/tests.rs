@@ -1,5 +1,4 @@
-//! The definitions as a whole: what is committed is what is generated, and the types read what a
-//! user writes.
+//! Tests of the definitions: the committed YAML is current, and the types accept what users write.
 
 use std::path::Path;
 
@@ -27,8 +26,8 @@ fn the_yaml_is_what_crdgen_writes() {
     }
 }
 
-/// Kubernetes compiles patterns with Go's `regexp` (RE2), which repeats at most a thousand times;
-/// other libraries take more.
+/// Kubernetes compiles patterns with Go's `regexp` (RE2), which allows at most a thousand
+/// repetitions; other libraries allow more.
 #[test]
 fn the_api_server_takes_every_pattern() {
     for definition in definitions() {
@@ -49,7 +48,7 @@ fn every_kind_is_in_the_group_and_what_users_write_in_the_category() {
     for definition in definitions() {
         assert_eq!(definition.spec.group, GROUP);
         assert_eq!(definition.spec.versions.first().unwrap().name, VERSION);
-        // `kubectl get kafka` is for people: a cluster has seventeen tables.
+        // `kubectl get kafka` is for people, and a cluster has seventeen PartitionTables.
         let categories = definition.spec.names.categories.unwrap_or_default();
         let expected: &[&str] =
             if definition.spec.names.kind == "PartitionTable" { &[] } else { &["kafka"] };
@@ -134,7 +133,7 @@ fn a_topic_reads_with_its_defaults() {
     );
 }
 
-/// What `kubectl get` prints fits a terminal: nothing that may be long stands before the age, which
+/// The output of `kubectl get` fits a terminal: no column before the age may be long, and the age
 /// is the last column.
 #[test]
 fn rows_are_short() {
@@ -149,14 +148,14 @@ fn rows_are_short() {
             definition.spec.names.kind
         );
         assert!(short.iter().all(|column| !column.json_path.ends_with(".message")), "{short:?}");
-        // Three spaces stand between two columns.
+        // Three spaces separate columns.
         let width: usize = short.iter().map(|column| column.name.len() + 3).sum();
         assert!(width <= 80, "{}: {width} columns without a value", definition.spec.names.kind);
     }
 }
 
-/// Who waits for a resource that nobody has looked at yet sees that (kstatus compares
-/// `observedGeneration`, where there is one), and who applies one condition changes no other.
+/// A client that waits for a new resource sees that it has no status yet (kstatus compares
+/// `observedGeneration` if there is one). Applying one condition changes no other.
 #[test]
 fn statuses_say_that_nobody_has_looked_yet_and_their_lists_are_maps() {
     for definition in

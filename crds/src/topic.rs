@@ -1,4 +1,4 @@
-//! `Topic`: a topic exists because this resource exists, whoever made it.
+//! `Topic`: a topic exists because this resource exists, whether a user or a client created it.
 
 #![expect(
     unreachable_pub,
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::PartitionSummary;
 use crate::topic_settings::TopicConfig;
 
-/// What a topic shall be.
+/// The desired state of a topic.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[kube(
     group = "weir.dev",
@@ -52,45 +52,44 @@ use crate::topic_settings::TopicConfig;
         .message("config's min.insync.replicas must not be greater than replicas"),
 )]
 pub struct TopicSpec {
-    /// The cluster that the topic belongs to. It cannot change.
+    /// The cluster of the topic. It cannot change.
     #[x_kube(validation = Rule::new("self == oldSelf").message("clusterRef cannot change: a topic cannot move to another cluster"))]
     pub cluster_ref: ClusterRef,
 
-    /// The topic's name in Kafka, where it is no name that Kubernetes allows (capital letters,
+    /// The topic's name in Kafka, if that is not a legal Kubernetes name (upper-case letters,
     /// underscores). Default: metadata.name. It cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$"))]
     #[x_kube(validation = Rule::new("self != '.' && self != '..' && self != '__cluster_metadata'").message("'.', '..' and '__cluster_metadata' are no topic names"))]
     pub topic_name: Option<String>,
 
-    /// The number of partitions. It can be raised. Default: the cluster's num.partitions when the
-    /// topic is created.
+    /// The number of partitions. It can only increase. Default: the cluster's num.partitions when
+    /// the topic is created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub partitions: Option<i32>,
 
-    /// Replicas of each partition. Default: the cluster's default.replication.factor when the topic
-    /// is created.
+    /// The replication factor. Default: the cluster's default.replication.factor when the topic is
+    /// created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 32_767))]
     pub replicas: Option<i16>,
 
-    /// Settings of the topic under Kafka's names.
+    /// Settings of the topic, with Kafka's names.
     #[serde(default, skip_serializing_if = "TopicConfig::is_empty")]
     pub config: TopicConfig,
 
-    /// What a deletion does. Delete: the topic goes, with its data. Retain: a deletion is refused,
-    /// whether it comes by the resource or by a Kafka client, until the policy is Delete. That of
-    /// the resource is refused by the chart's policy (deletionProtection.enabled); where that is
-    /// not installed, the resource is made again as it was, and the topic goes on with its id and
-    /// its records. Default: Delete.
+    /// What a deletion does. Delete: the topic is deleted with its data. Retain: deletions by this
+    /// resource or by a Kafka client are refused until the policy is Delete. The chart's policy
+    /// refuses those of the resource (deletionProtection.enabled). Without that policy the operator
+    /// creates the resource again, and the topic keeps its id and its records. Default: Delete.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
-    /// Whether the API server refuses to delete this Topic while it holds records, as status.bytes
-    /// says: the chart's policy does (deletionProtection.enabled). With false it may be deleted,
-    /// unless deletionPolicy is Retain. A Kafka client may delete the topic all the same, unless
-    /// deletionPolicy is Retain. Default: true.
+    /// Whether the API server refuses to delete this Topic while it holds records, by status.bytes.
+    /// The chart's policy enforces it (deletionProtection.enabled). With false the Topic can be
+    /// deleted, unless deletionPolicy is Retain. It does not stop a Kafka client from deleting the
+    /// topic; only the deletionPolicy Retain does. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_protection: Option<bool>,
 }
@@ -111,40 +110,40 @@ pub struct ClusterRef {
 }
 
 impl ClusterRef {
-    /// The cluster's namespace, as a resource in the namespace `own` means it.
+    /// The cluster's namespace for a resource in the namespace `own`.
     pub fn namespace_from<'a>(&'a self, own: &'a str) -> &'a str {
         self.namespace.as_deref().unwrap_or(own)
     }
 }
 
-/// What the deletion of a topic does.
+/// The effect of deleting a topic.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub enum DeletionPolicy {
-    /// The topic goes, with its data.
+    /// The topic is deleted with its data.
     #[default]
     Delete,
-    /// A deletion is refused, whether it comes by the resource or by a Kafka client, until the
-    /// policy is Delete; a resource that is deleted all the same is made again as it was.
+    /// Deletions by the resource or by a Kafka client are refused until the policy is Delete. The
+    /// operator creates a resource that is deleted nevertheless again.
     Retain,
 }
 
-/// What a topic is. A summary for people, never read back.
+/// The observed state of a topic. It is a summary for people, and the operator never reads it back.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("default" = {"observedGeneration": -1}))]
 pub struct TopicStatus {
-    /// The generation of the spec that this speaks of.
+    /// The generation of the spec that this status describes.
     pub observed_generation: Option<i64>,
     /// The topic's immutable id in Kafka's form (KIP-516).
     pub topic_id: Option<String>,
-    /// How its partitions do.
+    /// The partitions by state.
     pub partitions: Option<PartitionSummary>,
-    /// The bytes of its records, each counted once however many replicas have it. It follows in
-    /// steps of a tenth.
+    /// The size of its records in bytes, counting only one replica. It is updated once it has
+    /// changed by a tenth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<i64>,
-    /// `Ready`: every partition has a leader. `Healthy`: all replicas are in sync. `Accepted`,
-    /// where the cluster is in another namespace: the cluster takes Topics of this one.
+    /// `Ready`: every partition has a leader. `Healthy`: all replicas are in sync. `Accepted`, if
+    /// the cluster is in another namespace: the cluster accepts Topics of this namespace.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -1,5 +1,5 @@
-//! What can be set on a topic: every topic setting of Apache Kafka 4.4 (`TopicConfig`, `LogConfig`)
-//! and Weir's own `flush.mode` and `record.validation`.
+//! The settings of a topic: all of Apache Kafka 4.4's (`TopicConfig`, `LogConfig`), and Weir's own
+//! `flush.mode` and `record.validation`.
 
 use weir_settings::{TOPIC, topic_key};
 
