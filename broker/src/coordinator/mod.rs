@@ -24,6 +24,7 @@
 //!   transactions. A write in a transaction is refused before the machine hears of it
 //!   (`transactional`), never by the log afterwards.
 
+mod agenda;
 mod append;
 #[cfg(test)]
 pub(crate) mod harness;
@@ -32,24 +33,24 @@ mod machine;
 mod shard;
 mod transactional;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, oneshot};
+use parking_lot::RwLock;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::warn;
 use uuid::Uuid;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerId, TopicPartition};
 
+use self::agenda::Agenda;
 pub(crate) use self::append::WRITE_BYTES_MAX;
 use self::machine::Answer;
 pub(crate) use self::machine::Commit;
 pub(crate) use self::machine::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};
-use self::shard::{Job, Shard, Status, Surroundings, Tenure};
+use self::shard::{Active, Job, Shard, Status, Tenure};
 pub(crate) use self::transactional::{InTransaction, Producer, Transactional};
 use crate::log::producers::{Guard, Marker};
 use crate::metadata::{Metadata, MetadataImage};
@@ -66,11 +67,7 @@ pub(crate) struct Coordinator<M: Machine> {
     metadata: Arc<Metadata>,
     replicas: Arc<Replicas>,
     shards: RwLock<Vec<Arc<Shard<M>>>>,
-    started: Instant,
-    /// When something is due, by partition.
-    due: Mutex<BTreeMap<i32, u64>>,
-    /// Told when something is due earlier than was known.
-    earlier: Notify,
+    agenda: Arc<Agenda>,
     /// The broker stops: nothing is taken up any more.
     ended: AtomicBool,
 }
@@ -102,20 +99,11 @@ impl<M: Machine> Coordinator<M> {
     pub(crate) fn new(id: BrokerId, metadata: Arc<Metadata>, replicas: Arc<Replicas>) -> Self {
         Self {
             id,
+            agenda: Arc::new(Agenda::new(id, Arc::clone(&metadata))),
             metadata,
             replicas,
             shards: RwLock::default(),
-            started: Instant::now(),
-            due: Mutex::default(),
-            earlier: Notify::new(),
             ended: AtomicBool::new(false),
-        }
-    }
-
-    fn now(&self) -> Now {
-        Now {
-            ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            wall_ms: replica::now_ms(),
         }
     }
 
@@ -147,7 +135,7 @@ impl<M: Machine> Coordinator<M> {
         let (to, answer) = ReplyTo::new();
         let request = make(to);
         let shard = self.checked(partition, M::writes(&request))?;
-        self.bring(partition, &shard, Job::Ask(request));
+        self.agenda.bring(partition, &shard, Job::Ask(request));
         self.believed(answer).await.ok_or_else(|| shard.refusal())?
     }
 
@@ -165,7 +153,7 @@ impl<M: Machine> Coordinator<M> {
             partition_in(&self.metadata.load(), M::TOPIC, key).ok_or(ErrorCode::NotCoordinator)?;
         let shard = self.checked(partition, true)?;
         let (to, answer) = ReplyTo::new();
-        self.bring(partition, &shard, Job::AskToVerify(producer, to));
+        self.agenda.bring(partition, &shard, Job::AskToVerify(producer, to));
         self.believed(answer).await.ok_or_else(|| shard.refusal())?
     }
 
@@ -186,7 +174,7 @@ impl<M: Machine> Coordinator<M> {
         let shard = self.checked(partition, true)?;
         let (to, answer) = ReplyTo::new();
         let (refuse, mut refused) = oneshot::channel();
-        self.bring(partition, &shard, Job::AskIn(write, make(to), refuse));
+        self.agenda.bring(partition, &shard, Job::AskIn(write, make(to), refuse));
         let answer = self.believed(answer).await;
         answer.ok_or_else(|| refused.try_recv().unwrap_or_else(|_| shard.refusal()))?
     }
@@ -203,7 +191,7 @@ impl<M: Machine> Coordinator<M> {
     ) -> Result<(), ErrorCode> {
         let shard = self.checked(partition, true)?;
         let (to, answer) = ReplyTo::new();
-        self.bring(partition, &shard, Job::EndTransaction(marker, to));
+        self.agenda.bring(partition, &shard, Job::EndTransaction(marker, to));
         self.believed(answer).await.ok_or_else(|| shard.refusal())??
     }
 
@@ -244,23 +232,6 @@ impl<M: Machine> Coordinator<M> {
         self.shards.read().get(usize::try_from(partition).ok()?).cloned()
     }
 
-    fn bring(&self, partition: i32, shard: &Shard<M>, job: Job<M>) {
-        let image = self.metadata.load();
-        let wake =
-            shard.bring(job, Surroundings { now: self.now(), image: &image, broker: self.id });
-        if let Some(wake) = wake {
-            self.set_due(partition, wake);
-        }
-    }
-
-    fn set_due(&self, partition: i32, at: u64) {
-        let mut due = self.due.lock();
-        let known = due.insert(partition, at);
-        if known.is_none_or(|known| at < known) {
-            self.earlier.notify_one();
-        }
-    }
-
     /// Takes up and gives up partitions as the metadata says, and does what is due. Runs as long as
     /// the broker does.
     pub(crate) async fn run(self: Arc<Self>) {
@@ -276,38 +247,17 @@ impl<M: Machine> Coordinator<M> {
             drop(image);
             self.wake_due();
             while loads.try_join_next().is_some() {}
-            let next = self.due.lock().values().min().copied();
-            let due = async {
-                match next {
-                    Some(at) => {
-                        tokio::time::sleep(Duration::from_millis(
-                            at.saturating_sub(self.now().ms).max(1),
-                        ))
-                        .await
-                    }
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
-                () = due => {}
-                () = self.earlier.notified() => {}
+                () = self.agenda.is_due() => {}
                 () = self.metadata.changed(version) => {}
             }
         }
     }
 
     fn wake_due(&self) {
-        let now = self.now().ms;
-        let due: Vec<i32> = {
-            let mut due = self.due.lock();
-            let partitions: Vec<i32> =
-                due.iter().filter(|(_, at)| **at <= now).map(|(partition, _)| *partition).collect();
-            due.retain(|_, at| *at > now);
-            partitions
-        };
-        for partition in due {
+        for partition in self.agenda.due() {
             if let Some(shard) = self.shard(partition) {
-                self.bring(partition, &shard, Job::Wake);
+                self.agenda.bring(partition, &shard, Job::Wake);
             }
         }
     }
@@ -336,12 +286,12 @@ impl<M: Machine> Coordinator<M> {
             });
             if wanted == shard.status().tenure() {
                 if wanted.is_some() {
-                    self.bring(index, &shard, Job::Metadata(Arc::clone(image)));
+                    self.agenda.bring(index, &shard, Job::Metadata(Arc::clone(image)));
                 }
                 continue;
             }
             shard.set_status(wanted.map_or(Status::Away, Status::Loading));
-            self.bring(index, &shard, Job::End);
+            self.agenda.bring(index, &shard, Job::End);
             if let Some(tenure) = wanted {
                 loads.spawn(Arc::clone(self).keep_loading(shard, index, tenure));
             }
@@ -360,7 +310,7 @@ impl<M: Machine> Coordinator<M> {
         }
     }
 
-    async fn load(&self, shard: &Shard<M>, index: i32, tenure: Tenure) -> anyhow::Result<()> {
+    async fn load(&self, shard: &Arc<Shard<M>>, index: i32, tenure: Tenure) -> anyhow::Result<()> {
         let wanted = || shard.status() == Status::Loading(tenure);
         let (key, epoch) = (TopicPartition { topic: tenure.topic, index }, tenure.epoch);
         let partition = self
@@ -390,11 +340,8 @@ impl<M: Machine> Coordinator<M> {
         let producers =
             partition.with_writer(|writer| writer.known_producers(replica::now_ms())).await;
         let producers = producers.map_err(|code| anyhow::anyhow!("{}", code.name()))??;
-        let image = self.metadata.load();
-        let surroundings = Surroundings { now: self.now(), image: &image, broker: self.id };
-        if let Some(wake) = shard.begin((machine, producers), partition, tenure, surroundings) {
-            self.set_due(index, wake);
-        }
+        let active = Active::new((machine, producers), partition, tenure);
+        self.agenda.bring(index, shard, Job::Begin(active));
         Ok(())
     }
 
@@ -405,7 +352,7 @@ impl<M: Machine> Coordinator<M> {
         let shards = self.shards.read().clone();
         for (index, shard) in (0..).zip(&shards) {
             shard.set_status(Status::Away);
-            self.bring(index, shard, Job::End);
+            self.agenda.bring(index, shard, Job::End);
         }
     }
 }

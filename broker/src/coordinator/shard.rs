@@ -19,7 +19,7 @@ use super::transactional::{InTransaction, Producer, Transactional};
 use crate::log::producers::{Guard, Marker, Producers};
 use crate::log::{AppendError, Prepared};
 use crate::metadata::MetadataImage;
-use crate::replica::{Acks, Partition, Seat, Waiter};
+use crate::replica::{Acks, Left, Partition, Seat, Waiter};
 
 /// What this broker leads a partition as. The epoch alone does not tell: the topic may be deleted
 /// and made anew, and both begin with the same one.
@@ -93,6 +93,8 @@ pub(super) enum Job<M: Machine> {
     EndTransaction(Marker, ReplyTo<Result<(), ErrorCode>>),
     Wake,
     Metadata(Arc<MetadataImage>),
+    /// The shard becomes active with what was loaded, unless the broker has stopped to lead as that
+    /// meanwhile.
     Begin(Box<Active<M>>),
     End,
 }
@@ -119,25 +121,6 @@ impl<M: Machine> Shard<M> {
         *self.standing.lock() = Standing { status, partition: None };
     }
 
-    /// Becomes active with what was loaded, unless the broker has stopped to lead as this
-    /// meanwhile.
-    pub(super) fn begin(
-        &self,
-        (machine, producers): (M, Producers),
-        partition: Arc<Partition>,
-        tenure: Tenure,
-        surroundings: Surroundings<'_>,
-    ) -> Option<u64> {
-        let active = Active {
-            machine,
-            transactional: Transactional::of(producers),
-            partition,
-            tenure,
-            last: None,
-        };
-        self.bring(Job::Begin(Box::new(active)), surroundings)
-    }
-
     /// Whether the request is taken up.
     ///
     /// # Errors
@@ -161,13 +144,30 @@ impl<M: Machine> Shard<M> {
         self.status().refusal()
     }
 
-    /// Brings a job. When something is due after it is returned, if this thread carried out what
-    /// waited.
-    pub(super) fn bring(&self, job: Job<M>, surroundings: Surroundings<'_>) -> Option<u64> {
-        let mut wake = None;
+    /// Brings a job. Whoever sits there says when something is due after what it did, before
+    /// another thread can say it.
+    pub(super) fn bring(
+        &self,
+        job: Job<M>,
+        surroundings: Surroundings<'_>,
+        mut is_due: impl FnMut(u64),
+    ) -> Left {
+        let brought = self.seat.bring(job, |core, jobs| {
+            self.work(core, jobs, surroundings).into_iter().for_each(&mut is_due);
+        });
         // A broken seat drops the request, and whoever asks sees that.
-        let _ = self.seat.bring(job, |core, jobs| wake = self.work(core, jobs, surroundings));
-        wake
+        brought.unwrap_or(Left::Nothing)
+    }
+
+    /// As [`Shard::bring`], for jobs that were left.
+    pub(super) fn go_on(
+        &self,
+        surroundings: Surroundings<'_>,
+        mut is_due: impl FnMut(u64),
+    ) -> Left {
+        self.seat.go_on(|core, jobs| {
+            self.work(core, jobs, surroundings).into_iter().for_each(&mut is_due);
+        })
     }
 
     fn work(
@@ -232,6 +232,16 @@ impl<M: Machine> Shard<M> {
 }
 
 impl<M: Machine> Active<M> {
+    /// What was loaded.
+    pub(super) fn new(
+        (machine, producers): (M, Producers),
+        partition: Arc<Partition>,
+        tenure: Tenure,
+    ) -> Box<Self> {
+        let transactional = Transactional::of(producers);
+        Box::new(Self { machine, transactional, partition, tenure, last: None })
+    }
+
     fn work(&mut self, job: Job<M>, surroundings: Surroundings<'_>, gathered: &mut Gathered) {
         let writable = self.partition.accepts(Acks::All);
         let now = surroundings.now;

@@ -64,7 +64,7 @@ pub(crate) use self::partition::Shared;
 pub(crate) use self::partition::{
     Acks, Appending, FollowerFetch, Led, Observed, Partition, Served, Throttled, read_error,
 };
-pub(crate) use self::seat::Seat;
+pub(crate) use self::seat::{Left, Seat, go_on_later};
 pub(crate) use self::settings::Settings;
 pub(crate) use self::traffic::Counted;
 pub(crate) use self::waiters::Waiter;

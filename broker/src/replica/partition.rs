@@ -27,12 +27,16 @@ pub(crate) use self::work::Acks;
 use self::work::{Append, Leading};
 use super::core::leader::Ends;
 use super::core::{Following, OwnLog, PartitionState};
-use super::seat::Seat;
+use super::seat::{Left, Seat, go_on_later};
 use super::traffic::TopicTraffic;
 use super::waiters::Waiters;
 use super::watch::Watchers;
 use super::{clock, shared};
 use crate::log::{FlushMode, LogConfig, LogReader, LogWriter};
+
+/// How often [`Partition::take_writer`] asks for the writer: the thread that answered may not have
+/// left the seat yet.
+const TAKES_MAX: usize = 100;
 
 /// The role of this broker in a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -364,7 +368,11 @@ impl Partition {
     fn bring(self: &Arc<Self>, job: Job) {
         // A broken seat drops the job and with it the sender of the answer, which the caller
         // notices.
-        let _ = self.seat.bring(job, |writer, jobs| self.work(writer, jobs));
+        let left = self.seat.bring(job, |writer, jobs| self.work(writer, jobs));
+        if left == Ok(Left::Jobs) {
+            let own = Arc::clone(self);
+            go_on_later(move || own.seat.go_on(|writer, jobs| own.work(writer, jobs)));
+        }
     }
 
     fn work(self: &Arc<Self>, writer: &mut LogWriter, jobs: Vec<Job>) {
@@ -467,8 +475,15 @@ impl Partition {
     /// Retires the partition and removes the writer for good, after all queued jobs.
     pub(crate) async fn take_writer(self: &Arc<Self>) -> Option<LogWriter> {
         self.retire();
-        // This job is the last one in the queue, so all earlier ones are done when it is answered.
-        self.with_writer(|_| ()).await.ok()?;
-        self.seat.take()
+        for _ in 0..TAKES_MAX {
+            // This job is the last one in the queue, so all earlier ones are done when it is
+            // answered.
+            self.with_writer(|_| ()).await.ok()?;
+            // Another thread may have answered it, and not have left the seat yet.
+            if let Some(writer) = self.seat.take() {
+                return Some(writer);
+            }
+        }
+        None
     }
 }

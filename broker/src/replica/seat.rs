@@ -1,13 +1,24 @@
 //! The seat of a partition's writer: exclusive access to the writer, and the queue of jobs for it.
 //!
 //! A partition has one writer and no thread or task of its own. A thread that wants to write queues
-//! its job. If the seat holds the writer, the thread takes it, runs every queued job, its own
-//! included, and puts the writer back. So jobs that wait together are written together. The lock is
-//! held for a push or a swap, never across I/O.
+//! its job. If the seat holds the writer, the thread takes it, runs queued jobs, its own included,
+//! and puts the writer back. So jobs that wait together are written together. The lock is held for
+//! a push or a swap, never across I/O.
+//!
+//! Other threads queue jobs as fast as one thread runs them, and that thread has tasks of its own.
+//! So it leaves the seat after [`TURN_JOBS_MAX`] jobs. Then the next thread that brings a job goes
+//! on, or a task that the first thread spawns ([`go_on_later`]), whichever comes first. The order
+//! of the jobs stays.
 
+use std::collections::VecDeque;
 use std::fmt;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::runtime::Handle;
+
+/// How many jobs a thread runs before it leaves the seat. They make one large write, and leaving
+/// costs little beside them.
+pub(crate) const TURN_JOBS_MAX: usize = 64;
 
 /// The seat of a writer `W` that runs jobs `J`.
 pub(crate) struct Seat<W, J> {
@@ -16,8 +27,35 @@ pub(crate) struct Seat<W, J> {
 
 struct Inner<W, J> {
     writer: Option<Box<W>>,
-    waiting: Vec<J>,
+    waiting: VecDeque<J>,
     broken: bool,
+}
+
+/// Whether a thread left jobs in the queue when it left the seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "jobs that are left wait until somebody brings another one"]
+pub(crate) enum Left {
+    /// The queue is empty, or another thread has the writer.
+    Nothing,
+    /// The caller must have somebody call [`Seat::go_on`].
+    Jobs,
+}
+
+/// Spawns a task on this thread's runtime that takes turns until no job is left. A thread without a
+/// runtime has no tasks that wait for it, so it takes the turns itself.
+///
+/// Nobody awaits the task. A panic in it breaks the seat, as a panic of a caller of [`Seat::bring`]
+/// does. If the runtime ends first, the next caller of [`Seat::bring`] runs the jobs.
+pub(crate) fn go_on_later(mut turn: impl FnMut() -> Left + Send + 'static) {
+    let Ok(runtime) = Handle::try_current() else {
+        while turn() == Left::Jobs {}
+        return;
+    };
+    drop(runtime.spawn(async move {
+        while turn() == Left::Jobs {
+            tokio::task::yield_now().await;
+        }
+    }));
 }
 
 /// The seat is broken: a job panicked, and the state of the writer cannot be trusted.
@@ -30,42 +68,62 @@ impl<W, J> Seat<W, J> {
         Self {
             inner: Mutex::new(Inner {
                 writer: Some(Box::new(writer)),
-                waiting: Vec::new(),
+                waiting: VecDeque::new(),
                 broken: false,
             }),
         }
     }
 
-    /// Removes the writer for good, if the seat holds it. Later jobs are refused.
+    /// Removes the writer for good, if the seat holds it. Queued jobs are dropped, and later ones
+    /// are refused.
     pub(crate) fn take(&self) -> Option<W> {
         let mut inner = self.inner.lock();
         let writer = inner.writer.take()?;
         inner.broken = true;
+        let waiting = std::mem::take(&mut inner.waiting);
+        drop(inner);
+        drop(waiting);
         Some(*writer)
     }
 
-    /// Queues a job. If the seat holds the writer, this thread runs all queued jobs in their order.
-    /// Else the thread that has the writer runs them.
+    /// Queues a job. If the seat holds the writer, this thread runs queued jobs in their order,
+    /// [`TURN_JOBS_MAX`] at most. Else the thread that has the writer runs them.
     ///
-    /// `work` gets the writer and every job queued at that moment, at least one. It may be called
-    /// several times.
+    /// `work` gets the writer and jobs that are queued at that moment, at least one. It may be
+    /// called several times.
     ///
     /// # Errors
     /// [`Broken`] when the seat is broken; the job is dropped.
-    pub(crate) fn bring(&self, job: J, mut work: impl FnMut(&mut W, Vec<J>)) -> Result<(), Broken> {
+    pub(crate) fn bring(&self, job: J, work: impl FnMut(&mut W, Vec<J>)) -> Result<Left, Broken> {
         let mut inner = self.inner.lock();
         if inner.broken {
             return Err(Broken);
         }
-        inner.waiting.push(job);
-        let Some(writer) = inner.writer.take() else { return Ok(()) };
+        inner.waiting.push_back(job);
+        Ok(self.take_a_turn(inner, work))
+    }
+
+    /// Another turn, for what was left.
+    pub(crate) fn go_on(&self, work: impl FnMut(&mut W, Vec<J>)) -> Left {
+        self.take_a_turn(self.inner.lock(), work)
+    }
+
+    fn take_a_turn<'a>(
+        &'a self,
+        mut inner: MutexGuard<'a, Inner<W, J>>,
+        mut work: impl FnMut(&mut W, Vec<J>),
+    ) -> Left {
+        let Some(writer) = inner.writer.take() else { return Left::Nothing };
         let mut sitting = Sitting { seat: self, writer: Some(writer) };
+        let mut room = TURN_JOBS_MAX;
         loop {
-            let jobs = std::mem::take(&mut inner.waiting);
-            if jobs.is_empty() {
+            let count = inner.waiting.len().min(room);
+            if count == 0 {
                 inner.writer = sitting.writer.take();
-                return Ok(());
+                return if inner.waiting.is_empty() { Left::Nothing } else { Left::Jobs };
             }
+            room -= count;
+            let jobs: Vec<J> = inner.waiting.drain(..count).collect();
             drop(inner);
             if let Some(writer) = &mut sitting.writer {
                 work(writer, jobs);
@@ -87,7 +145,9 @@ impl<W, J> Drop for Sitting<'_, W, J> {
         if self.writer.is_some() {
             let mut inner = self.seat.inner.lock();
             inner.broken = true;
-            inner.waiting.clear();
+            let waiting = std::mem::take(&mut inner.waiting);
+            drop(inner);
+            drop(waiting);
         }
     }
 }
@@ -119,11 +179,14 @@ mod tests {
                 let (seat, calls) = (Arc::clone(&seat), Arc::clone(&calls));
                 std::thread::spawn(move || {
                     for job in 0..1000 {
-                        seat.bring(thread * 1000 + job, |written, jobs| {
+                        let mut work = |written: &mut Vec<usize>, jobs: Vec<usize>| {
                             calls.fetch_add(1, Ordering::Relaxed);
                             written.extend(jobs);
-                        })
-                        .unwrap();
+                        };
+                        let mut left = seat.bring(thread * 1000 + job, &mut work).unwrap();
+                        while left == Left::Jobs {
+                            left = seat.go_on(&mut work);
+                        }
                     }
                 })
             })
@@ -136,6 +199,54 @@ mod tests {
             assert!(own.len() == 1000 && own.is_sorted(), "a thread's jobs keep their order");
         }
         assert!(calls.load(Ordering::Relaxed) <= 8000);
+    }
+
+    /// While the first thread works others bring as many jobs as it carries out.
+    #[test]
+    fn whoever_sits_there_leaves_after_some_jobs() {
+        let seat = Seat::<Vec<usize>, usize>::new(Vec::new());
+        let brought = AtomicUsize::new(1);
+        let bring = || {
+            let job = brought.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(seat.bring(job, |_, _| panic!("the seat is taken")), Ok(Left::Nothing));
+        };
+        let mut turns = 0;
+        let mut done = 0;
+        let mut left = seat.bring(0, |written, jobs| {
+            done += jobs.len();
+            assert!(done <= TURN_JOBS_MAX, "it works for others without end");
+            jobs.iter().for_each(|_| bring());
+            // And one that nobody expects, so that more waits than is done.
+            bring();
+            written.extend(jobs);
+        });
+        assert_eq!((left, done), (Ok(Left::Jobs), TURN_JOBS_MAX));
+        while left == Ok(Left::Jobs) {
+            left = Ok(seat.go_on(|written, jobs| {
+                assert!(jobs.len() <= TURN_JOBS_MAX);
+                written.extend(jobs);
+            }));
+            turns += 1;
+        }
+        assert!(turns > 0);
+        let written = seat.take().unwrap();
+        assert_eq!(written, (0..brought.into_inner()).collect::<Vec<_>>(), "in order, each once");
+    }
+
+    #[test]
+    fn who_waits_when_the_writer_goes_hears_of_it() {
+        let seat = Seat::<(), Arc<()>>::new(());
+        let job = Arc::new(());
+        let left = seat.bring(Arc::default(), |(), jobs| {
+            for _ in 0..=jobs.len() * TURN_JOBS_MAX {
+                assert_eq!(seat.bring(Arc::clone(&job), |(), _| ()), Ok(Left::Nothing));
+            }
+        });
+        assert_eq!(left, Ok(Left::Jobs));
+        assert!(seat.take().is_some());
+        assert_eq!(Arc::strong_count(&job), 1);
+        assert_eq!(seat.go_on(|(), _| ()), Left::Nothing);
+        assert_eq!(seat.bring(job, |(), _| ()), Err(Broken));
     }
 
     #[test]

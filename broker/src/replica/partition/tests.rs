@@ -2,7 +2,7 @@
 //! changed any more.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -14,6 +14,7 @@ use super::*;
 use crate::log::{Disk, Identity, LogDir, LogDirOptions};
 use crate::replica::core::{FetchAnswer, FetchFrom, Next, Todo};
 use crate::replica::fetcher::wait_for_flush;
+use crate::replica::seat::TURN_JOBS_MAX;
 
 /// Longer than any flush in these tests.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -108,6 +109,29 @@ async fn a_retired_partition_takes_up_no_role_that_was_on_its_way() {
     both.await.unwrap();
     partition.with_writer(|_| ()).await.unwrap();
     assert_eq!(partition.role(), Role::Idle { epoch: LeaderEpoch(1) });
+}
+
+/// More comes while the seat is taken than one thread does in its turn: a task does the rest.
+#[tokio::test]
+async fn what_a_thread_leaves_is_done_by_a_task_in_its_order() {
+    let root = tempfile::tempdir().unwrap();
+    let partition = partition(&log_dir(root.path()));
+    let (jobs, done) = (10 * TURN_JOBS_MAX, Arc::new(Mutex::new(Vec::new())));
+    let (busy, all) = (Arc::clone(&partition), Arc::clone(&done));
+    partition.with_writer_detached(move |_| {
+        for job in 0..jobs {
+            let done = Arc::clone(&all);
+            busy.with_writer_detached(move |_| done.lock().push(job));
+        }
+    });
+    assert_eq!(done.lock().len(), TURN_JOBS_MAX - 1, "this thread goes on with its own tasks");
+    let until = Instant::now() + PATIENCE;
+    while done.lock().len() < jobs {
+        assert!(Instant::now() < until, "{} of {jobs}", done.lock().len());
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*done.lock(), (0..jobs).collect::<Vec<_>>());
+    assert!(partition.take_writer().await.is_some());
 }
 
 #[tokio::test]

@@ -1,0 +1,105 @@
+//! When a coordinator's partitions have something to do, and the turns in which they do it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use weir_protocol::types::BrokerId;
+
+use super::machine::{Machine, Now};
+use super::shard::{Job, Shard, Surroundings};
+use crate::metadata::{Metadata, MetadataImage};
+use crate::replica::{self, Left, go_on_later};
+
+/// What all partitions of a coordinator's topic share.
+pub(super) struct Agenda {
+    /// This broker.
+    id: BrokerId,
+    metadata: Arc<Metadata>,
+    started: Instant,
+    /// When something is due, by partition.
+    due: Mutex<BTreeMap<i32, u64>>,
+    /// Told when something is due earlier than was known.
+    earlier: Notify,
+}
+
+impl Agenda {
+    pub(super) fn new(id: BrokerId, metadata: Arc<Metadata>) -> Self {
+        Self {
+            id,
+            metadata,
+            started: Instant::now(),
+            due: Mutex::default(),
+            earlier: Notify::new(),
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            wall_ms: replica::now_ms(),
+        }
+    }
+
+    /// Brings a job to a partition's shard. What is left after this thread's turn there a task
+    /// goes on with.
+    pub(super) fn bring<M: Machine>(
+        self: &Arc<Self>,
+        partition: i32,
+        shard: &Arc<Shard<M>>,
+        job: Job<M>,
+    ) {
+        let is_due = |at| self.set_due(partition, at);
+        let image = self.metadata.load();
+        if shard.bring(job, self.surroundings(&image), is_due) == Left::Jobs {
+            let (agenda, shard) = (Arc::clone(self), Arc::clone(shard));
+            go_on_later(move || {
+                let image = agenda.metadata.load();
+                let is_due = |at| agenda.set_due(partition, at);
+                shard.go_on(agenda.surroundings(&image), is_due)
+            });
+        }
+    }
+
+    fn surroundings<'a>(&self, image: &'a Arc<MetadataImage>) -> Surroundings<'a> {
+        Surroundings { now: self.now(), image, broker: self.id }
+    }
+
+    fn set_due(&self, partition: i32, at: u64) {
+        let mut due = self.due.lock();
+        let known = due.insert(partition, at);
+        if known.is_none_or(|known| at < known) {
+            self.earlier.notify_one();
+        }
+    }
+
+    /// The partitions that have something to do now. They are asked when they have again.
+    pub(super) fn due(&self) -> Vec<i32> {
+        let now = self.now().ms;
+        let mut due = self.due.lock();
+        let partitions: Vec<i32> =
+            due.iter().filter(|(_, at)| **at <= now).map(|(partition, _)| *partition).collect();
+        due.retain(|_, at| *at > now);
+        partitions
+    }
+
+    /// Waits until something is due, or will be earlier than was known.
+    pub(super) async fn is_due(&self) {
+        let next = self.due.lock().values().min().copied();
+        let due = async {
+            match next {
+                Some(at) => {
+                    let in_ms = at.saturating_sub(self.now().ms).max(1);
+                    tokio::time::sleep(Duration::from_millis(in_ms)).await
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = due => {}
+            () = self.earlier.notified() => {}
+        }
+    }
+}
