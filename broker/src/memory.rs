@@ -33,6 +33,8 @@ pub struct MemoryBounds {
     pub decoded_frame: usize,
     /// Fetch sessions of clients: an eighth, from 4 to 128 MiB.
     pub fetch_sessions: usize,
+    /// What the members of all groups say, and are assigned: a sixteenth, from 8 MiB to 1 GiB.
+    pub group_members: usize,
     /// The keys that compaction holds: an eighth.
     pub cleaner_keys: u64,
     /// The most connections: as many as fit into a quarter at their most, from 256 to 20,000.
@@ -51,6 +53,7 @@ impl MemoryBounds {
             answers_mib: u32::try_from((bytes / 16 / MIB).clamp(8, 128)).unwrap_or(128),
             decoded_frame: part(2 * DECODED_FACTOR, MIB, 16 * MIB),
             fetch_sessions: part(8, 4 * MIB, 128 * MIB),
+            group_members: part(16, 8 * MIB, 1024 * MIB),
             cleaner_keys: (bytes / 8).max(MIB),
             connections: part(4 * CONNECTION_BYTES, 256, 20_000),
         }
@@ -100,8 +103,9 @@ mod tests {
             let sessions = bounds.fetch_sessions as u64;
             let connections = bounds.connections as u64 * CONNECTION_BYTES;
             let answers = u64::from(bounds.answers_mib) * MIB;
-            let all = requests + answers + sessions + bounds.cleaner_keys + connections;
-            assert!(all <= limit_mib * MIB * 13 / 16, "{limit_mib} MiB: {bounds:?}");
+            let members = bounds.group_members as u64;
+            let all = requests + answers + sessions + bounds.cleaner_keys + connections + members;
+            assert!(all <= limit_mib * MIB * 14 / 16, "{limit_mib} MiB: {bounds:?}");
             assert!(
                 bounds.decoded_frame as u64 * DECODED_FACTOR <= limit_mib * MIB / 2,
                 "{limit_mib} MiB: {bounds:?}"
@@ -115,6 +119,7 @@ mod tests {
             answers_mib: 128,
             decoded_frame: 16 << 20,
             fetch_sessions: 128 << 20,
+            group_members: 1 << 30,
             cleaner_keys: u64::MAX / 8,
             connections: 20_000,
         };

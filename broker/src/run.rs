@@ -31,6 +31,7 @@ use crate::config::{Args, Config, StraysArgs};
 use crate::controller_client::{self, Controller, Identity, Session, Tables};
 use crate::coordinator::Coordinator;
 use crate::files::{self, FileBounds};
+use crate::group::MemberMemory;
 use crate::health::{self, Health};
 use crate::log::{self, Disk, LogDir, LogDirObserver, LogDirOptions};
 use crate::memory::{self, MemoryBounds};
@@ -181,8 +182,10 @@ fn services(config: Config, log_dir: LogDir) -> anyhow::Result<Services> {
         Arc::new(controller),
         Arc::new(Metrics::new()),
     );
-    let groups = Arc::new(Coordinator::new(id, Arc::clone(&metadata), Arc::clone(&replicas)));
-    let transactions = Arc::new(Coordinator::new(id, Arc::clone(&metadata), Arc::clone(&replicas)));
+    let members = MemberMemory::new(config.memory.group_members);
+    let (same, logs) = (&metadata, &replicas);
+    let groups = Arc::new(Coordinator::new(id, Arc::clone(same), Arc::clone(logs), members));
+    let transactions = Arc::new(Coordinator::new(id, Arc::clone(same), Arc::clone(logs), ()));
     let here = (id, listener_among_brokers(&config)?);
     let coordinators = (&groups, &transactions);
     let transaction_io =

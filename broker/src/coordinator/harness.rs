@@ -58,13 +58,20 @@ pub(crate) struct Harness<M: Machine> {
     epoch: LeaderEpoch,
     configs: Configs,
     pub(crate) image: Arc<MetadataImage>,
+    shared: M::Shared,
 }
 
 impl<M: Machine> Harness<M> {
     /// A machine without any state, in leader epoch 0.
     pub(crate) fn begin(configs: Configs, image: MetadataImage) -> Self {
+        Self::begin_with(configs, image, M::Shared::default())
+    }
+
+    /// As [`Harness::begin`], beside others that share this.
+    pub(crate) fn begin_with(configs: Configs, image: MetadataImage, shared: M::Shared) -> Self {
         let mut harness = Self {
-            machine: M::new(origin(LeaderEpoch(0))),
+            machine: M::new(origin(LeaderEpoch(0)), &shared),
+            shared,
             now_ms: 1_000_000,
             log: Vec::new(),
             epoch: LeaderEpoch(0),
@@ -163,7 +170,7 @@ impl<M: Machine> Harness<M> {
 
     /// A machine that knows what was written, and what of that cannot be read.
     pub(crate) fn read(&self) -> (M, Vec<String>) {
-        let mut machine = M::new(origin(self.epoch));
+        let mut machine = M::new(origin(self.epoch), &self.shared);
         let mut wrong = Vec::new();
         for entry in &self.log {
             match entry {

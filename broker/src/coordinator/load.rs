@@ -19,10 +19,18 @@ const DECOMPRESSED_BYTES_MAX: usize = 1 << 30;
 ///
 /// # Errors
 /// When the log cannot be read. A damaged record, or batch, is logged and left out.
-pub(super) fn load<M: Machine>(log: &LogReader, origin: Origin) -> Result<(M, i64), ReadError> {
+pub(super) fn load<M: Machine>(
+    log: &LogReader,
+    origin: Origin,
+    shared: &M::Shared,
+) -> Result<(M, i64), ReadError> {
     let started = Instant::now();
-    let mut loading =
-        Loading { machine: M::new(origin), records: 0, skipped: 0, partition: origin.partition };
+    let mut loading = Loading {
+        machine: M::new(origin, shared),
+        records: 0,
+        skipped: 0,
+        partition: origin.partition,
+    };
     let end = log.log_end_offset();
     let mut offset = log.log_start_offset();
     while offset < end {

@@ -65,8 +65,12 @@ pub(crate) trait Machine: Send + Sized + 'static {
     /// What is asked of it. Each request carries the [`ReplyTo`] of whoever asks.
     type Request: Send + 'static;
 
+    /// What the machines of all partitions on this broker share: a count of what they take, and
+    /// nothing that one of them could learn from another.
+    type Shared: Clone + Default + Send + Sync + 'static;
+
     /// Nothing yet.
-    fn new(origin: Origin) -> Self;
+    fn new(origin: Origin, shared: &Self::Shared) -> Self;
 
     /// Takes up a record of the log, in its order. What a record says that cannot be understood
     /// costs that record alone.

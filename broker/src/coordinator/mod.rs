@@ -68,6 +68,7 @@ pub(crate) struct Coordinator<M: Machine> {
     replicas: Arc<Replicas>,
     shards: RwLock<Vec<Arc<Shard<M>>>>,
     agenda: Arc<Agenda>,
+    shared: M::Shared,
     /// The broker stops: nothing is taken up any more.
     ended: AtomicBool,
 }
@@ -96,13 +97,19 @@ fn partition_of(key: &str, partitions: usize) -> i32 {
 
 impl<M: Machine> Coordinator<M> {
     /// None yet. [`Coordinator::run`] takes up what the metadata gives to this broker.
-    pub(crate) fn new(id: BrokerId, metadata: Arc<Metadata>, replicas: Arc<Replicas>) -> Self {
+    pub(crate) fn new(
+        id: BrokerId,
+        metadata: Arc<Metadata>,
+        replicas: Arc<Replicas>,
+        shared: M::Shared,
+    ) -> Self {
         Self {
             id,
             agenda: Arc::new(Agenda::new(id, Arc::clone(&metadata))),
             metadata,
             replicas,
             shards: RwLock::default(),
+            shared,
             ended: AtomicBool::new(false),
         }
     }
@@ -328,9 +335,9 @@ impl<M: Machine> Coordinator<M> {
             );
         }
         let origin = Origin { partition: key.index, epoch, seed: Uuid::new_v4().as_u128() };
-        let log = Arc::clone(partition.log());
+        let (log, shared) = (Arc::clone(partition.log()), self.shared.clone());
         let (machine, end) =
-            tokio::task::spawn_blocking(move || load::load::<M>(&log, origin)).await??;
+            tokio::task::spawn_blocking(move || load::load::<M>(&log, origin, &shared)).await??;
         // What the log holds is committed before anybody is told of it.
         if !until(&partition, wanted, |partition| partition.high_watermark() >= end).await {
             return Ok(());

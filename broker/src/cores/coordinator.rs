@@ -105,7 +105,8 @@ impl std::fmt::Debug for Coordinator {
 impl Coordinator {
     /// Creates a coordinator that has read no log.
     pub fn new(epoch: i32) -> Self {
-        Self(Transactions::new(Origin { partition: 0, epoch: LeaderEpoch(epoch), seed: 1 }))
+        let origin = Origin { partition: 0, epoch: LeaderEpoch(epoch), seed: 1 };
+        Self(Transactions::new(origin, &()))
     }
 
     /// Replays a record of the log. As in the broker, it skips an unreadable record.

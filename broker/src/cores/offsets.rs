@@ -18,7 +18,7 @@ use weir_settings::Layers;
 
 use super::{Guard, Marker, Producer, Record, answered, header, now};
 use crate::coordinator::{InTransaction, Logged, Machine, Origin, Outcome, ReplyTo, Transactional};
-use crate::group::{Groups, Request};
+use crate::group::{Groups, MemberMemory, Request};
 use crate::log::Prepared as Batch;
 use crate::metadata::MetadataImage;
 
@@ -40,8 +40,9 @@ impl std::fmt::Debug for Offsets {
 impl Offsets {
     /// Creates a coordinator that has read no log.
     pub fn new(epoch: i32) -> Self {
+        let origin = Origin { partition: 0, epoch: LeaderEpoch(epoch), seed: 1 };
         Self {
-            machine: Groups::new(Origin { partition: 0, epoch: LeaderEpoch(epoch), seed: 1 }),
+            machine: Groups::new(origin, &MemberMemory::default()),
             transactional: Transactional::default(),
         }
     }

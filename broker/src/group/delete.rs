@@ -34,6 +34,7 @@ impl Groups {
         group.remove_offsets(group.offsets.having(|_, _| true), outcome);
         group.tombstones(outcome);
         group.kind = Kind::Classic(Box::new(ClassicGroup::new(Arc::clone(&group.id))));
+        group.count();
         self.forget_if_void(id);
         (ErrorCode::None, None)
     }

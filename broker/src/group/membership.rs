@@ -116,6 +116,7 @@ impl Groups {
             return Err(ErrorCode::GroupIdNotFound);
         };
         let result = act(classic, &mut self.around.turn(now, outcome));
+        group.count();
         self.forget_if_void(id);
         Ok(result)
     }
@@ -135,6 +136,7 @@ impl Groups {
         let turn = &mut self.around.turn(now, outcome);
         let result = act(consumers, turn);
         group.settle(turn);
+        group.count();
         Ok(result)
     }
 
@@ -149,7 +151,8 @@ impl Groups {
         outcome: &mut Outcome,
     ) {
         let id = heartbeat.request.group_id.clone();
-        let checked = heartbeat.check().and_then(|()| match heartbeat.request.member_epoch {
+        let checked = heartbeat.check().and_then(|()| self.check_room_for(&heartbeat, now));
+        let checked = checked.and_then(|()| match heartbeat.request.member_epoch {
             0 => self.get_or_upgrade(&heartbeat, now, outcome),
             _ => Ok(()),
         });
@@ -188,6 +191,10 @@ impl Groups {
         }
         if !join.request.member_id.is_empty() && !self.groups.contains_key(&*id) {
             return join.refuse(&mut turn, ErrorCode::UnknownMemberId);
+        }
+        if !self.has_room_for_join(&join, now) {
+            let turn = &mut self.around.turn(now, outcome);
+            return join.refuse(turn, ErrorCode::CoordinatorNotAvailable);
         }
         match self.get_or_make(&id) {
             Ok(group) => group.make_classic(outcome),

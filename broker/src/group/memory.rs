@@ -2,7 +2,7 @@
 //! what they are assigned.
 //!
 //! A group has a bound of its own, and there may be any number of groups. Kafka has none for all of
-//! them; here a broker gives them a part of its memory ([`crate::memory`]). Each group counts what
+//! them; here a broker gives them a part of its memory (`broker/src/memory.rs`). Each group counts what
 //! its members take, as it changes; who would take more than there is left is refused. What the log
 //! holds is loaded all the same, and what a member says again it may say.
 //!
@@ -12,12 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tracing::warn;
-use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, JoinGroupRequest};
 
-use super::client::Client;
-use super::turn::PREFIX_CHARS_MAX;
-use super::{ConsumerHeartbeat, Groups, Join, Kind, Refusal, refuse};
 use crate::coordinator::Now;
 
 /// What a member takes besides its names and bytes: what is known of it, its session and its places
@@ -123,79 +118,6 @@ impl Drop for Held {
 impl std::fmt::Debug for Held {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} bytes", self.bytes)
-    }
-}
-
-fn length(text: &Option<String>) -> usize {
-    text.as_ref().map_or(0, String::len)
-}
-
-/// What whoever sends this takes as a member.
-fn bytes_of_join(client: &Client, request: &JoinGroupRequest) -> usize {
-    let protocols = request.protocols.iter();
-    let said = protocols.map(|said| PROTOCOL_BYTES + said.name.len() + said.metadata.len());
-    let prefix = client.id.len().max(length(&request.group_instance_id)).min(4 * PREFIX_CHARS_MAX);
-    MEMBER_BYTES
-        + request.member_id.len().max(prefix)
-        + client.id.len()
-        + client.host.len()
-        + length(&request.group_instance_id)
-        + said.sum::<usize>()
-}
-
-/// What whoever sends this takes as a member, as far as it says so.
-fn bytes_of_heartbeat(client: &Client, request: &ConsumerGroupHeartbeatRequest) -> usize {
-    let topics = request.subscribed_topic_names.iter().flatten();
-    MEMBER_BYTES
-        + request.member_id.len()
-        + client.id.len()
-        + client.host.len()
-        + length(&request.instance_id)
-        + length(&request.rack_id)
-        + length(&request.server_assignor)
-        + length(&request.subscribed_topic_regex)
-        + topics.map(|name| NAME_BYTES + name.len()).sum::<usize>()
-}
-
-impl Groups {
-    /// What this member has said before takes; of a static one, what the one before it has.
-    fn bytes_of_member(&self, group: &str, id: &str, instance: Option<&str>) -> usize {
-        match self.groups.get(group).map(|group| &group.kind) {
-            Some(Kind::Classic(group)) => group.bytes_of_member(id, instance),
-            Some(Kind::Consumer(group)) => group.bytes_of_member(id, instance),
-            None => 0,
-        }
-    }
-
-    /// Whether there is room for who joins. COORDINATOR_NOT_AVAILABLE, with which it is refused
-    /// where not, has clients come again: GROUP_MAX_SIZE_REACHED ends them, though another group
-    /// may be what is too large, and be gone soon.
-    pub(super) fn has_room_for_join(&self, join: &Join, now: Now) -> bool {
-        let request = &join.request;
-        let instance = request.group_instance_id.as_deref();
-        let known = self.bytes_of_member(&request.group_id, &request.member_id, instance);
-        let asked = bytes_of_join(&join.client, request);
-        self.around.memory.has_room_for(asked.saturating_sub(known), now)
-    }
-
-    /// As [`Groups::has_room_for_join`], for a member of the consumer protocol.
-    pub(super) fn check_room_for(
-        &self,
-        heartbeat: &ConsumerHeartbeat,
-        now: Now,
-    ) -> Result<(), Refusal> {
-        let request = &heartbeat.request;
-        let instance = request.instance_id.as_deref();
-        let known = self.bytes_of_member(&request.group_id, &request.member_id, instance);
-        let asked = bytes_of_heartbeat(&heartbeat.client, request);
-        // Who leaves takes nothing.
-        if request.member_epoch < 0
-            || self.around.memory.has_room_for(asked.saturating_sub(known), now)
-        {
-            return Ok(());
-        }
-        let message = "The members of groups take all the memory that this broker has for them.";
-        refuse(ErrorCode::CoordinatorNotAvailable, message)
     }
 }
 

@@ -18,6 +18,7 @@
 //! - All validation of a request runs before the group is modified.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod admission;
 mod classic;
 mod client;
 mod consumer;
@@ -27,6 +28,7 @@ mod describe;
 mod embedded;
 mod expiry;
 mod membership;
+mod memory;
 mod offset_requests;
 mod offsets;
 mod record;
@@ -47,9 +49,11 @@ use weir_settings::Layers;
 use self::classic::{ClassicGroup, Phase};
 pub(crate) use self::classic::{Join, refused_join, refused_sync};
 pub(crate) use self::client::Client;
-use self::consumer::ConsumerGroup;
 pub(crate) use self::consumer::Heartbeat as ConsumerHeartbeat;
+use self::consumer::{ConsumerGroup, Refusal, refuse};
 use self::deadlines::{Deadlines, Due};
+use self::memory::Held;
+pub(crate) use self::memory::MemberMemory;
 pub(crate) use self::offset_requests::refuse_commit;
 use self::offsets::{NEWEST_VERSION, Offsets, Place};
 pub(crate) use self::request::Request;
@@ -82,6 +86,8 @@ struct Group {
     id: Arc<str>,
     kind: Kind,
     offsets: Offsets,
+    /// What its members take, as it was counted last.
+    held: Held,
 }
 
 /// The protocol that a group's members speak.
@@ -97,6 +103,8 @@ struct Around {
     deadlines: Deadlines,
     ids: Ids,
     image: Arc<MetadataImage>,
+    /// Also of the groups of other partitions.
+    memory: MemberMemory,
 }
 
 impl Around {
@@ -107,17 +115,47 @@ impl Around {
             deadlines: &mut self.deadlines,
             ids: &mut self.ids,
             image: &self.image,
+            memory: &self.memory,
             outcome,
         }
     }
 }
 
 impl Group {
-    fn new(id: Arc<str>) -> Self {
+    fn new(id: Arc<str>, memory: &MemberMemory) -> Self {
         Self {
             kind: Kind::Classic(Box::new(ClassicGroup::new(Arc::clone(&id)))),
             offsets: Offsets::default(),
+            held: memory.hold(),
             id,
+        }
+    }
+
+    /// Something may have happened to its members.
+    fn count(&mut self) {
+        let bytes = match &self.kind {
+            Kind::Classic(group) => group.bytes(),
+            Kind::Consumer(group) => group.bytes(),
+        };
+        #[cfg(test)]
+        self.compare(bytes);
+        self.held.set(bytes);
+    }
+
+    /// What its members take, counted anew.
+    #[cfg(test)]
+    fn counted(&self) -> usize {
+        match &self.kind {
+            Kind::Classic(group) => group.counted(),
+            Kind::Consumer(group) => group.counted(),
+        }
+    }
+
+    /// Whatever a test does to a group, what it counts is what there is.
+    #[cfg(test)]
+    fn compare(&self, bytes: usize) {
+        if bytes < 100_000 {
+            assert_eq!(bytes, self.counted(), "group {}", self.id);
         }
     }
 
@@ -157,7 +195,7 @@ impl Groups {
                 return Err(ErrorCode::CoordinatorNotAvailable);
             }
             let id: Arc<str> = id.into();
-            self.groups.insert(Arc::clone(&id), Group::new(id));
+            self.groups.insert(Arc::clone(&id), Group::new(id, &self.around.memory));
         }
         self.groups.get_mut(id).ok_or(ErrorCode::UnknownServerError)
     }
@@ -214,7 +252,9 @@ impl Machine for Groups {
 
     type Request = Request;
 
-    fn new(origin: Origin) -> Self {
+    type Shared = MemberMemory;
+
+    fn new(origin: Origin, memory: &MemberMemory) -> Self {
         Self {
             groups: BTreeMap::new(),
             topics: BTreeMap::new(),
@@ -225,6 +265,7 @@ impl Machine for Groups {
                 deadlines: Deadlines::default(),
                 ids: Ids { seed: origin.seed, count: 0 },
                 image: Arc::default(),
+                memory: memory.clone(),
             },
             begun: false,
         }
@@ -261,6 +302,7 @@ impl Machine for Groups {
                     Kind::Classic(group) => group.loaded(turn),
                     Kind::Consumer(group) => group.loaded(turn),
                 }
+                group.count();
             }
         }
         self.forget_deleted_topics(outcome);

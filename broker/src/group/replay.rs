@@ -22,6 +22,7 @@ impl Groups {
                 let group =
                     self.get_or_make(&id).map_err(|_| "there are too many groups".to_owned())?;
                 group.kind = Kind::Classic(Box::new(ClassicGroup::of_record(id, value)));
+                group.count();
             }
             Change::Group(key, None) => {
                 self.replay_end_of(&key.group, |kind| matches!(kind, Kind::Classic(_)))
@@ -69,8 +70,11 @@ impl Groups {
         {
             group.kind = Kind::Consumer(Box::new(ConsumerGroup::new(Arc::clone(&group.id))));
         }
-        if let Some(Kind::Consumer(group)) = self.groups.get_mut(id).map(|group| &mut group.kind) {
-            act(group);
+        if let Some(group) = self.groups.get_mut(id)
+            && let Kind::Consumer(consumers) = &mut group.kind
+        {
+            act(consumers);
+            group.count();
         }
     }
 
@@ -80,6 +84,7 @@ impl Groups {
             return;
         };
         group.kind = Kind::Classic(Box::new(ClassicGroup::new(Arc::clone(&group.id))));
+        group.count();
         if group.is_void() {
             self.groups.remove(id);
         }

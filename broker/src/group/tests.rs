@@ -9,6 +9,7 @@ mod bounds;
 mod classic_client;
 mod committed;
 mod consumer;
+mod memory;
 mod migration;
 mod mixed;
 mod world;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::deadlines::Deadlines;
+use super::memory::MemberMemory;
 use super::settings::Settings;
 use crate::coordinator::{Now, Outcome};
 use crate::metadata::MetadataImage;
@@ -17,6 +18,7 @@ pub(super) struct Turn<'a> {
     pub(super) deadlines: &'a mut Deadlines,
     pub(super) ids: &'a mut Ids,
     pub(super) image: &'a Arc<MetadataImage>,
+    pub(super) memory: &'a MemberMemory,
     pub(super) outcome: &'a mut Outcome,
 }
 

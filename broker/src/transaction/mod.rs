@@ -89,7 +89,9 @@ impl Machine for Transactions {
 
     type Request = Request;
 
-    fn new(origin: Origin) -> Self {
+    type Shared = ();
+
+    fn new(origin: Origin, (): &()) -> Self {
         Self {
             ids: BTreeMap::new(),
             prepared: BTreeSet::new(),

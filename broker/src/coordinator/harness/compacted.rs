@@ -50,7 +50,7 @@ impl<M: Machine> Harness<M> {
             assert!(cleaned.swap_in(&mut writer).unwrap());
             log_dir.checkpoint().unwrap();
         }
-        let (mut machine, end) = load::<M>(&reader, origin(self.epoch)).unwrap();
+        let (mut machine, end) = load::<M>(&reader, origin(self.epoch), &self.shared).unwrap();
         assert_eq!(end, reader.log_end_offset());
         self.tell(&mut machine);
         machine

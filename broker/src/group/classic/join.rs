@@ -103,7 +103,7 @@ impl ClassicGroup {
             let mut pending = Pending::default();
             pending.session.extend(until, &self.id, &id, turn.deadlines);
             let answer = refused_join(&id, ErrorCode::MemberIdRequired);
-            self.pending.insert(id, pending);
+            self.await_member(id, pending);
             turn.outcome.reply(join.to, answer);
             return;
         }
@@ -142,7 +142,7 @@ impl ClassicGroup {
         member.awaits_join = Some(join.to);
         // The session of the request counts once the member knows its id.
         let until = turn.in_ms(NEW_MEMBER_MS);
-        self.pending.remove(&id);
+        self.forget_pending(&id);
         member.session.extend(until, &self.id, &id, turn.deadlines);
         if self.is(Phase::PreparingRebalance) && self.previous == Phase::Empty {
             self.newcomer = true;
@@ -154,7 +154,7 @@ impl ClassicGroup {
             self.statics.insert(Arc::clone(instance), Arc::clone(&id));
         }
         self.leader.get_or_insert_with(|| Arc::clone(&id));
-        self.members.insert(id, member);
+        self.members.insert(member);
         self.rebalance_or_complete(turn);
     }
 
@@ -164,8 +164,10 @@ impl ClassicGroup {
     }
 
     fn set(&mut self, id: &Arc<str>, join: Join, turn: &mut Turn<'_>) {
+        let Some(known) = self.members.get(id) else { return };
+        let said = protocols(&join.request, &known.protocols);
+        self.members.say(id, said);
         let Some(member) = self.members.get_mut(id) else { return };
-        member.protocols = protocols(&join.request, &member.protocols);
         member.rebalance_timeout_ms = join.request.rebalance_timeout_ms;
         member.session_timeout_ms = join.request.session_timeout_ms;
         // Who has asked before with this id asks again: nobody waits for that answer.
@@ -192,7 +194,7 @@ impl ClassicGroup {
         if self.is_leader(old) {
             self.leader = Some(Arc::clone(&new));
         }
-        self.members.insert(Arc::clone(&new), member);
+        self.members.insert(member);
         let version = join.client.version;
         self.set(&new, join, turn);
         self.heard_of(&new, turn);

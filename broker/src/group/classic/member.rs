@@ -9,6 +9,7 @@ use weir_protocol::messages::{JoinGroupRequest, JoinGroupResponse, SyncGroupResp
 use crate::coordinator::{Outcome, ReplyTo};
 use crate::group::client::Client;
 use crate::group::deadlines::Session;
+use crate::group::memory::{MEMBER_BYTES, PROTOCOL_BYTES};
 
 /// What a member can do, in the order in which it would rather do it: the protocol's name, and what
 /// the member says to the leader in it.
@@ -84,8 +85,21 @@ impl Member {
         found.map_or_else(Bytes::new, |(_, metadata)| metadata.clone())
     }
 
-    pub(in crate::group) fn supports(&self, protocol: &str) -> bool {
-        self.protocols.iter().any(|(name, _)| **name == *protocol)
+    /// What it takes ([`crate::group::memory`]).
+    pub(super) fn bytes(&self) -> usize {
+        self.said_bytes() + self.assignment.len()
+    }
+
+    /// Of that, what it says.
+    pub(super) fn said_bytes(&self) -> usize {
+        let protocols = self.protocols.iter();
+        let said = protocols.map(|(name, said)| PROTOCOL_BYTES + name.len() + said.len());
+        MEMBER_BYTES
+            + self.id.len()
+            + self.instance.as_ref().map_or(0, |instance| instance.len())
+            + self.client_id.len()
+            + self.client_host.len()
+            + said.sum::<usize>()
     }
 
     /// Whether time does nothing to it: it waits for the group, not the group for it.

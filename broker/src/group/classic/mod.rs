@@ -10,7 +10,9 @@ mod answers;
 mod join;
 mod leave;
 mod member;
+mod members;
 mod phases;
+mod spoken;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,15 +28,18 @@ pub(crate) use self::answers::{refused_join, refused_sync};
 pub(crate) use self::join::Join;
 pub(in crate::group) use self::join::MEMBER_ID_REQUIRED;
 pub(in crate::group) use self::member::{Member, Protocols, protocols};
+use self::members::Members;
+pub(in crate::group) use self::spoken::Spoken;
 use super::deadlines::Session;
 use super::embedded::{CONSUMER, subscription};
+use super::memory::MEMBER_BYTES;
 use super::record;
 use super::turn::Turn;
 use crate::coordinator::{Record, WRITE_BYTES_MAX};
 
 /// What a member takes in its group's record besides names and bytes of its own: lengths and
 /// time-outs.
-const MEMBER_BYTES: usize = 32;
+const RECORD_BYTES: usize = 32;
 
 /// The phase that a group is in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +73,11 @@ pub(in crate::group) struct Pending {
     session: Session,
 }
 
+/// What an id that was given out takes.
+fn pending_bytes(id: &str) -> usize {
+    MEMBER_BYTES + id.len()
+}
+
 /// The join phase of a group that was empty: it is put off while members keep coming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Initial {
@@ -91,9 +101,10 @@ pub(in crate::group) struct ClassicGroup {
     pub(in crate::group) protocol_type: Option<Arc<str>>,
     pub(in crate::group) protocol: Option<Arc<str>>,
     pub(in crate::group) leader: Option<Arc<str>>,
-    pub(in crate::group) members: BTreeMap<Arc<str>, Member>,
+    pub(in crate::group) members: Members,
     statics: BTreeMap<Arc<str>, Arc<str>>,
     pending: BTreeMap<Arc<str>, Pending>,
+    pending_bytes: usize,
     /// Those that have been told of the generation and not asked for their assignment.
     pending_sync: BTreeSet<Arc<str>>,
     /// The topics that its members are subscribed to, where they are consumers that say so.
@@ -115,9 +126,10 @@ impl ClassicGroup {
             protocol_type: None,
             protocol: None,
             leader: None,
-            members: BTreeMap::new(),
+            members: Members::default(),
             statics: BTreeMap::new(),
             pending: BTreeMap::new(),
+            pending_bytes: 0,
             pending_sync: BTreeSet::new(),
             subscribed: None,
             join_ends: None,
@@ -141,7 +153,7 @@ impl ClassicGroup {
             if let Some(instance) = &member.instance {
                 group.statics.insert(Arc::clone(instance), Arc::clone(&member.id));
             }
-            group.members.insert(Arc::clone(&member.id), member);
+            group.members.insert(member);
         }
         if !group.members.is_empty() {
             group.phase = Phase::Stable;
@@ -167,7 +179,7 @@ impl ClassicGroup {
             if let Some(instance) = &member.instance {
                 group.statics.insert(Arc::clone(instance), Arc::clone(&member.id));
             }
-            group.members.insert(Arc::clone(&member.id), member);
+            group.members.insert(member);
         }
         group.leader = group.members.keys().next().cloned();
         group.protocol = group.select_protocol();
@@ -240,7 +252,7 @@ impl ClassicGroup {
                 + member.instance.as_ref().map_or(0, |id| id.len())
         };
         let bytes = |member: &Member| {
-            MEMBER_BYTES + names(member) + member.metadata(protocol).len() + member.assignment.len()
+            RECORD_BYTES + names(member) + member.metadata(protocol).len() + member.assignment.len()
         };
         self.members.values().map(bytes).sum::<usize>() <= WRITE_BYTES_MAX
     }
@@ -343,7 +355,7 @@ impl ClassicGroup {
 
     /// Removes a member, or an id that was given out. Whoever waits in its name is told.
     fn remove(&mut self, id: &str, turn: &mut Turn<'_>) {
-        self.pending.remove(id);
+        self.forget_pending(id);
         self.pending_sync.remove(id);
         let Some(mut member) = self.members.remove(id) else { return };
         member.answer_join(turn.outcome, refused_join("", ErrorCode::UnknownMemberId));
@@ -369,31 +381,60 @@ impl ClassicGroup {
             return !protocol_type.is_empty() && !names.is_empty();
         }
         self.protocol_type.as_deref() == Some(protocol_type)
-            && names.iter().any(|name| self.members.values().all(|member| member.supports(name)))
+            && names.iter().any(|name| self.members.support(name))
     }
 
     /// The protocol that every member can do and most would rather do.
     fn select_protocol(&self) -> Option<Arc<str>> {
         let first = self.members.values().next()?;
-        let candidates: Vec<_> = first
-            .protocols
-            .iter()
-            .filter(|(name, _)| self.members.values().all(|member| member.supports(name)))
-            .map(|(name, _)| name)
-            .collect();
-        let mut votes: Vec<usize> = vec![0; candidates.len()];
+        let mut votes: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
         for member in self.members.values() {
-            let choice = member
-                .protocols
-                .iter()
-                .find_map(|(name, _)| candidates.iter().position(|candidate| *candidate == name));
-            if let Some(votes) = choice.and_then(|choice| votes.get_mut(choice)) {
-                *votes += 1;
+            let mut names = member.protocols.iter().map(|(name, _)| name);
+            if let Some(choice) = names.find(|name| self.members.support(name)) {
+                *votes.entry(choice).or_default() += 1;
             }
         }
         // Of several with as many votes the first one.
-        let best = votes.iter().enumerate().rev().max_by_key(|(_, votes)| **votes)?.0;
-        candidates.get(best).map(|name| Arc::clone(name))
+        let names = first.protocols.iter().map(|(name, _)| name).rev();
+        let known = names.filter(|name| self.members.support(name));
+        known.max_by_key(|name| votes.get(name).copied().unwrap_or(0)).map(Arc::clone)
+    }
+
+    /// What its members take, and the ids that were given out ([`super::memory`]).
+    pub(in crate::group) fn bytes(&self) -> usize {
+        self.members.bytes() + self.pending_bytes
+    }
+
+    /// What a member has said takes; of a static one, what the one before it has.
+    pub(in crate::group) fn bytes_of_member(&self, id: &str, instance: Option<&str>) -> usize {
+        let of_instance = || self.statics.get(instance?);
+        let known = self.members.get(id).or_else(|| self.members.get(of_instance()?));
+        known
+            .map(Member::said_bytes)
+            .or(self.pending.get(id).map(|_| pending_bytes(id)))
+            .unwrap_or(0)
+    }
+
+    /// The same as [`ClassicGroup::bytes`], counted anew.
+    #[cfg(test)]
+    pub(in crate::group) fn counted(&self) -> usize {
+        let pending = self.pending.keys().map(|id| pending_bytes(id));
+        self.members.counted() + pending.sum::<usize>()
+    }
+
+    /// An id is given out.
+    fn await_member(&mut self, id: Arc<str>, pending: Pending) {
+        let bytes = pending_bytes(&id);
+        if self.pending.insert(id, pending).is_none() {
+            self.pending_bytes += bytes;
+        }
+    }
+
+    /// Somebody came with an id that was given out, or nobody will.
+    fn forget_pending(&mut self, id: &str) {
+        if self.pending.remove(id).is_some() {
+            self.pending_bytes = self.pending_bytes.saturating_sub(pending_bytes(id));
+        }
     }
 
     /// The topics that the members say they are subscribed to; `None` where they are no consumers,

@@ -5,7 +5,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use weir_protocol::error::ErrorCode;
 
 use super::answers::{assigned, refused_sync};
@@ -27,9 +26,7 @@ impl ClassicGroup {
     pub(super) fn prepare_rebalance(&mut self, turn: &mut Turn<'_>) {
         if self.is(Phase::CompletingRebalance) {
             // Who waits for its assignment has to join again.
-            for member in self.members.values_mut() {
-                member.assignment = Bytes::new();
-            }
+            self.members.unassign();
             self.answer_syncs(ErrorCode::RebalanceInProgress, turn);
         }
         self.sync_ends = None;
@@ -188,7 +185,7 @@ impl ClassicGroup {
     ) {
         if let Some(pending) = self.pending.get_mut(member) {
             if pending.session.due(at, &self.id, member, turn.deadlines) == SessionIs::Over {
-                self.pending.remove(member);
+                self.forget_pending(member);
                 self.complete_if_all_joined(turn);
             }
             return;

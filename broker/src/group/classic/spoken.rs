@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::Protocols;
+use super::member::Protocols;
 
 /// How many members can do each protocol.
 #[derive(Debug, Default)]

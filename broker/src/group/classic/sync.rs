@@ -75,22 +75,24 @@ impl ClassicGroup {
     }
 
     /// The leader's assignment: who is not in it gets nothing. One that makes the group too large
-    /// to be written down is refused to all, and the group gathers anew
+    /// to be written down, or takes more memory than there is, is refused to all, and the group
+    /// gathers anew
     /// (`GroupMetadataManager.appendGroupMetadataErrorToResponseError`).
     fn assign(&mut self, request: SyncGroupRequest, turn: &mut Turn<'_>) {
-        for member in self.members.values_mut() {
-            member.assignment = Bytes::new();
+        let before: usize = self.members.values().map(|member| member.assignment.len()).sum();
+        let asked: usize = request.assignments.iter().map(|one| one.assignment.len()).sum();
+        let has_room = turn.memory.has_room_for(asked.saturating_sub(before), turn.now);
+        self.members.unassign();
+        for one in request.assignments.iter().filter(|_| has_room) {
+            self.members.assign(&one.member_id, Bytes::copy_from_slice(&one.assignment));
         }
-        for assignment in request.assignments {
-            if let Some(member) = self.members.get_mut(assignment.member_id.as_str()) {
-                member.assignment = Bytes::copy_from_slice(&assignment.assignment);
-            }
-        }
-        if !self.can_be_written() {
-            for member in self.members.values_mut() {
-                member.assignment = Bytes::new();
-            }
-            self.answer_syncs(ErrorCode::UnknownServerError, turn);
+        if !has_room || !self.can_be_written() {
+            self.members.unassign();
+            let error = match has_room {
+                true => ErrorCode::UnknownServerError,
+                false => ErrorCode::CoordinatorNotAvailable,
+            };
+            self.answer_syncs(error, turn);
             return self.prepare_rebalance(turn);
         }
         self.enter(Phase::Stable, turn);

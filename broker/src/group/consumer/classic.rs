@@ -153,14 +153,8 @@ impl ConsumerGroup {
     /// Whether who can do this could be a member: one of its protocols is known to every member
     /// that speaks the classic one (`ConsumerGroup.supportsClassicProtocols`).
     fn supports(&self, request: &JoinGroupRequest) -> bool {
-        let is_common = |name: &str| {
-            self.members
-                .values()
-                .filter_map(|member| member.classic.as_ref())
-                .all(|classic| classic.supports(name))
-        };
         request.protocol_type == CONSUMER
-            && request.protocols.iter().any(|protocol| is_common(&protocol.name))
+            && request.protocols.iter().any(|protocol| self.spoken.by_all(&protocol.name))
     }
 
     fn is_classic(&self, id: &str) -> bool {

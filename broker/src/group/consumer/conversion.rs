@@ -52,8 +52,8 @@ impl ConsumerGroup {
             if let Some(instance) = &member.instance {
                 group.statics.insert(Arc::clone(instance), Arc::clone(&id));
             }
-            group.members.insert(Arc::clone(&id), member);
-            group.targets.insert(Arc::clone(&id), assigned.clone());
+            group.put_member(member);
+            group.put_target(Arc::clone(&id), assigned.clone());
             group.apply_current(&id, Current::assigned_in(classic.generation, assigned));
         }
         group.metadata_hash = group.hash_of_topics(image);
@@ -145,13 +145,12 @@ impl ConsumerGroup {
         let mut group =
             ClassicGroup::of_consumers(Arc::clone(&self.id), self.epoch, members, turn.now.wall_ms);
         let protocol = group.protocol.clone().unwrap_or_default();
-        for member in group.members.values_mut() {
-            let target = self.targets.get(&member.id).cloned().unwrap_or_default();
-            member.assignment =
-                embedded::assigned(&target, &member.metadata(&protocol), turn.image);
-        }
         let ids: Vec<_> = self.members.keys().cloned().collect();
         for id in ids {
+            let said = group.members.get(&id).map(|member| member.metadata(&protocol));
+            let target = self.targets.get(&id).cloned().unwrap_or_default();
+            let assigned = embedded::assigned(&target, &said.unwrap_or_default(), turn.image);
+            group.members.assign(&id, assigned);
             self.remove(&id, turn.outcome);
         }
         self.tombstones(turn.outcome);

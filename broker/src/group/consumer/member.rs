@@ -15,6 +15,7 @@ use weir_protocol::messages::consumer_group_member_metadata_value::{
 use super::reconcile::Current;
 use crate::group::classic::{Protocols, protocols};
 use crate::group::deadlines::{Deadline, Session};
+use crate::group::memory::{MEMBER_BYTES, NAME_BYTES, PROTOCOL_BYTES};
 
 /// A member.
 #[derive(Clone, Debug)]
@@ -74,6 +75,23 @@ impl Member {
         }
     }
 
+    /// What it takes ([`crate::group::memory`]) but for its partitions.
+    pub(super) fn said_bytes(&self) -> usize {
+        let length = |text: &Option<Arc<str>>| text.as_ref().map_or(0, |text| text.len());
+        let topics = self.topics.iter().map(|name| NAME_BYTES + name.len());
+        let classic = self.classic.iter().flat_map(|classic| &classic.protocols);
+        let said = classic.map(|(name, said)| PROTOCOL_BYTES + name.len() + said.len());
+        MEMBER_BYTES
+            + self.id.len()
+            + length(&self.instance)
+            + length(&self.rack)
+            + self.client_id.len()
+            + self.client_host.len()
+            + length(&self.regex)
+            + length(&self.assignor)
+            + topics.chain(said).sum::<usize>()
+    }
+
     /// Whether both would be written down alike.
     pub(super) fn says_the_same(&self, other: &Self) -> bool {
         (&self.instance, &self.rack, &self.client_id, &self.client_host)
@@ -129,10 +147,6 @@ impl Classic {
             session_timeout_ms: self.session_timeout_ms,
             supported_protocols: self.protocols.iter().map(protocol).collect(),
         }
-    }
-
-    pub(super) fn supports(&self, protocol: &str) -> bool {
-        self.protocols.iter().any(|(name, _)| **name == *protocol)
     }
 
     /// The protocol that it is told to speak: all of a consumer's say the same here.

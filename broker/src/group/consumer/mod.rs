@@ -9,6 +9,7 @@
 pub(super) mod assignor;
 mod classic;
 mod conversion;
+mod counted;
 mod describe;
 mod heartbeat;
 mod member;
@@ -36,6 +37,7 @@ pub(in crate::group) use self::heartbeat::{Refusal, refuse};
 pub(in crate::group) use self::member::Member;
 use self::patterns::Matched;
 use self::reconcile::{Current, pairs};
+use super::classic::Spoken;
 use super::turn::Turn;
 use crate::coordinator::Outcome;
 
@@ -78,6 +80,10 @@ pub(in crate::group) struct ConsumerGroup {
     matched: Matched,
     /// The version of the metadata that was looked at last.
     looked_at: Option<u64>,
+    /// What those that speak the classic protocol can do.
+    spoken: Spoken,
+    /// What members, their partitions and regular expressions take.
+    bytes: usize,
     /// What was just decided: those that are left go on as a classic group.
     downgrade: Option<Downgrade>,
 }
@@ -99,6 +105,8 @@ impl ConsumerGroup {
             regexes: BTreeMap::new(),
             matched: Matched::default(),
             looked_at: None,
+            spoken: Spoken::default(),
+            bytes: 0,
             downgrade: None,
         }
     }
@@ -229,8 +237,7 @@ impl ConsumerGroup {
         };
         let text = |text: String| -> Arc<str> { text.into() };
         let id: Arc<str> = id.into();
-        let member =
-            self.members.entry(Arc::clone(&id)).or_insert_with(|| Member::new(Arc::clone(&id)));
+        let mut member = self.take_member(&id).unwrap_or_else(|| Member::new(Arc::clone(&id)));
         member.instance = value.instance_id.map(text);
         member.rack = value.rack_id.map(text);
         member.client_id = text(value.client_id);
@@ -243,6 +250,7 @@ impl ConsumerGroup {
         if let Some(instance) = &member.instance {
             self.statics.insert(Arc::clone(instance), id);
         }
+        self.put_member(member);
     }
 
     fn set_member(&mut self, member: Member, outcome: &mut Outcome) {
@@ -250,7 +258,7 @@ impl ConsumerGroup {
         if let Some(instance) = &member.instance {
             self.statics.insert(Arc::clone(instance), Arc::clone(&member.id));
         }
-        self.members.insert(Arc::clone(&member.id), member);
+        self.put_member(member);
     }
 
     pub(in crate::group) fn replay_target(
@@ -259,18 +267,14 @@ impl ConsumerGroup {
         value: Option<ConsumerGroupTargetAssignmentMemberValue>,
     ) {
         match value {
-            Some(value) => {
-                self.targets.insert(id.into(), record::target_of(value));
-            }
-            None => {
-                self.targets.remove(id);
-            }
+            Some(value) => self.put_target(id.into(), record::target_of(value)),
+            None => self.remove_target(id),
         }
     }
 
     fn set_target(&mut self, id: &Arc<str>, target: Partitions, outcome: &mut Outcome) {
         outcome.records.push(record::target(&self.id, id, Some(&target)));
-        self.targets.insert(Arc::clone(id), target);
+        self.put_target(Arc::clone(id), target);
     }
 
     pub(in crate::group) fn replay_current(
@@ -280,8 +284,7 @@ impl ConsumerGroup {
     ) {
         // Compaction may have left it before the record of its member.
         if value.is_some() && !self.members.contains_key(id) {
-            let id: Arc<str> = id.into();
-            self.members.insert(Arc::clone(&id), Member::new(id));
+            self.put_member(Member::new(id.into()));
         }
         self.apply_current(id, value.map(record::current_of).unwrap_or_default());
     }
@@ -295,6 +298,7 @@ impl ConsumerGroup {
         let Some(member) = self.members.get_mut(id) else { return };
         let before = std::mem::replace(&mut member.current, current);
         let (id, now) = (Arc::clone(&member.id), &member.current);
+        self.bytes = (self.bytes + now.bytes()).saturating_sub(before.bytes());
         for partition in pairs(&before.assigned).chain(pairs(&before.revoking)) {
             if self.owners.get(&partition).is_some_and(|owner| *owner == id) {
                 self.owners.remove(&partition);
@@ -313,11 +317,9 @@ impl ConsumerGroup {
         match value {
             Some(value) => {
                 let topics = value.topics.into_iter().map(Arc::from).collect();
-                self.regexes.insert(pattern.into(), topics);
+                self.put_regex(pattern.into(), topics);
             }
-            None => {
-                self.regexes.remove(pattern);
-            }
+            None => self.remove_regex(pattern),
         }
     }
 
@@ -331,8 +333,8 @@ impl ConsumerGroup {
 
     fn forget(&mut self, id: &str) {
         self.apply_current(id, Current::default());
-        self.targets.remove(id);
-        if let Some(member) = self.members.remove(id)
+        self.remove_target(id);
+        if let Some(member) = self.take_member(id)
             && let Some(instance) = &member.instance
             && self.statics.get(instance).is_some_and(|known| *known == member.id)
         {

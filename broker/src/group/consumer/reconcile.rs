@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use super::assignor::Partitions;
+use crate::group::memory::OWNED_BYTES;
 
 /// How a member stands to its target, with its code in the record (`MemberState`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -156,6 +157,12 @@ impl Current {
             since: pairs(&self.assigned).map(|partition| (partition, 0)).collect(),
             ..self.clone()
         }
+    }
+
+    /// What its partitions take ([`crate::group::memory`]).
+    pub(super) fn bytes(&self) -> usize {
+        let own = self.assigned.values().chain(self.revoking.values());
+        OWNED_BYTES * own.map(BTreeSet::len).sum::<usize>()
     }
 
     /// Whether the member has had the partition since this epoch at the latest.

@@ -84,7 +84,7 @@ impl ConsumerGroup {
             self.regexes.keys().filter(|pattern| !used.contains(*pattern)).cloned().collect();
         for pattern in unused {
             turn.outcome.records.push(record::regex(&self.id, &pattern, None));
-            self.regexes.remove(&pattern);
+            self.remove_regex(&pattern);
         }
         self.matched.versions.retain(|pattern, _| used.contains(pattern));
         let (known, new): (Vec<_>, Vec<_>) =
@@ -115,7 +115,7 @@ impl ConsumerGroup {
                     timestamp: turn.now.wall_ms,
                 };
                 turn.outcome.records.push(record::regex(&self.id, &pattern, Some(value)));
-                self.regexes.insert(pattern, topics);
+                self.put_regex(pattern, topics);
             }
         }
     }

@@ -28,7 +28,7 @@ use weir_protocol::messages::{
 use weir_settings::Configs;
 
 use crate::coordinator::harness::Harness;
-use crate::group::{Client, ConsumerHeartbeat, Groups, Join, Request};
+use crate::group::{Client, ConsumerHeartbeat, Groups, Join, MemberMemory, Request};
 use crate::metadata::MetadataImage;
 
 pub(super) use self::scene::Scene;
@@ -45,9 +45,18 @@ impl World {
     }
 
     pub(super) fn with_topics(configs: &[(&str, &str)], topics: &[(&str, usize)]) -> Self {
+        Self::beside(configs, topics, &MemberMemory::default())
+    }
+
+    /// As [`World::with_topics`], beside others whose members take of the same memory.
+    pub(super) fn beside(
+        configs: &[(&str, &str)],
+        topics: &[(&str, usize)],
+        memory: &MemberMemory,
+    ) -> Self {
         let configs =
             configs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Self::begin(settings(configs), image_of(topics))
+        Self::begin_with(settings(configs), image_of(topics), memory.clone())
     }
 
     /// The partitions of these topics.

@@ -1,0 +1,85 @@
+//! PURE: whether there is memory for who joins ([`super::memory`]).
+//!
+//! COORDINATOR_NOT_AVAILABLE, with which it is refused where not, has clients come again:
+//! GROUP_MAX_SIZE_REACHED ends them, though another group may be what is too large, and be gone
+//! soon.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, JoinGroupRequest};
+
+use super::client::Client;
+use super::memory::{MEMBER_BYTES, NAME_BYTES, PROTOCOL_BYTES};
+use super::turn::PREFIX_CHARS_MAX;
+use super::{ConsumerHeartbeat, Groups, Join, Kind, Refusal, refuse};
+use crate::coordinator::Now;
+
+fn length(text: &Option<String>) -> usize {
+    text.as_ref().map_or(0, String::len)
+}
+
+/// What whoever sends this takes as a member.
+fn bytes_of_join(client: &Client, request: &JoinGroupRequest) -> usize {
+    let protocols = request.protocols.iter();
+    let said = protocols.map(|said| PROTOCOL_BYTES + said.name.len() + said.metadata.len());
+    let prefix = client.id.len().max(length(&request.group_instance_id)).min(4 * PREFIX_CHARS_MAX);
+    MEMBER_BYTES
+        + request.member_id.len().max(prefix)
+        + client.id.len()
+        + client.host.len()
+        + length(&request.group_instance_id)
+        + said.sum::<usize>()
+}
+
+/// What whoever sends this takes as a member, as far as it says so.
+fn bytes_of_heartbeat(client: &Client, request: &ConsumerGroupHeartbeatRequest) -> usize {
+    let topics = request.subscribed_topic_names.iter().flatten();
+    MEMBER_BYTES
+        + request.member_id.len()
+        + client.id.len()
+        + client.host.len()
+        + length(&request.instance_id)
+        + length(&request.rack_id)
+        + length(&request.server_assignor)
+        + length(&request.subscribed_topic_regex)
+        + topics.map(|name| NAME_BYTES + name.len()).sum::<usize>()
+}
+
+impl Groups {
+    /// What this member has said before takes; of a static one, what the one before it has.
+    fn bytes_of_member(&self, group: &str, id: &str, instance: Option<&str>) -> usize {
+        match self.groups.get(group).map(|group| &group.kind) {
+            Some(Kind::Classic(group)) => group.bytes_of_member(id, instance),
+            Some(Kind::Consumer(group)) => group.bytes_of_member(id, instance),
+            None => 0,
+        }
+    }
+
+    /// Whether there is room for who joins.
+    pub(super) fn has_room_for_join(&self, join: &Join, now: Now) -> bool {
+        let request = &join.request;
+        let instance = request.group_instance_id.as_deref();
+        let known = self.bytes_of_member(&request.group_id, &request.member_id, instance);
+        let asked = bytes_of_join(&join.client, request);
+        self.around.memory.has_room_for(asked.saturating_sub(known), now)
+    }
+
+    /// As [`Groups::has_room_for_join`], for a member of the consumer protocol.
+    pub(super) fn check_room_for(
+        &self,
+        heartbeat: &ConsumerHeartbeat,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        let request = &heartbeat.request;
+        let instance = request.instance_id.as_deref();
+        let known = self.bytes_of_member(&request.group_id, &request.member_id, instance);
+        let asked = bytes_of_heartbeat(&heartbeat.client, request);
+        // Who leaves, or is no member, takes nothing.
+        let takes = request.member_epoch == 0 || (request.member_epoch > 0 && known > 0);
+        if !takes || self.around.memory.has_room_for(asked.saturating_sub(known), now) {
+            return Ok(());
+        }
+        let message = "The members of groups take all the memory that this broker has for them.";
+        refuse(ErrorCode::CoordinatorNotAvailable, message)
+    }
+}

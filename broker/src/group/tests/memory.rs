@@ -1,0 +1,268 @@
+//! What the members of all groups take is counted exactly, and has a bound.
+
+use proptest::prelude::*;
+use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
+use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, JoinGroupRequest, SyncGroupRequest};
+
+use super::classic_client::Classic;
+use super::consumer::Consumer;
+use super::world::{World, commit_request, join, sync};
+use crate::group::{MemberMemory, Request};
+
+const TOPICS: [(&str, usize); 3] = [("a", 3), ("ab", 2), ("b", 4)];
+const DELAY: (&str, &str) = ("group.initial.rebalance.delay.ms", "0");
+
+fn counted(worlds: &[World]) -> usize {
+    let groups = worlds.iter().flat_map(|world| world.machine.groups.values());
+    groups.map(|group| group.counted()).sum()
+}
+
+/// A JoinGroup of so many bytes, to this group.
+fn large(group: &str, member: &str, bytes: usize) -> JoinGroupRequest {
+    let mut request = JoinGroupRequest { group_id: group.to_owned(), ..join(member, &["range"]) };
+    request.protocols[0].metadata = vec![0; bytes].into();
+    request
+}
+
+/// What clients of both protocols do in two partitions.
+#[derive(Clone, Debug)]
+enum Step {
+    Join { member: usize, version: i16, instance: bool, bytes: usize },
+    JoinAsConsumer { member: usize, cooperative: bool },
+    Sync { bytes: usize },
+    Beat { member: usize, topics: usize, regex: usize, instance: bool, epoch: i32 },
+    Leave { member: usize, instance: bool },
+    Commit,
+    Delete,
+    Topics(usize),
+    Pass(u64),
+    FailOver,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let member = 0_usize..3;
+    prop_oneof![
+        (member.clone(), prop_oneof![Just(3_i16), Just(9)], any::<bool>(), 0_usize..2000).prop_map(
+            |(member, version, instance, bytes)| Step::Join { member, version, instance, bytes }
+        ),
+        (member.clone(), any::<bool>())
+            .prop_map(|(member, cooperative)| Step::JoinAsConsumer { member, cooperative }),
+        (0_usize..500).prop_map(|bytes| Step::Sync { bytes }),
+        (member.clone(), 0_usize..4, 0_usize..3, any::<bool>(), -2_i32..1).prop_map(
+            |(member, topics, regex, instance, epoch)| Step::Beat {
+                member,
+                topics,
+                regex,
+                instance,
+                epoch
+            }
+        ),
+        (member, any::<bool>()).prop_map(|(member, instance)| Step::Leave { member, instance }),
+        Just(Step::Commit),
+        Just(Step::Delete),
+        (1_usize..4).prop_map(Step::Topics),
+        prop_oneof![Just(100_u64), Just(12_000), Just(400_000)].prop_map(Step::Pass),
+        Just(Step::FailOver),
+    ]
+}
+
+/// The ids of the members of group `g`, and the generation.
+fn members(world: &mut World) -> (Vec<String>, i32) {
+    match world.machine.groups.get("g").map(|group| &group.kind) {
+        Some(crate::group::Kind::Classic(group)) => {
+            (group.members.keys().map(|id| id.to_string()).collect(), group.generation)
+        }
+        _ => (Vec::new(), -1),
+    }
+}
+
+fn carry_out(world: &mut World, step: &Step) {
+    const INSTANCES: [&str; 3] = ["i-0", "i-1", "i-2"];
+    const MEMBERS: [&str; 3] = ["m-0", "m-1", "m-2"];
+    let (ids, generation) = members(world);
+    let id = |member: usize| ids.get(member).cloned().unwrap_or_default();
+    match *step {
+        Step::Join { member, version, instance, bytes } => {
+            let mut request = large("g", &id(member), bytes);
+            request.group_instance_id = instance.then(|| INSTANCES[member].to_owned());
+            let mut asked = world.join(version, request.clone());
+            if let Some(answer) = asked.answer()
+                && ErrorCode::from_code(answer.error_code) == ErrorCode::MemberIdRequired
+                && bytes % 2 == 0
+            {
+                world.join(version, JoinGroupRequest { member_id: answer.member_id, ..request });
+            }
+        }
+        Step::JoinAsConsumer { member, cooperative } => {
+            let mut client = Classic::new(&["a", "b"], cooperative);
+            client.id = id(member);
+            world.join(3, client.request());
+        }
+        Step::Sync { bytes } => {
+            for id in &ids {
+                let request = SyncGroupRequest {
+                    assignments: ids
+                        .iter()
+                        .map(|id| SyncGroupRequestAssignment {
+                            member_id: id.clone(),
+                            assignment: vec![0; bytes].into(),
+                        })
+                        .collect(),
+                    ..sync(id, generation, &[])
+                };
+                world.sync(request);
+            }
+        }
+        Step::Beat { member, topics, regex, instance, epoch } => {
+            let names = &["a", "ab", "b"][..topics.min(3)];
+            let request = ConsumerGroupHeartbeatRequest {
+                member_epoch: epoch,
+                subscribed_topic_regex: ["", "a.*", "b|ab"].get(regex).map(|text| (*text).into()),
+                instance_id: instance.then(|| INSTANCES[member].to_owned()),
+                rack_id: instance.then(|| "rack".to_owned()),
+                topic_partitions: Some(Vec::new()),
+                ..Consumer::new(MEMBERS[member], names).request()
+            };
+            world.consumer(request);
+        }
+        Step::Leave { member, instance } => {
+            let name = instance.then_some(INSTANCES[member]);
+            let id = if instance { "" } else { ids.get(member).map_or("", String::as_str) };
+            world.leave(id, name);
+        }
+        Step::Commit => {
+            let request = commit_request("", -1, &[("a", 0, 1)]);
+            world.ask(|to| Request::Commit { request, version: 9, to });
+        }
+        Step::Delete => {
+            world.ask(|to| Request::Delete { group: "g".to_owned(), to });
+        }
+        Step::Topics(count) => world.topics(&TOPICS[..count]),
+        Step::Pass(ms) => world.pass(ms),
+        Step::FailOver => world.fail_over(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #[test]
+    fn what_members_take_is_counted_exactly(
+        steps in prop::collection::vec((0_usize..2, step()), 1..40),
+    ) {
+        let memory = MemberMemory::default();
+        let both = ("group.consumer.migration.policy", "bidirectional");
+        let begin = || World::beside(&[DELAY, both], &TOPICS, &memory);
+        let mut worlds = vec![begin(), begin()];
+        for (world, step) in &steps {
+            carry_out(&mut worlds[*world], step);
+            prop_assert_eq!(memory.used_bytes(), counted(&worlds), "after {:?}", step);
+        }
+        worlds.remove(0);
+        prop_assert_eq!(memory.used_bytes(), counted(&worlds), "a coordinator is gone");
+        drop(worlds);
+        prop_assert_eq!(memory.used_bytes(), 0);
+    }
+}
+
+/// Each group may be in bounds, and there is any number of groups.
+#[test]
+fn members_of_all_groups_have_a_bound_together() {
+    const BOUND: usize = 10 << 20;
+    let memory = MemberMemory::new(BOUND);
+    let mut worlds: Vec<_> = (0..3).map(|_| World::beside(&[DELAY], &TOPICS, &memory)).collect();
+    let mut refused = 0;
+    let mut joined = Vec::new();
+    for number in 0..60 {
+        let group = format!("g-{number}");
+        let mut asked = worlds[number % 3].join(3, large(&group, "", 1 << 20));
+        match asked.answer().map(|answer| (ErrorCode::from_code(answer.error_code), answer)) {
+            Some((ErrorCode::CoordinatorNotAvailable, _)) => refused += 1,
+            _ => joined.push((number, group, asked)),
+        }
+        assert!(memory.used_bytes() <= BOUND);
+    }
+    assert_eq!((joined.len(), refused), (9, 51));
+    let beat = |world: &mut World, topics: usize| {
+        let names = (0..topics).map(|number| format!("{number:>01000}")).collect();
+        let request = ConsumerGroupHeartbeatRequest {
+            subscribed_topic_names: Some(names),
+            ..Consumer::new("m", &[]).request()
+        };
+        ErrorCode::from_code(world.consumer(request).error_code)
+    };
+    assert_eq!(beat(&mut worlds[0], 1_000), ErrorCode::CoordinatorNotAvailable);
+    assert_eq!(beat(&mut worlds[0], 100), ErrorCode::None, "there is room for a small one");
+    // An assignment takes memory as well: who leads is told to come again.
+    for world in &mut worlds {
+        world.pass(1_000);
+    }
+    let (number, group, asked) = &mut joined[0];
+    let answer = asked.answer().expect("joined");
+    let assigned = |bytes: usize| SyncGroupRequest {
+        group_id: group.clone(),
+        assignments: vec![SyncGroupRequestAssignment {
+            member_id: answer.member_id.clone(),
+            assignment: vec![0; bytes].into(),
+        }],
+        ..sync(&answer.member_id, answer.generation_id, &[])
+    };
+    let world = &mut worlds[*number % 3];
+    let code = world.sync(assigned(1 << 20)).expect().error_code;
+    assert_eq!(ErrorCode::from_code(code), ErrorCode::CoordinatorNotAvailable);
+    // Whoever is there goes on, and says what it said before.
+    let mut again = world.join(3, large(group, &answer.member_id, 1 << 20));
+    world.pass(1_000);
+    let answer = again.answer().expect("joined");
+    assert_eq!(answer.error_code, 0);
+    let synced = SyncGroupRequest { generation_id: answer.generation_id, ..assigned(10) };
+    assert_eq!(world.sync(synced).expect().error_code, 0);
+    // What is gone makes room.
+    for world in &mut worlds {
+        world.pass(400_000);
+    }
+    assert_eq!(memory.used_bytes(), 0);
+    assert!(worlds[1].join(3, large("new", "", 1 << 20)).answer().is_none(), "it waits for others");
+}
+
+/// The memory of another broker may be larger: what it has taken up is loaded.
+#[test]
+fn what_the_log_holds_is_loaded_though_it_is_too_much() {
+    let memory = MemberMemory::new(2 << 20);
+    let mut before = World::beside(&[DELAY], &TOPICS, &MemberMemory::default());
+    let mut asked = before.join(3, large("g", "", 4 << 20));
+    before.pass(1_000);
+    let answer = asked.answer().expect("joined");
+    let (id, generation) = (answer.member_id, answer.generation_id);
+    assert_eq!(before.sync(sync(&id, generation, &[&id])).expect().error_code, 0);
+    let mut world = World::beside(&[DELAY], &TOPICS, &memory);
+    world.log = before.log.clone();
+    world.fail_over();
+    assert!(memory.used_bytes() > 4 << 20);
+    assert_eq!(world.heartbeat(&id, generation), ErrorCode::None);
+    let refused = world.join(3, large("other", "", 10)).expect();
+    assert_eq!(ErrorCode::from_code(refused.error_code), ErrorCode::CoordinatorNotAvailable);
+    let mut again = world.join(3, large("g", &id, 4 << 20));
+    world.pass(1_000);
+    assert_eq!(again.answer().expect("joined").error_code, 0);
+    world.leave(&id, None);
+    assert_eq!(memory.used_bytes(), 0);
+    assert!(world.join(3, large("other", "", 10)).answer().is_none());
+}
+
+/// An id that is given out is kept for as long as its session would last.
+#[test]
+fn ids_that_are_given_out_are_counted() {
+    let memory = MemberMemory::new(100_000);
+    let mut world = World::beside(&[DELAY], &TOPICS, &memory);
+    let mut given = 0;
+    for _ in 0..10_000 {
+        let answer = world.join(9, join("", &["range"])).expect();
+        given +=
+            usize::from(ErrorCode::from_code(answer.error_code) == ErrorCode::MemberIdRequired);
+        assert!(memory.used_bytes() <= 100_000);
+    }
+    assert!((100..200).contains(&given), "{given}");
+    world.pass(11_000);
+    assert_eq!(memory.used_bytes(), 0);
+}
