@@ -432,7 +432,8 @@ impl std::fmt::Display for Ids<'_> {
     }
 }
 
-/// Escapes free text, such as rack and host names: every other character becomes %XXXXXX.
+/// Escapes free text, such as rack and host names: every other character becomes `%` and
+/// six hexadecimal digits.
 fn escape(text: &str) -> String {
     let plain =
         |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']' | '/');
