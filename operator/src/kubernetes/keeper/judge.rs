@@ -286,10 +286,17 @@ fn judge(
     } else if findings.failed.is_some() || findings.refusal.is_some() {
         up_to_date.clone()
     } else if is_unreachable {
-        let reason = if findings.away.is_empty() { "Starting" } else { "Restarting" };
+        let reason = match trouble {
+            Some(_) => "BrokersNotReady",
+            None if findings.away.is_empty() => "Starting",
+            None => "Restarting",
+        };
+        let why = trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default();
         ConditionValue::fails(
             reason,
-            "every partition has a leader, and Kubernetes has found no broker's pod ready yet: no service leads to one",
+            format!(
+                "every partition has a leader, and Kubernetes has found no broker's pod ready yet: no service leads to one{why}"
+            ),
         )
     } else {
         let message = if degraded.is_true() {

@@ -60,8 +60,8 @@ pub(super) struct PodView {
     pub(super) crashed: Option<String>,
     /// Why its container ends repeatedly, although it serves now.
     pub(super) restarts: Option<String>,
-    /// It should have started by now, and has not.
-    pub(super) begins: bool,
+    /// When the kubelet took it on, while none of its containers has started.
+    pub(super) begins: Option<Time>,
 }
 
 /// Reads the pods, in the order of their brokers' ids. `compare` sets which of them are outdated.
@@ -167,7 +167,7 @@ fn view(cluster: &str, pod: &Pod, now: &Time) -> Option<PodView> {
         trouble: trouble::trouble(&name, pod),
         crashed: trouble::crashed(&name, pod),
         restarts: trouble::restarts(&name, pod, now),
-        begins: trouble::begins(pod, now),
+        begins: trouble::begins(pod),
         name,
     })
 }
@@ -207,23 +207,28 @@ fn has_variable(pod: &Pod, name: &str) -> bool {
 
 /// Adds to pods that do not serve the reasons beyond their current status. These are the end of the
 /// last container, unless the broker recovers since, or the events of a pod that does not start.
-/// Returns whether such a pod exists: no watch reports its events.
+/// Returns whether a pod is starting: no watch reports its events.
 pub(super) async fn look_into(context: &Context, key: &Key, pods: &mut [PodView]) -> bool {
     for pod in pods.iter_mut().filter(|pod| pod.recovers.is_none()) {
         pod.trouble = pod.trouble.take().or_else(|| pod.crashed.clone());
     }
     let api: Api<Event> = Api::namespaced(context.client.clone(), &key.namespace);
-    let does_not_begin = |pod: &&mut PodView| pod.begins && pod.trouble.is_none();
-    let mut is_one = false;
-    for pod in pods.iter_mut().filter(does_not_begin).take(EVENTS_OF_MAX) {
-        is_one = true;
+    let is_beginning = |pod: &PodView| pod.begins.is_some() && pod.trouble.is_none();
+    let is_one = pods.iter().any(is_beginning);
+    let (now, mut looked_at) = (now(), 0);
+    for pod in pods.iter_mut().filter(|pod| is_beginning(pod)) {
+        let is_late = pod.begins.as_ref().is_some_and(|since| trouble::is_late(since, &now));
+        if !is_late || looked_at == EVENTS_OF_MAX {
+            continue;
+        }
+        looked_at += 1;
         let fields = format!(
             "involvedObject.kind=Pod,involvedObject.name={},involvedObject.uid={}",
             pod.name, pod.uid
         );
         // Without permission to read events there is one hint less.
         let Ok(listed) = api.list(&ListParams::default().fields(&fields)).await else { continue };
-        pod.trouble = trouble::told_by_events(&pod.name, &listed.items, &now());
+        pod.trouble = trouble::told_by_events(&pod.name, &listed.items, &now);
     }
     is_one
 }

@@ -104,18 +104,21 @@ pub(super) fn restarts(name: &str, pod: &Pod, now: &Time) -> Option<String> {
     })
 }
 
-/// Whether a pod has been on a node for a while without starting a container; only its events say
-/// why.
-pub(super) fn begins(pod: &Pod, now: &Time) -> bool {
+/// When the kubelet took a pod on, while none of its containers has started.
+pub(super) fn begins(pod: &Pod) -> Option<Time> {
     let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
     let has_begun = |container: &ContainerStatus| {
         let state = container.state.as_ref();
         container.restart_count > 0
             || state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
     };
-    pod.metadata.deletion_timestamp.is_none()
-        && started.is_some_and(|at| now.0.duration_since(at.0).as_secs() >= BEGINS_SECONDS)
-        && !containers(pod).any(has_begun)
+    let is_begun = pod.metadata.deletion_timestamp.is_some() || containers(pod).any(has_begun);
+    started.filter(|_| !is_begun).cloned()
+}
+
+/// Whether a pod has been starting for too long: only its events say why.
+pub(super) fn is_late(since: &Time, now: &Time) -> bool {
+    now.0.duration_since(since.0).as_secs() >= BEGINS_SECONDS
 }
 
 /// Why a pod does not start, from its latest event if that is a warning.
@@ -188,8 +191,13 @@ fn why_ended(pod: &Pod, container: &ContainerStatus, ended: &ContainerStateTermi
     match (reason, last_words(ended)) {
         ("" | "Error", Some(words)) => words,
         (reason, Some(words)) => format!("{reason}: {words}"),
-        ("", None) => format!("exit code {}", ended.exit_code),
-        (reason, None) => format!("{reason}, exit code {}", ended.exit_code),
+        (reason, None) => {
+            let reason = if reason.is_empty() { "Error" } else { reason };
+            // A signal ends a process with 128 and its number.
+            let signal = ended.exit_code.checked_sub(128).filter(|signal| *signal > 0);
+            let signal = signal.map(|signal| format!(", signal {signal}")).unwrap_or_default();
+            format!("{reason}, exit code {}{signal}", ended.exit_code)
+        }
     }
 }
 
@@ -202,14 +210,15 @@ fn memory_limit(pod: &Pod, container: &str) -> Option<String> {
 }
 
 /// The last line of a broker's log before it ended, as the kubelet keeps it. A JSON line has the
-/// reason in a field.
+/// reason in a field; without that field, something other than the broker ended it.
 fn last_words(ended: &ContainerStateTerminated) -> Option<String> {
     let said = ended.message.as_ref()?;
     let line = said.lines().rfind(|line| !line.trim().is_empty())?;
-    let reason = serde_json::from_str::<Value>(line)
-        .ok()
-        .and_then(|line| Some(line.get("error")?.as_str()?.to_owned()));
-    Some(reason.unwrap_or_else(|| line.trim().chars().take(LAST_WORDS_MAX).collect()))
+    let said = match serde_json::from_str::<Value>(line) {
+        Ok(Value::Object(fields)) => fields.get("error")?.as_str()?.to_owned(),
+        _ => line.trim().to_owned(),
+    };
+    Some(said.chars().take(LAST_WORDS_MAX).collect())
 }
 
 #[cfg(test)]
@@ -294,6 +303,12 @@ mod tests {
                 again(ended("OOMKilled", 137, Some("{\"message\": \"all is well\"}"))),
                 Some(
                     "pod orders-1: CrashLoopBackOff: OOMKilled: it took more than its memory limit, 128Mi: raise spec.brokers.resources.limits.memory; `kubectl logs orders-1 --previous` says more",
+                ),
+            ),
+            (
+                again(ended("Error", 137, Some("{\"message\": \"all is well\"}"))),
+                Some(
+                    "pod orders-1: CrashLoopBackOff: Error, exit code 137, signal 9; `kubectl logs orders-1 --previous` says more",
                 ),
             ),
             (
@@ -399,11 +414,12 @@ mod tests {
                 json!({"startTime": at(100), "containerStatuses": [container("broker", state, json!({}), restarts)]}),
             )
         };
-        let creates = begin(waits("ContainerCreating"), 0);
-        assert!(begins(&creates, &at(110)) && !begins(&creates, &at(109)));
-        assert!(begins(&pod(json!({"startTime": at(100)})), &at(110)), "its node has said nothing");
-        assert!(!begins(&pod(json!({})), &at(110)), "it is on no node");
-        assert!(!begins(&begin(json!({"running": {}}), 0), &at(110)));
-        assert!(!begins(&begin(waits("CrashLoopBackOff"), 1), &at(110)));
+        assert_eq!(begins(&begin(waits("ContainerCreating"), 0)), Some(at(100)));
+        assert!(is_late(&at(100), &at(110)) && !is_late(&at(100), &at(109)));
+        let silent = pod(json!({"startTime": at(100)}));
+        assert_eq!(begins(&silent), Some(at(100)), "its node has said nothing");
+        assert_eq!(begins(&pod(json!({}))), None, "it is on no node");
+        assert_eq!(begins(&begin(json!({"running": {}}), 0)), None);
+        assert_eq!(begins(&begin(waits("CrashLoopBackOff"), 1)), None);
     }
 }

@@ -135,6 +135,18 @@ fn what_is_wrong_comes_first() {
             "Ready",
             "Ready=False Starting: every partition has a leader, and Kubernetes has found no broker's pod ready yet: no service leads to one",
         ),
+        // The brokers serve; a container beside them cannot run.
+        (
+            &three,
+            Some(3),
+            {
+                let mut findings = broken();
+                findings.pods.iter_mut().for_each(|pod| pod.ready = false);
+                findings
+            },
+            "Ready",
+            "Ready=False BrokersNotReady: every partition has a leader, and Kubernetes has found no broker's pod ready yet: no service leads to one: pod c-2: ErrImagePull",
+        ),
         (
             &three,
             None,
