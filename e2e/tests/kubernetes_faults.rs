@@ -222,6 +222,49 @@ fn a_broker_keeps_within_its_memory_limit() {
     );
 }
 
+#[test]
+fn why_a_pod_does_not_start_is_reported_until_it_does() {
+    let namespace = Namespace::create("begin").unwrap();
+    let patch = json!({
+        "volumes": [{"name": "theirs", "configMap": {"name": "theirs"}}],
+        "containers": [{"name": "broker", "volumeMounts": [{"name": "theirs", "mountPath": "/theirs"}]}],
+    });
+    let cluster = kafka_cluster("k", 1, "");
+    let template = format!("replicas: 1\n    podTemplate: {}\n", json!({"spec": patch}));
+    namespace.apply(&cluster.replace("replicas: 1\n", &template)).unwrap();
+    eventually("the condition says what the pod lacks", || {
+        let said = namespace.condition("kafkacluster/k", "Ready")?;
+        let lacks = |message: &str| {
+            message.contains("pod k-0: FailedMount: ") && message.contains("\"theirs\" not found")
+        };
+        Ok(said.filter(|said| said.reason == "NoBroker" && lacks(&said.message)))
+    });
+    namespace.kubectl(&["create", "configmap", "theirs"]).unwrap();
+    namespace.ready("kafkacluster/k");
+}
+
+#[test]
+fn a_container_that_is_killed_again_and_again_is_reported_with_the_reason() {
+    let namespace = Namespace::create("killed").unwrap();
+    namespace.kafka("k", 1, "").unwrap();
+    let node = namespace.node_of("k-0").unwrap();
+    for _ in 0..3 {
+        let before = restarts(&namespace, "k-0");
+        node::kill_container(&node, &namespace.name, "k-0", "broker").unwrap();
+        eventually("the container is started again", || {
+            Ok((restarts(&namespace, "k-0") > before).then_some(()))
+        });
+        namespace.ready("kafkacluster/k");
+    }
+    eventually("the condition says that it restarts again and again", || {
+        let said = namespace.condition("kafkacluster/k", "Degraded")?;
+        Ok(said.filter(|said| {
+            said.reason == "BrokersRestart"
+                && said.message.contains("pod k-0 was restarted 3 times: Error, exit code 137")
+        }))
+    });
+}
+
 /// Scales the operator to this many replicas; with 0 it waits until none runs.
 fn operators(replicas: u32) {
     let scaled = format!("--replicas={replicas}");

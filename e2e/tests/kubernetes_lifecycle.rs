@@ -377,6 +377,29 @@ fn what_somebody_else_made_is_never_touched() {
     assert_eq!(kept.iter().map(|name| uids(name)).collect::<Vec<_>>(), before);
 }
 
+/// Kubernetes creates the claim before it finds that the pod's name is taken.
+#[test]
+fn the_volume_of_a_broker_whose_name_was_taken_goes_with_its_cluster() {
+    let namespace = Namespace::create("lent").unwrap();
+    let restricted = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
+    let container = json!({"name": "theirs", "image": "theirs", "securityContext": restricted});
+    let theirs = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "lent-0"}, "spec": {"nodeSelector": {"no": "such"}, "containers": [container]}});
+    namespace.apply(&theirs.to_string()).unwrap();
+    let before = namespace.uid("pod/lent-0").unwrap();
+    namespace.apply(&kafka_cluster("lent", 1, "")).unwrap();
+    let said = namespace.awaits("kafkacluster/lent", "NameTaken", "True");
+    assert!(said.message.contains("/lent-0 was made by somebody else"), "{said:?}");
+    eventually("the claim names its cluster", || {
+        let claim = namespace.object("pvc/data-lent-0")?.unwrap_or_default();
+        Ok((claim["metadata"]["ownerReferences"][0]["kind"] == "KafkaCluster").then_some(()))
+    });
+    namespace.kubectl(&["delete", "kafkacluster", "lent", "--timeout=120s"]).unwrap();
+    eventually("the claim is gone", || {
+        Ok(namespace.object("pvc/data-lent-0")?.is_none().then_some(()))
+    });
+    assert_eq!(namespace.uid("pod/lent-0").unwrap(), before);
+}
+
 #[test]
 fn a_cluster_named_like_the_operator_takes_nothing_from_it() {
     let kubectl = |arguments: &[&str]| kubectl(&[&["-n", OPERATOR_NAMESPACE], arguments].concat());
