@@ -242,8 +242,8 @@ pub struct Listener {
     /// How clients reach it. Internal: inside the Kubernetes cluster, by service names. NodePort:
     /// from outside, by one port of the nodes for each broker. LoadBalancer: from outside, by one
     /// load balancer for each broker. SharedLoadBalancer: from outside, by one load balancer for
-    /// all; its port is the bootstrap port, and each broker has the port that is higher by its id +
-    /// 1. Default: Internal.
+    /// all; its port is the bootstrap port, and the port of each broker is one plus its id higher.
+    /// Default: Internal.
     #[serde(default, rename = "type")]
     pub kind: ListenerType,
 
@@ -281,7 +281,7 @@ pub enum ListenerType {
     NodePort,
     /// From outside, by one load balancer for each broker.
     LoadBalancer,
-    /// From outside, by one load balancer for all: its port is the bootstrap port, and each broker
-    /// has the port that is higher by its id + 1.
+    /// From outside, by one load balancer for all: its port is the bootstrap port, and the port of
+    /// each broker is one plus its id higher.
     SharedLoadBalancer,
 }
