@@ -191,7 +191,7 @@ impl Elector {
     async fn run(&mut self) -> std::convert::Infallible {
         loop {
             match self.stand_by().await {
-                Ok(Some(lease)) => self.lead(lease).await,
+                Ok(Some((lease, asked))) => self.lead(lease, asked).await,
                 Ok(None) => {}
                 Err(error) => debug!(%error, "look at the lease"),
             }
@@ -219,7 +219,8 @@ impl Elector {
         }
     }
 
-    async fn stand_by(&mut self) -> anyhow::Result<Option<Lease>> {
+    /// Takes the Lease if it may be taken: the written Lease, and when the write was asked for.
+    async fn stand_by(&mut self) -> anyhow::Result<Option<(Lease, Instant)>> {
         let found =
             tokio::time::timeout(ANSWER_MAX, self.ballot.api.get_opt(&self.ballot.name)).await??;
         let version = found.as_ref().and_then(|lease| lease.metadata.resource_version.clone());
@@ -255,7 +256,8 @@ impl Elector {
             lease_transitions: Some(transitions.wrapping_add(1)),
             ..LeaseSpec::default()
         });
-        self.write(&lease).await.map(Some)
+        let asked = Instant::now();
+        Ok(Some((self.write(&lease).await?, asked)))
     }
 
     async fn write(&self, lease: &Lease) -> anyhow::Result<Lease> {
@@ -270,19 +272,18 @@ impl Elector {
         Ok(tokio::time::timeout(ANSWER_MAX, written).await??)
     }
 
-    /// Leads until the Lease is lost.
-    async fn lead(&mut self, mut lease: Lease) {
+    /// Leads until the Lease is lost. It was `renewed` when the last write of it was asked for, since a
+    /// standby may count from before the answer.
+    async fn lead(&mut self, mut lease: Lease, mut renewed: Instant) {
         let transitions =
             lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default();
         info!(transitions, "this replica leads");
         self.leads.send_replace(Some(Term { transitions }));
-        let mut renewed = Instant::now();
         loop {
             tokio::time::sleep(
                 RENEW.min((renewed + DEADLINE).saturating_duration_since(Instant::now())),
             )
             .await;
-            // The time before the request counts, because a standby may count from it.
             let asked = Instant::now();
             if asked.duration_since(renewed) >= DEADLINE {
                 warn!("the lease could not be renewed in time: this replica stops leading");

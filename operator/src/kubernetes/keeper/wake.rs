@@ -1,5 +1,6 @@
 //! Wakes a keeper when somebody changed an object of its cluster.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use kube::api::ObjectMeta;
@@ -23,7 +24,14 @@ pub(super) struct Touched {
     pub(super) deleted: bool,
 }
 
-/// The most changes recorded between two passes; later ones only wake the keeper.
+impl Touched {
+    fn all_of(kind: &'static str) -> Self {
+        Self { kind, name: None, version: None, generation: None, deleted: true }
+    }
+}
+
+/// The most changes recorded between two passes. Beyond that all objects of the kinds that changed
+/// count as changed.
 const TOUCHED_MAX: usize = 4096;
 
 impl Wake {
@@ -44,13 +52,15 @@ impl Wake {
 
     /// Drops all knowledge of the objects of a kind.
     pub(in crate::kubernetes) fn all_of(&self, kind: &'static str) {
-        self.put(Touched { kind, name: None, version: None, generation: None, deleted: true });
+        self.put(Touched::all_of(kind));
     }
 
     fn put(&self, object: Touched) {
         let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
-        if touched.len() < TOUCHED_MAX {
-            touched.push(object);
+        touched.push(object);
+        if touched.len() > TOUCHED_MAX {
+            let kinds: BTreeSet<_> = touched.iter().map(|touched| touched.kind).collect();
+            *touched = kinds.into_iter().map(Touched::all_of).collect();
         }
         drop(touched);
         self.notify.notify_one();
@@ -63,5 +73,26 @@ impl Wake {
     /// Waits for a change.
     pub(super) async fn woken(&self) {
         self.notify.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_changes_than_are_recorded_are_changes_of_whole_kinds() {
+        let wake = Wake::default();
+        let named =
+            |index: usize| ObjectMeta { name: Some(index.to_string()), ..ObjectMeta::default() };
+        wake.touched("Service", &named(0), false);
+        for index in 0..TOUCHED_MAX {
+            wake.touched("Pod", &named(index), false);
+        }
+        wake.touched("ConfigMap", &named(1), true);
+        let touched: Vec<_> =
+            wake.take().into_iter().map(|touched| (touched.kind, touched.name)).collect();
+        let expected = [("Pod", None), ("Service", None), ("ConfigMap", Some("1".to_owned()))];
+        assert_eq!(touched, expected);
     }
 }
