@@ -8,6 +8,7 @@ mod borders;
 mod code_map;
 mod example;
 mod imports;
+mod mutations;
 mod pages;
 mod release;
 mod source;
