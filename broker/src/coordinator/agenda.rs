@@ -1,4 +1,4 @@
-//! When a coordinator's partitions have something to do, and the turns in which they do it.
+//! The timers of a coordinator's partitions, and the turns of a thread in a partition's seat.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use super::shard::{Job, Shard, Surroundings};
 use crate::metadata::{Metadata, MetadataImage};
 use crate::replica::{self, Left, go_on_later};
 
-/// What all partitions of a coordinator's topic share.
+/// The state that all partitions of a coordinator's topic share.
 pub(super) struct Agenda {
-    /// This broker.
+    /// This broker's id.
     id: BrokerId,
     metadata: Arc<Metadata>,
     started: Instant,
-    /// When something is due, by partition.
+    /// The time of the next timer of each partition.
     due: Mutex<BTreeMap<i32, u64>>,
-    /// Told when something is due earlier than was known.
+    /// Notified when a timer becomes earlier.
     earlier: Notify,
 }
 
@@ -43,8 +43,8 @@ impl Agenda {
         }
     }
 
-    /// Brings a job to a partition's shard. What is left after this thread's turn there a task
-    /// goes on with.
+    /// Queues a job for a partition's shard. A task takes over the jobs that remain after this
+    /// thread's turn.
     pub(super) fn bring<M: Machine>(
         self: &Arc<Self>,
         partition: i32,
@@ -75,7 +75,7 @@ impl Agenda {
         }
     }
 
-    /// The partitions that have something to do now. They are asked when they have again.
+    /// The partitions whose timers are due now. Removes their timers.
     pub(super) fn due(&self) -> Vec<i32> {
         let now = self.now().ms;
         let mut due = self.due.lock();
@@ -85,7 +85,7 @@ impl Agenda {
         partitions
     }
 
-    /// Waits until something is due, or will be earlier than was known.
+    /// Waits until a timer is due, or becomes earlier.
     pub(super) async fn is_due(&self) {
         let next = self.due.lock().values().min().copied();
         let due = async {

@@ -1,5 +1,5 @@
-//! A machine that a test asks: requests in, answers and records out, at the times that the test
-//! says. What it has written can be read into another one, as a new coordinator does.
+//! A machine under test: requests in, replies and records out, at the times of the test. Another
+//! machine can read its log, as a new coordinator does.
 
 mod compacted;
 
@@ -15,7 +15,7 @@ use super::machine::Commit;
 use super::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};
 use crate::metadata::MetadataImage;
 
-/// What somebody was answered, if anything yet.
+/// The reply to a request, which may not be there yet.
 #[derive(Debug)]
 pub(crate) struct Asked<T>(Receiver<(T, Option<Commit>)>);
 
@@ -27,7 +27,7 @@ impl<T> Asked<T> {
         }
     }
 
-    /// The answer, if there is one yet; `None` when there will never be one.
+    /// The reply, if it is there; `Ready(None)` when it was dropped.
     pub(crate) fn poll(&mut self) -> Poll<Option<T>> {
         match (&mut self.0).now_or_never() {
             Some(answer) => Poll::Ready(answer.ok().map(|(answer, _)| answer)),
@@ -40,7 +40,7 @@ impl<T> Asked<T> {
     }
 }
 
-/// What stands in the log.
+/// An entry of the log.
 #[derive(Clone, Debug)]
 pub(crate) enum Entry {
     /// A record, and the transaction that it belongs to.
@@ -49,11 +49,11 @@ pub(crate) enum Entry {
     End(ProducerId, ProducerEpoch, bool),
 }
 
-/// A machine in the world of a test. Both clocks show the same time.
+/// A machine in a test. Both clocks show the same time.
 pub(crate) struct Harness<M: Machine> {
     pub(crate) machine: M,
     pub(crate) now_ms: u64,
-    /// All that was written.
+    /// Everything that was written.
     pub(crate) log: Vec<Entry>,
     epoch: LeaderEpoch,
     configs: Configs,
@@ -67,7 +67,7 @@ impl<M: Machine> Harness<M> {
         Self::begin_with(configs, image, M::Shared::default())
     }
 
-    /// As [`Harness::begin`], beside others that share this.
+    /// Like [`Harness::begin`], with state that other machines share.
     pub(crate) fn begin_with(configs: Configs, image: MetadataImage, shared: M::Shared) -> Self {
         let mut harness = Self {
             machine: M::new(origin(LeaderEpoch(0)), &shared),
@@ -82,20 +82,19 @@ impl<M: Machine> Harness<M> {
         harness
     }
 
-    /// The metadata is this now.
+    /// Replaces the metadata.
     pub(crate) fn set_image(&mut self, image: MetadataImage) {
         self.image = Arc::new(image);
         self.metadata();
     }
 
-    /// The settings are these now.
+    /// Replaces the settings.
     pub(crate) fn set_configs(&mut self, configs: Configs) {
         self.configs = configs;
         self.metadata();
     }
 
-    /// A machine that was just loaded is told of the metadata. What it would write then is left
-    /// out.
+    /// Gives the metadata to a machine that was just loaded, and discards its records.
     fn tell(&self, machine: &mut M) {
         let layers = Layers { cluster: Some(&self.configs), ..Layers::default() };
         let now = Now { ms: self.now_ms, wall_ms: self.now_ms as i64 };
@@ -108,7 +107,7 @@ impl<M: Machine> Harness<M> {
         self.run(|machine, now, outcome| machine.metadata(&image, &layers, now, outcome));
     }
 
-    /// The machine does something, and what it writes stands in the log.
+    /// Runs `act` on the machine, and adds its records to the log.
     pub(crate) fn run(&mut self, act: impl FnOnce(&mut M, Now, &mut Outcome)) {
         let now = Now { ms: self.now_ms, wall_ms: self.now_ms as i64 };
         let mut outcome = Outcome::default();
@@ -131,7 +130,7 @@ impl<M: Machine> Harness<M> {
         Asked(answer)
     }
 
-    /// Time goes by, and what is due on the way is done when it is.
+    /// Lets time pass, and runs the timers that become due at their times.
     pub(crate) fn pass(&mut self, ms: u64) {
         let end = self.now_ms + ms;
         while let Some(at) = self.machine.next_wake().filter(|at| *at <= end) {
@@ -141,7 +140,7 @@ impl<M: Machine> Harness<M> {
         self.now_ms = end;
     }
 
-    /// A producer's transaction ends.
+    /// Ends a producer's transaction.
     pub(crate) fn end_transaction(
         &mut self,
         producer: ProducerId,
@@ -152,14 +151,12 @@ impl<M: Machine> Harness<M> {
         self.machine.end_transaction(producer, epoch, committed);
     }
 
-    /// Another broker takes over, in the next leader epoch: it knows what was written, and nothing
-    /// else.
+    /// Another broker takes over in the next leader epoch, with the state in the log alone.
     pub(crate) fn fail_over(&mut self) {
         assert_eq!(self.take_over(), [""; 0]);
     }
 
-    /// As [`Harness::fail_over`], where some of what was written may be damaged: says what is wrong
-    /// with that.
+    /// Like [`Harness::fail_over`], for a log with damaged records; returns their errors.
     pub(crate) fn take_over(&mut self) -> Vec<String> {
         self.epoch = LeaderEpoch(self.epoch.0 + 1);
         let (machine, wrong) = self.read();
@@ -168,7 +165,7 @@ impl<M: Machine> Harness<M> {
         wrong
     }
 
-    /// A machine that knows what was written, and what of that cannot be read.
+    /// A machine that has read the log, and the errors of unreadable records.
     pub(crate) fn read(&self) -> (M, Vec<String>) {
         let mut machine = M::new(origin(self.epoch), &self.shared);
         let mut wrong = Vec::new();

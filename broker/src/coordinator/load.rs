@@ -1,4 +1,4 @@
-//! Reading a partition of a coordinator's topic from its beginning to its end, into a machine.
+//! Reads a partition of a coordinator's topic from start to end into a machine.
 
 use std::time::Instant;
 
@@ -9,16 +9,16 @@ use weir_protocol::record::{Records, section};
 use super::machine::{Logged, Machine, Origin};
 use crate::log::{LogReader, ReadError, ReadSlice};
 
-/// Bytes that are read at a time; a larger batch is read whole.
+/// Bytes per read; a larger batch is read whole.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// The most that a batch may decompress to.
+/// The most bytes of a decompressed batch.
 const DECOMPRESSED_BYTES_MAX: usize = 1 << 30;
 
-/// The machine that the log tells of, and where the log ended. Blocks while it reads.
+/// Reads the log into a machine; returns it with the log end offset. Blocks while it reads.
 ///
 /// # Errors
-/// When the log cannot be read. A damaged record, or batch, is logged and left out.
+/// When the log cannot be read. A damaged record or batch is logged and skipped.
 pub(super) fn load<M: Machine>(
     log: &LogReader,
     origin: Origin,
@@ -39,7 +39,7 @@ pub(super) fn load<M: Machine>(
         let before = offset;
         loading.chunk(&bytes, &mut offset);
         if offset <= before {
-            // Not even one whole batch: what is there cannot be what was asked for.
+            // Not even one whole batch at this offset, so the log is damaged.
             error!(
                 topic = M::TOPIC,
                 partition = origin.partition,
@@ -84,7 +84,7 @@ struct Loading<M> {
 }
 
 impl<M: Machine> Loading<M> {
-    /// Takes up the whole batches at the beginning of `bytes`, and moves `offset` behind them.
+    /// Replays the whole batches at the start of `bytes`, and moves `offset` behind them.
     fn chunk(&mut self, mut bytes: &[u8], offset: &mut i64) {
         while let Ok(header) = BatchHeader::parse(bytes) {
             let Some((batch, rest)) = bytes.split_at_checked(header.size_bytes()) else {
@@ -154,8 +154,7 @@ impl<M: Machine> Loading<M> {
     }
 }
 
-/// What the key of an end-of-transaction marker says: whether the transaction was committed
-/// (`ControlRecordType`).
+/// Whether the key of a transaction marker says commit (`ControlRecordType`).
 fn marker(key: &[u8]) -> Option<bool> {
     match key {
         [0, _, 0, 0, ..] => Some(false),

@@ -1,9 +1,9 @@
-//! What a coordinator of one kind is to the runtime: a state machine over the records of one
-//! partition, and what comes of asking it.
+//! The interface between the runtime and one kind of coordinator: a state machine over the records
+//! of one partition, and the outcome of its decisions.
 //!
-//! A machine is pure: it is told the time, and does nothing itself. It changes at once and says
-//! which records say so; the runtime appends them, and whoever was answered hears of it once they
-//! are committed.
+//! A machine is pure: it gets the time as an argument and does no I/O. It changes its state at once
+//! and returns records that describe the change. The runtime appends them, and the reply leaves
+//! once they are committed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,15 +18,15 @@ use weir_settings::Layers;
 
 use crate::metadata::MetadataImage;
 
-/// How long a commit may take where nothing else is set.
+/// The default timeout of a commit.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The time, as a machine is told it.
+/// The time of a decision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Now {
-    /// Milliseconds on a clock that never goes back: for everything that is due.
+    /// Milliseconds on a monotonic clock, for timers.
     pub(crate) ms: u64,
-    /// Milliseconds since 1970: for what is written down.
+    /// Milliseconds since 1970, for records.
     pub(crate) wall_ms: i64,
 }
 
@@ -37,52 +37,51 @@ pub(crate) struct Record {
     pub(crate) value: Option<Bytes>,
 }
 
-/// A record as it is found in the log.
+/// A record in the log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Logged<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) value: Option<&'a [u8]>,
-    /// The transaction that it belongs to: it counts once that is committed.
+    /// Its transaction. The record takes effect when that commits.
     pub(crate) transaction: Option<(ProducerId, ProducerEpoch)>,
 }
 
-/// Where and when a machine begins.
+/// The identity of a machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Origin {
     /// The partition of the topic.
     pub(crate) partition: i32,
-    /// The epoch in which this broker leads it.
+    /// The leader epoch of this broker.
     pub(crate) epoch: LeaderEpoch,
-    /// What sets this process's random choices apart from all others.
+    /// Distinguishes the random choices of this process from those of all others.
     pub(crate) seed: u128,
 }
 
 /// A coordinator's state for one partition of its topic.
 pub(crate) trait Machine: Send + Sized + 'static {
-    /// The topic that it is kept in.
+    /// The topic of its records.
     const TOPIC: &'static str;
 
-    /// What is asked of it. Each request carries the [`ReplyTo`] of whoever asks.
+    /// The requests. Each carries a [`ReplyTo`].
     type Request: Send + 'static;
 
-    /// What the machines of all partitions on this broker share: a count of what they take, and
-    /// nothing that one of them could learn from another.
+    /// State that the machines of all partitions on this broker share: a count of memory, and
+    /// nothing that lets one machine learn about another.
     type Shared: Clone + Default + Send + Sync + 'static;
 
-    /// Nothing yet.
+    /// A machine without state.
     fn new(origin: Origin, shared: &Self::Shared) -> Self;
 
-    /// Takes up a record of the log, in its order. What a record says that cannot be understood
-    /// costs that record alone.
+    /// Replays a record of the log, in order. A record that cannot be decoded is skipped alone.
     ///
     /// # Errors
-    /// What is wrong with it, for the log line.
+    /// Why it cannot be decoded, for the log line.
     fn replay(&mut self, record: &Logged<'_>) -> Result<(), String>;
 
-    /// Takes up the end of a transaction whose records it has written, or replayed.
+    /// Takes up the end of a transaction that this machine wrote or replayed.
     fn end_transaction(&mut self, producer: ProducerId, epoch: ProducerEpoch, committed: bool);
 
-    /// The metadata changed, or the machine has just been loaded.
+    /// Takes up changed metadata. Also called after loading.
     fn metadata(
         &mut self,
         image: &Arc<MetadataImage>,
@@ -91,64 +90,64 @@ pub(crate) trait Machine: Send + Sized + 'static {
         outcome: &mut Outcome,
     );
 
-    /// How long a commit may take before the asker is told to ask again.
+    /// The timeout of a commit, after which the client must retry.
     fn commit_timeout(_layers: &Layers<'_>) -> Duration {
         COMMIT_TIMEOUT
     }
 
-    /// Whether carrying it out may need a record: then it is refused while none can be committed.
+    /// Whether the request may need a record. If so, it is refused while nothing can be committed.
     fn writes(request: &Self::Request) -> bool;
 
-    /// Carries out a request.
+    /// Decides a request.
     fn decide(&mut self, request: Self::Request, now: Now, outcome: &mut Outcome);
 
-    /// Does what is due.
+    /// Runs the timers that are due.
     fn wake(&mut self, now: Now, outcome: &mut Outcome);
 
-    /// When something will be due, on the clock of [`Now::ms`].
+    /// The time of the next timer, on the clock of [`Now::ms`].
     fn next_wake(&self) -> Option<u64>;
 }
 
-/// What comes of a decision.
+/// The outcome of a decision.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    /// Records that are to be appended, in this order and in one batch.
+    /// Records to append, in this order and in one batch.
     pub(crate) records: Vec<Record>,
-    /// The transaction that they belong to.
+    /// The transaction of the records.
     pub(crate) transaction: Option<(ProducerId, ProducerEpoch)>,
-    /// What is said once they, and all before them, are committed.
+    /// Replies that leave once these records, and all before them, are committed.
     pub(crate) replies: Vec<Reply>,
 }
 
-/// Resolves when what was said is committed, or cannot be any more.
+/// Resolves when the records behind a reply are committed, or can never be.
 pub(crate) type Commit = Shared<BoxFuture<'static, Result<(), ErrorCode>>>;
 
-/// What an asker is given: the answer, and what it has to wait for before it believes it.
+/// The reply with the commit that it must wait for.
 pub(crate) type Answer<T> = (T, Option<Commit>);
 
-/// Whom an answer is for. Dropped, it says that the coordinator is gone.
+/// The sender of a reply. Dropped without one, it means that the coordinator is gone.
 #[derive(Debug)]
 pub(crate) struct ReplyTo<T>(oneshot::Sender<Answer<T>>);
 
-/// An answer on its way.
+/// A reply that is ready to be sent.
 pub(crate) struct Reply(Box<dyn FnOnce(Option<Commit>) + Send>);
 
 impl<T: Send + 'static> ReplyTo<T> {
-    /// Somebody who can be answered, and where the answer arrives.
+    /// A sender and the receiver of its reply.
     pub(crate) fn new() -> (Self, oneshot::Receiver<Answer<T>>) {
         let (sender, receiver) = oneshot::channel();
         (Self(sender), receiver)
     }
 
-    /// The answer, for [`Outcome::replies`].
+    /// Pairs the sender with its reply, for [`Outcome::replies`].
     pub(crate) fn with(self, answer: T) -> Reply {
-        // Nobody waits any more: the client is gone.
+        // The receiver may be gone because the client has disconnected.
         Reply(Box::new(move |commit| drop(self.0.send((answer, commit)))))
     }
 }
 
 impl Reply {
-    /// Hands it over; it is believed after `commit`.
+    /// Sends the reply. The receiver must wait for `commit` before it uses it.
     pub(crate) fn send(self, commit: Option<Commit>) {
         (self.0)(commit);
     }
@@ -161,13 +160,13 @@ impl std::fmt::Debug for Reply {
 }
 
 impl Outcome {
-    /// Answers somebody.
+    /// Adds a reply.
     pub(crate) fn reply<T: Send + 'static>(&mut self, to: ReplyTo<T>, answer: T) {
         self.replies.push(to.with(answer));
     }
 }
 
-/// A commit that waits for `done`.
+/// A commit that resolves with `done`.
 pub(crate) fn commit(done: impl Future<Output = Result<(), ErrorCode>> + Send + 'static) -> Commit {
     done.boxed().shared()
 }

@@ -1,9 +1,9 @@
-//! Coordinators: state machines whose state is kept in the partitions of an internal topic, each
-//! carried out by the broker that leads its partition.
+//! Coordinators: state machines that keep their state in the partitions of an internal topic. The
+//! broker that leads a partition runs its machine.
 //!
-//! What is common to all of them is here: which partition a key belongs to, reading its log when
-//! this broker begins to lead, and the way of a request: decided by the [`Machine`], appended
-//! through the partition's writer, answered once committed with `acks=all`. Called by `api`; knows
+//! This is the common part of all coordinators. It maps keys to partitions, and reads the log when
+//! this broker begins to lead. The [`Machine`] decides a request, the partition's writer appends
+//! the records, and the reply leaves after the commit with `acks=all`. Called by `api`; knows
 //! nothing of groups or transactions.
 //!
 //! Invariants
@@ -18,10 +18,10 @@
 //! - While too few replicas are in sync, a request that needs a record gets
 //!   COORDINATOR_NOT_AVAILABLE.
 //! - The machine is in a seat, as a partition's writer is: no task, no lock across I/O, and one
-//!   append for all records that wait. Each partition has one queue of what is due.
+//!   append for all records that wait. Each partition has one queue of timers.
 //! - A damaged record costs that record.
 //! - Only the coordinator appends to its partition, including the markers of other coordinators'
-//!   transactions. A write in a transaction is refused before the machine hears of it
+//!   transactions. An invalid write in a transaction is refused before the machine sees it
 //!   (`transactional`), never by the log afterwards.
 
 mod agenda;
@@ -56,20 +56,20 @@ use crate::log::producers::{Guard, Marker};
 use crate::metadata::{Metadata, MetadataImage};
 use crate::replica::{self, Partition, Replicas, Waiter};
 
-/// How long a load that failed waits before it is tried again, and how often a waiting one looks
-/// whether it is still wanted.
+/// The pause before a failed load is repeated, and the interval at which a waiting load checks that
+/// it is still needed.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The coordinators of one kind on this broker, by partition of their topic.
 pub(crate) struct Coordinator<M: Machine> {
-    /// This broker.
+    /// This broker's id.
     id: BrokerId,
     metadata: Arc<Metadata>,
     replicas: Arc<Replicas>,
     shards: RwLock<Vec<Arc<Shard<M>>>>,
     agenda: Arc<Agenda>,
     shared: M::Shared,
-    /// The broker stops: nothing is taken up any more.
+    /// Set when the broker stops; no partition is taken up afterwards.
     ended: AtomicBool,
 }
 
@@ -79,14 +79,13 @@ impl<M: Machine> std::fmt::Debug for Coordinator<M> {
     }
 }
 
-/// The partition of a coordinator's topic that a key belongs to; `None` before the topic was made.
+/// The partition of a coordinator's topic for a key; `None` before the topic exists.
 pub(crate) fn partition_in(image: &MetadataImage, topic: &str, key: &str) -> Option<i32> {
     let topic = image.topic_by_name(topic).filter(|topic| !topic.partitions.is_empty())?;
     Some(partition_of(key, topic.partitions.len()))
 }
 
-/// The partition that a key belongs to (`Utils.abs(key.hashCode())` modulo the number of
-/// partitions).
+/// The partition for a key (`Utils.abs(key.hashCode())` modulo the number of partitions).
 fn partition_of(key: &str, partitions: usize) -> i32 {
     let hash = key
         .encode_utf16()
@@ -96,7 +95,7 @@ fn partition_of(key: &str, partitions: usize) -> i32 {
 }
 
 impl<M: Machine> Coordinator<M> {
-    /// None yet. [`Coordinator::run`] takes up what the metadata gives to this broker.
+    /// No partitions yet. [`Coordinator::run`] takes up those that this broker leads.
     pub(crate) fn new(
         id: BrokerId,
         metadata: Arc<Metadata>,
@@ -114,12 +113,11 @@ impl<M: Machine> Coordinator<M> {
         }
     }
 
-    /// Has the coordinator of `key` carry out a request, and waits until what it answers is
-    /// committed.
+    /// Sends a request to the coordinator of `key`, and waits for the reply and its commit.
     ///
     /// # Errors
-    /// NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS or COORDINATOR_NOT_AVAILABLE: the client looks
-    /// for the coordinator again, or asks again.
+    /// NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS or COORDINATOR_NOT_AVAILABLE. The client then
+    /// looks for the coordinator again, or retries.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
         key: &str,
@@ -130,10 +128,10 @@ impl<M: Machine> Coordinator<M> {
         self.ask_partition(partition, make).await
     }
 
-    /// As [`Coordinator::ask`], of the coordinator that this partition has.
+    /// Like [`Coordinator::ask`], for the coordinator of this partition.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`Coordinator::ask`].
     pub(crate) async fn ask_partition<T: Send + 'static>(
         &self,
         partition: i32,
@@ -146,11 +144,11 @@ impl<M: Machine> Coordinator<M> {
         self.believed(answer).await.ok_or_else(|| shard.refusal())?
     }
 
-    /// Puts down that the coordinator of a transaction is asked whether it has to do with `key`.
-    /// `None`: that is known already.
+    /// Registers a verification of `producer` before its transaction's coordinator is asked about
+    /// the partition of `key`. `None`: the transaction is open here already.
     ///
     /// # Errors
-    /// As [`Coordinator::ask`].
+    /// Those of [`Coordinator::ask`].
     pub(crate) async fn ask_to_verify(
         &self,
         key: &str,
@@ -164,12 +162,12 @@ impl<M: Machine> Coordinator<M> {
         self.believed(answer).await.ok_or_else(|| shard.refusal())?
     }
 
-    /// As [`Coordinator::ask`], for what is written in a transaction: it counts if that is
-    /// committed.
+    /// Like [`Coordinator::ask`], for a write in a transaction, which takes effect when that
+    /// commits.
     ///
     /// # Errors
-    /// As there; INVALID_TXN_STATE when the transaction has ended since the guard was given,
-    /// INVALID_PRODUCER_EPOCH for a zombie.
+    /// Those of [`Coordinator::ask`]; INVALID_TXN_STATE when the transaction has ended since the
+    /// guard was created, INVALID_PRODUCER_EPOCH for a fenced producer.
     pub(crate) async fn ask_in_transaction<T: Send + 'static>(
         &self,
         key: &str,
@@ -186,11 +184,11 @@ impl<M: Machine> Coordinator<M> {
         answer.ok_or_else(|| refused.try_recv().unwrap_or_else(|_| shard.refusal()))?
     }
 
-    /// Ends a producer's transaction in a partition, and waits until that is committed.
+    /// Ends a producer's transaction in a partition, and waits until the marker is committed.
     ///
     /// # Errors
-    /// As [`Coordinator::ask`]; INVALID_PRODUCER_EPOCH and TRANSACTION_COORDINATOR_FENCED for a
-    /// marker that comes late.
+    /// Those of [`Coordinator::ask`]; INVALID_PRODUCER_EPOCH or TRANSACTION_COORDINATOR_FENCED for
+    /// an outdated marker.
     pub(crate) async fn end_transaction(
         &self,
         partition: i32,
@@ -202,7 +200,7 @@ impl<M: Machine> Coordinator<M> {
         self.believed(answer).await.ok_or_else(|| shard.refusal())??
     }
 
-    /// An answer, once what it rests on is committed; `None` when nobody gives one any more.
+    /// The reply once its records are committed; `None` when its sender was dropped.
     async fn believed<T>(
         &self,
         answer: oneshot::Receiver<Answer<T>>,
@@ -225,7 +223,7 @@ impl<M: Machine> Coordinator<M> {
         Ok(shard)
     }
 
-    /// The partitions whose coordinator this broker is, or is about to be.
+    /// The partitions that this broker coordinates, or is loading.
     pub(crate) fn partitions(&self) -> Vec<i32> {
         let shards = self.shards.read();
         (0..)
@@ -239,7 +237,7 @@ impl<M: Machine> Coordinator<M> {
         self.shards.read().get(usize::try_from(partition).ok()?).cloned()
     }
 
-    /// Takes up and gives up partitions as the metadata says, and does what is due. Runs as long as
+    /// Takes up and gives up partitions as the metadata changes, and runs timers. Runs as long as
     /// the broker does.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut loads = JoinSet::new();
@@ -269,7 +267,7 @@ impl<M: Machine> Coordinator<M> {
         }
     }
 
-    /// Compares what the metadata says with what is coordinated.
+    /// Compares the metadata with the partitions that this broker coordinates.
     fn look(self: &Arc<Self>, image: &Arc<MetadataImage>, loads: &mut JoinSet<()>) {
         if self.ended.load(Ordering::Acquire) {
             return;
@@ -327,7 +325,7 @@ impl<M: Machine> Coordinator<M> {
         if !until(&partition, wanted, |partition| partition.check_leader(epoch).is_ok()).await {
             return Ok(());
         }
-        // What cannot be appended would be in the machine alone.
+        // A record that cannot be appended would exist in the machine alone.
         let has_name = partition.with_writer(|writer| writer.has_name()).await;
         if !has_name.map_err(|code| anyhow::anyhow!("{}", code.name()))? {
             anyhow::bail!(
@@ -338,12 +336,12 @@ impl<M: Machine> Coordinator<M> {
         let (log, shared) = (Arc::clone(partition.log()), self.shared.clone());
         let (machine, end) =
             tokio::task::spawn_blocking(move || load::load::<M>(&log, origin, &shared)).await??;
-        // What the log holds is committed before anybody is told of it.
+        // The log must be committed before any reply reveals its content.
         if !until(&partition, wanted, |partition| partition.high_watermark() >= end).await {
             return Ok(());
         }
-        // Nobody else appends in this epoch: what the log knows of producers now it knows when the
-        // machine begins.
+        // Only this coordinator appends in this epoch, so the log's producer state is still current
+        // when the machine begins.
         let producers =
             partition.with_writer(|writer| writer.known_producers(replica::now_ms())).await;
         let producers = producers.map_err(|code| anyhow::anyhow!("{}", code.name()))??;
@@ -352,8 +350,7 @@ impl<M: Machine> Coordinator<M> {
         Ok(())
     }
 
-    /// Gives up everything: who waits is told that this is not the coordinator. For the end of the
-    /// broker.
+    /// Gives up all partitions when the broker stops. Waiting requests get NOT_COORDINATOR.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Release);
         let shards = self.shards.read().clone();
@@ -364,7 +361,7 @@ impl<M: Machine> Coordinator<M> {
     }
 }
 
-/// Waits until the partition is as asked for; returns whether it is, or nobody wants it any more.
+/// Waits until `reached`; returns false when the partition is not `wanted` any more.
 async fn until(
     partition: &Arc<Partition>,
     wanted: impl Fn() -> bool,
@@ -381,7 +378,7 @@ async fn until(
     false
 }
 
-/// Who coordinates `key`, if anybody does.
+/// The coordinator of `key`, if its partition has a leader.
 pub(crate) fn coordinator_of(image: &MetadataImage, topic: &str, key: &str) -> Option<BrokerId> {
     let partition = partition_in(image, topic, key)?;
     image.topic_by_name(topic)?.partition(partition)?.leader

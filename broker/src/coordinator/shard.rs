@@ -1,9 +1,9 @@
 //! One partition of a coordinator's topic: whether this broker coordinates it, its machine, and the
-//! way from a request to its commit.
+//! path of a request to its commit.
 //!
-//! The machine has a seat, as a partition's writer has: who brings a request carries out what
-//! waits, decides all of it, appends what comes of it in one go, and hands out the answers with
-//! what they must wait for. No lock is held meanwhile, and no task belongs to a shard.
+//! The machine has a seat, as a partition's writer has. A thread that brings a request runs all
+//! queued jobs: it decides them, appends all records at once, and sends each reply with the commit
+//! that it must wait for. It holds no lock meanwhile, and a shard has no task.
 
 use std::sync::Arc;
 
@@ -21,15 +21,15 @@ use crate::log::{AppendError, Prepared};
 use crate::metadata::MetadataImage;
 use crate::replica::{Acks, Left, Partition, Seat, Waiter};
 
-/// What this broker leads a partition as. The epoch alone does not tell: the topic may be deleted
-/// and made anew, and both begin with the same one.
+/// A leadership of this broker. The epoch alone does not identify it: a topic may be deleted and
+/// created anew, and both begin with the same epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tenure {
     pub(super) topic: TopicId,
     pub(super) epoch: LeaderEpoch,
 }
 
-/// How this broker stands to a partition of the topic.
+/// The role of this broker in a partition of the topic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Status {
     /// Another broker leads it, or none.
@@ -42,7 +42,7 @@ pub(super) enum Status {
 }
 
 impl Status {
-    /// As what this broker coordinates, or will.
+    /// The leadership in which this broker coordinates or loads.
     pub(super) fn tenure(self) -> Option<Tenure> {
         match self {
             Self::Away => None,
@@ -50,7 +50,7 @@ impl Status {
         }
     }
 
-    /// What is answered instead of coordinating.
+    /// The error for a request that the coordinator cannot take.
     fn refusal(self) -> ErrorCode {
         match self {
             Self::Away => ErrorCode::NotCoordinator,
@@ -68,38 +68,37 @@ pub(super) struct Shard<M: Machine> {
 #[derive(Default)]
 struct Standing {
     status: Status,
-    /// Of an active shard.
+    /// The partition of an active shard.
     partition: Option<Arc<Partition>>,
 }
 
-/// What coordinates.
+/// The state of an active coordinator.
 pub(super) struct Active<M> {
     machine: M,
-    /// The producers that write here in transactions.
+    /// The producers that write to this partition in transactions.
     transactional: Transactional,
     partition: Arc<Partition>,
     tenure: Tenure,
-    /// The newest append; what is answered after it waits for it too.
+    /// The newest append; later replies wait for it, too.
     last: Option<Commit>,
 }
 
-/// What is brought to the machine.
+/// A job for the machine.
 pub(super) enum Job<M: Machine> {
     Ask(M::Request),
-    /// A request that writes in a transaction; whoever may not is told why.
+    /// A request that writes in a transaction. The sender gets the error if the write is refused.
     AskIn(InTransaction, M::Request, oneshot::Sender<ErrorCode>),
-    /// The transaction's coordinator is about to be asked.
+    /// Registers a verification before the transaction's coordinator is asked.
     AskToVerify(Producer, ReplyTo<Option<Guard>>),
     EndTransaction(Marker, ReplyTo<Result<(), ErrorCode>>),
     Wake,
     Metadata(Arc<MetadataImage>),
-    /// The shard becomes active with what was loaded, unless the broker has stopped to lead as that
-    /// meanwhile.
+    /// Activates the shard with the loaded machine, unless that leadership has ended meanwhile.
     Begin(Box<Active<M>>),
     End,
 }
 
-/// What a shard needs to know of the broker when it works.
+/// The broker's state that a shard uses in its work.
 #[derive(Clone, Copy)]
 pub(super) struct Surroundings<'a> {
     pub(super) now: Now,
@@ -116,16 +115,17 @@ impl<M: Machine> Shard<M> {
         self.standing.lock().status
     }
 
-    /// The broker leads in another epoch, or not any more: who waits for an answer is told so.
+    /// Sets the status when the leadership has changed. Waiting requests then get the error of this
+    /// status.
     pub(super) fn set_status(&self, status: Status) {
         *self.standing.lock() = Standing { status, partition: None };
     }
 
-    /// Whether the request is taken up.
+    /// Checks that the shard accepts a request.
     ///
     /// # Errors
-    /// NOT_COORDINATOR and COORDINATOR_LOAD_IN_PROGRESS; COORDINATOR_NOT_AVAILABLE for what needs a
-    /// record while none can be committed.
+    /// NOT_COORDINATOR or COORDINATOR_LOAD_IN_PROGRESS; COORDINATOR_NOT_AVAILABLE for a request
+    /// that may need a record while nothing can be committed.
     pub(super) fn check(&self, writes: bool) -> Result<(), ErrorCode> {
         let standing = self.standing.lock();
         match (&standing.status, &standing.partition) {
@@ -139,13 +139,13 @@ impl<M: Machine> Shard<M> {
         }
     }
 
-    /// Why a request was not answered.
+    /// The error for a request without a reply.
     pub(super) fn refusal(&self) -> ErrorCode {
         self.status().refusal()
     }
 
-    /// Brings a job. Whoever sits there says when something is due after what it did, before
-    /// another thread can say it.
+    /// Queues a job. The thread in the seat passes the time of the next timer to `is_due` after its
+    /// work, before another thread can take the seat.
     pub(super) fn bring(
         &self,
         job: Job<M>,
@@ -155,11 +155,11 @@ impl<M: Machine> Shard<M> {
         let brought = self.seat.bring(job, |core, jobs| {
             self.work(core, jobs, surroundings).into_iter().for_each(&mut is_due);
         });
-        // A broken seat drops the request, and whoever asks sees that.
+        // A broken seat drops the request, which the caller notices.
         brought.unwrap_or(Left::Nothing)
     }
 
-    /// As [`Shard::bring`], for jobs that were left.
+    /// Like [`Shard::bring`], for remaining jobs.
     pub(super) fn go_on(
         &self,
         surroundings: Surroundings<'_>,
@@ -195,7 +195,7 @@ impl<M: Machine> Shard<M> {
                         *core = None;
                     }
                 }
-                // A marker stands behind all that was decided before it, in an append of its own.
+                // A marker follows all earlier decisions, in an append of its own.
                 Job::EndTransaction(marker, to) => {
                     gathered.append(core.as_mut());
                     if let Some(active) = core {
@@ -212,7 +212,7 @@ impl<M: Machine> Shard<M> {
         gathered.append(core.as_mut());
         let active = core.as_ref()?;
         let wake = active.machine.next_wake()?;
-        // What is due while nothing can be committed stays due.
+        // While nothing can be committed, due timers wait.
         let earliest =
             active.partition.accepts(Acks::All).map_or(surroundings.now.ms + UNWRITABLE_MS, |()| 0);
         Some(wake.max(earliest))
@@ -232,7 +232,7 @@ impl<M: Machine> Shard<M> {
 }
 
 impl<M: Machine> Active<M> {
-    /// What was loaded.
+    /// An active coordinator with the loaded state.
     pub(super) fn new(
         (machine, producers): (M, Producers),
         partition: Arc<Partition>,
@@ -253,15 +253,15 @@ impl<M: Machine> Active<M> {
                 Ok(()) => {
                     gathered.decide(now, |outcome| self.machine.decide(request, now, outcome))
                 }
-                // The request goes after its refusal: who finds it gone knows why. Nobody waits any
-                // more: that is nobody's loss.
+                // Sends the error first and then drops the request, so the caller finds it. The
+                // receiver may be gone.
                 Err(code) => drop((refused.send(code), request)),
             },
             Job::AskToVerify(producer, to) => {
                 let answer = self.transactional.ask(producer);
                 gathered.decide(now, |outcome| outcome.reply(to, answer));
             }
-            // What is due stays due: it is looked at again.
+            // Due timers stay due; they are checked again.
             Job::Wake if writable.is_err() => {}
             Job::Wake => gathered.decide(now, |outcome| self.machine.wake(now, outcome)),
             Job::Metadata(image) => self.take_up_metadata(&image, surroundings, gathered),
@@ -269,7 +269,7 @@ impl<M: Machine> Active<M> {
         }
     }
 
-    /// The machine and the log hear of the end of a transaction in the same place.
+    /// The machine and the log see the end of a transaction at the same position.
     fn end_transaction(&mut self, marker: Marker, to: ReplyTo<Result<(), ErrorCode>>, now: Now) {
         let batch = self
             .transactional
@@ -299,7 +299,7 @@ impl<M: Machine> Active<M> {
         });
     }
 
-    /// Appends, and says what the answers must wait for.
+    /// Appends a batch; returns the commit that replies must wait for.
     fn append(&mut self, batch: Option<Prepared>, now: Now) -> Option<Commit> {
         if let Some(prepared) = batch {
             for (header, bytes) in prepared.batches() {
@@ -312,9 +312,9 @@ impl<M: Machine> Active<M> {
             self.last = Some(commit(appended));
         }
         match self.last.as_ref().and_then(|last| last.peek()) {
-            // What is committed already need not be waited for.
+            // A finished commit needs no wait.
             Some(Ok(())) => self.last = None,
-            // On too few replicas for now: who asks later waits for it anew.
+            // Too few replicas were in sync; later requests wait for the commit anew.
             Some(Err(ErrorCode::CoordinatorNotAvailable)) => {
                 let (partition, epoch, end) = (
                     Arc::clone(&self.partition),
@@ -346,7 +346,7 @@ async fn committed(
     }
 }
 
-/// What comes of the decisions that are carried out together.
+/// The outcome of decisions that are carried out together.
 #[derive(Debug, Default)]
 struct Gathered {
     now: Now,
@@ -382,8 +382,8 @@ impl Gathered {
     }
 }
 
-/// What the askers are told of an append that failed (`CoordinatorOperationExceptionHelper` in
-/// Apache Kafka).
+/// The error for requests whose append failed (`CoordinatorOperationExceptionHelper` in Apache
+/// Kafka).
 fn refusal(error: &AppendError) -> ErrorCode {
     match error {
         AppendError::NotLeader | AppendError::Storage | AppendError::Nameless => {
@@ -394,5 +394,5 @@ fn refusal(error: &AppendError) -> ErrorCode {
     }
 }
 
-/// How long what is due waits while nothing can be committed.
+/// How long due timers wait while nothing can be committed.
 const UNWRITABLE_MS: u64 = 500;

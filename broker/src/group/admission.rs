@@ -1,8 +1,7 @@
-//! PURE: whether there is memory for who joins ([`super::memory`]).
+//! PURE: the check that there is memory for a joining member ([`super::memory`]).
 //!
-//! COORDINATOR_NOT_AVAILABLE, with which it is refused where not, has clients come again:
-//! GROUP_MAX_SIZE_REACHED ends them, though another group may be what is too large, and be gone
-//! soon.
+//! A refusal is COORDINATOR_NOT_AVAILABLE, on which clients retry. GROUP_MAX_SIZE_REACHED would end
+//! them, although the memory may belong to another group and be free soon.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::error::ErrorCode;
@@ -18,7 +17,7 @@ fn length(text: &Option<String>) -> usize {
     text.as_ref().map_or(0, String::len)
 }
 
-/// What whoever sends this takes as a member.
+/// The bytes that the sender of this request takes as a member.
 fn bytes_of_join(client: &Client, request: &JoinGroupRequest) -> usize {
     let protocols = request.protocols.iter();
     let said = protocols.map(|said| PROTOCOL_BYTES + said.name.len() + said.metadata.len());
@@ -31,7 +30,7 @@ fn bytes_of_join(client: &Client, request: &JoinGroupRequest) -> usize {
         + said.sum::<usize>()
 }
 
-/// What whoever sends this takes as a member, as far as it says so.
+/// The bytes that the sender of this request takes as a member, by the fields of the request.
 fn bytes_of_heartbeat(client: &Client, request: &ConsumerGroupHeartbeatRequest) -> usize {
     let topics = request.subscribed_topic_names.iter().flatten();
     MEMBER_BYTES
@@ -46,7 +45,7 @@ fn bytes_of_heartbeat(client: &Client, request: &ConsumerGroupHeartbeatRequest) 
 }
 
 impl Groups {
-    /// What this member has said before takes; of a static one, what the one before it has.
+    /// The bytes of this member's earlier fields; for a static member those of its predecessor.
     fn bytes_of_member(&self, group: &str, id: &str, instance: Option<&str>) -> usize {
         match self.groups.get(group).map(|group| &group.kind) {
             Some(Kind::Classic(group)) => group.bytes_of_member(id, instance),
@@ -55,7 +54,7 @@ impl Groups {
         }
     }
 
-    /// Whether there is room for who joins.
+    /// Whether there is memory for a joining member.
     pub(super) fn has_room_for_join(&self, join: &Join, now: Now) -> bool {
         let request = &join.request;
         let instance = request.group_instance_id.as_deref();
@@ -64,7 +63,7 @@ impl Groups {
         self.around.memory.has_room_for(asked.saturating_sub(known), now)
     }
 
-    /// As [`Groups::has_room_for_join`], for a member of the consumer protocol.
+    /// Like [`Groups::has_room_for_join`], for a member of the consumer protocol.
     pub(super) fn check_room_for(
         &self,
         heartbeat: &ConsumerHeartbeat,
@@ -74,7 +73,7 @@ impl Groups {
         let instance = request.instance_id.as_deref();
         let known = self.bytes_of_member(&request.group_id, &request.member_id, instance);
         let asked = bytes_of_heartbeat(&heartbeat.client, request);
-        // Who leaves, or is no member, takes nothing.
+        // A member that leaves, and an unknown member, take no memory.
         let takes = request.member_epoch == 0 || (request.member_epoch > 0 && known > 0);
         if !takes || self.around.memory.has_room_for(asked.saturating_sub(known), now) {
             return Ok(());

@@ -9,7 +9,7 @@ use super::{ClassicGroup, Group, Groups, Kind, record};
 use crate::coordinator::Outcome;
 
 impl Group {
-    /// The records that say that the group is not there any more.
+    /// Writes the tombstones of the group itself.
     pub(super) fn tombstones(&self, outcome: &mut Outcome) {
         match &self.kind {
             Kind::Classic(_) => outcome.records.push(record::group(&self.id, None)),
@@ -30,7 +30,7 @@ impl Groups {
         if !group.is_empty() {
             return (ErrorCode::NonEmptyGroup, Some(format!("Group {id} is not empty.")));
         }
-        // What a transaction that is open may still commit goes too.
+        // Also removes the offsets of open transactions.
         group.remove_offsets(group.offsets.having(|_, _| true), outcome);
         group.tombstones(outcome);
         group.kind = Kind::Classic(Box::new(ClassicGroup::new(Arc::clone(&group.id))));

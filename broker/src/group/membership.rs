@@ -1,10 +1,9 @@
-//! PURE: what members ask, in the protocol that they speak, of a group in the protocol that it
-//! speaks; and groups that change theirs (KIP-848, "Online migration").
+//! PURE: requests of members in either protocol to a group in either protocol, and groups that
+//! change their protocol (KIP-848, "Online migration").
 //!
-//! A group without members speaks what its next member speaks. One with members of the classic
-//! protocol becomes one of the consumer protocol when a member of that protocol joins, and a
-//! classic one again when the last of those is gone, as far as `group.consumer.migration.policy`
-//! allows.
+//! A group without members adopts the protocol of its next member. A classic group with members
+//! becomes a consumer group when a member of the consumer protocol joins. It becomes classic again
+//! when the last such member has left. `group.consumer.migration.policy` may forbid either.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::sync::Arc;
@@ -23,7 +22,7 @@ use super::{ConsumerHeartbeat, Group, Groups, Join, Kind, Turn, record, refused_
 use crate::coordinator::{Now, Outcome, ReplyTo};
 
 impl Group {
-    /// The group as one without members that speaks the classic protocol, if it has none now.
+    /// Turns a consumer group without members into a classic one.
     fn make_classic(&mut self, outcome: &mut Outcome) {
         if let Kind::Consumer(consumers) = &self.kind
             && consumers.is_empty()
@@ -33,11 +32,11 @@ impl Group {
         }
     }
 
-    /// The group as one of the consumer protocol, for the member that this heartbeat is from.
-    /// Everything that it could be refused for was looked at.
+    /// Turns the group into a consumer group, for the member that sent this heartbeat. The caller
+    /// has made all checks of the heartbeat.
     ///
     /// # Errors
-    /// Why that cannot be: the group is as it was.
+    /// Why the group cannot be converted; it then stays unchanged.
     fn make_consumer(
         &mut self,
         heartbeat: &ConsumerHeartbeat,
@@ -65,7 +64,7 @@ impl Group {
         Ok(())
     }
 
-    /// Carries out what was decided about the group's protocol while it was asked something else.
+    /// Carries out a change of protocol that was decided during another request.
     fn settle(&mut self, turn: &mut Turn<'_>) {
         if let Kind::Consumer(consumers) = &mut self.kind
             && let Some(how) = consumers.take_downgrade()
@@ -77,7 +76,7 @@ impl Group {
     }
 }
 
-/// What a classic group with members is in the consumer protocol (`validateOnlineUpgrade` and
+/// The consumer group from a classic group with members (`validateOnlineUpgrade` and
 /// `convertToConsumerGroup`).
 fn upgraded(classic: &ClassicGroup, turn: &Turn<'_>) -> Result<ConsumerGroup, Refusal> {
     let because = |why: &str| {
@@ -121,7 +120,7 @@ impl Groups {
         Ok(result)
     }
 
-    /// Runs `act` with a group of the consumer protocol, which may be a classic one after it.
+    /// Runs `act` with a consumer group, which may become a classic one by it.
     pub(super) fn with_consumers<R>(
         &mut self,
         id: &str,
@@ -200,7 +199,7 @@ impl Groups {
             Ok(group) => group.make_classic(outcome),
             Err(error) => return join.refuse(&mut self.around.turn(now, outcome), error),
         }
-        // The group is there: it was just made.
+        // The group exists, because it was just created.
         let _ = if self.is_of_consumer_protocol(&id) {
             self.with_consumers(&id, now, outcome, |group, turn| group.join_classic(join, turn))
         } else {
@@ -259,7 +258,7 @@ impl Groups {
         } else if self.groups.contains_key(id) {
             self.with_classic(id, now, outcome, |group, turn| group.leave(members, turn))
         } else {
-            // Of a group that is not there nobody is a member.
+            // An unknown group has no members.
             let unknown = |identity: MemberIdentity| MemberResponse {
                 member_id: identity.member_id,
                 group_instance_id: identity.group_instance_id,

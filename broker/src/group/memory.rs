@@ -1,12 +1,12 @@
-//! The memory that the members of all groups on this broker take: what they say of themselves, and
-//! what they are assigned.
+//! The memory that the members of all groups on this broker take, with their fields and
+//! assignments.
 //!
-//! A group has a bound of its own, and there may be any number of groups. Kafka has none for all of
-//! them; here a broker gives them a part of its memory (`broker/src/memory.rs`). Each group counts what
-//! its members take, as it changes; who would take more than there is left is refused. What the log
-//! holds is loaded all the same, and what a member says again it may say.
+//! Each group has a bound, but the number of groups has none in Kafka. Here a part of the broker's
+//! memory is the bound of all groups together (`broker/src/memory.rs`). Each group counts the bytes
+//! of its members as they change. A member that would exceed the bound is refused. The log is
+//! loaded even beyond it, and a member may always repeat its fields.
 //!
-//! The coordinators of all partitions share the count. Nothing else of them does.
+//! The coordinators of all partitions share this count and nothing else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,26 +15,26 @@ use tracing::warn;
 
 use crate::coordinator::Now;
 
-/// What a member takes besides its names and bytes: what is known of it, its session and its places
-/// in maps and queues.
+/// Bytes of a member besides its strings: its state, its session, and its entries in maps and
+/// queues.
 pub(super) const MEMBER_BYTES: usize = 512;
 
-/// What a protocol takes besides its name and what the member says in it.
+/// Bytes of a protocol besides its name and metadata.
 pub(super) const PROTOCOL_BYTES: usize = 64;
 
-/// What a topic's name takes besides its bytes, in a set of names.
+/// Bytes of a topic name in a set, besides its characters.
 pub(super) const NAME_BYTES: usize = 48;
 
-/// What a partition takes that a member has: who owns it, and since when.
+/// Bytes of a partition in a current assignment: its owner and its epoch.
 pub(super) const OWNED_BYTES: usize = 128;
 
-/// What a partition takes that a member is to have.
+/// Bytes of a partition in a target assignment.
 pub(super) const TARGET_BYTES: usize = 32;
 
-/// How often the log says that members are refused.
+/// The interval of log lines about refused members.
 const LOG_INTERVAL_MS: u64 = 30_000;
 
-/// The part of a broker's memory that is for the members of its groups.
+/// The part of a broker's memory for the members of its groups.
 #[derive(Clone, Debug)]
 pub(crate) struct MemberMemory(Arc<Count>);
 
@@ -42,11 +42,11 @@ pub(crate) struct MemberMemory(Arc<Count>);
 struct Count {
     bytes_max: usize,
     used: AtomicUsize,
-    /// Before that the log does not say again that it is used up ([`Now::ms`]).
+    /// The earliest time of the next log line about it, on the clock of [`Now::ms`].
     told_again_at: AtomicU64,
 }
 
-/// As much as there is.
+/// Without a bound.
 impl Default for MemberMemory {
     fn default() -> Self {
         Self::new(usize::MAX)
@@ -66,7 +66,7 @@ impl MemberMemory {
         self.0.used.load(Ordering::Relaxed)
     }
 
-    /// Whether so much more may be taken. Where not, the log says so now and then.
+    /// Whether `more` bytes fit. If not, logs it at most every [`LOG_INTERVAL_MS`].
     pub(super) fn has_room_for(&self, more: usize, now: Now) -> bool {
         let (used, bytes_max) = (self.used_bytes(), self.0.bytes_max);
         if more == 0 || used.saturating_add(more) <= bytes_max {
@@ -87,13 +87,13 @@ impl MemberMemory {
         false
     }
 
-    /// Nothing yet.
+    /// A share without bytes.
     pub(super) fn hold(&self) -> Held {
         Held { memory: self.clone(), bytes: 0 }
     }
 }
 
-/// What a group's members take: counted as long as this is there.
+/// The bytes of one group's members, counted while this exists.
 pub(super) struct Held {
     memory: MemberMemory,
     bytes: usize,

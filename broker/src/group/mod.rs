@@ -1,16 +1,16 @@
 //! PURE: group coordinators: the groups and committed offsets of one partition of
 //! `__consumer_offsets`.
 //!
-//! A [`Machine`] for the coordinators' runtime: it is asked, changes, and says which records say
-//! so. Reads no clock, draws no random number, waits for nothing.
+//! A [`Machine`] of the coordinators' runtime: it decides a request, changes its state and returns
+//! the records for the change. Reads no clock, draws no random number, waits for nothing.
 //!
 //! Invariants
 //! - State that must survive is in a record, in Kafka's format, before a client hears of it.
 //!   Sessions, parked joins and parked syncs are soft, and begin anew on another broker.
-//! - A group that was never written and holds nothing is forgotten.
+//! - A group that was never written and holds nothing is removed.
 //! - Of the consumer protocol (KIP-848) everything but sessions is in records. No partition has two
-//!   owners: a member gives up first (`consumer::reconcile`).
-//! - The assignors are functions of the subscriptions and of the assignment before.
+//!   owners: a member revokes first (`consumer::reconcile`).
+//! - The assignors are functions of the subscriptions and of the previous assignment.
 //! - A group changes its protocol in one decision and one batch (`membership`). Every member keeps
 //!   its assignment, and generation and epoch continue each other.
 //! - In a group of the consumer protocol, the generation of a member of the classic one is its
@@ -62,17 +62,16 @@ use self::turn::{Ids, Turn};
 use crate::coordinator::{Logged, Machine, Now, Origin, Outcome};
 use crate::metadata::MetadataImage;
 
-/// The most groups that one partition holds: beyond that no new one is made. It is there to be
-/// never reached by use, and to end a client's loop.
+/// The most groups in one partition; no more are created. Normal use never reaches it. It stops a
+/// client that creates groups in a loop.
 const GROUPS_MAX: usize = 200_000;
 
 /// The groups of one partition.
 pub(crate) struct Groups {
     groups: BTreeMap<Arc<str>, Group>,
-    /// The names of topics, so that each is in memory once, and which topic each is, if that was
-    /// looked at.
+    /// The names of topics, each in memory once, with the topic's id, if it is known.
     topics: BTreeMap<Arc<str>, Option<Uuid>>,
-    /// Where the newest commit stands.
+    /// The position of the newest commit.
     place: Place,
     /// The groups for which open transactions commit offsets.
     transactions: BTreeMap<ProducerId, BTreeSet<Arc<str>>>,
@@ -80,13 +79,13 @@ pub(crate) struct Groups {
     begun: bool,
 }
 
-/// A group: its members, and what it has committed.
+/// A group: its members and its committed offsets.
 #[derive(Debug)]
 struct Group {
     id: Arc<str>,
     kind: Kind,
     offsets: Offsets,
-    /// What its members take, as it was counted last.
+    /// The bytes of its members at the last count.
     held: Held,
 }
 
@@ -97,13 +96,13 @@ enum Kind {
     Consumer(Box<ConsumerGroup>),
 }
 
-/// What all groups of a partition share.
+/// The state that all groups of a partition share.
 struct Around {
     settings: Settings,
     deadlines: Deadlines,
     ids: Ids,
     image: Arc<MetadataImage>,
-    /// Also of the groups of other partitions.
+    /// Shared with the groups of other partitions.
     memory: MemberMemory,
 }
 
@@ -131,7 +130,7 @@ impl Group {
         }
     }
 
-    /// Something may have happened to its members.
+    /// Updates the count of bytes after a possible change of members.
     fn count(&mut self) {
         let bytes = match &self.kind {
             Kind::Classic(group) => group.bytes(),
@@ -142,7 +141,7 @@ impl Group {
         self.held.set(bytes);
     }
 
-    /// What its members take, counted anew.
+    /// The bytes of its members, computed anew.
     #[cfg(test)]
     fn counted(&self) -> usize {
         match &self.kind {
@@ -151,7 +150,7 @@ impl Group {
         }
     }
 
-    /// Whatever a test does to a group, what it counts is what there is.
+    /// Checks in every test that the count is right.
     #[cfg(test)]
     fn compare(&self, bytes: usize) {
         if bytes < 100_000 {
@@ -159,7 +158,7 @@ impl Group {
         }
     }
 
-    /// Whether nothing would be lost with it: it was never written down, and holds nothing.
+    /// Whether it holds nothing and was never written, so that nothing is lost with it.
     fn is_void(&self) -> bool {
         let Kind::Classic(group) = &self.kind else { return false };
         self.offsets.is_empty()
@@ -185,10 +184,10 @@ impl Group {
 }
 
 impl Groups {
-    /// The group, made if it is not there.
+    /// The group, which is created if it does not exist.
     ///
     /// # Errors
-    /// COORDINATOR_NOT_AVAILABLE when there are too many.
+    /// COORDINATOR_NOT_AVAILABLE when there are too many groups.
     fn get_or_make(&mut self, id: &str) -> Result<&mut Group, ErrorCode> {
         if !self.groups.contains_key(id) {
             if self.groups.len() >= GROUPS_MAX {
@@ -217,7 +216,7 @@ impl Groups {
     }
 
     fn due(&mut self, at: u64, due: Due, now: Now, outcome: &mut Outcome) {
-        // What is due for a group that is not there any more is done.
+        // An event for a group that does not exist any more needs nothing.
         let _ = match due {
             Due::Expiry => {
                 self.expire(now, outcome);

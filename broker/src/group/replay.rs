@@ -1,5 +1,5 @@
-//! PURE: reading the log: what each record does to the groups. Records may be missing before
-//! others, where compaction has removed them, but never come in another order.
+//! PURE: the replay of the log: the effect of each record on the groups. Compaction may have
+//! removed records, but never changes their order.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::sync::Arc;
@@ -62,7 +62,7 @@ impl Groups {
         Ok(())
     }
 
-    /// Runs `act` with the group of consumers, made if it is not there and something is said of it.
+    /// Runs `act` with a consumer group. With `make` creates or converts it, if necessary.
     fn consumers(&mut self, id: &str, make: bool, act: impl FnOnce(&mut ConsumerGroup)) {
         if make
             && let Ok(group) = self.get_or_make(id)
@@ -78,7 +78,7 @@ impl Groups {
         }
     }
 
-    /// The members' side of a group is over; its offsets have records of their own.
+    /// Ends the membership part of a group; its offsets have records of their own.
     fn replay_end_of(&mut self, id: &str, is_meant: impl Fn(&Kind) -> bool) {
         let Some(group) = self.groups.get_mut(id).filter(|group| is_meant(&group.kind)) else {
             return;

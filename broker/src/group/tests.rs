@@ -1,9 +1,9 @@
-//! The group coordinator by example: what is asked, in the order and at the time in which it is
-//! asked, and what is answered, written and due.
+//! The group coordinator by example: requests in their order and at their times, with the
+//! responses, records and timers.
 //!
-//! `scenarios/*.txt` hold events and what came of them, in the words of `world::scene`; run with
-//! `WEIR_ACCEPT=1` to write what comes of them now, and read the difference. What needs clients
-//! that remember something, or thousands of them, is in Rust.
+//! `scenarios/*.txt` have events and their outcomes, in the language of `world::scene`. A run with
+//! `WEIR_ACCEPT=1` writes the present outcomes; read the difference. Tests with stateful clients,
+//! or with thousands of them, are in Rust.
 
 mod bounds;
 mod classic_client;

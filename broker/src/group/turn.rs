@@ -1,4 +1,4 @@
-//! PURE: one decision, and what a group needs for it besides itself.
+//! PURE: the context of one decision: what a group needs besides itself.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::settings::Settings;
 use crate::coordinator::{Now, Outcome};
 use crate::metadata::MetadataImage;
 
-/// One decision: what a group needs besides itself.
+/// The context of one decision.
 pub(super) struct Turn<'a> {
     pub(super) now: Now,
     pub(super) settings: &'a Settings,
@@ -22,18 +22,18 @@ pub(super) struct Turn<'a> {
     pub(super) outcome: &'a mut Outcome,
 }
 
-/// What a member id has of its client's name.
+/// The most characters of a client's name in a member id.
 pub(super) const PREFIX_CHARS_MAX: usize = 1024;
 
-/// Makes up member ids. They are unique by the seed, which no other process has.
+/// Generates member ids. The seed, which no other process has, makes them unique.
 pub(super) struct Ids {
     pub(super) seed: u128,
     pub(super) count: u128,
 }
 
 impl Ids {
-    /// An id that begins with what the client calls itself. Both together are a string that records
-    /// and answers of every version can carry.
+    /// An id that begins with the client's name. All versions of records and responses can carry
+    /// its length.
     pub(super) fn member(&mut self, prefix: &str) -> String {
         let prefix: String = prefix.chars().take(PREFIX_CHARS_MAX).collect();
         format!("{prefix}-{}", self.uuid())
@@ -41,7 +41,7 @@ impl Ids {
 
     pub(super) fn uuid(&mut self) -> Uuid {
         self.count += 1;
-        // Two rounds of a mixer: the ids of one process look as little alike as those of two.
+        // Two rounds of a mixer, so that the ids of one process look unrelated.
         let mut bits =
             self.seed ^ self.count.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
         bits = (bits ^ (bits >> 67)).wrapping_mul(0xbf58_476d_1ce4_e5b9_94d0_49bb_1331_11eb);
@@ -51,7 +51,7 @@ impl Ids {
 }
 
 impl Turn<'_> {
-    /// The time in so many milliseconds; now, for what is negative.
+    /// The time after this many milliseconds; now for a negative number.
     pub(super) fn in_ms(&self, ms: i32) -> u64 {
         self.now.ms + u64::try_from(ms).unwrap_or(0)
     }

@@ -1,5 +1,5 @@
-//! What a machine has written as a log on a disk, compacted by the real cleaner, and read by the
-//! real loader.
+//! The records of a machine as a log on disk, compacted by the real cleaner and read by the real
+//! loader.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use crate::log::cleaner::{OffsetMap, assess_from, clean};
 use crate::log::producers::Marker;
 use crate::log::{Cleanup, Disk, Identity, LogConfig, LogDir, LogDirOptions, LogWriter, Prepared};
 
-/// Tombstones and markers go so long after compaction first met them.
+/// How long compaction keeps tombstones and markers after it first meets them.
 const HORIZON_MS: i64 = 100;
 
 impl<M: Machine> Harness<M> {
-    /// A machine that reads the log after so many rounds of compaction, each so much later that all
-    /// goes that may.
+    /// A machine that reads the log after `rounds` of compaction. The rounds are far enough apart
+    /// to remove all that may go.
     pub(crate) fn read_compacted(&self, rounds: i64) -> M {
         let dir = tempfile::tempdir().unwrap();
         let identity = Identity { cluster_id: "c".into(), broker_id: 0 };
@@ -26,7 +26,7 @@ impl<M: Machine> Harness<M> {
         let log_dir = LogDir::open(Arc::new(Disk), dir.path(), &identity, options).unwrap();
         let config = Arc::new(LogConfig {
             cleanup: Cleanup { delete: false, compact: true },
-            // All but the last batch or two may be cleaned.
+            // Small segments, so that all but the last batch or two can be cleaned.
             segment_bytes: 200,
             dirty_ratio_min: 0.0,
             delete_retention_ms: HORIZON_MS,

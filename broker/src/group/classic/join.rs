@@ -15,13 +15,13 @@ use crate::coordinator::{ReplyTo, WRITE_BYTES_MAX};
 use crate::group::client::Client;
 use crate::group::turn::Turn;
 
-/// How long a member that has not been answered yet may be quiet: its client does not know the id
-/// under which it could heartbeat.
+/// How long a member without a first response may be silent: its client does not know its member
+/// id, so it cannot send heartbeats.
 const NEW_MEMBER_MS: i32 = 5 * 60 * 1000;
 
-/// The first version in which a member must come back with the id that it was given (KIP-394).
+/// The first version in which a member must join again with the id that it was given (KIP-394).
 pub(in crate::group) const MEMBER_ID_REQUIRED: i16 = 4;
-/// The first version in which a static leader can be told not to assign anew (KIP-814).
+/// The first version whose response can tell a static leader to skip the assignment (KIP-814).
 const SKIP_ASSIGNMENT: i16 = 9;
 
 /// A JoinGroup.
@@ -62,7 +62,7 @@ impl ClassicGroup {
         }
     }
 
-    /// Whether the group takes this member (`acceptJoiningMember`).
+    /// Whether the group has room for this member (`acceptJoiningMember`).
     fn has_room_for(&self, member: &str, turn: &Turn<'_>) -> bool {
         let max = turn.settings.group_size_max;
         match self.phase {
@@ -78,9 +78,9 @@ impl ClassicGroup {
         }
     }
 
-    /// Whether the record of the group, which holds what all of its members say, keeps to
-    /// [`WRITE_BYTES_MAX`] when this is one of them. In Apache Kafka such a group fails at each
-    /// SyncGroup, with the same error.
+    /// Whether the group's record, which contains the metadata of all members, stays within
+    /// [`WRITE_BYTES_MAX`] with this member. In Apache Kafka such a group fails at each SyncGroup,
+    /// with the same error.
     fn can_be_written_with(&self, request: &JoinGroupRequest) -> bool {
         let others = self.members.values().filter(|member| *member.id != *request.member_id);
         let others: usize =
@@ -121,11 +121,11 @@ impl ClassicGroup {
         let is_same = self.members.get(&id).is_some_and(|member| member.matches(&join.request));
         match self.phase {
             Phase::PreparingRebalance => self.update(&id, join, turn),
-            // It has not heard of the generation, it seems.
+            // Probably it missed the response with the new generation.
             Phase::CompletingRebalance if is_same => {
                 turn.outcome.reply(join.to, self.joined(&id, false))
             }
-            // The leader may know that the topics have changed.
+            // A leader may join again because the topics have changed.
             Phase::Stable if is_same && !self.is_leader(&id) => {
                 let answer = JoinGroupResponse { members: Vec::new(), ..self.joined(&id, false) };
                 turn.outcome.reply(join.to, answer);
@@ -140,7 +140,7 @@ impl ClassicGroup {
             self.members.values().next().map(|member| member.protocols.clone()).unwrap_or_default();
         let mut member = Member::new(Arc::clone(&id), &join.client, &join.request, &known);
         member.awaits_join = Some(join.to);
-        // The session of the request counts once the member knows its id.
+        // The session timeout of the request counts once the member knows its id.
         let until = turn.in_ms(NEW_MEMBER_MS);
         self.forget_pending(&id);
         member.session.extend(until, &self.id, &id, turn.deadlines);
@@ -170,17 +170,16 @@ impl ClassicGroup {
         let Some(member) = self.members.get_mut(id) else { return };
         member.rebalance_timeout_ms = join.request.rebalance_timeout_ms;
         member.session_timeout_ms = join.request.session_timeout_ms;
-        // Who has asked before with this id asks again: nobody waits for that answer.
+        // The client has repeated its request, so the earlier one needs no answer.
         member.answer_join(turn.outcome, refused_join(id, ErrorCode::UnknownMemberId));
         member.awaits_join = Some(join.to);
     }
 
-    /// A static member is there again, under a new id
-    /// (`updateStaticMemberThenRebalanceOrCompleteJoin`).
+    /// A static member comes back under a new id (`updateStaticMemberThenRebalanceOrCompleteJoin`).
     fn replace(&mut self, old: &Arc<str>, new: Arc<str>, join: Join, turn: &mut Turn<'_>) {
         let leader_before = self.leader.clone();
         let Some(mut member) = self.members.remove(old) else { return };
-        // Whoever waits under the old id is another one with the same name.
+        // A request that waits under the old id is from another client with the same instance id.
         member.answer_join(turn.outcome, refused_join(old, ErrorCode::FencedInstanceId));
         member.answer_sync(turn.outcome, refused_sync(ErrorCode::FencedInstanceId));
         self.pending_sync.remove(old);
@@ -215,13 +214,13 @@ impl ClassicGroup {
                     member.answer_join(turn.outcome, answer);
                 }
             }
-            // The leader may already have been told of the member's old id.
+            // The leader may have received the member's old id already.
             Phase::CompletingRebalance | Phase::Stable => self.prepare_rebalance(turn),
             Phase::PreparingRebalance | Phase::Empty => self.complete_if_all_joined(turn),
         }
     }
 
-    /// What a member is told of the generation; the leader also of all members.
+    /// The response for a member of this generation. The leader also gets all members.
     pub(super) fn joined(&self, id: &str, skip_assignment: bool) -> JoinGroupResponse {
         let protocol = self.protocol.as_deref().unwrap_or_default();
         let member = |member: &Member| JoinGroupResponseMember {

@@ -11,15 +11,15 @@ use crate::group::client::Client;
 use crate::group::deadlines::Session;
 use crate::group::memory::{MEMBER_BYTES, PROTOCOL_BYTES};
 
-/// What a member can do, in the order in which it would rather do it: the protocol's name, and what
-/// the member says to the leader in it.
+/// The protocols of a member in the order of its preference: the name, and the metadata for the
+/// group leader.
 pub(in crate::group) type Protocols = Vec<(Arc<str>, Bytes)>;
 
 /// A member.
 #[derive(Debug)]
 pub(in crate::group) struct Member {
     pub(in crate::group) id: Arc<str>,
-    /// A static member's id of its own (KIP-345).
+    /// The group instance id of a static member (KIP-345).
     pub(in crate::group) instance: Option<Arc<str>>,
     pub(in crate::group) client_id: Arc<str>,
     pub(in crate::group) client_host: Arc<str>,
@@ -28,13 +28,14 @@ pub(in crate::group) struct Member {
     pub(in crate::group) protocols: Protocols,
     pub(in crate::group) assignment: Bytes,
     pub(in crate::group) session: Session,
-    /// It has not been answered since it joined: its client does not know its id yet.
+    /// It has had no response since it joined, so its client does not know its id yet.
     pub(in crate::group) is_new: bool,
     pub(in crate::group) awaits_join: Option<ReplyTo<JoinGroupResponse>>,
     pub(in crate::group) awaits_sync: Option<ReplyTo<SyncGroupResponse>>,
 }
 
-/// The protocols of a request. Bytes are copied out of it: it would be kept in memory whole.
+/// The protocols of a request. Copies their bytes, which would otherwise keep the whole request in
+/// memory.
 pub(in crate::group) fn protocols(request: &JoinGroupRequest, known: &Protocols) -> Protocols {
     let name = |name: &str| match known.iter().find(|(known, _)| **known == *name) {
         Some((known, _)) => Arc::clone(known),
@@ -48,7 +49,7 @@ pub(in crate::group) fn protocols(request: &JoinGroupRequest, known: &Protocols)
 }
 
 impl Member {
-    /// Who asks to join, under this id.
+    /// A joining member with this id.
     pub(in crate::group) fn new(
         id: Arc<str>,
         client: &Client,
@@ -71,7 +72,7 @@ impl Member {
         }
     }
 
-    /// Whether it says the same as before.
+    /// Whether the request has the same protocols and metadata.
     pub(in crate::group) fn matches(&self, request: &JoinGroupRequest) -> bool {
         self.protocols.len() == request.protocols.len()
             && self.protocols.iter().zip(&request.protocols).all(|((name, metadata), asked)| {
@@ -79,18 +80,18 @@ impl Member {
             })
     }
 
-    /// What it says in this protocol.
+    /// Its metadata for this protocol.
     pub(in crate::group) fn metadata(&self, protocol: &str) -> Bytes {
         let found = self.protocols.iter().find(|(name, _)| **name == *protocol);
         found.map_or_else(Bytes::new, |(_, metadata)| metadata.clone())
     }
 
-    /// What it takes ([`crate::group::memory`]).
+    /// The bytes that it takes ([`crate::group::memory`]).
     pub(super) fn bytes(&self) -> usize {
         self.said_bytes() + self.assignment.len()
     }
 
-    /// Of that, what it says.
+    /// The same without its assignment.
     pub(super) fn said_bytes(&self) -> usize {
         let protocols = self.protocols.iter();
         let said = protocols.map(|(name, said)| PROTOCOL_BYTES + name.len() + said.len());
@@ -102,7 +103,7 @@ impl Member {
             + said.sum::<usize>()
     }
 
-    /// Whether time does nothing to it: it waits for the group, not the group for it.
+    /// Whether its session is suspended, because it waits for the group.
     pub(in crate::group) fn is_waiting(&self) -> bool {
         !self.is_new && (self.awaits_join.is_some() || self.awaits_sync.is_some())
     }

@@ -1,5 +1,5 @@
-//! PURE: the members of a classic group, and what is known of all of them together: what they take,
-//! and which protocols all of them can do.
+//! PURE: the members of a classic group, with two totals: the bytes that they take, and the
+//! protocols that all of them support.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
@@ -42,17 +42,17 @@ impl Members {
         Some(member)
     }
 
-    /// For what changes neither what a member says nor what it is assigned.
+    /// For changes of neither the protocols nor the assignment of a member.
     pub(in crate::group) fn get_mut(&mut self, id: &str) -> Option<&mut Member> {
         self.by_id.get_mut(id)
     }
 
-    /// As [`Members::get_mut`], for all of them.
+    /// Like [`Members::get_mut`], for all members.
     pub(in crate::group) fn values_mut(&mut self) -> impl Iterator<Item = &mut Member> {
         self.by_id.values_mut()
     }
 
-    /// A member says something else.
+    /// Replaces a member's protocols.
     pub(in crate::group) fn say(&mut self, id: &str, protocols: Protocols) {
         if let Some(mut member) = self.remove(id) {
             member.protocols = protocols;
@@ -67,7 +67,7 @@ impl Members {
         }
     }
 
-    /// Nobody is assigned anything any more.
+    /// Removes all assignments.
     pub(in crate::group) fn unassign(&mut self) {
         for member in self.by_id.values_mut() {
             self.bytes = self.bytes.saturating_sub(member.assignment.len());
@@ -75,17 +75,17 @@ impl Members {
         }
     }
 
-    /// Whether all of them can do this protocol.
+    /// Whether all members support this protocol.
     pub(in crate::group) fn support(&self, protocol: &str) -> bool {
         self.spoken.by_all(protocol)
     }
 
-    /// What they take ([`crate::group::memory`]).
+    /// The bytes that they take ([`crate::group::memory`]).
     pub(in crate::group) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The same, counted anew.
+    /// The same, computed anew.
     #[cfg(test)]
     pub(in crate::group) fn counted(&self) -> usize {
         self.by_id.values().map(Member::bytes).sum()

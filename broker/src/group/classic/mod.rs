@@ -1,9 +1,10 @@
 //! PURE: a group of the classic protocol: its members, and the phases of a rebalance
 //! (`ClassicGroup` in Apache Kafka).
 //!
-//! Members join, one of them leads; it is told of all and says in its SyncGroup who gets what,
-//! which each member hears in answer to its own. What the group is in memory runs ahead of its
-//! record, which is written when an assignment is there, or when the group is empty.
+//! Members join, and one of them becomes the leader. It gets all members and sends the assignments
+//! in its SyncGroup. Each member gets its own in the response to its SyncGroup. The state in memory
+//! is ahead of the group's record, which is written with each assignment, and when the group is
+//! empty.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod answers;
@@ -37,11 +38,10 @@ use super::record;
 use super::turn::Turn;
 use crate::coordinator::{Record, WRITE_BYTES_MAX};
 
-/// What a member takes in its group's record besides names and bytes of its own: lengths and
-/// time-outs.
+/// Bytes of a member in its group's record besides its strings and bytes: lengths and timeouts.
 const RECORD_BYTES: usize = 32;
 
-/// The phase that a group is in.
+/// The phase of a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::group) enum Phase {
     /// It has no members.
@@ -49,7 +49,7 @@ pub(in crate::group) enum Phase {
     Empty,
     /// Members join.
     PreparingRebalance,
-    /// All have joined; the leader's assignment is awaited.
+    /// All have joined; the group waits for the leader's assignment.
     CompletingRebalance,
     /// Each member has its assignment.
     Stable,
@@ -67,22 +67,22 @@ impl Phase {
     }
 }
 
-/// A member id that was given out, and has not joined yet (KIP-394).
+/// A member id that was given out, whose member has not joined yet (KIP-394).
 #[derive(Debug, Default)]
 pub(in crate::group) struct Pending {
     session: Session,
 }
 
-/// What an id that was given out takes.
+/// The bytes of such an id.
 fn pending_bytes(id: &str) -> usize {
     MEMBER_BYTES + id.len()
 }
 
-/// The join phase of a group that was empty: it is put off while members keep coming.
+/// The join phase of a group that was empty. It is extended while new members join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Initial {
     delay_ms: u64,
-    /// How much longer it may be put off.
+    /// The time by which it may still be extended.
     remaining_ms: u64,
 }
 
@@ -93,10 +93,10 @@ pub(in crate::group) struct ClassicGroup {
     pub(in crate::group) phase: Phase,
     /// The phase before this one.
     previous: Phase,
-    /// When the phase began, in milliseconds since 1970; unknown for a group that only commits.
+    /// The start of the phase in milliseconds since 1970; `None` for a group that only commits.
     pub(in crate::group) phase_since_ms: Option<i64>,
     pub(in crate::group) generation: i32,
-    /// `consumer`, `connect` or whatever its members call it; nothing for a group that only
+    /// `consumer`, `connect` or another name from its members; `None` for a group that only
     /// commits.
     pub(in crate::group) protocol_type: Option<Arc<str>>,
     pub(in crate::group) protocol: Option<Arc<str>>,
@@ -105,11 +105,11 @@ pub(in crate::group) struct ClassicGroup {
     statics: BTreeMap<Arc<str>, Arc<str>>,
     pending: BTreeMap<Arc<str>, Pending>,
     pending_bytes: usize,
-    /// Those that have been told of the generation and not asked for their assignment.
+    /// Members that have the new generation but have not sent SyncGroup yet.
     pending_sync: BTreeSet<Arc<str>>,
-    /// The topics that its members are subscribed to, where they are consumers that say so.
+    /// The topics that its members subscribe to, if they are consumers with readable subscriptions.
     subscribed: Option<BTreeSet<String>>,
-    /// When the join phase ends, and what remains to extend it by in the first one.
+    /// The end of the join phase, and what remains to extend the first one.
     join_ends: Option<(u64, Option<Initial>)>,
     sync_ends: Option<u64>,
     newcomer: bool,
@@ -138,7 +138,7 @@ impl ClassicGroup {
         }
     }
 
-    /// The group that a record tells of.
+    /// The group from its record.
     pub(in crate::group) fn of_record(id: Arc<str>, value: GroupMetadataValue) -> Self {
         let text = |text: String| -> Arc<str> { text.into() };
         let mut group = Self::new(id);
@@ -162,8 +162,8 @@ impl ClassicGroup {
         group
     }
 
-    /// The stable group of these consumers, the first of which leads, that has come so far
-    /// (`ClassicGroup.fromConsumerGroup`). Nobody has been assigned anything yet.
+    /// A stable group of these consumers, in this generation and without assignments
+    /// (`ClassicGroup.fromConsumerGroup`). The first member leads.
     pub(in crate::group) fn of_consumers(
         id: Arc<str>,
         generation: i32,
@@ -187,7 +187,7 @@ impl ClassicGroup {
         group
     }
 
-    /// Answers everybody who waits that a rebalance is under way: the group goes on in another
+    /// Answers all waiting members with REBALANCE_IN_PROGRESS, because the group changes its
     /// protocol.
     pub(in crate::group) fn send_away(&mut self, turn: &mut Turn<'_>) {
         for member in self.members.values_mut() {
@@ -218,7 +218,7 @@ impl ClassicGroup {
         }
     }
 
-    /// The record of the group as it is.
+    /// The record of the group's present state.
     pub(in crate::group) fn record(&self) -> Record {
         let protocol = self.protocol.as_deref();
         let member = |member: &Member| MemberMetadata {
@@ -242,7 +242,7 @@ impl ClassicGroup {
         record::group(&self.id, Some(&value))
     }
 
-    /// Whether the group's record keeps to [`WRITE_BYTES_MAX`].
+    /// Whether the group's record stays within [`WRITE_BYTES_MAX`].
     fn can_be_written(&self) -> bool {
         let protocol = self.protocol.as_deref().unwrap_or_default();
         let names = |member: &Member| {
@@ -257,9 +257,9 @@ impl ClassicGroup {
         self.members.values().map(bytes).sum::<usize>() <= WRITE_BYTES_MAX
     }
 
-    /// Begins the sessions of the members that the log told of. Those that nobody leads are of a
-    /// group that spoke the consumer protocol until a member of that left: somebody has to assign
-    /// anew.
+    /// Starts the sessions of members from the log. Members without a leader come from a group of
+    /// the consumer protocol, whose last member of that protocol has left. They need a new
+    /// assignment.
     pub(in crate::group) fn loaded(&mut self, turn: &mut Turn<'_>) {
         let members: Vec<_> = self.members.keys().cloned().collect();
         for member in members {
@@ -284,18 +284,17 @@ impl ClassicGroup {
         self.leader.as_deref() == Some(member)
     }
 
-    /// Whether somebody was given an id, and may come.
+    /// Whether it has members, or has given out an id.
     pub(in crate::group) fn is_awaited(&self) -> bool {
         !self.pending.is_empty() || !self.members.is_empty()
     }
 
-    /// Whether its members are consumers, or it has none of any kind.
+    /// Whether its members are consumers. A group that only commits has no type.
     pub(in crate::group) fn is_of_consumers(&self) -> bool {
         self.protocol_type.as_deref() == Some(CONSUMER)
     }
 
-    /// Whether a member is subscribed to the topic. Where nobody can tell, it is taken for
-    /// subscribed.
+    /// Whether a member subscribes to the topic; assumed if the subscriptions are unknown.
     pub(in crate::group) fn is_subscribed(&self, topic: &str) -> bool {
         match &self.subscribed {
             Some(topics) => topics.contains(topic),
@@ -303,7 +302,7 @@ impl ClassicGroup {
         }
     }
 
-    /// Checks that a member is who it says (`ClassicGroup.validateMember`).
+    /// Checks the member id and the instance id of a request (`ClassicGroup.validateMember`).
     pub(in crate::group) fn check_member(
         &self,
         member: &str,
@@ -319,7 +318,7 @@ impl ClassicGroup {
         if self.members.contains_key(member) { Ok(()) } else { Err(ErrorCode::UnknownMemberId) }
     }
 
-    /// Whether offsets may be committed (`ClassicGroup.validateOffsetCommit`).
+    /// Checks that offsets may be committed (`ClassicGroup.validateOffsetCommit`).
     pub(in crate::group) fn check_commit(
         &self,
         member: &str,
@@ -336,7 +335,7 @@ impl ClassicGroup {
                 return Err(ErrorCode::IllegalGeneration);
             }
         } else if !transactional {
-            // Who commits without being a member may do so only while there are none.
+            // A commit without membership is valid only while the group has no members.
             return Err(ErrorCode::UnknownMemberId);
         }
         if !transactional && self.is(Phase::CompletingRebalance) {
@@ -345,7 +344,7 @@ impl ClassicGroup {
         Ok(())
     }
 
-    /// A member was heard of: its session begins anew.
+    /// Extends the session of a member that has sent a request.
     pub(in crate::group) fn heard_of(&mut self, member: &str, turn: &mut Turn<'_>) {
         if let Some(member) = self.members.get_mut(member) {
             let until = turn.in_ms(member.session_timeout_ms);
@@ -353,7 +352,7 @@ impl ClassicGroup {
         }
     }
 
-    /// Removes a member, or an id that was given out. Whoever waits in its name is told.
+    /// Removes a member, or an id that was given out. Answers its waiting requests.
     fn remove(&mut self, id: &str, turn: &mut Turn<'_>) {
         self.forget_pending(id);
         self.pending_sync.remove(id);
@@ -370,12 +369,12 @@ impl ClassicGroup {
         }
     }
 
-    /// How long the slowest member may take to join.
+    /// The longest rebalance timeout of its members.
     fn rebalance_timeout_ms(&self) -> i32 {
         self.members.values().map(|member| member.rebalance_timeout_ms).max().unwrap_or(0)
     }
 
-    /// Whether who can do this could be a member (`ClassicGroup.supportsProtocols`).
+    /// Whether a member with these protocols could join (`ClassicGroup.supportsProtocols`).
     fn supports(&self, protocol_type: &str, names: &[&str]) -> bool {
         if self.is(Phase::Empty) {
             return !protocol_type.is_empty() && !names.is_empty();
@@ -384,7 +383,7 @@ impl ClassicGroup {
             && names.iter().any(|name| self.members.support(name))
     }
 
-    /// The protocol that every member can do and most would rather do.
+    /// The protocol that all members support and most prefer.
     fn select_protocol(&self) -> Option<Arc<str>> {
         let first = self.members.values().next()?;
         let mut votes: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
@@ -394,18 +393,18 @@ impl ClassicGroup {
                 *votes.entry(choice).or_default() += 1;
             }
         }
-        // Of several with as many votes the first one.
+        // With equal votes the first one wins.
         let names = first.protocols.iter().map(|(name, _)| name).rev();
         let known = names.filter(|name| self.members.support(name));
         known.max_by_key(|name| votes.get(name).copied().unwrap_or(0)).map(Arc::clone)
     }
 
-    /// What its members take, and the ids that were given out ([`super::memory`]).
+    /// The bytes of its members, and of the ids that were given out ([`super::memory`]).
     pub(in crate::group) fn bytes(&self) -> usize {
         self.members.bytes() + self.pending_bytes
     }
 
-    /// What a member has said takes; of a static one, what the one before it has.
+    /// The bytes of a member's fields; for a static member those of its predecessor.
     pub(in crate::group) fn bytes_of_member(&self, id: &str, instance: Option<&str>) -> usize {
         let of_instance = || self.statics.get(instance?);
         let known = self.members.get(id).or_else(|| self.members.get(of_instance()?));
@@ -415,14 +414,14 @@ impl ClassicGroup {
             .unwrap_or(0)
     }
 
-    /// The same as [`ClassicGroup::bytes`], counted anew.
+    /// The same as [`ClassicGroup::bytes`], computed anew.
     #[cfg(test)]
     pub(in crate::group) fn counted(&self) -> usize {
         let pending = self.pending.keys().map(|id| pending_bytes(id));
         self.members.counted() + pending.sum::<usize>()
     }
 
-    /// An id is given out.
+    /// Keeps an id that was given out.
     fn await_member(&mut self, id: Arc<str>, pending: Pending) {
         let bytes = pending_bytes(&id);
         if self.pending.insert(id, pending).is_none() {
@@ -430,15 +429,15 @@ impl ClassicGroup {
         }
     }
 
-    /// Somebody came with an id that was given out, or nobody will.
+    /// Drops an id, because its member has joined or its session has expired.
     fn forget_pending(&mut self, id: &str) {
         if self.pending.remove(id).is_some() {
             self.pending_bytes = self.pending_bytes.saturating_sub(pending_bytes(id));
         }
     }
 
-    /// The topics that the members say they are subscribed to; `None` where they are no consumers,
-    /// or one of them says it in a way that is not the consumers'.
+    /// The topics that the members subscribe to; `None` if they are no consumers, or if a
+    /// subscription cannot be decoded.
     fn subscriptions(&self) -> Option<BTreeSet<String>> {
         if !self.is_of_consumers() {
             return None;

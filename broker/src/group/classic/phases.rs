@@ -1,5 +1,5 @@
-//! PURE: how a rebalance goes on: when its join phase begins and ends, and what happens to those
-//! who do not come (`GroupMetadataManager.prepareRebalance` and what follows).
+//! PURE: the course of a rebalance: the start and end of its join phase, and the removal of members
+//! that do not join (`GroupMetadataManager.prepareRebalance` and its successors).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeSet;
@@ -13,7 +13,8 @@ use crate::group::deadlines::{Due, SessionIs};
 use crate::group::turn::Turn;
 
 impl ClassicGroup {
-    /// Someone came, changed or left: a rebalance begins, or the one that is under way may be over.
+    /// Called when a member has joined, changed or left: starts a rebalance, or completes the
+    /// present one.
     pub(super) fn rebalance_or_complete(&mut self, turn: &mut Turn<'_>) {
         match self.phase {
             Phase::Empty | Phase::CompletingRebalance | Phase::Stable => {
@@ -25,7 +26,7 @@ impl ClassicGroup {
 
     pub(super) fn prepare_rebalance(&mut self, turn: &mut Turn<'_>) {
         if self.is(Phase::CompletingRebalance) {
-            // Who waits for its assignment has to join again.
+            // Members that wait for their assignment have to join again.
             self.members.unassign();
             self.answer_syncs(ErrorCode::RebalanceInProgress, turn);
         }
@@ -64,7 +65,7 @@ impl ClassicGroup {
         }
     }
 
-    /// The time of the join phase is up.
+    /// The join phase has reached its deadline.
     pub(in crate::group) fn join_due(&mut self, at: u64, turn: &mut Turn<'_>) {
         let Some((ends, initial)) = self.join_ends.filter(|(ends, _)| *ends == at) else {
             return;
@@ -88,7 +89,7 @@ impl ClassicGroup {
         self.complete_join(turn);
     }
 
-    /// The join phase ends: dynamic members that did not come are out, the rest are the next
+    /// Ends the join phase. Removes dynamic members that have not joined; the others form the next
     /// generation.
     fn complete_join(&mut self, turn: &mut Turn<'_>) {
         self.join_ends = None;
@@ -102,7 +103,7 @@ impl ClassicGroup {
             self.remove(id, turn);
         }
         if !self.elect() && !self.members.is_empty() {
-            // Static members alone, none of which has come: their sessions will end.
+            // Only static members, of which none has joined; their sessions will expire.
             let ms = u64::try_from(self.rebalance_timeout_ms()).unwrap_or(0);
             return self.end_join_in(ms, None, turn);
         }
@@ -135,7 +136,7 @@ impl ClassicGroup {
         turn.deadlines.add(at, Due::Sync(Arc::clone(&self.id)));
     }
 
-    /// Whether a leader is there that has joined, elected anew where the old one has not
+    /// Whether the leader has joined; elects another member if it has not
     /// (`maybeElectNewJoinedLeader`).
     fn elect(&mut self) -> bool {
         let Some(leader) = self.leader.as_ref().and_then(|leader| self.members.get(leader)) else {
@@ -159,7 +160,7 @@ impl ClassicGroup {
         joined.map(|member| Arc::clone(&member.id))
     }
 
-    /// The time in which all must have synced is up: who has not is out (KAFKA-12890).
+    /// The deadline for SyncGroup: removes members that have not sent one (KAFKA-12890).
     pub(in crate::group) fn sync_due(&mut self, at: u64, turn: &mut Turn<'_>) {
         if self.sync_ends != Some(at) {
             return;
@@ -176,7 +177,7 @@ impl ClassicGroup {
         self.prepare_rebalance(turn);
     }
 
-    /// A session may be over.
+    /// Handles a session timer.
     pub(in crate::group) fn session_due(
         &mut self,
         member: &Arc<str>,
@@ -200,7 +201,7 @@ impl ClassicGroup {
         self.left(turn);
     }
 
-    /// A member is gone.
+    /// Called after a member has left.
     pub(super) fn left(&mut self, turn: &mut Turn<'_>) {
         match self.phase {
             Phase::Empty => {}
@@ -209,7 +210,7 @@ impl ClassicGroup {
         }
     }
 
-    /// Answers everybody who waits for an assignment: with it, or with an error.
+    /// Answers all members that wait for an assignment: with it, or with an error.
     pub(super) fn answer_syncs(&mut self, error: ErrorCode, turn: &mut Turn<'_>) {
         let mut synced = Vec::new();
         let (protocol_type, protocol) = (self.protocol_type.clone(), self.protocol.clone());

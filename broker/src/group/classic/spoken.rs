@@ -1,5 +1,5 @@
-//! PURE: which protocols the members of a group can do (`ClassicGroup.supportedProtocols` in Apache
-//! Kafka): it is asked with each JoinGroup, and members and protocols are many.
+//! PURE: the protocols that the members of a group support (`ClassicGroup.supportedProtocols` in
+//! Apache Kafka). Counted, because each JoinGroup asks for it, and members and protocols are many.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use super::member::Protocols;
 
-/// How many members can do each protocol.
+/// The number of members that support each protocol.
 #[derive(Debug, Default)]
 pub(in crate::group) struct Spoken {
     members: usize,
     by_name: BTreeMap<Arc<str>, usize>,
 }
 
-/// A member may name a protocol twice.
+/// The names without repetitions: a member may name a protocol twice.
 fn names(protocols: &Protocols) -> BTreeSet<&Arc<str>> {
     protocols.iter().map(|(name, _)| name).collect()
 }
@@ -39,7 +39,7 @@ impl Spoken {
         }
     }
 
-    /// Whether all members can do this one.
+    /// Whether all members support this protocol.
     pub(in crate::group) fn by_all(&self, name: &str) -> bool {
         self.members == 0 || self.by_name.get(name) == Some(&self.members)
     }

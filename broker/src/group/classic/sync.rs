@@ -30,7 +30,7 @@ impl ClassicGroup {
             Phase::CompletingRebalance => {
                 self.synced(id);
                 if let Some(member) = self.members.get_mut(id) {
-                    // The same member asks again: nobody waits for the older answer.
+                    // The member has repeated its request, so the earlier one needs no answer.
                     member.answer_sync(turn.outcome, refused_sync(ErrorCode::RebalanceInProgress));
                     member.awaits_sync = Some(to);
                 }
@@ -74,10 +74,9 @@ impl ClassicGroup {
         }
     }
 
-    /// The leader's assignment: who is not in it gets nothing. One that makes the group too large
-    /// to be written down, or takes more memory than there is, is refused to all, and the group
-    /// gathers anew
-    /// (`GroupMetadataManager.appendGroupMetadataErrorToResponseError`).
+    /// Applies the leader's assignment; a member without an entry gets an empty one. An assignment
+    /// that exceeds the group's record or the free memory is refused to all members, and they join
+    /// again (`GroupMetadataManager.appendGroupMetadataErrorToResponseError`).
     fn assign(&mut self, request: SyncGroupRequest, turn: &mut Turn<'_>) {
         let before: usize = self.members.values().map(|member| member.assignment.len()).sum();
         let asked: usize = request.assignments.iter().map(|one| one.assignment.len()).sum();

@@ -1,12 +1,11 @@
-//! PURE: the server-side assignors `uniform` and `range` (KIP-848): which member is to have which
-//! partitions.
+//! PURE: the server-side assignors `uniform` and `range` (KIP-848), which assign partitions to
+//! members.
 //!
-//! Both are functions of the subscriptions and of what was assigned before, with nothing left to
-//! chance: two coordinators come to the same result.
+//! Both are deterministic functions of the subscriptions and of the previous assignment, so two
+//! coordinators get the same result.
 //!
-//! Others' groups wait for the same coordinator meanwhile: what an assignment costs is in
-//! proportion to what members are subscribed to and to the partitions, `uniform::ROUNDS_MAX` times
-//! at most.
+//! Other groups of the same coordinator wait meanwhile. So the cost of an assignment is in
+//! proportion to the subscriptions and partitions, at most `uniform::ROUNDS_MAX` times.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod candidate;
@@ -22,7 +21,7 @@ pub(in crate::group) use self::candidate::{Candidate, Partitions, Topic};
 use self::range::range;
 use self::uniform::uniform;
 
-/// The assignors, in the order in which they are preferred.
+/// The assignors, in order of preference.
 pub(in crate::group) const NAMES: [&str; 2] = ["uniform", "range"];
 
 /// Runs the assignor of this name.

@@ -1,9 +1,9 @@
-//! PURE: members of a group of the consumer protocol that speak the classic one (KIP-848, "Online
+//! PURE: members of the classic protocol in a group of the consumer protocol (KIP-848, "Online
 //! migration"; `classicGroupJoinToConsumerGroup` and its siblings in Apache Kafka).
 //!
-//! Their generation is their member epoch. They say in JoinGroup what they have, hear in SyncGroup
-//! what they are to have, and are asked by their heartbeats to join again when that is to change:
-//! to give something up, or because what they wait for is free. None of them leads.
+//! Their generation is their member epoch. JoinGroup carries the partitions that they own, and the
+//! response to SyncGroup their assignment. When that must change, a heartbeat asks them to join
+//! again: to revoke partitions, or because partitions have become free. None of them leads.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeSet;
@@ -26,11 +26,11 @@ use crate::group::deadlines::Due;
 use crate::group::embedded::{self, CONSUMER};
 use crate::group::turn::Turn;
 
-/// What a JoinGroup comes to.
+/// The result of a JoinGroup.
 type Joined = Result<JoinGroupResponse, (String, ErrorCode)>;
 
 impl ConsumerGroup {
-    /// A JoinGroup, whose session timeout was looked at.
+    /// Handles a JoinGroup whose session timeout was checked.
     pub(in crate::group) fn join_classic(&mut self, join: Join, turn: &mut Turn<'_>) {
         let Join { client, request, to } = join;
         let answer = self.joined(&client, &request, turn);
@@ -68,10 +68,10 @@ impl ConsumerGroup {
             }
             _ => {}
         }
-        // All of a consumer's protocols say the same.
+        // All protocols of a consumer carry the same subscription.
         let subscription =
             request.protocols.first().and_then(|first| embedded::subscription(&first.metadata));
-        // What cannot be read is what Kafka calls an illegal state.
+        // Kafka calls an unreadable subscription an illegal state.
         let subscription = subscription.ok_or_else(|| refuse(ErrorCode::UnknownServerError))?;
         let was_mixed = known.as_ref().is_some_and(|known| !self.is_classic(known));
         if let Some(known) = known.filter(|known| *known != id) {
@@ -82,8 +82,8 @@ impl ConsumerGroup {
         if !downgrades {
             self.assign_anew(turn);
         }
-        // Where the group becomes a classic one, and the target is not that of its epoch, its
-        // leader assigns anew.
+        // If the group becomes a classic one, and its target assignment is outdated, its leader
+        // assigns anew.
         let rebalances = downgrades && self.target_epoch < self.epoch;
         if !rebalances {
             let owned = embedded::owned(&subscription, turn.image);
@@ -108,7 +108,8 @@ impl ConsumerGroup {
         })
     }
 
-    /// Takes up who joins and what it wants; returns whether that is something else than before.
+    /// Takes up the joining member and its subscription; returns whether the subscription has
+    /// changed.
     fn subscribe(
         &mut self,
         id: &Arc<str>,
@@ -133,7 +134,7 @@ impl ConsumerGroup {
             member.rebalance_timeout_ms = request.rebalance_timeout_ms;
         }
         member.topics = subscription.topics.iter().map(|topic| topic.as_str().into()).collect();
-        // Its client resolves regular expressions itself.
+        // Consumers of the classic protocol resolve regular expressions themselves.
         member.regex = None;
         member.classic = Some(Classic::new(request));
         member.due.clear();
@@ -150,8 +151,8 @@ impl ConsumerGroup {
         wants_other
     }
 
-    /// Whether who can do this could be a member: one of its protocols is known to every member
-    /// that speaks the classic one (`ConsumerGroup.supportsClassicProtocols`).
+    /// Whether a member with these protocols could join: every member of the classic protocol must
+    /// support one of them (`ConsumerGroup.supportsClassicProtocols`).
     fn supports(&self, request: &JoinGroupRequest) -> bool {
         request.protocol_type == CONSUMER
             && request.protocols.iter().any(|protocol| self.spoken.by_all(&protocol.name))
@@ -161,7 +162,7 @@ impl ConsumerGroup {
         self.members.get(id).is_some_and(|member| member.classic.is_some())
     }
 
-    /// A member of the classic protocol that is who it says, in the generation that it says.
+    /// The member of the classic protocol with this id, instance id and generation.
     fn classic_member(
         &self,
         id: &str,
@@ -181,10 +182,10 @@ impl ConsumerGroup {
         Ok((member, classic))
     }
 
-    /// A SyncGroup: the member hears what it has.
+    /// Handles a SyncGroup: the response has the member's assignment.
     ///
     /// # Errors
-    /// What it is refused with.
+    /// The error for the member.
     pub(in crate::group) fn sync_classic(
         &mut self,
         request: &SyncGroupRequest,
@@ -202,8 +203,8 @@ impl ConsumerGroup {
             return Err(ErrorCode::InconsistentGroupProtocol);
         }
         let id = Arc::clone(&member.id);
-        // One that is to give something up has joined in this rebalance; it hears what is left, and
-        // joins again of itself.
+        // A member that must revoke partitions has joined in this rebalance. It gets the rest, and
+        // joins again on its own.
         if self.is_behind(member, turn) && member.current.state != State::Unrevoked {
             self.expect_join(&id, turn);
             return Err(ErrorCode::RebalanceInProgress);
@@ -222,7 +223,7 @@ impl ConsumerGroup {
         ))
     }
 
-    /// A Heartbeat.
+    /// Handles a Heartbeat.
     pub(in crate::group) fn heartbeat_classic(
         &mut self,
         request: &HeartbeatRequest,
@@ -242,15 +243,15 @@ impl ConsumerGroup {
         ErrorCode::RebalanceInProgress
     }
 
-    /// Whether there is a target that the member has not come to, or one that is computed when it
-    /// joins. In Apache Kafka that is left to members of the consumer protocol: a group that has
-    /// none of them would wait for one.
+    /// Whether the member has not reached the target, or its join would compute a new one. Apache
+    /// Kafka leaves that to members of the consumer protocol. A group without any would wait for
+    /// one.
     fn is_behind(&self, member: &Member, turn: &Turn<'_>) -> bool {
         member.current.epoch < self.target_epoch
             || (member.current.epoch < self.epoch && self.may_assign(turn))
     }
 
-    /// Whether something is to be had or done that a member hears of by joining again.
+    /// Whether the member must join again, to get or to revoke partitions.
     fn is_to_join(&self, member: &Member, turn: &Turn<'_>) -> bool {
         let current = &member.current;
         self.is_behind(member, turn)
@@ -269,7 +270,7 @@ impl ConsumerGroup {
             }
     }
 
-    /// Sets the time by which a member must have joined again, if none is set.
+    /// Sets the deadline for joining again, unless it is set.
     fn expect_join(&mut self, id: &Arc<str>, turn: &mut Turn<'_>) {
         let Some(member) = self.members.get_mut(id) else { return };
         if !member.due.join.is_set() {
@@ -279,7 +280,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// Sets the time by which a member that has joined must have synced.
+    /// Sets the deadline for SyncGroup after a join.
     fn expect_sync(&mut self, id: &Arc<str>, rebalance_timeout_ms: i32, turn: &mut Turn<'_>) {
         let at = turn.in_ms(rebalance_timeout_ms);
         if let Some(member) = self.members.get_mut(id) {
@@ -288,7 +289,8 @@ impl ConsumerGroup {
         }
     }
 
-    /// A LeaveGroup, by members or by an administrator, who may know static ones by name alone.
+    /// Handles a LeaveGroup of members, or of an administrator, who may name static members by
+    /// instance id alone.
     pub(in crate::group) fn leave_classic(
         &mut self,
         members: Vec<MemberIdentity>,

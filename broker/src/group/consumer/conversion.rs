@@ -1,7 +1,7 @@
-//! PURE: a group that goes on in the other protocol with the members that it has (KIP-848, "Online
+//! PURE: the conversion of a group to the other protocol with its members (KIP-848, "Online
 //! migration"; `ConsumerGroup.fromClassicGroup` and `ClassicGroup.fromConsumerGroup` in Apache
-//! Kafka). Generation and epoch go on from each other, and everybody keeps its assignment until
-//! told otherwise.
+//! Kafka). Generation and epoch continue each other, and all members keep their assignments for
+//! now.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeSet;
@@ -20,21 +20,20 @@ use crate::group::settings::Settings;
 use crate::group::turn::Turn;
 use crate::metadata::MetadataImage;
 
-/// Why a classic group cannot go on in the consumer protocol.
+/// Why a classic group cannot change to the consumer protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::group) enum WhyNot {
-    /// What its members said cannot be read.
+    /// The metadata of its members cannot be decoded.
     Malformed,
-    /// Their assignor says more to them than their partitions, which would be lost.
+    /// Their assignor adds user data to assignments, which would be lost.
     CustomAssignor,
 }
 
 impl ConsumerGroup {
-    /// What the classic group, which has members, is in the consumer protocol. Nothing is written
-    /// yet.
+    /// The consumer group with the members of a classic group. Writes no records yet.
     ///
     /// # Errors
-    /// Why it cannot be.
+    /// Why the group cannot be converted.
     pub(in crate::group) fn of_classic(
         classic: &ClassicGroup,
         image: &MetadataImage,
@@ -46,7 +45,7 @@ impl ConsumerGroup {
         for found in classic.members.values() {
             let (member, assigned) =
                 group.member_of_classic(found, classic.protocol.as_deref(), image)?;
-            // A client's assignor may have given a partition twice; here it has one owner.
+            // A client's assignor may have assigned a partition twice; here it gets one owner.
             let assigned = once(assigned, &mut taken);
             let id = Arc::clone(&member.id);
             if let Some(instance) = &member.instance {
@@ -66,7 +65,7 @@ impl ConsumerGroup {
         protocol: Option<&str>,
         image: &MetadataImage,
     ) -> Result<(Member, Partitions), WhyNot> {
-        // Who has never synced has nothing.
+        // A member that has never synced has no assignment.
         let assigned = match found.assignment.is_empty() {
             true => Partitions::new(),
             false => {
@@ -82,7 +81,8 @@ impl ConsumerGroup {
                 )
             }
         };
-        // In its first rebalance the group has no protocol yet; all of a consumer's say the same.
+        // In its first rebalance the group has no protocol yet. All protocols of a consumer carry
+        // the same.
         let of_protocol = protocol
             .and_then(|protocol| found.protocols.iter().find(|(name, _)| **name == *protocol));
         let (_, metadata) = of_protocol.or(found.protocols.first()).ok_or(WhyNot::Malformed)?;
@@ -120,8 +120,8 @@ impl ConsumerGroup {
         );
     }
 
-    /// Whether the group, after what has happened to it, is one of the classic protocol alone, and
-    /// may become that (`validateOnlineDowngrade...`).
+    /// Whether only members of the classic protocol remain, and the group may become a classic one
+    /// (`validateOnlineDowngrade...`).
     pub(super) fn may_be_classic(&self, settings: &Settings) -> bool {
         !self.members.is_empty()
             && self.members.values().all(|member| member.classic.is_some())
@@ -129,13 +129,13 @@ impl ConsumerGroup {
             && self.members.len() <= settings.group_size_max
     }
 
-    /// What was decided about the group's protocol, once.
+    /// Takes the pending downgrade, if there is one.
     pub(in crate::group) fn take_downgrade(&mut self) -> Option<Downgrade> {
         self.downgrade.take()
     }
 
-    /// The classic group of its members, which all speak that protocol, and the records that say
-    /// so.
+    /// Converts the group, whose members all speak the classic protocol, and writes the records for
+    /// it.
     pub(in crate::group) fn convert(
         &mut self,
         how: Downgrade,
@@ -155,8 +155,8 @@ impl ConsumerGroup {
         }
         self.tombstones(turn.outcome);
         if how == Downgrade::Rebalancing {
-            // Nobody may hear of the rebalance before another coordinator reads the record: that it
-            // has no leader says there that one is to begin.
+            // Another coordinator may load the record before the members learn of the rebalance. A
+            // record without a leader tells it to begin one.
             group.leader = None;
         }
         turn.outcome.records.push(group.record());
@@ -183,7 +183,7 @@ fn classic_member(member: &Member) -> classic::Member {
     }
 }
 
-/// What of these nobody has yet.
+/// The partitions of these that have no owner yet.
 fn once(assigned: Partitions, taken: &mut BTreeSet<(Uuid, i32)>) -> Partitions {
     let of_topic = |(topic, partitions): (Uuid, BTreeSet<i32>)| {
         let free: BTreeSet<i32> =

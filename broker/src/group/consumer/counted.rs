@@ -1,5 +1,5 @@
-//! PURE: what a group of the consumer protocol keeps by member or by regular expression, each put
-//! and removed where it is counted ([`crate::group::memory`]).
+//! PURE: the state of a consumer group by member or regular expression, with the bytes that it
+//! takes. Every insertion and removal is counted here ([`crate::group::memory`]).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeSet;
@@ -12,25 +12,25 @@ fn bytes_of_target(target: &Partitions) -> usize {
     TARGET_BYTES * target.values().map(BTreeSet::len).sum::<usize>()
 }
 
-/// The names are in the metadata as well, or in no other place.
+/// The bytes of a regular expression and the names of its topics.
 fn bytes_of_regex(pattern: &str, topics: &BTreeSet<Arc<str>>) -> usize {
     pattern.len() + topics.iter().map(|name| NAME_BYTES + name.len()).sum::<usize>()
 }
 
 impl ConsumerGroup {
-    /// What its members take.
+    /// The bytes that its members take.
     pub(in crate::group) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// What a member has said takes; of a static one, what the one before it has.
+    /// The bytes of a member's fields; for a static member those of its predecessor.
     pub(in crate::group) fn bytes_of_member(&self, id: &str, instance: Option<&str>) -> usize {
         let of_instance = || self.statics.get(instance?);
         let known = self.members.get(id).or_else(|| self.members.get(of_instance()?));
         known.map_or(0, Member::said_bytes)
     }
 
-    /// The same as [`ConsumerGroup::bytes`], counted anew.
+    /// The same as [`ConsumerGroup::bytes`], computed anew.
     #[cfg(test)]
     pub(in crate::group) fn counted(&self) -> usize {
         let members =
@@ -44,7 +44,7 @@ impl ConsumerGroup {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
-    /// Takes up a member, in the place of one with its id, with what it has of partitions.
+    /// Inserts or replaces a member, with its present partitions.
     pub(super) fn put_member(&mut self, member: Member) {
         self.take_member(&Arc::clone(&member.id));
         self.bytes += member.said_bytes() + member.current.bytes();

@@ -1,5 +1,5 @@
-//! PURE: a member of a group of the consumer protocol, and what is known of one that speaks the
-//! classic protocol.
+//! PURE: a member of a consumer group, and the additional state of a member of the classic
+//! protocol.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeSet;
@@ -30,25 +30,25 @@ pub(in crate::group) struct Member {
     pub(super) rebalance_timeout_ms: i32,
     pub(super) assignor: Option<Arc<str>>,
     pub(super) current: Current,
-    /// Of a member that speaks the classic protocol.
+    /// Set for a member of the classic protocol.
     pub(super) classic: Option<Classic>,
     pub(super) session: Session,
     pub(super) due: Promises,
 }
 
-/// When a member must have done its part of a rebalance.
+/// The deadlines of a member in a rebalance.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Promises {
-    /// Given up what it is to: of the consumer protocol.
+    /// For revoking partitions, in the consumer protocol.
     pub(super) revocation: Option<u64>,
-    /// Joined again: of the classic protocol.
+    /// For joining again, in the classic protocol.
     pub(super) join: Deadline,
-    /// Synced: of the classic protocol.
+    /// For SyncGroup, in the classic protocol.
     pub(super) sync: Deadline,
 }
 
 impl Promises {
-    /// Nothing is awaited any more.
+    /// Clears all deadlines.
     pub(super) fn clear(&mut self) {
         self.revocation = None;
         self.join.clear();
@@ -75,7 +75,7 @@ impl Member {
         }
     }
 
-    /// What it takes ([`crate::group::memory`]) but for its partitions.
+    /// The bytes that it takes ([`crate::group::memory`]), without its partitions.
     pub(super) fn said_bytes(&self) -> usize {
         let length = |text: &Option<Arc<str>>| text.as_ref().map_or(0, |text| text.len());
         let topics = self.topics.iter().map(|name| NAME_BYTES + name.len());
@@ -92,7 +92,7 @@ impl Member {
             + topics.chain(said).sum::<usize>()
     }
 
-    /// Whether both would be written down alike.
+    /// Whether both would have the same record.
     pub(super) fn says_the_same(&self, other: &Self) -> bool {
         (&self.instance, &self.rack, &self.client_id, &self.client_host)
             == (&other.instance, &other.rack, &other.client_id, &other.client_host)
@@ -102,7 +102,7 @@ impl Member {
             && self.classic == other.classic
     }
 
-    /// Whether it is in this epoch, which members of the classic protocol call their generation.
+    /// Checks the member epoch, which members of the classic protocol call generation.
     pub(super) fn check_epoch(&self, epoch: i32) -> Result<(), ErrorCode> {
         match &self.classic {
             _ if self.current.epoch == epoch => Ok(()),
@@ -112,11 +112,11 @@ impl Member {
     }
 }
 
-/// What is known of a member because it speaks the classic protocol.
+/// The state of a member that only the classic protocol has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::group) struct Classic {
     pub(super) session_timeout_ms: i32,
-    /// What it can do, and what it says in each.
+    /// The supported protocols, with the metadata of each.
     pub(super) protocols: Protocols,
 }
 
@@ -149,7 +149,7 @@ impl Classic {
         }
     }
 
-    /// The protocol that it is told to speak: all of a consumer's say the same here.
+    /// The protocol in its responses. All protocols of a consumer carry the same.
     pub(super) fn protocol(&self) -> Option<&str> {
         self.protocols.first().map(|(name, _)| &**name)
     }

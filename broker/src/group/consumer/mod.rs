@@ -1,9 +1,10 @@
-//! PURE: a group of the consumer protocol (KIP-848): its members, what each is to have, and what
-//! each has (`ConsumerGroup` in Apache Kafka).
+//! PURE: a group of the consumer protocol (KIP-848): its members, their target assignments and
+//! their current assignments (`ConsumerGroup` in Apache Kafka).
 //!
-//! Everything but sessions stands in records: a change is made and written by the same function,
-//! and replayed by the one below it. The group's epoch counts changes of what its members want, the
-//! target's epoch says for which of them it was computed, a member's epoch how far it has come.
+//! Everything but sessions is in records. The function that writes a change applies it through the
+//! function that the replay uses. The group epoch counts changes of subscriptions. The target epoch
+//! is the group epoch that the target was computed for. A member's epoch is the target epoch that
+//! it has reached.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub(super) mod assignor;
@@ -41,10 +42,10 @@ use super::classic::Spoken;
 use super::turn::Turn;
 use crate::coordinator::Outcome;
 
-/// How a group goes on as a classic one.
+/// How a group becomes a classic one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::group) enum Downgrade {
-    /// As it is: everybody has what it is to have.
+    /// Without a rebalance: all members have their target assignments.
     Stable,
     /// With a rebalance.
     Rebalancing,
@@ -53,7 +54,7 @@ pub(in crate::group) enum Downgrade {
 /// The epoch of a static member that has left for a while.
 const LEFT_FOR_A_WHILE: i32 = -2;
 
-/// A regular expression that members subscribe by, and the topics that it means.
+/// The regular expressions of subscriptions, with the topics that each matches.
 type Regexes = BTreeMap<Arc<str>, BTreeSet<Arc<str>>>;
 
 /// A group of the consumer protocol.
@@ -61,30 +62,29 @@ type Regexes = BTreeMap<Arc<str>, BTreeSet<Arc<str>>>;
 pub(in crate::group) struct ConsumerGroup {
     pub(in crate::group) id: Arc<str>,
     epoch: i32,
-    /// When the epoch or the target's went up, as this coordinator has seen it
-    /// ([`crate::coordinator::Now::ms`]).
+    /// The time of the last rise of the group or target epoch at this coordinator, on the clock of
+    /// [`crate::coordinator::Now::ms`].
     bumped_at: Option<u64>,
-    /// Of the topics that members are subscribed to, as they were when the epoch began.
+    /// The hash of the subscribed topics at the start of the group epoch.
     metadata_hash: i64,
     target_epoch: i32,
-    /// When the target was computed, on the clock of what is written down; 0 where that is not
-    /// known.
+    /// The time of the last target assignment in milliseconds since 1970; 0 if unknown.
     assigned_at: i64,
     members: BTreeMap<Arc<str>, Member>,
     statics: BTreeMap<Arc<str>, Arc<str>>,
     targets: BTreeMap<Arc<str>, Partitions>,
-    /// Who has each partition, or is about to give it up.
+    /// The owner of each partition, until it has revoked it.
     owners: BTreeMap<(Uuid, i32), Arc<str>>,
     regexes: Regexes,
-    /// Soft, as what is looked at: when they were matched.
+    /// Soft state: the metadata versions of the last matches.
     matched: Matched,
-    /// The version of the metadata that was looked at last.
+    /// The metadata version of the last check of topics.
     looked_at: Option<u64>,
-    /// What those that speak the classic protocol can do.
+    /// The protocols of the members of the classic protocol.
     spoken: Spoken,
-    /// What members, their partitions and regular expressions take.
+    /// Bytes of the members, their partitions and the regular expressions.
     bytes: usize,
-    /// What was just decided: those that are left go on as a classic group.
+    /// A pending decision that the remaining members become a classic group.
     downgrade: Option<Downgrade>,
 }
 
@@ -92,7 +92,7 @@ impl ConsumerGroup {
     pub(in crate::group) fn new(id: Arc<str>) -> Self {
         Self {
             id,
-            // The first member makes it the second one.
+            // The first member raises it to 2.
             epoch: 1,
             bumped_at: None,
             metadata_hash: 0,
@@ -111,7 +111,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// Kafka's name for the state that the group is in.
+    /// Kafka's name for the state of the group.
     pub(in crate::group) fn state(&self) -> &'static str {
         if self.members.is_empty() {
             "Empty"
@@ -138,7 +138,7 @@ impl ConsumerGroup {
         self.members.values().any(|member| member.topics.contains(topic) || by_regex(member))
     }
 
-    /// Begins the sessions of the members that the log told of.
+    /// Starts the sessions of the members from the log.
     pub(in crate::group) fn loaded(&mut self, turn: &mut Turn<'_>) {
         let ids: Vec<_> = self.members.keys().cloned().collect();
         for id in ids {
@@ -147,9 +147,9 @@ impl ConsumerGroup {
         }
     }
 
-    /// Whether offsets may be committed (`ConsumerGroup.validateOffsetCommit`), for these
-    /// partitions: in the epoch that a member is in, or in an older one in which it had them
-    /// already (KIP-1251).
+    /// Checks that offsets of these partitions may be committed
+    /// (`ConsumerGroup.validateOffsetCommit`). The epoch must be the member's, or an older one in
+    /// which it had the partitions already (KIP-1251).
     pub(in crate::group) fn check_commit(
         &self,
         request: &OffsetCommitRequest,
@@ -161,12 +161,12 @@ impl ConsumerGroup {
         if epoch < 0 && self.members.is_empty() {
             return Ok(());
         }
-        // A transaction need not say for whom it commits (TxnOffsetCommit before KIP-447).
+        // A transaction need not name its member (TxnOffsetCommit before KIP-447).
         if transactional && epoch < 0 && member.is_empty() && request.group_instance_id.is_none() {
             return Ok(());
         }
         let known = self.members.get(member).ok_or(ErrorCode::UnknownMemberId)?;
-        // Older versions do not know the error that follows.
+        // Older versions do not know STALE_MEMBER_EPOCH.
         if version < 9 && !transactional && known.classic.is_none() {
             return Err(ErrorCode::UnsupportedVersion);
         }
@@ -181,7 +181,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// Whether offsets may be fetched; administrators say neither member nor epoch.
+    /// Checks that offsets may be fetched. Administrators name neither member nor epoch.
     pub(in crate::group) fn check_fetch(
         &self,
         member: Option<&str>,
@@ -199,7 +199,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// The records that say that the group, which has no members, is not there any more.
+    /// Writes the tombstones of a group without members.
     pub(in crate::group) fn tombstones(&self, outcome: &mut Outcome) {
         for pattern in self.regexes.keys() {
             outcome.records.push(record::regex(&self.id, pattern, None));
@@ -282,7 +282,7 @@ impl ConsumerGroup {
         id: &str,
         value: Option<ConsumerGroupCurrentMemberAssignmentValue>,
     ) {
-        // Compaction may have left it before the record of its member.
+        // Compaction may have removed the earlier record of the member itself.
         if value.is_some() && !self.members.contains_key(id) {
             self.put_member(Member::new(id.into()));
         }
@@ -323,7 +323,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// Removes a member and says so.
+    /// Removes a member and writes its tombstones.
     fn remove(&mut self, id: &Arc<str>, outcome: &mut Outcome) {
         outcome.records.push(record::current(&self.id, id, None));
         outcome.records.push(record::target(&self.id, id, None));
@@ -342,7 +342,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// A member was heard of: its session begins anew.
+    /// Extends the session of a member that has sent a request.
     fn heard_of(&mut self, id: &str, turn: &mut Turn<'_>) {
         if let Some(member) = self.members.get_mut(id) {
             let own = member.classic.as_ref().map(|classic| classic.session_timeout_ms);

@@ -1,5 +1,6 @@
-//! PURE: how a member comes from what it has to what it is to have (`CurrentAssignmentBuilder` in
-//! Apache Kafka): it gives up first, and gets what others have given up.
+//! PURE: the steps of a member from its current to its target assignment
+//! (`CurrentAssignmentBuilder` in Apache Kafka). It revokes first, and then gets partitions that
+//! others have revoked.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,15 +10,15 @@ use uuid::Uuid;
 use super::assignor::Partitions;
 use crate::group::memory::OWNED_BYTES;
 
-/// How a member stands to its target, with its code in the record (`MemberState`).
+/// The state of a member in a reconciliation, with its code in the record (`MemberState`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::group) enum State {
-    /// It has what it is to have.
+    /// It has its target assignment.
     #[default]
     Stable = 1,
-    /// It has not given up yet what it must.
+    /// It has not revoked all partitions that it must.
     Unrevoked = 2,
-    /// Others have not given up yet what it is to have.
+    /// Others have not revoked all partitions that it gets.
     Unreleased = 3,
 }
 
@@ -34,39 +35,39 @@ impl State {
 /// The epoch in which each of a member's partitions was assigned to it (KIP-1251).
 pub(in crate::group) type Since = BTreeMap<(Uuid, i32), i32>;
 
-/// What a member has, by what the coordinator told it.
+/// The current assignment of a member, as the coordinator has told it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::group) struct Current {
-    /// The member's epoch.
+    /// The member epoch.
     pub(in crate::group) epoch: i32,
-    /// The one before: the answer that told of the newer one may be lost.
+    /// The previous member epoch, because the response with the newer one may be lost.
     pub(in crate::group) previous_epoch: i32,
     pub(in crate::group) state: State,
     pub(in crate::group) assigned: Partitions,
-    /// What it is to give up, and still counts as its own.
+    /// The partitions that it must revoke, and still owns.
     pub(in crate::group) revoking: Partitions,
-    /// Of what is assigned and of what it is to give up.
+    /// The assignment epochs of its assigned and revoking partitions.
     pub(in crate::group) since: Since,
 }
 
-/// Where a member is to come to, and what is in the way.
+/// The target of a member, and the obstacles to it.
 pub(in crate::group) struct Towards<'a> {
-    /// The epoch of the target.
+    /// The target epoch.
     pub(in crate::group) epoch: i32,
-    /// What it is to have.
+    /// The target assignment.
     pub(in crate::group) target: &'a Partitions,
-    /// The topics that it is subscribed to: the target may be older than that.
+    /// The topics that it subscribes to; the target may be older.
     pub(in crate::group) subscribed: &'a BTreeSet<Uuid>,
-    /// Whether it has just subscribed to others.
+    /// Whether its subscription has just changed.
     pub(in crate::group) subscribes_anew: bool,
-    /// What it says that it has, if it says so.
+    /// The partitions that the member reports as owned, if it does.
     pub(in crate::group) owned: Option<&'a Partitions>,
-    /// What another member has.
+    /// Whether another member owns the partition.
     pub(in crate::group) is_taken: &'a dyn Fn(Uuid, i32) -> bool,
 }
 
 impl Current {
-    /// What a member has from this epoch on.
+    /// A member with this assignment from this epoch on.
     pub(in crate::group) fn assigned_in(epoch: i32, assigned: Partitions) -> Self {
         Self {
             epoch,
@@ -77,7 +78,7 @@ impl Current {
         }
     }
 
-    /// Brings the member as near to its target as it can be now.
+    /// Moves the member as close to its target as is possible now.
     pub(in crate::group) fn next(&self, towards: &Towards<'_>) -> Self {
         let waits = match self.state {
             State::Stable => self.epoch == towards.epoch,
@@ -91,8 +92,8 @@ impl Current {
         }
     }
 
-    /// Gives up what the member is not subscribed to any more, before there is a target that knows
-    /// of that.
+    /// Revokes partitions of topics that the member does not subscribe to any more, before a new
+    /// target is computed.
     fn restricted(&self, towards: &Towards<'_>) -> Self {
         let kept = only(&self.assigned, towards.subscribed);
         let gone = without(&self.assigned, &kept);
@@ -119,7 +120,7 @@ impl Current {
         let mut coming = Vec::new();
         let mut state = State::Stable;
         for (topic, partition) in pairs(&without(&target, &kept)) {
-            // What the member itself was to give up is no other's.
+            // A partition that the member itself was to revoke has no other owner.
             let is_own = self.revoking.get(&topic).is_some_and(|own| own.contains(&partition));
             if (towards.is_taken)(topic, partition) && !is_own {
                 state = State::Unreleased;
@@ -135,7 +136,7 @@ impl Current {
         next
     }
 
-    /// The member in this epoch, with a part of what it has: since when it has that stays.
+    /// The member in this epoch with a part of its partitions, which keep their assignment epochs.
     fn having(&self, epoch: i32, state: State, assigned: Partitions, revoking: Partitions) -> Self {
         let own = pairs(&assigned).chain(pairs(&revoking));
         Self {
@@ -148,8 +149,8 @@ impl Current {
         }
     }
 
-    /// The member while it has left for a while, with this epoch: it keeps what it has, whoever
-    /// comes back for it.
+    /// The member while it has left for a while, with this epoch. It keeps its partitions for its
+    /// return.
     pub(in crate::group) fn left_for_a_while(&self, epoch: i32) -> Self {
         Self {
             epoch,
@@ -159,29 +160,29 @@ impl Current {
         }
     }
 
-    /// What its partitions take ([`crate::group::memory`]).
+    /// The bytes of its partitions ([`crate::group::memory`]).
     pub(super) fn bytes(&self) -> usize {
         let own = self.assigned.values().chain(self.revoking.values());
         OWNED_BYTES * own.map(BTreeSet::len).sum::<usize>()
     }
 
-    /// Whether the member has had the partition since this epoch at the latest.
+    /// Whether the member has had the partition since this epoch or longer.
     pub(in crate::group) fn has_since(&self, topic: Uuid, partition: i32, epoch: i32) -> bool {
         self.since.get(&(topic, partition)).is_some_and(|since| *since <= epoch)
     }
 
-    /// Whether nothing is left to be done.
+    /// Whether it has reached the target.
     pub(in crate::group) fn has_reached(&self, target_epoch: i32) -> bool {
         self.state == State::Stable && self.epoch == target_epoch
     }
 }
 
-/// Whether the member has any of these, or does not say.
+/// Whether the member still owns any of these partitions, or does not report its own.
 fn still_owns(owned: Option<&Partitions>, revoking: &Partitions) -> bool {
     owned.is_none_or(|owned| !common(owned, revoking).is_empty())
 }
 
-/// The partitions, one by one.
+/// The partitions as pairs of topic and index.
 pub(super) fn pairs(partitions: &Partitions) -> impl Iterator<Item = (Uuid, i32)> {
     partitions
         .iter()
@@ -194,7 +195,7 @@ fn only(partitions: &Partitions, topics: &BTreeSet<Uuid>) -> Partitions {
     of_topics.map(|(topic, partitions)| (*topic, partitions.clone())).collect()
 }
 
-/// The partitions that are in both.
+/// The partitions in both.
 pub(super) fn common(one: &Partitions, two: &Partitions) -> Partitions {
     let of_topic = |(topic, partitions): (&Uuid, &BTreeSet<i32>)| {
         let both: BTreeSet<i32> = partitions.intersection(two.get(topic)?).copied().collect();
@@ -203,7 +204,7 @@ pub(super) fn common(one: &Partitions, two: &Partitions) -> Partitions {
     one.iter().filter_map(of_topic).collect()
 }
 
-/// The partitions that are in the first alone.
+/// The partitions in the first only.
 fn without(one: &Partitions, two: &Partitions) -> Partitions {
     let of_topic = |(topic, partitions): (&Uuid, &BTreeSet<i32>)| {
         let rest: BTreeSet<i32> = match two.get(topic) {
@@ -233,7 +234,7 @@ mod tests {
         of(T, partitions)
     }
 
-    /// A step of a member that is subscribed to both topics, towards this target.
+    /// One step towards this target, of a member that subscribes to both topics.
     fn next(
         current: &Current,
         epoch: i32,
@@ -276,7 +277,7 @@ mod tests {
         let done = next(&revoking, 6, &some(&[2, 3]), Some(&some(&[2])), &nobody);
         assert_eq!((done.epoch, done.state, &done.assigned), (6, State::Stable, &some(&[2, 3])));
         assert!(done.revoking.is_empty() && done.has_reached(6));
-        // More is to go meanwhile: it stays in the epoch in which it was told so.
+        // Another partition must be revoked meanwhile; the member stays in its epoch.
         let more = next(&revoking, 7, &some(&[3]), Some(&some(&[2])), &nobody);
         assert_eq!((more.epoch, more.state, &more.revoking), (4, State::Unrevoked, &some(&[2])));
     }
@@ -316,8 +317,8 @@ mod tests {
         assert!(back.left_for_a_while(-2).has_since(T, 2, 0), "whoever comes back goes on with it");
     }
 
-    /// The target may not be computed anew yet: a member gives up at once what it is not subscribed
-    /// to any more.
+    /// The interval may delay a new target. A member revokes partitions of topics that it no longer
+    /// subscribes to at once.
     #[test]
     fn what_is_not_subscribed_to_any_more_goes_before_the_target_says_so() {
         let both: Partitions = [some(&[1]), of(OTHER, &[1])].into_iter().flatten().collect();

@@ -1,4 +1,4 @@
-//! PURE: what the members of a group are subscribed to, and what each is to have of it
+//! PURE: the subscriptions of a group's members, and the target assignment
 //! (`TargetAssignmentBuilder` in Apache Kafka).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -14,7 +14,7 @@ use super::{ConsumerGroup, Member, record};
 use crate::group::turn::Turn;
 use crate::metadata::{MetadataImage, TopicImage};
 
-/// A number that is another one when it should be (FNV-1a).
+/// A hash for the detection of changes (FNV-1a).
 struct Hash(u64);
 
 impl Hash {
@@ -22,7 +22,7 @@ impl Hash {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
-        // Where one part ends and the next begins matters.
+        // Separates the parts, so that their borders matter.
         self.0 = (self.0 ^ 0xff).wrapping_mul(0x0000_0100_0000_01b3);
     }
 }
@@ -38,15 +38,15 @@ fn topic(image: &MetadataImage, topic: &TopicImage) -> Topic {
 }
 
 impl ConsumerGroup {
-    /// What a member is subscribed to, by name.
+    /// The names of the topics that a member subscribes to.
     fn subscription(&self, member: &Member) -> BTreeSet<Arc<str>> {
         let by_regex =
             member.regex.as_ref().and_then(|regex| self.regexes.get(regex)).into_iter().flatten();
         member.topics.iter().chain(by_regex).cloned().collect()
     }
 
-    /// What some member is subscribed to. Groups have many members of few subscriptions, and this
-    /// is asked for with each that comes.
+    /// The names of all subscribed topics. Groups have many members with few different
+    /// subscriptions, and each new member asks for this.
     fn subscribed_names(&self) -> BTreeSet<&Arc<str>> {
         let lists: BTreeSet<&BTreeSet<Arc<str>>> =
             self.members.values().map(|member| &member.topics).collect();
@@ -56,14 +56,14 @@ impl ConsumerGroup {
         lists.into_iter().chain(by_regex).flatten().collect()
     }
 
-    /// The topics that there are of what a member is subscribed to.
+    /// The ids of the existing topics that a member subscribes to.
     pub(super) fn subscribed_ids(&self, member: &Member, image: &MetadataImage) -> BTreeSet<Uuid> {
         let names = self.subscription(member);
         names.iter().filter_map(|name| image.topic_by_name(name)).map(|topic| topic.id.0).collect()
     }
 
-    /// Looks at the topics again, if they may have changed since, and says whether what members are
-    /// subscribed to has.
+    /// Checks the topics again, if they may have changed; returns whether those of the
+    /// subscriptions have.
     pub(super) fn look_at_topics(&mut self, must: bool, turn: &mut Turn<'_>) -> bool {
         let image = Arc::clone(turn.image);
         if !must && self.looked_at == Some(image.version) && !self.matched.is_due(turn.now.ms) {
@@ -75,8 +75,8 @@ impl ConsumerGroup {
         hash != self.metadata_hash
     }
 
-    /// Finds the topics that regular expressions mean: those that are new first, and then those
-    /// that were matched with older metadata, as far as it is time for them.
+    /// Finds the topics that regular expressions match. New ones come first, then those that were
+    /// matched with older metadata and are due.
     fn resolve(&mut self, image: &MetadataImage, turn: &mut Turn<'_>) {
         let used: BTreeSet<Arc<str>> =
             self.members.values().filter_map(|member| member.regex.clone()).collect();
@@ -120,8 +120,8 @@ impl ConsumerGroup {
         }
     }
 
-    /// What an assignment rests on besides the subscriptions: ids, partitions and racks of the
-    /// topics. Of no topics it is what a new group has.
+    /// The hash of the topics' ids, partitions and racks, on which an assignment depends besides
+    /// the subscriptions. Without topics it is 0, as in a new group.
     pub(super) fn hash_of_topics(&self, image: &MetadataImage) -> i64 {
         let found: Vec<_> =
             self.subscribed_names().iter().filter_map(|name| image.topic_by_name(name)).collect();
@@ -147,14 +147,14 @@ impl ConsumerGroup {
             let asks = |member: &&Member| member.assignor.as_deref() == Some(name);
             self.members.values().filter(asks).count()
         };
-        // Of several the first one, which is also the one that nobody has to ask for.
+        // With equal votes the first one, which is also the default.
         let best = NAMES.iter().rev().max_by_key(|name| votes(name));
         best.copied().unwrap_or("uniform")
     }
 
-    /// Whether what members are to have may be computed now: there is news, and the last time was
-    /// long enough ago (KIP-1263). Where nobody knows when that was it may, and also without an
-    /// interval, whatever the clocks say (`canComputeNextTargetAssignment`).
+    /// Whether a target may be computed now: the group has changed, and the assignment interval has
+    /// passed (KIP-1263). Always true of an unknown last time, and without an interval, whatever
+    /// the clocks say (`canComputeNextTargetAssignment`).
     pub(super) fn may_assign(&self, turn: &Turn<'_>) -> bool {
         let interval_ms =
             i64::from(turn.settings.of_group(turn.image, &self.id).assignment_interval_ms);
@@ -164,7 +164,7 @@ impl ConsumerGroup {
         self.epoch > self.target_epoch && is_due
     }
 
-    /// Computes what each member is to have, if the group has changed since and it may be computed.
+    /// Computes a new target, if the group has changed and the interval allows it.
     pub(super) fn assign_anew(&mut self, turn: &mut Turn<'_>) {
         if !self.may_assign(turn) {
             return;
@@ -172,7 +172,7 @@ impl ConsumerGroup {
         self.bumped_at = Some(turn.now.ms);
         let image = Arc::clone(turn.image);
         let mut topics: BTreeMap<Uuid, Topic> = BTreeMap::new();
-        // Members of the same subscription share its topics.
+        // Members with the same subscription share its topics.
         let mut subscriptions: BTreeMap<_, Arc<BTreeSet<Uuid>>> = BTreeMap::new();
         let candidates: Vec<_> = self
             .members
@@ -207,7 +207,7 @@ impl ConsumerGroup {
         self.set_target_epoch(self.epoch, turn.now.wall_ms, turn.outcome);
     }
 
-    /// What a member is to have.
+    /// The target assignment of a member.
     pub(super) fn target_of(&self, id: &str) -> Partitions {
         self.targets.get(id).cloned().unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! What the members of all groups take is counted exactly, and has a bound.
+//! The bytes of all members are counted exactly, and have a bound.
 
 use proptest::prelude::*;
 use weir_protocol::error::ErrorCode;
@@ -18,14 +18,14 @@ fn counted(worlds: &[World]) -> usize {
     groups.map(|group| group.counted()).sum()
 }
 
-/// A JoinGroup of so many bytes, to this group.
+/// A JoinGroup with this many bytes, to this group.
 fn large(group: &str, member: &str, bytes: usize) -> JoinGroupRequest {
     let mut request = JoinGroupRequest { group_id: group.to_owned(), ..join(member, &["range"]) };
     request.protocols[0].metadata = vec![0; bytes].into();
     request
 }
 
-/// What clients of both protocols do in two partitions.
+/// A step of clients of both protocols in two partitions.
 #[derive(Clone, Debug)]
 enum Step {
     Join { member: usize, version: i16, instance: bool, bytes: usize },
@@ -165,7 +165,7 @@ proptest! {
     }
 }
 
-/// Each group may be in bounds, and there is any number of groups.
+/// Each group may be within bounds, but the number of groups is unlimited.
 #[test]
 fn members_of_all_groups_have_a_bound_together() {
     const BOUND: usize = 10 << 20;
@@ -193,7 +193,7 @@ fn members_of_all_groups_have_a_bound_together() {
     };
     assert_eq!(beat(&mut worlds[0], 1_000), ErrorCode::CoordinatorNotAvailable);
     assert_eq!(beat(&mut worlds[0], 100), ErrorCode::None, "there is room for a small one");
-    // An assignment takes memory as well: who leads is told to come again.
+    // An assignment takes memory, too: the group leader must retry.
     for world in &mut worlds {
         world.pass(1_000);
     }
@@ -210,14 +210,14 @@ fn members_of_all_groups_have_a_bound_together() {
     let world = &mut worlds[*number % 3];
     let code = world.sync(assigned(1 << 20)).expect().error_code;
     assert_eq!(ErrorCode::from_code(code), ErrorCode::CoordinatorNotAvailable);
-    // Whoever is there goes on, and says what it said before.
+    // A present member continues, and may repeat its fields.
     let mut again = world.join(3, large(group, &answer.member_id, 1 << 20));
     world.pass(1_000);
     let answer = again.answer().expect("joined");
     assert_eq!(answer.error_code, 0);
     let synced = SyncGroupRequest { generation_id: answer.generation_id, ..assigned(10) };
     assert_eq!(world.sync(synced).expect().error_code, 0);
-    // What is gone makes room.
+    // Removed members free their memory.
     for world in &mut worlds {
         world.pass(400_000);
     }
@@ -225,7 +225,7 @@ fn members_of_all_groups_have_a_bound_together() {
     assert!(worlds[1].join(3, large("new", "", 1 << 20)).answer().is_none(), "it waits for others");
 }
 
-/// The memory of another broker may be larger: what it has taken up is loaded.
+/// Another broker may have had more memory; its log is loaded all the same.
 #[test]
 fn what_the_log_holds_is_loaded_though_it_is_too_much() {
     let memory = MemberMemory::new(2 << 20);
@@ -250,7 +250,7 @@ fn what_the_log_holds_is_loaded_though_it_is_too_much() {
     assert!(world.join(3, large("other", "", 10)).answer().is_none());
 }
 
-/// An id that is given out is kept for as long as its session would last.
+/// A new member id is kept for the length of its session.
 #[test]
 fn ids_that_are_given_out_are_counted() {
     let memory = MemberMemory::new(100_000);

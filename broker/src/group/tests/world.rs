@@ -1,5 +1,4 @@
-//! A group coordinator that a test asks, and the requests of its clients; and the same as the lines
-//! of a scenario say it.
+//! A group coordinator under test, the requests of its clients, and their form in scenarios.
 
 pub(super) mod embedded;
 mod names;
@@ -36,7 +35,7 @@ pub(super) use self::topics::topic_id;
 use self::topics::{Topic, image};
 pub(super) use crate::coordinator::harness::Asked;
 
-/// A group coordinator, as a test asks it.
+/// A group coordinator under test.
 pub(super) type World = Harness<Groups>;
 
 impl World {
@@ -48,7 +47,7 @@ impl World {
         Self::beside(configs, topics, &MemberMemory::default())
     }
 
-    /// As [`World::with_topics`], beside others whose members take of the same memory.
+    /// Like [`World::with_topics`], with memory that other worlds share.
     pub(super) fn beside(
         configs: &[(&str, &str)],
         topics: &[(&str, usize)],
@@ -70,7 +69,7 @@ impl World {
         found.flat_map(of).collect()
     }
 
-    /// The topics are these now.
+    /// Replaces the topics.
     pub(super) fn topics(&mut self, topics: &[(&str, usize)]) {
         self.set_image(image_of(topics));
     }
@@ -116,12 +115,12 @@ impl World {
             .expect()
     }
 
-    /// The state of group `g`, as it is listed.
+    /// The state of group `g` in ListGroups.
     pub(super) fn state(&mut self) -> String {
         self.listed().map_or_else(|| "none".to_owned(), |group| group.group_state)
     }
 
-    /// The protocol of group `g`, as it is listed.
+    /// The type of group `g` in ListGroups.
     pub(super) fn kind(&mut self) -> String {
         self.listed().map_or_else(|| "none".to_owned(), |group| group.group_type)
     }
@@ -132,7 +131,7 @@ impl World {
     }
 }
 
-/// The settings of a test, which assigns at once unless it says otherwise.
+/// The settings of a test. By default assignments are immediate.
 fn settings(mut configs: Configs) -> Configs {
     configs
         .entry("group.consumer.assignment.interval.ms".to_owned())
@@ -146,7 +145,7 @@ fn image_of(topics: &[(&str, usize)]) -> MetadataImage {
     image(&topics)
 }
 
-/// A JoinGroup to group `g`, by a consumer that can do these protocols.
+/// A JoinGroup to group `g`, from a consumer with these protocols.
 pub(super) fn join(member: &str, protocols: &[&str]) -> JoinGroupRequest {
     JoinGroupRequest {
         group_id: "g".to_owned(),
@@ -165,7 +164,7 @@ pub(super) fn join(member: &str, protocols: &[&str]) -> JoinGroupRequest {
     }
 }
 
-/// A SyncGroup, in which each member is given its name and the generation.
+/// A SyncGroup that assigns each member its id and the generation as text.
 pub(super) fn sync(member: &str, generation: i32, to: &[&str]) -> SyncGroupRequest {
     SyncGroupRequest {
         group_id: "g".to_owned(),

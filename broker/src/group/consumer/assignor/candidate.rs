@@ -1,4 +1,4 @@
-//! PURE: what an assignor is told: topics, and the members that want them.
+//! PURE: the input of an assignor: topics, and the members that subscribe to them.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,10 +9,10 @@ use uuid::Uuid;
 /// Partitions by topic.
 pub(in crate::group) type Partitions = BTreeMap<Uuid, BTreeSet<i32>>;
 
-/// A topic that somebody is subscribed to.
+/// A topic with subscribers.
 #[derive(Clone, Debug, Default)]
 pub(in crate::group) struct Topic {
-    /// The racks of each partition's replicas; as many as there are partitions.
+    /// The racks of each partition's replicas, one entry per partition.
     pub(in crate::group) racks: Vec<BTreeSet<String>>,
 }
 
@@ -22,7 +22,7 @@ pub(in crate::group) struct Candidate<'a> {
     pub(in crate::group) id: &'a Arc<str>,
     pub(in crate::group) instance: Option<&'a Arc<str>>,
     pub(in crate::group) rack: Option<&'a str>,
-    /// What it is subscribed to, of the topics that there are.
+    /// The existing topics that it subscribes to.
     pub(in crate::group) topics: Arc<BTreeSet<Uuid>>,
     pub(in crate::group) before: Option<&'a Partitions>,
 }
@@ -31,13 +31,13 @@ pub(super) fn partitions_of(topic: &Topic) -> i32 {
     i32::try_from(topic.racks.len()).unwrap_or(i32::MAX)
 }
 
-/// The members that are subscribed to each topic, in this order of members.
+/// The subscribers of each topic, in this order of members.
 pub(super) fn subscribers(
     members: &[Candidate<'_>],
     order: impl Iterator<Item = usize>,
     topics: &BTreeMap<Uuid, Topic>,
 ) -> BTreeMap<Uuid, Arc<[usize]>> {
-    // Members mostly want the same: then there is one list for all topics.
+    // Members mostly have the same subscription; then all topics share one list.
     if is_homogeneous(members) {
         let (all, wanted): (Arc<[usize]>, _) = (order.collect(), members.first());
         let wanted = wanted.into_iter().flat_map(|member| member.topics.iter());
@@ -57,7 +57,7 @@ pub(super) fn subscribers(
     wanted.map(|(topic, members)| (topic, members.into())).collect()
 }
 
-/// Whether all members are subscribed to the same topics.
+/// Whether all members subscribe to the same topics.
 pub(super) fn is_homogeneous(members: &[Candidate<'_>]) -> bool {
     members.windows(2).all(|pair| {
         matches!(pair, [one, two] if Arc::ptr_eq(&one.topics, &two.topics) || one.topics == two.topics)

@@ -1,4 +1,4 @@
-//! PURE: the assignor `range`: members have the same partitions of topics with as many of them
+//! PURE: the assignor `range`: topics with equal numbers of partitions get the same assignment
 //! (`RangeAssignor` in Apache Kafka).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -8,12 +8,12 @@ use uuid::Uuid;
 
 use super::candidate::{Candidate, Partitions, Topic, partitions_of, subscribers};
 
-/// Per topic, consecutive partitions to each member, in the order of their instances and ids:
-/// members have the same partitions of topics with as many of them.
+/// Per topic, assigns consecutive partitions to the members, in the order of their instance and
+/// member ids. So topics with equal numbers of partitions get the same assignment.
 pub(super) fn range(members: &[Candidate<'_>], topics: &BTreeMap<Uuid, Topic>) -> Vec<Partitions> {
     let mut assigned = vec![Partitions::new(); members.len()];
     let mut order: Vec<usize> = (0..members.len()).collect();
-    // Static members first: their names outlive their ids.
+    // Static members first, because their instance ids outlive their member ids.
     order.sort_by_key(|index| {
         members.get(*index).map(|member| (member.instance.is_none(), member.instance, member.id))
     });
@@ -30,7 +30,7 @@ pub(super) fn range(members: &[Candidate<'_>], topics: &BTreeMap<Uuid, Topic>) -
         let mut next = 0;
         for (turn, index) in (0..).zip(subscribed.iter()) {
             let end = next + each + i32::from(turn < more);
-            // Nobody after this one gets any.
+            // The members after this one get none.
             if next == end {
                 break;
             }

@@ -1,4 +1,4 @@
-//! What holds of every assignment, and what it costs.
+//! The properties of every assignment, and its cost.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ fn topics(counts: &[usize]) -> BTreeMap<Uuid, Topic> {
     (1..).map(id).zip(counts.iter().map(topic)).collect()
 }
 
-/// Runs an assignor for members with these subscriptions and checks what holds of every
+/// Runs an assignor for members with these subscriptions, and checks the properties of every
 /// assignment.
 fn run(
     name: &str,
@@ -106,7 +106,7 @@ fn uniform_is_balanced_and_moves_no_more_than_it_must() {
     assert_eq!(moved(&first, &grown), 2);
 }
 
-/// Nobody has two partitions more than another member that could have one of them.
+/// Checks that no member has two partitions more than another that could have one of them.
 fn assert_balanced(subscriptions: &[&[u128]], assigned: &BTreeMap<Arc<str>, Partitions>) {
     let sizes = counts(assigned);
     for (own, size) in assigned.values().zip(&sizes) {
@@ -127,7 +127,7 @@ fn uniform_balances_as_far_as_subscriptions_allow() {
     let subscriptions: [&[u128]; 4] = [&[1], &[1, 2], &[2, 3], &[3]];
     let assigned = run("uniform", &subscriptions, &[4, 4, 4], &BTreeMap::new());
     assert_balanced(&subscriptions, &assigned);
-    // One who could have all had them before the others came.
+    // One member could have all partitions, and had them before the others joined.
     let before = run("uniform", &[&[1, 2, 3]], &[4, 4, 4], &BTreeMap::new());
     let after = run("uniform", &[&[1, 2, 3], &[2], &[3]], &[4, 4, 4], &before);
     assert_eq!(counts(&after), [4, 4, 4]);
@@ -155,7 +155,7 @@ fn of_two_members_with_as_many_the_nearer_one_gets_a_partition() {
 }
 
 proptest! {
-    /// Whoever was there before, and had what then.
+    /// For any previous members and assignment.
     #[test]
     fn uniform_is_balanced_and_stays_as_it_is(
         first in prop::collection::vec(prop::collection::btree_set(1_u128..7, 0..5), 1..9),
@@ -178,8 +178,8 @@ proptest! {
     }
 }
 
-/// A group with overlapping subscriptions, no two of them the same. One half is in balance, and has
-/// the most; of the other half some have all that there is for it.
+/// A group with overlapping subscriptions, all of them different. One half is balanced and has the
+/// most; in the other half some members have everything that is available to it.
 fn two_halves(half: usize) -> (Vec<BTreeSet<Uuid>>, Vec<Partitions>, BTreeMap<Uuid, Topic>) {
     let sizes = [vec![8; 2 * half], vec![4; 2 * half]].concat();
     let (topics, first) = (topics(&sizes), |number: usize| id(number as u128 + 1));
@@ -200,7 +200,7 @@ fn two_halves(half: usize) -> (Vec<BTreeSet<Uuid>>, Vec<Partitions>, BTreeMap<Uu
     ((0..2 * half).map(wanted).collect(), before, topics)
 }
 
-/// The coordinator's thread does this, and others' groups wait.
+/// The coordinator's thread does this, while other groups wait.
 #[test]
 fn the_work_is_in_proportion_to_subscriptions_and_partitions() {
     let (wanted, before, topics) = two_halves(250);
@@ -227,7 +227,7 @@ fn the_work_is_in_proportion_to_subscriptions_and_partitions() {
         let bound = 5 * (subscriptions + partitions);
         assert!(steps <= bound, "{count} members: {steps} steps, not {bound}");
         before = members.iter().map(|member| Arc::clone(member.id)).zip(assigned).collect();
-        // Each half has what it has in common.
+        // Each half has an equal share.
         for numbers in [0..250, 250..500] {
             let sizes = numbers
                 .filter_map(|index| before.get(&ids[index]))
@@ -239,8 +239,8 @@ fn the_work_is_in_proportion_to_subscriptions_and_partitions() {
     }
 }
 
-/// Each member shares a topic with the next one alone, and the first one has all it can have: it
-/// takes many rounds until the last one has as many, and there are not many.
+/// Each member shares a topic with the next one alone, and the first one has all it can have.
+/// Balance would take more rounds than the bound.
 #[test]
 fn long_chains_are_given_up() {
     let members = 3_000_u128;

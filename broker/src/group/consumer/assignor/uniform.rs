@@ -1,7 +1,6 @@
-//! PURE: the assignor `uniform`: every member as many partitions as any other it could have them
-//! from, give or take one; nobody gives up more than that needs
-//! (`UniformHomogeneousAssignmentBuilder` and `UniformHeterogeneousAssignmentBuilder` in Apache
-//! Kafka).
+//! PURE: the assignor `uniform`: two members that could exchange partitions differ by at most one,
+//! and members give up no more than that requires (`UniformHomogeneousAssignmentBuilder` and
+//! `UniformHeterogeneousAssignmentBuilder` in Apache Kafka).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::cmp::Reverse;
@@ -12,17 +11,18 @@ use uuid::Uuid;
 
 use super::candidate::{Candidate, Partitions, Topic, is_homogeneous, subscribers};
 
-/// How often each topic is balanced at most, where members want different ones
-/// (`UniformHeterogeneousAssignmentBuilder.MAX_ITERATION_COUNT`). A round about halves what is out
-/// of balance, so this is enough but for long chains of members who each share a topic with the
-/// next one alone; those go on with the group's next assignment, which begins with this one.
+/// The most rounds of balancing each topic, when subscriptions differ
+/// (`UniformHeterogeneousAssignmentBuilder.MAX_ITERATION_COUNT`). A round about halves the
+/// imbalance. So this is enough, except for long chains of members who each share a topic with the
+/// next one alone. The group's next assignment continues those from this one.
 pub(super) const ROUNDS_MAX: usize = 16;
 
-/// With so few steps a small group is balanced to the end, however long its chains are.
+/// The number of steps within which a small group is balanced completely, however long its chains
+/// are.
 pub(super) const STEPS_FREE: usize = 100_000;
 
-/// What each member is to have, and the steps that it took: looks at a member for a topic, and
-/// partitions given to one.
+/// The assignment of each member, and the number of steps: examined pairs of member and topic, and
+/// assigned partitions.
 pub(super) fn uniform(
     members: &[Candidate<'_>],
     topics: &BTreeMap<Uuid, Topic>,
@@ -34,7 +34,7 @@ pub(super) fn uniform(
     (sharing.assigned(), sharing.load.steps)
 }
 
-/// How far a uniform assignment has come.
+/// The state of a uniform assignment.
 struct Sharing<'a> {
     members: &'a [Candidate<'a>],
     /// Whether all members are subscribed to the same topics.
@@ -43,26 +43,26 @@ struct Sharing<'a> {
     load: Load,
 }
 
-/// A topic that is shared out.
+/// A topic whose partitions are being assigned.
 struct Shared<'a> {
     id: Uuid,
-    /// Of each partition.
+    /// The racks of each partition.
     racks: &'a [BTreeSet<String>],
     subscribed: Arc<[usize]>,
-    /// The partitions that somebody has.
+    /// The partitions that have an owner.
     is_taken: Vec<bool>,
     owners: BTreeMap<usize, Held>,
 }
 
-/// What a member has of a topic.
+/// A member's partitions of a topic.
 #[derive(Default)]
 struct Held {
-    /// What it had before.
+    /// The partitions that it had before.
     kept: BTreeSet<i32>,
     new: BTreeSet<i32>,
 }
 
-/// How many partitions each member has.
+/// The number of partitions of each member.
 struct Load {
     counts: Vec<usize>,
     steps: usize,
@@ -87,8 +87,8 @@ impl Load {
     }
 }
 
-/// Members in the order in which they are given partitions: who has fewest comes first, and then
-/// the first one. All of them, and those in each rack.
+/// Members in the order in which they get partitions: by the number that they have, then by index.
+/// All of them, and those in each rack.
 struct Needy<'a> {
     all: BTreeSet<(usize, usize)>,
     in_rack: BTreeMap<&'a str, BTreeSet<(usize, usize)>>,
@@ -106,7 +106,7 @@ impl<'a> Needy<'a> {
         Self { all: of.iter().map(|index| (load.of(*index), *index)).collect(), in_rack }
     }
 
-    /// Who has fewest; of several, one in a rack of the partition.
+    /// The member with the fewest partitions; among equals one in a rack of the partition.
     fn first(&self, racks: &BTreeSet<String>) -> Option<usize> {
         let (fewest, first) = *self.all.first()?;
         let near = racks.iter().filter_map(|rack| self.in_rack.get(rack.as_str())?.first());
@@ -124,13 +124,13 @@ impl<'a> Needy<'a> {
 }
 
 impl Shared<'_> {
-    /// Whether there is such a partition, and nobody has it yet: now somebody has.
+    /// Marks a partition as owned; false if it does not exist or has an owner.
     fn take(&mut self, partition: i32) -> bool {
         let slot = usize::try_from(partition).ok().and_then(|index| self.is_taken.get_mut(index));
         slot.is_some_and(|is_taken| !std::mem::replace(is_taken, true))
     }
 
-    /// Gives a partition of this topic to a member.
+    /// Assigns a partition of this topic to a member.
     fn give(&mut self, partition: i32, to: usize, members: &[Candidate<'_>]) {
         let before = members.get(to).and_then(|member| member.before?.get(&self.id));
         let held = self.owners.entry(to).or_default();
@@ -140,8 +140,7 @@ impl Shared<'_> {
         };
     }
 
-    /// Takes a partition of this topic from a member: one that it did not have before, if it can
-    /// be.
+    /// Takes a partition of this topic from a member, preferably one that it did not have before.
     fn take_back(&mut self, from: usize) -> Option<i32> {
         let held = self.owners.get_mut(&from)?;
         let partition = held.new.pop_first().or_else(|| held.kept.pop_first());
@@ -151,11 +150,11 @@ impl Shared<'_> {
         partition
     }
 
-    /// Moves partitions of this topic from who has most to who has fewest, until nobody has two
-    /// more than another could have. Returns whether that was not so before.
+    /// Moves partitions of this topic from the members with the most to those with the fewest,
+    /// until no member has two more than another subscriber. Returns whether it had to.
     ///
-    /// The fewest only become more and the most fewer: who was given one here gives none here, and
-    /// the other way round.
+    /// The smallest counts only rise and the largest only fall. So a member that gets a partition
+    /// here gives none here, and vice versa.
     fn balance(&mut self, members: &[Candidate<'_>], load: &mut Load) -> bool {
         load.steps += self.subscribed.len() + self.owners.len();
         let most = self.owners.keys().map(|index| load.of(*index)).max();
@@ -203,7 +202,8 @@ impl<'a> Sharing<'a> {
         }
     }
 
-    /// The most that a member may keep where all are alike, and how many may have one more.
+    /// With equal subscriptions, the most that each member may keep, and how many may have one
+    /// more.
     fn quota(&self) -> (usize, usize) {
         let total: usize = self.shared.values().map(|topic| topic.racks.len()).sum();
         let count = self.members.len();
@@ -213,7 +213,7 @@ impl<'a> Sharing<'a> {
         }
     }
 
-    /// Leaves members what they have, as far as they may have it.
+    /// Leaves members the partitions that they have, within their quota.
     fn keep(&mut self) {
         let (each, mut more) = self.quota();
         for (index, member) in self.members.iter().enumerate() {
@@ -236,11 +236,11 @@ impl<'a> Sharing<'a> {
         }
     }
 
-    /// Gives each free partition to whoever has fewest; of several, to one in a rack of it.
+    /// Assigns each free partition to the member with the fewest; among equals to one in its rack.
     fn hand_out(&mut self) {
         let mut with_free: Vec<&mut Shared<'_>> =
             self.shared.values_mut().filter(|topic| topic.is_taken.contains(&false)).collect();
-        // What few are subscribed to first: others have more to choose from.
+        // Topics with few subscribers first, because the others' subscribers have more choice.
         with_free.sort_by_key(|topic| (topic.subscribed.len(), topic.id));
         let mut of_all: Option<Needy<'_>> = None;
         for topic in with_free {
@@ -262,13 +262,13 @@ impl<'a> Sharing<'a> {
         }
     }
 
-    /// Balances topic after topic, until there is nothing to be moved. Each move makes the counts
-    /// more alike, so that ends.
+    /// Balances topic after topic, until nothing moves. Each move makes the counts more equal, so
+    /// this ends.
     fn balance(&mut self) {
         if self.is_homogeneous {
             return;
         }
-        // Those with many partitions for each member first.
+        // Topics with many partitions per subscriber first.
         let mut topics: Vec<&mut Shared<'_>> = self.shared.values_mut().collect();
         topics.sort_by_key(|topic| {
             let for_each = topic.racks.len() * 1024 / topic.subscribed.len().max(1);
@@ -287,7 +287,7 @@ impl<'a> Sharing<'a> {
         }
     }
 
-    /// What each member has now.
+    /// The assignment of each member.
     fn assigned(&mut self) -> Vec<Partitions> {
         let mut assigned = vec![Partitions::new(); self.members.len()];
         for (id, topic) in &mut self.shared {
