@@ -37,14 +37,14 @@ struct Inner<W, J> {
 pub(crate) enum Left {
     /// The queue is empty, or another thread has the writer.
     Nothing,
-    /// The caller must have somebody call [`Seat::go_on`].
+    /// The caller must see to it that [`Seat::go_on`] is called.
     Jobs,
 }
 
 /// Spawns a task on this thread's runtime that takes turns until no job is left. A thread without a
 /// runtime has no tasks that wait for it, so it takes the turns itself.
 ///
-/// Nobody awaits the task. A panic in it breaks the seat, as a panic of a caller of [`Seat::bring`]
+/// The task is not awaited. A panic in it breaks the seat, as a panic of a caller of [`Seat::bring`]
 /// does. If the runtime ends first, the next caller of [`Seat::bring`] runs the jobs.
 pub(crate) fn go_on_later(mut turn: impl FnMut() -> Left + Send + 'static) {
     let Ok(runtime) = Handle::try_current() else {
@@ -103,7 +103,7 @@ impl<W, J> Seat<W, J> {
         Ok(self.take_a_turn(inner, work))
     }
 
-    /// Another turn, for what was left.
+    /// Takes another turn, for the remaining jobs.
     pub(crate) fn go_on(&self, work: impl FnMut(&mut W, Vec<J>)) -> Left {
         self.take_a_turn(self.inner.lock(), work)
     }
@@ -201,7 +201,7 @@ mod tests {
         assert!(calls.load(Ordering::Relaxed) <= 8000);
     }
 
-    /// While the first thread works others bring as many jobs as it carries out.
+    /// While the first thread works, others queue as many jobs as it runs.
     #[test]
     fn whoever_sits_there_leaves_after_some_jobs() {
         let seat = Seat::<Vec<usize>, usize>::new(Vec::new());
@@ -216,7 +216,7 @@ mod tests {
             done += jobs.len();
             assert!(done <= TURN_JOBS_MAX, "it works for others without end");
             jobs.iter().for_each(|_| bring());
-            // And one that nobody expects, so that more waits than is done.
+            // One more, so that the queue grows.
             bring();
             written.extend(jobs);
         });
