@@ -456,8 +456,8 @@ impl<S: Store> Shell<S> {
         }
     }
 
-    /// A shutdown is granted once other brokers know the new leaders, so no reply to the broker's
-    /// own call can carry it.
+    /// Grants shutdowns. The controller grants one once the other brokers have applied the new
+    /// leaders. The grant follows a later commit, so it goes as a separate message.
     fn tell_granted_shutdowns(&mut self, changes: &[Change]) {
         for change in changes {
             if let Change::Broker(broker) = change

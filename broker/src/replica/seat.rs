@@ -5,10 +5,10 @@
 //! and puts the writer back. So jobs that wait together are written together. The lock is held for
 //! a push or a swap, never across I/O.
 //!
-//! Other threads queue jobs as fast as one thread runs them, and that thread has tasks of its own.
-//! So it leaves the seat after [`TURN_JOBS_MAX`] jobs. Then the next thread that brings a job goes
-//! on, or a task that the first thread spawns ([`go_on_later`]), whichever comes first. The order
-//! of the jobs stays.
+//! Other threads may queue jobs as fast as one thread runs them, and the other tasks of that thread
+//! wait meanwhile. So a thread puts the writer back after [`TURN_JOBS_MAX`] jobs. If jobs are left,
+//! it spawns a task that runs them ([`go_on_later`]). A thread that queues another job before the
+//! task runs takes the writer instead. Jobs run in the order in which they were queued.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -44,8 +44,9 @@ pub(crate) enum Left {
 /// Spawns a task on this thread's runtime that takes turns until no job is left. A thread without a
 /// runtime has no tasks that wait for it, so it takes the turns itself.
 ///
-/// The task is not awaited. A panic in it breaks the seat, as a panic of a caller of [`Seat::bring`]
-/// does. If the runtime ends first, the next caller of [`Seat::bring`] runs the jobs.
+/// The task is not awaited. A panic in it breaks the seat, as a panic of a caller of
+/// [`Seat::bring`] does. If the runtime ends first, the next caller of [`Seat::bring`] runs the
+/// jobs.
 pub(crate) fn go_on_later(mut turn: impl FnMut() -> Left + Send + 'static) {
     let Ok(runtime) = Handle::try_current() else {
         while turn() == Left::Jobs {}

@@ -1,10 +1,10 @@
 //! Truncation of a follower's log: at its end, where it diverged from the leader's, or of all of it
 //! if the two have nothing in common.
 //!
-//! A truncation is on the disk when it returns. So a later append is never found beside removed
-//! records. Before the first byte goes, the catalogue on the disk counts nothing after the cut as
-//! flushed. So after a crash in between, the log ends somewhere after the cut, and never counts as
-//! damaged.
+//! Each function returns after its truncation is durable. So recovery never finds a later append
+//! beside removed records. Before it removes the first byte, it makes sure that the catalogue on
+//! the disk counts nothing after the cut as flushed. If the broker crashes in between, the log ends
+//! at or after the cut, and recovery does not take it for damaged.
 
 use std::io;
 use std::sync::Arc;
@@ -110,13 +110,14 @@ impl LogWriter {
         if reader.latest_epoch().is_some() {
             self.logs.lower_recovery_point(reader, end)?;
         } else {
-            // Otherwise the first epoch says where the log begins. Now only the catalogue does.
+            // No epoch is left whose start offset says where the log begins. Only the catalogue
+            // does.
             self.logs.write_catalogue()?;
         }
         let storage = self.dir.storage();
         if changed {
-            // Otherwise recovery would apply the removed epochs to the records that are appended
-            // next.
+            // Without this write, recovery after a crash would assign the removed epochs to records
+            // that are appended after the cut.
             flusher::write_epochs(storage, reader)?;
         }
         self.remove_snapshots_beyond(end)?;
@@ -149,8 +150,8 @@ impl LogWriter {
         reader.log_start.store(offset, Ordering::Release);
         reader.high_watermark.store(offset, Ordering::Release);
         if old.is_empty() {
-            // Only the name of a file keeps the offset over a crash, and this replica may be the
-            // only one left then.
+            // After a crash, only the name of a segment file tells the offset, and this replica may
+            // be the only one left.
             self.active(0)?;
             self.active = None;
         }
@@ -208,7 +209,7 @@ impl LogWriter {
         let reader = &self.reader;
         *reader.tail.write() = tail;
         reader.truncations.fetch_add(1, Ordering::AcqRel);
-        // Records appended after the cut are not clean.
+        // Compaction has not cleaned the records that are appended after the cut.
         reader.cleaned.fetch_min(end, Ordering::AcqRel);
         let mut flushed = reader.flushed.write();
         if flushed.offset >= end {
