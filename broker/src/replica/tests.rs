@@ -8,6 +8,7 @@ use weir_protocol::batch::BatchHeader;
 use weir_protocol::controller as rpc;
 use weir_protocol::record::BatchBuilder;
 use weir_protocol::types::{ControllerEpoch, LeaderEpoch, PartitionEpoch};
+use weir_settings::broker_key;
 
 use super::*;
 use crate::log::{AppendError, Disk, Identity, LogDirOptions, Origin, Prepared};
@@ -228,4 +229,17 @@ fn who_gives_up_a_topic_waits_for_no_flush() {
     drop(turn);
     assert!(replicas.leaving.settle(LOST));
     assert!(old.log().is_deleted());
+}
+
+/// `LogConfig::default` is for tests, and for settings that make no sense: it repeats the tables.
+#[test]
+fn a_log_without_settings_goes_by_the_defaults_of_the_tables() {
+    let default = |key: &&str| {
+        let of_topic = topic_key(key).and_then(|known| known.default);
+        let of_broker = || broker_key(key).and_then(|known| known.default);
+        let value = of_topic.or_else(of_broker).unwrap_or_else(|| panic!("{key}"));
+        ((*key).to_owned(), value.to_owned())
+    };
+    let defaults: BTreeMap<_, _> = LogConfig::KEYS.iter().map(default).collect();
+    assert_eq!(LogConfig::parse(&defaults).unwrap(), LogConfig::default());
 }
