@@ -10,6 +10,9 @@ use weir_protocol::types::LeaderEpoch;
 /// The file's name in the log's directory.
 pub(super) const FILE: &str = "leader-epoch-checkpoint";
 
+/// Begins the line of the log start offset.
+const START: &str = "start ";
+
 /// The first offset of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EpochStart {
@@ -124,17 +127,32 @@ impl Epochs {
         &self.entries
     }
 
-    /// Kafka's text form: a version, a count, and a line for each entry.
-    pub fn to_text(&self) -> String {
+    /// The text of the file: Kafka's version, count, and a line for each entry. Behind these stand the
+    /// log start offset, which on a follower may lie before its first batch, and a checksum of it all.
+    pub fn to_text(&self, log_start_offset: i64) -> String {
         let mut text = format!("0\n{}\n", self.entries.len());
         for entry in &self.entries {
             text += &format!("{} {}\n", entry.epoch, entry.start_offset);
         }
-        text
+        text += &format!("{START}{log_start_offset} ");
+        let checksum = crc32c::crc32c(text.as_bytes());
+        text + &format!("{checksum:08x}\n")
     }
 
-    /// Parses the text form. Returns `None` when it is incomplete or out of order.
-    pub fn from_text(text: &str) -> Option<Self> {
+    /// Parses the text of the file: the epochs, and the log start offset if it names one; `None` when
+    /// it is not whole and in order.
+    pub fn from_text(text: &str) -> Option<(Self, Option<i64>)> {
+        let Some(at) = text.find(START) else { return Some((Self::of_lines(text)?, None)) };
+        let (lines, last) = text.split_at(at);
+        let (start, checksum) = last.strip_prefix(START)?.strip_suffix('\n')?.split_once(' ')?;
+        let checked = text.get(..text.len() - checksum.len() - 1)?;
+        let is_whole = format!("{:08x}", crc32c::crc32c(checked.as_bytes())) == checksum;
+        let start = start.parse().ok().filter(|start| *start >= 0 && is_whole)?;
+        Some((Self::of_lines(lines)?, Some(start)))
+    }
+
+    /// Parses Kafka's part.
+    fn of_lines(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         if lines.next()? != "0" {
             return None;
@@ -207,8 +225,16 @@ mod tests {
     #[test]
     fn the_text_form_is_whole_or_refused() {
         let it = epochs(&[(0, 0), (3, 17)]);
-        assert_eq!(it.to_text(), "0\n2\n0 0\n3 17\n");
-        assert_eq!(Epochs::from_text(&it.to_text()), Some(it));
+        let text = it.to_text(5);
+        assert!(text.starts_with("0\n2\n0 0\n3 17\nstart 5 "), "{text}");
+        assert_eq!(Epochs::from_text(&text), Some((it.clone(), Some(5))));
+        assert_eq!(Epochs::from_text("0\n2\n0 0\n3 17\n"), Some((it, None)), "as Kafka writes it");
+        for at in 0..text.len() {
+            let mut flipped = text.clone().into_bytes();
+            flipped[at] ^= 1;
+            let flipped = String::from_utf8(flipped).unwrap();
+            assert_eq!(Epochs::from_text(&flipped), None, "a flipped bit at {at}");
+        }
         for bad in [
             "",
             "0\n",

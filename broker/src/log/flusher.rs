@@ -135,7 +135,7 @@ fn epochs_text(log: &LogReader) -> String {
     if epochs.latest() != log.latest_epoch() {
         log.unsynced.epochs.store(true, Ordering::Release);
     }
-    epochs.to_text()
+    epochs.to_text(log.log_start_offset())
 }
 
 fn epochs_path(log: &LogReader) -> PathBuf {

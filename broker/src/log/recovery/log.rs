@@ -59,7 +59,10 @@ impl<'a> Recovering<'a> {
             Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Some(String::new()),
             Err(error) => return Err(error),
         };
-        let epochs = epochs_text.as_deref().map_or(Some(Epochs::default()), Epochs::from_text);
+        let (epochs, start) = match epochs_text.as_deref().map(Epochs::from_text) {
+            None => (Some(Epochs::default()), None),
+            Some(read) => read.map_or((None, None), |(epochs, start)| (Some(epochs), start)),
+        };
         let flushed = known.map_or(0, |known| known.recovery_point);
         let first = epochs
             .as_ref()
@@ -82,7 +85,8 @@ impl<'a> Recovering<'a> {
             } else {
                 0
             },
-            start: known.map_or(0, |known| known.log_start_offset).max(first),
+            // A file that does not name the log start offset was written before that was known there.
+            start: known.map_or(0, |known| known.log_start_offset).max(start.unwrap_or(first)),
             informed: has_catalogue && readable,
             disowned,
             epochs: epochs.unwrap_or_default(),
@@ -251,7 +255,7 @@ impl<'a> Recovering<'a> {
     /// Writes the epochs that were found, because the next recovery may not scan these batches
     /// again.
     fn write_epochs(&mut self) -> io::Result<()> {
-        let text = self.epochs.to_text();
+        let text = self.epochs.to_text(self.log_start_offset());
         match self.segments.is_empty()
             || (self.epochs_text.as_ref() == Some(&text) && !self.disowned)
         {
@@ -260,9 +264,13 @@ impl<'a> Recovering<'a> {
         }
     }
 
-    pub(super) fn finish(self, topic: &str, partition: i32, topic_id: Uuid) -> Remembered {
+    fn log_start_offset(&self) -> i64 {
         let first = self.segments.first().map_or(self.end, |segment| segment.base_offset);
-        let log_start_offset = self.start.clamp(first, self.end.max(first));
+        self.start.clamp(first, self.end.max(first))
+    }
+
+    pub(super) fn finish(self, topic: &str, partition: i32, topic_id: Uuid) -> Remembered {
+        let log_start_offset = self.log_start_offset();
         let high_watermark = self.known.map_or(log_start_offset, |known| known.high_watermark);
         Remembered {
             topic: topic.to_owned(),

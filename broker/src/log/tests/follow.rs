@@ -50,6 +50,32 @@ fn batches_are_taken_as_they_are() {
     assert_eq!(batches[3].1, &sent(6, 0, 2, 3)[..], "byte by byte");
 }
 
+/// A follower gets a compacted log, whose first record lies behind the log start offset: compaction does
+/// not move that, and a crash must not.
+#[test]
+fn a_log_without_records_at_its_start_begins_where_it_began() {
+    for checkpoint in [false, true] {
+        let fs = Faulty::default();
+        let mut opened = Opened::new(&fs).unwrap();
+        if checkpoint {
+            opened.dir.checkpoint().unwrap();
+        }
+        opened.writer.append_as_follower(&sent(39, 2, 2, 1), LeaderEpoch(2), 1_000).unwrap();
+        opened.flush();
+        for fs in [fs.after_kill(), fs.after_crash(1)] {
+            let again = Opened::new(&fs).unwrap();
+            assert_eq!((again.log.log_start_offset(), again.log.log_end_offset()), (0, 41));
+            assert_eq!(again.log.read(5, i64::MAX, 1, true).unwrap().unwrap().base_offset, 39);
+            assert_eq!(again.log.end_offset_for_epoch(LeaderEpoch(1)).unwrap().offset, 39);
+        }
+        // Where the log does begin later, it does so after a crash as well.
+        opened.log.advance_high_watermark(41);
+        opened.writer.advance_log_start_offset(20).unwrap();
+        opened.flush();
+        assert_eq!(Opened::new(&fs.after_kill()).unwrap().log.log_start_offset(), 20);
+    }
+}
+
 #[test]
 fn what_a_leader_cannot_have_sent_is_refused_and_harms_nothing() {
     let (_fs, mut opened) = follower();

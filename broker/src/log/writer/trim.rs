@@ -19,15 +19,15 @@ impl LogWriter {
         if reader.log_start.fetch_max(offset, Ordering::AcqRel) >= offset {
             return Ok(());
         }
-        let changed = reader.epochs.write().truncate_from_start(offset);
+        reader.epochs.write().truncate_from_start(offset);
         let segments = reader.segments.load();
         let gone = segments.iter().skip(1).take_while(|next| next.base_offset() <= offset).count();
         if gone > 0 {
             // Before the first file goes, the end of the log and the epochs must be on the disk;
-            // the epochs say where the log begins. A crash may bring back any of the removed files.
+            // their file says where the log begins. A crash may bring back any of the removed files.
             // It must not leave a log with a gap, or one that ends before it begins.
             flusher::flush_now(reader, true)?;
-        } else if changed {
+        } else {
             reader.unsynced.epochs.store(true, Ordering::Release);
         }
         self.drop_segments(gone)
