@@ -216,7 +216,7 @@ impl Keeper {
             let findings = Findings {
                 failed: Some(status::said(error)),
                 refused: is_refusal(error),
-                away: self.away(&[], state.as_ref(), i32::MAX),
+                away: self.away((&[], false), state.as_ref(), i32::MAX),
                 taken,
                 ..self.first_findings(&cluster)
             };
@@ -252,8 +252,7 @@ impl Keeper {
         let mut findings = self.first_findings(&cluster);
         self.host(&cluster).await?;
         if let Some(host) = &self.host {
-            kept::remember(&self.context, &self.key, &cluster, host.cluster_id(), &findings.image)
-                .await?;
+            kept::remember(&self.context, &self.key, &cluster, host.cluster_id()).await?;
         }
         findings.recovering = self.recovery.as_ref().and_then(TableRecovery::stage).cloned();
         findings.pods = pods::look(&self.context, &self.key, &cluster).await?;
@@ -281,7 +280,8 @@ impl Keeper {
         if let Some(state) = state.as_ref().filter(|_| !findings.paused) {
             self.roll(&cluster, state, &mut findings).await?;
         }
-        findings.away = self.away(&findings.pods, state.as_ref(), findings.replicas);
+        let pods = (&findings.pods[..], findings.pods_refused);
+        findings.away = self.away(pods, state.as_ref(), findings.replicas);
         findings.taken_up = matches!(&self.taken_up, Some((generation, _)) if *generation == cluster.metadata.generation);
         let turned_down =
             self.taken_up.as_ref().and_then(|(_, result)| result.as_ref().err().cloned());
@@ -305,7 +305,12 @@ impl Keeper {
     }
 
     /// The brokers below `replicas` that are down as planned.
-    fn away(&mut self, pods: &[PodView], state: Option<&State>, replicas: i32) -> BTreeSet<i32> {
+    fn away(
+        &mut self,
+        pods: (&[PodView], bool),
+        state: Option<&State>,
+        replicas: i32,
+    ) -> BTreeSet<i32> {
         state.map_or_else(BTreeSet::new, |state| {
             self.absences.look(pods, state, replicas, Instant::now())
         })
@@ -340,7 +345,7 @@ impl Keeper {
             .iter()
             .filter(|pod| pod.ready && !pod.terminating && pod.id < findings.replicas)
             .count();
-        findings.away = self.away(&findings.pods, Some(&state), findings.replicas);
+        findings.away = self.away((&findings.pods, false), Some(&state), findings.replicas);
         let plan = Plan {
             cluster: &effective,
             image: &findings.image,
@@ -423,7 +428,9 @@ impl Keeper {
             .saturating_sub(findings.pods.len());
         if missing > 0 {
             findings.under_way = true;
-            findings.troubles.extend(pods::why_missing(&self.context, &self.key).await);
+            let refused = pods::why_missing(&self.context, &self.key).await;
+            findings.pods_refused = refused.is_some();
+            findings.troubles.extend(refused);
         }
         let state = self.host.as_ref().map(Host::state);
         let taken = findings.taken.as_deref().unwrap_or_default();

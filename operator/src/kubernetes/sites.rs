@@ -19,7 +19,7 @@ use super::objects::{Names, listener_name, listeners, port_of};
 use crate::controller::Registration;
 use crate::controller::state::Endpoint;
 use crate::rpc::Dresser;
-use crate::store::kube::ours::{if_ours, is_ours, may_be_a_pod_of};
+use crate::store::kube::ours::{if_ours, is_ours, is_pod_of};
 
 /// The most time that a registration waits for the Kubernetes API. A broker without a rack is
 /// better than no broker.
@@ -103,7 +103,7 @@ impl Standing {
             .await
             .ok()
             .flatten()
-            .filter(|pod| may_be_a_pod_of(&names.cluster, &pod.metadata))
+            .filter(|pod| is_pod_of(&names.cluster, &pod.metadata))
             .and_then(|pod| pod.spec?.node_name);
         let node = match node_name {
             Some(name) => Api::<Node>::all(client.clone()).get_opt(&name).await.ok().flatten(),

@@ -35,10 +35,11 @@ impl Absences {
     }
 
     /// The brokers that are down as planned, including those whose replicas still catch up. It
-    /// excludes brokers with a trouble, and brokers beyond `replicas`, which are removed for good.
+    /// excludes brokers with a trouble, brokers without a pod while pods are `refused`, and brokers
+    /// beyond `replicas`, which are removed for good.
     pub(super) fn look(
         &mut self,
-        pods: &[PodView],
+        (pods, refused): (&[PodView], bool),
         state: &State,
         replicas: i32,
         now: Instant,
@@ -55,7 +56,10 @@ impl Absences {
                 usable && !absence.left && now.duration_since(absence.since) > PLANNED_MAX;
             *id < replicas && !is_back && !is_over
         });
-        let has_trouble = |id: i32| pods.iter().any(|pod| pod.id == id && pod.trouble.is_some());
+        let has_trouble = |id: i32| {
+            let pod = pods.iter().find(|pod| pod.id == id);
+            pod.map_or(refused, |pod| pod.trouble.is_some())
+        };
         let planned = self.of.iter().filter(|(id, absence)| {
             now.duration_since(absence.since) <= PLANNED_MAX && !has_trouble(**id)
         });
@@ -84,9 +88,10 @@ mod tests {
         let now = Instant::now();
         absences.restarts(1, now);
         absences.restarts(3, now);
-        assert_eq!(absences.look(&[], &state, 4, now), BTreeSet::from([1, 3]));
-        assert_eq!(absences.look(&[], &state, 3, now), BTreeSet::from([1]));
+        assert_eq!(absences.look((&[], false), &state, 4, now), BTreeSet::from([1, 3]));
+        assert_eq!(absences.look((&[], false), &state, 3, now), BTreeSet::from([1]));
+        assert_eq!(absences.look((&[], true), &state, 3, now), BTreeSet::new(), "no pod is made");
         // Nor when a broker with its id exists again.
-        assert_eq!(absences.look(&[], &state, 4, now), BTreeSet::from([1]));
+        assert_eq!(absences.look((&[], false), &state, 4, now), BTreeSet::from([1]));
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Findings {
     /// Where volumes cannot follow the spec. Brokers run on the existing ones.
     pub(super) storage: Option<String>,
     pub(super) troubles: Vec<String>,
+    /// Pods are missing, and Kubernetes refuses them.
+    pub(super) pods_refused: bool,
     /// Why this pass failed, as did the one before.
     pub(super) failed: Option<String>,
     /// The API server refused for a lasting reason.

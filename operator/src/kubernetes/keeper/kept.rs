@@ -37,8 +37,10 @@ pub(super) async fn remember(
     key: &Key,
     cluster: &KafkaCluster,
     cluster_id: &str,
-    image: &str,
 ) -> anyhow::Result<()> {
+    // The image of a cluster whose spec names none, also of one that names one now: that may be wrong,
+    // and is taken back by removing it.
+    let image = context.broker_image.as_str();
     let pinned = annotation(cluster, IMAGE_ANNOTATION);
     if annotation(cluster, CLUSTER_ID_ANNOTATION) == Some(cluster_id) && pinned.is_some() {
         return Ok(());

@@ -18,7 +18,7 @@ use super::super::objects::{
 use super::trouble;
 use crate::controller::Key;
 use crate::controller::state::State;
-use crate::store::kube::ours::{Taken, controller_of, if_ours, may_be_a_pod_of};
+use crate::store::kube::ours::{Taken, controller_of, if_ours, is_pod_of};
 use crate::time::now;
 
 /// The label with the revision of a pod's template.
@@ -109,11 +109,9 @@ pub(super) async fn taken(
     for id in (0..replicas).filter(|id| pods.iter().all(|pod| pod.id != *id)) {
         let name = format!("{}-{id}", key.name);
         let found = api.get_metadata_opt(&name).await.context("get a pod")?;
-        // A pod that the StatefulSet created a moment ago is not somebody else's.
-        let is_other = |metadata: &ObjectMeta| {
-            controller_of(metadata)
-                .is_none_or(|owner| owner.kind != "StatefulSet" || owner.name != key.name)
-        };
+        // A pod that the StatefulSet controller created a moment ago is not somebody else's; one that
+        // it adopted is.
+        let is_other = |metadata: &ObjectMeta| !is_pod_of(&key.name, metadata);
         if let Some(pod) = found.filter(|pod| is_other(&pod.metadata)) {
             taken.push(Taken::of("Pod", &key.namespace, &name, &pod.metadata));
         }
@@ -140,7 +138,7 @@ fn wanted_revision(set: &StatefulSet) -> Option<String> {
 }
 
 fn view(cluster: &str, pod: &Pod, now: &Time) -> Option<PodView> {
-    if !may_be_a_pod_of(cluster, &pod.metadata) {
+    if !is_pod_of(cluster, &pod.metadata) {
         return None;
     }
     let name = pod.metadata.name.clone().unwrap_or_default();
@@ -164,10 +162,10 @@ fn view(cluster: &str, pod: &Pod, now: &Time) -> Option<PodView> {
         reads_address: has_variable(pod, CONTROLLER_FILE_VARIABLE),
         unheard: false,
         recovers: None,
-        trouble: trouble::trouble(&name, pod),
+        trouble: trouble::trouble(&name, pod, now),
         crashed: trouble::crashed(&name, pod),
         restarts: trouble::restarts(&name, pod, now),
-        begins: trouble::begins(pod),
+        begins: trouble::begins(pod, now),
         name,
     })
 }
@@ -285,7 +283,7 @@ mod tests {
 
     fn pod(status: Value) -> Pod {
         serde_json::from_value(json!({
-            "metadata": {"name": "orders-1", "uid": "u", "labels": {REVISION_LABEL: "orders-a"}, "ownerReferences": [
+            "metadata": {"name": "orders-1", "generateName": "orders-", "uid": "u", "labels": {REVISION_LABEL: "orders-a"}, "ownerReferences": [
                 {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "orders", "uid": "set", "controller": true},
             ]},
             "spec": {"containers": [{"name": "broker", "ports": [{"name": "plain", "containerPort": 9092}, {"name": "http", "containerPort": 9100}]}]},

@@ -313,7 +313,7 @@ async fn pods_of_others_are_not_restarted() {
         // It cannot run, so a broker's pod would be replaced at once.
         let waiting = json!({"name": "broker", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"waiting": {"reason": "ErrImagePull"}}});
         let owners = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "c", "uid": owner, "controller": true}]);
-        json!({"metadata": {"name": format!("c-{id}"), "namespace": "n", "labels": labels, "ownerReferences": owners}, "status": {"containerStatuses": [waiting]}})
+        json!({"metadata": {"name": format!("c-{id}"), "generateName": "c-", "namespace": "n", "labels": labels, "ownerReferences": owners}, "status": {"containerStatuses": [waiting]}})
     };
     let (ours, other) = (format!("{pods}/c-0"), format!("{pods}/c-1"));
     server.put(&ours, &pod(0, &uid));
@@ -322,6 +322,16 @@ async fn pods_of_others_are_not_restarted() {
     kept.pass(&server).await;
     assert_eq!(server.get(&ours), None);
     assert!(server.get(&other).is_some());
+    // The StatefulSet controller adopts a pod of somebody else that has the labels, and does not
+    // create it: it stays, and the status says so.
+    let mut adopted = pod(0, &uid);
+    adopted["metadata"]["labels"].as_object_mut().unwrap().remove("controller-revision-hash");
+    adopted["metadata"].as_object_mut().unwrap().remove("generateName");
+    server.put(&ours, &adopted);
+    kept.pass(&server).await;
+    kept.pass(&server).await;
+    assert!(server.get(&ours).is_some());
+    assert!(said(&server, "NameTaken").contains("Pod n/c-0 "), "{}", said(&server, "NameTaken"));
     // A pod without labels has a broker's name: the status says so.
     server.put(&ours, &json!({"metadata": {"name": "c-0", "namespace": "n"}}));
     kept.pass(&server).await;

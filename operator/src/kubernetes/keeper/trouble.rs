@@ -1,7 +1,7 @@
 //! PURE: why a pod does not serve, according to its status and its events, in words for people.
 
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateTerminated, ContainerStatus, Event, Pod,
+    ContainerState, ContainerStateTerminated, ContainerStatus, Event, Pod, PodCondition,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
@@ -21,6 +21,10 @@ const BACK_OFF_SECONDS: i64 = 600;
 /// seconds. Things missing at first often come by themselves.
 const BEGINS_SECONDS: i64 = 10;
 
+/// How long a pod may wait for a node before that counts, in seconds. The scheduler refuses a new pod
+/// whose claim is not there yet, or is being written, and takes it a moment later.
+const PLACED_SECONDS: i64 = 10;
+
 /// The kubelet retries, and reports in events, at least every two minutes. An older event no longer
 /// counts; in seconds.
 const EVENT_SECONDS_MAX: i64 = 180;
@@ -29,14 +33,12 @@ const EVENT_SECONDS_MAX: i64 = 180;
 const BEGINNING: [&str; 3] = ["", "ContainerCreating", "PodInitializing"];
 
 /// Why a pod does not run.
-pub(super) fn trouble(name: &str, pod: &Pod) -> Option<String> {
+pub(super) fn trouble(name: &str, pod: &Pod, now: &Time) -> Option<String> {
     let status = pod.status.as_ref()?;
-    let unscheduled = status
-        .conditions
-        .iter()
-        .flatten()
-        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
-    if let Some(condition) = unscheduled {
+    if let Some(condition) = unscheduled(pod) {
+        if is_being_placed(condition, now) {
+            return None;
+        }
         let why = condition.message.as_deref().unwrap_or("no reason is given");
         return Some(format!("pod {name} cannot be placed on a node: {why}"));
     }
@@ -64,6 +66,19 @@ pub(super) fn trouble(name: &str, pod: &Pod) -> Option<String> {
         };
         Some(format!("{}: {reason}: {message}{hint}", of(name, container)))
     })
+}
+
+/// The condition that says why the scheduler has found no node.
+fn unscheduled(pod: &Pod) -> Option<&PodCondition> {
+    let conditions = pod.status.as_ref()?.conditions.iter().flatten();
+    conditions
+        .into_iter()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")
+}
+
+fn is_being_placed(unscheduled: &PodCondition, now: &Time) -> bool {
+    let since = unscheduled.last_transition_time.as_ref();
+    since.is_some_and(|since| now.0.duration_since(since.0).as_secs() < PLACED_SECONDS)
 }
 
 /// Why the container of a pod that is being restarted ended.
@@ -104,8 +119,12 @@ pub(super) fn restarts(name: &str, pod: &Pod, now: &Time) -> Option<String> {
     })
 }
 
-/// When the kubelet took a pod on, while none of its containers has started.
-pub(super) fn begins(pod: &Pod) -> Option<Time> {
+/// When the kubelet took a pod on, while none of its containers has started; or since when it waits
+/// for a node, while that does not count.
+pub(super) fn begins(pod: &Pod, now: &Time) -> Option<Time> {
+    if let Some(condition) = unscheduled(pod).filter(|condition| is_being_placed(condition, now)) {
+        return condition.last_transition_time.clone();
+    }
     let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
     let has_begun = |container: &ContainerStatus| {
         let state = container.state.as_ref();
@@ -344,8 +363,25 @@ mod tests {
             ),
         ];
         for (status, said) in cases {
-            assert_eq!(trouble("orders-1", &pod(status.clone())).as_deref(), said, "{status}");
+            assert_eq!(
+                trouble("orders-1", &pod(status.clone()), &at(200)).as_deref(),
+                said,
+                "{status}"
+            );
         }
+    }
+
+    #[test]
+    fn one_that_was_refused_a_node_a_moment_ago_is_being_placed() {
+        let pod = pod(json!({"conditions": [{
+            "type": "PodScheduled", "status": "False", "message": "claim \"data-orders-1\" not found",
+            "lastTransitionTime": at(100),
+        }]}));
+        assert_eq!(trouble("orders-1", &pod, &at(109)), None);
+        assert_eq!(begins(&pod, &at(109)), Some(at(100)), "it is looked at again");
+        let said = trouble("orders-1", &pod, &at(110)).unwrap();
+        assert!(said.ends_with("cannot be placed on a node: claim \"data-orders-1\" not found"));
+        assert_eq!(begins(&pod, &at(110)), None);
     }
 
     #[test]
@@ -414,12 +450,12 @@ mod tests {
                 json!({"startTime": at(100), "containerStatuses": [container("broker", state, json!({}), restarts)]}),
             )
         };
-        assert_eq!(begins(&begin(waits("ContainerCreating"), 0)), Some(at(100)));
+        assert_eq!(begins(&begin(waits("ContainerCreating"), 0), &at(200)), Some(at(100)));
         assert!(is_late(&at(100), &at(110)) && !is_late(&at(100), &at(109)));
         let silent = pod(json!({"startTime": at(100)}));
-        assert_eq!(begins(&silent), Some(at(100)), "its node has said nothing");
-        assert_eq!(begins(&pod(json!({}))), None, "it is on no node");
-        assert_eq!(begins(&begin(json!({"running": {}}), 0)), None);
-        assert_eq!(begins(&begin(waits("CrashLoopBackOff"), 1)), None);
+        assert_eq!(begins(&silent, &at(200)), Some(at(100)), "its node has said nothing");
+        assert_eq!(begins(&pod(json!({})), &at(200)), None, "it is on no node");
+        assert_eq!(begins(&begin(json!({"running": {}}), 0), &at(200)), None);
+        assert_eq!(begins(&begin(waits("CrashLoopBackOff"), 1), &at(200)), None);
     }
 }

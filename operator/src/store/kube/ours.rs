@@ -3,7 +3,7 @@
 //! From the first write on, an object of a cluster has an owner reference with the cluster's uid
 //! and `controller: true`. An object without it was created by somebody else, whatever its name and
 //! its labels are: anybody can choose those. Pods and volume claims are created by the StatefulSet
-//! controller and do not name the cluster; [`may_be_a_pod_of`] and [`is_claim_of`] recognise them.
+//! controller and do not name the cluster; [`is_pod_of`] and [`is_claim_of`] recognise them.
 
 use std::fmt;
 
@@ -34,10 +34,24 @@ pub fn if_ours<K: Resource>(object: Option<K>, cluster_uid: &str) -> Option<K> {
     object.filter(|object| is_ours(object.meta(), cluster_uid))
 }
 
-/// Whether a pod with a broker's name and labels can be a broker's. Its controller is the
-/// StatefulSet with the cluster's name; while that is being created again the pod has none.
-pub fn may_be_a_pod_of(cluster: &str, metadata: &ObjectMeta) -> bool {
+/// Whether nobody but the StatefulSet with the cluster's name controls an object. While that is being
+/// created again nobody does.
+fn may_be_a_pod_of(cluster: &str, metadata: &ObjectMeta) -> bool {
     controller_of(metadata).is_none_or(|owner| owner.kind == "StatefulSet" && owner.name == cluster)
+}
+
+/// What the StatefulSet controller writes on each pod that it creates, and not on one that it adopts.
+const REVISION_LABEL: &str = "controller-revision-hash";
+
+/// Whether a pod with a broker's name and labels is a broker's: the StatefulSet controller created it.
+/// It also adopts a pod of somebody else that has the labels. Such a pod has its controller, and
+/// neither the revision of a template nor the prefix of generated names.
+pub fn is_pod_of(cluster: &str, metadata: &ObjectMeta) -> bool {
+    let is_generated =
+        metadata.generate_name.as_deref().and_then(|name| name.strip_suffix('-')) == Some(cluster);
+    let has_revision =
+        metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(REVISION_LABEL));
+    is_generated && has_revision && may_be_a_pod_of(cluster, metadata)
 }
 
 /// Whether a claim with a broker's name is a broker's. The StatefulSet controller sets an owner

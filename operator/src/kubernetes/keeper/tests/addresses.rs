@@ -21,7 +21,7 @@ async fn brokers_are_told_of_an_operator_elsewhere_and_given_time_to_come() {
     server.put(
         pod,
         &json!({
-            "metadata": {"name": "c-0", "labels": labels, "ownerReferences": owners},
+            "metadata": {"name": "c-0", "generateName": "c-", "labels": labels, "ownerReferences": owners},
             "status": {"conditions": [{"type": "Ready", "status": "True"}]},
         }),
     );

@@ -132,10 +132,11 @@ async fn pods_of_a_former_cluster_are_waited_for() {
     let server = server(&spec("Retain"));
     let (pod, set) = ("/api/v1/namespaces/n/pods/c-0", "/apis/apps/v1/namespaces/n/statefulsets/c");
     let owners = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "c", "uid": "former", "controller": true}]);
-    let labels = Names::of(&resource(&server)).labels();
+    let mut labels = json!(Names::of(&resource(&server)).labels());
+    labels["controller-revision-hash"] = json!("c-old");
     server.put(
         pod,
-        &json!({"metadata": {"name": "c-0", "labels": labels, "ownerReferences": owners}}),
+        &json!({"metadata": {"name": "c-0", "generateName": "c-", "labels": labels, "ownerReferences": owners}}),
     );
     let mut kept = Kept::by(&server);
     kept.pass(&server).await;
@@ -216,7 +217,10 @@ async fn a_claim_with_its_pod_is_left_to_the_stateful_set() {
     let set = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "c", "uid": "set", "controller": true}]);
     let labels = Names::of(&resource(&server)).labels();
     let metadata = |name: &str| json!({"name": name, "namespace": "n", "uid": name, "labels": labels, "ownerReferences": set});
-    server.put("/api/v1/namespaces/n/pods/c-0", &json!({"metadata": metadata("c-0")}));
+    let mut pod = metadata("c-0");
+    pod["generateName"] = json!("c-");
+    pod["labels"]["controller-revision-hash"] = json!("c-old");
+    server.put("/api/v1/namespaces/n/pods/c-0", &json!({"metadata": pod}));
     server.put(path, &json!({"metadata": metadata("data-c-0")}));
     let before = server.get(path);
     for on_delete in ["Retain", "Delete"] {
