@@ -41,8 +41,11 @@ pub(super) fn next(pods: &[PodView], state: &State, replicas: i32) -> Step {
     if let Some(waiting) = what_first(pods, state, replicas) {
         return Step::Wait(waiting);
     }
+    // The pods whose brokers serve beside a container that does not run are the first to be replaced:
+    // what is wrong may be what was corrected. The others wait for them.
+    let beside: Vec<&PodView> = outdated.iter().copied().filter(|pod| is_broken(pod)).collect();
     let mut reasons = Vec::new();
-    for pod in &outdated {
+    for pod in if beside.is_empty() { &outdated } else { &beside } {
         match blocked(state, BrokerId(pod.id)) {
             None => return restart(pod, "its pod is not as the spec wants it"),
             Some(reason) => reasons.push(reason),
@@ -55,11 +58,16 @@ fn restart(pod: &PodView, reason: &'static str) -> Step {
     Step::Restart { id: pod.id, name: pod.name.clone(), uid: pod.uid.clone(), reason }
 }
 
+/// Whether a pod does not become ready, and a new one would be another: it is not waited for.
+fn is_broken(pod: &PodView) -> bool {
+    !pod.ready && pod.trouble.is_some() && pod.outdated == Some(true)
+}
+
 /// What must be over before any broker restarts.
 fn what_first(pods: &[PodView], state: &State, replicas: i32) -> Option<String> {
     for id in 0..replicas {
         let pod = pods.iter().find(|pod| pod.id == id);
-        if pod.is_none_or(|pod| pod.terminating || !pod.ready) {
+        if pod.is_none_or(|pod| pod.terminating || (!pod.ready && !is_broken(pod))) {
             return Some(format!("broker {id} is not ready"));
         }
         // It is unknown whether the broker runs, and it would not learn the new leaders.
@@ -248,6 +256,31 @@ pub(super) mod tests {
             said(&next(&broken, &state(2, Some(2), &[&[0, 1]]), 3)),
             "broker 2 is not ready"
         );
+    }
+
+    #[test]
+    fn a_broker_that_serves_beside_a_broken_container_is_replaced_first_and_with_care() {
+        let all: &[&[i32]] = &[&[0, 1, 2], &[1]];
+        let broken = |outdated: &[i32], not_ready: &[i32]| {
+            let mut pods = pods(outdated, not_ready);
+            pods[2].trouble = Some("container proxy is restarted again and again".to_owned());
+            pods
+        };
+        let cases = [
+            (broken(&[0, 1, 2], &[2]), state(2, None, all), "restart 2"),
+            (broken(&[0, 1, 2], &[1, 2]), state(2, None, all), "broker 1 is not ready"),
+            (broken(&[0, 1], &[2]), state(2, None, all), "broker 2 is not ready"),
+            (
+                broken(&[0, 2], &[2]),
+                state(2, None, &[&[1, 2]]),
+                "of t-0 only 2 of 3 replicas are in sync",
+            ),
+        ];
+        for (pods, state, expected) in cases {
+            assert_eq!(said(&next(&pods, &state, 3)), expected);
+        }
+        let blocked = said(&next(&broken(&[0, 2], &[2]), &state(3, None, all), 3));
+        assert!(blocked.starts_with("without broker 2, t-0 would have fewer"), "{blocked}");
     }
 
     #[test]
