@@ -37,6 +37,10 @@ pub(crate) struct Remembered {
     pub(crate) cleaned_offset: i64,
     /// Everything before it was flushed.
     pub(crate) recovery_point: i64,
+    /// The files of aborted transactions may be missing: they are taken from the log before anybody
+    /// is told of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) lacks_transaction_index: bool,
     pub(crate) segments: Vec<SegmentSummary>,
     /// Leader epochs with their first offsets.
     pub(crate) epochs: Vec<(i32, i64)>,

@@ -96,9 +96,10 @@ impl LogDir {
             Some(remembered) if is_whole_truth => remembered,
             remembered => {
                 let threads = options.recovery_threads;
-                let recovered =
+                let (recovered, loses) =
                     recovery::recover_all(&state, remembered, left.disowned, threads, progress)
                         .map_err(failed)?;
+                left.whole &= !loses;
                 // A crash from here on does not repeat this recovery, and its findings of damage
                 // count.
                 catalogue::write(storage.as_ref(), root, &recovered).map_err(failed)?;

@@ -277,6 +277,7 @@ impl LogReader {
             high_watermark: self.high_watermark(),
             cleaned_offset: self.cleaned_offset(),
             recovery_point,
+            lacks_transaction_index: self.distrusts_transaction_index(),
             segments,
             epochs,
         })

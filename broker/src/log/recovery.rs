@@ -19,10 +19,10 @@ pub use progress::{Recovered, Recovery};
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 use weir_protocol::types::TopicId;
 
@@ -48,7 +48,7 @@ pub(super) fn recover_all(
     disowned: bool,
     threads: usize,
     progress: &Recovery,
-) -> io::Result<Vec<Remembered>> {
+) -> io::Result<(Vec<Remembered>, bool)> {
     let storage = dir.storage();
     let key = |log: Remembered| ((log.topic.clone(), log.partition, log.topic_id), log);
     let known: Option<Known> = remembered.map(|logs| logs.into_iter().map(key).collect());
@@ -74,11 +74,16 @@ pub(super) fn recover_all(
     let sizes = sizes.into_inner();
     let recovered = Mutex::new(Vec::with_capacity(dirs.len()));
     let failed = Mutex::new(None);
+    let loses = AtomicBool::new(false);
     side_by_side(threads, &dirs, |(topic, partition)| {
         let bytes = sizes.get(&(topic.clone(), *partition)).copied().unwrap_or_default();
         let mut share = Share::new(progress, bytes);
         match recover(dir, topic, *partition, known.as_ref(), disowned, &mut share) {
-            Ok(log) => recovered.lock().extend(log),
+            Ok(None) => {}
+            Ok(Some((log, log_loses))) => {
+                loses.fetch_or(log_loses, Ordering::Relaxed);
+                recovered.lock().push(log);
+            }
             Err(error) => {
                 *failed.lock() = Some(io::Error::new(
                     error.kind(),
@@ -95,7 +100,7 @@ pub(super) fn recover_all(
     // Writes of the process that died may still be only in the page cache. From now on they count
     // as flushed.
     storage.sync_all(dir.root())?;
-    Ok(recovered.into_inner())
+    Ok((recovered.into_inner(), loses.into_inner()))
 }
 
 /// Calls `act` for each item, on at most `threads` threads.
@@ -145,7 +150,7 @@ fn recover(
     known: Option<&Known>,
     disowned: bool,
     share: &mut Share<'_>,
-) -> io::Result<Option<Remembered>> {
+) -> io::Result<Option<(Remembered, bool)>> {
     let dir = dir_of(state, topic, partition);
     let said = topic_id(state.storage(), &dir)?;
     let Some(id) = said.or_else(|| remembered_id(known?, topic, partition)) else {
@@ -165,5 +170,9 @@ fn recover(
     let remembered = known.and_then(|known| known.get(&(topic.to_owned(), partition, id)));
     let mut log = Recovering::new(state.storage(), &dir, remembered, known.is_some(), disowned)?;
     log.run(share)?;
-    Ok(Some(log.finish(topic, partition, id)))
+    let loses = log.loses();
+    if loses {
+        error!(log = %dir.display(), "records were cut off that lay behind damage; the controller is told that records may be lost");
+    }
+    Ok(Some((log.finish(topic, partition, id), loses)))
 }

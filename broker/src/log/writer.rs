@@ -158,7 +158,7 @@ impl LogWriter {
             cleaned: AtomicI64::new(known.cleaned_offset),
             epochs: RwLock::new(epochs_of(known)),
             transactions: RwLock::default(),
-            distrusts_transaction_index: AtomicBool::new(false),
+            distrusts_transaction_index: AtomicBool::new(known.lacks_transaction_index),
             unsynced: Unsynced::default(),
             flush_requested: AtomicBool::new(false),
             flush_scheduled: AtomicBool::new(false),

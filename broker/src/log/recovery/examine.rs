@@ -25,6 +25,11 @@ pub(super) struct Examined {
     pub(super) end: i64,
     /// Why the bytes after `summary.size_bytes` are no batch.
     pub(super) torn: Option<String>,
+    /// Whole batches lie behind the torn one. An interrupted write leaves none: these were written
+    /// after it.
+    pub(super) loses: bool,
+    /// It has control batches: transactions end in it.
+    pub(super) has_markers: bool,
     /// Whether flushed batches of it are damaged, so that nothing may be appended to it.
     pub(super) broken: bool,
 }
@@ -53,8 +58,14 @@ pub(super) fn examine(
     mut checked: impl FnMut(u64),
 ) -> io::Result<Examined> {
     let mut reader = Reader { file, length: file.length()?, window: Vec::new(), at: 0 };
-    let mut found =
-        Examined { summary: SegmentSummary::empty(base, 0), end: base, torn: None, broken: false };
+    let mut found = Examined {
+        summary: SegmentSummary::empty(base, 0),
+        end: base,
+        torn: None,
+        loses: false,
+        has_markers: false,
+        broken: false,
+    };
     loop {
         let position = found.summary.size_bytes;
         let header = match reader.batch(position)? {
@@ -85,6 +96,8 @@ pub(super) fn examine(
                 found.take(&header);
             }
             Err(why) if found.end >= flushed => {
+                let next = damage::next_batch(file, position + 1, reader.length, found.end)?;
+                found.loses = next.is_some();
                 found.torn = Some(why);
                 break;
             }
@@ -108,6 +121,7 @@ impl Examined {
     fn take(&mut self, header: &BatchHeader) {
         let summary = &mut self.summary;
         self.end = header.next_offset();
+        self.has_markers |= header.is_control();
         if header.max_timestamp > summary.max_timestamp {
             (summary.max_timestamp, summary.max_timestamp_offset) =
                 (header.max_timestamp, header.base_offset);

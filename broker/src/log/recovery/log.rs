@@ -43,6 +43,10 @@ pub(super) struct Recovering<'a> {
     end: i64,
     /// Nothing may be appended to the last segment.
     broken: bool,
+    /// Records were cut off that no interrupted write explains.
+    loses: bool,
+    /// A scanned segment has markers of transactions.
+    has_markers: bool,
 }
 
 impl<'a> Recovering<'a> {
@@ -95,6 +99,8 @@ impl<'a> Recovering<'a> {
             swapped: Vec::new(),
             end: 0,
             broken: false,
+            loses: false,
+            has_markers: false,
         })
     }
 
@@ -139,6 +145,7 @@ impl<'a> Recovering<'a> {
         let mut cut = false;
         for (index, &base) in bases.iter().enumerate() {
             cut |= !self.joins(base);
+            self.loses |= cut;
             if cut || base < self.end {
                 // After a cut, or overlapping earlier segments: set aside, so that no read returns
                 // an offset twice.
@@ -227,6 +234,8 @@ impl<'a> Recovering<'a> {
             }
         }
         (self.end, self.broken) = (examined.end, examined.broken);
+        self.loses |= examined.loses;
+        self.has_markers |= examined.has_markers;
         self.segments.push(summary);
         Ok(examined.torn.is_some())
     }
@@ -269,6 +278,11 @@ impl<'a> Recovering<'a> {
         self.start.clamp(first, self.end.max(first))
     }
 
+    /// Whether records were cut off though the machine went on running: another replica may have them.
+    pub(super) fn loses(&self) -> bool {
+        self.loses
+    }
+
     pub(super) fn finish(self, topic: &str, partition: i32, topic_id: Uuid) -> Remembered {
         let log_start_offset = self.log_start_offset();
         let high_watermark = self.known.map_or(log_start_offset, |known| known.high_watermark);
@@ -281,6 +295,10 @@ impl<'a> Recovering<'a> {
             high_watermark: high_watermark.clamp(log_start_offset, self.end),
             cleaned_offset: self.known.map_or(0, |known| known.cleaned_offset).min(self.end),
             recovery_point: self.end,
+            // Without a catalogue nobody knows which files of aborted transactions there were.
+            lacks_transaction_index: self
+                .known
+                .map_or(self.has_markers, |known| known.lacks_transaction_index),
             segments: self.segments,
             epochs: self
                 .epochs

@@ -182,3 +182,68 @@ fn a_log_that_is_gone_since_a_clean_stop() {
     drop(opened);
     assert!(Opened::new(&fs).unwrap().dir.left().whole);
 }
+
+/// A process that dies while it writes leaves a batch that is not whole, and nothing behind it. Where
+/// whole batches lie behind damage, they are cut off: other replicas may have them, and would cut
+/// theirs if this broker led.
+#[test]
+fn a_log_that_is_cut_in_front_of_whole_batches_is_not_whole() {
+    let (fs, mut opened) = grown();
+    opened.dir.set_broker_epoch(17).unwrap();
+    opened.dir.checkpoint().unwrap();
+    let bytes = batch(1, 100, 1_031, 1).len();
+    let newest = |fs: &Faulty| {
+        let base = opened_at(fs);
+        (format!("{DIR}/{base:020}.log"), fs.bytes(format!("{DIR}/{base:020}.log")).unwrap().len())
+    };
+    while opened.log.flushed_offset() == opened.log.log_end_offset() || newest(&fs).1 < 3 * bytes {
+        opened.append(batch(1, 100, 1_031, 1), 3).unwrap();
+    }
+    let left = |harm: fn(&mut Vec<u8>)| {
+        let fs = fs.after_kill();
+        let (path, _) = newest(&fs);
+        fs.edit(path, harm);
+        let opened = Opened::new(&fs).unwrap();
+        let left = opened.dir.left();
+        assert!(!left.orderly && left.broker_epoch == Some(17));
+        left.whole
+    };
+    assert!(left(|_| {}));
+    assert!(left(|bytes| bytes.truncate(bytes.len() - 20)), "an interrupted write");
+    assert!(!left(|bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    }));
+}
+
+/// The base offset of the newest segment on a disk.
+fn opened_at(fs: &Faulty) -> i64 {
+    let entries = fs.list(Path::new(DIR)).unwrap();
+    let bases = entries.iter().filter_map(|entry| entry.name.strip_suffix(".log")?.parse().ok());
+    bases.max().unwrap()
+}
+
+/// Without a catalogue every log is scanned, and what its files say of aborted transactions counts for
+/// nothing: those that are not there may be lost.
+#[test]
+fn without_a_catalogue_aborted_transactions_are_taken_from_the_log() {
+    let (fs, mut opened) = grown();
+    let whole = told(&mut opened);
+    opened.close().unwrap();
+    drop(opened);
+    let fs = fs.after_kill();
+    let indexes: Vec<_> =
+        derived(&fs).into_iter().filter(|path| path.ends_with(".txnindex")).collect();
+    assert!(indexes.len() > 2);
+    for path in indexes.iter().map(String::as_str).chain(["/data/catalogue"]) {
+        fs.remove_file(Path::new(path)).unwrap();
+    }
+    // Nobody asks the first process, which is killed.
+    drop(Opened::new(&fs).unwrap());
+    let fs = fs.after_kill();
+    assert_eq!(told(&mut Opened::new(&fs).unwrap()), whole);
+    assert_eq!(
+        derived(&fs).iter().filter(|path| path.ends_with(".txnindex")).count(),
+        indexes.len()
+    );
+}
