@@ -380,9 +380,20 @@ impl LogReader {
             if size > bytes_max && !at_least_one {
                 return Ok(None);
             }
-            let available = usize::try_from(limit - located.position).unwrap_or(usize::MAX);
+            let file = segment.open(&self.dir.files)?;
+            // What is not there cannot be sent, and would end the connection in the middle of an answer.
+            let limit = limit.min(segment.bytes_there(file.as_ref())?);
+            let available =
+                usize::try_from(limit.saturating_sub(located.position)).unwrap_or(usize::MAX);
+            if available < size {
+                return Err(ReadError::Corrupt {
+                    segment: segment.base_offset(),
+                    position: located.position,
+                    error: BatchError::Incomplete { needed: size, available },
+                });
+            }
             return Ok(Some(ReadSlice {
-                file: segment.open(&self.dir.files)?,
+                file,
                 position: located.position,
                 length: available.min(bytes_max.max(size)),
                 base_offset: located.header.base_offset,

@@ -58,6 +58,8 @@ pub(crate) struct Segment {
     modified_ms: AtomicI64,
     /// Set when it is sealed and has no aborted transaction, so that no reader looks for its file.
     none_aborted: AtomicBool,
+    /// The file has all of its bytes.
+    is_as_long: AtomicBool,
     /// `None` when they are in their files.
     indexes: RwLock<Option<Box<Indexes>>>,
 }
@@ -96,6 +98,7 @@ impl Segment {
             max_timestamp_offset: AtomicI64::new(summary.max_timestamp_offset),
             modified_ms: AtomicI64::new(summary.modified_ms),
             none_aborted: AtomicBool::new(false),
+            is_as_long: AtomicBool::new(false),
             indexes: RwLock::new(indexes.map(Box::new)),
         })
     }
@@ -134,6 +137,21 @@ impl Segment {
         let found = transactions::read_index(files.storage().as_ref(), &path, self.base_offset)?;
         self.none_aborted.store(found.is_empty(), Ordering::Relaxed);
         Ok(found)
+    }
+
+    /// How many of its bytes `file` has. These are fewer where somebody has cut it off while no process
+    /// ran; that is looked at until all were there once.
+    ///
+    /// # Errors
+    /// When the length cannot be read.
+    pub(crate) fn bytes_there(&self, file: &dyn File) -> io::Result<u64> {
+        let size = self.size_bytes();
+        if self.is_as_long.load(Ordering::Relaxed) {
+            return Ok(size);
+        }
+        let there = file.length()?;
+        self.is_as_long.store(there >= size, Ordering::Relaxed);
+        Ok(there.min(size))
     }
 
     /// The file that holds the records.

@@ -255,7 +255,7 @@ fn what_does_not_parse_is_no_fault_of_the_disk() {
             },
             1,
         ),
-        ("the end of the file", |fs| fs.edit(path(18, "log"), |bytes| bytes.truncate(100)), 3),
+        ("the end of the file", |fs| fs.edit(path(18, "log"), |bytes| bytes.truncate(100)), 4),
         ("all of the file", |fs| fs.edit(path(18, "log"), Vec::clear), 4),
         (
             "the length of a batch",
@@ -360,6 +360,36 @@ fn a_directory_that_does_not_say_whose_it_is_is_not_written_over() {
             .find(|entry| entry.name.ends_with("-stray"))
             .unwrap();
         assert_eq!(fs.bytes(format!("{ROOT}/{}/{:020}.log", stray.name, 0)).unwrap(), records);
+    }
+}
+
+/// A file that somebody has cut off: a read returns what is there, and an error for the rest. A slice
+/// behind the end of the file would end the connection, and with it the reads of other partitions.
+#[test]
+fn a_sealed_segment_that_is_cut_off_is_read_as_far_as_it_goes() {
+    let fs = log();
+    let mut opened = Opened::new(&fs).unwrap();
+    opened.close().unwrap();
+    drop(opened);
+    let size = fs.bytes(path(6, "log")).unwrap().len() / 3;
+    for left in [size, size + 70, 2 * size - 1] {
+        let fs = fs.after_kill();
+        // As after a clean stop: the catalogue is believed.
+        fs.edit(path(6, "log"), |bytes| bytes.truncate(left));
+        let opened = Opened::new(&fs).unwrap();
+        for offset in 0..26 {
+            let read = opened.log.read(offset, i64::MAX, 1 << 20, true);
+            let what = format!("{offset} of a segment of {left} bytes: {read:?}");
+            let Ok(slice) = read else {
+                assert!((8..12).contains(&offset), "{what}");
+                continue;
+            };
+            let slice = slice.unwrap();
+            assert!(!(8..12).contains(&offset), "{what}");
+            let mut bytes = vec![0; slice.length];
+            slice.file.read_exact_at(&mut bytes, slice.position).unwrap();
+        }
+        assert_eq!(opened.dir.failure(), None);
     }
 }
 
