@@ -1,6 +1,6 @@
 //! The Kafka APIs, a file per family: decode, authorize, act, encode.
 //!
-//! `net` passes a frame and gets a [`Handled`]. `replica` does the work on partitions. The
+//! `net` passes a frame and gets a `Handled`. `replica` does the work on partitions. The
 //! `controller_client` forwards requests that the controller decides. Nothing here knows sockets or
 //! files.
 //!

@@ -1,5 +1,5 @@
 //! The requests of transactions to other brokers. A partition's leader asks the coordinator whether
-//! a transaction is open ([`verify()`]). The coordinator has the leaders of a transaction's
+//! a transaction is open ([`mod@verify`]). The coordinator has the leaders of a transaction's
 //! partitions write its end ([`markers`]). A transaction that timed out, and whose producer has
 //! used up its epochs, waits for another producer id ([`timeouts`]).
 //!
