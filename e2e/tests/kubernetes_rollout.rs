@@ -265,13 +265,15 @@ fn the_racks_of_brokers_are_the_zones_of_their_nodes() {
             .collect();
         assert_eq!(in_zones.len(), 3, "{partition} of {zones_now:?}");
     }
-    // Consumers read in their own zone.
+    // Consumers read in their own zone, once the replica there has fetched.
     let all = brokers(&load.bootstrap).unwrap();
     for zone in zones_now.values().collect::<BTreeSet<_>>() {
-        let chosen = read_replica(&all[&leader], "wide", zone).unwrap();
-        // -1 means the leader.
-        let chosen = if chosen < 0 { leader } else { chosen };
-        assert_eq!(zones_now[&chosen], *zone);
+        eventually("a consumer is sent to the replica in its zone", || {
+            let chosen = read_replica(&all[&leader], "wide", zone)?;
+            // -1 means the leader.
+            let chosen = if chosen < 0 { leader } else { chosen };
+            Ok((zones_now[&chosen] == *zone).then_some(()))
+        });
     }
 
     // A broker that starts in another zone is in another rack.
