@@ -18,11 +18,8 @@ use super::super::objects::{
 use super::trouble;
 use crate::controller::Key;
 use crate::controller::state::State;
-use crate::store::kube::ours::{Taken, controller_of, if_ours, is_pod_of};
+use crate::store::kube::ours::{REVISION_LABEL, Taken, controller_of, if_ours, is_pod_of};
 use crate::time::now;
-
-/// The label with the revision of a pod's template.
-const REVISION_LABEL: &str = "controller-revision-hash";
 
 /// The most pods whose events one pass reads; the next passes read those of the others.
 const EVENTS_OF_MAX: usize = 3;

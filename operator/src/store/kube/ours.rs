@@ -40,8 +40,9 @@ fn may_be_a_pod_of(cluster: &str, metadata: &ObjectMeta) -> bool {
     controller_of(metadata).is_none_or(|owner| owner.kind == "StatefulSet" && owner.name == cluster)
 }
 
-/// What the StatefulSet controller writes on each pod that it creates, and not on one that it adopts.
-const REVISION_LABEL: &str = "controller-revision-hash";
+/// The label with the revision of a pod's template. The StatefulSet controller writes it on each pod
+/// that it creates, and not on one that it adopts.
+pub const REVISION_LABEL: &str = "controller-revision-hash";
 
 /// Whether a pod with a broker's name and labels is a broker's: the StatefulSet controller created it.
 /// It also adopts a pod of somebody else that has the labels. Such a pod has its controller, and
