@@ -9,27 +9,25 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
-use tokio::time::Instant;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::fetch::{
     self, FetchPartition, FetchResponse, FetchTopic, PARTITION_BYTES_MAX, RecordsLength,
 };
-use weir_protocol::messages::fetch_response::{
-    AbortedTransaction, EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint,
-};
+use weir_protocol::messages::fetch_response::{EpochEndOffset, LeaderIdAndEpoch, NodeEndpoint};
 use weir_protocol::messages::{Failing, FetchRequest, Measured, Message};
-use weir_protocol::types::{BrokerId, LeaderEpoch, TopicId, TopicPartition};
+use weir_protocol::types::{TopicId, TopicPartition};
 
-use super::fetch_session::{Answer, Asked, Key, Said, SessionRequest, TopicRef, Wish};
+mod read;
+
+use self::read::{Limits, Read, read_all, read_until_enough};
+use super::fetch_session::{Asked, Key, SessionRequest, TopicRef};
 use super::request::Request;
 use super::{Handled, RequestContext, replica_fetch};
 use crate::api::Services;
 use crate::api::reply::{Chunk, FileRegion, Reply};
 use crate::auth::{Operation, Resource};
 use crate::budget::Room;
-use crate::log::{Aborted, EpochEnd, LogReader, ReadSlice};
-use crate::metadata::MetadataImage;
-use crate::replica::{Partition, Waiter, now_ms, read_error};
+use crate::replica::now_ms;
 
 /// The first version whose clients may read from followers (KIP-392).
 const FROM_FOLLOWERS: i16 = 11;
@@ -59,66 +57,6 @@ impl RecordsLength for FileRegion {
     fn length(&self) -> usize {
         self.length
     }
-}
-
-/// The result of reading one partition.
-struct Read {
-    code: ErrorCode,
-    high_watermark: i64,
-    last_stable_offset: i64,
-    log_start_offset: i64,
-    diverging: Option<EpochEnd>,
-    records: Option<FileRegion>,
-    /// The aborted transactions that have records in the region; only for `read_committed`.
-    aborted: Option<Vec<AbortedTransaction>>,
-    /// The replica that the client should read from instead.
-    preferred: Option<BrokerId>,
-    partition: Option<Arc<Partition>>,
-}
-
-impl Read {
-    fn error(code: ErrorCode) -> Self {
-        Self {
-            code,
-            high_watermark: -1,
-            last_stable_offset: -1,
-            log_start_offset: -1,
-            diverging: None,
-            records: None,
-            aborted: None,
-            preferred: None,
-            partition: None,
-        }
-    }
-
-    fn answer(&self) -> Answer {
-        let has_records = self.records.is_some();
-        let has_error = self.code != ErrorCode::None;
-        Answer {
-            said: Said {
-                high_watermark: self.high_watermark,
-                log_start_offset: self.log_start_offset,
-            },
-            worth_saying: has_records
-                || has_error
-                || self.diverging.is_some()
-                || self.preferred.is_some(),
-            has_records,
-            has_error,
-        }
-    }
-}
-
-/// The checked bounds of one request.
-struct Limits {
-    wait: Duration,
-    bytes_min: usize,
-    bytes_max: usize,
-    read_committed: bool,
-    /// The client supports reads from followers (KIP-392).
-    from_followers: bool,
-    /// The client's rack, if it names one.
-    rack: Option<String>,
 }
 
 /// Handles a request. The frame does not contain the partitions of a session, so they get room of
@@ -248,211 +186,6 @@ fn answer_bytes_max(asked: &Asked, reads: &[Read]) -> usize {
     let named: usize = asked.partitions.iter().map(|(key, _)| key.bytes()).sum();
     let aborted: usize = reads.iter().filter_map(|read| read.aborted.as_ref()).map(Vec::len).sum();
     named + aborted * ABORTED_BYTES_MAX + reads.len() * PARTITION_BYTES_MAX
-}
-
-/// Reads all partitions. While that gives too few bytes and time is left, waits until one of them
-/// advances and reads again.
-async fn read_until_enough(
-    services: &Services,
-    cx: &RequestContext,
-    asked: &Asked,
-    limits: &Limits,
-) -> Vec<Read> {
-    let deadline = Instant::now() + limits.wait;
-    let mut waiter = Waiter::new(Partition::waiters);
-    let mut registered = false;
-    loop {
-        if limits.read_committed {
-            know_transactions(services, cx, asked).await;
-        }
-        let reads = read_all(services, cx, asked, limits);
-        let bytes: usize =
-            reads.iter().filter_map(|read| read.records.as_ref()).map(|region| region.length).sum();
-        let must_say = reads.iter().any(|read| {
-            read.code != ErrorCode::None || read.diverging.is_some() || read.preferred.is_some()
-        });
-        if must_say
-            || bytes >= limits.bytes_min
-            || asked.partitions.is_empty()
-            || limits.wait.is_zero()
-        {
-            return reads;
-        }
-        if registered {
-            if tokio::time::timeout_at(deadline, waiter.woken()).await.is_err() {
-                return reads;
-            }
-            registered = false;
-        } else {
-            // One more read finds what advanced between the last read and the registration.
-            waiter.register(reads.into_iter().filter_map(|read| read.partition));
-            registered = true;
-        }
-    }
-}
-
-/// Loads the transactions of all partitions that are read up to the last stable offset.
-async fn know_transactions(services: &Services, cx: &RequestContext, asked: &Asked) {
-    let unknown: Vec<_> = {
-        let image = services.metadata.load();
-        let partitions =
-            asked.partitions.iter().filter_map(|(key, _)| find(services, cx, &image, key).ok());
-        partitions.filter(|partition| partition.last_stable_offset().is_none()).collect()
-    };
-    for partition in unknown {
-        partition.know_transactions().await;
-    }
-}
-
-fn read_all(services: &Services, cx: &RequestContext, asked: &Asked, limits: &Limits) -> Vec<Read> {
-    let image = services.metadata.load();
-    let mut left = limits.bytes_max;
-    let mut first = true;
-    let mut reads = Vec::with_capacity(asked.partitions.len());
-    for (key, wish) in &asked.partitions {
-        let read = find(services, cx, &image, key)
-            .and_then(|partition| read_counted(&image, partition, wish, limits, left, first))
-            .unwrap_or_else(Read::error);
-        if let Some(region) = &read.records {
-            left = left.saturating_sub(region.length);
-            first = false;
-        }
-        reads.push(read);
-    }
-    reads
-}
-
-/// The partition that the client names, if the client may read it.
-fn find(
-    services: &Services,
-    cx: &RequestContext,
-    image: &MetadataImage,
-    key: &Key,
-) -> Result<Arc<Partition>, ErrorCode> {
-    let (topic, unknown) = match &key.topic {
-        TopicRef::Id(id) => (image.topic(*id), ErrorCode::UnknownTopicId),
-        TopicRef::Name(name) => (image.topic_by_name(name), ErrorCode::UnknownTopicOrPartition),
-    };
-    let name = match (&key.topic, topic) {
-        (_, Some(topic)) => Some(&topic.name),
-        (TopicRef::Name(name), None) => Some(name),
-        (TopicRef::Id(_), None) => None,
-    };
-    if let Some(name) = name
-        && !services.authorizer.allows(&cx.principal, Operation::Read, Resource::Topic(name))
-    {
-        return Err(ErrorCode::TopicAuthorizationFailed);
-    }
-    let topic = topic.ok_or(unknown)?;
-    topic.partition(key.index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    services
-        .replicas
-        .get(TopicPartition { topic: topic.id, index: key.index })
-        .ok_or(ErrorCode::NotLeaderOrFollower)
-}
-
-fn read_counted(
-    image: &MetadataImage,
-    partition: Arc<Partition>,
-    wish: &Wish,
-    limits: &Limits,
-    left: usize,
-    first: bool,
-) -> Result<Read, ErrorCode> {
-    match read(image, &partition, wish, limits, left, first) {
-        Ok(read) => Ok(Read { partition: Some(partition), ..read }),
-        Err(code) => {
-            partition.traffic().fetches();
-            partition.traffic().fetch_failed();
-            Err(code)
-        }
-    }
-}
-
-fn read(
-    image: &MetadataImage,
-    partition: &Partition,
-    wish: &Wish,
-    limits: &Limits,
-    left: usize,
-    first: bool,
-) -> Result<Read, ErrorCode> {
-    let epoch = LeaderEpoch(wish.current_leader_epoch);
-    match limits.from_followers {
-        true => partition.check_replica(epoch)?,
-        false => partition.check_leader(epoch).map(|_| ())?,
-    }
-    let log = partition.log();
-    let high_watermark = partition.high_watermark();
-    // `read_uncommitted` does not use the last stable offset, so its transactions are not loaded.
-    let last_stable_offset = match partition.last_stable_offset() {
-        Some(offset) => offset,
-        None if limits.read_committed => return Err(ErrorCode::OffsetNotAvailable),
-        None => high_watermark,
-    };
-    let mut read = Read {
-        high_watermark,
-        last_stable_offset,
-        log_start_offset: log.log_start_offset(),
-        ..Read::error(ErrorCode::None)
-    };
-    if wish.last_fetched_epoch >= 0 {
-        let end = log
-            .end_offset_for_epoch(LeaderEpoch(wish.last_fetched_epoch))
-            .filter(|_| wish.fetch_offset >= read.log_start_offset)
-            .ok_or(ErrorCode::OffsetOutOfRange)?;
-        if end.epoch.0 < wish.last_fetched_epoch || end.offset < wish.fetch_offset {
-            read.diverging = Some(end);
-            return Ok(read);
-        }
-    }
-    if let Some(rack) = limits.rack.as_deref().filter(|_| partition.is_leader()) {
-        let in_rack = |id| {
-            image
-                .brokers
-                .get(&id)
-                .is_some_and(|broker| !broker.fenced && broker.rack.as_deref() == Some(rack))
-        };
-        read.preferred = partition.preferred_read_replica(wish.fetch_offset, &in_rack);
-        if read.preferred.is_some() {
-            return Ok(read);
-        }
-    }
-    let bound = if limits.read_committed { last_stable_offset } else { high_watermark };
-    let bytes_max = usize::try_from(wish.max_bytes).unwrap_or(0).min(left);
-    let slice = if limits.read_committed {
-        let (slice, found) = log
-            .read_committed(wish.fetch_offset, bound, bytes_max, first)
-            .map_err(|error| read_error(&error))?;
-        // The log was truncated since its transactions were loaded.
-        let found = found.ok_or(ErrorCode::OffsetNotAvailable)?;
-        read.aborted =
-            Some(aborted(log, found, slice.as_ref()).map_err(|_| ErrorCode::KafkaStorageError)?);
-        slice
-    } else {
-        log.read(wish.fetch_offset, bound, bytes_max, first).map_err(|error| read_error(&error))?
-    };
-    read.records = slice.map(FileRegion::from);
-    Ok(read)
-}
-
-/// The aborted transactions with records in the region, in the order of their first offsets.
-fn aborted(
-    log: &LogReader,
-    mut found: Vec<Aborted>,
-    slice: Option<&ReadSlice>,
-) -> std::io::Result<Vec<AbortedTransaction>> {
-    // Usually there is none, and then the end of the region is not needed.
-    if let Some(slice) = slice.filter(|_| !found.is_empty()) {
-        let end = log.end_of(slice)?;
-        found.retain(|aborted| aborted.first_offset < end);
-        found.sort_by_key(|aborted| aborted.first_offset);
-    }
-    let said = found.iter().map(|aborted| AbortedTransaction {
-        producer_id: aborted.producer.0,
-        first_offset: aborted.first_offset,
-    });
-    Ok(said.collect())
 }
 
 /// Adds one partition to the response, beside the others of its topic.

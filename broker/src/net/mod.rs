@@ -16,7 +16,9 @@
 
 mod answers;
 mod buffers;
+mod closed;
 mod connection;
+mod input;
 mod output;
 
 use std::net::SocketAddr;
@@ -31,7 +33,8 @@ use tracing::{debug, info, warn};
 use weir_protocol::address;
 use weir_telemetry::listen::listen;
 
-use self::connection::{Accepted, Closed};
+use self::closed::Closed;
+use self::connection::Accepted;
 use crate::api::{Caller, Listener, Services};
 use crate::auth::Principal;
 use crate::config::ListenerConfig;
