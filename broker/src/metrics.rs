@@ -14,13 +14,12 @@ mod requests;
 mod transactions;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use weir_protocol::api::ApiKey;
 use weir_telemetry::process;
 
 use self::latency::SharedLatency;
@@ -29,6 +28,7 @@ pub use self::recovery::RecoveryReadings;
 pub(crate) use self::recovery::render_recovery;
 use self::recovery::{PREFIX, RecoveryGauges};
 use self::requests::Requests;
+pub(crate) use self::requests::{RequestName, Timing};
 use self::transactions::Transactions;
 
 /// The counters of one broker.
@@ -160,10 +160,15 @@ impl Metrics {
         registry.register("connections", "Open connections", self.connections.clone());
     }
 
-    /// Counts a request that was answered after `elapsed`. `failed` when the answer has an error
-    /// for the request or a part of it.
-    pub(crate) fn request_finished(&self, api: ApiKey, elapsed: Duration, failed: bool) {
-        self.requests.finished(api, elapsed, failed);
+    /// Counts a request that is answered. `failed` when the answer has an error for the request or
+    /// a part of it.
+    pub(crate) fn request_answered(&self, name: RequestName, failed: bool) {
+        self.requests.answered(name, failed);
+    }
+
+    /// Records the times of a request whose answer has left for the socket by `now`.
+    pub(crate) fn request_left(&self, timing: &Timing, now: Instant) {
+        self.requests.left(timing, now);
     }
 
     /// Counts bytes received on a connection.
@@ -301,6 +306,8 @@ impl Gauges {
 
 #[cfg(test)]
 mod tests {
+    use weir_protocol::api::ApiKey;
+
     use crate::replica::{Counted, Led, Observed};
 
     use super::*;
@@ -338,8 +345,14 @@ mod tests {
     #[test]
     fn what_is_counted_is_shown() {
         let metrics = Metrics::new();
-        metrics.request_finished(ApiKey::Metadata, Duration::from_micros(700), false);
-        metrics.request_finished(ApiKey::Metadata, Duration::from_secs(60), true);
+        let name = RequestName::of(ApiKey::Metadata);
+        let now = Instant::now();
+        for (micros, failed) in [(700, false), (60_000_000, true)] {
+            metrics.request_answered(name, failed);
+            // It is answered at once, and leaves so much later.
+            let timing = Timing::answered(name, Duration::ZERO, now + Duration::from_secs(3_600));
+            metrics.request_left(&timing, timing.answered_at() + Duration::from_micros(micros));
+        }
         metrics.connection_opened();
         metrics.connection_opened();
         metrics.connection_closed();
@@ -366,6 +379,12 @@ mod tests {
             "weir_broker_request_duration_seconds_bucket{le=\"0.001\",api=\"Metadata\"} 1",
             "weir_broker_request_duration_seconds_bucket{le=\"+Inf\",api=\"Metadata\"} 2",
             "weir_broker_request_duration_seconds_sum{api=\"Metadata\"} 60.0007",
+            "weir_broker_requests_total{api=\"FetchConsumer\"} 0",
+            "weir_broker_requests_total{api=\"FetchFollower\"} 0",
+            "weir_broker_request_phase_duration_seconds_count{api=\"Metadata\",phase=\"queue\"} 2",
+            "weir_broker_request_phase_duration_seconds_sum{api=\"Metadata\",phase=\"work\"} 0.0",
+            "weir_broker_request_phase_duration_seconds_bucket{le=\"0.0001\",api=\"Metadata\",phase=\"wait\"} 2",
+            "weir_broker_request_phase_duration_seconds_sum{api=\"Metadata\",phase=\"send\"} 60.0007",
             "weir_broker_connections 1",
             "weir_broker_connections_opened_total 2",
             "weir_broker_received_bytes_total 7",
@@ -399,6 +418,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} is missing in\n{text}");
         }
+        assert!(!text.contains("duration_seconds_count{api=\"Produce\""), "{text}");
         assert!(!text.contains("topic=\"z\""), "only so many partitions have series\n{text}");
         assert_eq!(text.matches("# EOF").count(), 1);
     }

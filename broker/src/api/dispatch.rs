@@ -14,14 +14,14 @@ use weir_protocol::messages::Message;
 use super::answer::{Answer, Response};
 use super::context::{Caller, RequestContext};
 use super::reply::Reply;
-use super::request::{Handled, Request};
+use super::request::{Handled, Received, Request};
 use super::services::Services;
 use super::{
     api_versions, cluster, configs, delete_records, describe_cluster, describe_quorum,
     describe_topic_partitions, fetch, groups, leader_epoch, list_offsets, log_dirs, metadata,
     produce, producer_ids, security, topics, transactions,
 };
-use crate::budget::Room;
+use crate::metrics::RequestName;
 
 /// The largest body, in bytes, that is decoded and answered on the thread of its connection: some
 /// milliseconds of work. DescribeConfigs and CreateTopics return a hundred settings for a resource
@@ -36,13 +36,13 @@ const fn body_bytes_max(api: ApiKey) -> usize {
     }
 }
 
-/// Handles the request in `frame`, which has no length prefix. `room` is its memory.
+/// Handles the request in a frame.
 pub(crate) fn dispatch(
     services: &Arc<Services>,
     caller: &Arc<Caller>,
-    mut frame: BytesMut,
-    room: Room,
+    received: Received,
 ) -> Handled {
+    let Received { mut frame, room, waited, whole_at } = received;
     let started = Instant::now();
     let header = match RequestHeader::parse(&mut frame) {
         Ok(header) => header,
@@ -62,6 +62,8 @@ pub(crate) fn dispatch(
         cx,
         api: header.api,
         correlation_id: header.correlation_id,
+        name: RequestName::of(header.api),
+        queue: waited + started.saturating_duration_since(whole_at),
         started,
     };
     // A request that lists everything, whatever its body, never runs on the thread of its

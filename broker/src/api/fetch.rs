@@ -27,6 +27,7 @@ use crate::api::Services;
 use crate::api::reply::{Chunk, FileRegion, Reply};
 use crate::auth::{Operation, Resource};
 use crate::budget::Room;
+use crate::metrics::RequestName;
 use crate::replica::now_ms;
 
 /// The first version whose clients may read from followers (KIP-392).
@@ -63,9 +64,10 @@ impl RecordsLength for FileRegion {
 /// their own. A large session runs on the thread for large requests.
 pub(super) fn handle(mut request: Request, fetch: FetchRequest) -> Handled {
     let services = Arc::clone(&request.services);
-    let is_of_follower = fetch.replica_id >= 0 || fetch.replica_state.replica_id >= 0;
-    let partitions =
-        if is_of_follower { 0 } else { services.fetch_sessions.partitions_of(fetch.session_id) };
+    let partitions = match is_of_follower(&fetch) {
+        true => 0,
+        false => services.fetch_sessions.partitions_of(fetch.session_id),
+    };
     if partitions <= SMALL_SESSION_MAX {
         return Handled::Later(reply(request, fetch).boxed());
     }
@@ -80,6 +82,11 @@ pub(super) fn handle(mut request: Request, fetch: FetchRequest) -> Handled {
     })
 }
 
+/// Whether a broker fetches, which copies its leader.
+fn is_of_follower(fetch: &FetchRequest) -> bool {
+    fetch.replica_id >= 0 || fetch.replica_state.replica_id >= 0
+}
+
 /// Decodes and answers a request on the thread for large requests.
 pub(super) async fn decode_and_reply(request: Request, body: BytesMut) -> Reply {
     match FetchRequest::decode(&mut Bytes::from(body), request.cx.version) {
@@ -88,7 +95,10 @@ pub(super) async fn decode_and_reply(request: Request, body: BytesMut) -> Reply 
     }
 }
 
-async fn reply(request: Request, fetch: FetchRequest) -> Reply {
+async fn reply(mut request: Request, fetch: FetchRequest) -> Reply {
+    if is_of_follower(&fetch) {
+        request.name = RequestName::FETCH_FOLLOWER;
+    }
     let Some((response, room)) = answer(&request, fetch).await else {
         return Reply::close();
     };

@@ -6,6 +6,8 @@
 
 use std::future::Future;
 use std::io;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -44,6 +46,7 @@ impl LargeRequests {
         request: impl Future<Output = Reply> + Send + 'static,
     ) -> BoxFuture<'static, Reply> {
         let (tell, told) = oneshot::channel();
+        let request = timed(request, Instant::now());
         drop(self.scheduler.spawn(async move { tell.send(request.await) }));
         // A panic in the request closes the connection, as it would on the connection's own thread.
         told.map(|reply| reply.unwrap_or_else(|_| Reply::close())).boxed()
@@ -54,10 +57,29 @@ impl LargeRequests {
         &self,
         request: impl Future<Output = Reply> + Send + 'static,
     ) -> BoxFuture<'static, Reply> {
-        let (carried_out, reply) = request.remote_handle();
+        let (carried_out, reply) = timed(request, Instant::now()).remote_handle();
         drop(self.scheduler.spawn(carried_out));
         reply.boxed()
     }
+}
+
+/// Carries out a request that was handed over when `asked`, and says in its times when that began
+/// and how much work it was.
+async fn timed(request: impl Future<Output = Reply>, asked: Instant) -> Reply {
+    let mut request = pin!(request);
+    let (mut began, mut busy) = (None, Duration::ZERO);
+    let mut reply = std::future::poll_fn(|cx| {
+        let begin = Instant::now();
+        began.get_or_insert(begin);
+        let polled = request.as_mut().poll(cx);
+        busy += begin.elapsed();
+        polled
+    })
+    .await;
+    if let (Some(timing), Some(began)) = (&mut reply.timing, began) {
+        timing.handled_aside(asked, began, busy);
+    }
+    reply
 }
 
 #[cfg(test)]
@@ -65,8 +87,10 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use bytes::Bytes;
+    use weir_protocol::api::ApiKey;
 
     use super::*;
+    use crate::metrics::{RequestName, Timing};
 
     #[tokio::test]
     async fn a_request_is_carried_out_on_a_thread_of_its_own() {
@@ -95,6 +119,22 @@ mod tests {
         told.await.unwrap();
         let bug = std::future::ready(()).map(|()| -> Reply { panic!("a bug") });
         assert!(large.carry_out_to_the_end(bug).await.close);
+    }
+
+    /// The handling of a request on this thread is no wait for others.
+    #[tokio::test]
+    async fn a_request_says_how_long_it_waited_and_worked() {
+        let large = LargeRequests::start().unwrap();
+        let started = Instant::now();
+        let request = async move {
+            std::thread::sleep(Duration::from_millis(20));
+            let name = RequestName::of(ApiKey::ListGroups);
+            let timing = Some(Timing::answered(name, Duration::ZERO, started));
+            Reply { timing, ..Reply::default() }
+        };
+        let timing = large.carry_out(request).await.timing.unwrap();
+        let [_, work, _] = timing.phases();
+        assert!(work >= Duration::from_millis(20), "{timing:?}");
     }
 
     /// A request of a disconnected client ends, for instance the wait for a group's rebalance.

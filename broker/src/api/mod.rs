@@ -47,5 +47,5 @@ pub use fetch_session::FetchSessions;
 pub use large::LargeRequests;
 pub use replica_session::FollowerSessions;
 pub(crate) use reply::{Chunk, FileRegion, Reply};
-pub(crate) use request::Handled;
+pub(crate) use request::{Handled, Received};
 pub use services::{CachedSettings, Services};

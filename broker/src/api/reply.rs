@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::budget::Room;
 use crate::log::{File, ReadSlice};
+use crate::metrics::Timing;
 
 /// A run of bytes in a file, which stays readable while this exists.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub(crate) struct Reply {
     pub(crate) close: bool,
     /// Its room in the budget of answers.
     pub(crate) room: Room,
+    /// The times of its request.
+    pub(crate) timing: Option<Timing>,
 }
 
 impl Reply {

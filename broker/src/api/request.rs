@@ -1,14 +1,29 @@
 //! A request between its frame and its answer.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use futures::future::BoxFuture;
 use weir_protocol::api::ApiKey;
 
 use super::context::RequestContext;
 use super::reply::Reply;
 use super::services::Services;
+use crate::budget::Room;
+use crate::metrics::{RequestName, Timing};
+
+/// A frame that was received.
+pub(crate) struct Received {
+    /// The frame without its length prefix.
+    pub(crate) frame: BytesMut,
+    /// Its memory.
+    pub(crate) room: Room,
+    /// How long it waited for its memory.
+    pub(crate) waited: Duration,
+    /// When its last byte came, or its turn if that was later.
+    pub(crate) whole_at: Instant,
+}
 
 /// The result of dispatching a request.
 pub(crate) enum Handled {
@@ -35,6 +50,10 @@ pub(super) struct Request {
     pub(super) cx: RequestContext,
     pub(super) api: ApiKey,
     pub(super) correlation_id: i32,
+    /// What it is called in metrics.
+    pub(super) name: RequestName,
+    /// How long it waited until it started.
+    pub(super) queue: Duration,
     pub(super) started: Instant,
 }
 
@@ -53,7 +72,7 @@ impl Request {
 
     /// Counts the request as answered by `reply`; `failed` says whether that has an error.
     pub(super) fn reply(&self, reply: Reply, failed: bool) -> Reply {
-        self.services.metrics.request_finished(self.api, self.started.elapsed(), failed);
-        reply
+        self.services.metrics.request_answered(self.name, failed);
+        Reply { timing: Some(Timing::answered(self.name, self.queue, self.started)), ..reply }
     }
 }

@@ -28,6 +28,17 @@ const BOUNDS: [Duration; 16] = [
     Duration::from_secs(10),
 ];
 
+/// The same in nanoseconds.
+const BOUNDS_NS: [u64; BOUNDS.len()] = {
+    let mut bounds = [0; BOUNDS.len()];
+    let mut at = 0;
+    while at < bounds.len() {
+        bounds[at] = BOUNDS[at].as_nanos() as u64;
+        at += 1;
+    }
+    bounds
+};
+
 /// How long something takes. A reader may see an observation in a bucket before it is in the sum.
 #[derive(Debug, Default)]
 pub(super) struct Latency {
@@ -39,14 +50,31 @@ pub(super) struct Latency {
 impl Latency {
     /// It took so long this time.
     pub(super) fn observe(&self, elapsed: Duration) {
-        let at = BOUNDS.partition_point(|bound| *bound < elapsed);
-        self.counts.get(at).unwrap_or(&self.beyond).fetch_add(1, Ordering::Relaxed);
-        // Wraps after 584 years of latency.
-        self.sum_ns
-            .fetch_add(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.observe_ns(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// The same in nanoseconds.
+    pub(super) fn observe_ns(&self, elapsed_ns: u64) {
+        // Most of what is measured is short.
+        let at = BOUNDS_NS.iter().position(|bound| elapsed_ns <= *bound);
+        let count = at.and_then(|at| self.counts.get(at)).unwrap_or(&self.beyond);
+        count.fetch_add(1, Ordering::Relaxed);
+        if elapsed_ns > 0 {
+            // Wraps after 584 years of latency.
+            self.sum_ns.fetch_add(elapsed_ns, Ordering::Relaxed);
+        }
+    }
+
+    /// Adds what `other` has observed.
+    pub(super) fn add(&self, other: &Self) {
+        let sums = self.counts.iter().chain([&self.beyond, &self.sum_ns]);
+        for (sum, other) in sums.zip(other.counts.iter().chain([&other.beyond, &other.sum_ns])) {
+            sum.fetch_add(other.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
     }
 
     /// How often it was observed.
+    #[cfg(test)]
     pub(super) fn count(&self) -> u64 {
         self.counts.iter().chain([&self.beyond]).map(|count| count.load(Ordering::Relaxed)).sum()
     }
@@ -107,6 +135,10 @@ mod tests {
             (2, 1, 1, 1)
         );
         assert_eq!(latency.count(), 5);
+        let sum = Latency::default();
+        sum.add(&latency);
+        sum.add(&latency);
+        assert_eq!((sum.count(), sum.counts[0].load(Ordering::Relaxed)), (10, 4));
         assert!(BOUNDS.is_sorted());
     }
 }

@@ -5,10 +5,12 @@
 //! group commit. As in Kafka, every other request starts when all earlier ones are answered. Beyond
 //! a bounded number of requests or bytes, the connection does not read its socket.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
@@ -21,8 +23,7 @@ use super::answers::Promised;
 use super::closed::Closed;
 use super::input::{Input, Limits, STALL_MAX, check_is_due};
 use super::output::Output;
-use crate::api::{self, Caller, Handled, Reply, Services};
-use crate::budget::Room;
+use crate::api::{self, Caller, Handled, Received, Reply, Services};
 
 /// The most produces of one connection in flight. The Java client sends up to 5, librdkafka up to
 /// 1,000,000; the rest stays in the socket.
@@ -43,6 +44,7 @@ pub(crate) struct Accepted {
 pub(crate) async fn serve(accepted: Accepted, stream: TcpStream) -> Closed {
     let limits = Limits::of(&accepted.services);
     let answers = accepted.services.answer_memory.clone();
+    let metrics = Arc::clone(&accepted.services.metrics);
     let mut connection = Connection {
         input: Input::new(Arc::clone(&accepted.services), limits),
         accepted,
@@ -51,7 +53,7 @@ pub(crate) async fn serve(accepted: Accepted, stream: TcpStream) -> Closed {
         in_flight: FuturesOrdered::new(),
         promised: Promised::default(),
         producing: false,
-        output: Output::new(limits.idle_max, answers),
+        output: Output::new(limits.idle_max, answers, metrics),
         active: Instant::now(),
     };
     match connection.run().await {
@@ -71,7 +73,7 @@ struct Connection {
     limits: Limits,
     input: Input,
     /// Requests in progress, in order.
-    in_flight: FuturesOrdered<BoxFuture<'static, Reply>>,
+    in_flight: FuturesOrdered<InFlight>,
     /// The memory that each of their answers may take.
     promised: Promised,
     /// Whether the requests in flight are produces that more may join.
@@ -86,8 +88,8 @@ impl Connection {
         let mut tick = Box::pin(tokio::time::sleep(self.tick()));
         let mut stop = self.accepted.stop.clone();
         loop {
-            while let Some((frame, room)) = self.input.next_frame(self.next_may_start())? {
-                self.start(frame, room).await?;
+            while let Some(received) = self.input.next_frame(self.next_may_start())? {
+                self.start(received).await?;
             }
             self.answer_what_is_ready().await?;
             if !self.input.is_busy() && self.input.head()?.is_some() && self.next_may_start() {
@@ -126,20 +128,22 @@ impl Connection {
                 && self.in_flight.len() < IN_FLIGHT_MAX)
     }
 
-    async fn start(&mut self, frame: BytesMut, room: Room) -> Result<(), Closed> {
-        self.producing = frame.get(..2) == Some(&(ApiKey::Produce as i16).to_be_bytes());
-        match api::dispatch(&self.accepted.services, &self.accepted.caller, frame, room) {
+    async fn start(&mut self, received: Received) -> Result<(), Closed> {
+        self.producing = received.frame.get(..2) == Some(&ApiKey::Produce.key().to_be_bytes());
+        match api::dispatch(&self.accepted.services, &self.accepted.caller, received) {
             Handled::Now(reply) if self.in_flight.is_empty() => self.push(reply).await,
             Handled::Now(reply) => {
-                self.take_up(std::future::ready(reply).boxed(), 0);
+                self.take_up(std::future::ready(reply).boxed(), 0, None);
                 Ok(())
             }
             Handled::Later(reply) => {
-                self.take_up(reply, 0);
+                self.take_up(reply, 0, None);
                 Ok(())
             }
             Handled::Produced { reply, bytes_max, alone } => {
-                self.take_up(reply, bytes_max);
+                // Its records are appended, or queued for that. The requests behind it start before
+                // this one is looked at again.
+                self.take_up(reply, bytes_max, Some(std::time::Instant::now()));
                 self.producing &= !alone;
                 Ok(())
             }
@@ -155,10 +159,16 @@ impl Connection {
     }
 
     /// Queues a reply behind the earlier ones. Others may join it as long as the budget has memory
-    /// for their answers.
-    fn take_up(&mut self, reply: BoxFuture<'static, Reply>, bytes_max: usize) {
+    /// for their answers. The request waits for others from `waits_since` on, or once its reply
+    /// does.
+    fn take_up(
+        &mut self,
+        reply: BoxFuture<'static, Reply>,
+        bytes_max: usize,
+        waits_since: Option<std::time::Instant>,
+    ) {
         let memory = &self.accepted.services.answer_memory;
-        self.in_flight.push_back(match self.promised.add(bytes_max, memory) {
+        let reply = match self.promised.add(bytes_max, memory) {
             Some(room) if room.is_of_the_budget() => {
                 async move { Reply { room, ..reply.await } }.boxed()
             }
@@ -177,7 +187,8 @@ impl Connection {
                 }
                 .boxed()
             }
-        });
+        };
+        self.in_flight.push_back(InFlight { reply, waits_since });
     }
 
     /// Sends all ready replies in one write.
@@ -233,5 +244,32 @@ impl Connection {
             return Err(Closed::Idle);
         }
         Ok(())
+    }
+}
+
+/// A request in progress.
+struct InFlight {
+    reply: BoxFuture<'static, Reply>,
+    /// Since when it waits for others.
+    waits_since: Option<std::time::Instant>,
+}
+
+impl Future for InFlight {
+    type Output = Reply;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
+        let polled = self.reply.as_mut().poll(cx);
+        match polled {
+            Poll::Pending => {
+                self.waits_since.get_or_insert_with(std::time::Instant::now);
+                Poll::Pending
+            }
+            Poll::Ready(mut reply) => {
+                if let (Some(timing), Some(since)) = (&mut reply.timing, self.waits_since) {
+                    timing.waited_since(since);
+                }
+                Poll::Ready(reply)
+            }
+        }
     }
 }

@@ -19,7 +19,7 @@ use weir_protocol::frame;
 
 use super::buffers::{self, READ_BUFFER_BYTES};
 use super::closed::Closed;
-use crate::api::Services;
+use crate::api::{Received, Services};
 use crate::budget::{self, Allowance, Room};
 
 /// The longest pause within a frame that has begun. Also the longest time for a whole frame while
@@ -67,6 +67,8 @@ struct Arriving {
     body: Option<BytesMut>,
     /// When it began to wait, or got its room.
     since: Instant,
+    /// How long it waited for its room.
+    waited: Duration,
     /// When its last bytes came.
     progress: Instant,
 }
@@ -139,10 +141,7 @@ impl Input {
 
     /// Returns the next frame, if it is complete and `may_start`. Claims room for it as soon as it
     /// may start.
-    pub(super) fn next_frame(
-        &mut self,
-        may_start: bool,
-    ) -> Result<Option<(BytesMut, Room)>, Closed> {
+    pub(super) fn next_frame(&mut self, may_start: bool) -> Result<Option<Received>, Closed> {
         if self.arriving.is_none() {
             let Some(length) = self.head()? else { return Ok(None) };
             if !may_start {
@@ -156,7 +155,12 @@ impl Input {
             Claim::Given(_) => arriving.take_from(&mut self.bytes),
         };
         match (whole, arriving.room) {
-            (Some(frame), Claim::Given(room)) => Ok(Some((frame, room))),
+            (Some(frame), Claim::Given(room)) => Ok(Some(Received {
+                frame,
+                room,
+                waited: arriving.waited,
+                whole_at: arriving.progress.into_std(),
+            })),
             (_, room) => {
                 arriving.room = room;
                 self.arriving = Some(arriving);
@@ -179,6 +183,7 @@ impl Input {
             ),
             body: None,
             since: now,
+            waited: Duration::ZERO,
             progress: now,
         }
     }
@@ -189,8 +194,9 @@ impl Input {
         if let Claim::Waiting(room) = &mut arriving.room {
             let room = room.await;
             arriving.room = Claim::Given(room);
-            arriving.since = Instant::now();
-            arriving.progress = arriving.since;
+            let now = Instant::now();
+            arriving.waited = now - arriving.since;
+            (arriving.since, arriving.progress) = (now, now);
         }
     }
 

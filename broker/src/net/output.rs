@@ -15,6 +15,7 @@ use super::answers::Sending;
 use crate::api::{Chunk, FileRegion, Reply};
 use crate::budget::{AnswerMemory, Room};
 use crate::log::File;
+use crate::metrics::{Metrics, Timing};
 
 /// The smallest `sendfile`. Below it, a read into the gathered buffer costs less.
 const SENDFILE_BYTES_MIN: usize = 16 * 1024;
@@ -28,6 +29,9 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The most bytes of one `sendfile`, and so of the disk read before it.
 const SENDFILE_BYTES_MAX: usize = 1 << 20;
 
+/// The places for answers that leave together which a connection keeps while nothing is sent.
+const LEAVING_KEPT_MAX: usize = 8;
+
 /// The send half of a connection. It gathers small pieces until they must be sent.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -37,16 +41,21 @@ pub(crate) struct Output {
     /// The answer being sent.
     sending: Sending,
     memory: AnswerMemory,
+    /// The times of the requests whose answers end in the gathered bytes.
+    leaving: Vec<Timing>,
+    metrics: Arc<Metrics>,
 }
 
 impl Output {
     /// Creates an output with nothing to send.
-    pub(crate) fn new(stall_max: Duration, memory: AnswerMemory) -> Self {
+    pub(crate) fn new(stall_max: Duration, memory: AnswerMemory, metrics: Arc<Metrics>) -> Self {
         Self {
             gathered: BytesMut::new(),
             stall_max,
             sending: Sending::of(Room::default(), false),
             memory,
+            leaving: Vec::new(),
+            metrics,
         }
     }
 
@@ -63,6 +72,7 @@ impl Output {
         others_have_room: bool,
     ) -> io::Result<u64> {
         let mut bytes = 0;
+        let timing = reply.timing;
         self.sending = Sending::of(reply.room, others_have_room);
         for chunk in reply.chunks {
             let length = match &chunk {
@@ -87,6 +97,10 @@ impl Output {
             }
         }
         self.sending.is_done();
+        self.leaving.extend(timing);
+        if self.gathered.is_empty() {
+            self.has_sent();
+        }
         Ok(bytes)
     }
 
@@ -100,7 +114,23 @@ impl Output {
             return Ok(());
         }
         let gathered = std::mem::take(&mut self.gathered);
-        self.send(stream, &gathered, more).await
+        self.send(stream, &gathered, more).await?;
+        self.has_sent();
+        Ok(())
+    }
+
+    /// Everything that was gathered has left.
+    fn has_sent(&mut self) {
+        if self.leaving.is_empty() {
+            return;
+        }
+        let now = std::time::Instant::now();
+        for timing in self.leaving.drain(..) {
+            self.metrics.request_left(&timing, now);
+        }
+        if self.leaving.capacity() > LEAVING_KEPT_MAX {
+            self.leaving = Vec::new();
+        }
     }
 
     async fn gather(&mut self, region: &FileRegion) -> io::Result<()> {
@@ -189,9 +219,11 @@ mod tests {
 
     use parking_lot::Mutex;
     use tokio::io::AsyncReadExt;
+    use weir_protocol::api::ApiKey;
 
     use super::*;
     use crate::log::{Disk, Mode, Storage};
+    use crate::metrics::{PartitionReadings, Readings, RequestName};
 
     /// A file that is not in the page cache until it is loaded.
     #[derive(Debug)]
@@ -244,6 +276,47 @@ mod tests {
         }
     }
 
+    /// A client and the connection to it.
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (client, (server, _)) =
+            tokio::try_join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept())
+                .unwrap();
+        (client, server)
+    }
+
+    #[tokio::test]
+    async fn an_answer_has_left_once_all_of_it_is_sent() {
+        let (_client, server) = connected().await;
+        let metrics = Arc::new(Metrics::new());
+        let left = || {
+            let text = metrics.render(Readings::default(), PartitionReadings::default());
+            let name = "weir_broker_request_duration_seconds_count{api=\"Produce\"} ";
+            let count = text.lines().find_map(|line| line.strip_prefix(name));
+            count.map_or(0, |count| count.parse::<u32>().unwrap())
+        };
+        let reply = |bytes: usize| {
+            let (name, now) = (RequestName::of(ApiKey::Produce), std::time::Instant::now());
+            let timing = Some(Timing::answered(name, Duration::ZERO, now));
+            Reply { timing, ..Reply::bytes(vec![0; bytes].into()) }
+        };
+        let mut output =
+            Output::new(Duration::from_secs(60), AnswerMemory::new(0), Arc::clone(&metrics));
+        for _ in 0..20 {
+            output.push(&server, reply(100), false).await.unwrap();
+        }
+        assert_eq!(left(), 0, "they are gathered");
+        output.push(&server, reply(SENDFILE_BYTES_MIN), false).await.unwrap();
+        assert_eq!(left(), 21, "a large one sends what is before it");
+        output.push(&server, reply(100), false).await.unwrap();
+        assert_eq!(left(), 21);
+        output.flush(&server).await.unwrap();
+        assert_eq!(left(), 22);
+        let of_no_bytes = Reply { chunks: Vec::new(), ..reply(0) };
+        output.push(&server, of_no_bytes, false).await.unwrap();
+        assert_eq!(left(), 23, "there is nothing to send");
+    }
+
     #[tokio::test]
     async fn the_disk_is_waited_for_on_a_thread_of_its_own() {
         let dir = tempfile::tempdir().unwrap();
@@ -254,18 +327,14 @@ mod tests {
         let mut read = [0; 5_000];
         assert!(file.read_cached(&mut read, 10).unwrap() && read[..] == bytes[10..5_010]);
         for (sendfile, length) in [(true, 2_500_000), (false, 100)] {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let (mut client, (server, _)) = tokio::try_join!(
-                TcpStream::connect(listener.local_addr().unwrap()),
-                listener.accept()
-            )
-            .unwrap();
+            let (mut client, server) = connected().await;
             let cold =
                 Arc::new(Cold { file: Arc::clone(&file), sendfile, loaded: Mutex::default() });
             let region =
                 FileRegion { file: Arc::clone(&cold) as Arc<dyn File>, position: 10, length };
             let sending = async {
-                let mut output = Output::new(Duration::from_secs(60), AnswerMemory::new(0));
+                let mut output =
+                    Output::new(Duration::from_secs(60), AnswerMemory::new(0), Arc::default());
                 let reply = Reply { chunks: vec![Chunk::Region(region)], ..Reply::default() };
                 output.push(&server, reply, false).await.unwrap();
                 output.flush(&server).await.unwrap();

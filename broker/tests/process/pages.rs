@@ -2,7 +2,13 @@
 
 use std::time::Duration;
 
-use crate::support::{BrokerProcess, Cluster, FakeController, Launch, batch, topic};
+use rustix::process::Signal;
+use weir_protocol::messages::FetchRequest;
+
+use crate::support::{
+    BrokerProcess, Brokers, Cluster, FakeController, Launch, batch, fetch_from, placed_topic, soon,
+    topic,
+};
 
 #[tokio::test]
 async fn they_tell_of_a_broker_that_serves() {
@@ -29,6 +35,81 @@ async fn they_tell_of_a_broker_that_serves() {
     assert_eq!(cluster.broker.page("/").await.0, 404);
 }
 
+/// A value of the metrics page.
+fn value(metrics: &str, name: &str) -> f64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().unwrap())
+}
+
+/// A phase of all requests of this name, in seconds.
+fn seconds(metrics: &str, name: &str, phase: &str) -> f64 {
+    let metric = "weir_broker_request_phase_duration_seconds_sum";
+    value(metrics, &format!("{metric}{{api=\"{name}\",phase=\"{phase}\"}}"))
+}
+
+#[tokio::test]
+async fn the_time_of_a_request_is_told_by_phase() {
+    const STILL: Duration = Duration::from_millis(200);
+    let topics = vec![
+        placed_topic(1, "both", 1, &[0, 1], &[("min.insync.replicas", "2")]),
+        placed_topic(2, "alone", 1, &[0], &[]),
+    ];
+    let mut brokers = Brokers::start(2, topics).await;
+    let (mut client, mut consumer) = (brokers.client(0).await, brokers.client(0).await);
+    // The follower is in sync.
+    assert_eq!(client.produce("both", 0, -1, batch(&["a"])).await.error_code, 0);
+    let before = brokers.broker(0).page("/metrics").await.1;
+    // While the follower stands still, one produce waits for it, and the answer to another one
+    // waits for that of the first. A consumer waits for records.
+    brokers.broker(1).signal(Signal::STOP);
+    client.send_produce("both", 0, -1, batch(&["b"])).await;
+    client.send_produce("alone", 0, 1, batch(&["b"])).await;
+    soon("the second produce is answered", async {
+        let name = "weir_broker_requests_total{api=\"Produce\"}";
+        while value(&brokers.broker(0).page("/metrics").await.1, name) < 2.0 {}
+    })
+    .await;
+    let poll = FetchRequest {
+        max_wait_ms: i32::try_from(STILL.as_millis()).unwrap(),
+        min_bytes: 1,
+        ..fetch_from("both", 0, 1)
+    };
+    let polled = consumer.call(12, &poll).await;
+    assert_eq!(polled.responses[0].partitions[0].error_code, 0);
+    brokers.broker(1).signal(Signal::CONT);
+    for _ in 0..2 {
+        assert_eq!(client.receive_produce().await.error_code, 0);
+    }
+    // An answer is in the client's hands a moment before it is counted.
+    let after = soon("all requests are counted", async {
+        loop {
+            let page = brokers.broker(0).page("/metrics").await.1;
+            let count = |api: &str| {
+                let metric = "weir_broker_request_phase_duration_seconds_count";
+                value(&page, &format!("{metric}{{api=\"{api}\",phase=\"send\"}}"))
+            };
+            if count("Produce") == 3.0 && count("FetchConsumer") == 1.0 {
+                return page;
+            }
+        }
+    })
+    .await;
+    let took = |name, phase| seconds(&after, name, phase) - seconds(&before, name, phase);
+    let still = STILL.as_secs_f64();
+    assert!(took("Produce", "wait") >= still, "{after}");
+    assert!(took("Produce", "send") >= still, "{after}");
+    assert!(took("FetchConsumer", "wait") >= still, "{after}");
+    assert!(took("Produce", "work") > 0.0 && took("FetchConsumer", "work") > 0.0, "{after}");
+    assert!(seconds(&after, "FetchFollower", "wait") > 0.0, "{after}");
+    // The whole is the sum of its parts.
+    let phases: f64 = ["queue", "work", "wait", "send"]
+        .map(|phase| seconds(&after, "Produce", phase))
+        .iter()
+        .sum();
+    let whole = value(&after, "weir_broker_request_duration_seconds_sum{api=\"Produce\"}");
+    assert!((phases - whole).abs() < 1e-6, "{phases} {whole}");
+}
+
 #[tokio::test]
 async fn how_much_was_recovered_can_be_measured() {
     let mut cluster = Cluster::start(vec![topic(1, "t", 3, &[])]).await;
@@ -39,16 +120,13 @@ async fn how_much_was_recovered_can_be_measured() {
     cluster.broker.kill().await;
     cluster.restart().await;
     let (_, metrics) = cluster.broker.page("/metrics").await;
-    let value = |name: &str| {
-        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("{name} is not in\n{metrics}")).parse::<u64>().unwrap()
-    };
+    let value = |name: &str| value(&metrics, name);
     assert_eq!(
         (value("weir_broker_recovery_logs"), value("weir_broker_recovery_logs_done")),
-        (3, 3)
+        (3.0, 3.0)
     );
     let bytes = value("weir_broker_recovery_bytes");
-    assert!(bytes > 0 && value("weir_broker_recovery_bytes_done") == bytes, "{metrics}");
+    assert!(bytes > 0.0 && value("weir_broker_recovery_bytes_done") == bytes, "{metrics}");
 }
 
 #[tokio::test]
