@@ -29,6 +29,7 @@ use weir_protocol::types::BrokerId;
 use self::committed::Committed;
 pub use self::door::moment;
 use self::door::{Clock, Door};
+pub use self::journal::Counted;
 use self::takeover::take_over_from;
 use crate::controller::image;
 use crate::controller::sessions::{
@@ -91,6 +92,7 @@ pub struct Controller {
     calls: mpsc::Sender<Call>,
     committed: watch::Receiver<State>,
     door: Arc<Door>,
+    counted: Counted,
 }
 
 impl std::fmt::Debug for Call {
@@ -126,7 +128,7 @@ impl Controller {
         let (state, sessions) = take_over_from(&mut store, &clock, excused_until).await?;
         let (calls, mailbox) = mpsc::channel(MAILBOX);
         let (publish, committed) = watch::channel(state.clone());
-        let door = Arc::new(Door::new(clock));
+        let (door, counted) = (Arc::new(Door::new(clock)), Counted::default());
         let shell = Shell {
             publish,
             store,
@@ -139,8 +141,15 @@ impl Controller {
             clock,
             calls: calls.downgrade(),
             door: Arc::clone(&door),
+            counted: counted.clone(),
         };
-        Ok((Self { calls, committed, door }, tokio::spawn(shell.run(mailbox).in_current_span())))
+        let controller = Self { calls, committed, door, counted };
+        Ok((controller, tokio::spawn(shell.run(mailbox).in_current_span())))
+    }
+
+    /// What it has committed and counted.
+    pub fn counted(&self) -> Counted {
+        self.counted.clone()
     }
 
     /// Sends an event and waits for the commit of its result.
@@ -239,6 +248,7 @@ struct Shell<S> {
     calls: mpsc::WeakSender<Call>,
     /// The brokers whose calls have arrived but may still wait.
     door: Arc<Door>,
+    counted: Counted,
 }
 
 /// A message to send once the batch is committed.

@@ -3,6 +3,7 @@
 
 use weir_protocol::types::TopicId;
 
+use super::election::Settled;
 use super::event::Moment;
 use super::limits::RECORDS_PER_REQUEST_MAX;
 use super::sessions::Sessions;
@@ -29,6 +30,14 @@ impl<'a> Draft<'a> {
         self.state.apply(&change);
         self.changes.push(change);
         self.spent += 1;
+    }
+
+    /// Changes a partition as it was settled.
+    pub(super) fn push_settled(&mut self, topic: TopicId, index: i32, settled: Settled) {
+        self.push(Change::Partition(topic, index, settled.partition));
+        if settled.unclean {
+            self.push(Change::UncleanElection(topic, index));
+        }
     }
 
     /// Whether it has made more changes than one request may.

@@ -73,13 +73,21 @@ impl Wanted {
     }
 }
 
+/// The next state of a partition.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub(crate) partition: Partition,
+    /// The leader was elected though it may lack committed records.
+    pub(crate) unclean: bool,
+}
+
 /// Applies a request to a partition and derives ISR, ELR, leader and epochs; `None` if nothing
 /// changes.
 pub(crate) fn settle(
     before: &Partition,
     wanted: Wanted,
     electorate: &Electorate<'_>,
-) -> Option<Partition> {
+) -> Option<Settled> {
     let mut next = Partition {
         replicas: wanted.replicas,
         adding: wanted.adding,
@@ -98,7 +106,7 @@ pub(crate) fn settle(
         replicas.contains(last) && (emptied != Some(*last) || replicas.len() == 1)
     };
     next.last_known_leader = next.last_known_leader.filter(knows_most);
-    elect(&mut next, electorate);
+    let unclean = elect(&mut next, electorate);
     // A leader from the ELR may be the only replica that stays.
     complete_reassignment(&mut next);
     next.elr.retain(|id| next.replicas.contains(id));
@@ -117,7 +125,7 @@ pub(crate) fn settle(
     }
     (next != *before).then(|| {
         next.partition_epoch = PartitionEpoch(before.partition_epoch.0.saturating_add(1));
-        next
+        Settled { partition: next, unclean }
     })
 }
 
@@ -165,7 +173,8 @@ fn is_whole(partition: &Partition, min_isr: usize) -> bool {
     partition.isr.len() >= min_isr.min(partition.replicas.len())
 }
 
-fn elect(partition: &mut Partition, electorate: &Electorate<'_>) {
+/// Chooses the leader. Returns whether one was elected that may lack committed records.
+fn elect(partition: &mut Partition, electorate: &Electorate<'_>) -> bool {
     let acceptable = |id: &BrokerId| (electorate.acceptable)(*id);
     let has_everything = |id: &BrokerId| {
         partition.isr.contains(id) || (partition.isr.is_empty() && partition.elr.contains(id))
@@ -187,7 +196,7 @@ fn elect(partition: &mut Partition, electorate: &Electorate<'_>) {
         }
         partition.leader = Some(leader);
         partition.last_known_leader = None;
-        return;
+        return false;
     }
     // If no replica with every committed record is left, the last leader has the most. Kafka waits
     // for it even where unclean election is off, because no other replica may lead.
@@ -209,4 +218,5 @@ fn elect(partition: &mut Partition, electorate: &Electorate<'_>) {
         partition.recovering = true;
     }
     partition.leader = unclean;
+    unclean.is_some()
 }

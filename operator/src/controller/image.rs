@@ -90,6 +90,7 @@ pub fn delta(before: &State, after: &State, changes: &[Change]) -> Option<rpc::M
             Change::ControllerEpoch(_)
             | Change::NextBrokerEpoch(_)
             | Change::NextProducerId(_)
+            | Change::UncleanElection(..)
             | Change::RolledBack => {}
         }
     }

@@ -10,10 +10,10 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerEpoch, BrokerId, PartitionEpoch};
 
 use super::draft::Draft;
-use super::election::{Wanted, settle};
+use super::election::{Settled, Wanted, settle};
 use super::event::{AlterPartitions, IsrChange, IsrChanged, Reply};
 use super::partitions::TopicRules;
-use super::state::{Change, Partition, State, Topic};
+use super::state::{Partition, State, Topic};
 
 pub(super) fn alter(draft: &mut Draft<'_>, request: AlterPartitions) -> Reply {
     let sender = draft.state.brokers.get(&request.broker);
@@ -46,13 +46,14 @@ fn alter_one(
         check(state, leader, before, change)?;
         altered(state, topic, before, change)
     };
-    draft.push(Change::Partition(change.topic, change.partition, next.clone()));
+    let partition = next.partition.clone();
+    draft.push_settled(change.topic, change.partition, next);
     // The change completed a reassignment that removes the leader. It has to learn of that from the
     // metadata first.
-    if next.leader == Some(leader) { Ok(next) } else { Err(ErrorCode::NewLeaderElected) }
+    if partition.leader == Some(leader) { Ok(partition) } else { Err(ErrorCode::NewLeaderElected) }
 }
 
-fn altered(state: &State, topic: &Topic, before: &Partition, change: &IsrChange) -> Partition {
+fn altered(state: &State, topic: &Topic, before: &Partition, change: &IsrChange) -> Settled {
     // A proposal of the current ISR in another order changes nothing.
     let in_order = before
         .replicas
@@ -72,9 +73,12 @@ fn altered(state: &State, topic: &Topic, before: &Partition, change: &IsrChange)
     // nothing in this case (`PartitionChangeBuilder.changeRecordIsNoOp`), and its leaders do not
     // ask.
     settle(before, wanted, &TopicRules::of(state, topic).electorate(&acceptable)).unwrap_or_else(
-        || Partition {
-            partition_epoch: PartitionEpoch(before.partition_epoch.0.saturating_add(1)),
-            ..before.clone()
+        || Settled {
+            partition: Partition {
+                partition_epoch: PartitionEpoch(before.partition_epoch.0.saturating_add(1)),
+                ..before.clone()
+            },
+            unclean: false,
         },
     )
 }

@@ -13,11 +13,11 @@ use weir_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse};
 use weir_protocol::types::{BrokerId, TopicId};
 
 use super::draft::Draft;
-use super::election::{Election, Wanted, settle};
+use super::election::{Election, Settled, Wanted, settle};
 use super::error::{ApiError, too_large, wire};
 use super::event::Reply;
 use super::partitions::TopicRules;
-use super::state::{Change, Partition, State};
+use super::state::{Partition, State};
 use super::topic_name::shown;
 
 /// The most leaders that one round of balancing moves; the next round follows immediately
@@ -111,7 +111,7 @@ fn elect_one(
     let id = found.id;
     match elected(&draft.state, id, partition, election) {
         Some(next) => {
-            draft.push(Change::Partition(id, index, next));
+            draft.push_settled(id, index, next);
             Ok(())
         }
         None if election == Election::Preferred => {
@@ -127,11 +127,12 @@ fn elected(
     topic: TopicId,
     partition: &Partition,
     election: Election,
-) -> Option<Partition> {
+) -> Option<Settled> {
     let rules = TopicRules::of(state, state.topics.get(&topic)?).with(election);
     let acceptable = |id| state.is_usable(id);
     let next = settle(partition, Wanted::as_it_is(partition), &rules.electorate(&acceptable))?;
-    (next.leader.is_some() && next.leader != partition.leader).then_some(next)
+    let leader = next.partition.leader;
+    (leader.is_some() && leader != partition.leader).then_some(next)
 }
 
 /// The interval of balancing in milliseconds; `None`: never.
@@ -180,7 +181,7 @@ pub(super) fn balance(draft: &mut Draft<'_>) -> Reply {
         if let Some(next) = partition
             .and_then(|partition| elected(&draft.state, id, partition, Election::Preferred))
         {
-            draft.push(Change::Partition(id, index, next));
+            draft.push_settled(id, index, next);
         }
     }
     Reply::Balanced { more }

@@ -100,7 +100,7 @@ fn change_all(
             let rules = rules.get_or_insert_with(|| TopicRules::of(&state, topic));
             let acceptable = |replica| acceptable(&state, replica);
             if let Some(next) = settle(partition, wanted, &rules.electorate(&acceptable)) {
-                draft.push(Change::Partition(*id, index, next));
+                draft.push_settled(*id, index, next);
             }
         }
     }

@@ -23,7 +23,7 @@ use weir_protocol::messages::{
 use weir_protocol::types::{BrokerId, TopicId};
 
 use super::draft::Draft;
-use super::election::{Election, Wanted, settle};
+use super::election::{Election, Settled, Wanted, settle};
 use super::error::{ApiError, wire};
 use super::object_meta::with_generation;
 use super::partitions::TopicRules;
@@ -89,7 +89,7 @@ fn alter_one(
     };
     if let Some(next) = next {
         let id = topic.id;
-        draft.push(Change::Partition(id, index, next));
+        draft.push_settled(id, index, next);
     }
     Ok(())
 }
@@ -102,7 +102,7 @@ fn moved(
     partition: &Partition,
     target: &[i32],
     may_resize: bool,
-) -> Result<Option<Partition>, ApiError> {
+) -> Result<Option<Settled>, ApiError> {
     if !may_resize && target.len() != partition.replicas_wanted() {
         let message = format!(
             "The replication factor is changed from {} to {}",
@@ -130,7 +130,7 @@ fn moved(
     let has_room = |next: &Partition| {
         state.has_room_to_move(topic.id, partition.replicas.len(), next.replicas.len())
     };
-    if next.as_ref().is_some_and(|next| !has_room(next)) {
+    if next.as_ref().is_some_and(|next| !has_room(&next.partition)) {
         return Err(ApiError::new(ErrorCode::PolicyViolation, NoPlace::NoRoomToMove.to_string()));
     }
     Ok(next)
@@ -142,7 +142,7 @@ fn cancelled(
     topic: &Topic,
     index: i32,
     partition: &Partition,
-) -> Result<Option<Partition>, ApiError> {
+) -> Result<Option<Settled>, ApiError> {
     if !partition.is_reassigning() {
         let code = ErrorCode::NoReassignmentInProgress;
         return Err(ApiError::new(code, code.message()));
@@ -201,7 +201,7 @@ pub(super) fn resize(draft: &mut Draft<'_>, id: TopicId) -> Result<(), NoPlace> 
         let next = moved(&draft.state, &topic, partition, &ids, true)
             .map_err(|_| NoPlace::NoRoomToMove)?;
         if let Some(next) = next {
-            draft.push(Change::Partition(id, index, next));
+            draft.push_settled(id, index, next);
         }
     }
     Ok(())

@@ -139,6 +139,9 @@ pub enum Change {
     RemoveTopic(TopicId, Key),
     /// A partition was created or changed.
     Partition(TopicId, i32, Partition),
+    /// A partition got a leader that may lack committed records. The store does not keep this
+    /// change; the partition's own comes before it.
+    UncleanElection(TopicId, i32),
     /// Brokers hold later epochs than the state: it was restored from a backup. The store does not
     /// keep this change.
     RolledBack,
@@ -326,6 +329,7 @@ impl State {
                 }
             }
             Change::Partition(id, index, partition) => self.put_partition(*id, *index, partition),
+            Change::UncleanElection(..) => {}
             Change::RolledBack => self.rolled_back = true,
         }
     }

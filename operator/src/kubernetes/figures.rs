@@ -6,12 +6,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 use weir_crds::PartitionSummary;
 use weir_telemetry::process;
+
+use crate::shell::Counted;
 
 /// The values behind `/metrics`.
 #[derive(Debug, Default)]
@@ -23,6 +25,8 @@ pub(super) struct Figures {
     pub(super) writes: AtomicU64,
     /// Partitions by namespace and name of the cluster.
     partitions: Mutex<BTreeMap<(String, String), PartitionSummary>>,
+    /// What the controllers count, by namespace and name of the cluster.
+    counted: Mutex<BTreeMap<(String, String), Counted>>,
     /// Conditions by namespace and name of the cluster.
     conditions: Mutex<BTreeMap<(String, String), Vec<ConditionFigure>>>,
     /// Brokers by namespace and name of the cluster.
@@ -81,6 +85,10 @@ impl Figures {
         &self,
     ) -> MutexGuard<'_, BTreeMap<(String, String), PartitionSummary>> {
         self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn counted(&self) -> MutexGuard<'_, BTreeMap<(String, String), Counted>> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn conditions(
@@ -263,6 +271,16 @@ impl Figures {
             "Partitions of the clusters that this replica is the controller of",
             partitions,
         );
+        let unclean = Family::<Vec<(&str, String)>, Counter>::default();
+        for ((namespace, cluster), counted) in self.counted().iter() {
+            let labels = vec![("namespace", namespace.clone()), ("cluster", cluster.clone())];
+            unclean.get_or_create(&labels).inc_by(counted.unclean_elections());
+        }
+        registry.register(
+            "weir_operator_unclean_leader_elections",
+            "Leaders that were elected though they may lack committed records",
+            unclean,
+        );
         self.register_clusters(&mut registry);
         self.register_groups(&mut registry);
         let mut text = String::new();
@@ -285,6 +303,7 @@ mod tests {
         Figures::count(&figures.writes);
         let summary = PartitionSummary { total: 7, ..Default::default() };
         figures.partitions().insert(("n".to_owned(), "c".to_owned()), summary);
+        figures.counted().insert(("n".to_owned(), "c".to_owned()), Counted::default());
         let group = GroupFigures {
             namespace: "n".to_owned(),
             name: "g".to_owned(),
@@ -331,6 +350,7 @@ mod tests {
             "weir_operator_cluster_condition_reason{namespace=\"n\",cluster=\"c\",type=\"UpToDate\",reason=\"ScaleDownBlocked\"} 1\n",
             "weir_operator_brokers{namespace=\"n\",cluster=\"c\",state=\"outdated\"} 1\n",
             "weir_operator_partitions{namespace=\"n\",cluster=\"c\",state=\"total\"} 7\n",
+            "weir_operator_unclean_leader_elections_total{namespace=\"n\",cluster=\"c\"} 0\n",
         ] {
             assert!(text.contains(line), "{line}{text}");
         }

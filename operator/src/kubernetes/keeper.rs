@@ -115,6 +115,7 @@ impl Drop for Keeper {
     fn drop(&mut self) {
         let key = (self.key.namespace.clone(), self.key.name.clone());
         self.context.figures.partitions().remove(&key);
+        self.context.figures.counted().remove(&key);
         self.context.figures.conditions().remove(&key);
         self.context.figures.brokers().remove(&key);
         self.context.figures.forget_successes(&key);

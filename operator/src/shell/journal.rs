@@ -1,11 +1,28 @@
-//! The controller's log lines about committed changes.
+//! The controller's log lines about committed changes, and their count.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::{info, warn};
 
 use crate::controller::state::{Change, State};
 
-/// Logs one line for each change that an operator looks for.
-pub(super) fn write(before: &State, changes: &[Change]) {
+/// What was committed and is counted.
+#[derive(Clone, Debug, Default)]
+pub struct Counted {
+    unclean_elections: Arc<AtomicU64>,
+}
+
+impl Counted {
+    /// Leaders that were elected though they may lack committed records, since this controller
+    /// took over.
+    pub fn unclean_elections(&self) -> u64 {
+        self.unclean_elections.load(Ordering::Relaxed)
+    }
+}
+
+/// Logs one line for each change that an operator looks for, and counts some.
+pub(super) fn write(counted: &Counted, before: &State, changes: &[Change]) {
     for change in changes {
         match change {
             Change::Topic(id, resource) if !before.topics.contains_key(id) => {
@@ -37,6 +54,11 @@ pub(super) fn write(before: &State, changes: &[Change]) {
                     let isr: Vec<i32> = partition.isr.iter().map(|id| id.0).collect();
                     info!(topic = %id, partition = index, ?isr, "changed the ISR");
                 }
+            }
+            Change::UncleanElection(id, index) => {
+                counted.unclean_elections.fetch_add(1, Ordering::Relaxed);
+                let topic = before.topics.get(id).map_or("", |topic| topic.name());
+                warn!(topic, %id, partition = index, "elected a leader that may lack committed records: the other replicas cut their logs to match it");
             }
             Change::Cluster(_) => info!("changed the cluster's configuration"),
             Change::ControllerEpoch(epoch) => {

@@ -85,7 +85,7 @@ impl<S: Store> Shell<S> {
                 self.streams.remove(broker);
             }
         }
-        journal::write(before, changes);
+        journal::write(&self.counted, before, changes);
         self.tell_metadata(before, changes);
         self.tell_granted_shutdowns(changes);
         Ok(Committed::Done)

@@ -37,6 +37,7 @@ async fn shell(
         clock,
         calls: calls.downgrade(),
         door: Arc::new(Door::new(clock)),
+        counted: Counted::default(),
     };
     let (out, told) = mpsc::channel(STREAM_MESSAGES_MAX);
     shell.batch(vec![Call::Open(registration(), STREAM, out)], Timestamp(0)).await.unwrap();
@@ -183,4 +184,15 @@ async fn a_file_system_that_refuses_is_tried_again_until_it_does_not() {
     reads.await.unwrap();
     assert!(shell.state.cluster.controller_epoch > epoch);
     assert!(shell.state.brokers.contains_key(&BrokerId(0)), "with all that was committed");
+}
+
+#[tokio::test]
+async fn unclean_elections_are_counted_once_they_are_committed() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut shell, _told) = shell(root.path(), Timestamp(0)).await;
+    let topic = weir_protocol::types::TopicId(uuid::Uuid::from_u128(7));
+    let before = shell.state.clone();
+    let elections = [0, 1].map(|index| Change::UncleanElection(topic, index));
+    assert!(matches!(shell.commit(&before, &elections).await.unwrap(), Committed::Done));
+    assert_eq!(shell.counted.unclean_elections(), 2);
 }

@@ -34,7 +34,7 @@ impl Touched {
                 | Change::Features(_)
                 | Change::Broker(_)
                 | Change::RemoveBroker(_) => touched.registry = true,
-                Change::RolledBack => {}
+                Change::UncleanElection(..) | Change::RolledBack => {}
             }
         }
         touched

@@ -52,6 +52,8 @@ impl Keeper {
                 self.absences.restarts(broker.0, Instant::now());
             }
         }
+        let key = (self.key.namespace.clone(), self.key.name.clone());
+        self.context.figures.counted().insert(key, host.controller().counted());
         self.host = Some(host);
         Ok(())
     }

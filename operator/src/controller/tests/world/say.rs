@@ -150,6 +150,7 @@ pub(super) fn say_change(before: &State, after: &State, change: &Change) -> Stri
         Change::ControllerEpoch(epoch) => format!("* controller epoch {epoch}"),
         Change::NextBrokerEpoch(epoch) => format!("* next broker epoch {epoch}"),
         Change::NextProducerId(id) => format!("* next producer id {id}"),
+        Change::UncleanElection(id, index) => format!("* unclean election {}-{index}", name(id)),
         Change::RolledBack => "* the state is an old one".to_owned(),
         Change::RemoveBroker(id) => format!("* no broker {id}"),
         Change::Features(features) => {
