@@ -11,3 +11,5 @@
 
 pub mod acl;
 pub mod principal;
+pub mod scram;
+pub mod secret;
