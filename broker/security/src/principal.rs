@@ -3,8 +3,21 @@
 //! A client is a [`KafkaPrincipal`]. Brokers and the controller are kinds of their own, so no user
 //! name, certificate or token of a client can make it a node.
 
+mod certificate;
+mod der;
+mod dn;
+mod mapping;
+
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::sync::Arc;
+
+pub use certificate::{Certificate, node_of, node_uri};
+pub use der::BadDer;
+pub use dn::rfc2253;
+pub use mapping::{BadRules, MappingRules, NoName};
 
 /// The type of every principal that logs in (`KafkaPrincipal.USER_TYPE`).
 pub const USER: &str = "User";
@@ -114,61 +127,6 @@ impl fmt::Display for Principal {
             Self::Client(principal) => principal.fmt(f),
             Self::Broker(id) => write!(f, "broker {id}"),
             Self::Controller => f.write_str("controller"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn the_first_colon_separates_type_and_name() {
-        let cases = [
-            ("User:alice", "User", "alice"),
-            ("User:system:serviceaccount:shop:orders", "User", "system:serviceaccount:shop:orders"),
-            ("User:CN=a,OU=b", "User", "CN=a,OU=b"),
-            ("User:", "User", ""),
-            (":x", "", "x"),
-            ("Group:*", "Group", "*"),
-        ];
-        for (text, kind, name) in cases {
-            let parsed = KafkaPrincipal::parse(text).unwrap();
-            assert_eq!((parsed.kind(), parsed.name()), (kind, name));
-            assert_eq!(parsed.to_string(), text);
-        }
-        for text in ["", "alice", "broker 3", "controller"] {
-            assert!(KafkaPrincipal::parse(text).is_err(), "{text}");
-        }
-        let long = KafkaPrincipal::parse(&"x".repeat(100_000)).unwrap_err();
-        assert!(long.to_string().len() < 300, "an error repeats a long text");
-    }
-
-    #[test]
-    fn types_and_names_are_case_sensitive() {
-        assert_ne!(KafkaPrincipal::parse("user:a"), KafkaPrincipal::parse("User:a"));
-        assert_ne!(KafkaPrincipal::user("A"), KafkaPrincipal::user("a"));
-        assert_eq!(Principal::anonymous().to_string(), "User:ANONYMOUS");
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_printed_is_parsed(kind in "[^:]{0,8}", name in ".{0,20}") {
-            let text = format!("{kind}:{name}");
-            prop_assert_eq!(KafkaPrincipal::parse(&text).unwrap().to_string(), text);
-        }
-
-        /// Whatever a user is called, it is no node, and is not printed like one.
-        #[test]
-        fn no_user_is_a_node(name in ".{0,20}", id in any::<i32>()) {
-            let user = Principal::from(KafkaPrincipal::user(&name));
-            for node in [Principal::Broker(id), Principal::Controller] {
-                prop_assert_ne!(&user, &node);
-                prop_assert_ne!(user.to_string(), node.to_string());
-                prop_assert!(KafkaPrincipal::parse(&node.to_string()).is_err());
-            }
         }
     }
 }
