@@ -11,5 +11,6 @@
 
 pub mod acl;
 pub mod principal;
+pub mod sasl;
 pub mod scram;
 pub mod secret;
