@@ -11,6 +11,7 @@
 
 pub mod acl;
 pub mod principal;
+pub mod quota;
 pub mod sasl;
 pub mod scram;
 pub mod secret;
