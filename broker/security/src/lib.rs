@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod acl;
+pub mod oauth;
 pub mod principal;
 pub mod quota;
 pub mod sasl;
