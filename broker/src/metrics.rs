@@ -421,5 +421,11 @@ mod tests {
         assert!(!text.contains("duration_seconds_count{api=\"Produce\""), "{text}");
         assert!(!text.contains("topic=\"z\""), "only so many partitions have series\n{text}");
         assert_eq!(text.matches("# EOF").count(), 1);
+        let listed = include_str!("../../docs/metrics.md");
+        for metric in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let name = metric.strip_suffix(" counter").map(|name| format!("{name}_total"));
+            let name = name.or_else(|| Some(metric.split_once(' ')?.0.to_owned())).unwrap();
+            assert!(listed.contains(&format!("`{name}`")), "docs/metrics.md does not list {name}");
+        }
     }
 }

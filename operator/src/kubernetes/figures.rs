@@ -354,5 +354,11 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}{text}");
         }
+        let listed = include_str!("../../../docs/metrics.md");
+        for metric in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let name = metric.strip_suffix(" counter").map(|name| format!("{name}_total"));
+            let name = name.or_else(|| Some(metric.split_once(' ')?.0.to_owned())).unwrap();
+            assert!(listed.contains(&format!("`{name}`")), "docs/metrics.md does not list {name}");
+        }
     }
 }
