@@ -335,7 +335,7 @@ impl<S: Store> Shell<S> {
             Committed::Lost => {}
             Committed::Refused(refused) => {
                 // None of these changes writes a resource.
-                error!(?refused, "commit the cluster's state: everything is read anew");
+                error!(?refused, "cannot commit the cluster's state: it is read anew");
                 self.read_anew().await?;
             }
         }

@@ -53,7 +53,9 @@ pub(super) fn left(log_dir: &LogDir) -> Option<Left> {
     let frames = log_dir.left_known()?;
     let left = read(&frames);
     if left.is_none() {
-        warn!("what the last run knew of the cluster makes no sense, and is not believed");
+        warn!(
+            "what the last run knew of the cluster makes no sense, and is not believed; this broker waits for a controller"
+        );
     }
     left
 }

@@ -306,7 +306,7 @@ impl Session {
         let written =
             tokio::task::spawn_blocking(move || replicas.log_dir().set_broker_epoch(epoch)).await;
         if let Ok(Err(error)) = written {
-            warn!(%error, "cannot write the broker epoch down");
+            warn!(%error, "cannot write the broker epoch down: the next start may be taken for one that lost records");
         }
     }
 

@@ -69,7 +69,10 @@ pub async fn await_tables(config: &Config, found: Option<&LogDir>) -> anyhow::Re
                     return Ok(Tables { cluster_id: answer.cluster_id, was_heard: is_heard });
                 }
                 if answer.waits_for != waits_for {
-                    warn!(reason = answer.waits_for, "the tables are not made yet");
+                    warn!(
+                        reason = answer.waits_for,
+                        "the cluster's partition tables are not made yet: this broker waits"
+                    );
                     waits_for = answer.waits_for;
                 }
                 is_heard = answer.heard;

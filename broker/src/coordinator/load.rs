@@ -44,7 +44,7 @@ pub(super) fn load<M: Machine>(
                 topic = M::TOPIC,
                 partition = origin.partition,
                 offset,
-                "a coordinator's log cannot be read on"
+                "a coordinator's log is damaged and cannot be read on: what is behind this offset is not known"
             );
             break;
         }

@@ -150,7 +150,7 @@ fn encode<M: CoordinatorRecord>(message: &M, prefix: i16, version: i16) -> Bytes
     let mut bytes = BytesMut::new();
     bytes.put_i16(prefix);
     if let Err(error) = message.encode(&mut bytes, version) {
-        tracing::error!(message = M::NAME, %error, "a record cannot be encoded");
+        tracing::error!(message = M::NAME, %error, "a record of a group cannot be encoded: it is written in part, which is a bug");
     }
     bytes.freeze()
 }

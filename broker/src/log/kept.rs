@@ -78,17 +78,17 @@ pub(super) fn read(storage: &dyn Storage, root: &Path, owner: &Owner) -> Option<
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => {
-            tracing::warn!(file = %path.display(), %error, "cannot read what the last run knew of the cluster");
+            tracing::warn!(file = %path.display(), %error, "cannot read what the last run knew of the cluster; this broker waits for a controller");
             return None;
         }
     };
     let Some(mut frames) = parse(&bytes) else {
-        tracing::warn!(file = %path.display(), "what the last run knew of the cluster is damaged, and is not believed");
+        tracing::warn!(file = %path.display(), "what the last run knew of the cluster is damaged, and is not believed; this broker waits for a controller");
         return None;
     };
     let found: Option<Owner> = frames.next().and_then(|frame| serde_json::from_slice(frame).ok());
     if found.as_ref() != Some(owner) {
-        tracing::warn!(file = %path.display(), ?found, expected = ?owner, "what a run knew of the cluster is not of the last one here, and is not believed");
+        tracing::warn!(file = %path.display(), ?found, expected = ?owner, "what a run knew of the cluster is not of the last one here, and is not believed; this broker waits for a controller");
         return None;
     }
     Some(frames.map(<[u8]>::to_vec).collect())
@@ -105,7 +105,7 @@ pub(super) fn read_as_far_as_it_goes(
     let bytes = match read_file(storage, &root.join(FILE), BYTES_MAX) {
         Ok(bytes) => bytes,
         Err(error) => {
-            tracing::warn!(directory = %root.display(), %error, "there is nothing to be read of what the last run knew of the cluster");
+            tracing::warn!(directory = %root.display(), %error, "cannot read what the last run knew of the cluster; this broker reports its logs without it");
             return Vec::new();
         }
     };

@@ -111,7 +111,7 @@ async fn checkpoint(replicas: &Replicas, mut stop: watch::Receiver<bool>) {
         if replicas.log_dir().failure().is_none()
             && let Err(error) = replicas.log_dir().checkpoint()
         {
-            warn!(%error, "cannot write a checkpoint");
+            warn!(%error, "cannot write a checkpoint; it is tried again, and until then recovery after a crash has more to read");
         }
     }
 }
@@ -130,7 +130,7 @@ async fn retain(partition: &Arc<Partition>) {
             debug!(topic = %partition.topic(), partition = partition.id().index, segments, "deleted old segments")
         }
         Ok(Err(error)) => {
-            error!(topic = %partition.topic(), partition = partition.id().index, %error, "cannot delete old segments")
+            error!(topic = %partition.topic(), partition = partition.id().index, %error, "cannot delete old segments; it is tried again at the next check")
         }
     }
 }

@@ -80,7 +80,7 @@ pub async fn serve(listener: TcpListener, probes: Probes) -> Infallible {
                 });
             }
             Err(error) => {
-                warn!(%error, "accept an HTTP connection");
+                warn!(%error, "cannot accept an HTTP connection; trying again in 100 ms");
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }

@@ -414,7 +414,11 @@ async fn reflect_groups<H: GroupBackend>(home: &H, client: &Client) {
     let reflection = reflect::reflect(&wanted, &resources, &groups);
     for group in reflection.make {
         if let Err(error) = home.make(&group).await {
-            warn!(group, error = format!("{error:#}"), "make a ConsumerGroup for a group");
+            warn!(
+                group,
+                error = format!("{error:#}"),
+                "cannot make a ConsumerGroup for a group; it is tried again"
+            );
         }
     }
     for resource in reflection.remove {

@@ -81,7 +81,7 @@ async fn look_after_until_a_defect(context: Context, sites: Arc<Sites>) {
         tokio::select! {
             happening = happenings.next() => match happening {
                 Some(Ok(happening)) => all.hear(happening, &mut tasks),
-                Some(Err(error)) => warn!(%error, "failed to watch clusters and their objects"),
+                Some(Err(error)) => warn!(%error, "cannot watch clusters and their objects; trying again"),
                 None => std::future::pending().await,
             },
             Some(ended) = tasks.join_next() => {

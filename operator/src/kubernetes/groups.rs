@@ -50,7 +50,7 @@ pub(super) async fn watch_groups(context: Context) -> Infallible {
                 Some(Ok(Change::Applied(group))) => store.put(group),
                 Some(Ok(Change::Deleted(key, _))) => store.remove(&key),
                 Some(Ok(Change::Listed(watch))) => store.listed(watch),
-                Some(Err(error)) => warn!(%error, "failed to watch ConsumerGroups"),
+                Some(Err(error)) => warn!(%error, "cannot watch ConsumerGroups; trying again"),
                 None => std::future::pending().await,
             },
             _ = orphans.tick() => {

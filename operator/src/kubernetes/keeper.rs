@@ -169,7 +169,7 @@ impl Keeper {
                         cluster = self.key.name,
                         namespace = self.key.namespace,
                         error = format!("{error:#}"),
-                        "look after a KafkaCluster"
+                        "cannot reconcile a KafkaCluster; it is tried again"
                     );
                     self.failed(&error, &mut retry).await
                 }
@@ -177,7 +177,7 @@ impl Keeper {
                     warn!(
                         cluster = self.key.name,
                         namespace = self.key.namespace,
-                        "looking after a KafkaCluster takes too long"
+                        "reconciling a KafkaCluster takes too long; it is tried again"
                     );
                     self.failed(
                         &anyhow::anyhow!("the Kubernetes API takes too long to answer"),

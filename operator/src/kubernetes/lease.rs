@@ -122,7 +122,7 @@ impl Election {
     pub(super) async fn stop(self) {
         drop(self.stop);
         if let Err(error) = self.task.await {
-            warn!(%error, "the election ended badly");
+            warn!(%error, "the task of the leader election failed; this replica stops");
         }
     }
 }
@@ -214,7 +214,9 @@ impl Elector {
         };
         match tokio::time::timeout(ANSWER_MAX, released).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(%error, "give the lease back"),
+            Ok(Err(error)) => {
+                warn!(%error, "cannot give the lease back: another replica leads once it has expired")
+            }
             Err(_) => warn!("giving the lease back takes too long"),
         }
     }

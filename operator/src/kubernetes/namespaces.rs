@@ -112,7 +112,7 @@ pub(super) async fn watch(client: Client, namespaces: Arc<Namespaces>) -> Infall
         match changes.next().await {
             Some(Ok(change)) => namespaces.hear(change),
             Some(Err(error)) => {
-                warn!(%error, "failed to watch namespaces");
+                warn!(%error, "cannot watch namespaces; trying again");
                 namespaces.inner().trouble = Some(error.to_string());
             }
             None => std::future::pending().await,

@@ -85,7 +85,7 @@ pub(super) async fn run(context: Context, mut notices: mpsc::Receiver<Notice>) -
                 Some(Ok(Change::Applied(topic))) => topics.put(topic).await,
                 Some(Ok(Change::Deleted(key, last))) => topics.remove(&key, last).await,
                 Some(Ok(Change::Listed(_))) => {}
-                Some(Err(error)) => warn!(%error, "failed to watch Topics"),
+                Some(Err(error)) => warn!(%error, "cannot watch Topics; trying again"),
                 None => std::future::pending().await,
             },
             Some(notice) = notices.recv() => topics.notice(notice).await,

@@ -135,7 +135,7 @@ impl Listing {
                     name = invalid.metadata.name,
                     namespace = invalid.metadata.namespace,
                     error = invalid.error,
-                    "failed to read a resource"
+                    "cannot read a resource: its last valid version stays in force"
                 );
                 Vec::new()
             }

@@ -72,7 +72,7 @@ impl<S: Store> Shell<S> {
             Ok(()) => {}
             Err(StoreError::Refused(refused)) => return Ok(Committed::Refused(refused)),
             Err(error) => {
-                error!(%error, "commit the cluster's state: everything is read anew");
+                error!(%error, "cannot commit the cluster's state: it is read anew");
                 self.read_anew().await?;
                 return Ok(Committed::Lost);
             }

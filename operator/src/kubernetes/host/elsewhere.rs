@@ -39,7 +39,7 @@ pub(in crate::kubernetes) async fn excused(
     let map = match maps.get_opt(&names.brokers()).await {
         Ok(map) => map,
         Err(error @ kube::Error::Api(_)) => {
-            warn!(cluster = names.cluster, namespace = names.namespace, %error, "look where brokers are told to find the controller");
+            warn!(cluster = names.cluster, namespace = names.namespace, %error, "cannot look up where brokers are told to find the controller; silent brokers get no extra time");
             None
         }
         Err(error) => {

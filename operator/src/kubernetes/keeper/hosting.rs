@@ -22,7 +22,7 @@ impl Keeper {
                         cluster = self.key.name,
                         namespace = self.key.namespace,
                         reason,
-                        "the controller ended"
+                        "the controller ended; it is started again"
                     );
                     self.host = None;
                     self.taken_up = None;

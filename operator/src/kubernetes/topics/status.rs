@@ -189,7 +189,7 @@ async fn write(context: &Context, hosted: &Hosted, due: &Due) -> bool {
             debug!(topic = %key, "the Topic is gone: its status is not written")
         }
         Err(error) => {
-            warn!(topic = %key, %error, "write the status of a Topic");
+            warn!(topic = %key, %error, "cannot write the status of a Topic; it is tried again");
             // It is tried again, after the same wait as any other write.
             hosted.cache.written(key, &due.before);
             hosted.cache.changed();
