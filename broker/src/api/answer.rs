@@ -17,7 +17,7 @@ use super::context::RequestContext;
 use super::reply::Reply;
 use super::request::Request;
 use super::services::Services;
-use crate::budget::Room;
+use crate::budget::{Room, no_room};
 
 /// The response of an API.
 pub(super) trait Response: ApiMessage + Failing + Measured + Send + Sync + 'static {}
@@ -73,7 +73,7 @@ impl Request {
         let bytes_max = response_bytes_max(&response);
         match self.services.answer_memory.try_room(bytes_max) {
             Some(room) => Answer::Encoded(self.encoded(&response, room)),
-            None => Answer::NoRoom(bytes_max, (!only_reads(self.api)).then_some(response)),
+            None => Answer::NoRoom(bytes_max, (!only_reads(self.cx.api)).then_some(response)),
         }
     }
 
@@ -84,7 +84,7 @@ impl Request {
         act: impl Fn(Arc<Services>, RequestContext, Q) -> F,
     ) -> Reply {
         let (again, body) =
-            if only_reads(self.api) { (Some(body.clone()), body) } else { (None, body) };
+            if only_reads(self.cx.api) { (Some(body.clone()), body) } else { (None, body) };
         let response = act(Arc::clone(&self.services), self.cx.clone(), body).await;
         match (self.try_answer(response), again) {
             (Answer::Encoded(reply), _) => reply,
@@ -121,7 +121,7 @@ impl Request {
     }
 
     async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        match describes_groups(self.api) {
+        match describes_groups(self.cx.api) {
             true => self.services.answer_memory.turn().await,
             false => None,
         }
@@ -143,13 +143,18 @@ impl Request {
     /// by then.
     pub(super) async fn room_for_answer(&self, bytes_max: usize) -> Option<Room> {
         let wait_max = self.services.settings().connections_idle_max;
-        self.services.answer_memory.room(self.cx.caller.peer.ip(), bytes_max, wait_max).await
+        let room =
+            self.services.answer_memory.room(self.cx.caller.peer.ip(), bytes_max, wait_max).await;
+        if room.is_none() {
+            self.cx.span().in_scope(|| no_room(bytes_max, wait_max));
+        }
+        room
     }
 
     /// The frame of a response. A response that cannot be encoded is a bug: the broker closes the
     /// connection and logs the error.
     pub(super) fn encoded<R: Response>(&self, response: &R, room: Room) -> Reply {
-        match encode_response(response, self.api, self.cx.version, self.correlation_id) {
+        match encode_response(response, self.cx.api, self.cx.version, self.cx.correlation_id) {
             Ok(frame) => {
                 let reply = Reply { room, ..Reply::bytes(frame.freeze()) };
                 self.reply(reply, response.has_error())
@@ -159,7 +164,9 @@ impl Request {
     }
 
     pub(super) fn unencodable(&self, error: &dyn std::error::Error) -> Reply {
-        tracing::error!(api = %self.api, version = self.cx.version, %error, "a response cannot be encoded");
+        self.cx.span().in_scope(|| {
+            tracing::error!(%error, "a response cannot be encoded: its connection is closed");
+        });
         Reply::close()
     }
 }

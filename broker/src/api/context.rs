@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tokio::sync::Notify;
+use tracing::{Span, error_span};
+use weir_protocol::api::ApiKey;
 
 use crate::auth::Principal;
 use crate::budget::Room;
@@ -20,6 +22,8 @@ pub struct Listener {
 /// The client of a connection.
 #[derive(Debug)]
 pub struct Caller {
+    /// The number of the connection, from 1 on in the order of this process.
+    pub connection: u64,
     /// The listener that accepted the connection.
     pub listener: Arc<Listener>,
     /// The principal of the connection.
@@ -38,6 +42,10 @@ pub struct Caller {
 pub struct RequestContext {
     /// The client of the connection.
     pub caller: Arc<Caller>,
+    /// The API.
+    pub api: ApiKey,
+    /// The number by which the client knows the request again.
+    pub correlation_id: i32,
     /// The client id, any text.
     pub client_id: Option<String>,
     /// The version of the API, for the request and its response.
@@ -46,7 +54,21 @@ pub struct RequestContext {
     pub room: Room,
 }
 
+impl Caller {
+    /// The span of a log line about the connection. It is made where a line is written, so that a
+    /// connection without lines costs nothing.
+    pub(crate) fn span(&self) -> Span {
+        error_span!(parent: None, "connection", connection = self.connection, peer = %self.peer, listener = %self.listener.name)
+    }
+}
+
 impl RequestContext {
+    /// The span of a log line about the request, made where the line is written.
+    pub(crate) fn span(&self) -> Span {
+        let client_id = self.client_id.as_deref();
+        error_span!(parent: None, "request", connection = self.connection, peer = %self.peer, client_id, api = %self.api, version = self.version, correlation_id = self.correlation_id)
+    }
+
     /// The client, in the form that the controller gets.
     pub(crate) fn forwarded_by(&self) -> ForwardedBy<'_> {
         ForwardedBy {

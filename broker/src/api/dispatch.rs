@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
+use tracing::Span;
+use tracing::field::display;
 use weir_protocol::api::{ApiKey, unsupported_api_versions};
 use weir_protocol::frame::encode_response;
 use weir_protocol::header::{HeaderError, RequestHeader};
@@ -36,23 +38,31 @@ const fn body_bytes_max(api: ApiKey) -> usize {
     }
 }
 
-/// Handles the request in a frame.
+/// Handles the request in a frame. `span` gets what its header says, if anybody wants to know.
 pub(crate) fn dispatch(
     services: &Arc<Services>,
     caller: &Arc<Caller>,
     received: Received,
+    span: &Span,
 ) -> Handled {
     let Received { mut frame, room, waited, whole_at } = received;
     let started = Instant::now();
     let header = match RequestHeader::parse(&mut frame) {
         Ok(header) => header,
         Err(HeaderError::UnsupportedApiVersions { correlation_id, .. }) => {
-            return unsupported(correlation_id);
+            return unsupported(correlation_id, caller);
         }
-        Err(error) => return Handled::Close(error.to_string()),
+        Err(error) => return Handled::Close(error.to_string(), caller.span()),
     };
+    if !span.is_disabled() {
+        span.record("api", display(header.api));
+        span.record("correlation_id", header.correlation_id);
+        span.record("client_id", header.client_id.as_deref());
+    }
     let cx = RequestContext {
         caller: Arc::clone(caller),
+        api: header.api,
+        correlation_id: header.correlation_id,
         client_id: header.client_id,
         version: header.version,
         room,
@@ -60,8 +70,6 @@ pub(crate) fn dispatch(
     let request = Request {
         services: Arc::clone(services),
         cx,
-        api: header.api,
-        correlation_id: header.correlation_id,
         name: RequestName::of(header.api),
         queue: waited + started.saturating_duration_since(whole_at),
         started,
@@ -205,10 +213,10 @@ pub(crate) fn dispatch(
 
 /// Answers an ApiVersions request of an unsupported version in version 0, which tells the client
 /// the supported ones (KIP-511).
-fn unsupported(correlation_id: i32) -> Handled {
+fn unsupported(correlation_id: i32, caller: &Caller) -> Handled {
     match encode_response(&unsupported_api_versions(), ApiKey::ApiVersions, 0, correlation_id) {
         Ok(frame) => Handled::Now(Reply::bytes(frame.freeze())),
-        Err(error) => Handled::Close(error.to_string()),
+        Err(error) => Handled::Close(error.to_string(), caller.span()),
     }
 }
 
@@ -318,7 +326,7 @@ impl Request {
 
     /// Whether the body would hold up the other requests on the connection's thread.
     fn is_large(&self, body: &BytesMut) -> bool {
-        body.len() > body_bytes_max(self.api)
+        body.len() > body_bytes_max(self.cx.api)
     }
 
     /// Decodes and answers a request on the thread for large requests.

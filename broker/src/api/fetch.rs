@@ -107,7 +107,7 @@ async fn reply(mut request: Request, fetch: FetchRequest) -> Reply {
     if room.is_of_the_budget() {
         room.shrink_to(response.encoded_bytes_max());
     }
-    match response.encode(request.cx.version, request.correlation_id) {
+    match response.encode(request.cx.version, request.cx.correlation_id) {
         Ok(frame) => {
             let reply = Reply {
                 chunks: frame.chunks.into_iter().map(chunk).collect(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
+use weir_protocol::api::ApiKey;
 use weir_protocol::controller as rpc;
 use weir_protocol::messages::ApiMessage;
 use weir_protocol::types::ControllerEpoch;
@@ -34,13 +35,21 @@ pub(super) fn request(version: i16) -> RequestContext {
 
 pub(super) fn request_on(listener: &str, version: i16) -> RequestContext {
     let caller = Caller {
+        connection: 1,
         listener: Arc::new(Listener { name: listener.to_owned() }),
         principal: Principal::anonymous(),
         peer: ([127, 0, 0, 1], 1).into(),
         next_is_here: Default::default(),
         has_asked_for_topics: Default::default(),
     };
-    RequestContext { caller: Arc::new(caller), client_id: None, version, room: Default::default() }
+    RequestContext {
+        caller: Arc::new(caller),
+        api: ApiKey::Metadata,
+        correlation_id: 0,
+        client_id: None,
+        version,
+        room: Default::default(),
+    }
 }
 
 pub(super) fn image() -> MetadataImage {

@@ -324,7 +324,7 @@ async fn settle(
                 // `read_on` has resolved all of these.
                 Outcome::Unread(_) => refused(services, key, ErrorCode::UnknownServerError.into()),
                 Outcome::Brought { appending, log_append_time } => {
-                    match appending.acknowledged_by(acks, deadline).await {
+                    match appending.acknowledged_by(acks, deadline, || cx.span()).await {
                         Ok(Ok(info)) => {
                             services.metrics.appended_records(records_of(&info));
                             appended(key.index, &info, log_append_time)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use futures::future::BoxFuture;
-use weir_protocol::api::ApiKey;
+use tracing::Span;
 
 use super::context::RequestContext;
 use super::reply::Reply;
@@ -39,8 +39,9 @@ pub(crate) enum Handled {
         /// Every later request, also a produce, waits for this answer.
         alone: bool,
     },
-    /// The request cannot be answered; the connection is closed for this reason.
-    Close(String),
+    /// The request cannot be answered; the connection is closed for this reason. The span has what
+    /// is known of the request.
+    Close(String, Span),
 }
 
 /// The parts of a request, besides the body, that its answer needs.
@@ -48,8 +49,6 @@ pub(crate) enum Handled {
 pub(super) struct Request {
     pub(super) services: Arc<Services>,
     pub(super) cx: RequestContext,
-    pub(super) api: ApiKey,
-    pub(super) correlation_id: i32,
     /// What it is called in metrics.
     pub(super) name: RequestName,
     /// How long it waited until it started.
@@ -60,13 +59,16 @@ pub(super) struct Request {
 impl Request {
     /// Closes the connection after a request that cannot be decoded.
     pub(super) fn malformed(&self, error: &dyn std::error::Error) -> Handled {
-        Handled::Close(format!("{} v{}: {error}", self.api, self.cx.version))
+        let reason = format!("{} v{}: {error}", self.cx.api, self.cx.version);
+        Handled::Close(reason, self.cx.span())
     }
 
     /// Closes the connection after a large request that cannot be decoded.
     pub(super) fn unreadable(&self, error: &dyn std::error::Error) -> Reply {
         self.services.metrics.bad_request();
-        tracing::info!(peer = %self.cx.peer, api = %self.api, version = self.cx.version, %error, "closed a connection over a request that cannot be answered");
+        self.cx.span().in_scope(|| {
+            tracing::info!(reason = %error, "closed a connection over a request that cannot be answered");
+        });
         Reply::close()
     }
 

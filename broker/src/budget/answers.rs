@@ -121,6 +121,12 @@ impl AnswerMemory {
     }
 }
 
+/// Logs that an answer of `bytes` got no room for so long.
+pub(crate) fn no_room(bytes: usize, waited: Duration) {
+    let seconds = waited.as_secs();
+    warn!(bytes, seconds, "an answer had no memory for too long: its connection is closed");
+}
+
 /// A part of the budget, and the queue for it.
 #[derive(Clone, Debug)]
 struct Part {
@@ -165,7 +171,6 @@ impl Part {
                 Err(_) => self.budget.tell_of_waiting(),
             }
         }
-        warn!(%peer, bytes, waited = ?since.elapsed(), "an answer had no memory for too long: its connection is closed");
         None
     }
 }

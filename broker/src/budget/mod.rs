@@ -6,7 +6,7 @@ mod requests;
 mod room;
 
 pub use self::answers::AnswerMemory;
-pub(crate) use self::answers::SMALL_BYTES_MAX;
+pub(crate) use self::answers::{SMALL_BYTES_MAX, no_room};
 pub use self::requests::RequestMemory;
 pub(crate) use self::requests::charge;
 pub(crate) use self::room::Allowance;

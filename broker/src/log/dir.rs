@@ -274,7 +274,7 @@ impl LogDir {
         };
         let from = self.state.root().join(format!("{}-{}", log.topic, log.partition));
         let to = self.state.root().join(aside(&log.topic, log.partition, STRAY));
-        warn!(log = %from.display(), to = %to.display(), "this log's topic is not in the metadata any more; it is set aside");
+        warn!(topic = log.topic, partition = log.partition, log = %from.display(), to = %to.display(), "this log's topic is not in the metadata any more; it is set aside");
         match self.state.storage().rename(&from, &to) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -291,7 +291,7 @@ impl LogDir {
         let unclaimed: Vec<_> = self.logs.found.lock().keys().copied().collect();
         for id in unclaimed {
             if let Err(error) = self.set_aside(id) {
-                warn!(%error, %id, "cannot set a log aside");
+                warn!(topic_id = %id.topic, partition = id.index, %error, "cannot set a log aside; it stays in its place until the next start");
             }
         }
     }

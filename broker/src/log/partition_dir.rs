@@ -1,5 +1,6 @@
 //! The directory of a partition: its name, and its metadata file.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
@@ -42,6 +43,14 @@ pub(super) fn parse_dir_name(name: &str) -> Option<(&str, i32)> {
     let (topic, partition) = name.rsplit_once('-')?;
     let index: i32 = partition.parse().ok()?;
     (!topic.is_empty() && index >= 0 && index.to_string() == partition).then_some((topic, index))
+}
+
+/// The topic and the partition of a file of a log, for a line about it.
+pub(super) fn named(file: &Path) -> (Option<&str>, Option<i32>) {
+    let dir = file.parent().and_then(Path::file_name).and_then(OsStr::to_str);
+    dir.and_then(parse_dir_name)
+        .map(|(topic, partition)| (Some(topic), Some(partition)))
+        .unwrap_or_default()
 }
 
 /// Returns the topic id in a partition's directory; `None` when it has none. A read error is an
@@ -90,6 +99,6 @@ pub(super) fn set_aside_unknown(
         return Ok(());
     }
     let to = dir.with_file_name(aside(topic, partition, STRAY));
-    warn!(directory = %dir.display(), to = %to.display(), "a directory of unknown records stands where a log is to be made; it is set aside");
+    warn!(topic, partition, directory = %dir.display(), to = %to.display(), "a directory of unknown records stands where a log is to be made; it is set aside");
     storage.rename(dir, &to)
 }

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tracing::{error, info, warn};
+use tracing::{error, error_span, info, warn};
 use uuid::Uuid;
 use weir_protocol::types::TopicId;
 
@@ -151,14 +151,16 @@ fn recover(
     disowned: bool,
     share: &mut Share<'_>,
 ) -> io::Result<Option<(Remembered, bool)>> {
+    // Every line of the recovery of a log names the partition.
+    let _partition = error_span!("partition", topic, partition).entered();
     let dir = dir_of(state, topic, partition);
     let said = topic_id(state.storage(), &dir)?;
     let Some(id) = said.or_else(|| remembered_id(known?, topic, partition)) else {
-        warn!(directory = %dir.display(), "it does not say which topic it belongs to; it is left alone");
+        warn!(directory = %dir.display(), "a log does not say which topic id it belongs to; it is left alone");
         return Ok(None);
     };
     if said.is_none() {
-        warn!(directory = %dir.display(), topic_id = %TopicId(id), "it does not say which topic it belongs to, and the catalogue does");
+        warn!(directory = %dir.display(), topic_id = %TopicId(id), "a log does not say which topic id it belongs to; it gets the one in the catalogue");
     }
     if disowned || said.is_none() {
         replace_file(

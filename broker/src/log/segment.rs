@@ -13,6 +13,7 @@ use weir_protocol::batch::{BatchError, BatchHeader, HEADER_BYTES};
 
 use super::damage;
 use super::index::{self, Indexes, OffsetEntry};
+use super::partition_dir::named;
 use super::storage::{File, Lazy, Mode, OpenFiles};
 use super::transactions::{self, Aborted};
 
@@ -328,7 +329,9 @@ impl Segment {
         let (built, _) = self.build_indexes(files, 4096)?;
         // A small segment has no index entries, so its empty file is correct.
         if built.bytes() > 0 {
-            tracing::warn!(segment = %self.records.path().display(), "an index was missing or wrong, and is built anew");
+            let path = self.records.path();
+            let (topic, partition) = named(&path);
+            tracing::warn!(topic, partition, segment = %path.display(), "an index was missing or wrong, and is built anew");
         }
         // If the files cannot be written, the indexes in memory serve as well.
         let _ = self.write_indexes(files, &built);

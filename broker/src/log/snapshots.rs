@@ -11,6 +11,7 @@ use std::path::Path;
 use tracing::warn;
 
 use super::dir_state::DirState;
+use super::partition_dir::named;
 use super::producers::Producers;
 use super::reader::LogReader;
 use super::segment::{Segment, SegmentError, file_name};
@@ -63,7 +64,8 @@ pub(super) fn load(
                 break;
             }
             Err(error) => {
-                warn!(snapshot = %path.display(), error, "a snapshot of producers is dropped; an older one and the log give the same");
+                let (topic, partition) = named(&path);
+                warn!(topic, partition, snapshot = %path.display(), error, "a snapshot of producers is dropped; an older one and the log give the same");
                 state.storage().remove_file(&path)?;
             }
         }
@@ -125,7 +127,9 @@ fn replay_readable(
     match replay(state, segment, from, into, now_ms) {
         Err(SegmentError::Io(error)) if !is_damage(&error) => Err(error),
         Err(error) => {
-            warn!(segment = %segment.path("log").display(), %error, "the producers behind a damaged batch are not known");
+            let path = segment.path("log");
+            let (topic, partition) = named(&path);
+            warn!(topic, partition, segment = %path.display(), %error, "the producers behind a damaged batch are not known; a batch that one of them repeats may be appended again");
             Ok(())
         }
         Ok(()) => Ok(()),

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use tracing::Span;
+
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Closed {
@@ -26,9 +28,9 @@ pub(crate) enum Closed {
     /// There was no room for a frame for `connections.max.idle.ms`.
     #[error("there was no memory for a request for too long")]
     NoRoom,
-    /// The bytes are no request that can be answered.
+    /// The bytes are no request that can be answered. The span has what is known of the request.
     #[error("{0}")]
-    BadRequest(String),
+    BadRequest(String, Span),
     /// An I/O error of the socket.
     #[error(transparent)]
     Io(#[from] io::Error),

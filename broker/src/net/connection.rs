@@ -17,6 +17,8 @@ use futures::{FutureExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::field::Empty;
+use tracing::{Span, debug_span};
 use weir_protocol::api::ApiKey;
 
 use super::answers::Promised;
@@ -24,6 +26,7 @@ use super::closed::Closed;
 use super::input::{Input, Limits, STALL_MAX, check_is_due};
 use super::output::Output;
 use crate::api::{self, Caller, Handled, Received, Reply, Services};
+use crate::budget::no_room;
 
 /// The most produces of one connection in flight. The Java client sends up to 5, librdkafka up to
 /// 1,000,000; the rest stays in the socket.
@@ -46,7 +49,7 @@ pub(crate) async fn serve(accepted: Accepted, stream: TcpStream) -> Closed {
     let answers = accepted.services.answer_memory.clone();
     let metrics = Arc::clone(&accepted.services.metrics);
     let mut connection = Connection {
-        input: Input::new(Arc::clone(&accepted.services), limits),
+        input: Input::new(Arc::clone(&accepted.services), Arc::clone(&accepted.caller), limits),
         accepted,
         stream,
         limits,
@@ -130,30 +133,33 @@ impl Connection {
 
     async fn start(&mut self, received: Received) -> Result<(), Closed> {
         self.producing = received.frame.get(..2) == Some(&ApiKey::Produce.key().to_be_bytes());
-        match api::dispatch(&self.accepted.services, &self.accepted.caller, received) {
+        // Without debug lines this is nothing. Other lines bring what they need (`Caller::span`).
+        let span = debug_span!("request", api = Empty, correlation_id = Empty, client_id = Empty);
+        let (services, caller) = (&self.accepted.services, &self.accepted.caller);
+        match span.in_scope(|| api::dispatch(services, caller, received, &span)) {
             Handled::Now(reply) if self.in_flight.is_empty() => self.push(reply).await,
             Handled::Now(reply) => {
-                self.take_up(std::future::ready(reply).boxed(), 0, None);
+                self.take_up(std::future::ready(reply).boxed(), 0, None, span);
                 Ok(())
             }
             Handled::Later(reply) => {
-                self.take_up(reply, 0, None);
+                self.take_up(reply, 0, None, span);
                 Ok(())
             }
             Handled::Produced { reply, bytes_max, alone } => {
                 // Its records are appended, or queued for that. The requests behind it start before
                 // this one is looked at again.
-                self.take_up(reply, bytes_max, Some(std::time::Instant::now()));
+                self.take_up(reply, bytes_max, Some(std::time::Instant::now()), span);
                 self.producing &= !alone;
                 Ok(())
             }
-            Handled::Close(reason) => {
+            Handled::Close(reason, about) => {
                 // Earlier requests are still answered.
                 while let Some(reply) = self.in_flight.next().await {
                     self.push_next(reply).await?;
                 }
                 self.flush().await?;
-                Err(Closed::BadRequest(reason))
+                Err(Closed::BadRequest(reason, about))
             }
         }
     }
@@ -166,6 +172,7 @@ impl Connection {
         reply: BoxFuture<'static, Reply>,
         bytes_max: usize,
         waits_since: Option<std::time::Instant>,
+        span: Span,
     ) {
         let memory = &self.accepted.services.answer_memory;
         let reply = match self.promised.add(bytes_max, memory) {
@@ -177,18 +184,21 @@ impl Connection {
             // appended already.
             None => {
                 self.producing = false;
-                let (memory, peer, wait_max) =
-                    (memory.clone(), self.accepted.caller.peer.ip(), self.limits.idle_max);
+                let (memory, caller, wait_max) =
+                    (memory.clone(), Arc::clone(&self.accepted.caller), self.limits.idle_max);
                 async move {
-                    match memory.produced_room(peer, bytes_max, wait_max).await {
+                    match memory.produced_room(caller.peer.ip(), bytes_max, wait_max).await {
                         Some(room) => Reply { room, ..reply.await },
-                        None => Reply::close(),
+                        None => {
+                            caller.span().in_scope(|| no_room(bytes_max, wait_max));
+                            Reply::close()
+                        }
                     }
                 }
                 .boxed()
             }
         };
-        self.in_flight.push_back(InFlight { reply, waits_since });
+        self.in_flight.push_back(InFlight { reply, waits_since, span });
     }
 
     /// Sends all ready replies in one write.
@@ -252,14 +262,15 @@ struct InFlight {
     reply: BoxFuture<'static, Reply>,
     /// Since when it waits for others.
     waits_since: Option<std::time::Instant>,
+    span: Span,
 }
 
 impl Future for InFlight {
     type Output = Reply;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
-        let polled = self.reply.as_mut().poll(cx);
-        match polled {
+        let Self { reply, span, .. } = &mut *self;
+        match span.in_scope(|| reply.as_mut().poll(cx)) {
             Poll::Pending => {
                 self.waits_since.get_or_insert_with(std::time::Instant::now);
                 Poll::Pending

@@ -19,7 +19,7 @@ use weir_protocol::frame;
 
 use super::buffers::{self, READ_BUFFER_BYTES};
 use super::closed::Closed;
-use crate::api::{Received, Services};
+use crate::api::{Caller, Received, Services};
 use crate::budget::{self, Allowance, Room};
 
 /// The longest pause within a frame that has begun. Also the longest time for a whole frame while
@@ -82,6 +82,7 @@ enum Claim {
 /// The receive half of a connection.
 pub(super) struct Input {
     services: Arc<Services>,
+    caller: Arc<Caller>,
     limits: Limits,
     /// Bytes that have arrived and are no request yet. They are few until the first frame has room.
     bytes: BytesMut,
@@ -92,9 +93,10 @@ pub(super) struct Input {
 }
 
 impl Input {
-    pub(super) fn new(services: Arc<Services>, limits: Limits) -> Self {
+    pub(super) fn new(services: Arc<Services>, caller: Arc<Caller>, limits: Limits) -> Self {
         Self {
             services,
+            caller,
             limits,
             bytes: BytesMut::new(),
             arriving: None,
@@ -123,7 +125,7 @@ impl Input {
             self.limits.decoded_frame_bytes_max
         };
         let length = frame::request_length(*prefix, limit)
-            .map_err(|error| Closed::BadRequest(error.to_string()))?;
+            .map_err(|error| Closed::BadRequest(error.to_string(), self.caller.span()))?;
         Ok(is_known.then_some(length))
     }
 

@@ -22,14 +22,16 @@ mod input;
 mod output;
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, info, warn};
+use tracing::{Instrument as _, debug, debug_span, error, info, warn};
 use weir_protocol::address;
 use weir_telemetry::listen::listen;
 
@@ -89,6 +91,8 @@ pub struct Server {
 struct Shared {
     services: Arc<Services>,
     connections: Arc<AtomicUsize>,
+    /// How many connections there were.
+    accepted: Arc<AtomicU64>,
     stop: watch::Receiver<bool>,
 }
 
@@ -101,8 +105,12 @@ impl Server {
     /// When a thread cannot be started.
     pub fn start(services: &Arc<Services>, listeners: Vec<Bound>) -> anyhow::Result<Self> {
         let (stop, stopped) = watch::channel(false);
-        let shared =
-            Shared { services: Arc::clone(services), connections: Arc::default(), stop: stopped };
+        let shared = Shared {
+            services: Arc::clone(services),
+            connections: Arc::default(),
+            accepted: Arc::default(),
+            stop: stopped,
+        };
         let mut threads = Vec::new();
         let mut inboxes = Vec::new();
         for index in 0..services.config.threads {
@@ -136,7 +144,7 @@ impl Server {
             threads.into_iter().map(std::thread::JoinHandle::join).filter(Result::is_err).count()
         });
         if let Ok(panicked @ 1..) = joined.await {
-            warn!(panicked, "threads for connections ended in a panic");
+            warn!(panicked, "threads for connections ended in a panic: their connections were cut");
         }
     }
 }
@@ -154,7 +162,7 @@ async fn accept(
                 // The process has no file descriptor left, or the client has gone. Neither is a
                 // reason to stop, and the first is a reason to wait.
                 Err(error) => {
-                    warn!(listener = %listener.name, %error, "cannot accept a connection");
+                    warn!(listener = %listener.name, %error, "cannot accept a connection; trying again in 100 ms");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -167,6 +175,7 @@ async fn accept(
             continue;
         }
         let caller = Caller {
+            connection: shared.accepted.fetch_add(1, Ordering::Relaxed) + 1,
             listener: Arc::clone(&listener),
             principal: Principal::anonymous(),
             // An IPv4 client of a dual-stack socket has its IPv4 address, as in Java.
@@ -193,7 +202,7 @@ fn run_thread(shared: &Shared, mut accepted: mpsc::Receiver<Handover>) {
         Ok(runtime) => runtime,
         Err(error) => {
             // Without its threads a broker serves nothing, so the process exits.
-            tracing::error!(%error, "cannot start a scheduler for connections");
+            error!(%error, "cannot start a scheduler for connections: the broker ends");
             std::process::exit(1);
         }
     };
@@ -207,7 +216,7 @@ fn run_thread(shared: &Shared, mut accepted: mpsc::Receiver<Handover>) {
                 }
                 Some(ended) = connections.join_next(), if !connections.is_empty() => {
                     if let Err(error) = ended {
-                        tracing::error!(%error, "a connection ended in a panic");
+                        error!(%error, "the task of a connection ended in a panic");
                     }
                 }
                 _ = stop.wait_for(|&stop| stop) => break,
@@ -223,27 +232,40 @@ fn run_thread(shared: &Shared, mut accepted: mpsc::Receiver<Handover>) {
 
 async fn run_connection(shared: Shared, stream: std::net::TcpStream, caller: Arc<Caller>) {
     shared.services.metrics.connection_opened();
-    let peer = caller.peer;
-    let listener = Arc::clone(&caller.listener);
-    let accepted =
-        Accepted { services: Arc::clone(&shared.services), caller, stop: shared.stop.clone() };
+    let accepted = Accepted {
+        services: Arc::clone(&shared.services),
+        caller: Arc::clone(&caller),
+        stop: shared.stop.clone(),
+    };
+    let Caller { connection, peer, .. } = *caller;
+    let span = debug_span!("connection", connection, %peer);
     let closed = match TcpStream::from_std(stream)
         .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
     {
-        Ok(stream) => connection::serve(accepted, stream).await,
-        Err(error) => Closed::Io(error),
+        // The panic itself is logged where it happens, without the connection.
+        Ok(stream) => {
+            let served = connection::serve(accepted, stream).instrument(span);
+            AssertUnwindSafe(served).catch_unwind().await
+        }
+        Err(error) => Ok(Closed::Io(error)),
     };
     shared.connections.fetch_sub(1, Ordering::Relaxed);
     shared.services.metrics.connection_closed();
     match closed {
-        Closed::BadRequest(reason) => {
+        Ok(Closed::BadRequest(reason, request)) => {
             shared.services.metrics.bad_request();
-            info!(%peer, listener = %listener.name, %reason, "closed a connection over a request that cannot be answered");
+            request.in_scope(|| {
+                info!(listener = %caller.listener.name, reason, "closed a connection over a request that cannot be answered");
+            });
         }
         // Not only the client's fault: this broker has too little memory for all of them.
-        closed @ (Closed::Slow | Closed::Unread | Closed::NoRoom) => {
-            info!(%peer, listener = %listener.name, reason = %closed, "closed a connection")
+        Ok(reason @ (Closed::Slow | Closed::Unread | Closed::NoRoom)) => {
+            caller.span().in_scope(|| info!(%reason, "closed a connection"));
         }
-        other => debug!(%peer, listener = %listener.name, reason = %other, "connection closed"),
+        Ok(reason) => caller.span().in_scope(|| debug!(%reason, "connection closed")),
+        Err(_) => {
+            let what = "a connection ended in a panic: it is closed, and others go on";
+            caller.span().in_scope(|| error!("{what}"));
+        }
     }
 }

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
-use tracing::{error, warn};
+use tracing::{Instrument as _, debug_span, error, warn};
 use weir_protocol::types::{BrokerId, TopicPartition};
 
 pub(crate) use self::connection::Connection;
@@ -62,7 +62,7 @@ impl Fetchers {
         self.stop.send_replace(true);
         let thread = self.thread;
         if let Ok(Err(_)) = tokio::task::spawn_blocking(move || thread.join()).await {
-            warn!("the fetchers' thread ended in a panic");
+            warn!("the fetchers' thread ended in a panic; the broker stops on");
         }
     }
 }
@@ -83,7 +83,7 @@ async fn run(
             Some(ended) = tasks.join_next() => {
                 if let Err(error) = ended {
                     // Otherwise its partitions would lag for ever without any sign of it.
-                    error!(%error, "a fetcher ended in a panic");
+                    error!(%error, "a fetcher ended in a panic: the broker ends");
                     std::process::abort();
                 }
                 continue;
@@ -100,7 +100,8 @@ async fn run(
         homes.insert(id, leader);
         let inbox = leaders.entry(leader).or_insert_with(|| {
             let inbox = Arc::new(Inbox::default());
-            tasks.spawn(Session::new(Arc::clone(context), leader, Arc::clone(&inbox)).run());
+            let session = Session::new(Arc::clone(context), leader, Arc::clone(&inbox));
+            tasks.spawn(session.run().instrument(debug_span!("follower", leader = leader.0)));
             inbox
         });
         inbox.tell(Told::Fetch(partition, epoch));

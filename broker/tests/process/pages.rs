@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use bytes::{BufMut, BytesMut};
 use rustix::process::Signal;
-use weir_protocol::messages::FetchRequest;
+use serde_json::Value;
+use weir_protocol::api::ApiKey;
+use weir_protocol::messages::{FetchRequest, Message, RequestHeader};
 
 use crate::support::{
-    BrokerProcess, Brokers, Cluster, FakeController, Launch, batch, fetch_from, placed_topic, soon,
-    topic,
+    BrokerProcess, Brokers, Client, Cluster, FakeController, Launch, batch, fetch_from,
+    placed_topic, soon, topic,
 };
 
 #[tokio::test]
@@ -151,4 +154,56 @@ async fn a_broker_without_a_controller_is_healthy_and_not_ready() {
     controller.come_back();
     broker.wait_for_line("listening").await;
     broker.ready().await;
+}
+
+/// What a log line says of the request that it is about: the fields of its span.
+async fn told(broker: &mut BrokerProcess, client: &Client) -> Value {
+    let line =
+        broker.wait_for_line("closed a connection over a request that cannot be answered").await;
+    assert!(!line["reason"].as_str().unwrap_or_default().is_empty(), "{line}");
+    assert_eq!(line["span"]["peer"], client.address().to_string(), "{line}");
+    line["span"].clone()
+}
+
+/// In production nothing is logged below `info`; a person who looks for more asks for `debug`.
+#[tokio::test]
+async fn a_log_line_says_whose_request_it_is_about() {
+    for log in ["info", "info,weir_broker=debug"] {
+        let controller = FakeController::start(vec![topic(1, "t", 1, &[])]);
+        let data = tempfile::tempdir().unwrap();
+        let launch =
+            Launch { log: log.to_owned(), ..Launch::new(data.path(), controller.address()) };
+        let mut broker = BrokerProcess::start(&launch).await;
+        let mut client = Client::connect(broker.kafka()).await;
+        client.knows("t", |partition| partition.error_code == 0).await;
+        let number = client.sent();
+        // A Metadata request that ends in the middle.
+        let mut frame = BytesMut::new();
+        let header = RequestHeader {
+            request_api_key: ApiKey::Metadata.key(),
+            request_api_version: 12,
+            correlation_id: number,
+            client_id: Some("billing".to_owned()),
+        };
+        header.encode(&mut frame, 2).unwrap();
+        frame.put_u8(9);
+        client.send_raw(&frame).await;
+        client.closed().await;
+        let about = told(&mut broker, &client).await;
+        assert_eq!(about["api"], "Metadata", "{about}");
+        assert_eq!(about["correlation_id"], number, "{about}");
+        assert_eq!(about["client_id"], "billing", "{about}");
+        assert_eq!(about["connection"], 1, "{about}");
+    }
+}
+
+/// Of a frame that is no request only the connection is known.
+#[tokio::test]
+async fn a_log_line_names_the_connection_of_what_is_no_request() {
+    let mut cluster = Cluster::start(vec![topic(1, "t", 1, &[])]).await;
+    let mut client = cluster.client().await;
+    client.send_raw(&[0xff; 20]).await;
+    client.closed().await;
+    let about = told(&mut cluster.broker, &client).await;
+    assert!(about["connection"].as_u64().is_some_and(|number| number > 0), "{about}");
 }

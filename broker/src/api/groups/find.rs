@@ -193,7 +193,9 @@ async fn create(services: &Services, cx: &RequestContext, topic: CreatableTopic)
             .find(|(error, _)| !matches!(error, ErrorCode::None | ErrorCode::TopicAlreadyExists)),
     };
     if let Some((error, reason)) = refused {
-        tracing::warn!(topic = name, %error, reason, "cannot create a coordinators' topic");
+        cx.span().in_scope(|| {
+            tracing::warn!(topic = name, %error, reason, "cannot create a coordinators' topic: clients are told to look for their coordinator again");
+        });
     }
 }
 

@@ -93,7 +93,7 @@ impl LogReader {
     }
 
     fn distrust_transaction_index(&self, error: &io::Error) {
-        warn!(log = %self.path().display(), %error, "a file of aborted transactions is damaged; read_committed waits until it is written anew");
+        warn!(topic = %self.topic, partition = self.id.index, log = %self.path().display(), %error, "a file of aborted transactions is damaged; read_committed waits until it is written anew");
         let mut transactions = self.transactions.write();
         self.distrusts_transaction_index.store(true, Ordering::Release);
         transactions.is_known = false;

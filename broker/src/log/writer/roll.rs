@@ -37,7 +37,7 @@ impl LogWriter {
                 Ok(Some(active)) => active,
                 Ok(None) => self.begin(now_ms)?,
                 Err(SegmentError::Corrupt { position, error }) => {
-                    error!(log = %self.reader.path().display(), position, %error, "the newest segment is damaged, and cannot be appended to: the log goes on in a new one");
+                    error!(topic = %self.reader.topic, partition = self.reader.id.index, log = %self.reader.path().display(), position, %error, "the newest segment is damaged, and cannot be appended to: the log goes on in a new one");
                     self.begin_next(now_ms)?
                 }
                 Err(SegmentError::Io(error)) => return Err(error),

@@ -49,7 +49,7 @@ pub(in crate::replica) async fn wait_for_flush(
     }
     if let Some((first, _)) = missing().next() {
         let (partition, seconds) = (first.id().index, at_most.as_secs());
-        warn!(topic = %first.topic(), partition, partitions = missing().count(), seconds, "what was fetched from a leader is not flushed yet; the other partitions go on without it");
+        warn!(leader = first.followed(), topic = %first.topic(), partition, partitions = missing().count(), seconds, "what was fetched from a leader is not flushed yet; the other partitions go on without it");
     }
     false
 }

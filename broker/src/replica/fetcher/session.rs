@@ -362,7 +362,7 @@ impl Session {
                 slot.is_answered |= is_last;
                 let (partition, epoch) = (Arc::clone(&slot.partition), slot.epoch);
                 heard.push((Arc::clone(&partition), epoch));
-                match take_answer(&partition, epoch, &sent, data).await {
+                match take_answer(self.leader, &partition, epoch, &sent, data).await {
                     Taken::Nothing => {}
                     Taken::Appended => appended.push((partition, epoch)),
                     Taken::OutOfRange => out_of_range.push(id),
@@ -463,6 +463,7 @@ enum Taken {
 }
 
 async fn take_answer(
+    leader: BrokerId,
     partition: &Arc<Partition>,
     epoch: LeaderEpoch,
     sent: &FetchFrom,
@@ -481,7 +482,7 @@ async fn take_answer(
         has_records: records.is_some(),
     };
     if answer.error != ErrorCode::None {
-        debug!(topic = %partition.topic(), partition = data.partition_index, error = answer.error.name(), "the leader refuses a fetch");
+        debug!(leader = leader.0, topic = %partition.topic(), partition = data.partition_index, error = answer.error.name(), "the leader refuses a fetch");
     }
     match partition.fetch_answered(epoch, sent, &answer) {
         Todo::Nothing => partition.step(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, error::Elapsed, timeout_at};
-use tracing::warn;
+use tracing::{Span, warn};
 use weir_protocol::types::LeaderEpoch;
 
 use super::Partition;
@@ -38,7 +38,7 @@ impl Appending {
     /// The same, but waits for followers until `deadline` only. A client's timeout bounds the wait
     /// for followers (`ReplicaManager.delayedProduceRequestRequired`). A batch that needs no
     /// follower does not time out because this broker's disk was slow. The wait for the disk has a
-    /// bound of its own, [`DISK_WAIT_MAX`].
+    /// bound of its own, [`DISK_WAIT_MAX`]; a line about it is in the span of the `request`.
     ///
     /// # Errors
     /// Also [`Elapsed`]: the batch may be appended, and may still be committed.
@@ -46,12 +46,15 @@ impl Appending {
         self,
         acks: Acks,
         deadline: Instant,
+        request: impl Fn() -> Span + Send + Sync,
     ) -> Result<Result<AppendInfo, AppendError>, Elapsed> {
         let Self { partition, answer } = self;
         let on_disk = deadline.max(Instant::now() + DISK_WAIT_MAX);
         let stalled = |elapsed| {
             let seconds = DISK_WAIT_MAX.as_secs();
-            warn!(topic = %partition.topic(), partition = partition.id().index, seconds, "the disk has not taken what a producer waits for; answering that it timed out");
+            request().in_scope(|| {
+                warn!(topic = %partition.topic(), partition = partition.id().index, seconds, "the disk has not taken what a producer waits for; answering that it timed out");
+            });
             elapsed
         };
         let (info, epoch) = match timeout_at(on_disk, answer)

@@ -86,7 +86,7 @@ impl Partition {
                 // The log is empty, and starts in the middle of the leader's first batch.
                 // DeleteRecords causes that (`Partition.appendRecordsToFollowerOrFutureReplica`).
                 Err(FollowError::Offset { first, last, end }) if end == partition.log.log_start_offset() && first < end && last >= end => {
-                    info!(topic = %partition.topic(), partition = partition.id().index, offset = first, "the log begins with a batch that the leader has cut into");
+                    info!(leader = partition.followed(), topic = %partition.topic(), partition = partition.id().index, offset = first, "the log begins with a batch that the leader has cut into");
                     writer.truncate_fully_and_start_at(first).map_err(|_| FollowError::Storage)?;
                     writer.append_as_follower(&records, epoch, now_ms)
                 }
@@ -98,7 +98,7 @@ impl Partition {
         match appended.await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
-                warn!(topic = %self.topic(), partition = self.id().index, %error, "cannot append what the leader sent; trying again");
+                warn!(leader = self.followed(), topic = %self.topic(), partition = self.id().index, %error, "cannot append what the leader sent; trying again");
                 self.fetch_failed(epoch);
                 false
             }
@@ -124,7 +124,7 @@ impl Partition {
             };
             // The end stays when the truncation only removes an epoch without records.
             if end_offset != before {
-                info!(topic = %partition.topic(), partition = partition.id().index, before, end_offset, epoch = epoch.0, "cut the log to follow its leader");
+                info!(leader = partition.followed(), topic = %partition.topic(), partition = partition.id().index, before, end_offset, epoch = epoch.0, "cut the log to follow its leader");
             }
             partition.commit();
             Ok::<_, std::io::Error>(())
@@ -151,7 +151,7 @@ impl Partition {
             let partition = Arc::clone(self);
             self.with_writer_detached(move |writer| {
                 if let Err(error) = writer.advance_log_start_offset(start) {
-                    warn!(topic = %partition.topic(), partition = partition.id().index, %error, "cannot delete what the leader has deleted");
+                    warn!(leader = partition.followed(), topic = %partition.topic(), partition = partition.id().index, %error, "cannot delete what the leader has deleted; it is tried again with the next answer");
                 }
             });
         }
@@ -171,7 +171,15 @@ impl Partition {
             _ => Ok(()),
         });
         if let Ok(Err(error)) = deleted.await {
-            warn!(topic = %self.topic(), partition = self.id().index, %error, "cannot delete what the leader has deleted");
+            warn!(leader = self.followed(), topic = %self.topic(), partition = self.id().index, %error, "cannot delete what the leader has deleted; it is tried again with the next answer");
+        }
+    }
+
+    /// The id of the leader that it follows, for a line about that.
+    pub(crate) fn followed(&self) -> Option<i32> {
+        match self.role() {
+            Role::Follower { leader, .. } => Some(leader.0),
+            Role::Leader { .. } | Role::Idle { .. } => None,
         }
     }
 

@@ -39,6 +39,16 @@ impl Client {
         Self { stream, sent: 0, received: 0 }
     }
 
+    /// Its own address, which the broker sees as its peer.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
+    }
+
+    /// How many requests it has sent: the correlation id of the next.
+    pub(crate) fn sent(&self) -> i32 {
+        self.sent
+    }
+
     /// Sends a request and does not wait for its response.
     pub(crate) async fn send<R: Request>(&mut self, version: i16, request: &R) {
         self.try_send(version, request).await.unwrap();

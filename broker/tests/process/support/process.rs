@@ -25,6 +25,8 @@ pub(crate) struct Launch {
     pub(crate) data: PathBuf,
     pub(crate) controller: SocketAddr,
     pub(crate) rack: String,
+    /// What is logged (`WEIR_LOG`).
+    pub(crate) log: String,
 }
 
 impl Launch {
@@ -35,6 +37,7 @@ impl Launch {
             data: data.to_owned(),
             controller,
             rack: String::new(),
+            log: "info,weir_broker=debug".to_owned(),
         }
     }
 
@@ -51,7 +54,7 @@ impl Launch {
             .args(["--controller", &self.controller.to_string()])
             .args(["--rack", &self.rack])
             .args(["--threads", "2", "--log-format", "json"])
-            .env("WEIR_LOG", "info,weir_broker=debug")
+            .env("WEIR_LOG", &self.log)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
