@@ -342,6 +342,20 @@ fn new_connections_wait_or_are_closed() {
     }
     assert_eq!(rates.arrive("A", Some(5.0), None, 0).wait_ms, 200);
     assert_eq!(rates.arrive("INTERNAL", None, None, 0).wait_ms, 0, "not limited by the broker's");
+    // What is closed for its address does not count for the broker either.
+    let mut rates = ConnectionRates::new(windows);
+    let mut connect = |address| {
+        let arrival = rates.arrive("A", Some(5.1), None, 0);
+        (arrival.wait_ms, rates.admit(arrival, address, Some(5.0), 0))
+    };
+    for _ in 0..50 {
+        assert_eq!(connect(one), (0, 0));
+    }
+    for _ in 0..5 {
+        assert_eq!(connect(one), (0, 200));
+    }
+    assert_eq!(connect(other), (0, 0));
+    assert!(connect(other).0 > 0);
 }
 
 /// `ClientQuotaManager.DefaultQuotaCallback`: the tags of a request, and the quota of tags.

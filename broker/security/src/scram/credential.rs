@@ -73,8 +73,6 @@ pub struct Credential {
     iterations: NonZeroU32,
     keys: Keys,
     previous: Option<Keys>,
-    /// Whether it stands for a user who does not exist: no proof is good enough.
-    is_fake: bool,
 }
 
 fn checked(salt: &[u8], iterations: u32) -> Result<NonZeroU32, BadCredential> {
@@ -120,7 +118,7 @@ impl Credential {
             return Err(BadCredential::KeyLength);
         }
         let keys = Keys::new(mechanism, salted_password);
-        Ok(Self { mechanism, salt, iterations, keys, previous: None, is_fake: false })
+        Ok(Self { mechanism, salt, iterations, keys, previous: None })
     }
 
     /// The credential of stored keys, and of those of the former password while it is still good.
@@ -140,11 +138,12 @@ impl Credential {
         if lengths.map(|key| key.expose().len()).any(|length| length != mechanism.hash_bytes()) {
             return Err(BadCredential::KeyLength);
         }
-        Ok(Self { mechanism, salt, iterations, keys, previous, is_fake: false })
+        Ok(Self { mechanism, salt, iterations, keys, previous })
     }
 
     /// The credential of a user who does not exist: always the same for a name, and of the form of
-    /// all others, but no password is good. `secret` is one of the cluster.
+    /// all others. No password is good, because its stored key is the hash of nothing that anybody
+    /// could know. `secret` is one of the cluster.
     pub fn of_nobody(mechanism: Mechanism, secret: &Secret, user: &str) -> Self {
         let derive = |what: &[u8]| {
             mechanism.hmac(secret.expose(), &[what, mechanism.name().as_bytes(), user.as_bytes()])
@@ -155,7 +154,7 @@ impl Credential {
             Keys { stored_key: derive(b"stored").into(), server_key: derive(b"server").into() };
         let iterations = NonZeroU32::MIN.saturating_add(ITERATIONS_MIN - 1);
         let salt = salt(&random);
-        Self { mechanism, salt, iterations, keys, previous: None, is_fake: true }
+        Self { mechanism, salt, iterations, keys, previous: None }
     }
 
     /// The credential of a new password, beside which the present one stays good.
@@ -210,7 +209,7 @@ impl Credential {
     pub(super) fn matching(&self, fits: impl Fn(&Keys) -> bool) -> Option<&Keys> {
         let current = Some(&self.keys).filter(|keys| fits(keys));
         let previous = self.previous.as_ref().filter(|keys| fits(keys));
-        current.or(previous).filter(|_| !self.is_fake)
+        current.or(previous)
     }
 }
 

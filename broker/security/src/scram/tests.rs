@@ -141,6 +141,7 @@ fn two_passwords_are_good_during_a_rotation() {
         let after = both.clone().without_previous();
         assert_eq!(verdict(&after, "new"), Ok(false));
         assert_eq!(verdict(&after, "old"), Err(Refused::Proof));
+        assert_eq!(verdict(&old.rotated(b"old"), "old"), Ok(false), "the same password again");
         // A second rotation drops the first password.
         let third = both.rotated(b"third");
         assert_eq!(verdict(&third, "new"), Ok(true));
