@@ -197,6 +197,7 @@ fn readings(services: &Services) -> Readings {
         request_memory_bytes: services.request_memory.used_bytes(),
         answer_memory_bytes: services.answer_memory.used_bytes(),
         transactions_open,
+        coordinator_offsets_left_out: services.groups.left_out() + services.transactions.left_out(),
         transaction_oldest_seconds: u64::try_from(oldest_ms / 1_000).unwrap_or(0),
         ..Readings::default()
     }

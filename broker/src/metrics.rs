@@ -76,6 +76,8 @@ pub struct Readings {
     pub transactions_open: usize,
     /// How long the oldest of them has been open.
     pub transaction_oldest_seconds: u64,
+    /// Offsets of the coordinators' logs that were left out when they were loaded.
+    pub coordinator_offsets_left_out: u64,
     /// The progress of log recovery.
     pub recovery: RecoveryReadings,
 }
@@ -91,6 +93,7 @@ struct Gauges {
     fetch_sessions: Gauge,
     request_memory: Gauge,
     answer_memory: Gauge,
+    coordinator_offsets_left_out: Gauge,
 }
 
 impl Metrics {
@@ -284,6 +287,11 @@ impl Gauges {
                 "Memory of answers that their clients have not read yet",
                 &self.answer_memory,
             ),
+            (
+                "coordinator_offsets_left_out",
+                "Offsets of the coordinators' logs that were left out at a load, because they are damaged",
+                &self.coordinator_offsets_left_out,
+            ),
         ];
         for (name, help, gauge) in gauges {
             registry.register(name, help, gauge.clone());
@@ -301,6 +309,8 @@ impl Gauges {
         self.fetch_sessions.set(count(readings.fetch_sessions));
         self.request_memory.set(count(readings.request_memory_bytes));
         self.answer_memory.set(count(readings.answer_memory_bytes));
+        self.coordinator_offsets_left_out
+            .set(i64::try_from(readings.coordinator_offsets_left_out).unwrap_or(i64::MAX));
     }
 }
 
@@ -367,6 +377,7 @@ mod tests {
                 log_dir_online: true,
                 transactions_open: 6,
                 transaction_oldest_seconds: 90,
+                coordinator_offsets_left_out: 8,
                 ..Readings::default()
             },
             partitions(),
@@ -399,6 +410,7 @@ mod tests {
             "weir_broker_producers_fenced_total 4",
             "weir_broker_transactions_open 6",
             "weir_broker_transaction_oldest_seconds 90",
+            "weir_broker_coordinator_offsets_left_out 8",
             "weir_broker_topic_appended_records_total{topic=\"orders\"} 7",
             "weir_broker_topic_appended_records_total{topic=\"\"} 5",
             "weir_broker_topic_fetch_errors_total{topic=\"orders\"} 0",

@@ -18,6 +18,9 @@ pub const HEADER_BYTES: usize = 61;
 /// The only format that Kafka writes since version 4.0 (KIP-724).
 pub const MAGIC: i8 = 2;
 
+/// Where the bytes begin that the checksum of a batch covers.
+pub const CHECKED_FROM: usize = ATTRIBUTES_AT;
+
 const LEADER_EPOCH_AT: usize = 12;
 const MAGIC_AT: usize = 16;
 const CRC_AT: usize = 17;

@@ -19,7 +19,7 @@
 //!   COORDINATOR_NOT_AVAILABLE.
 //! - The machine is in a seat, as a partition's writer is: no task, no lock across I/O, and one
 //!   append for all records that wait. Each partition has one queue of timers.
-//! - A damaged record costs that record.
+//! - A damaged record costs that record, and a damaged batch the records in it (`load`).
 //! - Only the coordinator appends to its partition, including the markers of other coordinators'
 //!   transactions. An invalid write in a transaction is refused before the machine sees it
 //!   (`transactional`), never by the log afterwards.
@@ -34,7 +34,7 @@ mod shard;
 mod transactional;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -47,6 +47,7 @@ use weir_protocol::types::{BrokerId, TopicPartition};
 
 use self::agenda::Agenda;
 pub(crate) use self::append::WRITE_BYTES_MAX;
+use self::load::{Loaded, Unreadable};
 use self::machine::Answer;
 pub(crate) use self::machine::Commit;
 pub(crate) use self::machine::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};
@@ -56,9 +57,16 @@ use crate::log::producers::{Guard, Marker};
 use crate::metadata::{Metadata, MetadataImage};
 use crate::replica::{self, Partition, Replicas, Waiter};
 
-/// The pause before a failed load is repeated, and the interval at which a waiting load checks that
-/// it is still needed.
+/// The first pause before a failed load is repeated, and the interval at which a waiting load checks
+/// that it is still needed.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// The longest pause; it doubles in between.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// After so many failed loads, what the disk does not return is left out, and clients are told that
+/// the coordinator is not available. Loads go on.
+const LOADS_MAX: u32 = 5;
 
 /// The coordinators of one kind on this broker, by partition of their topic.
 pub(crate) struct Coordinator<M: Machine> {
@@ -69,6 +77,8 @@ pub(crate) struct Coordinator<M: Machine> {
     shards: RwLock<Vec<Arc<Shard<M>>>>,
     agenda: Arc<Agenda>,
     shared: M::Shared,
+    /// The offsets that loads have left out, because their batches cannot be read.
+    left_out: AtomicU64,
     /// Set when the broker stops; no partition is taken up afterwards.
     ended: AtomicBool,
 }
@@ -109,6 +119,7 @@ impl<M: Machine> Coordinator<M> {
             replicas,
             shards: RwLock::default(),
             shared,
+            left_out: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         }
     }
@@ -223,6 +234,12 @@ impl<M: Machine> Coordinator<M> {
         Ok(shard)
     }
 
+    /// How many offsets of the logs that this broker has loaded are left out, because their batches
+    /// cannot be read.
+    pub(crate) fn left_out(&self) -> u64 {
+        self.left_out.load(Ordering::Relaxed)
+    }
+
     /// The partitions that this broker coordinates, or is loading.
     pub(crate) fn partitions(&self) -> Vec<i32> {
         let shards = self.shards.read();
@@ -304,18 +321,34 @@ impl<M: Machine> Coordinator<M> {
     }
 
     async fn keep_loading(self: Arc<Self>, shard: Arc<Shard<M>>, index: i32, tenure: Tenure) {
+        let (mut failed, mut pause) = (0, RETRY);
         while shard.status() == Status::Loading(tenure) {
-            match self.load(&shard, index, tenure).await {
+            let unreadable = match failed < LOADS_MAX {
+                true => Unreadable::Fails,
+                false => Unreadable::IsLeftOut,
+            };
+            match self.load(&shard, index, tenure, unreadable).await {
                 Ok(()) => return,
                 Err(error) => {
-                    warn!(topic = M::TOPIC, partition = index, %error, "cannot load a coordinator; it is tried again")
+                    failed += 1;
+                    warn!(topic = M::TOPIC, partition = index, failed, pause_s = pause.as_secs(), %error, "cannot load a coordinator; it is tried again")
                 }
             }
-            tokio::time::sleep(RETRY).await;
+            if failed >= LOADS_MAX {
+                shard.is_unavailable(tenure);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
         }
     }
 
-    async fn load(&self, shard: &Arc<Shard<M>>, index: i32, tenure: Tenure) -> anyhow::Result<()> {
+    async fn load(
+        &self,
+        shard: &Arc<Shard<M>>,
+        index: i32,
+        tenure: Tenure,
+        unreadable: Unreadable,
+    ) -> anyhow::Result<()> {
         let wanted = || shard.status() == Status::Loading(tenure);
         let (key, epoch) = (TopicPartition { topic: tenure.topic, index }, tenure.epoch);
         let partition = self
@@ -334,8 +367,9 @@ impl<M: Machine> Coordinator<M> {
         }
         let origin = Origin { partition: key.index, epoch, seed: Uuid::new_v4().as_u128() };
         let (log, shared) = (Arc::clone(partition.log()), self.shared.clone());
-        let (machine, end) =
-            tokio::task::spawn_blocking(move || load::load::<M>(&log, origin, &shared)).await??;
+        let read = move || load::load::<M>(&log, origin, &shared, unreadable);
+        let Loaded { machine, end, left_out } = tokio::task::spawn_blocking(read).await??;
+        self.left_out.fetch_add(left_out, Ordering::Relaxed);
         // The log must be committed before any reply reveals its content.
         if !until(&partition, wanted, |partition| partition.high_watermark() >= end).await {
             return Ok(());

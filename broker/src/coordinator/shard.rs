@@ -70,6 +70,18 @@ struct Standing {
     status: Status,
     /// The partition of an active shard.
     partition: Option<Arc<Partition>>,
+    /// Loads have failed again and again.
+    is_unavailable: bool,
+}
+
+impl Standing {
+    /// The error for a request that the coordinator cannot take.
+    fn refusal(&self) -> ErrorCode {
+        match self.status {
+            Status::Loading(_) if self.is_unavailable => ErrorCode::CoordinatorNotAvailable,
+            status => status.refusal(),
+        }
+    }
 }
 
 /// The state of an active coordinator.
@@ -118,7 +130,13 @@ impl<M: Machine> Shard<M> {
     /// Sets the status when the leadership has changed. Waiting requests then get the error of this
     /// status.
     pub(super) fn set_status(&self, status: Status) {
-        *self.standing.lock() = Standing { status, partition: None };
+        *self.standing.lock() = Standing { status, ..Standing::default() };
+    }
+
+    /// Notes that loads have failed again and again: waiting is of no use to a client for now.
+    pub(super) fn is_unavailable(&self, tenure: Tenure) {
+        let mut standing = self.standing.lock();
+        standing.is_unavailable = standing.status == Status::Loading(tenure);
     }
 
     /// Checks that the shard accepts a request.
@@ -135,13 +153,13 @@ impl<M: Machine> Shard<M> {
                 Ok(()) => Ok(()),
             },
             (Status::Active(_), Some(_)) => Ok(()),
-            (status, _) => Err(status.refusal()),
+            _ => Err(standing.refusal()),
         }
     }
 
     /// The error for a request without a reply.
     pub(super) fn refusal(&self) -> ErrorCode {
-        self.status().refusal()
+        self.standing.lock().refusal()
     }
 
     /// Queues a job. The thread in the seat passes the time of the next timer to `is_due` after its
@@ -226,6 +244,7 @@ impl<M: Machine> Shard<M> {
         *standing = Standing {
             status: Status::Active(active.tenure),
             partition: Some(Arc::clone(&active.partition)),
+            is_unavailable: false,
         };
         Some(active)
     }

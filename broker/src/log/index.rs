@@ -42,6 +42,9 @@ pub(crate) struct Indexes {
 impl Indexes {
     /// Adds an offset entry for a batch, and a time entry if the largest timestamp has advanced.
     pub(crate) fn add(&mut self, entry: OffsetEntry, max_timestamp: i64) {
+        // The offset of a damaged batch may be too large. A search needs entries in order.
+        while self.offsets.pop_if(|last| last.last_offset >= entry.last_offset).is_some() {}
+        while self.times.pop_if(|last| last.last_offset >= entry.last_offset).is_some() {}
         self.offsets.push(entry);
         if self.times.last().is_none_or(|last| last.timestamp < max_timestamp) {
             self.times.push(TimeEntry { timestamp: max_timestamp, last_offset: entry.last_offset });

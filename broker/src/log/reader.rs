@@ -2,6 +2,7 @@
 //! it for long.
 
 mod committed;
+mod damaged;
 
 use std::io;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use weir_protocol::batch::{BatchError, BatchHeader, HEADER_BYTES};
 use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
 use super::catalogue::Remembered;
+use super::damage::Damaged;
 use super::dir_state::DirState;
 use super::epochs::{EpochEnd, Epochs};
 use super::flush_queue::{FlushQueue, Flushable};
@@ -47,6 +49,8 @@ pub struct LogReader {
     /// A file of aborted transactions was found damaged. They are unknown until the writer has
     /// rewritten the files.
     pub(super) distrusts_transaction_index: AtomicBool,
+    /// The damage that reads have met.
+    pub(super) damaged: Damaged,
     /// What a flush must sync besides the records.
     pub(super) unsynced: Unsynced,
     pub(super) flush_requested: AtomicBool,
@@ -119,7 +123,7 @@ pub enum ReadError {
         /// The log end offset.
         end: i64,
     },
-    /// The bytes on the disk are no valid batch.
+    /// The bytes on the disk are no valid batch, or fewer than there were.
     #[error("segment {segment} is damaged at byte {position}: {error}")]
     Corrupt {
         /// The segment's base offset.
@@ -317,7 +321,8 @@ impl LogReader {
         bytes_max: usize,
         at_least_one: bool,
     ) -> Result<Option<ReadSlice>, ReadError> {
-        self.undisturbed(|| self.read_once(from, bound, bytes_max, at_least_one))
+        let read = self.undisturbed(|| self.read_once(from, bound, bytes_max, at_least_one));
+        read.inspect_err(|error| self.tell_of_damage(from, error))
     }
 
     /// Runs `look`, and repeats it if it fails while the log is truncated, deleted or compacted:
@@ -376,6 +381,15 @@ impl LogReader {
             else {
                 continue;
             };
+            let segment_end =
+                segments.get(index + 1).map_or(tail.offset, |next| next.base_offset());
+            if located.header.next_offset() > segment_end {
+                return Err(ReadError::Corrupt {
+                    segment: segment.base_offset(),
+                    position: located.position,
+                    error: BatchError::Invalid("its offsets are beyond the end of the log"),
+                });
+            }
             let size = located.header.size_bytes();
             if size > bytes_max && !at_least_one {
                 return Ok(None);

@@ -3,22 +3,21 @@
 //! The writer appends and publishes; readers use the published part. A segment is sealed when the
 //! next one begins, and never changes after that.
 
+mod scan;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
-use weir_protocol::batch::{BatchError, BatchHeader, HEADER_BYTES};
+use weir_protocol::batch::BatchHeader;
 
-use super::damage;
+pub(crate) use self::scan::{Located, Scan, SegmentError};
 use super::index::{self, Indexes, OffsetEntry};
 use super::partition_dir::named;
 use super::storage::{File, Lazy, Mode, OpenFiles};
 use super::transactions::{self, Aborted};
-
-/// Bytes read at a time in a search for headers.
-const SCAN_BYTES: usize = 8 * 1024;
 
 /// The summary of a segment, which needs no open file. The catalogue stores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
@@ -63,24 +62,6 @@ pub(crate) struct Segment {
     is_as_long: AtomicBool,
     /// `None` when they are in their files.
     indexes: RwLock<Option<Box<Indexes>>>,
-}
-
-/// A batch in a segment.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Located {
-    pub(crate) position: u64,
-    pub(crate) header: BatchHeader,
-}
-
-/// Why a segment could not be read.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SegmentError {
-    /// The file system failed.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// The bytes are no valid batches.
-    #[error("at byte {position}: {error}")]
-    Corrupt { position: u64, error: BatchError },
 }
 
 /// The name of a segment's file.
@@ -277,13 +258,48 @@ impl Segment {
         let relative = u32::try_from(offset - self.base_offset).unwrap_or(0);
         let entry = self.position_before(files, relative)?;
         let mut scan = self.scan(files, u64::from(entry.position), end)?;
-        let first = scan.find(
-            |located| !matches!(located, Ok(located) if located.header.last_offset() < offset),
-        );
-        match (first, scan.damage) {
-            (Some(Ok(located)), Some(damage)) if located.header.base_offset > offset => Err(damage),
-            (first, _) => first.transpose(),
+        while let Some(located) = scan.next() {
+            let located = located?;
+            if located.header.last_offset() < offset {
+                continue;
+            }
+            if located.header.base_offset == offset && !scan.leaves_gap() {
+                return Ok(Some(located));
+            }
+            // Reads go on where the last one ended. So this is rare, unless an offset is wrong.
+            if scan.is_refuted()? {
+                scan.step_back()?;
+                continue;
+            }
+            return match scan.take_damage() {
+                Some(damage) if located.header.base_offset > offset => Err(damage),
+                _ => Ok(Some(located)),
+            };
         }
+        Ok(None)
+    }
+
+    /// Returns the base offset of the first batch that can be read and begins behind `offset`; `None`
+    /// when there is none.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(crate) fn next_readable(&self, files: &OpenFiles, offset: i64) -> io::Result<Option<i64>> {
+        let mut scan = Scan::new(self.open(files)?, self.base_offset, 0, self.size_bytes());
+        while let Some(located) = scan.next() {
+            let skipped = match located {
+                Ok(located) if located.header.base_offset <= offset => Ok(()),
+                Ok(_) if scan.is_refuted()? => scan.step_back(),
+                Ok(located) => return Ok(Some(located.header.base_offset)),
+                Err(error) => Err(error),
+            };
+            match skipped {
+                Ok(()) => {}
+                Err(SegmentError::Corrupt { .. }) => break,
+                Err(SegmentError::Io(error)) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the entry from which to search, checked against the records. An index that disagrees
@@ -395,99 +411,6 @@ impl Segment {
         position: u64,
         end: u64,
     ) -> Result<Scan, SegmentError> {
-        Ok(Scan {
-            file: self.open(files)?,
-            position,
-            end,
-            window: Vec::new(),
-            window_at: 0,
-            next_offset: self.base_offset,
-            damage: None,
-        })
-    }
-}
-
-/// Iterates over the headers of a segment's batches and reads no more than it needs. It skips
-/// damage if a whole batch follows.
-pub(crate) struct Scan {
-    file: Arc<dyn File>,
-    position: u64,
-    end: u64,
-    window: Vec<u8>,
-    window_at: u64,
-    next_offset: i64,
-    /// The damage right before the last returned batch.
-    damage: Option<SegmentError>,
-}
-
-impl Scan {
-    /// Returns the bytes up to the end; 0 if an index pointed beyond it.
-    fn left(&self) -> u64 {
-        self.end.saturating_sub(self.position)
-    }
-
-    fn header(&mut self) -> Result<BatchHeader, SegmentError> {
-        let offset = self
-            .position
-            .checked_sub(self.window_at)
-            .and_then(|offset| usize::try_from(offset).ok());
-        let held = offset
-            .and_then(|offset| self.window.get(offset..))
-            .filter(|rest| rest.len() >= HEADER_BYTES);
-        if held.is_none() {
-            let wanted = usize::try_from(self.left()).unwrap_or(usize::MAX).min(SCAN_BYTES);
-            self.window.resize(wanted, 0);
-            let read = self.file.read_at(&mut self.window, self.position)?;
-            self.window.truncate(read);
-            self.window_at = self.position;
-        }
-        let offset = usize::try_from(self.position - self.window_at).unwrap_or(usize::MAX);
-        let bytes = self.window.get(offset..).unwrap_or_default();
-        let corrupt = |error| SegmentError::Corrupt { position: self.position, error };
-        let header = BatchHeader::parse(bytes).map_err(corrupt)?;
-        if self.position + header.size_bytes() as u64 > self.end {
-            let available = usize::try_from(self.left()).unwrap_or(usize::MAX);
-            return Err(corrupt(BatchError::Incomplete { needed: header.size_bytes(), available }));
-        }
-        Ok(header)
-    }
-}
-
-impl Scan {
-    /// Returns the header at the position, or the one after the damage there.
-    fn header_behind_damage(&mut self) -> Result<BatchHeader, SegmentError> {
-        self.damage = None;
-        let damage = match self.header() {
-            Err(damage @ SegmentError::Corrupt { .. }) => damage,
-            found => return found,
-        };
-        let Some(position) =
-            damage::next_batch(&*self.file, self.position + 1, self.end, self.next_offset)?
-        else {
-            return Err(damage);
-        };
-        (self.position, self.damage) = (position, Some(damage));
-        self.window.clear();
-        self.header()
-    }
-}
-
-impl Iterator for Scan {
-    type Item = Result<Located, SegmentError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.position >= self.end {
-            return None;
-        }
-        let found = self.header_behind_damage();
-        let position = self.position;
-        match &found {
-            Ok(header) => {
-                self.position += header.size_bytes() as u64;
-                self.next_offset = header.next_offset();
-            }
-            Err(_) => self.position = self.end,
-        }
-        Some(found.map(|header| Located { position, header }))
+        Ok(Scan::new(self.open(files)?, self.base_offset, position, end))
     }
 }

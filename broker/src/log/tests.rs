@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use uuid::Uuid;
-use weir_protocol::batch::{self, BatchError, BatchHeader};
+use weir_protocol::batch::{self, BatchError, BatchHeader, HEADER_BYTES};
 use weir_protocol::record::BatchBuilder;
 use weir_protocol::types::{LeaderEpoch, TopicId, TopicPartition};
 

@@ -23,6 +23,7 @@ use weir_protocol::batch::{self, BatchHeader};
 use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
 use super::catalogue::Remembered;
+use super::damage::Damaged;
 use super::dir_state::DirState;
 use super::epochs::Epochs;
 use super::logs::Logs;
@@ -159,6 +160,7 @@ impl LogWriter {
             epochs: RwLock::new(epochs_of(known)),
             transactions: RwLock::default(),
             distrusts_transaction_index: AtomicBool::new(known.lacks_transaction_index),
+            damaged: Damaged::default(),
             unsynced: Unsynced::default(),
             flush_requested: AtomicBool::new(false),
             flush_scheduled: AtomicBool::new(false),

@@ -9,6 +9,7 @@ mod apis;
 mod consume;
 mod consumer_groups;
 mod coordinators;
+mod damaged;
 mod disk;
 mod groups;
 mod leaders;

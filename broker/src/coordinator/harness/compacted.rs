@@ -8,7 +8,7 @@ use weir_protocol::types::{LeaderEpoch, TopicId, TopicPartition};
 
 use super::{Entry, Harness, Machine, origin};
 use crate::coordinator::append::Batches;
-use crate::coordinator::load::load;
+use crate::coordinator::load::{Loaded, Unreadable, load};
 use crate::log::cleaner::{OffsetMap, assess_from, clean};
 use crate::log::producers::Marker;
 use crate::log::{Cleanup, Disk, Identity, LogConfig, LogDir, LogDirOptions, LogWriter, Prepared};
@@ -50,7 +50,9 @@ impl<M: Machine> Harness<M> {
             assert!(cleaned.swap_in(&mut writer).unwrap());
             log_dir.checkpoint().unwrap();
         }
-        let (mut machine, end) = load::<M>(&reader, origin(self.epoch), &self.shared).unwrap();
+        let loaded =
+            load::<M>(&reader, origin(self.epoch), &self.shared, Unreadable::Fails).unwrap();
+        let Loaded { mut machine, end, .. } = loaded;
         assert_eq!(end, reader.log_end_offset());
         self.tell(&mut machine);
         machine

@@ -45,7 +45,8 @@ enum Found {
 
 /// Examines the segment in `file` with base offset `base`, and adds its epochs to `epochs`.
 /// Everything before the offset `flushed` was on the disk once: invalid bytes there are damage and
-/// stay. Invalid bytes after it are a torn tail. `checked` gets the size of each batch.
+/// stay. Invalid bytes after it are a torn tail. `next` is the base offset of the next segment, or the
+/// largest offset. `checked` gets the size of each batch.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -53,7 +54,7 @@ pub(super) fn examine(
     path: &Path,
     file: &dyn File,
     base: i64,
-    flushed: i64,
+    (flushed, next): (i64, i64),
     epochs: &mut Epochs,
     mut checked: impl FnMut(u64),
 ) -> io::Result<Examined> {
@@ -78,8 +79,18 @@ pub(super) fn examine(
                     header.base_offset, found.end
                 ))
             }
+            Found::Whole(header)
+                if found.is_beyond(&header, flushed, next)
+                    || reader.is_refuted(position, &header, found.end)? =>
+            {
+                Err(format!("what is behind it says that offset {} is wrong", header.base_offset))
+            }
             Found::Whole(header) => Ok(header),
-            Found::Altered(header, why) if found.end < flushed => {
+            // Its offsets or its length may be what is damaged.
+            Found::Altered(header, why)
+                if header.next_offset() <= flushed.min(next)
+                    && reader.leads_on(position, &header)? =>
+            {
                 error!(segment = %path.display(), position, offset = header.base_offset, %why, "a batch that was flushed is damaged; consumers will refuse it");
                 Ok(header)
             }
@@ -96,14 +107,15 @@ pub(super) fn examine(
                 found.take(&header);
             }
             Err(why) if found.end >= flushed => {
-                let next = damage::next_batch(file, position + 1, reader.length, found.end)?;
-                found.loses = next.is_some();
+                // An offset that is damaged in the batches behind is no smaller for that.
+                let behind = damage::next_batch(file, position + 1, reader.length, base)?;
+                found.loses = behind.is_some();
                 found.torn = Some(why);
                 break;
             }
             Err(why) => {
-                let next = damage::next_batch(file, position + 1, reader.length, found.end)?;
-                let until = next.unwrap_or(reader.length);
+                let behind = damage::next_batch(file, position + 1, reader.length, found.end)?;
+                let until = behind.unwrap_or(reader.length);
                 error!(segment = %path.display(), position, until, offset = found.end, %why, "batches that were flushed are damaged; they cannot be read any more");
                 found.broken = true;
                 found.summary.size_bytes = until;
@@ -118,6 +130,14 @@ fn follows(header: &BatchHeader, base: i64, end: i64) -> bool {
 }
 
 impl Examined {
+    /// Whether a batch leaves a gap and ends beyond the next segment, or beyond a flush that it should
+    /// have been part of: its offset is wrong then.
+    fn is_beyond(&self, header: &BatchHeader, flushed: i64, next: i64) -> bool {
+        header.base_offset > self.end
+            && (header.next_offset() > next
+                || (!self.broken && self.end < flushed && header.next_offset() > flushed))
+    }
+
     fn take(&mut self, header: &BatchHeader) {
         let summary = &mut self.summary;
         self.end = header.next_offset();
@@ -156,6 +176,28 @@ impl Reader<'_> {
             Ok(header) => Found::Whole(header),
             Err(error) => Found::Altered(header, error),
         })
+    }
+
+    /// Returns whether the segment ends behind the batch at `position`, or the next batch begins there.
+    fn leads_on(&mut self, position: u64, header: &BatchHeader) -> io::Result<bool> {
+        Ok(match self.batch(position + header.size_bytes() as u64)? {
+            Found::End => true,
+            Found::Whole(next) | Found::Altered(next, _) => {
+                next.base_offset >= header.next_offset()
+            }
+            Found::Broken(_) => false,
+        })
+    }
+
+    /// Returns whether the batch at `position` leaves a gap after the offset `end` that the batch
+    /// behind it would fill. The checksum does not cover the offset, which is wrong then.
+    fn is_refuted(&mut self, position: u64, header: &BatchHeader, end: i64) -> io::Result<bool> {
+        if header.base_offset == end {
+            return Ok(false);
+        }
+        let next = self.batch(position + header.size_bytes() as u64)?;
+        let fills = |next: &BatchHeader| (end..header.next_offset()).contains(&next.base_offset);
+        Ok(matches!(next, Found::Whole(next) if fills(&next)))
     }
 
     fn bytes(&mut self, position: u64, needed: usize) -> io::Result<&[u8]> {

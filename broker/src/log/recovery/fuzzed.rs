@@ -53,7 +53,8 @@ impl File for Bytes<'_> {
 pub fn recover_bytes(bytes: &[u8]) {
     let path = Path::new("00000000000000000000.log");
     for flushed in [0, 1, i64::MAX] {
-        let Ok(found) = examine(path, &Bytes(bytes), 0, flushed, &mut Epochs::default(), |_| {})
+        let Ok(found) =
+            examine(path, &Bytes(bytes), 0, (flushed, i64::MAX), &mut Epochs::default(), |_| {})
         else {
             continue;
         };

@@ -152,14 +152,15 @@ impl<'a> Recovering<'a> {
                 self.set_aside(base)?;
                 continue;
             }
-            let next = bases.get(index + 1).copied().filter(|&next| next <= self.scan_from);
-            match next.and_then(|next| self.believed(base).map(|summary| (next, summary))) {
+            let next = bases.get(index + 1).copied();
+            let sealed = next.filter(|&next| next <= self.scan_from);
+            match sealed.and_then(|next| self.believed(base).map(|summary| (next, summary))) {
                 Some((next, summary)) => {
                     share.checked(summary.size_bytes);
                     self.segments.push(summary);
                     self.end = next;
                 }
-                None => cut = self.scan(base, share)?,
+                None => cut = self.scan(base, next.unwrap_or(i64::MAX), share)?,
             }
         }
         self.settle_epochs();
@@ -208,11 +209,11 @@ impl<'a> Recovering<'a> {
     }
 
     /// Checks every batch of a segment and cuts off a torn tail. Returns whether there was one.
-    fn scan(&mut self, base: i64, share: &mut Share<'_>) -> io::Result<bool> {
+    fn scan(&mut self, base: i64, next: i64, share: &mut Share<'_>) -> io::Result<bool> {
         let path = self.dir.join(file_name(base, "log"));
         let file = self.storage.open(&path, Mode::Existing)?;
         let examined =
-            examine(&path, file.as_ref(), base, self.flushed, &mut self.epochs, |bytes| {
+            examine(&path, file.as_ref(), base, (self.flushed, next), &mut self.epochs, |bytes| {
                 share.checked(bytes)
             })?;
         let mut summary = examined.summary;

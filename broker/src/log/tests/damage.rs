@@ -363,6 +363,56 @@ fn a_directory_that_does_not_say_whose_it_is_is_not_written_over() {
     }
 }
 
+/// The offsets of the batches that a read returns as they were written, each by its own read.
+fn readable(opened: &Opened, whole: &[(i64, Vec<u8>)]) -> Vec<i64> {
+    let is_read = |base: i64, expected: &[u8]| {
+        let Ok(Some(slice)) = opened.log.read(base, i64::MAX, 1, true) else { return false };
+        let mut bytes = vec![0; slice.length];
+        slice.file.read_exact_at(&mut bytes, slice.position).is_ok() && bytes == expected
+    };
+    let read = whole.iter().filter(|(base, bytes)| is_read(*base, bytes));
+    read.map(|(base, _)| *base).collect()
+}
+
+/// One bit in the header of a batch, of those that a checksum covers and of the others: the batch is
+/// damaged, and all others can be read. No offset is lost to the log, whether it was stopped or killed.
+#[test]
+fn a_bit_in_a_header_costs_the_reads_of_its_batch_alone() {
+    let killed = log();
+    let mut opened = Opened::new(&killed.after_kill()).unwrap();
+    let whole = opened.batches().unwrap();
+    opened.close().unwrap();
+    drop(opened);
+    let stopped = killed.after_kill();
+    Opened::new(&stopped).unwrap().close().unwrap();
+    for (fs, what) in [(&stopped, "stopped"), (&killed, "killed")] {
+        for base in [6, 18] {
+            let bytes = fs.bytes(path(base, "log")).unwrap();
+            let mut position = 0;
+            for found in batch::Batches::new(&bytes) {
+                let (header, of_batch) = found.unwrap();
+                // What was not flushed is cut off, which other tests have.
+                let bits = if header.base_offset < 22 { HEADER_BYTES * 8 } else { 0 };
+                for bit in 0..bits {
+                    let fs = fs.after_kill();
+                    fs.edit(path(base, "log"), |bytes| {
+                        bytes[position + bit / 8] ^= 1 << (bit % 8);
+                    });
+                    let opened = Opened::new(&fs).unwrap();
+                    let what = format!("{what}: bit {bit} of {}", header.base_offset);
+                    assert_eq!(opened.log.log_end_offset(), 26, "{what}");
+                    let read = readable(&opened, &whole);
+                    let expected: Vec<i64> =
+                        up_to(26).into_iter().filter(|base| *base != header.base_offset).collect();
+                    assert_eq!(read, expected, "{what}");
+                    assert_eq!(opened.dir.failure(), None, "{what}");
+                }
+                position += of_batch.len();
+            }
+        }
+    }
+}
+
 /// A file that somebody has cut off: a read returns what is there, and an error for the rest. A slice
 /// behind the end of the file would end the connection, and with it the reads of other partitions.
 #[test]

@@ -89,7 +89,8 @@ fn what_a_leader_cannot_have_sent_is_refused_and_harms_nothing() {
     let older = follow(&sent(20, 2, 1, 1), 3);
     assert_eq!(older, Err(FollowError::Epoch { epoch: LeaderEpoch(2), latest: LeaderEpoch(3) }));
     // The sender has lost the leadership since: left for the next fetch.
-    assert_eq!(follow(&sent(20, 4, 1, 1), 3), Ok(20));
+    let later = follow(&sent(20, 4, 1, 1), 3);
+    assert!(matches!(later, Err(FollowError::Later { .. })), "{later:?}");
     // The batch before the fault is appended.
     let mut half = sent(20, 3, 1, 1);
     half.extend_from_slice(&damaged);
@@ -216,4 +217,23 @@ fn the_recovery_point_goes_down_before_the_first_byte_goes() {
     fs.take_journal();
     opened.writer.truncate_to(4).unwrap();
     assert!(fs.take_journal().iter().all(|(_, path)| path.starts_with(DIR)));
+}
+
+/// A leader epoch is not covered by the checksum. A follower that takes nothing of an answer must say
+/// so: its fetcher would ask again at once, for ever.
+#[test]
+fn a_batch_of_a_later_epoch_is_refused_where_nothing_comes_before_it() {
+    let (_fs, mut opened) = follower();
+    let later = sent(20, 1 << 20, 1, 7);
+    let refused = opened.writer.append_as_follower(&later, LeaderEpoch(3), 1_000);
+    let (epoch, fetched) = (LeaderEpoch(1 << 20), LeaderEpoch(3));
+    assert_eq!(refused, Err(FollowError::Later { epoch, fetched }));
+    let mut two = sent(20, 3, 1, 7);
+    two.extend_from_slice(&sent(21, 4, 1, 8));
+    let taken = opened.writer.append_as_follower(&two, LeaderEpoch(3), 1_000);
+    assert_eq!(taken, Ok(21), "the other comes with the next fetch");
+    let cut_off = &sent(21, 3, 1, 9)[..70];
+    let refused = opened.writer.append_as_follower(cut_off, LeaderEpoch(3), 1_000);
+    assert!(matches!(refused, Err(FollowError::Corrupt(_))), "{refused:?}");
+    assert_eq!(opened.dir.failure(), None);
 }

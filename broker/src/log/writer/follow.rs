@@ -34,6 +34,15 @@ pub enum FollowError {
         /// The log end offset at that point.
         end: i64,
     },
+    /// The first batch has a later epoch than the fetch: its sender has lost the leadership, or the
+    /// batch is damaged where no checksum covers it.
+    #[error("a batch from the leader is of epoch {epoch}, and was fetched in {fetched}")]
+    Later {
+        /// Its epoch.
+        epoch: LeaderEpoch,
+        /// The epoch of the fetch.
+        fetched: LeaderEpoch,
+    },
     /// A batch has an older epoch than the one before it.
     #[error("a batch from the leader is of epoch {epoch}, the one before it of {latest}")]
     Epoch {
@@ -50,6 +59,13 @@ struct Span {
     from: usize,
     bytes: usize,
     headers: Vec<BatchHeader>,
+}
+
+impl Span {
+    /// Whether no batch was accepted yet.
+    fn is_first(&self) -> bool {
+        self.from == 0 && self.headers.is_empty()
+    }
 }
 
 impl LogWriter {
@@ -84,13 +100,17 @@ impl LogWriter {
             let (header, batch) =
                 match found.and_then(|(_, batch)| Ok((batch::checked(batch)?, batch))) {
                     Ok(found) => found,
-                    Err(BatchError::Incomplete { .. }) => break,
+                    Err(BatchError::Incomplete { .. }) if !span.is_first() => break,
                     Err(error) => {
                         result = Err(error.into());
                         break;
                     }
                 };
             if header.leader_epoch > epoch {
+                // Without any progress the same fetch would follow at once, and again.
+                if span.is_first() {
+                    result = Err(FollowError::Later { epoch: header.leader_epoch, fetched: epoch });
+                }
                 break;
             }
             if let Err(error) = follows(&header, end, latest) {

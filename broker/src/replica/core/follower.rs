@@ -36,6 +36,8 @@ pub struct Following {
     backoff_ms: u64,
     /// The number of refused fetches since the last successful one.
     refused: u32,
+    /// The offset of the last fetch, if it was answered with records.
+    records_from: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +132,7 @@ impl Following {
             fetching: Fetching::Going,
             backoff_ms: FETCH_BACKOFF_MS,
             refused: 0,
+            records_from: None,
         }
     }
 
@@ -204,7 +207,11 @@ impl Following {
             }
         }
         self.fetching = Fetching::Going;
-        self.refused = 0;
+        // Records for the same offset again could not be appended the last time.
+        if !answer.has_records || self.records_from != Some(to.offset) {
+            self.refused = 0;
+        }
+        self.records_from = answer.has_records.then_some(to.offset);
         if let Some(theirs) = answer.diverging {
             return self.truncate(parted_at(theirs, log), log);
         }
@@ -219,11 +226,16 @@ impl Following {
     pub fn failed(&mut self, now: u64) {
         if self.fetching != Fetching::Fenced {
             let backoff_ms = FIRST_BACKOFF_MS
-                .checked_shl(self.refused)
+                .checked_shl(self.refused.min(32))
                 .map_or(self.backoff_ms, |ms| ms.min(self.backoff_ms));
-            self.refused = self.refused.saturating_add(1).min(32);
+            self.refused = self.refused.saturating_add(1);
             self.fetching = Fetching::Delayed { until: now.saturating_add(backoff_ms) };
         }
+    }
+
+    /// How many fetches were refused or failed, one after the other.
+    pub fn refused(&self) -> u32 {
+        self.refused
     }
 
     /// Takes up the start and the end of the leader's log, asked for in this `epoch`

@@ -484,7 +484,11 @@ async fn take_answer(
     if answer.error != ErrorCode::None {
         debug!(leader = leader.0, topic = %partition.topic(), partition = data.partition_index, error = answer.error.name(), "the leader refuses a fetch");
     }
-    match partition.fetch_answered(epoch, sent, &answer) {
+    let todo = partition.fetch_answered(epoch, sent, &answer);
+    if matches!(answer.error, ErrorCode::CorruptMessage | ErrorCode::KafkaStorageError) {
+        partition.is_refused(epoch, sent.offset, answer.error);
+    }
+    match todo {
         Todo::Nothing => partition.step(),
         Todo::Append => {
             if let Some(records) = records {

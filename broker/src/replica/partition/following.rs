@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tracing::{info, warn};
+use weir_protocol::error::ErrorCode;
 use weir_protocol::types::LeaderEpoch;
 
 use super::{Core, Partition, Role};
@@ -71,6 +72,20 @@ impl Partition {
         self.following(epoch, |following, _| following.failed(self.shared.now()));
     }
 
+    /// Logs that the leader cannot send what this replica needs: it has it damaged, or its disk fails.
+    pub(crate) fn is_refused(&self, epoch: LeaderEpoch, offset: i64, code: ErrorCode) {
+        if let Some(times) = self.must_tell(epoch) {
+            warn!(leader = self.followed(), topic = %self.topic(), partition = self.id().index, offset, times, error = code.name(), "the leader cannot read what this replica lacks; trying again");
+        }
+    }
+
+    /// How many fetches have failed in a row, if that is worth a log line: the first, the second, the
+    /// fourth, and so on.
+    fn must_tell(&self, epoch: LeaderEpoch) -> Option<u32> {
+        let times = self.following(epoch, |following, _| following.refused())?;
+        times.is_power_of_two().then_some(times)
+    }
+
     /// Appends the records that the leader sent for a fetch in `epoch`, and requests a flush if
     /// `flush.mode` needs one. Returns whether that succeeded.
     pub(crate) async fn follow(self: &Arc<Self>, records: Bytes, epoch: LeaderEpoch) -> bool {
@@ -98,8 +113,10 @@ impl Partition {
         match appended.await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
-                warn!(leader = self.followed(), topic = %self.topic(), partition = self.id().index, %error, "cannot append what the leader sent; trying again");
                 self.fetch_failed(epoch);
+                if let Some(times) = self.must_tell(epoch) {
+                    warn!(leader = self.followed(), topic = %self.topic(), partition = self.id().index, times, %error, "cannot append what the leader sent; trying again");
+                }
                 false
             }
             Err(_) => {

@@ -216,3 +216,29 @@ fn an_offset_out_of_range_is_put_right() {
         assert_eq!(delayed, expected == Todo::Nothing);
     }
 }
+
+/// An answer with records says that the fetch went well. If they cannot be appended, the same fetch
+/// follows, and the pauses must grow all the same.
+#[test]
+fn records_that_cannot_be_appended_are_fetched_more_and_more_slowly() {
+    let mut follower = Following::begin(LEADER, LeaderEpoch(5), 0);
+    let mut log = Log::new(&[(5, 0)], 0, 20);
+    let records = FetchAnswer { has_records: true, ..answer() };
+    let mut pauses = Vec::new();
+    for _ in 0..8 {
+        let to = asked(&follower, &log);
+        assert_eq!(log.look(|log| follower.answered(&to, &records, log, 0)), Todo::Append);
+        follower.failed(0);
+        match log.look(|log| follower.next(log, 0)) {
+            Next::At(at) => pauses.push(at),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(pauses, [5, 10, 20, 40, 80, 100, 100, 100]);
+    assert_eq!(follower.refused(), 8);
+    log.2 = 21;
+    log.3 = 21;
+    let to = asked(&follower, &log);
+    assert_eq!(log.look(|log| follower.answered(&to, &records, log, 0)), Todo::Append);
+    assert_eq!(follower.refused(), 0, "it got on");
+}
