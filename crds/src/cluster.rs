@@ -18,7 +18,7 @@ use crate::kubernetes_values::IMAGE;
 use crate::named_settings::{ClientMetricsConfig, GroupConfig};
 use crate::network::Network;
 use crate::placing::{Listener, PodSettings, PodTemplatePatch, Resources, Storage};
-use crate::process::{Process, request_memory_is_below_the_limit};
+use crate::process::{Process, requests_and_connections_fit_into_the_limit};
 
 /// The desired state of a cluster.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -211,13 +211,20 @@ pub enum Reflect {
         "!has(self.config) || self.config.all(one, one.matches('^(0|[1-9][0-9]{0,2})$') && (int(one) < self.replicas || \
          has(self.config[one].leader__dot__replication__dot__throttled__dot__rate) || has(self.config[one].follower__dot__replication__dot__throttled__dot__rate)))")
         .message("config names brokers by their ids, which are 0 to replicas - 1"),
-    validation = request_memory_is_below_the_limit(),
+    validation = requests_and_connections_fit_into_the_limit(),
 )]
 pub struct Brokers {
     /// The number of brokers. Their ids are 0 to replicas - 1. Default: 1.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1000))]
     pub replicas: i32,
+
+    /// How long, in seconds, a change may come no further before it counts as stuck: then Stalled is
+    /// True and Progressing False, with the reason ProgressDeadlineExceeded. The operator goes on
+    /// trying. Raise it where replicas take longer to catch up. Default: 600.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2_147_483_647))]
+    pub progress_deadline_seconds: Option<i32>,
 
     /// Settings of single brokers, by broker id, with Kafka's names. They override those of the
     /// cluster.
@@ -255,6 +262,7 @@ impl Default for Brokers {
     fn default() -> Self {
         Self {
             replicas: one(),
+            progress_deadline_seconds: None,
             config: BTreeMap::new(),
             storage: Storage::default(),
             resources: Resources::default(),

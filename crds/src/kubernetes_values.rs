@@ -61,6 +61,47 @@ pub(crate) fn labels(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// The rule against labels that the operator or the StatefulSet controller sets on pods.
+fn labels_of_others() -> serde_json::Value {
+    json!({
+        "rule": "self.all(one, !one.startsWith('weir.dev/') && !(one in ['app.kubernetes.io/name', 'app.kubernetes.io/component', 'app.kubernetes.io/instance', 'app.kubernetes.io/managed-by', \
+                 'controller-revision-hash', 'statefulset.kubernetes.io/pod-name', 'apps.kubernetes.io/pod-index']))",
+        "message": "these labels are not for users, since the brokers' pods are found by them: app.kubernetes.io/name, component, instance and managed-by, all of weir.dev, and those of the StatefulSet controller",
+    })
+}
+
+/// The users' labels of the brokers' pods.
+pub(crate) fn pod_labels(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = labels(generator);
+    if let Some(rules) =
+        schema.get_mut("x-kubernetes-validations").and_then(serde_json::Value::as_array_mut)
+    {
+        rules.push(labels_of_others());
+    }
+    schema
+}
+
+/// A strategic merge patch of a pod template: free, but for the labels that others set. Null
+/// removes a label.
+pub(crate) fn pod_template_patch() -> Schema {
+    json_schema!({
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": true,
+        "properties": {"metadata": {
+            "type": "object",
+            "nullable": true,
+            "x-kubernetes-preserve-unknown-fields": true,
+            "properties": {"labels": {
+                "type": "object",
+                "nullable": true,
+                "maxProperties": 64,
+                "additionalProperties": {"type": "string", "nullable": true, "maxLength": 63},
+                "x-kubernetes-validations": [labels_of_others()],
+            }},
+        }},
+    })
+}
+
 /// Annotations of an object.
 pub(crate) fn annotations(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

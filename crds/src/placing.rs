@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use kube::KubeSchema;
 use kube::core::Rule;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use crate::kubernetes_values::{
@@ -118,9 +118,9 @@ pub struct Resources {
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PodSettings {
-    /// Additional labels of the pods.
+    /// Additional labels of the pods. Those by which the operator finds the pods cannot be set.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "kubernetes_values::labels")]
+    #[schemars(schema_with = "kubernetes_values::pod_labels")]
     pub labels: BTreeMap<String, String>,
 
     /// Annotations of the pods.
@@ -170,7 +170,7 @@ impl JsonSchema for PodTemplatePatch {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+        kubernetes_values::pod_template_patch()
     }
 }
 

@@ -17,26 +17,46 @@ const LOG: &str = r"^([a-z][a-z0-9_]*(::[a-z0-9_]+)*=)?(off|error|warn|info|debu
 /// The memory limit of a broker without `resources`.
 pub const DEFAULT_MEMORY_LIMIT: &str = "2Gi";
 
-/// The broker's own rule: the memory for requests must be below the container's limit, if that is
-/// known. A limit of 0 means none.
-pub(crate) fn request_memory_is_below_the_limit() -> Rule {
+/// The most memory of a connection, in bytes; the broker has the same number
+/// (`broker/src/memory.rs`).
+const CONNECTION_BYTES: &str = "81920.0";
+
+/// The part of the memory limit that requests and connections may take together: the other bounds
+/// of the broker take up to six sixteenths (docs/memory.md).
+const REQUESTS_AND_CONNECTIONS: &str = "0.625";
+
+/// The memory for requests and connections must leave the broker its other bounds, if the
+/// container's limit is known. A limit of 0 means none. What is not given counts as the broker
+/// chooses it: a quarter of the limit for each, at most 256 MiB and 20,000 connections.
+pub(crate) fn requests_and_connections_fit_into_the_limit() -> Rule {
     let is_limited =
         "has(self.resources) && has(self.resources.limits) && 'memory' in self.resources.limits";
     let is_default = "!has(self.resources) || \
          ((!has(self.resources.requests) || size(self.resources.requests) == 0) && (!has(self.resources.limits) || size(self.resources.limits) == 0))";
-    let (asked, limit) = (
-        "quantity(string(self.process.requestMemory))",
-        "quantity(string(self.resources.limits['memory']))",
-    );
+    let asks_for = |field: &str| format!("(has(self.process) && has(self.process.{field}))");
+    let (memory, number) = (asks_for("requestMemory"), asks_for("maxConnections"));
+    let bytes = |quantity: &str| format!("quantity({quantity}).asApproximateFloat()");
+    let fit = |limit: &str| {
+        let quarter = |most: &str| format!("({limit} < 4.0 * {most} ? {limit} / 4.0 : {most})");
+        let (default_memory, default_number) =
+            (quarter("268435456.0"), quarter(&format!("(20000.0 * {CONNECTION_BYTES})")));
+        let requests = bytes("string(self.process.requestMemory)");
+        format!(
+            "(({memory} ? {requests} : {default_memory}) + ({number} ? double(self.process.maxConnections) * {CONNECTION_BYTES} : {default_number}) <= {limit} * {REQUESTS_AND_CONNECTIONS})"
+        )
+    };
+    let limit = bytes("string(self.resources.limits['memory'])");
+    let default_limit = bytes(&format!("'{DEFAULT_MEMORY_LIMIT}'"));
     let rule = format!(
-        "!has(self.process) || !has(self.process.requestMemory) || ({is_limited} \
-         ? {limit}.compareTo(quantity('0')) == 0 || {asked}.compareTo({limit}) < 0 \
-         : !({is_default}) || {asked}.compareTo(quantity('{DEFAULT_MEMORY_LIMIT}')) < 0)"
+        "!({memory} || {number}) || ({is_limited} ? {limit} == 0.0 || {} : !({is_default}) || {})",
+        fit(&limit),
+        fit(&default_limit)
     );
     let message = format!(
-        "'process.requestMemory is ' + string(self.process.requestMemory) + ' and the memory limit ' + \
-         ({is_limited} ? string(self.resources.limits['memory']) : '{DEFAULT_MEMORY_LIMIT} by default') + \
-         ': requests need to be given less than the limit, since a broker that takes more is killed'"
+        "'process.requestMemory is ' + ({memory} ? string(self.process.requestMemory) : 'a quarter of the memory limit, at most 256Mi') + \
+         ', process.maxConnections is ' + ({number} ? string(self.process.maxConnections) + ', 80Ki each' : 'for a quarter of it') + \
+         ', and the memory limit is ' + ({is_limited} ? string(self.resources.limits['memory']) : '{DEFAULT_MEMORY_LIMIT} by default') + \
+         ': requests and connections have ten sixteenths of the limit together, since a broker that takes more is killed'"
     );
     Rule::new(rule).message(Message::Expression(message))
 }
@@ -50,14 +70,16 @@ pub struct Process {
     #[schemars(range(min = 1, max = 256))]
     pub threads: Option<u16>,
 
-    /// The most connections at a time; the broker closes further ones at once. Default: as many as
+    /// The most connections at a time, 80Ki of memory each; the broker closes further ones at once.
+    /// With requestMemory they take at most ten sixteenths of the memory limit. Default: as many as
     /// fit into a quarter of the memory limit, at most 20000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: Option<i32>,
 
-    /// The memory for all requests while they are received or processed, from 16Mi to 1Ti, and
-    /// below the memory limit. Default: a quarter of the memory limit, at most 256Mi.
+    /// The memory for all requests while they are received or processed, from 16Mi to 1Ti. With the
+    /// connections it takes at most ten sixteenths of the memory limit. Default: a quarter of the
+    /// memory limit, at most 256Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity('16Mi')) >= 0 && quantity(string(self)).compareTo(quantity('1Ti')) <= 0")
         .message("must be from 16Mi to 1Ti"))]

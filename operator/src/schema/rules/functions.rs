@@ -1,10 +1,10 @@
 //! Kubernetes' additions to CEL that our rules use: quantities (`quantity`, `compareTo`,
-//! `isInteger`) and addresses (`isIP`), as in `k8s.io/apiserver/pkg/cel/library`.
+//! `isInteger`, `asApproximateFloat`) and addresses (`isIP`), as in `k8s.io/apiserver/pkg/cel/library`.
 
 use std::any::Any;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use cel::common::types::{CelBool, CelInt, CelString, Type};
+use cel::common::types::{CelBool, CelDouble, CelInt, CelString, Type};
 use cel::common::value::{StaticVal, Val};
 use cel::{DeclarationError, Env, ExecutionError};
 use weir_crds::Quantity;
@@ -23,6 +23,7 @@ fn declare(environment: &mut Env) -> Result<(), DeclarationError> {
     cel::add_overload!(environment, fn quantity: (CelString<'_>) -> Result<Amount>)?;
     cel::add_member_overload!(environment, fn compare_to: (Amount, Amount) -> CelInt)?;
     cel::add_member_overload!(environment, fn is_integer: (Amount) -> CelBool)?;
+    cel::add_member_overload!(environment, fn as_approximate_float: (Amount) -> CelDouble)?;
     cel::add_overload!(environment, fn is_ip: (CelString<'_>) -> CelBool, name = "isIP")
 }
 
@@ -74,6 +75,12 @@ fn compare_to(left: &Amount, right: &Amount) -> CelInt {
 
 fn is_integer(amount: &Amount) -> CelBool {
     CelBool::from(amount.is_whole)
+}
+
+/// The value in units; digits beyond those of a double are lost.
+#[expect(clippy::cast_precision_loss, reason = "the function is approximate")]
+fn as_approximate_float(amount: &Amount) -> CelDouble {
+    CelDouble::from(amount.parts as f64 / 1e9)
 }
 
 /// Whether a text is an address of either family. As in Kubernetes, an IPv4-mapped IPv6 address or

@@ -102,29 +102,65 @@ pub(super) fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
                 json!({"process": {"requestMemory": "4Gi"}, "resources": {"limits": {"memory": "1Gi"}}}),
             ),
             None,
-            "spec.brokers: Invalid value: \"object\": process.requestMemory is 4Gi and the memory limit 1Gi: requests need to be given less than the limit, since a broker that takes more is killed",
+            "spec.brokers: Invalid value: \"object\": process.requestMemory is 4Gi, process.maxConnections is for a quarter of it, and the memory limit is 1Gi: requests and connections have ten sixteenths of the limit together, since a broker that takes more is killed",
         ),
         (
             brokers(
                 json!({"process": {"requestMemory": 1_073_741_824}, "resources": {"limits": {"memory": "1Gi"}}}),
             ),
             None,
-            "spec.brokers: Invalid value: \"object\": process.requestMemory is 1073741824 and the memory limit 1Gi: requests need to be given less than the limit, since a broker that takes more is killed",
+            "spec.brokers: Invalid value: \"object\": process.requestMemory is 1073741824, process.maxConnections is for a quarter of it, and the memory limit is 1Gi: requests and connections have ten sixteenths of the limit together, since a broker that takes more is killed",
         ),
         (
-            brokers(json!({"process": {"requestMemory": "3Gi"}})),
+            brokers(json!({"process": {"requestMemory": "769Mi"}})),
             None,
-            "spec.brokers: Invalid value: \"object\": process.requestMemory is 3Gi and the memory limit 2Gi by default: requests need to be given less than the limit, since a broker that takes more is killed",
+            "spec.brokers: Invalid value: \"object\": process.requestMemory is 769Mi, process.maxConnections is for a quarter of it, and the memory limit is 2Gi by default: requests and connections have ten sixteenths of the limit together, since a broker that takes more is killed",
         ),
         (
             brokers(json!({"process": {"requestMemory": "3Gi"}, "resources": {"requests": {}}})),
             None,
-            "spec.brokers: Invalid value: \"object\": process.requestMemory is 3Gi and the memory limit 2Gi by default: requests need to be given less than the limit, since a broker that takes more is killed",
+            "spec.brokers: Invalid value: \"object\": process.requestMemory is 3Gi, process.maxConnections is for a quarter of it, and the memory limit is 2Gi by default: requests and connections have ten sixteenths of the limit together, since a broker that takes more is killed",
+        ),
+        (
+            brokers(
+                json!({"process": {"requestMemory": "127Mi"}, "resources": {"limits": {"memory": "128Mi"}}}),
+            ),
+            None,
+            "spec.brokers: Invalid value: \"object\": process.requestMemory is 127Mi, process.maxConnections is for a quarter of it, and the memory limit is 128Mi: requests and connections have ten sixteenths of the limit together, since a broker that takes more is killed",
+        ),
+        (
+            brokers(
+                json!({"process": {"maxConnections": 20000}, "resources": {"limits": {"memory": "1Gi"}}}),
+            ),
+            None,
+            "spec.brokers: Invalid value: \"object\": process.requestMemory is a quarter of the memory limit, at most 256Mi, process.maxConnections is 20000, 80Ki each, and the memory limit is 1Gi: requests and connections have ten sixteenths of the limit together, since a broker that takes more is killed",
+        ),
+        (
+            brokers(json!({"process": {"maxConnections": 13108}})),
+            None,
+            "spec.brokers: Invalid value: \"object\": process.requestMemory is a quarter of the memory limit, at most 256Mi, process.maxConnections is 13108, 80Ki each, and the memory limit is 2Gi by default: requests and connections have ten sixteenths of the limit together, since a broker that takes more is killed",
+        ),
+        (
+            brokers(json!({"process": {"requestMemory": "600Mi", "maxConnections": 9000}})),
+            None,
+            "spec.brokers: Invalid value: \"object\": process.requestMemory is 600Mi, process.maxConnections is 9000, 80Ki each, and the memory limit is 2Gi by default: requests and connections have ten sixteenths of the limit together, since a broker that takes more is killed",
         ),
         (
             brokers(json!({"resources": {"limits": {"memory": "1Mi"}}})),
             None,
             "spec.brokers.resources.limits: Invalid value: \"object\": memory is limited to 1Mi, and a broker needs 128Mi at least",
+        ),
+        (
+            brokers(json!({"pod": {"labels": {"app.kubernetes.io/component": "other"}}})),
+            None,
+            "spec.brokers.pod.labels: Invalid value: \"object\": these labels are not for users, since the brokers' pods are found by them: app.kubernetes.io/name, component, instance and managed-by, all of weir.dev, and those of the StatefulSet controller",
+        ),
+        (
+            brokers(
+                json!({"podTemplate": {"metadata": {"labels": {"team": "a", "weir.dev/cluster": "d"}}}}),
+            ),
+            None,
+            "spec.brokers.podTemplate.metadata.labels: Invalid value: \"object\": these labels are not for users, since the brokers' pods are found by them: app.kubernetes.io/name, component, instance and managed-by, all of weir.dev, and those of the StatefulSet controller",
         ),
         (
             brokers(json!({"process": {"env": [{"name": "WEIR_DATA", "value": "/"}]}})),

@@ -48,6 +48,8 @@ fn greatest(path: &str) -> Option<i64> {
     match path {
         _ if with_brokers.iter().any(|name| path.ends_with(&format!("[{name}]"))) => Some(1_000),
         "spec.config[min.insync.replicas]" => Some(1),
+        // What fits beside the other bounds into the default memory limit.
+        "spec.brokers.process.maxConnections" => Some(13_107),
         _ => None,
     }
 }
@@ -188,6 +190,8 @@ fn samples(field: &Field<'_>) -> (Vec<Value>, Vec<Value>) {
         "limits",
         "resources",
         "pod.labels",
+        "metadata.labels",
+        "podTemplate.metadata",
         "pod.nodeSelector",
         "matchLabels",
         "pod.annotations",

@@ -119,8 +119,9 @@ pub(super) fn samples_of(end: &str) -> Option<(Vec<Value>, Vec<Value>)> {
             ],
         ),
         "requestMemory" => (
-            vec![json!("16Mi"), json!("2047Mi"), json!(16_777_216)],
+            vec![json!("16Mi"), json!("768Mi"), json!(16_777_216)],
             vec![
+                json!("769Mi"),
                 json!("15Mi"),
                 json!("1.1Ti"),
                 json!("2Gi"),
@@ -180,7 +181,30 @@ pub(super) fn samples_of(end: &str) -> Option<(Vec<Value>, Vec<Value>)> {
                 json!({"requests": {"example.com/gpu": 1}, "limits": {"example.com/gpu": 2}}),
             ],
         ),
-        "pod.labels" | "pod.nodeSelector" | "matchLabels" => {
+        "pod.labels" => {
+            let taken = [
+                "app.kubernetes.io/name",
+                "app.kubernetes.io/instance",
+                "weir.dev/cluster",
+                "controller-revision-hash",
+            ];
+            (
+                keyed(&labels),
+                [keyed(&no_labels), keyed(&["A.b/c", &"a".repeat(64)]), keyed(&taken)].concat(),
+            )
+        }
+        "metadata.labels" => (
+            [keyed(&labels), vec![json!(null), json!({"a": null, "$patch": "replace"})]].concat(),
+            keyed(&[
+                "app.kubernetes.io/managed-by",
+                "weir.dev/cluster",
+                "controller-revision-hash",
+            ]),
+        ),
+        "podTemplate.metadata" => {
+            (vec![json!(null), json!({"anything": [1]})], vec![json!([]), json!("x")])
+        }
+        "pod.nodeSelector" | "matchLabels" => {
             (keyed(&labels), [keyed(&no_labels), keyed(&["A.b/c", &"a".repeat(64)])].concat())
         }
         "pod.annotations" | "pod.serviceAccountAnnotations" | "annotations" => (
