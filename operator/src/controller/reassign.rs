@@ -174,7 +174,7 @@ fn cancelled(
 }
 
 /// Reassigns a topic's partitions to the number of replicas in its resource. Additional replicas go
-/// to the brokers with the fewest; when the number shrinks, the first replicas stay.
+/// to the brokers with the fewest; when the number shrinks, `narrow` chooses those that stay.
 ///
 /// # Errors
 /// When there are not enough brokers that can take replicas, or no room for the new replicas beside
@@ -193,7 +193,7 @@ pub(super) fn resize(draft: &mut Draft<'_>, id: TopicId) -> Result<(), NoPlace> 
             .copied()
             .filter(|id| !partition.removing.contains(id))
             .collect();
-        target.truncate(wanted);
+        narrow(&draft.state, &mut target, wanted);
         widen(&draft.state, &mut target, wanted, &mut load)?;
         let ids: Vec<i32> = target.iter().map(|id| id.0).collect();
         // The target contains only registered brokers, so the assignment is valid. Only room can be
@@ -222,6 +222,19 @@ fn load(state: &State) -> BTreeMap<BrokerId, usize> {
         }
     }
     load
+}
+
+/// Removes replicas until there are `wanted`: first those on brokers that are to go, then those on
+/// brokers that do not serve, and otherwise the last ones. The others keep their order.
+fn narrow(state: &State, target: &mut Vec<BrokerId>, wanted: usize) {
+    while target.len() > wanted {
+        let worst = target
+            .iter()
+            .enumerate()
+            .max_by_key(|(index, id)| (state.is_cordoned(**id), !state.is_usable(**id), *index));
+        let Some((index, _)) = worst else { return };
+        target.remove(index);
+    }
 }
 
 /// Adds brokers until there are `wanted`. Those that serve come first, since a move to a broker
