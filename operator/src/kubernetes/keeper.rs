@@ -20,12 +20,14 @@ mod absences;
 mod addresses;
 mod apply;
 mod claims;
+mod deadline;
 mod drain;
 mod findings;
 mod hosting;
 mod judge;
 mod kept;
 mod log_recovery;
+mod owners;
 mod page;
 mod pods;
 mod rollout;
@@ -36,6 +38,7 @@ mod trouble;
 mod unheard;
 mod volumes;
 mod wake;
+mod words;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -50,9 +53,11 @@ use weir_crds::KafkaCluster;
 
 use self::absences::Absences;
 use self::apply::Applied;
+use self::claims::Claims;
+use self::deadline::Deadline;
 use self::findings::Findings;
 use self::log_recovery::LogRecovery;
-use self::pods::PodView;
+use self::pods::Pods;
 use self::rollout::Step;
 use self::strays::Strays;
 use self::table_recovery::TableRecovery;
@@ -104,7 +109,9 @@ pub(super) struct Keeper {
     taken_up: Option<(Option<i64>, Result<(), String>)>,
     status: status::Written,
     absences: Absences,
+    deadline: Deadline,
     topics: kept::Topics,
+    claims: Claims,
     strays: Strays,
     log_recovery: LogRecovery,
     /// Whether the kind `PodMonitor` exists, and when that was looked up.
@@ -132,6 +139,7 @@ impl Keeper {
         notices: mpsc::Sender<Notice>,
     ) -> Self {
         let uid = resource.borrow().metadata.uid.clone().unwrap_or_default();
+        let deadline = Deadline::of(&resource.borrow());
         Self {
             applied: Applied::new(&context, &key.namespace, &uid),
             context,
@@ -145,7 +153,9 @@ impl Keeper {
             taken_up: None,
             status: status::Written::default(),
             absences: Absences::default(),
+            deadline,
             topics: kept::Topics::default(),
+            claims: Claims::default(),
             strays: Strays::default(),
             log_recovery: LogRecovery::default(),
             monitored: None,
@@ -214,13 +224,14 @@ impl Keeper {
                 Some(StoreError::Taken(taken)) => Some(vec![taken.clone()]),
                 _ => None,
             });
-            let findings = Findings {
+            let mut findings = Findings {
                 failed: Some(status::said(error)),
                 refused: is_refusal(error),
-                away: self.away((&[], false), state.as_ref(), i32::MAX),
+                away: self.away(&Pods::default(), state.as_ref(), i32::MAX),
                 taken,
                 ..self.first_findings(&cluster)
             };
+            self.deadline.look(&cluster, state.as_ref(), &mut findings, Instant::now());
             let written =
                 self.status.write(&self.context, &cluster, state.as_ref(), &findings).await;
             if let Err(error) = written {
@@ -245,6 +256,7 @@ impl Keeper {
     async fn pass(&mut self) -> anyhow::Result<Duration> {
         for touched in self.wake.take() {
             self.applied.touched(&touched);
+            self.claims.touched(&touched);
         }
         let cluster = Arc::clone(&self.resource.borrow_and_update());
         if cluster.metadata.deletion_timestamp.is_some() {
@@ -264,7 +276,7 @@ impl Keeper {
         if let Some(host) = &self.host {
             let (state, pods) = (host.state(), &findings.pods);
             self.topics.settle(&self.context, &self.key, &cluster, &state).await?;
-            claims::settle(&self.context, &self.key, &cluster, &state, pods).await?;
+            self.claims.settle(&self.context, &self.key, &cluster, &state, pods).await?;
         }
         self.observe(&cluster, &mut findings).await?;
         if !findings.paused {
@@ -281,16 +293,16 @@ impl Keeper {
         if let Some(state) = state.as_ref().filter(|_| !findings.paused) {
             self.roll(&cluster, state, &mut findings).await?;
         }
-        let pods = (&findings.pods[..], findings.pods_refused);
-        findings.away = self.away(pods, state.as_ref(), findings.replicas);
+        findings.away = self.away(&findings.pods, state.as_ref(), findings.replicas);
         findings.taken_up = matches!(&self.taken_up, Some((generation, _)) if *generation == cluster.metadata.generation);
         let turned_down =
             self.taken_up.as_ref().and_then(|(_, result)| result.as_ref().err().cloned());
         findings.refusal = turned_down.or(findings.refusal.take());
         findings.strays = Some(self.strays.look(&self.key, &findings.pods).await);
         findings.bytes = self.host.as_ref().and_then(Host::bytes);
+        let left = self.deadline.look(&cluster, state.as_ref(), &mut findings, Instant::now());
         let written = self.status.write(&self.context, &cluster, state.as_ref(), &findings).await?;
-        Ok(match written {
+        let wait = match written {
             status::Outcome::Later(wait) => wait,
             status::Outcome::Done if findings.under_way || findings.refusal.is_some() => UNDER_WAY,
             status::Outcome::Done
@@ -302,16 +314,12 @@ impl Keeper {
             // changes.
             status::Outcome::Done if findings.storage_trouble().is_some() => RETRY_MAX,
             status::Outcome::Done => self.strays.again().unwrap_or(WITHOUT_REASON),
-        })
+        };
+        Ok(left.map_or(wait, |left| wait.min(left)))
     }
 
     /// The brokers below `replicas` that are down as planned.
-    fn away(
-        &mut self,
-        pods: (&[PodView], bool),
-        state: Option<&State>,
-        replicas: i32,
-    ) -> BTreeSet<i32> {
+    fn away(&mut self, pods: &Pods, state: Option<&State>, replicas: i32) -> BTreeSet<i32> {
         state.map_or_else(BTreeSet::new, |state| {
             self.absences.look(pods, state, replicas, Instant::now())
         })
@@ -346,7 +354,7 @@ impl Keeper {
             .iter()
             .filter(|pod| pod.ready && !pod.terminating && pod.id < findings.replicas)
             .count();
-        findings.away = self.away((&findings.pods, false), Some(&state), findings.replicas);
+        findings.away = self.away(&findings.pods, Some(&state), findings.replicas);
         let plan = Plan {
             cluster: &effective,
             image: &findings.image,
@@ -420,6 +428,9 @@ impl Keeper {
         let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
         pods::compare(&self.context, &self.key, uid, &mut findings.pods).await?;
         unheard::look_who_came(self.host.as_ref(), findings).await;
+        if let Some(host) = &self.host {
+            self.absences.came(&findings.pods, &host.state());
+        }
         // No watch reports the progress of log recovery.
         findings.under_way |= self.log_recovery.look(&mut findings.pods).await;
         findings.under_way |= pods::look_into(&self.context, &self.key, &mut findings.pods).await;
@@ -430,8 +441,8 @@ impl Keeper {
         if missing > 0 {
             findings.under_way = true;
             let refused = pods::why_missing(&self.context, &self.key).await;
-            findings.pods_refused = refused.is_some();
-            findings.troubles.extend(refused);
+            findings.troubles.extend(refused.clone());
+            findings.pods.refused = refused;
         }
         let state = self.host.as_ref().map(Host::state);
         let taken = findings.taken.as_deref().unwrap_or_default();

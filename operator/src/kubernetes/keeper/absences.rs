@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use weir_protocol::types::BrokerId;
 
-use super::pods::PodView;
+use super::pods::Pods;
 use crate::controller::state::State;
 
 /// The most time that a restart counts as planned. After a clean stop a broker scans no log at its
@@ -26,20 +26,42 @@ struct Absence {
     since: Instant,
     /// It has stopped serving; from then on it can return.
     left: bool,
+    /// A former cluster of the name had it: it stopped with that, or runs on.
+    of_former: bool,
 }
 
 impl Absences {
     /// Records that the operator restarts this broker.
     pub(super) fn restarts(&mut self, broker: i32, now: Instant) {
-        self.of.entry(broker).or_insert(Absence { since: now, left: false });
+        self.record(broker, Absence { since: now, left: false, of_former: false });
+    }
+
+    /// Records that a former cluster of the name had this broker, which then stopped, unless its
+    /// pod was left behind.
+    pub(super) fn was_left(&mut self, broker: i32, now: Instant) {
+        self.record(broker, Absence { since: now, left: false, of_former: true });
+    }
+
+    fn record(&mut self, broker: i32, absence: Absence) {
+        self.of.entry(broker).or_insert(absence);
+    }
+
+    /// Forgets the brokers of a former cluster that have come to this controller without a
+    /// restart.
+    pub(super) fn came(&mut self, pods: &Pods, state: &State) {
+        let is_here = |id: i32| {
+            let mut pods = pods.iter().filter(|pod| pod.id == id);
+            pods.any(|pod| !pod.unheard && !pod.terminating && state.is_usable(BrokerId(id)))
+        };
+        self.of.retain(|id, absence| !absence.of_former || absence.left || !is_here(*id));
     }
 
     /// The brokers that are down as planned, including those whose replicas still catch up. It
-    /// excludes brokers with a trouble, brokers without a pod while pods are `refused`, and brokers
+    /// excludes brokers with a trouble, brokers without a pod while Kubernetes refuses pods, and brokers
     /// beyond `replicas`, which are removed for good.
     pub(super) fn look(
         &mut self,
-        (pods, refused): (&[PodView], bool),
+        pods: &Pods,
         state: &State,
         replicas: i32,
         now: Instant,
@@ -58,7 +80,7 @@ impl Absences {
         });
         let has_trouble = |id: i32| {
             let pod = pods.iter().find(|pod| pod.id == id);
-            pod.map_or(refused, |pod| pod.trouble.is_some())
+            pod.map_or(pods.refused.is_some(), |pod| pod.trouble.is_some())
         };
         let planned = self.of.iter().filter(|(id, absence)| {
             now.duration_since(absence.since) <= PLANNED_MAX && !has_trouble(**id)
@@ -78,8 +100,23 @@ fn is_in_sync(state: &State, broker: BrokerId) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pods::PodView;
     use super::super::rollout::tests::state;
     use super::*;
+
+    #[test]
+    fn a_broker_that_a_former_cluster_left_running_is_not_being_restarted() {
+        let (state, now) = (state(2, None, &[&[0, 1, 2]]), Instant::now());
+        let pod = |id, unheard| PodView { id, unheard, ..PodView::default() };
+        let mut absences = Absences::default();
+        (0..3).for_each(|id| absences.was_left(id, now));
+        absences.restarts(3, now);
+        // Nobody knows yet whether it runs, or it has no pod.
+        let pods: Pods = [pod(0, false), pod(1, true), pod(3, false)].into_iter().collect();
+        assert_eq!(absences.look(&pods, &state, 4, now), BTreeSet::from([0, 1, 2, 3]));
+        absences.came(&pods, &state);
+        assert_eq!(absences.look(&pods, &state, 4, now), BTreeSet::from([1, 2, 3]));
+    }
 
     #[test]
     fn who_goes_for_good_is_not_waited_for() {
@@ -88,10 +125,12 @@ mod tests {
         let now = Instant::now();
         absences.restarts(1, now);
         absences.restarts(3, now);
-        assert_eq!(absences.look((&[], false), &state, 4, now), BTreeSet::from([1, 3]));
-        assert_eq!(absences.look((&[], false), &state, 3, now), BTreeSet::from([1]));
-        assert_eq!(absences.look((&[], true), &state, 3, now), BTreeSet::new(), "no pod is made");
+        let (none, refused) =
+            (Pods::default(), Pods { refused: Some("quota".to_owned()), ..Pods::default() });
+        assert_eq!(absences.look(&none, &state, 4, now), BTreeSet::from([1, 3]));
+        assert_eq!(absences.look(&none, &state, 3, now), BTreeSet::from([1]));
+        assert_eq!(absences.look(&refused, &state, 3, now), BTreeSet::new(), "no pod is made");
         // Nor when a broker with its id exists again.
-        assert_eq!(absences.look((&[], false), &state, 4, now), BTreeSet::from([1]));
+        assert_eq!(absences.look(&none, &state, 4, now), BTreeSet::from([1]));
     }
 }

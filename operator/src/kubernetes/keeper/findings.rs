@@ -1,10 +1,11 @@
 //! The findings of a pass over a cluster.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use weir_crds::{BrokerStrays, ListenerStatus};
 
-use super::pods::PodView;
+use super::pods::Pods;
 use super::rollout::Step;
 use super::table_recovery::Stage;
 use crate::store::kube::ours::Taken;
@@ -15,7 +16,7 @@ pub(super) struct Findings {
     pub(super) image: String,
     pub(super) paused: bool,
     pub(super) refusal: Option<String>,
-    pub(super) pods: Vec<PodView>,
+    pub(super) pods: Pods,
     pub(super) replicas: i32,
     pub(super) rollout: Option<Step>,
     /// Why a claim is not bound; its broker cannot start.
@@ -23,8 +24,6 @@ pub(super) struct Findings {
     /// Where volumes cannot follow the spec. Brokers run on the existing ones.
     pub(super) storage: Option<String>,
     pub(super) troubles: Vec<String>,
-    /// Pods are missing, and Kubernetes refuses them.
-    pub(super) pods_refused: bool,
     /// Why this pass failed, as did the one before.
     pub(super) failed: Option<String>,
     /// The API server refused for a lasting reason.
@@ -49,6 +48,8 @@ pub(super) struct Findings {
     pub(super) listeners: Vec<ListenerStatus>,
     /// The partition tables are missing, and this is the stage of their recovery.
     pub(super) recovering: Option<Stage>,
+    /// Nothing has advanced for this long, which is the deadline.
+    pub(super) overdue: Option<Duration>,
     /// Something is in progress that no watch reports.
     pub(super) under_way: bool,
 }

@@ -47,9 +47,10 @@ impl Keeper {
                 "takes up what was kept"
             );
             status::tell(&self.context, cluster, true, "TakesUpKept", &note).await;
-            // They stopped with the former cluster; their absence counts as planned.
+            // They stopped with the former cluster, so their absence counts as planned; or their pods
+            // were left behind, and they come without a restart.
             for broker in host.state().brokers.keys() {
-                self.absences.restarts(broker.0, Instant::now());
+                self.absences.was_left(broker.0, Instant::now());
             }
         }
         let key = (self.key.namespace.clone(), self.key.name.clone());

@@ -1,57 +1,36 @@
 //! PURE: the status of a cluster: brokers, partitions, listeners, the progress towards the spec,
 //! and each fault with what helps.
 
+mod brokers;
+mod drains;
+mod kinds;
+mod listeners;
 mod name_taken;
+mod news;
 mod progress;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use weir_crds::{
-    BrokerSummary, KafkaCluster, KafkaClusterStatus, Listener, ListenerType, PartitionSummary,
-};
+use weir_crds::{BrokerSummary, KafkaCluster, KafkaClusterStatus, PartitionSummary};
 use weir_protocol::types::BrokerId;
 
+use self::brokers::{Brokers, missing_replicas};
+use self::drains::drain_blocked;
+use self::kinds::{DRAIN_BLOCKED, RECOVERING, ROLLED_BACK};
+use self::listeners::listeners_ready;
 use self::name_taken::{NAME_TAKEN, name_taken};
+pub(super) use self::news::{Told, is_good, is_wrong, news};
 use self::progress::progress;
-use super::super::objects::{Names, listeners};
+pub(super) use self::progress::{DEADLINE_EXCEEDED, is_as_wanted, is_under_way};
+use super::super::objects::Names;
 use super::super::sizes::shown;
-use super::drain::{Drain, drain};
 use super::findings::Findings;
 use super::table_recovery::Stage;
 use crate::conditions::{ConditionValue, condition};
-use crate::controller::state::{Partition, State};
+use crate::controller::state::State;
 use crate::controller::summary;
 
 /// How long the status says that the state came from a backup, in seconds.
 const ROLLED_BACK_SECONDS: i64 = 24 * 3600;
-
-/// The conditions whose changes become events.
-const TOLD: [&str; 8] = [
-    "Ready",
-    "StorageOk",
-    "ListenersReady",
-    NAME_TAKEN,
-    ROLLED_BACK,
-    DRAIN_BLOCKED,
-    RECOVERING,
-    "Stalled",
-];
-
-/// Reasons without a fault: the condition is not yet as it should be, but the operator is working
-/// on it.
-const IN_ITS_TURN: [&str; 2] = ["Starting", "Restarting"];
-
-/// Conditions whose status `True` is not the normal one.
-const ABNORMAL: [&str; 9] = [
-    "Degraded",
-    "Paused",
-    "Progressing",
-    "Reconciling",
-    "Stalled",
-    DRAIN_BLOCKED,
-    NAME_TAKEN,
-    ROLLED_BACK,
-    RECOVERING,
-];
 
 /// Kinds of objects without which brokers do not run.
 const KEEP_BROKERS_AWAY: [&str; 6] = [
@@ -62,45 +41,6 @@ const KEEP_BROKERS_AWAY: [&str; 6] = [
     "StatefulSet",
     "Pod",
 ];
-
-const ROLLED_BACK: &str = "StateRolledBack";
-const DRAIN_BLOCKED: &str = "DrainBlocked";
-const RECOVERING: &str = "Recovering";
-
-/// Whether a condition is in its normal status.
-pub(super) fn is_good(condition: &Condition) -> bool {
-    (condition.status == "True") != ABNORMAL.contains(&condition.type_.as_str())
-}
-
-/// Whether a condition deserves a warning.
-pub(super) fn is_wrong(condition: &Condition) -> bool {
-    !is_good(condition) && !IN_ITS_TURN.contains(&condition.reason.as_str())
-}
-
-/// The conditions that deserve an event: a new status, or a new fault. A message with other numbers
-/// is not new, nor is one that another condition has too.
-pub(super) fn news<'a>(before: &'a [Condition], after: &'a [Condition]) -> Vec<&'a Condition> {
-    let plain = |message: &str| message.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
-    let is_new = |is: &&Condition| match before.iter().find(|was| was.type_ == is.type_) {
-        None => is_wrong(is) || is.type_ == "Ready",
-        Some(was) if was.status != is.status => {
-            is_wrong(is) || is_wrong(was) || is.type_ == "Ready"
-        }
-        Some(was) => {
-            is_wrong(is) && (was.reason != is.reason || plain(&was.message) != plain(&is.message))
-        }
-    };
-    let mut news: Vec<&Condition> = Vec::new();
-    for condition in after.iter().filter(|is| TOLD.contains(&is.type_.as_str())).filter(is_new) {
-        if news
-            .iter()
-            .all(|told| (&told.reason, &told.message) != (&condition.reason, &condition.message))
-        {
-            news.push(condition);
-        }
-    }
-    news
-}
 
 /// Computes the status.
 pub(super) fn status_of(
@@ -131,8 +71,15 @@ pub(super) fn status_of(
         (brokers.replicas, brokers.updated) = (known.replicas, known.updated);
     }
     let generation = cluster.metadata.generation;
+    // A spec that is refused, or not carried out, is not the one that is served: who waits for
+    // `Ready` of this generation goes on waiting.
+    let ready_before = before.conditions.iter().find(|condition| condition.type_ == "Ready");
+    let ready_of = ready_before.and_then(|condition| condition.observed_generation);
+    let is_in_force = findings.failed.is_none() && findings.refusal.is_none();
     let said = |kind: &'static str, judgement: ConditionValue| {
-        condition(kind, judgement, generation, &before.conditions, now)
+        let is_of_before = kind == "Ready" && judgement.is_true() && !is_in_force;
+        let of = if is_of_before { ready_of } else { generation };
+        condition(kind, judgement, of, &before.conditions, now)
     };
     let mut conditions: Vec<Condition> = judge(cluster, state, findings)
         .into_iter()
@@ -146,8 +93,8 @@ pub(super) fn status_of(
         conditions
             .extend(before.conditions.iter().filter(|condition| looked_at(condition)).cloned());
     }
-    match state {
-        Some(state) => conditions.push(said(DRAIN_BLOCKED, drain_blocked(state, there, findings))),
+    match drain_blocked(state, there, findings, &before.conditions) {
+        Some(judgement) => conditions.push(said(DRAIN_BLOCKED, judgement)),
         None => conditions.extend(
             before.conditions.iter().find(|condition| condition.type_ == DRAIN_BLOCKED).cloned(),
         ),
@@ -283,8 +230,6 @@ fn judge(
         let message = recovers.as_deref().unwrap_or("the others are starting");
         let message = format!("{} of {} brokers serve: {message}", brokers.serving, brokers.wanted);
         ConditionValue::fails("Starting", message)
-    } else if findings.failed.is_some() || findings.refusal.is_some() {
-        up_to_date.clone()
     } else if is_unreachable {
         let reason = match trouble {
             Some(_) => "BrokersNotReady",
@@ -332,69 +277,6 @@ fn recovers(findings: &Findings) -> Option<String> {
         .iter()
         .filter_map(|pod| Some(format!("broker {} {}", pod.id, pod.recovers.as_ref()?)));
     far.next()
-}
-
-/// Counts of the brokers that the spec wants.
-struct Brokers {
-    wanted: usize,
-    serving: usize,
-    /// Brokers without replicas that are starting.
-    new: usize,
-    /// Brokers that are down without a plan, or that cannot start.
-    lost: usize,
-}
-
-impl Brokers {
-    fn of(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> Self {
-        let wanted = cluster.spec.brokers.replicas;
-        let mut brokers = Self {
-            wanted: usize::try_from(wanted).unwrap_or_default(),
-            serving: 0,
-            new: 0,
-            lost: 0,
-        };
-        let all = |state: &State| -> std::collections::BTreeSet<i32> {
-            let partitions = state.topics.values().flat_map(|topic| &topic.partitions);
-            partitions.flat_map(|partition| &partition.replicas).map(|id| id.0).collect()
-        };
-        let holders = state.map(all).unwrap_or_default();
-        // While the pass fails, a volume is missing or a name is taken, no broker starts.
-        let is_kept_away = findings.failed.is_some()
-            || findings.unbound.is_some()
-            || findings.taken.as_ref().is_some_and(|taken| !taken.is_empty());
-        let has_trouble = |id: i32| {
-            let pod = findings.pods.iter().find(|pod| pod.id == id);
-            is_kept_away || pod.map_or(!findings.troubles.is_empty(), |pod| pod.trouble.is_some())
-        };
-        for id in 0..wanted {
-            if state.is_some_and(|state| state.is_usable(BrokerId(id))) {
-                brokers.serving += 1;
-            } else if findings.away.contains(&id) {
-            } else if !holders.contains(&id) && !has_trouble(id) {
-                brokers.new += 1;
-            } else {
-                brokers.lost += 1;
-            }
-        }
-        brokers
-    }
-}
-
-/// The number of partitions with a replica out of sync. It excludes replicas that a reassignment
-/// adds, and those on brokers that are down as planned.
-fn missing_replicas(state: Option<&State>, findings: &Findings) -> usize {
-    let lacks = |partition: &&Partition| {
-        partition.replicas.iter().any(|id| {
-            !partition.isr.contains(id)
-                && !partition.adding.contains(id)
-                && !findings.away.contains(&id.0)
-        })
-    };
-    let partitions = state
-        .into_iter()
-        .flat_map(|state| state.topics.values())
-        .flat_map(|topic| &topic.partitions);
-    partitions.filter(lacks).count()
 }
 
 fn available(
@@ -461,58 +343,6 @@ fn recovering(state: Option<&State>, findings: &Findings) -> Option<ConditionVal
             "the partition tables are there: spec.recoverFrom does nothing",
         )),
         (_, None) => None,
-    }
-}
-
-fn drain_blocked(state: &State, replicas: i32, findings: &Findings) -> ConditionValue {
-    match drain(state, replicas, &findings.away) {
-        Drain::Allowed(message) => ConditionValue::fails("AsWanted", message),
-        Drain::Restarting(message) => ConditionValue::holds("Restarting", message),
-        Drain::Blocked(reason, message) => ConditionValue::holds(reason, message),
-    }
-}
-
-fn listeners_ready(cluster: &KafkaCluster, findings: &Findings) -> ConditionValue {
-    let has_address = |name: &str| {
-        findings.listeners.iter().any(|said| said.name == name && !said.bootstrap.is_empty())
-    };
-    let all = listeners(cluster);
-    // A resource from before the schema refused such a host.
-    let is_one_for_all = |listener: &&Listener| {
-        let host = listener.host.as_ref().filter(|_| listener.kind == ListenerType::LoadBalancer);
-        host.is_some_and(|host| !host.contains(Listener::BROKER))
-            && cluster.spec.brokers.replicas > 1
-    };
-    if let Some(listener) = all.iter().find(is_one_for_all) {
-        let message = format!(
-            "clients of the listener {} are told one host for all brokers, each of which has a load balancer of its own: give a host with {}, or none",
-            listener.name,
-            Listener::BROKER
-        );
-        return ConditionValue::fails("OneHostForAll", message);
-    }
-    match all.iter().find(|listener| !has_address(&listener.name)) {
-        None => ConditionValue::holds(
-            "Addressed",
-            "clients find an address of every listener in status.listeners",
-        ),
-        Some(listener) => {
-            let why = match listener.kind {
-                ListenerType::Internal => {
-                    "its service is not there yet, or somebody else's has its name"
-                }
-                ListenerType::NodePort => {
-                    "its service is not there yet, or no node tells an address: that takes the right to read nodes (rbac.clusterReader in the chart), or spec.listeners[].host"
-                }
-                ListenerType::LoadBalancer | ListenerType::SharedLoadBalancer => {
-                    "its load balancer has none yet: is there anything in this Kubernetes cluster that provides load balancers?"
-                }
-            };
-            ConditionValue::fails(
-                "NoAddress",
-                format!("the listener {} has no address: {why}", listener.name),
-            )
-        }
     }
 }
 

@@ -6,12 +6,12 @@ use anyhow::{Context as _, bail};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, ListParams, ObjectMeta, Patch, PatchParams};
 use serde_json::json;
-use tracing::info;
 use weir_crds::{KafkaCluster, Topic};
 
 use super::super::annotations::{CLUSTER_ID_ANNOTATION, IMAGE_ANNOTATION, annotation};
 use super::super::context::Context;
 use super::super::figures::Figures;
+use super::owners;
 use crate::controller::state::State;
 use crate::controller::{Key, TOPIC_ID_ANNOTATION, summary};
 use crate::store::kube::ours::{controller_of, is_ours};
@@ -97,26 +97,8 @@ async fn settle(
         let listed =
             api.list_metadata(&params).await.context("list the Topics that clients made")?;
         for topic in listed.items {
-            let Some(owners) = owners(&topic.metadata, cluster, go) else { continue };
-            let name = topic.metadata.name.as_deref().unwrap_or_default();
-            let patch = json!({"metadata": {"uid": topic.metadata.uid, "resourceVersion": topic.metadata.resource_version, "ownerReferences": owners}});
-            Figures::count(&context.figures.writes);
-            match api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(patch)).await {
-                Ok(_) => info!(
-                    topic = name,
-                    namespace = key.namespace,
-                    go,
-                    "a Topic goes with its cluster, or not any more"
-                ),
-                // Its version has changed, or it is gone.
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
-                    is_settled = false
-                }
-                Err(error) => {
-                    return Err(error)
-                        .with_context(|| format!("patch the owners of the Topic {name}"));
-                }
-            }
+            let Some(owners) = wanted_owners(&topic.metadata, cluster, go) else { continue };
+            is_settled &= owners::put(context, &api, &topic.metadata, &owners, go).await?;
         }
         if is_settled {
             return Ok(());
@@ -126,7 +108,11 @@ async fn settle(
 }
 
 /// The owners to set on a topic, if they differ.
-fn owners(topic: &ObjectMeta, cluster: &KafkaCluster, go: bool) -> Option<Vec<OwnerReference>> {
+fn wanted_owners(
+    topic: &ObjectMeta,
+    cluster: &KafkaCluster,
+    go: bool,
+) -> Option<Vec<OwnerReference>> {
     let mut owners = topic.owner_references.clone().unwrap_or_default();
     let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
     let is_taken_up =

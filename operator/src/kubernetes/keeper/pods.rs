@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::{Deref, DerefMut};
 
 use anyhow::Context as _;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -16,6 +17,7 @@ use super::super::objects::{
     CONTAINER, CONTROLLER_FILE_VARIABLE, HTTP_PORT_NAME, Names, broker_of_pod,
 };
 use super::trouble;
+use super::words::in_words;
 use crate::controller::Key;
 use crate::controller::state::State;
 use crate::store::kube::ours::{REVISION_LABEL, Taken, controller_of, if_ours, is_pod_of};
@@ -57,8 +59,44 @@ pub(super) struct PodView {
     pub(super) crashed: Option<String>,
     /// Why its container ends repeatedly, although it serves now.
     pub(super) restarts: Option<String>,
+    /// Its events may say more than its status.
+    pub(super) asks_for_events: bool,
     /// When the kubelet took it on, while none of its containers has started.
     pub(super) begins: Option<Time>,
+}
+
+/// The pods of a cluster, and why Kubernetes refuses those that are missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pods {
+    pub(super) views: Vec<PodView>,
+    /// Pods are missing, and this is why Kubernetes makes none.
+    pub(super) refused: Option<String>,
+}
+
+impl From<Vec<PodView>> for Pods {
+    fn from(views: Vec<PodView>) -> Self {
+        Self { views, refused: None }
+    }
+}
+
+impl FromIterator<PodView> for Pods {
+    fn from_iter<I: IntoIterator<Item = PodView>>(views: I) -> Self {
+        Self::from(Vec::from_iter(views))
+    }
+}
+
+impl Deref for Pods {
+    type Target = Vec<PodView>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.views
+    }
+}
+
+impl DerefMut for Pods {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.views
+    }
 }
 
 /// Reads the pods, in the order of their brokers' ids. `compare` sets which of them are outdated.
@@ -66,7 +104,7 @@ pub(super) async fn look(
     context: &Context,
     key: &Key,
     cluster: &KafkaCluster,
-) -> anyhow::Result<Vec<PodView>> {
+) -> anyhow::Result<Pods> {
     let names = Names::of(cluster);
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
     let params = ListParams::default().labels(&names.selector_text());
@@ -75,7 +113,7 @@ pub(super) async fn look(
     let mut views: Vec<PodView> =
         listed.items.iter().filter_map(|pod| view(&key.name, pod, &now)).collect();
     views.sort_by_key(|view| view.id);
-    Ok(views)
+    Ok(views.into())
 }
 
 /// Sets which pods differ from the current template of the cluster's StatefulSet.
@@ -146,6 +184,7 @@ fn view(cluster: &str, pod: &Pod, now: &Time) -> Option<PodView> {
             status.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind)
         })
     };
+    let trouble = trouble::trouble(&name, pod, now);
     Some(PodView {
         id: broker_of_pod(cluster, &name)?,
         uid: pod.metadata.uid.clone().unwrap_or_default(),
@@ -159,7 +198,8 @@ fn view(cluster: &str, pod: &Pod, now: &Time) -> Option<PodView> {
         reads_address: has_variable(pod, CONTROLLER_FILE_VARIABLE),
         unheard: false,
         recovers: None,
-        trouble: trouble::trouble(&name, pod, now),
+        asks_for_events: trouble::asks_for_events(pod, trouble.as_ref(), now),
+        trouble,
         crashed: trouble::crashed(&name, pod),
         restarts: trouble::restarts(&name, pod, now),
         begins: trouble::begins(pod, now),
@@ -211,9 +251,10 @@ pub(super) async fn look_into(context: &Context, key: &Key, pods: &mut [PodView]
     let is_beginning = |pod: &PodView| pod.begins.is_some() && pod.trouble.is_none();
     let is_one = pods.iter().any(is_beginning);
     let (now, mut looked_at) = (now(), 0);
-    for pod in pods.iter_mut().filter(|pod| is_beginning(pod)) {
+    for pod in pods.iter_mut().filter(|pod| pod.recovers.is_none()) {
         let is_late = pod.begins.as_ref().is_some_and(|since| trouble::is_late(since, &now));
-        if !is_late || looked_at == EVENTS_OF_MAX {
+        let begins = is_beginning(pod) && is_late;
+        if !(begins || pod.asks_for_events) || looked_at == EVENTS_OF_MAX {
             continue;
         }
         looked_at += 1;
@@ -223,7 +264,11 @@ pub(super) async fn look_into(context: &Context, key: &Key, pods: &mut [PodView]
         );
         // Without permission to read events there is one hint less.
         let Ok(listed) = api.list(&ListParams::default().fields(&fields)).await else { continue };
-        pod.trouble = trouble::told_by_events(&pod.name, &listed.items, &now);
+        pod.trouble = if begins {
+            trouble::told_by_events(&pod.name, &listed.items, &now)
+        } else {
+            trouble::with_events(&pod.name, pod.trouble.take(), &listed.items, &now)
+        };
     }
     is_one
 }
@@ -241,7 +286,8 @@ pub(super) async fn why_missing(context: &Context, key: &Key) -> Option<String> 
     let last = listed.items.into_iter().max_by_key(|event| event.last_timestamp.clone())?;
     let recent =
         last.last_timestamp.as_ref().is_some_and(|at| now().0.duration_since(at.0).as_secs() < 120);
-    recent.then(|| format!("pods are refused: {}", last.message.unwrap_or_default()))
+    let said = in_words(last.message.as_deref().unwrap_or_default());
+    recent.then(|| format!("pods are refused: {said}"))
 }
 
 /// Deletes a pod, if it is still the one that was read; its broker stops cleanly.

@@ -6,8 +6,11 @@
 
 use weir_protocol::types::BrokerId;
 
-use super::pods::PodView;
+use super::pods::{PodView, Pods};
 use crate::controller::state::{Partition, State, Topic};
+
+/// The most topics that a message names; it counts the others.
+const NAMED_MAX: usize = 5;
 
 /// The next step of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +26,7 @@ pub(super) enum Step {
 }
 
 /// Chooses the next step of a rollout.
-pub(super) fn next(pods: &[PodView], state: &State, replicas: i32) -> Step {
+pub(super) fn next(pods: &Pods, state: &State, replicas: i32) -> Step {
     let outdated: Vec<&PodView> = pods
         .iter()
         .filter(|pod| pod.outdated == Some(true) && !pod.terminating && pod.id < replicas)
@@ -64,27 +67,39 @@ fn is_broken(pod: &PodView) -> bool {
 }
 
 /// What must be over before any broker restarts.
-fn what_first(pods: &[PodView], state: &State, replicas: i32) -> Option<String> {
+fn what_first(pods: &Pods, state: &State, replicas: i32) -> Option<String> {
     for id in 0..replicas {
         let pod = pods.iter().find(|pod| pod.id == id);
-        if pod.is_none_or(|pod| pod.terminating || (!pod.ready && !is_broken(pod))) {
-            return Some(format!("broker {id} is not ready"));
+        let Some(pod) = pod else {
+            return Some(because(format!("broker {id} has no pod"), pods.refused.as_ref()));
+        };
+        if pod.terminating || (!pod.ready && !is_broken(pod)) {
+            let recovers = pod.recovers.as_ref().map(|far| format!("it {far}"));
+            let why = pod.trouble.clone().or(recovers).filter(|_| !pod.terminating);
+            return Some(because(format!("broker {id} is not ready"), why.as_ref()));
         }
         // It is unknown whether the broker runs, and it would not learn the new leaders.
-        if let Some(pod) = pod.filter(|pod| pod.unheard) {
+        if pod.unheard {
             let reason = pod.trouble.clone();
             return Some(
                 reason.unwrap_or_else(|| format!("broker {id} has not come to this operator yet")),
             );
         }
         if !state.is_usable(BrokerId(id)) {
-            return Some(format!("broker {id} does not serve yet"));
+            return Some(because(format!("broker {id} does not serve yet"), pod.trouble.as_ref()));
         }
     }
     let (topic, index, partition) = partitions(state)
         .find(|(_, _, partition)| partition.isr.len() < partition.replicas.len())?;
     let (isr, replicas) = (partition.isr.len(), partition.replicas.len());
     Some(format!("of {}-{index} only {isr} of {replicas} replicas are in sync", topic.name()))
+}
+
+fn because(what: String, why: Option<&String>) -> String {
+    match why {
+        Some(why) => format!("{what}: {why}"),
+        None => what,
+    }
 }
 
 /// Why a broker may not restart although all replicas are in sync: a topic has too few for its
@@ -120,19 +135,71 @@ pub(super) fn held_back(state: &State, wanted: i32, held: i32) -> (Option<String
         .any(|(_, _, partition)| partition.removing.iter().any(|id| id.0 >= wanted));
     let named: Vec<String> = holders
         .iter()
-        .map(|(id, count)| format!("broker {id} holds replicas of {count} partitions"))
+        .map(|(id, count)| {
+            format!("broker {id} holds replicas of {}", counted(*count, "partition"))
+        })
         .collect();
     let (named, topic) = (named.join(", "), topic.name());
+    let (they, get) = if holders.len() == 1 { ("it", "gets") } else { ("they", "get") };
     let message = if moving {
         format!(
             "{named}, for instance of {topic}-{index}: they are being moved, and no new ones come"
         )
     } else {
+        let what = what_empties(state, wanted);
         format!(
-            "{named}, for instance of {topic}-{index}, and gets no new ones: move them to other brokers with kafka-reassign-partitions, or raise brokers.replicas to {held} again"
+            "{named}, for instance of {topic}-{index}; {they} {get} no new ones: {what}, or raise brokers.replicas to {held} again"
         )
     };
     (Some(message), moving)
+}
+
+/// What a person does to empty the brokers beyond `wanted`. Replicas of a topic that has more than
+/// there will be brokers have nowhere to move to.
+fn what_empties(state: &State, wanted: i32) -> String {
+    let most = usize::try_from(wanted).unwrap_or_default();
+    let mut wide = Vec::new();
+    let mut can_move = false;
+    for topic in state.topics_by_name() {
+        let on_them = |partition: &&Partition| partition.replicas.iter().any(|id| id.0 >= wanted);
+        let held = topic.partitions.iter().filter(on_them);
+        let (large, others): (Vec<&Partition>, Vec<&Partition>) =
+            held.partition(|partition| partition.replicas_wanted() > most);
+        can_move |= !others.is_empty();
+        if !large.is_empty() {
+            wide.push(shown(state, topic));
+        }
+    }
+    let mut steps = Vec::new();
+    if let Some(more) = wide.len().checked_sub(NAMED_MAX).filter(|more| *more > 0) {
+        wide.truncate(NAMED_MAX);
+        wide.push(format!("{} more", counted(more, "Topic")));
+    }
+    if let Some((last, first)) = wide.split_last() {
+        let (kind, names) = match first {
+            [] => ("Topic", last.clone()),
+            first => ("Topics", format!("{} and {last}", first.join(", "))),
+        };
+        steps.push(format!(
+            "lower spec.replicas of the {kind} {names} to {wanted}, as there will be no more brokers"
+        ));
+    }
+    if can_move {
+        let them = if steps.is_empty() { "them" } else { "the replicas of the others" };
+        steps.push(format!("move {them} to other brokers with kafka-reassign-partitions"));
+    }
+    steps.join(", and ")
+}
+
+/// The name of a topic's resource, as `kubectl` takes it.
+fn shown(state: &State, topic: &Topic) -> String {
+    let key = &topic.key;
+    let is_here = key.namespace == state.cluster.namespace();
+    if is_here { key.name.clone() } else { format!("{}/{}", key.namespace, key.name) }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 pub(super) fn partitions(state: &State) -> impl Iterator<Item = (&Topic, usize, &Partition)> {
@@ -190,7 +257,7 @@ pub(super) mod tests {
         state
     }
 
-    fn pods(outdated: &[i32], not_ready: &[i32]) -> Vec<PodView> {
+    fn pods(outdated: &[i32], not_ready: &[i32]) -> Pods {
         (0..3)
             .map(|id| PodView {
                 id,
@@ -247,6 +314,22 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn what_the_next_restart_waits_for_is_said_with_its_trouble() {
+        let state = state(2, Some(2), &[&[0, 1]]);
+        let said = |pods: &Pods| said(&next(pods, &state, 3));
+        let mut waits = pods(&[0, 1], &[2]);
+        waits[2].trouble = Some("pod c-2: ImagePullBackOff: not found".to_owned());
+        assert_eq!(said(&waits), "broker 2 is not ready: pod c-2: ImagePullBackOff: not found");
+        waits[2].trouble = None;
+        waits[2].recovers = Some("recovers its logs: 1 of 2".to_owned());
+        assert_eq!(said(&waits), "broker 2 is not ready: it recovers its logs: 1 of 2");
+        waits.pop();
+        assert_eq!(said(&waits), "broker 2 has no pod");
+        waits.refused = Some("pods are refused: exceeded quota".to_owned());
+        assert_eq!(said(&waits), "broker 2 has no pod: pods are refused: exceeded quota");
+    }
+
+    #[test]
     fn a_pod_that_cannot_run_is_replaced_whatever_waits() {
         let mut broken = pods(&[0, 2], &[2]);
         broken[2].trouble = Some("no such image".to_owned());
@@ -269,7 +352,11 @@ pub(super) mod tests {
         let cases = [
             (broken(&[0, 1, 2], &[2]), state(2, None, all), "restart 2"),
             (broken(&[0, 1, 2], &[1, 2]), state(2, None, all), "broker 1 is not ready"),
-            (broken(&[0, 1], &[2]), state(2, None, all), "broker 2 is not ready"),
+            (
+                broken(&[0, 1], &[2]),
+                state(2, None, all),
+                "broker 2 is not ready: container proxy is restarted again and again",
+            ),
             (
                 broken(&[0, 2], &[2]),
                 state(2, None, &[&[1, 2]]),
@@ -289,12 +376,21 @@ pub(super) mod tests {
         assert_eq!(held_back(&state, 3, 3), (None, false));
         let (said, moving) = held_back(&state, 1, 3);
         let said = said.unwrap();
-        assert!(
-            !moving
-                && said.starts_with(
-                    "broker 1 holds replicas of 2 partitions, broker 2 holds replicas of 1 partitions, for instance of t-0, and gets no new ones"
-                ),
-            "{said}"
+        assert!(!moving);
+        assert_eq!(
+            said,
+            "broker 1 holds replicas of 2 partitions, broker 2 holds replicas of 1 partition, for instance of t-0; they get no new ones: lower spec.replicas of the Topic t to 1, as there will be no more brokers, and move the replicas of the others to other brokers with kafka-reassign-partitions, or raise brokers.replicas to 3 again"
+        );
+        // There is room for all replicas, or for none of them.
+        let (narrow, _) = held_back(&self::state(1, None, &[&[1]]), 1, 2);
+        assert_eq!(
+            narrow.unwrap(),
+            "broker 1 holds replicas of 1 partition, for instance of t-0; it gets no new ones: move them to other brokers with kafka-reassign-partitions, or raise brokers.replicas to 2 again"
+        );
+        let (wide, _) = held_back(&self::state(1, None, &[&[0, 1, 2]]), 2, 3);
+        assert_eq!(
+            wide.unwrap(),
+            "broker 2 holds replicas of 1 partition, for instance of t-0; it gets no new ones: lower spec.replicas of the Topic t to 2, as there will be no more brokers, or raise brokers.replicas to 3 again"
         );
         let (id, topic) = state.topics.iter().next().unwrap();
         let mut moved = state.clone();

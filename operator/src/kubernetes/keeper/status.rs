@@ -17,7 +17,8 @@ use super::super::figures::{BrokerFigures, ConditionFigure, Figures};
 use super::super::objects::{Names, listener_name, listeners as listeners_of};
 use super::super::sites::{address_of, address_of_node};
 use super::findings::Findings;
-use super::judge::{is_good, is_wrong, news, status_of};
+use super::judge::{Told, is_good, is_wrong, news, status_of};
+use super::words::in_words;
 use crate::controller::state::State;
 use crate::store::kube::ours::{Taken, if_ours};
 use crate::time::now;
@@ -39,6 +40,7 @@ const BETWEEN_WRITES: Duration = Duration::from_secs(1);
 pub(super) struct Written {
     last: Option<(Option<String>, KafkaClusterStatus)>,
     at: Option<Instant>,
+    told: Told,
 }
 
 /// The result of writing a status.
@@ -110,10 +112,11 @@ impl Written {
         Figures::count(&context.figures.writes);
         self.at = Some(Instant::now());
         api.patch_status(&names.cluster, &PatchParams::default(), &Patch::Merge(patch)).await?;
-        for condition in news(&before.conditions, &status.conditions) {
+        for condition in self.told.only_new(news(&before.conditions, &status.conditions)) {
             tell(context, cluster, !is_wrong(condition), &condition.reason, &condition.message)
                 .await;
         }
+        self.told.forget(&status.conditions);
         self.last = Some((cluster.metadata.uid.clone(), status));
         Ok(Outcome::Done)
     }
@@ -121,10 +124,10 @@ impl Written {
 
 /// An error, with the API server's message if it has one.
 pub(super) fn said(error: &anyhow::Error) -> String {
-    match error.downcast_ref::<kube::Error>() {
+    in_words(&match error.downcast_ref::<kube::Error>() {
         Some(kube::Error::Api(status)) => format!("{error}: {}", status.message),
         _ => format!("{error:#}"),
-    }
+    })
 }
 
 /// Publishes an event about a cluster.

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
 use super::super::objects::CONTAINER;
+use super::words::shortened;
 
 /// The most characters of a broker's log line or of an event in a condition.
 const LAST_WORDS_MAX: usize = 300;
@@ -29,6 +30,9 @@ const PLACED_SECONDS: i64 = 10;
 /// counts; in seconds.
 const EVENT_SECONDS_MAX: i64 = 180;
 
+/// The end of what is said of a pod whose status has no reason.
+const NO_REASON: &str = ": no reason is given";
+
 /// Reasons of waiting containers that resolve without a person.
 const BEGINNING: [&str; 3] = ["", "ContainerCreating", "PodInitializing"];
 
@@ -39,14 +43,19 @@ pub(super) fn trouble(name: &str, pod: &Pod, now: &Time) -> Option<String> {
         if is_being_placed(condition, now) {
             return None;
         }
-        let why = condition.message.as_deref().unwrap_or("no reason is given");
+        let why = condition.message.as_deref().or(condition.reason.as_deref());
+        let why = why.unwrap_or("no reason is given");
         return Some(format!("pod {name} cannot be placed on a node: {why}"));
     }
     // For example, it was evicted.
     if status.phase.as_deref() == Some("Failed") {
         let reason = status.reason.as_deref().unwrap_or("Failed");
-        let message = status.message.as_deref().unwrap_or("no reason is given");
-        return Some(format!("pod {name}: {reason}: {message}"));
+        let message = status.message.clone().or_else(|| why_failed(pod));
+        // Its events may say more.
+        return Some(match message {
+            Some(message) => format!("pod {name}: {reason}: {message}"),
+            None => format!("pod {name}: {reason}{NO_REASON}"),
+        });
     }
     containers(pod).find_map(|container| {
         let waiting = container.state.as_ref()?.waiting.as_ref()?;
@@ -56,16 +65,41 @@ pub(super) fn trouble(name: &str, pod: &Pod, now: &Time) -> Option<String> {
         }
         let ended = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
         let message = ended.map(|ended| why_ended(pod, container, ended));
-        let message = message.or_else(|| waiting.message.clone()).unwrap_or_default();
+        let waits_for = || waiting.message.as_deref().map(shortened);
+        let message = message.or_else(waits_for).unwrap_or_default();
+        // The kubelet goes from one to the other and back with each attempt.
+        let (reason, message) = match reason {
+            "ErrImagePull" | "ImagePullBackOff" if message.is_empty() => {
+                ("ImagePullBackOff", format!("the image {} cannot be pulled", container.image))
+            }
+            "ErrImagePull" => ("ImagePullBackOff", message),
+            _ => (reason, message),
+        };
         let hint = match reason {
             "CrashLoopBackOff" => says_more(name, container),
-            "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" if is_broker(container) => {
-                "; correct spec.image".to_owned()
+            "ImagePullBackOff" if is_broker(container) => "; correct spec.image".to_owned(),
+            "InvalidImageName" if is_broker(container) => {
+                "; it does not pass by itself: correct spec.image".to_owned()
             }
             _ => String::new(),
         };
         Some(format!("{}: {reason}: {message}{hint}", of(name, container)))
     })
+}
+
+/// Why a pod ended that says no reason: its containers, or what disrupted it.
+fn why_failed(pod: &Pod) -> Option<String> {
+    let ended = containers(pod).find_map(|container| {
+        let ended = ended(container.state.as_ref()).filter(|ended| ended.exit_code != 0)?;
+        let why = why_ended(pod, container, ended);
+        Some(match is_broker(container) {
+            true => why,
+            false => format!("container {}: {why}", container.name),
+        })
+    });
+    let conditions = || pod.status.as_ref()?.conditions.as_ref();
+    let disrupted = || conditions()?.iter().find(|condition| condition.type_ == "DisruptionTarget");
+    ended.or_else(|| disrupted()?.message.clone())
 }
 
 /// The condition that says why the scheduler has found no node.
@@ -149,9 +183,63 @@ pub(super) fn told_by_events(name: &str, events: &[Event], now: &Time) -> Option
     let is_warning = last.type_.as_deref() == Some("Warning");
     (is_recent && is_warning).then(|| {
         let reason = last.reason.as_deref().unwrap_or("Warning");
-        let message: String =
-            last.message.iter().flat_map(|text| text.trim().chars()).take(LAST_WORDS_MAX).collect();
-        format!("pod {name}: {reason}: {message}")
+        format!("pod {name}: {reason}: {}", message_of(last))
+    })
+}
+
+fn message_of(event: &Event) -> String {
+    let message = shortened(event.message.as_deref().unwrap_or_default());
+    message.chars().take(LAST_WORDS_MAX).collect()
+}
+
+/// The trouble of a pod with what its events add: the liveness or startup probe that fails or has
+/// had its container ended, and the reason of one whose status has none.
+pub(super) fn with_events(
+    name: &str,
+    trouble: Option<String>,
+    events: &[Event],
+    now: &Time,
+) -> Option<String> {
+    if let Some(said) = trouble.as_ref().and_then(|said| said.strip_suffix(NO_REASON)) {
+        let warnings = events.iter().filter(|event| event.type_.as_deref() == Some("Warning"));
+        return match warnings.max_by_key(|event| at(event)) {
+            Some(last) => Some(format!("{said}: {}", message_of(last))),
+            None => trouble,
+        };
+    }
+    let is_recent = |event: &&Event| {
+        at(event).is_some_and(|at| now.0.duration_since(at.0).as_secs() < EVENT_SECONDS_MAX)
+    };
+    let probes = events.iter().filter(is_recent).filter(|event| is_of_a_probe(event));
+    let Some(last) = probes.max_by_key(|event| at(event)) else { return trouble };
+    let said = message_of(last);
+    Some(match trouble {
+        Some(trouble) => format!("{trouble}; {said}"),
+        None => format!("pod {name}: {said}"),
+    })
+}
+
+/// Whether an event says that the kubelet ends, or will end, a container because of a probe.
+fn is_of_a_probe(event: &Event) -> bool {
+    let message = event.message.as_deref().unwrap_or_default();
+    ["Liveness probe", "Startup probe", "liveness probe", "startup probe"]
+        .iter()
+        .any(|probe| message.contains(probe))
+}
+
+/// Whether the events of a pod may say more than its status: it does not become ready, or its status
+/// has no reason.
+pub(super) fn asks_for_events(pod: &Pod, trouble: Option<&String>, now: &Time) -> bool {
+    if trouble.is_some_and(|said| said.ends_with(NO_REASON)) {
+        return true;
+    }
+    let is_stopping = pod.metadata.deletion_timestamp.is_some();
+    let status = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let mut unready = status.filter(|container| !container.ready && !is_stopping);
+    unready.any(|container| {
+        let running = container.state.as_ref().and_then(|state| state.running.as_ref());
+        let since = running.and_then(|running| running.started_at.as_ref());
+        container.restart_count > 0 || since.is_some_and(|since| is_late(since, now))
     })
 }
 
@@ -235,227 +323,10 @@ fn last_words(ended: &ContainerStateTerminated) -> Option<String> {
     let line = said.lines().rfind(|line| !line.trim().is_empty())?;
     let said = match serde_json::from_str::<Value>(line) {
         Ok(Value::Object(fields)) => fields.get("error")?.as_str()?.to_owned(),
-        _ => line.trim().to_owned(),
+        _ => shortened(line),
     };
     Some(said.chars().take(LAST_WORDS_MAX).collect())
 }
 
 #[cfg(test)]
-mod tests {
-    use k8s_openapi::jiff::{Timestamp, ToSpan};
-    use serde_json::json;
-
-    use super::*;
-
-    fn at(seconds: i64) -> Time {
-        Time(Timestamp::UNIX_EPOCH + seconds.seconds())
-    }
-
-    fn pod(status: Value) -> Pod {
-        serde_json::from_value(json!({
-            "metadata": {"name": "orders-1"},
-            "spec": {
-                "initContainers": [{"name": "copy"}],
-                "containers": [{"name": "broker", "resources": {"limits": {"memory": "128Mi"}}}, {"name": "proxy"}],
-            },
-            "status": status,
-        }))
-        .unwrap()
-    }
-
-    fn container(name: &str, state: Value, last: Value, restarts: i32) -> Value {
-        json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": restarts, "state": state, "lastState": last})
-    }
-
-    fn ended(reason: &str, code: i32, said: Option<&str>) -> Value {
-        json!({"terminated": {"reason": reason, "exitCode": code, "message": said, "finishedAt": "1970-01-01T00:16:40Z"}})
-    }
-
-    fn waits(reason: &str) -> Value {
-        json!({"waiting": {"reason": reason, "message": "m"}})
-    }
-
-    #[test]
-    fn trouble_is_said_with_what_helps() {
-        let of = |containers: Value| json!({"containerStatuses": containers});
-        let waiting = |reason: &str| of(json!([container("broker", waits(reason), json!({}), 0)]));
-        let again =
-            |last: Value| of(json!([container("broker", waits("CrashLoopBackOff"), last, 4)]));
-        let beside = |name: &str, reason: &str| {
-            json!([
-                container("broker", waits("PodInitializing"), json!({}), 0),
-                container(name, waits(reason), json!({}), 0)
-            ])
-        };
-        let logged = format!(
-            "{}\n{}\n",
-            json!({"level": "INFO"}),
-            json!({"level": "ERROR", "message": "the broker stops", "error": "open the log directory: it belongs to another"})
-        );
-        let cases = [
-            (json!({}), None),
-            (waiting("ContainerCreating"), None),
-            (
-                waiting("ImagePullBackOff"),
-                Some("pod orders-1: ImagePullBackOff: m; correct spec.image"),
-            ),
-            (
-                waiting("CrashLoopBackOff"),
-                Some(
-                    "pod orders-1: CrashLoopBackOff: m; `kubectl logs orders-1 --previous` says more",
-                ),
-            ),
-            (
-                again(ended("Error", 1, Some(&logged))),
-                Some(
-                    "pod orders-1: CrashLoopBackOff: open the log directory: it belongs to another; `kubectl logs orders-1 --previous` says more",
-                ),
-            ),
-            (
-                again(ended("Error", 139, Some("Segmentation fault\n\n"))),
-                Some(
-                    "pod orders-1: CrashLoopBackOff: Segmentation fault; `kubectl logs orders-1 --previous` says more",
-                ),
-            ),
-            // The last log line before an OOM kill is unrelated.
-            (
-                again(ended("OOMKilled", 137, Some("{\"message\": \"all is well\"}"))),
-                Some(
-                    "pod orders-1: CrashLoopBackOff: OOMKilled: it took more than its memory limit, 128Mi: raise spec.brokers.resources.limits.memory; `kubectl logs orders-1 --previous` says more",
-                ),
-            ),
-            (
-                again(ended("Error", 137, Some("{\"message\": \"all is well\"}"))),
-                Some(
-                    "pod orders-1: CrashLoopBackOff: Error, exit code 137, signal 9; `kubectl logs orders-1 --previous` says more",
-                ),
-            ),
-            (
-                again(ended("StartError", 128, Some("no such user"))),
-                Some(
-                    "pod orders-1: CrashLoopBackOff: StartError: no such user; `kubectl logs orders-1 --previous` says more",
-                ),
-            ),
-            (
-                again(ended("Completed", 0, None)),
-                Some(
-                    "pod orders-1: CrashLoopBackOff: Completed, exit code 0; `kubectl logs orders-1 --previous` says more",
-                ),
-            ),
-            (
-                json!({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes"}]}),
-                Some("pod orders-1 cannot be placed on a node: 0/3 nodes"),
-            ),
-            (
-                json!({"phase": "Failed", "reason": "Evicted", "message": "the node was low on memory"}),
-                Some("pod orders-1: Evicted: the node was low on memory"),
-            ),
-            // A sidecar and an init container.
-            (
-                of(beside("proxy", "ErrImagePull")),
-                Some("pod orders-1, container proxy: ErrImagePull: m"),
-            ),
-            (
-                json!({"initContainerStatuses": [container("copy", waits("CrashLoopBackOff"), ended("Error", 2, None), 3)], "containerStatuses": beside("proxy", "PodInitializing")}),
-                Some(
-                    "pod orders-1, container copy: CrashLoopBackOff: Error, exit code 2; `kubectl logs orders-1 -c copy --previous` says more",
-                ),
-            ),
-        ];
-        for (status, said) in cases {
-            assert_eq!(
-                trouble("orders-1", &pod(status.clone()), &at(200)).as_deref(),
-                said,
-                "{status}"
-            );
-        }
-    }
-
-    #[test]
-    fn one_that_was_refused_a_node_a_moment_ago_is_being_placed() {
-        let pod = pod(json!({"conditions": [{
-            "type": "PodScheduled", "status": "False", "message": "claim \"data-orders-1\" not found",
-            "lastTransitionTime": at(100),
-        }]}));
-        assert_eq!(trouble("orders-1", &pod, &at(109)), None);
-        assert_eq!(begins(&pod, &at(109)), Some(at(100)), "it is looked at again");
-        let said = trouble("orders-1", &pod, &at(110)).unwrap();
-        assert!(said.ends_with("cannot be placed on a node: claim \"data-orders-1\" not found"));
-        assert_eq!(begins(&pod, &at(110)), None);
-    }
-
-    #[test]
-    fn one_that_ended_is_told_of_while_it_is_started_anew() {
-        let status = |state: Value, last: Value, restarts: i32| {
-            pod(json!({"containerStatuses": [container("broker", state, last, restarts)]}))
-        };
-        let killed = || ended("OOMKilled", 137, None);
-        let said = |pod: &Pod| crashed("orders-1", pod).unwrap_or_default();
-        let why = "OOMKilled: it took more than its memory limit, 128Mi: raise spec.brokers.resources.limits.memory; `kubectl logs orders-1 --previous` says more";
-        assert_eq!(
-            said(&status(killed(), json!({}), 0)),
-            format!("pod orders-1 ended, and was restarted 0 times: {why}")
-        );
-        let mut runs = status(json!({"running": {}}), killed(), 4);
-        assert_eq!(said(&runs), format!("pod orders-1 ended, and was restarted 4 times: {why}"));
-        runs.metadata.deletion_timestamp = Some(at(0));
-        assert_eq!(said(&runs), "", "it is to end");
-        let in_order =
-            |restarts| status(json!({"running": {}}), ended("Completed", 0, None), restarts);
-        assert_eq!(said(&in_order(1)), "");
-        assert!(said(&in_order(3)).contains("Completed, exit code 0"));
-        assert_eq!(said(&status(json!({"running": {}}), json!({}), 0)), "");
-        // It is ready.
-        let mut serves = status(json!({"running": {}}), killed(), 4);
-        let ready = |pod: &mut Pod| {
-            pod.status.as_mut().unwrap().container_statuses.as_mut().unwrap()[0].ready = true;
-        };
-        ready(&mut serves);
-        assert_eq!(said(&serves), "");
-        let again = |pod: &Pod, now: i64| restarts("orders-1", pod, &at(now)).unwrap_or_default();
-        assert_eq!(again(&serves, 1_300), format!("pod orders-1 was restarted 4 times: {why}"));
-        assert_eq!(again(&serves, 1_000 + BACK_OFF_SECONDS), "", "that is long ago");
-        let mut once = status(json!({"running": {}}), killed(), 1);
-        ready(&mut once);
-        assert_eq!(again(&once, 1_300), "");
-    }
-
-    #[test]
-    fn one_that_does_not_begin_is_told_of_by_its_last_event() {
-        let event = |kind: &str, reason: &str, seconds: i64| -> Event {
-            serde_json::from_value(json!({
-                "metadata": {}, "involvedObject": {}, "type": kind, "reason": reason, "message": "no room\n", "lastTimestamp": at(seconds),
-            }))
-            .unwrap()
-        };
-        let said =
-            |events: &[Event]| told_by_events("orders-1", events, &at(200)).unwrap_or_default();
-        let failed = || event("Warning", "FailedCreatePodSandBox", 150);
-        assert_eq!(said(&[]), "");
-        assert_eq!(said(&[failed()]), "pod orders-1: FailedCreatePodSandBox: no room");
-        assert_eq!(
-            said(&[failed(), event("Normal", "SandboxChanged", 160)]),
-            "pod orders-1: FailedCreatePodSandBox: no room"
-        );
-        assert_eq!(said(&[failed(), event("Normal", "Pulling", 160)]), "", "it goes on");
-        assert_eq!(said(&[event("Warning", "FailedMount", 10)]), "", "that is over");
-        let newer: Event = serde_json::from_value(json!({
-            "metadata": {}, "involvedObject": {}, "type": "Normal", "reason": "Scheduled", "eventTime": "1970-01-01T00:02:50.000000Z",
-        }))
-        .unwrap();
-        assert_eq!(said(&[failed(), newer]), "");
-
-        let begin = |state: Value, restarts: i32| {
-            pod(
-                json!({"startTime": at(100), "containerStatuses": [container("broker", state, json!({}), restarts)]}),
-            )
-        };
-        assert_eq!(begins(&begin(waits("ContainerCreating"), 0), &at(200)), Some(at(100)));
-        assert!(is_late(&at(100), &at(110)) && !is_late(&at(100), &at(109)));
-        let silent = pod(json!({"startTime": at(100)}));
-        assert_eq!(begins(&silent, &at(200)), Some(at(100)), "its node has said nothing");
-        assert_eq!(begins(&pod(json!({})), &at(200)), None, "it is on no node");
-        assert_eq!(begins(&begin(json!({"running": {}}), 0), &at(200)), None);
-        assert_eq!(begins(&begin(waits("CrashLoopBackOff"), 1), &at(200)), None);
-    }
-}
+mod tests;

@@ -16,7 +16,7 @@ pub(super) fn name_taken(taken: &[Taken]) -> ConditionValue {
     }
     let mut named: Vec<String> = taken.iter().take(NAMED_MAX).map(Taken::to_string).collect();
     if let Some(more) = taken.len().checked_sub(NAMED_MAX).filter(|more| *more > 0) {
-        named.push(format!("and {more} more"));
+        named.push(format!("and {more} more object{}", if more == 1 { "" } else { "s" }));
     }
     let message = format!(
         "{}: it stays as it is, and the cluster goes without. Give it another name, or make the KafkaCluster anew under another",

@@ -13,6 +13,11 @@ const STORAGE_TROUBLE: &str = "StorageTrouble";
 
 const SCALE_DOWN_BLOCKED: &str = "ScaleDownBlocked";
 
+const SCALING_DOWN: &str = "ScalingDown";
+
+/// The reason after the deadline, as that of a Deployment.
+pub(in super::super) const DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
+
 /// A reason in one word, and a sentence.
 pub(super) type Said = (&'static str, String);
 
@@ -31,6 +36,11 @@ pub(super) fn progress(
     state: Option<&State>,
     findings: &Findings,
 ) -> Progress {
+    until_the_deadline(going_on(cluster, state, findings), findings)
+}
+
+/// The progress, however long it has lasted.
+fn going_on(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> Progress {
     if let Some(error) = &findings.failed {
         let said = (
             "Failed",
@@ -49,6 +59,35 @@ pub(super) fn progress(
         under_way: under_way
             .filter(|said| stuck.as_ref().is_none_or(|stuck| !waits_for(said, stuck, findings))),
         stuck,
+    }
+}
+
+/// Whether something goes on that has a deadline. Replicas that an administrator moves have none:
+/// their number of bytes and their throttle decide how long that takes.
+pub(in super::super) fn is_under_way(
+    cluster: &KafkaCluster,
+    state: Option<&State>,
+    findings: &Findings,
+) -> bool {
+    let under_way = going_on(cluster, state, findings).under_way;
+    under_way.is_some_and(|(reason, _)| reason != SCALING_DOWN)
+}
+
+/// As [`Progress`], but what has not advanced until its deadline needs a person.
+fn until_the_deadline(progress: Progress, findings: &Findings) -> Progress {
+    match (progress.under_way, findings.overdue) {
+        (Some((reason, message)), Some(deadline)) if reason != SCALING_DOWN => {
+            let seconds = deadline.as_secs();
+            let late = format!(
+                "nothing has advanced for {seconds} s (spec.brokers.progressDeadlineSeconds): {message}"
+            );
+            let stuck = match progress.stuck {
+                Some((reason, message)) => (reason, format!("{message}; and {late}")),
+                None => (DEADLINE_EXCEEDED, late),
+            };
+            Progress { under_way: None, stuck: Some(stuck) }
+        }
+        (under_way, _) => Progress { under_way, stuck: progress.stuck },
     }
 }
 
@@ -100,17 +139,20 @@ fn under_way(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings)
         .or_else(|| scaling_down(cluster, state, findings))
 }
 
+/// Whether a broker is as the spec wants it: its pod has the template, and is ready, and it serves.
+pub(in super::super) fn is_as_wanted(id: i32, state: Option<&State>, findings: &Findings) -> bool {
+    let pod = findings.pods.iter().find(|pod| pod.id == id);
+    pod.is_some_and(|pod| pod.outdated == Some(false) && !pod.terminating && pod.ready)
+        && state.is_some_and(|state| state.is_usable(BrokerId(id)))
+}
+
 /// The progress of the pods: each broker has one, it matches the spec, and the broker serves.
 /// Services select it once Kubernetes finds it ready too.
 fn pods(state: Option<&State>, findings: &Findings) -> Option<Said> {
     let pod = |id: i32| findings.pods.iter().find(|pod| pod.id == id);
     let serves = |id: i32| state.is_some_and(|state| state.is_usable(BrokerId(id)));
-    let is_updated = |id: &i32| {
-        pod(*id).is_some_and(|pod| pod.outdated == Some(false) && !pod.terminating && pod.ready)
-            && serves(*id)
-    };
     let total = findings.replicas;
-    let waiting: Vec<i32> = (0..total).filter(|id| !is_updated(id)).collect();
+    let waiting: Vec<i32> = (0..total).filter(|id| !is_as_wanted(*id, state, findings)).collect();
     let first = *waiting.first()?;
     let done = usize::try_from(total).unwrap_or_default() - waiting.len();
     let so_far = format!("{done} of {total} brokers are as the spec wants them");
@@ -153,7 +195,7 @@ fn scaling_down(
     findings: &Findings,
 ) -> Option<Said> {
     if let Some(reason) = findings.scale_down.as_ref() {
-        return findings.moving.then(|| ("ScalingDown", reason.clone()));
+        return findings.moving.then(|| (SCALING_DOWN, reason.clone()));
     }
     let wanted = cluster.spec.brokers.replicas;
     let pods = findings.pods.iter().map(|pod| pod.id);
@@ -162,6 +204,6 @@ fn scaling_down(
         pods.chain(registered).filter(|id| *id >= wanted).collect();
     let ids: Vec<String> = left.iter().map(ToString::to_string).collect();
     (!ids.is_empty()).then(|| {
-        ("ScalingDown", format!("brokers that hold nothing any more go: {}", ids.join(", ")))
+        (SCALING_DOWN, format!("brokers that hold nothing any more go: {}", ids.join(", ")))
     })
 }

@@ -205,7 +205,7 @@ fn what_is_wrong_comes_first() {
             Some(3),
             failed(),
             "Ready",
-            "Ready=False Failed: what the spec says cannot be carried out, and is tried again: apply Service c-0: exceeded quota",
+            "Ready=True Failed: every partition has a leader; what the spec says cannot be carried out, and is tried again: apply Service c-0: exceeded quota",
         ),
         (
             &three,
@@ -219,7 +219,7 @@ fn what_is_wrong_comes_first() {
             Some(3),
             Findings { refusal: Some("spec.config.x: no".to_owned()), ..found() },
             "Ready",
-            "Ready=False Refused: spec.config.x: no",
+            "Ready=True Refused: every partition has a leader; spec.config.x: no",
         ),
         (
             &three,
@@ -275,6 +275,42 @@ fn what_is_wrong_comes_first() {
             Findings { taken: Some(vec![somebody_elses("PodDisruptionBudget")]), ..found() },
             "UpToDate",
             "UpToDate=False NameTaken: the PodDisruptionBudget n/c was made by somebody else: it stays as it is, and the cluster goes without. Give it another name, or make the KafkaCluster anew under another",
+        ),
+        (
+            &three,
+            Some(3),
+            Findings { taken: Some(vec![somebody_elses("PodDisruptionBudget")]), ..found() },
+            "DrainBlocked",
+            "DrainBlocked=Unknown NameTaken: the PodDisruptionBudget n/c was made by somebody else, so the cluster has none of its own: Kubernetes evicts brokers without regard to their partitions, or as that one says. By the partitions: one broker can be evicted at a time",
+        ),
+        (
+            &three,
+            Some(3),
+            Findings { taken: Some(vec![somebody_elses("Service")]), ..found() },
+            "DrainBlocked",
+            "DrainBlocked=False AsWanted: one broker can be evicted at a time",
+        ),
+        (
+            &three,
+            Some(2),
+            Findings {
+                overdue: Some(std::time::Duration::from_secs(600)),
+                ..outdated(&[0, 1], Step::Wait("broker 2 is not ready: pod c-2: why".to_owned()))
+            },
+            "Stalled",
+            "Stalled=True ProgressDeadlineExceeded: nothing has advanced for 600 s (spec.brokers.progressDeadlineSeconds): 0 of 3 brokers are as the spec wants them: the next one to be restarted waits: broker 2 is not ready: pod c-2: why",
+        ),
+        (
+            &three,
+            Some(3),
+            Findings {
+                overdue: Some(std::time::Duration::from_secs(600)),
+                scale_down: Some("broker 3 holds replicas".to_owned()),
+                moving: true,
+                ..found()
+            },
+            "Progressing",
+            "Progressing=True ScalingDown: broker 3 holds replicas",
         ),
         (
             &three,
@@ -417,6 +453,28 @@ fn an_event_is_what_is_new() {
 }
 
 #[test]
+fn faults_that_take_turns_are_told_once_until_all_is_well() {
+    let ready = |status: &str, message: &str| Condition {
+        type_: "Ready".to_owned(),
+        status: status.to_owned(),
+        reason: "R".to_owned(),
+        message: message.to_owned(),
+        observed_generation: None,
+        last_transition_time: at(0),
+    };
+    let (mut told, mut before, mut events) = (Told::default(), Vec::new(), Vec::new());
+    let (a, b, well) = (ready("False", "a 1"), ready("False", "b"), ready("True", "c"));
+    for now in [&a, &b, &a, &ready("False", "a 2"), &b, &well, &a, &b] {
+        let after = vec![now.clone()];
+        let new = told.only_new(news(&before, &after));
+        events.extend(new.into_iter().map(|condition| condition.message.clone()));
+        told.forget(&after);
+        before = after;
+    }
+    assert_eq!(events, ["a 1", "b", "c", "a 1", "b"]);
+}
+
+#[test]
 fn what_others_made_is_said_until_it_was_looked_at_again() {
     let cluster = cluster(json!({"brokers": {"replicas": 3}}));
     let state = state(&cluster, 3);
@@ -430,7 +488,11 @@ fn what_others_made_is_said_until_it_was_looked_at_again() {
         said(&first, NAME_TAKEN).starts_with("NameTaken=True MadeByOthers: the Service n/c "),
         "{first:?}"
     );
-    assert!(said(&first, NAME_TAKEN).contains(", and 2 more: "), "{first:?}");
+    assert!(said(&first, NAME_TAKEN).contains(", and 2 more objects: "), "{first:?}");
+    let budget = next(&first, Some(vec![somebody_elses("PodDisruptionBudget")]));
+    let unseen = next(&budget, None);
+    assert_eq!(said(&unseen, DRAIN_BLOCKED), said(&budget, DRAIN_BLOCKED));
+    assert!(said(&unseen, DRAIN_BLOCKED).starts_with("DrainBlocked=Unknown "), "{unseen:?}");
     // A pass of a paused cluster does not check it.
     let second = next(&first, None);
     assert_eq!(said(&second, NAME_TAKEN), said(&first, NAME_TAKEN));

@@ -193,8 +193,13 @@ async fn claims_without_a_pod_of_the_clusters_go_with_it_as_well() {
     kept.pass(&server).await;
     let written = server.take_writes().into_iter().any(|write| write.contains("volumeclaims"));
     assert!(!written, "nothing is written at rest");
+    // What is settled is not read again until a claim has changed.
+    let _ = server.take_listed();
+    kept.pass(&server).await;
+    assert_eq!(server.take_listed(), 0, "claims are listed at rest");
     // Deleting a former StatefulSet would delete it.
     put("data-c-6", &labels, &set);
+    kept.keeper.wake.all_of("PersistentVolumeClaim");
     make(&server, UID, &spec("Retain"));
     kept.pass(&server).await;
     let none = Vec::<String>::new();

@@ -54,6 +54,18 @@ fn argo(object: &Value) -> &'static str {
     rules.iter().find(|(kind, _)| holds(kind)).map_or("Progressing", |(_, health)| health)
 }
 
+/// Whether `kubectl wait --for=condition=KIND` is satisfied: only by a condition of the resource's
+/// generation (`pkg/cmd/wait/condition.go` of kubernetes/kubectl).
+fn waited_for(object: &Value, kind: &str) -> bool {
+    let generation = object.pointer("/metadata/generation").and_then(Value::as_i64);
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+    conditions.into_iter().flatten().any(|condition| {
+        condition["type"] == kind
+            && condition["status"] == "True"
+            && condition["observedGeneration"].as_i64() >= generation
+    })
+}
+
 /// Three brokers with a topic of three replicas; the brokers in `serving` are up.
 fn with_topic(cluster: &KafkaCluster, serving: &[i32]) -> State {
     let mut state = state(cluster, 3);
@@ -203,13 +215,35 @@ fn nobody_passes_too_early_and_nothing_is_wrong_that_is_being_done() {
             "the API server refuses it",
             all(),
             Findings { failed: Some("quota".to_owned()), refused: true, ..Findings::default() },
-            "False False False Failed Degraded warned",
+            "True False False Failed Degraded warned",
+        ),
+        (
+            "the controller refuses it",
+            all(),
+            with(&|f| f.refusal = Some("spec.config.x: no".to_owned())),
+            "True False False Failed Degraded warned",
+        ),
+        (
+            "a roll has not advanced until its deadline",
+            all(),
+            {
+                let mut findings = outdated(&[0, 1, 2], Step::Wait("broker 2".to_owned()));
+                findings.overdue = Some(std::time::Duration::from_secs(600));
+                findings
+            },
+            "True False False Failed Degraded warned",
+        ),
+        (
+            "a pod has not started until the deadline",
+            two(),
+            Findings { overdue: Some(std::time::Duration::from_secs(600)), ..broken() },
+            "False True False Failed Degraded warned",
         ),
         (
             "the API server does not answer",
             all(),
             Findings { failed: Some("no answer".to_owned()), ..Findings::default() },
-            "False False False InProgress Progressing warned",
+            "True False False InProgress Progressing calm",
         ),
         (
             "brokers that are to go are being emptied",
@@ -286,6 +320,42 @@ fn nobody_passes_too_early_and_nothing_is_wrong_that_is_being_done() {
     // A resource that no operator has seen.
     let object = json!({"metadata": {"generation": 1}, "status": {"observedGeneration": -1}});
     assert_eq!((kstatus(&object), argo(&object)), ("InProgress", "Progressing"));
+}
+
+#[test]
+fn who_waits_for_a_spec_that_is_not_in_force_goes_on_waiting() {
+    let with = |generation: i64| {
+        let mut cluster = cluster(json!({"brokers": {"replicas": 3}}));
+        cluster.metadata.generation = Some(generation);
+        cluster
+    };
+    let refused = || Findings { refusal: Some("spec.config.x: no".to_owned()), ..found() };
+    let failed = || Findings { failed: Some("quota".to_owned()), ..Findings::default() };
+    let next = |generation: i64, before: &KafkaClusterStatus, findings: &Findings| {
+        let cluster = with(generation);
+        let state = with_topic(&cluster, &[0, 1, 2]);
+        let status = status_of(&cluster, before, Some(&state), findings, &at(0));
+        let mut object = json!(cluster);
+        object["status"] = json!(status);
+        let shown = status.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
+        assert_eq!(shown.status, "True", "everything serves");
+        let passes = waited_for(&object, "Ready");
+        (status, passes, waited_for(&object, "UpToDate"), kstatus(&object))
+    };
+    let (fine, ready, up_to_date, verdict) = next(7, &KafkaClusterStatus::default(), &found());
+    assert_eq!((ready, up_to_date, verdict), (true, true, "Current"));
+    // Two refused generations in a row, and one that the API server does not take.
+    let (first, ready, up_to_date, verdict) = next(8, &fine, &refused());
+    assert_eq!((ready, up_to_date, verdict), (false, false, "Failed"));
+    let (second, ready, up_to_date, verdict) = next(9, &first, &refused());
+    assert_eq!((ready, up_to_date, verdict), (false, false, "Failed"));
+    let (third, ready, up_to_date, verdict) = next(10, &second, &failed());
+    assert_eq!((ready, up_to_date, verdict), (false, false, "InProgress"));
+    let (_, ready, up_to_date, verdict) = next(11, &third, &found());
+    assert_eq!((ready, up_to_date, verdict), (true, true, "Current"));
+    // A cluster that another operator left without a status.
+    let (_, ready, ..) = next(7, &KafkaClusterStatus::default(), &refused());
+    assert!(!ready);
 }
 
 #[test]

@@ -1,0 +1,5 @@
+//! The kinds of conditions that several files name.
+
+pub(super) const ROLLED_BACK: &str = "StateRolledBack";
+pub(super) const DRAIN_BLOCKED: &str = "DrainBlocked";
+pub(super) const RECOVERING: &str = "Recovering";
