@@ -147,6 +147,33 @@ async fn pods_of_a_former_cluster_are_waited_for() {
     assert!(server.get(set).is_some());
 }
 
+/// `kubectl delete --cascade=orphan` leaves the pods, whose brokers serve on.
+#[tokio::test]
+async fn brokers_that_a_former_cluster_left_running_are_not_called_restarting() {
+    let server = server(&spec("Retain"));
+    drop(in_use(&server).await);
+    server.delete_with_dependents(CLUSTER);
+    make(&server, ANEW, &spec("Retain"));
+    let owners = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "c", "uid": "former", "controller": true}]);
+    let mut labels = json!(Names::of(&resource(&server)).labels());
+    labels["controller-revision-hash"] = json!("c-old");
+    let ready = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+    server.put(
+        "/api/v1/namespaces/n/pods/c-0",
+        &json!({"metadata": {"name": "c-0", "generateName": "c-", "labels": labels, "ownerReferences": owners}, "status": ready}),
+    );
+    let mut second = Kept::by(&server);
+    second.pass(&server).await;
+    let host = second.keeper.host.as_ref().unwrap();
+    let _broker = Broker::serves(host.controller(), host.cluster_id()).await;
+    second.pass(&server).await;
+    for kind in ["Ready", "UpToDate", "Progressing", "DrainBlocked"] {
+        let said = said(&server, kind);
+        assert!(!said.is_empty() && !said.contains("restarted"), "{kind}: {said}");
+    }
+    assert!(said(&server, "DrainBlocked").starts_with("False: "));
+}
+
 #[tokio::test]
 async fn where_the_volumes_go_everything_goes() {
     let server = server(&spec("Delete"));
