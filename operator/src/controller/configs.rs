@@ -7,6 +7,8 @@
 //! metrics. `weir_settings` validates the values.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod named;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -21,6 +23,8 @@ use weir_protocol::messages::{
 use weir_protocol::types::{BrokerId, TopicId};
 use weir_settings::{self as config, ConfigError, ConfigType, Configs, Door, Layers, Scope};
 
+use self::named::Named;
+pub(super) use self::named::check_named;
 use super::draft::Draft;
 use super::error::{ApiError, too_large, wire};
 use super::limits::SETTINGS_BYTES_MAX;
@@ -34,12 +38,6 @@ pub(super) const TYPE_TOPIC: i8 = 2;
 const TYPE_BROKER: i8 = 4;
 const TYPE_CLIENT_METRICS: i8 = 16;
 const TYPE_GROUP: i8 = 32;
-
-/// The most groups with settings and the most subscriptions to client metrics, as in the resource's
-/// schema, and the most bytes of each kind.
-const GROUPS_SET_MAX: usize = 1_000;
-const SUBSCRIPTIONS_MAX: usize = 100;
-const NAMED_SETTINGS_BYTES_MAX: usize = 256 * 1024;
 
 /// The resource whose settings a request changes.
 #[derive(Clone, Debug)]
@@ -436,71 +434,6 @@ fn put_named<T>(
         true => drop(all.remove(&name)),
         false => drop(all.insert(name, config)),
     }
-}
-
-/// The size of the settings on groups or on subscriptions to client metrics. All of them are in the
-/// cluster's resource.
-#[derive(Clone, Copy, Debug)]
-struct Named {
-    path: &'static str,
-    bytes: usize,
-    count: usize,
-    most: usize,
-}
-
-impl Named {
-    fn groups(spec: &KafkaClusterSpec) -> Self {
-        let all = spec.consumer_groups.config.iter().map(|(name, config)| (name, config.texts()));
-        Self::of("spec.consumerGroups.config", GROUPS_SET_MAX, all)
-    }
-
-    fn client_metrics(spec: &KafkaClusterSpec) -> Self {
-        let all = spec.client_metrics.iter().map(|(name, config)| (name, config.texts()));
-        Self::of("spec.clientMetrics", SUBSCRIPTIONS_MAX, all)
-    }
-
-    fn of<'a>(
-        path: &'static str,
-        most: usize,
-        all: impl Iterator<Item = (&'a String, &'a Configs)>,
-    ) -> Self {
-        let (bytes, count) = all.fold((0, 0), |(bytes, count), (name, texts)| {
-            (bytes + Self::bytes_of(name, texts), count + 1)
-        });
-        Self { path, bytes, count, most }
-    }
-
-    fn bytes_of(name: &str, texts: &Configs) -> usize {
-        name.len() + texts.iter().map(|(name, text)| name.len() + text.len()).sum::<usize>()
-    }
-
-    /// The same after the settings of one name change. A name counts only while it has settings.
-    fn change(mut self, name: &str, before: &Configs, after: &Configs) -> Self {
-        if !before.is_empty() {
-            (self.bytes, self.count) = (self.bytes - Self::bytes_of(name, before), self.count - 1);
-        }
-        if !after.is_empty() {
-            (self.bytes, self.count) = (self.bytes + Self::bytes_of(name, after), self.count + 1);
-        }
-        self
-    }
-
-    fn check(&self) -> Result<(), (&'static str, String)> {
-        let Self { path, bytes, count, most } = *self;
-        if bytes > NAMED_SETTINGS_BYTES_MAX || count > most {
-            let reason = format!(
-                "There is room for {most} names with settings, of {NAMED_SETTINGS_BYTES_MAX} bytes together."
-            );
-            return Err((path, reason));
-        }
-        Ok(())
-    }
-}
-
-/// Checks the size of the settings on groups and on subscriptions to client metrics.
-pub(super) fn check_named(spec: &KafkaClusterSpec) -> Result<(), (&'static str, String)> {
-    Named::groups(spec).check()?;
-    Named::client_metrics(spec).check()
 }
 
 fn put_topic(draft: &mut Draft<'_>, id: TopicId, settings: &Configs) -> Result<(), ApiError> {

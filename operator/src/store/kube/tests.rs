@@ -13,6 +13,7 @@ use uuid::Uuid;
 use weir_protocol::types::{BrokerId, TopicId};
 
 use super::*;
+use crate::controller::TOPIC_ID_ANNOTATION;
 use crate::controller::state::Partition;
 
 fn object(name: &str, age: i64, id: Option<u128>, spec: &Value) -> DynamicObject {
