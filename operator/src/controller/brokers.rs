@@ -166,11 +166,18 @@ fn broker_of(
     }
 }
 
-/// Replaces the endpoints of a registered broker. It never removes the last one: brokers need one
-/// for replication.
-pub(super) fn readdress(draft: &mut Draft<'_>, id: BrokerId, endpoints: Vec<Endpoint>) {
+/// Replaces the endpoints of a registered broker, if they still are those that the sender has read:
+/// a registration that came meanwhile names listeners that the sender does not know. It never
+/// removes the last one: brokers need one for replication.
+pub(super) fn readdress(
+    draft: &mut Draft<'_>,
+    id: BrokerId,
+    before: &[Endpoint],
+    endpoints: Vec<Endpoint>,
+) {
     let broker = draft.state.brokers.get(&id).cloned();
-    if let Some(broker) = broker.filter(|broker| broker.endpoints != endpoints)
+    if let Some(broker) =
+        broker.filter(|broker| broker.endpoints == before && broker.endpoints != endpoints)
         && !endpoints.is_empty()
     {
         draft.push(Change::Broker(Broker { endpoints, ..broker }));

@@ -49,6 +49,9 @@ pub enum Event {
     Readdress {
         /// The broker's id.
         broker: BrokerId,
+        /// Its endpoints as the sender read them. If the broker has registered others meanwhile,
+        /// nothing changes: the sender has to look again.
+        before: Vec<Endpoint>,
         /// All of its endpoints.
         endpoints: Vec<Endpoint>,
     },

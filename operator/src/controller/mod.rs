@@ -97,8 +97,8 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
             },
             Err(refused) => refused,
         },
-        Event::Readdress { broker, endpoints } => {
-            brokers::readdress(&mut draft, broker, endpoints);
+        Event::Readdress { broker, before, endpoints } => {
+            brokers::readdress(&mut draft, broker, &before, endpoints);
             Reply::Nothing
         }
         Event::Apply(resources) => match apply::apply(&mut draft, resources) {

@@ -173,6 +173,15 @@ impl World {
                 }
                 self.register(registration)
             }
+            "readdress" => {
+                // `before=LISTENER,... to=LISTENER,...`
+                let named = |name: &str| -> Vec<Endpoint> {
+                    let all = words.text(name).unwrap_or_default().split(',');
+                    all.filter(|listener| !listener.is_empty()).map(endpoint).collect()
+                };
+                let (before, endpoints) = (named("before"), named("to"));
+                self.event(Event::Readdress { broker: broker(words), before, endpoints })
+            }
             "heartbeat" => {
                 let broker = broker(words);
                 let epoch =
@@ -322,17 +331,21 @@ fn registration(words: &mut Words<'_>) -> Registration {
         broker,
         incarnation: id("process", 1),
         log_dir: id("dir", 1000 + u128::from(broker.0.unsigned_abs())),
-        endpoints: vec![Endpoint {
-            listener: "PLAINTEXT".into(),
-            host: "127.0.0.1".into(),
-            port: 9092,
-            security_protocol: "PLAINTEXT".into(),
-        }],
+        endpoints: vec![endpoint("PLAINTEXT")],
         rack: words.text("rack").map(str::to_owned),
         previous_epoch: words.number("previous").map(BrokerEpoch),
         clean: words.flag("clean"),
         controller_epoch: ControllerEpoch(words.number("controller").unwrap_or(0)),
         leader_epochs: Vec::new(),
+    }
+}
+
+fn endpoint(listener: &str) -> Endpoint {
+    Endpoint {
+        listener: listener.into(),
+        host: "127.0.0.1".into(),
+        port: 9092,
+        security_protocol: "PLAINTEXT".into(),
     }
 }
 

@@ -28,12 +28,15 @@ pub(super) async fn keep_true(
     {
         return;
     }
-    for broker in state.brokers.values() {
+    // A broker that a recovery has found on a volume, and that has not registered, has no endpoints.
+    for broker in state.brokers.values().filter(|broker| !broker.endpoints.is_empty()) {
         let standing = Standing::of(&context.client, cluster, broker.id.0).await;
         let endpoints = standing.endpoints(cluster, broker.id.0, broker.endpoints.clone());
         if endpoints != broker.endpoints {
-            let event = Event::Readdress { broker: broker.id, endpoints };
-            // If the controller does not answer, the next pass sends it.
+            let before = broker.endpoints.clone();
+            let event = Event::Readdress { broker: broker.id, before, endpoints };
+            // If the controller does not answer, or the broker has registered meanwhile, the next
+            // pass sends it.
             let _ = host.controller().ask(event).await;
         }
     }

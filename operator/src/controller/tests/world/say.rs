@@ -156,11 +156,15 @@ pub(super) fn say_change(before: &State, after: &State, change: &Change) -> Stri
         Change::Features(features) => {
             format!("* features epoch {} {:?}", features.epoch, features.levels)
         }
-        Change::Broker(Broker { id, epoch, fenced, shutting_down, .. }) => {
+        Change::Broker(Broker { id, epoch, fenced, shutting_down, endpoints, .. }) => {
+            // Each registration names this one.
+            let listeners: Vec<_> = endpoints.iter().map(|at| at.listener.as_str()).collect();
+            let others = listeners != ["PLAINTEXT"];
             format!(
-                "* broker {id} epoch={epoch}{}{}",
+                "* broker {id} epoch={epoch}{}{}{}",
                 if *fenced { " fenced" } else { "" },
-                if *shutting_down { " shutting down" } else { "" }
+                if *shutting_down { " shutting down" } else { "" },
+                if others { format!(" at {}", listeners.join(",")) } else { String::new() }
             )
         }
         Change::Topic(_, resource) => {
