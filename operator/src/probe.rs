@@ -4,10 +4,9 @@
 //! a broken connection within one round trip. It is only a hint. If a host does not answer, or a
 //! firewall answers for it, that costs time or a change of leaders, never a record.
 
-use std::io::ErrorKind;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use weir_client::{Address, connect};
 
 /// The most time for an answer; after that the broker's session decides.
 const ANSWER_MAX: Duration = Duration::from_millis(100);
@@ -19,13 +18,13 @@ const TRIES: u32 = 10;
 
 /// Whether the host refuses connections to this port.
 pub(crate) async fn nobody_listens(host: &str, port: u16) -> bool {
+    let address = Address::new(host, port);
     for _ in 0..TRIES {
-        match tokio::time::timeout(ANSWER_MAX, TcpStream::connect((host, port))).await {
-            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => return true,
+        match connect(&address, ANSWER_MAX).await {
             // The kernel may still accept connections for a process that is ending; they break at
             // once.
-            Ok(Ok(_)) => tokio::time::sleep(PAUSE).await,
-            _ => return false,
+            Ok(_) => tokio::time::sleep(PAUSE).await,
+            Err(error) => return error.is_refused(),
         }
     }
     false

@@ -7,10 +7,11 @@
 //! changed its leader or epoch. The epoch identifies such an answer, so a change of leaders waits
 //! for no fetch.
 
-mod connection;
 mod context;
 mod flush;
 mod inbox;
+mod leader;
+mod offsets;
 mod session;
 
 use std::collections::HashMap;
@@ -20,7 +21,6 @@ use tokio::sync::{mpsc, watch};
 use tracing::{Instrument as _, debug_span, error, warn};
 use weir_protocol::types::{BrokerId, TopicPartition};
 
-pub(crate) use self::connection::Connection;
 pub use self::context::FetcherContext;
 #[cfg(test)]
 pub(super) use self::flush::wait_for_flush;

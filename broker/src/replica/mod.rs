@@ -55,7 +55,6 @@ use weir_settings::topic_key;
 
 pub(crate) use self::clock::now_ms;
 use self::core::{Asked, PartitionState};
-pub(crate) use self::fetcher::Connection;
 pub use self::fetcher::{FetcherContext, Fetchers};
 use self::leaving::{Fate, Leaving};
 pub(crate) use self::lost::Lost;

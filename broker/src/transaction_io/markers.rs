@@ -292,7 +292,7 @@ async fn ask_leader(
             said.collect()
         }
         Err(error) => {
-            let code = failed(&error);
+            let code = failed(leader, &error);
             partitions.into_iter().map(|partition| (partition, code)).collect()
         }
     }

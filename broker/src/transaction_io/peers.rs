@@ -1,42 +1,59 @@
 //! Requests to other brokers, over a pool of connections.
 
-use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexMap;
-use parking_lot::Mutex;
+use weir_client::{Address, ClientError, ConnectionSettings, Pool, PoolSettings, Repeat};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::Request;
 use weir_protocol::types::BrokerId;
 
 use crate::metadata::Metadata;
-use crate::replica::Connection;
 use crate::transaction::Partition;
 
-/// The longest time for an answer of another broker (`request.timeout.ms` between brokers).
-const ANSWER_MAX: Duration = Duration::from_secs(30);
+const POOL: PoolSettings = PoolSettings {
+    connection: ConnectionSettings {
+        client_id: "replica",
+        connect_max: Duration::from_secs(5),
+        send_max: Duration::from_secs(5),
+        // A transaction may have thousands of topics and of partitions.
+        response_bytes_max: 64 << 20,
+    },
+    // `request.timeout.ms` between brokers.
+    answer_max: Duration::from_secs(30),
+    // A leader that is slow to commit markers holds some of these for up to 20 seconds. The
+    // requests that find none free are retried, by the marker task or by the client.
+    connections_max: 64,
+    idle_max: 8,
+};
 
-/// The most idle connections to one broker.
-const IDLE_MAX: usize = 8;
-
-/// The idle connections to other brokers. A connection carries one request at a time.
+/// The connections to other brokers, on the listener that brokers use among themselves.
 #[derive(Debug)]
 pub(super) struct Peers {
-    /// The listener that brokers use among themselves.
     listener: String,
     metadata: Arc<Metadata>,
-    idle: Mutex<HashMap<BrokerId, Vec<Connection>>>,
+    pool: Pool,
+}
+
+/// Why another broker did not answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PeerError {
+    /// The metadata has no broker of this id, or no address of it on the listener.
+    #[error("the metadata has no address of it on the listener {0}")]
+    NoAddress(String),
+    #[error(transparent)]
+    NoAnswer(#[from] ClientError),
 }
 
 impl Peers {
     /// A pool without connections.
     pub(super) fn new(listener: String, metadata: Arc<Metadata>) -> Self {
-        Self { listener, metadata, idle: Mutex::default() }
+        Self { listener, metadata, pool: Pool::new(POOL) }
     }
 
-    /// Sends a request to another broker. May send it twice, if an idle connection fails.
+    /// Sends a request to another broker. May send it twice, if an idle connection is broken: the
+    /// requests allow a repetition.
     ///
     /// # Errors
     /// When the broker cannot be reached or does not answer in time.
@@ -45,46 +62,20 @@ impl Peers {
         peer: BrokerId,
         version: i16,
         request: &R,
-    ) -> io::Result<R::Response> {
-        let kept = self.idle.lock().get_mut(&peer).and_then(Vec::pop);
-        if let Some(connection) = kept
-            && let Ok(response) = self.call_on(connection, peer, version, request).await
-        {
-            return Ok(response);
-        }
-        // The other end may have closed the idle connection. The requests allow a repetition.
-        let (host, port) = {
+    ) -> Result<R::Response, PeerError> {
+        let address = {
             let image = self.metadata.load();
             let found = image.brokers.get(&peer).and_then(|peer| peer.endpoint(&self.listener));
-            let endpoint = found.ok_or(io::ErrorKind::AddrNotAvailable)?;
-            (endpoint.host.clone(), endpoint.port)
+            let endpoint = found.ok_or_else(|| PeerError::NoAddress(self.listener.clone()))?;
+            Address::new(endpoint.host.clone(), endpoint.port)
         };
-        let connection = Connection::open(&host, port).await?;
-        self.call_on(connection, peer, version, request).await
-    }
-
-    async fn call_on<R: Request>(
-        &self,
-        mut connection: Connection,
-        peer: BrokerId,
-        version: i16,
-        request: &R,
-    ) -> io::Result<R::Response> {
-        let response = tokio::time::timeout(ANSWER_MAX, connection.call(version, request))
-            .await
-            .map_err(|_| io::ErrorKind::TimedOut)??;
-        let mut idle = self.idle.lock();
-        let kept = idle.entry(peer).or_default();
-        if kept.len() < IDLE_MAX {
-            kept.push(connection);
-        }
-        Ok(response)
+        Ok(self.pool.call(peer, &address, version, request, Repeat::IfBroken).await?)
     }
 }
 
 /// The error code for a request that another broker did not answer.
-pub(super) fn failed(error: &io::Error) -> ErrorCode {
-    tracing::debug!(%error, "another broker did not answer");
+pub(super) fn failed(peer: BrokerId, error: &PeerError) -> ErrorCode {
+    tracing::debug!(%peer, %error, "another broker did not answer");
     ErrorCode::NetworkException
 }
 

@@ -74,7 +74,7 @@ impl TransactionIo {
             .peers
             .call(coordinator, VERSION, &request)
             .await
-            .map_err(|error| failed(&error))?;
+            .map_err(|error| failed(coordinator, &error))?;
         if response.error_code != 0 {
             return Err(ErrorCode::from_code(response.error_code));
         }

@@ -3,20 +3,23 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use weir_client::{Address, Connection, ConnectionSettings};
+use weir_protocol::messages::ApiVersionsRequest;
+
+/// The most time to connect, and for a serving broker's answer.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+
+const SETTINGS: ConnectionSettings = ConnectionSettings {
+    client_id: "weir-local",
+    connect_max: ANSWER_MAX,
+    send_max: ANSWER_MAX,
+    response_bytes_max: 1 << 20,
+};
 
 /// Whether a broker answers at this address. An accepted connection is not enough: a broker accepts
 /// connections before it serves.
 pub(super) async fn broker_answers(address: SocketAddr) -> bool {
-    /// The most time for a serving broker's answer.
-    const ANSWER_MAX: Duration = Duration::from_secs(1);
-    /// An ApiVersions request, version 0: its length, key 18, version, correlation id, no client
-    /// id.
-    const REQUEST: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff];
-    let ask = async {
-        let mut connection = tokio::net::TcpStream::connect(address).await?;
-        connection.write_all(&REQUEST).await?;
-        connection.read_u32().await
-    };
-    tokio::time::timeout(ANSWER_MAX, ask).await.is_ok_and(|answer| answer.is_ok())
+    let address = Address::new(address.ip().to_string(), address.port());
+    let Ok(mut connection) = Connection::open(&address, SETTINGS).await else { return false };
+    connection.call(0, &ApiVersionsRequest::default(), ANSWER_MAX).await.is_ok()
 }

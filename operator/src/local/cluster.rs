@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::broker_probe::broker_answers;
 use super::manifests::{Manifest, declared_brokers, set_brokers};
 use super::process::Process;
 use super::shape::{Shape, loopback};
@@ -324,8 +325,8 @@ impl LocalCluster {
                 self.ask_status().await.is_ok_and(|status| status.brokers.iter().any(serves));
             // The controller counts on a broker before its listeners accept connections, so clients
             // may not reach it yet.
-            let listens = ready && tokio::net::TcpStream::connect(self.address(id)?).await.is_ok();
-            if listens && pid.is_some() {
+            let serves = ready && broker_answers(self.address(id)?).await;
+            if serves && pid.is_some() {
                 return Ok(());
             }
             anyhow::ensure!(pid.is_some(), "broker {id} did not come up; {}", broker.log_tail());
@@ -338,7 +339,7 @@ impl LocalCluster {
     async fn broker_goes_on(&self, id: i32, broker: &Process) -> anyhow::Result<()> {
         let address = self.address(id)?;
         let started = tokio::time::Instant::now();
-        while !super::broker_probe::broker_answers(address).await {
+        while !broker_answers(address).await {
             anyhow::ensure!(
                 broker.pid().is_some(),
                 "broker {id} did not come up; {}",

@@ -9,7 +9,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,14 +19,14 @@ use weir_protocol::messages::fetch_request::{
     FetchPartition, FetchTopic, ForgottenTopic, ReplicaState,
 };
 use weir_protocol::messages::fetch_response::PartitionData;
-use weir_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use weir_protocol::messages::{FetchRequest, FetchResponse, ListOffsetsRequest, Message};
+use weir_protocol::messages::{FetchRequest, FetchResponse, Message};
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicId, TopicPartition};
 
-use super::connection::Connection;
 use super::context::FetcherContext;
 use super::flush::{FLUSH_MAX, wait_for_flush};
 use super::inbox::{Inbox, Told};
+use super::leader::{ANSWER_MAX, SessionError, connect};
+use super::offsets::leader_offsets;
 use crate::log::EpochEnd;
 use crate::replica::core::{FetchAnswer, FetchFrom, Next, Todo};
 use crate::replica::{Partition, Settings};
@@ -36,9 +35,8 @@ use crate::replica::{Partition, Settings};
 /// carries the new log start offsets.
 const LOG_START_MAX: Duration = Duration::from_secs(10);
 
-/// The protocol versions between brokers of this build.
+/// The protocol version between brokers of this build.
 const FETCH_VERSION: i16 = 18;
-const LIST_OFFSETS_VERSION: i16 = 11;
 
 /// The first and the longest pause before a reconnect; the pause doubles in between
 /// (`replica.fetch.backoff.ms`).
@@ -47,13 +45,6 @@ const RETRY_MAX: Duration = Duration::from_millis(1_000);
 
 /// The pause of a throttled partition that lags while the quota is used up, in milliseconds.
 const THROTTLED_MS: u64 = 100;
-
-/// The longest time for an answer, beyond the requested wait.
-const ANSWER_MAX: Duration = Duration::from_secs(30);
-
-/// The timestamps of ListOffsets that mean the end and the start of the log.
-const LATEST: i64 = -1;
-const EARLIEST: i64 = -2;
 
 /// A partition that this session fetches.
 #[derive(Debug)]
@@ -175,13 +166,12 @@ impl Session {
         }
     }
 
-    async fn fetch_until_it_ends(&mut self) -> io::Result<std::convert::Infallible> {
-        let (host, port) = self.endpoint().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let mut connection = Connection::open(&host, port).await?;
+    async fn fetch_until_it_ends(&mut self) -> Result<std::convert::Infallible, SessionError> {
+        let (mut connection, address) = connect(&self.context, self.leader).await?;
         info!(
             leader = self.leader.0,
-            host,
-            port,
+            host = address.host,
+            port = address.port,
             partitions = self.slots.len(),
             "following a leader"
         );
@@ -201,8 +191,8 @@ impl Session {
             // At most two requests: the long poll, and one with new partitions.
             let room = connection.awaited() < 2;
             tokio::select! {
-                received = tokio::time::timeout(limit, connection.receive()), if waits => {
-                    let body = received.map_err(|_| io::ErrorKind::TimedOut)??;
+                received = connection.receive(limit), if waits => {
+                    let body = received?;
                     self.answers += 1;
                     if self.id == 0 {
                         self.context.replicas.lost_leaders().find(self.leader);
@@ -215,14 +205,6 @@ impl Session {
                 () = tokio::time::sleep(Duration::from_millis(delayed_ms.max(1))), if room && delayed_ms < u64::MAX => {}
             }
         }
-    }
-
-    /// The leader's address on the listener that brokers use among themselves.
-    fn endpoint(&self) -> Option<(String, u16)> {
-        let image = self.context.metadata.load();
-        let listener = &self.context.listener;
-        let endpoint = image.brokers.get(&self.leader)?.endpoint(listener)?;
-        Some((endpoint.host.clone(), endpoint.port))
     }
 
     fn take_delayed(&mut self) {
@@ -330,15 +312,15 @@ impl Session {
     }
 
     /// Takes up a response; returns whether it contains records.
-    async fn answered(&mut self, mut body: Bytes) -> io::Result<bool> {
-        let response = FetchResponse::decode(&mut body, FETCH_VERSION).map_err(io::Error::other)?;
+    async fn answered(&mut self, mut body: Bytes) -> Result<bool, SessionError> {
+        let response = FetchResponse::decode(&mut body, FETCH_VERSION)?;
         match ErrorCode::from_code(response.error_code) {
             ErrorCode::None => {}
-            code => return Err(io::Error::other(format!("the leader answers {}", code.name()))),
+            code => return Err(SessionError::Refused(code)),
         }
         if self.id == 0 {
             if response.session_id == 0 {
-                return Err(io::Error::other("the leader gives no session"));
+                return Err(SessionError::NoSession);
             }
             (self.id, self.epoch) = (response.session_id, 1);
         }
@@ -391,9 +373,12 @@ impl Session {
     }
 
     /// Asks for the start and the end of the leader's logs, for partitions whose offset the leader
-    /// does not have. Rare, so on a separate connection.
+    /// does not have.
     async fn ask_offsets(&self, ids: &[TopicPartition]) {
-        let offsets = match self.leader_offsets(ids).await {
+        let slots = ids.iter().filter_map(|id| self.slots.get(id));
+        let wanted: Vec<(Arc<Partition>, LeaderEpoch)> =
+            slots.map(|slot| (Arc::clone(&slot.partition), slot.epoch)).collect();
+        let offsets = match leader_offsets(&self.context, self.leader, &wanted).await {
             Ok(offsets) => offsets,
             Err(error) => {
                 debug!(leader = self.leader.0, %error, "cannot ask a leader for its offsets");
@@ -410,48 +395,6 @@ impl Session {
                 None => slot.partition.fetch_failed(slot.epoch),
             }
         }
-    }
-
-    async fn leader_offsets(
-        &self,
-        ids: &[TopicPartition],
-    ) -> io::Result<HashMap<TopicPartition, (i64, i64)>> {
-        let (host, port) = self.endpoint().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let mut connection = Connection::open(&host, port).await?;
-        let mut found = HashMap::new();
-        for id in ids {
-            let Some(slot) = self.slots.get(id) else { continue };
-            let mut offsets = [-1; 2];
-            for (offset, timestamp) in offsets.iter_mut().zip([EARLIEST, LATEST]) {
-                let request = ListOffsetsRequest {
-                    replica_id: self.context.id.0,
-                    topics: vec![ListOffsetsTopic {
-                        name: slot.partition.topic().to_string(),
-                        partitions: vec![ListOffsetsPartition {
-                            partition_index: id.index,
-                            current_leader_epoch: slot.epoch.0,
-                            timestamp,
-                            ..Default::default()
-                        }],
-                        ..Default::default()
-                    }],
-                    ..Default::default()
-                };
-                let call = connection.call(LIST_OFFSETS_VERSION, &request);
-                let response = tokio::time::timeout(ANSWER_MAX, call)
-                    .await
-                    .map_err(|_| io::ErrorKind::TimedOut)??;
-                let answer = response.topics.into_iter().flat_map(|topic| topic.partitions).next();
-                *offset = answer
-                    .filter(|answer| answer.error_code == 0)
-                    .map_or(-1, |answer| answer.offset);
-            }
-            let [start, end] = offsets;
-            if start >= 0 && end >= start {
-                found.insert(*id, (start, end));
-            }
-        }
-        Ok(found)
     }
 }
 

@@ -1,5 +1,8 @@
 //! A client that sends single requests in any version. It checks the order of the responses, and
 //! that they have no bytes left over.
+//!
+//! It sends what `weir-client` would not. It shares only the messages with it, so that a fault of
+//! that client cannot hide one of the broker.
 
 use std::net::SocketAddr;
 

@@ -2,19 +2,34 @@
 //! leaders and addresses from the committed state, which is what Metadata would answer. It finds a
 //! group's coordinator with FindCoordinator.
 
-mod connection;
-
-use std::collections::BTreeMap;
-use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
+use weir_client::{Address, ClientError, ConnectionSettings, Pool, PoolSettings, Repeat};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{FindCoordinatorRequest, Request};
 use weir_protocol::types::BrokerId;
 
-use self::connection::Connection;
 use crate::controller::state::State;
+
+/// The most time for a broker's answer, longer than a coordinator takes to load or to wait for its
+/// followers.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
+
+const POOL: PoolSettings = PoolSettings {
+    connection: ConnectionSettings {
+        client_id: "weir-operator",
+        connect_max: Duration::from_secs(3),
+        send_max: ANSWER_MAX,
+        // The offsets of every partition of the largest cluster are less.
+        response_bytes_max: 64 << 20,
+    },
+    answer_max: ANSWER_MAX,
+    // Requests to a broker go one after the other: the operator is not to be its main load.
+    connections_max: 1,
+    idle_max: 1,
+};
 
 /// Why a request to the brokers failed.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +39,7 @@ pub enum KafkaError {
     NoBroker,
     /// A broker did not answer.
     #[error("broker {0} does not answer: {1}")]
-    Io(i32, io::Error),
+    NoAnswer(i32, ClientError),
     /// A broker answered with an error.
     #[error("{0}: {name}: {message}", name = .1.name(), message = .1.message())]
     Code(&'static str, ErrorCode),
@@ -41,19 +56,17 @@ pub fn check(what: &'static str, code: i16) -> Result<(), KafkaError> {
     }
 }
 
-type Slot = Arc<tokio::sync::Mutex<Option<((String, u16), Connection)>>>;
-
 /// The client of one cluster. Clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Client {
     committed: watch::Receiver<State>,
-    connections: Arc<Mutex<BTreeMap<i32, Slot>>>,
+    pool: Arc<Pool>,
 }
 
 impl Client {
     /// A client of the cluster with this watched state.
     pub fn new(committed: watch::Receiver<State>) -> Self {
-        Self { committed, connections: Arc::default() }
+        Self { committed, pool: Arc::new(Pool::new(POOL)) }
     }
 
     /// The committed state.
@@ -76,7 +89,7 @@ impl Client {
         version: i16,
         request: &R,
     ) -> Result<R::Response, KafkaError> {
-        self.call(broker, version, request, true).await
+        self.call(broker, version, request, Repeat::IfBroken).await
     }
 
     /// Sends a request once.
@@ -89,7 +102,7 @@ impl Client {
         version: i16,
         request: &R,
     ) -> Result<R::Response, KafkaError> {
-        self.call(broker, version, request, false).await
+        self.call(broker, version, request, Repeat::Never).await
     }
 
     async fn call<R: Request>(
@@ -97,45 +110,19 @@ impl Client {
         broker: i32,
         version: i16,
         request: &R,
-        again: bool,
+        repeat: Repeat,
     ) -> Result<R::Response, KafkaError> {
+        let broker = BrokerId(broker);
         let address = self
             .committed
             .borrow()
             .brokers
-            .get(&BrokerId(broker))
+            .get(&broker)
             .and_then(|broker| broker.endpoints.first())
-            .map(|endpoint| (endpoint.host.clone(), endpoint.port));
+            .map(|endpoint| Address::new(endpoint.host.clone(), endpoint.port));
         let address = address.ok_or(KafkaError::NoBroker)?;
-        let slot = Arc::clone(
-            self.connections
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .entry(broker)
-                .or_default(),
-        );
-        let mut slot = slot.lock().await;
-        if slot.as_ref().is_some_and(|(known, _)| *known != address) {
-            *slot = None;
-        }
-        let failed = |error| KafkaError::Io(broker, error);
-        let kept = slot.take();
-        let was_kept = kept.is_some();
-        let mut connection = match kept {
-            Some((_, connection)) => connection,
-            None => Connection::open(&address.0, address.1).await.map_err(failed)?,
-        };
-        let answer = match connection.call(version, request).await {
-            // A kept connection may have been closed for being idle, or by a restart.
-            Err(error) if again && was_kept && error.kind() != io::ErrorKind::TimedOut => {
-                connection = Connection::open(&address.0, address.1).await.map_err(failed)?;
-                connection.call(version, request).await
-            }
-            answer => answer,
-        };
-        let answer = answer.map_err(failed)?;
-        *slot = Some((address, connection));
-        Ok(answer)
+        let answer = self.pool.call(broker, &address, version, request, repeat).await;
+        answer.map_err(|error| KafkaError::NoAnswer(broker.0, error))
     }
 
     /// The coordinator of a group.
