@@ -4,14 +4,17 @@
 //! Each record is one batch. The world commits appended records if the process still leads then.
 //! Answers that depend on them leave after that.
 
+mod markers;
+mod writing;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_broker::cores::{Aborted, Answer, Ask, Coordinator, Guard, Marker, Offsets, Prepared};
+use weir_broker::cores::{Aborted, Answer, Ask, Coordinator, Guard, Offsets, Prepared};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::ProducerId;
 
 use super::checks::Checks;
-use super::message::{Asker, Body, From, Leader, Reply, Role, What, Write, id};
+use super::message::{Asker, Body, From, Leader, Reply, Role, Write, id};
 use super::plan::{Mutation, Plan};
 use super::replica::{Entry, Replica};
 
@@ -270,213 +273,6 @@ impl Process {
             }
             _ => {}
         }
-    }
-
-    /// Runs periodic work: due timeouts and markers.
-    pub fn tick(&mut self, cx: &mut Around<'_>) {
-        let Core::Coordinator(core) = &mut self.core else { return };
-        if !self.loaded || cx.plan.has(Mutation::NeverMarks) {
-            return;
-        }
-        if core.next_wake().is_some_and(|at| at <= cx.now) {
-            let records = core.wake(cx.now);
-            self.log.extend(records.into_iter().map(Entry::Record));
-        }
-        // The core returns only transactions whose end is committed.
-        if self.high_watermark >= self.log.len()
-            && let (_, Answer::Prepared(all, exhausted)) = core.ask("", Ask::Prepared, cx.now)
-        {
-            for id in exhausted.into_iter().filter(|_| !cx.plan.has(Mutation::NeverRenews)) {
-                let fresh = cx.fresh_id();
-                let (records, _) = core.ask(&id, Ask::TimeOut { fresh }, cx.now);
-                self.log.extend(records.into_iter().map(Entry::Record));
-            }
-            for prepared in all {
-                if self.tasks.values().all(|task| task.prepared.marker != prepared.marker) {
-                    self.numbers += 1;
-                    let task = Task {
-                        missing: prepared.partitions.iter().map(Role::of).collect(),
-                        prepared,
-                        given_up: false,
-                    };
-                    self.tasks.insert(self.numbers, task);
-                }
-            }
-        }
-        let written: Vec<u64> = self
-            .tasks
-            .iter()
-            .filter(|(_, task)| task.missing.is_empty())
-            .map(|(number, _)| *number)
-            .collect();
-        for number in written {
-            if let Some(task) = self.tasks.remove(&number) {
-                let (records, _) = core.ask("", Ask::Written(task.prepared), cx.now);
-                self.log.extend(records.into_iter().map(Entry::Record));
-            }
-        }
-        for (number, task) in self.tasks.iter().filter(|(_, task)| !task.given_up) {
-            for role in &task.missing {
-                send(To::Role(*role), Body::Mark(self.leader, *number, task.prepared.marker), cx);
-            }
-        }
-    }
-
-    /// Handles the answer to a marker, as `transaction_io::markers` does.
-    fn marked(&mut self, number: u64, role: Role, code: ErrorCode, cx: &Around<'_>) {
-        let Some(task) = self.tasks.get_mut(&number) else { return };
-        match code {
-            ErrorCode::None if cx.plan.has(Mutation::CompletesEarly) => task.missing.clear(),
-            ErrorCode::None => drop(task.missing.remove(&role)),
-            ErrorCode::InvalidProducerEpoch | ErrorCode::TransactionCoordinatorFenced => {
-                task.given_up = true
-            }
-            _ => {}
-        }
-    }
-
-    fn mark(&mut self, coordinator: Leader, task: u64, mut marker: Marker, cx: &mut Around<'_>) {
-        let role = self.leader.0;
-        let to = To::Leader(coordinator);
-        if !self.loaded {
-            return send(to, Body::Marked(task, role, ErrorCode::NotLeaderOrFollower), cx);
-        }
-        if role == Role::Offsets && cx.plan.has(Mutation::CommitsOffsetsAlways) {
-            marker.commit = true;
-        }
-        let epoch = self.leader.1;
-        let admitted = match &mut self.core {
-            Core::Data(replica) if cx.plan.has(Mutation::TakesLateMarkers) => {
-                replica.force(marker, epoch, cx.now);
-                Ok(())
-            }
-            Core::Data(replica) => replica.end_transaction(marker, epoch, cx.now),
-            Core::Offsets(core) => {
-                core.end(marker, cx.now).map(|()| self.log.push(Entry::Marker(marker)))
-            }
-            Core::Coordinator(_) => Err(ErrorCode::UnknownTopicOrPartition),
-        };
-        match admitted {
-            Ok(()) => self.owe(to, Body::Marked(task, role, ErrorCode::None), cx),
-            Err(code) => send(to, Body::Marked(task, role, code), cx),
-        }
-    }
-
-    /// A client writes in a transaction. The leader asks the transaction coordinator, unless the
-    /// transaction is open here already.
-    fn write(&mut self, write: Write, attempts: u32, cx: &mut Around<'_>) {
-        if !self.loaded {
-            return refuse(&write, ErrorCode::CoordinatorLoadInProgress, cx);
-        }
-        match self.ask_to_verify(&write, cx.now) {
-            Err(code) => refuse(&write, code, cx),
-            Ok(None) => self.verify_not(write, None, attempts, cx),
-            Ok(guard) if cx.plan.has(Mutation::VerifiesNothing) => {
-                self.verify_not(write, guard, attempts, cx)
-            }
-            Ok(Some(guard)) => {
-                self.numbers += 1;
-                self.questions.insert(self.numbers, Question { write, guard, attempts });
-                let asker = Asker::Leader(self.leader, self.numbers);
-                let ask = match write.version {
-                    2.. => Ask::Add {
-                        from: write.producer,
-                        partitions: vec![self.leader.0.partition()],
-                        version: write.version,
-                    },
-                    _ => Ask::Verify { from: write.producer, partition: self.leader.0.partition() },
-                };
-                send(To::Role(Role::Coordinator), Body::Ask(asker, write.from.chain, ask), cx);
-            }
-        }
-    }
-
-    fn ask_to_verify(&mut self, write: &Write, now: u64) -> Result<Option<Guard>, ErrorCode> {
-        match (&mut self.core, write.what) {
-            (Core::Data(replica), What::Record(_, sequence)) => {
-                replica.ask_to_verify(write.producer, sequence, write.version >= 2, now)
-            }
-            (Core::Offsets(core), What::Offset(_)) => Ok(core.ask_to_verify(write.producer)),
-            _ => Err(ErrorCode::UnknownTopicOrPartition),
-        }
-    }
-
-    fn verified(&mut self, number: u64, code: ErrorCode, cx: &mut Around<'_>) {
-        let Some(Question { write, guard, attempts }) = self.questions.remove(&number) else {
-            return;
-        };
-        match code {
-            ErrorCode::None => self.verify_not(write, Some(guard), attempts, cx),
-            // The previous transaction is still ending. The leader retries, so that the client need
-            // not.
-            ErrorCode::ConcurrentTransactions if write.version >= 2 && attempts > 0 => {
-                cx.sent.push((To::Leader(self.leader), Body::Write(write), RETRY_MS));
-            }
-            ErrorCode::ProducerFenced => refuse(&write, ErrorCode::InvalidProducerEpoch, cx),
-            code => refuse(&write, code, cx),
-        }
-    }
-
-    /// The transaction is open, or its coordinator has confirmed it.
-    fn verify_not(
-        &mut self,
-        write: Write,
-        mut guard: Option<Guard>,
-        attempts: u32,
-        cx: &mut Around<'_>,
-    ) {
-        let forgets = match self.leader.0 {
-            Role::Offsets => cx.plan.has(Mutation::ForgetsOffsetGuards),
-            _ => cx.plan.has(Mutation::ForgetsGuards),
-        };
-        if forgets && guard.is_some() {
-            guard = self.ask_to_verify(&write, cx.now).unwrap_or(guard);
-        }
-        let asks_again = (write.version >= 2 || cx.plan.has(Mutation::AsksOfAnother))
-            && !cx.plan.has(Mutation::AsksOnce);
-        match self.append(&write, guard, cx) {
-            Ok(()) => {
-                let reply = Body::Reply(write.from, Reply::Code(ErrorCode::None));
-                self.owe(To::Client(write.from), reply, cx);
-            }
-            // The end of a transaction arrived while the leader asked the coordinator. With
-            // transactions v1 it was the end of this one.
-            Err(ErrorCode::InvalidTxnState) if guard.is_some() && attempts > 0 && asks_again => {
-                self.write(write, attempts - 1, cx)
-            }
-            Err(code) => refuse(&write, code, cx),
-        }
-    }
-
-    fn append(
-        &mut self,
-        write: &Write,
-        guard: Option<Guard>,
-        cx: &mut Around<'_>,
-    ) -> Result<(), ErrorCode> {
-        let Write { producer, from, .. } = *write;
-        match (&mut self.core, write.what) {
-            (Core::Data(replica), What::Record(value, sequence)) => {
-                let is_new = replica.write(
-                    Entry::Data(producer, sequence, value),
-                    guard,
-                    self.leader.1,
-                    cx.now,
-                )?;
-                if is_new && cx.leads {
-                    cx.checks.writes(producer, "a record");
-                }
-            }
-            (Core::Offsets(core), What::Offset(offset)) => {
-                let records = core.commit(producer, guard, &id(from.chain), offset, cx.now)?;
-                self.log.extend(records.into_iter().map(|record| Entry::Offset(producer, record)));
-                if cx.leads {
-                    cx.checks.writes(producer, "an offset");
-                }
-            }
-            _ => return Err(ErrorCode::UnknownTopicOrPartition),
-        }
-        Ok(())
     }
 
     fn fetch_offset(&mut self, from: From, cx: &mut Around<'_>) {
