@@ -24,7 +24,7 @@ def failure_of(e):
 
 def produce(request):
     acks = request.get("acks", "all")
-    timeout_ms = request.get("timeout_ms", 20_000)
+    timeout_ms = request.get("timeout_ms", 60_000)
     producer = kafka.KafkaProducer(
         bootstrap_servers=BOOTSTRAP,
         acks=acks if acks == "all" else int(acks),
@@ -34,7 +34,9 @@ def produce(request):
         max_request_size=64 << 20,
         max_block_ms=timeout_ms,
         delivery_timeout_ms=timeout_ms,
-        request_timeout_ms=min(10_000, timeout_ms),
+        # The client's own default. A producer without idempotence appends a request twice whose
+        # answer comes later, for instance while the disk of a busy machine is flushed.
+        request_timeout_ms=min(30_000, timeout_ms),
     )
     try:
         sent = [
