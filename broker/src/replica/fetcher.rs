@@ -13,6 +13,7 @@ mod inbox;
 mod leader;
 mod offsets;
 mod session;
+mod silence;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -10,7 +10,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tracing::{debug, info, warn};
@@ -27,6 +27,7 @@ use super::flush::{FLUSH_MAX, wait_for_flush};
 use super::inbox::{Inbox, Told};
 use super::leader::{ANSWER_MAX, SessionError, connect};
 use super::offsets::leader_offsets;
+use super::silence::Silence;
 use crate::log::EpochEnd;
 use crate::replica::core::{FetchAnswer, FetchFrom, Next, Todo};
 use crate::replica::{Partition, Settings};
@@ -76,6 +77,7 @@ pub(super) struct Session {
     epoch: i32,
     requests: u64,
     answers: u64,
+    silence: Silence,
 }
 
 impl Session {
@@ -92,6 +94,7 @@ impl Session {
             epoch: 0,
             requests: 0,
             answers: 0,
+            silence: Silence::default(),
         }
     }
 
@@ -101,6 +104,7 @@ impl Session {
         loop {
             self.take_inbox();
             if self.slots.is_empty() {
+                self.silence.end();
                 self.inbox.notify.notified().await;
                 continue;
             }
@@ -110,8 +114,19 @@ impl Session {
             if self.answers > answers {
                 // The leader answered until just now.
                 self.context.replicas.lost_leaders().lose(self.leader);
+                self.silence.end();
             }
-            debug!(leader = self.leader.0, %error, "the connection to a leader ended");
+            match self.silence.failed(Instant::now()) {
+                None => debug!(leader = self.leader.0, %error, "the connection to a leader ended"),
+                Some(silent) => warn!(
+                    leader = self.leader.0,
+                    partitions = self.slots.len(),
+                    silent_s = silent.as_secs(),
+                    %error,
+                    "cannot follow a leader: its partitions are not replicated to this broker, \
+                     which tries again every second"
+                ),
+            }
             pause = if self.answers > answers { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
             let notified = tokio::time::timeout(pause, self.inbox.notify.notified()).await;
             if notified.is_ok() {
