@@ -1,19 +1,17 @@
 //! The catalogue: one file that describes every log in the directory, so that a start opens nothing
 //! else.
 //!
-//! After a clean stop a start relies on it alone, as long as it names the directories that exist.
+//! After a clean stop a start relies on it, as long as the logs that it names are there (`compare`).
 //! After a crash it is the checkpoint. Recovery uses its recovery points, its high watermarks and
 //! its summaries of flushed segments with the right size, and scans the rest. A write replaces it
 //! as a whole, and it carries a checksum. Without it, recovery scans all logs.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::partition_dir::parse_dir_name;
 use super::segment::SegmentSummary;
 use super::storage::{Storage, read_file, replace_file};
 
@@ -37,6 +35,9 @@ pub(crate) struct Remembered {
     pub(crate) cleaned_offset: i64,
     /// Everything before it was flushed.
     pub(crate) recovery_point: i64,
+    /// The records from there to what was the end are missing, and the log goes on behind them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lacks_from: Option<i64>,
     /// The files of aborted transactions may be missing: they are taken from the log before anybody
     /// is told of them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -62,59 +63,6 @@ pub(crate) fn read(storage: &dyn Storage, root: &Path) -> Option<Vec<Remembered>
         tracing::warn!(file = %path.display(), "the catalogue is damaged; the logs are looked at one by one");
     }
     parsed
-}
-
-/// The differences between a catalogue and the existing directories.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Differences {
-    /// Partition directories for which the catalogue has no records.
-    pub(crate) unnamed: Vec<String>,
-    /// Directories for which the catalogue has records and which do not exist.
-    pub(crate) missing: Vec<String>,
-}
-
-impl Differences {
-    /// Returns whether there are no differences.
-    pub(crate) fn is_none(&self) -> bool {
-        self.unnamed.is_empty() && self.missing.is_empty()
-    }
-}
-
-/// Compares the catalogue of a clean stop with the existing directories, by name alone. They differ
-/// when a person has moved directories, or when the run that wrote the catalogue did not know them.
-/// Logs each difference.
-///
-/// # Errors
-/// When the log directory cannot be listed.
-pub(crate) fn compare(
-    storage: &dyn Storage,
-    root: &Path,
-    logs: &[Remembered],
-) -> io::Result<Differences> {
-    let entries = storage.list(root)?.into_iter().filter(|entry| entry.is_dir);
-    let there: BTreeSet<String> =
-        entries.map(|entry| entry.name).filter(|name| parse_dir_name(name).is_some()).collect();
-    // A log that never had an append has no directory.
-    let named = logs.iter().filter(|log| !log.segments.is_empty());
-    let named: BTreeSet<String> =
-        named.map(|log| format!("{}-{}", log.topic, log.partition)).collect();
-    let differences = Differences {
-        unnamed: there.difference(&named).cloned().collect(),
-        missing: named.difference(&there).cloned().collect(),
-    };
-    for directory in &differences.unnamed {
-        tracing::warn!(
-            directory,
-            "the catalogue of a clean stop does not know this log; all logs are looked at"
-        );
-    }
-    for directory in &differences.missing {
-        tracing::error!(
-            directory,
-            "this log was here when the broker was stopped, and is gone; the controller is told that records may be lost"
-        );
-    }
-    Ok(differences)
 }
 
 /// Replaces the catalogue.

@@ -1,8 +1,9 @@
 //! The log directory: its owner, its logs, and whether they can still be written.
 //!
 //! `replica` opens it once. After a clean stop the catalogue describes the logs, and the start
-//! opens no other file. After a crash several threads recover the logs. A failed write or flush
-//! takes the whole directory offline for good. The next recovery determines what is on the disk.
+//! compares it with the names and the ends of their files. After a crash several threads recover
+//! the logs. A failed write or flush takes the whole directory offline for good. The next recovery
+//! determines what is on the disk.
 
 use std::any::Any;
 use std::io;
@@ -15,15 +16,18 @@ use tracing::{info, warn};
 use uuid::Uuid;
 use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
-use super::catalogue;
+use super::catalogue::{self, Remembered};
+use super::compare;
 use super::dir_state::{DirState, LogDirObserver};
+use super::directories::{self, Change, dir_name};
 use super::flusher;
 use super::identity::{self, Identity, Left, OpenError};
 use super::kept::{self, Kept, Owner};
 use super::logs::Logs;
 use super::partition_dir::{DELETED, STRAY, aside};
+use super::recovery::{self, Doubt};
 use super::storage::Storage;
-use super::{LogConfig, LogWriter, Recovery, recovery};
+use super::{LogConfig, LogWriter, Recovery};
 
 /// Limits of a log directory.
 #[derive(Clone, Copy, Debug)]
@@ -84,28 +88,32 @@ impl LogDir {
         let id = identity::check_or_format(storage.as_ref(), root, identity)?;
         let mut left = identity::how_left(storage.as_ref(), root);
         let state = Arc::new(DirState::new(root, Arc::clone(&storage), options.open_files_max));
-        let remembered = catalogue::read(storage.as_ref(), root);
+        let mut remembered = catalogue::read(storage.as_ref(), root);
+        let doubt = Doubt::new(storage.as_ref(), root, left);
+        let threads = options.recovery_threads;
         let mut is_whole_truth = left.orderly;
-        if let Some(remembered) = remembered.as_deref().filter(|_| left.orderly) {
+        if let Some(remembered) = remembered.as_mut().filter(|_| left.orderly) {
             let differences =
-                catalogue::compare(storage.as_ref(), root, remembered).map_err(failed)?;
+                compare::compare(storage.as_ref(), root, remembered, threads).map_err(failed)?;
             is_whole_truth = differences.is_none();
-            left.whole &= differences.missing.is_empty();
+            if differences.loses() {
+                doubt.note().map_err(failed)?;
+            }
         }
         let found = match remembered {
             Some(remembered) if is_whole_truth => remembered,
             remembered => {
-                let threads = options.recovery_threads;
-                let (recovered, loses) =
-                    recovery::recover_all(&state, remembered, left.disowned, threads, progress)
-                        .map_err(failed)?;
-                left.whole &= !loses;
+                let how = (left.disowned, &doubt);
+                let recovered = recovery::recover_all(&state, remembered, how, threads, progress)
+                    .map_err(failed)?;
                 // A crash from here on does not repeat this recovery, and its findings of damage
                 // count.
                 catalogue::write(storage.as_ref(), root, &recovered).map_err(failed)?;
                 recovered
             }
         };
+        left.whole &= !doubt.is_noted();
+        directories::begin(storage.as_ref(), root).map_err(failed)?;
         identity::begin_run(storage.as_ref(), root, left.broker_epoch, left.whole)
             .map_err(failed)?;
         info!(directory = %path(), logs = found.len(), orderly = left.orderly, whole = left.whole, "opened the log directory");
@@ -240,9 +248,17 @@ impl LogDir {
         topic: &Arc<str>,
         config: Arc<LogConfig>,
     ) -> io::Result<LogWriter> {
-        let found = self.logs.found.lock().remove(&id);
-        let writer = match found {
-            Some(found) => LogWriter::open(&self.logs, id, topic, config, &found),
+        let is_named = |found: &Remembered| *found.topic == **topic;
+        let found = self.logs.found.lock().get(&id).cloned();
+        if found.as_ref().is_some_and(|found| !is_named(found)) {
+            // Somebody has exchanged directories, or given this one another name.
+            self.set_aside(id)?;
+        }
+        let writer = match found.filter(is_named) {
+            Some(found) => {
+                self.logs.found.lock().remove(&id);
+                LogWriter::open(&self.logs, id, topic, config, &found)
+            }
             None => {
                 self.set_aside_other(id, topic)?;
                 LogWriter::create(&self.logs, id, topic, config)
@@ -275,6 +291,8 @@ impl LogDir {
         let from = self.state.root().join(format!("{}-{}", log.topic, log.partition));
         let to = self.state.root().join(aside(&log.topic, log.partition, STRAY));
         warn!(topic = log.topic, partition = log.partition, log = %from.display(), to = %to.display(), "this log's topic is not in the metadata any more; it is set aside");
+        let name = dir_name(&log.topic, log.partition);
+        self.logs.directory_changes(&name, Change::Went);
         match self.state.storage().rename(&from, &to) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),

@@ -172,6 +172,12 @@ impl Faulty {
         next
     }
 
+    /// The machine after the process died at an operation: as after a kill, and no fault is left.
+    pub(super) fn after_death(&self) -> Self {
+        let state = self.0.lock();
+        Self::with(state.inodes.clone(), state.boot)
+    }
+
     /// Returns the bytes of a file, if it exists.
     pub(super) fn bytes(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
         let state = self.0.lock();

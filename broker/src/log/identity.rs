@@ -1,4 +1,18 @@
 //! The owner of a log directory, and how the last run left it: the small files at its root.
+//!
+//! Kafka counts no log as whole after an unclean stop. Here a process that dies leaves a whole log as
+//! long as the kernel runs on, because that has every write. So what else happens to the files must be
+//! noticed, or a leader that lacks records makes its followers cut theirs. These make a run not whole:
+//! - a log, a segment or the newest segment's end that the catalogue knows is missing (`compare`,
+//!   `recovery::evidence`, `directories`), or is that of another log;
+//! - a log ends before a producer snapshot, an index or an epoch of it says;
+//! - recovery cuts off whole batches, or a segment that does not follow the one before it.
+//!
+//! This cannot be noticed: after a kill, a log whose newest segment lost records at its end that were
+//! written after the last catalogue (half a minute) and in its last epoch. Nothing that is on the disk
+//! says that they were there. The same holds if somebody removes the files that would say it as well,
+//! and for directories that were made before they named their partition, if those are exchanged.
+//! Damage inside of a log makes no run not whole: reads refuse it, and the end of the log is known.
 
 use std::io;
 use std::path::Path;
@@ -239,15 +253,37 @@ pub(super) fn begin_run(
     broker_epoch: Option<i64>,
     whole: bool,
 ) -> io::Result<()> {
+    match storage.remove_file(&root.join(CLEAN)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    write_run(storage, root, broker_epoch, whole)
+}
+
+/// Records, synced, that the logs may lack records, while a start still looks at what the last run
+/// left. The mark of a clean stop stays: a start that follows compares with that stop's catalogue.
+///
+/// # Errors
+/// When it cannot be written.
+pub(super) fn note_doubt(
+    storage: &dyn Storage,
+    root: &Path,
+    broker_epoch: Option<i64>,
+) -> io::Result<()> {
+    write_run(storage, root, broker_epoch, false)
+}
+
+fn write_run(
+    storage: &dyn Storage,
+    root: &Path,
+    broker_epoch: Option<i64>,
+    whole: bool,
+) -> io::Result<()> {
     let run = Run {
         boot_id: if whole { storage.boot_id() } else { String::new() },
         broker_epoch,
         shortened: !whole,
     };
-    match storage.remove_file(&root.join(CLEAN)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
     replace_file(storage, &root.join(RUN), &serde_json::to_vec(&run)?)
 }
 

@@ -16,6 +16,7 @@ use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
 use super::catalogue::{self, Remembered};
 use super::dir_state::DirState;
+use super::directories::{Change, Directories};
 use super::flush_queue::FlushQueue;
 use super::reader::LogReader;
 
@@ -32,6 +33,8 @@ pub(super) struct Logs {
     catalogue: Mutex<()>,
     /// The log that owns a directory name, from its first append until the directory is renamed.
     names: Mutex<HashMap<PathBuf, Weak<LogReader>>>,
+    /// The directories that came and went since the catalogue was written.
+    directories: Directories,
     /// The directories of deleted logs, each with the time to remove its files.
     trash: Mutex<Vec<(Instant, PathBuf)>>,
 }
@@ -46,6 +49,7 @@ impl Logs {
             open: Mutex::default(),
             catalogue: Mutex::default(),
             names: Mutex::default(),
+            directories: Directories::default(),
             trash: Mutex::default(),
         }
     }
@@ -67,6 +71,11 @@ impl Logs {
         }
         names.insert(log.path(), Arc::downgrade(log));
         true
+    }
+
+    /// Notes what happens to a log's directory, for a start after a kill.
+    pub(super) fn directory_changes(&self, name: &str, change: Change) {
+        self.directories.changes(self.dir.storage(), self.dir.root(), name, change);
     }
 
     /// Removes a deleted log, which has no directory name any more. A new log of the same id stays.
@@ -111,14 +120,14 @@ impl Logs {
         self.write_catalogue_now()
     }
 
-    /// Makes sure that the catalogue on the disk counts nothing of `log` from `end` on as flushed.
-    /// The log's own state is already lowered.
+    /// Makes sure that the catalogue on the disk has nothing of `log` from `end` on, neither as flushed
+    /// nor as written. The log's own state is already lowered.
     ///
     /// # Errors
     /// When it cannot be written.
     pub(super) fn lower_recovery_point(&self, log: &LogReader, end: i64) -> io::Result<()> {
         let _one = self.catalogue.lock();
-        match log.checkpointed_offset() > end {
+        match log.checkpointed_end.load(Ordering::Acquire) > end {
             true => self.write_catalogue_now(),
             false => Ok(()),
         }
@@ -128,12 +137,15 @@ impl Logs {
         let remembered = |log: Arc<LogReader>| log.remember().map(|remembered| (log, remembered));
         let (logs, mut remembered): (Vec<_>, Vec<_>) =
             self.open().into_iter().filter_map(remembered).unzip();
-        let points: Vec<_> = remembered.iter().map(|log| log.recovery_point).collect();
+        let points: Vec<_> =
+            remembered.iter().map(|log| (log.recovery_point, log.log_end_offset)).collect();
         remembered.extend(self.found.lock().values().cloned());
         catalogue::write(self.dir.storage(), self.dir.root(), &remembered)?;
-        for (log, point) in logs.iter().zip(points) {
+        for (log, (point, end)) in logs.iter().zip(points) {
             log.checkpointed.store(point, Ordering::Release);
+            log.checkpointed_end.store(end, Ordering::Release);
         }
+        self.directories.are_in(self.dir.storage(), self.dir.root(), &remembered);
         Ok(())
     }
 }

@@ -23,10 +23,12 @@
 
 mod catalogue;
 pub mod cleaner;
+mod compare;
 mod config;
 mod damage;
 mod dir;
 mod dir_state;
+mod directories;
 mod epochs;
 #[cfg(test)]
 mod faulty;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tracing::warn;
 use uuid::Uuid;
-use weir_protocol::types::TopicId;
+use weir_protocol::types::{TopicId, TopicPartition};
 
 use super::storage::{Storage, read_file};
 
@@ -19,23 +19,44 @@ pub(super) const STRAY: &str = "-stray";
 /// The metadata file of a partition's directory.
 pub(super) const PARTITION_METADATA: &str = "partition.metadata";
 
-/// The content of `partition.metadata`: Kafka's two lines and their CRC-32C. With a flipped bit, a
-/// topic id would be another topic's.
-pub(super) fn metadata_text(topic: TopicId) -> String {
-    let text = format!("version: 0\ntopic_id: {topic}\n");
+/// The content of `partition.metadata`: Kafka's two lines, the partition, and the CRC-32C of these.
+/// With a flipped bit, a topic id would be another topic's. The partition tells directories of one
+/// topic apart that somebody has exchanged.
+pub(super) fn metadata_text(id: TopicPartition) -> String {
+    let text = format!("version: 0\ntopic_id: {}\n{PARTITION}{}\n", id.topic, id.index);
     let checksum = crc32c::crc32c(text.as_bytes());
     format!("{text}{CHECKSUM}{checksum:08x}\n")
 }
 
+/// The prefix of the line of the partition.
+const PARTITION: &str = "partition: ";
+
 /// The prefix of the checksum line.
 const CHECKSUM: &str = "crc32c: ";
 
-/// Returns the lines before the checksum if it matches; without a checksum, as Kafka writes it, all
-/// lines.
-fn checked(text: &str) -> Option<&str> {
-    let Some((lines, checksum)) = text.split_once(CHECKSUM) else { return Some(text) };
+/// Returns the lines before the checksum if it matches, and whether there is one; without a checksum,
+/// as Kafka writes it, all lines.
+fn checked(text: &str) -> Option<(&str, bool)> {
+    let Some((lines, checksum)) = text.split_once(CHECKSUM) else { return Some((text, false)) };
     let expected = u32::from_str_radix(checksum.trim(), 16).ok()?;
-    (crc32c::crc32c(lines.as_bytes()) == expected).then_some(lines)
+    (crc32c::crc32c(lines.as_bytes()) == expected).then_some((lines, true))
+}
+
+/// What a partition's directory says of its owner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    /// The topic id; `None` when it has none.
+    pub(super) topic_id: Option<Uuid>,
+    /// The partition; `None` when it says none, as those of Kafka and of earlier versions.
+    pub(super) partition: Option<i32>,
+}
+
+impl Said {
+    /// Whether it says that another log belongs there.
+    pub(super) fn contradicts(self, topic_id: Uuid, partition: i32) -> bool {
+        self.topic_id.is_some_and(|said| said != topic_id)
+            || self.partition.is_some_and(|said| said != partition)
+    }
 }
 
 /// Parses `<topic>-<partition>`; the topic may contain dashes.
@@ -53,21 +74,27 @@ pub(super) fn named(file: &Path) -> (Option<&str>, Option<i32>) {
         .unwrap_or_default()
 }
 
-/// Returns the topic id in a partition's directory; `None` when it has none. A read error is an
-/// error: the id may still exist.
-pub(super) fn topic_id(storage: &dyn Storage, dir: &Path) -> io::Result<Option<Uuid>> {
+/// Returns what a partition's directory says of its owner. A read error is an error: the id may still
+/// exist.
+pub(super) fn said_in(storage: &dyn Storage, dir: &Path) -> io::Result<Said> {
     let text = match read_file(storage, &dir.join(PARTITION_METADATA), 4096) {
         Ok(text) => String::from_utf8(text).unwrap_or_default(),
         Err(error)
             if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge) =>
         {
-            return Ok(None);
+            return Ok(Said::default());
         }
         Err(error) => return Err(error),
     };
-    let id = checked(&text)
-        .and_then(|text| text.lines().find_map(|line| line.strip_prefix("topic_id:")));
-    Ok(id.and_then(|id| TopicId::parse(id.trim())).map(|id| id.0))
+    let Some((lines, has_checksum)) = checked(&text) else { return Ok(Said::default()) };
+    let value = |prefix| lines.lines().find_map(|line| line.strip_prefix(prefix)).map(str::trim);
+    Ok(Said {
+        topic_id: value("topic_id:").and_then(TopicId::parse).map(|id| id.0),
+        // A number that is cut off is another number.
+        partition: value(PARTITION.trim_end())
+            .filter(|_| has_checksum)
+            .and_then(|it| it.parse().ok()),
+    })
 }
 
 /// Returns a unique name to move a partition's directory to. It is at most 255 bytes long

@@ -41,6 +41,8 @@ pub struct LogReader {
     pub(super) flushed: RwLock<Tail>,
     /// The recovery point in the catalogue on the disk.
     pub(super) checkpointed: AtomicI64,
+    /// The log end offset in the catalogue on the disk.
+    pub(super) checkpointed_end: AtomicI64,
     pub(super) high_watermark: AtomicI64,
     /// The log is compacted before this offset.
     pub(super) cleaned: AtomicI64,
@@ -49,6 +51,9 @@ pub struct LogReader {
     /// A file of aborted transactions was found damaged. They are unknown until the writer has
     /// rewritten the files.
     pub(super) distrusts_transaction_index: AtomicBool,
+    /// Where records are missing that were at the end of the log; -1 if none are. The log goes on behind
+    /// them, unless it follows a leader that has them.
+    pub(super) lacks_from: AtomicI64,
     /// The damage that reads have met.
     pub(super) damaged: Damaged,
     /// What a flush must sync besides the records.
@@ -281,6 +286,7 @@ impl LogReader {
             high_watermark: self.high_watermark(),
             cleaned_offset: self.cleaned_offset(),
             recovery_point,
+            lacks_from: Some(self.lacks_from.load(Ordering::Acquire)).filter(|from| *from >= 0),
             lacks_transaction_index: self.distrusts_transaction_index(),
             segments,
             epochs,

@@ -32,6 +32,9 @@ pub struct SegmentSummary {
     pub max_timestamp_offset: i64,
     /// The time of the last append, in milliseconds since 1970.
     pub modified_ms: i64,
+    /// It has a file of aborted transactions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_aborted: bool,
 }
 
 impl SegmentSummary {
@@ -43,6 +46,7 @@ impl SegmentSummary {
             max_timestamp: -1,
             max_timestamp_offset: base_offset,
             modified_ms: now_ms,
+            has_aborted: false,
         }
     }
 }
@@ -56,6 +60,8 @@ pub(crate) struct Segment {
     max_timestamp: AtomicI64,
     max_timestamp_offset: AtomicI64,
     modified_ms: AtomicI64,
+    /// Its file of aborted transactions was written, and has some.
+    has_aborted: AtomicBool,
     /// Set when it is sealed and has no aborted transaction, so that no reader looks for its file.
     none_aborted: AtomicBool,
     /// The file has all of its bytes.
@@ -79,6 +85,7 @@ impl Segment {
             max_timestamp: AtomicI64::new(summary.max_timestamp),
             max_timestamp_offset: AtomicI64::new(summary.max_timestamp_offset),
             modified_ms: AtomicI64::new(summary.modified_ms),
+            has_aborted: AtomicBool::new(summary.has_aborted),
             none_aborted: AtomicBool::new(false),
             is_as_long: AtomicBool::new(false),
             indexes: RwLock::new(indexes.map(Box::new)),
@@ -104,7 +111,19 @@ impl Segment {
             max_timestamp: self.max_timestamp(),
             max_timestamp_offset: self.max_timestamp_offset.load(Ordering::Acquire),
             modified_ms: self.modified_ms.load(Ordering::Relaxed),
+            has_aborted: self.has_aborted.load(Ordering::Relaxed),
         }
+    }
+
+    /// Writes its file of aborted transactions; removes it if there are none.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn write_aborted(&self, files: &OpenFiles, aborted: &[Aborted]) -> io::Result<()> {
+        transactions::write_index(files.storage().as_ref(), &self.path("txnindex"), aborted)?;
+        self.has_aborted.store(!aborted.is_empty(), Ordering::Relaxed);
+        self.none_aborted.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Returns the aborted transactions of a sealed segment, from its file.

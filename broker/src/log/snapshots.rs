@@ -125,7 +125,11 @@ fn replay_readable(
     now_ms: i64,
 ) -> io::Result<()> {
     match replay(state, segment, from, into, now_ms) {
-        Err(SegmentError::Io(error)) if !is_damage(&error) => Err(error),
+        Err(SegmentError::Io(error))
+            if !is_damage(&error) && error.kind() != io::ErrorKind::NotFound =>
+        {
+            Err(error)
+        }
         Err(error) => {
             let path = segment.path("log");
             let (topic, partition) = named(&path);

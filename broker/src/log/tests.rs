@@ -13,6 +13,7 @@ mod replicas;
 mod settings;
 mod told;
 mod transactions;
+mod whole;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -153,6 +153,7 @@ impl LogWriter {
             tail: RwLock::new(tail),
             flushed: RwLock::new(tail),
             checkpointed: AtomicI64::new(known.recovery_point),
+            checkpointed_end: AtomicI64::new(known.log_end_offset),
             high_watermark: AtomicI64::new(
                 known.high_watermark.clamp(known.log_start_offset, known.log_end_offset),
             ),
@@ -160,6 +161,7 @@ impl LogWriter {
             epochs: RwLock::new(epochs_of(known)),
             transactions: RwLock::default(),
             distrusts_transaction_index: AtomicBool::new(known.lacks_transaction_index),
+            lacks_from: AtomicI64::new(known.lacks_from.unwrap_or(-1)),
             damaged: Damaged::default(),
             unsynced: Unsynced::default(),
             flush_requested: AtomicBool::new(false),

@@ -278,6 +278,7 @@ impl Partition {
 
     /// Adopts the role. Runs as a job of the writer, so nothing is appended meanwhile.
     fn assume(self: &Arc<Self>, writer: &mut LogWriter, wanted: Role, state: PartitionState) {
+        self.settle_missing(writer, wanted, &state);
         let mut core = self.core.lock();
         let before = *self.role.read();
         if before.epoch() != wanted.epoch() {

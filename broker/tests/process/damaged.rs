@@ -8,7 +8,7 @@ use weir_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
 
 use crate::apis::NAME;
 use crate::groups::{COORDINATORS, commit, fetch, found};
-use crate::support::{Client, Cluster, soon, topic};
+use crate::support::{Client, Cluster, batch, soon, topic};
 
 const TRANSACTIONS: &str = "__transaction_state";
 
@@ -90,6 +90,51 @@ async fn a_damaged_batch_of_groups_costs_its_offsets() {
         let mut client = cluster.client().await;
         found(&mut client, "a").await;
         assert_eq!(committed(&mut client, "b").await, 17, "{what}");
+    }
+}
+
+/// What is gone while a broker is stopped or killed concerns its log alone: the broker tells the
+/// controller, and takes writes.
+#[tokio::test]
+async fn what_is_gone_concerns_its_log_alone() {
+    let segment = |data: &Path| {
+        std::fs::remove_file(data.join("t-0/00000000000000000000.log")).unwrap();
+    };
+    let directory = |data: &Path| std::fs::remove_dir_all(data.join("t-0")).unwrap();
+    let exchange = |data: &Path| {
+        for (from, to) in [("t-0", "x"), ("t-1", "t-0"), ("x", "t-1")] {
+            std::fs::rename(data.join(from), data.join(to)).unwrap();
+        }
+    };
+    let harms = [
+        ("a segment, stopped", true, &segment as &dyn Fn(&Path), [0, 1]),
+        ("a segment, killed", false, &segment, [0, 1]),
+        ("a directory, killed", false, &directory, [0, 1]),
+        ("exchanged, stopped", true, &exchange, [0, 0]),
+        ("exchanged, killed", false, &exchange, [0, 0]),
+    ];
+    for (what, in_order, harm, offsets) in harms {
+        let mut cluster = Cluster::start(vec![topic(1, "t", 2, &[])]).await;
+        let mut client = cluster.client().await;
+        for partition in [0, 1] {
+            assert_eq!(client.produce("t", partition, -1, batch(&["0"])).await.error_code, 0);
+        }
+        match in_order {
+            true => assert!(cluster.broker.stop().await.success()),
+            false => cluster.broker.kill().await,
+        }
+        harm(&cluster.launch.data);
+        cluster.restart().await;
+        assert!(!cluster.controller.registrations(2).await[1].clean, "{what}");
+        let mut client = cluster.client().await;
+        for (partition, offset) in [0, 1].into_iter().zip(offsets) {
+            let produced = client.produce("t", partition, -1, batch(&["1"])).await;
+            assert_eq!((produced.error_code, produced.base_offset), (0, offset), "{what}");
+        }
+        assert_eq!(cluster.controller.log_dir_failure(), "", "{what}");
+        cluster.broker.kill().await;
+        cluster.restart().await;
+        assert!(cluster.controller.registrations(3).await[2].clean, "{what}: it is told once");
     }
 }
 

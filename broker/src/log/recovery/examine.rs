@@ -7,6 +7,7 @@ use std::path::Path;
 
 use tracing::error;
 use weir_protocol::batch::{self, BatchError, BatchHeader, HEADER_BYTES};
+use weir_protocol::record::{Records, section};
 
 use super::super::damage;
 use super::super::epochs::Epochs;
@@ -30,6 +31,8 @@ pub(super) struct Examined {
     pub(super) loses: bool,
     /// It has control batches: transactions end in it.
     pub(super) has_markers: bool,
+    /// A transaction is aborted in it.
+    pub(super) has_aborts: bool,
     /// Whether flushed batches of it are damaged, so that nothing may be appended to it.
     pub(super) broken: bool,
 }
@@ -65,6 +68,7 @@ pub(super) fn examine(
         torn: None,
         loses: false,
         has_markers: false,
+        has_aborts: false,
         broken: false,
     };
     loop {
@@ -104,6 +108,10 @@ pub(super) fn examine(
                     epochs.assign(header.leader_epoch, header.base_offset);
                 }
                 checked(header.size_bytes() as u64);
+                if header.is_control() && !found.has_aborts {
+                    found.has_aborts =
+                        is_abort(&header, reader.bytes(position, header.size_bytes())?);
+                }
                 found.take(&header);
             }
             Err(why) if found.end >= flushed => {
@@ -123,6 +131,14 @@ pub(super) fn examine(
         }
     }
     Ok(found)
+}
+
+/// Whether a control batch aborts a transaction (`ControlRecordType`).
+fn is_abort(header: &BatchHeader, batch: &[u8]) -> bool {
+    let Ok(section) = section(header, batch, header.size_bytes()) else { return false };
+    let mut records = Records::new(&section, header.records_count);
+    let Some(Ok(record)) = records.next() else { return false };
+    matches!(record.key, Some([0, _, 0, 0, ..]))
 }
 
 fn follows(header: &BatchHeader, base: i64, end: i64) -> bool {

@@ -12,6 +12,8 @@ use super::super::epochs::{self, Epochs};
 use super::super::segment::{SegmentSummary, file_name};
 use super::super::snapshots;
 use super::super::storage::{File, Mode, Storage, read_file, replace_file};
+use super::doubt::Doubt;
+use super::evidence::{self, Evidence};
 use super::examine::{WINDOW_BYTES, examine};
 use super::progress::Share;
 
@@ -47,15 +49,24 @@ pub(super) struct Recovering<'a> {
     loses: bool,
     /// A scanned segment has markers of transactions.
     has_markers: bool,
+    /// A segment lacks its file of aborted transactions.
+    lacks_aborted: bool,
+    /// What is beside the segments.
+    evidence: Evidence,
+    /// The records from there to the end of the log are missing.
+    lacks_from: Option<i64>,
+    /// Where it is noted on the disk that records may be lost, before anything is cut.
+    doubt: &'a Doubt<'a>,
 }
 
 impl<'a> Recovering<'a> {
     pub(super) fn new(
         storage: &'a dyn Storage,
         dir: &'a Path,
-        known: Option<&'a Remembered>,
+        (known, newest): (Option<&'a Remembered>, Option<i64>),
         has_catalogue: bool,
         disowned: bool,
+        doubt: &'a Doubt<'a>,
     ) -> io::Result<Self> {
         let epochs_text = match read_file(storage, &dir.join(epochs::FILE), EPOCHS_BYTES_MAX) {
             Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
@@ -67,6 +78,8 @@ impl<'a> Recovering<'a> {
             None => (Some(Epochs::default()), None),
             Some(read) => read.map_or((None, None), |(epochs, start)| (Some(epochs), start)),
         };
+        let mut evidence = Evidence::find(storage, dir, known, epochs.as_ref())?;
+        evidence.newest = newest;
         let flushed = known.map_or(0, |known| known.recovery_point);
         let first = epochs
             .as_ref()
@@ -101,6 +114,10 @@ impl<'a> Recovering<'a> {
             broken: false,
             loses: false,
             has_markers: false,
+            lacks_aborted: false,
+            lacks_from: known.and_then(|known| known.lacks_from),
+            evidence,
+            doubt,
         })
     }
 
@@ -140,13 +157,16 @@ impl<'a> Recovering<'a> {
             // before it.
             Some(&first) if self.informed && first > self.start.max(self.flushed) => self.start,
             Some(&first) => first,
+            // All of its records are gone: it is empty, and another replica may have them.
+            None if self.has_lost_last(&bases) => self.start,
             None => self.known.map_or(0, |known| known.log_end_offset),
         };
         let mut cut = false;
         for (index, &base) in bases.iter().enumerate() {
             cut |= !self.joins(base);
-            self.loses |= cut;
             if cut || base < self.end {
+                // What overlaps is there twice.
+                self.lose(cut)?;
                 // After a cut, or overlapping earlier segments: set aside, so that no read returns
                 // an offset twice.
                 self.set_aside(base)?;
@@ -157,18 +177,58 @@ impl<'a> Recovering<'a> {
             match sealed.and_then(|next| self.believed(base).map(|summary| (next, summary))) {
                 Some((next, summary)) => {
                     share.checked(summary.size_bytes);
+                    self.lacks_aborted |= summary.has_aborted && !self.has_aborted(base);
                     self.segments.push(summary);
                     self.end = next;
                 }
-                None => cut = self.scan(base, next.unwrap_or(i64::MAX), share)?,
+                None => cut = self.scan(base, next, share)?,
             }
         }
+        self.compare_with_evidence(&bases)?;
         self.settle_epochs();
         if !self.segments.is_empty() && (self.broken || self.end < self.flushed) {
             self.begin_behind_damage()?;
         }
         snapshots::remove_beyond(self.storage, self.dir, self.end)?;
         self.write_epochs()
+    }
+
+    /// Notes that records are lost that no interrupted write explains.
+    fn lose(&mut self, loses: bool) -> io::Result<()> {
+        if loses && !self.loses {
+            self.loses = true;
+            self.doubt.note()?;
+        }
+        Ok(())
+    }
+
+    /// Whether the file of the last segment that the catalogue knows is gone, with its records.
+    fn has_lost_last(&self, bases: &[i64]) -> bool {
+        let known = self.known.and_then(|known| known.segments.last());
+        let known = known.filter(|last| last.size_bytes > 0).map(|last| last.base_offset);
+        let newest = self.evidence.newest.or(known);
+        newest.is_some_and(|newest| bases.last().is_none_or(|base| *base < newest))
+    }
+
+    /// Notes whether the log ends before what lies beside it. Without its last segments it ends where
+    /// those before it end, and gets the rest from its leader.
+    fn compare_with_evidence(&mut self, bases: &[i64]) -> io::Result<()> {
+        let orphans: Vec<i64> = self.evidence.sealed_behind(bases.last().copied()).collect();
+        let is_gone = self.has_lost_last(bases) || !orphans.is_empty();
+        if self.doubt.is_first() && (is_gone || self.end < self.evidence.end) {
+            error!(log = %self.dir.display(), end_offset = self.end, expected = self.evidence.end, missing_segments = ?orphans, "the log ends before what other files of it say");
+        }
+        self.lose(is_gone || self.end < self.evidence.end)?;
+        if is_gone {
+            self.flushed = self.flushed.min(self.end);
+        }
+        orphans
+            .iter()
+            .try_for_each(|base| evidence::remove_of_segment(self.storage, self.dir, *base))
+    }
+
+    fn has_aborted(&self, base: i64) -> bool {
+        self.evidence.with_aborted.contains(&base)
     }
 
     /// Keeps only the epochs of the recovered log. The first epoch says where the log begins, so it
@@ -209,16 +269,26 @@ impl<'a> Recovering<'a> {
     }
 
     /// Checks every batch of a segment and cuts off a torn tail. Returns whether there was one.
-    fn scan(&mut self, base: i64, next: i64, share: &mut Share<'_>) -> io::Result<bool> {
+    fn scan(&mut self, base: i64, next: Option<i64>, share: &mut Share<'_>) -> io::Result<bool> {
         let path = self.dir.join(file_name(base, "log"));
         let file = self.storage.open(&path, Mode::Existing)?;
+        let flushed_and_next = (self.flushed, next.unwrap_or(i64::MAX));
         let examined =
-            examine(&path, file.as_ref(), base, (self.flushed, next), &mut self.epochs, |bytes| {
+            examine(&path, file.as_ref(), base, flushed_and_next, &mut self.epochs, |bytes| {
                 share.checked(bytes)
             })?;
         let mut summary = examined.summary;
         summary.modified_ms =
             self.known.and_then(|known| known.segments.last()).map_or(0, |last| last.modified_ms);
+        let known = self
+            .known
+            .and_then(|known| known.segments.iter().find(|summary| summary.base_offset == base));
+        summary.has_aborted = self.has_aborted(base);
+        // An active segment has its aborted transactions in memory.
+        self.lacks_aborted |= !summary.has_aborted
+            && (known.is_some_and(|known| known.has_aborted)
+                || (examined.has_aborts && next.is_some()));
+        self.lose(examined.loses)?;
         if let Some(why) = &examined.torn {
             let (position, bytes) =
                 (summary.size_bytes, file.length()?.saturating_sub(summary.size_bytes));
@@ -235,7 +305,6 @@ impl<'a> Recovering<'a> {
             }
         }
         (self.end, self.broken) = (examined.end, examined.broken);
-        self.loses |= examined.loses;
         self.has_markers |= examined.has_markers;
         self.segments.push(summary);
         Ok(examined.torn.is_some())
@@ -245,6 +314,13 @@ impl<'a> Recovering<'a> {
     /// continues in a new segment, so that no acknowledged offset is assigned twice.
     fn begin_behind_damage(&mut self) -> io::Result<()> {
         let base = self.end.max(self.flushed);
+        if let Some(last) = self.segments.last_mut().filter(|_| self.end < base) {
+            // A read of what is missing fails. It does not skip it, as it skips what compaction removed.
+            let mut known = self.known.into_iter().flat_map(|known| &known.segments);
+            let known = known.find(|known| known.base_offset == last.base_offset);
+            last.size_bytes = last.size_bytes.max(known.map_or(0, |known| known.size_bytes));
+            self.lacks_from = Some(self.end);
+        }
         error!(log = %self.dir.display(), end_offset = self.end, flushed = self.flushed, "the log is damaged where it was flushed, and goes on behind that");
         if self.segments.last().is_some_and(|last| last.base_offset < base) {
             let file = self.storage.open(&self.dir.join(file_name(base, "log")), Mode::Create)?;
@@ -259,14 +335,16 @@ impl<'a> Recovering<'a> {
         let from = self.dir.join(file_name(base, "log"));
         let to = self.dir.join(file_name(base, "log.damaged"));
         warn!(segment = %from.display(), to = %to.display(), "a segment that does not follow the one before it is set aside");
-        self.storage.rename(&from, &to)
+        self.storage.rename(&from, &to)?;
+        evidence::remove_of_segment(self.storage, self.dir, base)
     }
 
     /// Writes the epochs that were found, because the next recovery may not scan these batches
     /// again.
     fn write_epochs(&mut self) -> io::Result<()> {
         let text = self.epochs.to_text(self.log_start_offset());
-        match self.segments.is_empty()
+        // A log whose records are gone must not end before its epochs for ever.
+        match (self.segments.is_empty() && !(self.loses && self.epochs_text.is_some()))
             || (self.epochs_text.as_ref() == Some(&text) && !self.disowned)
         {
             true => Ok(()),
@@ -296,10 +374,10 @@ impl<'a> Recovering<'a> {
             high_watermark: high_watermark.clamp(log_start_offset, self.end),
             cleaned_offset: self.known.map_or(0, |known| known.cleaned_offset).min(self.end),
             recovery_point: self.end,
+            lacks_from: self.lacks_from.filter(|from| *from < self.end),
             // Without a catalogue nobody knows which files of aborted transactions there were.
-            lacks_transaction_index: self
-                .known
-                .map_or(self.has_markers, |known| known.lacks_transaction_index),
+            lacks_transaction_index: self.lacks_aborted
+                || self.known.map_or(self.has_markers, |known| known.lacks_transaction_index),
             segments: self.segments,
             epochs: self
                 .epochs

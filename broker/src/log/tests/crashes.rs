@@ -266,6 +266,10 @@ fn timestamp_in(batch: &[u8]) -> i64 {
 /// Runs the steps until one fails, which only an injected fault may cause.
 fn run(fs: &mut Faulty, model: &mut Model, steps: &[Step]) {
     let Some(mut opened) = open(fs, model) else { return };
+    // From here on the controller knows of all that a power failure has cost.
+    if opened.dir.set_broker_epoch(1).is_err() {
+        return assert!(fs.faulted());
+    }
     for step in steps {
         let went_well = match step {
             Step::Append(batches) => {
@@ -328,6 +332,8 @@ fn run(fs: &mut Faulty, model: &mut Model, steps: &[Step]) {
                 Some(again) => opened = again,
                 None => return,
             }
+            let left = opened.dir.left();
+            assert!(left.whole || fs.faulted(), "{left:?}");
             assert_eq!(opened.log.log_end_offset(), end, "nothing is lost while the machine runs");
         }
     }

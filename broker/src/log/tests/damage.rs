@@ -318,8 +318,8 @@ fn what_is_left_to_who_begins_behind_damage_knows_nothing_that_is_not_written_ye
         let mut opened = Opened::new(&fs).unwrap();
         opened.close().unwrap();
         drop(opened);
-        fs.edit(path(18, "log"), Vec::clear);
         let mut opened = Opened::new(&fs).unwrap();
+        fs.edit(path(18, "log"), Vec::clear);
         append(&mut opened);
         assert_eq!(opened.log.log_end_offset(), 27);
         let left = Producers::from_snapshot(&fs.bytes(path(26, "snapshot")).unwrap(), 0).unwrap();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
+use super::super::directories::{Change, dir_name};
 use super::super::partition_dir::{DELETED, STRAY, aside};
 use super::super::segment::file_name;
 use super::LogWriter;
@@ -55,6 +56,7 @@ impl LogWriter {
             logs.forget(reader);
             return Ok(None);
         }
+        logs.directory_changes(&dir_name(&reader.topic, reader.id.index), Change::Went);
         let to = dir.root().join(aside(&reader.topic, reader.id.index, suffix));
         let renamed = dir.storage().rename(&reader.path(), &to);
         if renamed.is_ok() {

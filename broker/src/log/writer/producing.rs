@@ -9,7 +9,7 @@ use weir_protocol::batch::BatchHeader;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use super::super::producers::{Described, Duplicate, Guard, LastRecord, ProducerError, Producers};
-use super::super::transactions::{Aborted, Transactions, is_damage, write_index};
+use super::super::transactions::{Aborted, Transactions, is_damage};
 use super::super::validate::{Origin, Prepared};
 use super::super::{AppendError, snapshots};
 use super::LogWriter;
@@ -166,7 +166,7 @@ impl LogWriter {
                 .filter(|it| (base..next).contains(&it.last_offset))
                 .copied()
                 .collect();
-            write_index(self.dir.storage(), &segment.path("txnindex"), &inside)?;
+            segment.write_aborted(&self.dir.files, &inside)?;
         }
         Ok(())
     }

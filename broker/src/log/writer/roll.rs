@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use tracing::{debug, error, info};
 
+use super::super::directories::{Change, dir_name};
 use super::super::index::Indexes;
 use super::super::partition_dir;
 use super::super::reader::Tail;
@@ -40,6 +41,11 @@ impl LogWriter {
                     error!(topic = %self.reader.topic, partition = self.reader.id.index, log = %self.reader.path().display(), position, %error, "the newest segment is damaged, and cannot be appended to: the log goes on in a new one");
                     self.begin_next(now_ms)?
                 }
+                // Somebody has removed it. That concerns this log alone.
+                Err(SegmentError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                    error!(topic = %self.reader.topic, partition = self.reader.id.index, log = %self.reader.path().display(), "the file of the newest segment is gone: the log goes on in a new one");
+                    self.begin_instead(now_ms)?
+                }
                 Err(SegmentError::Io(error)) => return Err(error),
             });
         }
@@ -72,16 +78,13 @@ impl LogWriter {
         let reader = &self.reader;
         let (dir, base) = (reader.path(), reader.log_end_offset());
         let storage = self.dir.storage();
-        if reader.segments.load().is_empty() {
+        let is_first = reader.segments.load().is_empty();
+        if is_first {
             partition_dir::set_aside_unknown(storage, &dir, &reader.topic, reader.id.index)?;
             storage.create_dir(&dir)?;
             // Synced with the first flush. Before that, no flushed record needs it.
             let metadata = dir.join(partition_dir::PARTITION_METADATA);
-            stage_file(
-                storage,
-                &metadata,
-                partition_dir::metadata_text(reader.id.topic).as_bytes(),
-            )?;
+            stage_file(storage, &metadata, partition_dir::metadata_text(reader.id).as_bytes())?;
             put_in_place(storage, &metadata)?;
             reader.unsynced.directory.store(true, Ordering::Release);
         }
@@ -91,6 +94,12 @@ impl LogWriter {
         // An existing file of that name can only be a remnant after the log's end, from an earlier
         // crash.
         file.truncate(0)?;
+        // Noted when they are there and before a record is in them: a kill in between is no loss.
+        let name = dir_name(&reader.topic, reader.id.index);
+        if is_first {
+            self.logs.directory_changes(&name, Change::Came(reader.id.topic.0));
+        }
+        self.logs.directory_changes(&name, Change::Newest(base));
         reader.unsynced.entries.store(true, Ordering::Release);
         let mut segments = reader.segments.load().as_ref().clone();
         segments.push(Arc::clone(&segment));
@@ -155,6 +164,20 @@ impl LogWriter {
         self.leave_producers()?;
         self.reader.transactions.write().sealed_up_to(self.reader.log_end_offset());
         self.begin(now_ms)
+    }
+
+    /// Begins a segment in place of the newest one, whose file is gone.
+    fn begin_instead(&mut self, now_ms: i64) -> io::Result<Active> {
+        let reader = &self.reader;
+        let segments = reader.segments.load_full();
+        self.dir.storage().create_dir(&reader.path())?;
+        // An empty segment begins where the next one would.
+        if let Some((last, before)) = segments.split_last()
+            && last.base_offset() == reader.log_end_offset()
+        {
+            reader.segments.store(Arc::new(before.to_vec()));
+        }
+        self.begin_next(now_ms)
     }
 
     /// Seals the active segment if it is old, even without an append, so that retention and

@@ -10,8 +10,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tracing::debug;
+use tracing::{debug, info};
 
+use super::super::directories::{Change, dir_name};
 use super::super::epochs::Epochs;
 use super::super::index::Indexes;
 use super::super::reader::Tail;
@@ -21,8 +22,9 @@ use super::super::{flusher, snapshots};
 use super::{LogWriter, into_io};
 
 /// The files of a segment, and those that its records can rebuild. The entries of a `.txnindex`
-/// after a cut are not used, because no snapshot vouches for them.
-const FILES: &[&str] = &["log", "index", "timeindex", "txnindex", "snapshot"];
+/// after a cut are not used, because no snapshot vouches for them. The records go last: a start
+/// takes a segment that has other files and no records for one that somebody removed.
+const FILES: &[&str] = &["index", "timeindex", "txnindex", "snapshot", "log"];
 const DERIVED: &[&str] = &["index", "timeindex", "snapshot"];
 
 impl LogWriter {
@@ -55,6 +57,27 @@ impl LogWriter {
         }
         let result = self.cut(before, cut, gone, offset);
         self.vouch(result)
+    }
+
+    /// Truncates the log to where records are missing, if some are missing at what was its end. A
+    /// follower that is not in sync gets them again from its leader. Behind them it would never ask for
+    /// them.
+    ///
+    /// # Errors
+    /// The same as [`LogWriter::truncate_to`].
+    pub fn cut_missing(&mut self) -> io::Result<()> {
+        let from = self.reader.lacks_from.swap(-1, Ordering::AcqRel);
+        let there = self.reader.log_start_offset()..self.reader.log_end_offset();
+        if there.contains(&from) {
+            let end_offset = self.truncate_to(from)?;
+            info!(topic = %self.reader.topic, partition = self.reader.id.index, end_offset, "cut the log to where records are missing, to get them from the leader");
+        }
+        Ok(())
+    }
+
+    /// Goes on behind missing records, because no leader has them.
+    pub fn accept_missing(&self) {
+        self.reader.lacks_from.store(-1, Ordering::Release);
     }
 
     /// Removes the whole log, which continues, empty, at `offset`
@@ -114,6 +137,9 @@ impl LogWriter {
             // does.
             self.logs.write_catalogue()?;
         }
+        if !gone.is_empty() {
+            self.newest_is(&shorter);
+        }
         let storage = self.dir.storage();
         if changed {
             // Without this write, recovery after a crash would assign the removed epochs to records
@@ -144,6 +170,7 @@ impl LogWriter {
         let segments = if old.is_empty() { Vec::new() } else { vec![Arc::clone(&fresh)] };
         self.begin_without_producers(offset);
         reader.cleaned.store(0, Ordering::Release);
+        reader.lacks_from.store(-1, Ordering::Release);
         self.publish_cut(segments, offset, &fresh, |epochs| {
             std::mem::take(epochs) != Epochs::default()
         });
@@ -156,6 +183,9 @@ impl LogWriter {
             self.active = None;
         }
         self.logs.write_catalogue()?;
+        if !old.is_empty() {
+            self.newest_is(&fresh);
+        }
         let storage = self.dir.storage();
         // Segments after the new end go first, and durably. A gap in the middle of what a crash
         // brings back would count as damage.
@@ -209,6 +239,9 @@ impl LogWriter {
         let reader = &self.reader;
         *reader.tail.write() = tail;
         reader.truncations.fetch_add(1, Ordering::AcqRel);
+        if reader.lacks_from.load(Ordering::Acquire) >= end {
+            reader.lacks_from.store(-1, Ordering::Release);
+        }
         // Compaction has not cleaned the records that are appended after the cut.
         reader.cleaned.fetch_min(end, Ordering::AcqRel);
         let mut flushed = reader.flushed.write();
@@ -218,6 +251,12 @@ impl LogWriter {
         drop(flushed);
         reader.segments.store(Arc::new(segments));
         epochs(&mut reader.epochs.write())
+    }
+
+    /// Notes which segment is the newest, before those behind it are removed.
+    fn newest_is(&self, segment: &Segment) {
+        let name = dir_name(&self.reader.topic, self.reader.id.index);
+        self.logs.directory_changes(&name, Change::Newest(segment.base_offset()));
     }
 
     /// Copies a segment's state up to the batch that contains `offset` into a new segment of the

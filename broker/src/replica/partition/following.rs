@@ -9,8 +9,8 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::types::LeaderEpoch;
 
 use super::{Core, Partition, Role};
-use crate::log::FollowError;
-use crate::replica::core::{FetchAnswer, FetchFrom, Following, Next, OwnLog, Todo};
+use crate::log::{FollowError, LogWriter};
+use crate::replica::core::{FetchAnswer, FetchFrom, Following, Next, OwnLog, PartitionState, Todo};
 
 impl Partition {
     /// Runs `act` with the follower's state in `epoch` and the current log; `None` when this broker
@@ -197,6 +197,29 @@ impl Partition {
         match self.role() {
             Role::Follower { leader, .. } => Some(leader.0),
             Role::Leader { .. } | Role::Idle { .. } => None,
+        }
+    }
+
+    /// Settles what becomes of a log that lacks records at its end, before it takes up another role.
+    /// Where this replica is in sync, others count on all that it has. In a role nothing is cut: what a
+    /// fetch on its way brings would leave a gap.
+    pub(super) fn settle_missing(
+        &self,
+        writer: &mut LogWriter,
+        wanted: Role,
+        state: &PartitionState,
+    ) {
+        let before = self.role();
+        if before == wanted || before.epoch() != wanted.epoch() || self.is_retired() {
+            return;
+        }
+        match wanted {
+            Role::Follower { .. } if !state.isr.contains(&self.shared.own) => {
+                // When this fails, the log directory goes offline, which is reported there.
+                let _ = writer.cut_missing();
+            }
+            Role::Follower { .. } | Role::Idle { .. } => {}
+            Role::Leader { .. } => writer.accept_missing(),
         }
     }
 

@@ -134,6 +134,60 @@ async fn what_a_thread_leaves_is_done_by_a_task_in_its_order() {
     assert!(partition.take_writer().await.is_some());
 }
 
+/// A log that lacks records at its end: its newest segment was cut short while its broker was stopped.
+fn that_lacks_its_end(root: &Path) -> (LogDir, Arc<Partition>, i64) {
+    let dir = log_dir(root);
+    let id = TopicPartition { topic: TopicId(Uuid::from_u128(7)), index: 0 };
+    let mut writer = dir.open_log(id, &"orders".into(), Arc::default()).unwrap();
+    for offset in 0..4 {
+        writer.append_as_follower(&records(offset), LeaderEpoch(1), 1).unwrap();
+    }
+    let mut writers = [writer];
+    dir.close(&mut writers).unwrap();
+    drop((writers, dir));
+    let segment = root.join("orders-0/00000000000000000000.log");
+    let bytes = std::fs::read(&segment).unwrap();
+    std::fs::write(&segment, &bytes[..bytes.len() / 2]).unwrap();
+    let dir = log_dir(root);
+    assert!(!dir.left().whole);
+    let partition = partition(&dir);
+    let end = partition.log().log_end_offset();
+    (dir, partition, end)
+}
+
+/// Who is in sync keeps its end, because others count on it. Who is not gets the rest from its leader;
+/// not while it follows, when a fetch is on its way.
+#[tokio::test]
+async fn a_log_that_lacks_its_end_is_cut_when_it_begins_to_follow_out_of_sync() {
+    let both = [BrokerId(0), BrokerId(1)];
+    let other = [BrokerId(1)];
+    // The roles that it takes up: the leader, its epoch, the ISR, and the end of the log then.
+    let roles: [&[(i32, i32, &[BrokerId], i64)]; 4] = [
+        &[(1, 1, &other, 2), (0, 2, &both, 2)],
+        &[(1, 1, &both, 4), (1, 1, &other, 4), (1, 2, &other, 2)],
+        &[(0, 1, &both, 4), (1, 2, &other, 4)],
+        &[(-1, 1, &other, 4), (1, 2, &other, 2)],
+    ];
+    for roles in roles {
+        let root = tempfile::tempdir().unwrap();
+        let (_dir, partition, end) = that_lacks_its_end(root.path());
+        assert_eq!(end, 4, "no offset is used twice");
+        for (change, (leader, epoch, isr, end)) in (1..).zip(roles) {
+            let state = PartitionState {
+                replicas: both.to_vec(),
+                isr: isr.to_vec(),
+                leader_epoch: LeaderEpoch(*epoch),
+                partition_epoch: PartitionEpoch(change),
+                recovering: false,
+                has_eligible: false,
+            };
+            partition.take_up((*leader >= 0).then_some(BrokerId(*leader)), state);
+            partition.with_writer(|_| ()).await.unwrap();
+            assert_eq!(partition.log().log_end_offset(), *end, "{change} of {roles:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_done_to_a_deleted_log() {
     let root = tempfile::tempdir().unwrap();
