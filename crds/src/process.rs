@@ -6,7 +6,7 @@
 )]
 
 use kube::KubeSchema;
-use kube::core::{Message, Rule};
+use kube::core::Rule;
 use serde::{Deserialize, Serialize};
 
 use crate::quantity::Quantity;
@@ -52,13 +52,13 @@ pub(crate) fn requests_and_connections_fit_into_the_limit() -> Rule {
         fit(&limit),
         fit(&default_limit)
     );
-    let message = format!(
-        "'process.requestMemory is ' + ({memory} ? string(self.process.requestMemory) : 'a quarter of the memory limit, at most 256Mi') + \
-         ', process.maxConnections is ' + ({number} ? string(self.process.maxConnections) + ', 80Ki each' : 'for a quarter of it') + \
-         ', and the memory limit is ' + ({is_limited} ? string(self.resources.limits['memory']) : '{DEFAULT_MEMORY_LIMIT} by default') + \
-         ': requests and connections have ten sixteenths of the limit together, since a broker that takes more is killed'"
-    );
-    Rule::new(rule).message(Message::Expression(message))
+    // The API server estimates what an expression may cost, and the text of quantities has no bound
+    // there: a message that repeats them costs more than a whole schema may.
+    Rule::new(rule).message(
+        "process.requestMemory, and process.maxConnections with 80Ki each, may take ten sixteenths of the memory limit \
+         together (2Gi without resources): a broker that takes more is killed. What is not given counts as a quarter of the \
+         limit, at most 256Mi and 20000 connections",
+    )
 }
 
 /// Settings of each broker's process. A change restarts the brokers in turn.

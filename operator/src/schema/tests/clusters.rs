@@ -4,6 +4,9 @@ use serde_json::json;
 
 use super::*;
 
+/// What a spec is told whose requests and connections may take more than its memory limit leaves.
+const TOO_MUCH_MEMORY: &str = "spec.brokers: Invalid value: \"object\": process.requestMemory, and process.maxConnections with 80Ki each, may take ten sixteenths of the memory limit together (2Gi without resources): a broker that takes more is killed. What is not given counts as a quarter of the limit, at most 256Mi and 20000 connections";
+
 /// A cluster with one listener with these fields.
 fn first(fields: Value) -> Value {
     let mut listener = json!({"name": "plain", "port": 9092});
@@ -102,48 +105,40 @@ pub(super) fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
                 json!({"process": {"requestMemory": "4Gi"}, "resources": {"limits": {"memory": "1Gi"}}}),
             ),
             None,
-            "spec.brokers: Invalid value: \"object\": process.requestMemory is 4Gi, process.maxConnections is for a quarter of it, and the memory limit is 1Gi: requests and connections have ten sixteenths of the limit together, since a broker that takes more is killed",
+            TOO_MUCH_MEMORY,
         ),
         (
             brokers(
                 json!({"process": {"requestMemory": 1_073_741_824}, "resources": {"limits": {"memory": "1Gi"}}}),
             ),
             None,
-            "spec.brokers: Invalid value: \"object\": process.requestMemory is 1073741824, process.maxConnections is for a quarter of it, and the memory limit is 1Gi: requests and connections have ten sixteenths of the limit together, since a broker that takes more is killed",
+            TOO_MUCH_MEMORY,
         ),
-        (
-            brokers(json!({"process": {"requestMemory": "769Mi"}})),
-            None,
-            "spec.brokers: Invalid value: \"object\": process.requestMemory is 769Mi, process.maxConnections is for a quarter of it, and the memory limit is 2Gi by default: requests and connections have ten sixteenths of the limit together, since a broker that takes more is killed",
-        ),
+        (brokers(json!({"process": {"requestMemory": "769Mi"}})), None, TOO_MUCH_MEMORY),
         (
             brokers(json!({"process": {"requestMemory": "3Gi"}, "resources": {"requests": {}}})),
             None,
-            "spec.brokers: Invalid value: \"object\": process.requestMemory is 3Gi, process.maxConnections is for a quarter of it, and the memory limit is 2Gi by default: requests and connections have ten sixteenths of the limit together, since a broker that takes more is killed",
+            TOO_MUCH_MEMORY,
         ),
         (
             brokers(
                 json!({"process": {"requestMemory": "127Mi"}, "resources": {"limits": {"memory": "128Mi"}}}),
             ),
             None,
-            "spec.brokers: Invalid value: \"object\": process.requestMemory is 127Mi, process.maxConnections is for a quarter of it, and the memory limit is 128Mi: requests and connections have ten sixteenths of the limit together, since a broker that takes more is killed",
+            TOO_MUCH_MEMORY,
         ),
         (
             brokers(
                 json!({"process": {"maxConnections": 20000}, "resources": {"limits": {"memory": "1Gi"}}}),
             ),
             None,
-            "spec.brokers: Invalid value: \"object\": process.requestMemory is a quarter of the memory limit, at most 256Mi, process.maxConnections is 20000, 80Ki each, and the memory limit is 1Gi: requests and connections have ten sixteenths of the limit together, since a broker that takes more is killed",
+            TOO_MUCH_MEMORY,
         ),
-        (
-            brokers(json!({"process": {"maxConnections": 13108}})),
-            None,
-            "spec.brokers: Invalid value: \"object\": process.requestMemory is a quarter of the memory limit, at most 256Mi, process.maxConnections is 13108, 80Ki each, and the memory limit is 2Gi by default: requests and connections have ten sixteenths of the limit together, since a broker that takes more is killed",
-        ),
+        (brokers(json!({"process": {"maxConnections": 13108}})), None, TOO_MUCH_MEMORY),
         (
             brokers(json!({"process": {"requestMemory": "600Mi", "maxConnections": 9000}})),
             None,
-            "spec.brokers: Invalid value: \"object\": process.requestMemory is 600Mi, process.maxConnections is 9000, 80Ki each, and the memory limit is 2Gi by default: requests and connections have ten sixteenths of the limit together, since a broker that takes more is killed",
+            TOO_MUCH_MEMORY,
         ),
         (
             brokers(json!({"resources": {"limits": {"memory": "1Mi"}}})),
