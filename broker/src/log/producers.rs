@@ -350,8 +350,21 @@ impl Producers {
         if !header.is_control() {
             return self.appended(header, now_ms);
         }
-        let marker = Marker::read(header, batch)?;
+        let marker = Marker::read(header, batch);
+        if marker.is_none() && header.records_count > 0 {
+            return None;
+        }
         let entry = self.entries.entry(header.producer_id.0).or_insert_with(|| Entry::new(now_ms));
+        let Some(marker) = marker else {
+            // Compaction has emptied the marker and kept the batch for the producer's epoch: without
+            // it, an older instance of the producer could write again. Kafka learns nothing from it.
+            if entry.transaction_first_offset < 0 && entry.epoch.0 < header.producer_epoch.0 {
+                entry.set_epoch(header.producer_epoch);
+            }
+            entry.used_ms = now_ms;
+            self.bound();
+            return None;
+        };
         let first_offset = entry.transaction_first_offset;
         entry.end_transaction(
             header.producer_epoch,

@@ -96,7 +96,7 @@ impl Entry {
         self.batches().iter().filter(|_| self.epoch == header.producer_epoch).find(same)
     }
 
-    fn set_epoch(&mut self, epoch: ProducerEpoch) {
+    pub(super) fn set_epoch(&mut self, epoch: ProducerEpoch) {
         if self.epoch != epoch {
             (self.epoch, self.batches, self.batches_count) = (epoch, Default::default(), 0);
         }

@@ -328,3 +328,24 @@ proptest! {
         }
     }
 }
+
+/// Compaction leaves an empty control batch for the epoch of a producer, and a follower that begins
+/// anew learns the epoch from it.
+#[test]
+fn a_follower_begins_anew_behind_an_emptied_marker() {
+    let mut world = World::new(false);
+    let ends = [Write::Plain(0), Write::Plain(0), Write::End(1, false), Write::End(1, false)];
+    let steps = [
+        Step::Append(ends),
+        Step::Append([Write::Plain(0), Write::Plain(0), Write::Plain(0), Write::Plain(0)]),
+        Step::CatchUp(usize::MAX),
+        Step::Compact(At::Leader),
+        Step::Compact(At::Leader),
+        Step::BeginAnew,
+        Step::CatchUp(usize::MAX),
+    ];
+    for step in steps {
+        world.run(step);
+    }
+    world.check(true);
+}
