@@ -36,8 +36,8 @@ use self::producer_ids::ProducerIds;
 pub use self::session::{Fatal, Identity, Session};
 pub use self::stock::{Tables, await_tables, is_recovering};
 use crate::auth::Principal;
-use crate::log::LogDir;
 use crate::metadata::Metadata;
+use weir_log::LogDir;
 
 /// The state of the broker's registration with the controller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

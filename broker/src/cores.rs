@@ -16,8 +16,8 @@ use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId};
 pub use self::coordinator::{Answer, Ask, Coordinator, Prepared, at_rest};
 pub use self::offsets::Offsets;
 pub use self::partition::{Known, Partition};
-pub use crate::log::Aborted;
-pub use crate::log::producers::{Described, Guard, Marker};
+pub use weir_log::Aborted;
+pub use weir_log::producers::{Described, Guard, Marker};
 
 /// A producer: its id and epoch.
 pub type Producer = (ProducerId, ProducerEpoch);

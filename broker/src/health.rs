@@ -17,9 +17,9 @@ use weir_telemetry::pages::Probes;
 
 use crate::api::Services;
 use crate::config::STRAYS;
-use crate::log::{self, Recovered, Recovery};
 use crate::metrics::{self, PartitionReadings, Readings, RecoveryReadings};
 use crate::replica::now_ms;
+use weir_log::{self as log, Recovered, Recovery};
 
 /// How often the progress of recovery is logged.
 const SAID_EVERY: Duration = Duration::from_secs(10);

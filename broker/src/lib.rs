@@ -14,7 +14,6 @@ pub mod cores;
 pub mod files;
 mod group;
 mod health;
-pub mod log;
 pub mod memory;
 pub mod metadata;
 pub mod metrics;

@@ -33,13 +33,13 @@ use crate::coordinator::Coordinator;
 use crate::files::{self, FileBounds};
 use crate::group::MemberMemory;
 use crate::health::{self, Health};
-use crate::log::{self, Disk, LogDir, LogDirObserver, LogDirOptions};
 use crate::memory::{self, MemoryBounds};
 use crate::metadata::Metadata;
 use crate::metrics::Metrics;
 use crate::net::{self, Bound, Server};
 use crate::replica::{FetcherContext, Fetchers, Maintenance, MaintenanceSettings, Replicas};
 use crate::transaction_io::TransactionIo;
+use weir_log::{self as log, Disk, LogDir, LogDirObserver, LogDirOptions};
 
 /// How long a controlled shutdown may take before the broker stops without one.
 const CONTROLLED_SHUTDOWN_MAX: Duration = Duration::from_secs(30);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use uuid::Uuid;
-use weir_broker::log::{
+use weir_log::{
     Disk, Identity, LogConfig, LogDir, LogDirOptions, LogReader, LogWriter, validate,
 };
 use weir_protocol::batch::{self, Batches};

@@ -14,9 +14,9 @@ use weir_protocol::types::{LeaderEpoch, TopicPartition};
 use super::RequestContext;
 use crate::api::Services;
 use crate::auth::{Operation, Resource};
-use crate::log::TimestampedOffset;
 use crate::metadata::TopicImage;
 use crate::replica::{Partition, read_error};
+use weir_log::TimestampedOffset;
 
 /// The special timestamps (`ListOffsetsRequest.java`), with the first version of each.
 mod special {

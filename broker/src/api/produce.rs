@@ -32,10 +32,10 @@ use crate::api::Services;
 use crate::api::reply::Reply;
 use crate::auth::{Operation, Resource};
 use crate::budget::Room;
-use crate::log::validate::{Effort, NotReady};
-use crate::log::{AppendInfo, LogConfig, Prepared, TimestampType, validate};
 use crate::metadata::{MetadataImage, TopicImage};
 use crate::replica::{Acks, Partition};
+use weir_log::validate::{Effort, NotReady};
+use weir_log::{AppendInfo, LogConfig, Prepared, TimestampType, validate};
 
 /// The first version whose response names the new leader (KIP-951).
 const LEADER_IN_RESPONSE: i16 = 10;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::budget::Room;
-use crate::log::{File, ReadSlice};
 use crate::metrics::Timing;
+use weir_log::{File, ReadSlice};
 
 /// A run of bytes in a file, which stays readable while this exists.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 //!
 //! It includes the producer ids that only this broker knows to be unused. All of it is written
 //! before this process acts on it, so the next process finds everything that a dead one knew. The
-//! log directory stores it and says whether it is valid ([`crate::log::LogDir::left_known`]). This
+//! log directory stores it and says whether it is valid ([`weir_log::LogDir::left_known`]). This
 //! module encodes it as frames of the RPC's messages.
 
 use std::collections::HashMap;
@@ -19,10 +19,10 @@ use weir_protocol::types::{
     BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition,
 };
 
-use crate::log::LogDir;
 use crate::metadata::MetadataImage;
 use crate::replica::committed;
 use crate::replica::core::{Asked, Proposal};
+use weir_log::LogDir;
 
 /// The kinds of frames, by their first byte.
 const METADATA: u8 = b'm';

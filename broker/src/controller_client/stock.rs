@@ -12,7 +12,7 @@ use weir_protocol::controller as rpc;
 use super::candidates::Candidates;
 use super::kept;
 use crate::config::Config;
-use crate::log::{FoundLog, LogDir};
+use weir_log::{FoundLog, LogDir};
 
 /// How long the controller may take to answer, because a report may be large.
 const ANSWER_MAX: Duration = Duration::from_secs(30);

@@ -5,7 +5,7 @@ use weir_protocol::record::BatchBuilder;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use super::machine::Record;
-use crate::log::{Origin, Prepared};
+use weir_log::{Origin, Prepared};
 
 /// The size at which a batch is closed, in bytes. The records of one decision stay in one batch
 /// while they take at most [`WRITE_BYTES_MAX`]. `max.message.bytes` does not apply, because it is a

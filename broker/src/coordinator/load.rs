@@ -8,7 +8,7 @@ use weir_protocol::batch::{self, BatchError, BatchHeader};
 use weir_protocol::record::{Records, section};
 
 use super::machine::{Logged, Machine, Origin};
-use crate::log::{LogReader, ReadError, ReadSlice};
+use weir_log::{LogReader, ReadError, ReadSlice};
 
 /// Bytes per read; a larger batch is read whole.
 const CHUNK_BYTES: usize = 1 << 20;

@@ -53,9 +53,9 @@ pub(crate) use self::machine::Commit;
 pub(crate) use self::machine::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};
 use self::shard::{Active, Job, Shard, Status, Tenure};
 pub(crate) use self::transactional::{InTransaction, Producer, Transactional};
-use crate::log::producers::{Guard, Marker};
 use crate::metadata::{Metadata, MetadataImage};
 use crate::replica::{self, Partition, Replicas, Waiter};
+use weir_log::producers::{Guard, Marker};
 
 /// The first pause before a failed load is repeated, and the interval at which a waiting load checks
 /// that it is still needed.

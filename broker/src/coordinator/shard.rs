@@ -16,10 +16,10 @@ use weir_protocol::types::{LeaderEpoch, TopicId};
 use super::append::{Batches, TooLarge};
 use super::machine::{Commit, Machine, Now, Outcome, ReplyTo, commit};
 use super::transactional::{InTransaction, Producer, Transactional};
-use crate::log::producers::{Guard, Marker, Producers};
-use crate::log::{AppendError, Prepared};
 use crate::metadata::MetadataImage;
 use crate::replica::{Acks, Left, Partition, Seat, Waiter};
+use weir_log::producers::{Guard, Marker, Producers};
+use weir_log::{AppendError, Prepared};
 
 /// A leadership of this broker. The epoch alone does not identify it: a topic may be deleted and
 /// created anew, and both begin with the same epoch.

@@ -10,7 +10,7 @@ use weir_protocol::batch::BatchHeader;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
-use crate::log::producers::{Guard, Marker, ProducerError, Producers, Verifications};
+use weir_log::producers::{Guard, Marker, ProducerError, Producers, Verifications};
 
 /// The producer of a transaction.
 pub(crate) type Producer = (ProducerId, ProducerEpoch);
@@ -95,7 +95,7 @@ mod tests {
     use weir_protocol::record::BatchBuilder;
 
     use super::*;
-    use crate::log::Prepared;
+    use weir_log::Prepared;
 
     fn producer(epoch: i16) -> Producer {
         (ProducerId(7), ProducerEpoch(epoch))

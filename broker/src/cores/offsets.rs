@@ -19,8 +19,8 @@ use weir_settings::Layers;
 use super::{Guard, Marker, Producer, Record, answered, header, now};
 use crate::coordinator::{InTransaction, Logged, Machine, Origin, Outcome, ReplyTo, Transactional};
 use crate::group::{Groups, MemberMemory, Request};
-use crate::log::Prepared as Batch;
 use crate::metadata::MetadataImage;
+use weir_log::Prepared as Batch;
 
 /// The topic of the committed offsets.
 const TOPIC: &str = "input";

@@ -15,7 +15,7 @@ use weir_protocol::record::BatchBuilder;
 use weir_protocol::types::{LeaderEpoch, TopicId, TopicPartition};
 
 use super::{Aborted, Described, Guard, Marker, Producer};
-use crate::log::{
+use weir_log::{
     AppendError, Identity, LogConfig, LogDir, LogDirOptions, LogReader, LogWriter, Origin,
     Prepared, Storage,
 };

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use super::answers::Sending;
 use crate::api::{Chunk, FileRegion, Reply};
 use crate::budget::{AnswerMemory, Room};
-use crate::log::File;
 use crate::metrics::{Metrics, Timing};
+use weir_log::File;
 
 /// The smallest `sendfile`. Below it, a read into the gathered buffer costs less.
 const SENDFILE_BYTES_MIN: usize = 16 * 1024;
@@ -222,8 +222,8 @@ mod tests {
     use weir_protocol::api::ApiKey;
 
     use super::*;
-    use crate::log::{Disk, Mode, Storage};
     use crate::metrics::{PartitionReadings, Readings, RequestName};
+    use weir_log::{Disk, Mode, Storage};
 
     /// A file that is not in the page cache until it is loaded.
     #[derive(Debug)]

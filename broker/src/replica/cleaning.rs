@@ -12,7 +12,7 @@ use weir_protocol::types::TopicPartition;
 
 use super::Partition;
 use super::clock::now_ms;
-use crate::log::cleaner::{OffsetMap, Plan, assess, clean};
+use weir_log::cleaner::{OffsetMap, Plan, assess, clean};
 
 /// Bytes that one key takes in the map of the keys seen.
 const BYTES_PER_KEY: u64 = 50;

@@ -68,8 +68,8 @@ pub(crate) use self::settings::Settings;
 pub(crate) use self::traffic::Counted;
 pub(crate) use self::waiters::Waiter;
 pub(crate) use self::watch::Changes;
-use crate::log::{LogConfig, LogDir};
 use crate::metadata::{MetadataImage, PartitionImage, TopicImage};
+use weir_log::{LogConfig, LogDir};
 
 /// How long a stopping broker waits for one log that is being deleted: a rename and a sync between
 /// two rounds of flushes. A thousand logs may take longer in total.

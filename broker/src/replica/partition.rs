@@ -32,7 +32,7 @@ use super::traffic::TopicTraffic;
 use super::waiters::Waiters;
 use super::watch::Watchers;
 use super::{clock, shared};
-use crate::log::{FlushMode, LogConfig, LogReader, LogWriter};
+use weir_log::{FlushMode, LogConfig, LogReader, LogWriter};
 
 /// How often [`Partition::take_writer`] asks for the writer: the thread that answered may not have
 /// left the seat yet.

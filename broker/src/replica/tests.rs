@@ -11,7 +11,7 @@ use weir_protocol::types::{ControllerEpoch, LeaderEpoch, PartitionEpoch};
 use weir_settings::broker_key;
 
 use super::*;
-use crate::log::{AppendError, Disk, Identity, LogDirOptions, Origin, Prepared};
+use weir_log::{AppendError, Disk, Identity, LogDirOptions, Origin, Prepared};
 
 const OWN: BrokerId = BrokerId(0);
 

@@ -25,10 +25,10 @@ use super::peers::{by_topic, failed};
 use super::timeouts::time_out;
 use crate::coordinator::Machine;
 use crate::group::Groups;
-use crate::log::producers::Marker;
-use crate::log::{AppendError, Prepared as Batch};
 use crate::replica::{Acks, now_ms};
 use crate::transaction::{Looked, Partition, Prepared, Request, Transactions};
+use weir_log::producers::Marker;
+use weir_log::{AppendError, Prepared as Batch};
 
 /// The protocol version between brokers of this build.
 const VERSION: i16 = 2;

@@ -1,5 +1,5 @@
 //! A broker's machine and process. The machine has the log directory with the record of its last
-//! shutdown (`broker/src/log/identity.rs`). The process has the session with the controller
+//! shutdown (`broker/log/src/identity.rs`). The process has the session with the controller
 //! (`broker/src/controller_client/session.rs`).
 
 mod disk;

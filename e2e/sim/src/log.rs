@@ -3,8 +3,8 @@
 //!
 //! Each record is one batch, so an offset is an index. The model has no compaction.
 
-use weir_broker::log::{EpochEnd, Epochs};
 use weir_broker::replica::core::OwnLog;
+use weir_log::{EpochEnd, Epochs};
 use weir_protocol::types::LeaderEpoch;
 
 use crate::rng::Rng;

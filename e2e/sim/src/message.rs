@@ -1,7 +1,7 @@
 //! The messages between the nodes of the simulated world.
 
-use weir_broker::log::EpochEnd;
 use weir_broker::replica::core::{FetchAnswer, FetchFrom};
+use weir_log::EpochEnd;
 use weir_operator::controller::state::{Partition, State};
 use weir_operator::controller::{AlterPartitions, Heartbeat, Registration};
 use weir_protocol::error::ErrorCode;

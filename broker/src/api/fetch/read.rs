@@ -12,9 +12,9 @@ use crate::api::fetch_session::{Answer, Asked, Key, Said, TopicRef, Wish};
 use crate::api::reply::FileRegion;
 use crate::api::{RequestContext, Services};
 use crate::auth::{Operation, Resource};
-use crate::log::{Aborted, EpochEnd, LogReader, ReadSlice};
 use crate::metadata::MetadataImage;
 use crate::replica::{Partition, Waiter, read_error};
+use weir_log::{Aborted, EpochEnd, LogReader, ReadSlice};
 
 /// The result of reading one partition.
 pub(super) struct Read {

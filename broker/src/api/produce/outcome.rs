@@ -8,8 +8,8 @@ use weir_protocol::messages::produce_response::BatchIndexAndErrorMessage;
 use weir_protocol::types::{TopicId, TopicPartition};
 
 use crate::budget::Room;
-use crate::log::{AppendError, LogConfig, Prepared, validate};
 use crate::replica::{Appending, Partition};
+use weir_log::{AppendError, LogConfig, Prepared, validate};
 
 /// The state of one partition's records.
 pub(super) enum Outcome {

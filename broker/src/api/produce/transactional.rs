@@ -11,10 +11,10 @@ use weir_protocol::error::ErrorCode;
 
 use super::outcome::{Outcome, Refusal, Topic};
 use crate::api::Services;
-use crate::log::producers::Guard;
-use crate::log::{LogWriter, Origin, Prepared};
 use crate::replica::{Partition, now_ms};
 use crate::transaction::{self, Producer};
+use weir_log::producers::Guard;
+use weir_log::{LogWriter, Origin, Prepared};
 
 /// The first version whose clients know TRANSACTION_ABORTABLE.
 const ABORTABLE_SINCE: i16 = 11;

@@ -15,8 +15,8 @@ use weir_protocol::types::{ProducerEpoch, ProducerId};
 use crate::api::RequestContext;
 use crate::api::Services;
 use crate::auth::{Authorizer, Operation, Resource};
-use crate::log::producers::Marker;
 use crate::transaction::Partition;
+use weir_log::producers::Marker;
 
 /// Answers a request.
 pub(crate) async fn handle(

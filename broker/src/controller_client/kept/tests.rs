@@ -2,8 +2,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::log::{Disk, Identity, LogDirOptions};
 use crate::replica::core::PartitionState;
+use weir_log::{Disk, Identity, LogDirOptions};
 
 fn open(root: &Path) -> LogDir {
     let identity = Identity { cluster_id: "c".to_owned(), broker_id: 1 };

@@ -9,9 +9,9 @@ use weir_protocol::types::{LeaderEpoch, TopicId, TopicPartition};
 use super::{Entry, Harness, Machine, origin};
 use crate::coordinator::append::Batches;
 use crate::coordinator::load::{Loaded, Unreadable, load};
-use crate::log::cleaner::{OffsetMap, assess_from, clean};
-use crate::log::producers::Marker;
-use crate::log::{Cleanup, Disk, Identity, LogConfig, LogDir, LogDirOptions, LogWriter, Prepared};
+use weir_log::cleaner::{OffsetMap, assess_from, clean};
+use weir_log::producers::Marker;
+use weir_log::{Cleanup, Disk, Identity, LogConfig, LogDir, LogDirOptions, LogWriter, Prepared};
 
 /// How long compaction keeps tombstones and markers after it first meets them.
 const HORIZON_MS: i64 = 100;

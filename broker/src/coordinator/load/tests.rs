@@ -10,8 +10,8 @@ use weir_settings::Layers;
 use super::*;
 use crate::coordinator::append::Batches;
 use crate::coordinator::{Now, Outcome, Record};
-use crate::log::{Disk, Identity, LogConfig, LogDir, LogDirOptions, LogWriter};
 use crate::metadata::MetadataImage;
+use weir_log::{Disk, Identity, LogConfig, LogDir, LogDirOptions, LogWriter};
 
 /// A machine that notes which records it has seen.
 struct Noted(Vec<i64>);

@@ -13,7 +13,7 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerId, LeaderEpoch};
 
 use super::OwnLog;
-use crate::log::EpochEnd;
+use weir_log::EpochEnd;
 
 /// The pause after a refused fetch, in milliseconds, unless `replica.fetch.backoff.ms` sets
 /// another. It is a second in Apache Kafka; here a new leader takes less.

@@ -25,7 +25,7 @@ use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch};
 pub use self::asked::Asked;
 pub use self::follower::{FetchAnswer, FetchFrom, Following, Next, Step, Todo};
 pub use self::leader::{Leadership, Settings, Start};
-use crate::log::EpochEnd;
+use weir_log::EpochEnd;
 
 /// The committed state of a partition, as far as its leader uses it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -28,9 +28,9 @@ use super::inbox::{Inbox, Told};
 use super::leader::{ANSWER_MAX, SessionError, connect};
 use super::offsets::leader_offsets;
 use super::silence::Silence;
-use crate::log::EpochEnd;
 use crate::replica::core::{FetchAnswer, FetchFrom, Next, Todo};
 use crate::replica::{Partition, Settings};
+use weir_log::EpochEnd;
 
 /// The longest wait for writers that delete what the leader has deleted, so that the next fetch
 /// carries the new log start offsets.

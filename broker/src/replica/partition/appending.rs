@@ -10,8 +10,8 @@ use weir_protocol::types::LeaderEpoch;
 
 use super::Partition;
 use super::work::Acks;
-use crate::log::{AppendError, AppendInfo};
 use crate::replica::waiters::Waiter;
+use weir_log::{AppendError, AppendInfo};
 
 /// The least time that a producer waits for this broker's own disk, whatever its timeout.
 const DISK_WAIT_MAX: Duration = Duration::from_secs(30);

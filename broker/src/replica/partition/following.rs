@@ -9,8 +9,8 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::types::LeaderEpoch;
 
 use super::{Core, Partition, Role};
-use crate::log::{FollowError, LogWriter};
 use crate::replica::core::{FetchAnswer, FetchFrom, Following, Next, OwnLog, PartitionState, Todo};
+use weir_log::{FollowError, LogWriter};
 
 impl Partition {
     /// Runs `act` with the follower's state in `epoch` and the current log; `None` when this broker

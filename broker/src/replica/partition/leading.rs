@@ -10,9 +10,9 @@ use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch};
 use super::appending::Appending;
 use super::work::{Acks, Append, Keepsake, Leading};
 use super::{Core, Job, Partition, Role};
-use crate::log::{AppendError, EpochEnd, LogWriter, Prepared, ReadError, ReadSlice};
 use crate::replica::core::leader::{Ends, Fetched, Outcome};
 use crate::replica::core::{FetchFrom, Leadership, PartitionState, Proposal, Settings, Start};
+use weir_log::{AppendError, EpochEnd, LogWriter, Prepared, ReadError, ReadSlice};
 
 /// The leader's answer to a follower for one partition.
 #[derive(Debug)]

@@ -11,10 +11,10 @@ use weir_protocol::record::BatchBuilder;
 use weir_protocol::types::{PartitionEpoch, TopicId};
 
 use super::*;
-use crate::log::{Disk, Identity, LogDir, LogDirOptions};
 use crate::replica::core::{FetchAnswer, FetchFrom, Next, Todo};
 use crate::replica::fetcher::wait_for_flush;
 use crate::replica::seat::TURN_JOBS_MAX;
+use weir_log::{Disk, Identity, LogDir, LogDirOptions};
 
 /// Longer than any flush in these tests.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use weir_protocol::types::LeaderEpoch;
 
-use crate::log::{AppendError, AppendInfo, Prepared};
 use crate::replica::core::Leadership;
+use weir_log::{AppendError, AppendInfo, Prepared};
 
 /// The acknowledgement that a produce waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

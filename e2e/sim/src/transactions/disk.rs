@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use weir_broker::log::{Entry, File, Mode, Storage};
+use weir_log::{Entry, File, Mode, Storage};
 
 /// The file system.
 #[derive(Debug, Default)]

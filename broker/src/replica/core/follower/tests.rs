@@ -1,7 +1,7 @@
 //! One table for each rule.
 
 use super::*;
-use crate::log::Epochs;
+use weir_log::Epochs;
 
 const LEADER: BrokerId = BrokerId(3);
 

@@ -8,8 +8,8 @@ use weir_protocol::types::BrokerId;
 
 use super::Leadership;
 use super::progress::Progress;
-use crate::log::EpochEnd;
 use crate::replica::core::{FetchFrom, OwnLog, Peers};
+use weir_log::EpochEnd;
 
 impl Leadership {
     /// Checks a fetch before the log is read for it (`Partition.fetchRecords`). `Some` is the end

@@ -7,8 +7,8 @@ mod taken_up;
 use weir_protocol::types::PartitionEpoch;
 
 use super::*;
-use crate::log::Epochs;
 use crate::replica::core::{FetchFrom, Peer};
+use weir_log::Epochs;
 
 const LAG: u64 = 30_000;
 

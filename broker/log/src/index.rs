@@ -188,7 +188,7 @@ fn search<const N: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::Disk;
+    use crate::Disk;
 
     #[test]
     fn memory_and_file_find_the_same() {

@@ -44,28 +44,28 @@ impl Recovery {
     }
 
     /// Sets the number of logs.
-    pub(crate) fn begins(&self, logs: usize) {
+    pub fn begins(&self, logs: usize) {
         self.logs.store(logs as u64, Ordering::Relaxed);
     }
 
     /// Adds the bytes of a log's segments to the total.
-    pub(crate) fn has(&self, bytes: u64) {
+    pub fn has(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.steps();
     }
 
     /// Counts a step that no other counter has.
-    pub(crate) fn steps(&self) {
+    pub fn steps(&self) {
         self.steps.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts bytes that need no check any more.
-    pub(crate) fn checked(&self, bytes: u64) {
+    pub fn checked(&self, bytes: u64) {
         self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Counts a recovered log.
-    pub(crate) fn recovered_log(&self) {
+    pub fn recovered_log(&self) {
         self.logs_done.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -18,7 +18,7 @@ impl LogWriter {
     /// Returns whether the log may be written. A deleted log may not. A log without a directory may
     /// not while a log that is to be deleted still has the name. That log's writer is still
     /// working, and the deletion waits for it.
-    pub(crate) fn has_name(&self) -> bool {
+    pub fn has_name(&self) -> bool {
         if self.reader.is_deleted() {
             return false;
         }

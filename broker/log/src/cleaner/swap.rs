@@ -174,7 +174,7 @@ fn parse_swap_name(name: &str) -> Option<(i64, i64)> {
 ///
 /// # Errors
 /// When files cannot be renamed, removed or synced.
-pub(in crate::log) fn finish(storage: &dyn Storage, dir: &Path) -> io::Result<Vec<i64>> {
+pub(crate) fn finish(storage: &dyn Storage, dir: &Path) -> io::Result<Vec<i64>> {
     let names: Vec<String> = storage
         .list(dir)?
         .into_iter()

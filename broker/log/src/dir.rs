@@ -315,8 +315,8 @@ impl LogDir {
     }
 
     /// Blocks flush rounds while the guard is held, as a slow disk would.
-    #[cfg(test)]
-    pub(crate) fn hold_flushes(&self) -> parking_lot::MutexGuard<'_, ()> {
+    #[cfg(any(test, feature = "testing"))]
+    pub fn hold_flushes(&self) -> parking_lot::MutexGuard<'_, ()> {
         self.logs.flushes.turn()
     }
 

@@ -31,14 +31,14 @@ const ASKED_MAX: usize = 100_000;
 /// All verifications of a partition, by producer and epoch. A request with a forged epoch does not
 /// affect those of the right epoch.
 #[derive(Debug, Default)]
-pub(crate) struct Verifications {
+pub struct Verifications {
     asked: BTreeMap<(i64, i16), Verification>,
     last: u64,
 }
 
 impl Verifications {
     /// Returns the guard of this producer's open verification, or of a new one.
-    pub(crate) fn ask(
+    pub fn ask(
         &mut self,
         producer: ProducerId,
         epoch: ProducerEpoch,
@@ -62,7 +62,7 @@ impl Verifications {
     }
 
     /// Returns the verification if the answer's guard is still valid.
-    pub(crate) fn answered(
+    pub fn answered(
         &self,
         producer: ProducerId,
         epoch: ProducerEpoch,
@@ -72,7 +72,7 @@ impl Verifications {
     }
 
     /// Drops a producer's verifications, because a transaction of it began or ended here.
-    pub(crate) fn settle(&mut self, producer: ProducerId) {
+    pub fn settle(&mut self, producer: ProducerId) {
         let of_it = (producer.0, i16::MIN)..=(producer.0, i16::MAX);
         let keys: Vec<_> = self.asked.range(of_it).map(|(key, _)| *key).collect();
         for key in keys {

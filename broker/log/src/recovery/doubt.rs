@@ -12,7 +12,7 @@ use super::super::identity::{self, Left};
 use super::super::storage::Storage;
 
 /// Whether the logs of a directory may lack records that other replicas have.
-pub(in crate::log) struct Doubt<'a> {
+pub(crate) struct Doubt<'a> {
     storage: &'a dyn Storage,
     root: &'a Path,
     left: Left,
@@ -21,7 +21,7 @@ pub(in crate::log) struct Doubt<'a> {
 
 impl<'a> Doubt<'a> {
     /// No doubt but that of the last run.
-    pub(in crate::log) fn new(storage: &'a dyn Storage, root: &'a Path, left: Left) -> Self {
+    pub(crate) fn new(storage: &'a dyn Storage, root: &'a Path, left: Left) -> Self {
         Self { storage, root, left, is_noted: Mutex::new(false) }
     }
 
@@ -42,7 +42,7 @@ impl<'a> Doubt<'a> {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(in crate::log) fn note(&self) -> io::Result<()> {
+    pub(crate) fn note(&self) -> io::Result<()> {
         let mut is_noted = self.is_noted.lock();
         if !*is_noted && self.left.whole {
             identity::note_doubt(self.storage, self.root, self.left.broker_epoch)?;
@@ -52,7 +52,7 @@ impl<'a> Doubt<'a> {
     }
 
     /// Whether it is noted.
-    pub(in crate::log) fn is_noted(&self) -> bool {
+    pub(crate) fn is_noted(&self) -> bool {
         *self.is_noted.lock()
     }
 }

@@ -21,6 +21,8 @@
 //! - A directory name belongs to one log until that directory is renamed. Only then may the next
 //!   log of that name write, and nothing more is done to the deleted log (`writer::delete`).
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod catalogue;
 pub mod cleaner;
 mod compare;
@@ -51,7 +53,7 @@ mod strays;
 #[cfg(test)]
 mod tests;
 mod timestamps;
-pub(crate) mod transactions;
+mod transactions;
 pub mod validate;
 mod writer;
 

@@ -16,7 +16,7 @@ use super::{LogReader, ReadError, ReadSlice};
 impl LogReader {
     /// The last stable offset: every transaction before it has ended, and it is at most the high
     /// watermark. `None` while the transactions are not loaded
-    /// ([`LogWriter::load_transactions`](crate::log::LogWriter::load_transactions)).
+    /// ([`LogWriter::load_transactions`](crate::LogWriter::load_transactions)).
     pub fn last_stable_offset(&self) -> Option<i64> {
         let transactions = self.transactions.read();
         // The deleted part of an open transaction holds nothing back.
@@ -67,7 +67,7 @@ impl LogReader {
     }
 
     /// Does the same as [`LogReader::aborted_transactions`]. Returns `None` when the transactions
-    /// are not loaded ([`LogWriter::load_transactions`](crate::log::LogWriter::load_transactions)).
+    /// are not loaded ([`LogWriter::load_transactions`](crate::LogWriter::load_transactions)).
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -100,12 +100,12 @@ impl LogReader {
     }
 
     /// Returns whether a file of aborted transactions was found damaged and is not rewritten yet.
-    pub(in crate::log) fn distrusts_transaction_index(&self) -> bool {
+    pub(crate) fn distrusts_transaction_index(&self) -> bool {
         self.distrusts_transaction_index.load(Ordering::Acquire)
     }
 
     /// Called when all files of aborted transactions are rewritten.
-    pub(in crate::log) fn trust_transaction_index(&self) {
+    pub(crate) fn trust_transaction_index(&self) {
         self.distrusts_transaction_index.store(false, Ordering::Release);
     }
 

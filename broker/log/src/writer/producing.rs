@@ -194,7 +194,7 @@ impl LogWriter {
     ///
     /// # Errors
     /// When their state cannot be read.
-    pub(crate) fn known_producers(&mut self, now_ms: i64) -> Result<Producers, AppendError> {
+    pub fn known_producers(&mut self, now_ms: i64) -> Result<Producers, AppendError> {
         Ok(self.producers(now_ms)?.clone())
     }
 
@@ -209,7 +209,7 @@ impl LogWriter {
 
 impl Prepared {
     /// Iterates over the batches with their bytes.
-    pub(crate) fn batches(&self) -> impl Iterator<Item = (BatchHeader, &[u8])> {
+    pub fn batches(&self) -> impl Iterator<Item = (BatchHeader, &[u8])> {
         let mut position = 0;
         self.headers.iter().map(move |header| {
             let begin = position;

@@ -32,7 +32,7 @@ pub struct Marker {
 impl Marker {
     /// Reads the marker in a control batch. Returns `None` for other control batches, and for
     /// emptied and damaged ones.
-    pub(in crate::log) fn read(header: &BatchHeader, batch: &[u8]) -> Option<Self> {
+    pub(crate) fn read(header: &BatchHeader, batch: &[u8]) -> Option<Self> {
         if !header.has_producer() {
             return None;
         }

@@ -26,7 +26,7 @@ mod snapshot;
 mod verification;
 
 pub use marker::{Marker, marker_batch};
-pub(crate) use verification::Verifications;
+pub use verification::Verifications;
 pub use verification::{Guard, Verification};
 
 pub use snapshot::SnapshotError;
@@ -287,7 +287,7 @@ impl Producers {
     ///
     /// # Errors
     /// When one has.
-    pub(crate) fn admit_epoch(
+    pub fn admit_epoch(
         &self,
         producer: ProducerId,
         epoch: ProducerEpoch,
