@@ -41,7 +41,7 @@ use weir_log::LogDir;
 
 /// The state of the broker's registration with the controller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct ControllerStatus {
     /// The epoch of the registration; `None` before the first.
     pub broker_epoch: Option<i64>,
     /// Whether the stream is up.
@@ -72,7 +72,7 @@ const OWN_WRITES_MAX: Duration = Duration::from_secs(5);
 pub struct Controller {
     candidates: Candidates,
     broker_id: i32,
-    standing: watch::Sender<Standing>,
+    standing: watch::Sender<ControllerStatus>,
     producer_ids: tokio::sync::Mutex<ProducerIds>,
     /// Why the log directory is offline, for the next heartbeat.
     log_dir_failure: Mutex<Option<String>>,
@@ -114,7 +114,7 @@ impl Controller {
     }
 
     /// Returns the state of the registration; changes can be awaited.
-    pub fn standing(&self) -> watch::Receiver<Standing> {
+    pub fn standing(&self) -> watch::Receiver<ControllerStatus> {
         self.standing.subscribe()
     }
 
@@ -124,7 +124,7 @@ impl Controller {
     }
 
     /// Requests a controlled shutdown. The controller moves the leaders away, then grants it
-    /// ([`Standing::may_shut_down`]).
+    /// ([`ControllerStatus::may_shut_down`]).
     pub fn request_shutdown(&self) {
         self.wants_shutdown.send_replace(true);
     }

@@ -61,9 +61,9 @@ use weir_telemetry::pages::{self, Probes};
 
 use self::args::Args;
 use self::context::Context;
-use self::figures::Figures;
+use self::figures::Metrics;
 use self::lease::Election;
-use self::sites::Sites;
+use self::sites::HostedClusters;
 use crate::rpc::{ControllerRpc, Controllers};
 
 /// The most time to connect to the API server.
@@ -103,7 +103,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let config = Config::infer().await.context("find the Kubernetes API")?;
     let client = client_of(config).context("make a client of the Kubernetes API")?;
-    let figures = Arc::new(Figures::default());
+    let figures = Arc::new(Metrics::default());
     let door = listen(args.http_listen)
         .and_then(TcpListener::from_std)
         .with_context(|| format!("listen on {}", args.http_listen))?;
@@ -116,7 +116,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         from_disk: None,
     };
     let _pages = tokio::spawn(pages::serve(door, probes));
-    let sites = Arc::new(Sites::default());
+    let sites = Arc::new(HostedClusters::default());
     let controllers = Controllers::with_dresser(sites::dresser(client.clone(), Arc::clone(&sites)));
     let listener = listen(args.grpc_listen)
         .and_then(TcpListener::from_std)

@@ -31,7 +31,7 @@ use crate::controller::{
 use crate::shell::{Answer, Controller, Outbound, STREAM_MESSAGES_MAX, Unavailable};
 
 pub use desk::Desk;
-pub use directory::{Controllers, Dresser};
+pub use directory::{Controllers, RegistrationEnricher};
 
 /// The most bytes of a broker's message. A forwarded request is the largest one, and Kafka's own
 /// limit of a request is 100 MiB.

@@ -58,15 +58,15 @@ pub const STREAM_MESSAGES_MAX: usize = 256;
 pub type Outbound = mpsc::Sender<Result<rpc::ControllerMessage, Status>>;
 
 /// A read of the committed state.
-type Look = Box<dyn FnOnce(&State) + Send>;
+type Query = Box<dyn FnOnce(&State) + Send>;
 
-enum Call {
+enum Command {
     Ask(Event, oneshot::Sender<Answer>),
     Open(Registration, StreamId, Outbound),
     Heartbeat(Heartbeat, StreamId),
     Broke(BrokerId, StreamId),
     Gone(BrokerId, StreamId),
-    Look(Look),
+    Query(Query),
     Unheard(oneshot::Sender<Vec<BrokerId>>),
 }
 
@@ -87,13 +87,13 @@ pub struct Unavailable;
 /// A handle of a running controller.
 #[derive(Clone, Debug)]
 pub struct Controller {
-    calls: mpsc::Sender<Call>,
+    calls: mpsc::Sender<Command>,
     committed: watch::Receiver<State>,
     door: Arc<Door>,
     counted: Counted,
 }
 
-impl std::fmt::Debug for Call {
+impl std::fmt::Debug for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Call")
     }
@@ -127,7 +127,7 @@ impl Controller {
         let (calls, mailbox) = mpsc::channel(MAILBOX);
         let (publish, committed) = watch::channel(state.clone());
         let (door, counted) = (Arc::new(Door::new(clock)), Counted::default());
-        let shell = Shell {
+        let shell = ControllerRuntime {
             publish,
             store,
             state,
@@ -165,7 +165,7 @@ impl Controller {
     /// When the controller has ended.
     pub async fn submit(&self, event: Event) -> Result<oneshot::Receiver<Answer>, Unavailable> {
         let (tell, told) = oneshot::channel();
-        self.calls.send(Call::Ask(event, tell)).await.map_err(|_| Unavailable)?;
+        self.calls.send(Command::Ask(event, tell)).await.map_err(|_| Unavailable)?;
         Ok(told)
     }
 
@@ -184,7 +184,7 @@ impl Controller {
     ) -> Result<T, Unavailable> {
         let (tell, told) = oneshot::channel();
         let look = Box::new(move |state: &State| drop(tell.send(at(state))));
-        self.calls.send(Call::Look(look)).await.map_err(|_| Unavailable)?;
+        self.calls.send(Command::Query(look)).await.map_err(|_| Unavailable)?;
         told.await.map_err(|_| Unavailable)
     }
 
@@ -195,7 +195,7 @@ impl Controller {
     /// When the controller has ended.
     pub async fn unheard(&self) -> Result<Vec<BrokerId>, Unavailable> {
         let (tell, told) = oneshot::channel();
-        self.calls.send(Call::Unheard(tell)).await.map_err(|_| Unavailable)?;
+        self.calls.send(Command::Unheard(tell)).await.map_err(|_| Unavailable)?;
         told.await.map_err(|_| Unavailable)
     }
 
@@ -205,7 +205,7 @@ impl Controller {
         stream: StreamId,
         out: Outbound,
     ) -> Result<(), Unavailable> {
-        self.calls.send(Call::Open(registration, stream, out)).await.map_err(|_| Unavailable)
+        self.calls.send(Command::Open(registration, stream, out)).await.map_err(|_| Unavailable)
     }
 
     pub(crate) async fn heartbeat(
@@ -214,12 +214,12 @@ impl Controller {
         stream: StreamId,
     ) -> Result<(), Unavailable> {
         self.door.note(heartbeat.broker, stream);
-        self.calls.send(Call::Heartbeat(heartbeat, stream)).await.map_err(|_| Unavailable)
+        self.calls.send(Command::Heartbeat(heartbeat, stream)).await.map_err(|_| Unavailable)
     }
 
     /// Reports the end of a stream. A full mailbox drops the report; then the session times out.
     pub(crate) fn broke(&self, broker: BrokerId, stream: StreamId) {
-        let _ = self.calls.try_send(Call::Broke(broker, stream));
+        let _ = self.calls.try_send(Command::Broke(broker, stream));
     }
 }
 
@@ -228,7 +228,7 @@ struct Stream {
     out: Outbound,
 }
 
-struct Shell<S> {
+struct ControllerRuntime<S> {
     store: S,
     state: State,
     sessions: Sessions,
@@ -243,22 +243,22 @@ struct Shell<S> {
     /// Until this time a broker that has not connected is not fenced.
     excused_until: Timestamp,
     /// Sends the results of probes to this mailbox.
-    calls: mpsc::WeakSender<Call>,
+    calls: mpsc::WeakSender<Command>,
     /// The brokers whose calls have arrived but may still wait.
     door: Arc<Door>,
     counted: Counted,
 }
 
 /// A message to send once the batch is committed.
-enum Telling {
+enum PendingReply {
     Answer(oneshot::Sender<Answer>, Reply),
     Opened(BrokerId, Stream, Reply),
     Heartbeat(BrokerId, Reply),
-    Look(Look),
+    Query(Query),
 }
 
-impl<S: Store> Shell<S> {
-    async fn run(mut self, mut mailbox: mpsc::Receiver<Call>) -> Result<(), StoreError> {
+impl<S: Store> ControllerRuntime<S> {
+    async fn run(mut self, mut mailbox: mpsc::Receiver<Command>) -> Result<(), StoreError> {
         let mut calls = Vec::with_capacity(BATCH_MAX);
         let mut woke_at = self.clock.now();
         loop {
@@ -304,9 +304,13 @@ impl<S: Store> Shell<S> {
     ///
     /// Requests that may write resources are committed separately, after the others, because the
     /// store may refuse them.
-    async fn batch(&mut self, calls: Vec<Call>, awake: Timestamp) -> Result<Vec<Call>, StoreError> {
-        let (requests, others): (Vec<Call>, Vec<Call>) =
-            calls.into_iter().partition(Call::may_write_resources);
+    async fn batch(
+        &mut self,
+        calls: Vec<Command>,
+        awake: Timestamp,
+    ) -> Result<Vec<Command>, StoreError> {
+        let (requests, others): (Vec<Command>, Vec<Command>) =
+            calls.into_iter().partition(Command::may_write_resources);
         let mut left = self.others(others, awake).await?;
         left.extend(self.requests(requests).await?);
         Ok(left)
@@ -314,9 +318,9 @@ impl<S: Store> Shell<S> {
 
     async fn others(
         &mut self,
-        calls: Vec<Call>,
+        calls: Vec<Command>,
         awake: Timestamp,
-    ) -> Result<Vec<Call>, StoreError> {
+    ) -> Result<Vec<Command>, StoreError> {
         let before = self.state.clone();
         let mut changes = Vec::new();
         let mut tellings = Vec::new();
@@ -340,15 +344,17 @@ impl<S: Store> Shell<S> {
         Ok(calls.collect())
     }
 
-    fn carry_out(&mut self, call: Call, changes: &mut Vec<Change>) -> Option<Telling> {
+    fn carry_out(&mut self, call: Command, changes: &mut Vec<Change>) -> Option<PendingReply> {
         match call {
-            Call::Ask(event, tell) => Some(Telling::Answer(tell, self.decide(event, changes))),
-            Call::Look(look) => Some(Telling::Look(look)),
-            Call::Unheard(tell) => {
+            Command::Ask(event, tell) => {
+                Some(PendingReply::Answer(tell, self.decide(event, changes)))
+            }
+            Command::Query(look) => Some(PendingReply::Query(look)),
+            Command::Unheard(tell) => {
                 let _ = tell.send(self.sessions.unheard());
                 None
             }
-            Call::Broke(broker, stream) => {
+            Command::Broke(broker, stream) => {
                 self.sessions.broke(broker, stream, self.clock.now());
                 if self.streams.get(&broker).is_some_and(|open| open.id == stream) {
                     self.streams.remove(&broker);
@@ -356,11 +362,11 @@ impl<S: Store> Shell<S> {
                 }
                 None
             }
-            Call::Gone(broker, stream) => {
+            Command::Gone(broker, stream) => {
                 self.sessions.gone(broker, stream);
                 None
             }
-            Call::Open(registration, id, out) => {
+            Command::Open(registration, id, out) => {
                 let broker = registration.broker;
                 let reply = self.decide(Event::Register(registration), changes);
                 if matches!(reply, Reply::Registered(_)) {
@@ -369,15 +375,18 @@ impl<S: Store> Shell<S> {
                     // reaches an old process.
                     self.streams.remove(&broker);
                 }
-                Some(Telling::Opened(broker, Stream { id, out }, reply))
+                Some(PendingReply::Opened(broker, Stream { id, out }, reply))
             }
-            Call::Heartbeat(heartbeat, stream) => {
+            Command::Heartbeat(heartbeat, stream) => {
                 let broker = heartbeat.broker;
                 if !self.sessions.belongs_to(broker, stream) {
                     return None;
                 }
                 self.sessions.heard(broker, heartbeat.applied_version, self.clock.now());
-                Some(Telling::Heartbeat(broker, self.decide(Event::Heartbeat(heartbeat), changes)))
+                Some(PendingReply::Heartbeat(
+                    broker,
+                    self.decide(Event::Heartbeat(heartbeat), changes),
+                ))
             }
         }
     }
@@ -397,7 +406,7 @@ impl<S: Store> Shell<S> {
                 info!(%broker, host, port, "the broker's process is gone");
                 // A full mailbox drops it; then the broker has the grace period of any broken
                 // stream.
-                let _ = calls.try_send(Call::Gone(broker, stream));
+                let _ = calls.try_send(Command::Gone(broker, stream));
             }
         };
         tokio::spawn(look.in_current_span());

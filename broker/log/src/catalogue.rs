@@ -23,7 +23,7 @@ const BYTES_MAX: u64 = 1 << 30;
 
 /// The entry of one log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-pub(crate) struct Remembered {
+pub(crate) struct LogCheckpoint {
     pub(crate) topic: String,
     pub(crate) topic_id: Uuid,
     pub(crate) partition: i32,
@@ -48,7 +48,7 @@ pub(crate) struct Remembered {
 }
 
 /// Reads the catalogue. Returns `None` when it is missing, damaged or unreadable.
-pub(crate) fn read(storage: &dyn Storage, root: &Path) -> Option<Vec<Remembered>> {
+pub(crate) fn read(storage: &dyn Storage, root: &Path) -> Option<Vec<LogCheckpoint>> {
     let path = root.join(FILE);
     let bytes = match read_file(storage, &path, BYTES_MAX) {
         Ok(bytes) => bytes,
@@ -69,27 +69,27 @@ pub(crate) fn read(storage: &dyn Storage, root: &Path) -> Option<Vec<Remembered>
 ///
 /// # Errors
 /// When it cannot be written.
-pub(crate) fn write(storage: &dyn Storage, root: &Path, logs: &[Remembered]) -> io::Result<()> {
+pub(crate) fn write(storage: &dyn Storage, root: &Path, logs: &[LogCheckpoint]) -> io::Result<()> {
     replace_file(storage, &root.join(FILE), &format(logs)?)
 }
 
-fn format(logs: &[Remembered]) -> io::Result<Vec<u8>> {
+fn format(logs: &[LogCheckpoint]) -> io::Result<Vec<u8>> {
     let body = serde_json::to_vec(logs)?;
     let mut bytes = format!("{FORMAT} {:08x}\n", crc32c::crc32c(&body)).into_bytes();
     bytes.extend_from_slice(&body);
     Ok(bytes)
 }
 
-fn parse(bytes: &[u8]) -> Option<Vec<Remembered>> {
+fn parse(bytes: &[u8]) -> Option<Vec<LogCheckpoint>> {
     let end = bytes.iter().position(|&byte| byte == b'\n')?;
     let (head, body) = (bytes.get(..end)?, bytes.get(end + 1..)?);
     let expected = format!("{FORMAT} {:08x}", crc32c::crc32c(body));
-    let logs: Vec<Remembered> =
+    let logs: Vec<LogCheckpoint> =
         (head == expected.as_bytes()).then(|| serde_json::from_slice(body).ok())??;
-    logs.iter().all(Remembered::is_sound).then_some(logs)
+    logs.iter().all(LogCheckpoint::is_sound).then_some(logs)
 }
 
-impl Remembered {
+impl LogCheckpoint {
     /// Returns whether the numbers can describe a log. The checksum shows that they were written,
     /// not that they make sense.
     fn is_sound(&self) -> bool {
@@ -105,14 +105,14 @@ mod tests {
 
     #[test]
     fn numbers_that_cannot_be_are_refused() {
-        let good = Remembered {
+        let good = LogCheckpoint {
             log_start_offset: 3,
             log_end_offset: 9,
             recovery_point: 9,
             segments: vec![SegmentSummary::empty(0, 1), SegmentSummary::empty(5, 1)],
             ..Default::default()
         };
-        let wrongs: [fn(&mut Remembered); 3] = [
+        let wrongs: [fn(&mut LogCheckpoint); 3] = [
             |log| log.log_start_offset = 10,
             |log| log.log_start_offset = -1,
             |log| log.partition = -1,
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn it_is_whole_or_refused() {
-        let logs = vec![Remembered {
+        let logs = vec![LogCheckpoint {
             topic: "orders".into(),
             partition: 3,
             epochs: vec![(0, 0)],

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use parking_lot::Mutex;
 
-use super::catalogue::Remembered;
+use super::catalogue::LogCheckpoint;
 use super::directories::dir_name;
 use super::partition_dir::{parse_dir_name, said_in};
 use super::recovery::side_by_side;
@@ -48,7 +48,7 @@ impl Differences {
 pub(super) fn compare(
     storage: &dyn Storage,
     root: &Path,
-    logs: &mut [Remembered],
+    logs: &mut [LogCheckpoint],
     threads: usize,
 ) -> io::Result<Differences> {
     let entries = storage.list(root)?.into_iter().filter(|entry| entry.is_dir);
@@ -66,7 +66,7 @@ pub(super) fn compare(
         other: Vec::new(),
     };
     let (other, lacking) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
-    let all: Vec<(usize, &Remembered)> = logs
+    let all: Vec<(usize, &LogCheckpoint)> = logs
         .iter()
         .enumerate()
         .filter(|(_, log)| there.contains(&dir_name(&log.topic, log.partition)))
@@ -125,7 +125,7 @@ enum Found {
     Other(String),
 }
 
-fn compare_one(storage: &dyn Storage, dir: &Path, log: &Remembered) -> io::Result<Found> {
+fn compare_one(storage: &dyn Storage, dir: &Path, log: &LogCheckpoint) -> io::Result<Found> {
     if said_in(storage, dir)?.contradicts(log.topic_id, log.partition) {
         return Ok(Found::Other("it is the directory of another log".to_owned()));
     }

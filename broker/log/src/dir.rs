@@ -16,12 +16,12 @@ use tracing::{info, warn};
 use uuid::Uuid;
 use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
-use super::catalogue::{self, Remembered};
+use super::catalogue::{self, LogCheckpoint};
 use super::compare;
 use super::dir_state::{DirState, LogDirObserver};
 use super::directories::{self, Change, dir_name};
 use super::flusher;
-use super::identity::{self, Identity, Left, OpenError};
+use super::identity::{self, Identity, OpenError, PreviousShutdown};
 use super::kept::{self, Kept, Owner};
 use super::logs::Logs;
 use super::partition_dir::{DELETED, STRAY, aside};
@@ -45,7 +45,7 @@ pub struct LogDir {
     pub(super) logs: Arc<Logs>,
     id: Uuid,
     pub(super) identity: Identity,
-    left: Left,
+    left: PreviousShutdown,
     pub(super) kept: Kept,
     flusher: Mutex<Option<std::thread::JoinHandle<()>>>,
     _lock: Box<dyn Any + Send + Sync>,
@@ -154,7 +154,7 @@ impl LogDir {
     }
 
     /// The state in which the last run left it.
-    pub fn left(&self) -> Left {
+    pub fn left(&self) -> PreviousShutdown {
         self.left
     }
 
@@ -248,7 +248,7 @@ impl LogDir {
         topic: &Arc<str>,
         config: Arc<LogConfig>,
     ) -> io::Result<LogWriter> {
-        let is_named = |found: &Remembered| *found.topic == **topic;
+        let is_named = |found: &LogCheckpoint| *found.topic == **topic;
         let found = self.logs.found.lock().get(&id).cloned();
         if found.as_ref().is_some_and(|found| !is_named(found)) {
             // Somebody has exchanged directories, or given this one another name.

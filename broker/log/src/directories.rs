@@ -14,7 +14,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::catalogue::Remembered;
+use super::catalogue::LogCheckpoint;
 use super::storage::{File, Mode, Storage, put_in_place, read_file, stage_file};
 
 const FILE: &str = "directories";
@@ -61,7 +61,7 @@ impl Changes {
     }
 
     /// Drops what a catalogue knows.
-    fn drop_known(&mut self, catalogue: &[Remembered]) {
+    fn drop_known(&mut self, catalogue: &[LogCheckpoint]) {
         let named: BTreeMap<_, _> = catalogue
             .iter()
             .filter(|log| !log.segments.is_empty())
@@ -160,7 +160,7 @@ impl Directories {
     }
 
     /// Drops the changes that the catalogue knows, which was just written with these logs.
-    pub(super) fn are_in(&self, storage: &dyn Storage, root: &Path, catalogue: &[Remembered]) {
+    pub(super) fn are_in(&self, storage: &dyn Storage, root: &Path, catalogue: &[LogCheckpoint]) {
         let mut state = self.0.lock();
         if state.changes.is_empty() {
             return;
@@ -217,7 +217,7 @@ pub(super) fn begin(storage: &dyn Storage, root: &Path) -> io::Result<()> {
 }
 
 /// Returns the logs with records that the last run had, by the name of their directory.
-pub(super) fn expected(catalogue: &[Remembered], changes: &Changes) -> BTreeMap<String, Uuid> {
+pub(super) fn expected(catalogue: &[LogCheckpoint], changes: &Changes) -> BTreeMap<String, Uuid> {
     let with_records = catalogue.iter().filter(|log| !log.segments.is_empty());
     let mut expected: BTreeMap<_, _> =
         with_records.map(|log| (dir_name(&log.topic, log.partition), log.topic_id)).collect();
@@ -237,12 +237,12 @@ mod tests {
     use super::super::storage::Disk;
     use super::*;
 
-    fn log(topic: &str, id: u128) -> Remembered {
-        Remembered {
+    fn log(topic: &str, id: u128) -> LogCheckpoint {
+        LogCheckpoint {
             topic: topic.to_owned(),
             topic_id: Uuid::from_u128(id),
             segments: vec![SegmentSummary::empty(0, 1)],
-            ..Remembered::default()
+            ..LogCheckpoint::default()
         }
     }
 

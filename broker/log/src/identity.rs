@@ -41,7 +41,7 @@ pub struct Identity {
 
 /// The state in which the previous process left a log directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Left {
+pub struct PreviousShutdown {
     /// After a clean stop: recovery need not scan.
     pub orderly: bool,
     /// The log is complete up to its end. Either the last run stopped cleanly, or its process died
@@ -212,7 +212,7 @@ fn parse(text: &str, path: String) -> Result<(Identity, Uuid), OpenError> {
 }
 
 /// Reads how the last run left the directory.
-pub(super) fn how_left(storage: &dyn Storage, root: &Path) -> Left {
+pub(super) fn how_left(storage: &dyn Storage, root: &Path) -> PreviousShutdown {
     let run: Option<Run> = read_file(storage, &root.join(RUN), BYTES_MAX)
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok());
@@ -222,7 +222,7 @@ pub(super) fn how_left(storage: &dyn Storage, root: &Path) -> Left {
     let disowned = !orderly && run.is_none();
     let same_boot = run.as_ref().is_some_and(|run| !boot_id.is_empty() && run.boot_id == boot_id);
     let shortened = run.as_ref().is_some_and(|run| run.shortened);
-    Left {
+    PreviousShutdown {
         orderly,
         whole: !shortened && (orderly || same_boot),
         broker_epoch: run.and_then(|run| run.broker_epoch),

@@ -63,7 +63,7 @@ pub use config::{
 pub use dir::{LogDir, LogDirOptions};
 pub use dir_state::LogDirObserver;
 pub use epochs::{EpochEnd, EpochStart, Epochs};
-pub use identity::{Identity, Left, OpenError};
+pub use identity::{Identity, OpenError, PreviousShutdown};
 pub use inventory::{FoundLog, owner_of};
 pub use reader::{LogReader, ReadError, ReadSlice, TimestampedOffset};
 #[cfg(any(test, fuzzing))]

@@ -14,7 +14,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
-use super::catalogue::{self, Remembered};
+use super::catalogue::{self, LogCheckpoint};
 use super::dir_state::DirState;
 use super::directories::{Change, Directories};
 use super::flush_queue::FlushQueue;
@@ -26,7 +26,7 @@ pub(super) struct Logs {
     pub(super) dir: Arc<DirState>,
     pub(super) flushes: Arc<FlushQueue<LogReader>>,
     /// Existing logs that no partition has claimed yet.
-    pub(super) found: Mutex<HashMap<TopicPartition, Remembered>>,
+    pub(super) found: Mutex<HashMap<TopicPartition, LogCheckpoint>>,
     /// Open logs.
     pub(super) open: Mutex<HashMap<TopicPartition, Weak<LogReader>>>,
     /// Held while the catalogue is written.
@@ -55,9 +55,11 @@ impl Logs {
     }
 
     /// Adds the logs found in the directory.
-    pub(super) fn found(&self, logs: Vec<Remembered>) {
-        let id =
-            |log: &Remembered| TopicPartition { topic: log.topic_id.into(), index: log.partition };
+    pub(super) fn found(&self, logs: Vec<LogCheckpoint>) {
+        let id = |log: &LogCheckpoint| TopicPartition {
+            topic: log.topic_id.into(),
+            index: log.partition,
+        };
         self.found.lock().extend(logs.into_iter().map(|log| (id(&log), log)));
     }
 
@@ -98,7 +100,7 @@ impl Logs {
 
     /// The newest leader epoch of each log that has one.
     pub(super) fn latest_epochs(&self) -> Vec<(TopicPartition, LeaderEpoch)> {
-        let newest = |log: &Remembered| log.epochs.last().map(|(epoch, _)| LeaderEpoch(*epoch));
+        let newest = |log: &LogCheckpoint| log.epochs.last().map(|(epoch, _)| LeaderEpoch(*epoch));
         let found = self.found.lock();
         let found = found.iter().filter_map(|(id, log)| Some((*id, newest(log)?)));
         let open = self.open.lock();

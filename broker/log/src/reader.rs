@@ -15,7 +15,7 @@ use parking_lot::RwLock;
 use weir_protocol::batch::{BatchError, BatchHeader, HEADER_BYTES};
 use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
-use super::catalogue::Remembered;
+use super::catalogue::LogCheckpoint;
 use super::damage::Damaged;
 use super::dir_state::DirState;
 use super::epochs::{EpochEnd, Epochs};
@@ -265,7 +265,7 @@ impl LogReader {
     }
 
     /// The log's entry for the catalogue; `None` if nothing was ever appended.
-    pub(super) fn remember(&self) -> Option<Remembered> {
+    pub(super) fn remember(&self) -> Option<LogCheckpoint> {
         // The recovery point is read before the segments. Recovery can check segments beyond it,
         // but it cannot restore segments that are missing from the entry.
         let recovery_point = self.flushed_offset();
@@ -277,7 +277,7 @@ impl LogReader {
             .iter()
             .map(|entry| (entry.epoch.0, entry.start_offset))
             .collect();
-        (!segments.is_empty()).then(|| Remembered {
+        (!segments.is_empty()).then(|| LogCheckpoint {
             topic: self.topic.to_string(),
             topic_id: self.id.topic.0,
             partition: self.id.index,

@@ -29,7 +29,7 @@ use tracing::{error, error_span, info, warn};
 use uuid::Uuid;
 use weir_protocol::types::{TopicId, TopicPartition};
 
-use super::catalogue::Remembered;
+use super::catalogue::LogCheckpoint;
 use super::dir_state::DirState;
 use super::directories::{self, Changes, dir_name};
 use super::partition_dir::{
@@ -40,7 +40,7 @@ use log::Recovering;
 use progress::Share;
 
 /// The logs in the catalogue, by topic, partition and topic id.
-type Known = HashMap<(String, i32, Uuid), Remembered>;
+type Known = HashMap<(String, i32, Uuid), LogCheckpoint>;
 
 /// Recovers every log in the directory, on `threads` threads. `remembered` is the content of the
 /// catalogue, if there is one. With `disowned`, recovery rewrites the data that it checks: after a
@@ -51,11 +51,11 @@ type Known = HashMap<(String, i32, Uuid), Remembered>;
 /// When the directory cannot be read or written. Damage in it is no error.
 pub(super) fn recover_all(
     dir: &DirState,
-    remembered: Option<Vec<Remembered>>,
+    remembered: Option<Vec<LogCheckpoint>>,
     (disowned, doubt): (bool, &Doubt<'_>),
     threads: usize,
     progress: &Recovery,
-) -> io::Result<Vec<Remembered>> {
+) -> io::Result<Vec<LogCheckpoint>> {
     let storage = dir.storage();
     let changes = match doubt.knows_changes() {
         true => directories::read(storage, dir.root()),
@@ -63,7 +63,7 @@ pub(super) fn recover_all(
     };
     let expected = directories::expected(remembered.as_deref().unwrap_or_default(), &changes);
     let how = How { disowned, doubt, changes };
-    let key = |log: Remembered| ((log.topic.clone(), log.partition, log.topic_id), log);
+    let key = |log: LogCheckpoint| ((log.topic.clone(), log.partition, log.topic_id), log);
     let known: Option<Known> = remembered.map(|logs| logs.into_iter().map(key).collect());
     let mut dirs = Vec::new();
     for entry in storage.list(dir.root())?.into_iter().filter(|entry| entry.is_dir) {
@@ -172,7 +172,7 @@ fn recover(
     known: Option<&Known>,
     how: &How<'_>,
     share: &mut Share<'_>,
-) -> io::Result<Option<Remembered>> {
+) -> io::Result<Option<LogCheckpoint>> {
     // Every line of the recovery of a log names the partition.
     let _partition = error_span!("partition", topic, partition).entered();
     let dir = dir_of(state, topic, partition);

@@ -22,7 +22,7 @@ use parking_lot::RwLock;
 use weir_protocol::batch::{self, BatchHeader};
 use weir_protocol::types::{LeaderEpoch, TopicPartition};
 
-use super::catalogue::Remembered;
+use super::catalogue::LogCheckpoint;
 use super::damage::Damaged;
 use super::dir_state::DirState;
 use super::epochs::Epochs;
@@ -87,7 +87,7 @@ pub struct LogWriter {
 }
 
 /// Returns the epochs of a catalogue entry.
-fn epochs_of(log: &Remembered) -> Epochs {
+fn epochs_of(log: &LogCheckpoint) -> Epochs {
     let mut epochs = Epochs::default();
     for &(epoch, start) in &log.epochs {
         epochs.assign(LeaderEpoch(epoch), start);
@@ -103,11 +103,11 @@ impl LogWriter {
         topic: &Arc<str>,
         config: Arc<LogConfig>,
     ) -> Self {
-        let known = Remembered {
+        let known = LogCheckpoint {
             topic: topic.to_string(),
             topic_id: id.topic.0,
             partition: id.index,
-            ..Remembered::default()
+            ..LogCheckpoint::default()
         };
         let writer = Self {
             producers: Some(Box::default()),
@@ -123,7 +123,7 @@ impl LogWriter {
         id: TopicPartition,
         topic: &Arc<str>,
         config: Arc<LogConfig>,
-        known: &Remembered,
+        known: &LogCheckpoint,
     ) -> Self {
         let dir = logs.dir.root().join(format!("{topic}-{}", id.index));
         let segments =
@@ -136,7 +136,7 @@ impl LogWriter {
         id: TopicPartition,
         topic: &Arc<str>,
         config: Arc<LogConfig>,
-        known: &Remembered,
+        known: &LogCheckpoint,
         segments: Vec<Arc<Segment>>,
     ) -> Self {
         let last = segments

@@ -16,7 +16,7 @@ use weir_protocol::messages::Message;
 use super::answer::{Answer, Response};
 use super::context::{Caller, RequestContext};
 use super::reply::Reply;
-use super::request::{Handled, Received, Request};
+use super::request::{Dispatch, Received, Request};
 use super::services::Services;
 use super::{
     api_versions, cluster, configs, delete_records, describe_cluster, describe_quorum,
@@ -44,7 +44,7 @@ pub(crate) fn dispatch(
     caller: &Arc<Caller>,
     received: Received,
     span: &Span,
-) -> Handled {
+) -> Dispatch {
     let Received { mut frame, room, waited, whole_at } = received;
     let started = Instant::now();
     let header = match RequestHeader::parse(&mut frame) {
@@ -52,7 +52,7 @@ pub(crate) fn dispatch(
         Err(HeaderError::UnsupportedApiVersions { correlation_id, .. }) => {
             return unsupported(correlation_id, caller);
         }
-        Err(error) => return Handled::Close(error.to_string(), caller.span()),
+        Err(error) => return Dispatch::Close(error.to_string(), caller.span()),
     };
     if !span.is_disabled() {
         span.record("api", display(header.api));
@@ -80,7 +80,7 @@ pub(crate) fn dispatch(
         ApiKey::Produce => produce::handle(request, frame),
         ApiKey::Fetch if request.is_large(&frame) => {
             let reply = fetch::decode_and_reply(request, frame);
-            Handled::Later(services.large_requests.carry_out(reply))
+            Dispatch::Later(services.large_requests.carry_out(reply))
         }
         ApiKey::Fetch => request.decoded(frame, fetch::handle),
         ApiKey::ListOffsets => request.later(frame, async |services, cx, body| {
@@ -213,16 +213,20 @@ pub(crate) fn dispatch(
 
 /// Answers an ApiVersions request of an unsupported version in version 0, which tells the client
 /// the supported ones (KIP-511).
-fn unsupported(correlation_id: i32, caller: &Caller) -> Handled {
+fn unsupported(correlation_id: i32, caller: &Caller) -> Dispatch {
     match encode_response(&unsupported_api_versions(), ApiKey::ApiVersions, 0, correlation_id) {
-        Ok(frame) => Handled::Now(Reply::bytes(frame.freeze())),
-        Err(error) => Handled::Close(error.to_string(), caller.span()),
+        Ok(frame) => Dispatch::Now(Reply::bytes(frame.freeze())),
+        Err(error) => Dispatch::Close(error.to_string(), caller.span()),
     }
 }
 
 impl Request {
     /// Decodes the body and calls `act` with it.
-    fn decoded<Q: Message>(self, body: BytesMut, act: impl FnOnce(Self, Q) -> Handled) -> Handled {
+    fn decoded<Q: Message>(
+        self,
+        body: BytesMut,
+        act: impl FnOnce(Self, Q) -> Dispatch,
+    ) -> Dispatch {
         match Q::decode(&mut Bytes::from(body), self.cx.version) {
             Ok(body) => act(self, body),
             Err(error) => self.malformed(&error),
@@ -234,7 +238,7 @@ impl Request {
         self,
         body: BytesMut,
         act: impl Fn(&Services, &RequestContext, Q) -> R + Send + Sync + 'static,
-    ) -> Handled
+    ) -> Dispatch
     where
         Q: Message + Send + Sync + 'static,
         R: Response,
@@ -247,8 +251,8 @@ impl Request {
         self.decoded(body, |request, body: Q| {
             let response = act(&request.services, &request.cx, body.clone());
             match request.try_answer(response) {
-                Answer::Encoded(reply) => Handled::Now(reply),
-                Answer::NoRoom(bytes_max, kept) => Handled::Later(
+                Answer::Encoded(reply) => Dispatch::Now(reply),
+                Answer::NoRoom(bytes_max, kept) => Dispatch::Later(
                     async move {
                         let response = async || {
                             kept.unwrap_or_else(|| act(&request.services, &request.cx, body))
@@ -266,7 +270,7 @@ impl Request {
         self,
         body: BytesMut,
         act: impl Fn(Arc<Services>, RequestContext, Q) -> F + Send + Sync + 'static,
-    ) -> Handled
+    ) -> Dispatch
     where
         Q: Message + Send + Sync + 'static,
         R: Response,
@@ -282,7 +286,7 @@ impl Request {
         body: BytesMut,
         is_large: impl FnOnce(&Services, &Q) -> bool,
         act: impl Fn(Arc<Services>, RequestContext, Q) -> F + Send + Sync + 'static,
-    ) -> Handled
+    ) -> Dispatch
     where
         Q: Message + Send + Sync + 'static,
         R: Response,
@@ -294,7 +298,7 @@ impl Request {
         self.decoded(body, |request, body| {
             let aside = is_large(&request.services, &body).then(|| Arc::clone(&request.services));
             let reply = async move { request.answer_to(body, act).await };
-            Handled::Later(match aside {
+            Dispatch::Later(match aside {
                 Some(services) => services.large_requests.carry_out(reply),
                 None => reply.boxed(),
             })
@@ -307,7 +311,7 @@ impl Request {
         body: BytesMut,
         act: impl Fn(Arc<Services>, RequestContext, Q) -> F + Send + Sync + 'static,
         describe: impl Fn(&Services, &RequestContext, &D) -> R + Send + Sync + 'static,
-    ) -> Handled
+    ) -> Dispatch
     where
         Q: Message + Send + Sync + 'static,
         D: Send + Sync + 'static,
@@ -321,7 +325,7 @@ impl Request {
         if self.is_large(&body) {
             return self.aside_by(body, reply);
         }
-        self.decoded(body, |request, body| Handled::Later(reply(request, body).boxed()))
+        self.decoded(body, |request, body| Dispatch::Later(reply(request, body).boxed()))
     }
 
     /// Whether the body would hold up the other requests on the connection's thread.
@@ -334,7 +338,7 @@ impl Request {
         self,
         body: BytesMut,
         act: impl Fn(Arc<Services>, RequestContext, Q) -> F + Send + Sync + 'static,
-    ) -> Handled
+    ) -> Dispatch
     where
         Q: Message + Send + Sync + 'static,
         R: Response,
@@ -348,7 +352,7 @@ impl Request {
         self,
         body: BytesMut,
         reply: impl FnOnce(Self, Q) -> F + Send + 'static,
-    ) -> Handled
+    ) -> Dispatch
     where
         Q: Message + Send + 'static,
         F: Future<Output = Reply> + Send + 'static,
@@ -360,6 +364,6 @@ impl Request {
                 Err(error) => self.unreadable(&error),
             }
         };
-        Handled::Later(services.large_requests.carry_out(reply))
+        Dispatch::Later(services.large_requests.carry_out(reply))
     }
 }

@@ -20,9 +20,9 @@ use weir_protocol::types::{TopicId, TopicPartition};
 mod read;
 
 use self::read::{Limits, Read, read_all, read_until_enough};
-use super::fetch_session::{Asked, Key, SessionRequest, TopicRef};
+use super::fetch_session::{Key, ResolvedFetch, SessionRequest, TopicRef};
 use super::request::Request;
-use super::{Handled, RequestContext, replica_fetch};
+use super::{Dispatch, RequestContext, replica_fetch};
 use crate::api::Services;
 use crate::api::reply::{Chunk, FileRegion, Reply};
 use crate::auth::{Operation, Resource};
@@ -62,21 +62,21 @@ impl RecordsLength for FileRegion {
 
 /// Handles a request. The frame does not contain the partitions of a session, so they get room of
 /// their own. A large session runs on the thread for large requests.
-pub(super) fn handle(mut request: Request, fetch: FetchRequest) -> Handled {
+pub(super) fn handle(mut request: Request, fetch: FetchRequest) -> Dispatch {
     let services = Arc::clone(&request.services);
     let partitions = match is_of_follower(&fetch) {
         true => 0,
         false => services.fetch_sessions.partitions_of(fetch.session_id),
     };
     if partitions <= SMALL_SESSION_MAX {
-        return Handled::Later(reply(request, fetch).boxed());
+        return Dispatch::Later(reply(request, fetch).boxed());
     }
     let room = services.request_memory.room(partitions * READ_BYTES, false);
     let replied = async move {
         request.cx.room = room.await;
         reply(request, fetch).await
     };
-    Handled::Later(match partitions <= SESSION_MAX {
+    Dispatch::Later(match partitions <= SESSION_MAX {
         true => replied.boxed(),
         false => services.large_requests.carry_out(replied),
     })
@@ -192,7 +192,7 @@ async fn answer(
 }
 
 /// The most bytes that an answer takes, if it contains every requested partition.
-fn answer_bytes_max(asked: &Asked, reads: &[Read]) -> usize {
+fn answer_bytes_max(asked: &ResolvedFetch, reads: &[Read]) -> usize {
     let named: usize = asked.partitions.iter().map(|(key, _)| key.bytes()).sum();
     let aborted: usize = reads.iter().filter_map(|read| read.aborted.as_ref()).map(Vec::len).sum();
     named + aborted * ABORTED_BYTES_MAX + reads.len() * PARTITION_BYTES_MAX

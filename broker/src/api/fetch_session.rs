@@ -67,7 +67,7 @@ impl Key {
 
 /// The requested position and bounds of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Wish {
+pub(crate) struct PartitionFetch {
     pub(crate) fetch_offset: i64,
     pub(crate) max_bytes: i32,
     pub(crate) current_leader_epoch: i32,
@@ -75,11 +75,11 @@ pub(crate) struct Wish {
 }
 
 /// Partitions with their requests.
-type Wishes = Vec<(Key, Wish)>;
+type Wishes = Vec<(Key, PartitionFetch)>;
 
 /// The fields of the last answer for a partition that the next answer depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Said {
+pub(crate) struct LastSent {
     pub(crate) high_watermark: i64,
     pub(crate) log_start_offset: i64,
 }
@@ -87,7 +87,7 @@ pub(crate) struct Said {
 /// The next answer for a partition.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answer {
-    pub(crate) said: Said,
+    pub(crate) said: LastSent,
     /// Whether it has records, an error, a diverging epoch or a replica to read from. The response
     /// must then contain it.
     pub(crate) worth_saying: bool,
@@ -97,9 +97,9 @@ pub(crate) struct Answer {
 
 /// The partitions that a request asks for, with its session.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct ResolvedFetch {
     /// The partitions in reading order.
-    pub(crate) partitions: Vec<(Key, Wish)>,
+    pub(crate) partitions: Vec<(Key, PartitionFetch)>,
     kind: Kind,
 }
 
@@ -112,9 +112,9 @@ enum Kind {
 
 #[derive(Debug)]
 struct Cached {
-    wish: Wish,
+    wish: PartitionFetch,
     /// `None` before the first answer and after an error; the next answer must then be sent.
-    said: Option<Said>,
+    said: Option<LastSent>,
 }
 
 #[derive(Debug)]
@@ -129,7 +129,7 @@ struct Session {
 
 /// A session, with its share of the bounds of all sessions.
 #[derive(Debug)]
-struct Kept {
+struct CachedPartition {
     /// Has a lock of its own, so no request waits for work on another's large session.
     session: Arc<Mutex<Session>>,
     used_ms: i64,
@@ -146,7 +146,7 @@ pub struct FetchSessions {
 
 #[derive(Debug)]
 struct Sessions {
-    sessions: BTreeMap<i32, Kept>,
+    sessions: BTreeMap<i32, CachedPartition>,
     partitions: usize,
     bytes: usize,
     /// The most bytes of all sessions together. It bounds the memory that clients can claim.
@@ -160,7 +160,7 @@ pub(crate) struct SessionRequest {
     pub(crate) id: i32,
     pub(crate) epoch: i32,
     pub(crate) by_id: bool,
-    pub(crate) wanted: Vec<(Key, Wish)>,
+    pub(crate) wanted: Vec<(Key, PartitionFetch)>,
     pub(crate) forgotten: Vec<Key>,
 }
 
@@ -177,11 +177,15 @@ impl FetchSessions {
     /// # Errors
     /// FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH or FETCH_SESSION_TOPIC_ID_ERROR. The
     /// client then opens a new session.
-    pub(crate) fn ask(&self, request: SessionRequest, now_ms: i64) -> Result<Asked, ErrorCode> {
+    pub(crate) fn ask(
+        &self,
+        request: SessionRequest,
+        now_ms: i64,
+    ) -> Result<ResolvedFetch, ErrorCode> {
         if request.epoch == INITIAL_EPOCH || request.epoch == FINAL_EPOCH {
             self.inner.lock().remove(request.id);
             let kind = if request.epoch == FINAL_EPOCH { Kind::Sessionless } else { Kind::Full };
-            return Ok(Asked { partitions: request.wanted, kind });
+            return Ok(ResolvedFetch { partitions: request.wanted, kind });
         }
         let id = request.id;
         let session = self.inner.lock().session(id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
@@ -190,7 +194,7 @@ impl FetchSessions {
         let is_kept = self.inner.lock().grew(id, partitions.len(), bytes, now_ms);
         partitions.extend(impossible);
         let kind = if is_kept { Kind::Incremental { session: id } } else { Kind::Sessionless };
-        Ok(Asked { partitions, kind })
+        Ok(ResolvedFetch { partitions, kind })
     }
 
     /// The number of partitions in a session; 0 when there is no such session.
@@ -198,12 +202,12 @@ impl FetchSessions {
         self.inner.lock().sessions.get(&id).map_or(0, |kept| kept.partitions)
     }
 
-    /// Records every partition's answer, in the order of [`Asked::partitions`]. Returns the session
+    /// Records every partition's answer, in the order of [`ResolvedFetch::partitions`]. Returns the session
     /// id for the response, and which of the partitions it contains. There are never more than
     /// `sessions_max` sessions (`max.incremental.fetch.session.cache.slots`).
     pub(crate) fn settle(
         &self,
-        asked: &Asked,
+        asked: &ResolvedFetch,
         answers: &[Answer],
         sessions_max: usize,
         now_ms: i64,
@@ -223,7 +227,13 @@ impl FetchSessions {
         (inner.sessions.len(), inner.partitions)
     }
 
-    fn create(&self, asked: &Asked, answers: &[Answer], sessions_max: usize, now_ms: i64) -> i32 {
+    fn create(
+        &self,
+        asked: &ResolvedFetch,
+        answers: &[Answer],
+        sessions_max: usize,
+        now_ms: i64,
+    ) -> i32 {
         let kept = asked.partitions.iter().map(|(key, _)| key).filter(|key| key.can_exist());
         let (size, bytes) = kept.fold((0, 0), |(size, bytes), key| (size + 1, bytes + key.bytes()));
         if size == 0 || !self.inner.lock().make_room(size, bytes, sessions_max, now_ms) {
@@ -231,7 +241,7 @@ impl FetchSessions {
         }
         let by_id =
             asked.partitions.first().is_some_and(|(key, _)| matches!(key.topic, TopicRef::Id(_)));
-        let cached = |wish: &Wish, answer: &Answer| Cached {
+        let cached = |wish: &PartitionFetch, answer: &Answer| Cached {
             wish: *wish,
             said: (!answer.has_error).then_some(answer.said),
         };
@@ -253,7 +263,7 @@ impl FetchSessions {
         inner.add(session, bytes, now_ms)
     }
 
-    fn say(&self, id: i32, asked: &Asked, answers: &[Answer]) -> Vec<bool> {
+    fn say(&self, id: i32, asked: &ResolvedFetch, answers: &[Answer]) -> Vec<bool> {
         let session = self.inner.lock().session(id);
         match session {
             Some(session) => session.lock().say(asked, answers),
@@ -296,7 +306,7 @@ impl Session {
         Ok((partitions, impossible))
     }
 
-    fn say(&mut self, asked: &Asked, answers: &[Answer]) -> Vec<bool> {
+    fn say(&mut self, asked: &ResolvedFetch, answers: &[Answer]) -> Vec<bool> {
         let mut included = Vec::with_capacity(answers.len());
         for ((key, _), answer) in asked.partitions.iter().zip(answers) {
             let Some((index, _, cached)) = self.partitions.get_full_mut(key) else {
@@ -347,7 +357,12 @@ impl Sessions {
         self.bytes += bytes;
         self.sessions.insert(
             id,
-            Kept { session: Arc::new(Mutex::new(session)), used_ms: now_ms, partitions, bytes },
+            CachedPartition {
+                session: Arc::new(Mutex::new(session)),
+                used_ms: now_ms,
+                partitions,
+                bytes,
+            },
         );
         id
     }

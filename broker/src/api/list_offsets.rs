@@ -42,7 +42,7 @@ const READ_COMMITTED: i8 = 1;
 
 /// The isolation level, which decides the last offset that the caller may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asker {
+enum RequestInfo {
     Client,
     ReadCommitted,
     /// A follower, which sees the log up to its end.
@@ -94,9 +94,9 @@ fn list(
 ) -> ListOffsetsResponse {
     let image = services.metadata.load();
     let asker = match (request.replica_id, request.isolation_level) {
-        (0.., _) => Asker::Replica,
-        (_, READ_COMMITTED) => Asker::ReadCommitted,
-        _ => Asker::Client,
+        (0.., _) => RequestInfo::Replica,
+        (_, READ_COMMITTED) => RequestInfo::ReadCommitted,
+        _ => RequestInfo::Client,
     };
     let twice = NamedTwice::of(&request);
     let topics = request.topics.iter().map(|topic| {
@@ -176,14 +176,14 @@ fn look_up(
     partition: &Partition,
     timestamp: i64,
     version: i16,
-    asker: Asker,
+    asker: RequestInfo,
 ) -> Result<Option<TimestampedOffset>, ErrorCode> {
     let log = partition.log();
     // A new leader does not know yet what is committed, and a client must never see the end go
     // back.
     let known = match asker {
-        Asker::Replica => Ok(log.log_end_offset()),
-        Asker::Client | Asker::ReadCommitted => {
+        RequestInfo::Replica => Ok(log.log_end_offset()),
+        RequestInfo::Client | RequestInfo::ReadCommitted => {
             partition.latest_offset().map_err(|code| match code {
                 ErrorCode::OffsetNotAvailable if version < OFFSET_NOT_AVAILABLE => {
                     ErrorCode::LeaderNotAvailable
@@ -193,7 +193,7 @@ fn look_up(
         }
     };
     let end = match (known, asker) {
-        (Ok(end), Asker::ReadCommitted) => {
+        (Ok(end), RequestInfo::ReadCommitted) => {
             end.min(partition.last_stable_offset().ok_or(ErrorCode::OffsetNotAvailable)?)
         }
         (Ok(end), _) => end,

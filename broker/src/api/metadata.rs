@@ -123,7 +123,7 @@ fn respond(
     authorizer: &Authorizer,
     cx: &RequestContext,
     request: &MetadataRequest,
-    asked: Vec<Asked>,
+    asked: Vec<RequestedTopic>,
     this: BrokerId,
 ) -> MetadataResponse {
     MetadataResponse {
@@ -144,7 +144,7 @@ fn respond(
 
 /// A topic in the answer.
 #[derive(Debug, PartialEq)]
-enum Asked {
+enum RequestedTopic {
     /// It exists, and the caller may describe it.
     Found(Arc<TopicImage>),
     /// No topic has this name.
@@ -159,7 +159,7 @@ fn select(
     authorizer: &Authorizer,
     cx: &RequestContext,
     request: &MetadataRequest,
-) -> Result<Vec<Asked>, ErrorCode> {
+) -> Result<Vec<RequestedTopic>, ErrorCode> {
     let may_describe =
         |name: &str| authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(name));
     let topics = match &request.topics {
@@ -169,7 +169,7 @@ fn select(
             return Ok(image
                 .topics()
                 .filter(|topic| may_describe(&topic.name))
-                .map(|topic| Asked::Found(Arc::clone(topic)))
+                .map(|topic| RequestedTopic::Found(Arc::clone(topic)))
                 .collect());
         }
     };
@@ -188,25 +188,29 @@ fn select(
         asked.push(match (by_id, name) {
             (true, _) if topic_id.is_nil() => continue,
             (true, _) => match image.topic(TopicId(*topic_id)) {
-                None => Asked::Refused(ErrorCode::UnknownTopicId, None, *topic_id),
+                None => RequestedTopic::Refused(ErrorCode::UnknownTopicId, None, *topic_id),
                 // The answer does not reveal the name.
                 Some(topic) if !may_describe(&topic.name) => {
-                    Asked::Refused(ErrorCode::TopicAuthorizationFailed, None, *topic_id)
+                    RequestedTopic::Refused(ErrorCode::TopicAuthorizationFailed, None, *topic_id)
                 }
-                Some(topic) => Asked::Found(Arc::clone(topic)),
+                Some(topic) => RequestedTopic::Found(Arc::clone(topic)),
             },
-            (false, None) => Asked::Refused(ErrorCode::InvalidTopicException, None, Uuid::nil()),
-            (false, Some(name)) if !may_describe(name) => {
-                Asked::Refused(ErrorCode::TopicAuthorizationFailed, Some(name.clone()), Uuid::nil())
+            (false, None) => {
+                RequestedTopic::Refused(ErrorCode::InvalidTopicException, None, Uuid::nil())
             }
+            (false, Some(name)) if !may_describe(name) => RequestedTopic::Refused(
+                ErrorCode::TopicAuthorizationFailed,
+                Some(name.clone()),
+                Uuid::nil(),
+            ),
             (false, Some(name)) => match image.topic_by_name(name) {
-                Some(topic) => Asked::Found(Arc::clone(topic)),
-                None if topic_name::check(name).is_err() => Asked::Refused(
+                Some(topic) => RequestedTopic::Found(Arc::clone(topic)),
+                None if topic_name::check(name).is_err() => RequestedTopic::Refused(
                     ErrorCode::InvalidTopicException,
                     Some(name.clone()),
                     Uuid::nil(),
                 ),
-                None => Asked::Missing(name.clone()),
+                None => RequestedTopic::Missing(name.clone()),
             },
         });
     }
@@ -219,7 +223,7 @@ fn take_creatable(
     image: &MetadataImage,
     authorizer: &Authorizer,
     cx: &RequestContext,
-    asked: &mut Vec<Asked>,
+    asked: &mut Vec<RequestedTopic>,
 ) -> Vec<String> {
     // Without a live broker a new topic has no replicas.
     if image.live_brokers().next().is_none() {
@@ -229,16 +233,16 @@ fn take_creatable(
     let mut creatable = Vec::new();
     asked.retain_mut(|topic| match topic {
         // The brokers create their internal topics themselves.
-        Asked::Missing(name) if topic_name::is_internal(name) => true,
-        Asked::Missing(name)
+        RequestedTopic::Missing(name) if topic_name::is_internal(name) => true,
+        RequestedTopic::Missing(name)
             if may_create_any
                 || authorizer.allows(&cx.principal, Operation::Create, Resource::Topic(name)) =>
         {
             creatable.push(std::mem::take(name));
             false
         }
-        Asked::Missing(name) => {
-            *topic = Asked::Refused(
+        RequestedTopic::Missing(name) => {
+            *topic = RequestedTopic::Refused(
                 ErrorCode::TopicAuthorizationFailed,
                 Some(std::mem::take(name)),
                 Uuid::nil(),
@@ -280,9 +284,9 @@ fn outcome(
     image: &MetadataImage,
     created: &Result<BTreeMap<String, ErrorCode>, ErrorCode>,
     name: String,
-) -> Asked {
+) -> RequestedTopic {
     if let Some(topic) = image.topic_by_name(&name) {
-        return Asked::Found(Arc::clone(topic));
+        return RequestedTopic::Found(Arc::clone(topic));
     }
     let error = match created {
         Err(error) => *error,
@@ -295,7 +299,7 @@ fn outcome(
         error if error.is_retriable() => ErrorCode::LeaderNotAvailable,
         error => error,
     };
-    Asked::Refused(error, Some(name), Uuid::nil())
+    RequestedTopic::Refused(error, Some(name), Uuid::nil())
 }
 
 fn answer(
@@ -303,10 +307,10 @@ fn answer(
     authorizer: &Authorizer,
     cx: &RequestContext,
     request: &MetadataRequest,
-    asked: Asked,
+    asked: RequestedTopic,
 ) -> MetadataResponseTopic {
     match asked {
-        Asked::Found(topic) => MetadataResponseTopic {
+        RequestedTopic::Found(topic) => MetadataResponseTopic {
             name: Some(topic.name.to_string()),
             topic_id: topic.id.0,
             is_internal: topic.internal,
@@ -324,10 +328,10 @@ fn answer(
             ),
             ..Default::default()
         },
-        Asked::Missing(name) => {
+        RequestedTopic::Missing(name) => {
             error_topic(ErrorCode::UnknownTopicOrPartition, Some(name), Uuid::nil())
         }
-        Asked::Refused(error, name, id) => error_topic(error, name, id),
+        RequestedTopic::Refused(error, name, id) => error_topic(error, name, id),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The Kafka APIs, a file per family: decode, authorize, act, encode.
 //!
-//! `net` passes a frame and gets a `Handled`. `replica` does the work on partitions. The
+//! `net` passes a frame and gets a `Dispatch`. `replica` does the work on partitions. The
 //! `controller_client` forwards requests that the controller decides. Nothing here knows sockets or
 //! files.
 //!
@@ -47,5 +47,5 @@ pub use fetch_session::FetchSessions;
 pub use large::LargeRequests;
 pub use replica_session::FollowerSessions;
 pub(crate) use reply::{Chunk, FileRegion, Reply};
-pub(crate) use request::{Handled, Received};
+pub(crate) use request::{Dispatch, Received};
 pub use services::{CachedSettings, Services};

@@ -27,7 +27,7 @@ mod transactional;
 
 use self::outcome::{Asking, Outcome, Refusal, Topic, Unread};
 use super::request::Request;
-use super::{Handled, RequestContext, repeats};
+use super::{Dispatch, RequestContext, repeats};
 use crate::api::Services;
 use crate::api::reply::Reply;
 use crate::auth::{Operation, Resource};
@@ -44,7 +44,7 @@ const LEADER_IN_RESPONSE: i16 = 10;
 const ADMIN_CLIENT: &str = "__admin_client";
 
 /// Handles a request.
-pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
+pub(super) fn handle(mut request: Request, body: BytesMut) -> Dispatch {
     let mut produce = match ProduceRequest::decode(body, request.cx.version) {
         Ok(produce) => produce,
         Err(error) => return request.malformed(&error),
@@ -70,7 +70,7 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
     let refusal = refuse_all(services, cx, &produce);
     let image = services.metadata.load();
     let transactional_id = produce.transactional_id;
-    let asker = Asker { cx, acks, effort: RefCell::new(Effort::of_a_moment()) };
+    let asker = RequestInfo { cx, acks, effort: RefCell::new(Effort::of_a_moment()) };
     let mut topics: Vec<_> = produce
         .topics
         .into_iter()
@@ -115,7 +115,7 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Handled {
         true => server.large_requests.carry_out_to_the_end(answer),
         false => answer.boxed(),
     };
-    Handled::Produced { reply, bytes_max: promised, alone: takes_long || must_ask }
+    Dispatch::Produced { reply, bytes_max: promised, alone: takes_long || must_ask }
 }
 
 /// The most bytes of an answer outside its topics, of a topic besides its name, and of a partition.
@@ -157,7 +157,7 @@ const SMALL_MAX: usize = 200;
 const ACKNOWLEDGED_WITHIN_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// The fields of a request that apply to each of its partitions.
-struct Asker<'a> {
+struct RequestInfo<'a> {
     cx: &'a RequestContext,
     acks: Acks,
     /// The validation work that may still run on this thread.
@@ -216,7 +216,7 @@ fn refuse_all(
 
 fn bring_topic(
     services: &Services,
-    asker: &Asker<'_>,
+    asker: &RequestInfo<'_>,
     image: &MetadataImage,
     topic: ProduceTopic,
     refusal: Option<ErrorCode>,
@@ -256,7 +256,7 @@ fn bring_topic(
 
 fn bring(
     services: &Services,
-    asker: &Asker<'_>,
+    asker: &RequestInfo<'_>,
     topic: &TopicImage,
     key: TopicPartition,
     data: ProducePartition,

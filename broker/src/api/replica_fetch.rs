@@ -16,7 +16,7 @@ use weir_protocol::messages::fetch_response::EpochEndOffset;
 use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, TopicId, TopicPartition};
 
 use super::RequestContext;
-use super::replica_session::{Follower, SLOT_BYTES, Session, Wanted};
+use super::replica_session::{FetchRequestPartition, Follower, SLOT_BYTES, Session};
 use crate::api::Services;
 use crate::api::reply::FileRegion;
 use crate::budget::Room;
@@ -115,12 +115,12 @@ struct Limits {
     bytes_max: usize,
 }
 
-fn wanted(services: &Services, request: &FetchRequest) -> Vec<Wanted> {
+fn wanted(services: &Services, request: &FetchRequest) -> Vec<FetchRequestPartition> {
     let mut wanted = Vec::new();
     for topic in &request.topics {
         wanted.extend(topic.partitions.iter().map(|partition| {
             let id = TopicPartition { topic: TopicId(topic.topic_id), index: partition.partition };
-            Wanted {
+            FetchRequestPartition {
                 id,
                 partition: services.replicas.get(id),
                 from: FetchFrom {

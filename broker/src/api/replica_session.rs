@@ -16,7 +16,7 @@ use weir_protocol::types::{BrokerEpoch, BrokerId, TopicPartition};
 
 use crate::metadata::MetadataImage;
 use crate::replica::core::FetchFrom;
-use crate::replica::{Changes, Partition};
+use crate::replica::{DirtySlots, Partition};
 
 /// The most sessions of one follower. It uses one, and those of its earlier processes may go.
 const SESSIONS_OF_ONE_MAX: usize = 4;
@@ -65,7 +65,7 @@ pub(super) struct Slot {
 
 /// A follower's request for a partition.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct FetchRequestPartition {
     pub(super) id: TopicPartition,
     pub(super) partition: Option<Arc<Partition>>,
     pub(super) from: FetchFrom,
@@ -83,7 +83,7 @@ pub(super) struct Session {
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
     numbers: HashMap<TopicPartition, u32>,
-    changes: Arc<Changes>,
+    changes: Arc<DirtySlots>,
     /// Slots to examine, in order.
     due: VecDeque<u32>,
     /// Slots to examine once the quota of throttled replicas allows it.
@@ -108,7 +108,7 @@ impl Session {
     /// Applies a request: adds, changes and removes partitions.
     pub(super) fn take_up(
         &mut self,
-        wanted: Vec<Wanted>,
+        wanted: Vec<FetchRequestPartition>,
         forgotten: impl Iterator<Item = TopicPartition>,
     ) {
         for id in forgotten {
@@ -139,7 +139,7 @@ impl Session {
         }
     }
 
-    fn add(&mut self, wanted: &Wanted) -> u32 {
+    fn add(&mut self, wanted: &FetchRequestPartition) -> u32 {
         let number = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
@@ -205,7 +205,7 @@ impl Session {
     }
 
     /// The news that the partitions report to this session.
-    pub(super) fn changes(&self) -> Arc<Changes> {
+    pub(super) fn changes(&self) -> Arc<DirtySlots> {
         Arc::clone(&self.changes)
     }
 }
@@ -243,7 +243,7 @@ struct Sessions {
 struct Live {
     id: i32,
     follower: Follower,
-    changes: Weak<Changes>,
+    changes: Weak<DirtySlots>,
 }
 
 impl Sessions {
@@ -379,8 +379,8 @@ mod tests {
         image
     }
 
-    fn wanted(index: i32, offset: i64) -> Wanted {
-        Wanted {
+    fn wanted(index: i32, offset: i64) -> FetchRequestPartition {
+        FetchRequestPartition {
             id: TopicPartition { topic: TopicId::ZERO, index },
             partition: None,
             from: FetchFrom {

@@ -26,7 +26,7 @@ pub(crate) struct Received {
 }
 
 /// The result of dispatching a request.
-pub(crate) enum Handled {
+pub(crate) enum Dispatch {
     /// The answer is ready.
     Now(Reply),
     /// The answer follows.
@@ -58,9 +58,9 @@ pub(super) struct Request {
 
 impl Request {
     /// Closes the connection after a request that cannot be decoded.
-    pub(super) fn malformed(&self, error: &dyn std::error::Error) -> Handled {
+    pub(super) fn malformed(&self, error: &dyn std::error::Error) -> Dispatch {
         let reason = format!("{} v{}: {error}", self.cx.api, self.cx.version);
-        Handled::Close(reason, self.cx.span())
+        Dispatch::Close(reason, self.cx.span())
     }
 
     /// Closes the connection after a large request that cannot be decoded.

@@ -21,7 +21,7 @@ use weir_protocol::types::{
 
 use crate::metadata::MetadataImage;
 use crate::replica::committed;
-use crate::replica::core::{Asked, Proposal};
+use crate::replica::core::{PendingProposal, Proposal};
 use weir_log::LogDir;
 
 /// The kinds of frames, by their first byte.
@@ -31,9 +31,9 @@ const PRODUCER_IDS: u8 = b'p';
 
 /// The state of the last run.
 #[derive(Debug)]
-pub(super) struct Left {
+pub(super) struct PreviousShutdown {
     pub(super) image: MetadataImage,
-    pub(super) asked: HashMap<TopicPartition, Asked>,
+    pub(super) asked: HashMap<TopicPartition, PendingProposal>,
     /// Producer ids that no run has assigned.
     pub(super) producer_ids: [Range<i64>; 2],
 }
@@ -44,12 +44,12 @@ pub(super) struct Keeper(Mutex<Beside>);
 
 #[derive(Debug, Default)]
 struct Beside {
-    asked: HashMap<TopicPartition, Asked>,
+    asked: HashMap<TopicPartition, PendingProposal>,
     producer_ids: [Range<i64>; 2],
 }
 
 /// Returns the state that the last run left in this directory, if it can be used.
-pub(super) fn left(log_dir: &LogDir) -> Option<Left> {
+pub(super) fn left(log_dir: &LogDir) -> Option<PreviousShutdown> {
     let frames = log_dir.left_known()?;
     let left = read(&frames);
     if left.is_none() {
@@ -60,8 +60,8 @@ pub(super) fn left(log_dir: &LogDir) -> Option<Left> {
     left
 }
 
-fn read(frames: &[Vec<u8>]) -> Option<Left> {
-    let mut left = Left {
+fn read(frames: &[Vec<u8>]) -> Option<PreviousShutdown> {
+    let mut left = PreviousShutdown {
         image: MetadataImage::default(),
         asked: HashMap::new(),
         producer_ids: Default::default(),
@@ -129,7 +129,7 @@ impl Keeper {
 
     /// Takes over the proposals and producer ids of the last run, and stores them with its metadata
     /// as this run's own.
-    pub(super) fn go_on(&self, log_dir: &LogDir, broker_epoch: i64, left: &Left) {
+    pub(super) fn go_on(&self, log_dir: &LogDir, broker_epoch: i64, left: &PreviousShutdown) {
         *self.0.lock() =
             Beside { asked: left.asked.clone(), producer_ids: left.producer_ids.clone() };
         self.keep_whole(log_dir, broker_epoch, &left.image);
@@ -160,7 +160,7 @@ impl Keeper {
         let known = &mut self.0.lock().asked;
         for (id, proposal) in proposals {
             let before = known.get(&id);
-            let Some(asked) = Asked::of(proposal).map(|asked| asked.after(before)) else {
+            let Some(asked) = PendingProposal::of(proposal).map(|asked| asked.after(before)) else {
                 continue;
             };
             // A proposal that is repeated while no controller answers is written once.
@@ -197,7 +197,7 @@ fn metadata_frame(controller_epoch: ControllerEpoch, update: rpc::MetadataUpdate
     frame(METADATA, &message)
 }
 
-fn asked_frame(id: TopicPartition, asked: &Asked) -> Vec<u8> {
+fn asked_frame(id: TopicPartition, asked: &PendingProposal) -> Vec<u8> {
     let member = |(id, epoch): &(BrokerId, BrokerEpoch)| rpc::IsrMember {
         broker_id: id.0,
         broker_epoch: epoch.0,
@@ -213,7 +213,7 @@ fn asked_frame(id: TopicPartition, asked: &Asked) -> Vec<u8> {
     frame(ASKED, &change)
 }
 
-fn asked_of(change: &rpc::IsrChange) -> Option<(TopicPartition, Asked)> {
+fn asked_of(change: &rpc::IsrChange) -> Option<(TopicPartition, PendingProposal)> {
     let id = TopicPartition {
         topic: TopicId(Uuid::from_slice(&change.topic_id).ok()?),
         index: change.partition,
@@ -222,7 +222,7 @@ fn asked_of(change: &rpc::IsrChange) -> Option<(TopicPartition, Asked)> {
         .isr
         .iter()
         .map(|member| (BrokerId(member.broker_id), BrokerEpoch(member.broker_epoch)));
-    let asked = Asked {
+    let asked = PendingProposal {
         leader_epoch: LeaderEpoch(change.leader_epoch),
         base: PartitionEpoch(change.partition_epoch),
         members: members.collect(),

@@ -19,7 +19,7 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{ControllerEpoch, LeaderEpoch, TopicId, TopicPartition};
 
 use super::candidates::CONNECT_MAX;
-use super::{Controller, Standing, kept};
+use super::{Controller, ControllerStatus, kept};
 use crate::metadata::Metadata;
 use crate::replica::Replicas;
 
@@ -286,7 +286,7 @@ impl Session {
                 // process lives.
                 self.identity.clean = true;
                 self.controller.standing.send_modify(|standing| {
-                    *standing = Standing {
+                    *standing = ControllerStatus {
                         broker_epoch: epoch,
                         connected: true,
                         fenced: true,
@@ -320,7 +320,7 @@ impl Session {
             }
             Some(FromController::HeartbeatReply(reply)) => {
                 self.controller.standing.send_if_modified(|standing| {
-                    let next = Standing {
+                    let next = ControllerStatus {
                         fenced: reply.fenced,
                         may_shut_down: reply.may_shut_down,
                         ..*standing

@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use weir_protocol::types::BrokerId;
 
-use super::machine::{Machine, Now};
-use super::shard::{Job, Shard, Surroundings};
+use super::machine::{Now, StateMachine};
+use super::shard::{Job, Shard, ShardContext};
 use crate::metadata::{Metadata, MetadataImage};
-use crate::replica::{self, Left, go_on_later};
+use crate::replica::{self, Backlog, go_on_later};
 
 /// The state that all partitions of a coordinator's topic share.
 pub(super) struct Agenda {
@@ -45,7 +45,7 @@ impl Agenda {
 
     /// Queues a job for a partition's shard. A task takes over the jobs that remain after this
     /// thread's turn.
-    pub(super) fn bring<M: Machine>(
+    pub(super) fn bring<M: StateMachine>(
         self: &Arc<Self>,
         partition: i32,
         shard: &Arc<Shard<M>>,
@@ -53,7 +53,7 @@ impl Agenda {
     ) {
         let is_due = |at| self.set_due(partition, at);
         let image = self.metadata.load();
-        if shard.bring(job, self.surroundings(&image), is_due) == Left::Jobs {
+        if shard.bring(job, self.surroundings(&image), is_due) == Backlog::Jobs {
             let (agenda, shard) = (Arc::clone(self), Arc::clone(shard));
             go_on_later(move || {
                 let image = agenda.metadata.load();
@@ -63,8 +63,8 @@ impl Agenda {
         }
     }
 
-    fn surroundings<'a>(&self, image: &'a Arc<MetadataImage>) -> Surroundings<'a> {
-        Surroundings { now: self.now(), image, broker: self.id }
+    fn surroundings<'a>(&self, image: &'a Arc<MetadataImage>) -> ShardContext<'a> {
+        ShardContext { now: self.now(), image, broker: self.id }
     }
 
     fn set_due(&self, partition: i32, at: u64) {

@@ -12,7 +12,7 @@ use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId};
 use weir_settings::{Configs, Layers};
 
 use super::machine::Commit;
-use super::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};
+use super::{Logged, Now, Origin, Outcome, Record, ReplyTo, StateMachine};
 use crate::metadata::MetadataImage;
 
 /// The reply to a request, which may not be there yet.
@@ -50,7 +50,7 @@ pub(crate) enum Entry {
 }
 
 /// A machine in a test. Both clocks show the same time.
-pub(crate) struct Harness<M: Machine> {
+pub(crate) struct Harness<M: StateMachine> {
     pub(crate) machine: M,
     pub(crate) now_ms: u64,
     /// Everything that was written.
@@ -61,7 +61,7 @@ pub(crate) struct Harness<M: Machine> {
     shared: M::Shared,
 }
 
-impl<M: Machine> Harness<M> {
+impl<M: StateMachine> Harness<M> {
     /// A machine without any state, in leader epoch 0.
     pub(crate) fn begin(configs: Configs, image: MetadataImage) -> Self {
         Self::begin_with(configs, image, M::Shared::default())

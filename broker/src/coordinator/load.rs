@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use weir_protocol::batch::{self, BatchError, BatchHeader};
 use weir_protocol::record::{Records, section};
 
-use super::machine::{Logged, Machine, Origin};
+use super::machine::{Logged, Origin, StateMachine};
 use weir_log::{LogReader, ReadError, ReadSlice};
 
 /// Bytes per read; a larger batch is read whole.
@@ -42,7 +42,7 @@ pub(super) struct Loaded<M> {
 ///
 /// # Errors
 /// With [`Unreadable::Fails`], when the disk fails.
-pub(super) fn load<M: Machine>(
+pub(super) fn load<M: StateMachine>(
     log: &LogReader,
     origin: Origin,
     shared: &M::Shared,
@@ -163,7 +163,7 @@ struct Loading<M> {
     left_out: LeftOut,
 }
 
-impl<M: Machine> Loading<M> {
+impl<M: StateMachine> Loading<M> {
     /// Replays the whole batches at the start of `bytes`, and moves `offset` behind them. Returns
     /// false in front of a batch that is damaged.
     ///

@@ -58,7 +58,7 @@ pub(crate) struct Origin {
 }
 
 /// A coordinator's state for one partition of its topic.
-pub(crate) trait Machine: Send + Sized + 'static {
+pub(crate) trait StateMachine: Send + Sized + 'static {
     /// The topic of its records.
     const TOPIC: &'static str;
 

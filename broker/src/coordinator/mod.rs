@@ -2,12 +2,12 @@
 //! broker that leads a partition runs its machine.
 //!
 //! This is the common part of all coordinators. It maps keys to partitions, and reads the log when
-//! this broker begins to lead. The [`Machine`] decides a request, the partition's writer appends
+//! this broker begins to lead. The [`StateMachine`] decides a request, the partition's writer appends
 //! the records, and the reply leaves after the commit with `acks=all`. Called by `api`; knows
 //! nothing of groups or transactions.
 //!
 //! Invariants
-//! - A [`Machine`] is pure: the runtime tells it the time, it changes at once, and it returns
+//! - A [`StateMachine`] is pure: the runtime tells it the time, it changes at once, and it returns
 //!   records and replies.
 //! - A reply is sent only after every record that was appended before it, by any request, is
 //!   committed.
@@ -50,7 +50,7 @@ pub(crate) use self::append::WRITE_BYTES_MAX;
 use self::load::{Loaded, Unreadable};
 use self::machine::Answer;
 pub(crate) use self::machine::Commit;
-pub(crate) use self::machine::{Logged, Machine, Now, Origin, Outcome, Record, ReplyTo};
+pub(crate) use self::machine::{Logged, Now, Origin, Outcome, Record, ReplyTo, StateMachine};
 use self::shard::{Active, Job, Shard, Status, Tenure};
 pub(crate) use self::transactional::{InTransaction, Producer, Transactional};
 use crate::metadata::{Metadata, MetadataImage};
@@ -69,7 +69,7 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 const LOADS_MAX: u32 = 5;
 
 /// The coordinators of one kind on this broker, by partition of their topic.
-pub(crate) struct Coordinator<M: Machine> {
+pub(crate) struct Coordinator<M: StateMachine> {
     /// This broker's id.
     id: BrokerId,
     metadata: Arc<Metadata>,
@@ -83,7 +83,7 @@ pub(crate) struct Coordinator<M: Machine> {
     ended: AtomicBool,
 }
 
-impl<M: Machine> std::fmt::Debug for Coordinator<M> {
+impl<M: StateMachine> std::fmt::Debug for Coordinator<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Coordinator").field("topic", &M::TOPIC).finish_non_exhaustive()
     }
@@ -104,7 +104,7 @@ fn partition_of(key: &str, partitions: usize) -> i32 {
     hash.checked_abs().unwrap_or(0) % partitions
 }
 
-impl<M: Machine> Coordinator<M> {
+impl<M: StateMachine> Coordinator<M> {
     /// No partitions yet. [`Coordinator::run`] takes up those that this broker leads.
     pub(crate) fn new(
         id: BrokerId,

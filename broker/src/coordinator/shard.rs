@@ -14,10 +14,10 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{LeaderEpoch, TopicId};
 
 use super::append::{Batches, TooLarge};
-use super::machine::{Commit, Machine, Now, Outcome, ReplyTo, commit};
+use super::machine::{Commit, Now, Outcome, ReplyTo, StateMachine, commit};
 use super::transactional::{InTransaction, Producer, Transactional};
 use crate::metadata::MetadataImage;
-use crate::replica::{Acks, Left, Partition, Seat, Waiter};
+use crate::replica::{Acks, Backlog, Partition, SerialExecutor, Waiter};
 use weir_log::producers::{Guard, Marker, Producers};
 use weir_log::{AppendError, Prepared};
 
@@ -60,13 +60,13 @@ impl Status {
 }
 
 /// One partition of the topic.
-pub(super) struct Shard<M: Machine> {
-    seat: Seat<Option<Active<M>>, Job<M>>,
-    standing: Mutex<Standing>,
+pub(super) struct Shard<M: StateMachine> {
+    seat: SerialExecutor<Option<Active<M>>, Job<M>>,
+    standing: Mutex<ShardStatus>,
 }
 
 #[derive(Default)]
-struct Standing {
+struct ShardStatus {
     status: Status,
     /// The partition of an active shard.
     partition: Option<Arc<Partition>>,
@@ -74,7 +74,7 @@ struct Standing {
     is_unavailable: bool,
 }
 
-impl Standing {
+impl ShardStatus {
     /// The error for a request that the coordinator cannot take.
     fn refusal(&self) -> ErrorCode {
         match self.status {
@@ -96,7 +96,7 @@ pub(super) struct Active<M> {
 }
 
 /// A job for the machine.
-pub(super) enum Job<M: Machine> {
+pub(super) enum Job<M: StateMachine> {
     Ask(M::Request),
     /// A request that writes in a transaction. The sender gets the error if the write is refused.
     AskIn(InTransaction, M::Request, oneshot::Sender<ErrorCode>),
@@ -112,15 +112,15 @@ pub(super) enum Job<M: Machine> {
 
 /// The broker's state that a shard uses in its work.
 #[derive(Clone, Copy)]
-pub(super) struct Surroundings<'a> {
+pub(super) struct ShardContext<'a> {
     pub(super) now: Now,
     pub(super) image: &'a Arc<MetadataImage>,
     pub(super) broker: weir_protocol::types::BrokerId,
 }
 
-impl<M: Machine> Shard<M> {
+impl<M: StateMachine> Shard<M> {
     pub(super) fn new() -> Self {
-        Self { seat: Seat::new(None), standing: Mutex::default() }
+        Self { seat: SerialExecutor::new(None), standing: Mutex::default() }
     }
 
     pub(super) fn status(&self) -> Status {
@@ -130,7 +130,7 @@ impl<M: Machine> Shard<M> {
     /// Sets the status when the leadership has changed. Waiting requests then get the error of this
     /// status.
     pub(super) fn set_status(&self, status: Status) {
-        *self.standing.lock() = Standing { status, ..Standing::default() };
+        *self.standing.lock() = ShardStatus { status, ..ShardStatus::default() };
     }
 
     /// Notes that loads have failed again and again: waiting is of no use to a client for now.
@@ -167,22 +167,22 @@ impl<M: Machine> Shard<M> {
     pub(super) fn bring(
         &self,
         job: Job<M>,
-        surroundings: Surroundings<'_>,
+        surroundings: ShardContext<'_>,
         mut is_due: impl FnMut(u64),
-    ) -> Left {
+    ) -> Backlog {
         let brought = self.seat.bring(job, |core, jobs| {
             self.work(core, jobs, surroundings).into_iter().for_each(&mut is_due);
         });
         // A broken seat drops the request, which the caller notices.
-        brought.unwrap_or(Left::Nothing)
+        brought.unwrap_or(Backlog::Nothing)
     }
 
     /// Like [`Shard::bring`], for remaining jobs.
     pub(super) fn go_on(
         &self,
-        surroundings: Surroundings<'_>,
+        surroundings: ShardContext<'_>,
         mut is_due: impl FnMut(u64),
-    ) -> Left {
+    ) -> Backlog {
         self.seat.go_on(|core, jobs| {
             self.work(core, jobs, surroundings).into_iter().for_each(&mut is_due);
         })
@@ -192,9 +192,9 @@ impl<M: Machine> Shard<M> {
         &self,
         core: &mut Option<Active<M>>,
         jobs: Vec<Job<M>>,
-        surroundings: Surroundings<'_>,
+        surroundings: ShardContext<'_>,
     ) -> Option<u64> {
-        let mut gathered = Gathered::default();
+        let mut gathered = Batch::default();
         for job in jobs {
             match job {
                 Job::Begin(active) => {
@@ -241,7 +241,7 @@ impl<M: Machine> Shard<M> {
         if standing.status != Status::Loading(active.tenure) {
             return None;
         }
-        *standing = Standing {
+        *standing = ShardStatus {
             status: Status::Active(active.tenure),
             partition: Some(Arc::clone(&active.partition)),
             is_unavailable: false,
@@ -250,7 +250,7 @@ impl<M: Machine> Shard<M> {
     }
 }
 
-impl<M: Machine> Active<M> {
+impl<M: StateMachine> Active<M> {
     /// An active coordinator with the loaded state.
     pub(super) fn new(
         (machine, producers): (M, Producers),
@@ -261,7 +261,7 @@ impl<M: Machine> Active<M> {
         Box::new(Self { machine, transactional, partition, tenure, last: None })
     }
 
-    fn work(&mut self, job: Job<M>, surroundings: Surroundings<'_>, gathered: &mut Gathered) {
+    fn work(&mut self, job: Job<M>, surroundings: ShardContext<'_>, gathered: &mut Batch) {
         let writable = self.partition.accepts(Acks::All);
         let now = surroundings.now;
         match job {
@@ -307,8 +307,8 @@ impl<M: Machine> Active<M> {
     fn take_up_metadata(
         &mut self,
         image: &Arc<MetadataImage>,
-        surroundings: Surroundings<'_>,
-        gathered: &mut Gathered,
+        surroundings: ShardContext<'_>,
+        gathered: &mut Batch,
     ) {
         let layers = image.layers(surroundings.broker);
         self.transactional
@@ -367,13 +367,13 @@ async fn committed(
 
 /// The outcome of decisions that are carried out together.
 #[derive(Debug, Default)]
-struct Gathered {
+struct Batch {
     now: Now,
     batches: Batches,
     replies: Vec<super::machine::Reply>,
 }
 
-impl Gathered {
+impl Batch {
     fn decide(&mut self, now: Now, decide: impl FnOnce(&mut Outcome)) {
         let mut outcome = Outcome::default();
         decide(&mut outcome);
@@ -382,7 +382,7 @@ impl Gathered {
         self.replies.append(&mut outcome.replies);
     }
 
-    fn append<M: Machine>(&mut self, active: Option<&mut Active<M>>) {
+    fn append<M: StateMachine>(&mut self, active: Option<&mut Active<M>>) {
         let Some(active) = active else { return };
         let Self { now, batches, replies } = std::mem::take(self);
         let commit = match batches.finish() {

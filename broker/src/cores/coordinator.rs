@@ -8,7 +8,7 @@ use weir_protocol::types::{LeaderEpoch, ProducerId};
 use weir_settings::Layers;
 
 use super::{Marker, Producer, Record, answered, now, records};
-use crate::coordinator::{Logged, Machine, Origin, Outcome, ReplyTo};
+use crate::coordinator::{Logged, Origin, Outcome, ReplyTo, StateMachine};
 use crate::metadata::MetadataImage;
 use crate::transaction::{Producer as OwnProducer, Refusal, Request, Transactions};
 

@@ -17,7 +17,9 @@ use weir_protocol::types::{ControllerEpoch, LeaderEpoch};
 use weir_settings::Layers;
 
 use super::{Guard, Marker, Producer, Record, answered, header, now};
-use crate::coordinator::{InTransaction, Logged, Machine, Origin, Outcome, ReplyTo, Transactional};
+use crate::coordinator::{
+    InTransaction, Logged, Origin, Outcome, ReplyTo, StateMachine, Transactional,
+};
 use crate::group::{Groups, MemberMemory, Request};
 use crate::metadata::MetadataImage;
 use weir_log::Prepared as Batch;

@@ -18,7 +18,7 @@ use weir_protocol::messages::{
 
 use super::classic::{ClassicGroup, Phase};
 use super::consumer::{self, ConsumerGroup, Refusal, WhyNot, refuse};
-use super::{ConsumerHeartbeat, Group, Groups, Join, Kind, Turn, record, refused_sync};
+use super::{ConsumerHeartbeat, DecisionContext, Group, Groups, Join, Kind, record, refused_sync};
 use crate::coordinator::{Now, Outcome, ReplyTo};
 
 impl Group {
@@ -40,7 +40,7 @@ impl Group {
     fn make_consumer(
         &mut self,
         heartbeat: &ConsumerHeartbeat,
-        turn: &mut Turn<'_>,
+        turn: &mut DecisionContext<'_>,
     ) -> Result<(), Refusal> {
         let Kind::Classic(classic) = &mut self.kind else { return Ok(()) };
         let consumers = if classic.is(Phase::Empty) {
@@ -65,7 +65,7 @@ impl Group {
     }
 
     /// Carries out a change of protocol that was decided during another request.
-    fn settle(&mut self, turn: &mut Turn<'_>) {
+    fn settle(&mut self, turn: &mut DecisionContext<'_>) {
         if let Kind::Consumer(consumers) = &mut self.kind
             && let Some(how) = consumers.take_downgrade()
         {
@@ -78,7 +78,7 @@ impl Group {
 
 /// The consumer group from a classic group with members (`validateOnlineUpgrade` and
 /// `convertToConsumerGroup`).
-fn upgraded(classic: &ClassicGroup, turn: &Turn<'_>) -> Result<ConsumerGroup, Refusal> {
+fn upgraded(classic: &ClassicGroup, turn: &DecisionContext<'_>) -> Result<ConsumerGroup, Refusal> {
     let because = |why: &str| {
         let message =
             format!("Cannot upgrade classic group {} to consumer group because {why}", classic.id);
@@ -108,7 +108,7 @@ impl Groups {
         id: &str,
         now: Now,
         outcome: &mut Outcome,
-        act: impl FnOnce(&mut ClassicGroup, &mut Turn<'_>) -> R,
+        act: impl FnOnce(&mut ClassicGroup, &mut DecisionContext<'_>) -> R,
     ) -> Result<R, ErrorCode> {
         let group = self.groups.get_mut(id).ok_or(ErrorCode::GroupIdNotFound)?;
         let Kind::Classic(classic) = &mut group.kind else {
@@ -126,7 +126,7 @@ impl Groups {
         id: &str,
         now: Now,
         outcome: &mut Outcome,
-        act: impl FnOnce(&mut ConsumerGroup, &mut Turn<'_>) -> R,
+        act: impl FnOnce(&mut ConsumerGroup, &mut DecisionContext<'_>) -> R,
     ) -> Result<R, ErrorCode> {
         let group = self.groups.get_mut(id).ok_or(ErrorCode::GroupIdNotFound)?;
         let Kind::Consumer(consumers) = &mut group.kind else {

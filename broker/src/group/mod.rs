@@ -1,7 +1,7 @@
 //! PURE: group coordinators: the groups and committed offsets of one partition of
 //! `__consumer_offsets`.
 //!
-//! A [`Machine`] of the coordinators' runtime: it decides a request, changes its state and returns
+//! A [`StateMachine`] of the coordinators' runtime: it decides a request, changes its state and returns
 //! the records for the change. Reads no clock, draws no random number, waits for nothing.
 //!
 //! Invariants
@@ -58,8 +58,8 @@ pub(crate) use self::offset_requests::refuse_commit;
 use self::offsets::{NEWEST_VERSION, Offsets, Place};
 pub(crate) use self::request::Request;
 use self::settings::Settings;
-use self::turn::{Ids, Turn};
-use crate::coordinator::{Logged, Machine, Now, Origin, Outcome};
+use self::turn::{DecisionContext, Ids};
+use crate::coordinator::{Logged, Now, Origin, Outcome, StateMachine};
 use crate::metadata::MetadataImage;
 
 /// The most groups in one partition; no more are created. Normal use never reaches it. It stops a
@@ -75,7 +75,7 @@ pub(crate) struct Groups {
     place: Place,
     /// The groups for which open transactions commit offsets.
     transactions: BTreeMap<ProducerId, BTreeSet<Arc<str>>>,
-    around: Around,
+    around: DecisionInputs,
     begun: bool,
 }
 
@@ -97,7 +97,7 @@ enum Kind {
 }
 
 /// The state that all groups of a partition share.
-struct Around {
+struct DecisionInputs {
     settings: Settings,
     deadlines: Deadlines,
     ids: Ids,
@@ -106,9 +106,9 @@ struct Around {
     memory: MemberMemory,
 }
 
-impl Around {
-    fn turn<'a>(&'a mut self, now: Now, outcome: &'a mut Outcome) -> Turn<'a> {
-        Turn {
+impl DecisionInputs {
+    fn turn<'a>(&'a mut self, now: Now, outcome: &'a mut Outcome) -> DecisionContext<'a> {
+        DecisionContext {
             now,
             settings: &self.settings,
             deadlines: &mut self.deadlines,
@@ -246,7 +246,7 @@ impl Groups {
     }
 }
 
-impl Machine for Groups {
+impl StateMachine for Groups {
     const TOPIC: &'static str = "__consumer_offsets";
 
     type Request = Request;
@@ -259,7 +259,7 @@ impl Machine for Groups {
             topics: BTreeMap::new(),
             place: Place::default(),
             transactions: BTreeMap::new(),
-            around: Around {
+            around: DecisionInputs {
                 settings: Settings::default(),
                 deadlines: Deadlines::default(),
                 ids: Ids { seed: origin.seed, count: 0 },

@@ -12,7 +12,7 @@ use crate::coordinator::{Now, Outcome};
 use crate::metadata::MetadataImage;
 
 /// The context of one decision.
-pub(super) struct Turn<'a> {
+pub(super) struct DecisionContext<'a> {
     pub(super) now: Now,
     pub(super) settings: &'a Settings,
     pub(super) deadlines: &'a mut Deadlines,
@@ -50,7 +50,7 @@ impl Ids {
     }
 }
 
-impl Turn<'_> {
+impl DecisionContext<'_> {
     /// The time after this many milliseconds; now for a negative number.
     pub(super) fn in_ms(&self, ms: i32) -> u64 {
         self.now.ms + u64::try_from(ms).unwrap_or(0)

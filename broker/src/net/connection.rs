@@ -25,7 +25,7 @@ use super::answers::Promised;
 use super::closed::Closed;
 use super::input::{Input, Limits, STALL_MAX, check_is_due};
 use super::output::Output;
-use crate::api::{self, Caller, Handled, Received, Reply, Services};
+use crate::api::{self, Caller, Dispatch, Received, Reply, Services};
 use crate::budget::no_room;
 
 /// The most produces of one connection in flight. The Java client sends up to 5, librdkafka up to
@@ -137,23 +137,23 @@ impl Connection {
         let span = debug_span!("request", api = Empty, correlation_id = Empty, client_id = Empty);
         let (services, caller) = (&self.accepted.services, &self.accepted.caller);
         match span.in_scope(|| api::dispatch(services, caller, received, &span)) {
-            Handled::Now(reply) if self.in_flight.is_empty() => self.push(reply).await,
-            Handled::Now(reply) => {
+            Dispatch::Now(reply) if self.in_flight.is_empty() => self.push(reply).await,
+            Dispatch::Now(reply) => {
                 self.take_up(std::future::ready(reply).boxed(), 0, None, span);
                 Ok(())
             }
-            Handled::Later(reply) => {
+            Dispatch::Later(reply) => {
                 self.take_up(reply, 0, None, span);
                 Ok(())
             }
-            Handled::Produced { reply, bytes_max, alone } => {
+            Dispatch::Produced { reply, bytes_max, alone } => {
                 // Its records are appended, or queued for that. The requests behind it start before
                 // this one is looked at again.
                 self.take_up(reply, bytes_max, Some(std::time::Instant::now()), span);
                 self.producing &= !alone;
                 Ok(())
             }
-            Handled::Close(reason, about) => {
+            Dispatch::Close(reason, about) => {
                 // Earlier requests are still answered.
                 while let Some(reply) = self.in_flight.next().await {
                     self.push_next(reply).await?;

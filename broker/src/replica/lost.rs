@@ -22,12 +22,12 @@ const WAIT_MAX: Duration = Duration::from_millis(300);
 
 /// The lost leaders, and until when each is listed.
 #[derive(Debug, Default)]
-pub(crate) struct Lost {
+pub(crate) struct UnreachableLeaders {
     until: Mutex<BTreeMap<BrokerId, Instant>>,
     changed: Notify,
 }
 
-impl Lost {
+impl UnreachableLeaders {
     /// Records that the connection to a leader broke.
     pub(crate) fn lose(&self, leader: BrokerId) {
         self.until.lock().insert(leader, Instant::now() + WAIT_MAX);
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn a_leader_is_lost_until_it_is_found_or_time_is_up() {
-        let lost = Lost::default();
+        let lost = UnreachableLeaders::default();
         let is_lost = |id: i32| lost.wait_until(|leader| leader == BrokerId(id)).is_some();
         assert!(!is_lost(1));
         lost.lose(BrokerId(1));

@@ -54,20 +54,20 @@ use weir_protocol::types::{BrokerId, TopicId, TopicPartition};
 use weir_settings::topic_key;
 
 pub(crate) use self::clock::now_ms;
-use self::core::{Asked, PartitionState};
+use self::core::{PartitionState, PendingProposal};
 pub use self::fetcher::{FetcherContext, Fetchers};
 use self::leaving::{Fate, Leaving};
-pub(crate) use self::lost::Lost;
+pub(crate) use self::lost::UnreachableLeaders;
 pub use self::maintenance::{Maintenance, MaintenanceSettings};
 pub(crate) use self::partition::Shared;
 pub(crate) use self::partition::{
     Acks, Appending, FollowerFetch, Led, Observed, Partition, Served, Throttled, read_error,
 };
-pub(crate) use self::seat::{Left, Seat, go_on_later};
+pub(crate) use self::seat::{Backlog, SerialExecutor, go_on_later};
 pub(crate) use self::settings::Settings;
 pub(crate) use self::traffic::Counted;
 pub(crate) use self::waiters::Waiter;
-pub(crate) use self::watch::Changes;
+pub(crate) use self::watch::DirtySlots;
 use crate::metadata::{MetadataImage, PartitionImage, TopicImage};
 use weir_log::{LogConfig, LogDir};
 
@@ -163,7 +163,7 @@ impl Replicas {
     }
 
     /// The leaders to which this broker has just lost its connection.
-    pub(crate) fn lost_leaders(&self) -> &Lost {
+    pub(crate) fn lost_leaders(&self) -> &UnreachableLeaders {
         &self.shared.lost
     }
 
@@ -222,7 +222,7 @@ impl Replicas {
     /// Resumes the roles of the previous run. `image` is the image that it used, `asked` the ISR
     /// proposals of its leaders. The caller publishes the image afterwards. Replaces the first
     /// [`Replicas::apply`].
-    pub fn go_on(&self, image: &MetadataImage, asked: HashMap<TopicPartition, Asked>) {
+    pub fn go_on(&self, image: &MetadataImage, asked: HashMap<TopicPartition, PendingProposal>) {
         let is_over = self.is_over.lock();
         if *is_over {
             return;

@@ -1,6 +1,6 @@
 //! One partition on this broker: its role, its log, and the requests that wait for it.
 //!
-//! Appends go through the [`Seat`]; reads take no lock. `core` makes the decisions of a leader and
+//! Appends go through the [`SerialExecutor`]; reads take no lock. `core` makes the decisions of a leader and
 //! of a follower; this module calls it and carries them out. The log decides everything about
 //! bytes, `api` everything about requests.
 
@@ -24,13 +24,13 @@ pub(crate) use self::appending::Appending;
 pub(crate) use self::leading::{FollowerFetch, Served, read_error};
 pub(crate) use self::observing::{Led, Observed};
 pub(crate) use self::work::Acks;
-use self::work::{Append, Leading};
+use self::work::{Append, LeaderState};
 use super::core::leader::Ends;
-use super::core::{Following, OwnLog, PartitionState};
-use super::seat::{Left, Seat, go_on_later};
+use super::core::{FollowerState, OwnLog, PartitionState};
+use super::seat::{Backlog, SerialExecutor, go_on_later};
 use super::traffic::TopicTraffic;
 use super::waiters::Waiters;
-use super::watch::Watchers;
+use super::watch::FetchSubscriptions;
 use super::{clock, shared};
 use weir_log::{FlushMode, LogConfig, LogReader, LogWriter};
 
@@ -80,8 +80,8 @@ impl Role {
 #[derive(Debug)]
 enum Core {
     Idle,
-    Leader(Box<Leading>),
-    Follower(Following),
+    Leader(Box<LeaderState>),
+    Follower(FollowerState),
 }
 
 /// The state that the partitions of this broker share.
@@ -91,7 +91,7 @@ pub(crate) type Shared = shared::Shared<Partition>;
 #[derive(Debug)]
 pub(crate) struct Partition {
     log: Arc<LogReader>,
-    seat: Seat<LogWriter, Job>,
+    seat: SerialExecutor<LogWriter, Job>,
     /// A copy of the role in `core`, which reads and appends check.
     role: RwLock<Role>,
     core: Mutex<Core>,
@@ -105,7 +105,7 @@ pub(crate) struct Partition {
     /// says.
     holding: Waiters,
     /// The fetch sessions of the followers.
-    watchers: Watchers,
+    watchers: FetchSubscriptions,
     throttled: RwLock<Throttled>,
     /// The partition is removed from this broker and adopts no role any more. Set while `core` is
     /// locked.
@@ -136,7 +136,7 @@ impl Partition {
     ) -> Arc<Self> {
         let log = writer.reader();
         let partition = Arc::new(Self {
-            seat: Seat::new(writer),
+            seat: SerialExecutor::new(writer),
             role: RwLock::new(Role::Idle { epoch: LeaderEpoch::UNKNOWN }),
             core: Mutex::new(Core::Idle),
             config: RwLock::new(config),
@@ -144,7 +144,7 @@ impl Partition {
             traffic: shared.traffic.of(log.topic()),
             waiters: Waiters::default(),
             holding: Waiters::default(),
-            watchers: Watchers::default(),
+            watchers: FetchSubscriptions::default(),
             throttled: RwLock::default(),
             is_retired: AtomicBool::new(false),
             log,
@@ -299,7 +299,7 @@ impl Partition {
                 Core::Leader(Box::new(self.begin_to_lead(state)))
             }
             Role::Follower { leader, epoch } => {
-                let following = Following::begin(leader, epoch, self.log.high_watermark());
+                let following = FollowerState::begin(leader, epoch, self.log.high_watermark());
                 Core::Follower(following.backing_off(self.shared.fetch_backoff_ms()))
             }
         };
@@ -370,7 +370,7 @@ impl Partition {
         // A broken seat drops the job and with it the sender of the answer, which the caller
         // notices.
         let left = self.seat.bring(job, |writer, jobs| self.work(writer, jobs));
-        if left == Ok(Left::Jobs) {
+        if left == Ok(Backlog::Jobs) {
             let own = Arc::clone(self);
             go_on_later(move || own.seat.go_on(|writer, jobs| own.work(writer, jobs)));
         }
@@ -451,7 +451,7 @@ impl Partition {
     }
 
     /// The fetch sessions of the followers.
-    pub(crate) fn watchers(&self) -> &Watchers {
+    pub(crate) fn watchers(&self) -> &FetchSubscriptions {
         &self.watchers
     }
 

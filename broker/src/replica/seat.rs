@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 pub(crate) const TURN_JOBS_MAX: usize = 64;
 
 /// The seat of a writer `W` that runs jobs `J`.
-pub(crate) struct Seat<W, J> {
+pub(crate) struct SerialExecutor<W, J> {
     inner: Mutex<Inner<W, J>>,
 }
 
@@ -34,10 +34,10 @@ struct Inner<W, J> {
 /// Whether a thread left jobs in the queue when it left the seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "jobs that are left wait until somebody brings another one"]
-pub(crate) enum Left {
+pub(crate) enum Backlog {
     /// The queue is empty, or another thread has the writer.
     Nothing,
-    /// The caller must see to it that [`Seat::go_on`] is called.
+    /// The caller must see to it that [`SerialExecutor::go_on`] is called.
     Jobs,
 }
 
@@ -45,15 +45,15 @@ pub(crate) enum Left {
 /// runtime has no tasks that wait for it, so it takes the turns itself.
 ///
 /// The task is not awaited. A panic in it breaks the seat, as a panic of a caller of
-/// [`Seat::bring`] does. If the runtime ends first, the next caller of [`Seat::bring`] runs the
+/// [`SerialExecutor::bring`] does. If the runtime ends first, the next caller of [`SerialExecutor::bring`] runs the
 /// jobs.
-pub(crate) fn go_on_later(mut turn: impl FnMut() -> Left + Send + 'static) {
+pub(crate) fn go_on_later(mut turn: impl FnMut() -> Backlog + Send + 'static) {
     let Ok(runtime) = Handle::try_current() else {
-        while turn() == Left::Jobs {}
+        while turn() == Backlog::Jobs {}
         return;
     };
     drop(runtime.spawn(async move {
-        while turn() == Left::Jobs {
+        while turn() == Backlog::Jobs {
             tokio::task::yield_now().await;
         }
     }));
@@ -61,9 +61,9 @@ pub(crate) fn go_on_later(mut turn: impl FnMut() -> Left + Send + 'static) {
 
 /// The seat is broken: a job panicked, and the state of the writer cannot be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Broken;
+pub(crate) struct Poisoned;
 
-impl<W, J> Seat<W, J> {
+impl<W, J> SerialExecutor<W, J> {
     /// A seat that holds its writer.
     pub(crate) fn new(writer: W) -> Self {
         Self {
@@ -94,18 +94,22 @@ impl<W, J> Seat<W, J> {
     /// called several times.
     ///
     /// # Errors
-    /// [`Broken`] when the seat is broken; the job is dropped.
-    pub(crate) fn bring(&self, job: J, work: impl FnMut(&mut W, Vec<J>)) -> Result<Left, Broken> {
+    /// [`Poisoned`] when the seat is broken; the job is dropped.
+    pub(crate) fn bring(
+        &self,
+        job: J,
+        work: impl FnMut(&mut W, Vec<J>),
+    ) -> Result<Backlog, Poisoned> {
         let mut inner = self.inner.lock();
         if inner.broken {
-            return Err(Broken);
+            return Err(Poisoned);
         }
         inner.waiting.push_back(job);
         Ok(self.take_a_turn(inner, work))
     }
 
     /// Takes another turn, for the remaining jobs.
-    pub(crate) fn go_on(&self, work: impl FnMut(&mut W, Vec<J>)) -> Left {
+    pub(crate) fn go_on(&self, work: impl FnMut(&mut W, Vec<J>)) -> Backlog {
         self.take_a_turn(self.inner.lock(), work)
     }
 
@@ -113,15 +117,15 @@ impl<W, J> Seat<W, J> {
         &'a self,
         mut inner: MutexGuard<'a, Inner<W, J>>,
         mut work: impl FnMut(&mut W, Vec<J>),
-    ) -> Left {
-        let Some(writer) = inner.writer.take() else { return Left::Nothing };
-        let mut sitting = Sitting { seat: self, writer: Some(writer) };
+    ) -> Backlog {
+        let Some(writer) = inner.writer.take() else { return Backlog::Nothing };
+        let mut sitting = Guard { seat: self, writer: Some(writer) };
         let mut room = TURN_JOBS_MAX;
         loop {
             let count = inner.waiting.len().min(room);
             if count == 0 {
                 inner.writer = sitting.writer.take();
-                return if inner.waiting.is_empty() { Left::Nothing } else { Left::Jobs };
+                return if inner.waiting.is_empty() { Backlog::Nothing } else { Backlog::Jobs };
             }
             room -= count;
             let jobs: Vec<J> = inner.waiting.drain(..count).collect();
@@ -136,12 +140,12 @@ impl<W, J> Seat<W, J> {
 
 /// Marks the seat as broken if a job panics. The queued jobs are dropped, and with them the senders
 /// of their answers.
-struct Sitting<'a, W, J> {
-    seat: &'a Seat<W, J>,
+struct Guard<'a, W, J> {
+    seat: &'a SerialExecutor<W, J>,
     writer: Option<Box<W>>,
 }
 
-impl<W, J> Drop for Sitting<'_, W, J> {
+impl<W, J> Drop for Guard<'_, W, J> {
     fn drop(&mut self) {
         if self.writer.is_some() {
             let mut inner = self.seat.inner.lock();
@@ -153,7 +157,7 @@ impl<W, J> Drop for Sitting<'_, W, J> {
     }
 }
 
-impl<W, J> fmt::Debug for Seat<W, J> {
+impl<W, J> fmt::Debug for SerialExecutor<W, J> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = self.inner.lock();
         f.debug_struct("Seat")
@@ -173,7 +177,7 @@ mod tests {
 
     #[test]
     fn every_job_is_done_once_by_one_writer_at_a_time() {
-        let seat = Arc::new(Seat::<Vec<usize>, usize>::new(Vec::new()));
+        let seat = Arc::new(SerialExecutor::<Vec<usize>, usize>::new(Vec::new()));
         let calls = Arc::new(AtomicUsize::new(0));
         let threads: Vec<_> = (0..8)
             .map(|thread| {
@@ -185,7 +189,7 @@ mod tests {
                             written.extend(jobs);
                         };
                         let mut left = seat.bring(thread * 1000 + job, &mut work).unwrap();
-                        while left == Left::Jobs {
+                        while left == Backlog::Jobs {
                             left = seat.go_on(&mut work);
                         }
                     }
@@ -205,11 +209,11 @@ mod tests {
     /// While the first thread works, others queue as many jobs as it runs.
     #[test]
     fn whoever_sits_there_leaves_after_some_jobs() {
-        let seat = Seat::<Vec<usize>, usize>::new(Vec::new());
+        let seat = SerialExecutor::<Vec<usize>, usize>::new(Vec::new());
         let brought = AtomicUsize::new(1);
         let bring = || {
             let job = brought.fetch_add(1, Ordering::Relaxed);
-            assert_eq!(seat.bring(job, |_, _| panic!("the seat is taken")), Ok(Left::Nothing));
+            assert_eq!(seat.bring(job, |_, _| panic!("the seat is taken")), Ok(Backlog::Nothing));
         };
         let mut turns = 0;
         let mut done = 0;
@@ -221,8 +225,8 @@ mod tests {
             bring();
             written.extend(jobs);
         });
-        assert_eq!((left, done), (Ok(Left::Jobs), TURN_JOBS_MAX));
-        while left == Ok(Left::Jobs) {
+        assert_eq!((left, done), (Ok(Backlog::Jobs), TURN_JOBS_MAX));
+        while left == Ok(Backlog::Jobs) {
             left = Ok(seat.go_on(|written, jobs| {
                 assert!(jobs.len() <= TURN_JOBS_MAX);
                 written.extend(jobs);
@@ -236,25 +240,25 @@ mod tests {
 
     #[test]
     fn who_waits_when_the_writer_goes_hears_of_it() {
-        let seat = Seat::<(), Arc<()>>::new(());
+        let seat = SerialExecutor::<(), Arc<()>>::new(());
         let job = Arc::new(());
         let left = seat.bring(Arc::default(), |(), jobs| {
             for _ in 0..=jobs.len() * TURN_JOBS_MAX {
-                assert_eq!(seat.bring(Arc::clone(&job), |(), _| ()), Ok(Left::Nothing));
+                assert_eq!(seat.bring(Arc::clone(&job), |(), _| ()), Ok(Backlog::Nothing));
             }
         });
-        assert_eq!(left, Ok(Left::Jobs));
+        assert_eq!(left, Ok(Backlog::Jobs));
         assert!(seat.take().is_some());
         assert_eq!(Arc::strong_count(&job), 1);
-        assert_eq!(seat.go_on(|(), _| ()), Left::Nothing);
-        assert_eq!(seat.bring(job, |(), _| ()), Err(Broken));
+        assert_eq!(seat.go_on(|(), _| ()), Backlog::Nothing);
+        assert_eq!(seat.bring(job, |(), _| ()), Err(Poisoned));
     }
 
     #[test]
     fn a_panic_breaks_the_seat_and_nothing_else() {
-        let seat = Seat::<(), u8>::new(());
+        let seat = SerialExecutor::<(), u8>::new(());
         let work = std::panic::AssertUnwindSafe(|| seat.bring(1, |(), _| panic!("a bug")));
         assert!(std::panic::catch_unwind(work).is_err());
-        assert_eq!(seat.bring(2, |(), _| ()), Err(Broken));
+        assert_eq!(seat.bring(2, |(), _| ()), Err(Poisoned));
     }
 }

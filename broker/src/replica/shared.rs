@@ -13,8 +13,8 @@ use weir_protocol::types::{BrokerEpoch, BrokerId, TopicPartition};
 
 use super::assignments::Assignments;
 use super::core::follower::FETCH_BACKOFF_MS;
-use super::core::{Asked, Peer, Proposal};
-use super::lost::Lost;
+use super::core::{Peer, PendingProposal, Proposal};
+use super::lost::UnreachableLeaders;
 use super::settings::Settings;
 use super::throttle::Quota;
 use super::traffic::Traffic;
@@ -37,12 +37,12 @@ pub(crate) struct Shared<P> {
     pub(crate) follower_quota: Quota,
     proposals: Queue<(Arc<P>, Proposal)>,
     /// The ISR proposals of the previous process, when this one resumes its roles.
-    asked: ArcSwap<HashMap<TopicPartition, Asked>>,
+    asked: ArcSwap<HashMap<TopicPartition, PendingProposal>>,
     checks: Queue<Arc<P>>,
     /// Which partition is fetched from which leader.
     pub(super) assignments: Assignments<P>,
     /// Leaders to which this broker has just lost its connection.
-    pub(super) lost: Lost,
+    pub(super) lost: UnreachableLeaders,
     /// Counters of produce and fetch, by topic.
     pub(crate) traffic: Traffic,
     /// Changes of the ISRs that this broker leads.
@@ -116,7 +116,7 @@ impl<P> Shared<P> {
             asked: ArcSwap::default(),
             checks: Queue::default(),
             assignments: Assignments::default(),
-            lost: Lost::default(),
+            lost: UnreachableLeaders::default(),
             traffic: Traffic::default(),
             isr_changes: IsrChanges::default(),
         }
@@ -172,12 +172,12 @@ impl<P> Shared<P> {
 
     /// Sets the ISR proposals of the previous process. Leaderships that begin from now on count
     /// those replicas for the high watermark.
-    pub(super) fn set_asked(&self, asked: HashMap<TopicPartition, Asked>) {
+    pub(super) fn set_asked(&self, asked: HashMap<TopicPartition, PendingProposal>) {
         self.asked.store(Arc::new(asked));
     }
 
     /// The ISR proposal of the previous process for a partition.
-    pub(super) fn asked(&self, id: TopicPartition) -> Option<Asked> {
+    pub(super) fn asked(&self, id: TopicPartition) -> Option<PendingProposal> {
         self.asked.load().get(&id).cloned()
     }
 

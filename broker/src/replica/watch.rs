@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 /// The marked slots of one session.
 #[derive(Debug, Default)]
-pub(crate) struct Changes {
+pub(crate) struct DirtySlots {
     marked: Mutex<Marked>,
     notify: Notify,
     has_ended: AtomicBool,
@@ -25,7 +25,7 @@ struct Marked {
     is_marked: Vec<bool>,
 }
 
-impl Changes {
+impl DirtySlots {
     /// Marks a slot, and wakes the request that waits.
     pub(crate) fn mark(&self, slot: u32) {
         let mut marked = self.marked.lock();
@@ -75,18 +75,18 @@ impl Changes {
 /// The sessions that fetch one partition: as many as it has followers. A partition with one replica
 /// has none, and then this holds no memory.
 #[derive(Debug, Default)]
-pub(crate) struct Watchers {
-    watching: Mutex<Vec<(Arc<Changes>, u32)>>,
+pub(crate) struct FetchSubscriptions {
+    watching: Mutex<Vec<(Arc<DirtySlots>, u32)>>,
 }
 
-impl Watchers {
+impl FetchSubscriptions {
     /// Registers a slot of a session.
-    pub(crate) fn add(&self, changes: &Arc<Changes>, slot: u32) {
+    pub(crate) fn add(&self, changes: &Arc<DirtySlots>, slot: u32) {
         self.watching.lock().push((Arc::clone(changes), slot));
     }
 
     /// Removes a slot of a session.
-    pub(crate) fn remove(&self, changes: &Arc<Changes>, slot: u32) {
+    pub(crate) fn remove(&self, changes: &Arc<DirtySlots>, slot: u32) {
         self.watching
             .lock()
             .retain(|(other, number)| !Arc::ptr_eq(other, changes) || *number != slot);
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_told_once_until_it_is_taken() {
-        let (changes, watchers) = (Arc::new(Changes::default()), Watchers::default());
+        let (changes, watchers) = (Arc::new(DirtySlots::default()), FetchSubscriptions::default());
         let taken = || {
             let mut slots = Vec::new();
             changes.take(&mut slots);

@@ -1,7 +1,7 @@
 //! PURE: the transaction coordinator: the transactional ids of one partition of
 //! `__transaction_state`.
 //!
-//! A [`Machine`] of the coordinators' runtime. A task outside asks it which markers are missing
+//! A [`StateMachine`] of the coordinators' runtime. A task outside asks it which markers are missing
 //! ([`Request::Look`]), writes them to all partitions of the transaction, and reports each
 //! ([`Request::Written`]).
 //!
@@ -36,7 +36,7 @@ pub(crate) use self::request::{Described, Looked, Prepared, Request};
 use self::state::{End, Init, Transaction};
 pub(crate) use self::state::{Partition, Producer, Refusal, State};
 pub(crate) use self::tally::Tally;
-use crate::coordinator::{Logged, Machine, Now, Origin, Outcome, Record};
+use crate::coordinator::{Logged, Now, Origin, Outcome, Record, StateMachine};
 use crate::metadata::MetadataImage;
 
 /// The most transactional ids in one partition; the coordinator refuses to create more. Normal use
@@ -84,7 +84,7 @@ impl Settings {
     }
 }
 
-impl Machine for Transactions {
+impl StateMachine for Transactions {
     const TOPIC: &'static str = "__transaction_state";
 
     type Request = Request;

@@ -23,7 +23,7 @@ use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
 use super::parts::{Begun, Key, TransactionIo};
 use super::peers::{by_topic, failed};
 use super::timeouts::time_out;
-use crate::coordinator::Machine;
+use crate::coordinator::StateMachine;
 use crate::group::Groups;
 use crate::replica::{Acks, now_ms};
 use crate::transaction::{Looked, Partition, Prepared, Request, Transactions};

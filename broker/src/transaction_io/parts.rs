@@ -9,7 +9,7 @@ use weir_protocol::types::{BrokerId, LeaderEpoch};
 
 use super::peers::Peers;
 use crate::controller_client::Controller;
-use crate::coordinator::{Coordinator, Machine, partition_in};
+use crate::coordinator::{Coordinator, StateMachine, partition_in};
 use crate::group::Groups;
 use crate::metadata::Metadata;
 use crate::metrics::Metrics;

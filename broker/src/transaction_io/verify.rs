@@ -13,7 +13,7 @@ use weir_protocol::messages::add_partitions_to_txn_request::{
 
 use super::parts::TransactionIo;
 use super::peers::{by_topic, failed};
-use crate::coordinator::{Machine, coordinator_of};
+use crate::coordinator::{StateMachine, coordinator_of};
 use crate::transaction::{Partition, Producer, Request, Transactions};
 
 /// The protocol version between brokers of this build.

@@ -13,7 +13,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-pub use self::words::Words;
+pub use self::words::EventArgs;
 
 /// Plays every file of a folder, each in a new world, and compares the outcomes of its events with
 /// the file.
@@ -23,7 +23,7 @@ pub use self::words::Words;
 pub fn play_folder<W>(
     folder: impl AsRef<Path>,
     begin: impl Fn() -> W,
-    play: impl Fn(&mut W, &mut Words<'_>) -> Vec<String>,
+    play: impl Fn(&mut W, &mut EventArgs<'_>) -> Vec<String>,
 ) {
     let accepts = std::env::var_os("WEIR_ACCEPT").is_some();
     let files = files(folder.as_ref());
@@ -50,8 +50,8 @@ pub fn play_folder<W>(
 /// Plays one event, without its `> `.
 ///
 /// When a word of the event stays unused, or one is missing.
-pub fn play_event<R>(event: &str, play: impl FnOnce(&mut Words<'_>) -> R) -> R {
-    let mut words = Words::new(event);
+pub fn play_event<R>(event: &str, play: impl FnOnce(&mut EventArgs<'_>) -> R) -> R {
+    let mut words = EventArgs::new(event);
     let outcome = play(&mut words);
     words.finish();
     outcome
@@ -74,7 +74,7 @@ fn played<W>(
     name: &str,
     scenario: &str,
     world: &mut W,
-    play: &impl Fn(&mut W, &mut Words<'_>) -> Vec<String>,
+    play: &impl Fn(&mut W, &mut EventArgs<'_>) -> Vec<String>,
 ) -> String {
     let mut text = String::new();
     let mut add = |line: &str| {
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     /// A counter as the world; `add N times=M loud`.
-    fn count(world: &mut i32, words: &mut Words<'_>) -> Vec<String> {
+    fn count(world: &mut i32, words: &mut EventArgs<'_>) -> Vec<String> {
         match words.next() {
             "add" => *world += words.next_number::<i32>() * words.number("times").unwrap_or(1),
             "nothing" => return Vec::new(),

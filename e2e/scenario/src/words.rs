@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 /// The words of an event. A missing or malformed word panics; the runner adds the place.
 #[derive(Debug)]
-pub struct Words<'a> {
+pub struct EventArgs<'a> {
     line: &'a str,
     words: Vec<Word<'a>>,
     /// The number of positional words taken.
@@ -22,7 +22,7 @@ struct Word<'a> {
     used: Cell<bool>,
 }
 
-impl<'a> Words<'a> {
+impl<'a> EventArgs<'a> {
     pub(crate) fn new(line: &'a str) -> Self {
         let mut end = 0;
         let words = line.split_whitespace().map(|text| {

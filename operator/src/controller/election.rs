@@ -22,7 +22,7 @@ pub(crate) enum Election {
 }
 
 /// The rules of an election.
-pub(crate) struct Electorate<'a> {
+pub(crate) struct ElectionContext<'a> {
     /// Whether a broker may lead: it is registered, unfenced, not in a controlled shutdown, and not
     /// the one being removed.
     pub(crate) acceptable: &'a dyn Fn(BrokerId) -> bool,
@@ -86,7 +86,7 @@ pub(crate) struct Settled {
 pub(crate) fn settle(
     before: &Partition,
     wanted: Wanted,
-    electorate: &Electorate<'_>,
+    electorate: &ElectionContext<'_>,
 ) -> Option<Settled> {
     let mut next = Partition {
         replicas: wanted.replicas,
@@ -174,7 +174,7 @@ fn is_whole(partition: &Partition, min_isr: usize) -> bool {
 }
 
 /// Chooses the leader. Returns whether one was elected that may lack committed records.
-fn elect(partition: &mut Partition, electorate: &Electorate<'_>) -> bool {
+fn elect(partition: &mut Partition, electorate: &ElectionContext<'_>) -> bool {
     let acceptable = |id: &BrokerId| (electorate.acceptable)(*id);
     let has_everything = |id: &BrokerId| {
         partition.isr.contains(id) || (partition.isr.is_empty() && partition.elr.contains(id))

@@ -46,7 +46,7 @@ pub enum Event {
     },
     /// The addresses of a broker changed after its registration, or it lost one: a load balancer
     /// got its address, or a pod moved to another node.
-    Readdress {
+    UpdateEndpoints {
         /// The broker's id.
         broker: BrokerId,
         /// Its endpoints as the sender read them. If the broker has registered others meanwhile,

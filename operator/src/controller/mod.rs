@@ -97,7 +97,7 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
             },
             Err(refused) => refused,
         },
-        Event::Readdress { broker, before, endpoints } => {
+        Event::UpdateEndpoints { broker, before, endpoints } => {
             brokers::readdress(&mut draft, broker, &before, endpoints);
             Reply::Nothing
         }

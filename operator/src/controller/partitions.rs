@@ -8,7 +8,7 @@ use weir_crds::PartitionSummary;
 use weir_protocol::types::{BrokerId, TopicId};
 
 use super::draft::Draft;
-use super::election::{Election, Electorate, Loss, Wanted, settle};
+use super::election::{Election, ElectionContext, Loss, Wanted, settle};
 use super::limits::PARTITIONS_MAX;
 use super::placement::{NoPlace, place};
 use super::state::{Change, Partition, State, Topic};
@@ -142,8 +142,8 @@ impl TopicRules {
     pub(super) fn electorate<'a>(
         &self,
         acceptable: &'a dyn Fn(BrokerId) -> bool,
-    ) -> Electorate<'a> {
-        Electorate { acceptable, min_isr: self.min_isr, election: self.election }
+    ) -> ElectionContext<'a> {
+        ElectionContext { acceptable, min_isr: self.min_isr, election: self.election }
     }
 }
 

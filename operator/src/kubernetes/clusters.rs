@@ -30,10 +30,10 @@ use weir_crds::KafkaCluster;
 use super::args::Scope;
 use super::context::Context;
 use super::groups;
-use super::keeper::{Keeper, Wake};
+use super::keeper::{ClusterReconciler, Wake};
 use super::namespaces;
 use super::objects::{MANAGED_BY, MANAGER, SLICE_MANAGED_BY};
-use super::sites::Sites;
+use super::sites::HostedClusters;
 use super::topics::{self, Notice};
 use super::watch::{Change, apis, in_scope, metadata_of};
 use crate::controller::Key;
@@ -46,19 +46,19 @@ const NOTICES: usize = 64;
 const AFTER_A_DEFECT: Duration = Duration::from_secs(5);
 
 /// What a watch reports.
-enum Happening {
+enum WatchEvent {
     Cluster(Box<Change<KafkaCluster>>),
     Owned(&'static str, Box<Event<ObjectMeta>>),
 }
 
-struct Kept {
+struct ClusterEntry {
     resource: watch::Sender<Arc<KafkaCluster>>,
     wake: Arc<Wake>,
     task: tokio::task::AbortHandle,
 }
 
 /// Runs every cluster until it is dropped; dropping it ends all tasks that it started.
-pub(super) async fn look_after_all(context: Context, sites: Arc<Sites>) -> Infallible {
+pub(super) async fn look_after_all(context: Context, sites: Arc<HostedClusters>) -> Infallible {
     loop {
         look_after_until_a_defect(context.clone(), Arc::clone(&sites)).await;
         context.controllers.clear();
@@ -66,7 +66,7 @@ pub(super) async fn look_after_all(context: Context, sites: Arc<Sites>) -> Infal
     }
 }
 
-async fn look_after_until_a_defect(context: Context, sites: Arc<Sites>) {
+async fn look_after_until_a_defect(context: Context, sites: Arc<HostedClusters>) {
     let mut tasks = JoinSet::new();
     let (notices, noticed) = mpsc::channel(NOTICES);
     let topics = tasks.spawn(topics::run(context.clone(), noticed).map(|never| match never {}));
@@ -76,7 +76,7 @@ async fn look_after_until_a_defect(context: Context, sites: Arc<Sites>) {
             .map(|never| match never {}),
     );
     let mut happenings = watches(&context.client, &context.scope);
-    let mut all = All { context, sites, notices, kept: BTreeMap::new() };
+    let mut all = Clusters { context, sites, notices, kept: BTreeMap::new() };
     loop {
         tokio::select! {
             happening = happenings.next() => match happening {
@@ -98,17 +98,17 @@ async fn look_after_until_a_defect(context: Context, sites: Arc<Sites>) {
     }
 }
 
-struct All {
+struct Clusters {
     context: Context,
-    sites: Arc<Sites>,
+    sites: Arc<HostedClusters>,
     notices: mpsc::Sender<Notice>,
-    kept: BTreeMap<Key, Kept>,
+    kept: BTreeMap<Key, ClusterEntry>,
 }
 
-impl All {
-    fn hear(&mut self, happening: Happening, tasks: &mut JoinSet<()>) {
+impl Clusters {
+    fn hear(&mut self, happening: WatchEvent, tasks: &mut JoinSet<()>) {
         match happening {
-            Happening::Owned(kind, event) => match *event {
+            WatchEvent::Owned(kind, event) => match *event {
                 Event::Apply(metadata) | Event::InitApply(metadata) => {
                     self.wake(kind, &metadata, false)
                 }
@@ -118,7 +118,7 @@ impl All {
                 // objects of the kind again.
                 Event::InitDone => self.kept.values().for_each(|kept| kept.wake.all_of(kind)),
             },
-            Happening::Cluster(change) => match *change {
+            WatchEvent::Cluster(change) => match *change {
                 Change::Applied(cluster) => self.put(cluster, tasks),
                 Change::Deleted(key, _) => self.remove(&key),
                 Change::Listed(_) => {}
@@ -156,7 +156,7 @@ impl All {
     ) {
         let (resource, received) = watch::channel(cluster);
         let wake = Arc::new(Wake::default());
-        let keeper = Keeper::new(
+        let keeper = ClusterReconciler::new(
             self.context.clone(),
             Arc::clone(&self.sites),
             key.clone(),
@@ -171,7 +171,7 @@ impl All {
             match keeper.run().await {}
         };
         let task = tasks.spawn(run.instrument(span));
-        self.kept.insert(key, Kept { resource, wake, task });
+        self.kept.insert(key, ClusterEntry { resource, wake, task });
         self.count();
     }
 
@@ -201,12 +201,12 @@ impl All {
     }
 }
 
-type Happenings = SelectAll<BoxStream<'static, Result<Happening, watcher::Error>>>;
+type Happenings = SelectAll<BoxStream<'static, Result<WatchEvent, watcher::Error>>>;
 
 fn watches(client: &Client, scope: &Scope) -> Happenings {
     let mut all = SelectAll::new();
     let clusters = in_scope::<KafkaCluster>(client, scope);
-    all.push(clusters.map_ok(|change| Happening::Cluster(Box::new(change))).boxed());
+    all.push(clusters.map_ok(|change| WatchEvent::Cluster(Box::new(change))).boxed());
     watch_owned::<StatefulSet>(&mut all, client, scope, MANAGED_BY, "StatefulSet");
     watch_owned::<Pod>(&mut all, client, scope, MANAGED_BY, "Pod");
     watch_owned::<Service>(&mut all, client, scope, MANAGED_BY, "Service");
@@ -245,7 +245,7 @@ fn watch_owned<K>(
         let events = watch_objects(api, config).default_backoff();
         all.push(
             events
-                .map_ok(move |event| Happening::Owned(kind, Box::new(metadata_of(event))))
+                .map_ok(move |event| WatchEvent::Owned(kind, Box::new(metadata_of(event))))
                 .boxed(),
         );
     }

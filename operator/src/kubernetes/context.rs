@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kube::Client;
 
 use super::args::Scope;
-use super::figures::Figures;
+use super::figures::Metrics;
 use super::groups::GroupStore;
 use super::namespaces::Namespaces;
 use super::objects::Monitoring;
@@ -24,7 +24,7 @@ pub(super) struct Context {
     /// The reporter of events: this replica.
     pub(super) reporter: String,
     pub(super) controllers: Controllers,
-    pub(super) figures: Arc<Figures>,
+    pub(super) figures: Arc<Metrics>,
     /// The ConsumerGroups that the watch knows of.
     pub(super) groups: Arc<GroupStore>,
     /// The labels of namespaces, for clusters that select namespaces by label.

@@ -17,7 +17,7 @@ use crate::shell::Counted;
 
 /// The values behind `/metrics`.
 #[derive(Debug, Default)]
-pub(super) struct Figures {
+pub(super) struct Metrics {
     pub(super) leader: AtomicU64,
     pub(super) clusters: AtomicU64,
     pub(super) reconciles: AtomicU64,
@@ -76,7 +76,7 @@ pub(super) struct GroupFigures {
     pub(super) exceeded: bool,
 }
 
-impl Figures {
+impl Metrics {
     pub(super) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -299,8 +299,8 @@ mod tests {
 
     #[test]
     fn counts_and_partitions_are_shown() {
-        let figures = Figures::default();
-        Figures::count(&figures.writes);
+        let figures = Metrics::default();
+        Metrics::count(&figures.writes);
         let summary = PartitionSummary { total: 7, ..Default::default() };
         figures.partitions().insert(("n".to_owned(), "c".to_owned()), summary);
         figures.counted().insert(("n".to_owned(), "c".to_owned()), Counted::default());

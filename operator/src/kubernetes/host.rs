@@ -16,7 +16,7 @@ use weir_protocol::types::TopicId;
 use super::annotations::{CLUSTER_ID_ANNOTATION, STATE_ANNOTATION, annotation};
 use super::context::Context;
 use super::groups;
-use super::sites::Sites;
+use super::sites::HostedClusters;
 use super::sizes::{Sizes, keep_sizes};
 use super::topics::{Hosted, Notice, keep_statuses};
 use crate::controller::Key;
@@ -97,7 +97,7 @@ pub(super) struct Host {
     sizes: Sizes,
     sizes_task: JoinHandle<()>,
     controllers: Controllers,
-    sites: Arc<Sites>,
+    sites: Arc<HostedClusters>,
     notices: mpsc::Sender<Notice>,
 }
 
@@ -118,7 +118,7 @@ impl Host {
     /// Starts the controller. `begins`: brokers have reported that there is nothing to recover.
     pub(super) async fn start(
         context: &Context,
-        sites: &Arc<Sites>,
+        sites: &Arc<HostedClusters>,
         key: &Key,
         cluster: &KafkaCluster,
         resource: &watch::Receiver<Arc<KafkaCluster>>,

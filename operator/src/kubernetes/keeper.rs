@@ -55,7 +55,7 @@ use self::absences::Absences;
 use self::apply::Applied;
 use self::claims::Claims;
 use self::deadline::Deadline;
-use self::findings::Findings;
+use self::findings::Observation;
 use self::log_recovery::LogRecovery;
 use self::pods::Pods;
 use self::rollout::Step;
@@ -65,10 +65,10 @@ use self::volumes::Volumes;
 pub(super) use self::wake::Wake;
 use super::annotations::{IMAGE_ANNOTATION, PAUSED_ANNOTATION, annotation};
 use super::context::Context;
-use super::figures::Figures;
+use super::figures::Metrics;
 use super::host::{self, Host};
 use super::objects::{MANAGED_BY, Names, Place, Plan, SLICE_MANAGED_BY, build, service_of, slices};
-use super::sites::Sites;
+use super::sites::HostedClusters;
 use super::topics::Notice;
 use crate::controller::state::State;
 use crate::controller::{Key, summary};
@@ -95,9 +95,9 @@ const UNDER_WAY: Duration = Duration::from_secs(2);
 const TAKEN_AGAIN: Duration = Duration::from_secs(5);
 
 /// The keeper of one cluster.
-pub(super) struct Keeper {
+pub(super) struct ClusterReconciler {
     context: Context,
-    sites: Arc<Sites>,
+    sites: Arc<HostedClusters>,
     key: Key,
     resource: watch::Receiver<Arc<KafkaCluster>>,
     wake: Arc<Wake>,
@@ -118,7 +118,7 @@ pub(super) struct Keeper {
     monitored: Option<(bool, Instant)>,
 }
 
-impl Drop for Keeper {
+impl Drop for ClusterReconciler {
     fn drop(&mut self) {
         let key = (self.key.namespace.clone(), self.key.name.clone());
         self.context.figures.partitions().remove(&key);
@@ -129,10 +129,10 @@ impl Drop for Keeper {
     }
 }
 
-impl Keeper {
+impl ClusterReconciler {
     pub(super) fn new(
         context: Context,
-        sites: Arc<Sites>,
+        sites: Arc<HostedClusters>,
         key: Key,
         resource: watch::Receiver<Arc<KafkaCluster>>,
         wake: Arc<Wake>,
@@ -165,7 +165,7 @@ impl Keeper {
     pub(super) async fn run(mut self) -> Infallible {
         let mut retry = RETRY_MIN;
         loop {
-            Figures::count(&self.context.figures.reconciles);
+            Metrics::count(&self.context.figures.reconciles);
             let began = Instant::now();
             let wait = match tokio::time::timeout(PASS_MAX, self.pass()).await {
                 Ok(Ok(wait)) => {
@@ -216,7 +216,7 @@ impl Keeper {
     /// Handles a failed pass: the first failure is only retried, the next one is written to the
     /// status.
     async fn failed(&mut self, error: &anyhow::Error, retry: &mut Duration) -> Duration {
-        Figures::count(&self.context.figures.reconcile_errors);
+        Metrics::count(&self.context.figures.reconcile_errors);
         let cluster = Arc::clone(&self.resource.borrow());
         let state = self.host.as_ref().map(Host::state);
         if *retry > RETRY_MIN {
@@ -224,7 +224,7 @@ impl Keeper {
                 Some(StoreError::Taken(taken)) => Some(vec![taken.clone()]),
                 _ => None,
             });
-            let mut findings = Findings {
+            let mut findings = Observation {
                 failed: Some(status::said(error)),
                 refused: is_refusal(error),
                 away: self.away(&Pods::default(), state.as_ref(), i32::MAX),
@@ -244,12 +244,12 @@ impl Keeper {
     }
 
     /// The findings from the resource alone.
-    fn first_findings(&self, cluster: &KafkaCluster) -> Findings {
+    fn first_findings(&self, cluster: &KafkaCluster) -> Observation {
         let image = cluster.spec.image.as_deref().or_else(|| annotation(cluster, IMAGE_ANNOTATION));
-        Findings {
+        Observation {
             image: image.unwrap_or(&self.context.broker_image).to_owned(),
             paused: cluster.spec.paused || annotation(cluster, PAUSED_ANNOTATION) == Some("true"),
-            ..Findings::default()
+            ..Observation::default()
         }
     }
 
@@ -328,7 +328,7 @@ impl Keeper {
     async fn make_objects(
         &mut self,
         cluster: &KafkaCluster,
-        findings: &mut Findings,
+        findings: &mut Observation,
     ) -> anyhow::Result<()> {
         let recovery = self.recovery.as_ref().filter(|recovery| recovery.stage().is_some());
         let (state, cluster_id) = match (&self.host, recovery) {
@@ -397,7 +397,7 @@ impl Keeper {
     async fn lead_to_pods(
         &mut self,
         cluster: &KafkaCluster,
-        findings: &mut Findings,
+        findings: &mut Observation,
     ) -> anyhow::Result<()> {
         let places = findings.pods.iter().filter_map(|pod| {
             (!pod.addresses.is_empty()).then_some(Place {
@@ -423,7 +423,7 @@ impl Keeper {
     async fn observe(
         &mut self,
         cluster: &KafkaCluster,
-        findings: &mut Findings,
+        findings: &mut Observation,
     ) -> anyhow::Result<()> {
         let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
         pods::compare(&self.context, &self.key, uid, &mut findings.pods).await?;
@@ -459,7 +459,7 @@ impl Keeper {
         &mut self,
         cluster: &KafkaCluster,
         state: &State,
-        findings: &mut Findings,
+        findings: &mut Observation,
     ) -> anyhow::Result<()> {
         let step = rollout::next(&findings.pods, state, findings.replicas);
         if let Step::Restart { id, name, uid, reason } = &step {

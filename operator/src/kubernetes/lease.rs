@@ -54,12 +54,12 @@ pub(super) struct Election {
     pub(super) leads: watch::Receiver<Option<Term>>,
     task: JoinHandle<()>,
     stop: oneshot::Sender<()>,
-    ballot: Ballot,
+    ballot: LeaseIdentity,
 }
 
 /// The identity of this replica and its Lease.
 #[derive(Clone)]
-struct Ballot {
+struct LeaseIdentity {
     api: Api<Lease>,
     name: String,
     identity: String,
@@ -67,7 +67,7 @@ struct Ballot {
     deployment: Option<(Api<Deployment>, String)>,
 }
 
-impl std::fmt::Debug for Ballot {
+impl std::fmt::Debug for LeaseIdentity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ballot").field("identity", &self.identity).finish_non_exhaustive()
     }
@@ -86,14 +86,14 @@ impl Election {
     ) -> Self {
         let (publish, leads) = watch::channel(None);
         let (stop, stopped) = oneshot::channel();
-        let ballot = Ballot {
+        let ballot = LeaseIdentity {
             deployment: deployment
                 .map(|name| (Api::namespaced(client.clone(), namespace), name.to_owned())),
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
             identity: format!("{replica}_{}", uuid::Uuid::new_v4()),
         };
-        let mut elector = Elector { ballot: ballot.clone(), leads: publish, observed: None };
+        let mut elector = LeaderElector { ballot: ballot.clone(), leads: publish, observed: None };
         let task = tokio::spawn(async move {
             tokio::select! {
                 never = elector.run() => match never {},
@@ -127,7 +127,7 @@ impl Election {
     }
 }
 
-impl Ballot {
+impl LeaseIdentity {
     /// The owner of the Lease, so that uninstalling the operator deletes it. The Lease works
     /// without one too.
     async fn owner(&self) -> Option<OwnerReference> {
@@ -160,8 +160,8 @@ impl Ballot {
     }
 }
 
-struct Elector {
-    ballot: Ballot,
+struct LeaderElector {
+    ballot: LeaseIdentity,
     leads: watch::Sender<Option<Term>>,
     /// The Lease as last seen, and when this version was first seen.
     observed: Option<(Option<String>, Instant)>,
@@ -169,24 +169,24 @@ struct Elector {
 
 /// What a standby does about the Lease.
 #[derive(Debug, PartialEq, Eq)]
-enum Turn {
+enum LeaseAction {
     /// It is free: take it.
     Take,
     /// Another replica holds it.
     Wait,
 }
 
-fn turn(spec: Option<&LeaseSpec>, unchanged_for: Duration) -> Turn {
-    let Some(spec) = spec else { return Turn::Take };
+fn turn(spec: Option<&LeaseSpec>, unchanged_for: Duration) -> LeaseAction {
+    let Some(spec) = spec else { return LeaseAction::Take };
     let duration = spec
         .lease_duration_seconds
         .and_then(|seconds| u64::try_from(seconds).ok())
         .map_or(DURATION, Duration::from_secs);
     let held = spec.holder_identity.as_deref().is_some_and(|holder| !holder.is_empty());
-    if held && unchanged_for < duration { Turn::Wait } else { Turn::Take }
+    if held && unchanged_for < duration { LeaseAction::Wait } else { LeaseAction::Take }
 }
 
-impl Elector {
+impl LeaderElector {
     /// Takes part until it is dropped. Errors are only retried.
     async fn run(&mut self) -> std::convert::Infallible {
         loop {
@@ -234,7 +234,8 @@ impl Elector {
                 now
             }
         };
-        if turn(found.as_ref().and_then(|lease| lease.spec.as_ref()), since.elapsed()) == Turn::Wait
+        if turn(found.as_ref().and_then(|lease| lease.spec.as_ref()), since.elapsed())
+            == LeaseAction::Wait
         {
             return Ok(None);
         }
@@ -337,10 +338,10 @@ mod tests {
             lease_duration_seconds: Some(4),
             ..LeaseSpec::default()
         };
-        assert_eq!(turn(None, Duration::ZERO), Turn::Take);
-        assert_eq!(turn(Some(&held("")), Duration::ZERO), Turn::Take);
-        assert_eq!(turn(Some(&held("a")), Duration::from_secs(3)), Turn::Wait);
-        assert_eq!(turn(Some(&held("a")), Duration::from_secs(4)), Turn::Take);
+        assert_eq!(turn(None, Duration::ZERO), LeaseAction::Take);
+        assert_eq!(turn(Some(&held("")), Duration::ZERO), LeaseAction::Take);
+        assert_eq!(turn(Some(&held("a")), Duration::from_secs(3)), LeaseAction::Wait);
+        assert_eq!(turn(Some(&held("a")), Duration::from_secs(4)), LeaseAction::Take);
         assert!(RENEW + ANSWER_MAX < DEADLINE && DEADLINE < DURATION);
     }
 
@@ -363,7 +364,7 @@ mod tests {
             server.get("/apis/coordination.k8s.io/v1/namespaces/n/leases/l").unwrap(),
         )
         .unwrap();
-        assert_eq!(turn(lease.spec.as_ref(), Duration::ZERO), Turn::Take);
+        assert_eq!(turn(lease.spec.as_ref(), Duration::ZERO), LeaseAction::Take);
         let deployment = "/apis/apps/v1/namespaces/n/deployments/weir-operator";
         server.put(deployment, &serde_json::json!({"metadata": {"name": "weir-operator"}}));
         let mut second = Election::start(server.client(), "n", "l", "b", Some("weir-operator"));

@@ -18,7 +18,7 @@ use weir_crds::{KafkaCluster, Listener, ListenerType};
 use super::objects::{Names, listener_name, listeners, port_of};
 use crate::controller::Registration;
 use crate::controller::state::Endpoint;
-use crate::rpc::Dresser;
+use crate::rpc::RegistrationEnricher;
 use crate::store::kube::ours::{if_ours, is_ours, is_pod_of};
 
 /// The most time that a registration waits for the Kubernetes API. A broker without a rack is
@@ -30,11 +30,11 @@ const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// The hosted clusters, by their id in the Kafka protocol.
 #[derive(Debug, Default)]
-pub(super) struct Sites {
+pub(super) struct HostedClusters {
     by_id: RwLock<BTreeMap<String, watch::Receiver<Arc<KafkaCluster>>>>,
 }
 
-impl Sites {
+impl HostedClusters {
     pub(super) fn put(&self, cluster_id: String, resource: watch::Receiver<Arc<KafkaCluster>>) {
         self.by_id.write().unwrap_or_else(PoisonError::into_inner).insert(cluster_id, resource);
     }
@@ -50,18 +50,18 @@ impl Sites {
 }
 
 /// Returns the function that completes registrations.
-pub(super) fn dresser(client: Client, sites: Arc<Sites>) -> Dresser {
+pub(super) fn dresser(client: Client, sites: Arc<HostedClusters>) -> RegistrationEnricher {
     Arc::new(move |registration| {
         let (client, sites) = (client.clone(), Arc::clone(&sites));
         async move {
             let Some(cluster) = sites.resource(&registration.cluster_id) else {
                 return registration;
             };
-            match tokio::time::timeout(ANSWER_MAX, Standing::of(&client, &cluster, registration.broker.0)).await {
+            match tokio::time::timeout(ANSWER_MAX, BrokerAddresses::of(&client, &cluster, registration.broker.0)).await {
                 Ok(standing) => standing.complete(&cluster, registration),
                 Err(_) => {
                     debug!(broker = %registration.broker, "the Kubernetes API takes long to say where the broker stands");
-                    Standing::default().complete(&cluster, registration)
+                    BrokerAddresses::default().complete(&cluster, registration)
                 }
             }
         }
@@ -71,7 +71,7 @@ pub(super) fn dresser(client: Client, sites: Arc<Sites>) -> Dresser {
 
 /// The facts about a broker from the Kubernetes API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(super) struct BrokerAddresses {
     /// The zone of its node.
     rack: Option<String>,
     /// The addresses for clients outside, by listener name.
@@ -93,7 +93,7 @@ pub(super) fn is_told_by_pod(cluster: &KafkaCluster, broker: i32, endpoints: &[E
     endpoints.iter().any(|endpoint| endpoint.host == by_pod)
 }
 
-impl Standing {
+impl BrokerAddresses {
     /// Reads the facts; those that cannot be read stay empty.
     pub(super) async fn of(client: &Client, cluster: &KafkaCluster, broker: i32) -> Self {
         let names = Names::of(cluster);
@@ -277,12 +277,12 @@ mod tests {
     fn a_listener_outside_is_told_once_it_is_known() {
         let said = || vec![endpoint("PLAIN", "c-0.n.svc", 9092), endpoint("EXT", "::", 9094)];
         assert_eq!(
-            Standing::default().endpoints(&cluster(), 0, said()),
+            BrokerAddresses::default().endpoints(&cluster(), 0, said()),
             [endpoint("PLAIN", "c-0.n.svc", 9092)]
         );
-        let known = Standing {
+        let known = BrokerAddresses {
             outside: [("EXT".to_owned(), ("10.0.0.7".to_owned(), 30_001))].into(),
-            ..Standing::default()
+            ..BrokerAddresses::default()
         };
         assert_eq!(
             known.endpoints(&cluster(), 0, said()),
@@ -293,14 +293,14 @@ mod tests {
     #[test]
     fn nobody_is_led_to_a_service_of_somebody_else() {
         let said = |host: &str| vec![endpoint("PLAIN", host, 9092)];
-        let impersonated = Standing { is_impersonated: true, ..Standing::default() };
+        let impersonated = BrokerAddresses { is_impersonated: true, ..BrokerAddresses::default() };
         for before in ["c-1.n.svc", "c-1.c-brokers.n.svc"] {
             assert_eq!(
                 impersonated.endpoints(&cluster(), 1, said(before)),
                 said("c-1.c-brokers.n.svc")
             );
             assert_eq!(
-                Standing::default().endpoints(&cluster(), 1, said(before)),
+                BrokerAddresses::default().endpoints(&cluster(), 1, said(before)),
                 said("c-1.n.svc")
             );
         }

@@ -19,12 +19,12 @@ pub struct Desk {
 
 #[derive(Debug, Default)]
 struct Shared {
-    book: Mutex<Book>,
+    book: Mutex<Inventories>,
     news: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Book {
+struct Inventories {
     /// The incarnation of each broker whose inventory is here.
     heard: BTreeMap<BrokerId, Vec<u8>>,
     inventories: BTreeMap<BrokerId, Inventory>,
@@ -41,7 +41,7 @@ impl Desk {
         desk
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
+    fn book(&self) -> MutexGuard<'_, Inventories> {
         self.shared.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

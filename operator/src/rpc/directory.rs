@@ -13,7 +13,7 @@ use crate::shell::{Controller, Unavailable};
 
 /// Adds to a broker's registration what the broker does not know: its rack, and its addresses for
 /// clients outside.
-pub type Dresser =
+pub type RegistrationEnricher =
     Arc<dyn Fn(Registration) -> Pin<Box<dyn Future<Output = Registration> + Send>> + Send + Sync>;
 
 /// The controllers, shared between their hosts and the server.
@@ -26,7 +26,7 @@ pub struct Controllers {
     desks: Arc<RwLock<BTreeMap<String, Desk>>>,
     /// Serves every cluster id; the controller itself refuses a wrong one.
     only: Option<Controller>,
-    dresser: Option<Dresser>,
+    dresser: Option<RegistrationEnricher>,
 }
 
 impl std::fmt::Debug for Controllers {
@@ -42,7 +42,7 @@ impl Controllers {
     }
 
     /// No controllers yet; `dresser` completes registrations.
-    pub fn with_dresser(dresser: Dresser) -> Self {
+    pub fn with_dresser(dresser: RegistrationEnricher) -> Self {
         Self { dresser: Some(dresser), ..Self::default() }
     }
 

@@ -37,22 +37,21 @@ pub(super) fn write(counted: &Counted, before: &State, changes: &[Change]) {
                 info!(broker = %broker.id, broker_epoch = %broker.epoch, fenced, shutting_down, "changed the broker");
             }
             Change::Partition(id, index, partition) => {
-                let known = before
-                    .topics
-                    .get(id)
-                    .and_then(|topic| topic.partitions.get(usize::try_from(*index).ok()?));
-                let Some(known) = known else { continue };
+                let known = before.topics.get(id).and_then(|topic| {
+                    Some((topic.name(), topic.partitions.get(usize::try_from(*index).ok()?)?))
+                });
+                let Some((topic, known)) = known else { continue };
                 if partition.leader_epoch.0 > known.leader_epoch.0.saturating_add(1) {
                     let (old, new) = (known.leader_epoch, partition.leader_epoch);
-                    warn!(topic = %id, partition = index, leader_epoch = %new, before = %old, "a log holds later leaders than the state");
+                    warn!(topic, %id, partition = index, leader_epoch = %new, before = %old, "a log holds later leaders than the state: the partition goes on with a later leader epoch");
                 }
                 if known.leader != partition.leader {
                     let (old, new) = (known.leader.map(|id| id.0), partition.leader.map(|id| id.0));
                     let (epoch, recovering) = (partition.leader_epoch, partition.recovering);
-                    info!(topic = %id, partition = index, leader = new, before = old, leader_epoch = %epoch, unclean = recovering, "changed the leader");
+                    info!(topic, %id, partition = index, leader = new, before = old, leader_epoch = %epoch, recovering, "changed the leader");
                 } else if known.isr != partition.isr {
                     let isr: Vec<i32> = partition.isr.iter().map(|id| id.0).collect();
-                    info!(topic = %id, partition = index, ?isr, "changed the ISR");
+                    info!(topic, %id, partition = index, ?isr, "changed the ISR");
                 }
             }
             Change::UncleanElection(id, index) => {
@@ -62,10 +61,12 @@ pub(super) fn write(counted: &Counted, before: &State, changes: &[Change]) {
             }
             Change::Cluster(_) => info!("changed the cluster's configuration"),
             Change::ControllerEpoch(epoch) => {
-                warn!(controller_epoch = %epoch, "brokers knew a later controller")
+                warn!(controller_epoch = %epoch, "brokers knew a later controller: this one goes on with a later controller epoch")
             }
             Change::RolledBack => {
-                warn!("brokers hold later epochs than the state: it is an old one, from a backup")
+                warn!(
+                    "brokers hold later epochs than the state: it is an old one, from a backup, and goes on with later epochs"
+                )
             }
             Change::RemoveBroker(broker) => info!(%broker, "unregistered the broker"),
             Change::Features(features) => {

@@ -12,7 +12,7 @@ use tracing::{error, warn};
 
 use super::committed::Committed;
 use super::takeover::take_over_from;
-use super::{Answer, Call, Shell, Telling, journal};
+use super::{Answer, Command, ControllerRuntime, PendingReply, journal};
 use crate::controller::state::{Change, Cluster, State};
 use crate::controller::turned_down::{TurnedDown, join, without};
 use crate::controller::{Event, Kind, Moment, RECORDS_PER_REQUEST_MAX, Reply};
@@ -45,7 +45,7 @@ struct Decided {
     changes: Range<usize>,
 }
 
-impl Call {
+impl Command {
     /// Whether it may change a `Topic` or the `KafkaCluster`.
     pub(super) fn may_write_resources(&self) -> bool {
         matches!(
@@ -58,7 +58,7 @@ impl Call {
     }
 }
 
-impl<S: Store> Shell<S> {
+impl<S: Store> ControllerRuntime<S> {
     /// Makes the changes from `before` to the current state durable, and sends them to brokers.
     pub(super) async fn commit(
         &mut self,
@@ -114,7 +114,10 @@ impl<S: Store> Shell<S> {
 
     /// Decides and commits requests. Returns the calls for the next batch, once this one has become
     /// large or taken long.
-    pub(super) async fn requests(&mut self, calls: Vec<Call>) -> Result<Vec<Call>, StoreError> {
+    pub(super) async fn requests(
+        &mut self,
+        calls: Vec<Command>,
+    ) -> Result<Vec<Command>, StoreError> {
         let before = self.state.clone();
         let until = self.clock.now().plus(DECIDING_MS_MAX);
         let (mut decided, mut changes) = (Vec::new(), Vec::new());
@@ -123,7 +126,7 @@ impl<S: Store> Shell<S> {
             && self.clock.now() <= until
             && let Some(call) = calls.next()
         {
-            if let Call::Ask(event, tell) = call {
+            if let Command::Ask(event, tell) = call {
                 let moment = self.clock.moment();
                 decided.push(self.decide_asked(Asked { event, tell, moment }, &mut changes));
             }
@@ -152,7 +155,7 @@ impl<S: Store> Shell<S> {
                 others.into_iter().map(|one| self.decide_asked(one.asked, &mut changes)).collect();
         }
         for one in decided {
-            self.tell(Telling::Answer(one.asked.tell, one.reply));
+            self.tell(PendingReply::Answer(one.asked.tell, one.reply));
         }
         for asked in refused {
             if !self.one_by_one(asked).await? {
@@ -183,7 +186,7 @@ impl<S: Store> Shell<S> {
                     if let Some(other) = answered {
                         join(&mut reply, other);
                     }
-                    self.tell(Telling::Answer(tell, reply));
+                    self.tell(PendingReply::Answer(tell, reply));
                     return Ok(true);
                 }
                 Committed::Refused(refused) => refused,
@@ -215,14 +218,14 @@ impl<S: Store> Shell<S> {
                 join(&mut reply, other);
             }
             let Some(rest) = rest else {
-                self.tell(Telling::Answer(tell, reply));
+                self.tell(PendingReply::Answer(tell, reply));
                 return Ok(true);
             };
             (event, answered) = (rest, Some(reply));
         }
         let reason = "the store refuses each attempt".to_owned();
         let reply = Reply::Refused(weir_protocol::error::ErrorCode::PolicyViolation, reason);
-        self.tell(Telling::Answer(tell, reply));
+        self.tell(PendingReply::Answer(tell, reply));
         Ok(true)
     }
 

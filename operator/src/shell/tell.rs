@@ -4,13 +4,13 @@ use tracing::warn;
 use weir_protocol::controller as rpc;
 use weir_protocol::types::BrokerId;
 
-use super::{Answer, Shell, Stream, Telling};
+use super::{Answer, ControllerRuntime, PendingReply, Stream};
 use crate::controller::sessions::{HEARTBEAT_INTERVAL_MS, SESSION_TIMEOUT_MS};
 use crate::controller::state::{Change, State};
 use crate::controller::{Reply, image};
 use crate::store::Store;
 
-impl<S: Store> Shell<S> {
+impl<S: Store> ControllerRuntime<S> {
     pub(super) fn tell_metadata(&mut self, before: &State, changes: &[Change]) {
         if let Some(update) = image::delta(before, &self.state, changes) {
             let message = self.message(rpc::controller_message::Message::Metadata(update));
@@ -32,7 +32,7 @@ impl<S: Store> Shell<S> {
                 && broker.may_shut_down()
             {
                 let (fenced, may_shut_down) = (true, true);
-                self.tell(Telling::Heartbeat(
+                self.tell(PendingReply::Heartbeat(
                     broker.id,
                     Reply::Heartbeat { fenced, may_shut_down },
                 ));
@@ -40,15 +40,15 @@ impl<S: Store> Shell<S> {
         }
     }
 
-    pub(super) fn tell(&mut self, telling: Telling) {
+    pub(super) fn tell(&mut self, telling: PendingReply) {
         match telling {
             // The caller may be gone; then its answer is lost.
-            Telling::Answer(tell, reply) => {
+            PendingReply::Answer(tell, reply) => {
                 drop(tell.send(Answer { reply, version: self.state.version }))
             }
-            Telling::Look(look) => look(&self.state),
-            Telling::Opened(broker, stream, reply) => self.tell_opened(broker, stream, reply),
-            Telling::Heartbeat(broker, reply) => {
+            PendingReply::Query(look) => look(&self.state),
+            PendingReply::Opened(broker, stream, reply) => self.tell_opened(broker, stream, reply),
+            PendingReply::Heartbeat(broker, reply) => {
                 let message = match reply {
                     Reply::Heartbeat { fenced, may_shut_down } => {
                         rpc::controller_message::Message::HeartbeatReply(rpc::HeartbeatReply {

@@ -18,14 +18,14 @@ const STREAM: StreamId = StreamId(7);
 async fn shell(
     root: &std::path::Path,
     now: Timestamp,
-) -> (Shell<FileStore>, mpsc::Receiver<Result<rpc::ControllerMessage, Status>>) {
+) -> (ControllerRuntime<FileStore>, mpsc::Receiver<Result<rpc::ControllerMessage, Status>>) {
     let mut store = FileStore::open(root).unwrap();
     let resource = serde_json::json!({"metadata": {"name": "test"}, "spec": {}, "apiVersion": "weir.dev/v1alpha1", "kind": "KafkaCluster"});
     store.create("id".to_owned(), serde_json::from_value(resource).unwrap()).unwrap();
     let clock = Clock::start();
     let (state, sessions) = take_over_from(&mut store, &clock, Timestamp(0)).await.unwrap();
     let (calls, _) = mpsc::channel(1);
-    let mut shell = Shell {
+    let mut shell = ControllerRuntime {
         publish: watch::Sender::new(state.clone()),
         store,
         state,
@@ -40,7 +40,7 @@ async fn shell(
         counted: Counted::default(),
     };
     let (out, told) = mpsc::channel(STREAM_MESSAGES_MAX);
-    shell.batch(vec![Call::Open(registration(), STREAM, out)], Timestamp(0)).await.unwrap();
+    shell.batch(vec![Command::Open(registration(), STREAM, out)], Timestamp(0)).await.unwrap();
     let heartbeat = heartbeat(&shell);
     shell.batch(vec![heartbeat], Timestamp(0)).await.unwrap();
     assert!(shell.state.is_usable(BrokerId(0)));
@@ -69,7 +69,7 @@ fn registration() -> Registration {
     }
 }
 
-fn heartbeat(shell: &Shell<FileStore>) -> Call {
+fn heartbeat(shell: &ControllerRuntime<FileStore>) -> Command {
     let heartbeat = Heartbeat {
         broker: BrokerId(0),
         epoch: shell.state.brokers[&BrokerId(0)].epoch,
@@ -78,7 +78,7 @@ fn heartbeat(shell: &Shell<FileStore>) -> Call {
         wants_shutdown: false,
         log_dir_failed: false,
     };
-    Call::Heartbeat(heartbeat, STREAM)
+    Command::Heartbeat(heartbeat, STREAM)
 }
 
 /// A minute passes between the controller's wake-up and the end of its decisions.
@@ -148,7 +148,7 @@ async fn a_heartbeat_does_not_wait_for_all_that_clients_ask_for() {
         answers.push(answer);
         let request = AdminRequest::CreateTopics(request.clone());
         let event = Event::Admin { broker: BrokerId(0), epoch, request };
-        Call::Ask(event, tell)
+        Command::Ask(event, tell)
     });
     let mut calls: Vec<_> = asks.collect();
     calls.push(heartbeat(&shell));

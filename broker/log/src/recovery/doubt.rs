@@ -8,20 +8,20 @@ use std::path::Path;
 
 use parking_lot::Mutex;
 
-use super::super::identity::{self, Left};
+use super::super::identity::{self, PreviousShutdown};
 use super::super::storage::Storage;
 
 /// Whether the logs of a directory may lack records that other replicas have.
 pub(crate) struct Doubt<'a> {
     storage: &'a dyn Storage,
     root: &'a Path,
-    left: Left,
+    left: PreviousShutdown,
     is_noted: Mutex<bool>,
 }
 
 impl<'a> Doubt<'a> {
     /// No doubt but that of the last run.
-    pub(crate) fn new(storage: &'a dyn Storage, root: &'a Path, left: Left) -> Self {
+    pub(crate) fn new(storage: &'a dyn Storage, root: &'a Path, left: PreviousShutdown) -> Self {
         Self { storage, root, left, is_noted: Mutex::new(false) }
     }
 

@@ -6,7 +6,7 @@
 use std::io;
 use std::path::Path;
 
-use super::super::catalogue::Remembered;
+use super::super::catalogue::LogCheckpoint;
 use super::super::epochs::Epochs;
 use super::super::segment::file_name;
 use super::super::storage::Storage;
@@ -35,7 +35,7 @@ impl Evidence {
     pub(super) fn find(
         storage: &dyn Storage,
         dir: &Path,
-        known: Option<&Remembered>,
+        known: Option<&LogCheckpoint>,
         epochs: Option<&Epochs>,
     ) -> io::Result<Self> {
         let mut found = Self::default();

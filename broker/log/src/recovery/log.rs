@@ -6,7 +6,7 @@ use std::path::Path;
 use tracing::{error, warn};
 use uuid::Uuid;
 
-use super::super::catalogue::Remembered;
+use super::super::catalogue::LogCheckpoint;
 use super::super::cleaner;
 use super::super::epochs::{self, Epochs};
 use super::super::segment::{SegmentSummary, file_name};
@@ -24,7 +24,7 @@ const EPOCHS_BYTES_MAX: u64 = 64 << 20;
 pub(super) struct Recovering<'a> {
     storage: &'a dyn Storage,
     dir: &'a Path,
-    known: Option<&'a Remembered>,
+    known: Option<&'a LogCheckpoint>,
     /// Everything before it was flushed when the catalogue was written.
     flushed: i64,
     /// Segments before it need no scan.
@@ -63,7 +63,7 @@ impl<'a> Recovering<'a> {
     pub(super) fn new(
         storage: &'a dyn Storage,
         dir: &'a Path,
-        (known, newest): (Option<&'a Remembered>, Option<i64>),
+        (known, newest): (Option<&'a LogCheckpoint>, Option<i64>),
         has_catalogue: bool,
         disowned: bool,
         doubt: &'a Doubt<'a>,
@@ -362,10 +362,10 @@ impl<'a> Recovering<'a> {
         self.loses
     }
 
-    pub(super) fn finish(self, topic: &str, partition: i32, topic_id: Uuid) -> Remembered {
+    pub(super) fn finish(self, topic: &str, partition: i32, topic_id: Uuid) -> LogCheckpoint {
         let log_start_offset = self.log_start_offset();
         let high_watermark = self.known.map_or(log_start_offset, |known| known.high_watermark);
-        Remembered {
+        LogCheckpoint {
             topic: topic.to_owned(),
             topic_id,
             partition,
@@ -391,7 +391,7 @@ impl<'a> Recovering<'a> {
 
 /// Returns whether the epochs file and the catalogue, which carries a checksum, agree about the
 /// flushed part. The first epoch may begin later by now, because the log before it was deleted.
-fn agree(epochs: &Epochs, known: &Remembered) -> bool {
+fn agree(epochs: &Epochs, known: &LogCheckpoint) -> bool {
     let Some(first) = epochs.entries().first() else { return true };
     let of_file = epochs.entries().iter().map(|entry| (entry.epoch.0, entry.start_offset));
     let of_catalogue = known.epochs.iter().copied();

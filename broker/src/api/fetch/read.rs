@@ -8,7 +8,7 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::fetch_response::AbortedTransaction;
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
 
-use crate::api::fetch_session::{Answer, Asked, Key, Said, TopicRef, Wish};
+use crate::api::fetch_session::{Answer, Key, LastSent, PartitionFetch, ResolvedFetch, TopicRef};
 use crate::api::reply::FileRegion;
 use crate::api::{RequestContext, Services};
 use crate::auth::{Operation, Resource};
@@ -50,7 +50,7 @@ impl Read {
         let has_records = self.records.is_some();
         let has_error = self.code != ErrorCode::None;
         Answer {
-            said: Said {
+            said: LastSent {
                 high_watermark: self.high_watermark,
                 log_start_offset: self.log_start_offset,
             },
@@ -81,7 +81,7 @@ pub(super) struct Limits {
 pub(super) async fn read_until_enough(
     services: &Services,
     cx: &RequestContext,
-    asked: &Asked,
+    asked: &ResolvedFetch,
     limits: &Limits,
 ) -> Vec<Read> {
     let deadline = Instant::now() + limits.wait;
@@ -118,7 +118,7 @@ pub(super) async fn read_until_enough(
 }
 
 /// Loads the transactions of all partitions that are read up to the last stable offset.
-async fn know_transactions(services: &Services, cx: &RequestContext, asked: &Asked) {
+async fn know_transactions(services: &Services, cx: &RequestContext, asked: &ResolvedFetch) {
     let unknown: Vec<_> = {
         let image = services.metadata.load();
         let partitions =
@@ -133,7 +133,7 @@ async fn know_transactions(services: &Services, cx: &RequestContext, asked: &Ask
 pub(super) fn read_all(
     services: &Services,
     cx: &RequestContext,
-    asked: &Asked,
+    asked: &ResolvedFetch,
     limits: &Limits,
 ) -> Vec<Read> {
     let image = services.metadata.load();
@@ -185,7 +185,7 @@ fn find(
 fn read_counted(
     image: &MetadataImage,
     partition: Arc<Partition>,
-    wish: &Wish,
+    wish: &PartitionFetch,
     limits: &Limits,
     left: usize,
     first: bool,
@@ -203,7 +203,7 @@ fn read_counted(
 fn read(
     image: &MetadataImage,
     partition: &Partition,
-    wish: &Wish,
+    wish: &PartitionFetch,
     limits: &Limits,
     left: usize,
     first: bool,

@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use weir_protocol::messages::FetchRequest;
 use weir_protocol::types::TopicId;
 
-use super::{Key, SessionRequest, TopicRef, Wish};
+use super::{Key, PartitionFetch, SessionRequest, TopicRef};
 
 /// The first version that names topics by id.
 const BY_ID: i16 = 13;
@@ -21,7 +21,7 @@ impl SessionRequest {
         for topic in request.topics {
             let topic_ref = name(topic.topic, topic.topic_id);
             wanted.extend(topic.partitions.into_iter().map(|partition| {
-                let wish = Wish {
+                let wish = PartitionFetch {
                     fetch_offset: partition.fetch_offset,
                     max_bytes: partition.partition_max_bytes,
                     current_leader_epoch: partition.current_leader_epoch,

@@ -8,8 +8,13 @@ fn key(index: i32) -> Key {
     Key { topic: TopicRef::Name("t".into()), index }
 }
 
-fn wish(fetch_offset: i64) -> Wish {
-    Wish { fetch_offset, max_bytes: 1024, current_leader_epoch: -1, last_fetched_epoch: -1 }
+fn wish(fetch_offset: i64) -> PartitionFetch {
+    PartitionFetch {
+        fetch_offset,
+        max_bytes: 1024,
+        current_leader_epoch: -1,
+        last_fetched_epoch: -1,
+    }
 }
 
 fn request(id: i32, epoch: i32, wanted: &[(i32, i64)], forgotten: &[i32]) -> SessionRequest {
@@ -25,7 +30,7 @@ fn request(id: i32, epoch: i32, wanted: &[(i32, i64)], forgotten: &[i32]) -> Ses
 
 fn quiet(high_watermark: i64) -> Answer {
     Answer {
-        said: Said { high_watermark, log_start_offset: 0 },
+        said: LastSent { high_watermark, log_start_offset: 0 },
         worth_saying: false,
         has_records: false,
         has_error: false,
@@ -106,12 +111,12 @@ fn the_cache_is_bounded_and_the_smallest_or_oldest_gives_way() {
     );
 }
 
-fn named(name: &str, index: i32) -> (Key, Wish) {
+fn named(name: &str, index: i32) -> (Key, PartitionFetch) {
     let topic = TopicRef::Name(name.into());
     (Key { topic, index }, wish(0))
 }
 
-fn open(sessions: &FetchSessions, wanted: Vec<(Key, Wish)>, now: i64) -> i32 {
+fn open(sessions: &FetchSessions, wanted: Vec<(Key, PartitionFetch)>, now: i64) -> i32 {
     let asked = SessionRequest { wanted, ..request(0, 0, &[], &[]) };
     let asked = sessions.ask(asked, now).unwrap();
     let answers = vec![quiet(0); asked.partitions.len()];

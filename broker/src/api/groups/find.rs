@@ -12,7 +12,7 @@ use weir_protocol::messages::{
 use crate::api::RequestContext;
 use crate::api::Services;
 use crate::auth::{Operation, Resource};
-use crate::coordinator::{Machine, coordinator_of};
+use crate::coordinator::{StateMachine, coordinator_of};
 use crate::group::Groups;
 use crate::metadata::MetadataImage;
 use crate::transaction::Transactions;

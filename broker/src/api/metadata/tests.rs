@@ -127,7 +127,11 @@ fn only_what_may_be_created_is() {
     assert!(take_creatable(&image, &nobody(), &cx, &mut denied).is_empty());
     assert_eq!(
         denied[1],
-        Asked::Refused(ErrorCode::TopicAuthorizationFailed, Some("new".to_owned()), Uuid::nil())
+        RequestedTopic::Refused(
+            ErrorCode::TopicAuthorizationFailed,
+            Some("new".to_owned()),
+            Uuid::nil()
+        )
     );
     assert!(take_creatable(&MetadataImage::default(), &everyone(), &cx, &mut asked()).is_empty());
 }
@@ -151,9 +155,9 @@ fn what_came_of_a_creation() {
     ] {
         assert_eq!(
             outcome(&image, &created, "new".to_owned()),
-            Asked::Refused(expected, Some("new".to_owned()), Uuid::nil())
+            RequestedTopic::Refused(expected, Some("new".to_owned()), Uuid::nil())
         );
-        assert!(matches!(outcome(&image, &created, "a".to_owned()), Asked::Found(_)));
+        assert!(matches!(outcome(&image, &created, "a".to_owned()), RequestedTopic::Found(_)));
     }
 }
 

@@ -62,7 +62,7 @@ pub(super) async fn ask(services: &Services, version: i16, id: &str, topics: &mu
         }
     };
     let said: HashMap<transaction::Partition, ErrorCode> = said.into_iter().collect();
-    for Asked { partition, outcome, .. } in asked {
+    for PartitionBatch { partition, outcome, .. } in asked {
         let code = said.get(&partition).copied();
         let next = match (
             told(code, version, v2),
@@ -83,19 +83,19 @@ pub(super) async fn ask(services: &Services, version: i16, id: &str, topics: &mu
 }
 
 /// Waiting records, and the fields of the request about them.
-struct Asked<'t> {
+struct PartitionBatch<'t> {
     partition: transaction::Partition,
     producer: Producer,
     sequence: i32,
     outcome: &'t mut Outcome,
 }
 
-fn collect(topics: &mut [Topic]) -> Vec<Asked<'_>> {
+fn collect(topics: &mut [Topic]) -> Vec<PartitionBatch<'_>> {
     let mut asked = Vec::new();
     for (_, outcome) in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
         let Outcome::Asking(asking) = &*outcome else { continue };
         let Some(header) = asking.prepared.headers.first() else { continue };
-        asked.push(Asked {
+        asked.push(PartitionBatch {
             partition: (Arc::clone(asking.partition.topic()), asking.partition.id().index),
             producer: Producer { id: header.producer_id, epoch: header.producer_epoch },
             sequence: header.base_sequence,
@@ -107,9 +107,9 @@ fn collect(topics: &mut [Topic]) -> Vec<Asked<'_>> {
 
 /// Registers each request with the log of its partition. A marker that arrives meanwhile
 /// invalidates it. A registered request stays as it is.
-async fn begin(asked: &mut [Asked<'_>], from: Producer, v2: bool) -> Vec<Option<Guard>> {
+async fn begin(asked: &mut [PartitionBatch<'_>], from: Producer, v2: bool) -> Vec<Option<Guard>> {
     let mut guards = Vec::with_capacity(asked.len());
-    for Asked { producer, sequence, outcome, .. } in asked {
+    for PartitionBatch { producer, sequence, outcome, .. } in asked {
         let Outcome::Asking(asking) = &mut **outcome else {
             guards.push(None);
             continue;

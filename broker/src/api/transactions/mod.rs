@@ -21,7 +21,7 @@ use weir_protocol::types::{ProducerEpoch, ProducerId};
 use super::RequestContext;
 use crate::api::Services;
 use crate::auth::{Operation, Resource};
-use crate::coordinator::{Machine, ReplyTo, partition_in};
+use crate::coordinator::{ReplyTo, StateMachine, partition_in};
 use crate::group::Groups;
 use crate::transaction::{Partition, Producer, Refusal, Request};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use weir_protocol::types::{LeaderEpoch, TopicId, TopicPartition};
 
-use super::{Entry, Harness, Machine, origin};
+use super::{Entry, Harness, StateMachine, origin};
 use crate::coordinator::append::Batches;
 use crate::coordinator::load::{Loaded, Unreadable, load};
 use weir_log::cleaner::{OffsetMap, assess_from, clean};
@@ -16,7 +16,7 @@ use weir_log::{Cleanup, Disk, Identity, LogConfig, LogDir, LogDirOptions, LogWri
 /// How long compaction keeps tombstones and markers after it first meets them.
 const HORIZON_MS: i64 = 100;
 
-impl<M: Machine> Harness<M> {
+impl<M: StateMachine> Harness<M> {
     /// A machine that reads the log after `rounds` of compaction. The rounds are far enough apart
     /// to remove all that may go.
     pub(crate) fn read_compacted(&self, rounds: i64) -> M {

@@ -16,7 +16,7 @@ use weir_log::{Disk, Identity, LogConfig, LogDir, LogDirOptions, LogWriter};
 /// A machine that notes which records it has seen.
 struct Noted(Vec<i64>);
 
-impl Machine for Noted {
+impl StateMachine for Noted {
     const TOPIC: &'static str = "__noted";
     type Request = ();
     type Shared = ();

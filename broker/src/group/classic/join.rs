@@ -13,7 +13,7 @@ use super::member::{Member, protocols};
 use super::{ClassicGroup, Pending, Phase};
 use crate::coordinator::{ReplyTo, WRITE_BYTES_MAX};
 use crate::group::client::Client;
-use crate::group::turn::Turn;
+use crate::group::turn::DecisionContext;
 
 /// How long a member without a first response may be silent: its client does not know its member
 /// id, so it cannot send heartbeats.
@@ -33,14 +33,14 @@ pub(crate) struct Join {
 }
 
 impl Join {
-    pub(in crate::group) fn refuse(self, turn: &mut Turn<'_>, error: ErrorCode) {
+    pub(in crate::group) fn refuse(self, turn: &mut DecisionContext<'_>, error: ErrorCode) {
         let answer = refused_join(&self.request.member_id, error);
         turn.outcome.reply(self.to, answer);
     }
 }
 
 impl ClassicGroup {
-    pub(in crate::group) fn join(&mut self, join: Join, turn: &mut Turn<'_>) {
+    pub(in crate::group) fn join(&mut self, join: Join, turn: &mut DecisionContext<'_>) {
         if !self.has_room_for(&join.request.member_id, turn) {
             let id = join.request.member_id.clone();
             self.remove(&id, turn);
@@ -63,7 +63,7 @@ impl ClassicGroup {
     }
 
     /// Whether the group has room for this member (`acceptJoiningMember`).
-    fn has_room_for(&self, member: &str, turn: &Turn<'_>) -> bool {
+    fn has_room_for(&self, member: &str, turn: &DecisionContext<'_>) -> bool {
         let max = turn.settings.group_size_max;
         match self.phase {
             Phase::Empty => self.pending.len() < max || self.pending.contains_key(member),
@@ -89,7 +89,7 @@ impl ClassicGroup {
         others + own <= WRITE_BYTES_MAX
     }
 
-    fn join_new(&mut self, join: Join, turn: &mut Turn<'_>) {
+    fn join_new(&mut self, join: Join, turn: &mut DecisionContext<'_>) {
         let prefix = join.request.group_instance_id.as_deref().unwrap_or(&join.client.id);
         let id: Arc<str> = turn.ids.member(prefix).into();
         if let Some(instance) = join.request.group_instance_id.as_deref() {
@@ -110,7 +110,7 @@ impl ClassicGroup {
         self.add(id, join, turn);
     }
 
-    fn join_again(&mut self, join: Join, turn: &mut Turn<'_>) {
+    fn join_again(&mut self, join: Join, turn: &mut DecisionContext<'_>) {
         let id: Arc<str> = join.request.member_id.as_str().into();
         if self.pending.contains_key(&id) {
             return self.add(id, join, turn);
@@ -135,7 +135,7 @@ impl ClassicGroup {
         }
     }
 
-    fn add(&mut self, id: Arc<str>, join: Join, turn: &mut Turn<'_>) {
+    fn add(&mut self, id: Arc<str>, join: Join, turn: &mut DecisionContext<'_>) {
         let known =
             self.members.values().next().map(|member| member.protocols.clone()).unwrap_or_default();
         let mut member = Member::new(Arc::clone(&id), &join.client, &join.request, &known);
@@ -158,12 +158,12 @@ impl ClassicGroup {
         self.rebalance_or_complete(turn);
     }
 
-    fn update(&mut self, id: &Arc<str>, join: Join, turn: &mut Turn<'_>) {
+    fn update(&mut self, id: &Arc<str>, join: Join, turn: &mut DecisionContext<'_>) {
         self.set(id, join, turn);
         self.rebalance_or_complete(turn);
     }
 
-    fn set(&mut self, id: &Arc<str>, join: Join, turn: &mut Turn<'_>) {
+    fn set(&mut self, id: &Arc<str>, join: Join, turn: &mut DecisionContext<'_>) {
         let Some(known) = self.members.get(id) else { return };
         let said = protocols(&join.request, &known.protocols);
         self.members.say(id, said);
@@ -176,7 +176,13 @@ impl ClassicGroup {
     }
 
     /// A static member comes back under a new id (`updateStaticMemberThenRebalanceOrCompleteJoin`).
-    fn replace(&mut self, old: &Arc<str>, new: Arc<str>, join: Join, turn: &mut Turn<'_>) {
+    fn replace(
+        &mut self,
+        old: &Arc<str>,
+        new: Arc<str>,
+        join: Join,
+        turn: &mut DecisionContext<'_>,
+    ) {
         let leader_before = self.leader.clone();
         let Some(mut member) = self.members.remove(old) else { return };
         // A request that waits under the old id is from another client with the same instance id.

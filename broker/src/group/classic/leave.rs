@@ -7,13 +7,13 @@ use weir_protocol::messages::leave_group_request::MemberIdentity;
 use weir_protocol::messages::leave_group_response::MemberResponse;
 
 use super::ClassicGroup;
-use crate::group::turn::Turn;
+use crate::group::turn::DecisionContext;
 
 impl ClassicGroup {
     pub(in crate::group) fn leave(
         &mut self,
         members: Vec<MemberIdentity>,
-        turn: &mut Turn<'_>,
+        turn: &mut DecisionContext<'_>,
     ) -> Vec<MemberResponse> {
         let mut answers = Vec::with_capacity(members.len());
         for identity in members {
@@ -33,7 +33,7 @@ impl ClassicGroup {
     fn leave_one(
         &mut self,
         identity: &MemberIdentity,
-        turn: &mut Turn<'_>,
+        turn: &mut DecisionContext<'_>,
     ) -> Result<(), ErrorCode> {
         let instance = identity.group_instance_id.as_deref();
         if identity.member_id.is_empty() {

@@ -35,7 +35,7 @@ use super::deadlines::Session;
 use super::embedded::{CONSUMER, subscription};
 use super::memory::MEMBER_BYTES;
 use super::record;
-use super::turn::Turn;
+use super::turn::DecisionContext;
 use crate::coordinator::{Record, WRITE_BYTES_MAX};
 
 /// Bytes of a member in its group's record besides its strings and bytes: lengths and timeouts.
@@ -189,7 +189,7 @@ impl ClassicGroup {
 
     /// Answers all waiting members with REBALANCE_IN_PROGRESS, because the group changes its
     /// protocol.
-    pub(in crate::group) fn send_away(&mut self, turn: &mut Turn<'_>) {
+    pub(in crate::group) fn send_away(&mut self, turn: &mut DecisionContext<'_>) {
         for member in self.members.values_mut() {
             let answer = refused_join(&member.id, ErrorCode::RebalanceInProgress);
             member.answer_join(turn.outcome, answer);
@@ -260,7 +260,7 @@ impl ClassicGroup {
     /// Starts the sessions of members from the log. Members without a leader come from a group of
     /// the consumer protocol, whose last member of that protocol has left. They need a new
     /// assignment.
-    pub(in crate::group) fn loaded(&mut self, turn: &mut Turn<'_>) {
+    pub(in crate::group) fn loaded(&mut self, turn: &mut DecisionContext<'_>) {
         let members: Vec<_> = self.members.keys().cloned().collect();
         for member in members {
             self.heard_of(&member, turn);
@@ -274,7 +274,7 @@ impl ClassicGroup {
         self.phase == phase
     }
 
-    fn enter(&mut self, phase: Phase, turn: &Turn<'_>) {
+    fn enter(&mut self, phase: Phase, turn: &DecisionContext<'_>) {
         self.previous = self.phase;
         self.phase = phase;
         self.phase_since_ms = Some(turn.now.wall_ms);
@@ -345,7 +345,7 @@ impl ClassicGroup {
     }
 
     /// Extends the session of a member that has sent a request.
-    pub(in crate::group) fn heard_of(&mut self, member: &str, turn: &mut Turn<'_>) {
+    pub(in crate::group) fn heard_of(&mut self, member: &str, turn: &mut DecisionContext<'_>) {
         if let Some(member) = self.members.get_mut(member) {
             let until = turn.in_ms(member.session_timeout_ms);
             member.session.extend(until, &self.id, &member.id, turn.deadlines);
@@ -353,7 +353,7 @@ impl ClassicGroup {
     }
 
     /// Removes a member, or an id that was given out. Answers its waiting requests.
-    fn remove(&mut self, id: &str, turn: &mut Turn<'_>) {
+    fn remove(&mut self, id: &str, turn: &mut DecisionContext<'_>) {
         self.forget_pending(id);
         self.pending_sync.remove(id);
         let Some(mut member) = self.members.remove(id) else { return };

@@ -10,12 +10,12 @@ use weir_protocol::error::ErrorCode;
 use super::answers::{assigned, refused_sync};
 use super::{ClassicGroup, Initial, Phase};
 use crate::group::deadlines::{Due, SessionIs};
-use crate::group::turn::Turn;
+use crate::group::turn::DecisionContext;
 
 impl ClassicGroup {
     /// Called when a member has joined, changed or left: starts a rebalance, or completes the
     /// present one.
-    pub(super) fn rebalance_or_complete(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn rebalance_or_complete(&mut self, turn: &mut DecisionContext<'_>) {
         match self.phase {
             Phase::Empty | Phase::CompletingRebalance | Phase::Stable => {
                 self.prepare_rebalance(turn)
@@ -24,7 +24,7 @@ impl ClassicGroup {
         }
     }
 
-    pub(super) fn prepare_rebalance(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn prepare_rebalance(&mut self, turn: &mut DecisionContext<'_>) {
         if self.is(Phase::CompletingRebalance) {
             // Members that wait for their assignment have to join again.
             self.members.unassign();
@@ -46,7 +46,7 @@ impl ClassicGroup {
         }
     }
 
-    fn end_join_in(&mut self, ms: u64, initial: Option<Initial>, turn: &mut Turn<'_>) {
+    fn end_join_in(&mut self, ms: u64, initial: Option<Initial>, turn: &mut DecisionContext<'_>) {
         let at = turn.now.ms + ms;
         self.join_ends = Some((at, initial));
         turn.deadlines.add(at, Due::Join(Arc::clone(&self.id)));
@@ -56,7 +56,7 @@ impl ClassicGroup {
         self.pending.is_empty() && self.members.values().all(|member| member.awaits_join.is_some())
     }
 
-    pub(super) fn complete_if_all_joined(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn complete_if_all_joined(&mut self, turn: &mut DecisionContext<'_>) {
         if self.is(Phase::PreparingRebalance)
             && self.previous != Phase::Empty
             && self.all_have_joined()
@@ -66,7 +66,7 @@ impl ClassicGroup {
     }
 
     /// The join phase has reached its deadline.
-    pub(in crate::group) fn join_due(&mut self, at: u64, turn: &mut Turn<'_>) {
+    pub(in crate::group) fn join_due(&mut self, at: u64, turn: &mut DecisionContext<'_>) {
         let Some((ends, initial)) = self.join_ends.filter(|(ends, _)| *ends == at) else {
             return;
         };
@@ -91,7 +91,7 @@ impl ClassicGroup {
 
     /// Ends the join phase. Removes dynamic members that have not joined; the others form the next
     /// generation.
-    fn complete_join(&mut self, turn: &mut Turn<'_>) {
+    fn complete_join(&mut self, turn: &mut DecisionContext<'_>) {
         self.join_ends = None;
         let absent: Vec<_> = self
             .members
@@ -161,7 +161,7 @@ impl ClassicGroup {
     }
 
     /// The deadline for SyncGroup: removes members that have not sent one (KAFKA-12890).
-    pub(in crate::group) fn sync_due(&mut self, at: u64, turn: &mut Turn<'_>) {
+    pub(in crate::group) fn sync_due(&mut self, at: u64, turn: &mut DecisionContext<'_>) {
         if self.sync_ends != Some(at) {
             return;
         }
@@ -182,7 +182,7 @@ impl ClassicGroup {
         &mut self,
         member: &Arc<str>,
         at: u64,
-        turn: &mut Turn<'_>,
+        turn: &mut DecisionContext<'_>,
     ) {
         if let Some(pending) = self.pending.get_mut(member) {
             if pending.session.due(at, &self.id, member, turn.deadlines) == SessionIs::Over {
@@ -202,7 +202,7 @@ impl ClassicGroup {
     }
 
     /// Called after a member has left.
-    pub(super) fn left(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn left(&mut self, turn: &mut DecisionContext<'_>) {
         match self.phase {
             Phase::Empty => {}
             Phase::Stable | Phase::CompletingRebalance => self.prepare_rebalance(turn),
@@ -211,7 +211,7 @@ impl ClassicGroup {
     }
 
     /// Answers all members that wait for an assignment: with it, or with an error.
-    pub(super) fn answer_syncs(&mut self, error: ErrorCode, turn: &mut Turn<'_>) {
+    pub(super) fn answer_syncs(&mut self, error: ErrorCode, turn: &mut DecisionContext<'_>) {
         let mut synced = Vec::new();
         let (protocol_type, protocol) = (self.protocol_type.clone(), self.protocol.clone());
         for member in self.members.values_mut() {

@@ -9,14 +9,14 @@ use weir_protocol::messages::{HeartbeatRequest, SyncGroupRequest, SyncGroupRespo
 use super::answers::{assigned, refused_sync};
 use super::{ClassicGroup, Phase};
 use crate::coordinator::ReplyTo;
-use crate::group::turn::Turn;
+use crate::group::turn::DecisionContext;
 
 impl ClassicGroup {
     pub(in crate::group) fn sync(
         &mut self,
         request: SyncGroupRequest,
         to: ReplyTo<SyncGroupResponse>,
-        turn: &mut Turn<'_>,
+        turn: &mut DecisionContext<'_>,
     ) {
         if let Err(error) = self.check_sync(&request) {
             return turn.outcome.reply(to, refused_sync(error));
@@ -77,7 +77,7 @@ impl ClassicGroup {
     /// Applies the leader's assignment; a member without an entry gets an empty one. An assignment
     /// that exceeds the group's record or the free memory is refused to all members, and they join
     /// again (`GroupMetadataManager.appendGroupMetadataErrorToResponseError`).
-    fn assign(&mut self, request: SyncGroupRequest, turn: &mut Turn<'_>) {
+    fn assign(&mut self, request: SyncGroupRequest, turn: &mut DecisionContext<'_>) {
         let before: usize = self.members.values().map(|member| member.assignment.len()).sum();
         let asked: usize = request.assignments.iter().map(|one| one.assignment.len()).sum();
         let has_room = turn.memory.has_room_for(asked.saturating_sub(before), turn.now);
@@ -102,7 +102,7 @@ impl ClassicGroup {
     pub(in crate::group) fn heartbeat(
         &mut self,
         request: &HeartbeatRequest,
-        turn: &mut Turn<'_>,
+        turn: &mut DecisionContext<'_>,
     ) -> ErrorCode {
         if let Err(error) =
             self.check_member(&request.member_id, request.group_instance_id.as_deref())

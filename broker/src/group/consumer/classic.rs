@@ -24,14 +24,14 @@ use crate::group::classic::{Join, MEMBER_ID_REQUIRED, assigned, refused_join};
 use crate::group::client::Client;
 use crate::group::deadlines::Due;
 use crate::group::embedded::{self, CONSUMER};
-use crate::group::turn::Turn;
+use crate::group::turn::DecisionContext;
 
 /// The result of a JoinGroup.
 type Joined = Result<JoinGroupResponse, (String, ErrorCode)>;
 
 impl ConsumerGroup {
     /// Handles a JoinGroup whose session timeout was checked.
-    pub(in crate::group) fn join_classic(&mut self, join: Join, turn: &mut Turn<'_>) {
+    pub(in crate::group) fn join_classic(&mut self, join: Join, turn: &mut DecisionContext<'_>) {
         let Join { client, request, to } = join;
         let answer = self.joined(&client, &request, turn);
         turn.outcome
@@ -42,7 +42,7 @@ impl ConsumerGroup {
         &mut self,
         client: &Client,
         request: &JoinGroupRequest,
-        turn: &mut Turn<'_>,
+        turn: &mut DecisionContext<'_>,
     ) -> Joined {
         let is_first = request.member_id.is_empty();
         let id: Arc<str> = match request.member_id.as_str() {
@@ -116,7 +116,7 @@ impl ConsumerGroup {
         client: &Client,
         request: &JoinGroupRequest,
         subscription: &ConsumerProtocolSubscription,
-        turn: &mut Turn<'_>,
+        turn: &mut DecisionContext<'_>,
     ) -> bool {
         let before = self.members.get(id).cloned();
         let is_new = before.is_none();
@@ -189,7 +189,7 @@ impl ConsumerGroup {
     pub(in crate::group) fn sync_classic(
         &mut self,
         request: &SyncGroupRequest,
-        turn: &mut Turn<'_>,
+        turn: &mut DecisionContext<'_>,
     ) -> Result<SyncGroupResponse, ErrorCode> {
         let (member, classic) = self.classic_member(
             &request.member_id,
@@ -227,7 +227,7 @@ impl ConsumerGroup {
     pub(in crate::group) fn heartbeat_classic(
         &mut self,
         request: &HeartbeatRequest,
-        turn: &mut Turn<'_>,
+        turn: &mut DecisionContext<'_>,
     ) -> ErrorCode {
         let instance = request.group_instance_id.as_deref();
         let (id, joins_again) =
@@ -246,13 +246,13 @@ impl ConsumerGroup {
     /// Whether the member has not reached the target, or its join would compute a new one. Apache
     /// Kafka leaves that to members of the consumer protocol. A group without any would wait for
     /// one.
-    fn is_behind(&self, member: &Member, turn: &Turn<'_>) -> bool {
+    fn is_behind(&self, member: &Member, turn: &DecisionContext<'_>) -> bool {
         member.current.epoch < self.target_epoch
             || (member.current.epoch < self.epoch && self.may_assign(turn))
     }
 
     /// Whether the member must join again, to get or to revoke partitions.
-    fn is_to_join(&self, member: &Member, turn: &Turn<'_>) -> bool {
+    fn is_to_join(&self, member: &Member, turn: &DecisionContext<'_>) -> bool {
         let current = &member.current;
         self.is_behind(member, turn)
             || match current.state {
@@ -271,7 +271,7 @@ impl ConsumerGroup {
     }
 
     /// Sets the deadline for joining again, unless it is set.
-    fn expect_join(&mut self, id: &Arc<str>, turn: &mut Turn<'_>) {
+    fn expect_join(&mut self, id: &Arc<str>, turn: &mut DecisionContext<'_>) {
         let Some(member) = self.members.get_mut(id) else { return };
         if !member.due.join.is_set() {
             let at = turn.in_ms(member.rebalance_timeout_ms);
@@ -281,7 +281,12 @@ impl ConsumerGroup {
     }
 
     /// Sets the deadline for SyncGroup after a join.
-    fn expect_sync(&mut self, id: &Arc<str>, rebalance_timeout_ms: i32, turn: &mut Turn<'_>) {
+    fn expect_sync(
+        &mut self,
+        id: &Arc<str>,
+        rebalance_timeout_ms: i32,
+        turn: &mut DecisionContext<'_>,
+    ) {
         let at = turn.in_ms(rebalance_timeout_ms);
         if let Some(member) = self.members.get_mut(id) {
             let due = Due::Rebalance(Arc::clone(&self.id), Arc::clone(id));
@@ -294,7 +299,7 @@ impl ConsumerGroup {
     pub(in crate::group) fn leave_classic(
         &mut self,
         members: Vec<MemberIdentity>,
-        turn: &mut Turn<'_>,
+        turn: &mut DecisionContext<'_>,
     ) -> Vec<MemberResponse> {
         let mut leaving = BTreeSet::new();
         let mut answers = Vec::with_capacity(members.len());

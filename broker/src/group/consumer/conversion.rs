@@ -17,7 +17,7 @@ use crate::coordinator::Outcome;
 use crate::group::classic::{self, ClassicGroup};
 use crate::group::embedded;
 use crate::group::settings::Settings;
-use crate::group::turn::Turn;
+use crate::group::turn::DecisionContext;
 use crate::metadata::MetadataImage;
 
 /// Why a classic group cannot change to the consumer protocol.
@@ -104,7 +104,7 @@ impl ConsumerGroup {
     }
 
     /// The records of the whole group.
-    pub(in crate::group) fn records(&self, turn: &mut Turn<'_>) {
+    pub(in crate::group) fn records(&self, turn: &mut DecisionContext<'_>) {
         let Outcome { records, .. } = &mut *turn.outcome;
         let members = self.members.values();
         records.extend(
@@ -139,7 +139,7 @@ impl ConsumerGroup {
     pub(in crate::group) fn convert(
         &mut self,
         how: Downgrade,
-        turn: &mut Turn<'_>,
+        turn: &mut DecisionContext<'_>,
     ) -> ClassicGroup {
         let members = self.members.values().map(classic_member).collect();
         let mut group =

@@ -14,7 +14,7 @@ use super::{ConsumerGroup, LEFT_FOR_A_WHILE, Member};
 use crate::coordinator::ReplyTo;
 use crate::group::client::Client;
 use crate::group::settings::Settings;
-use crate::group::turn::Turn;
+use crate::group::turn::DecisionContext;
 
 /// The first version in which members choose their own ids.
 const OWN_MEMBER_ID: i16 = 1;
@@ -131,7 +131,7 @@ impl ConsumerGroup {
     pub(in crate::group) fn heartbeat(
         &mut self,
         heartbeat: &Heartbeat,
-        turn: &mut Turn<'_>,
+        turn: &mut DecisionContext<'_>,
     ) -> Result<ConsumerGroupHeartbeatResponse, Refusal> {
         let request = &heartbeat.request;
         if request.member_epoch < 0 {
@@ -183,7 +183,7 @@ impl ConsumerGroup {
         id: &Arc<str>,
         request: &ConsumerGroupHeartbeatRequest,
         before: &Member,
-        turn: &Turn<'_>,
+        turn: &DecisionContext<'_>,
     ) -> ConsumerGroupHeartbeatResponse {
         let current = self.members.get(id).map(|member| member.current.clone()).unwrap_or_default();
         let subscribes =
@@ -214,7 +214,7 @@ impl ConsumerGroup {
     /// interval at most: the member that gives up a partition and the one that gets it learn so
     /// only by their heartbeats. In Apache Kafka a hundred members that join at once wait two whole
     /// intervals.
-    fn heartbeat_interval_ms(&self, turn: &Turn<'_>) -> i32 {
+    fn heartbeat_interval_ms(&self, turn: &DecisionContext<'_>) -> i32 {
         let usual = turn.settings.of_group(turn.image, &self.id).heartbeat_interval_ms;
         let changing = self
             .bumped_at
@@ -223,7 +223,7 @@ impl ConsumerGroup {
     }
 
     /// Raises the group epoch.
-    pub(super) fn bump(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn bump(&mut self, turn: &mut DecisionContext<'_>) {
         self.bumped_at = Some(turn.now.ms);
         let hash = self.hash_of_topics(turn.image);
         self.set_epoch(self.epoch.saturating_add(1), hash, turn.outcome);
@@ -236,7 +236,7 @@ impl ConsumerGroup {
         id: &Arc<str>,
         owned: Option<&Partitions>,
         subscribes_anew: bool,
-        turn: &mut Turn<'_>,
+        turn: &mut DecisionContext<'_>,
     ) {
         let Some(member) = self.members.get(id) else { return };
         if !subscribes_anew && member.current.has_reached(self.target_epoch) {

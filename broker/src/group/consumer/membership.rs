@@ -13,7 +13,7 @@ use super::heartbeat::{Refusal, refuse};
 use super::reconcile::{Current, State, common};
 use super::{ConsumerGroup, Downgrade, LEFT_FOR_A_WHILE, Member};
 use crate::group::deadlines::{Due, SessionIs};
-use crate::group::turn::Turn;
+use crate::group::turn::DecisionContext;
 
 impl ConsumerGroup {
     /// Checks that the member may continue; returns whether it is new.
@@ -22,7 +22,7 @@ impl ConsumerGroup {
         id: &Arc<str>,
         request: &ConsumerGroupHeartbeatRequest,
         owned: Option<&Partitions>,
-        turn: &mut Turn<'_>,
+        turn: &mut DecisionContext<'_>,
     ) -> Result<bool, Refusal> {
         let joins = request.member_epoch == 0;
         if let Some(instance) = request.instance_id.as_deref() {
@@ -87,7 +87,7 @@ impl ConsumerGroup {
         &mut self,
         old: &Arc<str>,
         new: &Arc<str>,
-        turn: &mut Turn<'_>,
+        turn: &mut DecisionContext<'_>,
     ) -> Result<(), Refusal> {
         let Some(known) = self.members.get(old) else { return Ok(()) };
         if known.current.epoch != LEFT_FOR_A_WHILE && known.classic.is_none() {
@@ -102,7 +102,12 @@ impl ConsumerGroup {
     }
 
     /// Gives a new member the state of the old one with the same instance id.
-    pub(super) fn take_over(&mut self, old: &Arc<str>, new: &Arc<str>, turn: &mut Turn<'_>) {
+    pub(super) fn take_over(
+        &mut self,
+        old: &Arc<str>,
+        new: &Arc<str>,
+        turn: &mut DecisionContext<'_>,
+    ) {
         let Some(known) = self.members.get(old).cloned() else { return };
         let target = self.target_of(old);
         self.remove(old, turn.outcome);
@@ -124,7 +129,7 @@ impl ConsumerGroup {
     pub(super) fn leave(
         &mut self,
         request: &ConsumerGroupHeartbeatRequest,
-        turn: &mut Turn<'_>,
+        turn: &mut DecisionContext<'_>,
     ) -> Result<ConsumerGroupHeartbeatResponse, Refusal> {
         let id = match request.instance_id.as_deref() {
             None => Arc::<str>::from(request.member_id.as_str()),
@@ -164,14 +169,14 @@ impl ConsumerGroup {
         })
     }
 
-    fn fence(&mut self, id: &Arc<str>, turn: &mut Turn<'_>) {
+    fn fence(&mut self, id: &Arc<str>, turn: &mut DecisionContext<'_>) {
         self.fence_all(&BTreeSet::from([Arc::clone(id)]), turn);
     }
 
     /// Removes members. The others get the partitions with their next heartbeats. If only members
     /// of the classic protocol remain, the group becomes a classic one
     /// (`consumerGroupFenceMembers`).
-    pub(super) fn fence_all(&mut self, ids: &BTreeSet<Arc<str>>, turn: &mut Turn<'_>) {
+    pub(super) fn fence_all(&mut self, ids: &BTreeSet<Arc<str>>, turn: &mut DecisionContext<'_>) {
         if ids.is_empty() {
             return;
         }
@@ -188,7 +193,7 @@ impl ConsumerGroup {
 
     /// Sets the deadline for a member that must revoke partitions. Members of the classic protocol
     /// have other deadlines.
-    pub(super) fn expect_revocation(&mut self, id: &Arc<str>, turn: &mut Turn<'_>) {
+    pub(super) fn expect_revocation(&mut self, id: &Arc<str>, turn: &mut DecisionContext<'_>) {
         let Some(member) = self.members.get_mut(id) else { return };
         if member.current.state != State::Unrevoked || member.classic.is_some() {
             member.due.revocation = None;
@@ -203,7 +208,12 @@ impl ConsumerGroup {
     }
 
     /// Removes a member that did not finish its part of a rebalance in time.
-    pub(in crate::group) fn rebalance_due(&mut self, id: &Arc<str>, at: u64, turn: &mut Turn<'_>) {
+    pub(in crate::group) fn rebalance_due(
+        &mut self,
+        id: &Arc<str>,
+        at: u64,
+        turn: &mut DecisionContext<'_>,
+    ) {
         let Some(member) = self.members.get_mut(id) else { return };
         let due = Due::Rebalance(Arc::clone(&self.id), Arc::clone(id));
         let has_not_joined = member.due.join.is_up(at, &due, turn.deadlines);
@@ -214,7 +224,12 @@ impl ConsumerGroup {
         }
     }
 
-    pub(in crate::group) fn session_due(&mut self, id: &Arc<str>, at: u64, turn: &mut Turn<'_>) {
+    pub(in crate::group) fn session_due(
+        &mut self,
+        id: &Arc<str>,
+        at: u64,
+        turn: &mut DecisionContext<'_>,
+    ) {
         let Some(member) = self.members.get_mut(id) else { return };
         if member.session.due(at, &self.id, id, turn.deadlines) == SessionIs::Over {
             self.fence(id, turn);

@@ -39,7 +39,7 @@ pub(in crate::group) use self::member::Member;
 use self::patterns::Matched;
 use self::reconcile::{Current, pairs};
 use super::classic::Spoken;
-use super::turn::Turn;
+use super::turn::DecisionContext;
 use crate::coordinator::Outcome;
 
 /// How a group becomes a classic one.
@@ -139,7 +139,7 @@ impl ConsumerGroup {
     }
 
     /// Starts the sessions of the members from the log.
-    pub(in crate::group) fn loaded(&mut self, turn: &mut Turn<'_>) {
+    pub(in crate::group) fn loaded(&mut self, turn: &mut DecisionContext<'_>) {
         let ids: Vec<_> = self.members.keys().cloned().collect();
         for id in ids {
             self.heard_of(&id, turn);
@@ -343,7 +343,7 @@ impl ConsumerGroup {
     }
 
     /// Extends the session of a member that has sent a request.
-    fn heard_of(&mut self, id: &str, turn: &mut Turn<'_>) {
+    fn heard_of(&mut self, id: &str, turn: &mut DecisionContext<'_>) {
         if let Some(member) = self.members.get_mut(id) {
             let own = member.classic.as_ref().map(|classic| classic.session_timeout_ms);
             let until = turn.in_ms(own.unwrap_or_else(|| {

@@ -11,7 +11,7 @@ use weir_protocol::messages::ConsumerGroupRegularExpressionValue;
 use super::assignor::{Candidate, NAMES, Partitions, Topic, assign};
 use super::patterns::{Matched, REFRESH_EVERY_MS, REGEXES_AT_ONCE, compile};
 use super::{ConsumerGroup, Member, record};
-use crate::group::turn::Turn;
+use crate::group::turn::DecisionContext;
 use crate::metadata::{MetadataImage, TopicImage};
 
 /// A hash for the detection of changes (FNV-1a).
@@ -64,7 +64,7 @@ impl ConsumerGroup {
 
     /// Checks the topics again, if they may have changed; returns whether those of the
     /// subscriptions have.
-    pub(super) fn look_at_topics(&mut self, must: bool, turn: &mut Turn<'_>) -> bool {
+    pub(super) fn look_at_topics(&mut self, must: bool, turn: &mut DecisionContext<'_>) -> bool {
         let image = Arc::clone(turn.image);
         if !must && self.looked_at == Some(image.version) && !self.matched.is_due(turn.now.ms) {
             return false;
@@ -77,7 +77,7 @@ impl ConsumerGroup {
 
     /// Finds the topics that regular expressions match. New ones come first, then those that were
     /// matched with older metadata and are due.
-    fn resolve(&mut self, image: &MetadataImage, turn: &mut Turn<'_>) {
+    fn resolve(&mut self, image: &MetadataImage, turn: &mut DecisionContext<'_>) {
         let used: BTreeSet<Arc<str>> =
             self.members.values().filter_map(|member| member.regex.clone()).collect();
         let unused: Vec<_> =
@@ -155,7 +155,7 @@ impl ConsumerGroup {
     /// Whether a target may be computed now: the group has changed, and the assignment interval has
     /// passed (KIP-1263). Always true of an unknown last time, and without an interval, whatever
     /// the clocks say (`canComputeNextTargetAssignment`).
-    pub(super) fn may_assign(&self, turn: &Turn<'_>) -> bool {
+    pub(super) fn may_assign(&self, turn: &DecisionContext<'_>) -> bool {
         let interval_ms =
             i64::from(turn.settings.of_group(turn.image, &self.id).assignment_interval_ms);
         let is_due = self.assigned_at == 0
@@ -165,7 +165,7 @@ impl ConsumerGroup {
     }
 
     /// Computes a new target, if the group has changed and the interval allows it.
-    pub(super) fn assign_anew(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn assign_anew(&mut self, turn: &mut DecisionContext<'_>) {
         if !self.may_assign(turn) {
             return;
         }

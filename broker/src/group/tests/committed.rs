@@ -19,7 +19,7 @@ use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use super::world::{World, topic_id};
 use crate::coordinator::harness::Entry;
-use crate::coordinator::{Logged, Machine, Now, Outcome, ReplyTo};
+use crate::coordinator::{Logged, Now, Outcome, ReplyTo, StateMachine};
 use crate::group::record::{Change, read};
 use crate::group::{Groups, Request};
 

@@ -10,7 +10,7 @@ use super::{PartitionState, Proposal};
 
 /// A proposed ISR with members that the committed one lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct PendingProposal {
     /// The epoch of the leader that proposed it.
     pub leader_epoch: LeaderEpoch,
     /// The partition epoch that the proposal builds on. A later partition epoch shows what became
@@ -20,7 +20,7 @@ pub struct Asked {
     pub members: Vec<(BrokerId, BrokerEpoch)>,
 }
 
-impl Asked {
+impl PendingProposal {
     /// The part of a proposal to store; `None` when it adds no member. Waiting for a removed member
     /// is harmless.
     pub fn of(proposal: &Proposal) -> Option<Self> {
@@ -92,21 +92,22 @@ mod tests {
 
     #[test]
     fn only_additions_are_remembered() {
-        assert_eq!(Asked::of(&proposal(7, &[0, 1], &[(0, 10)])), None);
-        assert_eq!(Asked::of(&proposal(7, &[0, 1], &[(0, 10), (1, -1)])), None);
-        assert!(Asked::of(&proposal(7, &[0], &[(0, 10), (1, 11)])).is_some());
+        assert_eq!(PendingProposal::of(&proposal(7, &[0, 1], &[(0, 10)])), None);
+        assert_eq!(PendingProposal::of(&proposal(7, &[0, 1], &[(0, 10), (1, -1)])), None);
+        assert!(PendingProposal::of(&proposal(7, &[0], &[(0, 10), (1, 11)])).is_some());
     }
 
     #[test]
     fn what_was_asked_on_the_same_base_is_joined_and_what_was_asked_before_is_over() {
-        let first = Asked::of(&proposal(7, &[0], &[(0, 10), (1, 11)])).unwrap();
-        let second =
-            Asked::of(&proposal(7, &[0], &[(0, 10), (2, 12)])).unwrap().after(Some(&first));
+        let first = PendingProposal::of(&proposal(7, &[0], &[(0, 10), (1, 11)])).unwrap();
+        let second = PendingProposal::of(&proposal(7, &[0], &[(0, 10), (2, 12)]))
+            .unwrap()
+            .after(Some(&first));
         assert_eq!(
             second.members,
             [(0, 10), (2, 12), (1, 11)].map(|(id, epoch)| (BrokerId(id), BrokerEpoch(epoch)))
         );
-        let third = Asked::of(&proposal(8, &[0, 2], &[(0, 10), (2, 12), (3, 13)]))
+        let third = PendingProposal::of(&proposal(8, &[0, 2], &[(0, 10), (2, 12), (3, 13)]))
             .unwrap()
             .after(Some(&second));
         assert_eq!(third.members.len(), 3);
@@ -114,7 +115,7 @@ mod tests {
 
     #[test]
     fn it_binds_until_the_partition_has_a_later_epoch() {
-        let asked = Asked::of(&proposal(7, &[0], &[(0, 10), (1, 11)])).unwrap();
+        let asked = PendingProposal::of(&proposal(7, &[0], &[(0, 10), (1, 11)])).unwrap();
         let state = |leader_epoch, partition_epoch| PartitionState {
             leader_epoch: LeaderEpoch(leader_epoch),
             ..proposal(partition_epoch, &[0], &[]).base

@@ -1,9 +1,9 @@
 //! The decisions of a follower in one leader epoch (`AbstractFetcherThread` and
 //! `ReplicaFetcherThread` in Apache Kafka 4.2, with KIP-320 and KIP-595).
 //!
-//! The shell asks [`Following::next`] what to fetch and passes every answer to
-//! [`Following::answered`]. It does to the log what that returns, and then calls
-//! [`Following::step`]. A new leader epoch begins a new `Following`. This module never fetches, and
+//! The shell asks [`FollowerState::next`] what to fetch and passes every answer to
+//! [`FollowerState::answered`]. It does to the log what that returns, and then calls
+//! [`FollowerState::step`]. A new leader epoch begins a new `FollowerState`. This module never fetches, and
 //! never truncates the log itself.
 
 #[cfg(test)]
@@ -25,7 +25,7 @@ const FIRST_BACKOFF_MS: u64 = 5;
 
 /// A partition that this broker follows, in one leader epoch.
 #[derive(Clone, Debug)]
-pub struct Following {
+pub struct FollowerState {
     leader: BrokerId,
     epoch: LeaderEpoch,
     high_watermark: i64,
@@ -107,7 +107,7 @@ pub enum Todo {
     /// Delete the whole log and begin it anew at the offset.
     Restart(i64),
     /// Ask the leader for the start and the end of its log (ListOffsets), and pass both to
-    /// [`Following::offsets`].
+    /// [`FollowerState::offsets`].
     AskOffsets,
 }
 
@@ -120,7 +120,7 @@ pub struct Step {
     pub log_start: Option<i64>,
 }
 
-impl Following {
+impl FollowerState {
     /// Begins to follow. `high_watermark` is the one that this broker knew before.
     pub fn begin(leader: BrokerId, epoch: LeaderEpoch, high_watermark: i64) -> Self {
         Self {

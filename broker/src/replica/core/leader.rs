@@ -16,7 +16,7 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch};
 
 use self::progress::Progress;
-use super::{Asked, OwnLog, PartitionState, Peers, Proposal};
+use super::{OwnLog, PartitionState, Peers, PendingProposal, Proposal};
 
 /// The pause before a leader repeats a proposal that the controller refused or did not answer, in
 /// milliseconds.
@@ -45,7 +45,7 @@ pub struct Start {
     /// The high watermark that this broker knew before.
     pub high_watermark: i64,
     /// The last ISR proposal of an earlier process of this broker.
-    pub asked: Option<Asked>,
+    pub asked: Option<PendingProposal>,
     /// The settings.
     pub settings: Settings,
 }
@@ -129,7 +129,8 @@ pub struct Leadership {
 impl Leadership {
     /// Begins a leader epoch.
     pub fn begin(start: Start, now: u64) -> Self {
-        let (unsettled, unsettled_base) = Asked::unsettled(start.asked, start.own, &start.state);
+        let (unsettled, unsettled_base) =
+            PendingProposal::unsettled(start.asked, start.own, &start.state);
         let mut leadership = Self {
             own: start.own,
             own_epoch: start.own_epoch,

@@ -11,7 +11,7 @@
 //! - The high watermark waits for every replica that is or may become a member of the ISR. A
 //!   proposed addition counts from its proposal on, a proposed removal only once it is committed. A
 //!   refused addition counts for as long as an unanswered copy of the request may still arrive.
-//! - A [`Following`] truncates its log by epochs and by the leader's log, never by a high
+//! - A [`FollowerState`] truncates its log by epochs and by the leader's log, never by a high
 //!   watermark.
 //! - A fetch, answer or state that is late by its epoch or offset changes nothing.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -22,8 +22,8 @@ pub mod leader;
 
 use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch};
 
-pub use self::asked::Asked;
-pub use self::follower::{FetchAnswer, FetchFrom, Following, Next, Step, Todo};
+pub use self::asked::PendingProposal;
+pub use self::follower::{FetchAnswer, FetchFrom, FollowerState, Next, Step, Todo};
 pub use self::leader::{Leadership, Settings, Start};
 use weir_log::EpochEnd;
 

@@ -9,7 +9,9 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::types::LeaderEpoch;
 
 use super::{Core, Partition, Role};
-use crate::replica::core::{FetchAnswer, FetchFrom, Following, Next, OwnLog, PartitionState, Todo};
+use crate::replica::core::{
+    FetchAnswer, FetchFrom, FollowerState, Next, OwnLog, PartitionState, Todo,
+};
 use weir_log::{FollowError, LogWriter};
 
 impl Partition {
@@ -18,7 +20,7 @@ impl Partition {
     fn following<R>(
         &self,
         epoch: LeaderEpoch,
-        act: impl FnOnce(&mut Following, &OwnLog<'_>) -> R,
+        act: impl FnOnce(&mut FollowerState, &OwnLog<'_>) -> R,
     ) -> Option<R> {
         match &mut *self.core.lock() {
             Core::Follower(following) if following.epoch() == epoch => {

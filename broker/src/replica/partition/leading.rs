@@ -8,7 +8,7 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch};
 
 use super::appending::Appending;
-use super::work::{Acks, Append, Keepsake, Leading};
+use super::work::{Acks, Append, Keepsake, LeaderState};
 use super::{Core, Job, Partition, Role};
 use crate::replica::core::leader::{Ends, Fetched, Outcome};
 use crate::replica::core::{FetchFrom, Leadership, PartitionState, Proposal, Settings, Start};
@@ -38,7 +38,7 @@ pub(crate) struct FollowerFetch {
     pub(crate) is_news: bool,
 }
 
-impl Leading {
+impl LeaderState {
     /// The state that the controller has committed.
     pub(super) fn committed(&self) -> &PartitionState {
         self.leadership.committed()
@@ -46,7 +46,7 @@ impl Leading {
 }
 
 impl Partition {
-    pub(super) fn begin_to_lead(&self, state: PartitionState) -> Leading {
+    pub(super) fn begin_to_lead(&self, state: PartitionState) -> LeaderState {
         let start = Start {
             own: self.shared.own,
             own_epoch: self.shared.own_epoch(),
@@ -56,7 +56,7 @@ impl Partition {
             settings: self.settings(),
             state,
         };
-        Leading { leadership: Leadership::begin(start, self.shared.now()), is_checked: false }
+        LeaderState { leadership: Leadership::begin(start, self.shared.now()), is_checked: false }
     }
 
     fn settings(&self) -> Settings {

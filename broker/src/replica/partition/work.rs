@@ -21,7 +21,7 @@ pub(crate) enum Acks {
 
 /// A leadership, and whether it is in the queue of periodic checks.
 #[derive(Debug)]
-pub(super) struct Leading {
+pub(super) struct LeaderState {
     pub(super) leadership: Leadership,
     pub(super) is_checked: bool,
 }

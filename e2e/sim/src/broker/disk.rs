@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use weir_broker::replica::core::Asked;
+use weir_broker::replica::core::PendingProposal;
 use weir_operator::controller::state::State;
 use weir_protocol::types::{BrokerEpoch, ControllerEpoch, TopicId};
 
@@ -20,7 +20,7 @@ pub(super) struct Disk {
     pub(super) topics: Vec<Option<TopicId>>,
     pub(super) kept: Option<Kept>,
     /// The last proposals of the leaders on this machine.
-    pub(super) asked: Vec<Option<Asked>>,
+    pub(super) asked: Vec<Option<PendingProposal>>,
 }
 
 /// The file `image`: the last metadata that a process acted on, and its registration at the time.

@@ -7,7 +7,8 @@ mod leading;
 
 use weir_broker::replica::core::leader::Ends;
 use weir_broker::replica::core::{
-    Asked, FetchFrom, Following, Leadership, PartitionState, Peer, Proposal, Settings, Start,
+    FetchFrom, FollowerState, Leadership, PartitionState, Peer, PendingProposal, Proposal,
+    Settings, Start,
 };
 use weir_operator::controller::state::{Partition, State};
 use weir_protocol::error::ErrorCode;
@@ -24,7 +25,7 @@ use crate::plan::{LAG_MS_MAX, Plan};
 enum Role {
     Idle,
     Leader(Box<Leadership>),
-    Follower(Following),
+    Follower(FollowerState),
 }
 
 /// A replica, for the life of its process.
@@ -70,7 +71,7 @@ pub(super) struct Around<'a, 'c> {
     pub(super) operator: Option<usize>,
     pub(super) log: &'a mut Log,
     /// The last proposal, as it is on the disk.
-    pub(super) asked: &'a mut Option<Asked>,
+    pub(super) asked: &'a mut Option<PendingProposal>,
     pub(super) ctx: &'a mut Ctx<'c>,
 }
 

@@ -13,7 +13,7 @@ use weir_crds::KafkaCluster;
 use weir_protocol::types::{
     BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId,
 };
-use weir_scenario::Words;
+use weir_scenario::EventArgs;
 
 use self::requests::admin_request;
 use self::say::{say_change, say_reply};
@@ -159,7 +159,7 @@ impl World {
         weir_scenario::play_event(line, |words| self.play_words(words))
     }
 
-    pub(super) fn play_words(&mut self, words: &mut Words<'_>) -> Vec<String> {
+    pub(super) fn play_words(&mut self, words: &mut EventArgs<'_>) -> Vec<String> {
         let before = self.state.clone();
         let (reply, changes) = match words.next() {
             "register" => {
@@ -180,7 +180,7 @@ impl World {
                     all.filter(|listener| !listener.is_empty()).map(endpoint).collect()
                 };
                 let (before, endpoints) = (named("before"), named("to"));
-                self.event(Event::Readdress { broker: broker(words), before, endpoints })
+                self.event(Event::UpdateEndpoints { broker: broker(words), before, endpoints })
             }
             "heartbeat" => {
                 let broker = broker(words);
@@ -255,7 +255,7 @@ impl World {
 impl World {
     /// `isr BROKER TOPIC PARTITION 0,1,2`: the ISR that a broker, or `leader`, proposes. Epochs
     /// that are not given are those of the state; `2@7` is a member with its own epoch.
-    fn isr_change(&self, words: &mut Words<'_>) -> AlterPartitions {
+    fn isr_change(&self, words: &mut EventArgs<'_>) -> AlterPartitions {
         let (broker, topic, partition) = (words.next(), words.next(), words.next_number());
         let topic = self.state.topic_by_name(topic);
         let known = topic.and_then(|topic| topic.partitions.get(usize::try_from(partition).ok()?));
@@ -303,18 +303,18 @@ fn key(cluster: &Cluster, text: &str) -> Key {
     )
 }
 
-fn broker(words: &mut Words<'_>) -> BrokerId {
+fn broker(words: &mut EventArgs<'_>) -> BrokerId {
     BrokerId(words.next_number())
 }
 
 /// `of=TOPIC:0,1`.
-fn partitions(words: &Words<'_>) -> Option<(String, Vec<i32>)> {
+fn partitions(words: &EventArgs<'_>) -> Option<(String, Vec<i32>)> {
     let (topic, partitions) = words.text("of")?.split_once(':').unwrap();
     Some((topic.to_owned(), partitions.split(',').map(|index| index.parse().unwrap()).collect()))
 }
 
 /// `set=name:value` pairs.
-fn settings(words: &Words<'_>) -> Vec<(String, String)> {
+fn settings(words: &EventArgs<'_>) -> Vec<(String, String)> {
     let pairs = words.texts("set").into_iter();
     pairs
         .map(|pair| {
@@ -323,7 +323,7 @@ fn settings(words: &Words<'_>) -> Vec<(String, String)> {
         .collect()
 }
 
-fn registration(words: &mut Words<'_>) -> Registration {
+fn registration(words: &mut EventArgs<'_>) -> Registration {
     let broker = broker(words);
     let id = |name: &str, default: u128| Uuid::from_u128(words.number(name).unwrap_or(default));
     Registration {

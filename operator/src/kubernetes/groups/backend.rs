@@ -17,7 +17,7 @@ use weir_crds::{ClusterRef, ConsumerGroup, ConsumerGroupSpec, ConsumerGroupStatu
 
 use super::super::context::Context;
 use super::super::events::publish;
-use super::super::figures::{Figures, GroupFigures};
+use super::super::figures::{GroupFigures, Metrics};
 use super::super::objects::MANAGER;
 use super::status::{put_status, tell};
 use crate::controller::state::State;
@@ -253,7 +253,7 @@ impl GroupBackend for KubeBackend {
             .target(target, namespace)
             .await
             .map_err(|(_, message)| anyhow::anyhow!(message))?;
-        Figures::count(&self.context.figures.writes);
+        Metrics::count(&self.context.figures.writes);
         let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
         api.patch_scale(&target.name, &PatchParams::default(), &patch)
             .await
@@ -278,7 +278,7 @@ impl GroupBackend for KubeBackend {
         // It is deleted with its cluster.
         let owner = kube::Resource::owner_ref(&*self.committed.borrow().cluster.resource, &());
         resource.metadata.owner_references = owner.map(|owner| vec![owner]);
-        Figures::count(&self.context.figures.writes);
+        Metrics::count(&self.context.figures.writes);
         self.groups_api(&self.cluster.namespace).create(&PostParams::default(), &resource).await?;
         Ok(())
     }
@@ -286,7 +286,7 @@ impl GroupBackend for KubeBackend {
     async fn remove(&self, resource: &ConsumerGroup) -> anyhow::Result<()> {
         let ours = Preconditions { uid: resource.metadata.uid.clone(), resource_version: None };
         let how = DeleteParams::default().preconditions(ours);
-        Figures::count(&self.context.figures.writes);
+        Metrics::count(&self.context.figures.writes);
         self.groups_api(namespace_of(resource))
             .delete(resource.metadata.name.as_deref().unwrap_or_default(), &how)
             .await?;

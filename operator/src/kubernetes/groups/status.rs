@@ -8,7 +8,7 @@ use weir_crds::{ConsumerGroup, ConsumerGroupStatus};
 
 use super::super::context::Context;
 use super::super::events::publish;
-use super::super::figures::Figures;
+use super::super::figures::Metrics;
 use crate::controller::Key;
 use crate::groups::reconcile::{Memory, Seen, Workload, reconcile};
 use crate::store::kube::FIELD_MANAGER;
@@ -28,7 +28,7 @@ pub(super) async fn put_status(
         "apiVersion": weir_crds::API_VERSION, "kind": "ConsumerGroup",
         "metadata": {"name": name, "uid": metadata.uid}, "status": status,
     });
-    Figures::count(&context.figures.writes);
+    Metrics::count(&context.figures.writes);
     api.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch))
         .await?;
     let ready = |status: &ConsumerGroupStatus| {

@@ -6,7 +6,7 @@ use weir_crds::{KafkaCluster, Listener, ListenerType};
 use super::super::context::Context;
 use super::super::host::Host;
 use super::super::objects::listeners;
-use super::super::sites::{Standing, is_told_by_pod};
+use super::super::sites::{BrokerAddresses, is_told_by_pod};
 use crate::controller::Event;
 use crate::controller::state::{Broker, State};
 use crate::store::kube::ours::Taken;
@@ -30,11 +30,11 @@ pub(super) async fn keep_true(
     }
     // A broker that a recovery has found on a volume, and that has not registered, has no endpoints.
     for broker in state.brokers.values().filter(|broker| !broker.endpoints.is_empty()) {
-        let standing = Standing::of(&context.client, cluster, broker.id.0).await;
+        let standing = BrokerAddresses::of(&context.client, cluster, broker.id.0).await;
         let endpoints = standing.endpoints(cluster, broker.id.0, broker.endpoints.clone());
         if endpoints != broker.endpoints {
             let before = broker.endpoints.clone();
-            let event = Event::Readdress { broker: broker.id, before, endpoints };
+            let event = Event::UpdateEndpoints { broker: broker.id, before, endpoints };
             // If the controller does not answer, or the broker has registered meanwhile, the next
             // pass sends it.
             let _ = host.controller().ask(event).await;

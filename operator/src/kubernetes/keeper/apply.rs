@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tracing::{debug, info};
 
 use super::super::context::Context;
-use super::super::figures::Figures;
+use super::super::figures::Metrics;
 use super::super::objects::{MANAGER, Names};
 use super::wake::Touched;
 use crate::store::kube::ours::{Taken, is_ours};
@@ -168,7 +168,7 @@ impl Applied {
             .map_err(kube::Error::BuildRequest)?;
         let strict = format!("{}&fieldValidation=Strict", request.uri()).parse::<Uri>();
         *request.uri_mut() = strict.map_err(|error| kube::Error::HttpError(error.into()))?;
-        Figures::count(&self.context.figures.writes);
+        Metrics::count(&self.context.figures.writes);
         let made: DynamicObject = self.context.client.request(request).await?;
         Ok(made.metadata)
     }
@@ -188,7 +188,7 @@ impl Applied {
                 field_manager: Some(FIELD_MANAGER.to_owned()),
                 ..PatchParams::default()
             };
-            Figures::count(&self.context.figures.writes);
+            Metrics::count(&self.context.figures.writes);
             version = api
                 .patch_metadata(name, &params, &Patch::Merge(patch))
                 .await?
@@ -201,7 +201,7 @@ impl Applied {
             metadata.insert("resourceVersion".to_owned(), json!(version));
         }
         let params = PatchParams::apply(FIELD_MANAGER).force().validation_strict();
-        Figures::count(&self.context.figures.writes);
+        Metrics::count(&self.context.figures.writes);
         Ok(api.patch(name, &params, &Patch::Apply(pinned)).await?.metadata)
     }
 
@@ -246,7 +246,7 @@ impl Applied {
                 continue;
             }
             info!(%kind, name, namespace = self.namespace, "deletes what nothing needs any more");
-            Figures::count(&self.context.figures.writes);
+            Metrics::count(&self.context.figures.writes);
             match api.delete(&name, &only(&metadata)).await {
                 Ok(_) => {}
                 // It is gone, or another object has the name.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use weir_crds::KafkaCluster;
 use weir_protocol::types::BrokerId;
 
-use super::findings::Findings;
+use super::findings::Observation;
 use super::judge::{DEADLINE_EXCEEDED, is_as_wanted, is_under_way};
 use super::rollout::partitions;
 use super::table_recovery::Stage;
@@ -49,7 +49,7 @@ struct Mark {
 }
 
 impl Mark {
-    fn of(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> Self {
+    fn of(cluster: &KafkaCluster, state: Option<&State>, findings: &Observation) -> Self {
         let count = |is: &dyn Fn(i32) -> bool| (0..findings.replicas).filter(|id| is(*id)).count();
         let recovered = findings
             .pods
@@ -135,7 +135,7 @@ impl Deadline {
         &mut self,
         cluster: &KafkaCluster,
         state: Option<&State>,
-        findings: &mut Findings,
+        findings: &mut Observation,
         now: Instant,
     ) -> Option<Duration> {
         findings.overdue = None;
@@ -185,7 +185,7 @@ mod tests {
     }
 
     /// The first `done` of three pods are as wanted; the others do not become ready.
-    fn findings(done: i32, recovers: Option<&str>) -> Findings {
+    fn findings(done: i32, recovers: Option<&str>) -> Observation {
         let pod = |id| PodView {
             id,
             ready: id < done,
@@ -193,11 +193,11 @@ mod tests {
             recovers: recovers.filter(|_| id >= done).map(str::to_owned),
             ..PodView::default()
         };
-        Findings {
+        Observation {
             pods: (0..3).map(pod).collect(),
             replicas: 3,
             taken_up: true,
-            ..Findings::default()
+            ..Observation::default()
         }
     }
 
@@ -206,7 +206,7 @@ mod tests {
         let of = |generation| cluster(json!({"replicas": 3}), generation, None);
         let (state, began) = (state(1, None, &[&[0, 1, 2]]), Instant::now());
         let mut deadline = Deadline::default();
-        let mut is_over = |cluster: &KafkaCluster, mut findings: Findings, seconds: u64| {
+        let mut is_over = |cluster: &KafkaCluster, mut findings: Observation, seconds: u64| {
             let at = began + Duration::from_secs(seconds);
             let left = deadline.look(cluster, Some(&state), &mut findings, at);
             assert!(left.is_none() || findings.overdue.is_none());
@@ -223,7 +223,8 @@ mod tests {
         // Another spec begins anew.
         assert!(!is_over(&of(2), findings(2, None), 1_301));
         // A pass that failed has seen no progress.
-        let failed = || Findings { failed: Some("no answer".to_owned()), ..Findings::default() };
+        let failed =
+            || Observation { failed: Some("no answer".to_owned()), ..Observation::default() };
         assert!(!is_over(&of(2), failed(), 1_900));
         assert!(is_over(&of(2), failed(), 1_901));
         // A recovery that gets on; one that begins again and again does not.
@@ -260,11 +261,11 @@ mod tests {
     #[test]
     fn a_cluster_without_pods_is_measured_too() {
         let cluster = cluster(json!({"replicas": 3}), 1, None);
-        let mut found = Findings {
+        let mut found = Observation {
             pods: Pods { refused: Some("exceeded quota".to_owned()), ..Pods::default() },
             replicas: 3,
             taken_up: true,
-            ..Findings::default()
+            ..Observation::default()
         };
         let (mut deadline, now) = (Deadline::default(), Instant::now());
         assert_eq!(deadline.look(&cluster, None, &mut found, now), Some(DEFAULT));

@@ -12,7 +12,7 @@ use crate::store::kube::ours::Taken;
 
 /// The findings of a pass, for the status.
 #[derive(Debug, Default)]
-pub(super) struct Findings {
+pub(super) struct Observation {
     pub(super) image: String,
     pub(super) paused: bool,
     pub(super) refusal: Option<String>,
@@ -54,7 +54,7 @@ pub(super) struct Findings {
     pub(super) under_way: bool,
 }
 
-impl Findings {
+impl Observation {
     /// Why a volume differs from the spec; a volume that keeps its broker down comes first.
     pub(super) fn storage_trouble(&self) -> Option<&String> {
         self.unbound.as_ref().or(self.storage.as_ref())

@@ -8,10 +8,10 @@ use weir_crds::KafkaCluster;
 use super::super::host::{Host, Trouble, may_be_recovered};
 use super::super::offered;
 use super::table_recovery::{Stage, TableRecovery};
-use super::{Keeper, kept, status};
+use super::{ClusterReconciler, kept, status};
 use crate::controller::{Event, Reply, Resource, gone};
 
-impl Keeper {
+impl ClusterReconciler {
     /// Hosts the controller, unless it runs.
     pub(super) async fn host(&mut self, cluster: &KafkaCluster) -> anyhow::Result<()> {
         if let Some(host) = &mut self.host {

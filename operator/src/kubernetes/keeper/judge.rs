@@ -23,7 +23,7 @@ use self::progress::progress;
 pub(super) use self::progress::{DEADLINE_EXCEEDED, is_as_wanted, is_under_way};
 use super::super::objects::Names;
 use super::super::sizes::shown;
-use super::findings::Findings;
+use super::findings::Observation;
 use super::table_recovery::Stage;
 use crate::conditions::{ConditionValue, condition};
 use crate::controller::state::State;
@@ -47,7 +47,7 @@ pub(super) fn status_of(
     cluster: &KafkaCluster,
     before: &KafkaClusterStatus,
     state: Option<&State>,
-    findings: &Findings,
+    findings: &Observation,
     now: &Time,
 ) -> KafkaClusterStatus {
     let names = Names::of(cluster);
@@ -119,7 +119,7 @@ pub(super) fn status_of(
     if is_told || (rolled_back.is_none() && state.is_some_and(|state| state.rolled_back)) {
         let message = "brokers had seen later epochs than the partition tables and topics hold, so these come from a backup: what was made or changed since is missing. Epochs were raised, and \
                        nothing of it is used twice; see docs/backup.md";
-        conditions.push(said(ROLLED_BACK, ConditionValue::holds("BrokersKnowMore", message)));
+        conditions.push(said(ROLLED_BACK, ConditionValue::holds("StateOlderThanBrokers", message)));
     }
     KafkaClusterStatus {
         observed_generation: generation,
@@ -148,7 +148,7 @@ pub(super) fn status_of(
 fn judge(
     cluster: &KafkaCluster,
     state: Option<&State>,
-    findings: &Findings,
+    findings: &Observation,
 ) -> Vec<(&'static str, ConditionValue)> {
     let brokers = Brokers::of(cluster, state, findings);
     let partitions = state
@@ -183,19 +183,19 @@ fn judge(
         ConditionValue::holds("UnderReplicated", message)
     } else {
         ConditionValue::fails(
-            "AsWanted",
+            "AsExpected",
             "no broker and no replica is missing that should be there",
         )
     };
     let progress = progress(cluster, state, findings);
     let up_to_date = match progress.stuck.as_ref().or(progress.under_way.as_ref()) {
         Some((reason, message)) => ConditionValue::fails(reason, message.clone()),
-        None => ConditionValue::holds("AsWanted", "brokers are as the spec wants them"),
+        None => ConditionValue::holds("AsExpected", "brokers are as the spec wants them"),
     };
     let progressing = match (&progress.under_way, &progress.stuck) {
         (Some((reason, message)), _) => ConditionValue::holds(reason, message.clone()),
         (None, Some((reason, message))) => ConditionValue::fails(reason, message.clone()),
-        (None, None) => ConditionValue::fails("AsWanted", "nothing is under way"),
+        (None, None) => ConditionValue::fails("AsExpected", "nothing is under way"),
     };
     // A paused cluster neither matches its spec nor waits for a person.
     let reconciling = match &progress.stuck {
@@ -206,11 +206,11 @@ fn judge(
     };
     let stalled = match progress.stuck.as_ref().filter(|_| !findings.paused) {
         Some((reason, message)) => ConditionValue::holds(reason, message.clone()),
-        None => ConditionValue::fails("AsWanted", "nothing waits for a person"),
+        None => ConditionValue::fails("AsExpected", "nothing waits for a person"),
     };
     let storage = match findings.storage_trouble() {
-        Some(reason) => ConditionValue::fails("StorageTrouble", reason.clone()),
-        None => ConditionValue::holds("AsWanted", "the volumes are as the spec wants them"),
+        Some(reason) => ConditionValue::fails("StorageMismatch", reason.clone()),
+        None => ConditionValue::holds("AsExpected", "the volumes are as the spec wants them"),
     };
     let paused = if findings.paused {
         ConditionValue::holds(
@@ -271,7 +271,7 @@ fn judge(
 }
 
 /// The first broker that recovers its logs, and its progress.
-fn recovers(findings: &Findings) -> Option<String> {
+fn recovers(findings: &Observation) -> Option<String> {
     let mut far = findings
         .pods
         .iter()
@@ -282,7 +282,7 @@ fn recovers(findings: &Findings) -> Option<String> {
 fn available(
     state: Option<&State>,
     brokers: &Brokers,
-    findings: &Findings,
+    findings: &Observation,
     partitions: &PartitionSummary,
     trouble: Option<&String>,
 ) -> ConditionValue {
@@ -330,7 +330,7 @@ fn available(
 }
 
 /// The progress of a recovery of the tables from the brokers' volumes; `None` if unknown.
-fn recovering(state: Option<&State>, findings: &Findings) -> Option<ConditionValue> {
+fn recovering(state: Option<&State>, findings: &Observation) -> Option<ConditionValue> {
     match (&findings.recovering, state) {
         (Some(Stage::Waits(reason)), _) => {
             Some(ConditionValue::holds("WaitsForBrokers", reason.clone()))

@@ -10,7 +10,7 @@ use weir_crds::{KafkaCluster, Topic};
 
 use super::super::annotations::{CLUSTER_ID_ANNOTATION, IMAGE_ANNOTATION, annotation};
 use super::super::context::Context;
-use super::super::figures::Figures;
+use super::super::figures::Metrics;
 use super::owners;
 use crate::controller::state::State;
 use crate::controller::{Key, TOPIC_ID_ANNOTATION, summary};
@@ -51,7 +51,7 @@ pub(super) async fn remember(
         "metadata": {"name": key.name, "uid": cluster.metadata.uid, "annotations": {CLUSTER_ID_ANNOTATION: cluster_id, IMAGE_ANNOTATION: pinned.unwrap_or(image)}},
     });
     let api: Api<KafkaCluster> = Api::namespaced(context.client.clone(), &key.namespace);
-    Figures::count(&context.figures.writes);
+    Metrics::count(&context.figures.writes);
     api.patch(&key.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch)).await?;
     Ok(())
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use tracing::info;
 
 use super::super::context::Context;
-use super::super::figures::Figures;
+use super::super::figures::Metrics;
 
 /// Sets the owners of an object as it was read; `go`: it is deleted with its cluster. Returns whether
 /// they are set: not if the object has changed meanwhile, or is gone.
@@ -27,7 +27,7 @@ where
 {
     let (kind, name) = (K::kind(&()), read.name.as_deref().unwrap_or_default());
     let patch = json!({"metadata": {"uid": read.uid, "resourceVersion": read.resource_version, "ownerReferences": owners}});
-    Figures::count(&context.figures.writes);
+    Metrics::count(&context.figures.writes);
     match api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(_) => {
             let namespace = read.namespace.as_deref().unwrap_or_default();

@@ -12,7 +12,7 @@ use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Preconditions};
 use weir_crds::KafkaCluster;
 
 use super::super::context::Context;
-use super::super::figures::Figures;
+use super::super::figures::Metrics;
 use super::super::objects::{
     CONTAINER, CONTROLLER_FILE_VARIABLE, HTTP_PORT_NAME, Names, broker_of_pod,
 };
@@ -300,7 +300,7 @@ pub(super) async fn delete(
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
     let params = DeleteParams::default()
         .preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
-    Figures::count(&context.figures.writes);
+    Metrics::count(&context.figures.writes);
     match pods.delete(name, &params).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),

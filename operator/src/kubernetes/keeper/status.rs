@@ -13,10 +13,10 @@ use weir_protocol::types::BrokerId;
 
 use super::super::context::Context;
 use super::super::events::publish;
-use super::super::figures::{BrokerFigures, ConditionFigure, Figures};
+use super::super::figures::{BrokerFigures, ConditionFigure, Metrics};
 use super::super::objects::{Names, listener_name, listeners as listeners_of};
 use super::super::sites::{address_of, address_of_node};
-use super::findings::Findings;
+use super::findings::Observation;
 use super::judge::{Told, is_good, is_wrong, news, status_of};
 use super::words::in_words;
 use crate::controller::state::State;
@@ -58,7 +58,7 @@ impl Written {
         context: &Context,
         cluster: &KafkaCluster,
         state: Option<&State>,
-        findings: &Findings,
+        findings: &Observation,
     ) -> kube::Result<Outcome> {
         // The watch may not have returned the last write yet.
         let ours = self
@@ -109,7 +109,7 @@ impl Written {
         }
         let api: Api<KafkaCluster> = Api::namespaced(context.client.clone(), &names.namespace);
         let patch = json!({"metadata": {"uid": cluster.metadata.uid}, "status": status});
-        Figures::count(&context.figures.writes);
+        Metrics::count(&context.figures.writes);
         self.at = Some(Instant::now());
         api.patch_status(&names.cluster, &PatchParams::default(), &Patch::Merge(patch)).await?;
         for condition in self.told.only_new(news(&before.conditions, &status.conditions)) {

@@ -7,7 +7,7 @@ mod recovery;
 use serde_json::{Value, json};
 use weir_protocol::types::BrokerId;
 
-use super::super::sites::Standing;
+use super::super::sites::BrokerAddresses;
 use super::*;
 use crate::store::kube::CLUSTER_LABEL;
 use crate::store::kube::ours::{MANAGED_BY, MANAGER};
@@ -28,7 +28,7 @@ fn server(spec: &Value) -> Server {
 
 /// A keeper with the ends of its channels.
 struct Kept {
-    keeper: Keeper,
+    keeper: ClusterReconciler,
     resource: watch::Sender<Arc<KafkaCluster>>,
     _notices: mpsc::Receiver<Notice>,
 }
@@ -38,7 +38,7 @@ impl Kept {
         let context = Context::of_tests(server);
         let (resource, received) = watch::channel(Arc::new(resource(server)));
         let (notices, noticed) = mpsc::channel(64);
-        let keeper = Keeper::new(
+        let keeper = ClusterReconciler::new(
             context,
             Arc::default(),
             Key::new(Some("n"), Some("c")),
@@ -380,7 +380,10 @@ async fn addresses_of_other_services_are_told_to_nobody() {
     }
     Kept::by(&server).pass(&server).await;
     assert!(!server.get(CLUSTER).unwrap()["status"].to_string().contains("192.0.2.66"));
-    assert_eq!(Standing::of(&server.client(), &resource(&server), 0).await, Standing::default());
+    assert_eq!(
+        BrokerAddresses::of(&server.client(), &resource(&server), 0).await,
+        BrokerAddresses::default()
+    );
 }
 
 #[tokio::test]

@@ -13,10 +13,10 @@ use tracing::info;
 use weir_crds::{KafkaCluster, Quantity, Storage};
 
 use super::super::context::Context;
-use super::super::figures::Figures;
+use super::super::figures::Metrics;
 use super::super::objects::Names;
 use super::apply::only;
-use super::findings::Findings;
+use super::findings::Observation;
 use crate::controller::Key;
 use crate::store::kube::ours::{Taken, if_ours, is_claim_of};
 
@@ -97,7 +97,7 @@ impl Volumes {
         &self,
         context: &Context,
         key: &Key,
-        findings: &mut Findings,
+        findings: &mut Observation,
     ) -> anyhow::Result<bool> {
         findings.storage = self.complaint();
         findings.unbound = self.pending(context).await;
@@ -117,7 +117,7 @@ impl Volumes {
         }) {
             let name = claim.metadata.name.as_deref().unwrap_or_default();
             let patch = json!({"metadata": {"uid": claim.metadata.uid}, "spec": {"resources": {"requests": {"storage": self.wanted.size.0}}}});
-            Figures::count(&context.figures.writes);
+            Metrics::count(&context.figures.writes);
             match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
                 Ok(_) => info!(
                     claim = name,
@@ -149,7 +149,7 @@ impl Volumes {
             size = self.wanted.size.0,
             "makes the StatefulSet anew for larger volumes"
         );
-        Figures::count(&context.figures.writes);
+        Metrics::count(&context.figures.writes);
         let params =
             DeleteParams { preconditions: only(set).preconditions, ..DeleteParams::orphan() };
         match sets.delete(&key.name, &params).await {

@@ -18,7 +18,7 @@ use weir_crds::{KafkaCluster, Topic, TopicStatus};
 
 use super::super::context::Context;
 use super::super::events::publish;
-use super::super::figures::Figures;
+use super::super::figures::Metrics;
 use super::super::sizes::{Sizes, shown};
 use super::conditions;
 use super::hosted::Hosted;
@@ -180,7 +180,7 @@ async fn write(context: &Context, hosted: &Hosted, due: &Due) -> bool {
         "bytes": due.status.bytes,
         "conditions": due.status.conditions,
     }});
-    Figures::count(&context.figures.writes);
+    Metrics::count(&context.figures.writes);
     let written = api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
     let is_written = !matches!(&written, Err(error) if !is_gone(error));
     match written {
@@ -316,7 +316,7 @@ pub(super) async fn tell_orphans(context: &Context, cluster: &Key, orphans: &[(K
             continue;
         }
         let patch = json!({"status": {"observedGeneration": topic.metadata.generation, "conditions": [&ready]}});
-        Figures::count(&context.figures.writes);
+        Metrics::count(&context.figures.writes);
         let (api, params, patch) =
             (topics(context, &key.namespace), PatchParams::default(), Patch::Merge(patch));
         if let Err(error) = api.patch_status(&key.name, &params, &patch).await {

@@ -20,7 +20,7 @@ use weir_protocol::messages::{
     ConsumerGroupHeartbeatRequest, HeartbeatRequest, JoinGroupRequest, OffsetCommitRequest,
     OffsetDeleteRequest, SyncGroupRequest,
 };
-use weir_scenario::Words;
+use weir_scenario::EventArgs;
 use weir_settings::{Configs, broker_key};
 
 use super::embedded::{Partitions, assignment, by_topic, subscription};
@@ -28,11 +28,11 @@ use super::names::Names;
 use super::topics::{Topic, partition, partitions, topic_id};
 use crate::group::Client;
 
-pub(super) fn group(words: &Words<'_>) -> String {
+pub(super) fn group(words: &EventArgs<'_>) -> String {
     words.text("group").unwrap_or("g").to_owned()
 }
 
-fn instance(words: &Words<'_>) -> Option<String> {
+fn instance(words: &EventArgs<'_>) -> Option<String> {
     words.text("instance").map(str::to_owned)
 }
 
@@ -41,16 +41,16 @@ fn list(text: &str) -> Vec<String> {
 }
 
 /// The names in the value of a key; empty without the key.
-pub(super) fn names_of(words: &Words<'_>, key: &str) -> Vec<String> {
+pub(super) fn names_of(words: &EventArgs<'_>, key: &str) -> Vec<String> {
     words.text(key).map(list).unwrap_or_default()
 }
 
-fn parsed(words: &Words<'_>, text: &str) -> Partitions {
+fn parsed(words: &EventArgs<'_>, text: &str) -> Partitions {
     partitions(text).unwrap_or_else(|| words.fail(&format!("{text:?} are no partitions")))
 }
 
 /// Parses bytes such as `0x00ff`.
-fn bytes(words: &Words<'_>, text: &str) -> Option<Bytes> {
+fn bytes(words: &EventArgs<'_>, text: &str) -> Option<Bytes> {
     let digits = text.strip_prefix("0x")?;
     let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
     let bytes = (0..digits.len()).step_by(2).map(byte).collect::<Option<Vec<u8>>>();
@@ -58,7 +58,7 @@ fn bytes(words: &Words<'_>, text: &str) -> Option<Bytes> {
 }
 
 /// The client, with this version unless the line has another.
-pub(super) fn client(words: &Words<'_>, version: i16) -> Client {
+pub(super) fn client(words: &EventArgs<'_>, version: i16) -> Client {
     Client {
         id: words.text("client").unwrap_or("client").to_owned(),
         host: "/127.0.0.1".to_owned(),
@@ -68,7 +68,7 @@ pub(super) fn client(words: &Words<'_>, version: i16) -> Client {
 
 /// `join [MEMBER]`: a consumer with its `topics=`, `owned=`, `generation=` and `rack=`, or with the
 /// metadata in `says=` instead.
-pub(super) fn join(words: &mut Words<'_>, names: &Names) -> JoinGroupRequest {
+pub(super) fn join(words: &mut EventArgs<'_>, names: &Names) -> JoinGroupRequest {
     let member = words.next_if(|_| true).map(|name| names.id(name)).unwrap_or_default();
     let owned = words.text("owned").map(|text| parsed(words, text)).unwrap_or_default();
     let (generation, rack) = (words.number("generation").unwrap_or(-1), words.text("rack"));
@@ -98,7 +98,7 @@ pub(super) fn join(words: &mut Words<'_>, names: &Names) -> JoinGroupRequest {
 
 /// `sync MEMBER GENERATION`: a group leader adds its assignments as `give=MEMBER:PARTITIONS`, and
 /// user `data=`.
-pub(super) fn sync(words: &mut Words<'_>, names: &Names) -> SyncGroupRequest {
+pub(super) fn sync(words: &mut EventArgs<'_>, names: &Names) -> SyncGroupRequest {
     let (member, generation) = (names.id(words.next()), words.next_number());
     let data = words.text("data").map(|data| Bytes::copy_from_slice(data.as_bytes()));
     let given = |text: &str| {
@@ -121,7 +121,7 @@ pub(super) fn sync(words: &mut Words<'_>, names: &Names) -> SyncGroupRequest {
 }
 
 /// `heartbeat MEMBER GENERATION`.
-pub(super) fn heartbeat(words: &mut Words<'_>, names: &Names) -> HeartbeatRequest {
+pub(super) fn heartbeat(words: &mut EventArgs<'_>, names: &Names) -> HeartbeatRequest {
     HeartbeatRequest {
         member_id: names.id(words.next()),
         generation_id: words.next_number(),
@@ -131,7 +131,7 @@ pub(super) fn heartbeat(words: &mut Words<'_>, names: &Names) -> HeartbeatReques
 }
 
 /// `leave [MEMBER,MEMBER]`.
-pub(super) fn leave(words: &mut Words<'_>, names: &Names) -> Vec<MemberIdentity> {
+pub(super) fn leave(words: &mut EventArgs<'_>, names: &Names) -> Vec<MemberIdentity> {
     let members = words.next_if(|_| true).map_or_else(|| vec![String::new()], list);
     let member = |name: String| MemberIdentity {
         member_id: names.id(&name),
@@ -143,7 +143,7 @@ pub(super) fn leave(words: &mut Words<'_>, names: &Names) -> Vec<MemberIdentity>
 
 /// `consumer MEMBER EPOCH`, where `''` is no id. A join, in epoch 0, owns nothing, and has a
 /// rebalance timeout of 30 s. `owned=unsaid` and `timeout=-1` omit the field.
-pub(super) fn consumer(words: &mut Words<'_>, names: &Names) -> ConsumerGroupHeartbeatRequest {
+pub(super) fn consumer(words: &mut EventArgs<'_>, names: &Names) -> ConsumerGroupHeartbeatRequest {
     let (member, epoch) = (names.id(words.next()).replace("''", ""), words.next_number());
     let joins = epoch == 0;
     let owned = match words.text("owned") {
@@ -177,7 +177,7 @@ fn named(label: &str) -> (String, Uuid) {
 
 /// `[MEMBER GENERATION] a-0=7:metadata`, with the leader's `epoch=`, and the time to keep it,
 /// `retention=`. With `ids=no` the topic's id is unknown, as in old records.
-pub(super) fn commit(words: &mut Words<'_>, names: &Names) -> OffsetCommitRequest {
+pub(super) fn commit(words: &mut EventArgs<'_>, names: &Names) -> OffsetCommitRequest {
     let member = words.next_if(|_| true).map(|name| names.id(name));
     let generation = if member.is_some() { words.next_number() } else { -1 };
     let (epoch, retention_time_ms) =
@@ -223,7 +223,7 @@ pub(super) fn commit(words: &mut Words<'_>, names: &Names) -> OffsetCommitReques
 
 /// `fetch [MEMBER EPOCH] of=PARTITIONS`, or all offsets without `of=`. `by=id` names topics by
 /// their ids.
-pub(super) fn fetch(words: &mut Words<'_>, names: &Names) -> OffsetFetchRequestGroup {
+pub(super) fn fetch(words: &mut EventArgs<'_>, names: &Names) -> OffsetFetchRequestGroup {
     let member = words.next_if(|word| word != "stable").map(|name| names.id(name));
     let epoch = if member.is_some() { words.next_number() } else { -1 };
     let by_id = words.text("by") == Some("id");
@@ -245,7 +245,7 @@ pub(super) fn fetch(words: &mut Words<'_>, names: &Names) -> OffsetFetchRequestG
 }
 
 /// `delete-offsets PARTITIONS`.
-pub(super) fn delete_offsets(words: &mut Words<'_>) -> OffsetDeleteRequest {
+pub(super) fn delete_offsets(words: &mut EventArgs<'_>) -> OffsetDeleteRequest {
     let text = words.next();
     let partition = |partition_index| OffsetDeleteRequestPartition { partition_index };
     let topic = |(name, partitions): (String, Vec<i32>)| OffsetDeleteRequestTopic {
@@ -259,7 +259,7 @@ pub(super) fn delete_offsets(words: &mut Words<'_>) -> OffsetDeleteRequest {
 }
 
 /// `a:3 b:2`.
-pub(super) fn topics(words: &mut Words<'_>) -> Vec<Topic> {
+pub(super) fn topics(words: &mut EventArgs<'_>) -> Vec<Topic> {
     let mut topics = Vec::new();
     while let Some(text) = words.next_if(|_| true) {
         topics.push(
@@ -270,7 +270,7 @@ pub(super) fn topics(words: &mut Words<'_>) -> Vec<Topic> {
 }
 
 /// Settings under Kafka's names.
-pub(super) fn configs(words: &Words<'_>) -> Configs {
+pub(super) fn configs(words: &EventArgs<'_>) -> Configs {
     let setting = |(key, value): (&str, &str)| match broker_key(key) {
         Some(_) => (key.to_owned(), value.to_owned()),
         None => words.fail(&format!("there is no setting {key:?}")),
@@ -279,7 +279,7 @@ pub(super) fn configs(words: &Words<'_>) -> Configs {
 }
 
 /// `one:1,two:1`: members with their generations or epochs.
-pub(super) fn heard_of(words: &Words<'_>, key: &str) -> Vec<(String, i32)> {
+pub(super) fn heard_of(words: &EventArgs<'_>, key: &str) -> Vec<(String, i32)> {
     let member = |text: &String| {
         let (name, epoch) = text.split_once(':')?;
         Some((name.to_owned(), epoch.parse().ok()?))

@@ -31,7 +31,7 @@ use weir_protocol::messages::{
     ConsumerGroupHeartbeatRequest, HeartbeatRequest, JoinGroupResponse, SyncGroupResponse,
 };
 use weir_protocol::types::{ProducerEpoch, ProducerId};
-use weir_scenario::Words;
+use weir_scenario::EventArgs;
 use weir_settings::Configs;
 
 use super::names::Names;
@@ -86,7 +86,7 @@ impl Scene {
     }
 
     /// Plays an event, and returns its lines.
-    pub(in crate::group::tests) fn play(&mut self, words: &mut Words<'_>) -> Vec<String> {
+    pub(in crate::group::tests) fn play(&mut self, words: &mut EventArgs<'_>) -> Vec<String> {
         let mut lines = self.carry_out(words);
         let answers = self.answers();
         lines.extend(answers);
@@ -128,7 +128,7 @@ impl Scene {
     }
 
     /// Carries out an event, and returns the lines of immediate responses.
-    fn carry_out(&mut self, words: &mut Words<'_>) -> Vec<String> {
+    fn carry_out(&mut self, words: &mut EventArgs<'_>) -> Vec<String> {
         match words.next() {
             "begin" => {
                 let topics = requests::topics(words);
@@ -161,7 +161,7 @@ impl Scene {
         Vec::new()
     }
 
-    fn offsets_and_groups(&mut self, verb: &str, words: &mut Words<'_>) -> Vec<String> {
+    fn offsets_and_groups(&mut self, verb: &str, words: &mut EventArgs<'_>) -> Vec<String> {
         match verb {
             "commit" => {
                 let version = words.number("version").unwrap_or(9);
@@ -235,7 +235,7 @@ impl Scene {
         }
     }
 
-    fn join(&mut self, words: &mut Words<'_>) {
+    fn join(&mut self, words: &mut EventArgs<'_>) {
         let client = requests::client(words, 3);
         let new = words.text("as").map(str::to_owned);
         let request = requests::join(words, &self.names);
@@ -248,7 +248,7 @@ impl Scene {
         });
     }
 
-    fn sync(&mut self, words: &mut Words<'_>) {
+    fn sync(&mut self, words: &mut EventArgs<'_>) {
         let request = requests::sync(words, &self.names);
         let name = Some(self.names.name(&request.member_id));
         let asked = self.world.ask(|to| Request::Sync { request, to });
@@ -260,7 +260,7 @@ impl Scene {
         answer.expect().name().to_owned()
     }
 
-    fn consumer(&mut self, words: &mut Words<'_>) -> String {
+    fn consumer(&mut self, words: &mut EventArgs<'_>) -> String {
         let client = requests::client(words, 1);
         let request = requests::consumer(words, &self.names);
         let new = words.text("as");
@@ -309,7 +309,7 @@ impl Scene {
         answered.into_iter().map(say).collect()
     }
 
-    fn wait(&mut self, words: &mut Words<'_>) -> Vec<String> {
+    fn wait(&mut self, words: &mut EventArgs<'_>) -> Vec<String> {
         let total: u64 = words.next_number();
         let classic = requests::heard_of(words, "heartbeats");
         let mut consumers = requests::heard_of(words, "consumers");
@@ -368,7 +368,7 @@ impl Scene {
         wrong.into_iter().map(|wrong| format!("cannot be read: {wrong}")).collect()
     }
 
-    fn compact(&mut self, words: &Words<'_>) {
+    fn compact(&mut self, words: &EventArgs<'_>) {
         let mut last = BTreeMap::new();
         for (at, entry) in self.world.log.iter().enumerate() {
             let Entry::Record(record, None) = entry else {
@@ -384,7 +384,7 @@ impl Scene {
         self.said = self.world.log.len();
     }
 
-    fn damage(&mut self, words: &mut Words<'_>) -> String {
+    fn damage(&mut self, words: &mut EventArgs<'_>) -> String {
         let behind: usize = words.next_number();
         let at = self.world.log.len().checked_sub(behind + 1);
         let entry = at.and_then(|at| self.world.log.get_mut(at));

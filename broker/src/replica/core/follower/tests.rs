@@ -38,7 +38,7 @@ fn answer() -> FetchAnswer {
     }
 }
 
-fn asked(follower: &Following, log: &Log) -> FetchFrom {
+fn asked(follower: &FollowerState, log: &Log) -> FetchFrom {
     match log.look(|log| follower.next(log, u64::MAX)) {
         Next::Fetch(fetch) => fetch,
         other => panic!("{other:?}"),
@@ -47,7 +47,7 @@ fn asked(follower: &Following, log: &Log) -> FetchFrom {
 
 #[test]
 fn it_fetches_from_the_end_of_what_it_has() {
-    let follower = Following::begin(LEADER, LeaderEpoch(5), 0);
+    let follower = FollowerState::begin(LEADER, LeaderEpoch(5), 0);
     let mut log = Log::new(&[(2, 0), (4, 10)], 3, 20);
     let expected = FetchFrom {
         offset: 20,
@@ -75,7 +75,7 @@ fn it_cuts_where_the_logs_part() {
         (&[(2, 0), (4, 30)], (2, 40), 30),
     ];
     for &(epochs, (epoch, offset), cut) in rows {
-        let mut follower = Following::begin(LEADER, LeaderEpoch(5), 7);
+        let mut follower = FollowerState::begin(LEADER, LeaderEpoch(5), 7);
         let log = Log::new(epochs, 0, 30);
         let to = asked(&follower, &log);
         let diverging = Some(EpochEnd { epoch: LeaderEpoch(epoch), offset });
@@ -107,7 +107,7 @@ fn what_an_answer_asks_for() {
         (FencedLeaderEpoch, false, Todo::Nothing, Some(Next::Never)),
     ];
     for (error, has_records, expected, next) in rows {
-        let mut follower = Following::begin(LEADER, LeaderEpoch(5), 0);
+        let mut follower = FollowerState::begin(LEADER, LeaderEpoch(5), 0);
         let log = Log::new(&[(2, 0)], 0, 10);
         let to = asked(&follower, &log);
         let answer = FetchAnswer { error, has_records, ..answer() };
@@ -126,9 +126,9 @@ fn what_an_answer_asks_for() {
 
 #[test]
 fn a_leader_that_refuses_is_asked_less_and_less_often() {
-    let mut follower = Following::begin(LEADER, LeaderEpoch(5), 0).backing_off(30);
+    let mut follower = FollowerState::begin(LEADER, LeaderEpoch(5), 0).backing_off(30);
     let log = Log::new(&[(2, 0)], 0, 10);
-    let until = |follower: &Following| log.look(|log| follower.next(log, 0));
+    let until = |follower: &FollowerState| log.look(|log| follower.next(log, 0));
     for expected in [5, 10, 20, 30, 30] {
         follower.failed(0);
         assert_eq!(until(&follower), Next::At(expected));
@@ -141,7 +141,7 @@ fn a_leader_that_refuses_is_asked_less_and_less_often() {
 
 #[test]
 fn what_comes_late_is_ignored() {
-    let mut follower = Following::begin(LEADER, LeaderEpoch(5), 0);
+    let mut follower = FollowerState::begin(LEADER, LeaderEpoch(5), 0);
     let log = Log::new(&[(2, 0), (4, 8)], 0, 10);
     let to = asked(&follower, &log);
     let records = FetchAnswer { has_records: true, high_watermark: 10, ..answer() };
@@ -165,7 +165,7 @@ fn the_high_watermark_is_the_leaders_as_far_as_the_own_log_goes() {
     for (before, leader, had, expected) in
         [(0, 5, 10, 5), (0, 15, 10, 10), (7, 5, 10, 7), (0, 10, 8, 8)]
     {
-        let mut follower = Following::begin(LEADER, LeaderEpoch(5), before);
+        let mut follower = FollowerState::begin(LEADER, LeaderEpoch(5), before);
         let mut log = Log::new(&[(2, 0)], 0, 10);
         let to = asked(&follower, &log);
         let answer = FetchAnswer { high_watermark: leader, ..answer() };
@@ -184,7 +184,7 @@ fn the_log_starts_where_the_leaders_does_once_that_is_committed() {
     for (leader_start, high_watermark, expected) in
         [(4, 10, None), (5, 10, None), (7, 10, Some(7)), (7, 6, Some(6)), (99, 10, Some(10))]
     {
-        let mut follower = Following::begin(LEADER, LeaderEpoch(5), 0);
+        let mut follower = FollowerState::begin(LEADER, LeaderEpoch(5), 0);
         let log = Log::new(&[(2, 0)], 5, 10);
         let to = asked(&follower, &log);
         let answer = FetchAnswer { high_watermark, log_start: leader_start, ..answer() };
@@ -203,7 +203,7 @@ fn an_offset_out_of_range_is_put_right() {
         (20, 30, Todo::Restart(20), 20),
         (7, 30, Todo::Nothing, 8),
     ] {
-        let mut follower = Following::begin(LEADER, LeaderEpoch(5), 8);
+        let mut follower = FollowerState::begin(LEADER, LeaderEpoch(5), 8);
         let log = Log::new(&[(2, 0)], 5, 10);
         assert_eq!(
             log.look(|log| follower.offsets(LeaderEpoch(4), start, end, log, 0)),
@@ -221,7 +221,7 @@ fn an_offset_out_of_range_is_put_right() {
 /// follows, and the pauses must grow all the same.
 #[test]
 fn records_that_cannot_be_appended_are_fetched_more_and_more_slowly() {
-    let mut follower = Following::begin(LEADER, LeaderEpoch(5), 0);
+    let mut follower = FollowerState::begin(LEADER, LeaderEpoch(5), 0);
     let mut log = Log::new(&[(5, 0)], 0, 20);
     let records = FetchAnswer { has_records: true, ..answer() };
     let mut pauses = Vec::new();

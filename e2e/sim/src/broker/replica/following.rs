@@ -1,6 +1,6 @@
 //! A follower: it fetches, appends, and truncates as the core decides.
 
-use weir_broker::replica::core::{Following, Next, Todo};
+use weir_broker::replica::core::{FollowerState, Next, Todo};
 use weir_protocol::types::{BrokerId, LeaderEpoch};
 
 use super::{Around, Replica, Role};
@@ -32,7 +32,7 @@ impl Replica {
             around.log.truncate(self.high_watermark);
             around.ctx.checks.dirty.push(around.partition);
         }
-        self.role = Role::Follower(Following::begin(leader, epoch, self.high_watermark));
+        self.role = Role::Follower(FollowerState::begin(leader, epoch, self.high_watermark));
         self.fetch(around);
     }
 

@@ -2,7 +2,7 @@
 
 use weir_broker::replica::core::leader::{Fetched as FollowerAt, Outcome};
 use weir_broker::replica::core::{
-    Asked, FetchAnswer, FetchFrom, Leadership, PartitionState, Proposal,
+    FetchAnswer, FetchFrom, Leadership, PartitionState, PendingProposal, Proposal,
 };
 use weir_operator::controller::state::Partition;
 use weir_operator::controller::{AlterPartitions, IsrChange};
@@ -115,7 +115,7 @@ impl Replica {
 
     fn call_controller(&mut self, proposal: Proposal, around: &mut Around<'_, '_>) {
         // Before the call: the next process must wait for the replicas in this proposal.
-        if let Some(asked) = Asked::of(&proposal) {
+        if let Some(asked) = PendingProposal::of(&proposal) {
             *around.asked = Some(asked.after(around.asked.as_ref()));
         }
         self.calls += 1;

@@ -14,12 +14,12 @@ use weir_protocol::messages::{
     update_features_request,
 };
 
-use weir_scenario::Words;
+use weir_scenario::EventArgs;
 
 use super::{broker, partitions, settings};
 use crate::controller::AdminRequest;
 
-pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
+pub(super) fn admin_request(verb: &str, words: &mut EventArgs<'_>) -> AdminRequest {
     let validate_only = words.flag("validate-only");
     match verb {
         "create" => {
@@ -173,7 +173,7 @@ pub(super) fn admin_request(verb: &str, words: &mut Words<'_>) -> AdminRequest {
 }
 
 /// `topic NAME`, `broker ID`, or `brokers` for all of them.
-fn target(words: &mut Words<'_>) -> (i8, String) {
+fn target(words: &mut EventArgs<'_>) -> (i8, String) {
     match words.next() {
         "topic" => (2, words.next().replace("''", "")),
         "broker" => (4, words.next().to_owned()),

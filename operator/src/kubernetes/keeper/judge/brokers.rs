@@ -3,7 +3,7 @@
 use weir_crds::KafkaCluster;
 use weir_protocol::types::BrokerId;
 
-use super::super::findings::Findings;
+use super::super::findings::Observation;
 use crate::controller::state::{Partition, State};
 
 /// Counts of the brokers that the spec wants.
@@ -17,7 +17,11 @@ pub(super) struct Brokers {
 }
 
 impl Brokers {
-    pub(super) fn of(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> Self {
+    pub(super) fn of(
+        cluster: &KafkaCluster,
+        state: Option<&State>,
+        findings: &Observation,
+    ) -> Self {
         let wanted = cluster.spec.brokers.replicas;
         let mut brokers = Self {
             wanted: usize::try_from(wanted).unwrap_or_default(),
@@ -54,7 +58,7 @@ impl Brokers {
 
 /// The number of partitions with a replica out of sync. It excludes replicas that a reassignment
 /// adds, and those on brokers that are down as planned.
-pub(super) fn missing_replicas(state: Option<&State>, findings: &Findings) -> usize {
+pub(super) fn missing_replicas(state: Option<&State>, findings: &Observation) -> usize {
     let lacks = |partition: &&Partition| {
         partition.replicas.iter().any(|id| {
             !partition.isr.contains(id)

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::super::drain::{Drain, drain};
-use super::super::findings::Findings;
+use super::super::findings::Observation;
 use super::kinds::DRAIN_BLOCKED;
 use super::name_taken::NAME_TAKEN;
 use crate::conditions::ConditionValue;
@@ -17,7 +17,7 @@ const BUDGET: &str = "PodDisruptionBudget";
 pub(super) fn drain_blocked(
     state: Option<&State>,
     replicas: i32,
-    findings: &Findings,
+    findings: &Observation,
     before: &[Condition],
 ) -> Option<ConditionValue> {
     let state = state?;
@@ -42,9 +42,9 @@ pub(super) fn drain_blocked(
     Some(ConditionValue::unknown(NAME_TAKEN, message))
 }
 
-fn by_partitions(state: &State, replicas: i32, findings: &Findings) -> ConditionValue {
+fn by_partitions(state: &State, replicas: i32, findings: &Observation) -> ConditionValue {
     match drain(state, replicas, &findings.away) {
-        Drain::Allowed(message) => ConditionValue::fails("AsWanted", message),
+        Drain::Allowed(message) => ConditionValue::fails("AsExpected", message),
         Drain::Restarting(message) => ConditionValue::holds("Restarting", message),
         Drain::Blocked(reason, message) => ConditionValue::holds(reason, message),
     }

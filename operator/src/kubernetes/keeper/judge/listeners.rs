@@ -3,10 +3,10 @@
 use weir_crds::{KafkaCluster, Listener, ListenerType};
 
 use super::super::super::objects::listeners;
-use super::super::findings::Findings;
+use super::super::findings::Observation;
 use crate::conditions::ConditionValue;
 
-pub(super) fn listeners_ready(cluster: &KafkaCluster, findings: &Findings) -> ConditionValue {
+pub(super) fn listeners_ready(cluster: &KafkaCluster, findings: &Observation) -> ConditionValue {
     let has_address = |name: &str| {
         findings.listeners.iter().any(|said| said.name == name && !said.bootstrap.is_empty())
     };
@@ -27,7 +27,7 @@ pub(super) fn listeners_ready(cluster: &KafkaCluster, findings: &Findings) -> Co
     }
     match all.iter().find(|listener| !has_address(&listener.name)) {
         None => ConditionValue::holds(
-            "Addressed",
+            "AddressesAssigned",
             "clients find an address of every listener in status.listeners",
         ),
         Some(listener) => {

@@ -12,7 +12,7 @@ pub(super) const NAME_TAKEN: &str = "NameTaken";
 /// Whether objects of somebody else have names of the cluster's objects.
 pub(super) fn name_taken(taken: &[Taken]) -> ConditionValue {
     if taken.is_empty() {
-        return ConditionValue::fails("AsWanted", "every object of the cluster has its name");
+        return ConditionValue::fails("AsExpected", "every object of the cluster has its name");
     }
     let mut named: Vec<String> = taken.iter().take(NAMED_MAX).map(Taken::to_string).collect();
     if let Some(more) = taken.len().checked_sub(NAMED_MAX).filter(|more| *more > 0) {

@@ -3,13 +3,13 @@
 use weir_crds::KafkaCluster;
 use weir_protocol::types::BrokerId;
 
-use super::super::findings::Findings;
+use super::super::findings::Observation;
 use super::super::rollout::Step;
 use super::super::table_recovery::Stage;
 use super::name_taken::{NAME_TAKEN, name_taken};
 use crate::controller::state::State;
 
-const STORAGE_TROUBLE: &str = "StorageTrouble";
+const STORAGE_TROUBLE: &str = "StorageMismatch";
 
 const SCALE_DOWN_BLOCKED: &str = "ScaleDownBlocked";
 
@@ -34,13 +34,13 @@ pub(super) struct Progress {
 pub(super) fn progress(
     cluster: &KafkaCluster,
     state: Option<&State>,
-    findings: &Findings,
+    findings: &Observation,
 ) -> Progress {
     until_the_deadline(going_on(cluster, state, findings), findings)
 }
 
 /// The progress, however long it has lasted.
-fn going_on(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> Progress {
+fn going_on(cluster: &KafkaCluster, state: Option<&State>, findings: &Observation) -> Progress {
     if let Some(error) = &findings.failed {
         let said = (
             "Failed",
@@ -67,14 +67,14 @@ fn going_on(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) 
 pub(in super::super) fn is_under_way(
     cluster: &KafkaCluster,
     state: Option<&State>,
-    findings: &Findings,
+    findings: &Observation,
 ) -> bool {
     let under_way = going_on(cluster, state, findings).under_way;
     under_way.is_some_and(|(reason, _)| reason != SCALING_DOWN)
 }
 
 /// As [`Progress`], but what has not advanced until its deadline needs a person.
-fn until_the_deadline(progress: Progress, findings: &Findings) -> Progress {
+fn until_the_deadline(progress: Progress, findings: &Observation) -> Progress {
     match (progress.under_way, findings.overdue) {
         (Some((reason, message)), Some(deadline)) if reason != SCALING_DOWN => {
             let seconds = deadline.as_secs();
@@ -92,7 +92,7 @@ fn until_the_deadline(progress: Progress, findings: &Findings) -> Progress {
 }
 
 /// Whether the part in progress waits for the stuck one.
-fn waits_for(under_way: &Said, stuck: &Said, findings: &Findings) -> bool {
+fn waits_for(under_way: &Said, stuck: &Said, findings: &Observation) -> bool {
     match under_way.0 {
         "Starting" => match stuck.0 {
             SCALE_DOWN_BLOCKED => false,
@@ -104,7 +104,7 @@ fn waits_for(under_way: &Said, stuck: &Said, findings: &Findings) -> bool {
     }
 }
 
-fn stuck(findings: &Findings) -> Option<Said> {
+fn stuck(findings: &Observation) -> Option<Said> {
     if let Some(Stage::Refused(reason)) = &findings.recovering {
         return Some(("CannotRecover", reason.clone()));
     }
@@ -127,7 +127,11 @@ fn stuck(findings: &Findings) -> Option<Said> {
     scale_down.map(|reason| (SCALE_DOWN_BLOCKED, reason.clone()))
 }
 
-fn under_way(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings) -> Option<Said> {
+fn under_way(
+    cluster: &KafkaCluster,
+    state: Option<&State>,
+    findings: &Observation,
+) -> Option<Said> {
     if let Some(Stage::Waits(reason)) = &findings.recovering {
         return Some(("Recovering", reason.clone()));
     }
@@ -140,7 +144,11 @@ fn under_way(cluster: &KafkaCluster, state: Option<&State>, findings: &Findings)
 }
 
 /// Whether a broker is as the spec wants it: its pod has the template, and is ready, and it serves.
-pub(in super::super) fn is_as_wanted(id: i32, state: Option<&State>, findings: &Findings) -> bool {
+pub(in super::super) fn is_as_wanted(
+    id: i32,
+    state: Option<&State>,
+    findings: &Observation,
+) -> bool {
     let pod = findings.pods.iter().find(|pod| pod.id == id);
     pod.is_some_and(|pod| pod.outdated == Some(false) && !pod.terminating && pod.ready)
         && state.is_some_and(|state| state.is_usable(BrokerId(id)))
@@ -148,7 +156,7 @@ pub(in super::super) fn is_as_wanted(id: i32, state: Option<&State>, findings: &
 
 /// The progress of the pods: each broker has one, it matches the spec, and the broker serves.
 /// Services select it once Kubernetes finds it ready too.
-fn pods(state: Option<&State>, findings: &Findings) -> Option<Said> {
+fn pods(state: Option<&State>, findings: &Observation) -> Option<Said> {
     let pod = |id: i32| findings.pods.iter().find(|pod| pod.id == id);
     let serves = |id: i32| state.is_some_and(|state| state.is_usable(BrokerId(id)));
     let total = findings.replicas;
@@ -192,7 +200,7 @@ fn pods(state: Option<&State>, findings: &Findings) -> Option<Said> {
 fn scaling_down(
     cluster: &KafkaCluster,
     state: Option<&State>,
-    findings: &Findings,
+    findings: &Observation,
 ) -> Option<Said> {
     if let Some(reason) = findings.scale_down.as_ref() {
         return findings.moving.then(|| (SCALING_DOWN, reason.clone()));

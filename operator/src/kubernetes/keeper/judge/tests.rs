@@ -49,19 +49,19 @@ fn addressed(listener: &str) -> ListenerStatus {
     }
 }
 
-fn found() -> Findings {
+fn found() -> Observation {
     let pod = |id| PodView { id, ready: true, outdated: Some(false), ..PodView::default() };
-    Findings {
+    Observation {
         pods: (0..3).map(pod).collect(),
         replicas: 3,
         taken_up: true,
         listeners: vec![addressed("plain")],
-        ..Findings::default()
+        ..Observation::default()
     }
 }
 
 /// The last pod cannot run.
-fn broken() -> Findings {
+fn broken() -> Observation {
     let mut findings = found();
     findings.pods[2].trouble = Some("pod c-2: ErrImagePull".to_owned());
     findings.troubles = vec!["pod c-2: ErrImagePull".to_owned()];
@@ -69,7 +69,7 @@ fn broken() -> Findings {
 }
 
 /// The last broker recovers its logs.
-fn recovering() -> Findings {
+fn recovering() -> Observation {
     let mut findings = found();
     findings.pods[2].ready = false;
     findings.pods[2].recovers = Some("recovers its logs: 340 of 1200, 1 of 2 MiB".to_owned());
@@ -77,7 +77,7 @@ fn recovering() -> Findings {
 }
 
 /// The pods of these brokers are not as the spec wants them.
-fn outdated(ids: &[usize], step: Step) -> Findings {
+fn outdated(ids: &[usize], step: Step) -> Observation {
     let mut findings = found();
     ids.iter().for_each(|id| findings.pods[*id].outdated = Some(true));
     findings.rollout = Some(step);
@@ -111,9 +111,9 @@ fn what_is_wrong_comes_first() {
         "brokers": {"replicas": 3},
         "listeners": [{"name": "plain", "port": 9092}, {"name": "ext", "port": 9094, "type": "LoadBalancer"}],
     }));
-    let failed = || Findings {
+    let failed = || Observation {
         failed: Some("apply Service c-0: exceeded quota".to_owned()),
-        ..Findings::default()
+        ..Observation::default()
     };
     let cases = [
         (
@@ -165,7 +165,7 @@ fn what_is_wrong_comes_first() {
         (
             &three,
             Some(0),
-            Findings {
+            Observation {
                 troubles: vec!["pod c-2 cannot be placed".to_owned()],
                 unbound: Some("there is no StorageClass".to_owned()),
                 ..found()
@@ -217,14 +217,14 @@ fn what_is_wrong_comes_first() {
         (
             &three,
             Some(3),
-            Findings { refusal: Some("spec.config.x: no".to_owned()), ..found() },
+            Observation { refusal: Some("spec.config.x: no".to_owned()), ..found() },
             "Ready",
             "Ready=True Refused: every partition has a leader; spec.config.x: no",
         ),
         (
             &three,
             Some(3),
-            Findings {
+            Observation {
                 scale_down: Some("broker 3 holds replicas: move them".to_owned()),
                 ..found()
             },
@@ -234,7 +234,7 @@ fn what_is_wrong_comes_first() {
         (
             &three,
             Some(3),
-            Findings {
+            Observation {
                 scale_down: Some("broker 3 holds replicas: move them".to_owned()),
                 ..found()
             },
@@ -244,7 +244,7 @@ fn what_is_wrong_comes_first() {
         (
             &three,
             Some(0),
-            Findings { storage: Some("volumes cannot shrink".to_owned()), ..found() },
+            Observation { storage: Some("volumes cannot shrink".to_owned()), ..found() },
             "Available",
             "Available=False Starting: no broker serves yet",
         ),
@@ -265,35 +265,35 @@ fn what_is_wrong_comes_first() {
         (
             &three,
             Some(3),
-            Findings { paused: true, ..found() },
+            Observation { paused: true, ..found() },
             "UpToDate",
             "UpToDate=False Paused: what is written in the spec waits until spec.paused is false",
         ),
         (
             &three,
             Some(3),
-            Findings { taken: Some(vec![somebody_elses("PodDisruptionBudget")]), ..found() },
+            Observation { taken: Some(vec![somebody_elses("PodDisruptionBudget")]), ..found() },
             "UpToDate",
             "UpToDate=False NameTaken: the PodDisruptionBudget n/c was made by somebody else: it stays as it is, and the cluster goes without. Give it another name, or make the KafkaCluster anew under another",
         ),
         (
             &three,
             Some(3),
-            Findings { taken: Some(vec![somebody_elses("PodDisruptionBudget")]), ..found() },
+            Observation { taken: Some(vec![somebody_elses("PodDisruptionBudget")]), ..found() },
             "DrainBlocked",
             "DrainBlocked=Unknown NameTaken: the PodDisruptionBudget n/c was made by somebody else, so the cluster has none of its own: Kubernetes evicts brokers without regard to their partitions, or as that one says. By the partitions: one broker can be evicted at a time",
         ),
         (
             &three,
             Some(3),
-            Findings { taken: Some(vec![somebody_elses("Service")]), ..found() },
+            Observation { taken: Some(vec![somebody_elses("Service")]), ..found() },
             "DrainBlocked",
-            "DrainBlocked=False AsWanted: one broker can be evicted at a time",
+            "DrainBlocked=False AsExpected: one broker can be evicted at a time",
         ),
         (
             &three,
             Some(2),
-            Findings {
+            Observation {
                 overdue: Some(std::time::Duration::from_secs(600)),
                 ..outdated(&[0, 1], Step::Wait("broker 2 is not ready: pod c-2: why".to_owned()))
             },
@@ -303,7 +303,7 @@ fn what_is_wrong_comes_first() {
         (
             &three,
             Some(3),
-            Findings {
+            Observation {
                 overdue: Some(std::time::Duration::from_secs(600)),
                 scale_down: Some("broker 3 holds replicas".to_owned()),
                 moving: true,
@@ -315,21 +315,21 @@ fn what_is_wrong_comes_first() {
         (
             &three,
             Some(3),
-            Findings { taken: Some(vec![somebody_elses("PodDisruptionBudget")]), ..found() },
+            Observation { taken: Some(vec![somebody_elses("PodDisruptionBudget")]), ..found() },
             "Ready",
             "Ready=True NameTaken: every partition has a leader; the PodDisruptionBudget n/c was made by somebody else: it stays as it is, and the cluster goes without. Give it another name, or make the KafkaCluster anew under another",
         ),
         (
             &three,
             Some(2),
-            Findings { taken: Some(vec![somebody_elses("PodDisruptionBudget")]), ..broken() },
+            Observation { taken: Some(vec![somebody_elses("PodDisruptionBudget")]), ..broken() },
             "Ready",
             "Ready=False BrokersNotReady: 2 of 3 brokers serve: pod c-2: ErrImagePull",
         ),
         (
             &three,
             Some(0),
-            Findings {
+            Observation {
                 taken: Some(vec![somebody_elses("Service"), somebody_elses("StatefulSet")]),
                 ..found()
             },
@@ -339,9 +339,9 @@ fn what_is_wrong_comes_first() {
         (
             &three,
             Some(3),
-            Findings { taken: Some(Vec::new()), ..found() },
+            Observation { taken: Some(Vec::new()), ..found() },
             "NameTaken",
-            "NameTaken=False AsWanted: every object of the cluster has its name",
+            "NameTaken=False AsExpected: every object of the cluster has its name",
         ),
         (
             &outside,
@@ -353,16 +353,16 @@ fn what_is_wrong_comes_first() {
         (
             &one_host,
             Some(3),
-            Findings { listeners: vec![addressed("plain"), addressed("ext")], ..found() },
+            Observation { listeners: vec![addressed("plain"), addressed("ext")], ..found() },
             "ListenersReady",
             "ListenersReady=False OneHostForAll: clients of the listener ext are told one host for all brokers, each of which has a load balancer of its own: give a host with {broker}, or none",
         ),
         (
             &outside,
             Some(3),
-            Findings { listeners: vec![addressed("plain"), addressed("ext")], ..found() },
+            Observation { listeners: vec![addressed("plain"), addressed("ext")], ..found() },
             "ListenersReady",
-            "ListenersReady=True Addressed: clients find an address of every listener in status.listeners",
+            "ListenersReady=True AddressesAssigned: clients find an address of every listener in status.listeners",
         ),
     ];
     for (cluster, serving, findings, kind, expected) in cases {
@@ -382,10 +382,15 @@ fn a_pass_that_failed_says_nothing_of_what_it_did_not_see() {
         &cluster,
         &KafkaClusterStatus::default(),
         Some(&state),
-        &Findings { storage: Some("a volume cannot shrink".to_owned()), paused: true, ..found() },
+        &Observation {
+            storage: Some("a volume cannot shrink".to_owned()),
+            paused: true,
+            ..found()
+        },
         &at(0),
     );
-    let failed = Findings { failed: Some("no".to_owned()), paused: true, ..Findings::default() };
+    let failed =
+        Observation { failed: Some("no".to_owned()), paused: true, ..Observation::default() };
     let after = status_of(&cluster, &before, Some(&state), &failed, &at(9));
     assert_eq!((&after.brokers, &after.listeners), (&before.brokers, &before.listeners));
     for kind in ["StorageOk", "ListenersReady", "Paused", "Degraded"] {
@@ -479,7 +484,7 @@ fn what_others_made_is_said_until_it_was_looked_at_again() {
     let cluster = cluster(json!({"brokers": {"replicas": 3}}));
     let state = state(&cluster, 3);
     let next = |before: &KafkaClusterStatus, taken: Option<Vec<Taken>>| {
-        let findings = Findings { taken, ..found() };
+        let findings = Observation { taken, ..found() };
         status_of(&cluster, before, Some(&state), &findings, &at(0))
     };
     let many: Vec<Taken> = (0..7).map(|_| somebody_elses("Service")).collect();

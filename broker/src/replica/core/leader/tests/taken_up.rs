@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_leadership_that_is_taken_up_again_waits_for_whom_the_process_before_asked_for() {
-    let asked = |base| Asked {
+    let asked = |base| PendingProposal {
         leader_epoch: LeaderEpoch(5),
         base: PartitionEpoch(base),
         members: [(0, 10), (1, 11), (2, 12)]

@@ -81,12 +81,12 @@ fn with_topic(cluster: &KafkaCluster, serving: &[i32]) -> State {
     state
 }
 
-fn without(mut findings: Findings, id: i32) -> Findings {
+fn without(mut findings: Observation, id: i32) -> Observation {
     findings.pods.retain(|pod| pod.id != id);
     findings
 }
 
-fn away(mut findings: Findings, id: i32) -> Findings {
+fn away(mut findings: Observation, id: i32) -> Observation {
     findings.away = BTreeSet::from([id]);
     findings
 }
@@ -99,7 +99,7 @@ fn nobody_passes_too_early_and_nothing_is_wrong_that_is_being_done() {
     let new = |serving: i32| Some(state(&cluster, serving));
     let restart =
         || Step::Restart { id: 2, name: "c-2".to_owned(), uid: "u".to_owned(), reason: "r" };
-    let with = |change: &dyn Fn(&mut Findings)| {
+    let with = |change: &dyn Fn(&mut Observation)| {
         let mut findings = found();
         change(&mut findings);
         findings
@@ -214,7 +214,11 @@ fn nobody_passes_too_early_and_nothing_is_wrong_that_is_being_done() {
         (
             "the API server refuses it",
             all(),
-            Findings { failed: Some("quota".to_owned()), refused: true, ..Findings::default() },
+            Observation {
+                failed: Some("quota".to_owned()),
+                refused: true,
+                ..Observation::default()
+            },
             "True False False Failed Degraded warned",
         ),
         (
@@ -236,13 +240,13 @@ fn nobody_passes_too_early_and_nothing_is_wrong_that_is_being_done() {
         (
             "a pod has not started until the deadline",
             two(),
-            Findings { overdue: Some(std::time::Duration::from_secs(600)), ..broken() },
+            Observation { overdue: Some(std::time::Duration::from_secs(600)), ..broken() },
             "False True False Failed Degraded warned",
         ),
         (
             "the API server does not answer",
             all(),
-            Findings { failed: Some("no answer".to_owned()), ..Findings::default() },
+            Observation { failed: Some("no answer".to_owned()), ..Observation::default() },
             "True False False InProgress Progressing calm",
         ),
         (
@@ -329,9 +333,9 @@ fn who_waits_for_a_spec_that_is_not_in_force_goes_on_waiting() {
         cluster.metadata.generation = Some(generation);
         cluster
     };
-    let refused = || Findings { refusal: Some("spec.config.x: no".to_owned()), ..found() };
-    let failed = || Findings { failed: Some("quota".to_owned()), ..Findings::default() };
-    let next = |generation: i64, before: &KafkaClusterStatus, findings: &Findings| {
+    let refused = || Observation { refusal: Some("spec.config.x: no".to_owned()), ..found() };
+    let failed = || Observation { failed: Some("quota".to_owned()), ..Observation::default() };
+    let next = |generation: i64, before: &KafkaClusterStatus, findings: &Observation| {
         let cluster = with(generation);
         let state = with_topic(&cluster, &[0, 1, 2]);
         let status = status_of(&cluster, before, Some(&state), findings, &at(0));
