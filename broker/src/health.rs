@@ -79,7 +79,8 @@ impl Health {
             tokio::time::sleep(SAID_EVERY).await;
             let now = self.recovery.now();
             if self.is_opening() && now.logs > 0 {
-                let seconds_without_progress = self.pace.lock().look(now, Instant::now()).as_secs();
+                let seconds_without_progress =
+                    self.pace.lock().observe(now, Instant::now()).as_secs();
                 let Recovered { logs, logs_done, bytes, bytes_done, .. } = now;
                 info!(
                     logs_done,
@@ -100,7 +101,7 @@ impl Health {
             return Vec::new();
         }
         let recovered = self.recovery.now();
-        let since = self.pace.lock().look(recovered, now);
+        let since = self.pace.lock().observe(recovered, now);
         if since < STUCK_AFTER {
             return Vec::new();
         }
@@ -167,7 +168,7 @@ impl Pace {
     }
 
     /// Returns how long there has been no progress.
-    fn look(&mut self, recovered: Recovered, now: Instant) -> Duration {
+    fn observe(&mut self, recovered: Recovered, now: Instant) -> Duration {
         if recovered != self.seen {
             *self = Self { seen: recovered, at: now };
         }

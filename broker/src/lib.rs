@@ -10,7 +10,6 @@ pub mod budget;
 pub mod config;
 pub mod controller_client;
 mod coordinator;
-pub mod cores;
 pub mod files;
 mod group;
 mod health;
@@ -20,6 +19,7 @@ pub mod metrics;
 pub mod net;
 pub mod replica;
 mod run;
+pub mod sim_api;
 mod transaction;
 mod transaction_io;
 

@@ -219,9 +219,9 @@ pub struct Brokers {
     #[schemars(range(min = 1, max = 1000))]
     pub replicas: i32,
 
-    /// How long, in seconds, a change may come no further before it counts as stuck: then Stalled is
-    /// True and Progressing False, with the reason ProgressDeadlineExceeded. The operator goes on
-    /// trying. Raise it where replicas take longer to catch up. Default: 600.
+    /// How long, in seconds, a change may come no further before it counts as stuck: then Stalled
+    /// is True and Progressing False, with the reason ProgressDeadlineExceeded. The operator goes
+    /// on trying. Raise it where replicas take longer to catch up. Default: 600.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 2_147_483_647))]
     pub progress_deadline_seconds: Option<i32>,
@@ -305,8 +305,8 @@ pub struct KafkaClusterStatus {
     pub topics: Option<i64>,
     /// The partitions by state.
     pub partitions: Option<PartitionSummary>,
-    /// The size of the records in all topics in bytes, counting only one replica. It is updated once
-    /// it has changed by a tenth.
+    /// The size of the records in all topics in bytes, counting only one replica. It is updated
+    /// once it has changed by a tenth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<i64>,
     /// Logs that brokers have set aside because their topics are not in the metadata. Nothing reads

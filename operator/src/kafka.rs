@@ -96,7 +96,7 @@ impl Client {
     ///
     /// # Errors
     /// When the broker does not answer; it may have handled the request all the same.
-    pub async fn tell<R: Request>(
+    pub async fn send_once<R: Request>(
         &self,
         broker: i32,
         version: i16,

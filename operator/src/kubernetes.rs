@@ -30,15 +30,15 @@ pub mod args;
 mod clusters;
 mod context;
 mod events;
-mod figures;
 mod groups;
 mod host;
+mod hosted_clusters;
 mod keeper;
 mod lease;
+mod metrics;
 mod namespaces;
 mod objects;
 mod offered;
-mod sites;
 mod sizes;
 mod topics;
 mod watch;
@@ -61,9 +61,9 @@ use weir_telemetry::pages::{self, Probes};
 
 use self::args::Args;
 use self::context::Context;
-use self::figures::Metrics;
+use self::hosted_clusters::HostedClusters;
 use self::lease::Election;
-use self::sites::HostedClusters;
+use self::metrics::Metrics;
 use crate::rpc::{ControllerRpc, Controllers};
 
 /// The most time to connect to the API server.
@@ -117,7 +117,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     };
     let _pages = tokio::spawn(pages::serve(door, probes));
     let sites = Arc::new(HostedClusters::default());
-    let controllers = Controllers::with_dresser(sites::dresser(client.clone(), Arc::clone(&sites)));
+    let controllers =
+        Controllers::with_dresser(hosted_clusters::enricher(client.clone(), Arc::clone(&sites)));
     let listener = listen(args.grpc_listen)
         .and_then(TcpListener::from_std)
         .with_context(|| format!("listen on {}", args.grpc_listen))?;
@@ -163,7 +164,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
                     namespaces: Arc::default(),
                     leads: election.check(term),
                 };
-                clusters::look_after_all(context, Arc::clone(&sites)).boxed()
+                clusters::run(context, Arc::clone(&sites)).boxed()
             }
             None => std::future::pending().boxed(),
         };

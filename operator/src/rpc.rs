@@ -230,7 +230,7 @@ async fn receive(
         Err(error) => return Err(unavailable(error)),
     };
     let registration = match registration_of(registration) {
-        Ok(registration) => controllers.dress(registration).await,
+        Ok(registration) => controllers.enrich(registration).await,
         Err(reason) => return refuse(&out, reason).await,
     };
     let broker = registration.broker;

@@ -10,9 +10,9 @@
 mod committed;
 mod door;
 mod journal;
+mod replies;
 mod requests;
 mod takeover;
-mod tell;
 #[cfg(test)]
 mod tests;
 
@@ -178,7 +178,7 @@ impl Controller {
     ///
     /// # Errors
     /// When the controller has ended.
-    pub async fn look<T: Send + 'static>(
+    pub async fn query<T: Send + 'static>(
         &self,
         at: impl FnOnce(&State) -> T + Send + 'static,
     ) -> Result<T, Unavailable> {
@@ -281,14 +281,17 @@ impl<S: Store> ControllerRuntime<S> {
                 }
             }
             let now = self.clock.now();
-            self.excuse_a_pause(deadline.map_or(now, |deadline| deadline.max(woke_at)), now);
+            self.extend_sessions_after_stall(
+                deadline.map_or(now, |deadline| deadline.max(woke_at)),
+                now,
+            );
             woke_at = now;
             calls = self.batch(std::mem::take(&mut calls), now).await?;
         }
     }
 
     /// Gives brokers extra time if the controller itself was paused beyond its planned wake-up.
-    fn excuse_a_pause(&mut self, meant: Timestamp, now: Timestamp) {
+    fn extend_sessions_after_stall(&mut self, meant: Timestamp, now: Timestamp) {
         // Once per session timeout: a controller that is always late must still find dead brokers.
         let may_excuse = self.excused_at.is_none_or(|at| now >= at.plus(SESSION_TIMEOUT_MS.into()));
         if may_excuse && now > meant.plus(PAUSE_MS_MAX) {
@@ -333,7 +336,7 @@ impl<S: Store> ControllerRuntime<S> {
         self.end_sessions(awake, &mut changes);
         self.balance(&mut changes);
         match self.commit(&before, &changes).await? {
-            Committed::Done => tellings.into_iter().for_each(|telling| self.tell(telling)),
+            Committed::Done => tellings.into_iter().for_each(|telling| self.reply(telling)),
             Committed::Lost => {}
             Committed::Refused(refused) => {
                 // None of these changes writes a resource.
@@ -358,7 +361,7 @@ impl<S: Store> ControllerRuntime<S> {
                 self.sessions.broke(broker, stream, self.clock.now());
                 if self.streams.get(&broker).is_some_and(|open| open.id == stream) {
                     self.streams.remove(&broker);
-                    self.look_for(broker, stream);
+                    self.probe_process(broker, stream);
                 }
                 None
             }
@@ -392,7 +395,7 @@ impl<S: Store> ControllerRuntime<S> {
     }
 
     /// Probes in the background whether a broker's process still exists.
-    fn look_for(&self, broker: BrokerId, stream: StreamId) {
+    fn probe_process(&self, broker: BrokerId, stream: StreamId) {
         let endpoint = self.state.brokers.get(&broker).and_then(|broker| broker.endpoints.first());
         let Some((host, port)) = endpoint.map(|endpoint| (endpoint.host.clone(), endpoint.port))
         else {

@@ -1,10 +1,10 @@
 //! The catalogue: one file that describes every log in the directory, so that a start opens nothing
 //! else.
 //!
-//! After a clean stop a start relies on it, as long as the logs that it names are there (`compare`).
-//! After a crash it is the checkpoint. Recovery uses its recovery points, its high watermarks and
-//! its summaries of flushed segments with the right size, and scans the rest. A write replaces it
-//! as a whole, and it carries a checksum. Without it, recovery scans all logs.
+//! After a clean stop a start relies on it, as long as the logs that it names are there
+//! (`compare`). After a crash it is the checkpoint. Recovery uses its recovery points, its high
+//! watermarks and its summaries of flushed segments with the right size, and scans the rest. A
+//! write replaces it as a whole, and it carries a checksum. Without it, recovery scans all logs.
 
 use std::io;
 use std::path::Path;

@@ -1,8 +1,8 @@
 //! Compares the catalogue of a clean stop with the logs that are there: with the names of their
 //! files, with the end of the newest segment, and with what a directory says of its owner.
 //!
-//! A start trusts that catalogue and opens no segment. They differ when a person has moved, exchanged
-//! or removed something, or when the run that wrote the catalogue did not know a log.
+//! A start trusts that catalogue and opens no segment. They differ when a person has moved,
+//! exchanged or removed something, or when the run that wrote the catalogue did not know a log.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -40,8 +40,9 @@ impl Differences {
     }
 }
 
-/// Compares the catalogue with the disk, on `threads` threads, and logs each difference. A log without
-/// one of its files of aborted transactions gets them from its records when they are first needed.
+/// Compares the catalogue with the disk, on `threads` threads, and logs each difference. A log
+/// without one of its files of aborted transactions gets them from its records when they are first
+/// needed.
 ///
 /// # Errors
 /// When the log directory cannot be listed.

@@ -121,7 +121,7 @@ impl LogDir {
         logs.found(found);
         for entry in storage.list(root).map_err(failed)?.into_iter().filter(|entry| entry.is_dir) {
             if entry.name.ends_with(DELETED) {
-                logs.throw_away(root.join(entry.name), Instant::now());
+                logs.schedule_delete(root.join(entry.name), Instant::now());
             }
         }
         let flusher = {
@@ -343,7 +343,7 @@ impl LogDir {
         for log in logs.iter().filter(|log| log.flushed_offset() < log.log_end_offset()) {
             log.request_flush();
         }
-        self.logs.flushes.settle();
+        self.logs.flushes.wait_until_flushed();
         if self.state.is_offline() {
             return Err(io::Error::other("the log directory is offline"));
         }

@@ -77,7 +77,7 @@ impl DirState {
             let reason = self.failure.get().map_or("", String::as_str);
             error!(directory = %self.root.display(), reason, "the log directory is offline; it is read from, and not written to any more");
             let one = self.run.lock();
-            identity::disown_run(self.storage(), &self.root);
+            identity::mark_unclean(self.storage(), &self.root);
             drop(one);
             if let Some(observer) = self.observer.get() {
                 observer.offline(reason);

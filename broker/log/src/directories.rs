@@ -1,10 +1,10 @@
 //! The directories of logs, and the segments, that came and went since the catalogue was written.
 //!
-//! The catalogue names the logs of a directory and their segments, and is written every half minute.
-//! This file has a line for each log that was made, deleted or set aside since, and for each segment
-//! that became the newest of its log. So after a kill a start knows which there were, and a missing one
-//! is noticed. Nothing is synced: a start believes the file of its own boot only, whose writes the
-//! kernel still has.
+//! The catalogue names the logs of a directory and their segments, and is written every half
+//! minute. This file has a line for each log that was made, deleted or set aside since, and for
+//! each segment that became the newest of its log. So after a kill a start knows which there were,
+//! and a missing one is noticed. Nothing is synced: a start believes the file of its own boot only,
+//! whose writes the kernel still has.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -105,8 +105,8 @@ pub(super) fn dir_name(topic: &str, partition: i32) -> String {
     format!("{topic}-{partition}")
 }
 
-/// Reads what changed after the last catalogue of the last run. A line that is not whole is none: the
-/// process died before it acted.
+/// Reads what changed after the last catalogue of the last run. A line that is not whole is none:
+/// the process died before it acted.
 pub(super) fn read(storage: &dyn Storage, root: &Path) -> Changes {
     let bytes = match read_file(storage, &root.join(FILE), BYTES_MAX) {
         Ok(bytes) => bytes,
@@ -147,9 +147,9 @@ fn line(name: &str, change: Change) -> String {
 }
 
 impl Directories {
-    /// Notes a change. A line that cannot be written is written with the next one. A start that lacks
-    /// it may not miss a log, or may miss one that went, which costs this replica its place in the
-    /// ISR: no reason to take the log directory offline.
+    /// Notes a change. A line that cannot be written is written with the next one. A start that
+    /// lacks it may not miss a log, or may miss one that went, which costs this replica its place
+    /// in the ISR: no reason to take the log directory offline.
     pub(super) fn changes(&self, storage: &dyn Storage, root: &Path, name: &str, change: Change) {
         let mut state = self.0.lock();
         state.changes.take(name, change);
@@ -270,8 +270,8 @@ mod tests {
             .collect();
         let all = [("a-0".to_owned(), 3), ("b-0".to_owned(), 2), ("c-0".to_owned(), 4)];
         assert_eq!(names, all);
-        // A catalogue that was collected before the second log of that name came, and before the last
-        // roll of the other.
+        // A catalogue that was collected before the second log of that name came, and before the
+        // last roll of the other.
         directories.are_in(&Disk, root, &[log("a", 1), log("b", 2)]);
         assert_eq!(left(), format!("+a-0 {}\n=b-0 50\n", Uuid::from_u128(3)));
         note("b-0", Change::Newest(0));

@@ -127,8 +127,9 @@ impl Epochs {
         &self.entries
     }
 
-    /// The text of the file: Kafka's version, count, and a line for each entry. Behind these stand the
-    /// log start offset, which on a follower may lie before its first batch, and a checksum of it all.
+    /// The text of the file: Kafka's version, count, and a line for each entry. Behind these stand
+    /// the log start offset, which on a follower may lie before its first batch, and a checksum of
+    /// it all.
     pub fn to_text(&self, log_start_offset: i64) -> String {
         let mut text = format!("0\n{}\n", self.entries.len());
         for entry in &self.entries {
@@ -139,8 +140,8 @@ impl Epochs {
         text + &format!("{checksum:08x}\n")
     }
 
-    /// Parses the text of the file: the epochs, and the log start offset if it names one; `None` when
-    /// it is not whole and in order.
+    /// Parses the text of the file: the epochs, and the log start offset if it names one; `None`
+    /// when it is not whole and in order.
     pub fn from_text(text: &str) -> Option<(Self, Option<i64>)> {
         let Some(at) = text.find(START) else { return Some((Self::of_lines(text)?, None)) };
         let (lines, last) = text.split_at(at);

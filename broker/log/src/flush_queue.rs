@@ -97,7 +97,7 @@ impl<L: Flushable> FlushQueue<L> {
 
     /// Waits until the logs that wait now are flushed: at most for the current round and the next,
     /// however many requests follow.
-    pub(super) fn settle(&self) {
+    pub(super) fn wait_until_flushed(&self) {
         let mut waiting = self.waiting.lock();
         let last = waiting.begun + u64::from(!waiting.logs.is_empty());
         while waiting.over < last && !waiting.stop {

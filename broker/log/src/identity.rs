@@ -1,18 +1,20 @@
 //! The owner of a log directory, and how the last run left it: the small files at its root.
 //!
-//! Kafka counts no log as whole after an unclean stop. Here a process that dies leaves a whole log as
-//! long as the kernel runs on, because that has every write. So what else happens to the files must be
-//! noticed, or a leader that lacks records makes its followers cut theirs. These make a run not whole:
+//! Kafka counts no log as whole after an unclean stop. Here a process that dies leaves a whole log
+//! as long as the kernel runs on, because that has every write. So what else happens to the files
+//! must be noticed, or a leader that lacks records makes its followers cut theirs. These make a run
+//! not whole:
 //! - a log, a segment or the newest segment's end that the catalogue knows is missing (`compare`,
 //!   `recovery::evidence`, `directories`), or is that of another log;
 //! - a log ends before a producer snapshot, an index or an epoch of it says;
 //! - recovery cuts off whole batches, or a segment that does not follow the one before it.
 //!
-//! This cannot be noticed: after a kill, a log whose newest segment lost records at its end that were
-//! written after the last catalogue (half a minute) and in its last epoch. Nothing that is on the disk
-//! says that they were there. The same holds if somebody removes the files that would say it as well,
-//! and for directories that were made before they named their partition, if those are exchanged.
-//! Damage inside of a log makes no run not whole: reads refuse it, and the end of the log is known.
+//! This cannot be noticed: after a kill, a log whose newest segment lost records at its end that
+//! were written after the last catalogue (half a minute) and in its last epoch. Nothing that is on
+//! the disk says that they were there. The same holds if somebody removes the files that would say
+//! it as well, and for directories that were made before they named their partition, if those are
+//! exchanged. Damage inside of a log makes no run not whole: reads refuse it, and the end of the
+//! log is known.
 
 use std::io;
 use std::path::Path;
@@ -232,7 +234,7 @@ pub(super) fn how_left(storage: &dyn Storage, root: &Path) -> PreviousShutdown {
 
 /// Removes the marks that vouch for this run's writes. The disk is failing or full, so this removes
 /// files instead of writing one.
-pub(super) fn disown_run(storage: &dyn Storage, root: &Path) {
+pub(super) fn mark_unclean(storage: &dyn Storage, root: &Path) {
     // The mark of a clean stop may just have been written.
     let _ = storage.remove_file(&root.join(CLEAN));
     let removed = storage.remove_file(&root.join(RUN)).and_then(|()| storage.sync_dir(root));

@@ -88,7 +88,7 @@ impl Logs {
     }
 
     /// Schedules a directory for removal at a time. The next start removes it otherwise.
-    pub(super) fn throw_away(&self, directory: PathBuf, at: Instant) {
+    pub(super) fn schedule_delete(&self, directory: PathBuf, at: Instant) {
         self.trash.lock().push((at, directory));
     }
 
@@ -122,8 +122,8 @@ impl Logs {
         self.write_catalogue_now()
     }
 
-    /// Makes sure that the catalogue on the disk has nothing of `log` from `end` on, neither as flushed
-    /// nor as written. The log's own state is already lowered.
+    /// Makes sure that the catalogue on the disk has nothing of `log` from `end` on, neither as
+    /// flushed nor as written. The log's own state is already lowered.
     ///
     /// # Errors
     /// When it cannot be written.

@@ -34,8 +34,8 @@ const PARTITION: &str = "partition: ";
 /// The prefix of the checksum line.
 const CHECKSUM: &str = "crc32c: ";
 
-/// Returns the lines before the checksum if it matches, and whether there is one; without a checksum,
-/// as Kafka writes it, all lines.
+/// Returns the lines before the checksum if it matches, and whether there is one; without a
+/// checksum, as Kafka writes it, all lines.
 fn checked(text: &str) -> Option<(&str, bool)> {
     let Some((lines, checksum)) = text.split_once(CHECKSUM) else { return Some((text, false)) };
     let expected = u32::from_str_radix(checksum.trim(), 16).ok()?;
@@ -74,8 +74,8 @@ pub(super) fn named(file: &Path) -> (Option<&str>, Option<i32>) {
         .unwrap_or_default()
 }
 
-/// Returns what a partition's directory says of its owner. A read error is an error: the id may still
-/// exist.
+/// Returns what a partition's directory says of its owner. A read error is an error: the id may
+/// still exist.
 pub(super) fn said_in(storage: &dyn Storage, dir: &Path) -> io::Result<Said> {
     let text = match read_file(storage, &dir.join(PARTITION_METADATA), 4096) {
         Ok(text) => String::from_utf8(text).unwrap_or_default(),

@@ -356,8 +356,9 @@ impl Producers {
         }
         let entry = self.entries.entry(header.producer_id.0).or_insert_with(|| Entry::new(now_ms));
         let Some(marker) = marker else {
-            // Compaction has emptied the marker and kept the batch for the producer's epoch: without
-            // it, an older instance of the producer could write again. Kafka learns nothing from it.
+            // Compaction has emptied the marker and kept the batch for the producer's epoch:
+            // without it, an older instance of the producer could write again. Kafka learns nothing
+            // from it.
             if entry.transaction_first_offset < 0 && entry.epoch.0 < header.producer_epoch.0 {
                 entry.set_epoch(header.producer_epoch);
             }

@@ -51,8 +51,8 @@ pub struct LogReader {
     /// A file of aborted transactions was found damaged. They are unknown until the writer has
     /// rewritten the files.
     pub(super) distrusts_transaction_index: AtomicBool,
-    /// Where records are missing that were at the end of the log; -1 if none are. The log goes on behind
-    /// them, unless it follows a leader that has them.
+    /// Where records are missing that were at the end of the log; -1 if none are. The log goes on
+    /// behind them, unless it follows a leader that has them.
     pub(super) lacks_from: AtomicI64,
     /// The damage that reads have met.
     pub(super) damaged: Damaged,
@@ -401,7 +401,8 @@ impl LogReader {
                 return Ok(None);
             }
             let file = segment.open(&self.dir.files)?;
-            // What is not there cannot be sent, and would end the connection in the middle of an answer.
+            // What is not there cannot be sent, and would end the connection in the middle of an
+            // answer.
             let limit = limit.min(segment.bytes_there(file.as_ref())?);
             let available =
                 usize::try_from(limit.saturating_sub(located.position)).unwrap_or(usize::MAX);

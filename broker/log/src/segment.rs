@@ -140,8 +140,8 @@ impl Segment {
         Ok(found)
     }
 
-    /// How many of its bytes `file` has. These are fewer where somebody has cut it off while no process
-    /// ran; that is looked at until all were there once.
+    /// How many of its bytes `file` has. These are fewer where somebody has cut it off while no
+    /// process ran; that is looked at until all were there once.
     ///
     /// # Errors
     /// When the length cannot be read.
@@ -298,8 +298,8 @@ impl Segment {
         Ok(None)
     }
 
-    /// Returns the base offset of the first batch that can be read and begins behind `offset`; `None`
-    /// when there is none.
+    /// Returns the base offset of the first batch that can be read and begins behind `offset`;
+    /// `None` when there is none.
     ///
     /// # Errors
     /// When the file cannot be read.

@@ -85,7 +85,7 @@ impl Opened {
     }
 
     fn settle(&self) {
-        self.log.flushes.settle();
+        self.log.flushes.wait_until_flushed();
     }
 
     fn flush(&self) {

@@ -171,7 +171,7 @@ pub fn validate_within(
         };
         let (most, left_bytes) =
             (walked_bytes_max(&header, config), usize::try_from(left).unwrap_or(usize::MAX));
-        match records::look(&header, &bytes, most.min(left_bytes), config, now_ms) {
+        match records::inspect_records(&header, &bytes, most.min(left_bytes), config, now_ms) {
             Ok((found, walked)) => {
                 effort.0 = left.saturating_sub(walked);
                 Some(found)

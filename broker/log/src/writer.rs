@@ -207,7 +207,7 @@ impl LogWriter {
         epoch: LeaderEpoch,
         now_ms: i64,
     ) -> Vec<Result<AppendInfo, AppendError>> {
-        self.take_up_newest(now_ms);
+        self.open_newest_segment(now_ms);
         let mut results = Vec::with_capacity(appends.len());
         let mut run = Run { next_offset: self.reader.log_end_offset(), ..Run::default() };
         for index in 0..appends.len() {

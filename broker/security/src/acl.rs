@@ -1,8 +1,8 @@
 //! ACLs: which principal may do which operation on which resource, from which host.
 //!
-//! The controller keeps a set of [`Acl`]s, and changes it by [`Creation`]s and [`Filter`]s. A broker
-//! compiles each version of the set into an [`Authorizer`], which `api` asks before it acts. The
-//! rules are those of Apache Kafka's `StandardAuthorizer`.
+//! The controller keeps a set of [`Acl`]s, and changes it by [`Creation`]s and [`Filter`]s. A
+//! broker compiles each version of the set into an [`Authorizer`], which `api` asks before it acts.
+//! The rules are those of Apache Kafka's `StandardAuthorizer`.
 
 mod authorizer;
 mod change;

@@ -5,7 +5,8 @@
 //!
 //! Invariants
 //! - No parser here panics, and none allocates more than a small multiple of the bytes that it got.
-//! - A secret is in no `Debug` output and in no error, and its memory is cleared when it is dropped.
+//! - A secret is in no `Debug` output and in no error, and its memory is cleared when it is
+//!   dropped.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -3,8 +3,8 @@
 //! The broker's `sasl` takes a [`ClientResponse`] and has its token [verified](verify) against the
 //! [`KeySet`] of the issuer. Fetching the keys is the caller's; [`Refetch`] says when it may.
 //!
-//! - The algorithm of a token has to be one that is allowed, and the one that its key is for. Without
-//!   a signature, or with one by a shared secret, no token is good.
+//! - The algorithm of a token has to be one that is allowed, and the one that its key is for.
+//!   Without a signature, or with one by a shared secret, no token is good.
 //! - What a token says is believed only after its signature fits.
 
 mod keys;

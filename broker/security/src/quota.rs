@@ -2,7 +2,8 @@
 //!
 //! The controller keeps [`Quotas`], and changes them by [`alter()`]. A broker looks up the
 //! [`Limit`] of a request, counts against it in a [`Limiter`], and is told how long to throttle the
-//! client. The arithmetic is that of Apache Kafka's `ClientQuotaManager`, so the times are the same.
+//! client. The arithmetic is that of Apache Kafka's `ClientQuotaManager`, so the times are the
+//! same.
 
 mod alter;
 mod bucket;

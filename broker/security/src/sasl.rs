@@ -5,8 +5,8 @@
 //! [`Output`] says. The mechanisms are plug-ins ([`Mechanism`]).
 //!
 //! Invariants
-//! - A request reaches a handler only with an [`Authenticated`]. On a listener with SASL only a login
-//!   makes one.
+//! - A request reaches a handler only with an [`Authenticated`]. On a listener with SASL only a
+//!   login makes one.
 //! - After the session's end nothing goes on but a new login.
 //! - A connection has one attempt: after a failure it is closed.
 

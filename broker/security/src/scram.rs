@@ -1,7 +1,7 @@
 //! SCRAM-SHA-256 and SCRAM-SHA-512 (RFC 5802, RFC 7677) with the habits of Kafka's clients.
 //!
-//! The broker's `sasl` runs a [`Server`] for each login. Brokers and tests that log in themselves use
-//! a [`Client`]. The controller keeps [`Credential`]s and changes them by [`alter()`].
+//! The broker's `sasl` runs a [`Server`] for each login. Brokers and tests that log in themselves
+//! use a [`Client`]. The controller keeps [`Credential`]s and changes them by [`alter()`].
 //!
 //! - No SASLprep: user names and passwords are UTF-8 as they come, as in Apache Kafka.
 //! - No channel binding: only the header `n` is taken, as in Apache Kafka.

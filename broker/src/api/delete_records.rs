@@ -117,7 +117,7 @@ async fn delete(
         .await?
         .map_err(|_| ErrorCode::KafkaStorageError)?;
     // The followers learn the new start offset with their next fetch.
-    partition.watchers().tell();
+    partition.watchers().mark_all_dirty();
     Ok((partition, offset))
 }
 

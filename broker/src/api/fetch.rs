@@ -181,7 +181,7 @@ async fn answer(
     }
     let answers: Vec<_> = reads.iter().map(Read::answer).collect();
     let (session_id, included) =
-        services.fetch_sessions.settle(&asked, &answers, settings.fetch_sessions_max, now_ms());
+        services.fetch_sessions.record(&asked, &answers, settings.fetch_sessions_max, now_ms());
     let mut response = FetchResponse { session_id, ..FetchResponse::default() };
     for (((key, _), read), _) in
         asked.partitions.into_iter().zip(reads).zip(included).filter(|(_, included)| *included)

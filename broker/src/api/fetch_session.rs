@@ -189,7 +189,7 @@ impl FetchSessions {
         }
         let id = request.id;
         let session = self.inner.lock().session(id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
-        let (mut partitions, impossible) = session.lock().go_on(request)?;
+        let (mut partitions, impossible) = session.lock().apply(request)?;
         let bytes = partitions.iter().map(|(key, _)| key.bytes()).sum();
         let is_kept = self.inner.lock().grew(id, partitions.len(), bytes, now_ms);
         partitions.extend(impossible);
@@ -202,10 +202,10 @@ impl FetchSessions {
         self.inner.lock().sessions.get(&id).map_or(0, |kept| kept.partitions)
     }
 
-    /// Records every partition's answer, in the order of [`ResolvedFetch::partitions`]. Returns the session
-    /// id for the response, and which of the partitions it contains. There are never more than
-    /// `sessions_max` sessions (`max.incremental.fetch.session.cache.slots`).
-    pub(crate) fn settle(
+    /// Records every partition's answer, in the order of [`ResolvedFetch::partitions`]. Returns the
+    /// session id for the response, and which of the partitions it contains. There are never more
+    /// than `sessions_max` sessions (`max.incremental.fetch.session.cache.slots`).
+    pub(crate) fn record(
         &self,
         asked: &ResolvedFetch,
         answers: &[Answer],
@@ -277,7 +277,7 @@ impl FetchSessions {
 impl Session {
     /// Applies the next request of the session. Returns all partitions of the session in reading
     /// order, and those that cannot be kept.
-    fn go_on(&mut self, request: SessionRequest) -> Result<(Wishes, Wishes), ErrorCode> {
+    fn apply(&mut self, request: SessionRequest) -> Result<(Wishes, Wishes), ErrorCode> {
         if self.epoch != request.epoch {
             return Err(ErrorCode::InvalidFetchSessionEpoch);
         }

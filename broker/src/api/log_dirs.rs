@@ -52,11 +52,11 @@ pub(crate) fn handle(
     cx: &RequestContext,
     request: DescribeLogDirsRequest,
 ) -> DescribeLogDirsResponse {
-    describe(&services.authorizer, cx, &request, || look(services))
+    describe(&services.authorizer, cx, &request, || describe_log_dir(services))
 }
 
 /// The log directory and all its partitions at this moment.
-fn look(services: &Services) -> LogDirDescription {
+fn describe_log_dir(services: &Services) -> LogDirDescription {
     let log_dir = services.replicas.log_dir();
     let bytes = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
     let (total_bytes, usable_bytes) =

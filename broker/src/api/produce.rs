@@ -74,7 +74,7 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Dispatch {
     let mut topics: Vec<_> = produce
         .topics
         .into_iter()
-        .map(|topic| bring_topic(services, &asker, &image, topic, refusal))
+        .map(|topic| append_topic(services, &asker, &image, topic, refusal))
         .collect();
     drop(image);
     // From here on only the unwritten records hold the room, unless the outcomes kept for the
@@ -94,7 +94,7 @@ pub(super) fn handle(mut request: Request, body: BytesMut) -> Dispatch {
             let id = transactional_id.unwrap_or_default();
             transactional::ask(&request.services, request.cx.version, &id, &mut topics).await;
         }
-        let mut response = settle(&request, topics, acks, timeout).await;
+        let mut response = finish(&request, topics, acks, timeout).await;
         if acks == Acks::None {
             let failed = response
                 .responses
@@ -214,7 +214,7 @@ fn refuse_all(
     (!allowed).then_some(ErrorCode::TransactionalIdAuthorizationFailed)
 }
 
-fn bring_topic(
+fn append_topic(
     services: &Services,
     asker: &RequestInfo<'_>,
     image: &MetadataImage,
@@ -246,7 +246,7 @@ fn bring_topic(
         let key =
             TopicPartition { topic: found.map_or(id, |topic| topic.id), index: partition.index };
         let outcome = match (refusal, found) {
-            (None, Some(found)) => bring(services, asker, found, key, partition),
+            (None, Some(found)) => append_partition(services, asker, found, key, partition),
             (refusal, _) => Err(refusal.unwrap_or(ErrorCode::UnknownTopicOrPartition).into()),
         };
         (key, outcome.unwrap_or_else(Outcome::Refused))
@@ -254,7 +254,7 @@ fn bring_topic(
     Topic { name, id, partitions: topic.partitions.into_iter().map(bring_one).collect() }
 }
 
-fn bring(
+fn append_partition(
     services: &Services,
     asker: &RequestInfo<'_>,
     topic: &TopicImage,
@@ -302,7 +302,7 @@ fn place(partition: Arc<Partition>, prepared: Prepared, config: &LogConfig, room
 }
 
 /// Waits for all acknowledgements and builds the response.
-async fn settle(
+async fn finish(
     request: &Request,
     topics: Vec<Topic>,
     acks: Acks,

@@ -85,7 +85,7 @@ pub(super) async fn answer(
     let named = here.len() + absent.len();
     // The answer for absent partitions is immediate, and the session does not keep them: the
     // follower asks again.
-    session.take_up(here, forgotten.chain(absent.iter().copied()));
+    session.apply(here, forgotten.chain(absent.iter().copied()));
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let wait = if absent.is_empty() { wait } else { Duration::ZERO };
     let limits = Limits {
@@ -153,7 +153,7 @@ async fn gather(
     let mut deadline = limits.deadline;
     session.end_throttling();
     loop {
-        let found = look(session, follower, limits, &mut news);
+        let found = read_due(session, follower, limits, &mut news);
         let bytes: usize = news
             .values()
             .filter_map(|news| news.as_ref().ok()?.records.as_ref())
@@ -193,7 +193,7 @@ struct Found {
     throttled_ms: Option<u64>,
 }
 
-fn look(
+fn read_due(
     session: &mut Session,
     follower: Follower,
     limits: &Limits,

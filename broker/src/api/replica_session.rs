@@ -106,7 +106,7 @@ impl Session {
     }
 
     /// Applies a request: adds, changes and removes partitions.
-    pub(super) fn take_up(
+    pub(super) fn apply(
         &mut self,
         wanted: Vec<FetchRequestPartition>,
         forgotten: impl Iterator<Item = TopicPartition>,
@@ -403,7 +403,7 @@ mod tests {
     fn only_what_is_named_or_has_news_is_looked_at() {
         let (sessions, image) = (FollowerSessions::default(), image(1, &[(1, 5)]));
         let mut session = sessions.take(follower(1, 5), &image, 0, INITIAL_EPOCH).unwrap();
-        session.take_up(vec![wanted(0, 5), wanted(1, 5), wanted(2, 5)], std::iter::empty());
+        session.apply(vec![wanted(0, 5), wanted(1, 5), wanted(2, 5)], std::iter::empty());
         assert_eq!(due(&mut session), [0, 1, 2]);
         assert_eq!(due(&mut session), [0; 0]);
         let changes = session.changes();
@@ -414,10 +414,10 @@ mod tests {
         let id = session.id;
         sessions.give_back(session);
         let mut session = sessions.take(follower(1, 5), &image, id, 1).unwrap();
-        session.take_up(vec![wanted(1, 9)], [wanted(2, 0).id, wanted(0, 0).id].into_iter());
+        session.apply(vec![wanted(1, 9)], [wanted(2, 0).id, wanted(0, 0).id].into_iter());
         changes.mark(2);
         assert_eq!(due(&mut session), [1], "what is forgotten has no news");
-        session.take_up(vec![wanted(7, 1)], std::iter::empty());
+        session.apply(vec![wanted(7, 1)], std::iter::empty());
         assert_eq!(due(&mut session), [7], "in the place of another");
     }
 

@@ -129,7 +129,12 @@ impl Keeper {
 
     /// Takes over the proposals and producer ids of the last run, and stores them with its metadata
     /// as this run's own.
-    pub(super) fn go_on(&self, log_dir: &LogDir, broker_epoch: i64, left: &PreviousShutdown) {
+    pub(super) fn adopt_previous(
+        &self,
+        log_dir: &LogDir,
+        broker_epoch: i64,
+        left: &PreviousShutdown,
+    ) {
         *self.0.lock() =
             Beside { asked: left.asked.clone(), producer_ids: left.producer_ids.clone() };
         self.keep_whole(log_dir, broker_epoch, &left.image);

@@ -49,7 +49,7 @@ impl ProducerIds {
     }
 
     /// Takes over the ids that the last run left.
-    pub(super) fn go_on(&mut self, [block, reserve]: [Range<i64>; 2]) {
+    pub(super) fn adopt_previous(&mut self, [block, reserve]: [Range<i64>; 2]) {
         if self.block.is_empty() && self.reserve.is_empty() {
             self.left_from = block.start;
             (self.block, self.reserve) = (block, reserve);
@@ -137,7 +137,7 @@ mod tests {
                 left = ids.news().or(left);
             }
             let mut next = ProducerIds::default();
-            next.go_on(left.unwrap_or_default());
+            next.adopt_previous(left.unwrap_or_default());
             let again: Vec<_> = std::iter::from_fn(|| next.next()).collect();
             assert!(again.iter().all(|id| !given.contains(id)), "{dies_after}");
             let had: usize = if dies_after > 150 {

@@ -120,7 +120,7 @@ impl Session {
         let mut pause = RETRY_MIN;
         loop {
             let started = Instant::now();
-            self.go_on_if_nobody_answers().await;
+            self.resume_without_controller().await;
             self.controller.candidates.resolve().await;
             let silence = nobody_answers(Arc::clone(&self.controller), self.patient_until);
             let ended = tokio::select! {
@@ -160,7 +160,7 @@ impl Session {
     /// A leader then acknowledges nothing that a successor lacks. It waits for every member of the
     /// ISR in its last image and in its proposals. A leader that was elected meanwhile is one of
     /// them, and does not fetch from it.
-    async fn go_on_if_nobody_answers(&mut self) {
+    async fn resume_without_controller(&mut self) {
         if self.patient_until.take_if(|until| *until <= Instant::now()).is_none() {
             return;
         }
@@ -186,10 +186,10 @@ impl Session {
             "no controller answers; going on with the metadata, the roles and the epochs of the last run: what needs a controller waits for one"
         );
         self.controller_epoch = self.controller_epoch.max(left.image.controller_epoch);
-        self.controller.keeper.go_on(log_dir, epoch, &left);
+        self.controller.keeper.adopt_previous(log_dir, epoch, &left);
         self.controller.standing.send_modify(|standing| standing.broker_epoch = Some(epoch));
-        self.controller.producer_ids.lock().await.go_on(left.producer_ids);
-        replicas.go_on(&left.image, left.asked);
+        self.controller.producer_ids.lock().await.adopt_previous(left.producer_ids);
+        replicas.resume(&left.image, left.asked);
         self.metadata.publish(left.image);
     }
 
@@ -229,7 +229,7 @@ impl Session {
             tokio::select! {
                 message = incoming.message() => {
                     heard = Instant::now();
-                    if self.take_up(said(message)?)? {
+                    if self.apply(said(message)?)? {
                         // The next heartbeat reports the applied version at once, because others
                         // wait for it.
                         beat.reset_immediately();
@@ -240,7 +240,7 @@ impl Session {
                     // may have been paused.
                     while let Some(message) = incoming.message().now_or_never() {
                         heard = Instant::now();
-                        self.take_up(said(message)?)?;
+                        self.apply(said(message)?)?;
                     }
                     if heard.elapsed() > silence_max {
                         // The next attempt uses another address, because this connection may be
@@ -311,11 +311,11 @@ impl Session {
     }
 
     /// Applies a message of the controller. Returns whether it was metadata.
-    fn take_up(&mut self, message: rpc::ControllerMessage) -> Result<bool, Ended> {
+    fn apply(&mut self, message: rpc::ControllerMessage) -> Result<bool, Ended> {
         self.check_epoch(message.controller_epoch)?;
         match message.message {
             Some(FromController::Metadata(update)) => {
-                self.apply(update)?;
+                self.apply_update(update)?;
                 return Ok(true);
             }
             Some(FromController::HeartbeatReply(reply)) => {
@@ -349,7 +349,7 @@ impl Session {
         Ok(())
     }
 
-    fn apply(&mut self, update: rpc::MetadataUpdate) -> Result<(), Ended> {
+    fn apply_update(&mut self, update: rpc::MetadataUpdate) -> Result<(), Ended> {
         let before = self.metadata.load();
         if !update.full && update.version <= before.version {
             return Ok(());

@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use weir_protocol::types::BrokerId;
 
-use super::machine::{Now, StateMachine};
 use super::shard::{Job, Shard, ShardContext};
+use super::state_machine::{Now, StateMachine};
 use crate::metadata::{Metadata, MetadataImage};
-use crate::replica::{self, Backlog, go_on_later};
+use crate::replica::{self, Backlog, run_backlog_later};
 
 /// The state that all partitions of a coordinator's topic share.
 pub(super) struct Agenda {
@@ -45,7 +45,7 @@ impl Agenda {
 
     /// Queues a job for a partition's shard. A task takes over the jobs that remain after this
     /// thread's turn.
-    pub(super) fn bring<M: StateMachine>(
+    pub(super) fn submit<M: StateMachine>(
         self: &Arc<Self>,
         partition: i32,
         shard: &Arc<Shard<M>>,
@@ -53,12 +53,12 @@ impl Agenda {
     ) {
         let is_due = |at| self.set_due(partition, at);
         let image = self.metadata.load();
-        if shard.bring(job, self.surroundings(&image), is_due) == Backlog::Jobs {
+        if shard.submit(job, self.surroundings(&image), is_due) == Backlog::Jobs {
             let (agenda, shard) = (Arc::clone(self), Arc::clone(shard));
-            go_on_later(move || {
+            run_backlog_later(move || {
                 let image = agenda.metadata.load();
                 let is_due = |at| agenda.set_due(partition, at);
-                shard.go_on(agenda.surroundings(&image), is_due)
+                shard.run_backlog(agenda.surroundings(&image), is_due)
             });
         }
     }

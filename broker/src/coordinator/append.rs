@@ -4,7 +4,7 @@ use weir_protocol::batch::BatchHeader;
 use weir_protocol::record::BatchBuilder;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
-use super::machine::Record;
+use super::state_machine::Record;
 use weir_log::{Origin, Prepared};
 
 /// The size at which a batch is closed, in bytes. The records of one decision stay in one batch

@@ -11,7 +11,7 @@ use tokio::sync::oneshot::Receiver;
 use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId};
 use weir_settings::{Configs, Layers};
 
-use super::machine::Commit;
+use super::state_machine::Commit;
 use super::{Logged, Now, Origin, Outcome, Record, ReplyTo, StateMachine};
 use crate::metadata::MetadataImage;
 

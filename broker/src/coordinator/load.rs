@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use weir_protocol::batch::{self, BatchError, BatchHeader};
 use weir_protocol::record::{Records, section};
 
-use super::machine::{Logged, Origin, StateMachine};
+use super::state_machine::{Logged, Origin, StateMachine};
 use weir_log::{LogReader, ReadError, ReadSlice};
 
 /// Bytes per read; a larger batch is read whole.
@@ -36,9 +36,10 @@ pub(super) struct Loaded<M> {
 
 /// Reads the log into a machine. Blocks while it reads.
 ///
-/// Damage costs the damaged batches: the load goes on with the next one that can be read. A log line
-/// says which offsets are left out. This broker stays the leader: in Kafka the coordinator would not
-/// begin at all, and the data of all other partitions have leaders that do not move for damage either.
+/// Damage costs the damaged batches: the load goes on with the next one that can be read. A log
+/// line says which offsets are left out. This broker stays the leader: in Kafka the coordinator
+/// would not begin at all, and the data of all other partitions have leaders that do not move for
+/// damage either.
 ///
 /// # Errors
 /// With [`Unreadable::Fails`], when the disk fails.
@@ -101,8 +102,8 @@ pub(super) fn load<M: StateMachine>(
     Ok(Loaded { machine, end, left_out: left_out.offsets })
 }
 
-/// Whether the error says what is in the file, and another try would say the same. That a file is not
-/// there is no fault of the disk either.
+/// Whether the error says what is in the file, and another try would say the same. That a file is
+/// not there is no fault of the disk either.
 fn is_damage(error: &ReadError) -> bool {
     match error {
         ReadError::Corrupt { .. } => true,

@@ -2,9 +2,9 @@
 //! broker that leads a partition runs its machine.
 //!
 //! This is the common part of all coordinators. It maps keys to partitions, and reads the log when
-//! this broker begins to lead. The [`StateMachine`] decides a request, the partition's writer appends
-//! the records, and the reply leaves after the commit with `acks=all`. Called by `api`; knows
-//! nothing of groups or transactions.
+//! this broker begins to lead. The [`StateMachine`] decides a request, the partition's writer
+//! appends the records, and the reply leaves after the commit with `acks=all`. Called by `api`;
+//! knows nothing of groups or transactions.
 //!
 //! Invariants
 //! - A [`StateMachine`] is pure: the runtime tells it the time, it changes at once, and it returns
@@ -29,8 +29,8 @@ mod append;
 #[cfg(test)]
 pub(crate) mod harness;
 mod load;
-mod machine;
 mod shard;
+mod state_machine;
 mod transactional;
 
 use std::sync::Arc;
@@ -48,17 +48,17 @@ use weir_protocol::types::{BrokerId, TopicPartition};
 use self::agenda::Agenda;
 pub(crate) use self::append::WRITE_BYTES_MAX;
 use self::load::{Loaded, Unreadable};
-use self::machine::Answer;
-pub(crate) use self::machine::Commit;
-pub(crate) use self::machine::{Logged, Now, Origin, Outcome, Record, ReplyTo, StateMachine};
 use self::shard::{Active, Job, Shard, Status, Tenure};
+use self::state_machine::Answer;
+pub(crate) use self::state_machine::Commit;
+pub(crate) use self::state_machine::{Logged, Now, Origin, Outcome, Record, ReplyTo, StateMachine};
 pub(crate) use self::transactional::{InTransaction, Producer, Transactional};
 use crate::metadata::{Metadata, MetadataImage};
 use crate::replica::{self, Partition, Replicas, Waiter};
 use weir_log::producers::{Guard, Marker};
 
-/// The first pause before a failed load is repeated, and the interval at which a waiting load checks
-/// that it is still needed.
+/// The first pause before a failed load is repeated, and the interval at which a waiting load
+/// checks that it is still needed.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The longest pause; it doubles in between.
@@ -151,7 +151,7 @@ impl<M: StateMachine> Coordinator<M> {
         let (to, answer) = ReplyTo::new();
         let request = make(to);
         let shard = self.checked(partition, M::writes(&request))?;
-        self.agenda.bring(partition, &shard, Job::Ask(request));
+        self.agenda.submit(partition, &shard, Job::Ask(request));
         self.believed(answer).await.ok_or_else(|| shard.refusal())?
     }
 
@@ -169,7 +169,7 @@ impl<M: StateMachine> Coordinator<M> {
             partition_in(&self.metadata.load(), M::TOPIC, key).ok_or(ErrorCode::NotCoordinator)?;
         let shard = self.checked(partition, true)?;
         let (to, answer) = ReplyTo::new();
-        self.agenda.bring(partition, &shard, Job::AskToVerify(producer, to));
+        self.agenda.submit(partition, &shard, Job::AskToVerify(producer, to));
         self.believed(answer).await.ok_or_else(|| shard.refusal())?
     }
 
@@ -190,7 +190,7 @@ impl<M: StateMachine> Coordinator<M> {
         let shard = self.checked(partition, true)?;
         let (to, answer) = ReplyTo::new();
         let (refuse, mut refused) = oneshot::channel();
-        self.agenda.bring(partition, &shard, Job::AskIn(write, make(to), refuse));
+        self.agenda.submit(partition, &shard, Job::AskIn(write, make(to), refuse));
         let answer = self.believed(answer).await;
         answer.ok_or_else(|| refused.try_recv().unwrap_or_else(|_| shard.refusal()))?
     }
@@ -207,7 +207,7 @@ impl<M: StateMachine> Coordinator<M> {
     ) -> Result<(), ErrorCode> {
         let shard = self.checked(partition, true)?;
         let (to, answer) = ReplyTo::new();
-        self.agenda.bring(partition, &shard, Job::EndTransaction(marker, to));
+        self.agenda.submit(partition, &shard, Job::EndTransaction(marker, to));
         self.believed(answer).await.ok_or_else(|| shard.refusal())??
     }
 
@@ -264,7 +264,7 @@ impl<M: StateMachine> Coordinator<M> {
             let version = image.version;
             if seen != Some((image.controller_epoch, version)) {
                 seen = Some((image.controller_epoch, version));
-                self.look(&image, &mut loads);
+                self.reconcile_shards(&image, &mut loads);
             }
             drop(image);
             self.wake_due();
@@ -279,13 +279,13 @@ impl<M: StateMachine> Coordinator<M> {
     fn wake_due(&self) {
         for partition in self.agenda.due() {
             if let Some(shard) = self.shard(partition) {
-                self.agenda.bring(partition, &shard, Job::Wake);
+                self.agenda.submit(partition, &shard, Job::Wake);
             }
         }
     }
 
     /// Compares the metadata with the partitions that this broker coordinates.
-    fn look(self: &Arc<Self>, image: &Arc<MetadataImage>, loads: &mut JoinSet<()>) {
+    fn reconcile_shards(self: &Arc<Self>, image: &Arc<MetadataImage>, loads: &mut JoinSet<()>) {
         if self.ended.load(Ordering::Acquire) {
             return;
         }
@@ -308,12 +308,12 @@ impl<M: StateMachine> Coordinator<M> {
             });
             if wanted == shard.status().tenure() {
                 if wanted.is_some() {
-                    self.agenda.bring(index, &shard, Job::Metadata(Arc::clone(image)));
+                    self.agenda.submit(index, &shard, Job::Metadata(Arc::clone(image)));
                 }
                 continue;
             }
             shard.set_status(wanted.map_or(Status::Away, Status::Loading));
-            self.agenda.bring(index, &shard, Job::End);
+            self.agenda.submit(index, &shard, Job::End);
             if let Some(tenure) = wanted {
                 loads.spawn(Arc::clone(self).keep_loading(shard, index, tenure));
             }
@@ -380,7 +380,7 @@ impl<M: StateMachine> Coordinator<M> {
             partition.with_writer(|writer| writer.known_producers(replica::now_ms())).await;
         let producers = producers.map_err(|code| anyhow::anyhow!("{}", code.name()))??;
         let active = Active::new((machine, producers), partition, tenure);
-        self.agenda.bring(index, shard, Job::Begin(active));
+        self.agenda.submit(index, shard, Job::Begin(active));
         Ok(())
     }
 
@@ -390,7 +390,7 @@ impl<M: StateMachine> Coordinator<M> {
         let shards = self.shards.read().clone();
         for (index, shard) in (0..).zip(&shards) {
             shard.set_status(Status::Away);
-            self.agenda.bring(index, shard, Job::End);
+            self.agenda.submit(index, shard, Job::End);
         }
     }
 }

@@ -14,7 +14,7 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{LeaderEpoch, TopicId};
 
 use super::append::{Batches, TooLarge};
-use super::machine::{Commit, Now, Outcome, ReplyTo, StateMachine, commit};
+use super::state_machine::{Commit, Now, Outcome, ReplyTo, StateMachine, commit};
 use super::transactional::{InTransaction, Producer, Transactional};
 use crate::metadata::MetadataImage;
 use crate::replica::{Acks, Backlog, Partition, SerialExecutor, Waiter};
@@ -164,26 +164,26 @@ impl<M: StateMachine> Shard<M> {
 
     /// Queues a job. The thread in the seat passes the time of the next timer to `is_due` after its
     /// work, before another thread can take the seat.
-    pub(super) fn bring(
+    pub(super) fn submit(
         &self,
         job: Job<M>,
         surroundings: ShardContext<'_>,
         mut is_due: impl FnMut(u64),
     ) -> Backlog {
-        let brought = self.seat.bring(job, |core, jobs| {
+        let brought = self.seat.submit(job, |core, jobs| {
             self.work(core, jobs, surroundings).into_iter().for_each(&mut is_due);
         });
         // A broken seat drops the request, which the caller notices.
         brought.unwrap_or(Backlog::Nothing)
     }
 
-    /// Like [`Shard::bring`], for remaining jobs.
-    pub(super) fn go_on(
+    /// Like [`Shard::submit`], for remaining jobs.
+    pub(super) fn run_backlog(
         &self,
         surroundings: ShardContext<'_>,
         mut is_due: impl FnMut(u64),
     ) -> Backlog {
-        self.seat.go_on(|core, jobs| {
+        self.seat.run_backlog(|core, jobs| {
             self.work(core, jobs, surroundings).into_iter().for_each(&mut is_due);
         })
     }
@@ -199,9 +199,9 @@ impl<M: StateMachine> Shard<M> {
             match job {
                 Job::Begin(active) => {
                     gathered.append(core.as_mut());
-                    *core = self.take_up(*active);
+                    *core = self.activate(*active);
                     if let Some(active) = core {
-                        active.take_up_metadata(surroundings.image, surroundings, &mut gathered);
+                        active.apply_metadata(surroundings.image, surroundings, &mut gathered);
                     }
                 }
                 Job::End => {
@@ -236,7 +236,7 @@ impl<M: StateMachine> Shard<M> {
         Some(wake.max(earliest))
     }
 
-    fn take_up(&self, active: Active<M>) -> Option<Active<M>> {
+    fn activate(&self, active: Active<M>) -> Option<Active<M>> {
         let mut standing = self.standing.lock();
         if standing.status != Status::Loading(active.tenure) {
             return None;
@@ -283,7 +283,7 @@ impl<M: StateMachine> Active<M> {
             // Due timers stay due; they are checked again.
             Job::Wake if writable.is_err() => {}
             Job::Wake => gathered.decide(now, |outcome| self.machine.wake(now, outcome)),
-            Job::Metadata(image) => self.take_up_metadata(&image, surroundings, gathered),
+            Job::Metadata(image) => self.apply_metadata(&image, surroundings, gathered),
             Job::Begin(_) | Job::End | Job::EndTransaction(..) => {}
         }
     }
@@ -304,7 +304,7 @@ impl<M: StateMachine> Active<M> {
         }
     }
 
-    fn take_up_metadata(
+    fn apply_metadata(
         &mut self,
         image: &Arc<MetadataImage>,
         surroundings: ShardContext<'_>,
@@ -370,7 +370,7 @@ async fn committed(
 struct Batch {
     now: Now,
     batches: Batches,
-    replies: Vec<super::machine::Reply>,
+    replies: Vec<super::state_machine::Reply>,
 }
 
 impl Batch {

@@ -76,7 +76,7 @@ impl Transactional {
         let header = BatchHeader { base_offset: self.next, ..*header };
         let change = self.producers.replay(&header, batch, now_ms);
         if change.is_some() || header.is_control() {
-            self.asked.settle(header.producer_id);
+            self.asked.forget(header.producer_id);
         }
     }
 

@@ -8,8 +8,8 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, JoinGroupRequest};
 
 use super::client::Client;
+use super::decision::PREFIX_CHARS_MAX;
 use super::memory::{MEMBER_BYTES, NAME_BYTES, PROTOCOL_BYTES};
-use super::turn::PREFIX_CHARS_MAX;
 use super::{ConsumerHeartbeat, Groups, Join, Kind, Refusal, refuse};
 use crate::coordinator::Now;
 

@@ -65,7 +65,7 @@ impl Group {
     }
 
     /// Carries out a change of protocol that was decided during another request.
-    fn settle(&mut self, turn: &mut DecisionContext<'_>) {
+    fn convert_if_decided(&mut self, turn: &mut DecisionContext<'_>) {
         if let Kind::Consumer(consumers) = &mut self.kind
             && let Some(how) = consumers.take_downgrade()
         {
@@ -134,7 +134,7 @@ impl Groups {
         };
         let turn = &mut self.around.turn(now, outcome);
         let result = act(consumers, turn);
-        group.settle(turn);
+        group.convert_if_decided(turn);
         group.count();
         Ok(result)
     }

@@ -1,8 +1,8 @@
 //! PURE: group coordinators: the groups and committed offsets of one partition of
 //! `__consumer_offsets`.
 //!
-//! A [`StateMachine`] of the coordinators' runtime: it decides a request, changes its state and returns
-//! the records for the change. Reads no clock, draws no random number, waits for nothing.
+//! A [`StateMachine`] of the coordinators' runtime: it decides a request, changes its state and
+//! returns the records for the change. Reads no clock, draws no random number, waits for nothing.
 //!
 //! Invariants
 //! - State that must survive is in a record, in Kafka's format, before a client hears of it.
@@ -23,6 +23,7 @@ mod classic;
 mod client;
 mod consumer;
 mod deadlines;
+mod decision;
 mod delete;
 mod describe;
 mod embedded;
@@ -35,7 +36,6 @@ mod record;
 mod replay;
 mod request;
 mod settings;
-mod turn;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -52,13 +52,13 @@ pub(crate) use self::client::Client;
 pub(crate) use self::consumer::Heartbeat as ConsumerHeartbeat;
 use self::consumer::{ConsumerGroup, Refusal, refuse};
 use self::deadlines::{Deadlines, Due};
+use self::decision::{DecisionContext, Ids};
 use self::memory::Held;
 pub(crate) use self::memory::MemberMemory;
 pub(crate) use self::offset_requests::refuse_commit;
 use self::offsets::{NEWEST_VERSION, Offsets, Place};
 pub(crate) use self::request::Request;
 use self::settings::Settings;
-use self::turn::{DecisionContext, Ids};
 use crate::coordinator::{Logged, Now, Origin, Outcome, StateMachine};
 use crate::metadata::MetadataImage;
 
@@ -271,7 +271,7 @@ impl StateMachine for Groups {
     }
 
     fn replay(&mut self, record: &Logged<'_>) -> Result<(), String> {
-        self.take_up(record)
+        self.apply(record)
     }
 
     fn end_transaction(&mut self, producer: ProducerId, _epoch: ProducerEpoch, committed: bool) {

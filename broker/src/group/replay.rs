@@ -12,7 +12,7 @@ use super::{ClassicGroup, ConsumerGroup, Groups, Kind};
 use crate::coordinator::Logged;
 
 impl Groups {
-    pub(super) fn take_up(&mut self, record: &Logged<'_>) -> Result<(), String> {
+    pub(super) fn apply(&mut self, record: &Logged<'_>) -> Result<(), String> {
         match record::read(record)? {
             Change::Offset(key, value) => {
                 self.replay_offset(&key, value, record.transaction.map(|(producer, _)| producer))

@@ -228,8 +228,8 @@ impl MetadataImage {
             next.broker_configs
                 .insert(BrokerId(entry.broker_id), Arc::new(configs.entries.into_iter().collect()));
         }
-        take_up(&mut next.group_configs, &update.group_configs);
-        take_up(&mut next.client_metrics, &update.client_metrics);
+        apply_configs(&mut next.group_configs, &update.group_configs);
+        apply_configs(&mut next.client_metrics, &update.client_metrics);
         if let Some(features) = &update.features {
             next.features = features.levels.clone().into_iter().collect();
             next.features_epoch = features.epoch;
@@ -239,7 +239,7 @@ impl MetadataImage {
 }
 
 /// Applies changed configurations. An empty one is removed.
-fn take_up(known: &mut NamedConfigs, changed: &[rpc::NamedConfigs]) {
+fn apply_configs(known: &mut NamedConfigs, changed: &[rpc::NamedConfigs]) {
     for rpc::NamedConfigs { name, configs } in changed {
         let entries = configs.clone().unwrap_or_default().entries;
         if entries.is_empty() {

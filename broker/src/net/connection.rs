@@ -139,17 +139,17 @@ impl Connection {
         match span.in_scope(|| api::dispatch(services, caller, received, &span)) {
             Dispatch::Now(reply) if self.in_flight.is_empty() => self.push(reply).await,
             Dispatch::Now(reply) => {
-                self.take_up(std::future::ready(reply).boxed(), 0, None, span);
+                self.enqueue(std::future::ready(reply).boxed(), 0, None, span);
                 Ok(())
             }
             Dispatch::Later(reply) => {
-                self.take_up(reply, 0, None, span);
+                self.enqueue(reply, 0, None, span);
                 Ok(())
             }
             Dispatch::Produced { reply, bytes_max, alone } => {
                 // Its records are appended, or queued for that. The requests behind it start before
                 // this one is looked at again.
-                self.take_up(reply, bytes_max, Some(std::time::Instant::now()), span);
+                self.enqueue(reply, bytes_max, Some(std::time::Instant::now()), span);
                 self.producing &= !alone;
                 Ok(())
             }
@@ -167,7 +167,7 @@ impl Connection {
     /// Queues a reply behind the earlier ones. Others may join it as long as the budget has memory
     /// for their answers. The request waits for others from `waits_since` on, or once its reply
     /// does.
-    fn take_up(
+    fn enqueue(
         &mut self,
         reply: BoxFuture<'static, Reply>,
         bytes_max: usize,

@@ -95,7 +95,7 @@ async fn run(
         if let Some(before) = homes.remove(&id)
             && let Some(inbox) = leaders.get(&before)
         {
-            inbox.tell(Told::Leave(id));
+            inbox.deliver(Told::Leave(id));
         }
         let Some((leader, epoch)) = from else { continue };
         homes.insert(id, leader);
@@ -105,6 +105,6 @@ async fn run(
             tasks.spawn(session.run().instrument(debug_span!("follower", leader = leader.0)));
             inbox
         });
-        inbox.tell(Told::Fetch(partition, epoch));
+        inbox.deliver(Told::Fetch(partition, epoch));
     }
 }

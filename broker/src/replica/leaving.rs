@@ -57,10 +57,10 @@ impl Leaving {
     /// Queues the log of a retired partition for removal. The thread removes logs in the order of
     /// calls.
     pub(super) fn push(self: &Arc<Self>, partition: Arc<Partition>, fate: Fate) {
-        self.bring(Box::new(move || take_away(&partition, fate)));
+        self.submit(Box::new(move || take_away(&partition, fate)));
     }
 
-    fn bring(self: &Arc<Self>, work: Work) {
+    fn submit(self: &Arc<Self>, work: Work) {
         let mut queue = self.queue.lock();
         queue.waiting.push_back(work);
         if std::mem::replace(&mut queue.is_worked_on, true) {
@@ -79,7 +79,7 @@ impl Leaving {
     /// Waits until every queued job is done, and returns whether that succeeded. A job is also done
     /// once it waits for a writer that is busy. Waits at most `most` for each job.
     #[must_use]
-    pub(super) fn settle(&self, most: Duration) -> bool {
+    pub(super) fn wait_until_done(&self, most: Duration) -> bool {
         let mut queue = self.queue.lock();
         let (mut begun, mut deadline) = (queue.begun, Instant::now() + most);
         while queue.is_worked_on {
@@ -113,7 +113,7 @@ impl Leaving {
 fn take_away(partition: &Arc<Partition>, fate: Fate) {
     let gone = Arc::clone(partition);
     // After the appends under way: a segment that is created just now must find its directory.
-    partition.with_writer_detached(move |writer| {
+    partition.spawn_on_writer(move |writer| {
         let taken = match fate {
             Fate::Deleted => writer.delete(),
             Fate::SetAside => writer.set_aside(),
@@ -138,21 +138,21 @@ mod tests {
         let leaving: Arc<Leaving> = Arc::default();
         for _ in 0..2 {
             let (done, is_done) = channel();
-            leaving.bring(Box::new(|| panic!("as a deletion could")));
-            leaving.bring(Box::new(move || done.send(()).unwrap()));
+            leaving.submit(Box::new(|| panic!("as a deletion could")));
+            leaving.submit(Box::new(move || done.send(()).unwrap()));
             is_done.recv_timeout(LOST).unwrap();
-            assert!(leaving.settle(LOST));
+            assert!(leaving.wait_until_done(LOST));
         }
     }
 
     #[test]
     fn who_waits_is_told_when_it_takes_too_long() {
         let leaving: Arc<Leaving> = Arc::default();
-        assert!(leaving.settle(Duration::ZERO), "there is nothing to do");
+        assert!(leaving.wait_until_done(Duration::ZERO), "there is nothing to do");
         let (go_on, goes_on) = channel();
-        leaving.bring(Box::new(move || goes_on.recv().unwrap()));
-        assert!(!leaving.settle(Duration::ZERO));
+        leaving.submit(Box::new(move || goes_on.recv().unwrap()));
+        assert!(!leaving.wait_until_done(Duration::ZERO));
         go_on.send(()).unwrap();
-        assert!(leaving.settle(LOST));
+        assert!(leaving.wait_until_done(LOST));
     }
 }

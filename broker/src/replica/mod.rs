@@ -27,20 +27,20 @@ mod assignments;
 mod cleaning;
 mod clock;
 pub mod core;
+mod fetch_subscriptions;
 mod fetcher;
 mod leaving;
-mod lost;
 mod maintenance;
 mod partition;
-mod seat;
+mod serial_executor;
 mod settings;
 mod shared;
 #[cfg(test)]
 mod tests;
 mod throttle;
 mod traffic;
+mod unreachable_leaders;
 mod waiters;
-mod watch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
@@ -55,19 +55,19 @@ use weir_settings::topic_key;
 
 pub(crate) use self::clock::now_ms;
 use self::core::{PartitionState, PendingProposal};
+pub(crate) use self::fetch_subscriptions::DirtySlots;
 pub use self::fetcher::{FetcherContext, Fetchers};
 use self::leaving::{Fate, Leaving};
-pub(crate) use self::lost::UnreachableLeaders;
 pub use self::maintenance::{Maintenance, MaintenanceSettings};
 pub(crate) use self::partition::Shared;
 pub(crate) use self::partition::{
     Acks, Appending, FollowerFetch, Led, Observed, Partition, Served, Throttled, read_error,
 };
-pub(crate) use self::seat::{Backlog, SerialExecutor, go_on_later};
+pub(crate) use self::serial_executor::{Backlog, SerialExecutor, run_backlog_later};
 pub(crate) use self::settings::Settings;
 pub(crate) use self::traffic::Counted;
+pub(crate) use self::unreachable_leaders::UnreachableLeaders;
 pub(crate) use self::waiters::Waiter;
-pub(crate) use self::watch::DirtySlots;
 use crate::metadata::{MetadataImage, PartitionImage, TopicImage};
 use weir_log::{LogConfig, LogDir};
 
@@ -187,7 +187,7 @@ impl Replicas {
             || before.broker_configs.get(&self.broker) != next.broker_configs.get(&self.broker);
         let settings = Settings::of(&next.layers(self.broker));
         let settings_before = std::mem::replace(&mut *self.settings.lock(), settings);
-        self.shared.take_up(next, &settings);
+        self.shared.apply(next, &settings);
         if settings.lag_ms_max != settings_before.lag_ms_max {
             for partition in self.all() {
                 partition.reconfigure();
@@ -205,7 +205,7 @@ impl Replicas {
         };
         for id in topics {
             match (before.topic(id), next.topic(id)) {
-                (_, Some(topic)) => self.take_up(next, topic, fate),
+                (_, Some(topic)) => self.apply_topic(next, topic, fate),
                 (Some(topic), None) => self.give_up(topic, fate),
                 (None, None) => {}
             }
@@ -222,18 +222,18 @@ impl Replicas {
     /// Resumes the roles of the previous run. `image` is the image that it used, `asked` the ISR
     /// proposals of its leaders. The caller publishes the image afterwards. Replaces the first
     /// [`Replicas::apply`].
-    pub fn go_on(&self, image: &MetadataImage, asked: HashMap<TopicPartition, PendingProposal>) {
+    pub fn resume(&self, image: &MetadataImage, asked: HashMap<TopicPartition, PendingProposal>) {
         let is_over = self.is_over.lock();
         if *is_over {
             return;
         }
         let settings = Settings::of(&image.layers(self.broker));
         *self.settings.lock() = settings;
-        self.shared.take_up(image, &settings);
+        self.shared.apply(image, &settings);
         self.shared.set_asked(asked);
         // A newer image may claim the logs that this one does not, so nothing is set aside yet.
         for topic in image.topics() {
-            self.take_up(image, topic, Fate::SetAside);
+            self.apply_topic(image, topic, Fate::SetAside);
         }
     }
 
@@ -244,7 +244,7 @@ impl Replicas {
         }
     }
 
-    fn take_up(&self, image: &MetadataImage, topic: &TopicImage, fate: Fate) {
+    fn apply_topic(&self, image: &MetadataImage, topic: &TopicImage, fate: Fate) {
         let config = self.config(image, topic);
         for (index, state) in (0..).zip(&topic.partitions) {
             let id = TopicPartition { topic: topic.id, index };
@@ -265,7 +265,7 @@ impl Replicas {
                 },
             };
             partition.set_throttled(throttled(topic, index, self.broker));
-            partition.take_up(state.leader, committed(state));
+            partition.apply(state.leader, committed(state));
         }
     }
 
@@ -334,8 +334,9 @@ impl Replicas {
     pub async fn close(&self) -> std::io::Result<()> {
         *self.is_over.lock() = true;
         let leaving = Arc::clone(&self.leaving);
-        let is_settled =
-            tokio::task::spawn_blocking(move || leaving.settle(LEAVING_MAX)).await.unwrap_or(false);
+        let is_settled = tokio::task::spawn_blocking(move || leaving.wait_until_done(LEAVING_MAX))
+            .await
+            .unwrap_or(false);
         if !is_settled {
             warn!(
                 seconds = LEAVING_MAX.as_secs(),

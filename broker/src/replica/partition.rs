@@ -1,12 +1,12 @@
 //! One partition on this broker: its role, its log, and the requests that wait for it.
 //!
-//! Appends go through the [`SerialExecutor`]; reads take no lock. `core` makes the decisions of a leader and
-//! of a follower; this module calls it and carries them out. The log decides everything about
-//! bytes, `api` everything about requests.
+//! Appends go through the [`SerialExecutor`]; reads take no lock. `core` makes the decisions of a
+//! leader and of a follower; this module calls it and carries them out. The log decides everything
+//! about bytes, `api` everything about requests.
 
 mod appending;
-mod following;
-mod leading;
+mod follower_state;
+mod leader_state;
 mod observing;
 #[cfg(test)]
 mod tests;
@@ -21,16 +21,16 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerId, LeaderEpoch, TopicPartition};
 
 pub(crate) use self::appending::Appending;
-pub(crate) use self::leading::{FollowerFetch, Served, read_error};
+pub(crate) use self::leader_state::{FollowerFetch, Served, read_error};
 pub(crate) use self::observing::{Led, Observed};
 pub(crate) use self::work::Acks;
 use self::work::{Append, LeaderState};
 use super::core::leader::Ends;
 use super::core::{FollowerState, OwnLog, PartitionState};
-use super::seat::{Backlog, SerialExecutor, go_on_later};
+use super::fetch_subscriptions::FetchSubscriptions;
+use super::serial_executor::{Backlog, SerialExecutor, run_backlog_later};
 use super::traffic::TopicTraffic;
 use super::waiters::Waiters;
-use super::watch::FetchSubscriptions;
 use super::{clock, shared};
 use weir_log::{FlushMode, LogConfig, LogReader, LogWriter};
 
@@ -254,7 +254,7 @@ impl Partition {
 
     /// Takes up the state that the controller has committed. Leadership ends at once. The new role
     /// begins after the appends under way, so the start offset of a leader's epoch is exact.
-    pub(crate) fn take_up(self: &Arc<Self>, leader: Option<BrokerId>, state: PartitionState) {
+    pub(crate) fn apply(self: &Arc<Self>, leader: Option<BrokerId>, state: PartitionState) {
         let epoch = state.leader_epoch;
         let wanted = self.wanted_role(leader, epoch);
         {
@@ -264,7 +264,7 @@ impl Partition {
             }
         }
         let partition = Arc::clone(self);
-        self.with_writer_detached(move |writer| partition.assume(writer, wanted, state));
+        self.spawn_on_writer(move |writer| partition.assume(writer, wanted, state));
     }
 
     /// The role of this broker in a partition with this leader.
@@ -278,7 +278,7 @@ impl Partition {
 
     /// Adopts the role. Runs as a job of the writer, so nothing is appended meanwhile.
     fn assume(self: &Arc<Self>, writer: &mut LogWriter, wanted: Role, state: PartitionState) {
-        self.settle_missing(writer, wanted, &state);
+        self.resolve_missing(writer, wanted, &state);
         let mut core = self.core.lock();
         let before = *self.role.read();
         if before.epoch() != wanted.epoch() {
@@ -314,7 +314,7 @@ impl Partition {
     fn wake_everyone(&self) {
         self.waiters.wake_all();
         self.holding.wake_all();
-        self.watchers.tell();
+        self.watchers.mark_all_dirty();
     }
 
     /// Whether replication of this replica is throttled.
@@ -333,7 +333,7 @@ impl Partition {
             return;
         }
         *self.config.write() = Arc::clone(&config);
-        self.with_writer_detached(move |writer| writer.update_config(config));
+        self.spawn_on_writer(move |writer| writer.update_config(config));
         self.reconfigure();
         self.commit();
     }
@@ -348,7 +348,7 @@ impl Partition {
         act: impl FnOnce(&mut LogWriter) -> R + Send + 'static,
     ) -> Result<R, ErrorCode> {
         let (answer, receiver) = oneshot::channel();
-        self.bring(Job::Other(Box::new(move |writer| {
+        self.submit(Job::Other(Box::new(move |writer| {
             // The caller may have stopped waiting; the job has still run.
             let _ = answer.send(act(writer));
         })));
@@ -359,20 +359,20 @@ impl Partition {
     }
 
     /// Like [`Partition::with_writer`], for callers that need no answer.
-    pub(crate) fn with_writer_detached(
+    pub(crate) fn spawn_on_writer(
         self: &Arc<Self>,
         act: impl FnOnce(&mut LogWriter) + Send + 'static,
     ) {
-        self.bring(Job::Other(Box::new(act)));
+        self.submit(Job::Other(Box::new(act)));
     }
 
-    fn bring(self: &Arc<Self>, job: Job) {
+    fn submit(self: &Arc<Self>, job: Job) {
         // A broken seat drops the job and with it the sender of the answer, which the caller
         // notices.
-        let left = self.seat.bring(job, |writer, jobs| self.work(writer, jobs));
+        let left = self.seat.submit(job, |writer, jobs| self.work(writer, jobs));
         if left == Ok(Backlog::Jobs) {
             let own = Arc::clone(self);
-            go_on_later(move || own.seat.go_on(|writer, jobs| own.work(writer, jobs)));
+            run_backlog_later(move || own.seat.run_backlog(|writer, jobs| own.work(writer, jobs)));
         }
     }
 

@@ -14,10 +14,10 @@ use weir_protocol::types::{BrokerEpoch, BrokerId, TopicPartition};
 use super::assignments::Assignments;
 use super::core::follower::FETCH_BACKOFF_MS;
 use super::core::{Peer, PendingProposal, Proposal};
-use super::lost::UnreachableLeaders;
 use super::settings::Settings;
 use super::throttle::Quota;
 use super::traffic::Traffic;
+use super::unreachable_leaders::UnreachableLeaders;
 use crate::metadata::MetadataImage;
 
 /// The interval of periodic checks: a lagging follower is found no later than this.
@@ -128,7 +128,7 @@ impl<P> Shared<P> {
     }
 
     /// Takes up the brokers of the image, and this broker's settings.
-    pub(super) fn take_up(&self, image: &MetadataImage, settings: &Settings) {
+    pub(super) fn apply(&self, image: &MetadataImage, settings: &Settings) {
         let peers: BTreeMap<_, _> = image
             .brokers
             .iter()

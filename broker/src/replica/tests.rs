@@ -51,7 +51,7 @@ fn topic(number: u128) -> TopicImage {
 
 fn append(partition: &Arc<Partition>) -> Result<i64, AppendError> {
     let (answer, answered) = channel();
-    partition.with_writer_detached(move |writer| {
+    partition.spawn_on_writer(move |writer| {
         let mut builder = BatchBuilder::new(0);
         builder.append(0, 1_000, None, Some(b"v"), []);
         let bytes = builder.build(0).unwrap();
@@ -74,13 +74,13 @@ fn what_is_made_anew_waits_for_the_writer_of_what_is_deleted() {
         let root = tempfile::tempdir().unwrap();
         let replicas = Replicas::new(OWN, open(root.path()));
         let image = MetadataImage::default();
-        replicas.take_up(&image, &topic(1), Fate::Deleted);
+        replicas.apply_topic(&image, &topic(1), Fate::Deleted);
         let old = replicas.get(id(1)).unwrap();
         assert_eq!([append(&old), append(&old), append(&old)], [Ok(0), Ok(1), Ok(2)]);
         let ((at_work, begun), (go_on, goes_on)) = (channel(), channel());
         let busy = Arc::clone(&old);
         let worker = std::thread::spawn(move || {
-            busy.with_writer_detached(move |writer| {
+            busy.spawn_on_writer(move |writer| {
                 at_work.send(()).unwrap();
                 goes_on.recv().unwrap();
                 writer.roll(1_000).unwrap();
@@ -88,10 +88,10 @@ fn what_is_made_anew_waits_for_the_writer_of_what_is_deleted() {
         });
         begun.recv().unwrap();
         replicas.give_up(&topic(1), Fate::Deleted);
-        assert!(replicas.leaving.settle(LOST));
+        assert!(replicas.leaving.wait_until_done(LOST));
         // DeleteRecords and compaction can arrive this late.
-        old.with_writer_detached(|_| panic!("what comes behind the deletion is not done"));
-        replicas.take_up(&image, &topic(next), Fate::Deleted);
+        old.spawn_on_writer(|_| panic!("what comes behind the deletion is not done"));
+        replicas.apply_topic(&image, &topic(next), Fate::Deleted);
         let new = replicas.get(id(next)).unwrap();
         assert_eq!(append(&new), Err(AppendError::Nameless));
         go_on.send(()).unwrap();
@@ -134,7 +134,7 @@ fn what_a_new_controller_does_not_know_of_is_set_aside() {
         let root = tempfile::tempdir().unwrap();
         let replicas = Replicas::new(OWN, open(root.path()));
         let ending = |suffix: &str| {
-            assert!(replicas.leaving.settle(LOST));
+            assert!(replicas.leaving.wait_until_done(LOST));
             let entries = std::fs::read_dir(root.path())
                 .unwrap()
                 .map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -145,7 +145,7 @@ fn what_a_new_controller_does_not_know_of_is_set_aside() {
             .after(ControllerEpoch(1), &told(9, true, &[(1, 0), (2, 0), (3, 0), (4, 0)]))
             .unwrap();
         match goes_on {
-            true => replicas.go_on(&known, HashMap::new()),
+            true => replicas.resume(&known, HashMap::new()),
             false => replicas.apply(&none, &known, &touched),
         }
         for partition in replicas.all() {
@@ -188,7 +188,7 @@ fn what_is_told_while_the_logs_are_closed_opens_none_in_their_place() {
     let ((at_work, begun), (go_on, goes_on)) = (channel(), channel());
     let busy = Arc::clone(&partitions[0]);
     let worker = std::thread::spawn(move || {
-        busy.with_writer_detached(move |_| {
+        busy.spawn_on_writer(move |_| {
             at_work.send(()).unwrap();
             goes_on.recv().unwrap();
         });
@@ -220,14 +220,14 @@ fn what_is_told_while_the_logs_are_closed_opens_none_in_their_place() {
 fn who_gives_up_a_topic_waits_for_no_flush() {
     let root = tempfile::tempdir().unwrap();
     let replicas = Replicas::new(OWN, open(root.path()));
-    replicas.take_up(&MetadataImage::default(), &topic(1), Fate::Deleted);
+    replicas.apply_topic(&MetadataImage::default(), &topic(1), Fate::Deleted);
     let old = replicas.get(id(1)).unwrap();
     append(&old).unwrap();
     let turn = replicas.log_dir().hold_flushes();
     replicas.give_up(&topic(1), Fate::Deleted);
     assert!(old.is_retired() && replicas.get(id(1)).is_none());
     drop(turn);
-    assert!(replicas.leaving.settle(LOST));
+    assert!(replicas.leaving.wait_until_done(LOST));
     assert!(old.log().is_deleted());
 }
 

@@ -1,8 +1,8 @@
 //! PURE: the transaction coordinator: the transactional ids of one partition of
 //! `__transaction_state`.
 //!
-//! A [`StateMachine`] of the coordinators' runtime. A task outside asks it which markers are missing
-//! ([`Request::Look`]), writes them to all partitions of the transaction, and reports each
+//! A [`StateMachine`] of the coordinators' runtime. A task outside asks it which markers are
+//! missing ([`Request::Look`]), writes them to all partitions of the transaction, and reports each
 //! ([`Request::Written`]).
 //!
 //! Invariants

@@ -59,7 +59,7 @@ impl TransactionIo {
                 }
             };
             for partition in partitions {
-                tasks.spawn(look(Arc::clone(&self), partition));
+                tasks.spawn(write_due_markers(Arc::clone(&self), partition));
             }
             while tasks.try_join_next().is_some() {}
         }
@@ -80,7 +80,7 @@ impl TransactionIo {
 }
 
 /// Writes the markers of all transactions that one coordinator has prepared.
-async fn look(io: Arc<TransactionIo>, partition: i32) {
+async fn write_due_markers(io: Arc<TransactionIo>, partition: i32) {
     let Ok(looked) = io.transactions.ask_partition(partition, |to| Request::Look { to }).await
     else {
         return;
@@ -309,14 +309,14 @@ async fn write_marker(
         let ended = io.groups.end_transaction(partition.1, marker).await;
         return ended.map_err(code_of_coordinator);
     }
-    let appending = bring(io, marker, partition)?;
+    let appending = append_marker(io, marker, partition)?;
     match tokio::time::timeout(COMMIT_MAX, appending.acknowledged(Acks::All)).await {
         Ok(written) => written.map(drop).map_err(code_of),
         Err(_) => Err(ErrorCode::RequestTimedOut),
     }
 }
 
-fn bring(
+fn append_marker(
     io: &TransactionIo,
     marker: Marker,
     (topic, index): &Partition,

@@ -1,6 +1,6 @@
 //! Administration of a cluster in use: adding and removing brokers, larger volumes, draining a
-//! node, deleting the cluster. `taken` has objects of others, and the suite `kubernetes_rollout` the
-//! changes that restart brokers. Clients write all the time.
+//! node, deleting the cluster. `taken` has objects of others, and the suite `kubernetes_rollout`
+//! the changes that restart brokers. Clients write all the time.
 //!
 //! Needs `e2e/up` and the `KUBECONFIG` that it prints.
 #![allow(clippy::unwrap_used, missing_docs)]

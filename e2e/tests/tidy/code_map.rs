@@ -2,7 +2,7 @@
 //!
 //! A row is a crate or a module, by its path. Its third column names rows above it. It names a
 //! module of the same crate by its path in `src` (`replica/core`), another crate by its folder
-//! (`protocol`), and a module of another crate by both (`broker/cores`). `all above` means every
+//! (`protocol`), and a module of another crate by both (`broker/sim_api`). `all above` means every
 //! module of the same crate above the row. Text in brackets is for the reader, and so are rows
 //! without our Rust code.
 

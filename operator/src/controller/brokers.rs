@@ -43,8 +43,8 @@ pub(super) fn register(
         return Reply::Registered(before.epoch);
     }
     match loss(&registration, before.as_ref()) {
-        Some(loss) => partitions::take_out_lost(draft, id, loss),
-        None => partitions::take_out(draft, &[id]),
+        Some(loss) => partitions::remove_lost_from_isr(draft, id, loss),
+        None => partitions::remove_from_isr(draft, &[id]),
     }
     let epoch = draft.state.cluster.next_broker_epoch;
     draft.push(Change::NextBrokerEpoch(BrokerEpoch(epoch.0 + 1)));
@@ -217,7 +217,7 @@ pub(super) fn heartbeat(
         fence(draft, &[id]);
     } else if heartbeat.wants_shutdown {
         if !broker.shutting_down {
-            partitions::take_out(draft, &[id]);
+            partitions::remove_from_isr(draft, &[id]);
             draft.push(Change::Broker(Broker { shutting_down: true, ..broker }));
         }
     } else if broker.fenced && heartbeat.ready && up_to_date {
@@ -253,7 +253,7 @@ pub(super) fn unregister(
 ) -> UnregisterBrokerResponse {
     let id = BrokerId(request.broker_id);
     let result = if draft.state.brokers.contains_key(&id) {
-        partitions::take_out_lost(draft, id, Loss::Tail);
+        partitions::remove_lost_from_isr(draft, id, Loss::Tail);
         draft.push(Change::RemoveBroker(id));
         Ok(())
     } else {
@@ -272,7 +272,7 @@ pub(super) fn fence(draft: &mut Draft<'_>, ids: &[BrokerId]) {
     if gone.is_empty() {
         return;
     }
-    partitions::take_out(draft, &gone);
+    partitions::remove_from_isr(draft, &gone);
     for id in gone {
         if let Some(broker) = draft.state.brokers.get(&id).cloned() {
             draft.push(Change::Broker(Broker { fenced: true, ..broker }));

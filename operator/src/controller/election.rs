@@ -41,7 +41,7 @@ pub(crate) enum Loss {
     Everything,
 }
 
-/// The requested state of a partition, before `settle` derives the rest.
+/// The requested state of a partition, before `elect` derives the rest.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) replicas: Vec<BrokerId>,
@@ -83,7 +83,7 @@ pub(crate) struct Settled {
 
 /// Applies a request to a partition and derives ISR, ELR, leader and epochs; `None` if nothing
 /// changes.
-pub(crate) fn settle(
+pub(crate) fn derive(
     before: &Partition,
     wanted: Wanted,
     electorate: &ElectionContext<'_>,

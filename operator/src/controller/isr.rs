@@ -10,7 +10,7 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerEpoch, BrokerId, PartitionEpoch};
 
 use super::draft::Draft;
-use super::election::{Settled, Wanted, settle};
+use super::election::{Settled, Wanted, derive};
 use super::event::{AlterPartitions, IsrChange, IsrChanged, Reply};
 use super::partitions::TopicRules;
 use super::state::{Partition, State, Topic};
@@ -72,7 +72,7 @@ fn altered(state: &State, topic: &Topic, before: &Partition, change: &IsrChange)
     // make sure that none of its earlier proposals can still take effect. Apache Kafka writes
     // nothing in this case (`PartitionChangeBuilder.changeRecordIsNoOp`), and its leaders do not
     // ask.
-    settle(before, wanted, &TopicRules::of(state, topic).electorate(&acceptable)).unwrap_or_else(
+    derive(before, wanted, &TopicRules::of(state, topic).electorate(&acceptable)).unwrap_or_else(
         || Settled {
             partition: Partition {
                 partition_epoch: PartitionEpoch(before.partition_epoch.0.saturating_add(1)),

@@ -13,7 +13,7 @@ use weir_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse};
 use weir_protocol::types::{BrokerId, TopicId};
 
 use super::draft::Draft;
-use super::election::{Election, Settled, Wanted, settle};
+use super::election::{Election, Settled, Wanted, derive};
 use super::error::{ApiError, too_large, wire};
 use super::event::Reply;
 use super::partitions::TopicRules;
@@ -130,7 +130,7 @@ fn elected(
 ) -> Option<Settled> {
     let rules = TopicRules::of(state, state.topics.get(&topic)?).with(election);
     let acceptable = |id| state.is_usable(id);
-    let next = settle(partition, Wanted::as_it_is(partition), &rules.electorate(&acceptable))?;
+    let next = derive(partition, Wanted::as_it_is(partition), &rules.electorate(&acceptable))?;
     let leader = next.partition.leader;
     (leader.is_some() && leader != partition.leader).then_some(next)
 }

@@ -137,7 +137,7 @@ pub fn take_over(state: &State, moment: &Moment) -> Vec<Change> {
         state.cluster.controller_epoch.0.saturating_add(1),
     )));
     features::begin(&mut draft);
-    partitions::settle_what_was_cut_off(&mut draft);
+    partitions::complete_interrupted_changes(&mut draft);
     partitions::elect_where_leaderless(&mut draft);
     partitions::place_what_is_missing(&mut draft);
     draft.changes

@@ -8,7 +8,7 @@ use weir_crds::PartitionSummary;
 use weir_protocol::types::{BrokerId, TopicId};
 
 use super::draft::Draft;
-use super::election::{Election, ElectionContext, Loss, Wanted, settle};
+use super::election::{Election, ElectionContext, Loss, Wanted, derive};
 use super::limits::PARTITIONS_MAX;
 use super::placement::{NoPlace, place};
 use super::state::{Change, Partition, State, Topic};
@@ -26,7 +26,7 @@ pub fn summary<'a>(partitions: impl Iterator<Item = &'a Partition>) -> Partition
 
 /// Removes brokers from every ISR and elects other leaders where they led. It handles all of them
 /// at once, so none is elected in another's place.
-pub(super) fn take_out(draft: &mut Draft<'_>, gone: &[BrokerId]) {
+pub(super) fn remove_from_isr(draft: &mut Draft<'_>, gone: &[BrokerId]) {
     let acceptable =
         |state: &State, replica: BrokerId| !gone.contains(&replica) && state.is_usable(replica);
     change_all(draft, acceptable, |_, partition| {
@@ -40,7 +40,7 @@ pub(super) fn take_out(draft: &mut Draft<'_>, gone: &[BrokerId]) {
 
 /// Removes a broker that has lost records from every ISR and ELR, and as the last known leader. Its
 /// former role no longer makes it eligible.
-pub(super) fn take_out_lost(draft: &mut Draft<'_>, id: BrokerId, loss: Loss) {
+pub(super) fn remove_lost_from_isr(draft: &mut Draft<'_>, id: BrokerId, loss: Loss) {
     let acceptable = |state: &State, replica: BrokerId| replica != id && state.is_usable(replica);
     change_all(draft, acceptable, |_, partition| {
         let counts = partition.isr.contains(&id)
@@ -54,7 +54,7 @@ pub(super) fn take_out_lost(draft: &mut Draft<'_>, id: BrokerId, loss: Loss) {
 
 /// Settles the partitions whose leader or ISR is invalid: a predecessor began a change and did not
 /// complete it.
-pub(super) fn settle_what_was_cut_off(draft: &mut Draft<'_>) {
+pub(super) fn complete_interrupted_changes(draft: &mut Draft<'_>) {
     change_all(draft, State::is_usable, |state, partition| {
         let usable = |id: &BrokerId| state.is_usable(*id);
         let sound = partition.isr.iter().all(usable)
@@ -99,7 +99,7 @@ fn change_all(
             let Some(wanted) = wanted(&state, partition) else { continue };
             let rules = rules.get_or_insert_with(|| TopicRules::of(&state, topic));
             let acceptable = |replica| acceptable(&state, replica);
-            if let Some(next) = settle(partition, wanted, &rules.electorate(&acceptable)) {
+            if let Some(next) = derive(partition, wanted, &rules.electorate(&acceptable)) {
                 draft.push_settled(*id, index, next);
             }
         }

@@ -23,7 +23,7 @@ use weir_protocol::messages::{
 use weir_protocol::types::{BrokerId, TopicId};
 
 use super::draft::Draft;
-use super::election::{Election, Settled, Wanted, settle};
+use super::election::{Election, Settled, Wanted, derive};
 use super::error::{ApiError, wire};
 use super::object_meta::with_generation;
 use super::partitions::TopicRules;
@@ -126,7 +126,7 @@ fn moved(
     };
     let acceptable = |id| state.is_usable(id);
     let rules = TopicRules::of(state, topic).with(Election::Online);
-    let next = settle(partition, wanted, &rules.electorate(&acceptable));
+    let next = derive(partition, wanted, &rules.electorate(&acceptable));
     let has_room = |next: &Partition| {
         state.has_room_to_move(topic.id, partition.replicas.len(), next.replicas.len())
     };
@@ -170,7 +170,7 @@ fn cancelled(
         ..Wanted::with_isr(partition, partition.isr.iter().copied().filter(was_there).collect())
     };
     let acceptable = |id| state.is_usable(id);
-    Ok(settle(partition, wanted, &rules.electorate(&acceptable)))
+    Ok(derive(partition, wanted, &rules.electorate(&acceptable)))
 }
 
 /// Reassigns a topic's partitions to the number of replicas in its resource. Additional replicas go

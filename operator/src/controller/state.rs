@@ -320,7 +320,7 @@ impl State {
             Change::Topic(id, resource) => self.put_topic(*id, resource),
             Change::RemoveTopic(id, _) => {
                 if let Some(topic) = self.topics.remove(id) {
-                    self.sums.take_out(&topic, self.cluster.namespace());
+                    self.sums.subtract(&topic, self.cluster.namespace());
                     if let Some(unified) = unified(topic.name()) {
                         self.lookalikes.remove(&(unified, topic.name().to_owned()));
                     }

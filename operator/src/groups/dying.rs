@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use tracing::{debug, info, warn};
 use weir_protocol::error::ErrorCode;
 
-use super::act;
 use super::backend::GroupBackend;
+use super::execute;
 use crate::kafka::{Client, KafkaError};
 
 /// The most groups that wait. Groups deleted beyond that stay in Kafka.
@@ -63,7 +63,7 @@ impl Dying {
     /// Deletes the groups without members, and marks the others.
     pub(super) async fn step<H: GroupBackend>(&mut self, home: &H, client: &Client) {
         if !self.looked {
-            match act::marked_for_deletion(client).await {
+            match execute::marked_for_deletion(client).await {
                 Ok(marked) => {
                     marked.iter().for_each(|id| self.take(id, true));
                     self.looked = true;
@@ -77,7 +77,7 @@ impl Dying {
                 continue;
             }
             let done = home.may_act().await
-                && told(&spared.id, act::mark_deletion(client, &spared.id, false).await);
+                && told(&spared.id, execute::mark_deletion(client, &spared.id, false).await);
             if !done {
                 self.groups.push(spared);
             }
@@ -88,7 +88,7 @@ impl Dying {
                 waiting.push(group);
                 continue;
             }
-            match act::delete(client, &group.id).await {
+            match execute::delete(client, &group.id).await {
                 Ok(()) => {
                     info!(group = group.id, "deleted a group whose ConsumerGroup was deleted")
                 }
@@ -98,7 +98,7 @@ impl Dying {
                         matches!(error, KafkaError::Code(_, ErrorCode::NonEmptyGroup));
                     if has_members && !group.marked {
                         group.marked =
-                            told(&group.id, act::mark_deletion(client, &group.id, true).await);
+                            told(&group.id, execute::mark_deletion(client, &group.id, true).await);
                     }
                     waiting.push(group);
                 }

@@ -24,19 +24,19 @@
 //! - The operator sends no reset to a coordinator whose version has no marks; it would refuse one
 //!   as a whole.
 
-pub mod act;
 pub mod backend;
 mod dying;
-pub mod keep;
+pub mod execute;
 pub mod lag;
-pub mod look;
 pub mod marks;
+pub mod mirror;
+pub mod observe;
 pub mod observed;
-pub mod pace;
 pub mod reconcile;
-pub mod reflect;
 pub mod reset;
+pub mod runner;
 pub mod scale;
+pub mod schedule;
 
 #[cfg(test)]
 mod tests;

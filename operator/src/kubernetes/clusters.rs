@@ -30,10 +30,10 @@ use weir_crds::KafkaCluster;
 use super::args::Scope;
 use super::context::Context;
 use super::groups;
+use super::hosted_clusters::HostedClusters;
 use super::keeper::{ClusterReconciler, Wake};
 use super::namespaces;
 use super::objects::{MANAGED_BY, MANAGER, SLICE_MANAGED_BY};
-use super::sites::HostedClusters;
 use super::topics::{self, Notice};
 use super::watch::{Change, apis, in_scope, metadata_of};
 use crate::controller::Key;
@@ -58,15 +58,15 @@ struct ClusterEntry {
 }
 
 /// Runs every cluster until it is dropped; dropping it ends all tasks that it started.
-pub(super) async fn look_after_all(context: Context, sites: Arc<HostedClusters>) -> Infallible {
+pub(super) async fn run(context: Context, sites: Arc<HostedClusters>) -> Infallible {
     loop {
-        look_after_until_a_defect(context.clone(), Arc::clone(&sites)).await;
+        run_until_defect(context.clone(), Arc::clone(&sites)).await;
         context.controllers.clear();
         tokio::time::sleep(AFTER_A_DEFECT).await;
     }
 }
 
-async fn look_after_until_a_defect(context: Context, sites: Arc<HostedClusters>) {
+async fn run_until_defect(context: Context, sites: Arc<HostedClusters>) {
     let mut tasks = JoinSet::new();
     let (notices, noticed) = mpsc::channel(NOTICES);
     let topics = tasks.spawn(topics::run(context.clone(), noticed).map(|never| match never {}));
@@ -80,7 +80,7 @@ async fn look_after_until_a_defect(context: Context, sites: Arc<HostedClusters>)
     loop {
         tokio::select! {
             happening = happenings.next() => match happening {
-                Some(Ok(happening)) => all.hear(happening, &mut tasks),
+                Some(Ok(happening)) => all.handle(happening, &mut tasks),
                 Some(Err(error)) => warn!(%error, "cannot watch clusters and their objects; trying again"),
                 None => std::future::pending().await,
             },
@@ -106,7 +106,7 @@ struct Clusters {
 }
 
 impl Clusters {
-    fn hear(&mut self, happening: WatchEvent, tasks: &mut JoinSet<()>) {
+    fn handle(&mut self, happening: WatchEvent, tasks: &mut JoinSet<()>) {
         match happening {
             WatchEvent::Owned(kind, event) => match *event {
                 Event::Apply(metadata) | Event::InitApply(metadata) => {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use kube::Client;
 
 use super::args::Scope;
-use super::figures::Metrics;
 use super::groups::GroupStore;
+use super::metrics::Metrics;
 use super::namespaces::Namespaces;
 use super::objects::Monitoring;
 use crate::rpc::Controllers;

@@ -1,5 +1,5 @@
 //! ConsumerGroups on Kubernetes: one watch for all of them, and for each hosted cluster a task that
-//! reconciles its groups ([`crate::groups::keep`]).
+//! reconciles its groups ([`crate::groups::runner`]).
 //!
 //! As with topics there is no finalizer: if a resource is deleted while no operator runs, its group
 //! stays, whatever the deletion policy says.
@@ -21,15 +21,15 @@ use tracing::{debug, warn};
 use weir_crds::{ConsumerGroup, KafkaCluster};
 
 use self::backend::KubeBackend;
-use self::status::tell;
+use self::status::report_unreconciled;
 use self::store::Hosting;
 use super::context::Context;
 use super::watch::{Change, in_scope};
 use crate::controller::Key;
 use crate::controller::state::State;
-use crate::groups::keep;
-use crate::groups::pace::Pace;
 use crate::groups::reconcile::Seen;
+use crate::groups::runner;
+use crate::groups::schedule::Pace;
 use crate::kafka::Client;
 
 /// How often the watch looks for groups without a cluster. A cluster applied together with its
@@ -56,7 +56,7 @@ pub(super) async fn watch_groups(context: Context) -> Infallible {
             _ = orphans.tick() => {
                 // Another operator may watch namespaces that this one does not.
                 for (cluster, groups) in store.homeless().iter().filter(|(cluster, _)| context.scope.has(&cluster.namespace)) {
-                    tell_orphans(&context, cluster, groups).await;
+                    report_orphans(&context, cluster, groups).await;
                 }
             }
         }
@@ -71,7 +71,7 @@ pub(super) async fn keep_groups(
 ) -> Infallible {
     let _hosting = Hosting::begin(&context.groups, &cluster);
     let backend = Arc::new(KubeBackend::new(context, cluster, committed.clone()));
-    let keeping = keep::keep(Arc::clone(&backend), Client::new(committed), Pace::KUBERNETES);
+    let keeping = runner::keep(Arc::clone(&backend), Client::new(committed), Pace::KUBERNETES);
     tokio::select! {
         never = keeping => never,
         never = backend.keep_telling() => never,
@@ -79,7 +79,7 @@ pub(super) async fn keep_groups(
 }
 
 /// Writes a status to groups whose cluster does not exist.
-async fn tell_orphans(context: &Context, cluster: &Key, groups: &[Arc<ConsumerGroup>]) {
+async fn report_orphans(context: &Context, cluster: &Key, groups: &[Arc<ConsumerGroup>]) {
     let clusters: Api<KafkaCluster> = Api::namespaced(context.client.clone(), &cluster.namespace);
     match clusters.get_metadata_opt(&cluster.name).await {
         Ok(None) => {}
@@ -94,6 +94,7 @@ async fn tell_orphans(context: &Context, cluster: &Key, groups: &[Arc<ConsumerGr
         cluster.name, cluster.namespace
     );
     for group in groups {
-        tell(context, group, Seen::Nothing("ClusterNotFound", message.clone())).await;
+        report_unreconciled(context, group, Seen::Nothing("ClusterNotFound", message.clone()))
+            .await;
     }
 }

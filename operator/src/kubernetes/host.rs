@@ -16,7 +16,7 @@ use weir_protocol::types::TopicId;
 use super::annotations::{CLUSTER_ID_ANNOTATION, STATE_ANNOTATION, annotation};
 use super::context::Context;
 use super::groups;
-use super::sites::HostedClusters;
+use super::hosted_clusters::HostedClusters;
 use super::sizes::{Sizes, keep_sizes};
 use super::topics::{Hosted, Notice, keep_statuses};
 use crate::controller::Key;

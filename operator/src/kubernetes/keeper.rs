@@ -22,11 +22,11 @@ mod apply;
 mod claims;
 mod deadline;
 mod drain;
-mod findings;
 mod hosting;
 mod judge;
 mod kept;
 mod log_recovery;
+mod observation;
 mod owners;
 mod page;
 mod pods;
@@ -55,8 +55,8 @@ use self::absences::Absences;
 use self::apply::Applied;
 use self::claims::Claims;
 use self::deadline::Deadline;
-use self::findings::Observation;
 use self::log_recovery::LogRecovery;
+use self::observation::Observation;
 use self::pods::Pods;
 use self::rollout::Step;
 use self::strays::Strays;
@@ -65,10 +65,10 @@ use self::volumes::Volumes;
 pub(super) use self::wake::Wake;
 use super::annotations::{IMAGE_ANNOTATION, PAUSED_ANNOTATION, annotation};
 use super::context::Context;
-use super::figures::Metrics;
 use super::host::{self, Host};
+use super::hosted_clusters::HostedClusters;
+use super::metrics::Metrics;
 use super::objects::{MANAGED_BY, Names, Place, Plan, SLICE_MANAGED_BY, build, service_of, slices};
-use super::sites::HostedClusters;
 use super::topics::Notice;
 use crate::controller::state::State;
 use crate::controller::{Key, summary};
@@ -167,7 +167,7 @@ impl ClusterReconciler {
         loop {
             Metrics::count(&self.context.figures.reconciles);
             let began = Instant::now();
-            let wait = match tokio::time::timeout(PASS_MAX, self.pass()).await {
+            let wait = match tokio::time::timeout(PASS_MAX, self.reconcile()).await {
                 Ok(Ok(wait)) => {
                     retry = RETRY_MIN;
                     let key = (self.key.namespace.clone(), self.key.name.clone());
@@ -231,7 +231,7 @@ impl ClusterReconciler {
                 taken,
                 ..self.first_findings(&cluster)
             };
-            self.deadline.look(&cluster, state.as_ref(), &mut findings, Instant::now());
+            self.deadline.observe(&cluster, state.as_ref(), &mut findings, Instant::now());
             let written =
                 self.status.write(&self.context, &cluster, state.as_ref(), &findings).await;
             if let Err(error) = written {
@@ -253,7 +253,7 @@ impl ClusterReconciler {
         }
     }
 
-    async fn pass(&mut self) -> anyhow::Result<Duration> {
+    async fn reconcile(&mut self) -> anyhow::Result<Duration> {
         for touched in self.wake.take() {
             self.applied.touched(&touched);
             self.claims.touched(&touched);
@@ -268,15 +268,15 @@ impl ClusterReconciler {
             kept::remember(&self.context, &self.key, &cluster, host.cluster_id()).await?;
         }
         findings.recovering = self.recovery.as_ref().and_then(TableRecovery::stage).cloned();
-        findings.pods = pods::look(&self.context, &self.key, &cluster).await?;
+        findings.pods = pods::read_pods(&self.context, &self.key, &cluster).await?;
         if !findings.paused {
-            self.take_up(&cluster).await;
+            self.offer(&cluster).await;
             self.make_objects(&cluster, &mut findings).await?;
         }
         if let Some(host) = &self.host {
             let (state, pods) = (host.state(), &findings.pods);
-            self.topics.settle(&self.context, &self.key, &cluster, &state).await?;
-            self.claims.settle(&self.context, &self.key, &cluster, &state, pods).await?;
+            self.topics.set_owners(&self.context, &self.key, &cluster, &state).await?;
+            self.claims.set_owners(&self.context, &self.key, &cluster, &state, pods).await?;
         }
         self.observe(&cluster, &mut findings).await?;
         if !findings.paused {
@@ -298,9 +298,9 @@ impl ClusterReconciler {
         let turned_down =
             self.taken_up.as_ref().and_then(|(_, result)| result.as_ref().err().cloned());
         findings.refusal = turned_down.or(findings.refusal.take());
-        findings.strays = Some(self.strays.look(&self.key, &findings.pods).await);
+        findings.strays = Some(self.strays.current(&self.key, &findings.pods).await);
         findings.bytes = self.host.as_ref().and_then(Host::bytes);
-        let left = self.deadline.look(&cluster, state.as_ref(), &mut findings, Instant::now());
+        let left = self.deadline.observe(&cluster, state.as_ref(), &mut findings, Instant::now());
         let written = self.status.write(&self.context, &cluster, state.as_ref(), &findings).await?;
         let wait = match written {
             status::Outcome::Later(wait) => wait,
@@ -321,7 +321,7 @@ impl ClusterReconciler {
     /// The brokers below `replicas` that are down as planned.
     fn away(&mut self, pods: &Pods, state: Option<&State>, replicas: i32) -> BTreeSet<i32> {
         state.map_or_else(BTreeSet::new, |state| {
-            self.absences.look(pods, state, replicas, Instant::now())
+            self.absences.observe(pods, state, replicas, Instant::now())
         })
     }
 
@@ -345,7 +345,8 @@ impl ClusterReconciler {
         let wanted = cluster.spec.brokers.replicas;
         findings.replicas = wanted.max(held);
         (findings.scale_down, findings.moving) = rollout::held_back(&state, wanted, held);
-        let volumes = Volumes::look(&self.context, &self.key, cluster, findings.replicas).await?;
+        let volumes =
+            Volumes::observe(&self.context, &self.key, cluster, findings.replicas).await?;
         let remade = volumes.grow(&self.context, &self.key, findings).await?;
         let effective = volumes.effective(cluster, remade);
         let listening = findings.pods.iter().flat_map(|pod| pod.ports.clone()).collect();
@@ -427,13 +428,13 @@ impl ClusterReconciler {
     ) -> anyhow::Result<()> {
         let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
         pods::compare(&self.context, &self.key, uid, &mut findings.pods).await?;
-        unheard::look_who_came(self.host.as_ref(), findings).await;
+        unheard::find_unheard(self.host.as_ref(), findings).await;
         if let Some(host) = &self.host {
             self.absences.came(&findings.pods, &host.state());
         }
         // No watch reports the progress of log recovery.
-        findings.under_way |= self.log_recovery.look(&mut findings.pods).await;
-        findings.under_way |= pods::look_into(&self.context, &self.key, &mut findings.pods).await;
+        findings.under_way |= self.log_recovery.observe(&mut findings.pods).await;
+        findings.under_way |= pods::inspect(&self.context, &self.key, &mut findings.pods).await;
         findings.troubles.extend(findings.pods.iter().filter_map(|pod| pod.trouble.clone()));
         let missing = usize::try_from(findings.replicas)
             .unwrap_or_default()
@@ -473,7 +474,7 @@ impl ClusterReconciler {
             self.absences.restarts(*id, Instant::now());
             pods::delete(&self.context, &self.key, name, uid).await?;
             let note = format!("restarts broker {id}: {reason}");
-            status::tell(&self.context, cluster, true, "RestartBroker", &note).await;
+            status::publish_event(&self.context, cluster, true, "RestartBroker", &note).await;
         }
         findings.under_way |= !matches!(step, Step::Done);
         findings.rollout = Some(step);

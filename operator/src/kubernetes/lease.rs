@@ -275,8 +275,8 @@ impl LeaderElector {
         Ok(tokio::time::timeout(ANSWER_MAX, written).await??)
     }
 
-    /// Leads until the Lease is lost. It was `renewed` when the last write of it was asked for, since a
-    /// standby may count from before the answer.
+    /// Leads until the Lease is lost. It was `renewed` when the last write of it was asked for,
+    /// since a standby may count from before the answer.
     async fn lead(&mut self, mut lease: Lease, mut renewed: Instant) {
         let transitions =
             lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default();
@@ -302,7 +302,7 @@ impl LeaderElector {
                 }
                 Err(error) => {
                     debug!(%error, "renew the lease");
-                    if !self.look_again(&mut lease, transitions).await {
+                    if !self.read_again(&mut lease, transitions).await {
                         warn!("another replica took the lease: this one stops leading");
                         break;
                     }
@@ -314,7 +314,7 @@ impl LeaderElector {
     }
 
     /// After a failed renewal: whether this replica still holds the Lease, as far as it can tell.
-    async fn look_again(&self, lease: &mut Lease, transitions: i32) -> bool {
+    async fn read_again(&self, lease: &mut Lease, transitions: i32) -> bool {
         let Ok(Ok(found)) =
             tokio::time::timeout(ANSWER_MAX, self.ballot.api.get(&self.ballot.name)).await
         else {

@@ -89,7 +89,7 @@ impl Namespaces {
         }
     }
 
-    fn hear(&self, change: Change<PartialObjectMeta<Namespace>>) {
+    fn handle(&self, change: Change<PartialObjectMeta<Namespace>>) {
         let mut inner = self.inner();
         match change {
             Change::Applied(PartialObjectMeta { metadata, .. }) => {
@@ -110,7 +110,7 @@ pub(super) async fn watch(client: Client, namespaces: Arc<Namespaces>) -> Infall
     pin_mut!(changes);
     loop {
         match changes.next().await {
-            Some(Ok(change)) => namespaces.hear(change),
+            Some(Ok(change)) => namespaces.handle(change),
             Some(Err(error)) => {
                 warn!(%error, "cannot watch namespaces; trying again");
                 namespaces.inner().trouble = Some(error.to_string());
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(said(selector(), "a"), "pending", "not listed yet");
         namespaces.inner().trouble = Some("forbidden".to_owned());
         assert!(said(selector(), "a").contains("(forbidden): grant it"));
-        let hear = |change| namespaces.hear(change);
+        let hear = |change| namespaces.handle(change);
         hear(named("a", "x"));
         assert!(said(selector(), "a").contains("(forbidden)"), "not all are listed");
         hear(named("b", "y"));

@@ -79,7 +79,7 @@ pub(super) fn keep_sizes(client: Client) -> (Sizes, impl Future<Output = Infalli
     let sizes = Sizes { topics: of_topics, total: in_all };
     let task = async move {
         loop {
-            let found = look(&client).await;
+            let found = fetch_sizes(&client).await;
             let before = Arc::clone(&topics.borrow());
             let now = found.sizes(&client.state(), &before);
             let sum = now.values().fold(0_i64, |sum, size| sum.saturating_add(*size));
@@ -105,14 +105,14 @@ fn everything() -> DescribeLogDirsRequest {
     DescribeLogDirsRequest { topics: None }
 }
 
-async fn look(client: &Client) -> Found {
+async fn fetch_sizes(client: &Client) -> Found {
     let mut found = Found::default();
     for broker in client.brokers() {
         let answer = client.ask(broker, VERSION, &everything()).await;
         match answer.and_then(|answer| {
             check("describe the log directories", answer.error_code).map(|()| answer)
         }) {
-            Ok(answer) => found.hear(broker, answer),
+            Ok(answer) => found.handle(broker, answer),
             Err(error) => debug!(broker, %error, "ask how much a broker holds"),
         }
     }
@@ -128,7 +128,7 @@ struct Found {
 }
 
 impl Found {
-    fn hear(&mut self, broker: i32, answer: DescribeLogDirsResponse) {
+    fn handle(&mut self, broker: i32, answer: DescribeLogDirsResponse) {
         self.answered.push(broker);
         for topic in answer.results.into_iter().flat_map(|dir| dir.topics) {
             let partitions = self.partitions.entry(topic.name).or_default();

@@ -91,8 +91,8 @@ pub(super) async fn run(context: Context, mut notices: mpsc::Receiver<Notice>) -
             Some(notice) = notices.recv() => topics.notice(notice).await,
             Some(offered) = topics.offers.next() => topics.answered(offered),
             Some((topic, cluster, besides)) = topics.again.next() => topics.offer_again(&topic, &cluster, besides).await,
-            _ = orphans.tick() => topics.look_for_orphans().await,
-            _ = verdicts.tick() => topics.look_at_verdicts().await,
+            _ = orphans.tick() => topics.find_orphans().await,
+            _ = verdicts.tick() => topics.check_verdicts().await,
         }
     }
 }
@@ -234,7 +234,7 @@ impl Topics {
     }
 
     /// Offers topics that are allowed now, and retains those that no longer are.
-    async fn look_at_verdicts(&mut self) {
+    async fn check_verdicts(&mut self) {
         let others =
             self.known.iter().filter(|(_, topic)| topic.spec.cluster_ref.namespace.is_some());
         let is_other = |(key, topic): &(&Key, &Arc<Topic>)| {
@@ -270,7 +270,7 @@ impl Topics {
     }
 
     /// Writes a status to topics whose cluster does not exist.
-    async fn look_for_orphans(&mut self) {
+    async fn find_orphans(&mut self) {
         let homeless: BTreeSet<Key> = self
             .known
             .iter()
@@ -283,7 +283,7 @@ impl Topics {
             let its = self.known.iter().filter(|(key, topic)| cluster_of(key, topic) == cluster);
             let topics: Vec<(Key, Arc<Topic>)> =
                 its.map(|(key, topic)| (key.clone(), Arc::clone(topic))).collect();
-            status::tell_orphans(&self.context, &cluster, &topics).await;
+            status::report_orphans(&self.context, &cluster, &topics).await;
         }
     }
 }

@@ -20,7 +20,7 @@ use super::groups::LocalGroups;
 use super::recovery;
 use super::server::LocalServer;
 use crate::admission;
-use crate::groups::{keep, pace::Pace};
+use crate::groups::{runner, schedule::Pace};
 use crate::kafka::Client;
 use crate::rpc::{ControllerRpc, Controllers, Desk};
 use crate::shell::Controller;
@@ -70,7 +70,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     // Some brokers may not know yet that a state exists again.
     controllers.put_desk(recovery::name(), desk);
     let groups = Arc::new(LocalGroups::open(&args.data, controller.committed())?);
-    let keeping = keep::keep(Arc::clone(&groups), Client::new(controller.committed()), Pace::LOCAL);
+    let keeping =
+        runner::keep(Arc::clone(&groups), Client::new(controller.committed()), Pace::LOCAL);
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let server = tonic::transport::Server::builder()

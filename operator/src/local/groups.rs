@@ -17,8 +17,8 @@ use weir_crds::{ClusterRef, ConsumerGroup, ConsumerGroupSpec, ConsumerGroupStatu
 use crate::controller::state::State;
 use crate::controller::{DEFAULT_NAMESPACE, resource_name};
 use crate::groups::backend::{GroupBackend, Named};
+use crate::groups::mirror::REFLECTED_LABEL;
 use crate::groups::reconcile::Workload;
-use crate::groups::reflect::REFLECTED_LABEL;
 use crate::store::StoreError;
 use crate::store::file::{create_dir, files_in, read_resource, sync_dir, write_resource};
 use crate::time::now;

@@ -79,7 +79,7 @@ async fn make(
         let topics = store.topics()?;
         let known = Known { cluster, cluster_id: None, topics: &topics, taken: &BTreeSet::new() };
         let wanted = 0..cluster.spec.brokers.replicas;
-        let (stock, all_are_here) = desk.look(|inventories| {
+        let (stock, all_are_here) = desk.read(|inventories| {
             let all = wanted.map(BrokerId).all(|id| inventories.contains_key(&id));
             (take_stock(known, inventories, &moment()), all)
         });

@@ -72,7 +72,7 @@ impl LocalServer {
         if !matches!(kind, Kind::Controlled(controller::Kind::KafkaCluster)) {
             let home = self
                 .controller
-                .look(|state| state.cluster.namespace().to_owned())
+                .query(|state| state.cluster.namespace().to_owned())
                 .await
                 .map_err(unavailable)?;
             in_namespace(&object, &home)
@@ -88,7 +88,7 @@ impl LocalServer {
                     serde_json::from_value(admitted).map_err(failed)?;
                 let cluster = self
                     .controller
-                    .look(|state| state.cluster.name().to_owned())
+                    .query(|state| state.cluster.name().to_owned())
                     .await
                     .map_err(unavailable)?;
                 return Ok((kind, name, Checked::Group(Box::new(of_cluster(group, &cluster)?))));
@@ -119,7 +119,7 @@ impl LocalServer {
         };
         let name = name.to_owned();
         self.controller
-            .look(move |state| view::resource(state, kind, &name))
+            .query(move |state| view::resource(state, kind, &name))
             .await
             .map_err(unavailable)
     }
@@ -200,7 +200,7 @@ impl Local for LocalServer {
             Kind::Controlled(kind) => {
                 let key = self
                     .controller
-                    .look(move |state| state.cluster.key(&name))
+                    .query(move |state| state.cluster.key(&name))
                     .await
                     .map_err(unavailable)?;
                 self.change(Event::Delete(kind, key)).await?;
@@ -230,7 +230,7 @@ impl Local for LocalServer {
                 .collect(),
             Kind::Controlled(kind) => self
                 .controller
-                .look(move |state| view::resources(state, kind))
+                .query(move |state| view::resources(state, kind))
                 .await
                 .map_err(unavailable)?,
         };
@@ -241,7 +241,7 @@ impl Local for LocalServer {
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        Ok(Response::new(self.controller.look(status).await.map_err(unavailable)?))
+        Ok(Response::new(self.controller.query(status).await.map_err(unavailable)?))
     }
 }
 

@@ -70,7 +70,7 @@ impl Desk {
     }
 
     /// Reads the inventories.
-    pub fn look<T>(&self, at: impl FnOnce(&BTreeMap<BrokerId, Inventory>) -> T) -> T {
+    pub fn read<T>(&self, at: impl FnOnce(&BTreeMap<BrokerId, Inventory>) -> T) -> T {
         at(&self.book().inventories)
     }
 
@@ -124,7 +124,7 @@ mod tests {
             ..Default::default()
         };
         assert!(heard(request(8, Some(wrong))).is_err());
-        assert_eq!(desk.look(BTreeMap::len), 1);
+        assert_eq!(desk.read(BTreeMap::len), 1);
         desk.close("c");
         assert_eq!(heard(request(7, None)), Ok((true, "c".to_owned())));
         // An inventory that comes too late is ignored.

@@ -89,7 +89,7 @@ impl Controllers {
         shared.get(cluster_id).cloned().ok_or(Unavailable)
     }
 
-    pub(super) async fn dress(&self, registration: Registration) -> Registration {
+    pub(super) async fn enrich(&self, registration: Registration) -> Registration {
         match &self.dresser {
             Some(dresser) => dresser(registration).await,
             None => registration,

@@ -86,8 +86,8 @@ impl<S: Store> ControllerRuntime<S> {
             }
         }
         journal::write(&self.counted, before, changes);
-        self.tell_metadata(before, changes);
-        self.tell_granted_shutdowns(changes);
+        self.send_metadata(before, changes);
+        self.send_granted_shutdowns(changes);
         Ok(Committed::Done)
     }
 
@@ -155,7 +155,7 @@ impl<S: Store> ControllerRuntime<S> {
                 others.into_iter().map(|one| self.decide_asked(one.asked, &mut changes)).collect();
         }
         for one in decided {
-            self.tell(PendingReply::Answer(one.asked.tell, one.reply));
+            self.reply(PendingReply::Answer(one.asked.tell, one.reply));
         }
         for asked in refused {
             if !self.one_by_one(asked).await? {
@@ -186,7 +186,7 @@ impl<S: Store> ControllerRuntime<S> {
                     if let Some(other) = answered {
                         join(&mut reply, other);
                     }
-                    self.tell(PendingReply::Answer(tell, reply));
+                    self.reply(PendingReply::Answer(tell, reply));
                     return Ok(true);
                 }
                 Committed::Refused(refused) => refused,
@@ -218,14 +218,14 @@ impl<S: Store> ControllerRuntime<S> {
                 join(&mut reply, other);
             }
             let Some(rest) = rest else {
-                self.tell(PendingReply::Answer(tell, reply));
+                self.reply(PendingReply::Answer(tell, reply));
                 return Ok(true);
             };
             (event, answered) = (rest, Some(reply));
         }
         let reason = "the store refuses each attempt".to_owned();
         let reply = Reply::Refused(weir_protocol::error::ErrorCode::PolicyViolation, reason);
-        self.tell(PendingReply::Answer(tell, reply));
+        self.reply(PendingReply::Answer(tell, reply));
         Ok(true)
     }
 

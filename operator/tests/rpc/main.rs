@@ -116,7 +116,7 @@ async fn who_runs_on_in_a_cluster_that_recovers_is_to_begin_anew() {
     });
     request.metadata_mut().insert(rpc::CLUSTER_HEADER, "cluster".parse().unwrap());
     let answer = client.take_stock(request).await.unwrap().into_inner();
-    assert!(answer.heard && desk.look(std::collections::BTreeMap::len) == 1);
+    assert!(answer.heard && desk.read(std::collections::BTreeMap::len) == 1);
     let nowhere = client.take_stock(rpc::TakeStockRequest::default()).await.unwrap_err();
     assert_eq!(nowhere.code(), Code::Unavailable);
 }

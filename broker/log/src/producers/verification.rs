@@ -72,7 +72,7 @@ impl Verifications {
     }
 
     /// Drops a producer's verifications, because a transaction of it began or ended here.
-    pub fn settle(&mut self, producer: ProducerId) {
+    pub fn forget(&mut self, producer: ProducerId) {
         let of_it = (producer.0, i16::MIN)..=(producer.0, i16::MAX);
         let keys: Vec<_> = self.asked.range(of_it).map(|(key, _)| *key).collect();
         for key in keys {
@@ -101,9 +101,9 @@ mod tests {
         }
         let known = asked.answered(id, own, guard).unwrap();
         assert_eq!((known.lowest_sequence, known.raises_epoch), (4, false));
-        asked.settle(ProducerId(8));
+        asked.forget(ProducerId(8));
         assert!(asked.answered(id, own, guard).is_some());
-        asked.settle(id);
+        asked.forget(id);
         assert!(asked.answered(id, own, guard).is_none());
         assert_ne!(asked.ask(id, own, 0, false), guard);
         assert_eq!(asked.asked.len(), 1);

@@ -5,9 +5,9 @@ use tracing::error;
 use super::{LogReader, ReadError};
 
 impl LogReader {
-    /// Returns the offset of the first batch behind `offset` that can be read, at most `bound`: that
-    /// is where a reader goes on that cannot read at `offset`. A segment that cannot be read at all is
-    /// left out.
+    /// Returns the offset of the first batch behind `offset` that can be read, at most `bound`:
+    /// that is where a reader goes on that cannot read at `offset`. A segment that cannot be read
+    /// at all is left out.
     pub fn behind_damage(&self, offset: i64, bound: i64) -> i64 {
         let segments = self.segments.load();
         let first =

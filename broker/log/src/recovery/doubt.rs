@@ -1,7 +1,7 @@
 //! The note on the disk that a log may lack records.
 //!
-//! A recovery may be interrupted. What it has cut by then is no longer there to be seen, so the note is
-//! on the disk before anything is cut.
+//! A recovery may be interrupted. What it has cut by then is no longer there to be seen, so the
+//! note is on the disk before anything is cut.
 
 use std::io;
 use std::path::Path;
@@ -25,20 +25,20 @@ impl<'a> Doubt<'a> {
         Self { storage, root, left, is_noted: Mutex::new(false) }
     }
 
-    /// Whether the last run left logs that count as whole, so that only this start can find that they
-    /// are not.
+    /// Whether the last run left logs that count as whole, so that only this start can find that
+    /// they are not.
     pub(super) fn is_first(&self) -> bool {
         self.left.whole
     }
 
-    /// Whether the file of what changed after the catalogue can be believed: it is not synced, so the
-    /// kernel must have run on. After a clean stop the catalogue has everything.
+    /// Whether the file of what changed after the catalogue can be believed: it is not synced, so
+    /// the kernel must have run on. After a clean stop the catalogue has everything.
     pub(super) fn knows_changes(&self) -> bool {
         self.left.whole && !self.left.orderly
     }
 
-    /// Notes it, synced. A log that does not count as whole anyway needs no note: the files of the last
-    /// run say so until this one begins, and they also say whether its writes can be trusted.
+    /// Notes it, synced. A log that does not count as whole anyway needs no note: the files of the
+    /// last run say so until this one begins, and they also say whether its writes can be trusted.
     ///
     /// # Errors
     /// When it cannot be written.

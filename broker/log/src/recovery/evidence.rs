@@ -1,7 +1,7 @@
 //! What the files beside the segments say of the end of a log.
 //!
-//! A process that dies loses nothing that it wrote. So a log that ends before what one of these files
-//! says has lost records to something else.
+//! A process that dies loses nothing that it wrote. So a log that ends before what one of these
+//! files says has lost records to something else.
 
 use std::io;
 use std::path::Path;

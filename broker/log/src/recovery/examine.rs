@@ -48,8 +48,8 @@ enum Found {
 
 /// Examines the segment in `file` with base offset `base`, and adds its epochs to `epochs`.
 /// Everything before the offset `flushed` was on the disk once: invalid bytes there are damage and
-/// stay. Invalid bytes after it are a torn tail. `next` is the base offset of the next segment, or the
-/// largest offset. `checked` gets the size of each batch.
+/// stay. Invalid bytes after it are a torn tail. `next` is the base offset of the next segment, or
+/// the largest offset. `checked` gets the size of each batch.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -146,8 +146,8 @@ fn follows(header: &BatchHeader, base: i64, end: i64) -> bool {
 }
 
 impl Examined {
-    /// Whether a batch leaves a gap and ends beyond the next segment, or beyond a flush that it should
-    /// have been part of: its offset is wrong then.
+    /// Whether a batch leaves a gap and ends beyond the next segment, or beyond a flush that it
+    /// should have been part of: its offset is wrong then.
     fn is_beyond(&self, header: &BatchHeader, flushed: i64, next: i64) -> bool {
         header.base_offset > self.end
             && (header.next_offset() > next
@@ -194,7 +194,8 @@ impl Reader<'_> {
         })
     }
 
-    /// Returns whether the segment ends behind the batch at `position`, or the next batch begins there.
+    /// Returns whether the segment ends behind the batch at `position`, or the next batch begins
+    /// there.
     fn leads_on(&mut self, position: u64, header: &BatchHeader) -> io::Result<bool> {
         Ok(match self.batch(position + header.size_bytes() as u64)? {
             Found::End => true,

@@ -102,7 +102,8 @@ impl<'a> Recovering<'a> {
             } else {
                 0
             },
-            // A file that does not name the log start offset was written before that was known there.
+            // A file that does not name the log start offset was written before that was known
+            // there.
             start: known.map_or(0, |known| known.log_start_offset).max(start.unwrap_or(first)),
             informed: has_catalogue && readable,
             disowned,
@@ -185,7 +186,7 @@ impl<'a> Recovering<'a> {
             }
         }
         self.compare_with_evidence(&bases)?;
-        self.settle_epochs();
+        self.trim_epochs();
         if !self.segments.is_empty() && (self.broken || self.end < self.flushed) {
             self.begin_behind_damage()?;
         }
@@ -210,8 +211,8 @@ impl<'a> Recovering<'a> {
         newest.is_some_and(|newest| bases.last().is_none_or(|base| *base < newest))
     }
 
-    /// Notes whether the log ends before what lies beside it. Without its last segments it ends where
-    /// those before it end, and gets the rest from its leader.
+    /// Notes whether the log ends before what lies beside it. Without its last segments it ends
+    /// where those before it end, and gets the rest from its leader.
     fn compare_with_evidence(&mut self, bases: &[i64]) -> io::Result<()> {
         let orphans: Vec<i64> = self.evidence.sealed_behind(bases.last().copied()).collect();
         let is_gone = self.has_lost_last(bases) || !orphans.is_empty();
@@ -233,7 +234,7 @@ impl<'a> Recovering<'a> {
 
     /// Keeps only the epochs of the recovered log. The first epoch says where the log begins, so it
     /// stays even if no record is left.
-    fn settle_epochs(&mut self) {
+    fn trim_epochs(&mut self) {
         let first = self.epochs.entries().first().copied();
         self.epochs.truncate_from_end(self.end);
         match first {
@@ -315,7 +316,8 @@ impl<'a> Recovering<'a> {
     fn begin_behind_damage(&mut self) -> io::Result<()> {
         let base = self.end.max(self.flushed);
         if let Some(last) = self.segments.last_mut().filter(|_| self.end < base) {
-            // A read of what is missing fails. It does not skip it, as it skips what compaction removed.
+            // A read of what is missing fails. It does not skip it, as it skips what compaction
+            // removed.
             let mut known = self.known.into_iter().flat_map(|known| &known.segments);
             let known = known.find(|known| known.base_offset == last.base_offset);
             last.size_bytes = last.size_bytes.max(known.map_or(0, |known| known.size_bytes));
@@ -357,7 +359,8 @@ impl<'a> Recovering<'a> {
         self.start.clamp(first, self.end.max(first))
     }
 
-    /// Whether records were cut off though the machine went on running: another replica may have them.
+    /// Whether records were cut off though the machine went on running: another replica may have
+    /// them.
     pub(super) fn loses(&self) -> bool {
         self.loses
     }

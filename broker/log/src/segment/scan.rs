@@ -2,8 +2,8 @@
 //!
 //! A scan reads headers alone, so no checksum covers them. A flipped bit in one shows in the next:
 //! it does not parse, or it begins before the last one ends. Then the checksum of the last batch
-//! says which of the two is wrong. The checksum does not cover the offset of a batch; a gap in front
-//! of it that the next batch would fill says that it is wrong.
+//! says which of the two is wrong. The checksum does not cover the offset of a batch; a gap in
+//! front of it that the next batch would fill says that it is wrong.
 
 use std::io;
 use std::sync::Arc;
@@ -45,7 +45,8 @@ pub(crate) struct Scan {
     window_at: u64,
     /// No later batch begins before it.
     next_offset: i64,
-    /// The batch before the position ends there. False in the middle of a segment and behind damage.
+    /// The batch before the position ends there. False in the middle of a segment and behind
+    /// damage.
     is_exact: bool,
     last: Option<Last>,
     /// The damage right before the last returned batch.
@@ -127,8 +128,8 @@ impl Scan {
             .is_some_and(|last| last.is_exact && last.located.header.base_offset > last.next_offset)
     }
 
-    /// Returns whether the batch behind the last returned one says that the offsets or the length of
-    /// that one are wrong.
+    /// Returns whether the batch behind the last returned one says that the offsets or the length
+    /// of that one are wrong.
     pub(super) fn is_refuted(&mut self) -> io::Result<bool> {
         let Some(last) = self.last.filter(|_| self.position < self.end) else { return Ok(false) };
         match self.header() {
@@ -168,8 +169,8 @@ impl Scan {
         damage::is_sound(&*self.file, last.located.position, &last.located.header)
     }
 
-    /// Checks that the header at the position follows the last one. If the last one is wrong, goes on
-    /// behind that.
+    /// Checks that the header at the position follows the last one. If the last one is wrong, goes
+    /// on behind that.
     fn following(&mut self, header: BatchHeader) -> Result<BatchHeader, SegmentError> {
         if header.last_offset() - self.base_offset > i64::from(u32::MAX) {
             return Err(self.corrupt(BatchError::Invalid("its offsets are beyond its segment")));
@@ -195,8 +196,8 @@ impl Scan {
             Err(damage @ SegmentError::Corrupt { .. }) => damage,
             found => return found,
         };
-        // A wrong length of the last batch leads to here. The next one is then where that should have
-        // led to.
+        // A wrong length of the last batch leads to here. The next one is then where that should
+        // have led to.
         let inside = match self.last {
             Some(last) if !self.is_sound(&last)? => self
                 .next_whole(last.located.position + 1, last.next_offset)?

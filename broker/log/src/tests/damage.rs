@@ -374,8 +374,9 @@ fn readable(opened: &Opened, whole: &[(i64, Vec<u8>)]) -> Vec<i64> {
     read.map(|(base, _)| *base).collect()
 }
 
-/// One bit in the header of a batch, of those that a checksum covers and of the others: the batch is
-/// damaged, and all others can be read. No offset is lost to the log, whether it was stopped or killed.
+/// One bit in the header of a batch, of those that a checksum covers and of the others: the batch
+/// is damaged, and all others can be read. No offset is lost to the log, whether it was stopped or
+/// killed.
 #[test]
 fn a_bit_in_a_header_costs_the_reads_of_its_batch_alone() {
     let killed = log();
@@ -413,8 +414,9 @@ fn a_bit_in_a_header_costs_the_reads_of_its_batch_alone() {
     }
 }
 
-/// A file that somebody has cut off: a read returns what is there, and an error for the rest. A slice
-/// behind the end of the file would end the connection, and with it the reads of other partitions.
+/// A file that somebody has cut off: a read returns what is there, and an error for the rest. A
+/// slice behind the end of the file would end the connection, and with it the reads of other
+/// partitions.
 #[test]
 fn a_sealed_segment_that_is_cut_off_is_read_as_far_as_it_goes() {
     let fs = log();

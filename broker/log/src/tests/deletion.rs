@@ -102,7 +102,7 @@ fn try_append(writer: &mut LogWriter, salt: u8) -> Result<i64, AppendError> {
     let result = writer
         .append_as_leader(&mut [prepared(batch(2, 100, 1_000, salt))], LeaderEpoch(0), 1_000)
         .remove(0);
-    writer.reader().flushes.settle();
+    writer.reader().flushes.wait_until_flushed();
     result.map(|info| info.first_offset)
 }
 

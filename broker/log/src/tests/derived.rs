@@ -183,9 +183,9 @@ fn a_log_that_is_gone_since_a_clean_stop() {
     assert!(Opened::new(&fs).unwrap().dir.left().whole);
 }
 
-/// A process that dies while it writes leaves a batch that is not whole, and nothing behind it. Where
-/// whole batches lie behind damage, they are cut off: other replicas may have them, and would cut
-/// theirs if this broker led.
+/// A process that dies while it writes leaves a batch that is not whole, and nothing behind it.
+/// Where whole batches lie behind damage, they are cut off: other replicas may have them, and would
+/// cut theirs if this broker led.
 #[test]
 fn a_log_that_is_cut_in_front_of_whole_batches_is_not_whole() {
     let (fs, mut opened) = grown();
@@ -223,8 +223,8 @@ fn opened_at(fs: &Faulty) -> i64 {
     bases.max().unwrap()
 }
 
-/// Without a catalogue every log is scanned, and what its files say of aborted transactions counts for
-/// nothing: those that are not there may be lost.
+/// Without a catalogue every log is scanned, and what its files say of aborted transactions counts
+/// for nothing: those that are not there may be lost.
 #[test]
 fn without_a_catalogue_aborted_transactions_are_taken_from_the_log() {
     let (fs, mut opened) = grown();

@@ -50,8 +50,8 @@ fn batches_are_taken_as_they_are() {
     assert_eq!(batches[3].1, &sent(6, 0, 2, 3)[..], "byte by byte");
 }
 
-/// A follower gets a compacted log, whose first record lies behind the log start offset: compaction does
-/// not move that, and a crash must not.
+/// A follower gets a compacted log, whose first record lies behind the log start offset: compaction
+/// does not move that, and a crash must not.
 #[test]
 fn a_log_without_records_at_its_start_begins_where_it_began() {
     for checkpoint in [false, true] {
@@ -219,8 +219,8 @@ fn the_recovery_point_goes_down_before_the_first_byte_goes() {
     assert!(fs.take_journal().iter().all(|(_, path)| path.starts_with(DIR)));
 }
 
-/// A leader epoch is not covered by the checksum. A follower that takes nothing of an answer must say
-/// so: its fetcher would ask again at once, for ever.
+/// A leader epoch is not covered by the checksum. A follower that takes nothing of an answer must
+/// say so: its fetcher would ask again at once, for ever.
 #[test]
 fn a_batch_of_a_later_epoch_is_refused_where_nothing_comes_before_it() {
     let (_fs, mut opened) = follower();

@@ -75,7 +75,8 @@ fn halve_newest(fs: &Faulty) {
     fs.edit(newest(fs), |bytes| bytes.truncate(bytes.len() / 2));
 }
 
-/// The segments behind the last catalogue: their names are known from what was written at each roll.
+/// The segments behind the last catalogue: their names are known from what was written at each
+/// roll.
 fn remove_last_two(fs: &Faulty) {
     remove_newest(fs);
     remove_newest(fs);
@@ -154,8 +155,8 @@ fn what_is_gone_since_a_kill() {
     );
 }
 
-/// Makes the files what a version wrote that knew nothing of all this: no file of changes, directories
-/// that do not name their partition, and a catalogue without what is new in it.
+/// Makes the files what a version wrote that knew nothing of all this: no file of changes,
+/// directories that do not name their partition, and a catalogue without what is new in it.
 fn as_an_earlier_version(fs: &Faulty) {
     let _ = fs.remove_file(Path::new("/data/directories"));
     fs.edit(format!("{DIR}/partition.metadata"), |bytes| {
@@ -204,8 +205,8 @@ fn a_log_without_its_last_segment_ends_with_the_one_before_it() {
     }
 }
 
-/// A log whose end is cut off goes on where it ended, and no offset is used twice. As a follower it is
-/// cut to what there is, and fetches the rest.
+/// A log whose end is cut off goes on where it ended, and no offset is used twice. As a follower it
+/// is cut to what there is, and fetches the rest.
 #[test]
 fn what_is_missing_at_the_end_comes_from_a_leader() {
     let fs = stopped();
@@ -302,8 +303,8 @@ fn several(stop: bool) -> Faulty {
     fs.after_kill()
 }
 
-/// Directories that are exchanged have the same names and sizes of files. What they say of their owners
-/// tells them apart: each log begins anew, and its records are set aside.
+/// Directories that are exchanged have the same names and sizes of files. What they say of their
+/// owners tells them apart: each log begins anew, and its records are set aside.
 #[test]
 fn exchanged_directories_are_set_aside() {
     for stop in [true, false] {

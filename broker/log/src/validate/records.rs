@@ -36,7 +36,7 @@ pub(super) struct Found {
 /// Reads every record of a batch, at most `limit` bytes if it is compressed. Also returns how many
 /// bytes it decompressed. As in `LogValidator.processRecordErrors`, one record with a wrong
 /// timestamp decides the error code.
-pub(super) fn look(
+pub(super) fn inspect_records(
     header: &BatchHeader,
     batch: &[u8],
     limit: usize,

@@ -26,7 +26,7 @@ impl LogWriter {
         let now = Instant::now();
         // A time beyond the clock's range never comes.
         if let Some(at) = now.checked_add(Duration::from_millis(self.config.delete_delay_ms)) {
-            self.logs.throw_away(directory, at);
+            self.logs.schedule_delete(directory, at);
         }
         Ok(())
     }

@@ -89,7 +89,7 @@ impl LogWriter {
         if !self.has_name() {
             return Err(FollowError::Nameless);
         }
-        self.take_up_newest(now_ms);
+        self.open_newest_segment(now_ms);
         if self.dir.is_offline() {
             return Err(FollowError::Storage);
         }

@@ -102,7 +102,7 @@ impl LogWriter {
             self.reader.transactions.write().changed(change, high_watermark);
         }
         if change.is_some() || header.is_control() {
-            self.verifications.settle(header.producer_id);
+            self.verifications.forget(header.producer_id);
         }
     }
 

@@ -55,7 +55,7 @@ impl LogWriter {
     /// Opens the newest segment before any append is admitted. If it is damaged, a new segment
     /// begins with a producer snapshot, which must not contain batches that are not in the log. A
     /// failure takes the log directory offline.
-    pub(super) fn take_up_newest(&mut self, now_ms: i64) {
+    pub(super) fn open_newest_segment(&mut self, now_ms: i64) {
         let reader = &self.reader;
         if self.active.is_none()
             && !(self.dir.is_offline() || reader.is_deleted() || reader.segments.load().is_empty())

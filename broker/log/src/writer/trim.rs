@@ -24,8 +24,8 @@ impl LogWriter {
         let gone = segments.iter().skip(1).take_while(|next| next.base_offset() <= offset).count();
         if gone > 0 {
             // Before the first file goes, the end of the log and the epochs must be on the disk;
-            // their file says where the log begins. A crash may bring back any of the removed files.
-            // It must not leave a log with a gap, or one that ends before it begins.
+            // their file says where the log begins. A crash may bring back any of the removed
+            // files. It must not leave a log with a gap, or one that ends before it begins.
             flusher::flush_now(reader, true)?;
         } else {
             reader.unsynced.epochs.store(true, Ordering::Release);

@@ -60,8 +60,8 @@ impl LogWriter {
     }
 
     /// Truncates the log to where records are missing, if some are missing at what was its end. A
-    /// follower that is not in sync gets them again from its leader. Behind them it would never ask for
-    /// them.
+    /// follower that is not in sync gets them again from its leader. Behind them it would never ask
+    /// for them.
     ///
     /// # Errors
     /// The same as [`LogWriter::truncate_to`].

@@ -2,8 +2,8 @@
 
 use super::rate::Windows;
 
-/// Tokens that come at the rate of the quota. What takes more than there are still passes once; then
-/// the bucket is below zero.
+/// Tokens that come at the rate of the quota. What takes more than there are still passes once;
+/// then the bucket is below zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TokenBucket {
     tokens: f64,
@@ -43,8 +43,8 @@ impl TokenBucket {
     }
 }
 
-/// The changes of one request. Each topic is counted by itself, by the partitions that it creates or
-/// deletes.
+/// The changes of one request. Each topic is counted by itself, by the partitions that it creates
+/// or deletes.
 #[derive(Clone, Copy, Debug)]
 pub struct Mutations {
     windows: Windows,

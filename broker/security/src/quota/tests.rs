@@ -244,7 +244,8 @@ fn numbers(event: &str) -> Vec<i64> {
 }
 
 /// What Apache Kafka 4.3.1's `Rate`, `TokenBucket` and `Sensor` make of the same events. A line has
-/// the windows, the limit and the events: time, value, throttle, and for a bucket whether it passed.
+/// the windows, the limit and the events: time, value, throttle, and for a bucket whether it
+/// passed.
 #[test]
 fn throttles_are_as_long_as_kafkas() {
     let mut throttled = 0;

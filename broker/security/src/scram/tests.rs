@@ -3,8 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::scram::message::escaped;
-use crate::secret::Secret;
+use crate::{scram::message::escaped, secret::Secret};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -61,7 +61,7 @@ pub(crate) async fn handle_alter(
                 &request,
             )
             .await;
-        verdicts.take_up(answer.map(|response| {
+        verdicts.add_results(answer.map(|response| {
             let answers = response.responses.into_iter();
             answers.map(|answer| {
                 (
@@ -114,7 +114,7 @@ pub(crate) async fn handle_incremental_alter(
                 &request,
             )
             .await;
-        verdicts.take_up(answer.map(|response| {
+        verdicts.add_results(answer.map(|response| {
             let answers = response.responses.into_iter();
             answers.map(|answer| {
                 (
@@ -163,7 +163,7 @@ impl Verdicts {
     }
 
     /// Adds the controller's results for the open resources, or the error of the request to it.
-    fn take_up(
+    fn add_results(
         &mut self,
         answer: Result<impl Iterator<Item = (Key, (i16, Option<String>))>, ErrorCode>,
     ) {

@@ -49,17 +49,17 @@ fn error() -> Answer {
 fn a_session_says_only_what_changed() {
     let sessions = FetchSessions::new(BYTES_MAX);
     let asked = sessions.ask(request(0, 0, &[(0, 0), (1, 0), (2, 0)], &[]), 0).unwrap();
-    let (id, included) = sessions.settle(&asked, &[quiet(5), quiet(5), error()], SESSIONS_MAX, 0);
+    let (id, included) = sessions.record(&asked, &[quiet(5), quiet(5), error()], SESSIONS_MAX, 0);
     assert!(id > 0 && included == [true; 3], "the first answer is full");
     let asked = sessions.ask(request(id, 1, &[], &[]), 1).unwrap();
     assert_eq!(
-        sessions.settle(&asked, &[quiet(5), quiet(6), quiet(-1)], SESSIONS_MAX, 1).1,
+        sessions.record(&asked, &[quiet(5), quiet(6), quiet(-1)], SESSIONS_MAX, 1).1,
         [false, true, true],
         "unchanged, advanced, no more an error"
     );
     let asked = sessions.ask(request(id, 2, &[(0, 7)], &[2]), 2).unwrap();
     assert_eq!(asked.partitions, [(key(0), wish(7)), (key(1), wish(0))]);
-    sessions.settle(&asked, &[records(5), quiet(6)], SESSIONS_MAX, 2);
+    sessions.record(&asked, &[records(5), quiet(6)], SESSIONS_MAX, 2);
     let asked = sessions.ask(request(id, 3, &[], &[]), 3).unwrap();
     assert_eq!(asked.partitions[0].0, key(1), "who was served waits behind the others");
     assert_eq!(sessions.size(), (1, 2));
@@ -73,7 +73,7 @@ fn what_does_not_fit_a_session_is_refused_as_in_kafka() {
         ErrorCode::FetchSessionIdNotFound
     );
     let asked = sessions.ask(request(0, 0, &[(0, 0)], &[]), 0).unwrap();
-    let (id, _) = sessions.settle(&asked, &[quiet(0)], SESSIONS_MAX, 0);
+    let (id, _) = sessions.record(&asked, &[quiet(0)], SESSIONS_MAX, 0);
     assert_eq!(
         sessions.ask(request(id, 2, &[], &[]), 0).unwrap_err(),
         ErrorCode::InvalidFetchSessionEpoch
@@ -81,9 +81,9 @@ fn what_does_not_fit_a_session_is_refused_as_in_kafka() {
     let mixed = SessionRequest { by_id: true, ..request(id, 1, &[], &[]) };
     assert_eq!(sessions.ask(mixed, 0).unwrap_err(), ErrorCode::FetchSessionTopicIdError);
     let asked = sessions.ask(request(id, 1, &[], &[0]), 0).unwrap();
-    assert_eq!(sessions.settle(&asked, &[], SESSIONS_MAX, 0).0, 0, "an empty session ends");
+    assert_eq!(sessions.record(&asked, &[], SESSIONS_MAX, 0).0, 0, "an empty session ends");
     let asked = sessions.ask(request(0, -1, &[(0, 0)], &[]), 0).unwrap();
-    assert_eq!(sessions.settle(&asked, &[quiet(0)], SESSIONS_MAX, 0), (0, vec![true]));
+    assert_eq!(sessions.record(&asked, &[quiet(0)], SESSIONS_MAX, 0), (0, vec![true]));
     assert_eq!(sessions.size(), (0, 0));
 }
 
@@ -94,7 +94,7 @@ fn the_cache_is_bounded_and_the_smallest_or_oldest_gives_way() {
         let wanted: Vec<_> = (0..partitions).map(|index| (index, 0)).collect();
         let asked = sessions.ask(request(0, 0, &wanted, &[]), now).unwrap();
         let answers = vec![quiet(0); asked.partitions.len()];
-        sessions.settle(&asked, &answers, SESSIONS_MAX, now).0
+        sessions.record(&asked, &answers, SESSIONS_MAX, now).0
     };
     for _ in 0..SESSIONS_MAX {
         assert!(create(2, 0) > 0);
@@ -105,7 +105,7 @@ fn the_cache_is_bounded_and_the_smallest_or_oldest_gives_way() {
     assert_eq!(sessions.size().0, SESSIONS_MAX);
     let asked = sessions.ask(request(0, 0, &[(0, 0)], &[]), 3 * EVICTION_MS).unwrap();
     assert_eq!(
-        sessions.settle(&asked, &[quiet(0)], 0, 3 * EVICTION_MS).0,
+        sessions.record(&asked, &[quiet(0)], 0, 3 * EVICTION_MS).0,
         0,
         "no slots, no session"
     );
@@ -120,7 +120,7 @@ fn open(sessions: &FetchSessions, wanted: Vec<(Key, PartitionFetch)>, now: i64) 
     let asked = SessionRequest { wanted, ..request(0, 0, &[], &[]) };
     let asked = sessions.ask(asked, now).unwrap();
     let answers = vec![quiet(0); asked.partitions.len()];
-    sessions.settle(&asked, &answers, SESSIONS_MAX, now).0
+    sessions.record(&asked, &answers, SESSIONS_MAX, now).0
 }
 
 /// A client can send a name of 32 KB as easily as any other, and no topic can have it.
@@ -137,7 +137,7 @@ fn a_name_that_no_topic_can_have_is_answered_and_not_kept() {
     };
     let asked = sessions.ask(more, 0).unwrap();
     assert_eq!(asked.partitions.len(), 3, "it is answered");
-    let (_, included) = sessions.settle(&asked, &[quiet(0), quiet(0), error()], SESSIONS_MAX, 0);
+    let (_, included) = sessions.record(&asked, &[quiet(0), quiet(0), error()], SESSIONS_MAX, 0);
     assert_eq!(included, [false, true, true]);
     assert_eq!(sessions.size(), (1, 2));
 }
@@ -163,7 +163,7 @@ fn all_sessions_together_take_no_more_than_their_bytes() {
     let grows = SessionRequest { wanted: large(-1), ..request(1, 1, &[], &[]) };
     let asked = sessions.ask(grows, 0).unwrap();
     assert_eq!(asked.partitions.len(), 8_000);
-    assert_eq!(sessions.settle(&asked, &vec![quiet(0); 8_000], SESSIONS_MAX, 0).0, 0);
+    assert_eq!(sessions.record(&asked, &vec![quiet(0); 8_000], SESSIONS_MAX, 0).0, 0);
     assert!(open(&sessions, large(-1), 0) > 0, "there is room again");
     // Idle sessions are evicted.
     assert_eq!(open(&sessions, large(-2), 0), 0);

@@ -110,7 +110,7 @@ fn the_next_run_finds_all_that_this_one_acted_on_and_asked_for() {
             left.asked[&partition()].members.iter().map(|(id, _)| id.0).collect::<Vec<_>>();
         assert_eq!(members, [1, 2, 3]);
         assert_eq!(left.producer_ids, [5..10, 20..30]);
-        Keeper::default().go_on(&log_dir, 7, &left);
+        Keeper::default().adopt_previous(&log_dir, 7, &left);
     }
 }
 

@@ -13,7 +13,7 @@ use super::member::{Member, protocols};
 use super::{ClassicGroup, Pending, Phase};
 use crate::coordinator::{ReplyTo, WRITE_BYTES_MAX};
 use crate::group::client::Client;
-use crate::group::turn::DecisionContext;
+use crate::group::decision::DecisionContext;
 
 /// How long a member without a first response may be silent: its client does not know its member
 /// id, so it cannot send heartbeats.

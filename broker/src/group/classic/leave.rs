@@ -7,7 +7,7 @@ use weir_protocol::messages::leave_group_request::MemberIdentity;
 use weir_protocol::messages::leave_group_response::MemberResponse;
 
 use super::ClassicGroup;
-use crate::group::turn::DecisionContext;
+use crate::group::decision::DecisionContext;
 
 impl ClassicGroup {
     pub(in crate::group) fn leave(

@@ -32,10 +32,10 @@ pub(in crate::group) use self::member::{Member, Protocols, protocols};
 use self::members::Members;
 pub(in crate::group) use self::spoken::Spoken;
 use super::deadlines::Session;
+use super::decision::DecisionContext;
 use super::embedded::{CONSUMER, subscription};
 use super::memory::MEMBER_BYTES;
 use super::record;
-use super::turn::DecisionContext;
 use crate::coordinator::{Record, WRITE_BYTES_MAX};
 
 /// Bytes of a member in its group's record besides its strings and bytes: lengths and timeouts.

@@ -10,7 +10,7 @@ use weir_protocol::error::ErrorCode;
 use super::answers::{assigned, refused_sync};
 use super::{ClassicGroup, Initial, Phase};
 use crate::group::deadlines::{Due, SessionIs};
-use crate::group::turn::DecisionContext;
+use crate::group::decision::DecisionContext;
 
 impl ClassicGroup {
     /// Called when a member has joined, changed or left: starts a rebalance, or completes the

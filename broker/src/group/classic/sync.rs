@@ -9,7 +9,7 @@ use weir_protocol::messages::{HeartbeatRequest, SyncGroupRequest, SyncGroupRespo
 use super::answers::{assigned, refused_sync};
 use super::{ClassicGroup, Phase};
 use crate::coordinator::ReplyTo;
-use crate::group::turn::DecisionContext;
+use crate::group::decision::DecisionContext;
 
 impl ClassicGroup {
     pub(in crate::group) fn sync(

@@ -23,8 +23,8 @@ use super::{ConsumerGroup, Downgrade, Member};
 use crate::group::classic::{Join, MEMBER_ID_REQUIRED, assigned, refused_join};
 use crate::group::client::Client;
 use crate::group::deadlines::Due;
+use crate::group::decision::DecisionContext;
 use crate::group::embedded::{self, CONSUMER};
-use crate::group::turn::DecisionContext;
 
 /// The result of a JoinGroup.
 type Joined = Result<JoinGroupResponse, (String, ErrorCode)>;

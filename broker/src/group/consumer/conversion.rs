@@ -15,9 +15,9 @@ use super::reconcile::Current;
 use super::{ConsumerGroup, Downgrade, Member, record};
 use crate::coordinator::Outcome;
 use crate::group::classic::{self, ClassicGroup};
+use crate::group::decision::DecisionContext;
 use crate::group::embedded;
 use crate::group::settings::Settings;
-use crate::group::turn::DecisionContext;
 use crate::metadata::MetadataImage;
 
 /// Why a classic group cannot change to the consumer protocol.

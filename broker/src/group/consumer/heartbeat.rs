@@ -13,8 +13,8 @@ use super::reconcile::Towards;
 use super::{ConsumerGroup, LEFT_FOR_A_WHILE, Member};
 use crate::coordinator::ReplyTo;
 use crate::group::client::Client;
+use crate::group::decision::DecisionContext;
 use crate::group::settings::Settings;
-use crate::group::turn::DecisionContext;
 
 /// The first version in which members choose their own ids.
 const OWN_MEMBER_ID: i16 = 1;

@@ -13,7 +13,7 @@ use super::heartbeat::{Refusal, refuse};
 use super::reconcile::{Current, State, common};
 use super::{ConsumerGroup, Downgrade, LEFT_FOR_A_WHILE, Member};
 use crate::group::deadlines::{Due, SessionIs};
-use crate::group::turn::DecisionContext;
+use crate::group::decision::DecisionContext;
 
 impl ConsumerGroup {
     /// Checks that the member may continue; returns whether it is new.

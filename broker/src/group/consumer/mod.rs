@@ -39,7 +39,7 @@ pub(in crate::group) use self::member::Member;
 use self::patterns::Matched;
 use self::reconcile::{Current, pairs};
 use super::classic::Spoken;
-use super::turn::DecisionContext;
+use super::decision::DecisionContext;
 use crate::coordinator::Outcome;
 
 /// How a group becomes a classic one.

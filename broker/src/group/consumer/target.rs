@@ -11,7 +11,7 @@ use weir_protocol::messages::ConsumerGroupRegularExpressionValue;
 use super::assignor::{Candidate, NAMES, Partitions, Topic, assign};
 use super::patterns::{Matched, REFRESH_EVERY_MS, REGEXES_AT_ONCE, compile};
 use super::{ConsumerGroup, Member, record};
-use crate::group::turn::DecisionContext;
+use crate::group::decision::DecisionContext;
 use crate::metadata::{MetadataImage, TopicImage};
 
 /// A hash for the detection of changes (FNV-1a).

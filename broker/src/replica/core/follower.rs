@@ -3,8 +3,8 @@
 //!
 //! The shell asks [`FollowerState::next`] what to fetch and passes every answer to
 //! [`FollowerState::answered`]. It does to the log what that returns, and then calls
-//! [`FollowerState::step`]. A new leader epoch begins a new `FollowerState`. This module never fetches, and
-//! never truncates the log itself.
+//! [`FollowerState::step`]. A new leader epoch begins a new `FollowerState`. This module never
+//! fetches, and never truncates the log itself.
 
 #[cfg(test)]
 mod tests;

@@ -23,7 +23,7 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn tell(&self, told: Told) {
+    pub(super) fn deliver(&self, told: Told) {
         self.told.lock().push(told);
         self.notify.notify_one();
     }

@@ -13,7 +13,7 @@ use weir_protocol::types::{PartitionEpoch, TopicId};
 use super::*;
 use crate::replica::core::{FetchAnswer, FetchFrom, Next, Todo};
 use crate::replica::fetcher::wait_for_flush;
-use crate::replica::seat::TURN_JOBS_MAX;
+use crate::replica::serial_executor::TURN_JOBS_MAX;
 use weir_log::{Disk, Identity, LogDir, LogDirOptions};
 
 /// Longer than any flush in these tests.
@@ -47,7 +47,7 @@ fn led_by(partition: &Arc<Partition>, leader: i32, epoch: i32) {
         recovering: false,
         has_eligible: false,
     };
-    partition.take_up(Some(BrokerId(leader)), state);
+    partition.apply(Some(BrokerId(leader)), state);
 }
 
 /// A batch of one record, as a leader sends it.
@@ -118,10 +118,10 @@ async fn what_a_thread_leaves_is_done_by_a_task_in_its_order() {
     let partition = partition(&log_dir(root.path()));
     let (jobs, done) = (10 * TURN_JOBS_MAX, Arc::new(Mutex::new(Vec::new())));
     let (busy, all) = (Arc::clone(&partition), Arc::clone(&done));
-    partition.with_writer_detached(move |_| {
+    partition.spawn_on_writer(move |_| {
         for job in 0..jobs {
             let done = Arc::clone(&all);
-            busy.with_writer_detached(move |_| done.lock().push(job));
+            busy.spawn_on_writer(move |_| done.lock().push(job));
         }
     });
     assert_eq!(done.lock().len(), TURN_JOBS_MAX - 1, "this thread goes on with its own tasks");
@@ -134,7 +134,8 @@ async fn what_a_thread_leaves_is_done_by_a_task_in_its_order() {
     assert!(partition.take_writer().await.is_some());
 }
 
-/// A log that lacks records at its end: its newest segment was cut short while its broker was stopped.
+/// A log that lacks records at its end: its newest segment was cut short while its broker was
+/// stopped.
 fn that_lacks_its_end(root: &Path) -> (LogDir, Arc<Partition>, i64) {
     let dir = log_dir(root);
     let id = TopicPartition { topic: TopicId(Uuid::from_u128(7)), index: 0 };
@@ -155,8 +156,8 @@ fn that_lacks_its_end(root: &Path) -> (LogDir, Arc<Partition>, i64) {
     (dir, partition, end)
 }
 
-/// Who is in sync keeps its end, because others count on it. Who is not gets the rest from its leader;
-/// not while it follows, when a fetch is on its way.
+/// Who is in sync keeps its end, because others count on it. Who is not gets the rest from its
+/// leader; not while it follows, when a fetch is on its way.
 #[tokio::test]
 async fn a_log_that_lacks_its_end_is_cut_when_it_begins_to_follow_out_of_sync() {
     let both = [BrokerId(0), BrokerId(1)];
@@ -181,7 +182,7 @@ async fn a_log_that_lacks_its_end_is_cut_when_it_begins_to_follow_out_of_sync() 
                 recovering: false,
                 has_eligible: false,
             };
-            partition.take_up((*leader >= 0).then_some(BrokerId(*leader)), state);
+            partition.apply((*leader >= 0).then_some(BrokerId(*leader)), state);
             partition.with_writer(|_| ()).await.unwrap();
             assert_eq!(partition.log().log_end_offset(), *end, "{change} of {roles:?}");
         }
@@ -227,7 +228,7 @@ async fn a_flush_that_ends_while_roles_change_commits_nothing_of_what_was_cut() 
     assert!(
         partition
             .seat
-            .bring(Job::Other(Box::new(|writer| drop(writer.truncate_to(1)))), |writer, jobs| {
+            .submit(Job::Other(Box::new(|writer| drop(writer.truncate_to(1)))), |writer, jobs| {
                 for job in jobs {
                     if let Job::Other(act) = job {
                         act(writer);
@@ -268,7 +269,7 @@ async fn the_next_fetch_says_what_was_deleted_though_the_writer_was_at_work() {
     let (free, is_free) = std::sync::mpsc::channel::<()>();
     let other = Arc::clone(&partition);
     let at_work = std::thread::spawn(move || {
-        other.with_writer_detached(move |_| {
+        other.spawn_on_writer(move |_| {
             busy.send(()).unwrap();
             let _ = is_free.recv_timeout(PATIENCE);
         });

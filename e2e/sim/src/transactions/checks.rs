@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use clap::ValueEnum;
-use weir_broker::cores::Producer;
+use weir_broker::sim_api::Producer;
 
 use super::message::Value;
 use crate::history::{Tally, Verdict};

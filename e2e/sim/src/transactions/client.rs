@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use weir_broker::cores::{Ask, Producer};
+use weir_broker::sim_api::{Ask, Producer};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::ProducerId;
 

@@ -9,7 +9,7 @@ mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_broker::cores::{Aborted, Answer, Ask, Coordinator, Guard, Offsets, Prepared};
+use weir_broker::sim_api::{Aborted, Answer, Ask, Coordinator, Guard, Offsets, Prepared};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::ProducerId;
 

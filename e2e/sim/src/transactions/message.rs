@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use weir_broker::cores::{Ask, Marker, Producer};
+use weir_broker::sim_api::{Ask, Marker, Producer};
 use weir_protocol::error::ErrorCode;
 
 /// A partition, by the role of its leader.

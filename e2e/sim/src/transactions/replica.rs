@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use weir_broker::cores::{Guard, Known, Marker, Partition, Producer, Record};
+use weir_broker::sim_api::{Guard, Known, Marker, Partition, Producer, Record};
 use weir_protocol::batch;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::record::BatchBuilder;

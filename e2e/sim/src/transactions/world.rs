@@ -4,7 +4,7 @@ mod replicas;
 
 use std::collections::BTreeMap;
 
-use weir_broker::cores::at_rest;
+use weir_broker::sim_api::at_rest;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use super::checks::{Checks, Rule};

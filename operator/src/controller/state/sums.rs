@@ -65,7 +65,7 @@ impl Sums {
         *shard = *shard + after - before;
     }
 
-    pub(super) fn take_out(&mut self, topic: &Topic, home: &str) {
+    pub(super) fn subtract(&mut self, topic: &Topic, home: &str) {
         self.keep(topic.id, kept(topic, home), 0);
         self.wanted -= topic.partitions_wanted();
         self.partitions -= topic.partitions.len();

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde_json::json;
 use weir_crds::{GroupReflection, Lag, Reflect};
 
-use super::super::pace::Pace;
+use super::super::mirror::{REFLECTED_LABEL, reflect};
 use super::super::reconcile::Action;
-use super::super::reflect::{REFLECTED_LABEL, reflect};
 use super::super::scale::{ScaleMemory, desired};
+use super::super::schedule::Pace;
 use super::*;
 
 #[test]

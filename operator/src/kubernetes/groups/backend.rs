@@ -17,14 +17,14 @@ use weir_crds::{ClusterRef, ConsumerGroup, ConsumerGroupSpec, ConsumerGroupStatu
 
 use super::super::context::Context;
 use super::super::events::publish;
-use super::super::figures::{GroupFigures, Metrics};
+use super::super::metrics::{GroupFigures, Metrics};
 use super::super::objects::MANAGER;
-use super::status::{put_status, tell};
+use super::status::{put_status, report_unreconciled};
 use crate::controller::state::State;
 use crate::controller::{Key, resource_name};
 use crate::groups::backend::{GroupBackend, Named};
+use crate::groups::mirror::REFLECTED_LABEL;
 use crate::groups::reconcile::{Seen, Workload};
-use crate::groups::reflect::REFLECTED_LABEL;
 use crate::store::kube::CLUSTER_LABEL;
 use crate::verdict::{NOT_ALLOWED, NOT_READABLE, Verdict};
 
@@ -79,19 +79,21 @@ impl KubeBackend {
         round.tick().await;
         loop {
             round.tick().await;
-            self.tell_those_not_allowed().await;
+            self.report_not_allowed().await;
         }
     }
 
-    async fn tell_those_not_allowed(&self) {
+    async fn report_not_allowed(&self) {
         for (group, verdict) in self.judged().collect::<Vec<_>>() {
             match verdict {
                 Verdict::Allowed | Verdict::Pending => {}
                 Verdict::NotAllowed(why) => {
-                    tell(&self.context, &group, Seen::Nothing(NOT_ALLOWED, why)).await
+                    report_unreconciled(&self.context, &group, Seen::Nothing(NOT_ALLOWED, why))
+                        .await
                 }
                 Verdict::Unknown(why) => {
-                    tell(&self.context, &group, Seen::Nothing(NOT_READABLE, why)).await
+                    report_unreconciled(&self.context, &group, Seen::Nothing(NOT_READABLE, why))
+                        .await
                 }
             }
         }

@@ -8,7 +8,7 @@ use weir_crds::{ConsumerGroup, ConsumerGroupStatus};
 
 use super::super::context::Context;
 use super::super::events::publish;
-use super::super::figures::Metrics;
+use super::super::metrics::Metrics;
 use crate::controller::Key;
 use crate::groups::reconcile::{Memory, Seen, Workload, reconcile};
 use crate::store::kube::FIELD_MANAGER;
@@ -56,7 +56,7 @@ pub(super) async fn put_status(
 }
 
 /// Writes to the status of a group why no task reconciles it.
-pub(super) async fn tell(context: &Context, group: &ConsumerGroup, seen: Seen<'_>) {
+pub(super) async fn report_unreconciled(context: &Context, group: &ConsumerGroup, seen: Seen<'_>) {
     let before = group.status.clone().unwrap_or_default();
     let now_ms = now().0.as_millisecond();
     let status =

@@ -57,9 +57,9 @@ impl Absences {
     }
 
     /// The brokers that are down as planned, including those whose replicas still catch up. It
-    /// excludes brokers with a trouble, brokers without a pod while Kubernetes refuses pods, and brokers
-    /// beyond `replicas`, which are removed for good.
-    pub(super) fn look(
+    /// excludes brokers with a trouble, brokers without a pod while Kubernetes refuses pods, and
+    /// brokers beyond `replicas`, which are removed for good.
+    pub(super) fn observe(
         &mut self,
         pods: &Pods,
         state: &State,
@@ -113,9 +113,9 @@ mod tests {
         absences.restarts(3, now);
         // Nobody knows yet whether it runs, or it has no pod.
         let pods: Pods = [pod(0, false), pod(1, true), pod(3, false)].into_iter().collect();
-        assert_eq!(absences.look(&pods, &state, 4, now), BTreeSet::from([0, 1, 2, 3]));
+        assert_eq!(absences.observe(&pods, &state, 4, now), BTreeSet::from([0, 1, 2, 3]));
         absences.came(&pods, &state);
-        assert_eq!(absences.look(&pods, &state, 4, now), BTreeSet::from([1, 2, 3]));
+        assert_eq!(absences.observe(&pods, &state, 4, now), BTreeSet::from([1, 2, 3]));
     }
 
     #[test]
@@ -127,10 +127,10 @@ mod tests {
         absences.restarts(3, now);
         let (none, refused) =
             (Pods::default(), Pods { refused: Some("quota".to_owned()), ..Pods::default() });
-        assert_eq!(absences.look(&none, &state, 4, now), BTreeSet::from([1, 3]));
-        assert_eq!(absences.look(&none, &state, 3, now), BTreeSet::from([1]));
-        assert_eq!(absences.look(&refused, &state, 3, now), BTreeSet::new(), "no pod is made");
+        assert_eq!(absences.observe(&none, &state, 4, now), BTreeSet::from([1, 3]));
+        assert_eq!(absences.observe(&none, &state, 3, now), BTreeSet::from([1]));
+        assert_eq!(absences.observe(&refused, &state, 3, now), BTreeSet::new(), "no pod is made");
         // Nor when a broker with its id exists again.
-        assert_eq!(absences.look(&none, &state, 4, now), BTreeSet::from([1]));
+        assert_eq!(absences.observe(&none, &state, 4, now), BTreeSet::from([1]));
     }
 }

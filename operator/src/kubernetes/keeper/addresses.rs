@@ -5,8 +5,8 @@ use weir_crds::{KafkaCluster, Listener, ListenerType};
 
 use super::super::context::Context;
 use super::super::host::Host;
+use super::super::hosted_clusters::{BrokerAddresses, is_told_by_pod};
 use super::super::objects::listeners;
-use super::super::sites::{BrokerAddresses, is_told_by_pod};
 use crate::controller::Event;
 use crate::controller::state::{Broker, State};
 use crate::store::kube::ours::Taken;
@@ -28,7 +28,8 @@ pub(super) async fn keep_true(
     {
         return;
     }
-    // A broker that a recovery has found on a volume, and that has not registered, has no endpoints.
+    // A broker that a recovery has found on a volume, and that has not registered, has no
+    // endpoints.
     for broker in state.brokers.values().filter(|broker| !broker.endpoints.is_empty()) {
         let standing = BrokerAddresses::of(&context.client, cluster, broker.id.0).await;
         let endpoints = standing.endpoints(cluster, broker.id.0, broker.endpoints.clone());

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tracing::{debug, info};
 
 use super::super::context::Context;
-use super::super::figures::Metrics;
+use super::super::metrics::Metrics;
 use super::super::objects::{MANAGER, Names};
 use super::wake::Touched;
 use crate::store::kube::ours::{Taken, is_ours};

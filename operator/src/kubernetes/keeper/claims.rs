@@ -23,8 +23,8 @@ use crate::controller::state::State;
 use crate::store::kube::ours::{CLUSTER_LABEL, is_claim_of};
 use crate::store::kube::{goes_with_the_cluster, owner};
 
-/// What the owners of the claims were settled for: whether they go with the cluster, and the brokers
-/// with a pod of the cluster.
+/// What the owners of the claims were settled for: whether they go with the cluster, and the
+/// brokers with a pod of the cluster.
 type Settled = (bool, BTreeSet<i32>);
 
 /// The claims of one cluster.
@@ -45,7 +45,7 @@ impl Claims {
     /// Sets the owners of each claim of the cluster without a pod of the cluster. If the claims
     /// outlive the cluster, it also removes the cluster as an owner of the others. A conflicting
     /// write is handled in the next pass: every change of a claim wakes it.
-    pub(super) async fn settle(
+    pub(super) async fn set_owners(
         &mut self,
         context: &Context,
         key: &Key,
@@ -60,7 +60,7 @@ impl Claims {
         if self.settled.as_ref() == Some(&wanted) {
             return Ok(());
         }
-        if settle(context, key, cluster, &wanted).await? {
+        if set_owners(context, key, cluster, &wanted).await? {
             self.settled = Some(wanted);
         }
         Ok(())
@@ -68,7 +68,7 @@ impl Claims {
 }
 
 /// Returns whether every claim has the wanted owners.
-async fn settle(
+async fn set_owners(
     context: &Context,
     key: &Key,
     cluster: &KafkaCluster,

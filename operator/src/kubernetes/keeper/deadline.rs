@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use weir_crds::KafkaCluster;
 use weir_protocol::types::BrokerId;
 
-use super::findings::Observation;
 use super::judge::{DEADLINE_EXCEEDED, is_as_wanted, is_under_way};
+use super::observation::Observation;
 use super::rollout::partitions;
 use super::table_recovery::Stage;
 use crate::controller::state::State;
@@ -131,7 +131,7 @@ impl Deadline {
 
     /// Sets in the findings whether the deadline is exceeded. Returns the time until it is, while
     /// something is under way.
-    pub(super) fn look(
+    pub(super) fn observe(
         &mut self,
         cluster: &KafkaCluster,
         state: Option<&State>,
@@ -208,7 +208,7 @@ mod tests {
         let mut deadline = Deadline::default();
         let mut is_over = |cluster: &KafkaCluster, mut findings: Observation, seconds: u64| {
             let at = began + Duration::from_secs(seconds);
-            let left = deadline.look(cluster, Some(&state), &mut findings, at);
+            let left = deadline.observe(cluster, Some(&state), &mut findings, at);
             assert!(left.is_none() || findings.overdue.is_none());
             findings.overdue.is_some()
         };
@@ -245,15 +245,15 @@ mod tests {
         let (state, now) = (state(1, None, &[&[0, 1, 2]]), Instant::now());
         let short = cluster(json!({"replicas": 3, "progressDeadlineSeconds": 30}), 1, None);
         let mut deadline = Deadline::of(&short);
-        let left = deadline.look(&short, Some(&state), &mut findings(2, None), now);
+        let left = deadline.observe(&short, Some(&state), &mut findings(2, None), now);
         assert_eq!(left, Some(Duration::from_secs(30)));
         for (stalled, expected) in [(Some(7), true), (Some(6), false), (None, false)] {
             let cluster = cluster(json!({"replicas": 3}), 7, stalled);
             let (mut deadline, mut found) = (Deadline::of(&cluster), findings(1, None));
-            deadline.look(&cluster, Some(&state), &mut found, now);
+            deadline.observe(&cluster, Some(&state), &mut found, now);
             assert_eq!(found.overdue.is_some(), expected, "{stalled:?}");
             let mut found = findings(2, None);
-            deadline.look(&cluster, Some(&state), &mut found, now);
+            deadline.observe(&cluster, Some(&state), &mut found, now);
             assert_eq!(found.overdue, None, "it goes on");
         }
     }
@@ -268,8 +268,8 @@ mod tests {
             ..Observation::default()
         };
         let (mut deadline, now) = (Deadline::default(), Instant::now());
-        assert_eq!(deadline.look(&cluster, None, &mut found, now), Some(DEFAULT));
-        deadline.look(&cluster, None, &mut found, now + DEFAULT);
+        assert_eq!(deadline.observe(&cluster, None, &mut found, now), Some(DEFAULT));
+        deadline.observe(&cluster, None, &mut found, now + DEFAULT);
         assert_eq!(found.overdue, Some(DEFAULT));
     }
 }

@@ -46,9 +46,9 @@ impl ClusterReconciler {
                 note,
                 "takes up what was kept"
             );
-            status::tell(&self.context, cluster, true, "TakesUpKept", &note).await;
-            // They stopped with the former cluster, so their absence counts as planned; or their pods
-            // were left behind, and they come without a restart.
+            status::publish_event(&self.context, cluster, true, "TakesUpKept", &note).await;
+            // They stopped with the former cluster, so their absence counts as planned; or their
+            // pods were left behind, and they come without a restart.
             for broker in host.state().brokers.keys() {
                 self.absences.was_left(broker.0, Instant::now());
             }
@@ -81,7 +81,7 @@ impl ClusterReconciler {
             let recovery = self.recovery.insert(
                 open.unwrap_or_else(|| TableRecovery::begin(&self.context, &self.key, cluster)),
             );
-            match recovery.go_on(&self.context, cluster).await? {
+            match recovery.build_when_complete(&self.context, cluster).await? {
                 Stage::Waits(_) | Stage::Refused(_) => return Ok(None),
                 Stage::Made(_, made) => note = Some(made),
                 Stage::New => begins = true,
@@ -89,7 +89,7 @@ impl ClusterReconciler {
         };
         let host = started.map_err(|trouble| trouble.said(&self.key))?;
         if let Some(note) = note {
-            status::tell(&self.context, cluster, true, "Recovered", &note).await;
+            status::publish_event(&self.context, cluster, true, "Recovered", &note).await;
         }
         match &self.recovery {
             Some(recovery) => recovery.close(host.cluster_id()),
@@ -103,7 +103,7 @@ impl ClusterReconciler {
     }
 
     /// Gives the resource to the controller if it changed.
-    pub(super) async fn take_up(&mut self, cluster: &KafkaCluster) {
+    pub(super) async fn offer(&mut self, cluster: &KafkaCluster) {
         let Some(host) = &self.host else { return };
         host.saw(cluster);
         let generation = cluster.metadata.generation;

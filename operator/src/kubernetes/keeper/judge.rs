@@ -23,7 +23,7 @@ use self::progress::progress;
 pub(super) use self::progress::{DEADLINE_EXCEEDED, is_as_wanted, is_under_way};
 use super::super::objects::Names;
 use super::super::sizes::shown;
-use super::findings::Observation;
+use super::observation::Observation;
 use super::table_recovery::Stage;
 use crate::conditions::{ConditionValue, condition};
 use crate::controller::state::State;

@@ -10,7 +10,7 @@ use weir_crds::{KafkaCluster, Topic};
 
 use super::super::annotations::{CLUSTER_ID_ANNOTATION, IMAGE_ANNOTATION, annotation};
 use super::super::context::Context;
-use super::super::figures::Metrics;
+use super::super::metrics::Metrics;
 use super::owners;
 use crate::controller::state::State;
 use crate::controller::{Key, TOPIC_ID_ANNOTATION, summary};
@@ -38,8 +38,8 @@ pub(super) async fn remember(
     cluster: &KafkaCluster,
     cluster_id: &str,
 ) -> anyhow::Result<()> {
-    // The image of a cluster whose spec names none, also of one that names one now: that may be wrong,
-    // and is taken back by removing it.
+    // The image of a cluster whose spec names none, also of one that names one now: that may be
+    // wrong, and is taken back by removing it.
     let image = context.broker_image.as_str();
     let pinned = annotation(cluster, IMAGE_ANNOTATION);
     if annotation(cluster, CLUSTER_ID_ANNOTATION) == Some(cluster_id) && pinned.is_some() {
@@ -65,7 +65,7 @@ pub(super) struct Topics {
 
 impl Topics {
     /// Makes these topics be deleted with the cluster or outlive it, as its volumes do.
-    pub(super) async fn settle(
+    pub(super) async fn set_owners(
         &mut self,
         context: &Context,
         key: &Key,
@@ -75,7 +75,7 @@ impl Topics {
         // The spec that the controller accepted: it creates new topics accordingly.
         let go = goes_with_the_cluster(&state.cluster.resource);
         if self.go != Some(go) {
-            settle(context, key, cluster, go).await?;
+            set_owners(context, key, cluster, go).await?;
             self.go = Some(go);
         }
         Ok(())
@@ -83,7 +83,7 @@ impl Topics {
 }
 
 /// Sets the owners of each topic that a client created.
-async fn settle(
+async fn set_owners(
     context: &Context,
     key: &Key,
     cluster: &KafkaCluster,

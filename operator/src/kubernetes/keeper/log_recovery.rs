@@ -26,11 +26,11 @@ pub(super) struct LogRecovery {
 impl LogRecovery {
     /// Sets the progress of log recovery on each pod. Asks brokers that are not ready: one that
     /// recovers its logs once per interval, any other in each pass. Returns whether one recovers.
-    pub(super) async fn look(&mut self, pods: &mut [PodView]) -> bool {
-        self.look_at(pods, HTTP_PORT, Instant::now()).await
+    pub(super) async fn observe(&mut self, pods: &mut [PodView]) -> bool {
+        self.observe_pods(pods, HTTP_PORT, Instant::now()).await
     }
 
-    async fn look_at(&mut self, pods: &mut [PodView], port: u16, now: Instant) -> bool {
+    async fn observe_pods(&mut self, pods: &mut [PodView], port: u16, now: Instant) -> bool {
         let may_recover = |pod: &PodView| {
             !pod.ready && !pod.terminating && pod.trouble.is_none() && !pod.addresses.is_empty()
         };
@@ -89,25 +89,25 @@ mod tests {
         let (mut recovering, begin) = (LogRecovery::default(), Instant::now());
         let mut pods = [pod];
         let at = |seconds| begin + Duration::from_secs(seconds);
-        assert!(!recovering.look_at(&mut pods, port, at(0)).await);
+        assert!(!recovering.observe_pods(&mut pods, port, at(0)).await);
         let far = |done: u32| format!("recovers its logs: {done} of 1200, 1 of 2 MiB");
         *says.lock().unwrap() = far(340);
-        assert!(recovering.look_at(&mut pods, port, at(1)).await);
+        assert!(recovering.observe_pods(&mut pods, port, at(1)).await);
         assert_eq!(pods[0].recovers, Some(far(340)));
         // The broker is asked again after the interval; until then its last answer counts.
         *says.lock().unwrap() = far(341);
         let mut anew = [PodView { recovers: None, ..pods[0].clone() }];
-        assert!(recovering.look_at(&mut anew, port, at(10)).await);
+        assert!(recovering.observe_pods(&mut anew, port, at(10)).await);
         assert_eq!(anew[0].recovers, Some(far(340)));
-        recovering.look_at(&mut pods, port, at(11)).await;
+        recovering.observe_pods(&mut pods, port, at(11)).await;
         assert_eq!(pods[0].recovers, Some(far(341)));
         // A ready broker has recovered, and a broker that is gone reports nothing.
         pods[0].ready = true;
-        assert!(!recovering.look_at(&mut pods, port, at(12)).await);
+        assert!(!recovering.observe_pods(&mut pods, port, at(12)).await);
         assert_eq!(pods[0].recovers, None);
         pods[0].ready = false;
         server.abort();
         let _ = server.await;
-        assert!(!recovering.look_at(&mut pods, port, at(13)).await);
+        assert!(!recovering.observe_pods(&mut pods, port, at(13)).await);
     }
 }

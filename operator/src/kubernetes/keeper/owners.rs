@@ -11,10 +11,10 @@ use serde_json::json;
 use tracing::info;
 
 use super::super::context::Context;
-use super::super::figures::Metrics;
+use super::super::metrics::Metrics;
 
-/// Sets the owners of an object as it was read; `go`: it is deleted with its cluster. Returns whether
-/// they are set: not if the object has changed meanwhile, or is gone.
+/// Sets the owners of an object as it was read; `go`: it is deleted with its cluster. Returns
+/// whether they are set: not if the object has changed meanwhile, or is gone.
 pub(super) async fn put<K>(
     context: &Context,
     api: &Api<K>,

@@ -12,7 +12,7 @@ use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Preconditions};
 use weir_crds::KafkaCluster;
 
 use super::super::context::Context;
-use super::super::figures::Metrics;
+use super::super::metrics::Metrics;
 use super::super::objects::{
     CONTAINER, CONTROLLER_FILE_VARIABLE, HTTP_PORT_NAME, Names, broker_of_pod,
 };
@@ -100,7 +100,7 @@ impl DerefMut for Pods {
 }
 
 /// Reads the pods, in the order of their brokers' ids. `compare` sets which of them are outdated.
-pub(super) async fn look(
+pub(super) async fn read_pods(
     context: &Context,
     key: &Key,
     cluster: &KafkaCluster,
@@ -144,8 +144,8 @@ pub(super) async fn taken(
     for id in (0..replicas).filter(|id| pods.iter().all(|pod| pod.id != *id)) {
         let name = format!("{}-{id}", key.name);
         let found = api.get_metadata_opt(&name).await.context("get a pod")?;
-        // A pod that the StatefulSet controller created a moment ago is not somebody else's; one that
-        // it adopted is.
+        // A pod that the StatefulSet controller created a moment ago is not somebody else's; one
+        // that it adopted is.
         let is_other = |metadata: &ObjectMeta| !is_pod_of(&key.name, metadata);
         if let Some(pod) = found.filter(|pod| is_other(&pod.metadata)) {
             taken.push(Taken::of("Pod", &key.namespace, &name, &pod.metadata));
@@ -243,7 +243,7 @@ fn has_variable(pod: &Pod, name: &str) -> bool {
 /// Adds to pods that do not serve the reasons beyond their current status. These are the end of the
 /// last container, unless the broker recovers since, or the events of a pod that does not start.
 /// Returns whether a pod is starting: no watch reports its events.
-pub(super) async fn look_into(context: &Context, key: &Key, pods: &mut [PodView]) -> bool {
+pub(super) async fn inspect(context: &Context, key: &Key, pods: &mut [PodView]) -> bool {
     for pod in pods.iter_mut().filter(|pod| pod.recovers.is_none()) {
         pod.trouble = pod.trouble.take().or_else(|| pod.crashed.clone());
     }

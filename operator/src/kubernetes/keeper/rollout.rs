@@ -44,8 +44,8 @@ pub(super) fn next(pods: &Pods, state: &State, replicas: i32) -> Step {
     if let Some(waiting) = what_first(pods, state, replicas) {
         return Step::Wait(waiting);
     }
-    // The pods whose brokers serve beside a container that does not run are the first to be replaced:
-    // what is wrong may be what was corrected. The others wait for them.
+    // The pods whose brokers serve beside a container that does not run are the first to be
+    // replaced: what is wrong may be what was corrected. The others wait for them.
     let beside: Vec<&PodView> = outdated.iter().copied().filter(|pod| is_broken(pod)).collect();
     let mut reasons = Vec::new();
     for pod in if beside.is_empty() { &outdated } else { &beside } {

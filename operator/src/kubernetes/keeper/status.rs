@@ -13,11 +13,11 @@ use weir_protocol::types::BrokerId;
 
 use super::super::context::Context;
 use super::super::events::publish;
-use super::super::figures::{BrokerFigures, ConditionFigure, Metrics};
+use super::super::hosted_clusters::{address_of, address_of_node};
+use super::super::metrics::{BrokerFigures, ConditionFigure, Metrics};
 use super::super::objects::{Names, listener_name, listeners as listeners_of};
-use super::super::sites::{address_of, address_of_node};
-use super::findings::Observation;
 use super::judge::{Told, is_good, is_wrong, news, status_of};
+use super::observation::Observation;
 use super::words::in_words;
 use crate::controller::state::State;
 use crate::store::kube::ours::{Taken, if_ours};
@@ -113,8 +113,14 @@ impl Written {
         self.at = Some(Instant::now());
         api.patch_status(&names.cluster, &PatchParams::default(), &Patch::Merge(patch)).await?;
         for condition in self.told.only_new(news(&before.conditions, &status.conditions)) {
-            tell(context, cluster, !is_wrong(condition), &condition.reason, &condition.message)
-                .await;
+            publish_event(
+                context,
+                cluster,
+                !is_wrong(condition),
+                &condition.reason,
+                &condition.message,
+            )
+            .await;
         }
         self.told.forget(&status.conditions);
         self.last = Some((cluster.metadata.uid.clone(), status));
@@ -131,7 +137,7 @@ pub(super) fn said(error: &anyhow::Error) -> String {
 }
 
 /// Publishes an event about a cluster.
-pub(super) async fn tell(
+pub(super) async fn publish_event(
     context: &Context,
     cluster: &KafkaCluster,
     good: bool,

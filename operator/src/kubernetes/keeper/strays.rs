@@ -34,7 +34,7 @@ pub(super) struct Strays {
 impl Strays {
     /// Returns the lists. Asks brokers that started since, or whose last answer is older than the
     /// interval. The last list of a broker that does not answer stays.
-    pub(super) async fn look(&mut self, key: &Key, pods: &[PodView]) -> Vec<BrokerStrays> {
+    pub(super) async fn current(&mut self, key: &Key, pods: &[PodView]) -> Vec<BrokerStrays> {
         let due = self.due(pods, Instant::now());
         let asked = due.iter().filter_map(|pod| Some((*pod, *pod.addresses.first()?)));
         let answers = futures::future::join_all(

@@ -95,7 +95,7 @@ impl TableRecovery {
     ///
     /// # Errors
     /// When the Kubernetes API refuses or does not answer; the caller tries again.
-    pub(super) async fn go_on(
+    pub(super) async fn build_when_complete(
         &mut self,
         context: &Context,
         cluster: &KafkaCluster,
@@ -113,7 +113,7 @@ impl TableRecovery {
             topics: &topics,
             taken: &taken,
         };
-        let (stock, replicas) = self.desk.look(|inventories| {
+        let (stock, replicas) = self.desk.read(|inventories| {
             (take_stock(known, inventories, &moment()), brokers_needed(cluster, inventories))
         });
         self.replicas = replicas;

@@ -7,7 +7,7 @@ mod recovery;
 use serde_json::{Value, json};
 use weir_protocol::types::BrokerId;
 
-use super::super::sites::BrokerAddresses;
+use super::super::hosted_clusters::BrokerAddresses;
 use super::*;
 use crate::store::kube::CLUSTER_LABEL;
 use crate::store::kube::ours::{MANAGED_BY, MANAGER};
@@ -59,7 +59,7 @@ impl Kept {
     async fn pass(&mut self, server: &Server) {
         self.resource.send_replace(Arc::new(resource(server)));
         self.keeper.status = status::Written::default();
-        self.keeper.pass().await.unwrap();
+        self.keeper.reconcile().await.unwrap();
     }
 }
 
@@ -351,7 +351,7 @@ async fn the_tables_of_another_cluster_are_not_taken_over() {
     server.put(registry, &table);
     let before = server.get(registry);
     let mut kept = Kept::by(&server);
-    let error = kept.keeper.pass().await.unwrap_err();
+    let error = kept.keeper.reconcile().await.unwrap_err();
     assert!(
         format!("{error:#}").contains("PartitionTable n/c-registry was made by somebody else"),
         "{error:#}"
@@ -395,7 +395,7 @@ async fn what_the_api_server_does_not_take_is_said_in_its_words() {
         (409, "the object has been modified"),
     ] {
         server.refuse("POST", "/api/v1/namespaces/n/services/c-0", code, words);
-        let error = Kept::by(&server).keeper.pass().await.unwrap_err();
+        let error = Kept::by(&server).keeper.reconcile().await.unwrap_err();
         let expected = if code == 409 { "others write it all the time" } else { words };
         assert!(
             format!("{error:#}").starts_with("apply Service c-0: ")

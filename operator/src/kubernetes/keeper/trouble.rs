@@ -22,8 +22,8 @@ const BACK_OFF_SECONDS: i64 = 600;
 /// seconds. Things missing at first often come by themselves.
 const BEGINS_SECONDS: i64 = 10;
 
-/// How long a pod may wait for a node before that counts, in seconds. The scheduler refuses a new pod
-/// whose claim is not there yet, or is being written, and takes it a moment later.
+/// How long a pod may wait for a node before that counts, in seconds. The scheduler refuses a new
+/// pod whose claim is not there yet, or is being written, and takes it a moment later.
 const PLACED_SECONDS: i64 = 10;
 
 /// The kubelet retries, and reports in events, at least every two minutes. An older event no longer
@@ -227,8 +227,8 @@ fn is_of_a_probe(event: &Event) -> bool {
         .any(|probe| message.contains(probe))
 }
 
-/// Whether the events of a pod may say more than its status: it does not become ready, or its status
-/// has no reason.
+/// Whether the events of a pod may say more than its status: it does not become ready, or its
+/// status has no reason.
 pub(super) fn asks_for_events(pod: &Pod, trouble: Option<&String>, now: &Time) -> bool {
     if trouble.is_some_and(|said| said.ends_with(NO_REASON)) {
         return true;

@@ -5,14 +5,14 @@ use std::time::Duration;
 use weir_protocol::types::BrokerId;
 
 use super::super::host::Host;
-use super::findings::Observation;
+use super::observation::Observation;
 use super::pods::PodView;
 
 /// The time within which a broker that knows the controller's address connects.
 const COMES_WITHIN: Duration = Duration::from_secs(5);
 
 /// Finds the brokers that have not connected to the controller since it took over.
-pub(super) async fn look_who_came(host: Option<&Host>, findings: &mut Observation) {
+pub(super) async fn find_unheard(host: Option<&Host>, findings: &mut Observation) {
     let Some(host) = host else { return };
     // A controller that does not answer is ending; the next pass sees that.
     let unheard = host.controller().unheard().await.unwrap_or_default();

@@ -13,10 +13,10 @@ use tracing::info;
 use weir_crds::{KafkaCluster, Quantity, Storage};
 
 use super::super::context::Context;
-use super::super::figures::Metrics;
+use super::super::metrics::Metrics;
 use super::super::objects::Names;
 use super::apply::only;
-use super::findings::Observation;
+use super::observation::Observation;
 use crate::controller::Key;
 use crate::store::kube::ours::{Taken, if_ours, is_claim_of};
 
@@ -36,7 +36,7 @@ pub(super) struct Volumes {
 }
 
 impl Volumes {
-    pub(super) async fn look(
+    pub(super) async fn observe(
         context: &Context,
         key: &Key,
         cluster: &KafkaCluster,

@@ -18,8 +18,8 @@ const PASSED_ON: [&str; 14] = [
     "unable to start container process",
 ];
 
-/// What is left of an error of the kubelet, the container runtime or runc once the parts are dropped
-/// that only pass it on. Empty if it says nothing else.
+/// What is left of an error of the kubelet, the container runtime or runc once the parts are
+/// dropped that only pass it on. Empty if it says nothing else.
 pub(super) fn shortened(message: &str) -> String {
     let parts = message.trim().split(": ").filter_map(|part| {
         // gRPC puts its code in front of the next part.

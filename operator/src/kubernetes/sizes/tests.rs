@@ -45,9 +45,9 @@ fn state(id: TopicId) -> State {
 fn a_record_counts_once_however_many_replicas_have_it() {
     let id = TopicId(Uuid::from_u128(1));
     let mut found = Found::default();
-    found.hear(0, answer("t", &[(0, 100), (1, 0)]));
-    found.hear(1, answer("t", &[(0, 90), (1, 7)]));
-    found.hear(1, answer("deleted", &[(0, 5)]));
+    found.handle(0, answer("t", &[(0, 100), (1, 0)]));
+    found.handle(1, answer("t", &[(0, 90), (1, 7)]));
+    found.handle(1, answer("deleted", &[(0, 5)]));
     assert_eq!(found.sizes(&state(id), &BTreeMap::new()), BTreeMap::from([(id, 107)]));
 }
 
@@ -59,9 +59,9 @@ fn what_nobody_tells_of_is_not_taken_to_be_empty() {
     let known = BTreeMap::from([(id, 100)]);
     assert_eq!(found.sizes(&state, &known), known);
     // A partition whose brokers do not answer, and one that has grown.
-    found.hear(0, answer("t", &[(1, 0)]));
+    found.handle(0, answer("t", &[(1, 0)]));
     assert_eq!(found.sizes(&state, &known), known);
-    found.hear(0, answer("t", &[(1, 300)]));
+    found.handle(0, answer("t", &[(1, 300)]));
     assert_eq!(found.sizes(&state, &known), BTreeMap::from([(id, 300)]));
 }
 

@@ -18,7 +18,7 @@ use weir_crds::{KafkaCluster, Topic, TopicStatus};
 
 use super::super::context::Context;
 use super::super::events::publish;
-use super::super::figures::Metrics;
+use super::super::metrics::Metrics;
 use super::super::sizes::{Sizes, shown};
 use super::conditions;
 use super::hosted::Hosted;
@@ -81,7 +81,7 @@ pub(in crate::kubernetes) async fn keep_statuses(context: Context, hosted: Hoste
         for topic in lost {
             if let Entry::Vacant(untried) = tried.entry(Key::of(&topic.metadata)) {
                 untried.insert(Instant::now());
-                bring_back(&context, &topic).await;
+                restore_topic(&context, &topic).await;
             }
         }
         tokio::time::sleep(BETWEEN_ROUNDS).await;
@@ -195,7 +195,7 @@ async fn write(context: &Context, hosted: &Hosted, due: &Due) -> bool {
             hosted.cache.changed();
         }
     }
-    tell(context, due).await;
+    publish_events(context, due).await;
     is_written
 }
 
@@ -205,7 +205,7 @@ fn is_gone(error: &kube::Error) -> bool {
 
 /// Publishes an event for each change of readiness, except the first `Ready`. It also publishes
 /// when the cluster accepts or drops the Topic later.
-async fn tell(context: &Context, due: &Due) {
+async fn publish_events(context: &Context, due: &Due) {
     let named = |status: &TopicStatus, kind: &str| {
         status.conditions.iter().find(|condition| condition.type_ == kind).cloned()
     };
@@ -279,7 +279,7 @@ pub(super) fn lost(state: &State, hosted: &Hosted) -> Vec<Topic> {
     .collect()
 }
 
-pub(super) async fn bring_back(context: &Context, topic: &Topic) {
+pub(super) async fn restore_topic(context: &Context, topic: &Topic) {
     let key = Key::of(&topic.metadata);
     match topics(context, &key.namespace).create(&PostParams::default(), topic).await {
         Ok(made) => {
@@ -293,7 +293,11 @@ pub(super) async fn bring_back(context: &Context, topic: &Topic) {
 }
 
 /// Writes a status to topics whose cluster does not exist.
-pub(super) async fn tell_orphans(context: &Context, cluster: &Key, orphans: &[(Key, Arc<Topic>)]) {
+pub(super) async fn report_orphans(
+    context: &Context,
+    cluster: &Key,
+    orphans: &[(Key, Arc<Topic>)],
+) {
     let clusters: Api<KafkaCluster> = Api::namespaced(context.client.clone(), &cluster.namespace);
     match clusters.get_metadata_opt(&cluster.name).await {
         Ok(None) => {}

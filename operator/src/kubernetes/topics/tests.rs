@@ -59,7 +59,7 @@ impl World {
         let state = self.hosted.controller.committed().borrow().clone();
         let lost = status::lost(&state, &self.hosted);
         for topic in &lost {
-            status::bring_back(&self.topics.context, topic).await;
+            status::restore_topic(&self.topics.context, topic).await;
         }
         lost.iter().map(|topic| Key::of(&topic.metadata)).collect()
     }
@@ -92,7 +92,7 @@ impl World {
         let look = self
             .hosted
             .controller
-            .look(|state| state.topic_by_resource(&state.cluster.key("orders")).is_some());
+            .query(|state| state.topic_by_resource(&state.cluster.key("orders")).is_some());
         look.await.unwrap()
     }
 
@@ -128,7 +128,7 @@ async fn a_topic_that_is_to_be_retained_comes_back_as_it_was() {
     let id = world
         .hosted
         .controller
-        .look(|state| state.topic_by_resource(&state.cluster.key("orders")).unwrap().id)
+        .query(|state| state.topic_by_resource(&state.cluster.key("orders")).unwrap().id)
         .await
         .unwrap();
     // The last version counts, even if the watch had not reported it before.
@@ -168,7 +168,7 @@ async fn a_topic_that_is_to_be_retained_comes_back_as_it_was() {
     let same = world
         .hosted
         .controller
-        .look(move |state| state.topics.contains_key(&id) && state.topics.len() == 1);
+        .query(move |state| state.topics.contains_key(&id) && state.topics.len() == 1);
     assert!(same.await.unwrap());
     // The same a second time.
     world.delete_orders().await;

@@ -1,5 +1,6 @@
 //! Kubernetes' additions to CEL that our rules use: quantities (`quantity`, `compareTo`,
-//! `isInteger`, `asApproximateFloat`) and addresses (`isIP`), as in `k8s.io/apiserver/pkg/cel/library`.
+//! `isInteger`, `asApproximateFloat`) and addresses (`isIP`), as in
+//! `k8s.io/apiserver/pkg/cel/library`.
 
 use std::any::Any;
 use std::net::{Ipv4Addr, Ipv6Addr};

@@ -34,19 +34,19 @@ pub fn if_ours<K: Resource>(object: Option<K>, cluster_uid: &str) -> Option<K> {
     object.filter(|object| is_ours(object.meta(), cluster_uid))
 }
 
-/// Whether nobody but the StatefulSet with the cluster's name controls an object. While that is being
-/// created again nobody does.
+/// Whether nobody but the StatefulSet with the cluster's name controls an object. While that is
+/// being created again nobody does.
 fn may_be_a_pod_of(cluster: &str, metadata: &ObjectMeta) -> bool {
     controller_of(metadata).is_none_or(|owner| owner.kind == "StatefulSet" && owner.name == cluster)
 }
 
-/// The label with the revision of a pod's template. The StatefulSet controller writes it on each pod
-/// that it creates, and not on one that it adopts.
+/// The label with the revision of a pod's template. The StatefulSet controller writes it on each
+/// pod that it creates, and not on one that it adopts.
 pub const REVISION_LABEL: &str = "controller-revision-hash";
 
-/// Whether a pod with a broker's name and labels is a broker's: the StatefulSet controller created it.
-/// It also adopts a pod of somebody else that has the labels. Such a pod has its controller, and
-/// neither the revision of a template nor the prefix of generated names.
+/// Whether a pod with a broker's name and labels is a broker's: the StatefulSet controller created
+/// it. It also adopts a pod of somebody else that has the labels. Such a pod has its controller,
+/// and neither the revision of a template nor the prefix of generated names.
 pub fn is_pod_of(cluster: &str, metadata: &ObjectMeta) -> bool {
     let is_generated =
         metadata.generate_name.as_deref().and_then(|name| name.strip_suffix('-')) == Some(cluster);

@@ -98,9 +98,9 @@ fn the_answer_keeps_the_order_of_the_request() {
     };
     let mut answered = verdicts();
     assert!(answered.is_open(2, "a") && !answered.is_open(8, "0"));
-    answered.take_up(Ok([((2, "b".to_owned()), (40, None))].into_iter()));
+    answered.add_results(Ok([((2, "b".to_owned()), (40, None))].into_iter()));
     assert_eq!(shown(answered), ["b 40", "0 42", "a -1"]);
     let mut alone = verdicts();
-    alone.take_up(Err::<std::iter::Empty<_>, _>(ErrorCode::NotController));
+    alone.add_results(Err::<std::iter::Empty<_>, _>(ErrorCode::NotController));
     assert_eq!(shown(alone), ["b 41", "0 42", "a 41"]);
 }

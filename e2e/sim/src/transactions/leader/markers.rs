@@ -1,7 +1,7 @@
-//! The end of transactions: a coordinator asks leaders for markers until all are written, and leaders
-//! write them.
+//! The end of transactions: a coordinator asks leaders for markers until all are written, and
+//! leaders write them.
 
-use weir_broker::cores::{Answer, Ask, Marker};
+use weir_broker::sim_api::{Answer, Ask, Marker};
 use weir_protocol::error::ErrorCode;
 
 use super::{Around, Core, Process, Task, To, send};

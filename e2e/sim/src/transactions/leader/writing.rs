@@ -1,7 +1,7 @@
 //! Writes in transactions: the leader asks the coordinator whether the transaction is open, and
 //! appends.
 
-use weir_broker::cores::{Ask, Guard};
+use weir_broker::sim_api::{Ask, Guard};
 use weir_protocol::error::ErrorCode;
 
 use super::{Around, Core, Process, Question, RETRY_MS, To, refuse, send};

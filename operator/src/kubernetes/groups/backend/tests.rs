@@ -97,7 +97,7 @@ async fn groups_of_other_namespaces_are_looked_after_while_the_cluster_takes_the
 #[tokio::test]
 async fn a_group_that_the_cluster_does_not_take_is_told_so() {
     let world = World::new(&json!({}));
-    world.backend.tell_those_not_allowed().await;
+    world.backend.report_not_allowed().await;
     for namespace in NAMESPACES {
         let status = world.server.get(&path(namespace)).unwrap()["status"].clone();
         let ready = status["conditions"]

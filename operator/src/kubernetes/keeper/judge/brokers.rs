@@ -3,7 +3,7 @@
 use weir_crds::KafkaCluster;
 use weir_protocol::types::BrokerId;
 
-use super::super::findings::Observation;
+use super::super::observation::Observation;
 use crate::controller::state::{Partition, State};
 
 /// Counts of the brokers that the spec wants.

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::super::drain::{Drain, drain};
-use super::super::findings::Observation;
+use super::super::observation::Observation;
 use super::kinds::DRAIN_BLOCKED;
 use super::name_taken::NAME_TAKEN;
 use crate::conditions::ConditionValue;
@@ -12,8 +12,8 @@ use crate::controller::state::State;
 /// The kind of object that keeps pods from being evicted.
 const BUDGET: &str = "PodDisruptionBudget";
 
-/// The condition; `None` keeps the one `before`. Without its disruption budget, the operator neither
-/// blocks an eviction nor allows it.
+/// The condition; `None` keeps the one `before`. Without its disruption budget, the operator
+/// neither blocks an eviction nor allows it.
 pub(super) fn drain_blocked(
     state: Option<&State>,
     replicas: i32,

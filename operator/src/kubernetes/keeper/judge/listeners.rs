@@ -3,7 +3,7 @@
 use weir_crds::{KafkaCluster, Listener, ListenerType};
 
 use super::super::super::objects::listeners;
-use super::super::findings::Observation;
+use super::super::observation::Observation;
 use crate::conditions::ConditionValue;
 
 pub(super) fn listeners_ready(cluster: &KafkaCluster, findings: &Observation) -> ConditionValue {

@@ -3,7 +3,7 @@
 use weir_crds::KafkaCluster;
 use weir_protocol::types::BrokerId;
 
-use super::super::findings::Observation;
+use super::super::observation::Observation;
 use super::super::rollout::Step;
 use super::super::table_recovery::Stage;
 use super::name_taken::{NAME_TAKEN, name_taken};

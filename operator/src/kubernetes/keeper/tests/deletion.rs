@@ -84,7 +84,7 @@ async fn a_cluster_that_is_made_anew_goes_on_with_what_was_kept() {
     // The operator dies while it takes over, twice.
     for part in ["c-05", "c-registry"] {
         server.refuse("PUT", &format!("{TABLES}/{part}"), 500, "it is dead");
-        Kept::by(&server).keeper.pass().await.unwrap_err();
+        Kept::by(&server).keeper.reconcile().await.unwrap_err();
         server.allow_all();
     }
     let mut second = Kept::by(&server);
@@ -325,7 +325,7 @@ async fn what_cannot_be_this_clusters_is_left_alone() {
     object["metadata"]["annotations"][CLUSTER_ID_ANNOTATION] = json!("another");
     other.put(CLUSTER, &object);
     let before = tables(&other);
-    let error = Kept::by(&other).keeper.pass().await.unwrap_err();
+    let error = Kept::by(&other).keeper.reconcile().await.unwrap_err();
     assert!(
         format!("{error:#}").contains("this one is another: remove the annotation"),
         "{error:#}"
@@ -338,7 +338,7 @@ async fn what_cannot_be_this_clusters_is_left_alone() {
     lost.remove(&format!("{TABLES}/c-registry"));
     make(&lost, ANEW, &spec("Retain"));
     let before = tables(&lost);
-    let error = Kept::by(&lost).keeper.pass().await.unwrap_err();
+    let error = Kept::by(&lost).keeper.reconcile().await.unwrap_err();
     assert!(
         format!("{error:#}")
             .contains("kubectl delete partitiontables,pvc -n n -l weir.dev/cluster=c"),

@@ -81,7 +81,7 @@ async fn tables_that_are_gone_are_made_of_what_brokers_have() {
     );
     // The operator dies half way, and its successor collects the inventory again.
     server.refuse("POST", &format!("{TABLES}/c-registry"), 500, "it is dead");
-    second.keeper.pass().await.unwrap_err();
+    second.keeper.reconcile().await.unwrap_err();
     assert!(!tables(&server).is_empty(), "some are there");
     server.allow_all();
     let mut third = Kept::by(&server);

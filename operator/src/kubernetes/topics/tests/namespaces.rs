@@ -78,7 +78,7 @@ impl World {
         let event = Asked::Apply(vec![Resource::Cluster(Box::new(cluster))]);
         let reply = self.hosted.controller.ask(event).await.unwrap().reply;
         assert!(matches!(reply, Reply::Applied(_)), "{reply:?}");
-        self.topics.look_at_verdicts().await;
+        self.topics.check_verdicts().await;
         self.settle().await;
     }
 
@@ -87,7 +87,7 @@ impl World {
         let found = self
             .hosted
             .controller
-            .look(move |state| state.topic_by_name(&name).map(|topic| topic.id));
+            .query(move |state| state.topic_by_name(&name).map(|topic| topic.id));
         found.await.unwrap()
     }
 
@@ -96,12 +96,12 @@ impl World {
         let look = move |state: &crate::controller::state::State| {
             state.topic_by_name(&name)?.resource.spec.config.texts().get("retention.ms").cloned()
         };
-        self.hosted.controller.look(look).await.unwrap()
+        self.hosted.controller.query(look).await.unwrap()
     }
 
     /// The reasons of the status's conditions.
     async fn said(&self, key: &Key) -> String {
-        let state = self.hosted.controller.look(Clone::clone).await.unwrap();
+        let state = self.hosted.controller.query(Clone::clone).await.unwrap();
         let (due, _) = status::due(&state, &self.hosted, &now());
         let conditions =
             due.into_iter().find(|due| due.key == *key).map(|due| due.status.conditions);

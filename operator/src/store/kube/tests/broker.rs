@@ -50,7 +50,7 @@ impl Broker {
         };
         controller.open(registration, StreamId(1), out).await.unwrap();
         let (epoch, applied_version) = controller
-            .look(|state| (state.brokers[&BrokerId(0)].epoch, state.version))
+            .query(|state| (state.brokers[&BrokerId(0)].epoch, state.version))
             .await
             .unwrap();
         let heartbeat = Heartbeat {
@@ -62,7 +62,7 @@ impl Broker {
             log_dir_failed: false,
         };
         controller.heartbeat(heartbeat, StreamId(1)).await.unwrap();
-        assert!(controller.look(|state| state.is_usable(BrokerId(0))).await.unwrap());
+        assert!(controller.query(|state| state.is_usable(BrokerId(0))).await.unwrap());
         Self { epoch, _told: told }
     }
 

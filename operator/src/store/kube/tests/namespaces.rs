@@ -95,7 +95,7 @@ impl World {
     async fn id_of(&self, name: &str) -> Option<TopicId> {
         let name = name.to_owned();
         self.controller
-            .look(move |state| state.topic_by_name(&name).map(|topic| topic.id))
+            .query(move |state| state.topic_by_name(&name).map(|topic| topic.id))
             .await
             .unwrap()
     }

@@ -100,7 +100,7 @@ impl World {
     }
 
     async fn controller_epoch(&self) -> ControllerEpoch {
-        self.controller.look(|state| state.cluster.controller_epoch).await.unwrap()
+        self.controller.query(|state| state.cluster.controller_epoch).await.unwrap()
     }
 
     /// A user writes a resource; the watch has reported it, and the controller has not accepted it.
@@ -248,7 +248,7 @@ async fn a_topic_whose_resources_name_is_taken_gets_another() {
     assert_eq!(world.server.get(&format!("{TOPICS}/t")), before);
     let resource = world
         .controller
-        .look(|state| state.topic_by_name("t").unwrap().key.name.clone())
+        .query(|state| state.topic_by_name("t").unwrap().key.name.clone())
         .await
         .unwrap();
     assert!(resource.starts_with("t-"), "{resource}");

@@ -58,7 +58,7 @@ pub type Ages = BTreeMap<Partition, (i64, i64)>;
 /// # Errors
 /// When its coordinator does not answer. If a partition's leader does not answer, only that
 /// partition is unknown.
-pub async fn look(
+pub async fn observe(
     client: &Client,
     question: &Question,
     ages: &mut Ages,
@@ -105,7 +105,7 @@ pub async fn look(
         }
         observed.at_time.retain(|_, offset| *offset >= 0);
     }
-    look_up_ages(client, question, &mut observed, ages).await;
+    fetch_ages(client, question, &mut observed, ages).await;
     Ok(observed)
 }
 
@@ -317,7 +317,7 @@ async fn offsets_at(
 
 /// Reads missing timestamps of records that were not consumed, for the partitions with the largest
 /// lag first.
-async fn look_up_ages(
+async fn fetch_ages(
     client: &Client,
     question: &Question,
     observed: &mut Observed,

@@ -50,7 +50,7 @@ impl HostedClusters {
 }
 
 /// Returns the function that completes registrations.
-pub(super) fn dresser(client: Client, sites: Arc<HostedClusters>) -> RegistrationEnricher {
+pub(super) fn enricher(client: Client, sites: Arc<HostedClusters>) -> RegistrationEnricher {
     Arc::new(move |registration| {
         let (client, sites) = (client.clone(), Arc::clone(&sites));
         async move {

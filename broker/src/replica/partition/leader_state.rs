@@ -102,7 +102,7 @@ impl Partition {
         }
         if outcome.advanced {
             self.waiters.wake_all();
-            self.watchers.tell();
+            self.watchers.mark_all_dirty();
         }
         Some(result)
     }
@@ -201,7 +201,7 @@ impl Partition {
         keepsake: Keepsake,
     ) -> Appending {
         let (answer, receiver) = oneshot::channel();
-        self.bring(Job::Append(Append { records, epoch, answer, keepsake }));
+        self.submit(Job::Append(Append { records, epoch, answer, keepsake }));
         Appending { partition: Arc::clone(self), answer: receiver }
     }
 
@@ -232,7 +232,7 @@ impl Partition {
         drop(records);
         self.commit();
         // Followers fetch written records, even if they are not flushed here.
-        self.watchers.tell();
+        self.watchers.mark_all_dirty();
         for ((answer, keepsake, bytes), result) in answers.into_iter().zip(results) {
             drop(keepsake);
             if let Ok(info) = &result {

@@ -74,15 +74,16 @@ impl Partition {
         self.following(epoch, |following, _| following.failed(self.shared.now()));
     }
 
-    /// Logs that the leader cannot send what this replica needs: it has it damaged, or its disk fails.
+    /// Logs that the leader cannot send what this replica needs: it has it damaged, or its disk
+    /// fails.
     pub(crate) fn is_refused(&self, epoch: LeaderEpoch, offset: i64, code: ErrorCode) {
         if let Some(times) = self.must_tell(epoch) {
             warn!(leader = self.followed(), topic = %self.topic(), partition = self.id().index, offset, times, error = code.name(), "the leader cannot read what this replica lacks; trying again");
         }
     }
 
-    /// How many fetches have failed in a row, if that is worth a log line: the first, the second, the
-    /// fourth, and so on.
+    /// How many fetches have failed in a row, if that is worth a log line: the first, the second,
+    /// the fourth, and so on.
     fn must_tell(&self, epoch: LeaderEpoch) -> Option<u32> {
         let times = self.following(epoch, |following, _| following.refused())?;
         times.is_power_of_two().then_some(times)
@@ -168,7 +169,7 @@ impl Partition {
         }
         if let Some(start) = step.log_start {
             let partition = Arc::clone(self);
-            self.with_writer_detached(move |writer| {
+            self.spawn_on_writer(move |writer| {
                 if let Err(error) = writer.advance_log_start_offset(start) {
                     warn!(leader = partition.followed(), topic = %partition.topic(), partition = partition.id().index, %error, "cannot delete what the leader has deleted; it is tried again with the next answer");
                 }
@@ -202,10 +203,10 @@ impl Partition {
         }
     }
 
-    /// Settles what becomes of a log that lacks records at its end, before it takes up another role.
-    /// Where this replica is in sync, others count on all that it has. In a role nothing is cut: what a
-    /// fetch on its way brings would leave a gap.
-    pub(super) fn settle_missing(
+    /// Settles what becomes of a log that lacks records at its end, before it takes up another
+    /// role. Where this replica is in sync, others count on all that it has. In a role nothing is
+    /// cut: what a fetch on its way brings would leave a gap.
+    pub(super) fn resolve_missing(
         &self,
         writer: &mut LogWriter,
         wanted: Role,

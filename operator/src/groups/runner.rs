@@ -16,10 +16,10 @@ use weir_crds::{ConsumerGroup, ConsumerGroupStatus, GroupDeletionPolicy, ResetPh
 
 use super::backend::{GroupBackend, Named};
 use super::dying::Dying;
-use super::look::{Ages, Question, look};
-use super::pace::Pace;
+use super::observe::{Ages, Question, observe};
 use super::reconcile::{Action, Decision, Memory, Seen, Workload, reconcile};
-use super::{act, reflect, reset};
+use super::schedule::Pace;
+use super::{execute, mirror, reset};
 use crate::kafka::{Client, KafkaError};
 use crate::time::now_ms;
 
@@ -117,7 +117,7 @@ pub async fn keep<H: GroupBackend>(home: Arc<H>, client: Client, pace: Pace) -> 
                 .get(resource.group_id())
                 .filter(|owner| **owner != named(&resource))
                 .cloned();
-            pass(&*home, &client, pace, resource, kept, owner)
+            reconcile_one(&*home, &client, pace, resource, kept, owner)
         });
         let looked: Vec<_> =
             stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).collect().await;
@@ -172,7 +172,7 @@ fn owners(groups: &[Arc<ConsumerGroup>]) -> BTreeMap<String, Named> {
     // A reflected resource yields to a user's.
     sorted.sort_by_key(|resource| {
         (
-            reflect::is_reflected(resource),
+            mirror::is_reflected(resource),
             resource.metadata.creation_timestamp.clone(),
             named(resource),
         )
@@ -208,7 +208,7 @@ fn due(
 }
 
 /// One look at a group with its actions; also returns whether to look again soon.
-async fn pass<H: GroupBackend>(
+async fn reconcile_one<H: GroupBackend>(
     home: &H,
     client: &Client,
     pace: Pace,
@@ -261,7 +261,7 @@ async fn pass<H: GroupBackend>(
             );
             return (resource, kept, true);
         }
-        tell(&resource, &kept.status, &decision.status);
+        log_readiness(&resource, &kept.status, &decision.status);
         kept.status = decision.status;
         kept.written_ms = Some(now_ms);
     }
@@ -293,7 +293,7 @@ async fn decide<H: GroupBackend>(
         Some(_) => home.workload(resource).await,
         None => Workload::None,
     };
-    let looked = tokio::time::timeout(LOOK_MAX, look(client, &question, &mut kept.ages)).await;
+    let looked = tokio::time::timeout(LOOK_MAX, observe(client, &question, &mut kept.ages)).await;
     let looked = looked.map_err(|_| Away::Slow).and_then(|looked| looked.map_err(Away::Failed));
     match looked {
         Ok(observed) => {
@@ -362,12 +362,12 @@ async fn carry_out<H: GroupBackend>(
     match action {
         Action::Evict(members) => {
             info!(group, members = members.len(), "evicts the members of a group for its reset");
-            Ok(act::evict(client, group, &members).await?)
+            Ok(execute::evict(client, group, &members).await?)
         }
-        Action::Forget(partitions) => Ok(act::forget(client, group, partitions).await?),
+        Action::Forget(partitions) => Ok(execute::forget(client, group, partitions).await?),
         Action::Commit(offsets, mark) => {
             let partitions = offsets.len();
-            act::commit(client, group, offsets, mark).await?;
+            execute::commit(client, group, offsets, mark).await?;
             info!(group, partitions, "reset the offsets of a group");
             Ok(())
         }
@@ -380,7 +380,11 @@ async fn carry_out<H: GroupBackend>(
 }
 
 /// Logs each change of readiness.
-fn tell(resource: &ConsumerGroup, before: &ConsumerGroupStatus, after: &ConsumerGroupStatus) {
+fn log_readiness(
+    resource: &ConsumerGroup,
+    before: &ConsumerGroupStatus,
+    after: &ConsumerGroupStatus,
+) {
     let ready = |status: &ConsumerGroupStatus| {
         status.conditions.iter().find(|condition| condition.type_ == "Ready").cloned()
     };
@@ -402,7 +406,7 @@ async fn reflect_groups<H: GroupBackend>(home: &H, client: &Client) {
     let wanted = client.state().cluster.resource.spec.consumer_groups.clone();
     let resources = home.groups();
     let groups = match wanted.reflect {
-        weir_crds::Reflect::All => match act::list(client).await {
+        weir_crds::Reflect::All => match execute::list(client).await {
             Ok(groups) => groups,
             Err(error) => {
                 debug!(%error, "list the groups of a cluster");
@@ -411,7 +415,7 @@ async fn reflect_groups<H: GroupBackend>(home: &H, client: &Client) {
         },
         weir_crds::Reflect::Declared => Vec::new(),
     };
-    let reflection = reflect::reflect(&wanted, &resources, &groups);
+    let reflection = mirror::reflect(&wanted, &resources, &groups);
     for group in reflection.make {
         if let Err(error) = home.make(&group).await {
             warn!(

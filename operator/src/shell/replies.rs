@@ -11,7 +11,7 @@ use crate::controller::{Reply, image};
 use crate::store::Store;
 
 impl<S: Store> ControllerRuntime<S> {
-    pub(super) fn tell_metadata(&mut self, before: &State, changes: &[Change]) {
+    pub(super) fn send_metadata(&mut self, before: &State, changes: &[Change]) {
         if let Some(update) = image::delta(before, &self.state, changes) {
             let message = self.message(rpc::controller_message::Message::Metadata(update));
             self.streams.retain(|broker, stream| {
@@ -26,13 +26,13 @@ impl<S: Store> ControllerRuntime<S> {
 
     /// Grants shutdowns. The controller grants one once the other brokers have applied the new
     /// leaders. The grant follows a later commit, so it goes as a separate message.
-    pub(super) fn tell_granted_shutdowns(&mut self, changes: &[Change]) {
+    pub(super) fn send_granted_shutdowns(&mut self, changes: &[Change]) {
         for change in changes {
             if let Change::Broker(broker) = change
                 && broker.may_shut_down()
             {
                 let (fenced, may_shut_down) = (true, true);
-                self.tell(PendingReply::Heartbeat(
+                self.reply(PendingReply::Heartbeat(
                     broker.id,
                     Reply::Heartbeat { fenced, may_shut_down },
                 ));
@@ -40,14 +40,14 @@ impl<S: Store> ControllerRuntime<S> {
         }
     }
 
-    pub(super) fn tell(&mut self, telling: PendingReply) {
+    pub(super) fn reply(&mut self, telling: PendingReply) {
         match telling {
             // The caller may be gone; then its answer is lost.
             PendingReply::Answer(tell, reply) => {
                 drop(tell.send(Answer { reply, version: self.state.version }))
             }
             PendingReply::Query(look) => look(&self.state),
-            PendingReply::Opened(broker, stream, reply) => self.tell_opened(broker, stream, reply),
+            PendingReply::Opened(broker, stream, reply) => self.send_opened(broker, stream, reply),
             PendingReply::Heartbeat(broker, reply) => {
                 let message = match reply {
                     Reply::Heartbeat { fenced, may_shut_down } => {
@@ -70,7 +70,7 @@ impl<S: Store> ControllerRuntime<S> {
     }
 
     /// Sends the first messages of a stream: the registration's answer and the whole metadata.
-    fn tell_opened(&mut self, broker: BrokerId, stream: Stream, reply: Reply) {
+    fn send_opened(&mut self, broker: BrokerId, stream: Stream, reply: Reply) {
         let Reply::Registered(epoch) = reply else {
             let _ = stream.out.try_send(Ok(self.message(refused(reply))));
             return;

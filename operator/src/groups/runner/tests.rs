@@ -19,7 +19,7 @@ fn resource(name: &str, fields: serde_json::Value) -> ConsumerGroup {
 #[test]
 fn the_oldest_resource_has_the_group_and_a_users_before_one_that_was_made() {
     let made = |name: &str, at: &str, reflected: bool| {
-        let metadata = json!({"name": name, "creationTimestamp": at, "labels": {reflect::REFLECTED_LABEL: reflected.to_string()}});
+        let metadata = json!({"name": name, "creationTimestamp": at, "labels": {mirror::REFLECTED_LABEL: reflected.to_string()}});
         Arc::new(resource(name, json!({"/metadata": metadata})))
     };
     let groups = [

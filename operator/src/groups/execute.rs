@@ -127,7 +127,7 @@ pub async fn commit(
         topics,
         ..Default::default()
     };
-    let response = client.tell(coordinator, 8, &request).await?;
+    let response = client.send_once(coordinator, 8, &request).await?;
     let mut partitions = response.topics.into_iter().flat_map(|topic| topic.partitions);
     partitions.try_for_each(|partition| check("commit the offsets", partition.error_code))
 }

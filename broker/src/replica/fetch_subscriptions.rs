@@ -93,7 +93,7 @@ impl FetchSubscriptions {
     }
 
     /// Marks the slots of all registered sessions.
-    pub(crate) fn tell(&self) {
+    pub(crate) fn mark_all_dirty(&self) {
         for (changes, slot) in self.watching.lock().iter() {
             changes.mark(*slot);
         }
@@ -115,16 +115,16 @@ mod tests {
             slots
         };
         watchers.add(&changes, 7);
-        watchers.tell();
-        watchers.tell();
+        watchers.mark_all_dirty();
+        watchers.mark_all_dirty();
         changes.mark(2);
         assert!(changes.changed().now_or_never().is_some());
         assert_eq!(taken(), [7, 2]);
         assert_eq!(taken(), [0; 0]);
-        watchers.tell();
+        watchers.mark_all_dirty();
         assert_eq!(taken(), [7], "it can be marked again");
         watchers.remove(&changes, 7);
-        watchers.tell();
+        watchers.mark_all_dirty();
         assert_eq!(taken(), [0; 0]);
     }
 }

@@ -7,8 +7,8 @@
 //!
 //! Other threads may queue jobs as fast as one thread runs them, and the other tasks of that thread
 //! wait meanwhile. So a thread puts the writer back after [`TURN_JOBS_MAX`] jobs. If jobs are left,
-//! it spawns a task that runs them ([`go_on_later`]). A thread that queues another job before the
-//! task runs takes the writer instead. Jobs run in the order in which they were queued.
+//! it spawns a task that runs them ([`run_backlog_later`]). A thread that queues another job before
+//! the task runs takes the writer instead. Jobs run in the order in which they were queued.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -37,7 +37,7 @@ struct Inner<W, J> {
 pub(crate) enum Backlog {
     /// The queue is empty, or another thread has the writer.
     Nothing,
-    /// The caller must see to it that [`SerialExecutor::go_on`] is called.
+    /// The caller must see to it that [`SerialExecutor::run_backlog`] is called.
     Jobs,
 }
 
@@ -45,9 +45,9 @@ pub(crate) enum Backlog {
 /// runtime has no tasks that wait for it, so it takes the turns itself.
 ///
 /// The task is not awaited. A panic in it breaks the seat, as a panic of a caller of
-/// [`SerialExecutor::bring`] does. If the runtime ends first, the next caller of [`SerialExecutor::bring`] runs the
-/// jobs.
-pub(crate) fn go_on_later(mut turn: impl FnMut() -> Backlog + Send + 'static) {
+/// [`SerialExecutor::submit`] does. If the runtime ends first, the next caller of
+/// [`SerialExecutor::submit`] runs the jobs.
+pub(crate) fn run_backlog_later(mut turn: impl FnMut() -> Backlog + Send + 'static) {
     let Ok(runtime) = Handle::try_current() else {
         while turn() == Backlog::Jobs {}
         return;
@@ -95,7 +95,7 @@ impl<W, J> SerialExecutor<W, J> {
     ///
     /// # Errors
     /// [`Poisoned`] when the seat is broken; the job is dropped.
-    pub(crate) fn bring(
+    pub(crate) fn submit(
         &self,
         job: J,
         work: impl FnMut(&mut W, Vec<J>),
@@ -109,7 +109,7 @@ impl<W, J> SerialExecutor<W, J> {
     }
 
     /// Takes another turn, for the remaining jobs.
-    pub(crate) fn go_on(&self, work: impl FnMut(&mut W, Vec<J>)) -> Backlog {
+    pub(crate) fn run_backlog(&self, work: impl FnMut(&mut W, Vec<J>)) -> Backlog {
         self.take_a_turn(self.inner.lock(), work)
     }
 
@@ -188,9 +188,9 @@ mod tests {
                             calls.fetch_add(1, Ordering::Relaxed);
                             written.extend(jobs);
                         };
-                        let mut left = seat.bring(thread * 1000 + job, &mut work).unwrap();
+                        let mut left = seat.submit(thread * 1000 + job, &mut work).unwrap();
                         while left == Backlog::Jobs {
-                            left = seat.go_on(&mut work);
+                            left = seat.run_backlog(&mut work);
                         }
                     }
                 })
@@ -213,11 +213,11 @@ mod tests {
         let brought = AtomicUsize::new(1);
         let bring = || {
             let job = brought.fetch_add(1, Ordering::Relaxed);
-            assert_eq!(seat.bring(job, |_, _| panic!("the seat is taken")), Ok(Backlog::Nothing));
+            assert_eq!(seat.submit(job, |_, _| panic!("the seat is taken")), Ok(Backlog::Nothing));
         };
         let mut turns = 0;
         let mut done = 0;
-        let mut left = seat.bring(0, |written, jobs| {
+        let mut left = seat.submit(0, |written, jobs| {
             done += jobs.len();
             assert!(done <= TURN_JOBS_MAX, "it works for others without end");
             jobs.iter().for_each(|_| bring());
@@ -227,7 +227,7 @@ mod tests {
         });
         assert_eq!((left, done), (Ok(Backlog::Jobs), TURN_JOBS_MAX));
         while left == Ok(Backlog::Jobs) {
-            left = Ok(seat.go_on(|written, jobs| {
+            left = Ok(seat.run_backlog(|written, jobs| {
                 assert!(jobs.len() <= TURN_JOBS_MAX);
                 written.extend(jobs);
             }));
@@ -242,23 +242,23 @@ mod tests {
     fn who_waits_when_the_writer_goes_hears_of_it() {
         let seat = SerialExecutor::<(), Arc<()>>::new(());
         let job = Arc::new(());
-        let left = seat.bring(Arc::default(), |(), jobs| {
+        let left = seat.submit(Arc::default(), |(), jobs| {
             for _ in 0..=jobs.len() * TURN_JOBS_MAX {
-                assert_eq!(seat.bring(Arc::clone(&job), |(), _| ()), Ok(Backlog::Nothing));
+                assert_eq!(seat.submit(Arc::clone(&job), |(), _| ()), Ok(Backlog::Nothing));
             }
         });
         assert_eq!(left, Ok(Backlog::Jobs));
         assert!(seat.take().is_some());
         assert_eq!(Arc::strong_count(&job), 1);
-        assert_eq!(seat.go_on(|(), _| ()), Backlog::Nothing);
-        assert_eq!(seat.bring(job, |(), _| ()), Err(Poisoned));
+        assert_eq!(seat.run_backlog(|(), _| ()), Backlog::Nothing);
+        assert_eq!(seat.submit(job, |(), _| ()), Err(Poisoned));
     }
 
     #[test]
     fn a_panic_breaks_the_seat_and_nothing_else() {
         let seat = SerialExecutor::<(), u8>::new(());
-        let work = std::panic::AssertUnwindSafe(|| seat.bring(1, |(), _| panic!("a bug")));
+        let work = std::panic::AssertUnwindSafe(|| seat.submit(1, |(), _| panic!("a bug")));
         assert!(std::panic::catch_unwind(work).is_err());
-        assert_eq!(seat.bring(2, |(), _| ()), Err(Poisoned));
+        assert_eq!(seat.submit(2, |(), _| ()), Err(Poisoned));
     }
 }
