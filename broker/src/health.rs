@@ -198,6 +198,7 @@ fn readings(services: &Services) -> Readings {
         request_memory_bytes: services.request_memory.used_bytes(),
         answer_memory_bytes: services.answer_memory.used_bytes(),
         transactions_open,
+        kept: services.kept(),
         coordinator_offsets_left_out: services.groups.left_out() + services.transactions.left_out(),
         transaction_oldest_seconds: u64::try_from(oldest_ms / 1_000).unwrap_or(0),
         ..Readings::default()

@@ -35,7 +35,12 @@ pub struct MemoryBounds {
     pub fetch_sessions: usize,
     /// What the members of all groups say, and are assigned: a sixteenth, from 8 MiB to 1 GiB.
     pub group_members: usize,
-    /// The keys that compaction holds: an eighth.
+    /// The committed offsets of all groups: a thirty-second, from 4 MiB to 1 GiB.
+    pub committed_offsets: usize,
+    /// Transactional ids and the partitions of their transactions: a thirty-second, from 4 MiB to 1
+    /// GiB.
+    pub transactional_ids: usize,
+    /// The keys that compaction holds: a sixteenth.
     pub cleaner_keys: u64,
     /// The most connections: as many as fit into a quarter at their most, from 256 to 20,000.
     pub connections: usize,
@@ -54,7 +59,9 @@ impl MemoryBounds {
             decoded_frame: part(2 * DECODED_FACTOR, MIB, 16 * MIB),
             fetch_sessions: part(8, 4 * MIB, 128 * MIB),
             group_members: part(16, 8 * MIB, 1024 * MIB),
-            cleaner_keys: (bytes / 8).max(MIB),
+            committed_offsets: part(32, 4 * MIB, 1024 * MIB),
+            transactional_ids: part(32, 4 * MIB, 1024 * MIB),
+            cleaner_keys: (bytes / 16).max(MIB),
             connections: part(4 * CONNECTION_BYTES, 256, 20_000),
         }
     }
@@ -104,7 +111,14 @@ mod tests {
             let connections = bounds.connections as u64 * CONNECTION_BYTES;
             let answers = u64::from(bounds.answers_mib) * MIB;
             let members = bounds.group_members as u64;
-            let all = requests + answers + sessions + bounds.cleaner_keys + connections + members;
+            let kept = bounds.committed_offsets + bounds.transactional_ids;
+            let all = requests
+                + answers
+                + sessions
+                + bounds.cleaner_keys
+                + connections
+                + members
+                + kept as u64;
             assert!(all <= limit_mib * MIB * 14 / 16, "{limit_mib} MiB: {bounds:?}");
             assert!(
                 bounds.decoded_frame as u64 * DECODED_FACTOR <= limit_mib * MIB / 2,
@@ -120,12 +134,14 @@ mod tests {
             decoded_frame: 16 << 20,
             fetch_sessions: 128 << 20,
             group_members: 1 << 30,
-            cleaner_keys: u64::MAX / 8,
+            committed_offsets: 1 << 30,
+            transactional_ids: 1 << 30,
+            cleaner_keys: u64::MAX / 16,
             connections: 20_000,
         };
         assert_eq!(MemoryBounds::of(None), plenty);
         assert_eq!(
-            MemoryBounds { cleaner_keys: u64::MAX / 8, ..MemoryBounds::of(Some(64 << 30)) },
+            MemoryBounds { cleaner_keys: u64::MAX / 16, ..MemoryBounds::of(Some(64 << 30)) },
             plenty
         );
         assert_eq!(MemoryBounds::of(Some(1)).requests_mib, 16);

@@ -7,6 +7,7 @@
 //! compiler finds a counter without callers. Labels come from closed sets, never from a client's
 //! input.
 
+mod kept;
 mod latency;
 mod partitions;
 mod recovery;
@@ -22,6 +23,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use weir_telemetry::process;
 
+use self::kept::KeptGauges;
+pub use self::kept::{KeptReadings, Part};
 use self::latency::SharedLatency;
 pub(crate) use self::partitions::PartitionReadings;
 pub use self::recovery::RecoveryReadings;
@@ -48,6 +51,7 @@ pub struct Metrics {
     produced_records: Counter,
     transactions: Transactions,
     recovery: RecoveryGauges,
+    kept: KeptGauges,
     gauges: Gauges,
 }
 
@@ -76,6 +80,8 @@ pub struct Readings {
     pub transactions_open: usize,
     /// How long the oldest of them has been open.
     pub transaction_oldest_seconds: u64,
+    /// What coordinators keep for their clients.
+    pub kept: KeptReadings,
     /// Offsets of the coordinators' logs that were left out when they were loaded.
     pub coordinator_offsets_left_out: u64,
     /// The progress of log recovery.
@@ -114,11 +120,13 @@ impl Metrics {
             produced_records: Counter::default(),
             transactions: Transactions::default(),
             recovery: RecoveryGauges::default(),
+            kept: KeptGauges::default(),
             gauges: Gauges::default(),
         };
         metrics.register_counts();
         metrics.transactions.register(&mut metrics.registry);
         metrics.recovery.register(&mut metrics.registry);
+        metrics.kept.register(&mut metrics.registry);
         metrics.gauges.register(&mut metrics.registry);
         metrics
     }
@@ -240,6 +248,7 @@ impl Metrics {
     pub(crate) fn render(&self, readings: Readings, partitions: PartitionReadings) -> String {
         self.gauges.set(readings);
         self.recovery.set(readings.recovery);
+        self.kept.set(readings.kept);
         self.transactions.set_open(readings.transactions_open, readings.transaction_oldest_seconds);
         let mut read = Registry::with_prefix(PREFIX);
         read.register_collector(Box::new(partitions));
@@ -378,6 +387,10 @@ mod tests {
                 transactions_open: 6,
                 transaction_oldest_seconds: 90,
                 coordinator_offsets_left_out: 8,
+                kept: KeptReadings {
+                    committed_offsets: Part { used_bytes: 70, bytes_max: 80 },
+                    ..KeptReadings::default()
+                },
                 ..Readings::default()
             },
             partitions(),
@@ -411,6 +424,9 @@ mod tests {
             "weir_broker_transactions_open 6",
             "weir_broker_transaction_oldest_seconds 90",
             "weir_broker_coordinator_offsets_left_out 8",
+            "weir_broker_committed_offset_memory_bytes 70",
+            "weir_broker_committed_offset_memory_max_bytes 80",
+            "weir_broker_transactional_id_memory_bytes 0",
             "weir_broker_topic_appended_records_total{topic=\"orders\"} 7",
             "weir_broker_topic_appended_records_total{topic=\"\"} 5",
             "weir_broker_topic_fetch_errors_total{topic=\"orders\"} 0",

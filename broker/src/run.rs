@@ -29,9 +29,9 @@ use crate::auth::{Authorizer, Policy};
 use crate::budget::{AnswerMemory, RequestMemory};
 use crate::config::{Args, Config, StraysArgs};
 use crate::controller_client::{self, Controller, Identity, Session, Tables};
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, Memory};
 use crate::files::{self, FileBounds};
-use crate::group::MemberMemory;
+use crate::group::GroupMemory;
 use crate::health::{self, Health};
 use crate::memory::{self, MemoryBounds};
 use crate::metadata::Metadata;
@@ -182,10 +182,12 @@ fn services(config: Config, log_dir: LogDir) -> anyhow::Result<Services> {
         Arc::new(controller),
         Arc::new(Metrics::new()),
     );
-    let members = MemberMemory::new(config.memory.group_members);
+    let kept = &config.memory;
+    let of_groups = GroupMemory::new(kept.group_members, kept.committed_offsets);
+    let of_ids = Memory::new("transactional ids", kept.transactional_ids);
     let (same, logs) = (&metadata, &replicas);
-    let groups = Arc::new(Coordinator::new(id, Arc::clone(same), Arc::clone(logs), members));
-    let transactions = Arc::new(Coordinator::new(id, Arc::clone(same), Arc::clone(logs), ()));
+    let groups = Arc::new(Coordinator::new(id, Arc::clone(same), Arc::clone(logs), of_groups));
+    let transactions = Arc::new(Coordinator::new(id, Arc::clone(same), Arc::clone(logs), of_ids));
     let here = (id, listener_among_brokers(&config)?);
     let coordinators = (&groups, &transactions);
     let transaction_io =

@@ -13,10 +13,10 @@ use crate::auth::Authorizer;
 use crate::budget::{AnswerMemory, RequestMemory};
 use crate::config::Config;
 use crate::controller_client::Controller;
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, Memory};
 use crate::group::Groups;
 use crate::metadata::{Metadata, MetadataImage};
-use crate::metrics::Metrics;
+use crate::metrics::{KeptReadings, Metrics, Part};
 use crate::replica::Replicas;
 use crate::transaction::Transactions;
 use crate::transaction_io::TransactionIo;
@@ -84,6 +84,20 @@ pub struct Settings {
 }
 
 impl Services {
+    /// The memory of what coordinators keep for their clients.
+    pub(crate) fn kept(&self) -> KeptReadings {
+        let part = |memory: &Memory| Part {
+            used_bytes: memory.used_bytes(),
+            bytes_max: memory.bytes_max(),
+        };
+        let groups = self.groups.shared();
+        KeptReadings {
+            group_members: part(&groups.members),
+            committed_offsets: part(&groups.offsets),
+            transactional_ids: part(self.transactions.shared()),
+        }
+    }
+
     /// The settings in force.
     pub fn settings(&self) -> Settings {
         let image = self.metadata.load();

@@ -29,6 +29,7 @@ mod append;
 #[cfg(test)]
 pub(crate) mod harness;
 mod load;
+mod memory;
 mod shard;
 mod state_machine;
 mod transactional;
@@ -48,6 +49,7 @@ use weir_protocol::types::{BrokerId, TopicPartition};
 use self::agenda::Agenda;
 pub(crate) use self::append::WRITE_BYTES_MAX;
 use self::load::{Loaded, Unreadable};
+pub(crate) use self::memory::{Held, Memory};
 use self::shard::{Active, Job, Shard, Status, Tenure};
 use self::state_machine::Answer;
 pub(crate) use self::state_machine::Commit;
@@ -232,6 +234,11 @@ impl<M: StateMachine> Coordinator<M> {
         let shard = self.shard(partition).ok_or(ErrorCode::NotCoordinator)?;
         shard.check(writes)?;
         Ok(shard)
+    }
+
+    /// The state that its machines share.
+    pub(crate) fn shared(&self) -> &M::Shared {
+        &self.shared
     }
 
     /// How many offsets of the logs that this broker has loaded are left out, because their batches

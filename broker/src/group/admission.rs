@@ -1,11 +1,15 @@
-//! PURE: the check that there is memory for a joining member ([`super::memory`]).
+//! PURE: the check that there is memory for a joining member, or for committed offsets
+//! ([`super::memory`]).
 //!
 //! A refusal is COORDINATOR_NOT_AVAILABLE, on which clients retry. GROUP_MAX_SIZE_REACHED would end
 //! them, although the memory may belong to another group and be free soon.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use weir_protocol::error::ErrorCode;
-use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, JoinGroupRequest};
+use weir_protocol::messages::{
+    ConsumerGroupHeartbeatRequest, JoinGroupRequest, OffsetCommitRequest,
+};
+use weir_protocol::types::ProducerId;
 
 use super::client::Client;
 use super::decision::PREFIX_CHARS_MAX;
@@ -60,7 +64,7 @@ impl Groups {
         let instance = request.group_instance_id.as_deref();
         let known = self.bytes_of_member(&request.group_id, &request.member_id, instance);
         let asked = bytes_of_join(&join.client, request);
-        self.around.memory.has_room_for(asked.saturating_sub(known), now)
+        self.around.memory.members.has_room_for(asked.saturating_sub(known), now)
     }
 
     /// Like [`Groups::has_room_for_join`], for a member of the consumer protocol.
@@ -75,10 +79,35 @@ impl Groups {
         let asked = bytes_of_heartbeat(&heartbeat.client, request);
         // A member that leaves, and an unknown member, take no memory.
         let takes = request.member_epoch == 0 || (request.member_epoch > 0 && known > 0);
-        if !takes || self.around.memory.has_room_for(asked.saturating_sub(known), now) {
+        if !takes || self.around.memory.members.has_room_for(asked.saturating_sub(known), now) {
             return Ok(());
         }
         let message = "The members of groups take all the memory that this broker has for them.";
         refuse(ErrorCode::CoordinatorNotAvailable, message)
+    }
+
+    /// Checks that there is memory for a commit. One that only repeats what is there needs none.
+    pub(super) fn check_room_for_commit(
+        &self,
+        request: &OffsetCommitRequest,
+        transaction: Option<ProducerId>,
+        now: Now,
+    ) -> Result<(), ErrorCode> {
+        let Some(group) = self.groups.get(&*request.group_id) else { return Ok(()) };
+        let more = request.topics.iter().map(|topic| {
+            let offsets = topic.partitions.iter().map(|partition| {
+                let metadata = partition.committed_metadata.as_ref().map_or(0, String::len);
+                let index = partition.partition_index;
+                group.offsets.more_with(&topic.name, index, metadata, transaction)
+            });
+            let of_topic =
+                transaction.is_none().then(|| group.offsets.more_with_topic(&topic.name));
+            offsets.sum::<usize>() + of_topic.unwrap_or(0)
+        });
+        let more = more.sum::<usize>() + group.offsets.more_with_any();
+        match self.around.memory.offsets.has_room_for(more, now) {
+            true => Ok(()),
+            false => Err(ErrorCode::CoordinatorNotAvailable),
+        }
     }
 }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::deadlines::Deadlines;
-use super::memory::MemberMemory;
 use super::settings::Settings;
-use crate::coordinator::{Now, Outcome};
+use crate::coordinator::{Memory, Now, Outcome};
 use crate::metadata::MetadataImage;
 
 /// The context of one decision.
@@ -18,7 +17,7 @@ pub(super) struct DecisionContext<'a> {
     pub(super) deadlines: &'a mut Deadlines,
     pub(super) ids: &'a mut Ids,
     pub(super) image: &'a Arc<MetadataImage>,
-    pub(super) memory: &'a MemberMemory,
+    pub(super) memory: &'a Memory,
     pub(super) outcome: &'a mut Outcome,
 }
 

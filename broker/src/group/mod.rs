@@ -53,8 +53,8 @@ pub(crate) use self::consumer::Heartbeat as ConsumerHeartbeat;
 use self::consumer::{ConsumerGroup, Refusal, refuse};
 use self::deadlines::{Deadlines, Due};
 use self::decision::{DecisionContext, Ids};
+pub(crate) use self::memory::GroupMemory;
 use self::memory::Held;
-pub(crate) use self::memory::MemberMemory;
 pub(crate) use self::offset_requests::refuse_commit;
 use self::offsets::{NEWEST_VERSION, Offsets, Place};
 pub(crate) use self::request::Request;
@@ -103,7 +103,7 @@ struct DecisionInputs {
     ids: Ids,
     image: Arc<MetadataImage>,
     /// Shared with the groups of other partitions.
-    memory: MemberMemory,
+    memory: GroupMemory,
 }
 
 impl DecisionInputs {
@@ -114,18 +114,18 @@ impl DecisionInputs {
             deadlines: &mut self.deadlines,
             ids: &mut self.ids,
             image: &self.image,
-            memory: &self.memory,
+            memory: &self.memory.members,
             outcome,
         }
     }
 }
 
 impl Group {
-    fn new(id: Arc<str>, memory: &MemberMemory) -> Self {
+    fn new(id: Arc<str>, memory: &GroupMemory) -> Self {
         Self {
             kind: Kind::Classic(Box::new(ClassicGroup::new(Arc::clone(&id)))),
-            offsets: Offsets::default(),
-            held: memory.hold(),
+            offsets: Offsets::new(memory.offsets.hold(), &id),
+            held: memory.members.hold(),
             id,
         }
     }
@@ -251,9 +251,9 @@ impl StateMachine for Groups {
 
     type Request = Request;
 
-    type Shared = MemberMemory;
+    type Shared = GroupMemory;
 
-    fn new(origin: Origin, memory: &MemberMemory) -> Self {
+    fn new(origin: Origin, memory: &GroupMemory) -> Self {
         Self {
             groups: BTreeMap::new(),
             topics: BTreeMap::new(),

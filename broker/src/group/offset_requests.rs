@@ -56,6 +56,10 @@ impl Groups {
         if let Err(error) = self.check_commit(&request, version, transaction.is_some()) {
             return refuse_commit(&request.topics, error);
         }
+        if let Err(error) = self.check_room_for_commit(&request, transaction, now) {
+            self.forget_if_void(&request.group_id);
+            return refuse_commit(&request.topics, error);
+        }
         let is_reset = request.member_id == reset_marks::MEMBER;
         if !request.member_id.is_empty() && !is_reset && request.generation_id_or_member_epoch >= 0
         {

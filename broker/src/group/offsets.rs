@@ -11,6 +11,8 @@ use uuid::Uuid;
 use weir_protocol::messages::OffsetCommitValue;
 use weir_protocol::types::ProducerId;
 
+use super::memory::{GROUP_BYTES, Held, OFFSET_BYTES, PENDING_BYTES, TOPIC_BYTES};
+
 /// The first version with GROUP_ID_NOT_FOUND and STALE_MEMBER_EPOCH (KIP-848).
 pub(super) const NEW_ERRORS_VERSION: i16 = 9;
 
@@ -80,9 +82,79 @@ pub(super) struct Offsets {
     topics: Vec<(Arc<str>, Vec<(i32, Committed)>)>,
     /// The offsets of open transactions, by producer. Few groups have any.
     pending: BTreeMap<ProducerId, Pending>,
+    /// The bytes of all of them.
+    bytes: usize,
+    /// The bytes of the group itself, which count once it has offsets.
+    group_bytes: usize,
+    held: Held,
+}
+
+fn bytes_of(committed: &Committed) -> usize {
+    OFFSET_BYTES + committed.metadata.len()
+}
+
+fn bytes_of_pending(committed: &Committed) -> usize {
+    PENDING_BYTES + committed.metadata.len()
 }
 
 impl Offsets {
+    /// The offsets of the group with this id, whose bytes count in `held`.
+    pub(super) fn new(held: Held, group: &str) -> Self {
+        Self { group_bytes: GROUP_BYTES + group.len(), held, ..Self::default() }
+    }
+
+    /// The bytes that count.
+    fn total(&self, bytes: usize) -> usize {
+        if self.is_empty() { 0 } else { self.group_bytes + bytes }
+    }
+
+    /// Counts the bytes after a change.
+    fn count(&mut self) {
+        #[cfg(test)]
+        if self.bytes < 10_000 {
+            assert_eq!(self.total(self.bytes), self.counted());
+        }
+        self.held.set(self.total(self.bytes));
+    }
+
+    /// The bytes, computed anew.
+    #[cfg(test)]
+    pub(super) fn counted(&self) -> usize {
+        let topics = self.topics.iter().map(|(_, partitions)| {
+            TOPIC_BYTES + partitions.iter().map(|(_, committed)| bytes_of(committed)).sum::<usize>()
+        });
+        let pending = self.pending.values().flat_map(BTreeMap::values).map(bytes_of_pending);
+        self.total(topics.chain(pending).sum())
+    }
+
+    /// How many bytes more the group takes with its first offset.
+    pub(super) fn more_with_any(&self) -> usize {
+        if self.is_empty() { self.group_bytes } else { 0 }
+    }
+
+    /// How many bytes more it takes with the first offset of this topic.
+    pub(super) fn more_with_topic(&self, topic: &str) -> usize {
+        if self.partitions(topic).is_empty() { TOPIC_BYTES } else { 0 }
+    }
+
+    /// How many bytes more it takes with an offset that has so many bytes of metadata.
+    pub(super) fn more_with(
+        &self,
+        topic: &str,
+        partition: i32,
+        metadata: usize,
+        transaction: Option<ProducerId>,
+    ) -> usize {
+        let known = match transaction {
+            None => self.get(topic, partition).map(bytes_of),
+            Some(producer) => self.pending.get(&producer).and_then(|pending| {
+                pending.get(&(Arc::from(topic), partition)).map(bytes_of_pending)
+            }),
+        };
+        let bytes = if transaction.is_some() { PENDING_BYTES } else { OFFSET_BYTES };
+        (bytes + metadata).saturating_sub(known.unwrap_or(0))
+    }
+
     /// Whether there are no offsets, nor any in open transactions.
     pub(super) fn is_empty(&self) -> bool {
         self.topics.is_empty() && self.pending.is_empty()
@@ -104,30 +176,43 @@ impl Offsets {
         partition: i32,
         committed: Committed,
     ) {
-        self.pending.entry(producer).or_default().insert((Arc::clone(topic), partition), committed);
+        self.bytes += bytes_of_pending(&committed);
+        let pending = self.pending.entry(producer).or_default();
+        if let Some(before) = pending.insert((Arc::clone(topic), partition), committed) {
+            self.bytes -= bytes_of_pending(&before);
+        }
+        self.count();
     }
 
     /// Ends a transaction. An offset that was committed after the transaction's stays.
     pub(super) fn end(&mut self, producer: ProducerId, committed: bool) {
         for ((topic, partition), offset) in self.pending.remove(&producer).unwrap_or_default() {
+            self.bytes -= bytes_of_pending(&offset);
             let is_newest =
                 self.get(&topic, partition).is_none_or(|known| known.place < offset.place);
             if committed && is_newest {
-                self.insert(&topic, partition, offset);
+                self.put(&topic, partition, offset);
             }
         }
+        self.count();
     }
 
     /// Removes a partition's offset, also from open transactions, because a tombstone follows all
     /// of them. Returns whether there was any.
     pub(super) fn forget(&mut self, topic: &str, partition: i32) -> bool {
         let mut was_there = self.remove(topic, partition);
+        let mut gone = 0;
         self.pending.retain(|_, offsets| {
-            let count = offsets.len();
-            offsets.retain(|(name, index), _| **name != *topic || *index != partition);
-            was_there |= offsets.len() < count;
+            offsets.retain(|(name, index), committed| {
+                let stays = **name != *topic || *index != partition;
+                gone += if stays { 0 } else { bytes_of_pending(committed) };
+                stays
+            });
             !offsets.is_empty()
         });
+        was_there |= gone > 0;
+        self.bytes -= gone;
+        self.count();
         was_there
     }
 
@@ -166,10 +251,17 @@ impl Offsets {
     }
 
     pub(super) fn insert(&mut self, topic: &Arc<str>, partition: i32, committed: Committed) {
+        self.put(topic, partition, committed);
+        self.count();
+    }
+
+    fn put(&mut self, topic: &Arc<str>, partition: i32, committed: Committed) {
+        self.bytes += bytes_of(&committed);
         let at = match self.topics.binary_search_by(|(name, _)| name.cmp(topic)) {
             Ok(at) => at,
             Err(at) => {
                 self.topics.insert(at, (Arc::clone(topic), Vec::new()));
+                self.bytes += TOPIC_BYTES;
                 at
             }
         };
@@ -177,6 +269,7 @@ impl Offsets {
         match partitions.binary_search_by_key(&partition, |(index, _)| *index) {
             Ok(at) => {
                 if let Some(slot) = partitions.get_mut(at) {
+                    self.bytes -= bytes_of(&slot.1);
                     slot.1 = committed;
                 }
             }
@@ -194,13 +287,15 @@ impl Offsets {
             return false;
         };
         let Some((_, partitions)) = self.topics.get_mut(at) else { return false };
-        let count = partitions.len();
-        partitions.retain(|(index, _)| *index != partition);
-        let was_there = partitions.len() < count;
+        let found = partitions.binary_search_by_key(&partition, |(index, _)| *index);
+        if let Ok(found) = found {
+            self.bytes -= bytes_of(&partitions.remove(found).1);
+        }
         if partitions.is_empty() {
             self.topics.remove(at);
+            self.bytes -= TOPIC_BYTES;
         }
-        was_there
+        found.is_ok()
     }
 }
 

@@ -8,7 +8,7 @@ use weir_protocol::types::{LeaderEpoch, ProducerId};
 use weir_settings::Layers;
 
 use super::{Marker, Producer, Record, answered, now, records};
-use crate::coordinator::{Logged, Origin, Outcome, ReplyTo, StateMachine};
+use crate::coordinator::{Logged, Memory, Origin, Outcome, ReplyTo, StateMachine};
 use crate::metadata::MetadataImage;
 use crate::transaction::{Producer as OwnProducer, Refusal, Request, Transactions};
 
@@ -106,7 +106,7 @@ impl Coordinator {
     /// Creates a coordinator that has read no log.
     pub fn new(epoch: i32) -> Self {
         let origin = Origin { partition: 0, epoch: LeaderEpoch(epoch), seed: 1 };
-        Self(Transactions::new(origin, &()))
+        Self(Transactions::new(origin, &Memory::default()))
     }
 
     /// Replays a record of the log. As in the broker, it skips an unreadable record.

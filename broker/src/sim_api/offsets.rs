@@ -20,7 +20,7 @@ use super::{Guard, Marker, Producer, Record, answered, header, now};
 use crate::coordinator::{
     InTransaction, Logged, Origin, Outcome, ReplyTo, StateMachine, Transactional,
 };
-use crate::group::{Groups, MemberMemory, Request};
+use crate::group::{GroupMemory, Groups, Request};
 use crate::metadata::MetadataImage;
 use weir_log::Prepared as Batch;
 
@@ -44,7 +44,7 @@ impl Offsets {
     pub fn new(epoch: i32) -> Self {
         let origin = Origin { partition: 0, epoch: LeaderEpoch(epoch), seed: 1 };
         Self {
-            machine: Groups::new(origin, &MemberMemory::default()),
+            machine: Groups::new(origin, &GroupMemory::default()),
             transactional: Transactional::default(),
         }
     }

@@ -18,6 +18,7 @@
 //!   until the broker has fetched one.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod kept;
 mod record;
 mod request;
 mod state;
@@ -36,7 +37,7 @@ pub(crate) use self::request::{Described, Looked, Prepared, Request};
 use self::state::{End, Init, Transaction};
 pub(crate) use self::state::{Partition, Producer, Refusal, State};
 pub(crate) use self::tally::Tally;
-use crate::coordinator::{Logged, Now, Origin, Outcome, Record, StateMachine};
+use crate::coordinator::{Held, Logged, Memory, Now, Origin, Outcome, Record, StateMachine};
 use crate::metadata::MetadataImage;
 
 /// The most transactional ids in one partition; the coordinator refuses to create more. Normal use
@@ -67,6 +68,10 @@ pub(crate) struct Transactions {
     exhausted: BTreeSet<String>,
     /// The start times of open transactions.
     open: BTreeSet<(i64, String)>,
+    /// The bytes of all transactional ids.
+    bytes: usize,
+    held: Held,
+    memory: Memory,
     tally: Tally,
     epoch: LeaderEpoch,
     settings: Settings,
@@ -89,9 +94,9 @@ impl StateMachine for Transactions {
 
     type Request = Request;
 
-    type Shared = ();
+    type Shared = Memory;
 
-    fn new(origin: Origin, (): &()) -> Self {
+    fn new(origin: Origin, memory: &Memory) -> Self {
         Self {
             ids: BTreeMap::new(),
             prepared: BTreeSet::new(),
@@ -99,6 +104,9 @@ impl StateMachine for Transactions {
             due_at: BTreeMap::new(),
             exhausted: BTreeSet::new(),
             open: BTreeSet::new(),
+            bytes: 0,
+            held: memory.hold(),
+            memory: memory.clone(),
             tally: Tally::default(),
             epoch: origin.epoch,
             settings: Settings::of(&Layers::default(), 0),
@@ -260,7 +268,9 @@ impl Transactions {
         let new;
         let transaction = match self.ids.get(&id) {
             Some(transaction) => transaction,
-            None if self.ids.len() >= IDS_MAX => return Err(ErrorCode::PolicyViolation.into()),
+            None if self.ids.len() >= IDS_MAX || !self.has_room_for(&id, now) => {
+                return Err(ErrorCode::PolicyViolation.into());
+            }
             None => {
                 new = Transaction::new(
                     fresh.ok_or(Refusal::NeedsProducerId)?,
@@ -293,7 +303,13 @@ impl Transactions {
         now: Now,
         outcome: &mut Outcome,
     ) -> Result<(), ErrorCode> {
-        if let Some(next) = self.known(id)?.add(from, partitions, version, now.wall_ms)? {
+        let known = self.known(id)?;
+        if let Some(next) = known.add(from, partitions, version, now.wall_ms)? {
+            // The partitions of other transactions go when those end.
+            let more = next.bytes(id).saturating_sub(known.bytes(id));
+            if !self.memory.has_room_for(more, now) {
+                return Err(ErrorCode::CoordinatorNotAvailable);
+            }
             self.put(id, next, now, outcome);
         }
         Ok(())
@@ -397,9 +413,12 @@ impl Transactions {
         if transaction.producer != producer || !transaction.state.is_prepared() {
             return;
         }
+        let before = transaction.bytes(id);
         for partition in partitions {
             transaction.partitions.remove(partition);
         }
+        self.bytes = self.bytes - before + transaction.bytes(id);
+        self.held.set(self.bytes);
         if transaction.partitions.is_empty() {
             let completed = transaction.completed(now.wall_ms);
             self.put(id, completed, now, outcome);
@@ -419,30 +438,6 @@ impl Transactions {
         };
         self.keep(id.to_owned(), next);
         self.plan(id, now);
-    }
-
-    fn keep(&mut self, id: String, transaction: Transaction) {
-        if transaction.state.is_prepared() {
-            self.prepared.insert(id.clone());
-        } else {
-            self.prepared.remove(&id);
-        }
-        self.exhausted.remove(&id);
-        let (is_open, start_ms) = (transaction.state == State::Ongoing, transaction.start_ms);
-        if let Some(before) = self.ids.insert(id.clone(), transaction) {
-            self.open.remove(&(before.start_ms, id.clone()));
-        }
-        if is_open {
-            self.open.insert((start_ms, id));
-        }
-    }
-
-    fn forget(&mut self, id: &str) {
-        self.prepared.remove(id);
-        self.exhausted.remove(id);
-        if let Some(before) = self.ids.remove(id) {
-            self.open.remove(&(before.start_ms, id.to_owned()));
-        }
     }
 
     /// Schedules the next timeout or expiry of a transactional id.

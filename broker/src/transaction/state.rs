@@ -12,6 +12,21 @@ use std::sync::Arc;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
+/// Bytes of a transactional id besides its characters: its state, and its entries in maps and
+/// queues.
+const ID_BYTES: usize = 512;
+
+/// How often its characters are in memory.
+const ID_COPIES: usize = 6;
+
+/// Bytes of a partition of a transaction, besides the name of its topic.
+const PARTITION_BYTES: usize = 64;
+
+/// The bytes of a transactional id without partitions.
+pub(super) fn bytes_of_id(id: &str) -> usize {
+    ID_BYTES + ID_COPIES * id.len()
+}
+
 /// The state of a transaction, with its code in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(i8)]
@@ -143,6 +158,12 @@ fn raised(epoch: ProducerEpoch) -> ProducerEpoch {
 }
 
 impl Transaction {
+    /// The bytes that it takes with its transactional id.
+    pub(super) fn bytes(&self, id: &str) -> usize {
+        let partitions = self.partitions.iter().map(|(topic, _)| PARTITION_BYTES + topic.len());
+        bytes_of_id(id) + partitions.sum::<usize>()
+    }
+
     /// The state of an unused transactional id.
     pub(crate) fn new(id: ProducerId, timeout_ms: i32, now_ms: i64) -> Self {
         Self {

@@ -4,6 +4,7 @@
 use super::*;
 use crate::coordinator::harness::Harness;
 
+mod memory;
 mod table;
 mod used_up;
 

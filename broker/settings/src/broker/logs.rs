@@ -23,7 +23,7 @@ pub(super) const ROWS: &[ConfigKey] = &[
         Some("134217728"),
         AtLeast(1_048_576),
         Dynamic,
-        "The memory that compaction may use for the keys that it has seen, in bytes; never more than an eighth of what the broker may have.",
+        "The memory that compaction may use for the keys that it has seen, in bytes; never more than a sixteenth of what the broker may have.",
     ),
     broker(
         "log.dir",

@@ -2,13 +2,20 @@
 
 use proptest::prelude::*;
 use weir_protocol::error::ErrorCode;
+use weir_protocol::messages::offset_delete_request::{
+    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
 use weir_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
-use weir_protocol::messages::{ConsumerGroupHeartbeatRequest, JoinGroupRequest, SyncGroupRequest};
+use weir_protocol::messages::{
+    ConsumerGroupHeartbeatRequest, JoinGroupRequest, OffsetCommitRequest, OffsetDeleteRequest,
+    SyncGroupRequest,
+};
+use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use super::classic_client::Classic;
 use super::consumer::Consumer;
 use super::world::{World, commit_request, join, sync};
-use crate::group::{MemberMemory, Request};
+use crate::group::{GroupMemory, Request};
 
 const TOPICS: [(&str, usize); 3] = [("a", 3), ("ab", 2), ("b", 4)];
 const DELAY: (&str, &str) = ("group.initial.rebalance.delay.ms", "0");
@@ -25,6 +32,18 @@ fn large(group: &str, member: &str, bytes: usize) -> JoinGroupRequest {
     request
 }
 
+fn counted_offsets(worlds: &[World]) -> usize {
+    let groups = worlds.iter().flat_map(|world| world.machine.groups.values());
+    groups.map(|group| group.offsets.counted()).sum()
+}
+
+/// A commit by nobody's member, with so many bytes of metadata.
+fn noted(partition: i32, bytes: usize) -> OffsetCommitRequest {
+    let mut request = commit_request("", -1, &[("a", partition, 1)]);
+    request.topics[0].partitions[0].committed_metadata = Some("m".repeat(bytes));
+    request
+}
+
 /// A step of clients of both protocols in two partitions.
 #[derive(Clone, Debug)]
 enum Step {
@@ -33,7 +52,9 @@ enum Step {
     Sync { bytes: usize },
     Beat { member: usize, topics: usize, regex: usize, instance: bool, epoch: i32 },
     Leave { member: usize, instance: bool },
-    Commit,
+    Commit { partition: i32, bytes: usize, transaction: Option<i64> },
+    End { producer: i64, committed: bool },
+    DeleteOffsets,
     Delete,
     Topics(usize),
     Pass(u64),
@@ -59,7 +80,12 @@ fn step() -> impl Strategy<Value = Step> {
             }
         ),
         (member, any::<bool>()).prop_map(|(member, instance)| Step::Leave { member, instance }),
-        Just(Step::Commit),
+        (0_i32..4, 0_usize..50, prop::option::of(0_i64..2)).prop_map(
+            |(partition, bytes, transaction)| Step::Commit { partition, bytes, transaction }
+        ),
+        (0_i64..2, any::<bool>())
+            .prop_map(|(producer, committed)| Step::End { producer, committed }),
+        Just(Step::DeleteOffsets),
         Just(Step::Delete),
         (1_usize..4).prop_map(Step::Topics),
         prop_oneof![Just(100_u64), Just(12_000), Just(400_000)].prop_map(Step::Pass),
@@ -131,9 +157,28 @@ fn carry_out(world: &mut World, step: &Step) {
             let id = if instance { "" } else { ids.get(member).map_or("", String::as_str) };
             world.leave(id, name);
         }
-        Step::Commit => {
-            let request = commit_request("", -1, &[("a", 0, 1)]);
-            world.ask(|to| Request::Commit { request, version: 9, to });
+        Step::Commit { partition, bytes, transaction } => {
+            let request = noted(partition, bytes);
+            match transaction {
+                None => drop(world.ask(|to| Request::Commit { request, version: 9, to })),
+                Some(id) => {
+                    let producer = (ProducerId(id), ProducerEpoch(0));
+                    world.ask(|to| Request::CommitInTransaction { request, producer, to });
+                }
+            }
+        }
+        Step::End { producer, committed } => {
+            world.end_transaction(ProducerId(producer), ProducerEpoch(0), committed)
+        }
+        Step::DeleteOffsets => {
+            let request = OffsetDeleteRequest {
+                group_id: "g".to_owned(),
+                topics: vec![OffsetDeleteRequestTopic {
+                    name: "a".to_owned(),
+                    partitions: vec![OffsetDeleteRequestPartition { partition_index: 0 }],
+                }],
+            };
+            world.ask(|to| Request::DeleteOffsets { request, to });
         }
         Step::Delete => {
             world.ask(|to| Request::Delete { group: "g".to_owned(), to });
@@ -150,18 +195,21 @@ proptest! {
     fn what_members_take_is_counted_exactly(
         steps in prop::collection::vec((0_usize..2, step()), 1..40),
     ) {
-        let memory = MemberMemory::default();
+        let memory = GroupMemory::default();
         let both = ("group.consumer.migration.policy", "bidirectional");
         let begin = || World::beside(&[DELAY, both], &TOPICS, &memory);
         let mut worlds = vec![begin(), begin()];
         for (world, step) in &steps {
             carry_out(&mut worlds[*world], step);
-            prop_assert_eq!(memory.used_bytes(), counted(&worlds), "after {:?}", step);
+            prop_assert_eq!(memory.members.used_bytes(), counted(&worlds), "after {:?}", step);
+            let offsets = counted_offsets(&worlds);
+            prop_assert_eq!(memory.offsets.used_bytes(), offsets, "after {:?}", step);
         }
         worlds.remove(0);
-        prop_assert_eq!(memory.used_bytes(), counted(&worlds), "a coordinator is gone");
+        prop_assert_eq!(memory.members.used_bytes(), counted(&worlds), "a coordinator is gone");
         drop(worlds);
-        prop_assert_eq!(memory.used_bytes(), 0);
+        prop_assert_eq!(memory.members.used_bytes(), 0);
+        prop_assert_eq!(memory.offsets.used_bytes(), 0);
     }
 }
 
@@ -169,7 +217,7 @@ proptest! {
 #[test]
 fn members_of_all_groups_have_a_bound_together() {
     const BOUND: usize = 10 << 20;
-    let memory = MemberMemory::new(BOUND);
+    let memory = GroupMemory::new(BOUND, usize::MAX);
     let mut worlds: Vec<_> = (0..3).map(|_| World::beside(&[DELAY], &TOPICS, &memory)).collect();
     let mut refused = 0;
     let mut joined = Vec::new();
@@ -180,7 +228,7 @@ fn members_of_all_groups_have_a_bound_together() {
             Some((ErrorCode::CoordinatorNotAvailable, _)) => refused += 1,
             _ => joined.push((number, group, asked)),
         }
-        assert!(memory.used_bytes() <= BOUND);
+        assert!(memory.members.used_bytes() <= BOUND);
     }
     assert_eq!((joined.len(), refused), (9, 51));
     let beat = |world: &mut World, topics: usize| {
@@ -221,15 +269,15 @@ fn members_of_all_groups_have_a_bound_together() {
     for world in &mut worlds {
         world.pass(400_000);
     }
-    assert_eq!(memory.used_bytes(), 0);
+    assert_eq!(memory.members.used_bytes(), 0);
     assert!(worlds[1].join(3, large("new", "", 1 << 20)).answer().is_none(), "it waits for others");
 }
 
 /// Another broker may have had more memory; its log is loaded all the same.
 #[test]
 fn what_the_log_holds_is_loaded_though_it_is_too_much() {
-    let memory = MemberMemory::new(2 << 20);
-    let mut before = World::beside(&[DELAY], &TOPICS, &MemberMemory::default());
+    let memory = GroupMemory::new(2 << 20, usize::MAX);
+    let mut before = World::beside(&[DELAY], &TOPICS, &GroupMemory::default());
     let mut asked = before.join(3, large("g", "", 4 << 20));
     before.pass(1_000);
     let answer = asked.answer().expect("joined");
@@ -238,7 +286,7 @@ fn what_the_log_holds_is_loaded_though_it_is_too_much() {
     let mut world = World::beside(&[DELAY], &TOPICS, &memory);
     world.log = before.log.clone();
     world.fail_over();
-    assert!(memory.used_bytes() > 4 << 20);
+    assert!(memory.members.used_bytes() > 4 << 20);
     assert_eq!(world.heartbeat(&id, generation), ErrorCode::None);
     let refused = world.join(3, large("other", "", 10)).expect();
     assert_eq!(ErrorCode::from_code(refused.error_code), ErrorCode::CoordinatorNotAvailable);
@@ -246,23 +294,70 @@ fn what_the_log_holds_is_loaded_though_it_is_too_much() {
     world.pass(1_000);
     assert_eq!(again.answer().expect("joined").error_code, 0);
     world.leave(&id, None);
-    assert_eq!(memory.used_bytes(), 0);
+    assert_eq!(memory.members.used_bytes(), 0);
     assert!(world.join(3, large("other", "", 10)).answer().is_none());
 }
 
 /// A new member id is kept for the length of its session.
 #[test]
 fn ids_that_are_given_out_are_counted() {
-    let memory = MemberMemory::new(100_000);
+    let memory = GroupMemory::new(100_000, usize::MAX);
     let mut world = World::beside(&[DELAY], &TOPICS, &memory);
     let mut given = 0;
     for _ in 0..10_000 {
         let answer = world.join(9, join("", &["range"])).expect();
         given +=
             usize::from(ErrorCode::from_code(answer.error_code) == ErrorCode::MemberIdRequired);
-        assert!(memory.used_bytes() <= 100_000);
+        assert!(memory.members.used_bytes() <= 100_000);
     }
     assert!((100..200).contains(&given), "{given}");
     world.pass(11_000);
-    assert_eq!(memory.used_bytes(), 0);
+    assert_eq!(memory.members.used_bytes(), 0);
+}
+
+/// Groups without members cost their client nothing. Their offsets have a bound of all groups
+/// together.
+#[test]
+fn committed_offsets_of_all_groups_have_a_bound_together() {
+    const BOUND: usize = 100_000;
+    let memory = GroupMemory::new(usize::MAX, BOUND);
+    let mut worlds: Vec<_> = (0..2).map(|_| World::beside(&[], &TOPICS, &memory)).collect();
+    let commit = |world: &mut World, group: usize, partition: i32, bytes: usize| {
+        let request =
+            OffsetCommitRequest { group_id: format!("g-{group}"), ..noted(partition, bytes) };
+        let answer = world.ask(|to| Request::Commit { request, version: 9, to }).expect();
+        ErrorCode::from_code(answer.topics[0].partitions[0].error_code)
+    };
+    let mut taken = 0;
+    for group in 0..1_000 {
+        match commit(&mut worlds[group % 2], group, 0, 100) {
+            ErrorCode::None => taken += 1,
+            code => assert_eq!(code, ErrorCode::CoordinatorNotAvailable, "{group}"),
+        }
+        assert!(memory.offsets.used_bytes() <= BOUND);
+    }
+    assert!((100..200).contains(&taken), "{taken}");
+    assert!(worlds.iter().map(|world| world.machine.groups.len()).sum::<usize>() == taken);
+    // Who commits as much as before goes on, and who wants more is refused.
+    assert_eq!(commit(&mut worlds[0], 0, 0, 100), ErrorCode::None);
+    assert_eq!(commit(&mut worlds[0], 0, 0, 3_000), ErrorCode::CoordinatorNotAvailable);
+    let request = OffsetCommitRequest { group_id: "g-0".to_owned(), ..noted(1, 3_000) };
+    let producer = (ProducerId(1), ProducerEpoch(0));
+    let refused = worlds[0].ask(|to| Request::CommitInTransaction { request, producer, to });
+    let code = refused.expect().topics[0].partitions[0].error_code;
+    assert_eq!(ErrorCode::from_code(code), ErrorCode::CoordinatorNotAvailable);
+    // A new coordinator loads all of it, even if it has less memory.
+    let less = GroupMemory::new(usize::MAX, 1_000);
+    let mut world = World::beside(&[], &TOPICS, &less);
+    world.log = worlds[0].log.clone();
+    world.fail_over();
+    assert!(less.offsets.used_bytes() > 1_000);
+    assert_eq!(commit(&mut world, 0, 0, 100), ErrorCode::None);
+    assert_eq!(commit(&mut world, 0, 1, 100), ErrorCode::CoordinatorNotAvailable);
+    // What is deleted gives room.
+    for group in 0..1_000 {
+        let group = format!("g-{group}");
+        worlds[0].ask(|to| Request::Delete { group, to }).expect();
+    }
+    assert_eq!(commit(&mut worlds[1], 5_000, 0, 100), ErrorCode::None);
 }

@@ -27,7 +27,7 @@ use weir_protocol::messages::{
 use weir_settings::Configs;
 
 use crate::coordinator::harness::Harness;
-use crate::group::{Client, ConsumerHeartbeat, Groups, Join, MemberMemory, Request};
+use crate::group::{Client, ConsumerHeartbeat, GroupMemory, Groups, Join, Request};
 use crate::metadata::MetadataImage;
 
 pub(super) use self::scene::Scene;
@@ -44,14 +44,14 @@ impl World {
     }
 
     pub(super) fn with_topics(configs: &[(&str, &str)], topics: &[(&str, usize)]) -> Self {
-        Self::beside(configs, topics, &MemberMemory::default())
+        Self::beside(configs, topics, &GroupMemory::default())
     }
 
     /// Like [`World::with_topics`], with memory that other worlds share.
     pub(super) fn beside(
         configs: &[(&str, &str)],
         topics: &[(&str, usize)],
-        memory: &MemberMemory,
+        memory: &GroupMemory,
     ) -> Self {
         let configs =
             configs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
