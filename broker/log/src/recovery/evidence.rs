@@ -58,6 +58,14 @@ impl Evidence {
         Ok(found)
     }
 
+    /// Drops what is said by segments in front of the first that the catalogue knows. It is written
+    /// before they are deleted, and a crash may bring back any of their files.
+    pub(super) fn forget_before(&mut self, known: Option<&LogCheckpoint>) {
+        let Some(first) = known.and_then(|known| known.segments.first()) else { return };
+        self.sealed.retain(|base| *base >= first.base_offset);
+        self.newest = self.newest.filter(|base| *base >= first.base_offset);
+    }
+
     /// Returns the base offsets of segments behind the one at `last` that have other files.
     pub(super) fn sealed_behind(&self, last: Option<i64>) -> impl Iterator<Item = i64> {
         self.sealed.iter().copied().filter(move |base| last.is_none_or(|last| *base > last))

@@ -80,6 +80,7 @@ impl<'a> Recovering<'a> {
         };
         let mut evidence = Evidence::find(storage, dir, known, epochs.as_ref())?;
         evidence.newest = newest;
+        evidence.forget_before(known);
         let flushed = known.map_or(0, |known| known.recovery_point);
         let first = epochs
             .as_ref()

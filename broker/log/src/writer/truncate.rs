@@ -183,20 +183,24 @@ impl LogWriter {
             self.active = None;
         }
         self.logs.write_catalogue()?;
-        if !old.is_empty() {
-            self.newest_is(&fresh);
-        }
         let storage = self.dir.storage();
-        // Segments after the new end go first, and durably. A gap in the middle of what a crash
-        // brings back would count as damage.
         self.remove_snapshots_beyond(-1)?;
         let (before, behind) =
             old.split_at(old.partition_point(|segment| segment.base_offset() <= offset));
+        if let Some(newest) = old.last().map(|_| before.last().unwrap_or(&fresh)) {
+            self.newest_is(newest);
+        }
+        // Segments after the new end go first, and durably. A gap in the middle of what a crash
+        // brings back would count as damage.
         for segment in behind.iter().rev() {
             self.remove_files(segment, FILES)?;
         }
-        if !behind.is_empty() {
+        // The new segment is there, durably, before those in front of it go. Otherwise a start
+        // after a crash takes it for one that somebody removed.
+        if !old.is_empty() {
+            self.dir.files.get(fresh.records(), Mode::Create)?;
             storage.sync_dir(&reader.path())?;
+            self.newest_is(&fresh);
         }
         for segment in before.iter().rev() {
             let is_taken = segment.base_offset() == offset;
