@@ -15,7 +15,12 @@ pub struct Principal {
 impl Principal {
     /// The principal of a connection without authentication.
     pub fn anonymous() -> Self {
-        Self { name: "ANONYMOUS".into() }
+        Self::user("ANONYMOUS")
+    }
+
+    /// The principal of a client that has shown who it is.
+    pub fn user(name: &str) -> Self {
+        Self { name: name.into() }
     }
 }
 

@@ -3,12 +3,15 @@
 //! Few settings are flags: the broker's id, its data directory and its listeners. Everything else
 //! is Kafka configuration, which arrives with the metadata.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::Parser;
 use weir_protocol::address;
 use weir_protocol::types::BrokerId;
+use weir_security::principal::MappingRules;
 use weir_telemetry::logs::LogFormat;
 
 use crate::files::FileBounds;
@@ -62,6 +65,23 @@ pub struct Args {
         value_name = "LISTENER"
     )]
     pub advertised_listeners: Vec<String>,
+
+    /// TLS on a listener, as LISTENER=DIR. The directory has tls.crt, the chain of the certificate,
+    /// and tls.key, its private key, both in PEM. The broker reads them again when they change. The
+    /// first listener, which brokers use among themselves, has no TLS. May be given several times.
+    #[arg(long, value_name = "LISTENER=DIR")]
+    pub tls: Vec<String>,
+
+    /// Whether clients show a certificate, as LISTENER=none, requested or required (Kafka's
+    /// ssl.client.auth). With the last two, clients.crt in the listener's directory has the CAs of
+    /// clients [default: none].
+    #[arg(long, value_name = "LISTENER=AUTH")]
+    pub tls_client_auth: Vec<String>,
+
+    /// How the subject of a client's certificate becomes the name of its principal, as
+    /// LISTENER=RULES (Kafka's ssl.principal.mapping.rules) [default: DEFAULT, the whole subject].
+    #[arg(long, value_name = "LISTENER=RULES")]
+    pub tls_principal_rules: Vec<String>,
 
     /// The address of the controller, as HOST:PORT.
     #[arg(long, env = "WEIR_CONTROLLER", value_name = "HOST:PORT")]
@@ -143,6 +163,41 @@ pub struct ListenerConfig {
     pub bind: (String, u16),
     /// The host and port for clients; port 0 stands for the bound port.
     pub advertised: (String, u16),
+    /// Its TLS; `None` for plain TCP.
+    pub tls: Option<TlsConfig>,
+}
+
+/// TLS on a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The directory of its certificate, and of the CAs of clients.
+    pub folder: PathBuf,
+    /// Whether clients show a certificate.
+    pub client_auth: ClientAuth,
+    /// How a subject becomes a name: valid rules.
+    pub principal_rules: String,
+}
+
+/// Whether clients show a certificate (`ssl.client.auth`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// They are not asked.
+    #[default]
+    None,
+    /// They may. One that is not good is refused all the same.
+    Requested,
+    /// They must.
+    Required,
+}
+
+impl fmt::Display for ClientAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Requested => "requested",
+            Self::Required => "required",
+        })
+    }
 }
 
 /// The checked command line.
@@ -186,7 +241,8 @@ impl Config {
     /// Checks a command line, for a process with this much memory and this many open files.
     ///
     /// # Errors
-    /// A listener that is invalid or given twice, or an advertised address without a listener.
+    /// A listener that is invalid or given twice, or an advertised address or TLS without a
+    /// listener.
     pub fn new(args: Args, memory: MemoryBounds, files: FileBounds) -> anyhow::Result<Self> {
         let advertised = args
             .advertised_listeners
@@ -204,14 +260,19 @@ impl Config {
                 .iter()
                 .find(|(other, _)| *other == name)
                 .map_or_else(|| bind.clone(), |(_, address)| address.clone());
-            listeners.push(ListenerConfig { name, bind, advertised });
+            listeners.push(ListenerConfig { name, bind, advertised, tls: None });
         }
+        set_tls(&mut listeners, &args)?;
         if let Some((name, _)) = advertised
             .iter()
             .find(|(name, _)| listeners.iter().all(|listener| listener.name != *name))
         {
             anyhow::bail!("--advertised-listener {name}: there is no --listener of that name");
         }
+        let connections = match listeners.iter().any(|listener| listener.tls.is_some()) {
+            true => memory.tls_connections,
+            false => memory.connections,
+        };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             id: BrokerId(args.id),
@@ -223,10 +284,7 @@ impl Config {
             http: args.http,
             rack: args.rack.filter(|rack| !rack.is_empty()),
             threads: args.threads.map_or(cores, usize::from),
-            connections_max: args
-                .max_connections
-                .unwrap_or(memory.connections)
-                .min(files.connections),
+            connections_max: args.max_connections.unwrap_or(connections).min(files.connections),
             segments_open_max: files.segments,
             request_memory_bytes_max: args.request_memory_mib.unwrap_or(memory.requests_mib)
                 as usize
@@ -240,6 +298,65 @@ impl Config {
             memory,
         })
     }
+}
+
+/// Sets the TLS of the listeners that the command line gives one.
+fn set_tls(listeners: &mut [ListenerConfig], args: &Args) -> anyhow::Result<()> {
+    for text in &args.tls {
+        let (at, folder) = of_listener("--tls", text, listeners)?;
+        anyhow::ensure!(
+            at > 0,
+            "--tls {text}: the first listener is for brokers among themselves, which do not speak TLS yet"
+        );
+        let (folder, client_auth) = (PathBuf::from(folder), ClientAuth::None);
+        let principal_rules = "DEFAULT".to_owned();
+        listeners[at].tls = Some(TlsConfig { folder, client_auth, principal_rules });
+    }
+    for text in &args.tls_client_auth {
+        tls_of("--tls-client-auth", text, listeners, |tls, auth| {
+            tls.client_auth = match auth {
+                "none" => ClientAuth::None,
+                "requested" => ClientAuth::Requested,
+                "required" => ClientAuth::Required,
+                _ => anyhow::bail!("it is none, requested or required"),
+            };
+            Ok(())
+        })?;
+    }
+    for text in &args.tls_principal_rules {
+        tls_of("--tls-principal-rules", text, listeners, |tls, rules| {
+            MappingRules::parse(rules)?;
+            tls.principal_rules = rules.to_owned();
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Sets a part of the TLS of the listener that a flag names.
+fn tls_of(
+    flag: &str,
+    text: &str,
+    listeners: &mut [ListenerConfig],
+    set: impl FnOnce(&mut TlsConfig, &str) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let (at, value) = of_listener(flag, text, listeners)?;
+    let tls = listeners[at].tls.as_mut();
+    let tls = tls.with_context(|| format!("{flag} {text}: the listener has no --tls"))?;
+    set(tls, value).with_context(|| format!("{flag} {text}"))
+}
+
+/// The index of the listener, and the value, in `LISTENER=VALUE`.
+fn of_listener<'a>(
+    flag: &str,
+    text: &'a str,
+    listeners: &[ListenerConfig],
+) -> anyhow::Result<(usize, &'a str)> {
+    let parts = text.split_once('=').filter(|(_, value)| !value.is_empty());
+    let (name, value) = parts.with_context(|| format!("{flag} {text}: it is LISTENER=VALUE"))?;
+    let at = listeners.iter().position(|listener| listener.name == name);
+    let at = at.with_context(|| format!("{flag} {text}: there is no --listener of that name"))?;
+    Ok((at, value))
 }
 
 /// Parses `NAME://HOST:PORT`, with an IPv6 address in brackets.
@@ -308,6 +425,35 @@ mod tests {
             assert!(config(&["--listener", wrong]).is_err(), "{wrong}");
         }
         assert!(config(&["--advertised-listener", "OTHER://a:1"]).is_err());
+        assert!(two.listeners.iter().all(|listener| listener.tls.is_none()));
         assert!(config(&["--id=-1"]).is_err());
+    }
+    #[test]
+    fn tls_belongs_to_a_listener_that_is_not_the_first() {
+        let listeners = ["--listener", "IN://[::]:1,OUT://[::]:2", "--tls", "OUT=d=e"];
+        let with = |more: &[&str]| config(&[&listeners, more].concat());
+        let plain = with(&[]).unwrap();
+        let tls = plain.listeners[1].tls.clone().unwrap();
+        assert_eq!((tls.folder, tls.client_auth), ("d=e".into(), ClientAuth::None));
+        assert_eq!((&plain.listeners[0].tls, tls.principal_rules.as_str()), (&None, "DEFAULT"));
+        assert!(plain.connections_max < config(&[]).unwrap().connections_max);
+        let rules = "OUT=RULE:^CN=(.*?),.*$/$1/,DEFAULT";
+        let all = ["--tls-client-auth", "OUT=required", "--tls-principal-rules", rules];
+        let tls = with(&all).unwrap().listeners[1].tls.clone().unwrap();
+        assert_eq!(tls.client_auth, ClientAuth::Required);
+        assert_eq!(format!("OUT={}", tls.principal_rules), rules);
+        let wrong: [&[&str]; 8] = [
+            &["--tls", "IN=d"],
+            &["--tls", "OTHER=d"],
+            &["--tls", "OUT="],
+            &["--tls", "OUT"],
+            &["--tls-client-auth", "IN=required"],
+            &["--tls-client-auth", "OUT=always"],
+            &["--tls-principal-rules", "OUT=RULE:(/x/"],
+            &["--tls-principal-rules", "IN=DEFAULT"],
+        ];
+        for more in wrong {
+            assert!(with(more).is_err(), "{more:?}");
+        }
     }
 }

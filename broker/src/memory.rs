@@ -17,6 +17,10 @@ const GROUPS: &str = "/sys/fs/cgroup";
 /// output.
 const CONNECTION_BYTES: u64 = 80 * 1024;
 
+/// The most that TLS adds to a connection: 16 KiB of records that have arrived, 20 in which one is
+/// opened, 17 for the record that is sent, and the state of the session.
+const TLS_CONNECTION_BYTES: u64 = 64 * 1024;
+
 /// How much memory a decoded request may take, as a multiple of its bytes.
 const DECODED_FACTOR: u64 = 40;
 
@@ -44,6 +48,9 @@ pub struct MemoryBounds {
     pub cleaner_keys: u64,
     /// The most connections: as many as fit into a quarter at their most, from 256 to 20,000.
     pub connections: usize,
+    /// The same for a broker with TLS on a listener, whose connections may take more: from 128 to
+    /// 20,000.
+    pub tls_connections: usize,
 }
 
 impl MemoryBounds {
@@ -63,6 +70,7 @@ impl MemoryBounds {
             transactional_ids: part(32, 4 * MIB, 1024 * MIB),
             cleaner_keys: (bytes / 16).max(MIB),
             connections: part(4 * CONNECTION_BYTES, 256, 20_000),
+            tls_connections: part(4 * (CONNECTION_BYTES + TLS_CONNECTION_BYTES), 128, 20_000),
         }
     }
 }
@@ -109,6 +117,8 @@ mod tests {
             let requests = u64::from(bounds.requests_mib) * MIB;
             let sessions = bounds.fetch_sessions as u64;
             let connections = bounds.connections as u64 * CONNECTION_BYTES;
+            let with_tls = bounds.tls_connections as u64;
+            let connections = connections.max(with_tls * (CONNECTION_BYTES + TLS_CONNECTION_BYTES));
             let answers = u64::from(bounds.answers_mib) * MIB;
             let members = bounds.group_members as u64;
             let kept = bounds.committed_offsets + bounds.transactional_ids;
@@ -138,6 +148,7 @@ mod tests {
             transactional_ids: 1 << 30,
             cleaner_keys: u64::MAX / 16,
             connections: 20_000,
+            tls_connections: 20_000,
         };
         assert_eq!(MemoryBounds::of(None), plenty);
         assert_eq!(

@@ -12,6 +12,7 @@ mod latency;
 mod partitions;
 mod recovery;
 mod requests;
+mod tls;
 mod transactions;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub(crate) use self::recovery::render_recovery;
 use self::recovery::{PREFIX, RecoveryGauges};
 use self::requests::Requests;
 pub(crate) use self::requests::{RequestName, Timing};
+pub(crate) use self::tls::Tls;
 use self::transactions::Transactions;
 
 /// The counters of one broker.
@@ -50,6 +52,7 @@ pub struct Metrics {
     produced_bytes: Counter,
     produced_records: Counter,
     transactions: Transactions,
+    tls: Tls,
     recovery: RecoveryGauges,
     kept: KeptGauges,
     gauges: Gauges,
@@ -119,12 +122,14 @@ impl Metrics {
             produced_bytes: Counter::default(),
             produced_records: Counter::default(),
             transactions: Transactions::default(),
+            tls: Tls::default(),
             recovery: RecoveryGauges::default(),
             kept: KeptGauges::default(),
             gauges: Gauges::default(),
         };
         metrics.register_counts();
         metrics.transactions.register(&mut metrics.registry);
+        metrics.tls.register(&mut metrics.registry);
         metrics.recovery.register(&mut metrics.registry);
         metrics.kept.register(&mut metrics.registry);
         metrics.gauges.register(&mut metrics.registry);
@@ -242,6 +247,11 @@ impl Metrics {
     /// Counts requests from fenced producers.
     pub(crate) fn producers_fenced(&self, count: u64) {
         self.transactions.fenced(count);
+    }
+
+    /// The counters of TLS.
+    pub(crate) fn tls(&self) -> &Tls {
+        &self.tls
     }
 
     /// Returns everything in the OpenMetrics text format.

@@ -387,7 +387,8 @@ fn identity(config: &Config, listeners: &[Bound], log_dir: &LogDir, was_heard: b
             listener: bound.config.name.clone(),
             host: host.clone(),
             port: u32::from(if *port == 0 { bound.address.port() } else { *port }),
-            security_protocol: "PLAINTEXT".to_owned(),
+            security_protocol: if bound.config.tls.is_some() { "SSL" } else { "PLAINTEXT" }
+                .to_owned(),
         }
     };
     let left = log_dir.left();

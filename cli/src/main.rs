@@ -21,7 +21,7 @@ enum Command {
     /// Run a cluster on this machine.
     Local(weir_operator::local::command::Local),
     /// Run one broker, as `weir-broker` does.
-    Broker(weir_broker::config::Args),
+    Broker(Box<weir_broker::config::Args>),
     /// Run the controller of a local cluster; `weir local` does it.
     #[command(hide = true)]
     LocalController(weir_operator::local::controller::Args),
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     weir_broker::keep_the_heap_small();
     weir_operator::local::detach_if_child();
     let result = match Weir::parse().command {
-        Command::Broker(args) => return weir_broker::run(args),
+        Command::Broker(args) => return weir_broker::run(*args),
         Command::Local(local) => block_on(weir_operator::local::command::run(local)),
         Command::LocalController(args) => block_on(weir_operator::local::controller::run(args)),
     };

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -95,12 +95,15 @@ pub struct KafkaClusterSpec {
     pub config: ClusterConfig,
 
     /// The listeners of the brokers. The first one is also for connections between brokers.
-    /// Default: one Internal listener, plain, on port 9092. Local mode has a listener of its own.
+    /// Default: one Internal listener, plain, on port 9092. Local mode has a listener of its own,
+    /// and serves those with tls: broker i on the listener's port plus i.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     #[x_kube(
         validation = Rule::new("self.size() == 0 || self[0].type == 'Internal'")
             .message("the first listener must be of type Internal: brokers use it among themselves"),
+        validation = Rule::new("self.size() == 0 || !has(self[0].tls)")
+            .message("the first listener has no tls: brokers use it among themselves, without TLS in this version; add a listener with tls for clients"),
         validation = Rule::new("self.all(one, one.port != 9100 && one.name != 'http')").message("port 9100, called http, is that of the brokers' metrics"),
         validation = Rule::new("self.all(one, one.name != 'bootstrap' && one.name != 'brokers')").message("no listener is called bootstrap or brokers: services of the cluster are"),
         validation = Rule::new("self.all(one, self.exists_one(other, other.port == one.port))").message("two listeners cannot have one port"),
@@ -361,6 +364,9 @@ pub struct ListenerStatus {
     /// The address that each broker advertises, by id; empty if it is unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub brokers: Vec<String>,
+    /// Until when the certificate is valid that the operator has issued for the listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_not_after: Option<Time>,
 }
 
 /// The number of partitions by state.

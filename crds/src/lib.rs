@@ -19,7 +19,9 @@ mod partition_table;
 mod placing;
 mod process;
 mod quantity;
+mod secret_name;
 mod setting;
+mod tls;
 mod topic;
 mod topic_settings;
 
@@ -51,7 +53,9 @@ pub use placing::{
 };
 pub use process::{DEFAULT_MEMORY_LIMIT, Process, Variable};
 pub use quantity::Quantity;
+pub use secret_name::SecretName;
 pub use setting::{InvalidSetting, Kind, Setting};
+pub use tls::{ClientAuthentication, ClientAuthenticationMode, Tls};
 pub use topic::{ClusterRef, DeletionPolicy, Topic, TopicSpec, TopicStatus};
 pub use topic_settings::TopicConfig;
 

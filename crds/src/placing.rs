@@ -1,5 +1,5 @@
 //! The pods, volumes and listeners of a `KafkaCluster`: fields that matter only on Kubernetes.
-//! Local mode ignores them.
+//! Local mode ignores them, except listeners with TLS.
 
 #![expect(
     unreachable_pub,
@@ -18,6 +18,8 @@ use crate::kubernetes_values::{
     self, LABEL_VALUE, QUALIFIED_NAME_OR_NOTHING, SUBDOMAIN, SUBDOMAIN_OR_NOTHING,
 };
 use crate::quantity::Quantity;
+use crate::secret_name::SecretName;
+use crate::tls::Tls;
 
 /// Labels of at most 63 characters, separated by dots; `{broker}` counts as a digit.
 const HOST: &str = concat!(
@@ -174,15 +176,6 @@ impl JsonSchema for PodTemplatePatch {
     }
 }
 
-/// A secret, by its name.
-#[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct SecretName {
-    /// The secret's name.
-    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN))]
-    pub name: String,
-}
-
 /// A toleration, as in the spec of a pod.
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -259,6 +252,10 @@ pub struct Listener {
             .message("no client can connect to 0.0.0.0 or ::"),
     )]
     pub host: Option<String>,
+
+    /// TLS for the clients of the listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
 
     /// Annotations of the listener's services, for instance for a load balancer provider.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -395,7 +395,10 @@ pub fn binary() -> Result<PathBuf> {
 }
 
 /// The first of `count` consecutive free ports.
-fn free_ports(host: IpAddr, count: u32) -> Result<u32> {
+///
+/// # Errors
+/// When there are none.
+pub fn free_ports(host: IpAddr, count: u32) -> Result<u32> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     for _ in 0..1000 {
         let turn = NEXT.fetch_add(count, Ordering::Relaxed);

@@ -1,12 +1,14 @@
 //! Load balancers: one for each broker, and one shared by all. The test acts as their provider: it
-//! assigns addresses to the services and routes them to a node.
+//! assigns addresses to the services and routes them to a node. And a listener with TLS.
 //!
 //! Needs `e2e/up` and the `KUBECONFIG` that it prints, of a kind cluster on this machine, so that
 //! routes can lead to its nodes.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::path::Path;
 use std::process::Command;
 
+use base64::Engine as _;
 use serde_json::Value;
 use weir_e2e::kubernetes::{Namespace, eventually, kubectl, topic};
 use weir_e2e::tools::kcat;
@@ -181,4 +183,72 @@ fn clients_reach_each_broker_by_its_load_balancer_or_by_its_port_of_one() {
         };
         Ok((!services.iter().any(is_its) && slices.is_empty()).then_some(()))
     });
+}
+
+/// A certificate for this address, in the files of a Secret.
+fn make_certificate(folder: &Path, name: &str, address: &str) {
+    let arguments = format!(
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN={name} -addext subjectAltName=IP:{address} -keyout tls.key -out tls.crt"
+    );
+    let made =
+        Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+}
+
+/// Clients trust the cluster's own CA, and then a certificate of the user, which is replaced
+/// without a restart.
+#[test]
+fn a_listener_has_tls() {
+    let namespace = Namespace::create("tls").unwrap();
+    let cluster = |tls: &str| {
+        format!(
+            "apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata: {{name: k}}\nspec:\n  brokers: {{storage: {{size: 1Gi, onDelete: Delete}}}}\n  listeners:\n  - {{name: plain, port: 9092}}\n  - {{name: tls, port: 9094, type: NodePort, tls: {tls}}}\n"
+        )
+    };
+    namespace.apply(&cluster("{}")).unwrap();
+    namespace.ready("kafkacluster/k");
+    namespace.apply(&topic("orders", "k", 1, 1, "")).unwrap();
+    namespace.ready("topic/orders");
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.crt");
+    let secret = namespace.object("secret/k-ca-cert").unwrap().unwrap();
+    let encoded = secret["data"]["ca.crt"].as_str().unwrap();
+    let pem = base64::engine::general_purpose::STANDARD.decode(encoded).unwrap();
+    std::fs::write(&ca, pem).unwrap();
+    let address_of = || bootstrap(&namespace, "tls");
+    let writes = |ca: &Path| {
+        let location = format!("ssl.ca.location={}", ca.display());
+        let ssl =
+            ["-X", "security.protocol=ssl", "-X", &location, "-X", "message.timeout.ms=10000"];
+        let produce = [&ssl[..], &["-P", "-t", "orders"]].concat();
+        address_of().is_some_and(|at| kcat(&at, &produce, b"record\n").is_ok_and(|told| told.ok))
+    };
+    eventually("a client trusts the cluster's CA", || Ok(writes(&ca).then_some(())));
+    let object = namespace.object("kafkacluster/k").unwrap().unwrap();
+    assert!(object["status"]["listeners"][1]["certificateNotAfter"].is_string(), "{object}");
+    // A Secret that is not there yet: the broker stays as it is.
+    let pods = namespace.pods("k").unwrap();
+    namespace.apply(&cluster("{certificateSecret: {name: mine}}")).unwrap();
+    let told = namespace.awaits("kafkacluster/k", "UpToDate", "False");
+    assert!(told.message.contains("there is no Secret \"mine\""), "{}", told.message);
+    assert_eq!(namespace.pods("k").unwrap(), pods);
+    let at = address_of().unwrap();
+    let (address, _) = at.split(',').next().unwrap().rsplit_once(':').unwrap();
+    let own = folder.path().join("tls.crt");
+    let apply_secret = |name: &str| {
+        make_certificate(folder.path(), name, address.trim_matches(['[', ']']));
+        let files = ["tls.crt", "tls.key"].map(|file| {
+            let path = folder.path().join(file).display().to_string();
+            format!("--from-file={file}={path}")
+        });
+        let create = ["create", "secret", "generic", "mine", "--dry-run=client", "-o", "yaml"];
+        let made = namespace.kubectl(&[&create[..], &[&files[0], &files[1]]].concat()).unwrap();
+        namespace.apply(&made).unwrap();
+    };
+    apply_secret("first");
+    eventually("a client trusts the first certificate", || Ok(writes(&own).then_some(())));
+    let pods = namespace.pods("k").unwrap();
+    apply_secret("second");
+    eventually("a client trusts the second certificate", || Ok(writes(&own).then_some(())));
+    assert_eq!(namespace.pods("k").unwrap(), pods, "nothing was restarted");
 }

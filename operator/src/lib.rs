@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod admission;
+mod authority;
 pub mod conditions;
 pub mod controller;
 pub mod groups;

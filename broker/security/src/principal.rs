@@ -7,6 +7,7 @@ mod certificate;
 mod der;
 mod dn;
 mod mapping;
+mod validity;
 
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ pub use certificate::{Certificate, node_of, node_uri};
 pub use der::BadDer;
 pub use dn::rfc2253;
 pub use mapping::{BadRules, MappingRules, NoName};
+pub use validity::Validity;
 
 /// The type of every principal that logs in (`KafkaPrincipal.USER_TYPE`).
 pub const USER: &str = "User";

@@ -10,17 +10,16 @@
 //! of a part, each address has one answer at a time. So an answer waits behind at most one of each
 //! other address, however many those request.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::room::{Budget, Room};
+use super::turns::Turns;
 
 /// An answer of at most this size needs no room: it fits into the share that each connection may
 /// take.
@@ -131,9 +130,8 @@ pub(crate) fn no_room(bytes: usize, waited: Duration) {
 #[derive(Clone, Debug)]
 struct Part {
     budget: Budget,
-    /// For each address with a waiting answer: the semaphore that admits one of its answers to the
-    /// queue.
-    turns: Arc<Mutex<HashMap<IpAddr, Arc<Semaphore>>>>,
+    /// Of each address, one waiting answer is in the queue.
+    turns: Turns,
 }
 
 impl Part {
@@ -143,7 +141,7 @@ impl Part {
                 bytes_max,
                 "answers wait for memory: --answer-memory-mib is used up by clients that do not read",
             ),
-            turns: Arc::default(),
+            turns: Turns::new(1),
         }
     }
 
@@ -159,9 +157,7 @@ impl Part {
             return Some(room);
         }
         let mut room = Box::pin(async {
-            let turn = Turn::of(peer, &self.turns);
-            // The semaphore is never closed.
-            let _mine = turn.peer.acquire().await.ok();
+            let _turn = self.turns.turn(peer).await;
             self.budget.room(bytes).await
         });
         let since = Instant::now();
@@ -172,41 +168,6 @@ impl Part {
             }
         }
         None
-    }
-}
-
-/// A place among the waiting answers of one address. The last one to drop removes the address.
-struct Turn {
-    address: IpAddr,
-    peer: Arc<Semaphore>,
-    turns: Arc<Mutex<HashMap<IpAddr, Arc<Semaphore>>>>,
-}
-
-impl Turn {
-    fn of(peer: IpAddr, turns: &Arc<Mutex<HashMap<IpAddr, Arc<Semaphore>>>>) -> Self {
-        let address = host(peer);
-        let peer =
-            Arc::clone(turns.lock().entry(address).or_insert_with(|| Arc::new(Semaphore::new(1))));
-        Self { address, peer, turns: Arc::clone(turns) }
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let mut turns = self.turns.lock();
-        // The map and this value hold one reference each. New ones are only made under the lock.
-        if Arc::strong_count(&self.peer) == 2 {
-            turns.remove(&self.address);
-        }
-    }
-}
-
-/// Returns the address that counts. For IPv6 this is the /64 network, because a host may use all of
-/// it.
-fn host(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        address => address,
     }
 }
 
@@ -271,16 +232,8 @@ mod tests {
         for room in greedy {
             assert!(room.now_or_never().flatten().is_some());
         }
-        assert!(memory.large.turns.lock().is_empty(), "nobody waits any more");
+        assert!(memory.large.turns.is_empty(), "nobody waits any more");
         assert_eq!(memory.used_bytes(), 0);
-    }
-
-    #[test]
-    fn a_host_is_one_address() {
-        let one = host("2001:db8:0:1::1".parse().unwrap());
-        assert_eq!(one, host("2001:db8:0:1:ffff::2".parse().unwrap()));
-        assert_ne!(one, host("2001:db8:0:2::1".parse().unwrap()));
-        assert_eq!(host("::ffff:10.0.0.1".parse().unwrap()), peer(1));
     }
 
     #[tokio::test]

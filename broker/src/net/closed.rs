@@ -4,9 +4,11 @@ use std::io;
 
 use tracing::Span;
 
+use super::tls::Refused;
+
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Closed {
+pub(super) enum Closed {
     /// The client has closed the connection, which is no fault.
     #[error("the client closed the connection")]
     ByClient,
@@ -28,6 +30,14 @@ pub(crate) enum Closed {
     /// There was no room for a frame for `connections.max.idle.ms`.
     #[error("there was no memory for a request for too long")]
     NoRoom,
+    /// The client did not get through the handshake of TLS.
+    #[error(transparent)]
+    Handshake(#[from] Refused),
+    /// The client speaks TLS, and the listener does not.
+    #[error(
+        "the client speaks TLS, and this listener does not: is security.protocol wrong at the client?"
+    )]
+    TlsOnPlain,
     /// The bytes are no request that can be answered. The span has what is known of the request.
     #[error("{0}")]
     BadRequest(String, Span),

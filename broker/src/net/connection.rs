@@ -14,7 +14,6 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::field::Empty;
@@ -25,6 +24,7 @@ use super::answers::Promised;
 use super::closed::Closed;
 use super::input::{Input, Limits, STALL_MAX, check_is_due};
 use super::output::Output;
+use super::transport::Transport;
 use crate::api::{self, Caller, Dispatch, Received, Reply, Services};
 use crate::budget::no_room;
 
@@ -44,7 +44,7 @@ pub(crate) struct Accepted {
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(accepted: Accepted, stream: TcpStream) -> Closed {
+pub(super) async fn serve(accepted: Accepted, stream: Transport) -> Closed {
     let limits = Limits::of(&accepted.services);
     let answers = accepted.services.answer_memory.clone();
     let metrics = Arc::clone(&accepted.services.metrics);
@@ -59,10 +59,12 @@ pub(crate) async fn serve(accepted: Accepted, stream: TcpStream) -> Closed {
         output: Output::new(limits.idle_max, answers, metrics),
         active: Instant::now(),
     };
-    match connection.run().await {
+    let closed = match connection.run().await {
         Ok(never) => match never {},
         Err(closed) => closed,
-    }
+    };
+    connection.stream.close();
+    closed
 }
 
 /// Returns when the broker stops; its sender lives as long as the server.
@@ -72,7 +74,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 
 struct Connection {
     accepted: Accepted,
-    stream: TcpStream,
+    stream: Transport,
     limits: Limits,
     input: Input,
     /// Requests in progress, in order.
@@ -108,7 +110,7 @@ impl Connection {
                 () = self.input.room_given(), if !may_read && self.input.is_busy() => {}
                 readable = self.stream.readable(), if may_read => {
                     readable?;
-                    if let Some(now) = self.input.read(&self.stream)? {
+                    if let Some(now) = self.input.read(&mut self.stream)? {
                         self.active = now;
                     }
                 }
@@ -215,7 +217,7 @@ impl Connection {
     }
 
     async fn flush(&mut self) -> Result<(), Closed> {
-        self.output.flush(&self.stream).await.map_err(Closed::by_output)
+        self.output.flush(&mut self.stream).await.map_err(Closed::by_output)
     }
 
     async fn push(&mut self, reply: Reply) -> Result<(), Closed> {
@@ -227,7 +229,7 @@ impl Connection {
         };
         let sent = self
             .output
-            .push(&self.stream, reply, self.promised.have_room())
+            .push(&mut self.stream, reply, self.promised.have_room())
             .await
             .map_err(Closed::by_output)?;
         self.accepted.services.metrics.sent_bytes(sent);

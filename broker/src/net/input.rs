@@ -12,13 +12,13 @@ use bytes::{Buf, BufMut, BytesMut};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use weir_protocol::api::ApiKey;
 use weir_protocol::frame;
 
 use super::buffers::{self, READ_BUFFER_BYTES};
 use super::closed::Closed;
+use super::transport::Transport;
 use crate::api::{Caller, Received, Services};
 use crate::budget::{self, Allowance, Room};
 
@@ -87,6 +87,8 @@ pub(super) struct Input {
     /// Bytes that have arrived and are no request yet. They are few until the first frame has room.
     bytes: BytesMut,
     arriving: Option<Arriving>,
+    /// Whether no frame has asked for room yet.
+    is_first: bool,
     allowance: Allowance,
     /// The size of the next read; grows while the socket keeps up.
     read_bytes: usize,
@@ -100,6 +102,7 @@ impl Input {
             limits,
             bytes: BytesMut::new(),
             arriving: None,
+            is_first: true,
             allowance: Allowance::default(),
             read_bytes: READ_BYTES_MIN,
         }
@@ -118,6 +121,9 @@ impl Input {
     /// Returns the length of the next frame's body, once its length and API are known.
     pub(super) fn head(&self) -> Result<Option<usize>, Closed> {
         let Some(prefix) = self.bytes.first_chunk::<4>() else { return Ok(None) };
+        if self.is_first && matches!(prefix, [22, 3, 0..=4, _]) {
+            return Err(Closed::TlsOnPlain);
+        }
         let is_known = self.bytes.len() >= 6;
         let limit = if !is_known || self.begins_with_produce() {
             self.limits.frame_bytes_max
@@ -149,6 +155,7 @@ impl Input {
             if !may_start {
                 return Ok(None);
             }
+            self.is_first = false;
             self.arriving = Some(self.ask_for_room(length));
         }
         let Some(mut arriving) = self.arriving.take() else { return Ok(None) };
@@ -204,7 +211,7 @@ impl Input {
 
     /// Reads from the socket: into the frame that has room, or a few bytes to see the next one.
     /// Returns when bytes came, if any did.
-    pub(super) fn read(&mut self, stream: &TcpStream) -> Result<Option<Instant>, Closed> {
+    pub(super) fn read(&mut self, stream: &mut Transport) -> Result<Option<Instant>, Closed> {
         let (read, wanted) = match &mut self.arriving {
             Some(Arriving { body: Some(body), length, .. }) => {
                 let wanted = (*length - body.len()).min(READ_BYTES_MAX);
@@ -254,7 +261,7 @@ impl Input {
     }
 
     /// Checks whether the current frame may wait or arrive any longer.
-    pub(super) fn check(&self, stream: &TcpStream) -> Result<(), Closed> {
+    pub(super) fn check(&self, stream: &Transport) -> Result<(), Closed> {
         let Some(arriving) = &self.arriving else { return Ok(()) };
         let memory = &self.services.request_memory;
         let since = arriving.since.elapsed();
@@ -284,10 +291,10 @@ impl Input {
     }
 
     /// Returns whether the client closed before it sent all of a frame of this length.
-    fn is_given_up(&self, stream: &TcpStream, length: usize) -> bool {
-        let ready = stream.ready(Interest::READABLE).now_or_never();
+    fn is_given_up(&self, stream: &Transport, length: usize) -> bool {
+        let ready = stream.socket().ready(Interest::READABLE).now_or_never();
         let is_closed = matches!(ready, Some(Ok(ready)) if ready.is_read_closed());
-        let unread = rustix::io::ioctl_fionread(stream).unwrap_or(u64::MAX);
+        let unread = stream.unread_bytes();
         is_closed && (self.bytes.len() as u64).saturating_add(unread) < 4 + length as u64
     }
 }

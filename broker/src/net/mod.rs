@@ -13,13 +13,17 @@
 //!   take its answer is closed while others wait.
 //! - A request that takes long runs on a thread of its own (`api::large`). No other connection
 //!   waits for it.
+//! - Over TLS a connection has a client only once its handshake is done (`tls`).
 
 mod answers;
 mod buffers;
 mod closed;
+mod complaints;
 mod connection;
 mod input;
 mod output;
+mod tls;
+mod transport;
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -36,10 +40,14 @@ use weir_protocol::address;
 use weir_telemetry::listen::listen;
 
 use self::closed::Closed;
+use self::complaints::Complaints;
 use self::connection::Accepted;
+use self::tls::{Certificates, Greeted, Places, Refused, greet, keep_current};
+use self::transport::Transport;
 use crate::api::{Caller, Listener, Services};
 use crate::auth::Principal;
 use crate::config::ListenerConfig;
+use crate::metrics::Metrics;
 
 /// The most accepted connections that wait for their thread.
 const HANDOVER_MAX: usize = 1024;
@@ -59,13 +67,19 @@ pub struct Bound {
     /// Its actual address. The port is known even if the configuration leaves it open.
     pub address: SocketAddr,
     socket: std::net::TcpListener,
+    certificates: Option<Arc<Certificates>>,
 }
 
 /// Binds a listener.
 ///
 /// # Errors
-/// When the address is not local or the port is in use; the message names both.
+/// When the address is not local or the port is in use, or the files of its TLS cannot be used; the
+/// message names them.
 pub async fn bind(config: &ListenerConfig) -> anyhow::Result<Bound> {
+    let certificates = match &config.tls {
+        Some(tls) => Some(Arc::new(Certificates::load(&config.name, tls)?)),
+        None => None,
+    };
     let (host, port) = &config.bind;
     let what = || format!("listen on {}://{}", config.name, address::join(host, *port));
     let address = tokio::net::lookup_host((host.as_str(), *port))
@@ -75,7 +89,7 @@ pub async fn bind(config: &ListenerConfig) -> anyhow::Result<Bound> {
         .with_context(what)?;
     let socket = listen(address).with_context(what)?;
     let address = socket.local_addr().with_context(what)?;
-    Ok(Bound { config: config.clone(), address, socket })
+    Ok(Bound { config: config.clone(), address, socket, certificates })
 }
 
 /// The threads that serve connections, and the tasks that accept them.
@@ -93,10 +107,20 @@ struct Shared {
     connections: Arc<AtomicUsize>,
     /// How many connections there were.
     accepted: Arc<AtomicU64>,
+    /// For the handshakes of all listeners.
+    places: Arc<Places>,
     stop: watch::Receiver<bool>,
 }
 
-type Handover = (std::net::TcpStream, Arc<Caller>);
+/// A listener that accepts connections.
+#[derive(Debug)]
+struct Accepting {
+    listener: Arc<Listener>,
+    certificates: Option<Arc<Certificates>>,
+    complaints: Complaints,
+}
+
+type Handover = (std::net::TcpStream, Caller, Arc<Accepting>);
 
 impl Server {
     /// Starts to accept connections on `listeners`.
@@ -109,6 +133,7 @@ impl Server {
             services: Arc::clone(services),
             connections: Arc::default(),
             accepted: Arc::default(),
+            places: Arc::new(Places::new()),
             stop: stopped,
         };
         let mut threads = Vec::new();
@@ -126,11 +151,22 @@ impl Server {
             inboxes.push(inbox);
         }
         let mut acceptors = tokio::task::JoinSet::new();
+        let metrics = &services.metrics;
+        let secured = listeners.iter().filter_map(|bound| bound.certificates.clone());
+        acceptors.spawn(keep_current(secured.collect(), Arc::clone(metrics)));
         for bound in listeners {
-            let listener = Arc::new(Listener { name: bound.config.name.clone() });
-            info!(listener = %listener.name, address = %bound.address, "listening");
+            let name = bound.config.name.clone();
+            info!(listener = name, address = %bound.address, "listening");
+            if let Some(certificates) = &bound.certificates {
+                metrics.tls().serves(&name, certificates.not_after(), &Refused::REASONS);
+            }
             let socket = TcpListener::from_std(bound.socket).context("watch a listener")?;
-            acceptors.spawn(accept(shared.clone(), socket, listener, inboxes.clone()));
+            let accepting = Accepting {
+                listener: Arc::new(Listener { name }),
+                certificates: bound.certificates,
+                complaints: Complaints::default(),
+            };
+            acceptors.spawn(accept(shared.clone(), socket, Arc::new(accepting), inboxes.clone()));
         }
         Ok(Self { stop, threads, acceptors })
     }
@@ -152,9 +188,10 @@ impl Server {
 async fn accept(
     shared: Shared,
     socket: TcpListener,
-    listener: Arc<Listener>,
+    accepting: Arc<Accepting>,
     inboxes: Vec<mpsc::Sender<Handover>>,
 ) {
+    let listener = &accepting.listener;
     for inbox in inboxes.iter().cycle() {
         let (stream, peer) = loop {
             match socket.accept().await {
@@ -176,7 +213,7 @@ async fn accept(
         }
         let caller = Caller {
             connection: shared.accepted.fetch_add(1, Ordering::Relaxed) + 1,
-            listener: Arc::clone(&listener),
+            listener: Arc::clone(listener),
             principal: Principal::anonymous(),
             // An IPv4 client of a dual-stack socket has its IPv4 address, as in Java.
             peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
@@ -184,7 +221,7 @@ async fn accept(
             has_asked_for_topics: Default::default(),
         };
         let handed = match stream.into_std() {
-            Ok(stream) => inbox.send((stream, Arc::new(caller))).await.is_ok(),
+            Ok(stream) => inbox.send((stream, caller, Arc::clone(&accepting))).await.is_ok(),
             Err(_) => false,
         };
         if !handed {
@@ -211,8 +248,8 @@ fn run_thread(shared: &Shared, mut accepted: mpsc::Receiver<Handover>) {
         let mut stop = shared.stop.clone();
         loop {
             tokio::select! {
-                Some((stream, caller)) = accepted.recv() => {
-                    connections.spawn(run_connection(shared.clone(), stream, caller));
+                Some(handover) = accepted.recv() => {
+                    connections.spawn(run_connection(shared.clone(), handover));
                 }
                 Some(ended) = connections.join_next(), if !connections.is_empty() => {
                     if let Err(error) = ended {
@@ -230,42 +267,115 @@ fn run_thread(shared: &Shared, mut accepted: mpsc::Receiver<Handover>) {
     });
 }
 
-async fn run_connection(shared: Shared, stream: std::net::TcpStream, caller: Arc<Caller>) {
-    shared.services.metrics.connection_opened();
-    let accepted = Accepted {
-        services: Arc::clone(&shared.services),
-        caller: Arc::clone(&caller),
-        stop: shared.stop.clone(),
-    };
-    let Caller { connection, peer, .. } = *caller;
+async fn run_connection(shared: Shared, (stream, mut caller, accepting): Handover) {
+    let metrics = &shared.services.metrics;
+    metrics.connection_opened();
+    let Caller { connection, peer, .. } = caller;
     let span = debug_span!("connection", connection, %peer);
-    let closed = match TcpStream::from_std(stream)
-        .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
-    {
-        // The panic itself is logged where it happens, without the connection.
-        Ok(stream) => {
+    let opening = open(&shared, &accepting, &mut caller, stream).instrument(span.clone());
+    let opened = AssertUnwindSafe(opening).catch_unwind().await;
+    let caller = Arc::new(caller);
+    // The panic itself is logged where it happens, without the connection.
+    let closed = match opened {
+        Ok(Ok((stream, _counted))) => {
+            let accepted = Accepted {
+                services: Arc::clone(&shared.services),
+                caller: Arc::clone(&caller),
+                stop: shared.stop.clone(),
+            };
             let served = connection::serve(accepted, stream).instrument(span);
             AssertUnwindSafe(served).catch_unwind().await
         }
-        Err(error) => Ok(Closed::Io(error)),
+        Ok(Err(closed)) => Ok(closed),
+        Err(panic) => Err(panic),
     };
     shared.connections.fetch_sub(1, Ordering::Relaxed);
-    shared.services.metrics.connection_closed();
+    metrics.connection_closed();
     match closed {
-        Ok(Closed::BadRequest(reason, request)) => {
-            shared.services.metrics.bad_request();
-            request.in_scope(|| {
-                info!(listener = %caller.listener.name, reason, "closed a connection over a request that cannot be answered");
-            });
-        }
-        // Not only the client's fault: this broker has too little memory for all of them.
-        Ok(reason @ (Closed::Slow | Closed::Unread | Closed::NoRoom)) => {
-            caller.span().in_scope(|| info!(%reason, "closed a connection"));
-        }
-        Ok(reason) => caller.span().in_scope(|| debug!(%reason, "connection closed")),
+        Ok(closed) => tell_of_end(metrics, &accepting, &caller, closed),
         Err(_) => {
             let what = "a connection ended in a panic: it is closed, and others go on";
             caller.span().in_scope(|| error!("{what}"));
         }
+    }
+}
+
+/// Makes the transport of a connection. Over TLS it says who the client is.
+async fn open(
+    shared: &Shared,
+    accepting: &Accepting,
+    caller: &mut Caller,
+    stream: std::net::TcpStream,
+) -> Result<(Transport, Option<Counted>), Closed> {
+    let socket = TcpStream::from_std(stream)?;
+    socket.set_nodelay(true)?;
+    let Some(certificates) = &accepting.certificates else {
+        return Ok((Transport::Plain(socket), None));
+    };
+    let mut stop = shared.stop.clone();
+    let Greeted { stream, principal, protocol, resumed } = tokio::select! {
+        greeted = greet(certificates, &shared.places, socket, caller.peer.ip()) => greeted?,
+        _ = stop.wait_for(|&stop| stop) => return Err(Closed::Stopping),
+    };
+    let listener = &caller.listener.name;
+    debug!(listener, %principal, protocol, resumed, "a client got through its handshake");
+    let metrics = &shared.services.metrics;
+    metrics.tls().greeted(listener, protocol, resumed);
+    let counted =
+        Counted { metrics: Arc::clone(metrics), listener: Arc::clone(&caller.listener), protocol };
+    caller.principal = principal;
+    Ok((Transport::Tls(Box::new(stream)), Some(counted)))
+}
+
+/// Counts a connection with TLS as long as it is open.
+struct Counted {
+    metrics: Arc<Metrics>,
+    listener: Arc<Listener>,
+    protocol: &'static str,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.metrics.tls().closed(&self.listener.name, self.protocol);
+    }
+}
+
+/// Counts why a connection ended, and logs what is not the client's to decide.
+fn tell_of_end(metrics: &Metrics, accepting: &Accepting, caller: &Caller, closed: Closed) {
+    let listener = &caller.listener.name;
+    match closed {
+        Closed::BadRequest(reason, request) => {
+            metrics.bad_request();
+            request.in_scope(|| {
+                info!(
+                    listener,
+                    reason, "closed a connection over a request that cannot be answered"
+                );
+            });
+        }
+        Closed::Handshake(refused) => {
+            let reason = refused.reason;
+            metrics.tls().failed(listener, reason);
+            let is_told = reason != Refused::CLOSED;
+            let due = is_told.then(|| accepting.complaints.are_due(reason)).flatten();
+            caller.span().in_scope(|| match due {
+                Some(left_out) => {
+                    info!(reason, error = %refused, left_out, "refused a connection in its handshake");
+                }
+                None => debug!(reason, error = %refused, "refused a connection before its client"),
+            });
+        }
+        Closed::TlsOnPlain => {
+            metrics.bad_request();
+            if let Some(left_out) = accepting.complaints.are_due("tls") {
+                let error = Closed::TlsOnPlain;
+                caller.span().in_scope(|| info!(%error, left_out, "closed a connection"));
+            }
+        }
+        // Not only the client's fault: this broker has too little memory for all of them.
+        reason @ (Closed::Slow | Closed::Unread | Closed::NoRoom) => {
+            caller.span().in_scope(|| info!(%reason, "closed a connection"));
+        }
+        reason => caller.span().in_scope(|| debug!(%reason, "connection closed")),
     }
 }

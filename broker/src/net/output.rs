@@ -1,5 +1,5 @@
 //! Sends replies to the socket: small pieces gathered into one write, large segment regions by
-//! `sendfile`.
+//! `sendfile`. Over TLS a region is read and sealed in pieces, a record each.
 
 use std::io;
 use std::sync::Arc;
@@ -12,6 +12,9 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::answers::Sending;
+use super::buffers;
+use super::tls::{RECORD_BYTES_MAX, TlsStream};
+use super::transport::Transport;
 use crate::api::{Chunk, FileRegion, Reply};
 use crate::budget::{AnswerMemory, Room};
 use crate::metrics::{Metrics, Timing};
@@ -67,7 +70,7 @@ impl Output {
     /// when others wait for the room that it holds.
     pub(crate) async fn push(
         &mut self,
-        stream: &TcpStream,
+        stream: &mut Transport,
         reply: Reply,
         others_have_room: bool,
     ) -> io::Result<u64> {
@@ -88,12 +91,16 @@ impl Output {
                     self.gathered.extend_from_slice(&piece)
                 }
                 Chunk::Bytes(piece) => self.send(stream, &piece, false).await?,
-                Chunk::Region(region)
-                    if length >= SENDFILE_BYTES_MIN && region.file.as_fd().is_some() =>
-                {
-                    self.send_region(stream, &region).await?;
+                Chunk::Region(region) if length < SENDFILE_BYTES_MIN => {
+                    self.gather(&region).await?
                 }
-                Chunk::Region(region) => self.gather(&region).await?,
+                Chunk::Region(region) => match stream {
+                    Transport::Tls(stream) => self.send_region_sealed(stream, &region).await?,
+                    Transport::Plain(socket) if region.file.as_fd().is_some() => {
+                        self.send_region(socket, &region).await?;
+                    }
+                    Transport::Plain(_) => self.gather(&region).await?,
+                },
             }
         }
         self.sending.is_done();
@@ -105,11 +112,11 @@ impl Output {
     }
 
     /// Sends the gathered bytes and releases the buffer.
-    pub(crate) async fn flush(&mut self, stream: &TcpStream) -> io::Result<()> {
+    pub(crate) async fn flush(&mut self, stream: &mut Transport) -> io::Result<()> {
         self.send_gathered(stream, false).await
     }
 
-    async fn send_gathered(&mut self, stream: &TcpStream, more: bool) -> io::Result<()> {
+    async fn send_gathered(&mut self, stream: &mut Transport, more: bool) -> io::Result<()> {
         if self.gathered.is_empty() {
             return Ok(());
         }
@@ -146,12 +153,66 @@ impl Output {
     }
 
     /// With `more`, the kernel may hold back an incomplete packet.
-    async fn send(&self, stream: &TcpStream, mut bytes: &[u8], more: bool) -> io::Result<()> {
-        let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
+    async fn send(&self, stream: &mut Transport, mut bytes: &[u8], more: bool) -> io::Result<()> {
+        let socket = match stream {
+            Transport::Plain(socket) => &*socket,
+            Transport::Tls(stream) => return self.send_sealed(stream, bytes, more).await,
+        };
+        let flags = flags(more);
         while !bytes.is_empty() {
             let sent =
-                self.writable(stream, || Ok(rustix::net::send(stream, bytes, flags)?)).await?;
+                self.writable(socket, || Ok(rustix::net::send(socket, bytes, flags)?)).await?;
             bytes = bytes.get(sent..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Seals the bytes, a record at a time, and sends them.
+    async fn send_sealed(
+        &self,
+        stream: &mut TlsStream,
+        bytes: &[u8],
+        more: bool,
+    ) -> io::Result<()> {
+        let mut records = bytes.chunks(RECORD_BYTES_MAX).peekable();
+        while let Some(record) = records.next() {
+            stream.seal(record)?;
+            self.send_records(stream, more || records.peek().is_some()).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_records(&self, stream: &mut TlsStream, more: bool) -> io::Result<()> {
+        while stream.has_sealed() {
+            let (socket, send) = stream.sending(flags(more));
+            self.writable(socket, send).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads a region in pieces, seals each as a record, and sends it. The buffer of the piece is
+    /// back in the pool before the client is waited for.
+    async fn send_region_sealed(
+        &self,
+        stream: &mut TlsStream,
+        region: &FileRegion,
+    ) -> io::Result<()> {
+        let mut position = region.position;
+        let end = region.position + region.length as u64;
+        while position < end {
+            let left = usize::try_from(end - position).unwrap_or(usize::MAX);
+            let length = left.min(RECORD_BYTES_MAX);
+            let mut piece = buffers::take_buffer();
+            piece.resize(length, 0);
+            if !region.file.read_cached(&mut piece, position)? {
+                load(&region.file, position, left.min(SENDFILE_BYTES_MAX)).await?;
+                region.file.read_exact_at(&mut piece, position)?;
+            }
+            stream.seal(&piece)?;
+            piece.clear();
+            buffers::give_buffer(piece);
+            position += length as u64;
+            self.send_records(stream, position < end).await?;
         }
         Ok(())
     }
@@ -203,6 +264,10 @@ impl Output {
             }
         }
     }
+}
+
+fn flags(more: bool) -> SendFlags {
+    if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL }
 }
 
 /// Waits for the disk on another thread, because this one serves other connections too.
@@ -277,17 +342,17 @@ mod tests {
     }
 
     /// A client and the connection to it.
-    async fn connected() -> (TcpStream, TcpStream) {
+    async fn connected() -> (TcpStream, Transport) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (client, (server, _)) =
             tokio::try_join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept())
                 .unwrap();
-        (client, server)
+        (client, Transport::Plain(server))
     }
 
     #[tokio::test]
     async fn an_answer_has_left_once_all_of_it_is_sent() {
-        let (_client, server) = connected().await;
+        let (_client, mut server) = connected().await;
         let metrics = Arc::new(Metrics::new());
         let left = || {
             let text = metrics.render(Readings::default(), PartitionReadings::default());
@@ -303,17 +368,17 @@ mod tests {
         let mut output =
             Output::new(Duration::from_secs(60), AnswerMemory::new(0), Arc::clone(&metrics));
         for _ in 0..20 {
-            output.push(&server, reply(100), false).await.unwrap();
+            output.push(&mut server, reply(100), false).await.unwrap();
         }
         assert_eq!(left(), 0, "they are gathered");
-        output.push(&server, reply(SENDFILE_BYTES_MIN), false).await.unwrap();
+        output.push(&mut server, reply(SENDFILE_BYTES_MIN), false).await.unwrap();
         assert_eq!(left(), 21, "a large one sends what is before it");
-        output.push(&server, reply(100), false).await.unwrap();
+        output.push(&mut server, reply(100), false).await.unwrap();
         assert_eq!(left(), 21);
-        output.flush(&server).await.unwrap();
+        output.flush(&mut server).await.unwrap();
         assert_eq!(left(), 22);
         let of_no_bytes = Reply { chunks: Vec::new(), ..reply(0) };
-        output.push(&server, of_no_bytes, false).await.unwrap();
+        output.push(&mut server, of_no_bytes, false).await.unwrap();
         assert_eq!(left(), 23, "there is nothing to send");
     }
 
@@ -327,7 +392,7 @@ mod tests {
         let mut read = [0; 5_000];
         assert!(file.read_cached(&mut read, 10).unwrap() && read[..] == bytes[10..5_010]);
         for (sendfile, length) in [(true, 2_500_000), (false, 100)] {
-            let (mut client, server) = connected().await;
+            let (mut client, mut server) = connected().await;
             let cold =
                 Arc::new(Cold { file: Arc::clone(&file), sendfile, loaded: Mutex::default() });
             let region =
@@ -336,8 +401,8 @@ mod tests {
                 let mut output =
                     Output::new(Duration::from_secs(60), AnswerMemory::new(0), Arc::default());
                 let reply = Reply { chunks: vec![Chunk::Region(region)], ..Reply::default() };
-                output.push(&server, reply, false).await.unwrap();
-                output.flush(&server).await.unwrap();
+                output.push(&mut server, reply, false).await.unwrap();
+                output.flush(&mut server).await.unwrap();
             };
             let mut received = vec![0; length];
             let (_, read) = tokio::join!(sending, client.read_exact(&mut received));

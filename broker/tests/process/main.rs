@@ -22,5 +22,7 @@ mod refusals;
 mod replication;
 mod resume;
 mod support;
+mod tls;
+mod tls_refusals;
 mod transactions;
 mod unstable;

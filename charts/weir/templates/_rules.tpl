@@ -1,4 +1,4 @@
-{{/* What the operator does in a namespace that it serves. No Secrets, and nothing of brokers' pods but to see and to delete them. */}}
+{{/* What the operator does in a namespace that it serves. Of Secrets it reads those that a KafkaCluster names, and writes those of the cluster's own CA: it lists, watches and deletes none. Nothing of brokers' pods but to see and to delete them. */}}
 {{- define "weir.rules" -}}
 - apiGroups: [weir.dev]
   resources: [kafkaclusters, topics, consumergroups, partitiontables]
@@ -27,6 +27,10 @@
 - apiGroups: [""]
   resources: [services, configmaps, serviceaccounts]
   verbs: [get, list, watch, create, update, patch, delete]
+# By name only: those of a cluster's CA, and those that spec.listeners[].tls names.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, create, patch]
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, delete]

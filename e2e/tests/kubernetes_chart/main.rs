@@ -122,7 +122,12 @@ fn the_chart_says_what_is_wrong_and_renders_in_every_scope() {
     ] {
         assert!(labelled.contains(told), "{told}");
     }
-    assert!(!every.contains("secrets"), "the operator has no business with Secrets");
+    let of_secrets =
+        "  - apiGroups: [\"\"]\n    resources: [secrets]\n    verbs: [get, create, patch]\n";
+    assert!(
+        every.contains(of_secrets) && every.matches("secrets").count() == 1,
+        "Secrets by their names only"
+    );
 }
 
 #[test]

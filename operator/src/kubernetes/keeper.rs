@@ -19,6 +19,7 @@
 mod absences;
 mod addresses;
 mod apply;
+mod certificates;
 mod claims;
 mod deadline;
 mod drain;
@@ -53,6 +54,7 @@ use weir_crds::KafkaCluster;
 
 use self::absences::Absences;
 use self::apply::Applied;
+use self::certificates::Certificates;
 use self::claims::Claims;
 use self::deadline::Deadline;
 use self::log_recovery::LogRecovery;
@@ -112,6 +114,7 @@ pub(super) struct ClusterReconciler {
     deadline: Deadline,
     topics: kept::Topics,
     claims: Claims,
+    certificates: Certificates,
     strays: Strays,
     log_recovery: LogRecovery,
     /// Whether the kind `PodMonitor` exists, and when that was looked up.
@@ -156,6 +159,7 @@ impl ClusterReconciler {
             deadline,
             topics: kept::Topics::default(),
             claims: Claims::default(),
+            certificates: Certificates::default(),
             strays: Strays::default(),
             log_recovery: LogRecovery::default(),
             monitored: None,
@@ -378,12 +382,15 @@ impl ClusterReconciler {
         let is_left = !volumes.has_set() && findings.pods.iter().any(|pod| pod.owner.is_some());
         findings.under_way |= is_left;
         let mut taken = volumes.taken;
+        let Self { context, certificates, applied, .. } = self;
+        taken.extend(certificates.settle(context, cluster, findings, applied).await?);
         taken.extend(self.applied.apply(&objects).await?);
-        // Brokers do not use an account, settings or volumes that somebody else created.
+        // Brokers use no account, settings, certificates or volumes of somebody else.
         let needed = |by: &Taken| {
-            ["PersistentVolumeClaim", "ServiceAccount", "ConfigMap"].contains(&by.kind.as_str())
+            ["PersistentVolumeClaim", "ServiceAccount", "ConfigMap", "Secret"]
+                .contains(&by.kind.as_str())
         };
-        if !is_left && !taken.iter().any(needed) {
+        if !is_left && findings.refusal.is_none() && !taken.iter().any(needed) {
             taken.extend(self.applied.apply(&sets).await?);
         }
         taken.extend(
@@ -450,6 +457,7 @@ impl ClusterReconciler {
         findings.listeners =
             status::listeners(&self.context, cluster, findings.replicas, state.as_ref(), taken)
                 .await;
+        findings.under_way |= self.certificates.complete(&mut findings.listeners);
         let (Some(host), Some(state)) = (&self.host, state) else { return Ok(()) };
         addresses::keep_true(&self.context, host, cluster, &state, taken).await;
         Ok(())

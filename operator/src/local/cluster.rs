@@ -39,8 +39,8 @@ pub(super) const POLL: Duration = Duration::from_millis(10);
 /// A local cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct LocalCluster {
-    data: PathBuf,
-    shape: Shape,
+    pub(super) data: PathBuf,
+    pub(super) shape: Shape,
 }
 
 impl LocalCluster {
@@ -65,8 +65,9 @@ impl LocalCluster {
             .unwrap_or(DEFAULT_BROKERS);
         let port = port.or(before.as_ref().map(|shape| shape.port)).unwrap_or(DEFAULT_PORT);
         let host = host.or(before.as_ref().map(|shape| shape.host)).unwrap_or(loopback());
-        let cluster_id = before.and_then(|shape| shape.cluster_id);
-        let shape = Shape { brokers, port, host, cluster_id };
+        let (cluster_id, secured) =
+            before.map(|shape| (shape.cluster_id, shape.secured)).unwrap_or_default();
+        let shape = Shape { brokers, port, host, cluster_id, secured };
         Ok(Self { data, shape })
     }
 
@@ -153,6 +154,9 @@ impl LocalCluster {
             .map(|id| Ok(self.address(id)?.to_string()))
             .collect::<anyhow::Result<_>>()?;
         super::output::line(&format!("bootstrap: {}", addresses.join(",")));
+        for (listener, addresses) in self.bootstraps()? {
+            super::output::line(&format!("bootstrap of {listener}, with TLS: {addresses}"));
+        }
         if detach {
             return Ok(());
         }
@@ -215,6 +219,7 @@ impl LocalCluster {
     /// Writes the current number of brokers into the resource of an existing cluster.
     async fn agree_on_brokers(&self) -> anyhow::Result<()> {
         for mut resource in self.get("KafkaCluster", None).await? {
+            self.remember_listeners(&resource)?;
             let declared = resource.pointer("/spec/brokers/replicas").and_then(Value::as_i64);
             if declared != Some(self.shape.brokers.into()) {
                 set_brokers(&mut resource, self.shape.brokers);
@@ -289,7 +294,7 @@ impl LocalCluster {
                 (cluster_id, None)
             }
         };
-        let args = [
+        let mut args = vec![
             ("--id", id.to_string()),
             ("--cluster-id", cluster_id),
             ("--data", self.data.join(format!("broker-{id}")).display().to_string()),
@@ -297,6 +302,7 @@ impl LocalCluster {
             ("--controller", self.controller_address()?),
             ("--http", "127.0.0.1:0".to_owned()),
         ];
+        args.extend(self.tls_of(id)?);
         let args: Vec<_> = std::iter::once("broker".to_owned())
             .chain(args.into_iter().map(|(flag, value)| format!("{flag}={value}")))
             .collect();
@@ -436,6 +442,13 @@ impl LocalCluster {
     pub(crate) async fn apply_and_follow(mut self, manifests: Vec<Manifest>) -> anyhow::Result<()> {
         let declared = declared_brokers(&manifests);
         super::output::applied(&self.apply(&resources_of(manifests)).await?);
+        for cluster in self.get("KafkaCluster", None).await? {
+            if self.remember_listeners(&cluster)? {
+                super::output::line(
+                    "the listeners with TLS have changed: each broker serves them from its next start on (`weir local stop ID`, `weir local start ID`)",
+                );
+            }
+        }
         let before = self.shape.brokers;
         if let Some(brokers) = declared.filter(|brokers| *brokers != before) {
             self.shape.brokers = brokers;

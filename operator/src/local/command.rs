@@ -4,11 +4,13 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::cluster::LocalCluster;
 use super::output::Format;
 use super::target::Target;
+use super::tls::ClientFile;
 use super::{manifests, output};
 
 /// A cluster on this machine: the controller and the brokers as processes, on the loopback
@@ -52,13 +54,14 @@ enum Command {
     /// Show resources.
     Get {
         /// The kind: kafkacluster, topic, consumergroup, or their plural or short names (kfc, ktp,
-        /// kcg).
+        /// kcg); or secret, for the files of clients with TLS.
         kind: String,
         /// The name; all of the kind without one.
         name: Option<String>,
-        /// The whole resource in this form, not a table.
+        /// The whole resource in this form, not a table. The last two are for a Secret with a CA:
+        /// the file with which a client of Kafka runs.
         #[arg(short, long)]
-        output: Option<Format>,
+        output: Option<GetFormat>,
         #[command(flatten)]
         data: Data,
     },
@@ -120,6 +123,49 @@ fn one_address(text: &str) -> Result<IpAddr, String> {
     }
 }
 
+/// The form of `get`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum GetFormat {
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+    /// The file of the Java client and of Kafka's tools.
+    #[value(name = "client.properties")]
+    Properties,
+    /// The file of librdkafka, such as for `kcat -F`.
+    #[value(name = "librdkafka.conf")]
+    Librdkafka,
+}
+
+async fn get(
+    cluster: &LocalCluster,
+    kind: &str,
+    name: Option<&str>,
+    format: Option<GetFormat>,
+) -> anyhow::Result<()> {
+    let is_secret = ["secret", "secrets"].contains(&kind.to_ascii_lowercase().as_str());
+    let file = match format {
+        Some(GetFormat::Properties) => ClientFile::Properties,
+        Some(GetFormat::Librdkafka) => ClientFile::Librdkafka,
+        Some(GetFormat::Json | GetFormat::Yaml) | None => {
+            let format = format.map(|format| match format {
+                GetFormat::Json => Format::Json,
+                _ => Format::Yaml,
+            });
+            let resources = match is_secret {
+                true => cluster.secrets(name)?,
+                false => cluster.get(kind, name).await?,
+            };
+            return output::resources(&resources, name.is_some(), format);
+        }
+    };
+    anyhow::ensure!(is_secret, "this form is for a Secret with a CA");
+    let name = name.context("this form is for one Secret: name it")?;
+    output::line(&cluster.client_file(name, file)?);
+    Ok(())
+}
+
 #[derive(Args, Clone, Debug)]
 struct Which {
     /// A broker's id, or "controller".
@@ -150,8 +196,7 @@ pub async fn run(local: Local) -> anyhow::Result<()> {
             LocalCluster::open(&data.data)?.delete(&resources).await
         }
         Command::Get { kind, name, output, data } => {
-            let resources = LocalCluster::open(&data.data)?.get(&kind, name.as_deref()).await?;
-            output::resources(&resources, name.is_some(), output)
+            get(&LocalCluster::open(&data.data)?, &kind, name.as_deref(), output).await
         }
         Command::Status { output, data } => {
             output::status(&LocalCluster::open(&data.data)?.status().await, output)

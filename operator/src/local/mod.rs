@@ -10,6 +10,7 @@ mod cluster;
 pub mod command;
 pub mod controller;
 mod groups;
+mod listeners;
 mod manifests;
 mod output;
 mod process;
@@ -18,6 +19,7 @@ mod server;
 mod shape;
 mod status;
 mod target;
+mod tls;
 mod view;
 
 pub use process::detach_if_child;

@@ -7,6 +7,8 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use super::tls::Secured;
+
 /// The settings of a cluster.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(super) struct Shape {
@@ -19,6 +21,9 @@ pub(super) struct Shape {
     /// controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) cluster_id: Option<String>,
+    /// The listeners with TLS, from the resource when the brokers were last started or changed.
+    #[serde(default, skip_serializing_if = "Secured::is_empty")]
+    pub(super) secured: Secured,
 }
 
 /// The default address.

@@ -1,26 +1,46 @@
 //! What a client's certificate says of its holder. Whether the certificate is good is for TLS to
 //! find out before.
 
+use std::net::IpAddr;
+
 use super::Principal;
 use super::der::{BOOLEAN, BadDer, OCTET_STRING, OID, Reader, SEQUENCE};
 use super::dn::rfc2253;
+use super::validity::Validity;
 
-/// The names in a certificate.
+/// What a certificate says of its holder, and of the CA that issued it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     /// The subject as Java's `X500Principal.getName` writes it.
     pub subject: String,
+    /// When it is valid.
+    pub validity: Validity,
     /// The URIs among the alternative names.
     pub uris: Vec<String>,
+    /// The DNS names and IP addresses among them, as text.
+    pub hosts: Vec<String>,
+    /// The identifier of its key; empty if it has none.
+    pub key_id: Vec<u8>,
+    /// The identifier of its CA's key; empty if it has none.
+    pub authority_key_id: Vec<u8>,
 }
 
-/// The most alternative names that are looked at.
+/// The most URIs that a certificate may have.
 const URIS_MAX: usize = 100;
 
+/// The most DNS names and addresses: a certificate for many brokers has several of each.
+const HOSTS_MAX: usize = 10_000;
+
+const SUBJECT_KEY_ID: &[u8] = &[0x55, 0x1d, 0x0e];
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+const AUTHORITY_KEY_ID: &[u8] = &[0x55, 0x1d, 0x23];
 const VERSION: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
+const DNS: u8 = 0x82;
 const URI: u8 = 0x86;
+const IP_ADDRESS: u8 = 0x87;
+/// The identifier of the key within that of the CA.
+const KEY_ID: u8 = 0x80;
 
 impl Certificate {
     /// Reads a certificate in DER.
@@ -31,19 +51,70 @@ impl Certificate {
         let certificate = Reader(der).expect(SEQUENCE)?;
         let mut signed = Reader(Reader(certificate.content).expect(SEQUENCE)?.content);
         signed.optional(VERSION)?;
-        // The serial number, the algorithm, the issuer and the validity.
-        for _ in 0..4 {
+        // The serial number, the algorithm and the issuer.
+        for _ in 0..3 {
             signed.next()?;
         }
+        let validity = Validity::parse(signed.expect(SEQUENCE)?.content)?;
         let subject = rfc2253(signed.expect(SEQUENCE)?.whole)?;
-        let mut uris = Vec::new();
+        let mut certificate = Self {
+            subject,
+            validity,
+            uris: Vec::new(),
+            hosts: Vec::new(),
+            key_id: Vec::new(),
+            authority_key_id: Vec::new(),
+        };
         while !signed.is_empty() {
             let value = signed.next()?;
             if value.tag == EXTENSIONS {
-                uris = alternative_uris(value.content)?;
+                certificate.take_extensions(value.content)?;
             }
         }
-        Ok(Self { subject, uris })
+        Ok(certificate)
+    }
+
+    fn take_extensions(&mut self, content: &[u8]) -> Result<(), BadDer> {
+        let mut extensions = Reader(Reader(content).expect(SEQUENCE)?.content);
+        while !extensions.is_empty() {
+            let mut extension = Reader(extensions.expect(SEQUENCE)?.content);
+            let id = extension.expect(OID)?.content;
+            extension.optional(BOOLEAN)?;
+            let mut value = Reader(extension.expect(OCTET_STRING)?.content);
+            match id {
+                SUBJECT_ALT_NAME => self.take_names(value.expect(SEQUENCE)?.content)?,
+                SUBJECT_KEY_ID => self.key_id = value.expect(OCTET_STRING)?.content.to_vec(),
+                AUTHORITY_KEY_ID => {
+                    let mut parts = Reader(value.expect(SEQUENCE)?.content);
+                    if let Some(key) = parts.optional(KEY_ID)? {
+                        self.authority_key_id = key.content.to_vec();
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn take_names(&mut self, content: &[u8]) -> Result<(), BadDer> {
+        let mut names = Reader(content);
+        let text = |bytes: &[u8]| {
+            let text = std::str::from_utf8(bytes).map_err(|_| BadDer("a name that is no text"));
+            text.map(str::to_owned)
+        };
+        while !names.is_empty() {
+            let name = names.next()?;
+            match name.tag {
+                URI => self.uris.push(text(name.content)?),
+                DNS => self.hosts.push(text(name.content)?),
+                IP_ADDRESS => self.hosts.push(address(name.content)?),
+                _ => {}
+            }
+            if self.uris.len() > URIS_MAX || self.hosts.len() > HOSTS_MAX {
+                return Err(BadDer("too many names"));
+            }
+        }
+        Ok(())
     }
 
     /// The node of the cluster that holds the certificate: one of `cluster`'s URIs, and only one.
@@ -56,30 +127,13 @@ impl Certificate {
     }
 }
 
-fn alternative_uris(extensions: &[u8]) -> Result<Vec<String>, BadDer> {
-    let mut extensions = Reader(Reader(extensions).expect(SEQUENCE)?.content);
-    let mut uris = Vec::new();
-    while !extensions.is_empty() {
-        let mut extension = Reader(extensions.expect(SEQUENCE)?.content);
-        let is_names = extension.expect(OID)?.content == SUBJECT_ALT_NAME;
-        extension.optional(BOOLEAN)?;
-        let value = extension.expect(OCTET_STRING)?;
-        if !is_names {
-            continue;
-        }
-        let mut names = Reader(Reader(value.content).expect(SEQUENCE)?.content);
-        while !names.is_empty() {
-            let name = names.next()?;
-            if name.tag == URI {
-                let uri = std::str::from_utf8(name.content);
-                uris.push(uri.map_err(|_| BadDer("a URI that is no text"))?.to_owned());
-            }
-            if uris.len() > URIS_MAX {
-                return Err(BadDer("too many URIs"));
-            }
-        }
-    }
-    Ok(uris)
+fn address(bytes: &[u8]) -> Result<String, BadDer> {
+    let address = match (<[u8; 4]>::try_from(bytes), <[u8; 16]>::try_from(bytes)) {
+        (Ok(four), _) => IpAddr::from(four),
+        (_, Ok(sixteen)) => IpAddr::from(sixteen),
+        _ => return Err(BadDer("an IP address of another length")),
+    };
+    Ok(address.to_string())
 }
 
 const SCHEME: &str = "weir://";

@@ -7,8 +7,9 @@
 use std::net::SocketAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use weir_protocol::api::ApiKey;
 use weir_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use weir_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -28,9 +29,17 @@ use super::soon;
 pub(crate) const PRODUCE_VERSION: i16 = 9;
 const FETCH_VERSION: i16 = 12;
 
+/// The bytes of a connection: those of its socket, or those within TLS.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
 /// A connection.
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
+    address: SocketAddr,
+    /// The socket below TLS.
+    below: Option<std::net::TcpStream>,
     sent: i32,
     received: i32,
 }
@@ -39,12 +48,46 @@ impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = soon("connect", TcpStream::connect(address)).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, sent: 0, received: 0 }
+        let address = stream.local_addr().unwrap();
+        Self { stream: Box::new(stream), address, below: None, sent: 0, received: 0 }
+    }
+
+    /// As [`Client::connect`], over TLS with a broker of this name.
+    pub(crate) async fn connect_tls(
+        address: SocketAddr,
+        connector: &TlsConnector,
+        name: &str,
+    ) -> std::io::Result<Self> {
+        Self::over_tls(TcpStream::connect(address).await?, connector, name).await
+    }
+
+    /// The same over a connection that is there.
+    pub(crate) async fn over_tls(
+        stream: TcpStream,
+        connector: &TlsConnector,
+        name: &str,
+    ) -> std::io::Result<Self> {
+        stream.set_nodelay(true)?;
+        let address = stream.local_addr()?;
+        let below = Some(rustix::io::dup(&stream)?.into());
+        let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
+        let stream = Box::new(connector.connect(name, stream).await?);
+        Ok(Self { stream, address, below, sent: 0, received: 0 })
+    }
+
+    /// Sends bytes as they are, below TLS.
+    pub(crate) fn write_below_tls(&mut self, bytes: &[u8]) {
+        std::io::Write::write_all(self.below.as_mut().unwrap(), bytes).unwrap();
+    }
+
+    /// Returns how the connection breaks.
+    pub(crate) async fn broken(&mut self) -> std::io::Error {
+        soon("the end of the connection", self.stream.read_u8()).await.unwrap_err()
     }
 
     /// Its own address, which the broker sees as its peer.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.stream.local_addr().unwrap()
+        self.address
     }
 
     /// How many requests it has sent: the correlation id of the next.

@@ -4,6 +4,7 @@
 mod admin;
 mod client;
 mod controller;
+mod keys;
 mod process;
 mod records;
 mod replicated;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub(crate) use self::client::{Client, PRODUCE_VERSION, fetch_from, produce_to};
 pub(crate) use self::controller::{FakeController, placed_topic, topic};
+pub(crate) use self::keys::{Ca, Issued, Valid};
 pub(crate) use self::process::{BrokerProcess, Launch};
 pub(crate) use self::records::{batch, compressed, idempotent_batch, offsets_and_values};
 pub(crate) use self::replicated::Brokers;

@@ -27,6 +27,8 @@ pub(crate) struct Launch {
     pub(crate) rack: String,
     /// What is logged (`WEIR_LOG`).
     pub(crate) log: String,
+    /// Further arguments.
+    pub(crate) arguments: Vec<String>,
 }
 
 impl Launch {
@@ -38,6 +40,7 @@ impl Launch {
             controller,
             rack: String::new(),
             log: "info,weir_broker=debug".to_owned(),
+            arguments: Vec::new(),
         }
     }
 
@@ -54,6 +57,7 @@ impl Launch {
             .args(["--controller", &self.controller.to_string()])
             .args(["--rack", &self.rack])
             .args(["--threads", "2", "--log-format", "json"])
+            .args(&self.arguments)
             .env("WEIR_LOG", &self.log)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -110,6 +114,14 @@ impl BrokerProcess {
         found.unwrap_or_else(|| {
             panic!("the broker ended without saying {message:?}: {:#?}", self.log.borrow())
         })
+    }
+
+    /// Where a listener listens.
+    pub(crate) async fn listener(&self, name: &str) -> SocketAddr {
+        let is_it = |line: &&Value| line["message"] == "listening" && line["listener"] == name;
+        let mut log = self.log.clone();
+        let found = soon(name, log.wait_for(|log| log.iter().any(|line| is_it(&line)))).await;
+        address(found.unwrap().iter().find(is_it).unwrap())
     }
 
     /// Its whole log, as text.

@@ -126,6 +126,11 @@ impl Applied {
         Ok(taken)
     }
 
+    /// Somebody has deleted an object that no watch reports: the next application makes it anew.
+    pub(super) fn forget(&mut self, kind: &str, name: &str) {
+        self.objects.remove(&(kind.to_owned(), name.to_owned()));
+    }
+
     async fn put(
         &self,
         api: &Api<DynamicObject>,
@@ -331,6 +336,7 @@ fn resource_of(api_version: &str, kind: &str) -> Option<ApiResource> {
         "ServiceAccount" => "serviceaccounts",
         "ConfigMap" => "configmaps",
         "Service" => "services",
+        "Secret" => "secrets",
         "EndpointSlice" => "endpointslices",
         "StatefulSet" => "statefulsets",
         "PodDisruptionBudget" => "poddisruptionbudgets",
@@ -392,6 +398,6 @@ mod tests {
             ("policy", "poddisruptionbudgets", "policy/v1")
         );
         assert_eq!(resource_of("v1", "Service").unwrap().api_version, "v1");
-        assert!(resource_of("v1", "Secret").is_none());
+        assert!(resource_of("v1", "Pod").is_none());
     }
 }

@@ -1,6 +1,7 @@
 //! A keeper with an API server in memory: it does not touch objects of somebody else.
 
 mod addresses;
+mod certificates;
 mod deletion;
 mod recovery;
 

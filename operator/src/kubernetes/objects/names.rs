@@ -38,6 +38,21 @@ impl Names {
         format!("{}-{id}", self.cluster)
     }
 
+    /// The Secret with the certificate and the key of the cluster's CA.
+    pub(in crate::kubernetes) fn authority(&self) -> String {
+        format!("{}-ca", self.cluster)
+    }
+
+    /// The Secret with the CA's certificate alone, which clients mount.
+    pub(in crate::kubernetes) fn authority_for_clients(&self) -> String {
+        format!("{}-ca-cert", self.cluster)
+    }
+
+    /// The Secret with the listeners' certificates that the CA has issued.
+    pub(in crate::kubernetes) fn issued(&self) -> String {
+        format!("{}-tls", self.cluster)
+    }
+
     /// The volume claim of a broker.
     pub(in crate::kubernetes) fn claim(&self, id: i32) -> String {
         format!("data-{}-{id}", self.cluster)
@@ -100,6 +115,7 @@ pub(in crate::kubernetes) fn listeners(cluster: &KafkaCluster) -> Cow<'_, [Liste
             port: PLAIN_PORT,
             kind: ListenerType::Internal,
             host: None,
+            tls: None,
             annotations: BTreeMap::new(),
         }])
     } else {

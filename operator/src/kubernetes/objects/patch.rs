@@ -42,7 +42,7 @@ const MERGE_KEYS: &[(&str, &str)] = &[
 const OF_THE_CONTAINER: &[(&str, &str)] = &[
     ("image", "spec.image sets it"),
     ("command", "the image's program is the broker"),
-    ("args", "what the broker is told stands in its environment"),
+    ("args", "the operator sets them"),
     ("ports", "spec.listeners sets them"),
     ("resources", "spec.brokers.resources sets them"),
     ("readinessProbe", "restarts wait for it"),
@@ -432,7 +432,7 @@ mod tests {
             ),
             (
                 broker(json!({"args": ["--id", "7"]})),
-                "spec.containers[broker].args: what the broker is told stands in its environment",
+                "spec.containers[broker].args: the operator sets them",
             ),
             (
                 broker(json!({"ports": [{"containerPort": 9092, "$patch": "delete"}]})),

@@ -10,6 +10,7 @@ use super::names::{Names, listener_name, listeners};
 use super::object_meta::plain_metadata;
 use super::patch::{CONTAINER, DATA_VOLUME, patched};
 use super::plan::Plan;
+use super::tls;
 
 /// The port of a broker's metrics and health.
 pub(in crate::kubernetes) const HTTP_PORT: u16 = 9100;
@@ -140,6 +141,11 @@ fn template(plan: &Plan<'_>, names: &Names, labels: &BTreeMap<String, String>) -
         ("tolerations", (!settings.tolerations.is_empty()).then(|| json!(settings.tolerations))),
         ("priorityClassName", settings.priority_class_name.as_ref().map(|name| json!(name))),
     ];
+    if let (Some(volume), Some(volumes)) =
+        (tls::volume(plan.cluster, names), spec["volumes"].as_array_mut())
+    {
+        volumes.push(volume);
+    }
     if let Some(fields) = spec.as_object_mut() {
         fields.extend(
             optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))),
@@ -215,7 +221,12 @@ fn container(plan: &Plan<'_>, names: &Names) -> Value {
             .into_iter()
             .map(|(name, value)| plain(name, value)),
     );
-    json!({
+    let mut mounts = vec![
+        json!({"name": DATA_VOLUME, "mountPath": "/data"}),
+        json!({"name": "controller", "mountPath": CONTROLLER_DIR, "readOnly": true}),
+    ];
+    mounts.extend(tls::mount(plan.cluster));
+    let mut container = json!({
         "name": CONTAINER,
         "image": plan.image,
         "imagePullPolicy": "IfNotPresent",
@@ -232,11 +243,15 @@ fn container(plan: &Plan<'_>, names: &Names) -> Value {
             "readOnlyRootFilesystem": true,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [
-            {"name": DATA_VOLUME, "mountPath": "/data"},
-            {"name": "controller", "mountPath": CONTROLLER_DIR, "readOnly": true},
-        ],
-    })
+        "volumeMounts": mounts,
+    });
+    let arguments = tls::arguments(plan.cluster);
+    if !arguments.is_empty()
+        && let Some(fields) = container.as_object_mut()
+    {
+        fields.insert("args".to_owned(), json!(arguments));
+    }
+    container
 }
 
 /// The variables for the process's settings; the broker chooses those that are not set.

@@ -1,11 +1,13 @@
 //! Objects follow the resource, and the pods contain nothing of the operator's own.
 
+mod tls;
+
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Service;
 
 use std::collections::BTreeMap;
 
-use weir_crds::KafkaCluster;
+use weir_crds::{KafkaCluster, ListenerStatus};
 
 use super::*;
 

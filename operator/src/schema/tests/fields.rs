@@ -25,6 +25,7 @@ fn beside(path: &str) -> Value {
         "env[]" => json!({"name": "A", "value": "b"}),
         "matchExpressions[]" => json!({"key": "k", "operator": "In", "values": ["v"]}),
         "listeners[]" => json!({"name": "ext", "port": 9094, "type": "NodePort"}),
+        "clientAuthentication" => json!({"caSecret": {"name": "cas"}}),
         "tolerations[]" => json!({"key": "k", "effect": "NoExecute"}),
         "clusterRef" => json!({"name": "c"}),
         "spec" => json!({"clusterRef": {"name": "c"}}),
@@ -153,6 +154,7 @@ fn tail(path: &str) -> &str {
         "scaling",
         "reset",
         "clusterRef",
+        "clientAuthentication",
         "spec",
     ];
     known.into_iter().find(|end| path.ends_with(end)).unwrap_or(path)

@@ -1,0 +1,164 @@
+//! The handshake of a connection, within bounds of number and time.
+//!
+//! A client that sends nothing takes no place. A handshake that is slow gives its place up early
+//! while others wait.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use rustix::net::Shutdown;
+use rustls::ServerConnection;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use weir_security::principal::Certificate;
+
+use super::certificates::{Certificates, now};
+use super::places::Places;
+use super::refused::Refused;
+use super::stream::TlsStream;
+use crate::auth::Principal;
+
+/// The longest wait for the first byte, then for a place, and then for the handshake itself.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// The longest handshake while others wait for a place.
+const HURRIED_MAX: Duration = Duration::from_secs(2);
+
+/// How often a handshake is checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The longest time for the client to take the reason of a refusal.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
+
+/// The most bytes that are read and dropped meanwhile. Bytes that nobody reads would make the
+/// kernel reset the connection, and the client would not see the reason.
+const FAREWELL_BYTES_MAX: usize = 64 * 1024;
+
+/// The first byte of every record of a handshake.
+const HANDSHAKE_RECORD: u8 = 22;
+
+/// A client that has got through.
+#[derive(Debug)]
+pub(in crate::net) struct Greeted {
+    /// The connection.
+    pub(in crate::net) stream: TlsStream,
+    /// Who the client is by its certificate.
+    pub(in crate::net) principal: Principal,
+    /// The version of the protocol, such as `TLSv1.3`.
+    pub(in crate::net) protocol: &'static str,
+    /// Whether a ticket saved most of the handshake.
+    pub(in crate::net) resumed: bool,
+}
+
+/// Carries out the handshake with a client at `peer`.
+///
+/// # Errors
+/// Why the connection ends. The client has been told, as far as TLS has words for it.
+pub(in crate::net) async fn greet(
+    certificates: &Certificates,
+    places: &Places,
+    socket: TcpStream,
+    peer: IpAddr,
+) -> Result<Greeted, Refused> {
+    let mut first = [0];
+    match timeout(HANDSHAKE_MAX, socket.peek(&mut first)).await {
+        Err(_) => return Err(Refused::slow()),
+        Ok(Err(error)) => return Err(Refused::by(&error)),
+        Ok(Ok(0)) => return Err(Refused::closed()),
+        // An alert would be the length of a huge response to a client without TLS, for which some
+        // reserve memory.
+        Ok(Ok(_)) if first != [HANDSHAKE_RECORD] => return Err(Refused::plaintext()),
+        Ok(Ok(_)) => {}
+    }
+    let place = timeout(HANDSHAKE_MAX, places.place(peer)).await;
+    let _place = place.map_err(|_| Refused::busy())?;
+    let session = ServerConnection::new(certificates.config())
+        .map_err(|error| Refused::by(&std::io::Error::other(error)))?;
+    let mut stream = TlsStream::new(socket, session);
+    let outcome = within_time(places, &mut stream).await;
+    match outcome.and_then(|()| principal(certificates, &stream)) {
+        Ok(principal) => {
+            let session = stream.session();
+            let protocol = match session.protocol_version() {
+                Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+                _ => "TLSv1.3",
+            };
+            let resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+            Ok(Greeted { stream, principal, protocol, resumed })
+        }
+        Err(refused) => {
+            farewell(stream).await;
+            Err(refused)
+        }
+    }
+}
+
+async fn within_time(places: &Places, stream: &mut TlsStream) -> Result<(), Refused> {
+    let began = Instant::now();
+    let mut shaking = Box::pin(shake(stream));
+    loop {
+        match timeout(CHECK_INTERVAL, &mut shaking).await {
+            Ok(outcome) => return outcome,
+            Err(_) => {
+                let took = began.elapsed();
+                if took >= HANDSHAKE_MAX || (took >= HURRIED_MAX && places.are_short()) {
+                    return Err(Refused::slow());
+                }
+            }
+        }
+    }
+}
+
+async fn shake(stream: &mut TlsStream) -> Result<(), Refused> {
+    loop {
+        stream.send_all().await.map_err(|error| Refused::by(&error))?;
+        if !stream.session().is_handshaking() {
+            return Ok(());
+        }
+        stream.readable().await.map_err(|error| Refused::by(&error))?;
+        match stream.fill() {
+            Ok(0) => return Err(Refused::closed()),
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(Refused::by(&error)),
+        }
+    }
+}
+
+/// Who the client is by its certificate.
+fn principal(certificates: &Certificates, stream: &TlsStream) -> Result<Principal, Refused> {
+    let Some([own, ..]) = stream.session().peer_certificates() else {
+        return Ok(Principal::anonymous());
+    };
+    let certificate =
+        Certificate::parse(own).map_err(|error| Refused::no_principal(error.to_string()))?;
+    // TLS has checked it, unless the client came back with a ticket.
+    if !certificate.validity.contains(now()) {
+        return Err(Refused::expired());
+    }
+    let name = certificates.rules().name(&certificate.subject);
+    let name = name.map_err(|error| Refused::no_principal(error.to_string()))?;
+    Ok(Principal::user(&name))
+}
+
+/// Lets the client read why it is refused, before the connection closes.
+async fn farewell(mut stream: TlsStream) {
+    let reading = async {
+        stream.send_all().await?;
+        let socket = stream.socket();
+        rustix::net::shutdown(socket, Shutdown::Write)?;
+        let (mut dropped, mut bytes) = (0, [0; 1024]);
+        while dropped < FAREWELL_BYTES_MAX {
+            socket.readable().await?;
+            match socket.try_read(&mut bytes) {
+                Ok(0) => break,
+                Ok(read) => dropped += read,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    // The client may have gone.
+    let _ = timeout(FAREWELL_MAX, reading).await;
+}

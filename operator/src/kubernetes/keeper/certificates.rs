@@ -1,0 +1,131 @@
+//! The cluster's CA and its listeners' certificates: made, kept in Secrets of the cluster, and
+//! renewed. Checks that Secrets of users have what their listeners need.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::Api;
+use tracing::info;
+use weir_crds::{KafkaCluster, ListenerStatus};
+
+use super::super::context::Context;
+use super::super::objects::{
+    Names, authority_in, hosts, issued_in, secrets, secrets_of_users, secured,
+};
+use super::apply::Applied;
+use super::observation::Observation;
+use crate::authority::{Authority, Pair, not_after};
+use crate::store::kube::ours::{Taken, is_ours};
+
+/// The certificates of a cluster, as this process knows them.
+#[derive(Debug, Default)]
+pub(super) struct Certificates {
+    /// The CA. If somebody deletes its Secret, it comes back: clients trust it.
+    authority: Option<Pair>,
+    issued: BTreeMap<String, Pair>,
+    /// The addresses of the listeners when the status was made last.
+    told: Vec<ListenerStatus>,
+}
+
+impl Certificates {
+    /// Makes what is missing or due, and applies the Secrets. Returns those of somebody else that
+    /// have one of their names. If a Secret of a user is missing, this is the refusal.
+    pub(super) async fn settle(
+        &mut self,
+        context: &Context,
+        cluster: &KafkaCluster,
+        findings: &mut Observation,
+        applied: &mut Applied,
+    ) -> anyhow::Result<Vec<Taken>> {
+        if findings.refusal.is_none() {
+            findings.refusal = missing(context, cluster).await?;
+        }
+        let names = Names::of(cluster);
+        let mut to_issue = secured(cluster);
+        to_issue.retain(|(_, tls)| tls.certificate_secret.is_none());
+        if to_issue.is_empty() {
+            self.issued.clear();
+            return Ok(Vec::new());
+        }
+        let uid = cluster.metadata.uid.clone().unwrap_or_default();
+        let api: Api<Secret> = Api::namespaced(context.client.clone(), &names.namespace);
+        let mut kept = Vec::new();
+        for name in [names.authority(), names.issued(), names.authority_for_clients()] {
+            let found = api.get_opt(&name).await.with_context(|| format!("read Secret {name}"))?;
+            if let Some(secret) = found.as_ref().filter(|found| !is_ours(&found.metadata, &uid)) {
+                return Ok(vec![Taken::of("Secret", &names.namespace, &name, &secret.metadata)]);
+            }
+            if found.is_none() {
+                applied.forget("Secret", &name);
+            }
+            kept.push(found.and_then(|secret| secret.data).unwrap_or_default());
+        }
+        let now = Timestamp::now().as_second();
+        let known = authority_in(&kept[0]).or_else(|| self.authority.clone());
+        let authority = match known {
+            Some(pair) => Authority::load(&names.cluster, pair, now)
+                .with_context(|| format!("the CA in Secret {}", names.authority()))?,
+            None => {
+                info!(cluster = names.cluster, namespace = names.namespace, "makes a CA");
+                Authority::new(&names.cluster, now)?
+            }
+        };
+        let mut issued = BTreeMap::new();
+        for (listener, _) in &to_issue {
+            let told = self.told.iter().find(|told| told.name == listener.name);
+            let hosts = hosts(cluster, listener, findings.replicas, told);
+            let kept = issued_in(&kept[1], &listener.name);
+            let pair = match kept.filter(|pair| authority.is_good(pair, &hosts, now)) {
+                Some(pair) => pair,
+                None => {
+                    info!(
+                        cluster = names.cluster,
+                        namespace = names.namespace,
+                        listener = listener.name,
+                        hosts = hosts.len(),
+                        "issues a certificate"
+                    );
+                    authority.issue(&hosts, now)?
+                }
+            };
+            issued.insert(listener.name.clone(), pair);
+        }
+        let taken = applied.apply(&secrets(cluster, &authority, &issued)).await?;
+        (self.authority, self.issued) = (Some(authority.pair().clone()), issued);
+        Ok(taken)
+    }
+
+    /// Completes the status of the listeners. Returns whether their addresses have changed, which
+    /// the certificates have to name.
+    pub(super) fn complete(&mut self, statuses: &mut [ListenerStatus]) -> bool {
+        let has_changed = !self.issued.is_empty() && self.told != *statuses;
+        self.told = statuses.to_vec();
+        for status in statuses {
+            let end = self.issued.get(&status.name).and_then(|pair| not_after(&pair.certificate));
+            status.certificate_not_after =
+                end.and_then(|end| Timestamp::from_second(end).ok()).map(Time);
+        }
+        has_changed
+    }
+}
+
+/// Why the pods cannot have what a listener of the resource needs: no Secret of that name, or
+/// none with these keys.
+async fn missing(context: &Context, cluster: &KafkaCluster) -> anyhow::Result<Option<String>> {
+    let namespace = Names::of(cluster).namespace;
+    let api: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
+    for (field, name, keys) in secrets_of_users(cluster) {
+        let found = api.get_opt(&name).await.with_context(|| format!("read Secret {name}"))?;
+        let Some(secret) = found else {
+            return Ok(Some(format!("{field}: there is no Secret {name:?} in this namespace")));
+        };
+        let data = secret.data.unwrap_or_default();
+        if let Some(key) = keys.iter().find(|key| !data.contains_key(**key)) {
+            return Ok(Some(format!("{field}: the Secret {name:?} has no {key}")));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,110 @@
+//! The CA and the listeners' certificates: made once, renewed, never somebody else's.
+
+use super::*;
+
+const SECRETS: &str = "/api/v1/namespaces/n/secrets";
+const SET: &str = "/apis/apps/v1/namespaces/n/statefulsets/c";
+
+fn secured(tls: &Value) -> Value {
+    json!({"brokers": {"replicas": 2}, "listeners": [{"name": "plain", "port": 9092}, {"name": "tls", "port": 9093, "tls": tls}]})
+}
+
+fn secret(server: &Server, name: &str) -> Option<Value> {
+    server.get(&format!("{SECRETS}/{name}"))
+}
+
+fn data(server: &Server, name: &str) -> Value {
+    secret(server, name).unwrap()["data"].clone()
+}
+
+fn write(server: &Server, name: &str, data: &Value) {
+    let object = json!({"metadata": {"name": name, "namespace": "n"}, "data": data});
+    server.put(&format!("{SECRETS}/{name}"), &object);
+}
+
+#[tokio::test]
+async fn a_ca_and_its_certificates_are_made_once() {
+    let server = server(&secured(&json!({})));
+    let mut kept = Kept::by(&server);
+    kept.pass(&server).await;
+    kept.pass(&server).await;
+    let (ca, issued) = (data(&server, "c-ca"), data(&server, "c-tls"));
+    assert_eq!(data(&server, "c-ca-cert"), json!({"ca.crt": ca["tls.crt"]}));
+    let keys: Vec<&String> = issued.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["tls.crt", "tls.key"]);
+    server.take_writes();
+    kept.pass(&server).await;
+    let writes = server.take_writes();
+    assert!(!writes.iter().any(|write| write.contains("/secrets/")), "{writes:?}");
+    // Another operator goes on with them.
+    Kept::by(&server).pass(&server).await;
+    assert_eq!((data(&server, "c-ca"), data(&server, "c-tls")), (ca.clone(), issued));
+    // Somebody deletes the CA: clients trust it, so it comes back.
+    server.remove(&format!("{SECRETS}/c-ca"));
+    server.remove(&format!("{SECRETS}/c-ca-cert"));
+    kept.pass(&server).await;
+    assert_eq!(data(&server, "c-ca"), ca);
+    assert_eq!(data(&server, "c-ca-cert"), json!({"ca.crt": ca["tls.crt"]}));
+    let status = server.get(CLUSTER).unwrap()["status"]["listeners"].clone();
+    assert!(status[0].get("certificateNotAfter").is_none(), "{status}");
+    assert!(status[1]["certificateNotAfter"].is_string(), "{status}");
+}
+
+#[tokio::test]
+async fn a_certificate_names_the_brokers_that_there_are() {
+    let server = server(&secured(&json!({})));
+    let mut kept = Kept::by(&server);
+    // The second pass knows the addresses in the status.
+    kept.pass(&server).await;
+    kept.pass(&server).await;
+    let (ca, two) = (data(&server, "c-ca"), data(&server, "c-tls"));
+    let mut resource = server.get(CLUSTER).unwrap();
+    resource["spec"]["brokers"]["replicas"] = json!(3);
+    server.put(CLUSTER, &resource);
+    kept.pass(&server).await;
+    assert_ne!(data(&server, "c-tls"), two);
+    assert_eq!(data(&server, "c-ca"), ca);
+}
+
+#[tokio::test]
+async fn a_secret_of_somebody_else_is_left_alone() {
+    for name in ["c-ca", "c-ca-cert", "c-tls"] {
+        let server = server(&secured(&json!({})));
+        write(&server, name, &json!({"tls.crt": "eA==", "tls.key": "eA=="}));
+        let before = secret(&server, name);
+        let mut kept = Kept::by(&server);
+        kept.pass(&server).await;
+        kept.pass(&server).await;
+        assert_eq!(secret(&server, name), before);
+        let told = said(&server, "NameTaken");
+        assert!(told.contains(&format!("Secret n/{name} was made by somebody else")), "{told}");
+        assert_eq!(server.get(SET), None, "brokers do not use it");
+        server.remove(&format!("{SECRETS}/{name}"));
+        kept.pass(&server).await;
+        assert!(server.get(SET).is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_secret_of_a_user_is_needed_with_its_keys() {
+    let tls = json!({"certificateSecret": {"name": "mine"}, "clientAuthentication": {"caSecret": {"name": "clients"}}});
+    let server = server(&secured(&tls));
+    let mut kept = Kept::by(&server);
+    let mut expect = async |part: &str| {
+        kept.pass(&server).await;
+        let told = said(&server, "UpToDate");
+        assert!(told.starts_with("False: ") && told.contains(part), "{told}");
+        assert_eq!(server.get(SET), None);
+    };
+    expect("spec.listeners[tls].tls.certificateSecret: there is no Secret \"mine\"").await;
+    write(&server, "mine", &json!({"tls.crt": "eA=="}));
+    expect("the Secret \"mine\" has no tls.key").await;
+    write(&server, "mine", &json!({"tls.crt": "eA==", "tls.key": "eA=="}));
+    expect("tls.clientAuthentication.caSecret: there is no Secret \"clients\"").await;
+    write(&server, "clients", &json!({"ca.crt": "eA=="}));
+    kept.pass(&server).await;
+    assert!(server.get(SET).is_some());
+    assert_eq!(secret(&server, "c-ca"), None, "there is nothing to issue");
+    let writes = server.take_writes();
+    assert!(!writes.iter().any(|write| write.contains("/secrets")), "{writes:?}");
+}

@@ -1,0 +1,65 @@
+//! The listeners with TLS of a local cluster: taken from its resource, served by its brokers.
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
+
+use super::cluster::LocalCluster;
+use super::shape::Shape;
+use super::tls::{self, ClientFile, Secured};
+
+impl LocalCluster {
+    /// Keeps the listeners of a KafkaCluster for the next starts of brokers. Returns whether they
+    /// have changed.
+    ///
+    /// # Errors
+    /// When two listeners need one port.
+    pub(super) fn remember_listeners(&self, resource: &Value) -> anyhow::Result<bool> {
+        let secured = Secured::of(resource)?;
+        secured.check_ports(self.shape.port, self.shape.brokers)?;
+        // The file's current contents count, as for the cluster's id.
+        let shape = Shape::read(&self.data)?.unwrap_or_else(|| self.shape.clone());
+        if shape.secured == secured {
+            return Ok(false);
+        }
+        Shape { secured, ..shape }.remember(&self.data)?;
+        Ok(true)
+    }
+
+    fn secured(&self) -> anyhow::Result<Secured> {
+        Ok(Shape::read(&self.data)?.map(|shape| shape.secured).unwrap_or_default())
+    }
+
+    /// The flags of a broker for its listeners with TLS, whose files are there afterwards.
+    ///
+    /// # Errors
+    /// When a file cannot be made, or a Secret that a listener names is missing.
+    pub(super) fn tls_of(&self, broker: i32) -> anyhow::Result<Vec<(&'static str, String)>> {
+        let secured = self.secured()?;
+        secured.prepare(&self.data, self.shape.host, Timestamp::now().as_second())?;
+        Ok(secured.flags(&self.data, self.shape.host, broker))
+    }
+
+    /// The addresses of each listener with TLS.
+    pub(super) fn bootstraps(&self) -> anyhow::Result<Vec<(String, String)>> {
+        Ok(self.secured()?.bootstraps(self.shape.host, self.shape.brokers))
+    }
+
+    /// The Secrets of the data directory, or the one with a name. No controller is needed.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub(crate) fn secrets(&self, name: Option<&str>) -> anyhow::Result<Vec<Value>> {
+        tls::secrets(&self.data, name)
+    }
+
+    /// The file with which a client runs against the first listener with TLS.
+    ///
+    /// # Errors
+    /// When there is no such listener, or the Secret has no CA.
+    pub(crate) fn client_file(&self, secret: &str, file: ClientFile) -> anyhow::Result<String> {
+        let bootstrap = self.bootstraps()?.into_iter().next();
+        let (_, bootstrap) =
+            bootstrap.ok_or_else(|| anyhow::anyhow!("no listener of the cluster has tls"))?;
+        tls::client_file(&self.data, secret, &bootstrap, file)
+    }
+}
