@@ -38,6 +38,10 @@ impl Secured {
             serde_json::from_value(resource.clone()).context("read the KafkaCluster")?;
         let mut listeners = cluster.spec.listeners;
         listeners.retain(|listener| listener.tls.is_some());
+        if listeners.is_empty() {
+            // As what is remembered of a cluster without any, so that nothing has changed.
+            return Ok(Self::default());
+        }
         Ok(Self { cluster: cluster.metadata.name.unwrap_or_default(), listeners })
     }
 
@@ -341,6 +345,17 @@ mod tests {
             "metadata": {"name": "orders"}, "spec": {"listeners": listeners},
         });
         Secured::of(&resource).unwrap()
+    }
+
+    /// `weir local apply` compares what is remembered with the resource.
+    #[test]
+    fn a_cluster_without_tls_is_remembered_as_it_is() {
+        for listeners in [json!([]), json!([{"name": "plain", "port": 9092}])] {
+            assert_eq!(secured(&listeners), Secured::default());
+        }
+        let with_tls = secured(&json!([{"name": "tls-a", "port": 9192, "tls": {}}]));
+        let remembered = serde_json::to_string(&with_tls).unwrap();
+        assert_eq!(serde_json::from_str::<Secured>(&remembered).unwrap(), with_tls);
     }
 
     #[test]
