@@ -184,7 +184,7 @@ fn services(config: Config, log_dir: LogDir) -> anyhow::Result<Services> {
     );
     let kept = &config.memory;
     let of_groups = GroupMemory::new(kept.group_members, kept.committed_offsets);
-    let of_ids = Memory::new("transactional ids", kept.transactional_ids);
+    let of_ids = Memory::with_transactions("transactional ids", kept.transactional_ids);
     let (same, logs) = (&metadata, &replicas);
     let groups = Arc::new(Coordinator::new(id, Arc::clone(same), Arc::clone(logs), of_groups));
     let transactions = Arc::new(Coordinator::new(id, Arc::clone(same), Arc::clone(logs), of_ids));

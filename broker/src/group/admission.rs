@@ -5,6 +5,8 @@
 //! them, although the memory may belong to another group and be free soon.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::sync::Arc;
+
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{
     ConsumerGroupHeartbeatRequest, JoinGroupRequest, OffsetCommitRequest,
@@ -87,6 +89,7 @@ impl Groups {
     }
 
     /// Checks that there is memory for a commit. One that only repeats what is there needs none.
+    /// One in a transaction needs room until its end, and room for what it leaves behind.
     pub(super) fn check_room_for_commit(
         &self,
         request: &OffsetCommitRequest,
@@ -94,18 +97,21 @@ impl Groups {
         now: Now,
     ) -> Result<(), ErrorCode> {
         let Some(group) = self.groups.get(&*request.group_id) else { return Ok(()) };
-        let more = request.topics.iter().map(|topic| {
-            let offsets = topic.partitions.iter().map(|partition| {
+        let (mut more, mut passing) = (group.offsets.more_with_any(), 0);
+        for topic in &request.topics {
+            more += group.offsets.more_with_topic(&topic.name);
+            let name = transaction.map(|producer| (producer, Arc::from(topic.name.as_str())));
+            for partition in &topic.partitions {
                 let metadata = partition.committed_metadata.as_ref().map_or(0, String::len);
                 let index = partition.partition_index;
-                group.offsets.more_with(&topic.name, index, metadata, transaction)
-            });
-            let of_topic =
-                transaction.is_none().then(|| group.offsets.more_with_topic(&topic.name));
-            offsets.sum::<usize>() + of_topic.unwrap_or(0)
-        });
-        let more = more.sum::<usize>() + group.offsets.more_with_any();
-        match self.around.memory.offsets.has_room_for(more, now) {
+                more += group.offsets.more_with(&topic.name, index, metadata);
+                if let Some((producer, name)) = &name {
+                    passing += group.offsets.more_while_pending(*producer, name, index, metadata);
+                }
+            }
+        }
+        let memory = &self.around.memory.offsets;
+        match memory.has_room_for(more, now) && memory.has_room_for_passing(passing, now) {
             true => Ok(()),
             false => Err(ErrorCode::CoordinatorNotAvailable),
         }

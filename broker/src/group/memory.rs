@@ -24,7 +24,7 @@ impl GroupMemory {
     pub(crate) fn new(members: usize, offsets: usize) -> Self {
         Self {
             members: Memory::new("the members of groups", members),
-            offsets: Memory::new("committed offsets", offsets),
+            offsets: Memory::with_transactions("committed offsets", offsets),
         }
     }
 }

@@ -84,6 +84,8 @@ pub(super) struct Offsets {
     pending: BTreeMap<ProducerId, Pending>,
     /// The bytes of all of them.
     bytes: usize,
+    /// The bytes of those in open transactions.
+    pending_bytes: usize,
     /// The bytes of the group itself, which count once it has offsets.
     group_bytes: usize,
     held: Held,
@@ -113,8 +115,15 @@ impl Offsets {
         #[cfg(test)]
         if self.bytes < 10_000 {
             assert_eq!(self.total(self.bytes), self.counted());
+            let pending = self.pending.values().flat_map(BTreeMap::values);
+            assert_eq!(self.pending_bytes, pending.map(bytes_of_pending).sum::<usize>());
         }
-        self.held.set(self.total(self.bytes));
+        self.held.set_with_passing(self.total(self.bytes), self.pending_bytes);
+    }
+
+    fn set_pending(&mut self, bytes: usize) {
+        self.bytes = self.bytes - self.pending_bytes + bytes;
+        self.pending_bytes = bytes;
     }
 
     /// The bytes, computed anew.
@@ -137,22 +146,23 @@ impl Offsets {
         if self.partitions(topic).is_empty() { TOPIC_BYTES } else { 0 }
     }
 
-    /// How many bytes more it takes with an offset that has so many bytes of metadata.
-    pub(super) fn more_with(
+    /// How many bytes more it takes with a committed offset that has so many bytes of metadata.
+    pub(super) fn more_with(&self, topic: &str, partition: i32, metadata: usize) -> usize {
+        let known = self.get(topic, partition).map_or(0, bytes_of);
+        (OFFSET_BYTES + metadata).saturating_sub(known)
+    }
+
+    /// How many bytes more it takes while this producer's transaction has such an offset.
+    pub(super) fn more_while_pending(
         &self,
-        topic: &str,
+        producer: ProducerId,
+        topic: &Arc<str>,
         partition: i32,
         metadata: usize,
-        transaction: Option<ProducerId>,
     ) -> usize {
-        let known = match transaction {
-            None => self.get(topic, partition).map(bytes_of),
-            Some(producer) => self.pending.get(&producer).and_then(|pending| {
-                pending.get(&(Arc::from(topic), partition)).map(bytes_of_pending)
-            }),
-        };
-        let bytes = if transaction.is_some() { PENDING_BYTES } else { OFFSET_BYTES };
-        (bytes + metadata).saturating_sub(known.unwrap_or(0))
+        let pending = self.pending.get(&producer);
+        let known = pending.and_then(|pending| pending.get(&(Arc::clone(topic), partition)));
+        (PENDING_BYTES + metadata).saturating_sub(known.map_or(0, bytes_of_pending))
     }
 
     /// Whether there are no offsets, nor any in open transactions.
@@ -176,18 +186,19 @@ impl Offsets {
         partition: i32,
         committed: Committed,
     ) {
-        self.bytes += bytes_of_pending(&committed);
+        let mut bytes = self.pending_bytes + bytes_of_pending(&committed);
         let pending = self.pending.entry(producer).or_default();
         if let Some(before) = pending.insert((Arc::clone(topic), partition), committed) {
-            self.bytes -= bytes_of_pending(&before);
+            bytes -= bytes_of_pending(&before);
         }
+        self.set_pending(bytes);
         self.count();
     }
 
     /// Ends a transaction. An offset that was committed after the transaction's stays.
     pub(super) fn end(&mut self, producer: ProducerId, committed: bool) {
         for ((topic, partition), offset) in self.pending.remove(&producer).unwrap_or_default() {
-            self.bytes -= bytes_of_pending(&offset);
+            self.set_pending(self.pending_bytes - bytes_of_pending(&offset));
             let is_newest =
                 self.get(&topic, partition).is_none_or(|known| known.place < offset.place);
             if committed && is_newest {
@@ -211,7 +222,7 @@ impl Offsets {
             !offsets.is_empty()
         });
         was_there |= gone > 0;
-        self.bytes -= gone;
+        self.set_pending(self.pending_bytes - gone);
         self.count();
         was_there
     }

@@ -1,6 +1,6 @@
 //! Keeps transactional ids, sorts them by what they wait for, and counts their bytes.
 
-use super::state::{State, Transaction, bytes_of_id};
+use super::state::{Partition, State, Transaction, bytes_of_id};
 use super::{Now, Transactions};
 
 impl Transactions {
@@ -12,15 +12,44 @@ impl Transactions {
         }
         self.exhausted.remove(&id);
         let (is_open, start_ms) = (transaction.state == State::Ongoing, transaction.start_ms);
-        self.bytes += transaction.bytes(&id);
+        self.count(&id, &transaction);
         if let Some(before) = self.ids.insert(id.clone(), transaction) {
-            self.bytes -= before.bytes(&id);
+            self.discount(&id, &before);
             self.open.remove(&(before.start_ms, id.clone()));
         }
         if is_open {
             self.open.insert((start_ms, id));
         }
-        self.held.set(self.bytes);
+        self.hold();
+    }
+
+    fn count(&mut self, id: &str, transaction: &Transaction) {
+        self.bytes += transaction.bytes(id);
+        self.partition_bytes += transaction.partition_bytes();
+    }
+
+    fn discount(&mut self, id: &str, transaction: &Transaction) {
+        self.bytes -= transaction.bytes(id);
+        self.partition_bytes -= transaction.partition_bytes();
+    }
+
+    fn hold(&mut self) {
+        self.held.set_with_passing(self.bytes, self.partition_bytes);
+    }
+
+    /// Takes the partitions from a transaction, and returns whether none is left.
+    pub(super) fn take_partitions(&mut self, id: &str, partitions: &[Partition]) -> bool {
+        let Some(transaction) = self.ids.get_mut(id) else { return false };
+        let before = transaction.partition_bytes();
+        for partition in partitions {
+            transaction.partitions.remove(partition);
+        }
+        let gone = before - transaction.partition_bytes();
+        let is_done = transaction.partitions.is_empty();
+        self.bytes -= gone;
+        self.partition_bytes -= gone;
+        self.hold();
+        is_done
     }
 
     /// Whether there is memory for another transactional id.
@@ -38,8 +67,8 @@ impl Transactions {
         self.prepared.remove(id);
         self.exhausted.remove(id);
         if let Some(before) = self.ids.remove(id) {
-            self.bytes -= before.bytes(id);
-            self.held.set(self.bytes);
+            self.discount(id, &before);
+            self.hold();
             self.open.remove(&(before.start_ms, id.to_owned()));
         }
     }

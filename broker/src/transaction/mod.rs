@@ -70,6 +70,8 @@ pub(crate) struct Transactions {
     open: BTreeSet<(i64, String)>,
     /// The bytes of all transactional ids.
     bytes: usize,
+    /// Of those, the bytes of partitions.
+    partition_bytes: usize,
     held: Held,
     memory: Memory,
     tally: Tally,
@@ -105,6 +107,7 @@ impl StateMachine for Transactions {
             exhausted: BTreeSet::new(),
             open: BTreeSet::new(),
             bytes: 0,
+            partition_bytes: 0,
             held: memory.hold(),
             memory: memory.clone(),
             tally: Tally::default(),
@@ -306,8 +309,8 @@ impl Transactions {
         let known = self.known(id)?;
         if let Some(next) = known.add(from, partitions, version, now.wall_ms)? {
             // The partitions of other transactions go when those end.
-            let more = next.bytes(id).saturating_sub(known.bytes(id));
-            if !self.memory.has_room_for(more, now) {
+            let more = next.partition_bytes().saturating_sub(known.partition_bytes());
+            if !self.memory.has_room_for_passing(more, now) {
                 return Err(ErrorCode::CoordinatorNotAvailable);
             }
             self.put(id, next, now, outcome);
@@ -408,18 +411,14 @@ impl Transactions {
         now: Now,
         outcome: &mut Outcome,
     ) {
-        let Some(transaction) = self.ids.get_mut(id) else { return };
+        let Some(transaction) = self.ids.get(id) else { return };
         // A late report about another transaction.
         if transaction.producer != producer || !transaction.state.is_prepared() {
             return;
         }
-        let before = transaction.bytes(id);
-        for partition in partitions {
-            transaction.partitions.remove(partition);
-        }
-        self.bytes = self.bytes - before + transaction.bytes(id);
-        self.held.set(self.bytes);
-        if transaction.partitions.is_empty() {
+        if self.take_partitions(id, partitions)
+            && let Some(transaction) = self.ids.get(id)
+        {
             let completed = transaction.completed(now.wall_ms);
             self.put(id, completed, now, outcome);
         }

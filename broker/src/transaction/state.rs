@@ -160,8 +160,12 @@ fn raised(epoch: ProducerEpoch) -> ProducerEpoch {
 impl Transaction {
     /// The bytes that it takes with its transactional id.
     pub(super) fn bytes(&self, id: &str) -> usize {
-        let partitions = self.partitions.iter().map(|(topic, _)| PARTITION_BYTES + topic.len());
-        bytes_of_id(id) + partitions.sum::<usize>()
+        bytes_of_id(id) + self.partition_bytes()
+    }
+
+    /// The bytes that its partitions take of those, until the transaction ends.
+    pub(super) fn partition_bytes(&self) -> usize {
+        self.partitions.iter().map(|(topic, _)| PARTITION_BYTES + topic.len()).sum()
     }
 
     /// The state of an unused transactional id.

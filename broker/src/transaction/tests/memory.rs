@@ -98,7 +98,7 @@ proptest! {
 #[test]
 fn transactional_ids_have_a_bound_together() {
     const BOUND: usize = 50_000;
-    let memory = Memory::new("a test", BOUND);
+    let memory = Memory::with_transactions("a test", BOUND);
     let mut worlds = [world(&memory), world(&memory)];
     let mut known = Vec::new();
     for number in 0..500 {
@@ -116,7 +116,7 @@ fn transactional_ids_have_a_bound_together() {
     assert_eq!(add(&mut worlds[0], &id, producer, 1_000), ErrorCode::CoordinatorNotAvailable);
     assert_eq!(add(&mut worlds[0], &id, producer, 1), ErrorCode::None);
     // A new coordinator loads all ids, even if it has less memory.
-    let less = Memory::new("a test", 1_000);
+    let less = Memory::with_transactions("a test", 1_000);
     let mut next = world(&less);
     next.log = worlds[0].log.clone();
     next.fail_over();
@@ -128,4 +128,53 @@ fn transactional_ids_have_a_bound_together() {
         world.pass(8 * 24 * 3_600_000);
     }
     assert!(init(&mut worlds[1], "new", 9_999).is_ok());
+}
+
+/// Ids that nobody uses any more stay for days. The transactions of the others go on.
+#[test]
+fn ids_that_take_all_the_memory_stop_no_transaction() {
+    let memory = Memory::with_transactions("a test", 50_000);
+    let mut world = world(&memory);
+    let mut known = Vec::new();
+    for number in 0..200 {
+        let id = format!("id-{number}");
+        known.extend(init(&mut world, &id, number).ok().map(|producer| (id, producer)));
+    }
+    assert!(init(&mut world, "new", 9_999).is_err());
+    for _ in 0..3 {
+        for (id, from) in &mut known {
+            assert_eq!(add(&mut world, id, *from, 2), ErrorCode::None, "{id}");
+            carry_out_end(&mut world, id, from);
+        }
+    }
+    // Open transactions have a bound, too, and an end gives room.
+    let mut open = Vec::new();
+    for (id, from) in &mut known {
+        match add(&mut world, id, *from, 10) {
+            ErrorCode::None => open.push((id.clone(), *from)),
+            code => assert_eq!(code, ErrorCode::CoordinatorNotAvailable),
+        }
+    }
+    assert!(!open.is_empty() && open.len() < known.len(), "{}", open.len());
+    carry_out_end(&mut world, &open[0].0, &mut open[0].1.clone());
+    let (id, from) = known.last().unwrap();
+    assert_eq!(add(&mut world, id, *from, 10), ErrorCode::None);
+    assert!(memory.used_bytes() <= 50_000);
+}
+
+/// Commits, and writes the markers.
+fn carry_out_end(world: &mut World, id: &str, from: &mut Producer) {
+    let end = |to| Request::End {
+        id: id.to_owned(),
+        from: *from,
+        commit: true,
+        version: 2,
+        fresh: None,
+        to,
+    };
+    world.ask(end);
+    for Prepared { id, producer, partitions, .. } in world.look().prepared {
+        world.ask(|to| Request::Written { id, producer, partitions, to });
+    }
+    *from = world.machine.ids.get(id).unwrap().producer;
 }
