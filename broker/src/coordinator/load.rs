@@ -1,5 +1,7 @@
 //! Reads a partition of a coordinator's topic from start to end into a machine.
 
+mod tries;
+
 use std::io::ErrorKind;
 use std::time::Instant;
 
@@ -7,6 +9,7 @@ use tracing::{info, warn};
 use weir_protocol::batch::{self, BatchError, BatchHeader};
 use weir_protocol::record::{Records, section};
 
+pub(super) use self::tries::{DiskFailed, Tries};
 use super::state_machine::{Logged, Origin, StateMachine};
 use weir_log::{LogReader, ReadError, ReadSlice};
 

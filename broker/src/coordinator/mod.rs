@@ -48,7 +48,7 @@ use weir_protocol::types::{BrokerId, TopicPartition};
 
 use self::agenda::Agenda;
 pub(crate) use self::append::WRITE_BYTES_MAX;
-use self::load::{Loaded, Unreadable};
+use self::load::{DiskFailed, Loaded, Tries, Unreadable};
 pub(crate) use self::memory::{Held, Memory};
 use self::shard::{Active, Job, Shard, Status, Tenure};
 use self::state_machine::Answer;
@@ -59,16 +59,8 @@ use crate::metadata::{Metadata, MetadataImage};
 use crate::replica::{self, Partition, Replicas, Waiter};
 use weir_log::producers::{Guard, Marker};
 
-/// The first pause before a failed load is repeated, and the interval at which a waiting load
-/// checks that it is still needed.
-const RETRY: Duration = Duration::from_secs(1);
-
-/// The longest pause; it doubles in between.
-const RETRY_MAX: Duration = Duration::from_secs(30);
-
-/// After so many failed loads, what the disk does not return is left out, and clients are told that
-/// the coordinator is not available. Loads go on.
-const LOADS_MAX: u32 = 5;
+/// The interval at which a waiting load checks that it is still needed.
+const RECHECK: Duration = Duration::from_secs(1);
 
 /// The coordinators of one kind on this broker, by partition of their topic.
 pub(crate) struct Coordinator<M: StateMachine> {
@@ -328,24 +320,25 @@ impl<M: StateMachine> Coordinator<M> {
     }
 
     async fn keep_loading(self: Arc<Self>, shard: Arc<Shard<M>>, index: i32, tenure: Tenure) {
-        let (mut failed, mut pause) = (0, RETRY);
+        let mut tries = Tries::default();
         while shard.status() == Status::Loading(tenure) {
-            let unreadable = match failed < LOADS_MAX {
-                true => Unreadable::Fails,
-                false => Unreadable::IsLeftOut,
-            };
-            match self.load(&shard, index, tenure, unreadable).await {
+            let error = match self.load(&shard, index, tenure, tries.unreadable()).await {
                 Ok(()) => return,
-                Err(error) => {
-                    failed += 1;
-                    warn!(topic = M::TOPIC, partition = index, failed, pause_s = pause.as_secs(), %error, "cannot load a coordinator; it is tried again")
-                }
-            }
-            if failed >= LOADS_MAX {
+                Err(error) => error,
+            };
+            let pause = tries.failed(&error);
+            warn!(
+                topic = M::TOPIC,
+                partition = index,
+                failed = tries.failed,
+                pause_s = pause.as_secs(),
+                %error,
+                "cannot load a coordinator; it is tried again"
+            );
+            if tries.are_of_no_use() {
                 shard.is_unavailable(tenure);
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RETRY_MAX);
         }
     }
 
@@ -375,7 +368,8 @@ impl<M: StateMachine> Coordinator<M> {
         let origin = Origin { partition: key.index, epoch, seed: Uuid::new_v4().as_u128() };
         let (log, shared) = (Arc::clone(partition.log()), self.shared.clone());
         let read = move || load::load::<M>(&log, origin, &shared, unreadable);
-        let Loaded { machine, end, left_out } = tokio::task::spawn_blocking(read).await??;
+        let loaded = tokio::task::spawn_blocking(read).await?;
+        let Loaded { machine, end, left_out } = loaded.map_err(DiskFailed)?;
         self.left_out.fetch_add(left_out, Ordering::Relaxed);
         // The log must be committed before any reply reveals its content.
         if !until(&partition, wanted, |partition| partition.high_watermark() >= end).await {
@@ -414,7 +408,7 @@ async fn until(
         if reached(partition) {
             return true;
         }
-        let _ = tokio::time::timeout(RETRY, waiter.woken()).await;
+        let _ = tokio::time::timeout(RECHECK, waiter.woken()).await;
     }
     false
 }

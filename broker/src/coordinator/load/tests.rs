@@ -160,6 +160,75 @@ fn a_file_costs_at_most_what_it_held() {
     }
 }
 
+/// A disk that does not return a segment: a directory is in its place.
+struct Failing(PathBuf);
+
+impl Failing {
+    fn begin(path: &Path) -> Self {
+        fs::rename(path, path.with_extension("aside")).unwrap();
+        fs::create_dir(path).unwrap();
+        Self(path.to_owned())
+    }
+
+    fn end(self) {
+        fs::remove_dir(&self.0).unwrap();
+        fs::rename(self.0.with_extension("aside"), &self.0).unwrap();
+    }
+}
+
+/// One load after the others, as the coordinator does it.
+fn try_to_load(log: &LogReader, tries: &mut Tries) -> Option<Loaded<Noted>> {
+    let origin = Origin { partition: 0, epoch: LeaderEpoch(4), seed: 1 };
+    let loaded = load::<Noted>(log, origin, &(), tries.unreadable()).map_err(DiskFailed);
+    let loaded = loaded.map_err(|error| tries.failed(&anyhow::Error::from(error)));
+    loaded.inspect_err(|pause| assert!((1..=30).contains(&pause.as_secs()))).ok()
+}
+
+/// What comes back is not left out, however often the load has failed before for other reasons.
+#[test]
+fn a_disk_that_fails_for_a_while_costs_nothing() {
+    for others in [0, 3, 20] {
+        let root = written();
+        let (_dir, writer) = open(root.path());
+        let log = writer.reader();
+        let mut tries = Tries::default();
+        for _ in 0..others {
+            tries.failed(&anyhow::anyhow!("this broker does not hold the partition"));
+        }
+        let failing = Failing::begin(&segments(root.path())[1]);
+        for _ in 0..3 {
+            assert!(try_to_load(&log, &mut tries).is_none(), "after {others} others");
+        }
+        failing.end();
+        let Loaded { machine, left_out, .. } = try_to_load(&log, &mut tries).unwrap();
+        assert_eq!((machine.0.len() as i64, left_out), (BATCHES, 0), "after {others} others");
+    }
+}
+
+/// What the disk never returns is left out in the end, and nothing else is.
+#[test]
+fn a_disk_that_fails_for_good_costs_what_it_does_not_return() {
+    for index in 0..2 {
+        let root = written();
+        let (_dir, writer) = open(root.path());
+        let log = writer.reader();
+        let paths = segments(root.path());
+        let base =
+            |path: &Path| -> i64 { path.file_stem().unwrap().to_str().unwrap().parse().unwrap() };
+        let (from, to) = (base(&paths[index]), base(&paths[index + 1]));
+        let failing = Failing::begin(&paths[index]);
+        let mut tries = Tries::default();
+        let failed = (0..100).take_while(|_| try_to_load(&log, &mut tries).is_none()).count();
+        assert_eq!(failed, 5);
+        assert!(tries.are_of_no_use());
+        let Loaded { machine, left_out, end } = try_to_load(&log, &mut tries).unwrap();
+        let others: Vec<i64> = (0..BATCHES).filter(|key| !(from..to).contains(key)).collect();
+        assert_eq!((machine.0, left_out, end), (others, (to - from) as u64, BATCHES));
+        failing.end();
+        assert_eq!(try_to_load(&log, &mut tries).unwrap().left_out, 0);
+    }
+}
+
 #[test]
 fn ranges_are_told_in_one_line() {
     let mut left_out = LeftOut::default();
