@@ -26,8 +26,11 @@ impl Transport {
         }
     }
 
-    /// Returns when bytes can be read, the stream has ended, or it has failed.
+    /// Returns when bytes can be read, the stream has ended, or it has failed. Now and then it lets
+    /// other connections of the thread go first: a client may send faster than it is read, and what
+    /// it sends may need no answer.
     pub(super) async fn readable(&self) -> io::Result<()> {
+        tokio::task::consume_budget().await;
         match self {
             Self::Plain(socket) => socket.readable().await,
             Self::Tls(stream) => stream.readable().await,

@@ -143,6 +143,36 @@ async fn silent_clients_take_no_place() {
     assert_eq!(secured.metric(series).await, 0.0);
 }
 
+/// A client that takes its leave within the handshake is no fault, whatever it sends behind that.
+#[tokio::test]
+async fn bytes_behind_a_farewell_end_the_handshake() {
+    let secured = Secured::start(&[], None).await;
+    let address = secured.cluster.broker.listener("SECURE").await;
+    let mut gone = Vec::new();
+    // More than the broker has threads.
+    for _ in 0..64 {
+        let mut stream = connect_from("127.0.0.2", address).await;
+        stream.write_all(&secured.ca.client_hello()).await.unwrap();
+        stream.write_all(CLOSE_NOTIFY_AND_MORE).await.unwrap();
+        gone.push(stream);
+    }
+    for mut stream in gone {
+        let mut rest = Vec::new();
+        let _ = soon("the end", stream.read_to_end(&mut rest)).await;
+    }
+    let mut client = secured.client(&secured.ca.trusted(None)).await;
+    assert_eq!(client.produce("t", 0, -1, batch(&["a"])).await.error_code, 0);
+    secured
+        .until(
+            "weir_broker_tls_handshake_failures_total{listener=\"SECURE\",reason=\"closed\"}",
+            64.0,
+        )
+        .await;
+}
+
+/// An alert in plain text that says that nothing follows, and yet a byte.
+const CLOSE_NOTIFY_AND_MORE: &[u8] = &[21, 3, 3, 0, 2, 1, 0, 21];
+
 /// Bytes that break the protocol after the handshake end the connection, and no other one.
 #[tokio::test]
 async fn garbage_behind_the_handshake_ends_the_connection() {

@@ -4,6 +4,7 @@
 //! while others wait.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::net::Shutdown;
@@ -23,6 +24,10 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// The longest handshake while others wait for a place.
 const HURRIED_MAX: Duration = Duration::from_secs(2);
+
+/// The longest wait for a whole first message while others wait for a place: it is in the first
+/// packets of a client, and costs one that means no good next to nothing.
+const HELLO_HURRIED_MAX: Duration = Duration::from_millis(250);
 
 /// How often a handshake is checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
@@ -95,13 +100,19 @@ pub(in crate::net) async fn greet(
 
 async fn within_time(places: &Places, stream: &mut TlsStream) -> Result<(), Refused> {
     let began = Instant::now();
-    let mut shaking = Box::pin(shake(stream));
+    let has_greeted = AtomicBool::new(false);
+    let mut shaking = Box::pin(shake(stream, &has_greeted));
     loop {
         match timeout(CHECK_INTERVAL, &mut shaking).await {
             Ok(outcome) => return outcome,
             Err(_) => {
                 let took = began.elapsed();
-                if took >= HANDSHAKE_MAX || (took >= HURRIED_MAX && places.are_short()) {
+                let hurried = if has_greeted.load(Ordering::Relaxed) {
+                    HURRIED_MAX
+                } else {
+                    HELLO_HURRIED_MAX
+                };
+                if took >= HANDSHAKE_MAX || (took >= hurried && places.are_short()) {
                     return Err(Refused::slow());
                 }
             }
@@ -109,8 +120,11 @@ async fn within_time(places: &Places, stream: &mut TlsStream) -> Result<(), Refu
     }
 }
 
-async fn shake(stream: &mut TlsStream) -> Result<(), Refused> {
+/// Sets `has_greeted` once the client's first message is whole, which the broker answers.
+async fn shake(stream: &mut TlsStream, has_greeted: &AtomicBool) -> Result<(), Refused> {
     loop {
+        let has_greeted_now = stream.session().protocol_version().is_some();
+        has_greeted.store(has_greeted_now, Ordering::Relaxed);
         stream.send_all().await.map_err(|error| Refused::by(&error))?;
         if !stream.session().is_handshaking() {
             return Ok(());

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use rustls::{CertificateError, Error, InvalidMessage};
+use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
 /// Why a connection ends before it has a client.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +89,9 @@ impl Refused {
             Error::InvalidCertificate(certificate) => {
                 Self::new("bad_certificate", said_of(certificate))
             }
+            Error::AlertReceived(
+                AlertDescription::CloseNotify | AlertDescription::UserCanceled,
+            ) => Self::closed(),
             Error::AlertReceived(alert) => Self::new(
                 "refused_by_client",
                 format!(
@@ -118,7 +121,7 @@ fn said_of(error: &CertificateError) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rustls::{AlertDescription, PeerIncompatible};
+    use rustls::PeerIncompatible;
 
     use super::*;
 
@@ -139,6 +142,7 @@ mod tests {
                 "refused_by_client",
                 "UnknownCA",
             ),
+            (of(Error::AlertReceived(AlertDescription::CloseNotify)), "closed", "closed"),
             (
                 of(Error::InvalidMessage(InvalidMessage::InvalidContentType)),
                 "plaintext",

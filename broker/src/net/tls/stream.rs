@@ -62,35 +62,45 @@ impl TlsStream {
         (self.sealed.len() - self.opened + opened) as u64
     }
 
-    /// See `Transport`.
+    /// See `Transport`. Opens at most the records of one read, so that others get their turn.
     pub(in crate::net) fn try_read_buf(&mut self, target: &mut impl BufMut) -> io::Result<usize> {
-        loop {
-            let mut read = 0;
-            while target.has_remaining_mut() {
-                let mut reader = self.session.reader();
-                let chunk = match reader.fill_buf() {
-                    Ok(chunk) => chunk,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => return Err(error),
-                };
-                if chunk.is_empty() {
-                    // The client has said that nothing follows.
-                    return Ok(read);
-                }
-                let taken = chunk.len().min(target.remaining_mut());
-                target.put_slice(chunk.get(..taken).unwrap_or_default());
-                reader.consume(taken);
-                read += taken;
-            }
-            self.has_more = !target.has_remaining_mut();
-            if read > 0 || self.has_more || self.fill()? == 0 {
-                return Ok(read);
-            }
+        match self.take_opened(target)? {
+            Some(read) => Ok(read),
+            None if self.fill()? == 0 => Ok(0),
+            None => self.take_opened(target)?.ok_or_else(|| io::ErrorKind::WouldBlock.into()),
         }
     }
 
-    /// Opens the records that have arrived, until there are bytes to read. Reads the socket if all
-    /// are opened. Returns 0 at the end of the stream.
+    /// Moves opened bytes into `target`. Returns 0 at the end of the stream, and `None` if no bytes
+    /// are opened.
+    fn take_opened(&mut self, target: &mut impl BufMut) -> io::Result<Option<usize>> {
+        let mut read = 0;
+        // True also at the end of the stream, which no byte of the socket announces.
+        self.has_more = true;
+        while target.has_remaining_mut() {
+            let mut reader = self.session.reader();
+            let chunk = match reader.fill_buf() {
+                Ok(chunk) => chunk,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.has_more = false;
+                    return Ok((read > 0).then_some(read));
+                }
+                Err(error) => return Err(error),
+            };
+            if chunk.is_empty() {
+                // The client has said that nothing follows.
+                break;
+            }
+            let taken = chunk.len().min(target.remaining_mut());
+            target.put_slice(chunk.get(..taken).unwrap_or_default());
+            reader.consume(taken);
+            read += taken;
+        }
+        Ok(Some(read))
+    }
+
+    /// Opens the records that have arrived, until there are bytes to read. Reads the socket once if
+    /// all are opened. Returns how many sealed bytes it has opened: 0 at the end of the stream.
     pub(super) fn fill(&mut self) -> io::Result<usize> {
         if self.opened == self.sealed.len() {
             self.sealed.clear();
@@ -121,8 +131,7 @@ impl TlsStream {
                 break;
             }
         }
-        // Opening a record that has no bytes to read is progress, too.
-        Ok((self.opened - before).max(1))
+        Ok(self.opened - before)
     }
 
     /// Seals one record of at most [`RECORD_BYTES_MAX`], to be sent by [`Self::send_sealed`].
@@ -198,3 +207,6 @@ impl Write for Sink<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,6 +101,15 @@ impl Ca {
         };
         TlsConnector::from(Arc::new(config))
     }
+
+    /// The first bytes of a handshake.
+    pub(crate) fn client_hello(&self) -> Vec<u8> {
+        let config = Arc::clone(self.trusted(None).config());
+        let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+        let mut bytes = Vec::new();
+        rustls::ClientConnection::new(config, name).unwrap().write_tls(&mut bytes).unwrap();
+        bytes
+    }
 }
 
 impl Issued {
