@@ -109,22 +109,27 @@ impl Authority {
         wanted.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         wanted.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         wanted.use_authority_key_identifier_extension = true;
+        // With this a certificate names its own key, too.
+        wanted.is_ca = IsCa::ExplicitNoCa;
         let own = params(&self.cluster, self.certificate.validity)?;
         let issuer = Issuer::from_params(&own, &self.key);
         let certificate = wanted.signed_by(&key, &issuer).context("issue a certificate")?;
         Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem().into_bytes().into() })
     }
 
-    /// Whether this CA has issued the certificate for exactly these hosts, and less than two thirds
-    /// of its time have passed.
+    /// Whether this CA has issued the certificate for exactly these hosts and this key, and less
+    /// than two thirds of its time have passed. Files are written one after the other, so a crash
+    /// may leave a key beside the certificate of the one before.
     pub(crate) fn is_good(&self, issued: &Pair, hosts: &Hosts, now: i64) -> bool {
         let Ok(certificate) = parse(&issued.certificate) else { return false };
         let named: Hosts = certificate.hosts.into_iter().collect();
+        let is_its_key =
+            |key: KeyPair| CertificateParams::default().key_identifier(&key) == certificate.key_id;
         certificate.authority_key_id == self.certificate.key_id
             && named == *hosts
             && !is_due(certificate.validity, now)
             && std::str::from_utf8(issued.key.expose())
-                .is_ok_and(|key| KeyPair::from_pem(key).is_ok())
+                .is_ok_and(|key| KeyPair::from_pem(key).is_ok_and(is_its_key))
     }
 }
 
@@ -209,6 +214,9 @@ mod tests {
         assert!(!other.is_good(&issued, &wanted, NOW), "of another CA");
         let broken = Pair { key: b"x".to_vec().into(), ..issued.clone() };
         assert!(!authority.is_good(&broken, &wanted, NOW));
+        let next = authority.issue(&wanted, NOW).unwrap();
+        let half = Pair { key: next.key, ..issued.clone() };
+        assert!(!authority.is_good(&half, &wanted, NOW), "a key without its certificate");
         let der = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap();
         let certificate = Certificate::parse(&der).unwrap();
         assert_eq!(certificate.subject, "CN=orders brokers,O=Weir");

@@ -14,6 +14,7 @@ pub mod kafka;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod local;
+mod mapping_rules;
 mod probe;
 pub mod rpc;
 pub mod schema;

@@ -7,11 +7,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::Value;
 use tonic::transport::Channel;
+use weir_crds::KafkaCluster;
 
 use super::cluster::LocalCluster;
 use super::manifests::Manifest;
 use super::rpc::local_client::LocalClient;
 use super::rpc::{Applied, ApplyRequest, DeleteRequest, GetRequest, StatusRequest, StatusResponse};
+use crate::mapping_rules::unreadable;
 
 /// The most time for the controller's first answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -73,6 +75,16 @@ impl LocalCluster {
     /// When one is invalid: then none is applied, and the message has the field and the reason for
     /// each.
     pub(crate) async fn apply(&self, resources: &[Value]) -> anyhow::Result<Vec<Applied>> {
+        // The controller says of a resource that is no KafkaCluster why it is none.
+        let clusters = resources
+            .iter()
+            .filter_map(|one| serde_json::from_value::<KafkaCluster>(one.clone()).ok());
+        for cluster in clusters {
+            if let Some(told) = unreadable(&cluster.spec.listeners) {
+                let name = cluster.metadata.name.unwrap_or_default();
+                anyhow::bail!("KafkaCluster \"{name}\" is invalid:\n  * {told}");
+            }
+        }
         let resources = resources.iter().map(Value::to_string).collect();
         let response =
             self.client().await?.apply(ApplyRequest { resources }).await.map_err(refused)?;

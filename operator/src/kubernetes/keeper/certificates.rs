@@ -18,6 +18,7 @@ use super::super::objects::{
 use super::apply::Applied;
 use super::observation::Observation;
 use crate::authority::{Authority, Pair, not_after};
+use crate::mapping_rules::unreadable;
 use crate::store::kube::ours::{Taken, is_ours};
 
 /// The certificates of a cluster, as this process knows them.
@@ -32,7 +33,7 @@ pub(super) struct Certificates {
 
 impl Certificates {
     /// Makes what is missing or due, and applies the Secrets. Returns those of somebody else that
-    /// have one of their names. If a Secret of a user is missing, this is the refusal.
+    /// have one of their names. What a listener lacks is the refusal.
     pub(super) async fn settle(
         &mut self,
         context: &Context,
@@ -113,8 +114,11 @@ impl Certificates {
 }
 
 /// Why the pods cannot have what a listener of the resource needs: no Secret of that name, or
-/// none with these keys.
+/// none with these keys. Or why its brokers would not start.
 async fn missing(context: &Context, cluster: &KafkaCluster) -> anyhow::Result<Option<String>> {
+    if let Some(told) = unreadable(&cluster.spec.listeners) {
+        return Ok(Some(told));
+    }
     let namespace = Names::of(cluster).namespace;
     let api: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
     for (field, name, keys) in secrets_of_users(cluster) {

@@ -86,6 +86,27 @@ async fn a_secret_of_somebody_else_is_left_alone() {
 }
 
 #[tokio::test]
+async fn rules_that_no_broker_reads_leave_the_pods_as_they_are() {
+    let tls = |rules: &str| {
+        secured(
+            &json!({"clientAuthentication": {"caSecret": {"name": "clients"}, "principalMappingRules": rules}}),
+        )
+    };
+    let server = server(&tls("DEFAULT"));
+    write(&server, "clients", &json!({"ca.crt": "eA=="}));
+    let mut kept = Kept::by(&server);
+    kept.pass(&server).await;
+    let before = server.get(SET).unwrap();
+    let mut resource = server.get(CLUSTER).unwrap();
+    resource["spec"] = tls("RULE:^(a+$/x/");
+    server.put(CLUSTER, &resource);
+    kept.pass(&server).await;
+    let told = said(&server, "UpToDate");
+    assert!(told.starts_with("False: ") && told.contains("principalMappingRules"), "{told}");
+    assert_eq!(server.get(SET).unwrap()["spec"], before["spec"]);
+}
+
+#[tokio::test]
 async fn a_secret_of_a_user_is_needed_with_its_keys() {
     let tls = json!({"certificateSecret": {"name": "mine"}, "clientAuthentication": {"caSecret": {"name": "clients"}}});
     let server = server(&secured(&tls));
