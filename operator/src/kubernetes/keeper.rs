@@ -453,13 +453,13 @@ impl ClusterReconciler {
             findings.pods.refused = refused;
         }
         let state = self.host.as_ref().map(Host::state);
-        let taken = findings.taken.as_deref().unwrap_or_default();
+        let taken = findings.taken.clone().unwrap_or_default();
         findings.listeners =
-            status::listeners(&self.context, cluster, findings.replicas, state.as_ref(), taken)
+            status::listeners(&self.context, cluster, findings.replicas, state.as_ref(), &taken)
                 .await;
-        findings.under_way |= self.certificates.complete(&mut findings.listeners);
+        self.certificates.complete(findings);
         let (Some(host), Some(state)) = (&self.host, state) else { return Ok(()) };
-        addresses::keep_true(&self.context, host, cluster, &state, taken).await;
+        addresses::keep_true(&self.context, host, cluster, &state, &taken).await;
         Ok(())
     }
 

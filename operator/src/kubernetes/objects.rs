@@ -26,7 +26,9 @@ pub(super) use patch::CONTAINER;
 pub(super) use plan::{Monitoring, Plan};
 pub(super) use pods::{CONTROLLER_FILE_VARIABLE, HTTP_PORT, HTTP_PORT_NAME};
 pub(super) use shared::{Place, SLICE_MANAGED_BY, port_of, service_of, slices};
-pub(super) use tls::{authority_in, hosts, issued_in, secrets, secrets_of_users, secured};
+pub(super) use tls::{
+    all_issued_in, authority_in, hosts, issued_in, secrets, secrets_of_users, secured,
+};
 
 pub(super) use crate::store::kube::ours::{MANAGED_BY, MANAGER};
 

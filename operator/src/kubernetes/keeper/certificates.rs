@@ -1,7 +1,7 @@
 //! The cluster's CA and its listeners' certificates: made, kept in Secrets of the cluster, and
 //! renewed. Checks that Secrets of users have what their listeners need.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Secret;
@@ -13,10 +13,11 @@ use weir_crds::{KafkaCluster, ListenerStatus};
 
 use super::super::context::Context;
 use super::super::objects::{
-    Names, authority_in, hosts, issued_in, secrets, secrets_of_users, secured,
+    Names, all_issued_in, authority_in, hosts, issued_in, secrets, secrets_of_users, secured,
 };
 use super::apply::Applied;
 use super::observation::Observation;
+use super::pods::PodView;
 use crate::authority::{Authority, Pair, not_after};
 use crate::mapping_rules::unreadable;
 use crate::store::kube::ours::{Taken, is_ours};
@@ -27,6 +28,8 @@ pub(super) struct Certificates {
     /// The CA. If somebody deletes its Secret, it comes back: clients trust it.
     authority: Option<Pair>,
     issued: BTreeMap<String, Pair>,
+    /// The listeners whose certificates every pod mounts, and no others.
+    mounted: Option<BTreeSet<String>>,
     /// The addresses of the listeners when the status was made last.
     told: Vec<ListenerStatus>,
 }
@@ -94,22 +97,36 @@ impl Certificates {
             };
             issued.insert(listener.name.clone(), pair);
         }
-        let taken = applied.apply(&secrets(cluster, &authority, &issued)).await?;
+        let mut all = issued.clone();
+        if !self.mounted.as_ref().is_some_and(|mounted| issued.keys().eq(mounted)) {
+            self.mounted = None;
+            // Pods of the spec before mount these files. Without one of them, Kubernetes would
+            // start none of these pods again.
+            for (listener, pair) in all_issued_in(&kept[1]) {
+                all.entry(listener).or_insert(pair);
+            }
+        }
+        let taken = applied.apply(&secrets(cluster, &authority, &all)).await?;
         (self.authority, self.issued) = (Some(authority.pair().clone()), issued);
         Ok(taken)
     }
 
-    /// Completes the status of the listeners. Returns whether their addresses have changed, which
-    /// the certificates have to name.
-    pub(super) fn complete(&mut self, statuses: &mut [ListenerStatus]) -> bool {
-        let has_changed = !self.issued.is_empty() && self.told != *statuses;
-        self.told = statuses.to_vec();
-        for status in statuses {
+    /// Learns from the pods which certificates they mount, and completes the status of the
+    /// listeners. If their addresses have changed, certificates have to name them: that is under
+    /// way.
+    pub(super) fn complete(&mut self, findings: &mut Observation) {
+        let is_current = |pod: &PodView| pod.outdated == Some(false) && !pod.terminating;
+        let there = usize::try_from(findings.replicas).is_ok_and(|all| findings.pods.len() == all);
+        let is_rolled_out =
+            findings.refusal.is_none() && there && findings.pods.iter().all(is_current);
+        self.mounted = is_rolled_out.then(|| self.issued.keys().cloned().collect());
+        findings.under_way |= !self.issued.is_empty() && self.told != findings.listeners;
+        self.told.clone_from(&findings.listeners);
+        for status in &mut findings.listeners {
             let end = self.issued.get(&status.name).and_then(|pair| not_after(&pair.certificate));
             status.certificate_not_after =
                 end.and_then(|end| Timestamp::from_second(end).ok()).map(Time);
         }
-        has_changed
     }
 }
 

@@ -151,6 +151,14 @@ pub(in crate::kubernetes) fn issued_in(
     pair_in(data, &certificate, &key)
 }
 
+/// All certificates in that Secret, by listener.
+pub(in crate::kubernetes) fn all_issued_in(
+    data: &BTreeMap<String, ByteString>,
+) -> impl Iterator<Item = (String, Pair)> {
+    let listeners = data.keys().filter_map(|key| key.strip_suffix(".crt"));
+    listeners.filter_map(|listener| Some((listener.to_owned(), issued_in(data, listener)?)))
+}
+
 fn pair_in(data: &BTreeMap<String, ByteString>, certificate: &str, key: &str) -> Option<Pair> {
     Some(Pair {
         certificate: String::from_utf8(data.get(certificate)?.0.clone()).ok()?,

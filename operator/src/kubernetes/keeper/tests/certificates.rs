@@ -129,3 +129,64 @@ async fn a_secret_of_a_user_is_needed_with_its_keys() {
     let writes = server.take_writes();
     assert!(!writes.iter().any(|write| write.contains("/secrets")), "{writes:?}");
 }
+
+/// Kubernetes starts no pod that mounts a key which its Secret lacks.
+#[tokio::test]
+async fn a_certificate_that_pods_still_mount_stays() {
+    let pod = "/api/v1/namespaces/n/pods/c-0";
+    let spec = |listeners: &Value| {
+        let mut all = vec![json!({"name": "plain", "port": 9092})];
+        all.extend(listeners.as_array().unwrap().iter().cloned());
+        json!({"brokers": {"replicas": 1}, "listeners": all})
+    };
+    let one = |name: &str, port: i32, tls: Value| json!({"name": name, "port": port, "tls": tls});
+    let both = json!([one("one", 9093, json!({})), one("two", 9094, json!({}))]);
+    let server = server(&spec(&both));
+    let mut kept = Kept::by(&server);
+    kept.pass(&server).await;
+    let set_spec = |listeners: &Value| {
+        let mut resource = server.get(CLUSTER).unwrap();
+        resource["spec"] = spec(listeners);
+        server.put(CLUSTER, &resource);
+    };
+    let revision = |of_set: &str, of_pod: &str| {
+        let mut set = server.get(SET).unwrap();
+        set["metadata"]["uid"] = json!("set");
+        set["status"] =
+            json!({"replicas": 1, "updateRevision": of_set, "observedGeneration": 1_000});
+        server.put(SET, &set);
+        let owner = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "c", "uid": "set", "controller": true}]);
+        let labels = json!({"app.kubernetes.io/name": "weir", "app.kubernetes.io/component": "broker", "weir.dev/cluster": "c", "controller-revision-hash": of_pod});
+        server.put(pod, &json!({"metadata": {"name": "c-0", "generateName": "c-", "namespace": "n", "uid": "p", "labels": labels, "ownerReferences": owner}}));
+    };
+    let all = ["one.crt", "one.key", "two.crt", "two.key"];
+    let keys =
+        || -> Vec<String> { data(&server, "c-tls").as_object().unwrap().keys().cloned().collect() };
+    revision("a", "a");
+    kept.pass(&server).await;
+    kept.pass(&server).await;
+    assert_eq!(keys(), all);
+    // Refused: the pods stay as they are.
+    set_spec(&json!([
+        one("one", 9093, json!({})),
+        one("two", 9094, json!({"certificateSecret": {"name": "mine"}}))
+    ]));
+    for _ in 0..3 {
+        kept.pass(&server).await;
+        assert!(said(&server, "UpToDate").contains("there is no Secret"));
+        assert_eq!(keys(), all);
+    }
+    // Another operator takes over meanwhile.
+    let mut kept = Kept::by(&server);
+    kept.pass(&server).await;
+    assert_eq!(keys(), all);
+    write(&server, "mine", &json!({"tls.crt": "eA==", "tls.key": "eA=="}));
+    revision("b", "a");
+    kept.pass(&server).await;
+    kept.pass(&server).await;
+    assert_eq!(keys(), all, "the pod is not restarted yet");
+    revision("b", "b");
+    kept.pass(&server).await;
+    kept.pass(&server).await;
+    assert_eq!(keys(), ["one.crt", "one.key"]);
+}

@@ -362,6 +362,8 @@ fn merge(into: &mut Value, patch: &Value, is_apply: bool) {
                 all.extend(owners.iter().cloned());
                 into[name] = Value::Array(all);
             }
+            // What its one field manager does not apply again is gone.
+            Value::Object(_) if is_apply && name == "data" => into[name] = value.clone(),
             _ => merge(&mut into[name], value, is_apply),
         }
     }
