@@ -54,10 +54,14 @@ pub fn init(format: LogFormat) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Without the lines of rustls, unless the directives name it: clients can cause them at will, and
+/// the broker logs its own, with a bound.
 fn filter(directives: &str) -> anyhow::Result<EnvFilter> {
-    Ok(match directives {
-        "" => EnvFilter::new("info"),
-        directives => EnvFilter::try_new(directives)?,
+    let directives = if directives.is_empty() { "info" } else { directives };
+    let filter = EnvFilter::try_new(directives)?;
+    Ok(match directives.contains("rustls") {
+        true => filter,
+        false => filter.add_directive("rustls=error".parse()?),
     })
 }
 
@@ -68,9 +72,10 @@ mod tests {
     #[test]
     fn levels_are_read_or_refused() {
         for (directives, shown) in [
-            ("", "info"),
-            ("debug", "debug"),
-            ("info,weir_broker::net=trace", "weir_broker::net=trace,info"),
+            ("", "rustls=error,info"),
+            ("debug", "rustls=error,debug"),
+            ("info,rustls=trace", "rustls=trace,info"),
+            ("info,weir_broker::net=trace", "weir_broker::net=trace,rustls=error,info"),
         ] {
             assert_eq!(filter(directives).unwrap().to_string(), shown);
         }
