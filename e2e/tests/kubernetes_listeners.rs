@@ -185,10 +185,12 @@ fn clients_reach_each_broker_by_its_load_balancer_or_by_its_port_of_one() {
     });
 }
 
-/// A certificate for this address, in the files of a Secret.
-fn make_certificate(folder: &Path, name: &str, address: &str) {
+/// A certificate for these addresses, in the files of a Secret.
+fn make_certificate(folder: &Path, name: &str, addresses: &[&str]) {
+    let names: Vec<String> = addresses.iter().map(|address| format!("IP:{address}")).collect();
+    let names = names.join(",");
     let arguments = format!(
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN={name} -addext subjectAltName=IP:{address} -keyout tls.key -out tls.crt"
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN={name} -addext subjectAltName={names} -keyout tls.key -out tls.crt"
     );
     let made =
         Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output().unwrap();
@@ -233,10 +235,11 @@ fn a_listener_has_tls() {
     assert!(told.message.contains("there is no Secret \"mine\""), "{}", told.message);
     assert_eq!(namespace.pods("k").unwrap(), pods);
     let at = address_of().unwrap();
-    let (address, _) = at.split(',').next().unwrap().rsplit_once(':').unwrap();
+    let addresses: Vec<&str> =
+        at.split(',').map(|one| one.rsplit_once(':').unwrap().0.trim_matches(['[', ']'])).collect();
     let own = folder.path().join("tls.crt");
     let apply_secret = |name: &str| {
-        make_certificate(folder.path(), name, address.trim_matches(['[', ']']));
+        make_certificate(folder.path(), name, &addresses);
         let files = ["tls.crt", "tls.key"].map(|file| {
             let path = folder.path().join(file).display().to_string();
             format!("--from-file={file}={path}")
