@@ -1,4 +1,4 @@
-//! The timers of a coordinator's partitions, and the turns of a thread in a partition's seat.
+//! The timers of a coordinator's partitions, and the turns of a thread in a partition's executor.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -17,8 +17,8 @@
 //!   all of it is committed.
 //! - While too few replicas are in sync, a request that needs a record gets
 //!   COORDINATOR_NOT_AVAILABLE.
-//! - The machine is in a seat, as a partition's writer is: no task, no lock across I/O, and one
-//!   append for all records that wait. Each partition has one queue of timers.
+//! - The machine is in a serial executor, as a partition's writer is: no task, no lock across I/O,
+//!   and one append for all records that wait. Each partition has one queue of timers.
 //! - A damaged record costs that record, and a damaged batch the records in it (`load`).
 //! - Only the coordinator appends to its partition, including the markers of other coordinators'
 //!   transactions. An invalid write in a transaction is refused before the machine sees it

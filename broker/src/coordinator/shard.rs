@@ -1,9 +1,9 @@
 //! One partition of a coordinator's topic: whether this broker coordinates it, its machine, and the
 //! path of a request to its commit.
 //!
-//! The machine has a seat, as a partition's writer has. A thread that brings a request runs all
-//! queued jobs: it decides them, appends all records at once, and sends each reply with the commit
-//! that it must wait for. It holds no lock meanwhile, and a shard has no task.
+//! The machine has an executor, as a partition's writer has. A thread that brings a request runs
+//! all queued jobs: it decides them, appends all records at once, and sends each reply with the
+//! commit that it must wait for. It holds no lock meanwhile, and a shard has no task.
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ impl Status {
 
 /// One partition of the topic.
 pub(super) struct Shard<M: StateMachine> {
-    seat: SerialExecutor<Option<Active<M>>, Job<M>>,
+    executor: SerialExecutor<Option<Active<M>>, Job<M>>,
     standing: Mutex<ShardStatus>,
 }
 
@@ -120,7 +120,7 @@ pub(super) struct ShardContext<'a> {
 
 impl<M: StateMachine> Shard<M> {
     pub(super) fn new() -> Self {
-        Self { seat: SerialExecutor::new(None), standing: Mutex::default() }
+        Self { executor: SerialExecutor::new(None), standing: Mutex::default() }
     }
 
     pub(super) fn status(&self) -> Status {
@@ -162,18 +162,18 @@ impl<M: StateMachine> Shard<M> {
         self.standing.lock().refusal()
     }
 
-    /// Queues a job. The thread in the seat passes the time of the next timer to `is_due` after its
-    /// work, before another thread can take the seat.
+    /// Queues a job. The thread in the executor passes the time of the next timer to `is_due` after
+    /// its work, before another thread can take the executor.
     pub(super) fn submit(
         &self,
         job: Job<M>,
         surroundings: ShardContext<'_>,
         mut is_due: impl FnMut(u64),
     ) -> Backlog {
-        let brought = self.seat.submit(job, |core, jobs| {
+        let brought = self.executor.submit(job, |core, jobs| {
             self.work(core, jobs, surroundings).into_iter().for_each(&mut is_due);
         });
-        // A broken seat drops the request, which the caller notices.
+        // A broken executor drops the request, which the caller notices.
         brought.unwrap_or(Backlog::Nothing)
     }
 
@@ -183,7 +183,7 @@ impl<M: StateMachine> Shard<M> {
         surroundings: ShardContext<'_>,
         mut is_due: impl FnMut(u64),
     ) -> Backlog {
-        self.seat.run_backlog(|core, jobs| {
+        self.executor.run_backlog(|core, jobs| {
             self.work(core, jobs, surroundings).into_iter().for_each(&mut is_due);
         })
     }

@@ -5,9 +5,9 @@
 //! Decides which records are committed. Does not know requests.
 //!
 //! Invariants
-//! - Each partition has one writer, in a seat. The thread that takes it appends every queued batch,
-//!   publishes the new end and puts it back (`seat`). No lock is held across I/O, and no partition
-//!   has a task.
+//! - Each partition has one writer, in a serial executor. The thread that takes it appends every
+//!   queued batch, publishes the new end and puts it back (`serial_executor`). No lock is held
+//!   across I/O, and no partition has a task.
 //! - The high watermark never passes what is durable under the partition's `flush.mode`, on any
 //!   replica that counts. A follower fetches from the end of what it has, after its flush.
 //! - A broker takes up a role while it holds the writer, so a leader knows the exact start of its

@@ -35,7 +35,7 @@ use super::{clock, shared};
 use weir_log::{FlushMode, LogConfig, LogReader, LogWriter};
 
 /// How often [`Partition::take_writer`] asks for the writer: the thread that answered may not have
-/// left the seat yet.
+/// left the executor yet.
 const TAKES_MAX: usize = 100;
 
 /// The role of this broker in a partition.
@@ -91,7 +91,7 @@ pub(crate) type Shared = shared::Shared<Partition>;
 #[derive(Debug)]
 pub(crate) struct Partition {
     log: Arc<LogReader>,
-    seat: SerialExecutor<LogWriter, Job>,
+    executor: SerialExecutor<LogWriter, Job>,
     /// A copy of the role in `core`, which reads and appends check.
     role: RwLock<Role>,
     core: Mutex<Core>,
@@ -136,7 +136,7 @@ impl Partition {
     ) -> Arc<Self> {
         let log = writer.reader();
         let partition = Arc::new(Self {
-            seat: SerialExecutor::new(writer),
+            executor: SerialExecutor::new(writer),
             role: RwLock::new(Role::Idle { epoch: LeaderEpoch::UNKNOWN }),
             core: Mutex::new(Core::Idle),
             config: RwLock::new(config),
@@ -367,12 +367,14 @@ impl Partition {
     }
 
     fn submit(self: &Arc<Self>, job: Job) {
-        // A broken seat drops the job and with it the sender of the answer, which the caller
+        // A broken executor drops the job and with it the sender of the answer, which the caller
         // notices.
-        let left = self.seat.submit(job, |writer, jobs| self.work(writer, jobs));
+        let left = self.executor.submit(job, |writer, jobs| self.work(writer, jobs));
         if left == Ok(Backlog::Jobs) {
             let own = Arc::clone(self);
-            run_backlog_later(move || own.seat.run_backlog(|writer, jobs| own.work(writer, jobs)));
+            run_backlog_later(move || {
+                own.executor.run_backlog(|writer, jobs| own.work(writer, jobs))
+            });
         }
     }
 
@@ -480,8 +482,8 @@ impl Partition {
             // This job is the last one in the queue, so all earlier ones are done when it is
             // answered.
             self.with_writer(|_| ()).await.ok()?;
-            // Another thread may have answered it, and not have left the seat yet.
-            if let Some(writer) = self.seat.take() {
+            // Another thread may have answered it, and not have left the executor yet.
+            if let Some(writer) = self.executor.take() {
                 return Some(writer);
             }
         }

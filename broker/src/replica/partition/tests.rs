@@ -111,7 +111,7 @@ async fn a_retired_partition_takes_up_no_role_that_was_on_its_way() {
     assert_eq!(partition.role(), Role::Idle { epoch: LeaderEpoch(1) });
 }
 
-/// More comes while the seat is taken than one thread does in its turn: a task does the rest.
+/// More comes while the executor is taken than one thread does in its turn: a task does the rest.
 #[tokio::test]
 async fn what_a_thread_leaves_is_done_by_a_task_in_its_order() {
     let root = tempfile::tempdir().unwrap();
@@ -227,7 +227,7 @@ async fn a_flush_that_ends_while_roles_change_commits_nothing_of_what_was_cut() 
     // Meanwhile the log is cut, and this broker leads alone.
     assert!(
         partition
-            .seat
+            .executor
             .submit(Job::Other(Box::new(|writer| drop(writer.truncate_to(1)))), |writer, jobs| {
                 for job in jobs {
                     if let Job::Other(act) = job {
