@@ -187,8 +187,8 @@ impl LogWriter {
         self.remove_snapshots_beyond(-1)?;
         let (before, behind) =
             old.split_at(old.partition_point(|segment| segment.base_offset() <= offset));
-        if let Some(newest) = old.last().map(|_| before.last().unwrap_or(&fresh)) {
-            self.newest_is(newest);
+        if !old.is_empty() {
+            self.newest_is(before.last().unwrap_or(&fresh));
         }
         // Segments after the new end go first, and durably. A gap in the middle of what a crash
         // brings back would count as damage.
