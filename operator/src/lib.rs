@@ -13,6 +13,7 @@ pub mod groups;
 pub mod kafka;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
+mod listener;
 pub mod local;
 mod mapping_rules;
 mod probe;

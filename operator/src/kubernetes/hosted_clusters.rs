@@ -15,9 +15,10 @@ use tokio::sync::watch;
 use tracing::debug;
 use weir_crds::{KafkaCluster, Listener, ListenerType};
 
-use super::objects::{Names, listener_name, listeners, port_of};
+use super::objects::{Names, listeners, port_of};
 use crate::controller::Registration;
 use crate::controller::state::Endpoint;
+use crate::listener::listener_name;
 use crate::rpc::RegistrationEnricher;
 use crate::store::kube::ours::{if_ours, is_ours, is_pod_of};
 

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 pub(super) use config_map::CONTROLLER_KEY;
 use config_map::config_map;
-pub(super) use names::{Names, broker_of_pod, listener_name, listeners};
+pub(super) use names::{Names, broker_of_pod, listeners};
 use object_meta::{metadata, plain_metadata};
 pub(super) use patch::CONTAINER;
 pub(super) use plan::{Monitoring, Plan};

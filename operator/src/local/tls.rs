@@ -14,14 +14,11 @@ use anyhow::{Context as _, ensure};
 use k8s_openapi::ByteString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use weir_crds::{ClientAuthenticationMode, KafkaCluster, Listener, SecretName, Tls};
+use weir_crds::{KafkaCluster, Listener, SecretName, Tls};
 use weir_protocol::address;
 
 use crate::authority::{Authority, Hosts, Pair};
-
-const CERTIFICATE: &str = "tls.crt";
-const KEY: &str = "tls.key";
-const CAS: &str = "ca.crt";
+use crate::listener::{CAS, CERTIFICATE, CLIENT_CAS, KEY, keys_of, listener_name, tls_flags};
 
 /// The listeners of a cluster that have TLS: local mode serves no others of the resource.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
@@ -87,22 +84,12 @@ impl Secured {
         let mut flags = Vec::new();
         for (listener, (_, port)) in self.listeners.iter().zip(self.ports(broker)) {
             let Some(tls) = &listener.tls else { continue };
-            let name = listener.name.to_uppercase().replace('-', "_");
             let host = match host {
                 IpAddr::V6(host) => format!("[{host}]"),
                 IpAddr::V4(host) => host.to_string(),
             };
-            flags.push(("--listener", format!("{name}://{host}:{port}")));
-            flags.push(("--tls", format!("{name}={}", folder_of(data, listener).display())));
-            let Some(clients) = &tls.client_authentication else { continue };
-            let auth = match clients.mode {
-                ClientAuthenticationMode::Requested => "requested",
-                ClientAuthenticationMode::Required => "required",
-            };
-            flags.push(("--tls-client-auth", format!("{name}={auth}")));
-            if let Some(rules) = &clients.principal_mapping_rules {
-                flags.push(("--tls-principal-rules", format!("{name}={rules}")));
-            }
+            flags.push(("--listener", format!("{}://{host}:{port}", listener_name(listener))));
+            flags.extend(tls_flags(listener, tls, &folder_of(data, listener).to_string_lossy()));
         }
         flags
     }
@@ -121,7 +108,7 @@ impl Secured {
             let authority = self.authority(data, now)?;
             let secret = secret_folder(data, &format!("{}-tls", self.cluster));
             for listener in to_issue() {
-                let [certificate, key] = keys_of(listener);
+                let [certificate, key] = keys_of(&listener.name);
                 let kept = pair_in(&secret, &certificate, &key)?;
                 if kept.is_some_and(|kept| authority.is_good(&kept, &hosts, now)) {
                     continue;
@@ -179,14 +166,14 @@ impl Secured {
             ],
             None => {
                 let issued = Path::new("../../secrets").join(format!("{}-tls", self.cluster));
-                keys_of(listener).map(|key| issued.join(key))
+                keys_of(&listener.name).map(|key| issued.join(key))
             }
         };
         relink(&folder.join(CERTIFICATE), &certificate)?;
         relink(&folder.join(KEY), &key)?;
         if let Some(clients) = &tls.client_authentication {
             let cas = of_users("clientAuthentication.caSecret", &clients.ca_secret, CAS)?;
-            relink(&folder.join("clients.crt"), &cas)?;
+            relink(&folder.join(CLIENT_CAS), &cas)?;
         }
         Ok(())
     }
@@ -265,10 +252,6 @@ pub(super) fn client_file(
             path.display()
         ),
     })
-}
-
-fn keys_of(listener: &Listener) -> [String; 2] {
-    [format!("{}.crt", listener.name), format!("{}.key", listener.name)]
 }
 
 fn folder_of(data: &Path, listener: &Listener) -> PathBuf {

@@ -15,11 +15,12 @@ use super::super::context::Context;
 use super::super::events::publish;
 use super::super::hosted_clusters::{address_of, address_of_node};
 use super::super::metrics::{BrokerFigures, ConditionFigure, Metrics};
-use super::super::objects::{Names, listener_name, listeners as listeners_of};
+use super::super::objects::{Names, listeners as listeners_of};
 use super::judge::{Told, is_good, is_wrong, news, status_of};
 use super::observation::Observation;
 use super::words::in_words;
 use crate::controller::state::State;
+use crate::listener::listener_name;
 use crate::store::kube::ours::{Taken, if_ours};
 use crate::time::now;
 

@@ -122,8 +122,3 @@ pub(in crate::kubernetes) fn listeners(cluster: &KafkaCluster) -> Cow<'_, [Liste
         Cow::Borrowed(&cluster.spec.listeners)
     }
 }
-
-/// The listener's name in Kafka's form, as brokers use it.
-pub(in crate::kubernetes) fn listener_name(listener: &Listener) -> String {
-    listener.name.to_uppercase().replace('-', "_")
-}

@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 use weir_crds::{DEFAULT_MEMORY_LIMIT, ListenerType, Process, Quantity, Resources, VolumePolicy};
 
 use super::config_map::{CLUSTER_ID_KEY, CONTROLLER_KEY};
-use super::names::{Names, listener_name, listeners};
+use super::names::{Names, listeners};
 use super::object_meta::plain_metadata;
 use super::patch::{CONTAINER, DATA_VOLUME, patched};
 use super::plan::Plan;
 use super::tls;
+use crate::listener::listener_name;
 
 /// The port of a broker's metrics and health.
 pub(in crate::kubernetes) const HTTP_PORT: u16 = 9100;

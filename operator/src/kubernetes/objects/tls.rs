@@ -9,14 +9,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
-use weir_crds::{
-    ClientAuthenticationMode, KafkaCluster, Listener, ListenerStatus, ListenerType, Tls,
-};
+use weir_crds::{KafkaCluster, Listener, ListenerStatus, ListenerType, Tls};
 use weir_protocol::address;
 
-use super::names::{Names, listener_name, listeners};
+use super::names::{Names, listeners};
 use super::object_meta::plain_metadata;
 use crate::authority::{Authority, Hosts, Pair, host};
+use crate::listener::{CAS, CERTIFICATE, CLIENT_CAS, KEY, keys_of, tls_flags};
 
 /// The directory of the listeners' files in a broker.
 const DIRECTORY: &str = "/etc/weir-tls";
@@ -26,11 +25,6 @@ const VOLUME: &str = "tls";
 
 /// The domain of services' names, unless the Kubernetes cluster has another one.
 const DOMAIN: &str = "cluster.local";
-
-/// The keys of Secrets with a certificate, and with CAs.
-const CERTIFICATE: &str = "tls.crt";
-const KEY: &str = "tls.key";
-const CAS: &str = "ca.crt";
 
 /// The listeners with TLS.
 pub(in crate::kubernetes) fn secured(cluster: &KafkaCluster) -> Vec<(Listener, Tls)> {
@@ -132,11 +126,6 @@ pub(in crate::kubernetes) fn secrets(
     ]
 }
 
-/// The keys of a listener's certificate and key in the Secret of what the CA has issued.
-fn keys_of(listener: &str) -> [String; 2] {
-    [format!("{listener}.crt"), format!("{listener}.key")]
-}
-
 /// The CA in its Secret.
 pub(in crate::kubernetes) fn authority_in(data: &BTreeMap<String, ByteString>) -> Option<Pair> {
     pair_in(data, CERTIFICATE, KEY)
@@ -168,23 +157,11 @@ fn pair_in(data: &BTreeMap<String, ByteString>, certificate: &str, key: &str) ->
 
 /// What brokers are told of their listeners.
 pub(super) fn arguments(cluster: &KafkaCluster) -> Vec<String> {
-    let mut arguments = Vec::new();
-    for (listener, tls) in secured(cluster) {
-        let name = listener_name(&listener);
-        arguments.push(format!("--tls={name}={DIRECTORY}/{}", listener.name));
-        let Some(clients) = tls.client_authentication else { continue };
-        let auth = match clients.mode {
-            ClientAuthenticationMode::Requested => "requested",
-            ClientAuthenticationMode::Required => "required",
-        };
-        arguments.push(format!("--tls-client-auth={name}={auth}"));
-        if let Some(rules) = clients.principal_mapping_rules {
-            // Kubernetes would take `$(...)` for a variable.
-            let rules = rules.replace("$(", "$$(");
-            arguments.push(format!("--tls-principal-rules={name}={rules}"));
-        }
-    }
-    arguments
+    let all = secured(cluster).into_iter().flat_map(|(listener, tls)| {
+        tls_flags(&listener, &tls, &format!("{DIRECTORY}/{}", listener.name))
+    });
+    // Kubernetes would take `$(...)`, which mapping rules may have, for a variable.
+    all.map(|(flag, value)| format!("{flag}={}", value.replace("$(", "$$("))).collect()
 }
 
 /// The mount of the listeners' files, if there are any.
@@ -211,7 +188,7 @@ pub(super) fn volume(cluster: &KafkaCluster, names: &Names) -> Option<Value> {
             }
         }
         if let Some(clients) = &tls.client_authentication {
-            source(&clients.ca_secret.name, vec![item(CAS, "clients.crt")]);
+            source(&clients.ca_secret.name, vec![item(CAS, CLIENT_CAS)]);
         }
     }
     let is_secured = !sources.is_empty();
