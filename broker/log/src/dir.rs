@@ -385,12 +385,8 @@ impl LogDir {
             writer.close()?;
         }
         self.kept.seal();
-        // One sync covers everything that close() has written to all files.
-        self.state.storage().sync_all(self.state.root())?;
-        let logs = self.logs.open();
-        for log in &logs {
-            flusher::flush_now(log, false)?;
-        }
+        // This covers everything that close() has written to all files.
+        flusher::flush_everything(&self.state, &self.logs.flushes, &self.logs.open())?;
         self.logs.write_catalogue()?;
         self.state.vouch_for_run(identity::end_run)
     }

@@ -31,7 +31,7 @@ pub(super) fn run(dir: &DirState, queue: &FlushQueue<LogReader>) {
 /// Flushes all of `logs`, then calls the hook of each.
 fn round(dir: &DirState, queue: &FlushQueue<LogReader>, logs: &[Arc<LogReader>]) {
     let started = Instant::now();
-    if in_turn(dir, queue, || flush_all(dir, logs)).is_ok() {
+    if in_turn(dir, queue, || flush_all(dir, logs, logs.len() >= SYNC_ALL_MIN)).is_ok() {
         dir.flushed(logs.len(), started.elapsed());
     }
     for log in logs {
@@ -54,14 +54,28 @@ fn in_turn(
     flush().inspect_err(|error| dir.fail(format!("cannot flush: {error}")))
 }
 
-fn flush_all(dir: &DirState, logs: &[Arc<LogReader>]) -> io::Result<()> {
+/// Flushes all of `logs` on the caller's thread, and whatever else was written to the directory.
+/// However many logs there are, that takes two syncs: a sync of each would exceed the time that a
+/// stop has, where a disk needs milliseconds for one.
+///
+/// # Errors
+/// When the flush fails; the log directory is then offline.
+pub(super) fn flush_everything(
+    dir: &DirState,
+    queue: &FlushQueue<LogReader>,
+    logs: &[Arc<LogReader>],
+) -> io::Result<()> {
+    in_turn(dir, queue, || flush_all(dir, logs, true))
+}
+
+fn flush_all(dir: &DirState, logs: &[Arc<LogReader>], whole_directory: bool) -> io::Result<()> {
     // This round covers the records that are published by now. A new request belongs to the next
     // round.
     let marks: Vec<Mark<'_>> =
         logs.iter().filter(|log| !skips(log)).map(|log| Mark::take(log)).collect();
     let storage = dir.files.storage().as_ref();
     let with_epochs = || marks.iter().filter(|mark| mark.epochs);
-    if marks.len() >= SYNC_ALL_MIN {
+    if whole_directory {
         // So a thousand new logs cost two syncs instead of four thousand.
         for mark in with_epochs() {
             stage_file(storage, &epochs_path(mark.log), epochs_text(mark.log).as_bytes())?;
@@ -100,18 +114,15 @@ fn skips(log: &LogReader) -> bool {
     is_deleted
 }
 
-/// Flushes one log on the caller's thread. With `with_epochs` it writes the epochs even if none is
-/// new.
+/// Flushes one log on the caller's thread, and writes its epochs even if none is new.
 ///
 /// # Errors
 /// When the flush fails; the log directory is then offline.
-pub(super) fn flush_now(log: &LogReader, with_epochs: bool) -> io::Result<()> {
+pub(super) fn flush_now(log: &LogReader) -> io::Result<()> {
     let dir = &log.dir;
     in_turn(dir, &log.flushes, || {
         let mark = Mark::take(log);
-        if mark.epochs || with_epochs {
-            write_epochs(dir.storage(), log)?;
-        }
+        write_epochs(dir.storage(), log)?;
         mark.sync(dir)?;
         if mark.directory {
             dir.storage().sync_dir(dir.root())?;

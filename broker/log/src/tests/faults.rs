@@ -151,6 +151,81 @@ fn a_log_without_records_costs_no_operation() {
     assert_eq!(fs.take_journal().iter().filter(|(_, path)| path.starts_with(DIR)).count(), 0);
 }
 
+/// The syncs of a clean stop with this many logs, each with records that are not flushed and a new
+/// epoch.
+fn syncs_of_a_stop(logs: i32) -> usize {
+    let fs = Faulty::default();
+    let opened = Opened::new(&fs).unwrap();
+    opened.dir.set_broker_epoch(17).unwrap();
+    let mut writers: Vec<_> = (0..logs)
+        .map(|index| {
+            let id = TopicPartition { index: index + 1, ..partition() };
+            let mut writer = opened.dir.open_log(id, &"orders".into(), Arc::new(config())).unwrap();
+            for (epoch, flushes) in [(0, true), (1, false)] {
+                let mut append = [prepared(batch(1, 10, 1_000, 1))];
+                writer.append_as_leader(&mut append, LeaderEpoch(epoch), 1_000).remove(0).unwrap();
+                if flushes {
+                    writer.reader().request_flush();
+                    opened.settle();
+                }
+            }
+            writer
+        })
+        .collect();
+    fs.take_journal();
+    opened.dir.close(&mut writers).unwrap();
+    let is_sync = |done: &Done| matches!(done, Done::Sync | Done::SyncDir | Done::SyncAll);
+    let syncs = fs.take_journal().iter().filter(|(done, _)| is_sync(done)).count();
+    drop((writers, opened));
+    // A power failure afterwards takes nothing.
+    let opened = Opened::new(&fs.after_crash(7)).unwrap();
+    assert!(opened.dir.left().orderly && opened.dir.left().whole);
+    for index in 1..=logs {
+        let id = TopicPartition { index, ..partition() };
+        let writer = opened.dir.open_log(id, &"orders".into(), Arc::new(config())).unwrap();
+        let log = writer.reader();
+        assert_eq!((log.log_end_offset(), log.latest_epoch()), (2, Some(LeaderEpoch(1))));
+    }
+    syncs
+}
+
+#[test]
+fn a_clean_stop_syncs_as_often_for_many_logs_as_for_one() {
+    assert_eq!(syncs_of_a_stop(1), syncs_of_a_stop(40));
+}
+
+/// After a failed sync the kernel returns data that is not on the disk, so nothing may count the
+/// run as whole.
+#[test]
+fn nothing_vouches_for_a_run_whose_last_sync_failed() {
+    let stop = |at: Option<u64>| {
+        let fs = Faulty::default();
+        let mut opened = Opened::new(&fs).unwrap();
+        opened.dir.set_broker_epoch(17).unwrap();
+        opened.append(batch(1, 1, 1, 1), 0).unwrap();
+        fs.take_journal();
+        at.inspect(|at| fs.fail_at(fs.changes() + at, Fault::Io));
+        let result = opened.close();
+        drop(opened);
+        (fs, result)
+    };
+    let (fs, result) = stop(None);
+    result.unwrap();
+    assert!(Opened::new(&fs.after_kill()).unwrap().dir.left().whole);
+    let changes =
+        |(done, _): &(Done, PathBuf)| !matches!(done, Done::Open | Done::List | Done::Read);
+    let done = fs.take_journal().into_iter().filter(changes);
+    let syncs: Vec<_> =
+        (0..).zip(done).filter(|(_, (done, _))| *done == Done::SyncAll).map(|(at, _)| at).collect();
+    assert!(!syncs.is_empty());
+    for at in syncs {
+        let (fs, result) = stop(Some(at));
+        assert!(result.is_err());
+        let left = Opened::new(&fs.after_death()).unwrap().dir.left();
+        assert!(!left.whole && !left.orderly && left.disowned, "operation {at}: {left:?}");
+    }
+}
+
 #[test]
 fn how_a_directory_was_left_is_known() {
     let fs = Faulty::default();

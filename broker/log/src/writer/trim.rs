@@ -26,7 +26,7 @@ impl LogWriter {
             // Before the first file goes, the end of the log and the epochs must be on the disk;
             // their file says where the log begins. A crash may bring back any of the removed
             // files. It must not leave a log with a gap, or one that ends before it begins.
-            flusher::flush_now(reader, true)?;
+            flusher::flush_now(reader)?;
         } else {
             reader.unsynced.epochs.store(true, Ordering::Release);
         }
