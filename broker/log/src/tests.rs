@@ -8,6 +8,7 @@ mod deletion;
 mod derived;
 mod faults;
 mod follow;
+mod offsets;
 mod reads;
 mod replicas;
 mod settings;

@@ -10,7 +10,7 @@ use weir_protocol::batch::{self, BatchError, BatchHeader, HEADER_BYTES};
 use weir_protocol::record::{Records, section};
 
 use super::super::damage;
-use super::super::epochs::Epochs;
+use super::super::epochs::{EpochStart, Epochs};
 use super::super::segment::SegmentSummary;
 use super::super::storage::File;
 
@@ -46,21 +46,33 @@ enum Found {
     Broken(BatchError),
 }
 
-/// Examines the segment in `file` with base offset `base`, and adds its epochs to `epochs`.
-/// Everything before the offset `flushed` was on the disk once: invalid bytes there are damage and
-/// stay. Invalid bytes after it are a torn tail. `next` is the base offset of the next segment, or
-/// the largest offset. `checked` gets the size of each batch.
+/// What is known of a segment before it is examined.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    /// Its base offset.
+    pub(super) base: i64,
+    /// The base offset of the next segment, or the largest offset.
+    pub(super) next: i64,
+    /// Everything before it was on the disk once: invalid bytes there are damage and stay. Invalid
+    /// bytes after it are a torn tail.
+    pub(super) flushed: i64,
+    /// The log had records up to there; the largest offset where the kernel wrote everything.
+    pub(super) vouched: i64,
+}
+
+/// Examines the segment in `file`, and adds its epochs to `epochs`. `checked` gets the size of each
+/// batch.
 ///
 /// # Errors
 /// When the file cannot be read.
 pub(super) fn examine(
     path: &Path,
     file: &dyn File,
-    base: i64,
-    (flushed, next): (i64, i64),
+    known: Known,
     epochs: &mut Epochs,
     mut checked: impl FnMut(u64),
 ) -> io::Result<Examined> {
+    let Known { base, flushed, next, .. } = known;
     let mut reader = Reader { file, length: file.length()?, window: Vec::new(), at: 0 };
     let mut found = Examined {
         summary: SegmentSummary::empty(base, 0),
@@ -88,6 +100,12 @@ pub(super) fn examine(
                     || reader.is_refuted(position, &header, found.end)? =>
             {
                 Err(format!("what is behind it says that offset {} is wrong", header.base_offset))
+            }
+            Found::Whole(header)
+                if found.is_doubtful(&header, known, epochs)
+                    && !reader.is_followed(position, &header)? =>
+            {
+                Err(format!("nothing else says that there was offset {}", header.base_offset))
             }
             Found::Whole(header) => Ok(header),
             // Its offsets or its length may be what is damaged.
@@ -154,6 +172,22 @@ impl Examined {
                 || (!self.broken && self.end < flushed && header.next_offset() > flushed))
     }
 
+    /// Whether a batch behind the last checkpoint leaves a gap, and no other file of the log says
+    /// that there were such offsets. The machine may have stopped while it was written, and the
+    /// checksum does not cover the offset. A leader leaves no gap, and a follower does only where
+    /// its leader has compacted. Such a batch may be right, but its replica is in no ISR any more
+    /// and gets it again; a wrong offset would hide what is missing before it.
+    fn is_doubtful(&self, header: &BatchHeader, known: Known, epochs: &Epochs) -> bool {
+        let begins = |start: &EpochStart| {
+            (start.epoch, start.start_offset) == (header.leader_epoch, header.base_offset)
+        };
+        header.base_offset > self.end
+            && self.end >= known.flushed
+            && header.next_offset() > known.vouched
+            && known.next == i64::MAX
+            && !epochs.entries().iter().any(begins)
+    }
+
     fn take(&mut self, header: &BatchHeader) {
         let summary = &mut self.summary;
         self.end = header.next_offset();
@@ -204,6 +238,12 @@ impl Reader<'_> {
             }
             Found::Broken(_) => false,
         })
+    }
+
+    /// Returns whether a whole batch follows behind the one at `position`.
+    fn is_followed(&mut self, position: u64, header: &BatchHeader) -> io::Result<bool> {
+        let next = self.batch(position + header.size_bytes() as u64)?;
+        Ok(matches!(next, Found::Whole(next) if next.base_offset >= header.next_offset()))
     }
 
     /// Returns whether the batch at `position` leaves a gap after the offset `end` that the batch

@@ -7,7 +7,7 @@ use weir_protocol::batch::Batches;
 
 use super::super::epochs::Epochs;
 use super::super::storage::File;
-use super::examine::examine;
+use super::examine::{Known, examine};
 
 /// A read-only file.
 #[derive(Debug)]
@@ -45,17 +45,16 @@ impl File for Bytes<'_> {
     }
 }
 
-/// Recovers a segment with base offset 0 and these bytes: once as if nothing of it was flushed,
+/// Recovers a segment with base offset 0 and these bytes: twice as if nothing of it was flushed,
 /// once as if its first offset was, and once as if everything was.
 ///
 /// # Panics
 /// When recovery returns an impossible result.
 pub fn recover_bytes(bytes: &[u8]) {
     let path = Path::new("00000000000000000000.log");
-    for flushed in [0, 1, i64::MAX] {
-        let Ok(found) =
-            examine(path, &Bytes(bytes), 0, (flushed, i64::MAX), &mut Epochs::default(), |_| {})
-        else {
+    for (flushed, vouched) in [(0, 0), (0, i64::MAX), (1, 1), (i64::MAX, i64::MAX)] {
+        let known = Known { base: 0, next: i64::MAX, flushed, vouched };
+        let Ok(found) = examine(path, &Bytes(bytes), known, &mut Epochs::default(), |_| {}) else {
             continue;
         };
         let kept = usize::try_from(found.summary.size_bytes).unwrap_or(usize::MAX);

@@ -14,7 +14,7 @@ use super::super::snapshots;
 use super::super::storage::{File, Mode, Storage, read_file, replace_file};
 use super::doubt::Doubt;
 use super::evidence::{self, Evidence};
-use super::examine::{WINDOW_BYTES, examine};
+use super::examine::{Known, WINDOW_BYTES, examine};
 use super::progress::Share;
 
 /// The largest file of epochs that is read.
@@ -274,11 +274,14 @@ impl<'a> Recovering<'a> {
     fn scan(&mut self, base: i64, next: Option<i64>, share: &mut Share<'_>) -> io::Result<bool> {
         let path = self.dir.join(file_name(base, "log"));
         let file = self.storage.open(&path, Mode::Existing)?;
-        let flushed_and_next = (self.flushed, next.unwrap_or(i64::MAX));
+        let known = Known {
+            base,
+            next: next.unwrap_or(i64::MAX),
+            flushed: self.flushed,
+            vouched: if self.doubt.is_first() { i64::MAX } else { self.evidence.end },
+        };
         let examined =
-            examine(&path, file.as_ref(), base, flushed_and_next, &mut self.epochs, |bytes| {
-                share.checked(bytes)
-            })?;
+            examine(&path, file.as_ref(), known, &mut self.epochs, |bytes| share.checked(bytes))?;
         let mut summary = examined.summary;
         summary.modified_ms =
             self.known.and_then(|known| known.segments.last()).map_or(0, |last| last.modified_ms);
