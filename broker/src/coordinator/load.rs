@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use weir_protocol::batch::{self, BatchError, BatchHeader};
 use weir_protocol::record::{Records, section};
 
-pub(super) use self::tries::{DiskFailed, Tries};
+pub(super) use self::tries::{DiskFailed, PAUSE, Tries};
 use super::state_machine::{Logged, Origin, StateMachine};
 use weir_log::{LogReader, ReadError, ReadSlice};
 

@@ -48,7 +48,7 @@ use weir_protocol::types::{BrokerId, TopicPartition};
 
 use self::agenda::Agenda;
 pub(crate) use self::append::WRITE_BYTES_MAX;
-use self::load::{DiskFailed, Loaded, Tries, Unreadable};
+use self::load::{DiskFailed, Loaded, PAUSE, Tries, Unreadable};
 pub(crate) use self::memory::{Held, Memory};
 use self::shard::{Active, Job, Shard, Status, Tenure};
 use self::state_machine::Answer;
@@ -73,6 +73,8 @@ pub(crate) struct Coordinator<M: StateMachine> {
     shared: M::Shared,
     /// The offsets that loads have left out, because their batches cannot be read.
     left_out: AtomicU64,
+    /// The first pause after a load that has failed.
+    load_pause: Duration,
     /// Set when the broker stops; no partition is taken up afterwards.
     ended: AtomicBool,
 }
@@ -114,6 +116,7 @@ impl<M: StateMachine> Coordinator<M> {
             shards: RwLock::default(),
             shared,
             left_out: AtomicU64::new(0),
+            load_pause: PAUSE,
             ended: AtomicBool::new(false),
         }
     }
@@ -320,7 +323,7 @@ impl<M: StateMachine> Coordinator<M> {
     }
 
     async fn keep_loading(self: Arc<Self>, shard: Arc<Shard<M>>, index: i32, tenure: Tenure) {
-        let mut tries = Tries::default();
+        let mut tries = Tries::with_pause(self.load_pause);
         while shard.status() == Status::Loading(tenure) {
             let error = match self.load(&shard, index, tenure, tries.unreadable()).await {
                 Ok(()) => return,

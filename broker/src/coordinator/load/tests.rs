@@ -1,5 +1,7 @@
 //! A load of a damaged log: every bit of a batch's header, and files that are cut off or gone.
 
+mod driven;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use weir_settings::Layers;
 
 use super::*;
 use crate::coordinator::append::Batches;
-use crate::coordinator::{Now, Outcome, Record};
+use crate::coordinator::{Now, Outcome, Record, ReplyTo};
 use crate::metadata::MetadataImage;
 use weir_log::{Disk, Identity, LogConfig, LogDir, LogDirOptions, LogWriter};
 
@@ -18,7 +20,8 @@ struct Noted(Vec<i64>);
 
 impl StateMachine for Noted {
     const TOPIC: &'static str = "__noted";
-    type Request = ();
+    /// Asks which records it has seen.
+    type Request = ReplyTo<Vec<i64>>;
     type Shared = ();
 
     fn new(_: Origin, (): &()) -> Self {
@@ -35,11 +38,13 @@ impl StateMachine for Noted {
 
     fn metadata(&mut self, _: &Arc<MetadataImage>, _: &Layers<'_>, _: Now, _: &mut Outcome) {}
 
-    fn writes((): &()) -> bool {
+    fn writes(_: &ReplyTo<Vec<i64>>) -> bool {
         true
     }
 
-    fn decide(&mut self, (): (), _: Now, _: &mut Outcome) {}
+    fn decide(&mut self, request: ReplyTo<Vec<i64>>, _: Now, outcome: &mut Outcome) {
+        outcome.reply(request, self.0.clone());
+    }
 
     fn wake(&mut self, _: Now, _: &mut Outcome) {}
 
@@ -191,7 +196,7 @@ fn a_disk_that_fails_for_a_while_costs_nothing() {
         let root = written();
         let (_dir, writer) = open(root.path());
         let log = writer.reader();
-        let mut tries = Tries::default();
+        let mut tries = Tries::with_pause(PAUSE);
         for _ in 0..others {
             tries.failed(&anyhow::anyhow!("this broker does not hold the partition"));
         }
@@ -217,7 +222,7 @@ fn a_disk_that_fails_for_good_costs_what_it_does_not_return() {
             |path: &Path| -> i64 { path.file_stem().unwrap().to_str().unwrap().parse().unwrap() };
         let (from, to) = (base(&paths[index]), base(&paths[index + 1]));
         let failing = Failing::begin(&paths[index]);
-        let mut tries = Tries::default();
+        let mut tries = Tries::with_pause(PAUSE);
         let failed = (0..100).take_while(|_| try_to_load(&log, &mut tries).is_none()).count();
         assert_eq!(failed, 5);
         assert!(tries.are_of_no_use());

@@ -8,7 +8,7 @@ use weir_log::ReadError;
 use super::Unreadable;
 
 /// The first pause before a failed load is repeated.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(in crate::coordinator) const PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest pause; it doubles in between.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -24,8 +24,10 @@ const FAILURES_MAX: u32 = 5;
 pub(in crate::coordinator) struct DiskFailed(#[from] pub(in crate::coordinator) ReadError);
 
 /// The failed loads of one leadership.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::coordinator) struct Tries {
+    /// The first pause.
+    pause: Duration,
     pub(in crate::coordinator) failed: u32,
     /// Those for which the disk has failed. A load that has not come to its log says nothing about
     /// the disk, which may return everything to the next.
@@ -33,6 +35,11 @@ pub(in crate::coordinator) struct Tries {
 }
 
 impl Tries {
+    /// None has failed. The first pause will be this one: [`PAUSE`], except in tests.
+    pub(in crate::coordinator) fn with_pause(pause: Duration) -> Self {
+        Self { pause, failed: 0, disk_failed: 0 }
+    }
+
     /// What the next load does with a part of the log that the disk does not return.
     pub(in crate::coordinator) fn unreadable(&self) -> Unreadable {
         match self.disk_failed < FAILURES_MAX {
@@ -43,7 +50,7 @@ impl Tries {
 
     /// Notes that a load has failed. Returns the pause before the next.
     pub(in crate::coordinator) fn failed(&mut self, error: &anyhow::Error) -> Duration {
-        let pause = PAUSE * 2_u32.saturating_pow(self.failed.min(5));
+        let pause = self.pause * 2_u32.saturating_pow(self.failed.min(5));
         self.failed = self.failed.saturating_add(1);
         self.disk_failed += u32::from(error.is::<DiskFailed>() && self.disk_failed < FAILURES_MAX);
         pause.min(PAUSE_MAX)
