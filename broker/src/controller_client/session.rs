@@ -268,6 +268,13 @@ impl Session {
             .await
             .map_err(|_| Ended::Broken("no answer to the registration".into()))?;
         let message = said(message)?;
+        // An operator that is no controller of the cluster, because the tables are lost, has no
+        // epoch. It can only refuse.
+        if message.controller_epoch == 0
+            && let Some(FromController::Refused(refused)) = message.message
+        {
+            return Err(refusal(refused));
+        }
         self.check_epoch(message.controller_epoch)?;
         match message.message {
             Some(FromController::Registered(registered)) => {

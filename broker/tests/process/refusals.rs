@@ -28,6 +28,19 @@ async fn the_controller_of_another_cluster() {
     );
 }
 
+/// Its successor, which gets another name in place of the cluster's id, says what is on the volume.
+#[tokio::test]
+async fn a_broker_that_serves_ends_when_its_cluster_has_lost_its_tables() {
+    let mut cluster = Cluster::start(vec![topic(1, "t", 1, &[])]).await;
+    cluster.controller.go_away();
+    cluster.controller.lose_tables();
+    cluster.controller.come_back();
+    let status = cluster.broker.ended().await;
+    let log = cluster.broker.log();
+    assert!(status.code().is_some_and(|code| code != 0), "{status}: {log}");
+    assert_says(&log, "the cluster has lost its tables and recovers (InvalidRegistration)");
+}
+
 #[tokio::test]
 async fn the_data_of_another_broker_or_cluster() {
     let mut cluster = Cluster::start(vec![topic(1, "t", 1, &[])]).await;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::net::TcpSocket;
@@ -73,6 +73,8 @@ struct State {
     registrations: watch::Sender<Vec<rpc::Registration>>,
     next_producer_id: AtomicI64,
     log_dir_failure: Mutex<String>,
+    /// The operator hosts no controller, because the cluster's tables are lost.
+    has_lost_tables: AtomicBool,
 }
 
 /// The metadata that the controller sends.
@@ -150,6 +152,7 @@ impl FakeController {
                 registrations: watch::Sender::default(),
                 next_producer_id: AtomicI64::default(),
                 log_dir_failure: Mutex::default(),
+                has_lost_tables: AtomicBool::default(),
             }),
             address: port.local_addr().unwrap(),
             _port: port,
@@ -190,6 +193,12 @@ impl FakeController {
             served.unwrap();
         });
         self.runtime = Some(runtime);
+    }
+
+    /// Loses the cluster's tables: refuses every registration from here on, without an epoch, as
+    /// an operator does that is no controller of the cluster.
+    pub(crate) fn lose_tables(&self) {
+        self.state.has_lost_tables.store(true, Ordering::SeqCst);
     }
 
     /// The broker's registrations so far, once there are this many.
@@ -322,14 +331,21 @@ fn socket(address: SocketAddr) -> TcpSocket {
     socket
 }
 
-fn say(message: FromController) -> Result<rpc::ControllerMessage, Status> {
-    Ok(rpc::ControllerMessage { controller_epoch: 1, message: Some(message) })
-}
-
 impl State {
+    fn say(&self, message: FromController) -> Result<rpc::ControllerMessage, Status> {
+        let controller_epoch = i64::from(!self.has_lost_tables.load(Ordering::SeqCst));
+        Ok(rpc::ControllerMessage { controller_epoch, message: Some(message) })
+    }
+
     /// The answers to a broker's message.
     fn answers(&self, message: FromBroker) -> Vec<FromController> {
         match message {
+            FromBroker::Registration(_) if self.has_lost_tables.load(Ordering::SeqCst) => {
+                vec![FromController::Refused(rpc::Refused {
+                    error_code: i32::from(ErrorCode::InvalidRegistration.code()),
+                    reason: "the cluster has lost its tables and recovers".to_owned(),
+                })]
+            }
             FromBroker::Registration(registration) if registration.cluster_id != CLUSTER => {
                 vec![FromController::Refused(rpc::Refused {
                     error_code: i32::from(ErrorCode::InconsistentClusterId.code()),
@@ -406,7 +422,7 @@ impl Controller for Service {
                         for answer in message.message.into_iter().flat_map(|message| state.answers(message)) {
                             let registered = matches!(answer, FromController::Registered(_));
                             // Ignore the error of a closed stream: that broker is gone.
-                            let _ = sender.send(say(answer)).await;
+                            let _ = sender.send(state.say(answer)).await;
                             if registered {
                                 let mut world = state.world.lock();
                                 world.streams.push(told.clone());
@@ -415,7 +431,7 @@ impl Controller for Service {
                         }
                     }
                     Some(update) = telling.recv() => {
-                        let _ = sender.send(say(update)).await;
+                        let _ = sender.send(state.say(update)).await;
                     }
                 }
             }
