@@ -26,6 +26,7 @@ mod tests;
 use std::future::Future;
 
 pub use self::error::{Refused, StoreError};
+use crate::controller::Resource;
 use crate::controller::state::{Change, State};
 
 /// A store of the state.
@@ -40,4 +41,10 @@ pub trait Store: Send + 'static {
         state: &State,
         changes: &[Change],
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Whether a resource was read before this store's last write of it. Then it lacks what that
+    /// wrote, and a newer one is on its way.
+    fn is_outdated(&self, _: &Resource) -> bool {
+        false
+    }
 }

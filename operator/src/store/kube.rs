@@ -49,6 +49,7 @@ use super::error::StoreError;
 use super::packed::Shard;
 use super::parts::{registry_text, shard_text};
 use super::touched::Touched;
+use crate::controller::Resource;
 use crate::controller::state::{Change, Cluster, SHARDS, State};
 
 pub use self::cluster_cache::{ClusterCache, ObservedTopic};
@@ -375,6 +376,10 @@ impl Store for KubeStore {
         }
         self.committed = Some(state.clone());
         Ok(())
+    }
+
+    fn is_outdated(&self, resource: &Resource) -> bool {
+        self.cache.has_newer(resource)
     }
 }
 

@@ -2,7 +2,8 @@
 //! answer to each. All tasks that act on them share this cache.
 //!
 //! The watch and the store's own writes observe resources; the store patches only the difference
-//! from the observation. The task of the topics records each offer to the controller and the
+//! from the observation. An observation never gives way to an older one: the watch is behind the
+//! store's own writes. The task of the topics records each offer to the controller and the
 //! answer; the task of the statuses writes the status from that. A slightly old observation does no
 //! harm, because a patch changes only the fields that it names.
 
@@ -15,7 +16,7 @@ use tokio::sync::Notify;
 use weir_crds::{KafkaCluster, Topic, TopicSpec, TopicStatus};
 use weir_protocol::types::TopicId;
 
-use crate::controller::{Key, Refusal, topic_id_on};
+use crate::controller::{Key, Refusal, Resource, topic_id_on};
 use crate::verdict::Verdict;
 
 /// The cache of one cluster; clones share it.
@@ -43,10 +44,28 @@ struct Inner {
 pub struct ObservedTopic {
     /// The resource's uid.
     pub uid: Option<String>,
+    /// Counts the changes of its spec.
+    pub generation: Option<i64>,
     /// The topic id annotated on it.
     pub id: Option<TopicId>,
     /// The spec, written by a user, a client or the operator.
     pub spec: TopicSpec,
+}
+
+impl ObservedTopic {
+    fn version(&self) -> (Option<&str>, Option<i64>) {
+        (self.uid.as_deref(), self.generation)
+    }
+}
+
+fn version_of_cluster(cluster: &KafkaCluster) -> (Option<&str>, Option<i64>) {
+    (cluster.metadata.uid.as_deref(), cluster.metadata.generation)
+}
+
+/// Whether this is an older version of the object than the known one. Each change of the spec
+/// raises the generation.
+fn is_older(metadata: &ObjectMeta, (uid, generation): (Option<&str>, Option<i64>)) -> bool {
+    metadata.uid.as_deref() == uid && metadata.generation < generation
 }
 
 /// The identity and the state of an object that the controller is offered.
@@ -103,9 +122,25 @@ impl ClusterCache {
         self.inner().cluster.clone()
     }
 
-    /// Records an observation of the cluster's resource.
+    /// Records an observation of the cluster's resource, unless it is older than the last one.
     pub fn observe_cluster(&self, cluster: KafkaCluster) {
-        self.inner().cluster = Some(Arc::new(cluster));
+        let mut inner = self.inner();
+        let version = inner.cluster.as_deref().map(version_of_cluster);
+        if !version.is_some_and(|version| is_older(&cluster.metadata, version)) {
+            inner.cluster = Some(Arc::new(cluster));
+        }
+    }
+
+    /// Whether a newer version of this resource was observed.
+    pub fn has_newer(&self, resource: &Resource) -> bool {
+        match resource {
+            Resource::Cluster(cluster) => self
+                .cluster()
+                .is_some_and(|known| is_older(&cluster.metadata, version_of_cluster(&known))),
+            Resource::Topic(topic) => self
+                .topic(&Key::of(&topic.metadata))
+                .is_some_and(|known| is_older(&topic.metadata, known.version())),
+        }
     }
 
     /// A topic's resource.
@@ -113,14 +148,19 @@ impl ClusterCache {
         self.inner().topics.get(key)?.observed.clone()
     }
 
-    /// Records an observation of a topic's resource.
+    /// Records an observation of a topic's resource, unless it is older than the last one.
     pub fn observe_topic(&self, topic: &Topic) {
         let observed = Arc::new(ObservedTopic {
             uid: topic.metadata.uid.clone(),
+            generation: topic.metadata.generation,
             id: topic_id_on(topic),
             spec: topic.spec.clone(),
         });
-        self.inner().topics.entry(Key::of(&topic.metadata)).or_default().observed = Some(observed);
+        let mut inner = self.inner();
+        let known = &mut inner.topics.entry(Key::of(&topic.metadata)).or_default().observed;
+        if !known.as_ref().is_some_and(|known| is_older(&topic.metadata, known.version())) {
+            *known = Some(observed);
+        }
     }
 
     /// Records that the store deleted a topic's resource. The entry stays until the watch reports

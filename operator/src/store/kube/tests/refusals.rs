@@ -57,25 +57,7 @@ impl World {
     /// Sets a setting of each of these resources, or unsets it without a value; returns each
     /// result.
     async fn set(&self, resources: &[(i8, &str, &str, Option<&str>)]) -> Vec<(i16, String)> {
-        let resources =
-            resources.iter().map(|(resource_type, name, setting, value)| AlterConfigsResource {
-                resource_type: *resource_type,
-                resource_name: (*name).to_owned(),
-                configs: vec![AlterableConfig {
-                    name: (*setting).to_owned(),
-                    config_operation: i8::from(value.is_none()),
-                    value: value.map(str::to_owned),
-                    ..Default::default()
-                }],
-                ..Default::default()
-            });
-        let request =
-            IncrementalAlterConfigsRequest { resources: resources.collect(), ..Default::default() };
-        let answer = self
-            .controller
-            .ask(self.asked(AdminRequest::IncrementalAlterConfigs(request)))
-            .await
-            .unwrap();
+        let answer = self.controller.ask(self.asked(altered(resources))).await.unwrap();
         let Reply::Admin(AdminResponse::IncrementalAlterConfigs(response)) = answer.reply else {
             panic!("{answer:?}")
         };
@@ -115,9 +97,37 @@ impl World {
         }
     }
 
+    /// A resource as the watch reports it, with all that the API server has now.
+    fn reported(&self, path: &str) -> Event {
+        let object = self.server.get(path).unwrap();
+        Event::Apply(vec![match path == CLUSTER {
+            true => Resource::Cluster(Box::new(serde_json::from_value(object).unwrap())),
+            false => Resource::Topic(Box::new(serde_json::from_value(object).unwrap())),
+        }])
+    }
+
     fn spec(&self, path: &str) -> Value {
         self.server.get(path).unwrap()["spec"].clone()
     }
+}
+
+fn altered(resources: &[(i8, &str, &str, Option<&str>)]) -> AdminRequest {
+    let resources =
+        resources.iter().map(|(resource_type, name, setting, value)| AlterConfigsResource {
+            resource_type: *resource_type,
+            resource_name: (*name).to_owned(),
+            configs: vec![AlterableConfig {
+                name: (*setting).to_owned(),
+                config_operation: i8::from(value.is_none()),
+                value: value.map(str::to_owned),
+                ..Default::default()
+            }],
+            ..Default::default()
+        });
+    AdminRequest::IncrementalAlterConfigs(IncrementalAlterConfigsRequest {
+        resources: resources.collect(),
+        ..Default::default()
+    })
 }
 
 fn codes(reply: Reply) -> Vec<(String, i16)> {
@@ -165,6 +175,62 @@ async fn a_clients_change_leaves_what_a_user_wrote_and_the_controller_has_not_ac
         json!({"log.retention.hours": 7, "log.cleaner.threads": 2})
     );
     assert_eq!(world.spec(&topic)["config"], json!({"retention.bytes": 5}));
+}
+
+#[tokio::test]
+async fn what_the_operator_wrote_comes_back_by_the_watch_and_undoes_nothing() {
+    let world = World::new().await;
+    assert_eq!(world.create(&["t"]).await, [("t".to_owned(), 0)]);
+    let topic = format!("{TOPICS}/t");
+    let set = async |setting: &'static str, of_topic: &'static str, value: &'static str| {
+        let both = [(4, "", setting, Some(value)), (2, "t", of_topic, Some(value))];
+        assert_eq!(world.set(&both).await, [DONE, DONE]);
+    };
+    let configs = || (world.spec(CLUSTER)["config"].clone(), world.spec(&topic)["config"].clone());
+
+    // The watch reports the first write when the second is there already.
+    set("log.cleaner.threads", "retention.ms", "1000").await;
+    let late = [CLUSTER, &topic].map(|path| world.reported(path));
+    set("background.threads", "segment.ms", "2000").await;
+    let both = (
+        json!({"log.retention.bytes": 1000, "log.cleaner.threads": 1000, "background.threads": 2000}),
+        json!({"retention.ms": 1000, "segment.ms": 2000}),
+    );
+    assert_eq!(configs(), both);
+    for event in late {
+        let _ = world.controller.ask(event).await.unwrap();
+    }
+    assert_eq!(configs(), both);
+
+    // Or in the batch in which a client's next change is decided before.
+    let reported = [CLUSTER, &topic].map(|path| world.reported(path));
+    let changes = [(4, "", "num.io.threads", Some("3")), (2, "t", "retention.bytes", Some("3"))];
+    let change = world.asked(altered(&changes));
+    let mut told = Vec::new();
+    for event in [change].into_iter().chain(reported) {
+        told.push(world.controller.submit(event).await.unwrap());
+    }
+    for told in told {
+        let _ = told.await.unwrap();
+    }
+    let mut all = both;
+    all.0["num.io.threads"] = json!(3);
+    all.1["retention.bytes"] = json!(3);
+    assert_eq!(configs(), all);
+
+    // What a user writes counts, with all that clients changed before.
+    for path in [CLUSTER, &topic] {
+        let mut object = world.server.get(path).unwrap();
+        object["spec"]["config"]["compression.type"] = json!("zstd");
+        world.server.put(path, &object);
+        let reply = world.controller.ask(world.reported(path)).await.unwrap().reply;
+        assert!(matches!(reply, Reply::Applied(_)), "{reply:?}");
+    }
+    let taken = world.controller.query(|state| {
+        let topic = state.topic_by_name("t").unwrap();
+        (json!(state.cluster.resource.spec.config), json!(topic.resource.spec.config))
+    });
+    assert_eq!(taken.await.unwrap(), configs());
 }
 
 #[tokio::test]
