@@ -16,6 +16,7 @@ mod stock;
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use weir_protocol::controller as rpc;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::Message;
 use weir_protocol::types::ProducerId;
+use weir_tls::Identities;
 
 use self::candidates::{Candidates, Client};
 pub(crate) use self::isr::keep_proposing;
@@ -86,7 +88,7 @@ pub struct Controller {
 impl Controller {
     /// Creates a client of the controller at `address` (`host:port`), or of the leader among the
     /// addresses behind that name. If `file` contains another address, that one is used instead.
-    /// Connects on the first request.
+    /// With `identities` both sides show a certificate. Connects on the first request.
     ///
     /// # Errors
     /// When the address is invalid.
@@ -95,9 +97,10 @@ impl Controller {
         file: Option<&Path>,
         cluster_id: &str,
         broker_id: i32,
+        identities: Option<Arc<Identities>>,
     ) -> anyhow::Result<Self> {
         Ok(Self {
-            candidates: Candidates::new(address, file, cluster_id)?,
+            candidates: Candidates::new(address, file, cluster_id, identities)?,
             broker_id,
             standing: watch::Sender::default(),
             producer_ids: tokio::sync::Mutex::default(),

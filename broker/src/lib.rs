@@ -17,6 +17,7 @@ pub mod memory;
 pub mod metadata;
 pub mod metrics;
 pub mod net;
+pub mod peer_addresses;
 pub mod replica;
 mod run;
 pub mod sim_api;

@@ -23,11 +23,12 @@ use weir_protocol::controller as rpc;
 use weir_telemetry::listen::listen;
 use weir_telemetry::logs;
 use weir_telemetry::pages;
+use weir_tls::Identities;
 
 use crate::api::{CachedSettings, FetchSessions, FollowerSessions, LargeRequests, Services};
-use crate::auth::{Authorizer, Policy};
+use crate::auth::{Authorizer, Brokers, Policy, Principal};
 use crate::budget::{AnswerMemory, RequestMemory};
-use crate::config::{Args, Config, StraysArgs};
+use crate::config::{Args, Config, ListenerSecurity, StraysArgs};
 use crate::controller_client::{self, Controller, Identity, Session, Tables};
 use crate::coordinator::{Coordinator, Memory};
 use crate::files::{self, FileBounds};
@@ -37,6 +38,7 @@ use crate::memory::{self, MemoryBounds};
 use crate::metadata::Metadata;
 use crate::metrics::Metrics;
 use crate::net::{self, Bound, Server};
+use crate::peer_addresses::PeerAddresses;
 use crate::replica::{FetcherContext, Fetchers, Maintenance, MaintenanceSettings, Replicas};
 use crate::transaction_io::TransactionIo;
 use weir_log::{self as log, Disk, LogDir, LogDirObserver, LogDirOptions};
@@ -106,9 +108,14 @@ pub fn strays(args: &StraysArgs) -> ExitCode {
 async fn serve(mut config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let own = Principal::Broker(config.id.0);
+    let identities = match &config.identity {
+        Some(folder) => Some(Arc::new(Identities::load(folder, &own)?)),
+        None => None,
+    };
     let mut listeners = Vec::new();
     for listener in &config.listeners {
-        listeners.push(net::bind(listener).await?);
+        listeners.push(net::bind(listener, identities.as_ref()).await?);
     }
     let door = listen(config.http)
         .and_then(TcpListener::from_std)
@@ -123,7 +130,9 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
                 _ = interrupt.recv() => {}
             }
         };
-        let Some((log_dir, tables)) = recover(&config, &health, told_to_stop).await? else {
+        let Some((log_dir, tables)) =
+            recover(&config, identities.as_ref(), &health, told_to_stop).await?
+        else {
             return Ok(());
         };
         config.cluster_id = tables.cluster_id;
@@ -132,7 +141,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
         (open_log_dir(&config, config.cluster_id.clone(), &health).await?, false)
     };
     let identity = identity(&config, &listeners, &log_dir, was_heard);
-    let broker = Arc::new(services(config, log_dir)?);
+    let broker = Arc::new(services(config, identities.as_ref(), log_dir)?);
     broker.replicas.shared().traffic.bound(broker.config.metrics_topics_max);
     broker.replicas.log_dir().observe(Observer(Arc::downgrade(&broker)));
     health.opened(&broker);
@@ -152,7 +161,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     }
     let serving = Serving {
         server: Server::start(&broker, listeners)?,
-        fetchers: Fetchers::start(fetcher_context(&broker)?)
+        fetchers: Fetchers::start(fetcher_context(&broker, identities.as_ref()))
             .context("start the fetchers' thread")?,
         maintenance: start_maintenance(&broker).context("start the maintenance thread")?,
     };
@@ -168,13 +177,18 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
 }
 
 /// Builds the parts of the broker from the bottom up.
-fn services(config: Config, log_dir: LogDir) -> anyhow::Result<Services> {
+fn services(
+    config: Config,
+    identities: Option<&Arc<Identities>>,
+    log_dir: LogDir,
+) -> anyhow::Result<Services> {
     let id = config.id;
     let controller = Controller::new(
         &config.controller,
         config.controller_file.as_deref(),
         &config.cluster_id,
         id.0,
+        identities.map(Arc::clone),
     )?;
     let (metadata, replicas, controller, metrics) = (
         Arc::new(Metadata::new()),
@@ -188,10 +202,14 @@ fn services(config: Config, log_dir: LogDir) -> anyhow::Result<Services> {
     let (same, logs) = (&metadata, &replicas);
     let groups = Arc::new(Coordinator::new(id, Arc::clone(same), Arc::clone(logs), of_groups));
     let transactions = Arc::new(Coordinator::new(id, Arc::clone(same), Arc::clone(logs), of_ids));
-    let here = (id, listener_among_brokers(&config)?);
+    let peers = peer_addresses(&config, &metadata, identities);
+    let brokers = match identities {
+        Some(_) => Brokers::Certified(Arc::clone(&metadata)),
+        None => Brokers::Anybody,
+    };
     let coordinators = (&groups, &transactions);
     let transaction_io =
-        TransactionIo::new(here, &metadata, &replicas, &controller, coordinators, &metrics);
+        TransactionIo::new((id, peers), &metadata, &replicas, &controller, coordinators, &metrics);
     Ok(Services {
         transaction_io: Arc::new(transaction_io),
         metadata,
@@ -199,7 +217,7 @@ fn services(config: Config, log_dir: LogDir) -> anyhow::Result<Services> {
         replicas,
         groups,
         transactions,
-        authorizer: Authorizer::new(Policy::AllowEveryone),
+        authorizer: Authorizer::new(Policy::AllowEveryone, brokers),
         fetch_sessions: FetchSessions::new(config.memory.fetch_sessions),
         follower_sessions: FollowerSessions::default(),
         settings: CachedSettings::default(),
@@ -211,10 +229,14 @@ fn services(config: Config, log_dir: LogDir) -> anyhow::Result<Services> {
     })
 }
 
-/// The listener for connections between brokers, which is the first one.
-fn listener_among_brokers(config: &Config) -> anyhow::Result<String> {
-    let first = config.listeners.first().context("there is no listener")?;
-    Ok(first.name.clone())
+/// Where the other brokers are. Without identities brokers meet on the first listener.
+fn peer_addresses(
+    config: &Config,
+    metadata: &Arc<Metadata>,
+    identities: Option<&Arc<Identities>>,
+) -> PeerAddresses {
+    let first = config.listeners.first().map_or("", |first| &first.name);
+    PeerAddresses::new(metadata, first, identities)
 }
 
 fn session(services: &Services, identity: Identity) -> Session {
@@ -222,15 +244,15 @@ fn session(services: &Services, identity: Identity) -> Session {
     Session::new(Arc::clone(controller), Arc::clone(metadata), Arc::clone(replicas), identity)
 }
 
-fn fetcher_context(services: &Services) -> anyhow::Result<FetcherContext> {
+fn fetcher_context(services: &Services, identities: Option<&Arc<Identities>>) -> FetcherContext {
     let standing = services.controller.standing();
-    Ok(FetcherContext {
+    FetcherContext {
         id: services.config.id,
-        listener: listener_among_brokers(&services.config)?,
+        peers: peer_addresses(&services.config, &services.metadata, identities),
         metadata: Arc::clone(&services.metadata),
         replicas: Arc::clone(&services.replicas),
         broker_epoch: Box::new(move || standing.borrow().broker_epoch.unwrap_or(-1)),
-    })
+    }
 }
 
 fn start_maintenance(services: &Arc<Services>) -> std::io::Result<Maintenance> {
@@ -329,6 +351,7 @@ async fn stop(services: &Arc<Services>, serving: Option<Serving>) -> anyhow::Res
 /// before.
 async fn recover(
     config: &Config,
+    identities: Option<&Arc<Identities>>,
     health: &Arc<Health>,
     told_to_stop: impl Future<Output = ()>,
 ) -> anyhow::Result<Option<(LogDir, Tables)>> {
@@ -340,7 +363,7 @@ async fn recover(
     };
     health.awaits_tables(true);
     let tables = tokio::select! {
-        tables = controller_client::await_tables(config, found.as_ref()) => tables?,
+        tables = controller_client::await_tables(config, identities, found.as_ref()) => tables?,
         () = told_to_stop => {
             info!("stopping");
             if let Some(log_dir) = found {
@@ -387,8 +410,11 @@ fn identity(config: &Config, listeners: &[Bound], log_dir: &LogDir, was_heard: b
             listener: bound.config.name.clone(),
             host: host.clone(),
             port: u32::from(if *port == 0 { bound.address.port() } else { *port }),
-            security_protocol: if bound.config.tls.is_some() { "SSL" } else { "PLAINTEXT" }
-                .to_owned(),
+            security_protocol: match bound.config.security {
+                ListenerSecurity::Plain => "PLAINTEXT",
+                ListenerSecurity::Tls(_) | ListenerSecurity::Nodes => "SSL",
+            }
+            .to_owned(),
         }
     };
     let left = log_dir.left();

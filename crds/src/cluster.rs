@@ -94,17 +94,16 @@ pub struct KafkaClusterSpec {
     #[serde(default, skip_serializing_if = "ClusterConfig::is_empty")]
     pub config: ClusterConfig,
 
-    /// The listeners of the brokers. The first one is also for connections between brokers.
-    /// Default: one Internal listener, plain, on port 9092. Local mode has a listener of its own,
-    /// and serves those with tls: broker i on the listener's port plus i.
+    /// The listeners of the brokers for clients. Default: one Internal listener, plain, on port
+    /// 9092. Brokers among themselves use port 9091. Local mode has a listener of its own, and
+    /// serves those with tls: broker i on the listener's port plus i.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     #[x_kube(
         validation = Rule::new("self.size() == 0 || self[0].type == 'Internal'")
-            .message("the first listener must be of type Internal: brokers use it among themselves"),
-        validation = Rule::new("self.size() == 0 || !has(self[0].tls)")
-            .message("the first listener has no tls: brokers use it among themselves, without TLS in this version; add a listener with tls for clients"),
+            .message("the first listener must be of type Internal: clients inside the Kubernetes cluster use it"),
         validation = Rule::new("self.all(one, one.port != 9100 && one.name != 'http')").message("port 9100, called http, is that of the brokers' metrics"),
+        validation = Rule::new("self.all(one, one.port != 9091 && one.name != 'weir-internal')").message("port 9091, called weir-internal, is that of brokers among themselves"),
         validation = Rule::new("self.all(one, one.name != 'bootstrap' && one.name != 'brokers')").message("no listener is called bootstrap or brokers: services of the cluster are"),
         validation = Rule::new("self.all(one, self.exists_one(other, other.port == one.port))").message("two listeners cannot have one port"),
     )]

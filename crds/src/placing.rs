@@ -222,13 +222,13 @@ pub struct Toleration {
 )]
 pub struct Listener {
     /// The listener's name, which becomes a part of service names and the name of the port. It has
-    /// up to 15 lower-case letters, digits and single hyphens, and begins with a letter. http is
-    /// reserved.
+    /// up to 15 lower-case letters, digits and single hyphens, and begins with a letter. http and
+    /// weir-internal are reserved.
     #[schemars(length(min = 1, max = 15), regex(pattern = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"))]
     pub name: String,
 
-    /// The port on which every broker listens, which is also that of the services. 9100 is reserved
-    /// for metrics.
+    /// The port on which every broker listens, which is also that of the services. 9091 is reserved
+    /// for brokers among themselves, and 9100 for metrics.
     #[schemars(range(min = 1024, max = 65_535))]
     pub port: u16,
 

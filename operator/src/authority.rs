@@ -1,5 +1,5 @@
-//! PURE but for random numbers: the CA of a cluster, and the certificates that it issues for the
-//! brokers' listeners.
+//! PURE but for random numbers: the CAs of a cluster, and the certificates that they issue: one CA
+//! for the brokers' listeners, and one for the nodes among themselves.
 //!
 //! Keys are ECDSA P-256 in PKCS#8, which every client reads. The CA's key stays when its
 //! certificate is renewed, so that what it has issued stays good.
@@ -11,11 +11,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber, date_time_ymd,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber, date_time_ymd,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use weir_security::principal::{Certificate, Validity};
+use weir_security::principal::{Certificate, Principal, Validity, node_uri};
 use weir_security::secret::Secret;
 
 const DAY: i64 = 24 * 3600;
@@ -23,7 +23,7 @@ const DAY: i64 = 24 * 3600;
 /// How long the certificate of a CA is valid.
 const AUTHORITY_VALID: i64 = 10 * 365 * DAY;
 
-/// How long a listener's certificate is valid.
+/// How long a certificate that it issues is valid.
 const ISSUED_VALID: i64 = 365 * DAY;
 
 /// How far clocks of clients may be behind.
@@ -38,6 +38,38 @@ pub(crate) struct Pair {
 
 /// The names of listeners' certificates: DNS names and IP addresses as text.
 pub(crate) type Hosts = BTreeSet<String>;
+
+/// Whose certificate it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Holder<'a> {
+    /// A listener's, which clients reach by these names.
+    Listener(&'a Hosts),
+    /// A node's of this domain.
+    Node(&'a str, &'a Principal),
+}
+
+impl Holder<'_> {
+    fn hosts(self) -> Hosts {
+        match self {
+            Self::Listener(hosts) => hosts.clone(),
+            Self::Node(..) => Hosts::new(),
+        }
+    }
+
+    fn uris(self) -> Vec<String> {
+        match self {
+            Self::Listener(_) => Vec::new(),
+            Self::Node(domain, node) => node_uri(domain, node).into_iter().collect(),
+        }
+    }
+
+    fn common_name(self, cluster: &str) -> String {
+        match self {
+            Self::Listener(_) => format!("{cluster} brokers"),
+            Self::Node(_, node) => format!("{cluster} {node}"),
+        }
+    }
+}
 
 /// A CA that can issue certificates.
 #[derive(Debug)]
@@ -90,24 +122,31 @@ impl Authority {
         &self.pair
     }
 
-    /// Issues a certificate for `hosts`, with a key of its own.
+    /// Issues a certificate with a key of its own.
     ///
     /// # Errors
     /// When a host is no name that a certificate can hold.
-    pub(crate) fn issue(&self, hosts: &Hosts, now: i64) -> anyhow::Result<Pair> {
+    pub(crate) fn issue(&self, holder: Holder<'_>, now: i64) -> anyhow::Result<Pair> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("make a key")?;
-        let names: Vec<String> = hosts.iter().cloned().collect();
+        let names: Vec<String> = holder.hosts().into_iter().collect();
         let mut wanted = CertificateParams::new(names).context("the names of a certificate")?;
+        for uri in holder.uris() {
+            let uri = uri.try_into().context("the name of a node")?;
+            wanted.subject_alt_names.push(SanType::URI(uri));
+        }
         let validity = Validity {
             not_before: now - CLOCKS_DIFFER,
             // A certificate is of no use once that of its CA has expired.
             not_after: (now + ISSUED_VALID).min(self.certificate.validity.not_after),
         };
         set_validity(&mut wanted, validity);
-        wanted.distinguished_name = name(&format!("{} brokers", self.cluster));
+        wanted.distinguished_name = name(&holder.common_name(&self.cluster));
         wanted.serial_number = Some(serial());
         wanted.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         wanted.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        if let Holder::Node(..) = holder {
+            wanted.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+        }
         wanted.use_authority_key_identifier_extension = true;
         // With this a certificate names its own key, too.
         wanted.is_ca = IsCa::ExplicitNoCa;
@@ -117,16 +156,17 @@ impl Authority {
         Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem().into_bytes().into() })
     }
 
-    /// Whether this CA has issued the certificate for exactly these hosts and this key, and less
+    /// Whether this CA has issued the certificate for exactly this holder and this key, and less
     /// than two thirds of its time have passed. Files are written one after the other, so a crash
     /// may leave a key beside the certificate of the one before.
-    pub(crate) fn is_good(&self, issued: &Pair, hosts: &Hosts, now: i64) -> bool {
+    pub(crate) fn is_good(&self, issued: &Pair, holder: Holder<'_>, now: i64) -> bool {
         let Ok(certificate) = parse(&issued.certificate) else { return false };
         let named: Hosts = certificate.hosts.into_iter().collect();
         let is_its_key =
             |key: KeyPair| CertificateParams::default().key_identifier(&key) == certificate.key_id;
         certificate.authority_key_id == self.certificate.key_id
-            && named == *hosts
+            && named == holder.hosts()
+            && certificate.uris == holder.uris()
             && !is_due(certificate.validity, now)
             && std::str::from_utf8(issued.key.expose())
                 .is_ok_and(|key| KeyPair::from_pem(key).is_ok_and(is_its_key))
@@ -190,6 +230,8 @@ fn serial() -> SerialNumber {
 
 #[cfg(test)]
 mod tests {
+    use weir_tls::Identity;
+
     use super::*;
 
     const NOW: i64 = 1_800_000_000;
@@ -202,21 +244,30 @@ mod tests {
     fn what_a_ca_issues_is_good_for_its_hosts_and_two_thirds_of_its_time() {
         let authority = Authority::new("orders", NOW).unwrap();
         let wanted = hosts(&["orders-bootstrap.shop.svc", "::1", "10.0.0.1", "*.Example.com"]);
-        let issued = authority.issue(&wanted, NOW).unwrap();
-        assert!(authority.is_good(&issued, &wanted, NOW));
-        assert!(!authority.is_good(&issued, &hosts(&["::1", "10.0.0.1"]), NOW), "other hosts");
+        let issued = authority.issue(Holder::Listener(&wanted), NOW).unwrap();
+        assert!(authority.is_good(&issued, Holder::Listener(&wanted), NOW));
+        assert!(
+            !authority.is_good(&issued, Holder::Listener(&hosts(&["::1", "10.0.0.1"])), NOW),
+            "other hosts"
+        );
         let life = ISSUED_VALID + CLOCKS_DIFFER;
         let due = NOW - CLOCKS_DIFFER + life / 3 * 2;
-        assert!(authority.is_good(&issued, &wanted, due - 1));
-        assert!(!authority.is_good(&issued, &wanted, due));
-        assert!(!authority.is_good(&issued, &wanted, NOW - 2 * CLOCKS_DIFFER), "not valid yet");
+        assert!(authority.is_good(&issued, Holder::Listener(&wanted), due - 1));
+        assert!(!authority.is_good(&issued, Holder::Listener(&wanted), due));
+        assert!(
+            !authority.is_good(&issued, Holder::Listener(&wanted), NOW - 2 * CLOCKS_DIFFER),
+            "not valid yet"
+        );
         let other = Authority::new("orders", NOW).unwrap();
-        assert!(!other.is_good(&issued, &wanted, NOW), "of another CA");
+        assert!(!other.is_good(&issued, Holder::Listener(&wanted), NOW), "of another CA");
         let broken = Pair { key: b"x".to_vec().into(), ..issued.clone() };
-        assert!(!authority.is_good(&broken, &wanted, NOW));
-        let next = authority.issue(&wanted, NOW).unwrap();
+        assert!(!authority.is_good(&broken, Holder::Listener(&wanted), NOW));
+        let next = authority.issue(Holder::Listener(&wanted), NOW).unwrap();
         let half = Pair { key: next.key, ..issued.clone() };
-        assert!(!authority.is_good(&half, &wanted, NOW), "a key without its certificate");
+        assert!(
+            !authority.is_good(&half, Holder::Listener(&wanted), NOW),
+            "a key without its certificate"
+        );
         let der = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap();
         let certificate = Certificate::parse(&der).unwrap();
         assert_eq!(certificate.subject, "CN=orders brokers,O=Weir");
@@ -234,11 +285,14 @@ mod tests {
         let renewed = Authority::load("orders", first.pair().clone(), later).unwrap();
         assert_ne!(renewed.pair().certificate, first.pair().certificate);
         assert_eq!(renewed.pair().key, first.pair().key);
-        let issued = first.issue(&wanted, later).unwrap();
-        assert!(renewed.is_good(&issued, &wanted, later), "clients trust the CA of before");
+        let issued = first.issue(Holder::Listener(&wanted), later).unwrap();
+        assert!(
+            renewed.is_good(&issued, Holder::Listener(&wanted), later),
+            "clients trust the CA of before"
+        );
         assert_eq!(not_after(&renewed.pair().certificate), Some(later + AUTHORITY_VALID));
         let end = not_after(&first.pair().certificate).unwrap();
-        let last = first.issue(&wanted, end - DAY).unwrap();
+        let last = first.issue(Holder::Listener(&wanted), end - DAY).unwrap();
         assert_eq!(not_after(&last.certificate), Some(end), "not beyond the CA's own end");
     }
 
@@ -250,5 +304,20 @@ mod tests {
         assert!(Authority::load("c", mixed, NOW).unwrap_err().to_string().contains("another key"));
         let none = Pair { certificate: String::new(), key: one.pair().key.clone() };
         assert!(Authority::load("c", none, NOW).is_err());
+    }
+
+    #[test]
+    fn a_node_has_a_certificate_of_its_own() {
+        let authority = Authority::new("nodes of orders", NOW).unwrap();
+        let broker = Principal::Broker(3);
+        let issued = authority.issue(Holder::Node("uid", &broker), NOW).unwrap();
+        let is_of = |domain, node| authority.is_good(&issued, Holder::Node(domain, node), NOW);
+        assert!(is_of("uid", &broker));
+        assert!(!is_of("other", &broker) && !is_of("uid", &Principal::Broker(4)));
+        assert!(!is_of("uid", &Principal::Controller));
+        assert!(!authority.is_good(&issued, Holder::Listener(&Hosts::new()), NOW));
+        let cas = authority.pair().certificate.as_bytes();
+        let identity = Identity::new(issued.certificate.as_bytes(), &issued.key, cas).unwrap();
+        assert_eq!((identity.domain(), identity.node()), ("uid", &broker));
     }
 }

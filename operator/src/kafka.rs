@@ -1,15 +1,19 @@
-//! The operator's own Kafka client: an ordinary one, on the brokers' first listener. It takes
-//! leaders and addresses from the committed state, which is what Metadata would answer. It finds a
-//! group's coordinator with FindCoordinator.
+//! The operator's own Kafka client: on the brokers' internal listener, or as an ordinary one on
+//! their first listener where brokers have no certificates. It takes leaders and addresses from the
+//! committed state, which is what Metadata would answer. It finds a group's coordinator with
+//! FindCoordinator.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use weir_client::{Address, ClientError, ConnectionSettings, Pool, PoolSettings, Repeat};
+use weir_protocol::controller::INTERNAL_LISTENER;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{FindCoordinatorRequest, Request};
 use weir_protocol::types::BrokerId;
+use weir_security::principal::Principal;
+use weir_tls::Identities;
 
 use crate::controller::state::State;
 
@@ -60,13 +64,20 @@ pub fn check(what: &'static str, code: i16) -> Result<(), KafkaError> {
 #[derive(Clone, Debug)]
 pub struct Client {
     committed: watch::Receiver<State>,
+    has_identity: bool,
     pool: Arc<Pool>,
 }
 
 impl Client {
-    /// A client of the cluster with this watched state.
-    pub fn new(committed: watch::Receiver<State>) -> Self {
-        Self { committed, pool: Arc::new(Pool::new(POOL)) }
+    /// A client of the cluster with this watched state. `identities` is what it shows to brokers.
+    pub fn new(committed: watch::Receiver<State>, identities: Option<Arc<Identities>>) -> Self {
+        let has_identity = identities.is_some();
+        Self { committed, has_identity, pool: Arc::new(Pool::new(POOL, identities)) }
+    }
+
+    /// The watched state.
+    pub fn committed(&self) -> watch::Receiver<State> {
+        self.committed.clone()
     }
 
     /// The committed state.
@@ -113,16 +124,21 @@ impl Client {
         repeat: Repeat,
     ) -> Result<R::Response, KafkaError> {
         let broker = BrokerId(broker);
-        let address = self
-            .committed
-            .borrow()
-            .brokers
-            .get(&broker)
-            .and_then(|broker| broker.endpoints.first())
-            .map(|endpoint| Address::new(endpoint.host.clone(), endpoint.port));
-        let address = address.ok_or(KafkaError::NoBroker)?;
+        let address = self.address_of(broker).ok_or(KafkaError::NoBroker)?;
         let answer = self.pool.call(broker, &address, version, request, repeat).await;
         answer.map_err(|error| KafkaError::NoAnswer(broker.0, error))
+    }
+
+    fn address_of(&self, id: BrokerId) -> Option<Address> {
+        let committed = self.committed.borrow();
+        let endpoints = &committed.brokers.get(&id)?.endpoints;
+        let internal = endpoints.iter().find(|endpoint| endpoint.listener == INTERNAL_LISTENER);
+        if let Some(endpoint) = internal.filter(|_| self.has_identity) {
+            let node = Principal::Broker(id.0);
+            return Some(Address::of_node(endpoint.host.clone(), endpoint.port, node));
+        }
+        let first = endpoints.first()?;
+        Some(Address::new(first.host.clone(), first.port))
     }
 
     /// The coordinator of a group.

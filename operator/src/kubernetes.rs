@@ -53,7 +53,6 @@ use futures::FutureExt;
 use kube::{Client, Config};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_stream::wrappers::TcpListenerStream;
 use tracing::{error, info};
 use weir_telemetry::listen::listen;
 use weir_telemetry::logs;
@@ -64,7 +63,7 @@ use self::context::Context;
 use self::hosted_clusters::HostedClusters;
 use self::lease::Election;
 use self::metrics::Metrics;
-use crate::rpc::{ControllerRpc, Controllers};
+use crate::rpc::{Connections, ControllerRpc, Controllers};
 
 /// The most time to connect to the API server.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
@@ -127,10 +126,9 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     // next address.
     let mut server = tokio::spawn(
         tonic::transport::Server::builder()
-            .tcp_nodelay(true)
             .http2_keepalive_interval(Some(Duration::from_secs(5)))
             .add_service(ControllerRpc::service(controllers.clone()))
-            .serve_with_incoming(TcpListenerStream::new(listener)),
+            .serve_with_incoming(Connections::new(listener, controllers.clone())),
     );
     let mut election = Election::start(
         client.clone(),

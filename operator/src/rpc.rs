@@ -3,8 +3,10 @@
 //!
 //! Called by tonic. Decodes and validates what a broker sends; decides nothing.
 
+mod caller;
 mod desk;
 mod directory;
+mod incoming;
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use uuid::Uuid;
 use weir_protocol::controller::{
     self as rpc, broker_message, controller_message, controller_server,
@@ -30,8 +32,10 @@ use crate::controller::{
 };
 use crate::shell::{Answer, Controller, Outbound, STREAM_MESSAGES_MAX, Unavailable};
 
+pub use caller::Caller;
 pub use desk::Desk;
 pub use directory::{Controllers, RegistrationEnricher};
+pub use incoming::{Connections, Incoming};
 
 /// The most bytes of a broker's message. A forwarded request is the largest one, and Kafka's own
 /// limit of a request is 100 MiB.
@@ -54,15 +58,20 @@ impl ControllerRpc {
         server.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(usize::MAX)
     }
 
-    /// The controller of the cluster in the request's metadata.
-    fn controller_of<T>(&self, request: &Request<T>) -> Result<Controller, Status> {
-        self.controllers.of(cluster_of(request)).map_err(unavailable)
+    /// The controller of the cluster in the request's metadata, for this broker.
+    fn controller_of<T>(&self, request: &Request<T>, broker: i32) -> Result<Controller, Status> {
+        self.controllers.of(cluster_of(request), &caller_of(request), broker)
     }
 }
 
 fn cluster_of<T>(request: &Request<T>) -> &str {
     let cluster = request.metadata().get(rpc::CLUSTER_HEADER).and_then(|id| id.to_str().ok());
     cluster.unwrap_or_default()
+}
+
+/// Who sends a request. Tests without connections of their own have nobody there.
+fn caller_of<T>(request: &Request<T>) -> Caller {
+    request.extensions().get().cloned().unwrap_or(Caller::Anybody)
 }
 
 async fn ask(controller: &Controller, event: Event) -> Result<Answer, Status> {
@@ -83,7 +92,8 @@ impl controller_server::Controller for ControllerRpc {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let (out, outbound) = mpsc::channel(STREAM_MESSAGES_MAX);
         let id = StreamId(self.streams.fetch_add(1, Ordering::Relaxed));
-        let inbound = receive(self.controllers.clone(), id, request.into_inner(), out);
+        let caller = caller_of(&request);
+        let inbound = receive(self.controllers.clone(), (id, caller), request.into_inner(), out);
         // The receiver is a part of the outgoing stream and ends with it, so no task is left over.
         let inbound = stream::once(inbound)
             .filter_map(|end| std::future::ready(end.err().map(|status| Some(Err(status)))));
@@ -100,7 +110,7 @@ impl controller_server::Controller for ControllerRpc {
         &self,
         request: Request<rpc::AllocateProducerIdsRequest>,
     ) -> Result<Response<rpc::AllocateProducerIdsResponse>, Status> {
-        let controller = self.controller_of(&request)?;
+        let controller = self.controller_of(&request, request.get_ref().broker_id)?;
         let rpc::AllocateProducerIdsRequest { broker_id, broker_epoch } = request.into_inner();
         let event = Event::AllocateProducerIds {
             broker: BrokerId(broker_id),
@@ -126,7 +136,7 @@ impl controller_server::Controller for ControllerRpc {
         &self,
         request: Request<rpc::AlterPartitionsRequest>,
     ) -> Result<Response<rpc::AlterPartitionsResponse>, Status> {
-        let controller = self.controller_of(&request)?;
+        let controller = self.controller_of(&request, request.get_ref().broker_id)?;
         let request =
             alter_partitions_of(request.into_inner()).map_err(Status::invalid_argument)?;
         let Answer { reply, version: metadata_version } =
@@ -151,7 +161,8 @@ impl controller_server::Controller for ControllerRpc {
         &self,
         request: Request<rpc::TakeStockRequest>,
     ) -> Result<Response<rpc::TakeStockResponse>, Status> {
-        let desk = self.controllers.desk(cluster_of(&request)).map_err(unavailable)?;
+        let broker = request.get_ref().broker_id;
+        let desk = self.controllers.desk(cluster_of(&request), &caller_of(&request), broker)?;
         let answer = desk.hand_in(request.into_inner()).map_err(Status::invalid_argument)?;
         Ok(Response::new(answer))
     }
@@ -160,7 +171,7 @@ impl controller_server::Controller for ControllerRpc {
         &self,
         request: Request<rpc::ForwardRequest>,
     ) -> Result<Response<rpc::ForwardResponse>, Status> {
-        let controller = self.controller_of(&request)?;
+        let controller = self.controller_of(&request, request.get_ref().broker_id)?;
         let request = request.into_inner();
         let version = i16::try_from(request.api_version)
             .map_err(|_| Status::invalid_argument("api_version is no version"))?;
@@ -212,7 +223,7 @@ impl Drop for End {
 
 async fn receive(
     controllers: Controllers,
-    stream: StreamId,
+    (stream, caller): (StreamId, Caller),
     mut inbound: Streaming<rpc::BrokerMessage>,
     out: Outbound,
 ) -> Result<(), Status> {
@@ -220,14 +231,15 @@ async fn receive(
     let Some(broker_message::Message::Registration(registration)) = first else {
         return Err(Status::invalid_argument("the first message of a stream is a registration"));
     };
-    let controller = match controllers.of(&registration.cluster_id) {
+    let (cluster_id, id) = (&registration.cluster_id, registration.broker_id);
+    let controller = match controllers.of(cluster_id, &caller, id) {
         Ok(controller) => controller,
-        Err(_) if controllers.desk(&registration.cluster_id).is_ok() => {
+        Err(status) if status.code() == Code::Unavailable && controllers.has_desk(cluster_id) => {
             let reason =
                 "the cluster has lost its tables and recovers: this process ends, so that its successor says what is on its volume".to_owned();
             return refuse(&out, reason).await;
         }
-        Err(error) => return Err(unavailable(error)),
+        Err(status) => return Err(status),
     };
     let registration = match registration_of(registration) {
         Ok(registration) => controllers.enrich(registration).await,

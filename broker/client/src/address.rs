@@ -1,8 +1,9 @@
-//! Where a broker listens.
+//! Where a broker listens, and which node is there.
 
 use std::fmt;
 
 use weir_protocol::address;
+use weir_security::principal::Principal;
 
 /// A host, by name or by number, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,12 +12,19 @@ pub struct Address {
     pub host: String,
     /// The port.
     pub port: u16,
+    /// The node that has to be there, over TLS; `None` for plain TCP, where anybody may be.
+    pub node: Option<Principal>,
 }
 
 impl Address {
-    /// The address of this host and port.
+    /// The address of this host and port, over plain TCP.
     pub fn new(host: impl Into<String>, port: u16) -> Self {
-        Self { host: host.into(), port }
+        Self { host: host.into(), port, node: None }
+    }
+
+    /// The address of a node of the cluster, over TLS.
+    pub fn of_node(host: impl Into<String>, port: u16, node: Principal) -> Self {
+        Self { host: host.into(), port, node: Some(node) }
     }
 }
 

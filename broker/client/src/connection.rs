@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use weir_protocol::api::ApiKey;
 use weir_protocol::frame::{LENGTH_SIZE, encode_request};
 use weir_protocol::messages::{Message, Request, ResponseHeader};
 use weir_protocol::primitive::EncodeError;
+use weir_tls::Identities;
 
-use crate::{Address, ClientError, connect};
+use crate::stream::{Stream, open};
+use crate::{Address, ClientError};
 
 /// The least number of bytes to make room for at a time.
 const READ_BYTES_MIN: usize = 16 * 1024;
@@ -27,7 +28,7 @@ const READ_BYTES_MAX: usize = 1 << 20;
 pub struct ConnectionSettings {
     /// The client id in each request.
     pub client_id: &'static str,
-    /// The longest time to resolve the host and to connect.
+    /// The longest time to resolve the host, to connect, and for the handshake of TLS.
     pub connect_max: Duration,
     /// The longest time to send a request.
     pub send_max: Duration,
@@ -39,7 +40,7 @@ pub struct ConnectionSettings {
 /// of the requests.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     settings: ConnectionSettings,
     pub(crate) input: BytesMut,
     sent: i32,
@@ -50,16 +51,17 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects. TLS and authentication belong here.
+    /// Connects. `identities` is what this process shows to a node.
     ///
     /// # Errors
     /// [`ClientError::Connect`].
     pub async fn open(
         address: &Address,
+        identities: Option<&Identities>,
         settings: ConnectionSettings,
     ) -> Result<Self, ClientError> {
         Ok(Self {
-            stream: connect(address, settings.connect_max).await?,
+            stream: open(address, identities, settings.connect_max).await?,
             settings,
             input: BytesMut::new(),
             sent: 0,
@@ -81,7 +83,11 @@ impl Connection {
         let unknown = EncodeError::Version { message: R::NAME, version };
         let api = ApiKey::from_key(R::API_KEY).ok_or(unknown)?;
         let frame = encode_request(request, api, version, self.sent, self.settings.client_id)?;
-        timeout(self.settings.send_max, self.stream.write_all(&frame))
+        let sending = async {
+            self.stream.write_all(&frame).await?;
+            self.stream.flush().await
+        };
+        timeout(self.settings.send_max, sending)
             .await
             .map_err(|_| ClientError::NotSent(self.settings.send_max))?
             .map_err(ClientError::Broken)?;

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use tracing::debug;
 use weir_protocol::messages::Request;
 use weir_protocol::types::BrokerId;
+use weir_tls::Identities;
 
 use crate::{Address, ClientError, Connection, ConnectionSettings};
 
@@ -40,6 +41,7 @@ pub enum Repeat {
 #[derive(Debug)]
 pub struct Pool {
     settings: PoolSettings,
+    identities: Option<Arc<Identities>>,
     brokers: Mutex<HashMap<BrokerId, Arc<Peer>>>,
 }
 
@@ -53,9 +55,9 @@ pub(crate) struct Peer {
 }
 
 impl Pool {
-    /// A pool without connections.
-    pub fn new(settings: PoolSettings) -> Self {
-        Self { settings, brokers: Mutex::default() }
+    /// A pool without connections. `identities` is what this process shows to nodes.
+    pub fn new(settings: PoolSettings, identities: Option<Arc<Identities>>) -> Self {
+        Self { settings, identities, brokers: Mutex::default() }
     }
 
     /// Sends a request to a broker and awaits the response. Connections to another address that the
@@ -93,7 +95,8 @@ impl Pool {
                 Err(error) => return Err(error),
             }
         }
-        let mut connection = Connection::open(address, settings).await?;
+        let mut connection =
+            Connection::open(address, self.identities.as_deref(), settings).await?;
         let answer = connection.call(version, request, answer_max).await?;
         self.keep(&peer, connection);
         Ok(answer)

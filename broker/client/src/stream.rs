@@ -1,11 +1,15 @@
-//! Makes the stream to a broker: resolves its host and connects.
+//! Makes the stream to a broker: resolves its host, connects, and finds out who is there.
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
+use weir_tls::{Identities, TlsClient};
 
 use crate::{Address, ClientError};
 
@@ -25,6 +29,79 @@ pub async fn connect(address: &Address, within: Duration) -> Result<TcpStream, C
         Ok(stream)
     };
     connected.await.map_err(|error| ClientError::Connect { address: address.clone(), error })
+}
+
+/// Connects to an address, and over TLS if a node has to be there. `identities` is what this
+/// process shows to it.
+///
+/// # Errors
+/// [`ClientError::Connect`]: also when another node is there, or this process has no identity.
+pub(crate) async fn open(
+    address: &Address,
+    identities: Option<&Identities>,
+    within: Duration,
+) -> Result<Stream, ClientError> {
+    let deadline = Instant::now() + within;
+    let stream = connect(address, within).await?;
+    let Some(node) = &address.node else { return Ok(Stream::Plain(stream)) };
+    let secured = async {
+        let identities = identities
+            .ok_or_else(|| io::Error::other("this process has no certificate of the cluster"))?;
+        let identity = identities.current()?;
+        let secured = timeout_at(deadline, identity.connect(stream, node));
+        secured.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    };
+    match secured.await {
+        Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+        Err(error) => Err(ClientError::Connect { address: address.clone(), error }),
+    }
+}
+
+/// A stream to a broker.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsClient>),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
 }
 
 /// Tries the addresses in turn. Each has an equal share of the time that is left, so that one which

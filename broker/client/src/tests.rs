@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
@@ -5,9 +6,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::Instant;
 use weir_protocol::messages::{
-    FindCoordinatorRequest, FindCoordinatorResponse, Message as _, ResponseHeader,
+    ApiVersionsRequest, ApiVersionsResponse, FindCoordinatorRequest, FindCoordinatorResponse,
+    Message as _, ResponseHeader,
 };
 use weir_protocol::types::BrokerId;
+use weir_security::principal::Principal;
+use weir_tls::testing::Ca;
+use weir_tls::{Identities, accept};
 
 use crate::stream::connect_to_any;
 use crate::{
@@ -48,7 +53,7 @@ impl Broker {
     async fn connected(&self) -> (Connection, TcpStream) {
         let address = self.address();
         let (client, accepted) =
-            tokio::join!(Connection::open(&address, SETTINGS), self.listener.accept());
+            tokio::join!(Connection::open(&address, None, SETTINGS), self.listener.accept());
         (client.unwrap(), accepted.unwrap().0)
     }
 }
@@ -144,7 +149,7 @@ async fn every_wait_for_a_silent_broker_ends() {
 
     // This broker does not read either.
     let settings = ConnectionSettings { send_max: SHORT, ..SETTINGS };
-    let mut client = Connection::open(&broker.address(), settings).await.unwrap();
+    let mut client = Connection::open(&broker.address(), None, settings).await.unwrap();
     let large = FindCoordinatorRequest {
         coordinator_keys: vec!["x".repeat(30_000); 1_000],
         ..Default::default()
@@ -263,12 +268,10 @@ async fn an_address_that_does_not_answer_leaves_time_for_the_next() {
 
 /// A pool of one connection to each broker.
 fn pool() -> Pool {
-    Pool::new(PoolSettings {
-        connection: SETTINGS,
-        answer_max: LONG,
-        connections_max: 1,
-        idle_max: 1,
-    })
+    Pool::new(
+        PoolSettings { connection: SETTINGS, answer_max: LONG, connections_max: 1, idle_max: 1 },
+        None,
+    )
 }
 
 /// Answers one request of a call, on a connection that may be there already.
@@ -320,12 +323,15 @@ async fn a_request_is_repeated_only_where_it_may_be() {
 #[tokio::test]
 async fn a_request_without_an_answer_is_not_repeated() {
     let broker = Broker::start().await;
-    let pool = Pool::new(PoolSettings {
-        connection: SETTINGS,
-        answer_max: 4 * SHORT,
-        connections_max: 1,
-        idle_max: 1,
-    });
+    let pool = Pool::new(
+        PoolSettings {
+            connection: SETTINGS,
+            answer_max: 4 * SHORT,
+            connections_max: 1,
+            idle_max: 1,
+        },
+        None,
+    );
     let (address, question, mut kept) = (broker.address(), question(), None);
     let call = || pool.call(BrokerId(1), &address, VERSION, &question, Repeat::IfBroken);
     let (said, ()) = tokio::join!(call(), answer(&broker, &mut kept, 7));
@@ -361,9 +367,54 @@ async fn a_request_waits_for_a_connection_and_not_for_ever() {
 
     let settings =
         PoolSettings { connection: SETTINGS, answer_max: LONG, connections_max: 1, idle_max: 1 };
-    let pool = Pool::new(PoolSettings { answer_max: SHORT, ..settings });
+    let pool = Pool::new(PoolSettings { answer_max: SHORT, ..settings }, None);
     let others = pool.peer(BrokerId(1), &address);
     let _place = others.places.acquire().await.unwrap();
     let said = pool.call(BrokerId(1), &address, VERSION, &question, Repeat::Never).await;
     assert!(matches!(said, Err(ClientError::Busy(SHORT))), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_node_is_asked_over_tls_and_nobody_else_in_its_place() {
+    let ca = Ca::new();
+    let of = |id| Arc::new(Identities::new(ca.identity("c", &Principal::Broker(id), &[&ca])));
+    let (asking, asked) = (of(1), of(2));
+    let broker = Broker::start().await;
+    let answering = async {
+        for _ in 0..3 {
+            let stream = broker.listener.accept().await.unwrap().0;
+            let accepted = accept(stream, |_| Some(Arc::clone(&asked))).await;
+            let Ok((mut stream, _, node)) = accepted else { continue };
+            assert_eq!(node, Principal::Broker(1));
+            let mut bytes = vec![0; 4096];
+            // The length, the key and the version, and the correlation id.
+            let Ok(read @ 12..) = stream.read(&mut bytes).await else { continue };
+            assert_eq!(bytes[..4], u32::try_from(read - 4).unwrap().to_be_bytes());
+            let id: [u8; 4] = bytes[8..12].try_into().unwrap();
+            let mut answer = BytesMut::new();
+            ApiVersionsResponse::default().encode(&mut answer, 0).unwrap();
+            let length = u32::try_from(answer.len() + 4).unwrap().to_be_bytes();
+            stream.write_all(&[&length[..], &id, &answer].concat()).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+    };
+    let Address { host, port, .. } = broker.address();
+    let node = |id| Address::of_node(host.clone(), port, Principal::Broker(id));
+    let asking = async {
+        let settings = PoolSettings {
+            connection: SETTINGS,
+            answer_max: LONG,
+            connections_max: 1,
+            idle_max: 1,
+        };
+        let pool = Pool::new(settings, Some(asking));
+        let request = ApiVersionsRequest::default();
+        pool.call(BrokerId(2), &node(2), 0, &request, Repeat::Never).await.unwrap();
+        let another = pool.call(BrokerId(3), &node(3), 0, &request, Repeat::Never).await;
+        let another = another.unwrap_err().to_string();
+        assert!(another.ends_with("it is broker 2, not broker 3"), "{another}");
+        let stranger = Connection::open(&node(2), None, SETTINGS).await.unwrap_err();
+        assert!(stranger.to_string().ends_with("no certificate of the cluster"), "{stranger}");
+    };
+    tokio::join!(answering, asking);
 }

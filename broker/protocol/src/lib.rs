@@ -40,4 +40,8 @@ pub mod controller {
     /// The prefix of a cluster's name, in place of its id, while the controller still looks for the
     /// id on the brokers' volumes.
     pub const RECOVERS: &str = "recover:";
+
+    /// The listener that brokers and the controller use among themselves. Listeners of users have
+    /// no such name, since theirs have no hyphen.
+    pub const INTERNAL_LISTENER: &str = "WEIR-INTERNAL";
 }

@@ -25,7 +25,6 @@ use super::request::Request;
 use super::{Dispatch, RequestContext, replica_fetch};
 use crate::api::Services;
 use crate::api::reply::{Chunk, FileRegion, Reply};
-use crate::auth::{Operation, Resource};
 use crate::budget::Room;
 use crate::metrics::RequestName;
 use crate::replica::now_ms;
@@ -139,9 +138,7 @@ async fn answer(
     };
     let replica_id =
         if cx.version >= 15 { request.replica_state.replica_id } else { request.replica_id };
-    if replica_id >= 0
-        && !services.authorizer.allows(&cx.principal, Operation::ClusterAction, Resource::Cluster)
-    {
+    if replica_id >= 0 && !services.authorizer.allows_replica(&cx.principal, replica_id) {
         return failed(ErrorCode::ClusterAuthorizationFailed);
     }
     let settings = services.settings();

@@ -14,18 +14,18 @@ use weir_protocol::messages::ApiMessage;
 use weir_protocol::types::ControllerEpoch;
 
 use super::{Caller, Listener, RequestContext};
-use crate::auth::{Authorizer, Policy, Principal};
+use crate::auth::{Authorizer, Brokers, KafkaPrincipal, Policy};
 use crate::metadata::MetadataImage;
 
 pub(super) const A: Uuid = Uuid::from_u128(0xa);
 pub(super) const B: Uuid = Uuid::from_u128(0xb);
 
 pub(super) fn everyone() -> Authorizer {
-    Authorizer::new(Policy::AllowEveryone)
+    Authorizer::new(Policy::AllowEveryone, Brokers::Anybody)
 }
 
 pub(super) fn nobody() -> Authorizer {
-    Authorizer::new(Policy::DenyEveryone)
+    Authorizer::new(Policy::DenyEveryone, Brokers::Anybody)
 }
 
 /// A request in `version` that arrived on PLAINTEXT.
@@ -37,7 +37,7 @@ pub(super) fn request_on(listener: &str, version: i16) -> RequestContext {
     let caller = Caller {
         connection: 1,
         listener: Arc::new(Listener { name: listener.to_owned() }),
-        principal: Principal::anonymous(),
+        principal: KafkaPrincipal::anonymous().into(),
         peer: ([127, 0, 0, 1], 1).into(),
         next_is_here: Default::default(),
         has_asked_for_topics: Default::default(),

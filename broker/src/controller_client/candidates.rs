@@ -9,20 +9,28 @@
 //! takes the cluster over. That operator writes its name into a file, which is read before each
 //! attempt.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tonic::codegen::http::Uri;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
+use tower::{Service, service_fn};
 use tracing::{debug, info, warn};
 use weir_protocol::address;
 use weir_protocol::controller::CLUSTER_HEADER;
 use weir_protocol::controller::controller_client::ControllerClient;
+use weir_security::principal::Principal;
+use weir_tls::{Identities, TlsClient};
 
 /// How long a connection may take to open.
 pub(super) const CONNECT_MAX: Duration = Duration::from_secs(1);
@@ -56,6 +64,7 @@ pub(super) struct Candidates {
     /// The file that contains the name, if the name may change.
     file: Option<PathBuf>,
     cluster: NameCluster,
+    identities: Option<Arc<Identities>>,
     state: Mutex<State>,
 }
 
@@ -81,7 +90,12 @@ impl Candidates {
     ///
     /// # Errors
     /// When the name or the cluster's id is invalid.
-    pub(super) fn new(name: &str, file: Option<&Path>, cluster_id: &str) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        name: &str,
+        file: Option<&Path>,
+        cluster_id: &str,
+        identities: Option<Arc<Identities>>,
+    ) -> anyhow::Result<Self> {
         anyhow::ensure!(
             address::split(name).is_some(),
             "--controller {name}: must be HOST:PORT, with an IPv6 address in brackets"
@@ -98,10 +112,10 @@ impl Candidates {
             addresses: Vec::new(),
             turn: 0,
             target: None,
-            client: client(endpoint.clone(), &cluster),
-            forwards: client(endpoint, &cluster),
+            client: client(endpoint.clone(), &cluster, identities.as_ref()),
+            forwards: client(endpoint, &cluster, identities.as_ref()),
         };
-        Ok(Self { file: file.map(Path::to_owned), cluster, state: Mutex::new(state) })
+        Ok(Self { file: file.map(Path::to_owned), cluster, identities, state: Mutex::new(state) })
     }
 
     /// Returns the client of the current candidate.
@@ -148,8 +162,9 @@ impl Candidates {
             && let Ok(endpoint) = endpoint_of(&address.to_string())
         {
             state.target = Some(address);
-            state.client = client(endpoint.clone(), &self.cluster);
-            state.forwards = client(endpoint, &self.cluster);
+            let identities = self.identities.as_ref();
+            state.client = client(endpoint.clone(), &self.cluster, identities);
+            state.forwards = client(endpoint, &self.cluster, identities);
         }
     }
 
@@ -194,17 +209,45 @@ fn pick(addresses: &[SocketAddr], turn: usize) -> Option<SocketAddr> {
     addresses.get(turn.checked_rem(addresses.len())?).copied()
 }
 
-fn client(endpoint: Endpoint, cluster: &NameCluster) -> Client {
-    let channel: Channel = endpoint
+fn client(
+    endpoint: Endpoint,
+    cluster: &NameCluster,
+    identities: Option<&Arc<Identities>>,
+) -> Client {
+    let endpoint = endpoint
         .connect_timeout(CONNECT_MAX)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
-        .keep_alive_while_idle(true)
-        .connect_lazy();
+        .keep_alive_while_idle(true);
+    let channel = match identities {
+        None => endpoint.connect_lazy(),
+        Some(identities) => endpoint.connect_with_connector_lazy(secured(identities)),
+    };
     ControllerClient::new(InterceptedService::new(channel, cluster.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// Connects to the controller of this broker's cluster, and to nobody else. The bounds of time are
+/// those of the endpoint.
+fn secured(
+    identities: &Arc<Identities>,
+) -> impl Service<Uri, Response = TokioIo<TlsClient>, Error = io::Error, Future: Send>
++ Clone
++ Send
++ 'static {
+    let identities = Arc::clone(identities);
+    service_fn(move |uri: Uri| {
+        let identities = Arc::clone(&identities);
+        async move {
+            let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or_default());
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            let stream = TcpStream::connect((host, port)).await?;
+            stream.set_nodelay(true)?;
+            identities.current()?.connect(stream, &Principal::Controller).await.map(TokioIo::new)
+        }
+    })
 }
 
 #[cfg(test)]
@@ -223,7 +266,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_client_follows_the_turns() {
-        let candidates = Candidates::new("127.0.0.1:1", None, "c").unwrap();
+        let candidates = Candidates::new("127.0.0.1:1", None, "c", None).unwrap();
         assert_eq!(candidates.state.lock().target, None);
         candidates.resolve().await;
         assert_eq!(candidates.state.lock().target, Some("127.0.0.1:1".parse().unwrap()));
@@ -233,16 +276,16 @@ mod tests {
         candidates.resolve().await;
         assert_eq!(candidates.state.lock().target, Some("127.0.0.1:1".parse().unwrap()));
         for wrong in ["no address", "h", "::1:9090"] {
-            assert!(Candidates::new(wrong, None, "c").is_err(), "{wrong}");
+            assert!(Candidates::new(wrong, None, "c", None).is_err(), "{wrong}");
         }
-        assert!(Candidates::new("h:1", None, "a\nb").is_err());
+        assert!(Candidates::new("h:1", None, "a\nb", None).is_err());
     }
 
     #[tokio::test]
     async fn the_name_is_read_before_each_attempt() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("controller");
-        let candidates = Candidates::new("127.0.0.1:1", Some(&file), "c").unwrap();
+        let candidates = Candidates::new("127.0.0.1:1", Some(&file), "c", None).unwrap();
         let target = || candidates.state.lock().target.map(|target| target.port());
         // The file is missing at first. Then it exists and changes; an invalid address has no
         // effect.

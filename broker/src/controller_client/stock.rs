@@ -3,11 +3,13 @@
 //!
 //! Until then it serves nothing and changes none of its logs, so its report stays true.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 use weir_protocol::controller as rpc;
+use weir_tls::Identities;
 
 use super::candidates::Candidates;
 use super::kept;
@@ -39,9 +41,17 @@ pub struct Tables {
 ///
 /// # Errors
 /// When the controller's address is invalid.
-pub async fn await_tables(config: &Config, found: Option<&LogDir>) -> anyhow::Result<Tables> {
-    let candidates =
-        Candidates::new(&config.controller, config.controller_file.as_deref(), &config.cluster_id)?;
+pub async fn await_tables(
+    config: &Config,
+    identities: Option<&Arc<Identities>>,
+    found: Option<&LogDir>,
+) -> anyhow::Result<Tables> {
+    let candidates = Candidates::new(
+        &config.controller,
+        config.controller_file.as_deref(),
+        &config.cluster_id,
+        identities.map(Arc::clone),
+    )?;
     let incarnation = Uuid::new_v4();
     let inventory = inventory(found);
     info!(

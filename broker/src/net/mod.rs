@@ -38,15 +38,16 @@ use tokio::sync::{mpsc, watch};
 use tracing::{Instrument as _, debug, debug_span, error, info, warn};
 use weir_protocol::address;
 use weir_telemetry::listen::listen;
+use weir_tls::Identities;
 
 use self::closed::Closed;
 use self::complaints::Complaints;
 use self::connection::Accepted;
-use self::tls::{Certificates, Greeted, Places, Refused, greet, keep_current};
+use self::tls::{Certificates, Greeted, Places, Refused, Secured, greet, keep_current};
 use self::transport::Transport;
 use crate::api::{Caller, Listener, Services};
-use crate::auth::Principal;
-use crate::config::ListenerConfig;
+use crate::auth::KafkaPrincipal;
+use crate::config::{ListenerConfig, ListenerSecurity};
 use crate::metrics::Metrics;
 
 /// The most accepted connections that wait for their thread.
@@ -55,6 +56,11 @@ const HANDOVER_MAX: usize = 1024;
 /// The most extra threads of each connection thread. They wait for the disk when data to send is
 /// not in the page cache.
 const COLD_READS_MAX: usize = 16;
+
+/// The part of the most connections that nodes of the cluster may have besides, and how many at
+/// least: a broker keeps one for each partition leader, and some for transactions.
+const NODES_SHARE: usize = 8;
+const NODES_MIN: usize = 64;
 
 /// How long current requests may take to end when the broker stops.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
@@ -67,18 +73,27 @@ pub struct Bound {
     /// Its actual address. The port is known even if the configuration leaves it open.
     pub address: SocketAddr,
     socket: std::net::TcpListener,
-    certificates: Option<Arc<Certificates>>,
+    secured: Option<Secured>,
 }
 
-/// Binds a listener.
+/// Binds a listener. `identities` is what this broker shows on the internal one.
 ///
 /// # Errors
 /// When the address is not local or the port is in use, or the files of its TLS cannot be used; the
 /// message names them.
-pub async fn bind(config: &ListenerConfig) -> anyhow::Result<Bound> {
-    let certificates = match &config.tls {
-        Some(tls) => Some(Arc::new(Certificates::load(&config.name, tls)?)),
-        None => None,
+pub async fn bind(
+    config: &ListenerConfig,
+    identities: Option<&Arc<Identities>>,
+) -> anyhow::Result<Bound> {
+    let secured = match &config.security {
+        ListenerSecurity::Plain => None,
+        ListenerSecurity::Tls(tls) => {
+            Some(Secured::Clients(Arc::new(Certificates::load(&config.name, tls)?)))
+        }
+        ListenerSecurity::Nodes => {
+            let identities = identities.context("this broker has no identity")?;
+            Some(Secured::Nodes(Arc::clone(identities)))
+        }
     };
     let (host, port) = &config.bind;
     let what = || format!("listen on {}://{}", config.name, address::join(host, *port));
@@ -89,7 +104,7 @@ pub async fn bind(config: &ListenerConfig) -> anyhow::Result<Bound> {
         .with_context(what)?;
     let socket = listen(address).with_context(what)?;
     let address = socket.local_addr().with_context(what)?;
-    Ok(Bound { config: config.clone(), address, socket, certificates })
+    Ok(Bound { config: config.clone(), address, socket, secured })
 }
 
 /// The threads that serve connections, and the tasks that accept them.
@@ -104,11 +119,8 @@ pub struct Server {
 #[derive(Clone, Debug)]
 struct Shared {
     services: Arc<Services>,
-    connections: Arc<AtomicUsize>,
     /// How many connections there were.
     accepted: Arc<AtomicU64>,
-    /// For the handshakes of all listeners.
-    places: Arc<Places>,
     stop: watch::Receiver<bool>,
 }
 
@@ -116,8 +128,25 @@ struct Shared {
 #[derive(Debug)]
 struct Accepting {
     listener: Arc<Listener>,
-    certificates: Option<Arc<Certificates>>,
+    secured: Option<Secured>,
+    limits: Limits,
     complaints: Complaints,
+}
+
+/// What connections share: those of clients on all listeners, and apart from them those of nodes,
+/// so that no client keeps a follower from its leader.
+#[derive(Clone, Debug)]
+struct Limits {
+    connections: Arc<AtomicUsize>,
+    connections_max: usize,
+    /// For the handshakes.
+    places: Arc<Places>,
+}
+
+impl Limits {
+    fn of(connections_max: usize) -> Self {
+        Self { connections: Arc::default(), connections_max, places: Arc::new(Places::new()) }
+    }
 }
 
 type Handover = (std::net::TcpStream, Caller, Arc<Accepting>);
@@ -129,13 +158,8 @@ impl Server {
     /// When a thread cannot be started.
     pub fn start(services: &Arc<Services>, listeners: Vec<Bound>) -> anyhow::Result<Self> {
         let (stop, stopped) = watch::channel(false);
-        let shared = Shared {
-            services: Arc::clone(services),
-            connections: Arc::default(),
-            accepted: Arc::default(),
-            places: Arc::new(Places::new()),
-            stop: stopped,
-        };
+        let shared =
+            Shared { services: Arc::clone(services), accepted: Arc::default(), stop: stopped };
         let mut threads = Vec::new();
         let mut inboxes = Vec::new();
         for index in 0..services.config.threads {
@@ -152,18 +176,26 @@ impl Server {
         }
         let mut acceptors = tokio::task::JoinSet::new();
         let metrics = &services.metrics;
-        let secured = listeners.iter().filter_map(|bound| bound.certificates.clone());
+        let secured = listeners.iter().filter_map(|bound| bound.secured.clone());
         acceptors.spawn(keep_current(secured.collect(), Arc::clone(metrics)));
+        let connections_max = services.config.connections_max;
+        let of_clients = Limits::of(connections_max);
+        let of_nodes = Limits::of((connections_max / NODES_SHARE).max(NODES_MIN));
         for bound in listeners {
             let name = bound.config.name.clone();
             info!(listener = name, address = %bound.address, "listening");
-            if let Some(certificates) = &bound.certificates {
-                metrics.tls().serves(&name, certificates.not_after(), &Refused::REASONS);
+            if let Some(secured) = &bound.secured {
+                metrics.tls().serves(&name, secured.not_after(), &Refused::REASONS);
             }
+            let limits = match &bound.secured {
+                Some(Secured::Nodes(_)) => of_nodes.clone(),
+                _ => of_clients.clone(),
+            };
             let socket = TcpListener::from_std(bound.socket).context("watch a listener")?;
             let accepting = Accepting {
                 listener: Arc::new(Listener { name }),
-                certificates: bound.certificates,
+                secured: bound.secured,
+                limits,
                 complaints: Complaints::default(),
             };
             acceptors.spawn(accept(shared.clone(), socket, Arc::new(accepting), inboxes.clone()));
@@ -204,17 +236,16 @@ async fn accept(
                 }
             }
         };
-        if shared.connections.fetch_add(1, Ordering::Relaxed)
-            >= shared.services.config.connections_max
-        {
-            shared.connections.fetch_sub(1, Ordering::Relaxed);
+        let Limits { connections, connections_max, .. } = &accepting.limits;
+        if connections.fetch_add(1, Ordering::Relaxed) >= *connections_max {
+            connections.fetch_sub(1, Ordering::Relaxed);
             shared.services.metrics.connection_refused();
             continue;
         }
         let caller = Caller {
             connection: shared.accepted.fetch_add(1, Ordering::Relaxed) + 1,
             listener: Arc::clone(listener),
-            principal: Principal::anonymous(),
+            principal: KafkaPrincipal::anonymous().into(),
             // An IPv4 client of a dual-stack socket has its IPv4 address, as in Java.
             peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
             next_is_here: Default::default(),
@@ -225,7 +256,7 @@ async fn accept(
             Err(_) => false,
         };
         if !handed {
-            shared.connections.fetch_sub(1, Ordering::Relaxed);
+            connections.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -289,7 +320,7 @@ async fn run_connection(shared: Shared, (stream, mut caller, accepting): Handove
         Ok(Err(closed)) => Ok(closed),
         Err(panic) => Err(panic),
     };
-    shared.connections.fetch_sub(1, Ordering::Relaxed);
+    accepting.limits.connections.fetch_sub(1, Ordering::Relaxed);
     metrics.connection_closed();
     match closed {
         Ok(closed) => tell_of_end(metrics, &accepting, &caller, closed),
@@ -309,12 +340,12 @@ async fn open(
 ) -> Result<(Transport, Option<Counted>), Closed> {
     let socket = TcpStream::from_std(stream)?;
     socket.set_nodelay(true)?;
-    let Some(certificates) = &accepting.certificates else {
+    let Some(secured) = &accepting.secured else {
         return Ok((Transport::Plain(socket), None));
     };
     let mut stop = shared.stop.clone();
     let Greeted { stream, principal, protocol, resumed } = tokio::select! {
-        greeted = greet(certificates, &shared.places, socket, caller.peer.ip()) => greeted?,
+        greeted = greet(secured, &accepting.limits.places, socket, caller.peer.ip()) => greeted?,
         _ = stop.wait_for(|&stop| stop) => return Err(Closed::Stopping),
     };
     let listener = &caller.listener.name;

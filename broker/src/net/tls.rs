@@ -9,10 +9,12 @@ mod certificates;
 mod handshake;
 mod places;
 mod refused;
+mod secured;
 mod stream;
 
-pub(super) use certificates::{Certificates, keep_current};
+pub(super) use certificates::Certificates;
 pub(super) use handshake::{Greeted, greet};
 pub(super) use places::Places;
 pub(super) use refused::Refused;
+pub(super) use secured::{Secured, keep_current};
 pub(super) use stream::{RECORD_BYTES_MAX, TlsStream};

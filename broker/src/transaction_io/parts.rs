@@ -13,6 +13,7 @@ use crate::coordinator::{Coordinator, StateMachine, partition_in};
 use crate::group::Groups;
 use crate::metadata::Metadata;
 use crate::metrics::Metrics;
+use crate::peer_addresses::PeerAddresses;
 use crate::replica::Replicas;
 use crate::transaction::{Producer, Transactions};
 
@@ -34,10 +35,10 @@ pub(crate) struct TransactionIo {
 }
 
 impl TransactionIo {
-    /// Starts nothing. `listener` is the listener that brokers use among themselves.
-    /// [`TransactionIo::run`] writes the ends of transactions.
+    /// Starts nothing. `addresses` are those of the other brokers. [`TransactionIo::run`] writes
+    /// the ends of transactions.
     pub(crate) fn new(
-        (id, listener): (BrokerId, String),
+        (id, addresses): (BrokerId, PeerAddresses),
         metadata: &Arc<Metadata>,
         replicas: &Arc<Replicas>,
         controller: &Arc<Controller>,
@@ -52,7 +53,7 @@ impl TransactionIo {
             groups: Arc::clone(groups),
             transactions: Arc::clone(transactions),
             metrics: Arc::clone(metrics),
-            peers: Peers::new(listener, Arc::clone(metadata)),
+            peers: Peers::new(addresses),
             markers: Markers::default(),
         }
     }

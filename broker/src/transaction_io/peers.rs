@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexMap;
-use weir_client::{Address, ClientError, ConnectionSettings, Pool, PoolSettings, Repeat};
+use weir_client::{ClientError, ConnectionSettings, Pool, PoolSettings, Repeat};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::Request;
 use weir_protocol::types::BrokerId;
 
-use crate::metadata::Metadata;
+use crate::peer_addresses::{NoAddress, PeerAddresses};
 use crate::transaction::Partition;
 
 const POOL: PoolSettings = PoolSettings {
@@ -28,28 +28,27 @@ const POOL: PoolSettings = PoolSettings {
     idle_max: 8,
 };
 
-/// The connections to other brokers, on the listener that brokers use among themselves.
+/// The connections to other brokers.
 #[derive(Debug)]
 pub(super) struct Peers {
-    listener: String,
-    metadata: Arc<Metadata>,
+    addresses: PeerAddresses,
     pool: Pool,
 }
 
 /// Why another broker did not answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PeerError {
-    /// The metadata has no broker of this id, or no address of it on the listener.
-    #[error("the metadata has no address of it on the listener {0}")]
-    NoAddress(String),
+    #[error(transparent)]
+    NoAddress(#[from] NoAddress),
     #[error(transparent)]
     NoAnswer(#[from] ClientError),
 }
 
 impl Peers {
     /// A pool without connections.
-    pub(super) fn new(listener: String, metadata: Arc<Metadata>) -> Self {
-        Self { listener, metadata, pool: Pool::new(POOL) }
+    pub(super) fn new(addresses: PeerAddresses) -> Self {
+        let identities = addresses.identities().map(Arc::clone);
+        Self { addresses, pool: Pool::new(POOL, identities) }
     }
 
     /// Sends a request to another broker. May send it twice, if an idle connection is broken: the
@@ -63,12 +62,7 @@ impl Peers {
         version: i16,
         request: &R,
     ) -> Result<R::Response, PeerError> {
-        let address = {
-            let image = self.metadata.load();
-            let found = image.brokers.get(&peer).and_then(|peer| peer.endpoint(&self.listener));
-            let endpoint = found.ok_or_else(|| PeerError::NoAddress(self.listener.clone()))?;
-            Address::new(endpoint.host.clone(), endpoint.port)
-        };
+        let address = self.addresses.of(peer)?;
         Ok(self.pool.call(peer, &address, version, request, Repeat::IfBroken).await?)
     }
 }

@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use kube::Api;
-use tokio::sync::watch;
 use tracing::{debug, warn};
 use weir_crds::{ConsumerGroup, KafkaCluster};
 
@@ -26,7 +25,6 @@ use self::store::Hosting;
 use super::context::Context;
 use super::watch::{Change, in_scope};
 use crate::controller::Key;
-use crate::controller::state::State;
 use crate::groups::reconcile::Seen;
 use crate::groups::runner;
 use crate::groups::schedule::Pace;
@@ -64,14 +62,10 @@ pub(super) async fn watch_groups(context: Context) -> Infallible {
 }
 
 /// Reconciles the groups of a cluster whose controller runs here.
-pub(super) async fn keep_groups(
-    context: Context,
-    cluster: Key,
-    committed: watch::Receiver<State>,
-) -> Infallible {
+pub(super) async fn keep_groups(context: Context, cluster: Key, asking: Client) -> Infallible {
     let _hosting = Hosting::begin(&context.groups, &cluster);
-    let backend = Arc::new(KubeBackend::new(context, cluster, committed.clone()));
-    let keeping = runner::keep(Arc::clone(&backend), Client::new(committed), Pace::KUBERNETES);
+    let backend = Arc::new(KubeBackend::new(context, cluster, asking.committed()));
+    let keeping = runner::keep(Arc::clone(&backend), asking, Pace::KUBERNETES);
     tokio::select! {
         never = keeping => never,
         never = backend.keep_telling() => never,

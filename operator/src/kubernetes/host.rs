@@ -146,9 +146,12 @@ impl Host {
         };
         let excused = elsewhere::excused(context, cluster, &now()).await?;
         let (controller, shell) = Controller::start_elsewhere(store, excused).await?;
-        context.controllers.put(cluster_id.clone(), controller.clone());
+        let domain = domain_of(cluster);
+        let identities = context.controllers.identities(&domain);
+        context.controllers.put(cluster_id.clone(), controller.clone(), Some(domain));
         sites.put(cluster_id.clone(), resource.clone());
-        let (sizes, keep_sizes) = keep_sizes(Client::new(controller.committed()));
+        let (sizes, keep_sizes) =
+            keep_sizes(Client::new(controller.committed(), identities.clone()));
         let hosted = Hosted {
             cluster: key.clone(),
             sizes: sizes.clone(),
@@ -158,7 +161,8 @@ impl Host {
         // The send fails only if this replica is losing its leadership.
         let _ = notices.send(Notice::Hosted(hosted.clone())).await;
         let statuses = keep_statuses(context.clone(), hosted);
-        let groups = groups::keep_groups(context.clone(), key.clone(), controller.committed());
+        let asking = Client::new(controller.committed(), identities);
+        let groups = groups::keep_groups(context.clone(), key.clone(), asking);
         Ok(Self {
             cluster_id,
             takes_up,
@@ -231,6 +235,12 @@ impl Host {
             Err(panicked) => panicked.to_string(),
         })
     }
+}
+
+/// The domain of a cluster, which the certificates of its nodes name. Another resource of the same
+/// name has another.
+pub(super) fn domain_of(cluster: &KafkaCluster) -> String {
+    cluster.metadata.uid.clone().unwrap_or_default()
 }
 
 /// Waits for a commit of the controller, or for its end.

@@ -172,11 +172,15 @@ impl BrokerAddresses {
         for endpoint in endpoints.iter_mut().filter(|endpoint| hosts.contains(&endpoint.host)) {
             endpoint.host.clone_from(if self.is_impersonated { by_pod } else { by_service });
         }
+        let is_secured = |name: &str| {
+            let own = listeners.iter().find(|listener| listener_name(listener) == name);
+            own.is_some_and(|listener| listener.tls.is_some())
+        };
         endpoints.extend(self.outside.iter().map(|(listener, (host, port))| Endpoint {
             listener: listener.clone(),
             host: host.clone(),
             port: *port,
-            security_protocol: "PLAINTEXT".to_owned(),
+            security_protocol: if is_secured(listener) { "SSL" } else { "PLAINTEXT" }.to_owned(),
         }));
         endpoints
     }

@@ -27,6 +27,8 @@ mod hosting;
 mod judge;
 mod kept;
 mod log_recovery;
+mod make;
+mod node_certificates;
 mod observation;
 mod owners;
 mod page;
@@ -46,7 +48,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
@@ -63,19 +64,17 @@ use self::pods::Pods;
 use self::rollout::Step;
 use self::strays::Strays;
 use self::table_recovery::TableRecovery;
-use self::volumes::Volumes;
 pub(super) use self::wake::Wake;
 use super::annotations::{IMAGE_ANNOTATION, PAUSED_ANNOTATION, annotation};
 use super::context::Context;
 use super::host::{self, Host};
 use super::hosted_clusters::HostedClusters;
 use super::metrics::Metrics;
-use super::objects::{MANAGED_BY, Names, Place, Plan, SLICE_MANAGED_BY, build, service_of, slices};
+use super::objects::{Names, Place, SLICE_MANAGED_BY, service_of, slices};
 use super::topics::Notice;
 use crate::controller::state::State;
 use crate::controller::{Key, summary};
 use crate::store::StoreError;
-use crate::store::kube::ours::Taken;
 
 /// The most time for one pass.
 const PASS_MAX: Duration = Duration::from_secs(60);
@@ -141,10 +140,11 @@ impl ClusterReconciler {
         wake: Arc<Wake>,
         notices: mpsc::Sender<Notice>,
     ) -> Self {
-        let uid = resource.borrow().metadata.uid.clone().unwrap_or_default();
-        let deadline = Deadline::of(&resource.borrow());
+        let first = Arc::clone(&resource.borrow());
+        let uid = first.metadata.uid.clone().unwrap_or_default();
         Self {
             applied: Applied::new(&context, &key.namespace, &uid),
+            certificates: Certificates::of(&context, &first),
             context,
             sites,
             key,
@@ -156,10 +156,9 @@ impl ClusterReconciler {
             taken_up: None,
             status: status::Written::default(),
             absences: Absences::default(),
-            deadline,
+            deadline: Deadline::of(&first),
             topics: kept::Topics::default(),
             claims: Claims::default(),
-            certificates: Certificates::default(),
             strays: Strays::default(),
             log_recovery: LogRecovery::default(),
             monitored: None,
@@ -267,6 +266,7 @@ impl ClusterReconciler {
             return Ok(WITHOUT_REASON);
         }
         let mut findings = self.first_findings(&cluster);
+        self.certificates.identify(&self.context, &cluster).await?;
         self.host(&cluster).await?;
         if let Some(host) = &self.host {
             kept::remember(&self.context, &self.key, &cluster, host.cluster_id()).await?;
@@ -327,78 +327,6 @@ impl ClusterReconciler {
         state.map_or_else(BTreeSet::new, |state| {
             self.absences.observe(pods, state, replicas, Instant::now())
         })
-    }
-
-    async fn make_objects(
-        &mut self,
-        cluster: &KafkaCluster,
-        findings: &mut Observation,
-    ) -> anyhow::Result<()> {
-        let recovery = self.recovery.as_ref().filter(|recovery| recovery.stage().is_some());
-        let (state, cluster_id) = match (&self.host, recovery) {
-            (Some(host), _) => (host.state(), host.cluster_id().to_owned()),
-            (None, Some(recovery)) => (recovery.state(cluster), recovery.name().to_owned()),
-            (None, None) => return Ok(()),
-        };
-        let held = recovery.map_or_else(|| pods::brokers_held(&state), TableRecovery::replicas);
-        // The kind may be installed after the cluster.
-        let is_fresh = |(known, at): &(bool, Instant)| *known || at.elapsed() < WITHOUT_REASON;
-        if !self.monitored.as_ref().is_some_and(is_fresh) {
-            self.monitored = Some((self.applied.knows_pod_monitors().await?, Instant::now()));
-        }
-        let wanted = cluster.spec.brokers.replicas;
-        findings.replicas = wanted.max(held);
-        (findings.scale_down, findings.moving) = rollout::held_back(&state, wanted, held);
-        let volumes =
-            Volumes::observe(&self.context, &self.key, cluster, findings.replicas).await?;
-        let remade = volumes.grow(&self.context, &self.key, findings).await?;
-        let effective = volumes.effective(cluster, remade);
-        let listening = findings.pods.iter().flat_map(|pod| pod.ports.clone()).collect();
-        let ready = findings
-            .pods
-            .iter()
-            .filter(|pod| pod.ready && !pod.terminating && pod.id < findings.replicas)
-            .count();
-        findings.away = self.away(&findings.pods, Some(&state), findings.replicas);
-        let plan = Plan {
-            cluster: &effective,
-            image: &findings.image,
-            cluster_id: &cluster_id,
-            controller: &self.context.controller_address,
-            replicas: findings.replicas,
-            listening: &listening,
-            evictable: drain::unavailable_max(&state, findings.replicas, &findings.away, ready),
-            monitoring: self
-                .monitored
-                .filter(|(known, _)| *known)
-                .map(|_| &self.context.monitoring),
-        };
-        let built = build(&plan);
-        findings.refusal = built.refusal;
-        let (sets, objects): (Vec<_>, Vec<_>) =
-            built.all.into_iter().partition(|object| object["kind"] == "StatefulSet");
-        // While a former StatefulSet's pods still have the names, the controller of a new one would
-        // retry with growing delays.
-        let is_left = !volumes.has_set() && findings.pods.iter().any(|pod| pod.owner.is_some());
-        findings.under_way |= is_left;
-        let mut taken = volumes.taken;
-        let Self { context, certificates, applied, .. } = self;
-        taken.extend(certificates.settle(context, cluster, findings, applied).await?);
-        taken.extend(self.applied.apply(&objects).await?);
-        // Brokers use no account, settings, certificates or volumes of somebody else.
-        let needed = |by: &Taken| {
-            ["PersistentVolumeClaim", "ServiceAccount", "ConfigMap", "Secret"]
-                .contains(&by.kind.as_str())
-        };
-        if !is_left && findings.refusal.is_none() && !taken.iter().any(needed) {
-            taken.extend(self.applied.apply(&sets).await?);
-        }
-        taken.extend(
-            pods::taken(&self.context, &self.key, findings.replicas, &findings.pods).await?,
-        );
-        findings.taken = Some(taken);
-        self.applied.prune::<Service>(&Names::of(cluster), MANAGED_BY, &objects).await?;
-        Ok(())
     }
 
     /// Points the ports of shared load balancers to the current pods.

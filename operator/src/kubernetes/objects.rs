@@ -6,6 +6,7 @@
 mod config_map;
 mod families;
 mod names;
+mod nodes;
 mod object_meta;
 mod patch;
 mod plan;
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 pub(super) use config_map::CONTROLLER_KEY;
 use config_map::config_map;
 pub(super) use names::{Names, broker_of_pod, listeners};
+pub(super) use nodes::{brokers_in, node_secrets};
 use object_meta::{metadata, plain_metadata};
 pub(super) use patch::CONTAINER;
 pub(super) use plan::{Monitoring, Plan};
@@ -87,7 +89,7 @@ fn network_policy(plan: &Plan<'_>, names: &Names) -> Value {
     let wanted = listeners(plan.cluster);
     let mut ports: BTreeSet<u16> = wanted.iter().map(|listener| listener.port).collect();
     ports.extend(plan.listening.iter().map(|(_, port)| *port));
-    ports.insert(HTTP_PORT);
+    ports.extend([HTTP_PORT, nodes::INTERNAL_PORT]);
     let ports: Vec<Value> =
         ports.into_iter().map(|port| json!({"protocol": "TCP", "port": port})).collect();
     json!({

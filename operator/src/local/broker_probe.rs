@@ -20,6 +20,6 @@ const SETTINGS: ConnectionSettings = ConnectionSettings {
 /// connections before it serves.
 pub(super) async fn broker_answers(address: SocketAddr) -> bool {
     let address = Address::new(address.ip().to_string(), address.port());
-    let Ok(mut connection) = Connection::open(&address, SETTINGS).await else { return false };
+    let Ok(mut connection) = Connection::open(&address, None, SETTINGS).await else { return false };
     connection.call(0, &ApiVersionsRequest::default(), ANSWER_MAX).await.is_ok()
 }

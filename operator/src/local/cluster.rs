@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use k8s_openapi::jiff::Timestamp;
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
+use weir_security::principal::Principal;
 
 use super::broker_probe::broker_answers;
 use super::manifests::{Manifest, declared_brokers, set_brokers};
+use super::nodes;
 use super::process::Process;
 use super::shape::{Shape, loopback};
 use super::status::{BrokerStatus, ControllerStatus, PartitionsStatus, Status};
@@ -251,7 +254,10 @@ impl LocalCluster {
             data,
             "--brokers".to_owned(),
             brokers,
+            "--identity".to_owned(),
+            nodes::folder(&self.data).display().to_string(),
         ];
+        nodes::prepare(&self.data, &Principal::Controller, Timestamp::now().as_second())?;
         if let Some(cluster) = cluster {
             args.extend(["--cluster".to_owned(), cluster.to_string()]);
         }

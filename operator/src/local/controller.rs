@@ -1,30 +1,36 @@
 //! The controller process of a local cluster: the controller core with a store of files, the
 //! brokers' RPC, and the service for the command line.
 
+use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_stream::wrappers::TcpListenerStream;
-use tracing::info;
+use tracing::{info, warn};
 use weir_crds::KafkaCluster;
 use weir_protocol::types::TopicId;
+use weir_security::principal::Principal;
 use weir_telemetry::logs::{self, LogFormat};
+use weir_tls::{Identities, Look};
 
 use super::groups::LocalGroups;
-use super::recovery;
 use super::server::LocalServer;
+use super::{nodes, recovery};
 use crate::admission;
 use crate::groups::{runner, schedule::Pace};
 use crate::kafka::Client;
-use crate::rpc::{ControllerRpc, Controllers, Desk};
+use crate::rpc::{Connections, ControllerRpc, Controllers, Desk};
 use crate::shell::Controller;
 use crate::store::file::FileStore;
+
+/// How often the files of the identity are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The name of a cluster without an applied resource.
 const DEFAULT_NAME: &str = "local";
@@ -38,6 +44,9 @@ pub struct Args {
     /// The brokers of a cluster that is made now.
     #[arg(long)]
     brokers: i32,
+    /// The directory of the controller's identity.
+    #[arg(long)]
+    identity: PathBuf,
     /// The KafkaCluster, as JSON, of a cluster that is made now.
     #[arg(long)]
     cluster: Option<String>,
@@ -54,10 +63,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut store = FileStore::open(&args.data)?;
     let port_file = args.data.join("port");
     let desk = Desk::default();
+    let identities = Arc::new(Identities::load(&args.identity, &Principal::Controller)?);
     if store.is_empty() {
         let resource = first_resource(&args)?;
         if resource.spec.recover_from.is_some() && recovery::has_volumes(&args.data) {
-            recovery::recover(&mut store, resource, bind(&port_file).await?, &desk).await?;
+            let listener = bind(&port_file).await?;
+            recovery::recover(&mut store, resource, listener, &identities, &desk).await?;
         } else {
             // Kafka's cluster ids have the form of its topic ids.
             store.create(TopicId::random().to_string(), resource)?;
@@ -68,24 +79,40 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     info!(port = listener.local_addr()?.port(), "the controller serves");
     let controllers = Controllers::one(controller.clone());
     // Some brokers may not know yet that a state exists again.
-    controllers.put_desk(recovery::name(), desk);
+    controllers.put_desk(recovery::name(), desk, None);
+    controllers.put_identities(nodes::DOMAIN.to_owned(), Arc::clone(&identities));
     let groups = Arc::new(LocalGroups::open(&args.data, controller.committed())?);
-    let keeping =
-        runner::keep(Arc::clone(&groups), Client::new(controller.committed()), Pace::LOCAL);
+    let asking = Client::new(controller.committed(), Some(Arc::clone(&identities)));
+    let keeping = runner::keep(Arc::clone(&groups), asking, Pace::LOCAL);
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let server = tonic::transport::Server::builder()
-        .tcp_nodelay(true)
-        .add_service(ControllerRpc::service(controllers))
+        .add_service(ControllerRpc::service(controllers.clone()))
         .add_service(LocalServer::service(controller, groups))
-        .serve_with_incoming(TcpListenerStream::new(listener));
+        .serve_with_incoming(Connections::new(listener, controllers));
     // Streams of brokers never end by themselves; they end with this process.
     tokio::select! {
         served = server => served.context("serve"),
         never = keeping => match never {},
+        never = keep_current(&identities) => match never {},
         ended = &mut shell => ended.context("the controller")?.context("the store"),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
+    }
+}
+
+/// Looks at the files of the identity, which the command line renews.
+async fn keep_current(identities: &Identities) -> Infallible {
+    loop {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        match identities.look() {
+            Look::Same => {}
+            Look::Changed => info!("takes over a changed identity"),
+            Look::Bad(error) => warn!(
+                error = format!("{error:#}"),
+                "cannot use the changed identity; the last good one stays in use"
+            ),
+        }
     }
 }
 

@@ -2,8 +2,10 @@
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
+use weir_security::principal::Principal;
 
 use super::cluster::LocalCluster;
+use super::nodes;
 use super::shape::Shape;
 use super::tls::{self, ClientFile, Secured};
 
@@ -29,14 +31,22 @@ impl LocalCluster {
         Ok(Shape::read(&self.data)?.map(|shape| shape.secured).unwrap_or_default())
     }
 
-    /// The flags of a broker for its listeners with TLS, whose files are there afterwards.
+    /// The flags of a broker for its listeners with TLS, whose files are there afterwards. If there
+    /// are any, brokers have certificates among themselves too.
     ///
     /// # Errors
     /// When a file cannot be made, or a Secret that a listener names is missing.
     pub(super) fn tls_of(&self, broker: i32) -> anyhow::Result<Vec<(&'static str, String)>> {
-        let secured = self.secured()?;
-        secured.prepare(&self.data, self.shape.host, Timestamp::now().as_second())?;
-        Ok(secured.flags(&self.data, self.shape.host, broker))
+        let (secured, host) = (self.secured()?, self.shape.host);
+        if secured.is_empty() {
+            return Ok(Vec::new());
+        }
+        let now = Timestamp::now().as_second();
+        secured.prepare(&self.data, host, now)?;
+        nodes::prepare(&self.data, &Principal::Broker(broker), now)?;
+        let mut flags = secured.flags(&self.data, host, broker);
+        flags.extend(nodes::flags(&self.data, host, broker)?);
+        Ok(flags)
     }
 
     /// The addresses of each listener with TLS.

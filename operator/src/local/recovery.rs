@@ -6,24 +6,26 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 use tracing::info;
 use weir_crds::KafkaCluster;
 use weir_protocol::controller::RECOVERS;
 use weir_protocol::types::{BrokerId, TopicId};
+use weir_tls::Identities;
 
 use super::cluster::{LocalCluster, POLL};
+use super::nodes;
 use super::rpc::local_server::{Local, LocalServer};
 use super::rpc::{
     ApplyRequest, ApplyResponse, DeleteRequest, DeleteResponse, GetRequest, GetResponse,
     StatusRequest, StatusResponse,
 };
 use crate::controller::recovery::{Known, Stock, take_stock};
-use crate::rpc::{ControllerRpc, Controllers, Desk};
+use crate::rpc::{Connections, ControllerRpc, Controllers, Desk};
 use crate::shell::moment;
 use crate::store::file::FileStore;
 
@@ -50,15 +52,17 @@ pub(super) async fn recover(
     store: &mut FileStore,
     cluster: KafkaCluster,
     listener: TcpListener,
+    identities: &Arc<Identities>,
     desk: &Desk,
 ) -> anyhow::Result<()> {
     let controllers = Controllers::default();
-    controllers.put_desk(name(), desk.clone());
+    controllers.put_desk(name(), desk.clone(), None);
+    controllers.put_identities(nodes::DOMAIN.to_owned(), Arc::clone(identities));
     desk.say("waits for the brokers to come with what their volumes hold");
     let server = tonic::transport::Server::builder()
-        .add_service(ControllerRpc::service(controllers))
+        .add_service(ControllerRpc::service(controllers.clone()))
         .add_service(LocalServer::new(Recovering { desk: desk.clone() }))
-        .serve_with_incoming(TcpListenerStream::new(listener));
+        .serve_with_incoming(Connections::new(listener, controllers));
     let server = tokio::spawn(server);
     let made = make(store, &cluster, desk).await;
     if let Ok(cluster_id) = &made {

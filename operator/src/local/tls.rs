@@ -4,10 +4,10 @@
 //! folder, `tls/LISTENER`, has links to the files that a broker reads, so a file that a user
 //! replaces is taken over as on Kubernetes.
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write as _};
+use std::fs;
+use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use weir_crds::{KafkaCluster, Listener, SecretName, Tls};
 use weir_protocol::address;
 
-use crate::authority::{Authority, Hosts, Pair};
+use super::files::{make_folder, pair_in, write};
+use crate::authority::{Authority, Holder, Hosts};
 use crate::listener::{CAS, CERTIFICATE, CLIENT_CAS, KEY, keys_of, listener_name, tls_flags};
 
 /// The listeners of a cluster that have TLS: local mode serves no others of the resource.
@@ -110,10 +111,11 @@ impl Secured {
             for listener in to_issue() {
                 let [certificate, key] = keys_of(&listener.name);
                 let kept = pair_in(&secret, &certificate, &key)?;
-                if kept.is_some_and(|kept| authority.is_good(&kept, &hosts, now)) {
+                if kept.is_some_and(|kept| authority.is_good(&kept, Holder::Listener(&hosts), now))
+                {
                     continue;
                 }
-                let issued = authority.issue(&hosts, now)?;
+                let issued = authority.issue(Holder::Listener(&hosts), now)?;
                 write(&secret, &key, issued.key.expose())?;
                 write(&secret, &certificate, issued.certificate.as_bytes())?;
             }
@@ -260,43 +262,6 @@ fn folder_of(data: &Path, listener: &Listener) -> PathBuf {
 
 fn secret_folder(data: &Path, name: &str) -> PathBuf {
     data.join("secrets").join(name)
-}
-
-fn pair_in(folder: &Path, certificate: &str, key: &str) -> anyhow::Result<Option<Pair>> {
-    let read = |name: &str| match fs::read(folder.join(name)) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("read {}", folder.join(name).display())),
-    };
-    let (Some(certificate), Some(key)) = (read(certificate)?, read(key)?) else { return Ok(None) };
-    let certificate = String::from_utf8_lossy(&certificate).into_owned();
-    Ok(Some(Pair { certificate, key: key.into() }))
-}
-
-/// Makes a folder that only its owner may see.
-fn make_folder(folder: &Path) -> anyhow::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .with_context(|| format!("create {}", folder.display()))
-}
-
-/// Replaces a file as a whole; only its owner may read it.
-fn write(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
-    make_folder(folder)?;
-    let (path, new) = (folder.join(name), folder.join(format!(".{name}.new")));
-    let what = || format!("write {}", path.display());
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)
-        .with_context(what)?;
-    file.write_all(bytes).with_context(what)?;
-    file.sync_all().with_context(what)?;
-    fs::rename(&new, &path).with_context(what)
 }
 
 fn relink(link: &Path, target: &Path) -> anyhow::Result<()> {

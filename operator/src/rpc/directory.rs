@@ -7,7 +7,13 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::Desk;
+use tonic::Status;
+use weir_protocol::controller::INTERNAL_LISTENER;
+use weir_protocol::types::BrokerId;
+use weir_tls::Identities;
+
+use super::caller::Caller;
+use super::desk::Desk;
 use crate::controller::Registration;
 use crate::shell::{Controller, Unavailable};
 
@@ -19,14 +25,27 @@ pub type RegistrationEnricher =
 /// The controllers, shared between their hosts and the server.
 #[derive(Clone, Default)]
 pub struct Controllers {
-    shared: Arc<RwLock<BTreeMap<String, Controller>>>,
+    shared: Arc<RwLock<BTreeMap<String, Hosted<Controller>>>>,
     /// The desks, by the name that brokers get in place of the cluster's id, and by that id if it
     /// is known. A desk exists while its cluster recovers, and afterwards for brokers that may not
     /// know the result.
-    desks: Arc<RwLock<BTreeMap<String, Desk>>>,
+    desks: Arc<RwLock<BTreeMap<String, Hosted<Desk>>>>,
+    /// What this process shows to brokers, by the domain of their cluster.
+    identities: Arc<RwLock<BTreeMap<String, Arc<Identities>>>>,
     /// Serves every cluster id; the controller itself refuses a wrong one.
     only: Option<Controller>,
     dresser: Option<RegistrationEnricher>,
+}
+
+fn unavailable() -> Status {
+    Status::unavailable(Unavailable.to_string())
+}
+
+/// What a cluster has here, and the domain whose certificates its brokers show.
+#[derive(Clone, Debug)]
+struct Hosted<T> {
+    part: T,
+    domain: Option<String>,
 }
 
 impl std::fmt::Debug for Controllers {
@@ -46,9 +65,11 @@ impl Controllers {
         Self { dresser: Some(dresser), ..Self::default() }
     }
 
-    /// Adds the controller of a cluster.
-    pub fn put(&self, cluster_id: String, controller: Controller) {
-        self.shared.write().unwrap_or_else(PoisonError::into_inner).insert(cluster_id, controller);
+    /// Adds the controller of a cluster. With a domain its brokers show certificates of it; those
+    /// of a version before may come without as long as they have not been seen with one.
+    pub fn put(&self, cluster_id: String, controller: Controller, domain: Option<String>) {
+        let hosted = Hosted { part: controller, domain };
+        self.shared.write().unwrap_or_else(PoisonError::into_inner).insert(cluster_id, hosted);
     }
 
     /// Removes the controller of a cluster.
@@ -56,9 +77,30 @@ impl Controllers {
         self.shared.write().unwrap_or_else(PoisonError::into_inner).remove(cluster_id);
     }
 
-    /// Adds the desk for brokers with this cluster id or name.
-    pub fn put_desk(&self, name: String, desk: Desk) {
-        self.desks.write().unwrap_or_else(PoisonError::into_inner).insert(name, desk);
+    /// Adds the desk for brokers with this cluster id or name, and certificates of this domain.
+    pub fn put_desk(&self, name: String, desk: Desk, domain: Option<String>) {
+        let hosted = Hosted { part: desk, domain };
+        self.desks.write().unwrap_or_else(PoisonError::into_inner).insert(name, hosted);
+    }
+
+    /// Adds what this process shows to the brokers of a domain.
+    pub fn put_identities(&self, domain: String, identities: Arc<Identities>) {
+        let mut all = self.identities.write().unwrap_or_else(PoisonError::into_inner);
+        all.insert(domain, identities);
+    }
+
+    /// What this process shows to the brokers of a domain.
+    pub fn identities(&self, domain: &str) -> Option<Arc<Identities>> {
+        let all = self.identities.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(domain).cloned()
+    }
+
+    /// Removes what this process shows to the brokers of a domain, unless others are there now.
+    pub fn remove_identities(&self, domain: &str, identities: &Arc<Identities>) {
+        let mut all = self.identities.write().unwrap_or_else(PoisonError::into_inner);
+        if all.get(domain).is_some_and(|there| Arc::ptr_eq(there, identities)) {
+            all.remove(domain);
+        }
     }
 
     /// Removes a desk.
@@ -66,27 +108,63 @@ impl Controllers {
         self.desks.write().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
-    pub(super) fn desk(&self, name: &str) -> Result<Desk, Unavailable> {
+    /// The desk for this broker, which has to be who it says.
+    ///
+    /// # Errors
+    /// When there is no desk of this name, or the broker is another.
+    pub(super) fn desk(&self, name: &str, caller: &Caller, broker: i32) -> Result<Desk, Status> {
         let desks = self.desks.read().unwrap_or_else(PoisonError::into_inner);
-        desks.get(name).cloned().ok_or(Unavailable)
+        let hosted = desks.get(name).ok_or_else(unavailable)?;
+        // A desk does not know of what version a broker is.
+        caller.check(hosted.domain.as_deref(), broker, || false)?;
+        Ok(hosted.part.clone())
     }
 
-    /// Removes all controllers and desks.
+    /// Whether there is a desk of this name.
+    pub(super) fn has_desk(&self, name: &str) -> bool {
+        self.desks.read().unwrap_or_else(PoisonError::into_inner).contains_key(name)
+    }
+
+    /// Whether this process is the controller of no cluster.
+    pub(super) fn are_none(&self) -> bool {
+        self.identities.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Removes all controllers, desks and identities.
     pub fn clear(&self) {
         self.shared.write().unwrap_or_else(PoisonError::into_inner).clear();
         self.desks.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.identities.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// The controller of a cluster.
+    /// The controller of a cluster for this broker, which has to be who it says.
     ///
     /// # Errors
-    /// When the cluster has no controller here.
-    pub(super) fn of(&self, cluster_id: &str) -> Result<Controller, Unavailable> {
-        if let Some(only) = &self.only {
-            return Ok(only.clone());
-        }
-        let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
-        shared.get(cluster_id).cloned().ok_or(Unavailable)
+    /// When the cluster has no controller here, or the broker is another.
+    pub(super) fn of(
+        &self,
+        cluster_id: &str,
+        caller: &Caller,
+        broker: i32,
+    ) -> Result<Controller, Status> {
+        let (controller, domain) = match &self.only {
+            Some(only) => (only.clone(), None),
+            None => {
+                let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+                let hosted = shared.get(cluster_id).ok_or_else(unavailable)?;
+                (hosted.part.clone(), hosted.domain.clone())
+            }
+        };
+        let is_of_a_version_before = || {
+            let committed = controller.committed();
+            let state = committed.borrow();
+            let known = state.brokers.get(&BrokerId(broker));
+            known.is_some_and(|known| {
+                known.endpoints.iter().all(|one| one.listener != INTERNAL_LISTENER)
+            })
+        };
+        caller.check(domain.as_deref(), broker, is_of_a_version_before)?;
+        Ok(controller)
     }
 
     pub(super) async fn enrich(&self, registration: Registration) -> Registration {

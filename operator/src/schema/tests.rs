@@ -157,7 +157,7 @@ fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
         (
             cluster(&json!({"listeners": [{"name": "out", "port": 9092, "type": "NodePort"}]})),
             None,
-            "spec.listeners: Invalid value: \"array\": the first listener must be of type Internal: brokers use it among themselves",
+            "spec.listeners: Invalid value: \"array\": the first listener must be of type Internal: clients inside the Kubernetes cluster use it",
         ),
         (
             cluster(&json!({"listeners": [{"name": "a", "port": 9092}, {"name": "b", "port": 9092}]})),
@@ -170,6 +170,16 @@ fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
             ),
             None,
             "spec: Invalid value: \"object\": a listener of type SharedLoadBalancer takes a port more for each broker, up to 65535",
+        ),
+        (
+            cluster(&json!({"listeners": [{"name": "a", "port": 9091}]})),
+            None,
+            "spec.listeners: Invalid value: \"array\": port 9091, called weir-internal, is that of brokers among themselves",
+        ),
+        (
+            cluster(&json!({"listeners": [{"name": "weir-internal", "port": 9092}]})),
+            None,
+            "spec.listeners: Invalid value: \"array\": port 9091, called weir-internal, is that of brokers among themselves",
         ),
         (
             cluster(&json!({"listeners": [{"name": "a", "port": 9100}]})),

@@ -48,7 +48,7 @@ pub(crate) async fn serve_from(store: MemoryStore) -> Served {
 /// Serves the desk of a cluster without a controller.
 pub(crate) async fn serve_desk(cluster: &str, desk: &Desk) -> Served {
     let controllers = Controllers::default();
-    controllers.put_desk(cluster.to_owned(), desk.clone());
+    controllers.put_desk(cluster.to_owned(), desk.clone(), None);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = tonic::transport::Server::builder()

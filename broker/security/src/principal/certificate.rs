@@ -119,9 +119,21 @@ impl Certificate {
 
     /// The node of the cluster that holds the certificate: one of `cluster`'s URIs, and only one.
     pub fn node(&self, cluster: &str) -> Option<Principal> {
+        node_of(self.node_uri()?, cluster)
+    }
+
+    /// The cluster and its node that the certificate names, and no other.
+    pub fn identity(&self) -> Option<(String, Principal)> {
+        let uri = self.node_uri()?;
+        let (cluster, _) = uri.strip_prefix(SCHEME)?.split_once('/')?;
+        Some((cluster.to_owned(), node_of(uri, cluster)?))
+    }
+
+    /// Its only URI of a node.
+    fn node_uri(&self) -> Option<&str> {
         let mut own = self.uris.iter().filter(|uri| uri.starts_with(SCHEME));
         match (own.next(), own.next()) {
-            (Some(uri), None) => node_of(uri, cluster),
+            (Some(uri), None) => Some(uri),
             _ => None,
         }
     }

@@ -5,34 +5,26 @@
 //! exchange a whole folder of links. What cannot be used leaves what was good in use. Connections
 //! keep the certificate with which they began.
 
-use std::hash::{BuildHasher, RandomState};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
-use rustls::{CipherSuite, RootCertStore, ServerConfig};
+use rustls::{RootCertStore, ServerConfig};
 use tracing::{info, warn};
 use weir_security::principal::{Certificate, MappingRules};
 use weir_security::secret::Secret;
+use weir_tls::{FileContent, certificates, private_key, provider, read};
 
 use crate::config::{ClientAuth, TlsConfig};
 use crate::metrics::Metrics;
-
-/// How often the files are looked at.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-
-/// The most bytes of a file.
-const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The chain of the listener's certificate, its own first.
 const CHAIN: &str = "tls.crt";
@@ -49,7 +41,8 @@ pub(in crate::net) struct Certificates {
     client_auth: ClientAuth,
     rules: MappingRules,
     loaded: ArcSwap<Loaded>,
-    looked: Mutex<Looked>,
+    /// What the last look at the files found.
+    found: Mutex<FileContent>,
 }
 
 /// What the files hold.
@@ -60,13 +53,6 @@ struct Loaded {
     client_cas: Vec<CertificateDer<'static>>,
     /// Until when the certificate is valid, in seconds since 1970.
     not_after: i64,
-}
-
-/// What the last look at the files found.
-#[derive(Debug)]
-struct Looked {
-    hasher: RandomState,
-    content: u64,
 }
 
 /// The bytes of the files.
@@ -85,24 +71,9 @@ impl Files {
         Ok(Self { chain: read(folder, CHAIN)?, key: read(folder, KEY)?.into(), client_cas })
     }
 
-    fn content(&self, hasher: &RandomState) -> u64 {
-        hasher.hash_one((&self.chain, self.key.expose(), &self.client_cas))
+    fn is_new(&self, found: &mut FileContent) -> bool {
+        found.is_new((&self.chain, self.key.expose(), &self.client_cas))
     }
-}
-
-fn read(folder: &Path, name: &str) -> anyhow::Result<Vec<u8>> {
-    let path = folder.join(name);
-    let what = || format!("read {}", path.display());
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(&path).with_context(what)?;
-    io::Read::read_to_end(&mut io::Read::take(file, FILE_BYTES_MAX + 1), &mut bytes)
-        .with_context(what)?;
-    anyhow::ensure!(
-        bytes.len() as u64 <= FILE_BYTES_MAX,
-        "{} has more than {FILE_BYTES_MAX} bytes",
-        path.display()
-    );
-    Ok(bytes)
 }
 
 impl Certificates {
@@ -115,8 +86,8 @@ impl Certificates {
         let what = || format!("TLS of listener {listener}");
         let rules = MappingRules::parse(&tls.principal_rules).with_context(what)?;
         let files = Files::read(&tls.folder, tls.client_auth).with_context(what)?;
-        let hasher = RandomState::new();
-        let content = files.content(&hasher);
+        let mut found = FileContent::new();
+        files.is_new(&mut found);
         let loaded = Loaded::of(files, tls.client_auth, None).with_context(what)?;
         let certificates = Self {
             listener: listener.to_owned(),
@@ -124,7 +95,7 @@ impl Certificates {
             client_auth: tls.client_auth,
             rules,
             loaded: ArcSwap::from_pointee(loaded),
-            looked: Mutex::new(Looked { hasher, content }),
+            found: Mutex::new(found),
         };
         certificates.tell_of_use("serves TLS");
         Ok(certificates)
@@ -146,15 +117,15 @@ impl Certificates {
     }
 
     /// Looks at the files, and takes over what has changed.
-    fn look(&self, metrics: &Metrics) {
+    pub(super) fn look(&self, metrics: &Metrics) {
         let files = Files::read(&self.folder, self.client_auth);
-        let mut looked = self.looked.lock();
-        let content = match &files {
-            Ok(files) => files.content(&looked.hasher),
-            Err(error) => looked.hasher.hash_one(format!("{error:#}")),
+        let mut found = self.found.lock();
+        let is_new = match &files {
+            Ok(files) => files.is_new(&mut found),
+            Err(error) => found.is_new(format!("{error:#}")),
         };
         // What is bad is told once.
-        if std::mem::replace(&mut looked.content, content) == content {
+        if !is_new {
             return;
         }
         let current = self.loaded.load();
@@ -190,20 +161,6 @@ impl Certificates {
     }
 }
 
-/// Looks at the files of all listeners, again and again.
-pub(in crate::net) async fn keep_current(all: Vec<Arc<Certificates>>, metrics: Arc<Metrics>) {
-    if all.is_empty() {
-        return std::future::pending().await;
-    }
-    loop {
-        tokio::time::sleep(LOOK_INTERVAL).await;
-        let (all, metrics) = (all.clone(), Arc::clone(&metrics));
-        let looking = move || all.iter().for_each(|certificates| certificates.look(&metrics));
-        // A panic is logged where it happens; the next look goes on.
-        let _ = tokio::task::spawn_blocking(looking).await;
-    }
-}
-
 /// The time of day in seconds since 1970.
 pub(super) fn now() -> i64 {
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -216,8 +173,7 @@ impl Loaded {
         let chain = certificates(&files.chain, CHAIN)?;
         let own = chain.first().context(CHAIN)?;
         let not_after = Certificate::parse(own).context(CHAIN)?.validity.not_after;
-        let key = PrivateKeyDer::from_pem_slice(files.key.expose())
-            .map_err(|error| anyhow::anyhow!("{KEY}: no private key in PEM: {error}"))?;
+        let key = private_key(&files.key, KEY)?;
         let own = CertifiedKey::from_der(chain, key, &provider)
             .with_context(|| format!("{CHAIN} and {KEY}"))?;
         let client_cas = match &files.client_cas {
@@ -255,28 +211,4 @@ impl Loaded {
 
 fn tickets() -> anyhow::Result<Arc<dyn ProducesTickets>> {
     ring::Ticketer::new().context("a key for session tickets")
-}
-
-/// Ring's, with AES of 128 bits first: it is the fastest on processors that have instructions for
-/// it, and no client is weaker for it.
-fn provider() -> Arc<CryptoProvider> {
-    let mut provider = ring::default_provider();
-    let is_short = |suite: CipherSuite| {
-        matches!(
-            suite,
-            CipherSuite::TLS13_AES_128_GCM_SHA256
-                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
-                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
-        )
-    };
-    provider.cipher_suites.sort_by_key(|suite| !is_short(suite.suite()));
-    Arc::new(provider)
-}
-
-fn certificates(pem: &[u8], name: &str) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let found =
-        found.map_err(|error| anyhow::anyhow!("{name}: no certificates in PEM: {error}"))?;
-    anyhow::ensure!(!found.is_empty(), "{name}: there is no certificate in PEM");
-    Ok(found)
 }

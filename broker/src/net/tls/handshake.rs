@@ -11,13 +11,12 @@ use rustix::net::Shutdown;
 use rustls::ServerConnection;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
-use weir_security::principal::Certificate;
 
-use super::certificates::{Certificates, now};
 use super::places::Places;
 use super::refused::Refused;
+use super::secured::Secured;
 use super::stream::TlsStream;
-use crate::auth::Principal;
+use weir_security::principal::Principal;
 
 /// The longest wait for the first byte, then for a place, and then for the handshake itself.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -60,7 +59,7 @@ pub(in crate::net) struct Greeted {
 /// # Errors
 /// Why the connection ends. The client has been told, as far as TLS has words for it.
 pub(in crate::net) async fn greet(
-    certificates: &Certificates,
+    secured: &Secured,
     places: &Places,
     socket: TcpStream,
     peer: IpAddr,
@@ -77,11 +76,13 @@ pub(in crate::net) async fn greet(
     }
     let place = timeout(HANDSHAKE_MAX, places.place(peer)).await;
     let _place = place.map_err(|_| Refused::busy())?;
-    let session = ServerConnection::new(certificates.config())
-        .map_err(|error| Refused::by(&std::io::Error::other(error)))?;
+    let session = secured
+        .config()
+        .and_then(|config| ServerConnection::new(config).map_err(std::io::Error::other))
+        .map_err(|error| Refused::by(&error))?;
     let mut stream = TlsStream::new(socket, session);
     let outcome = within_time(places, &mut stream).await;
-    match outcome.and_then(|()| principal(certificates, &stream)) {
+    match outcome.and_then(|()| secured.principal(stream.session())) {
         Ok(principal) => {
             let session = stream.session();
             let protocol = match session.protocol_version() {
@@ -137,22 +138,6 @@ async fn shake(stream: &mut TlsStream, has_greeted: &AtomicBool) -> Result<(), R
             Err(error) => return Err(Refused::by(&error)),
         }
     }
-}
-
-/// Who the client is by its certificate.
-fn principal(certificates: &Certificates, stream: &TlsStream) -> Result<Principal, Refused> {
-    let Some([own, ..]) = stream.session().peer_certificates() else {
-        return Ok(Principal::anonymous());
-    };
-    let certificate =
-        Certificate::parse(own).map_err(|error| Refused::no_principal(error.to_string()))?;
-    // TLS has checked it, unless the client came back with a ticket.
-    if !certificate.validity.contains(now()) {
-        return Err(Refused::expired());
-    }
-    let name = certificates.rules().name(&certificate.subject);
-    let name = name.map_err(|error| Refused::no_principal(error.to_string()))?;
-    Ok(Principal::user(&name))
 }
 
 /// Lets the client read why it is refused, before the connection closes.

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use weir_protocol::types::BrokerId;
 
 use crate::metadata::Metadata;
+use crate::peer_addresses::PeerAddresses;
 use crate::replica::Replicas;
 
 /// The parts of the broker that the fetchers use.
 pub struct FetcherContext {
     /// This broker's id.
     pub id: BrokerId,
-    /// The listener that brokers use among themselves.
-    pub listener: String,
     /// The addresses of leaders.
+    pub peers: PeerAddresses,
+    /// Which leaders there are.
     pub metadata: Arc<Metadata>,
     /// The partitions of this broker.
     pub replicas: Arc<Replicas>,
@@ -25,7 +26,7 @@ impl std::fmt::Debug for FetcherContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FetcherContext")
             .field("id", &self.id)
-            .field("listener", &self.listener)
+            .field("peers", &self.peers)
             .finish_non_exhaustive()
     }
 }

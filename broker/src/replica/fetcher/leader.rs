@@ -1,5 +1,6 @@
 //! The connection to a leader, and why a session with it ended.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use weir_client::{Address, ClientError, Connection, ConnectionSettings};
@@ -8,6 +9,7 @@ use weir_protocol::primitive::DecodeError;
 use weir_protocol::types::BrokerId;
 
 use super::context::FetcherContext;
+use crate::peer_addresses::NoAddress;
 
 /// The name and the bounds of a follower's connections.
 const SETTINGS: ConnectionSettings = ConnectionSettings {
@@ -24,8 +26,8 @@ pub(super) const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SessionError {
-    #[error("the metadata has no address of the leader on the listener {0}")]
-    NoAddress(String),
+    #[error(transparent)]
+    NoAddress(#[from] NoAddress),
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error("the leader answers {}", .0.name())]
@@ -49,12 +51,7 @@ pub(super) async fn connect(
     context: &FetcherContext,
     leader: BrokerId,
 ) -> Result<(Connection, Address), SessionError> {
-    let listener = &context.listener;
-    let address = {
-        let image = context.metadata.load();
-        let found = image.brokers.get(&leader).and_then(|leader| leader.endpoint(listener));
-        let endpoint = found.ok_or_else(|| SessionError::NoAddress(listener.clone()))?;
-        Address::new(endpoint.host.clone(), endpoint.port)
-    };
-    Ok((Connection::open(&address, SETTINGS).await?, address))
+    let address = context.peers.of(leader)?;
+    let identities = context.peers.identities().map(Arc::as_ref);
+    Ok((Connection::open(&address, identities, SETTINGS).await?, address))
 }

@@ -99,7 +99,7 @@ async fn how_the_groups_do_is_shown_after_each_look() {
     let (_committed, state) = tokio::sync::watch::channel(state);
     let home = Arc::new(Conflicting(tokio::sync::watch::Sender::default()));
     let mut shown = home.0.subscribe();
-    let keeping = tokio::spawn(keep(Arc::clone(&home), Client::new(state), Pace::KUBERNETES));
+    let keeping = tokio::spawn(keep(Arc::clone(&home), Client::new(state, None), Pace::KUBERNETES));
     // The second of two resources for one group gets its status without a broker.
     let judged = shown.wait_for(|shown| {
         shown.get(&("b".to_owned(), "g".to_owned())).is_some_and(|status| {

@@ -16,15 +16,17 @@ use super::super::objects::{
     Names, all_issued_in, authority_in, hosts, issued_in, secrets, secrets_of_users, secured,
 };
 use super::apply::Applied;
+use super::node_certificates::NodeCertificates;
 use super::observation::Observation;
 use super::pods::PodView;
-use crate::authority::{Authority, Pair, not_after};
+use crate::authority::{Authority, Holder, Pair, not_after};
 use crate::mapping_rules::unreadable;
 use crate::store::kube::ours::{Taken, is_ours};
 
 /// The certificates of a cluster, as this process knows them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Certificates {
+    nodes: NodeCertificates,
     /// The CA. If somebody deletes its Secret, it comes back: clients trust it.
     authority: Option<Pair>,
     issued: BTreeMap<String, Pair>,
@@ -35,9 +37,45 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
+    /// None yet.
+    pub(super) fn of(context: &Context, cluster: &KafkaCluster) -> Self {
+        Self {
+            nodes: NodeCertificates::of(context, cluster),
+            authority: None,
+            issued: BTreeMap::new(),
+            mounted: None,
+            told: Vec::new(),
+        }
+    }
+
+    /// Gives the controller its certificate as soon as there is a CA, also while the cluster is
+    /// paused or something else fails: brokers reach no controller without one.
+    pub(super) async fn identify(
+        &mut self,
+        context: &Context,
+        cluster: &KafkaCluster,
+    ) -> anyhow::Result<()> {
+        self.nodes.identify(context, cluster).await
+    }
+
+    /// Makes the certificates of nodes and listeners that are missing or due, and applies the
+    /// Secrets. Returns those of somebody else that have one of their names.
+    pub(super) async fn settle(
+        &mut self,
+        context: &Context,
+        cluster: &KafkaCluster,
+        findings: &mut Observation,
+        applied: &mut Applied,
+    ) -> anyhow::Result<Vec<Taken>> {
+        let nodes = self.nodes.settle(context, cluster, findings.replicas, applied);
+        let mut taken = nodes.await?;
+        taken.extend(self.settle_listeners(context, cluster, findings, applied).await?);
+        Ok(taken)
+    }
+
     /// Makes what is missing or due, and applies the Secrets. Returns those of somebody else that
     /// have one of their names. What a listener lacks is the refusal.
-    pub(super) async fn settle(
+    async fn settle_listeners(
         &mut self,
         context: &Context,
         cluster: &KafkaCluster,
@@ -82,19 +120,20 @@ impl Certificates {
             let told = self.told.iter().find(|told| told.name == listener.name);
             let hosts = hosts(cluster, listener, findings.replicas, told);
             let kept = issued_in(&kept[1], &listener.name);
-            let pair = match kept.filter(|pair| authority.is_good(pair, &hosts, now)) {
-                Some(pair) => pair,
-                None => {
-                    info!(
-                        cluster = names.cluster,
-                        namespace = names.namespace,
-                        listener = listener.name,
-                        hosts = hosts.len(),
-                        "issues a certificate"
-                    );
-                    authority.issue(&hosts, now)?
-                }
-            };
+            let pair =
+                match kept.filter(|pair| authority.is_good(pair, Holder::Listener(&hosts), now)) {
+                    Some(pair) => pair,
+                    None => {
+                        info!(
+                            cluster = names.cluster,
+                            namespace = names.namespace,
+                            listener = listener.name,
+                            hosts = hosts.len(),
+                            "issues a certificate"
+                        );
+                        authority.issue(Holder::Listener(&hosts), now)?
+                    }
+                };
             issued.insert(listener.name.clone(), pair);
         }
         let mut all = issued.clone();

@@ -95,7 +95,7 @@ impl ClusterReconciler {
             Some(recovery) => recovery.close(host.cluster_id()),
             None if may_be_recovered(cluster) => {
                 self.recovery =
-                    Some(TableRecovery::over(&self.context, &self.key, host.cluster_id()))
+                    Some(TableRecovery::over(&self.context, &self.key, cluster, host.cluster_id()))
             }
             None => {}
         }

@@ -12,6 +12,7 @@ use weir_protocol::controller::RECOVERS;
 
 use super::super::annotations::{CLUSTER_ID_ANNOTATION, annotation};
 use super::super::context::Context;
+use super::super::host::domain_of;
 use super::super::offered;
 use crate::controller::Key;
 use crate::controller::recovery::{Known, Stock, brokers_needed, take_stock};
@@ -51,9 +52,15 @@ impl Drop for TableRecovery {
 }
 
 impl TableRecovery {
-    fn new(context: &Context, names: Vec<String>, desk: Desk, stage: Stage) -> Self {
+    fn new(
+        context: &Context,
+        cluster: &KafkaCluster,
+        names: Vec<String>,
+        desk: Desk,
+        stage: Stage,
+    ) -> Self {
         for name in &names {
-            context.controllers.put_desk(name.clone(), desk.clone());
+            context.controllers.put_desk(name.clone(), desk.clone(), Some(domain_of(cluster)));
         }
         Self { controllers: context.controllers.clone(), names, desk, stage, replicas: 0 }
     }
@@ -62,13 +69,18 @@ impl TableRecovery {
     pub(super) fn begin(context: &Context, key: &Key, cluster: &KafkaCluster) -> Self {
         let known = annotation(cluster, CLUSTER_ID_ANNOTATION).map(str::to_owned);
         let names = [name(key)].into_iter().chain(known).collect();
-        Self::new(context, names, Desk::default(), Stage::Waits(String::new()))
+        Self::new(context, cluster, names, Desk::default(), Stage::Waits(String::new()))
     }
 
     /// A closed desk for a cluster with tables, for brokers that do not know its id yet.
-    pub(super) fn over(context: &Context, key: &Key, cluster_id: &str) -> Self {
+    pub(super) fn over(
+        context: &Context,
+        key: &Key,
+        cluster: &KafkaCluster,
+        cluster_id: &str,
+    ) -> Self {
         let stage = Stage::Made(cluster_id.to_owned(), String::new());
-        Self::new(context, vec![name(key)], Desk::closed(cluster_id), stage)
+        Self::new(context, cluster, vec![name(key)], Desk::closed(cluster_id), stage)
     }
 
     /// The stage, while there are no tables.

@@ -77,7 +77,8 @@ fn foreign(path: &str) -> Value {
     let (_, name) = path.rsplit_once('/').unwrap();
     json!({
         "metadata": {"name": name, "namespace": "n", "uid": "somebody-elses", "labels": {MANAGED_BY: MANAGER, CLUSTER_LABEL: "c"}},
-        "data": {"whose": "somebody else's"},
+        // A Secret's values are in base64.
+        "data": {"whose": "c29tZWJvZHkgZWxzZSdz"},
     })
 }
 
@@ -101,7 +102,7 @@ async fn what_somebody_else_made_is_never_touched() {
     Kept::by(&all).pass(&all).await;
     assert!(said(&all, "NameTaken").starts_with("False: "), "{}", said(&all, "NameTaken"));
     let paths: Vec<String> = all.paths().into_iter().filter(|path| !is_weirs_own(path)).collect();
-    assert_eq!(paths.len(), 12, "{paths:#?}");
+    assert_eq!(paths.len(), 14, "{paths:#?}");
     for taken in &paths {
         let server = server(&one_broker());
         server.put(taken, &foreign(taken));
@@ -116,20 +117,23 @@ async fn what_somebody_else_made_is_never_touched() {
             message.starts_with("True: ") && message.contains(&format!(" n/{name} ")),
             "{taken}: {message}"
         );
-        // The rest is created. The exceptions are brokers that would use somebody else's settings,
-        // and slices that would direct somebody else's Service to them.
+        // The rest is created. The exceptions are brokers that would use somebody else's settings
+        // or certificates, the certificates of a CA that is not there, and slices that would direct
+        // somebody else's Service to them.
         let goes_on = |path: &&String| {
-            let brokers = taken.ends_with("s/c-brokers")
-                && !taken.contains("/services/")
+            let is_secret = taken.contains("/secrets/");
+            let brokers = (is_secret
+                || taken.ends_with("s/c-brokers") && !taken.contains("/services/"))
                 && path.contains("/statefulsets/");
+            let certificates = is_secret && path.contains("/secrets/");
             let slices =
                 taken.contains("/services/c-bootstrap-ext") && path.contains("/endpointslices/");
-            !brokers && !slices
+            !brokers && !certificates && !slices
         };
         for path in paths.iter().filter(goes_on) {
             assert!(server.get(path).is_some(), "{taken}: {path}");
         }
-        for path in paths.iter().filter(|path| !goes_on(path)) {
+        for path in paths.iter().filter(|path| !goes_on(path) && *path != taken) {
             assert_eq!(server.get(path), None, "{taken}");
         }
         // The operator creates it once the name is free.

@@ -53,6 +53,16 @@ impl Names {
         format!("{}-tls", self.cluster)
     }
 
+    /// The Secret of the CA of the nodes, by which brokers and controller know one another.
+    pub(in crate::kubernetes) fn nodes_authority(&self) -> String {
+        format!("{}-nodes-ca-key", self.cluster)
+    }
+
+    /// The Secret of the brokers' certificates among nodes.
+    pub(in crate::kubernetes) fn nodes(&self) -> String {
+        format!("{}-nodes", self.cluster)
+    }
+
     /// The volume claim of a broker.
     pub(in crate::kubernetes) fn claim(&self, id: i32) -> String {
         format!("data-{}-{id}", self.cluster)

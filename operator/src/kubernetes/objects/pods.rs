@@ -7,6 +7,7 @@ use weir_crds::{DEFAULT_MEMORY_LIMIT, ListenerType, Process, Quantity, Resources
 
 use super::config_map::{CLUSTER_ID_KEY, CONTROLLER_KEY};
 use super::names::{Names, listeners};
+use super::nodes;
 use super::object_meta::plain_metadata;
 use super::patch::{CONTAINER, DATA_VOLUME, patched};
 use super::plan::Plan;
@@ -128,7 +129,7 @@ fn template(plan: &Plan<'_>, names: &Names, labels: &BTreeMap<String, String>) -
         "volumes": [{
             "name": "controller",
             "configMap": {"name": names.brokers(), "defaultMode": 0o444, "items": [{"key": CONTROLLER_KEY, "path": CONTROLLER_FILE}]},
-        }],
+        }, nodes::volume(names)],
     });
     let optional = [
         (
@@ -173,14 +174,14 @@ fn spread(names: &Names, key: &str) -> Value {
 
 fn container(plan: &Plan<'_>, names: &Names) -> Value {
     let listeners = listeners(plan.cluster);
-    let bound: Vec<String> = listeners
+    let mut bound: Vec<String> = listeners
         .iter()
         .map(|listener| format!("{}://{ALL_ADDRESSES}:{}", listener_name(listener), listener.port))
         .collect();
     // The operator knows the addresses for clients outside, and adds them when the broker
     // registers.
     let internal = listeners.iter().filter(|listener| listener.kind == ListenerType::Internal);
-    let advertised: Vec<String> = internal
+    let mut advertised: Vec<String> = internal
         .map(|listener| {
             format!(
                 "{}://$(POD_NAME).{}.svc:{}",
@@ -190,10 +191,14 @@ fn container(plan: &Plan<'_>, names: &Names) -> Value {
             )
         })
         .collect();
+    // Behind the others: the first one is for brokers of versions that do not know this one.
+    bound.push(nodes::bound(ALL_ADDRESSES));
+    advertised.push(nodes::bound(&format!("$(POD_NAME).{}.svc", names.namespace)));
     let mut ports: Vec<Value> = listeners
         .iter()
         .map(|listener| json!({"name": listener.name, "containerPort": listener.port, "protocol": "TCP"}))
         .collect();
+    ports.push(json!({"name": nodes::INTERNAL_PORT_NAME, "containerPort": nodes::INTERNAL_PORT, "protocol": "TCP"}));
     ports.push(json!({"name": HTTP_PORT_NAME, "containerPort": HTTP_PORT, "protocol": "TCP"}));
     let from_map = |key: &str| json!({"name": key, "valueFrom": {"configMapKeyRef": {"name": names.brokers(), "key": key}}});
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}});
@@ -226,11 +231,15 @@ fn container(plan: &Plan<'_>, names: &Names) -> Value {
         json!({"name": DATA_VOLUME, "mountPath": "/data"}),
         json!({"name": "controller", "mountPath": CONTROLLER_DIR, "readOnly": true}),
     ];
+    mounts.push(nodes::mount());
     mounts.extend(tls::mount(plan.cluster));
-    let mut container = json!({
+    let mut arguments = vec![nodes::argument()];
+    arguments.extend(tls::arguments(plan.cluster));
+    json!({
         "name": CONTAINER,
         "image": plan.image,
         "imagePullPolicy": "IfNotPresent",
+        "args": arguments,
         // The pod's status says why a broker does not start, and the cluster's status repeats it.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "env": env,
@@ -245,14 +254,7 @@ fn container(plan: &Plan<'_>, names: &Names) -> Value {
             "capabilities": {"drop": ["ALL"]},
         },
         "volumeMounts": mounts,
-    });
-    let arguments = tls::arguments(plan.cluster);
-    if !arguments.is_empty()
-        && let Some(fields) = container.as_object_mut()
-    {
-        fields.insert("args".to_owned(), json!(arguments));
-    }
-    container
+    })
 }
 
 /// The variables for the process's settings; the broker chooses those that are not set.

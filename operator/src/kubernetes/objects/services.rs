@@ -10,6 +10,7 @@ use weir_crds::{Listener, ListenerType};
 
 use super::families::of_families;
 use super::names::{Names, listeners};
+use super::nodes;
 use super::object_meta::{metadata, plain_metadata};
 use super::plan::Plan;
 use super::shared;
@@ -20,8 +21,9 @@ const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
 pub(super) fn build(plan: &Plan<'_>, names: &Names) -> Vec<Value> {
     let listeners = listeners(plan.cluster);
     let internal = internal_ports(plan, &listeners);
-    let mut services = vec![headless(plan, names, &internal), bootstrap(plan, names, &internal)];
-    services.extend((0..plan.replicas).map(|id| broker(plan, names, id, &internal)));
+    let of_brokers: Vec<Value> = internal.iter().cloned().chain([nodes::port()]).collect();
+    let mut services = vec![headless(plan, names, &of_brokers), bootstrap(plan, names, &internal)];
+    services.extend((0..plan.replicas).map(|id| broker(plan, names, id, &of_brokers)));
     for listener in listeners.iter() {
         match listener.kind {
             ListenerType::Internal => {}

@@ -321,11 +321,14 @@ fn brokers_advertise_what_the_operator_cannot_know_better() {
         let entry = env.as_array().unwrap().iter().find(|entry| entry["name"] == name);
         entry.unwrap()["value"].as_str().unwrap().to_owned()
     };
-    assert_eq!(value("WEIR_LISTENERS"), "IN_A://[::]:9092,EXT://[::]:9094,IN_B://[::]:9095");
+    assert_eq!(
+        value("WEIR_LISTENERS"),
+        "IN_A://[::]:9092,EXT://[::]:9094,IN_B://[::]:9095,WEIR-INTERNAL://[::]:9091"
+    );
     assert_eq!(value("WEIR_HTTP"), "[::]:9100");
     assert_eq!(
         value("WEIR_ADVERTISED_LISTENERS"),
-        "IN_A://$(POD_NAME).data.svc:9092,IN_B://$(POD_NAME).data.svc:9095"
+        "IN_A://$(POD_NAME).data.svc:9092,IN_B://$(POD_NAME).data.svc:9095,WEIR-INTERNAL://$(POD_NAME).data.svc:9091"
     );
     assert_eq!(broker_of_pod("orders", "orders-12"), Some(12));
     assert_eq!(broker_of_pod("orders", "orders-x-1"), None);
@@ -369,19 +372,21 @@ fn a_listener_that_moves_is_reached_where_each_pod_has_it() {
         });
         said.collect::<Vec<_>>()
     };
-    for service in ["orders-brokers", "orders-bootstrap", "orders-0"] {
-        assert_eq!(ports("Service", service, "/spec/ports"), ["9092 in", "9090 in"], "{service}");
+    let of_service = |name| ports("Service", name, "/spec/ports");
+    for service in ["orders-brokers", "orders-0"] {
+        assert_eq!(of_service(service), ["9092 in", "9090 in", "9091 weir-internal"], "{service}");
     }
+    assert_eq!(of_service("orders-bootstrap"), ["9092 in", "9090 in"]);
     // Clients outside use the node's port, which stays.
     assert_eq!(ports("Service", "orders-0-ext", "/spec/ports"), ["9094 ext"]);
     assert_eq!(
         ports("NetworkPolicy", "orders", "/spec/ingress/0/ports"),
-        ["9090 ", "9092 ", "9094 ", "9095 ", "9096 ", "9100 "]
+        ["9090 ", "9091 ", "9092 ", "9094 ", "9095 ", "9096 ", "9100 "]
     );
 }
 
 #[test]
-fn no_two_clusters_have_a_service_of_one_name() {
+fn no_two_clusters_have_a_service_or_a_secret_of_one_name() {
     let listeners = ["plain", "ext", "a-b", "b"]
         .map(|name| json!({"name": name, "port": 9092 + name.len(), "type": if name == "plain" { "Internal" } else { "NodePort" }}));
     let mut names = std::collections::BTreeSet::new();
@@ -402,6 +407,19 @@ fn no_two_clusters_have_a_service_of_one_name() {
         for object in built(&plan(&cluster)).iter().filter(|object| object["kind"] == "Service") {
             let service = object["metadata"]["name"].as_str().unwrap().to_owned();
             assert!(names.insert(service.clone()), "{service} twice");
+        }
+    }
+    let mut secrets = std::collections::BTreeSet::new();
+    for name in ["a", "a-ca", "a-ca-key", "a-nodes", "a-nodes-ca", "a-tls", "a-cert"] {
+        let names = Names { cluster: name.to_owned(), namespace: "n".to_owned() };
+        for secret in [
+            names.authority(),
+            names.authority_for_clients(),
+            names.issued(),
+            names.nodes(),
+            names.nodes_authority(),
+        ] {
+            assert!(secrets.insert(secret.clone()), "{secret} twice");
         }
     }
     let longest = Names { cluster: "c".repeat(37), namespace: "n".to_owned() };

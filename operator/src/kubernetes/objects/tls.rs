@@ -148,7 +148,11 @@ pub(in crate::kubernetes) fn all_issued_in(
     listeners.filter_map(|listener| Some((listener.to_owned(), issued_in(data, listener)?)))
 }
 
-fn pair_in(data: &BTreeMap<String, ByteString>, certificate: &str, key: &str) -> Option<Pair> {
+pub(super) fn pair_in(
+    data: &BTreeMap<String, ByteString>,
+    certificate: &str,
+    key: &str,
+) -> Option<Pair> {
     Some(Pair {
         certificate: String::from_utf8(data.get(certificate)?.0.clone()).ok()?,
         key: data.get(key)?.0.clone().into(),

@@ -41,7 +41,7 @@ impl World {
         store.create("id".to_owned(), cluster).await.unwrap();
         let (controller, _shell) = Controller::start(store).await.unwrap();
         let broker = Broker::serves(&controller, "id").await;
-        let (sizes, _) = keep_sizes(Client::new(controller.committed()));
+        let (sizes, _) = keep_sizes(Client::new(controller.committed(), None));
         let hosted =
             Hosted { cluster: Key::new(Some(namespace), Some("c")), controller, cache, sizes };
         let topics = Topics {

@@ -1,5 +1,7 @@
 //! The CA and the listeners' certificates: made once, renewed, never somebody else's.
 
+use weir_security::principal::Principal;
+
 use super::*;
 
 const SECRETS: &str = "/api/v1/namespaces/n/secrets";
@@ -126,8 +128,53 @@ async fn a_secret_of_a_user_is_needed_with_its_keys() {
     kept.pass(&server).await;
     assert!(server.get(SET).is_some());
     assert_eq!(secret(&server, "c-ca"), None, "there is nothing to issue");
+    assert_eq!((secret(&server, "c-tls"), secret(&server, "c-ca-cert")), (None, None));
+}
+
+#[tokio::test]
+async fn nodes_have_certificates_that_are_made_once() {
+    let server = server(&json!({"brokers": {"replicas": 2}}));
+    let mut kept = Kept::by(&server);
+    kept.pass(&server).await;
+    let domain = server.get(CLUSTER).unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
+    let keys = |server: &Server| -> Vec<String> {
+        data(server, "c-nodes").as_object().unwrap().keys().cloned().collect()
+    };
+    let of = |id: i32| [format!("broker-{id}.crt"), format!("broker-{id}.key")];
+    let of_two = [of(0), of(1)].concat();
+    assert_eq!(keys(&server), [&of_two[..], &["ca.crt".to_owned()]].concat());
+    let (ca, nodes) = (data(&server, "c-nodes-ca-key"), data(&server, "c-nodes"));
+    assert_eq!(nodes["ca.crt"], ca["tls.crt"]);
+    server.take_writes();
+    kept.pass(&server).await;
     let writes = server.take_writes();
-    assert!(!writes.iter().any(|write| write.contains("/secrets")), "{writes:?}");
+    assert!(!writes.iter().any(|write| write.contains("/secrets/")), "{writes:?}");
+    // Another operator goes on with them, and has a certificate of its own.
+    let mut another = Kept::by(&server);
+    another.pass(&server).await;
+    assert_eq!((data(&server, "c-nodes-ca-key"), data(&server, "c-nodes")), (ca.clone(), nodes));
+    let shown = another.keeper.context.controllers.identities(&domain).unwrap().current().unwrap();
+    assert_eq!((shown.domain(), shown.node()), (domain.as_str(), &Principal::Controller));
+    // One that finds the cluster paused has a certificate too, since brokers go on.
+    let mut resource = server.get(CLUSTER).unwrap();
+    resource["spec"]["paused"] = json!(true);
+    server.put(CLUSTER, &resource);
+    let mut pausing = Kept::by(&server);
+    pausing.pass(&server).await;
+    assert!(pausing.keeper.context.controllers.identities(&domain).unwrap().current().is_ok());
+    resource["spec"]["paused"] = json!(false);
+    server.put(CLUSTER, &resource);
+    // Somebody deletes the CA: brokers trust it, so it comes back.
+    server.remove(&format!("{SECRETS}/c-nodes-ca-key"));
+    another.pass(&server).await;
+    assert_eq!(data(&server, "c-nodes-ca-key"), ca);
+    drop(another);
+    // More brokers: theirs are added.
+    let mut resource = server.get(CLUSTER).unwrap();
+    resource["spec"]["brokers"]["replicas"] = json!(3);
+    server.put(CLUSTER, &resource);
+    kept.pass(&server).await;
+    assert!(keys(&server).contains(&"broker-2.crt".to_owned()), "{:?}", keys(&server));
 }
 
 /// Kubernetes starts no pod that mounts a key which its Secret lacks.

@@ -16,14 +16,30 @@ fn pod(cluster: &KafkaCluster) -> Value {
 #[test]
 fn without_tls_nothing_of_it_is_in_the_pods() {
     let pod = pod(&cluster(json!({"brokers": {"replicas": 1}}))).to_string();
-    assert!(!pod.contains("args") && !pod.contains("tls"), "{pod}");
+    assert!(!pod.contains("--tls") && !pod.contains("weir-tls"), "{pod}");
+}
+
+#[test]
+fn brokers_have_an_identity_and_its_listener() {
+    let pod = pod(&cluster(json!({"brokers": {"replicas": 1}})));
+    let container = &pod["containers"][0];
+    assert_eq!(container["args"], json!(["--identity=/etc/weir-nodes"]));
+    let mount = json!({"name": "nodes", "mountPath": "/etc/weir-nodes", "readOnly": true});
+    assert!(container["volumeMounts"].as_array().unwrap().contains(&mount), "{container}");
+    let volume =
+        json!({"name": "nodes", "secret": {"secretName": "orders-nodes", "defaultMode": 0o440}});
+    assert!(pod["volumes"].as_array().unwrap().contains(&volume), "{pod}");
+    assert!(!pod.to_string().contains("orders-nodes-ca"), "the CA's key is not for brokers");
 }
 
 #[test]
 fn brokers_mount_what_the_operator_has_issued() {
     let pod = pod(&secured(&json!({})));
     let container = &pod["containers"][0];
-    assert_eq!(container["args"], json!(["--tls=TLS_A=/etc/weir-tls/tls-a"]));
+    assert_eq!(
+        container["args"],
+        json!(["--identity=/etc/weir-nodes", "--tls=TLS_A=/etc/weir-tls/tls-a"])
+    );
     let mount = json!({"name": "tls", "mountPath": "/etc/weir-tls", "readOnly": true});
     assert!(container["volumeMounts"].as_array().unwrap().contains(&mount), "{container}");
     let items = json!([{"key": "tls-a.crt", "path": "tls-a/tls.crt"}, {"key": "tls-a.key", "path": "tls-a/tls.key"}]);
@@ -43,6 +59,7 @@ fn brokers_mount_what_users_have() {
     assert_eq!(
         pod["containers"][0]["args"],
         json!([
+            "--identity=/etc/weir-nodes",
             "--tls=TLS_A=/etc/weir-tls/tls-a",
             "--tls-client-auth=TLS_A=requested",
             "--tls-principal-rules=TLS_A=RULE:^$$(HOME)(.*)$/$1/",

@@ -1,0 +1,137 @@
+//! The identities of a local cluster's brokers and controller, in the folder `nodes` of its data
+//! directory.
+//!
+//! The controller always has one. Brokers have theirs while a listener of the cluster has TLS.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{IpAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use weir_protocol::address;
+use weir_protocol::controller::INTERNAL_LISTENER;
+use weir_security::principal::Principal;
+
+use super::files::{pair_in, write};
+use crate::authority::{Authority, Holder};
+
+/// The domain of every local cluster. Each has a CA of its own.
+pub(super) const DOMAIN: &str = "local";
+
+/// The CA, beside what it has issued.
+const CA: [&str; 2] = ["ca.crt", "ca.key"];
+
+/// The folder of the identities.
+pub(super) fn folder(data: &Path) -> PathBuf {
+    data.join("nodes")
+}
+
+/// Makes the CA and the certificate of a node, as far as they are missing or due.
+///
+/// # Errors
+/// When a file cannot be read or written, or the CA's key is none.
+pub(super) fn prepare(data: &Path, node: &Principal, now: i64) -> anyhow::Result<()> {
+    let folder = folder(data);
+    let [certificate, key] = CA;
+    let kept = pair_in(&folder, certificate, key)?;
+    let authority = match &kept {
+        Some(kept) => Authority::load("the nodes of a local cluster", kept.clone(), now)
+            .with_context(|| format!("the CA in {}", folder.display()))?,
+        None => Authority::new("the nodes of a local cluster", now)?,
+    };
+    if kept.as_ref() != Some(authority.pair()) {
+        write(&folder, key, authority.pair().key.expose())?;
+        write(&folder, certificate, authority.pair().certificate.as_bytes())?;
+    }
+    let name = match node {
+        Principal::Broker(id) => format!("broker-{id}"),
+        _ => "controller".to_owned(),
+    };
+    let [certificate, key] = [format!("{name}.crt"), format!("{name}.key")];
+    let holder = Holder::Node(DOMAIN, node);
+    if pair_in(&folder, &certificate, &key)?
+        .is_some_and(|pair| authority.is_good(&pair, holder, now))
+    {
+        return Ok(());
+    }
+    let issued = authority.issue(holder, now)?;
+    write(&folder, &key, issued.key.expose())?;
+    write(&folder, &certificate, issued.certificate.as_bytes())
+}
+
+/// The flags of a broker with an identity that listens on `host`.
+///
+/// # Errors
+/// When its port cannot be read or kept.
+pub(super) fn flags(
+    data: &Path,
+    host: IpAddr,
+    broker: i32,
+) -> anyhow::Result<Vec<(&'static str, String)>> {
+    let address = address::join(&host.to_string(), port(data, host, broker)?);
+    Ok(vec![
+        ("--listener", format!("{INTERNAL_LISTENER}://{address}")),
+        ("--identity", folder(data).to_string_lossy().into_owned()),
+    ])
+}
+
+/// The port for other brokers: a free one at first, and the same from then on, since they look for
+/// it there while no controller runs.
+fn port(data: &Path, host: IpAddr, broker: i32) -> anyhow::Result<u16> {
+    let (folder, name) = (folder(data), format!("broker-{broker}.port"));
+    let path = folder.join(&name);
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            text.trim().parse().with_context(|| format!("{} holds no port", path.display()))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let free = TcpListener::bind((host, 0)).and_then(|free| free.local_addr());
+            let port = free.with_context(|| format!("find a free port of {host}"))?.port();
+            write(&folder, &name, format!("{port}\n").as_bytes())?;
+            Ok(port)
+        }
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use weir_tls::{Identities, Look};
+
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    #[test]
+    fn a_node_has_an_identity_that_stays_until_it_is_due() {
+        let data = tempfile::tempdir().unwrap();
+        let broker = Principal::Broker(1);
+        prepare(data.path(), &broker, NOW).unwrap();
+        prepare(data.path(), &Principal::Controller, NOW).unwrap();
+        let folder = folder(data.path());
+        let own = Identities::load(&folder, &broker).unwrap();
+        assert_eq!(own.current().unwrap().domain(), DOMAIN);
+        assert!(Identities::load(&folder, &Principal::Controller).is_ok());
+        let mode = |name| fs::metadata(folder.join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!([mode("ca.key"), mode("broker-1.key")], [0o600; 2]);
+        prepare(data.path(), &broker, NOW).unwrap();
+        assert!(matches!(own.look(), Look::Same));
+        prepare(data.path(), &broker, NOW + 300 * 24 * 3600).unwrap();
+        assert!(matches!(own.look(), Look::Changed));
+    }
+
+    #[test]
+    fn a_broker_keeps_its_port() {
+        let data = tempfile::tempdir().unwrap();
+        let first = flags(data.path(), HERE, 0).unwrap();
+        assert!(first[0].1.starts_with("WEIR-INTERNAL://127.0.0.1:"), "{first:?}");
+        assert_eq!(flags(data.path(), HERE, 0).unwrap(), first);
+        assert_ne!(flags(data.path(), HERE, 1).unwrap()[0], first[0]);
+        fs::write(folder(data.path()).join("broker-0.port"), "none").unwrap();
+        assert!(flags(data.path(), HERE, 0).is_err());
+    }
+}
