@@ -2,16 +2,17 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::either::Either;
 use weir_tls::{Identities, TlsClient};
 
 use crate::{Address, ClientError};
+
+/// A stream to a broker: plain, or over TLS.
+pub(crate) type Stream = Either<TcpStream, Box<TlsClient>>;
 
 /// Connects to the first address of the host that accepts a connection, and sends small writes at
 /// once. `within` bounds everything, including the resolution of the name.
@@ -43,7 +44,7 @@ pub(crate) async fn open(
 ) -> Result<Stream, ClientError> {
     let deadline = Instant::now() + within;
     let stream = connect(address, within).await?;
-    let Some(node) = &address.node else { return Ok(Stream::Plain(stream)) };
+    let Some(node) = &address.node else { return Ok(Either::Left(stream)) };
     let secured = async {
         let identities = identities
             .ok_or_else(|| io::Error::other("this process has no certificate of the cluster"))?;
@@ -52,55 +53,8 @@ pub(crate) async fn open(
         secured.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     };
     match secured.await {
-        Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+        Ok(stream) => Ok(Either::Right(Box::new(stream))),
         Err(error) => Err(ClientError::Connect { address: address.clone(), error }),
-    }
-}
-
-/// A stream to a broker.
-#[derive(Debug)]
-pub(crate) enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsClient>),
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
     }
 }
 

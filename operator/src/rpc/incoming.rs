@@ -17,6 +17,7 @@ use futures::{FutureExt, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Sleep, sleep, timeout};
+use tokio_util::either::Either;
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 use weir_tls::{TlsServer, accept};
@@ -39,23 +40,18 @@ const TELL_INTERVAL: Duration = Duration::from_secs(10);
 /// The first byte of a client that speaks TLS.
 const HANDSHAKE_RECORD: u8 = 22;
 
-/// A connection.
+/// A connection, with its caller.
 #[derive(Debug)]
-pub enum Incoming {
-    /// Over plain TCP.
-    Plain(TcpStream),
-    /// Over TLS, with its caller.
-    Tls(Box<TlsServer>, Caller),
+pub struct Incoming {
+    stream: Either<TcpStream, Box<TlsServer>>,
+    caller: Caller,
 }
 
 impl Connected for Incoming {
     type ConnectInfo = Caller;
 
     fn connect_info(&self) -> Caller {
-        match self {
-            Self::Plain(_) => Caller::Anybody,
-            Self::Tls(_, caller) => caller.clone(),
-        }
+        self.caller.clone()
     }
 }
 
@@ -145,10 +141,11 @@ async fn greet(stream: TcpStream, controllers: &Controllers) -> io::Result<Incom
     let mut first = [0];
     stream.peek(&mut first).await?;
     if first != [HANDSHAKE_RECORD] {
-        return Ok(Incoming::Plain(stream));
+        return Ok(Incoming { stream: Either::Left(stream), caller: Caller::Anybody });
     }
     let (stream, own, node) = accept(stream, |domain| controllers.identities(domain)).await?;
-    Ok(Incoming::Tls(Box::new(stream), Caller::Node(own.domain().to_owned(), node)))
+    let caller = Caller::Node(own.domain().to_owned(), node);
+    Ok(Incoming { stream: Either::Right(Box::new(stream)), caller })
 }
 
 impl AsyncRead for Incoming {
@@ -157,10 +154,7 @@ impl AsyncRead for Incoming {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream, _) => Pin::new(stream).poll_read(cx, buf),
-        }
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
     }
 }
 
@@ -170,24 +164,15 @@ impl AsyncWrite for Incoming {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream, _) => Pin::new(stream).poll_write(cx, buf),
-        }
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream, _) => Pin::new(stream).poll_flush(cx),
-        }
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream, _) => Pin::new(stream).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
 
