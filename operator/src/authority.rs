@@ -49,24 +49,16 @@ pub(crate) enum Holder<'a> {
 }
 
 impl Holder<'_> {
-    fn hosts(self) -> Hosts {
+    /// Whether a certificate names this holder and nobody else.
+    fn is_named_by(self, certificate: &Certificate) -> bool {
         match self {
-            Self::Listener(hosts) => hosts.clone(),
-            Self::Node(..) => Hosts::new(),
-        }
-    }
-
-    fn uris(self) -> Vec<String> {
-        match self {
-            Self::Listener(_) => Vec::new(),
-            Self::Node(domain, node) => node_uri(domain, node).into_iter().collect(),
-        }
-    }
-
-    fn common_name(self, cluster: &str) -> String {
-        match self {
-            Self::Listener(_) => format!("{cluster} brokers"),
-            Self::Node(_, node) => format!("{cluster} {node}"),
+            Self::Listener(hosts) => {
+                let named: BTreeSet<&String> = certificate.hosts.iter().collect();
+                named.into_iter().eq(hosts) && certificate.uris.is_empty()
+            }
+            Self::Node(domain, node) => {
+                certificate.hosts.is_empty() && certificate.uris.iter().eq(&node_uri(domain, node))
+            }
         }
     }
 }
@@ -128,25 +120,32 @@ impl Authority {
     /// When a host is no name that a certificate can hold.
     pub(crate) fn issue(&self, holder: Holder<'_>, now: i64) -> anyhow::Result<Pair> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("make a key")?;
-        let names: Vec<String> = holder.hosts().into_iter().collect();
-        let mut wanted = CertificateParams::new(names).context("the names of a certificate")?;
-        for uri in holder.uris() {
-            let uri = uri.try_into().context("the name of a node")?;
-            wanted.subject_alt_names.push(SanType::URI(uri));
-        }
+        let mut uses = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let (mut wanted, of_whom) = match holder {
+            Holder::Listener(hosts) => {
+                let names: Vec<String> = hosts.iter().cloned().collect();
+                let wanted = CertificateParams::new(names).context("the names of a certificate")?;
+                (wanted, "brokers".to_owned())
+            }
+            Holder::Node(domain, node) => {
+                let mut wanted = CertificateParams::default();
+                let uri = node_uri(domain, node).context("a client is no node")?;
+                let uri = uri.try_into().context("the name of a node")?;
+                wanted.subject_alt_names.push(SanType::URI(uri));
+                uses.push(ExtendedKeyUsagePurpose::ClientAuth);
+                (wanted, node.to_string())
+            }
+        };
         let validity = Validity {
             not_before: now - CLOCKS_DIFFER,
             // A certificate is of no use once that of its CA has expired.
             not_after: (now + ISSUED_VALID).min(self.certificate.validity.not_after),
         };
         set_validity(&mut wanted, validity);
-        wanted.distinguished_name = name(&holder.common_name(&self.cluster));
+        wanted.distinguished_name = name(&format!("{} {of_whom}", self.cluster));
         wanted.serial_number = Some(serial());
         wanted.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        wanted.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        if let Holder::Node(..) = holder {
-            wanted.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
-        }
+        wanted.extended_key_usages = uses;
         wanted.use_authority_key_identifier_extension = true;
         // With this a certificate names its own key, too.
         wanted.is_ca = IsCa::ExplicitNoCa;
@@ -161,12 +160,10 @@ impl Authority {
     /// may leave a key beside the certificate of the one before.
     pub(crate) fn is_good(&self, issued: &Pair, holder: Holder<'_>, now: i64) -> bool {
         let Ok(certificate) = parse(&issued.certificate) else { return false };
-        let named: Hosts = certificate.hosts.into_iter().collect();
         let is_its_key =
             |key: KeyPair| CertificateParams::default().key_identifier(&key) == certificate.key_id;
         certificate.authority_key_id == self.certificate.key_id
-            && named == holder.hosts()
-            && certificate.uris == holder.uris()
+            && holder.is_named_by(&certificate)
             && !is_due(certificate.validity, now)
             && std::str::from_utf8(issued.key.expose())
                 .is_ok_and(|key| KeyPair::from_pem(key).is_ok_and(is_its_key))

@@ -30,6 +30,7 @@ mod log_recovery;
 mod make;
 mod node_certificates;
 mod observation;
+mod own_secrets;
 mod owners;
 mod page;
 mod pods;

@@ -1,4 +1,5 @@
-//! Files of a local cluster that only their owner may read.
+//! Files of a local cluster that only their owner may read: CAs, and the certificates that they
+//! issue.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -7,10 +8,49 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use crate::authority::Pair;
+use crate::authority::{Authority, Holder, Pair};
+
+/// The CA in these two files, certificate and key: made if it is missing, renewed when it is due.
+pub(super) fn authority_in(
+    folder: &Path,
+    [certificate, key]: [&str; 2],
+    of_whom: &str,
+    now: i64,
+) -> anyhow::Result<Authority> {
+    let kept = pair_in(folder, certificate, key)?;
+    let authority = match &kept {
+        Some(kept) => Authority::load(of_whom, kept.clone(), now)
+            .with_context(|| format!("the CA in {}", folder.display()))?,
+        None => Authority::new(of_whom, now)?,
+    };
+    if kept.as_ref() != Some(authority.pair()) {
+        write_pair(folder, [certificate, key], authority.pair())?;
+    }
+    Ok(authority)
+}
+
+/// Issues the certificate in these two files, unless it is good.
+pub(super) fn keep_issued(
+    folder: &Path,
+    [certificate, key]: [&str; 2],
+    authority: &Authority,
+    holder: Holder<'_>,
+    now: i64,
+) -> anyhow::Result<()> {
+    let kept = pair_in(folder, certificate, key)?;
+    if kept.is_some_and(|kept| authority.is_good(&kept, holder, now)) {
+        return Ok(());
+    }
+    write_pair(folder, [certificate, key], &authority.issue(holder, now)?)
+}
+
+fn write_pair(folder: &Path, [certificate, key]: [&str; 2], pair: &Pair) -> anyhow::Result<()> {
+    write(folder, key, pair.key.expose())?;
+    write(folder, certificate, pair.certificate.as_bytes())
+}
 
 /// A certificate with its key, if both files are there.
-pub(super) fn pair_in(folder: &Path, certificate: &str, key: &str) -> anyhow::Result<Option<Pair>> {
+fn pair_in(folder: &Path, certificate: &str, key: &str) -> anyhow::Result<Option<Pair>> {
     let read = |name: &str| match fs::read(folder.join(name)) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

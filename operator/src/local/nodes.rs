@@ -13,8 +13,8 @@ use weir_protocol::address;
 use weir_protocol::controller::INTERNAL_LISTENER;
 use weir_security::principal::Principal;
 
-use super::files::{pair_in, write};
-use crate::authority::{Authority, Holder};
+use super::files::{authority_in, keep_issued, write};
+use crate::authority::Holder;
 
 /// The domain of every local cluster. Each has a CA of its own.
 pub(super) const DOMAIN: &str = "local";
@@ -33,31 +33,13 @@ pub(super) fn folder(data: &Path) -> PathBuf {
 /// When a file cannot be read or written, or the CA's key is none.
 pub(super) fn prepare(data: &Path, node: &Principal, now: i64) -> anyhow::Result<()> {
     let folder = folder(data);
-    let [certificate, key] = CA;
-    let kept = pair_in(&folder, certificate, key)?;
-    let authority = match &kept {
-        Some(kept) => Authority::load("the nodes of a local cluster", kept.clone(), now)
-            .with_context(|| format!("the CA in {}", folder.display()))?,
-        None => Authority::new("the nodes of a local cluster", now)?,
-    };
-    if kept.as_ref() != Some(authority.pair()) {
-        write(&folder, key, authority.pair().key.expose())?;
-        write(&folder, certificate, authority.pair().certificate.as_bytes())?;
-    }
+    let authority = authority_in(&folder, CA, "the nodes of a local cluster", now)?;
     let name = match node {
         Principal::Broker(id) => format!("broker-{id}"),
         _ => "controller".to_owned(),
     };
-    let [certificate, key] = [format!("{name}.crt"), format!("{name}.key")];
-    let holder = Holder::Node(DOMAIN, node);
-    if pair_in(&folder, &certificate, &key)?
-        .is_some_and(|pair| authority.is_good(&pair, holder, now))
-    {
-        return Ok(());
-    }
-    let issued = authority.issue(holder, now)?;
-    write(&folder, &key, issued.key.expose())?;
-    write(&folder, &certificate, issued.certificate.as_bytes())
+    let files = [&*format!("{name}.crt"), &*format!("{name}.key")];
+    keep_issued(&folder, files, &authority, Holder::Node(DOMAIN, node), now)
 }
 
 /// The flags of a broker with an identity that listens on `host`.

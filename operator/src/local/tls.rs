@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use weir_crds::{KafkaCluster, Listener, SecretName, Tls};
 use weir_protocol::address;
 
-use super::files::{make_folder, pair_in, write};
+use super::files::{authority_in, keep_issued, make_folder, write};
 use crate::authority::{Authority, Holder, Hosts};
 use crate::listener::{CAS, CERTIFICATE, CLIENT_CAS, KEY, keys_of, listener_name, tls_flags};
 
@@ -110,14 +110,8 @@ impl Secured {
             let secret = secret_folder(data, &format!("{}-tls", self.cluster));
             for listener in to_issue() {
                 let [certificate, key] = keys_of(&listener.name);
-                let kept = pair_in(&secret, &certificate, &key)?;
-                if kept.is_some_and(|kept| authority.is_good(&kept, Holder::Listener(&hosts), now))
-                {
-                    continue;
-                }
-                let issued = authority.issue(Holder::Listener(&hosts), now)?;
-                write(&secret, &key, issued.key.expose())?;
-                write(&secret, &certificate, issued.certificate.as_bytes())?;
+                let holder = Holder::Listener(&hosts);
+                keep_issued(&secret, [&certificate, &key], &authority, holder, now)?;
             }
         }
         self.listeners.iter().try_for_each(|listener| self.link(data, listener))
@@ -125,19 +119,9 @@ impl Secured {
 
     fn authority(&self, data: &Path, now: i64) -> anyhow::Result<Authority> {
         let secret = secret_folder(data, &format!("{}-ca", self.cluster));
-        let kept = pair_in(&secret, CERTIFICATE, KEY)?;
-        let authority = match &kept {
-            Some(kept) => Authority::load(&self.cluster, kept.clone(), now)
-                .with_context(|| format!("the CA in {}", secret.display()))?,
-            None => Authority::new(&self.cluster, now)?,
-        };
-        let own = authority.pair();
-        if kept.as_ref() != Some(own) {
-            write(&secret, KEY, own.key.expose())?;
-            write(&secret, CERTIFICATE, own.certificate.as_bytes())?;
-        }
+        let authority = authority_in(&secret, [CERTIFICATE, KEY], &self.cluster, now)?;
         let for_clients = secret_folder(data, &self.secret_for_clients());
-        write(&for_clients, CAS, own.certificate.as_bytes())?;
+        write(&for_clients, CAS, authority.pair().certificate.as_bytes())?;
         Ok(authority)
     }
 

@@ -18,10 +18,11 @@ use super::super::objects::{
 use super::apply::Applied;
 use super::node_certificates::NodeCertificates;
 use super::observation::Observation;
+use super::own_secrets;
 use super::pods::PodView;
-use crate::authority::{Authority, Holder, Pair, not_after};
+use crate::authority::{Holder, Pair, not_after};
 use crate::mapping_rules::unreadable;
-use crate::store::kube::ours::{Taken, is_ours};
+use crate::store::kube::ours::Taken;
 
 /// The certificates of a cluster, as this process knows them.
 #[derive(Debug)]
@@ -92,34 +93,21 @@ impl Certificates {
             self.issued.clear();
             return Ok(Vec::new());
         }
-        let uid = cluster.metadata.uid.clone().unwrap_or_default();
-        let api: Api<Secret> = Api::namespaced(context.client.clone(), &names.namespace);
-        let mut kept = Vec::new();
-        for name in [names.authority(), names.issued(), names.authority_for_clients()] {
-            let found = api.get_opt(&name).await.with_context(|| format!("read Secret {name}"))?;
-            if let Some(secret) = found.as_ref().filter(|found| !is_ours(&found.metadata, &uid)) {
-                return Ok(vec![Taken::of("Secret", &names.namespace, &name, &secret.metadata)]);
-            }
-            if found.is_none() {
-                applied.forget("Secret", &name);
-            }
-            kept.push(found.and_then(|secret| secret.data).unwrap_or_default());
-        }
+        let wanted = [names.authority(), names.issued(), names.authority_for_clients()];
+        let [of_authority, of_listeners, _] =
+            match own_secrets::read(context, cluster, wanted, applied).await? {
+                Ok(kept) => kept,
+                Err(taken) => return Ok(vec![taken]),
+            };
         let now = Timestamp::now().as_second();
-        let known = authority_in(&kept[0]).or_else(|| self.authority.clone());
-        let authority = match known {
-            Some(pair) => Authority::load(&names.cluster, pair, now)
-                .with_context(|| format!("the CA in Secret {}", names.authority()))?,
-            None => {
-                info!(cluster = names.cluster, namespace = names.namespace, "makes a CA");
-                Authority::new(&names.cluster, now)?
-            }
-        };
+        let known = authority_in(&of_authority).or_else(|| self.authority.clone());
+        let authority =
+            own_secrets::authority(&names, &names.cluster, &names.authority(), known, now)?;
         let mut issued = BTreeMap::new();
         for (listener, _) in &to_issue {
             let told = self.told.iter().find(|told| told.name == listener.name);
             let hosts = hosts(cluster, listener, findings.replicas, told);
-            let kept = issued_in(&kept[1], &listener.name);
+            let kept = issued_in(&of_listeners, &listener.name);
             let pair =
                 match kept.filter(|pair| authority.is_good(pair, Holder::Listener(&hosts), now)) {
                     Some(pair) => pair,
@@ -141,7 +129,7 @@ impl Certificates {
             self.mounted = None;
             // Pods of the spec before mount these files. Without one of them, Kubernetes would
             // start none of these pods again.
-            for (listener, pair) in all_issued_in(&kept[1]) {
+            for (listener, pair) in all_issued_in(&of_listeners) {
                 all.entry(listener).or_insert(pair);
             }
         }

@@ -9,7 +9,6 @@ use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Api;
-use tracing::info;
 use weir_crds::KafkaCluster;
 use weir_security::principal::Principal;
 use weir_tls::{Identities, Identity};
@@ -18,9 +17,10 @@ use super::super::context::Context;
 use super::super::host::domain_of;
 use super::super::objects::{Names, authority_in, brokers_in, node_secrets};
 use super::apply::Applied;
+use super::own_secrets;
 use crate::authority::{Authority, Holder, Pair};
 use crate::rpc::Controllers;
-use crate::store::kube::ours::{Taken, if_ours, is_ours};
+use crate::store::kube::ours::{Taken, if_ours};
 
 /// The certificates of the nodes, as this process knows them.
 #[derive(Debug)]
@@ -82,37 +82,23 @@ impl NodeCertificates {
         applied: &mut Applied,
     ) -> anyhow::Result<Vec<Taken>> {
         let names = Names::of(cluster);
-        let uid = cluster.metadata.uid.clone().unwrap_or_default();
-        let api: Api<Secret> = Api::namespaced(context.client.clone(), &names.namespace);
-        let mut kept = Vec::new();
-        for name in [names.nodes_authority(), names.nodes()] {
-            let found = api.get_opt(&name).await.with_context(|| format!("read Secret {name}"))?;
-            if let Some(secret) = found.as_ref().filter(|found| !is_ours(&found.metadata, &uid)) {
-                return Ok(vec![Taken::of("Secret", &names.namespace, &name, &secret.metadata)]);
-            }
-            if found.is_none() {
-                applied.forget("Secret", &name);
-            }
-            kept.push(found.and_then(|secret| secret.data).unwrap_or_default());
-        }
+        let wanted = [names.nodes_authority(), names.nodes()];
+        let [of_authority, of_brokers] =
+            match own_secrets::read(context, cluster, wanted, applied).await? {
+                Ok(kept) => kept,
+                Err(taken) => return Ok(vec![taken]),
+            };
         let now = Timestamp::now().as_second();
-        let of_whom = of_whom(&names);
-        let authority = match authority_in(&kept[0]).or_else(|| self.authority.clone()) {
-            Some(pair) => Authority::load(&of_whom, pair, now)
-                .with_context(|| format!("the CA in Secret {}", names.nodes_authority()))?,
-            None => {
-                let (cluster, namespace) = (&names.cluster, &names.namespace);
-                info!(cluster, namespace, "makes a CA for the nodes");
-                Authority::new(&of_whom, now)?
-            }
-        };
+        let known = authority_in(&of_authority).or_else(|| self.authority.clone());
+        let (of_whom, secret) = (of_whom(&names), names.nodes_authority());
+        let authority = own_secrets::authority(&names, &of_whom, &secret, known, now)?;
         let domain = &self.domain;
         let good = |id: i32, pair: &Pair| {
             authority.is_good(pair, Holder::Node(domain, &Principal::Broker(id)), now)
         };
         // Those of brokers that are to go stay as long as they are good.
         let mut issued: BTreeMap<i32, Pair> =
-            brokers_in(&kept[1]).filter(|(id, pair)| good(*id, pair)).collect();
+            brokers_in(&of_brokers).filter(|(id, pair)| good(*id, pair)).collect();
         for id in 0..replicas {
             if let Entry::Vacant(missing) = issued.entry(id) {
                 let holder = Principal::Broker(id);

@@ -10,10 +10,9 @@ use weir_crds::KafkaCluster;
 use weir_protocol::controller::INTERNAL_LISTENER;
 
 use super::names::Names;
-use super::object_meta::plain_metadata;
-use super::tls::pair_in;
+use super::tls::{authority_secret, entry, pair_in, secret};
 use crate::authority::{Authority, Pair};
-use crate::listener::{CAS, CERTIFICATE, KEY};
+use crate::listener::CAS;
 
 /// The port on which brokers and the controller reach a broker.
 pub(super) const INTERNAL_PORT: u16 = 9091;
@@ -39,17 +38,7 @@ pub(in crate::kubernetes) fn node_secrets(
     issued: &BTreeMap<i32, Pair>,
 ) -> Vec<Value> {
     let names = Names::of(cluster);
-    let secret = |name: &str, kind: &str, data: BTreeMap<String, ByteString>| {
-        json!({
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": plain_metadata(cluster, &names, name),
-            "type": kind,
-            "data": data,
-        })
-    };
     let own = authority.pair();
-    let entry = |name: &str, bytes: &[u8]| (name.to_owned(), ByteString(bytes.to_vec()));
     let mut of_brokers: BTreeMap<String, ByteString> =
         [entry(CAS, own.certificate.as_bytes())].into();
     for (id, pair) in issued {
@@ -59,11 +48,9 @@ pub(in crate::kubernetes) fn node_secrets(
             entry(&key, pair.key.expose()),
         ]);
     }
-    let of_authority =
-        [entry(CERTIFICATE, own.certificate.as_bytes()), entry(KEY, own.key.expose())];
     vec![
-        secret(&names.nodes_authority(), "kubernetes.io/tls", of_authority.into()),
-        secret(&names.nodes(), "Opaque", of_brokers),
+        authority_secret(cluster, &names.nodes_authority(), authority),
+        secret(cluster, &names.nodes(), "Opaque", of_brokers),
     ]
 }
 

@@ -96,34 +96,49 @@ pub(in crate::kubernetes) fn secrets(
     issued: &BTreeMap<String, Pair>,
 ) -> Vec<Value> {
     let names = Names::of(cluster);
-    let secret = |name: &str, kind: &str, data: BTreeMap<String, ByteString>| {
-        json!({
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": plain_metadata(cluster, &names, name),
-            "type": kind,
-            "data": data,
-        })
-    };
-    let entry = |name: &str, bytes: &[u8]| (name.to_owned(), ByteString(bytes.to_vec()));
     let own = authority.pair();
     let of_listeners = issued.iter().flat_map(|(listener, pair)| {
         let [certificate, key] = keys_of(listener);
         [entry(&certificate, pair.certificate.as_bytes()), entry(&key, pair.key.expose())]
     });
     vec![
+        authority_secret(cluster, &names.authority(), authority),
         secret(
-            &names.authority(),
-            "kubernetes.io/tls",
-            [entry(CERTIFICATE, own.certificate.as_bytes()), entry(KEY, own.key.expose())].into(),
-        ),
-        secret(
+            cluster,
             &names.authority_for_clients(),
             "Opaque",
             [entry(CAS, own.certificate.as_bytes())].into(),
         ),
-        secret(&names.issued(), "Opaque", of_listeners.collect()),
+        secret(cluster, &names.issued(), "Opaque", of_listeners.collect()),
     ]
+}
+
+/// A Secret of the cluster.
+pub(super) fn secret(
+    cluster: &KafkaCluster,
+    name: &str,
+    kind: &str,
+    data: BTreeMap<String, ByteString>,
+) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": plain_metadata(cluster, &Names::of(cluster), name),
+        "type": kind,
+        "data": data,
+    })
+}
+
+/// The Secret of a CA, for the operator.
+pub(super) fn authority_secret(cluster: &KafkaCluster, name: &str, authority: &Authority) -> Value {
+    let own = authority.pair();
+    let data = [entry(CERTIFICATE, own.certificate.as_bytes()), entry(KEY, own.key.expose())];
+    secret(cluster, name, "kubernetes.io/tls", data.into())
+}
+
+/// A value of a Secret, with its key.
+pub(super) fn entry(name: &str, bytes: &[u8]) -> (String, ByteString) {
+    (name.to_owned(), ByteString(bytes.to_vec()))
 }
 
 /// The CA in its Secret.

@@ -1,0 +1,69 @@
+//! The cluster's own Secrets with CAs and certificates: read before they are written, so that what
+//! is good stays.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::Api;
+use tracing::info;
+use weir_crds::KafkaCluster;
+
+use super::super::context::Context;
+use super::super::objects::Names;
+use super::apply::Applied;
+use crate::authority::{Authority, Pair};
+use crate::store::kube::ours::{Taken, is_ours};
+
+/// What a Secret holds; nothing where there is none.
+pub(super) type Data = BTreeMap<String, ByteString>;
+
+/// Reads the Secrets of these names, in their order. If one is somebody else's, returns that.
+///
+/// # Errors
+/// When the Kubernetes API does not answer.
+pub(super) async fn read<const COUNT: usize>(
+    context: &Context,
+    cluster: &KafkaCluster,
+    names: [String; COUNT],
+    applied: &mut Applied,
+) -> anyhow::Result<Result<[Data; COUNT], Taken>> {
+    let namespace = Names::of(cluster).namespace;
+    let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
+    let api: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
+    let mut kept = [const { Data::new() }; COUNT];
+    for (name, kept) in names.iter().zip(&mut kept) {
+        let found = api.get_opt(name).await.with_context(|| format!("read Secret {name}"))?;
+        match found {
+            None => applied.forget("Secret", name),
+            Some(secret) if !is_ours(&secret.metadata, uid) => {
+                return Ok(Err(Taken::of("Secret", &namespace, name, &secret.metadata)));
+            }
+            Some(secret) => *kept = secret.data.unwrap_or_default(),
+        }
+    }
+    Ok(Ok(kept))
+}
+
+/// The CA that was made before, or else a new one. `secret` is where it is kept.
+///
+/// # Errors
+/// When what is kept is no CA.
+pub(super) fn authority(
+    names: &Names,
+    of_whom: &str,
+    secret: &str,
+    known: Option<Pair>,
+    now: i64,
+) -> anyhow::Result<Authority> {
+    match known {
+        Some(pair) => Authority::load(of_whom, pair, now)
+            .with_context(|| format!("the CA in Secret {secret}")),
+        None => {
+            let (cluster, namespace) = (&names.cluster, &names.namespace);
+            info!(cluster, namespace, secret, "makes a CA");
+            Authority::new(of_whom, now)
+        }
+    }
+}
