@@ -8,7 +8,6 @@ use std::sync::Arc;
 use weir_client::Address;
 use weir_protocol::controller::INTERNAL_LISTENER;
 use weir_protocol::types::BrokerId;
-use weir_security::principal::Principal;
 use weir_tls::Identities;
 
 use crate::metadata::Metadata;
@@ -53,13 +52,11 @@ impl PeerAddresses {
         let image = self.metadata.load();
         let missing = || NoAddress(self.listener.clone());
         let broker = image.brokers.get(&id).ok_or_else(missing)?;
-        let internal = broker.endpoint(INTERNAL_LISTENER).filter(|_| self.identities.is_some());
-        if let Some(endpoint) = internal {
-            let node = Principal::Broker(id.0);
-            return Ok(Address::of_node(endpoint.host.clone(), endpoint.port, node));
-        }
-        let endpoint = broker.endpoint(&self.listener).ok_or_else(missing)?;
-        Ok(Address::new(endpoint.host.clone(), endpoint.port))
+        let at = |listener: &str| {
+            broker.endpoint(listener).map(|endpoint| (endpoint.host.as_str(), endpoint.port))
+        };
+        let internal = at(INTERNAL_LISTENER).filter(|_| self.identities.is_some());
+        Address::of_broker(id, internal, at(&self.listener)).ok_or_else(missing)
     }
 }
 
@@ -67,6 +64,7 @@ impl PeerAddresses {
 mod tests {
     use weir_protocol::controller as rpc;
     use weir_protocol::types::ControllerEpoch;
+    use weir_security::principal::Principal;
     use weir_tls::testing::Ca;
 
     use super::*;

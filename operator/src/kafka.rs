@@ -12,7 +12,6 @@ use weir_protocol::controller::INTERNAL_LISTENER;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::{FindCoordinatorRequest, Request};
 use weir_protocol::types::BrokerId;
-use weir_security::principal::Principal;
 use weir_tls::Identities;
 
 use crate::controller::state::State;
@@ -133,12 +132,9 @@ impl Client {
         let committed = self.committed.borrow();
         let endpoints = &committed.brokers.get(&id)?.endpoints;
         let internal = endpoints.iter().find(|endpoint| endpoint.listener == INTERNAL_LISTENER);
-        if let Some(endpoint) = internal.filter(|_| self.has_identity) {
-            let node = Principal::Broker(id.0);
-            return Some(Address::of_node(endpoint.host.clone(), endpoint.port, node));
-        }
-        let first = endpoints.first()?;
-        Some(Address::new(first.host.clone(), first.port))
+        let [internal, first] = [internal.filter(|_| self.has_identity), endpoints.first()]
+            .map(|endpoint| endpoint.map(|endpoint| (endpoint.host.as_str(), endpoint.port)));
+        Address::of_broker(id, internal, first)
     }
 
     /// The coordinator of a group.

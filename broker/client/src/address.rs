@@ -3,6 +3,7 @@
 use std::fmt;
 
 use weir_protocol::address;
+use weir_protocol::types::BrokerId;
 use weir_security::principal::Principal;
 
 /// A host, by name or by number, and a port.
@@ -25,6 +26,18 @@ impl Address {
     /// The address of a node of the cluster, over TLS.
     pub fn of_node(host: impl Into<String>, port: u16, node: Principal) -> Self {
         Self { host: host.into(), port, node: Some(node) }
+    }
+
+    /// How a node of the cluster reaches a broker, by host and port: on the broker's internal
+    /// listener, where it has to be itself, or else on `other` over plain TCP.
+    pub fn of_broker(
+        id: BrokerId,
+        internal: Option<(&str, u16)>,
+        other: Option<(&str, u16)>,
+    ) -> Option<Self> {
+        let of_node = |(host, port)| Self::of_node(host, port, Principal::Broker(id.0));
+        let plain = |(host, port)| Self::new(host, port);
+        internal.map(of_node).or_else(|| other.map(plain))
     }
 }
 
