@@ -60,7 +60,7 @@ impl Config {
     /// Checks a command line, for a process with this much memory and this many open files.
     ///
     /// # Errors
-    /// See [`ListenerConfig`]: one that is invalid, or a flag without its listener.
+    /// A listener that is invalid or given twice, or a flag without its listener.
     pub fn new(args: Args, memory: MemoryBounds, files: FileBounds) -> anyhow::Result<Self> {
         let listeners = listeners::listeners(&args)?;
         let connections = match listeners.iter().any(ListenerConfig::has_tls) {

@@ -52,28 +52,17 @@ pub fn private_key(pem: &Secret, name: &str) -> anyhow::Result<PrivateKeyDer<'st
         .map_err(|error| anyhow::anyhow!("{name}: no private key in PEM: {error}"))
 }
 
-/// What the last look at some files found, as a hash.
-#[derive(Debug)]
+/// What the last look at some files found, as a hash. At first nothing has been looked at.
+#[derive(Debug, Default)]
 pub struct FileContent {
     hasher: RandomState,
     content: u64,
 }
 
 impl FileContent {
-    /// Nothing has been looked at.
-    pub fn new() -> Self {
-        Self { hasher: RandomState::new(), content: 0 }
-    }
-
     /// Takes note of what was found. Returns whether it is news.
     pub fn is_new(&mut self, found: impl Hash) -> bool {
         let content = self.hasher.hash_one(found);
         std::mem::replace(&mut self.content, content) != content
-    }
-}
-
-impl Default for FileContent {
-    fn default() -> Self {
-        Self::new()
     }
 }

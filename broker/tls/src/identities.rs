@@ -66,7 +66,7 @@ impl Identities {
     /// # Errors
     /// When a file is missing or cannot be used, or is that of another node.
     pub fn load(folder: &Path, node: &Principal) -> anyhow::Result<Self> {
-        let found = FileContent::new();
+        let found = FileContent::default();
         let mut files = Files { folder: folder.to_owned(), node: node.clone(), found };
         let what = || format!("the identity in {}", folder.display());
         let identity = files.look().context("nothing was read").flatten().with_context(what)?;

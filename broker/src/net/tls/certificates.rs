@@ -86,7 +86,7 @@ impl Certificates {
         let what = || format!("TLS of listener {listener}");
         let rules = MappingRules::parse(&tls.principal_rules).with_context(what)?;
         let files = Files::read(&tls.folder, tls.client_auth).with_context(what)?;
-        let mut found = FileContent::new();
+        let mut found = FileContent::default();
         files.is_new(&mut found);
         let loaded = Loaded::of(files, tls.client_auth, None).with_context(what)?;
         let certificates = Self {
