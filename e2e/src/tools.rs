@@ -1,6 +1,7 @@
 //! Apache Kafka's own command line tools and kcat, run as from a shell.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -112,4 +113,16 @@ fn run(mut command: Command, input: &[u8]) -> Result<Printed> {
         err: text(&output.stderr),
         ok: output.status.success(),
     })
+}
+
+/// Runs a script of bash in a folder, and returns what it prints.
+///
+/// # Panics
+/// When it cannot be run, or fails.
+pub fn bash(folder: &Path, script: &str) -> String {
+    let output = Command::new("bash").args(["-ec", script]).current_dir(folder).output();
+    let output = output.unwrap_or_else(|error| panic!("{script}: {error}"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{script}: {}", text(&output.stderr));
+    text(&output.stdout)
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use weir_e2e::cluster::{Local, free_ports};
-use weir_e2e::tools::kcat;
+use weir_e2e::tools::{bash, kcat};
 use weir_e2e::wire::{Connection, FetchOf};
 
 const BROKERS: u32 = 3;
@@ -97,13 +97,6 @@ fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn sh(folder: &Path, script: &str) -> String {
-    let output = Command::new("bash").args(["-ec", script]).current_dir(folder).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{script}: {}", text(&output.stderr));
-    text(&output.stdout)
-}
-
 /// The established connections to a port of this machine.
 fn connections_to(port: u16) -> usize {
     let all = std::fs::read_to_string("/proc/net/tcp").unwrap();
@@ -122,7 +115,7 @@ fn speak_tls(folder: &Path, port: u16, arguments: &str) -> String {
     let script = format!(
         "(sleep 1) | timeout 10 openssl s_client -connect 127.0.0.1:{port} {arguments} 2>&1 || true"
     );
-    sh(folder, &script)
+    bash(folder, &script)
 }
 
 #[test]
@@ -158,7 +151,7 @@ fn nobody_else_takes_the_part_of_a_broker() {
     assert_eq!(code(&mut client, fetch), NOT_A_BROKER);
     assert_ne!(code(&mut client, FetchOf { replica_id: -1, ..fetch }), NOT_A_BROKER);
     let folder = tempfile::tempdir().unwrap();
-    sh(
+    bash(
         folder.path(),
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj '/CN=other' -addext 'subjectAltName=URI:weir://local/broker/1' -addext basicConstraints=critical,CA:FALSE -keyout other.key -out other.crt 2>&1",
     );
@@ -202,10 +195,10 @@ fn a_certificate_is_replaced_while_brokers_are_connected() {
         let script = format!(
             "(sleep 1) | timeout 10 openssl s_client -connect 127.0.0.1:{port} 2>/dev/null | openssl x509 -noout -subject"
         );
-        sh(folder, &script)
+        bash(folder, &script)
     };
     assert!(!shown(&folder).contains("renewed"));
-    sh(
+    bash(
         &folder,
         "openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN=renewed' -keyout new.key -out new.csr 2>&1
          printf 'subjectAltName=URI:weir://local/broker/2\nextendedKeyUsage=serverAuth,clientAuth' > ext

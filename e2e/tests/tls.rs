@@ -2,11 +2,10 @@
 //! Certificates of clients are made by `openssl`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::path::Path;
 use std::process::Command;
 
 use weir_e2e::cluster::{Local, free_ports};
-use weir_e2e::tools::{class, kafka, kcat};
+use weir_e2e::tools::{bash, class, kafka, kcat};
 
 fn own() -> bool {
     std::env::var_os("WEIR_E2E_BOOTSTRAP").is_none()
@@ -35,12 +34,6 @@ impl Secured {
         let ca = local.data().join("secrets/secured-ca-cert/ca.crt").display().to_string();
         Self { local, bootstrap, ca }
     }
-}
-
-fn sh(folder: &Path, script: &str) -> String {
-    let output = Command::new("bash").args(["-ec", script]).current_dir(folder).output().unwrap();
-    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Runs a program of a language in `e2e/clients` that gets the bootstrap and the file of the CA.
@@ -142,7 +135,7 @@ fn clients_show_certificates() {
     let secured = Secured::start();
     let secrets = secured.local.data().join("secrets");
     let folder = tempfile::tempdir().unwrap();
-    sh(
+    bash(
         folder.path(),
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj '/CN=clients' -keyout ca.key -out ca.crt 2>&1
          openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/O=Shop/CN=billing' -keyout billing.key -out billing.csr 2>&1
@@ -204,7 +197,7 @@ fn a_certificate_of_the_user_is_replaced() {
     let secret = secured.local.data().join("secrets/mine");
     std::fs::create_dir_all(&secret).unwrap();
     let make = |name: &str| {
-        sh(
+        bash(
             &secret,
             &format!(
                 "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj '/CN={name}' -addext 'subjectAltName=IP:127.0.0.1' -keyout new.key -out new.crt 2>&1
@@ -218,7 +211,7 @@ fn a_certificate_of_the_user_is_replaced() {
     secured.local.run(&["stop", "0"]).unwrap();
     secured.local.run(&["start", "0"]).unwrap();
     let shown = || {
-        sh(
+        bash(
             &secret,
             &format!(
                 "openssl s_client -connect 127.0.0.1:{port} </dev/null 2>/dev/null | openssl x509 -noout -subject"
