@@ -178,7 +178,8 @@ async function join(request) {
     retry: { retries: 20 },
   })
   const member = { consumer, records: [], assigned: [], polled: new Map() }
-  const { GROUP_JOIN, REBALANCING } = consumer.events
+  const { CRASH, GROUP_JOIN, REBALANCING } = consumer.events
+  consumer.on(CRASH, ({ payload }) => console.error('kafkajs:', request.member, payload.restart ? 'restarts after' : 'ended by', payload.error))
   consumer.on(GROUP_JOIN, ({ payload }) => {
     member.assigned = Object.entries(payload.memberAssignment).flatMap(([topic, partitions]) => partitions.map((p) => [topic, p]))
   })
@@ -208,7 +209,13 @@ async function poll(request) {
 
 async function commit(request) {
   const member = members.get(request.member)
-  await member.consumer.commitOffsets([...member.polled.values()])
+  const offsets = [...member.polled.values()]
+  await member.consumer.commitOffsets(offsets).catch(async (error) => {
+    // A consumer that restarts of itself belongs to no group meanwhile.
+    if (!error.message.includes('not initialized')) throw error
+    await new Promise((done) => setTimeout(done, 5000))
+    await member.consumer.commitOffsets(offsets)
+  })
   member.polled.clear()
   return {}
 }
