@@ -242,7 +242,7 @@ async fn receive(
         Err(status) => return Err(status),
     };
     let registration = match registration_of(registration) {
-        Ok(registration) => controllers.enrich(registration).await,
+        Ok(registration) => controllers.enrich(registration).await?,
         Err(reason) => return refuse(&out, reason).await,
     };
     let broker = registration.broker;

@@ -12,7 +12,7 @@ use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::{Api, Client};
 use tokio::sync::watch;
-use tracing::debug;
+use tracing::warn;
 use weir_crds::{KafkaCluster, Listener, ListenerType};
 
 use super::objects::{Names, listeners, port_of};
@@ -22,9 +22,9 @@ use crate::listener::listener_name;
 use crate::rpc::RegistrationEnricher;
 use crate::store::kube::ours::{if_ours, is_ours, is_pod_of};
 
-/// The most time that a registration waits for the Kubernetes API. A broker without a rack is
-/// better than no broker.
-const ANSWER_MAX: Duration = Duration::from_millis(1_500);
+/// The most time that a registration waits for the Kubernetes API. Then the broker tries again,
+/// which it does of itself after four seconds.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
 
 /// The label of a node's zone.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
@@ -56,15 +56,18 @@ pub(super) fn enricher(client: Client, sites: Arc<HostedClusters>) -> Registrati
         let (client, sites) = (client.clone(), Arc::clone(&sites));
         async move {
             let Some(cluster) = sites.resource(&registration.cluster_id) else {
-                return registration;
+                return Ok(registration);
             };
-            match tokio::time::timeout(ANSWER_MAX, BrokerAddresses::of(&client, &cluster, registration.broker.0)).await {
-                Ok(standing) => standing.complete(&cluster, registration),
-                Err(_) => {
-                    debug!(broker = %registration.broker, "the Kubernetes API takes long to say where the broker stands");
-                    BrokerAddresses::default().complete(&cluster, registration)
-                }
-            }
+            let broker = registration.broker;
+            let read = BrokerAddresses::of(&client, &cluster, broker.0);
+            let why = match tokio::time::timeout(ANSWER_MAX, read).await {
+                Ok(Ok(standing)) => return Ok(standing.complete(&cluster, registration)),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("no answer within {ANSWER_MAX:?}"),
+            };
+            // What is registered stays: a broker without its rack would never get one.
+            warn!(cluster = cluster.metadata.name, %broker, why, "the Kubernetes API does not say where a broker runs, which has to register again");
+            Err(format!("the Kubernetes API does not say where broker {broker} runs: {why}"))
         }
         .boxed()
     })
@@ -95,19 +98,25 @@ pub(super) fn is_told_by_pod(cluster: &KafkaCluster, broker: i32, endpoints: &[E
 }
 
 impl BrokerAddresses {
-    /// Reads the facts; those that cannot be read stay empty.
-    pub(super) async fn of(client: &Client, cluster: &KafkaCluster, broker: i32) -> Self {
+    /// Reads the facts. An operator that may not read nodes knows none about them.
+    ///
+    /// # Errors
+    /// The Kubernetes API does not answer, or refuses another read than that of a node. An error
+    /// says nothing of the facts: a caller keeps those it has.
+    pub(super) async fn of(
+        client: &Client,
+        cluster: &KafkaCluster,
+        broker: i32,
+    ) -> kube::Result<Self> {
         let names = Names::of(cluster);
         let pods: Api<Pod> = Api::namespaced(client.clone(), &names.namespace);
         let node_name = pods
             .get_opt(&names.broker(broker))
-            .await
-            .ok()
-            .flatten()
+            .await?
             .filter(|pod| is_pod_of(&names.cluster, &pod.metadata))
             .and_then(|pod| pod.spec?.node_name);
         let node = match node_name {
-            Some(name) => Api::<Node>::all(client.clone()).get_opt(&name).await.ok().flatten(),
+            Some(name) => if_permitted(Api::<Node>::all(client.clone()).get_opt(&name).await)?,
             None => None,
         };
         let rack =
@@ -124,7 +133,7 @@ impl BrokerAddresses {
             };
             // The address of somebody else's service is never used.
             let service = if_ours(
-                services.get_opt(&name).await.ok().flatten(),
+                services.get_opt(&name).await?,
                 cluster.metadata.uid.as_deref().unwrap_or_default(),
             );
             let address = service
@@ -136,11 +145,8 @@ impl BrokerAddresses {
                 outside.insert(listener_name(listener), address);
             }
         }
-        Self {
-            rack,
-            outside,
-            is_impersonated: is_impersonated(&services, &names, cluster, broker).await,
-        }
+        let is_impersonated = is_impersonated(&services, &names, cluster, broker).await?;
+        Ok(Self { rack, outside, is_impersonated })
     }
 
     /// Adds to a registration what the broker does not know of itself.
@@ -192,16 +198,28 @@ async fn is_impersonated(
     names: &Names,
     cluster: &KafkaCluster,
     broker: i32,
-) -> bool {
+) -> kube::Result<bool> {
     let uid = cluster.metadata.uid.as_deref().unwrap_or_default();
-    is_service_ours(services, &names.broker(broker), uid).await == Some(false)
-        && is_service_ours(services, &names.brokers(), uid).await == Some(true)
+    Ok(is_service_ours(services, &names.broker(broker), uid).await? == Some(false)
+        && is_service_ours(services, &names.brokers(), uid).await? == Some(true))
 }
 
-/// Whether a service was created for the cluster; `None` if it does not exist or cannot be read.
-async fn is_service_ours(services: &Api<Service>, name: &str, cluster_uid: &str) -> Option<bool> {
-    let service = services.get_metadata_opt(name).await.ok()??;
-    Some(is_ours(&service.metadata, cluster_uid))
+/// Whether a service was created for the cluster; `None` if it does not exist.
+async fn is_service_ours(
+    services: &Api<Service>,
+    name: &str,
+    cluster_uid: &str,
+) -> kube::Result<Option<bool>> {
+    let service = services.get_metadata_opt(name).await?;
+    Ok(service.map(|service| is_ours(&service.metadata, cluster_uid)))
+}
+
+/// What was read, or nothing if the operator lacks the right to read it.
+pub(super) fn if_permitted<T>(read: kube::Result<Option<T>>) -> kube::Result<Option<T>> {
+    match read {
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
+        read => read,
+    }
 }
 
 /// The external address of a listener's service, by its first port. With `broker` it is that
@@ -261,7 +279,11 @@ pub(super) fn address_of_node(node: &Node, families: &[String]) -> Option<String
 mod tests {
     use serde_json::json;
 
+    use uuid::Uuid;
+    use weir_protocol::types::{BrokerId, ControllerEpoch};
+
     use super::*;
+    use crate::store::kube::tests::server::Server;
 
     fn cluster() -> KafkaCluster {
         let listeners = json!([{"name": "plain", "port": 9092}, {"name": "ext", "port": 9094, "type": "NodePort"}]);
@@ -276,6 +298,61 @@ mod tests {
             port,
             security_protocol: "PLAINTEXT".to_owned(),
         }
+    }
+
+    /// An API server with a broker of [`cluster`] on a node in zone `a`.
+    fn server() -> Server {
+        let server = Server::default();
+        let pod = json!({"metadata": {"name": "c-0", "namespace": "n", "generateName": "c-", "labels": {"controller-revision-hash": "1"}}, "spec": {"containers": [], "nodeName": "node"}});
+        server.put("/api/v1/namespaces/n/pods/c-0", &pod);
+        server.put("/api/v1/nodes/node", &json!({"metadata": {"name": "node", "labels": {ZONE_LABEL: "a"}}, "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.7"}]}}));
+        server
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_not_taken_for_absent() {
+        let server = server();
+        let read = async || BrokerAddresses::of(&server.client(), &cluster(), 0).await;
+        let rack = async || read().await.unwrap().rack;
+        assert_eq!(rack().await.as_deref(), Some("a"));
+        for path in [
+            "/api/v1/namespaces/n/pods/c-0",
+            "/api/v1/nodes/node",
+            "/api/v1/namespaces/n/services/c-ext-0",
+            "/api/v1/namespaces/n/services/c-0",
+        ] {
+            server.refuse("GET", path, 500, "etcdserver: request timed out");
+            assert!(read().await.is_err(), "{path}");
+            server.allow_all();
+        }
+        // An operator without a ClusterRole never sees nodes.
+        server.refuse("GET", "/api/v1/nodes/node", 403, "nodes is forbidden");
+        assert_eq!(rack().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_broker_registers_once_its_place_is_known() {
+        let server = server();
+        let sites = Arc::new(HostedClusters::default());
+        let (_resource, seen) = watch::channel(Arc::new(cluster()));
+        sites.put("id".to_owned(), seen);
+        let enrich = enricher(server.client(), sites);
+        let registration = Registration {
+            cluster_id: "id".to_owned(),
+            broker: BrokerId(0),
+            incarnation: Uuid::from_u128(1),
+            log_dir: Uuid::from_u128(2),
+            endpoints: Vec::new(),
+            rack: None,
+            previous_epoch: None,
+            clean: true,
+            controller_epoch: ControllerEpoch(1),
+            leader_epochs: Vec::new(),
+        };
+        server.refuse("GET", "/api/v1/nodes/node", 500, "etcdserver: request timed out");
+        assert!(enrich(registration.clone()).await.unwrap_err().contains("timed out"));
+        server.allow_all();
+        assert_eq!(enrich(registration).await.unwrap().rack.as_deref(), Some("a"));
     }
 
     #[test]

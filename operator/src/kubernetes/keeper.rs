@@ -49,6 +49,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
@@ -385,7 +386,8 @@ impl ClusterReconciler {
         let taken = findings.taken.clone().unwrap_or_default();
         findings.listeners =
             status::listeners(&self.context, cluster, findings.replicas, state.as_ref(), &taken)
-                .await;
+                .await
+                .context("read the addresses of listeners")?;
         self.certificates.complete(findings);
         let (Some(host), Some(state)) = (&self.host, state) else { return Ok(()) };
         addresses::keep_true(&self.context, host, cluster, &state, &taken).await;

@@ -18,9 +18,12 @@ use crate::controller::Registration;
 use crate::shell::{Controller, Unavailable};
 
 /// Adds to a broker's registration what the broker does not know: its rack, and its addresses for
-/// clients outside.
-pub type RegistrationEnricher =
-    Arc<dyn Fn(Registration) -> Pin<Box<dyn Future<Output = Registration> + Send>> + Send + Sync>;
+/// clients outside. Or says why that is not known yet.
+pub type RegistrationEnricher = Arc<
+    dyn Fn(Registration) -> Pin<Box<dyn Future<Output = Result<Registration, String>> + Send>>
+        + Send
+        + Sync,
+>;
 
 /// The controllers, shared between their hosts and the server.
 #[derive(Clone, Default)]
@@ -167,10 +170,14 @@ impl Controllers {
         Ok(controller)
     }
 
-    pub(super) async fn enrich(&self, registration: Registration) -> Registration {
+    /// Adds what is known of a broker that registers.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` if it cannot be read now: the broker tries again.
+    pub(super) async fn enrich(&self, registration: Registration) -> Result<Registration, Status> {
         match &self.dresser {
-            Some(dresser) => dresser(registration).await,
-            None => registration,
+            Some(dresser) => dresser(registration).await.map_err(Status::unavailable),
+            None => Ok(registration),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Keeps the endpoints of running brokers current: a load balancer gets its address, a pod moves to
 //! another node, or somebody else owns a service.
 
+use tracing::debug;
 use weir_crds::{KafkaCluster, Listener, ListenerType};
 
 use super::super::context::Context;
@@ -31,7 +32,14 @@ pub(super) async fn keep_true(
     // A broker that a recovery has found on a volume, and that has not registered, has no
     // endpoints.
     for broker in state.brokers.values().filter(|broker| !broker.endpoints.is_empty()) {
-        let standing = BrokerAddresses::of(&context.client, cluster, broker.id.0).await;
+        let standing = match BrokerAddresses::of(&context.client, cluster, broker.id.0).await {
+            Ok(standing) => standing,
+            Err(error) => {
+                // Clients keep the addresses that they know, until the next pass reads them.
+                debug!(cluster = cluster.metadata.name, broker = %broker.id, %error, "cannot read where a broker runs");
+                continue;
+            }
+        };
         let endpoints = standing.endpoints(cluster, broker.id.0, broker.endpoints.clone());
         if endpoints != broker.endpoints {
             let before = broker.endpoints.clone();

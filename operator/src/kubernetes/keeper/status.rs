@@ -13,7 +13,7 @@ use weir_protocol::types::BrokerId;
 
 use super::super::context::Context;
 use super::super::events::publish;
-use super::super::hosted_clusters::{address_of, address_of_node};
+use super::super::hosted_clusters::{address_of, address_of_node, if_permitted};
 use super::super::metrics::{BrokerFigures, ConditionFigure, Metrics};
 use super::super::objects::{Names, listeners as listeners_of};
 use super::judge::{Told, is_good, is_wrong, news, status_of};
@@ -150,13 +150,16 @@ pub(super) async fn publish_event(
 }
 
 /// The known addresses of each listener. None is that of somebody else's service.
+///
+/// # Errors
+/// The Kubernetes API does not answer.
 pub(super) async fn listeners(
     context: &Context,
     cluster: &KafkaCluster,
     replicas: i32,
     state: Option<&State>,
     taken: &[Taken],
-) -> Vec<ListenerStatus> {
+) -> kube::Result<Vec<ListenerStatus>> {
     let names = Names::of(cluster);
     let inside = |service: String, port: u16| {
         let is_taken = taken.iter().any(|by| by.kind == "Service" && by.name == service);
@@ -184,12 +187,11 @@ pub(super) async fn listeners(
             // fail.
             let nodes = match (listener.kind, &listener.host) {
                 (ListenerType::NodePort, None) => {
-                    some_nodes(context).await.into_iter().map(Some).collect()
+                    some_nodes(context).await?.into_iter().map(Some).collect()
                 }
                 _ => vec![None],
             };
-            let service =
-                services.get_opt(&names.listener_bootstrap(&listener.name)).await.ok().flatten();
+            let service = services.get_opt(&names.listener_bootstrap(&listener.name)).await?;
             if let Some(service) =
                 if_ours(service, cluster.metadata.uid.as_deref().unwrap_or_default())
             {
@@ -210,7 +212,7 @@ pub(super) async fn listeners(
         }
         statuses.push(status);
     }
-    statuses
+    Ok(statuses)
 }
 
 /// The first brokers with known addresses, separated by commas.
@@ -229,7 +231,7 @@ fn told(state: Option<&State>, broker: i32, listener: &str) -> String {
 
 /// The first ready nodes by name. The API server lists them in that order, so the rest need not be
 /// read.
-async fn some_nodes(context: &Context) -> Vec<Node> {
+async fn some_nodes(context: &Context) -> kube::Result<Vec<Node>> {
     let api: Api<Node> = Api::all(context.client.clone());
     let is_ready = |node: &Node| {
         let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
@@ -240,7 +242,7 @@ async fn some_nodes(context: &Context) -> Vec<Node> {
     let mut nodes = Vec::new();
     let mut params = ListParams::default().limit(NODES_AT_A_TIME);
     // Without permission to read nodes there are none.
-    while let Ok(page) = api.list(&params).await {
+    while let Some(page) = if_permitted(api.list(&params).await.map(Some))? {
         nodes.extend(
             page.items
                 .into_iter()
@@ -256,7 +258,7 @@ async fn some_nodes(context: &Context) -> Vec<Node> {
         }
     }
     nodes.truncate(BOOTSTRAP_NODES);
-    nodes
+    Ok(nodes)
 }
 
 #[cfg(test)]
@@ -280,18 +282,27 @@ mod tests {
         let names = |nodes: Vec<Node>| {
             nodes.into_iter().filter_map(|node| node.metadata.name).collect::<Vec<_>>()
         };
-        assert_eq!(names(some_nodes(&context).await), ["node-005", "node-006", "node-007"]);
+        assert_eq!(
+            names(some_nodes(&context).await.unwrap()),
+            ["node-005", "node-006", "node-007"]
+        );
         assert_eq!(server.take_listed(), 10);
         // It reads on if the first nodes are not ready.
         for node in 0..12 {
             server.remove(&format!("/api/v1/nodes/node-{node:03}"));
         }
-        assert_eq!(names(some_nodes(&context).await), ["node-012", "node-013", "node-014"]);
+        assert_eq!(
+            names(some_nodes(&context).await.unwrap()),
+            ["node-012", "node-013", "node-014"]
+        );
         for node in 12..24 {
             let name = format!("node-{node:03}");
             server.put(&format!("/api/v1/nodes/{name}"), &json!({"metadata": {"name": name}}));
         }
-        assert_eq!(names(some_nodes(&context).await), ["node-024", "node-025", "node-026"]);
+        assert_eq!(
+            names(some_nodes(&context).await.unwrap()),
+            ["node-024", "node-025", "node-026"]
+        );
         assert_eq!(server.take_listed(), 10 + 20);
     }
 

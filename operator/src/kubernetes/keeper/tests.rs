@@ -386,7 +386,7 @@ async fn addresses_of_other_services_are_told_to_nobody() {
     Kept::by(&server).pass(&server).await;
     assert!(!server.get(CLUSTER).unwrap()["status"].to_string().contains("192.0.2.66"));
     assert_eq!(
-        BrokerAddresses::of(&server.client(), &resource(&server), 0).await,
+        BrokerAddresses::of(&server.client(), &resource(&server), 0).await.unwrap(),
         BrokerAddresses::default()
     );
 }
