@@ -118,6 +118,8 @@ pub(super) struct ClusterReconciler {
     certificates: Certificates,
     strays: Strays,
     log_recovery: LogRecovery,
+    /// The brokers that the disruption budgets hold.
+    held: BTreeSet<i32>,
     /// Whether the kind `PodMonitor` exists, and when that was looked up.
     monitored: Option<(bool, Instant)>,
 }
@@ -159,6 +161,7 @@ impl ClusterReconciler {
             status: status::Written::default(),
             absences: Absences::default(),
             deadline: Deadline::of(&first),
+            held: BTreeSet::new(),
             topics: kept::Topics::default(),
             claims: Claims::default(),
             strays: Strays::default(),

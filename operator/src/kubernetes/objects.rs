@@ -25,7 +25,7 @@ pub(super) use names::{Names, broker_of_pod, listeners};
 pub(super) use nodes::{brokers_in, node_secrets};
 use object_meta::{metadata, plain_metadata};
 pub(super) use patch::CONTAINER;
-pub(super) use plan::{Monitoring, Plan};
+pub(super) use plan::{Evictions, Monitoring, Plan};
 pub(super) use pods::{CONTROLLER_FILE_VARIABLE, HTTP_PORT, HTTP_PORT_NAME};
 pub(super) use shared::{Place, SLICE_MANAGED_BY, port_of, service_of, slices};
 pub(super) use tls::{
@@ -36,6 +36,9 @@ pub(super) use crate::store::kube::ours::{MANAGED_BY, MANAGER};
 
 /// The pod label with the cluster's name, as Prometheus passes it to relabelings.
 const CLUSTER_META_LABEL: &str = "__meta_kubernetes_pod_label_weir_dev_cluster";
+
+/// The label with a pod's own name, which the StatefulSet controller writes.
+const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
 
 /// The objects of a cluster.
 #[derive(Clone, Debug, Default)]
@@ -52,7 +55,7 @@ pub(super) fn build(plan: &Plan<'_>) -> Objects {
     let mut objects = vec![service_account(plan, &names), config_map(plan, &names)];
     objects.extend(services::build(plan, &names));
     let refusal = pods::stateful_set(plan, &names).map(|set| objects.push(set)).err();
-    objects.push(disruption_budget(plan, &names));
+    objects.extend(disruption_budgets(plan, &names));
     objects.push(network_policy(plan, &names));
     if let Some(monitoring) = plan.monitoring {
         objects.push(pod_monitor(plan, &names, monitoring));
@@ -70,19 +73,43 @@ fn service_account(plan: &Plan<'_>, names: &Names) -> Value {
     })
 }
 
-/// The number of pods that may be evicted depends on the partitions: none if losing one more broker
-/// would stop writes.
-fn disruption_budget(plan: &Plan<'_>, names: &Names) -> Value {
-    json!({
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": plain_metadata(plan.cluster, names, &names.cluster),
-        "spec": {
-            "maxUnavailable": plan.evictable,
-            "unhealthyPodEvictionPolicy": "AlwaysAllow",
-            "selector": {"matchLabels": names.selector()},
-        },
-    })
+/// The budgets that Kubernetes asks before it evicts a pod. It takes no second one for a pod, so
+/// brokers that cannot be spared have one of their own, and the others the cluster's. A broker that
+/// goes from one to the other has both for a moment, in which Kubernetes evicts it not at all.
+fn disruption_budgets(plan: &Plan<'_>, names: &Names) -> Vec<Value> {
+    let held = &plan.evictions.held;
+    let both: BTreeSet<i32> = held.union(plan.held_before).copied().collect();
+    let budget = |name: &str, available_min: i32, of: Option<(&str, &BTreeSet<i32>)>| {
+        let expressions: Vec<Value> = of
+            .filter(|(_, ids)| !ids.is_empty())
+            .map(|(operator, ids)| {
+                let pods: Vec<String> = ids.iter().map(|id| names.broker(*id)).collect();
+                json!({"key": POD_NAME_LABEL, "operator": operator, "values": pods})
+            })
+            .into_iter()
+            .collect();
+        json!({
+            "apiVersion": "policy/v1",
+            "kind": "PodDisruptionBudget",
+            "metadata": plain_metadata(plan.cluster, names, name),
+            "spec": {
+                "minAvailable": available_min,
+                "unhealthyPodEvictionPolicy": "AlwaysAllow",
+                "selector": {"matchLabels": names.selector(), "matchExpressions": expressions},
+            },
+        })
+    };
+    let of_held = |ids: &BTreeSet<i32>| {
+        let all = i32::try_from(ids.len()).unwrap_or(i32::MAX);
+        (!ids.is_empty()).then(|| budget(&names.held(), all, Some(("In", ids))))
+    };
+    // Once no broker is held, the second budget is deleted after the cluster's has been applied.
+    let first = if held.is_empty() { held } else { &both };
+    let of_others = budget(&names.cluster, plan.evictions.available_min, Some(("NotIn", held)));
+    let mut all: Vec<Value> = of_held(first).into_iter().collect();
+    all.push(of_others);
+    all.extend(of_held(held).filter(|_| first != held));
+    all
 }
 
 fn network_policy(plan: &Plan<'_>, names: &Names) -> Value {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use weir_crds::KafkaCluster;
 
 use super::super::objects::{MANAGED_BY, Names, Plan, build};
@@ -43,7 +44,8 @@ impl ClusterReconciler {
             .pods
             .iter()
             .filter(|pod| pod.ready && !pod.terminating && pod.id < findings.replicas)
-            .count();
+            .map(|pod| pod.id)
+            .collect();
         findings.away = self.away(&findings.pods, Some(&state), findings.replicas);
         let plan = Plan {
             cluster: &effective,
@@ -52,13 +54,15 @@ impl ClusterReconciler {
             controller: &self.context.controller_address,
             replicas: findings.replicas,
             listening: &listening,
-            evictable: drain::unavailable_max(&state, findings.replicas, &findings.away, ready),
+            evictions: drain::evictions(&state, findings.replicas, &findings.away, &ready),
+            held_before: &self.held,
             monitoring: self
                 .monitored
                 .filter(|(known, _)| *known)
                 .map(|_| &self.context.monitoring),
         };
         let built = build(&plan);
+        let held_now = plan.evictions.held;
         findings.refusal = built.refusal;
         let (sets, objects): (Vec<_>, Vec<_>) =
             built.all.into_iter().partition(|object| object["kind"] == "StatefulSet");
@@ -82,7 +86,9 @@ impl ClusterReconciler {
             pods::taken(&self.context, &self.key, findings.replicas, &findings.pods).await?,
         );
         findings.taken = Some(taken);
-        self.applied.prune::<Service>(&Names::of(cluster), MANAGED_BY, &objects).await?;
-        Ok(())
+        self.held = held_now;
+        let names = Names::of(cluster);
+        self.applied.prune::<Service>(&names, MANAGED_BY, &objects).await?;
+        self.applied.prune::<PodDisruptionBudget>(&names, MANAGED_BY, &objects).await
     }
 }

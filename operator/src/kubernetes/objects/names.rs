@@ -63,6 +63,11 @@ impl Names {
         format!("{}-nodes", self.cluster)
     }
 
+    /// The disruption budget of the brokers that cannot be evicted.
+    pub(in crate::kubernetes) fn held(&self) -> String {
+        format!("{}-held", self.cluster)
+    }
+
     /// The volume claim of a broker.
     pub(in crate::kubernetes) fn claim(&self, id: i32) -> String {
         format!("data-{}-{id}", self.cluster)

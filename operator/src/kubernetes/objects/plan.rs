@@ -21,10 +21,21 @@ pub(in crate::kubernetes) struct Plan<'a> {
     /// The listeners of the existing pods, with their ports. They differ from the resource's until
     /// the last pod has been restarted.
     pub(in crate::kubernetes) listening: &'a BTreeSet<(String, u16)>,
-    /// The number of pods that may be evicted now.
-    pub(in crate::kubernetes) evictable: i32,
+    /// Which pods may be evicted now.
+    pub(in crate::kubernetes) evictions: Evictions,
+    /// The brokers that could not be evicted when the objects were built last.
+    pub(in crate::kubernetes) held_before: &'a BTreeSet<i32>,
     /// The PodMonitor's settings, if the kind `PodMonitor` exists.
     pub(in crate::kubernetes) monitoring: Option<&'a Monitoring>,
+}
+
+/// Which pods may be evicted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::kubernetes) struct Evictions {
+    /// The brokers that no eviction may take. Not all of them: then `available_min` is their number.
+    pub(in crate::kubernetes) held: BTreeSet<i32>,
+    /// How many of the others stay at least.
+    pub(in crate::kubernetes) available_min: i32,
 }
 
 /// The settings of the PodMonitors of all clusters.

@@ -176,6 +176,7 @@ fn slices_of(
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::super::plan::Evictions;
     use super::*;
 
     #[test]
@@ -192,7 +193,8 @@ mod tests {
             controller: "c:1",
             replicas: 2,
             listening: &BTreeSet::new(),
-            evictable: 1,
+            evictions: Evictions { available_min: 2, ..Evictions::default() },
+            held_before: const { &BTreeSet::new() },
             monitoring: None,
         };
         let all = listeners(&cluster);

@@ -28,7 +28,8 @@ fn plan(cluster: &KafkaCluster) -> Plan<'_> {
         controller: "weir-operator.weir-system.svc:9190",
         replicas: cluster.spec.brokers.replicas,
         listening: const { &BTreeSet::new() },
-        evictable: 1,
+        evictions: Evictions { available_min: 2, ..Evictions::default() },
+        held_before: const { &BTreeSet::new() },
         monitoring: None,
     }
 }
@@ -103,6 +104,42 @@ fn a_cluster_has_these_objects() {
 }
 
 #[test]
+fn each_pod_has_a_disruption_budget_at_every_moment() {
+    let one = cluster(json!({"brokers": {"replicas": 3}}));
+    let budgets = |held: &[i32], before: &[i32]| -> Vec<String> {
+        let before = before.iter().copied().collect();
+        let evictions = Evictions { held: held.iter().copied().collect(), available_min: 1 };
+        let objects = built(&Plan { evictions, held_before: &before, ..plan(&one) });
+        let budgets = objects.iter().filter(|object| object["kind"] == "PodDisruptionBudget");
+        budgets
+            .map(|budget| {
+                let spec = &budget["spec"];
+                let of = spec["selector"]["matchExpressions"].as_array().unwrap().iter();
+                let of: Vec<_> =
+                    of.map(|of| format!(" {} {}", of["operator"], of["values"])).collect();
+                format!("{} {}{}", budget["metadata"]["name"], spec["minAvailable"], of.concat())
+            })
+            .map(|line| line.replace('"', ""))
+            .collect()
+    };
+    assert_eq!(budgets(&[], &[]), ["orders 1"]);
+    // It first gets the second one, and then loses the first.
+    let held = ["orders-held 1 In [orders-0]", "orders 1 NotIn [orders-0]"];
+    assert_eq!(budgets(&[0], &[]), held);
+    assert_eq!(budgets(&[0], &[0]), held);
+    // The other way round.
+    assert_eq!(
+        budgets(&[2], &[0, 2]),
+        [
+            "orders-held 2 In [orders-0,orders-2]",
+            "orders 1 NotIn [orders-2]",
+            "orders-held 1 In [orders-2]"
+        ]
+    );
+    assert_eq!(budgets(&[], &[0]), ["orders 1"], "the second one is deleted afterwards");
+}
+
+#[test]
 fn the_pods_are_a_function_of_the_spec_alone() {
     let one = cluster(json!({"brokers": {"replicas": 3}}));
     let mut renamed = one.clone();
@@ -111,7 +148,7 @@ fn the_pods_are_a_function_of_the_spec_alone() {
         cluster_id: "another",
         controller: "elsewhere:1",
         replicas: 5,
-        evictable: 0,
+        evictions: Evictions { available_min: 3, held: [1].into() },
         ..plan(&renamed)
     };
     let template = |objects: &[Value]| stateful_set(objects)["spec"]["template"].clone();

@@ -32,7 +32,7 @@ pub(super) fn drain_blocked(
         return Some(by_partitions(state, replicas, findings));
     };
     let safe = match drain(state, replicas, &findings.away) {
-        Drain::Allowed(message) | Drain::Restarting(message) | Drain::Blocked(_, message) => {
+        Drain::Allowed(message) | Drain::Restarting(message) | Drain::Blocked { message, .. } => {
             message
         }
     };
@@ -46,6 +46,6 @@ fn by_partitions(state: &State, replicas: i32, findings: &Observation) -> Condit
     match drain(state, replicas, &findings.away) {
         Drain::Allowed(message) => ConditionValue::fails("AsExpected", message),
         Drain::Restarting(message) => ConditionValue::holds("Restarting", message),
-        Drain::Blocked(reason, message) => ConditionValue::holds(reason, message),
+        Drain::Blocked { reason, message, .. } => ConditionValue::holds(reason, message),
     }
 }
