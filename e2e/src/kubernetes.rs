@@ -172,6 +172,19 @@ impl Namespace {
         self.patch(object, r#"{"spec": {"deletionProtection": false}}"#)
     }
 
+    /// Turns off the deletion protection of all PartitionTables.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub fn unprotect_tables(&self) -> Result<String> {
+        self.kubectl(&[
+            "annotate",
+            "partitiontables",
+            "--all",
+            "weir.dev/deletion-protection=false",
+        ])
+    }
+
     /// An object such as `topic/orders`, if it exists.
     ///
     /// # Errors

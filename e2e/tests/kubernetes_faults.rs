@@ -402,6 +402,7 @@ fn a_cluster_that_was_deleted_comes_back_from_a_backup_and_its_volumes() {
     for topic in namespace.kubectl(&["get", "topics", "-o", "name"]).unwrap().lines() {
         namespace.unprotect(topic).unwrap();
     }
+    namespace.unprotect_tables().unwrap();
     namespace.kubectl(&["delete", "topics,partitiontables", "--all"]).unwrap();
     eventually("everything of it is gone", || {
         let left = namespace.kubectl(&["get", &format!("{kinds},pods"), "-o", "name"])?;

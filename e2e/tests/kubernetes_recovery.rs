@@ -50,6 +50,7 @@ fn a_cluster_without_its_tables_comes_back_from_its_volumes() {
     for topic in namespace.kubectl(&["get", "topics", "--output=name"]).unwrap().lines() {
         namespace.unprotect(topic).unwrap();
     }
+    namespace.unprotect_tables().unwrap();
     namespace.kubectl(&["delete", "partitiontables,topics", "--all", "--timeout=60s"]).unwrap();
 
     // As a GitOps tool does: it applies the whole repository at once, which lacks one of the

@@ -115,28 +115,41 @@ fn volumes_grow_while_clients_write() {
 #[test]
 fn a_node_is_drained_and_no_second_one_with_it() {
     let load = load("drain");
-    let drain = |node: &str, timeout: &str| {
-        kubectl(&[
-            "drain",
-            node,
-            "--pod-selector=weir.dev/cluster=k",
-            "--delete-emptydir-data",
-            timeout,
-        ])
+    let drain = |node: &str, options: &[&str]| {
+        let all = ["drain", node, "--pod-selector=weir.dev/cluster=k", "--delete-emptydir-data"];
+        kubectl(&[&all, options].concat())
     };
     let nodes: Vec<_> = (0..3)
         .map(|id| (format!("k-{id}"), load.namespace.node_of(&format!("k-{id}")).unwrap()))
         .collect();
+
+    // A topic on two brokers that can spare neither holds these two, and not the third.
+    let tight = |min_isr: u8| {
+        let config = format!("  config: {{min.insync.replicas: {min_isr}}}\n");
+        load.namespace.apply(&topic("tight", "k", 1, 2, &config)).unwrap();
+    };
+    tight(2);
+    let said = load.namespace.awaits("kafkacluster/k", "DrainBlocked", "True");
+    let (who, _) = said.message.split_once('(').unwrap();
+    eventually("the third broker alone can be evicted", || {
+        let evicts = |node: &str| drain(node, &["--dry-run=server", "--timeout=2s"]).is_ok();
+        let can: Vec<_> = nodes.iter().filter(|(_, node)| evicts(node)).collect();
+        let is_free = |pod: &str| !who.contains(pod.trim_start_matches("k-"));
+        Ok((can.len() == 1 && is_free(&can[0].0)).then_some(()))
+    });
+    tight(1);
+    let _ = load.namespace.awaits("kafkacluster/k", "DrainBlocked", "False");
+
     let (pod, node) = nodes.iter().find(|(_, node)| !node.ends_with("control-plane")).unwrap();
     let (other, second) = nodes.iter().find(|(_, other)| other != node).unwrap();
     let uid = |pod: &str| load.namespace.uid(&format!("pod/{pod}")).unwrap();
     let (before, untouched) = (uid(pod), uid(other));
     let (first, also) = (Cordoned::node(node).unwrap(), Cordoned::node(second).unwrap());
-    drain(node, "--timeout=150s").unwrap();
+    drain(node, &["--timeout=150s"]).unwrap();
     load.moves();
     // The pod's volume is on the node, so the pod waits for the node. No other pod may go
     // meanwhile.
-    let refused = format!("{:#}", drain(second, "--timeout=5s").unwrap_err());
+    let refused = format!("{:#}", drain(second, &["--timeout=5s"]).unwrap_err());
     assert!(refused.contains("disruption budget"), "{refused}");
     assert_eq!(uid(other), untouched);
     drop((first, also));
@@ -249,6 +262,7 @@ fn a_deleted_cluster_goes_on_when_it_is_made_again_where_its_volumes_are_kept() 
     for topic in namespace.kubectl(&["get", "topics", "--output=name"]).unwrap().lines() {
         namespace.unprotect(topic).unwrap();
     }
+    namespace.unprotect_tables().unwrap();
     namespace.kubectl(&["delete", "partitiontables,topics", "--all"]).unwrap();
     namespace.apply(&yaml).unwrap();
     eventually("it is said whose volume it is", || {

@@ -26,21 +26,26 @@ fn evaluate(expression: &Value, request: &Value, old: &Value) -> cel::Value {
 
 /// Why this user may not delete this object; `None` if it is allowed.
 fn refusal(user: &str, spec: &Value, status: Option<&Value>) -> Option<String> {
-    let policy = policy();
-    let request = json!({"userInfo": {"username": user}, "kind": {"kind": "Topic"}, "resource": {"resource": "topics"}});
     let mut old =
         json!({"kind": "Topic", "metadata": {"name": "orders", "namespace": "n"}, "spec": spec});
     if let Some(status) = status {
         old["status"] = status.clone();
     }
-    let holds = |expression: &Value| evaluate(expression, &request, &old) == cel::Value::Bool(true);
+    refusal_of(user, "topics", &old)
+}
+
+/// Why this user may not delete this object of this resource; `None` if it is allowed.
+fn refusal_of(user: &str, resource: &str, old: &Value) -> Option<String> {
+    let policy = policy();
+    let request = json!({"userInfo": {"username": user}, "resource": {"resource": resource}});
+    let holds = |expression: &Value| evaluate(expression, &request, old) == cel::Value::Bool(true);
     let conditions = policy["spec"]["matchConditions"].as_array().unwrap();
     if !conditions.iter().all(|condition| holds(&condition["expression"])) {
         return None;
     }
     let validations = policy["spec"]["validations"].as_array().unwrap();
     let broken = validations.iter().find(|validation| !holds(&validation["expression"]))?;
-    match evaluate(&broken["messageExpression"], &request, &old) {
+    match evaluate(&broken["messageExpression"], &request, old) {
         cel::Value::String(message) => Some(message.to_string()),
         other => panic!("{other:?}"),
     }
@@ -88,6 +93,29 @@ fn what_is_to_be_retained_is_deleted_by_nobody() {
     // An object that is deleted with its namespace or its cluster.
     let collector = "system:serviceaccount:kube-system:generic-garbage-collector";
     assert_eq!(refusal(collector, &json!({"deletionPolicy": "Retain"}), Some(&full)), None);
+}
+
+#[test]
+fn what_a_cluster_rests_on_is_deleted_by_who_says_so() {
+    for topic in ["__consumer_offsets", "__transaction_state"] {
+        let spec = |protected: Value| json!({"topicName": topic, "deletionProtection": protected});
+        let said = refusal("someone", &json!({"topicName": topic}), None).unwrap();
+        assert!(said.starts_with(&format!("it is {topic}, on which")), "{said}");
+        assert!(refusal("someone", &spec(json!(true)), None).is_some());
+        assert_eq!(refusal("someone", &spec(json!(false)), Some(&json!({"bytes": 4096}))), None);
+    }
+    assert_eq!(refusal("someone", &json!({"topicName": "__mine"}), None), None);
+
+    let table = |annotations: Value| json!({"kind": "PartitionTable", "metadata": {"name": "k-registry", "namespace": "n", "annotations": annotations}, "spec": {}});
+    let said = refusal_of("someone", "partitiontables", &table(json!({}))).unwrap();
+    let command =
+        "kubectl annotate partitiontables k-registry -n n weir.dev/deletion-protection=false";
+    assert!(said.ends_with(command), "{said}");
+    let protection = |value: &str| table(json!({"weir.dev/deletion-protection": value}));
+    assert!(refusal_of("someone", "partitiontables", &protection("true")).is_some());
+    assert_eq!(refusal_of("someone", "partitiontables", &protection("false")), None);
+    let operator = "system:serviceaccount:weir-system:weir-operator";
+    assert_eq!(refusal_of(operator, "partitiontables", &table(json!({}))), None);
 }
 
 #[test]
