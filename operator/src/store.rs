@@ -26,7 +26,6 @@ mod tests;
 use std::future::Future;
 
 pub use self::error::{Refused, StoreError};
-use crate::controller::Resource;
 use crate::controller::state::{Change, State};
 
 /// A store of the state.
@@ -42,9 +41,7 @@ pub trait Store: Send + 'static {
         changes: &[Change],
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Whether a resource was read before this store's last write of it. Then it lacks what that
-    /// wrote, and a newer one is on its way.
-    fn is_outdated(&self, _: &Resource) -> bool {
-        false
-    }
+    /// After a commit: tells the state which versions of users' objects contain it. The next
+    /// decision has to know the controller's own writes. Does nothing where nobody else writes.
+    fn settle(&self, _state: &mut State, _changes: &[Change]) {}
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use uuid::Uuid;
-use weir_crds::{ClusterConfig, DeletionPolicy, KafkaCluster, NamespacesFrom, Topic};
+use weir_crds::{ClusterConfig, DeletionPolicy, KafkaCluster, NamespacesFrom, Topic, TopicSpec};
 use weir_protocol::types::{BrokerId, TopicId};
 use weir_settings::{Door, Layers, validate_broker_entry, validate_group};
 
@@ -22,7 +22,7 @@ use super::partitions;
 use super::placement::NoPlace;
 use super::reassign;
 use super::resource::{Kind, RETAINED, Refusal, Resource};
-use super::state::{Change, State, is_internal};
+use super::state::{Change, State, TakenUp, is_internal};
 use super::topic_name::check_name;
 use super::topics::create::default_of;
 
@@ -71,6 +71,20 @@ fn apply_cluster(draft: &mut Draft<'_>, mut wanted: KafkaCluster) -> Result<&'st
             ),
         ));
     }
+    let (offered, known) = (
+        TakenUp::of(&wanted.metadata, &wanted.spec),
+        draft.state.objects.cluster.clone().filter(|known| known.spec.is_some()),
+    );
+    if let (Some(offered), Some(known)) = (&offered, &known) {
+        if !known.is_superseded_by(offered) {
+            for id in gone(&draft.state, before.spec.brokers.replicas) {
+                draft.push(Change::RemoveBroker(id));
+            }
+            return Ok("unchanged");
+        }
+        wanted.spec =
+            known.merged(&wanted.spec, &before.spec).map_err(|reason| wrong("spec", reason))?;
+    }
     let replicas = wanted.spec.brokers.replicas;
     // An object at an API server is the desired state already. A refusal here could not undo it,
     // and would hold up every other change of it. Surplus brokers get no new replicas from now on
@@ -110,6 +124,9 @@ fn apply_cluster(draft: &mut Draft<'_>, mut wanted: KafkaCluster) -> Result<&'st
     let is_same = wanted == *before;
     if !is_same {
         put_cluster_resource(draft, wanted);
+    }
+    if let Some(offered) = offered {
+        draft.push(Change::TookUpCluster(Box::new(offered)));
     }
     for id in surplus {
         draft.push(Change::RemoveBroker(id));
@@ -172,33 +189,65 @@ fn canonical_cluster_settings(
 }
 
 fn apply_topic(draft: &mut Draft<'_>, mut wanted: Topic) -> Result<&'static str, Wrong> {
+    let key = draft.state.cluster.key_of(&wanted.metadata);
+    let offered = TakenUp::of(&wanted.metadata, &wanted.spec);
+    let known = draft.state.objects.topics.get(&key).cloned();
+    if let (Some(offered), Some(known)) = (&offered, &known)
+        && !known.is_superseded_by(offered)
+    {
+        return Ok("unchanged");
+    }
     check_owner(draft, &wanted)?;
     wanted.status = None;
-    let key = draft.state.cluster.key_of(&wanted.metadata);
     wanted.metadata.namespace = Some(key.namespace.clone());
+    let before = draft.state.topic_by_resource(&key).cloned();
+    let same = before.as_ref().filter(|before| is_the_same(before, &wanted, known.as_ref()));
+    if let (Some(same), Some(known), true) = (same, &known, offered.is_some()) {
+        let merged = known.merged(&wanted.spec, &same.resource.spec);
+        wanted.spec = merged.map_err(|reason| wrong("spec", reason))?;
+    }
     let settings =
         canonical_topic_settings(wanted.spec.config.texts(), draft.state.cluster.configs());
     wanted.spec.config =
         settings.map_err(|ApiError { message, .. }| wrong("spec.config", message))?;
-    match draft.state.topic_by_resource(&key).cloned() {
-        Some(before) if is_the_same(&before, &wanted) => update_topic(draft, &before, wanted),
+    let is_same = same.is_some();
+    let verb = put_topic(draft, before, is_same, wanted)?;
+    if let Some(offered) = offered {
+        draft.push(Change::TookUpTopic(key, Some(Box::new(offered))));
+    }
+    Ok(verb)
+}
+
+fn put_topic(
+    draft: &mut Draft<'_>,
+    before: Option<Arc<super::state::Topic>>,
+    is_same: bool,
+    wanted: Topic,
+) -> Result<&'static str, Wrong> {
+    match before {
+        Some(before) if is_same => update_topic(draft, &before, wanted),
         Some(before) => {
             // The resource was deleted and created again while no controller was watching, so it is
             // another topic.
-            draft.push(Change::RemoveTopic(before.id, key));
+            draft.push(Change::RemoveTopic(before.id, before.key.clone()));
             create_topic(draft, wanted)
         }
         None => create_topic(draft, wanted),
     }
 }
 
-/// Whether a resource belongs to the topic with its name: by its uid if it comes from an API
+/// Whether a resource belongs to the topic with its name: by the uid if it comes from an API
 /// server, or by the topic id on it. A retained topic outlives its resource, so any resource with
 /// its name belongs to it.
-fn is_the_same(before: &super::state::Topic, wanted: &Topic) -> bool {
+fn is_the_same(
+    before: &super::state::Topic,
+    wanted: &Topic,
+    known: Option<&TakenUp<TopicSpec>>,
+) -> bool {
     let ours = &before.resource.metadata;
     wanted.metadata.uid.is_none()
         || wanted.metadata.uid == ours.uid
+        || known.is_some_and(|known| wanted.metadata.uid.as_ref() == Some(&known.uid))
         || topic_id_on(wanted) == Some(before.id)
         || before.resource.spec.deletion_policy == DeletionPolicy::Retain
 }
@@ -398,16 +447,45 @@ pub(super) fn delete(draft: &mut Draft<'_>, kind: Kind, key: &Key) -> Result<(),
     }
 }
 
+/// Deletes a topic because its object with this uid is gone. An object that the controller deleted
+/// itself, or one that was created again since, is not the topic's any more.
+pub(super) fn gone_object(draft: &mut Draft<'_>, key: &Key, uid: &str) -> Result<(), Refusal> {
+    match draft.state.objects.topics.get(key) {
+        Some(known) if known.uid != uid => Ok(()),
+        Some(known) if known.spec.is_none() => {
+            draft.push(Change::TookUpTopic(key.clone(), None));
+            Ok(())
+        }
+        _ => {
+            delete(draft, Kind::Topic, key)?;
+            draft.push(Change::TookUpTopic(key.clone(), None));
+            Ok(())
+        }
+    }
+}
+
 /// Retains a topic, whatever its resource says: the operator no longer watches the resource, or its
 /// deletion was not meant for the topic. The policy holds until a watched resource sets another.
 pub(super) fn retain(draft: &mut Draft<'_>, key: &Key) -> Reply {
     let Some(topic) = draft.state.topic_by_resource(key) else {
+        if draft.state.objects.topics.contains_key(key) {
+            draft.push(Change::TookUpTopic(key.clone(), None));
+        }
         return Reply::Nothing;
     };
     if topic.resource.spec.deletion_policy != DeletionPolicy::Retain {
         let (id, mut resource) = (topic.id, with_generation(&topic.resource));
         resource.spec.deletion_policy = DeletionPolicy::Retain;
         draft.push(Change::Topic(id, Box::new(resource)));
+        // The same version sets it once it is watched again.
+        if let Some(known) = draft.state.objects.topics.get(key).cloned() {
+            let spec = known.spec.as_deref().cloned().map(|mut spec: TopicSpec| {
+                spec.deletion_policy = DeletionPolicy::Retain;
+                Arc::new(spec)
+            });
+            let known = TakenUp { spec, ..known.but_one() };
+            draft.push(Change::TookUpTopic(key.clone(), Some(Box::new(known))));
+        }
     }
     Reply::Applied(vec!["retained"])
 }

@@ -59,6 +59,8 @@ pub enum Event {
     Apply(Vec<Resource>),
     /// A user deletes a resource.
     Delete(Kind, Key),
+    /// The object of this uid at the API server, a Topic, is gone.
+    Gone(Key, String),
     /// Keeps the topic although its Topic resource goes: the operator no longer watches the
     /// namespace, or the deletion was not meant for the topic.
     Retain(Key),

@@ -91,7 +91,9 @@ pub fn delta(before: &State, after: &State, changes: &[Change]) -> Option<rpc::M
             | Change::NextBrokerEpoch(_)
             | Change::NextProducerId(_)
             | Change::UncleanElection(..)
-            | Change::RolledBack => {}
+            | Change::RolledBack
+            | Change::TookUpCluster(_)
+            | Change::TookUpTopic(..) => {}
         }
     }
     update.brokers = brokers.iter().filter_map(|id| after.brokers.get(id)).map(broker).collect();
@@ -111,7 +113,7 @@ pub fn delta(before: &State, after: &State, changes: &[Change]) -> Option<rpc::M
         let known = before.topics.get(&id).is_some_and(|topic| is_told(topic));
         update.topics.push(if known { part_of_topic(topic, &touched) } else { whole_topic(topic) });
     }
-    (!changes.is_empty()).then_some(update)
+    (after.version != before.version).then_some(update)
 }
 
 fn features(state: &State) -> rpc::Features {

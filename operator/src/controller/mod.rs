@@ -115,6 +115,10 @@ pub fn decide(state: &State, sessions: &Sessions, event: Event, moment: &Moment)
             Ok(()) => Reply::Applied(vec!["deleted"]),
             Err(refusal) => Reply::Invalid(refusal),
         },
+        Event::Gone(key, uid) => match apply::gone_object(&mut draft, &key, &uid) {
+            Ok(()) => Reply::Applied(vec!["deleted"]),
+            Err(refusal) => Reply::Invalid(refusal),
+        },
         Event::Retain(key) => apply::retain(&mut draft, &key),
         Event::Balance => leaders::balance(&mut draft),
         Event::Tick => {

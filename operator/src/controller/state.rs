@@ -5,6 +5,7 @@
 //! decision of many steps works on a draft. Never reads a clock or a file.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod objects;
 mod partition;
 mod shard;
 mod sums;
@@ -16,10 +17,11 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use uuid::Uuid;
-use weir_crds::KafkaCluster;
+use weir_crds::{KafkaCluster, KafkaClusterSpec, TopicSpec};
 use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, TopicId};
 use weir_settings::{self as config, Configs, Layers};
 
+pub use self::objects::{Objects, TakenUp};
 pub use self::partition::Partition;
 pub use self::shard::{SHARDS, shard_of};
 use self::sums::Sums;
@@ -42,6 +44,8 @@ pub struct State {
     /// Resource names in the cluster's namespace that exist in the store but are no topics of this
     /// cluster. A new topic cannot take them.
     pub(crate) taken: Arc<BTreeSet<String>>,
+    /// The objects that users write too, as far as the state has taken them up.
+    pub(crate) objects: Objects,
     /// The version that holds the last change of each broker's registration.
     pub(crate) told_at: OrdMap<BrokerId, u64>,
     /// Since this controller loaded the state, brokers have shown that it is older than theirs: it
@@ -145,6 +149,18 @@ pub enum Change {
     /// Brokers hold later epochs than the state: it was restored from a backup. The store does not
     /// keep this change.
     RolledBack,
+    /// The state has taken up this version of the cluster's object. The store does not keep this
+    /// change, and brokers are not told of it.
+    TookUpCluster(Box<TakenUp<KafkaClusterSpec>>),
+    /// The same of a topic's object; `None`: it is gone.
+    TookUpTopic(Key, Option<Box<TakenUp<TopicSpec>>>),
+}
+
+impl Change {
+    /// Whether it raises the version of the metadata that brokers are told.
+    fn is_told(&self) -> bool {
+        !matches!(self, Self::TookUpCluster(_) | Self::TookUpTopic(..))
+    }
 }
 
 /// The bits of a version that count the changes of one controller; the bits above hold its epoch.
@@ -161,6 +177,7 @@ impl State {
             names: OrdMap::new(),
             resources: OrdMap::new(),
             taken: Arc::default(),
+            objects: Objects::default(),
             told_at: OrdMap::new(),
             rolled_back: false,
             lookalikes: OrdSet::new(),
@@ -277,7 +294,9 @@ impl State {
     /// When the change breaks an invariant: a leader out of its ISR, an ISR beyond the replicas, an
     /// epoch that goes back, a gap in the partitions. Going on would lose data.
     pub fn apply(&mut self, change: &Change) {
-        self.version += 1;
+        if change.is_told() {
+            self.version += 1;
+        }
         match change {
             Change::Cluster(resource) => self.cluster.resource = Arc::clone(resource),
             Change::ControllerEpoch(epoch) => {
@@ -318,7 +337,10 @@ impl State {
                 self.cluster.features = features.clone();
             }
             Change::Topic(id, resource) => self.put_topic(*id, resource),
-            Change::RemoveTopic(id, _) => {
+            Change::RemoveTopic(id, key) => {
+                if let Some(object) = self.objects.topics.get_mut(key) {
+                    object.spec = None;
+                }
                 if let Some(topic) = self.topics.remove(id) {
                     self.sums.subtract(&topic, self.cluster.namespace());
                     if let Some(unified) = unified(topic.name()) {
@@ -331,6 +353,11 @@ impl State {
             Change::Partition(id, index, partition) => self.put_partition(*id, *index, partition),
             Change::UncleanElection(..) => {}
             Change::RolledBack => self.rolled_back = true,
+            Change::TookUpCluster(object) => self.objects.cluster = Some((**object).clone()),
+            Change::TookUpTopic(key, Some(object)) => {
+                self.objects.topics.insert(key.clone(), (**object).clone());
+            }
+            Change::TookUpTopic(key, None) => drop(self.objects.topics.remove(key)),
         }
     }
 

@@ -68,6 +68,7 @@ pub fn without(event: Event, turned_down: &[TurnedDown]) -> (Option<Event>, Repl
             let first = resources.first().map(named);
             (None, invalid(first, turned_down))
         }
+        Event::Gone(key, _) => (None, invalid(Some((Kind::Topic, Some(key.name))), turned_down)),
         Event::Delete(kind, key) => (None, invalid(Some((kind, Some(key.name))), turned_down)),
         _ => (None, Reply::Refused(ErrorCode::PolicyViolation, words(turned_down))),
     }

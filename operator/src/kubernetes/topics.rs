@@ -100,6 +100,10 @@ pub(super) async fn run(context: Context, mut notices: mpsc::Receiver<Notice>) -
 impl Topics {
     async fn put(&mut self, topic: Topic) {
         let key = Key::of(&topic.metadata);
+        // A list shows the next object of this name where the watch missed the former's deletion.
+        if self.known.get(&key).is_some_and(|known| known.metadata.uid != topic.metadata.uid) {
+            self.remove(&key, None).await;
+        }
         self.known.insert(key.clone(), Arc::new(topic));
         self.offer(&key).await;
     }
@@ -169,7 +173,10 @@ impl Topics {
             let goes_with_its_topic =
                 is_followed && !goes_with_a_namespace(&self.context, key, &topic, &cluster).await;
             let event = if goes_with_its_topic {
-                Asked::Delete(Kind::Topic, key.clone())
+                match topic.metadata.uid.clone() {
+                    Some(uid) => Asked::Gone(key.clone(), uid),
+                    None => Asked::Delete(Kind::Topic, key.clone()),
+                }
             } else {
                 Asked::Retain(key.clone())
             };

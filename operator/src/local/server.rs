@@ -94,7 +94,11 @@ impl LocalServer {
                 return Ok((kind, name, Checked::Group(Box::new(of_cluster(group, &cluster)?))));
             }
             Kind::Controlled(controller::Kind::KafkaCluster) => {
-                Resource::Cluster(Box::new(serde_json::from_value(admitted).map_err(failed)?))
+                let mut cluster: weir_crds::KafkaCluster =
+                    serde_json::from_value(admitted).map_err(failed)?;
+                // No API server keeps it here; its YAML may come from one.
+                cluster.metadata.resource_version = None;
+                Resource::Cluster(Box::new(cluster))
             }
             Kind::Controlled(controller::Kind::Topic) => {
                 let mut topic: weir_crds::Topic =

@@ -72,7 +72,10 @@ pub(super) fn write(counted: &Counted, before: &State, changes: &[Change]) {
             Change::Features(features) => {
                 info!(epoch = features.epoch, levels = ?features.levels, "changed the finalised features")
             }
-            Change::NextBrokerEpoch(_) | Change::NextProducerId(_) => {}
+            Change::NextBrokerEpoch(_)
+            | Change::NextProducerId(_)
+            | Change::TookUpCluster(_)
+            | Change::TookUpTopic(..) => {}
         }
     }
 }

@@ -15,7 +15,7 @@ use super::takeover::take_over_from;
 use super::{Answer, Command, ControllerRuntime, PendingReply, journal};
 use crate::controller::state::{Change, Cluster, State};
 use crate::controller::turned_down::{TurnedDown, join, without};
-use crate::controller::{Event, Key, Kind, Moment, RECORDS_PER_REQUEST_MAX, Reply, Resource};
+use crate::controller::{Event, Kind, Moment, RECORDS_PER_REQUEST_MAX, Reply};
 use crate::store::{Refused, Store, StoreError};
 
 /// The longest time that one batch decides requests before brokers' calls are handled again; only
@@ -51,41 +51,18 @@ impl Command {
         matches!(
             self,
             Self::Ask(
-                Event::Admin { .. } | Event::Apply(_) | Event::Delete(..) | Event::Retain(_),
+                Event::Admin { .. }
+                    | Event::Apply(_)
+                    | Event::Delete(..)
+                    | Event::Gone(..)
+                    | Event::Retain(_),
                 _
             )
         )
     }
 }
 
-impl Command {
-    /// Whether it must not be decided together with these changes: it brings a resource from the
-    /// API server that lacks them. Once they are written, the store knows that it is outdated.
-    fn waits_for(&self, cluster: &Cluster, changes: &[Change]) -> bool {
-        let Self::Ask(Event::Apply(resources), _) = self else { return false };
-        resources.iter().any(|resource| {
-            changes.iter().any(|change| match (resource, change) {
-                (Resource::Cluster(resource), Change::Cluster(_)) => {
-                    resource.metadata.resource_version.is_some()
-                }
-                (Resource::Topic(topic), Change::Topic(_, changed)) => {
-                    topic.metadata.resource_version.is_some()
-                        && Key::of(&topic.metadata) == cluster.key_of(&changed.metadata)
-                }
-                _ => false,
-            })
-        })
-    }
-}
-
 impl<S: Store> ControllerRuntime<S> {
-    /// Whether an event brings what the store has written again since. The watch reports the
-    /// store's own writes, too, and each of them looks like a user's: taken for one, it would undo
-    /// what clients have changed after it.
-    fn is_outdated(&self, event: &Event) -> bool {
-        matches!(event, Event::Apply(resources) if resources.iter().any(|resource| self.store.is_outdated(resource)))
-    }
-
     /// Makes the changes from `before` to the current state durable, and sends them to brokers.
     pub(super) async fn commit(
         &mut self,
@@ -96,7 +73,7 @@ impl<S: Store> ControllerRuntime<S> {
             return Ok(Committed::Done);
         }
         match self.store.commit(&self.state, changes).await {
-            Ok(()) => {}
+            Ok(()) => self.store.settle(&mut self.state, changes),
             Err(StoreError::Refused(refused)) => return Ok(Committed::Refused(refused)),
             Err(error) => {
                 error!(%error, "cannot commit the cluster's state: it is read anew");
@@ -148,16 +125,12 @@ impl<S: Store> ControllerRuntime<S> {
         let before = self.state.clone();
         let until = self.clock.now().plus(DECIDING_MS_MAX);
         let (mut decided, mut changes) = (Vec::new(), Vec::new());
-        let mut calls = calls.into_iter().peekable();
+        let mut calls = calls.into_iter();
         while changes.len() <= RECORDS_PER_REQUEST_MAX
             && self.clock.now() <= until
-            && let Some(call) = calls.next_if(|call| !call.waits_for(&before.cluster, &changes))
+            && let Some(call) = calls.next()
         {
             if let Command::Ask(event, tell) = call {
-                if self.is_outdated(&event) {
-                    self.reply(PendingReply::Answer(tell, Reply::Nothing));
-                    continue;
-                }
                 let moment = self.clock.moment();
                 decided.push(self.decide_asked(Asked { event, tell, moment }, &mut changes));
             }

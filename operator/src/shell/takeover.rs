@@ -21,6 +21,7 @@ pub(super) async fn take_over_from(
         state.apply(change);
     }
     store.commit(&state, &changes).await?;
+    store.settle(&mut state, &changes);
     let sessions = Sessions::take_over(
         state.brokers.values().filter(|broker| !broker.fenced).map(|broker| broker.id),
         clock.now(),

@@ -36,10 +36,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{Api, ApiResource, DynamicObject, ListParams, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, ObjectMeta, PostParams};
 use kube::{Client, Resource as _};
 use tracing::warn;
-use weir_crds::{KafkaCluster, PartitionTable, PartitionTableSpec, Topic, VolumePolicy};
+use weir_crds::{
+    KafkaCluster, KafkaClusterSpec, PartitionTable, PartitionTableSpec, Topic, VolumePolicy,
+};
 
 use self::calls::{answered, is_forbidden};
 pub use self::ours::CLUSTER_LABEL;
@@ -49,8 +51,7 @@ use super::error::StoreError;
 use super::packed::Shard;
 use super::parts::{registry_text, shard_text};
 use super::touched::Touched;
-use crate::controller::Resource;
-use crate::controller::state::{Change, Cluster, SHARDS, State};
+use crate::controller::state::{Change, Cluster, SHARDS, State, TakenUp};
 
 pub use self::cluster_cache::{ClusterCache, ObservedTopic};
 
@@ -336,7 +337,13 @@ impl KubeStore {
             }
             topic.seen.iter().for_each(|seen| self.cache.observe_topic(seen));
         }
+        let cluster = TakenUp::of(&resource.metadata, &resource.spec);
+        let seen: Vec<ObjectMeta> = topics
+            .iter()
+            .filter_map(|topic| topic.seen.as_ref().map(|seen| seen.metadata.clone()))
+            .collect();
         let mut state = read::assemble(registry, resource, topics, shards);
+        take_up(&mut state, cluster, &seen);
         // Another cluster of the namespace may have a topic of the same name. After a conflict over
         // a name, the reload finds it here.
         state.taken = Arc::new(taken);
@@ -378,8 +385,22 @@ impl Store for KubeStore {
         Ok(())
     }
 
-    fn is_outdated(&self, resource: &Resource) -> bool {
-        self.cache.has_newer(resource)
+    fn settle(&self, state: &mut State, changes: &[Change]) {
+        self.settle_objects(state, changes);
+    }
+}
+
+/// Records the objects of a loaded state as taken up. The watch offers each of them once more. That
+/// completes and checks what the state holds.
+fn take_up(state: &mut State, cluster: Option<TakenUp<KafkaClusterSpec>>, topics: &[ObjectMeta]) {
+    state.objects.cluster = cluster.map(TakenUp::but_one);
+    for metadata in topics {
+        let key = state.cluster.key_of(metadata);
+        if let Some(topic) = state.topic_by_resource(&key)
+            && let Some(object) = TakenUp::of(metadata, &topic.resource.spec)
+        {
+            state.objects.topics.insert(key, object.but_one());
+        }
     }
 }
 

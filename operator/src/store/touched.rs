@@ -34,7 +34,10 @@ impl Touched {
                 | Change::Features(_)
                 | Change::Broker(_)
                 | Change::RemoveBroker(_) => touched.registry = true,
-                Change::UncleanElection(..) | Change::RolledBack => {}
+                Change::UncleanElection(..)
+                | Change::RolledBack
+                | Change::TookUpCluster(_)
+                | Change::TookUpTopic(..) => {}
             }
         }
         touched

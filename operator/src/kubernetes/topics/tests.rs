@@ -1,12 +1,17 @@
 //! Topics with an API server in memory: deletions of their resources.
 
+mod echoes;
 mod namespaces;
 
 use serde_json::{Value, json};
 use weir_crds::KafkaCluster;
+use weir_protocol::messages::IncrementalAlterConfigsRequest;
+use weir_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
 
 use super::*;
-use crate::controller::topic_id_on;
+use crate::controller::{AdminRequest, AdminResponse, topic_id_on};
 use crate::kafka::Client;
 use crate::kubernetes::sizes::keep_sizes;
 use crate::store::kube::tests::broker::Broker;
@@ -24,7 +29,7 @@ struct World {
     server: Server,
     topics: Topics,
     hosted: Hosted,
-    _broker: Broker,
+    broker: Broker,
 }
 
 impl World {
@@ -51,7 +56,7 @@ impl World {
             offers: FuturesUnordered::new(),
             again: FuturesUnordered::new(),
         };
-        Self { server, topics, hosted, _broker: broker }
+        Self { server, topics, hosted, broker }
     }
 
     /// Creates the missing resources of retained topics, as the task of the statuses does.
@@ -88,12 +93,30 @@ impl World {
         }
     }
 
+    /// The controller answers every request, including repeated ones.
+    async fn settle(&mut self) {
+        loop {
+            if let Some(offered) = self.topics.offers.next().await {
+                self.topics.answered(offered);
+            } else if let Some((topic, cluster, besides)) = self.topics.again.next().await {
+                self.topics.offer_again(&topic, &cluster, besides).await;
+            } else {
+                return;
+            }
+        }
+    }
+
     async fn has_topic(&self) -> bool {
         let look = self
             .hosted
             .controller
             .query(|state| state.topic_by_resource(&state.cluster.key("orders")).is_some());
         look.await.unwrap()
+    }
+
+    /// The objects of topics that the state remembers.
+    async fn remembered(&self) -> usize {
+        self.hosted.controller.query(|state| state.objects.topics.len()).await.unwrap()
     }
 
     fn events(&self) -> Vec<Value> {
@@ -209,4 +232,100 @@ async fn what_went_while_nobody_looked_comes_back_with_its_id_and_spec() {
     world.bring_back().await;
     let after = world.topic();
     assert_eq!((&after.spec, topic_id_on(&after)), (&before.spec, topic_id_on(&before)));
+}
+
+/// A list names an object and not the deletion of the former one of its name. The topic of the
+/// former object goes, even if the controller refuses the next one.
+#[tokio::test]
+async fn a_deletion_that_the_watch_missed_is_seen_by_the_next_objects_uid() {
+    let mut world = World::new("n", &json!({})).await;
+    world.server.put(TOPIC, &orders("Delete"));
+    world.hear().await;
+    world.answered().await;
+    assert!(world.has_topic().await);
+    let mut next = orders("Delete");
+    next["spec"]["replicas"] = json!(9);
+    world.server.remove(TOPIC);
+    world.server.put(TOPIC, &next);
+    world.hear().await;
+    world.answered().await;
+    assert!(!world.has_topic().await);
+    next["spec"]["replicas"] = json!(1);
+    world.server.remove(TOPIC);
+    world.server.put(TOPIC, &next);
+    world.hear().await;
+    world.settle().await;
+    assert!(world.has_topic().await);
+    world.delete_orders().await;
+    world.settle().await;
+    assert_eq!((world.has_topic().await, world.remembered().await), (false, 0));
+}
+
+/// Whoever deletes a topic, nothing of its object is remembered once the watch has reported that.
+#[tokio::test]
+async fn what_is_remembered_of_an_object_goes_with_it() {
+    let mut world = World::new("n", &json!({})).await;
+    let key = Key::new(Some("n"), Some("orders"));
+    for is_followed in [true, false] {
+        world.server.put(TOPIC, &orders("Delete"));
+        world.hear().await;
+        world.answered().await;
+        let last = world.topic();
+        let deleted = world.hosted.controller.ask(Asked::Delete(Kind::Topic, key.clone())).await;
+        assert!(matches!(deleted.unwrap().reply, Reply::Applied(_)));
+        assert_eq!((world.server.get(TOPIC), world.remembered().await), (None, 1));
+        // A late version does not bring it back.
+        world.topics.hosted[&world.hosted.cluster].cache.withdraw(&key);
+        world.topics.put(last.clone()).await;
+        world.answered().await;
+        assert!(!world.has_topic().await);
+        if is_followed {
+            world.topics.remove(&key, Some(last)).await;
+            world.answered().await;
+        } else {
+            world.hosted.controller.ask(Asked::Retain(key.clone())).await.unwrap();
+        }
+        assert_eq!(world.remembered().await, 0, "{is_followed}");
+    }
+}
+
+/// A client changes a retained topic while its resource is missing, or is created again and not
+/// reported yet. The next resource has the change in the end.
+#[tokio::test]
+async fn a_clients_change_of_a_topic_without_a_resource_is_written() {
+    for is_created_first in [false, true] {
+        let mut world = World::new("n", &json!({})).await;
+        world.server.put(TOPIC, &orders("Retain"));
+        world.hear().await;
+        world.answered().await;
+        world.delete_orders().await;
+        world.answered().await;
+        if is_created_first {
+            world.bring_back().await;
+        }
+        let entry = AlterableConfig {
+            name: "segment.ms".to_owned(),
+            value: Some("70000".to_owned()),
+            ..Default::default()
+        };
+        let resource = AlterConfigsResource {
+            resource_type: 2,
+            resource_name: "orders".to_owned(),
+            configs: vec![entry],
+            ..Default::default()
+        };
+        let request =
+            IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
+        let request = world.broker.asks(AdminRequest::IncrementalAlterConfigs(request));
+        let reply = world.hosted.controller.ask(request).await.unwrap().reply;
+        let Reply::Admin(AdminResponse::IncrementalAlterConfigs(response)) = reply else {
+            panic!("{reply:?}")
+        };
+        assert_eq!(response.responses[0].error_code, 0);
+        world.bring_back().await;
+        world.hear().await;
+        world.settle().await;
+        let config = json!({"retention.ms": 60000, "segment.ms": 70000});
+        assert_eq!(json!(world.topic().spec.config), config, "{is_created_first}");
+    }
 }

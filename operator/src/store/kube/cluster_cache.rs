@@ -2,10 +2,9 @@
 //! answer to each. All tasks that act on them share this cache.
 //!
 //! The watch and the store's own writes observe resources; the store patches only the difference
-//! from the observation. An observation never gives way to an older one: the watch is behind the
-//! store's own writes. The task of the topics records each offer to the controller and the
-//! answer; the task of the statuses writes the status from that. A slightly old observation does no
-//! harm, because a patch changes only the fields that it names.
+//! from the observation. An older version does not replace a newer one: the watch reports versions
+//! that the store has replaced or deleted since. The task of the topics records each offer to the
+//! controller and the answer; the task of the statuses writes the status from that.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +15,7 @@ use tokio::sync::Notify;
 use weir_crds::{KafkaCluster, Topic, TopicSpec, TopicStatus};
 use weir_protocol::types::TopicId;
 
-use crate::controller::{Key, Refusal, Resource, topic_id_on};
+use crate::controller::{Key, Refusal, topic_id_on};
 use crate::verdict::Verdict;
 
 /// The cache of one cluster; clones share it.
@@ -44,8 +43,10 @@ struct Inner {
 pub struct ObservedTopic {
     /// The resource's uid.
     pub uid: Option<String>,
-    /// Counts the changes of its spec.
+    /// Its `metadata.generation` and `metadata.resourceVersion`.
     pub generation: Option<i64>,
+    /// See [`Self::generation`].
+    pub version: Option<String>,
     /// The topic id annotated on it.
     pub id: Option<TopicId>,
     /// The spec, written by a user, a client or the operator.
@@ -53,19 +54,26 @@ pub struct ObservedTopic {
 }
 
 impl ObservedTopic {
-    fn version(&self) -> (Option<&str>, Option<i64>) {
-        (self.uid.as_deref(), self.generation)
+    /// Its metadata, as far as it is known.
+    pub(super) fn metadata(&self) -> ObjectMeta {
+        ObjectMeta {
+            uid: self.uid.clone(),
+            generation: self.generation,
+            resource_version: self.version.clone(),
+            ..ObjectMeta::default()
+        }
     }
-}
 
-fn version_of_cluster(cluster: &KafkaCluster) -> (Option<&str>, Option<i64>) {
-    (cluster.metadata.uid.as_deref(), cluster.metadata.generation)
-}
-
-/// Whether this is an older version of the object than the known one. Each change of the spec
-/// raises the generation.
-fn is_older(metadata: &ObjectMeta, (uid, generation): (Option<&str>, Option<i64>)) -> bool {
-    metadata.uid.as_deref() == uid && metadata.generation < generation
+    /// Whether this is not older than `known`.
+    fn replaces(&self, known: &Self) -> bool {
+        let number =
+            |of: &Self| of.version.as_ref().and_then(|version| version.parse::<u64>().ok());
+        if self.uid == known.uid {
+            self.generation >= known.generation
+        } else {
+            !matches!((number(self), number(known)), (Some(new), Some(old)) if new < old)
+        }
+    }
 }
 
 /// The identity and the state of an object that the controller is offered.
@@ -82,6 +90,8 @@ pub(crate) struct TopicEntry {
     /// The resource from the last watch event or write of the store. `None` once the store has
     /// deleted it.
     observed: Option<Arc<ObservedTopic>>,
+    /// The last object that the store has deleted. The watch may still report it, and older ones.
+    deleted: Option<Arc<ObservedTopic>>,
     /// The uid of the object in the last watch event; answers and status refer to it.
     pub(crate) uid: Option<String>,
     /// The generation in the last watch event.
@@ -122,24 +132,15 @@ impl ClusterCache {
         self.inner().cluster.clone()
     }
 
-    /// Records an observation of the cluster's resource, unless it is older than the last one.
+    /// Records an observation of the cluster's resource.
     pub fn observe_cluster(&self, cluster: KafkaCluster) {
         let mut inner = self.inner();
-        let version = inner.cluster.as_deref().map(version_of_cluster);
-        if !version.is_some_and(|version| is_older(&cluster.metadata, version)) {
+        let is_old = inner.cluster.as_ref().is_some_and(|known| {
+            let (known, new) = (&known.metadata, &cluster.metadata);
+            known.uid == new.uid && new.generation < known.generation
+        });
+        if !is_old {
             inner.cluster = Some(Arc::new(cluster));
-        }
-    }
-
-    /// Whether a newer version of this resource was observed.
-    pub fn has_newer(&self, resource: &Resource) -> bool {
-        match resource {
-            Resource::Cluster(cluster) => self
-                .cluster()
-                .is_some_and(|known| is_older(&cluster.metadata, version_of_cluster(&known))),
-            Resource::Topic(topic) => self
-                .topic(&Key::of(&topic.metadata))
-                .is_some_and(|known| is_older(&topic.metadata, known.version())),
         }
     }
 
@@ -148,26 +149,33 @@ impl ClusterCache {
         self.inner().topics.get(key)?.observed.clone()
     }
 
-    /// Records an observation of a topic's resource, unless it is older than the last one.
+    /// Records an observation of a topic's resource.
     pub fn observe_topic(&self, topic: &Topic) {
-        let observed = Arc::new(ObservedTopic {
+        let observed = ObservedTopic {
             uid: topic.metadata.uid.clone(),
             generation: topic.metadata.generation,
+            version: topic.metadata.resource_version.clone(),
             id: topic_id_on(topic),
             spec: topic.spec.clone(),
-        });
+        };
         let mut inner = self.inner();
-        let known = &mut inner.topics.entry(Key::of(&topic.metadata)).or_default().observed;
-        if !known.as_ref().is_some_and(|known| is_older(&topic.metadata, known.version())) {
-            *known = Some(observed);
+        let entry = inner.topics.entry(Key::of(&topic.metadata)).or_default();
+        let is_deleted = entry
+            .deleted
+            .as_ref()
+            .is_some_and(|deleted| deleted.uid == observed.uid || !observed.replaces(deleted));
+        if !is_deleted && entry.observed.as_ref().is_none_or(|known| observed.replaces(known)) {
+            entry.observed = Some(Arc::new(observed));
         }
     }
 
     /// Records that the store deleted a topic's resource. The entry stays until the watch reports
     /// the deletion too, because of its status.
     pub fn deleted_topic(&self, key: &Key) {
-        if let Some(entry) = self.inner().topics.get_mut(key) {
-            entry.observed = None;
+        if let Some(entry) = self.inner().topics.get_mut(key)
+            && let Some(observed) = entry.observed.take()
+        {
+            entry.deleted = Some(observed);
         }
     }
 
@@ -182,6 +190,7 @@ impl ClusterCache {
             // Another object with this name.
             *entry = TopicEntry {
                 observed: entry.observed.take(),
+                deleted: entry.deleted.take(),
                 offered: entry.offered.take(),
                 verdict: entry.verdict.take(),
                 uid: topic.metadata.uid.clone(),
@@ -270,7 +279,14 @@ impl ClusterCache {
         let deletion = Deletion { metadata: metadata.clone(), refused: false };
         let mut inner = self.inner();
         inner.deletions.insert(key.clone(), deletion);
-        inner.topics.remove(key);
+        // The store may have created the next object of this name, and deleted that too.
+        let former = inner.topics.remove(key).unwrap_or_default();
+        let next = |of: &Arc<ObservedTopic>| of.uid != metadata.uid;
+        let (observed, deleted) = (former.observed.filter(next), former.deleted.filter(next));
+        if observed.is_some() || deleted.is_some() {
+            let entry = TopicEntry { observed, deleted, ..TopicEntry::default() };
+            inner.topics.insert(key.clone(), entry);
+        }
         drop(inner);
         self.changed();
     }
@@ -395,7 +411,7 @@ mod tests {
             Some(1),
             "the watch has not told of it yet"
         );
-        cache.gone(t, &ObjectMeta::default());
+        cache.gone(t, &topic("a", 1).metadata);
         assert!(cache.topics().is_empty() && cache.deletion(t).is_some());
         cache.watched(&topic("b", 1));
         assert!(cache.deletion(t).is_none());

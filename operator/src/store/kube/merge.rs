@@ -37,6 +37,18 @@ pub(super) fn owed(before: &Value, after: &Value, there: &Value) -> Option<Value
     Some(if empties { Value::Null } else { Value::Object(patch) })
 }
 
+/// Whether a patch removes an object within `there` as a whole. That also removes what somebody
+/// has written into it since `there` was read.
+pub(super) fn removes_an_object(patch: &Value, there: &Value) -> bool {
+    match (patch, there) {
+        (Value::Null, Value::Object(_)) => true,
+        (Value::Object(fields), Value::Object(held)) => fields.iter().any(|(name, change)| {
+            held.get(name).is_some_and(|value| removes_an_object(change, value))
+        }),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -101,6 +113,20 @@ mod tests {
         ];
         for (before, after, there, patch) in cases {
             assert_eq!(owed(&before, &after, &there), patch, "{before} to {after} of {there}");
+        }
+    }
+
+    #[test]
+    fn a_patch_that_removes_an_object_is_told_from_one_that_removes_fields() {
+        let there = json!({"a": 1, "c": {"x": 1, "d": {"y": 1}}});
+        for (patch, removes) in [
+            (json!({"a": null, "b": null}), false),
+            (json!({"c": {"x": null}}), false),
+            (json!({"c": null}), true),
+            (json!({"a": 2, "c": {"d": null}}), true),
+            (json!({"c": {"d": {"y": null, "z": null}}}), false),
+        ] {
+            assert_eq!(removes_an_object(&patch, &there), removes, "{patch}");
         }
     }
 }

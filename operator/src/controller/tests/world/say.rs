@@ -152,6 +152,8 @@ pub(super) fn say_change(before: &State, after: &State, change: &Change) -> Stri
         Change::NextProducerId(id) => format!("* next producer id {id}"),
         Change::UncleanElection(id, index) => format!("* unclean election {}-{index}", name(id)),
         Change::RolledBack => "* the state is an old one".to_owned(),
+        Change::TookUpCluster(object) => format!("* took up the cluster {}", object.generation),
+        Change::TookUpTopic(key, _) => format!("* took up the topic {key}"),
         Change::RemoveBroker(id) => format!("* no broker {id}"),
         Change::Features(features) => {
             format!("* features epoch {} {:?}", features.epoch, features.levels)

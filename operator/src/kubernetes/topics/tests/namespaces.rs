@@ -55,19 +55,6 @@ impl World {
         self.settle().await;
     }
 
-    /// The controller answers every request, including repeated ones.
-    async fn settle(&mut self) {
-        loop {
-            if let Some(offered) = self.topics.offers.next().await {
-                self.topics.answered(offered);
-            } else if let Some((topic, cluster, besides)) = self.topics.again.next().await {
-                self.topics.offer_again(&topic, &cluster, besides).await;
-            } else {
-                return;
-            }
-        }
-    }
-
     async fn allow(&mut self, allowed: Value) {
         let mut object = self.server.get(&cluster_path("kafka")).unwrap();
         object["spec"]["allowedNamespaces"] = allowed;

@@ -341,3 +341,26 @@ async fn a_users_topic_that_cannot_be_completed_is_refused_by_itself() {
     assert!(matches!(world.controller.ask(offered()).await.unwrap().reply, Reply::Applied(_)));
     assert_eq!(world.spec(&path)["partitions"], 1, "what was filled in");
 }
+
+/// The operator removes a group of settings with its last one, and a user writes the resource
+/// before each of its attempts.
+#[tokio::test]
+async fn an_object_that_others_keep_writing_is_tried_a_bounded_number_of_times() {
+    let world = World::new().await;
+    let unset = [(32, "g", "consumer.session.timeout.ms", None)];
+    let groups = || world.spec(CLUSTER)["consumerGroups"].clone();
+    for (races, is_written) in [(0, true), (7, true), (8, false)] {
+        let set = [(32, "g", "consumer.session.timeout.ms", Some("50000"))];
+        assert_eq!(world.set(&set).await, [DONE]);
+        for number in 0..races {
+            let setting = json!({"log.retention.bytes": 2000 + number});
+            world.server.race_by_patch(CLUSTER, json!({"spec": {"config": setting}}));
+        }
+        let answer = world.controller.ask(world.asked(altered(&unset))).await;
+        assert_eq!(answer.is_ok(), is_written, "{races}: {answer:?}");
+        assert_eq!(groups()["config"]["g"].is_null(), is_written, "{races}: {}", groups());
+    }
+    // The controller has read everything again.
+    assert_eq!(world.set(&unset).await, [DONE]);
+    assert!(groups()["config"]["g"].is_null(), "{}", groups());
+}

@@ -31,6 +31,18 @@ struct Held {
     refusals: Vec<Refusal>,
     /// Writes by somebody else just before the next request of this method and path is answered.
     races: Vec<(String, String, Value)>,
+    /// The same as merge patches, before the next patch of the object of this path.
+    raced_patches: Vec<(String, Value)>,
+    /// The events of a watch of everything since they were last taken.
+    events: Vec<Watched>,
+}
+
+/// An event of a watch.
+pub(crate) struct Watched {
+    pub(crate) path: String,
+    /// The object, or its last version.
+    pub(crate) object: Value,
+    pub(crate) is_deleted: bool,
 }
 
 struct Refusal {
@@ -66,7 +78,12 @@ impl Server {
     }
 
     pub(crate) fn remove(&self, path: &str) {
-        self.held().objects.remove(path);
+        self.held().remove(path);
+    }
+
+    /// The events of a watch of everything since the last call, in their order.
+    pub(crate) fn take_events(&self) -> Vec<Watched> {
+        std::mem::take(&mut self.held().events)
     }
 
     /// Deletes an object; as Kubernetes' garbage collector does, also every object that has it as
@@ -109,6 +126,20 @@ impl Server {
     /// Somebody else writes an object just before the next such request comes.
     pub(crate) fn race(&self, method: &str, path: &str, object: &Value) {
         self.held().races.push((method.to_owned(), path.to_owned(), object.clone()));
+    }
+
+    /// Somebody else patches an object, if it exists.
+    pub(crate) fn merge(&self, path: &str, patch: &Value) {
+        let mut held = self.held();
+        if let Some(mut object) = held.objects.get(path).cloned() {
+            merge(&mut object, patch, false);
+            held.put(path, object);
+        }
+    }
+
+    /// Somebody else patches an object just before its next patch comes.
+    pub(crate) fn race_by_patch(&self, path: &str, patch: Value) {
+        self.held().raced_patches.push((path.to_owned(), patch));
     }
 
     async fn serve(&self, request: Request<Body>) -> Response<Body> {
@@ -171,7 +202,15 @@ impl Held {
             object["metadata"]["generation"] = json!(generation + i64::from(is_new_spec));
         }
         self.objects.insert(path.to_owned(), object.clone());
+        let told = object.clone();
+        self.events.push(Watched { path: path.to_owned(), object: told, is_deleted: false });
         object
+    }
+
+    fn remove(&mut self, path: &str) {
+        if let Some(object) = self.objects.remove(path) {
+            self.events.push(Watched { path: path.to_owned(), object, is_deleted: true });
+        }
     }
 
     fn answer(
@@ -191,6 +230,15 @@ impl Held {
                 _ => path.to_owned(),
             };
             self.put(&path, object);
+        }
+        if method == Method::PATCH
+            && let Some(at) = self.raced_patches.iter().position(|(raced, _)| raced == path)
+        {
+            let (_, patch) = self.raced_patches.remove(at);
+            if let Some(mut object) = self.objects.get(path).cloned() {
+                merge(&mut object, &patch, false);
+                self.put(path, object);
+            }
         }
         if method != Method::GET {
             self.writes.push(format!("{method} {path}"));
@@ -236,7 +284,7 @@ impl Held {
                     path,
                     &json!({"metadata": body.get("preconditions").cloned().unwrap_or_default()}),
                 )?;
-                self.objects.remove(path);
+                self.remove(path);
                 Ok(
                     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}),
                 )
