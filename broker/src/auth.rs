@@ -115,7 +115,11 @@ impl Brokers {
             Self::Anybody => true,
             Self::Certified(metadata) => {
                 let image = metadata.load();
-                image.brokers.values().any(|broker| broker.endpoint(INTERNAL_LISTENER).is_none())
+                // One that a recovery has found on its volume, and that has not registered, has no
+                // endpoints, which says nothing of its version.
+                image.brokers.values().any(|broker| {
+                    !broker.endpoints.is_empty() && broker.endpoint(INTERNAL_LISTENER).is_none()
+                })
             }
         }
     }
@@ -230,6 +234,9 @@ mod tests {
         // During the roll from a version before.
         let some = authorizer(&[&["A", INTERNAL_LISTENER], &["A"]]);
         assert!(some.allows_replica(&client, 1) && !some.allows_replica(&Principal::Broker(1), 0));
+        // A recovery found the second one on its volume.
+        let unheard = authorizer(&[&["A", INTERNAL_LISTENER], &[]]);
+        assert!(!unheard.allows_replica(&client, 1));
         let anybody = Authorizer::new(Policy::AllowEveryone, Brokers::Anybody);
         assert!(anybody.allows_replica(&client, 1));
     }

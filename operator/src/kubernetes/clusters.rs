@@ -168,7 +168,7 @@ impl Clusters {
         let span = info_span!("cluster", namespace = key.namespace, name = key.name);
         let run = async move {
             tokio::time::sleep(after).await;
-            match keeper.run().await {}
+            match Box::pin(keeper.run()).await {}
         };
         let task = tasks.spawn(run.instrument(span));
         self.kept.insert(key, ClusterEntry { resource, wake, task });

@@ -162,8 +162,11 @@ impl Controllers {
             let committed = controller.committed();
             let state = committed.borrow();
             let known = state.brokers.get(&BrokerId(broker));
+            // One that a recovery has found on its volume, and that has not registered, has no
+            // endpoints, which says nothing of its version.
             known.is_some_and(|known| {
-                known.endpoints.iter().all(|one| one.listener != INTERNAL_LISTENER)
+                !known.endpoints.is_empty()
+                    && known.endpoints.iter().all(|one| one.listener != INTERNAL_LISTENER)
             })
         };
         caller.check(domain.as_deref(), broker, is_of_a_version_before)?;
