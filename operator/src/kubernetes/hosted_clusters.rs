@@ -318,7 +318,7 @@ mod tests {
         for path in [
             "/api/v1/namespaces/n/pods/c-0",
             "/api/v1/nodes/node",
-            "/api/v1/namespaces/n/services/c-ext-0",
+            "/api/v1/namespaces/n/services/c-0-ext",
             "/api/v1/namespaces/n/services/c-0",
         ] {
             server.refuse("GET", path, 500, "etcdserver: request timed out");

@@ -155,11 +155,11 @@ mod tests {
                 (&[], 3),
                 "TooFewReplicas: no broker can be evicted: t has 3 replicas and min.insync.replicas=3",
             ),
-            // The same on two of three brokers: the third can go.
+            // A broker that is there and not in sync can go, and no other.
             (
                 state(2, None, &[&[0, 2]]),
                 (&[0, 2], 0),
-                "TooFewReplicas: brokers that cannot be evicted: 0, 2 (one of the others can, at a time): t has 2 replicas and min.insync.replicas=2",
+                "ReplicasMissing: brokers that cannot be evicted: 0, 2 (one of the others can, at a time): of t-0 2 of 3 replicas are in sync, and min.insync.replicas=2. Bring broker 1 back",
             ),
             // A broker is down for weeks: with a minimum of two no other may go, with a minimum of
             // one another may. Its own pod may: it serves nobody.

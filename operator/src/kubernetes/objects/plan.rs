@@ -32,7 +32,8 @@ pub(in crate::kubernetes) struct Plan<'a> {
 /// Which pods may be evicted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::kubernetes) struct Evictions {
-    /// The brokers that no eviction may take. Not all of them: then `available_min` is their number.
+    /// The brokers that no eviction may take. If that were all of them, this is empty, and
+    /// `available_min` their number.
     pub(in crate::kubernetes) held: BTreeSet<i32>,
     /// How many of the others stay at least.
     pub(in crate::kubernetes) available_min: i32,
