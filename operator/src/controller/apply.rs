@@ -451,17 +451,12 @@ pub(super) fn delete(draft: &mut Draft<'_>, kind: Kind, key: &Key) -> Result<(),
 /// itself, or one that was created again since, is not the topic's any more.
 pub(super) fn gone_object(draft: &mut Draft<'_>, key: &Key, uid: &str) -> Result<(), Refusal> {
     match draft.state.objects.topics.get(key) {
-        Some(known) if known.uid != uid => Ok(()),
-        Some(known) if known.spec.is_none() => {
-            draft.push(Change::TookUpTopic(key.clone(), None));
-            Ok(())
-        }
-        _ => {
-            delete(draft, Kind::Topic, key)?;
-            draft.push(Change::TookUpTopic(key.clone(), None));
-            Ok(())
-        }
+        Some(known) if known.uid != uid => return Ok(()),
+        Some(known) if known.spec.is_none() => {}
+        _ => delete(draft, Kind::Topic, key)?,
     }
+    draft.push(Change::TookUpTopic(key.clone(), None));
+    Ok(())
 }
 
 /// Retains a topic, whatever its resource says: the operator no longer watches the resource, or its

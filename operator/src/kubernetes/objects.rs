@@ -79,15 +79,12 @@ fn service_account(plan: &Plan<'_>, names: &Names) -> Value {
 fn disruption_budgets(plan: &Plan<'_>, names: &Names) -> Vec<Value> {
     let held = &plan.evictions.held;
     let both: BTreeSet<i32> = held.union(plan.held_before).copied().collect();
-    let budget = |name: &str, available_min: i32, of: Option<(&str, &BTreeSet<i32>)>| {
-        let expressions: Vec<Value> = of
-            .filter(|(_, ids)| !ids.is_empty())
-            .map(|(operator, ids)| {
-                let pods: Vec<String> = ids.iter().map(|id| names.broker(*id)).collect();
-                json!({"key": POD_NAME_LABEL, "operator": operator, "values": pods})
-            })
-            .into_iter()
-            .collect();
+    let budget = |name: &str, available_min: i32, operator: &str, ids: &BTreeSet<i32>| {
+        let pods: Vec<String> = ids.iter().map(|id| names.broker(*id)).collect();
+        let expressions = match pods.is_empty() {
+            true => json!([]),
+            false => json!([{"key": POD_NAME_LABEL, "operator": operator, "values": pods}]),
+        };
         json!({
             "apiVersion": "policy/v1",
             "kind": "PodDisruptionBudget",
@@ -101,11 +98,11 @@ fn disruption_budgets(plan: &Plan<'_>, names: &Names) -> Vec<Value> {
     };
     let of_held = |ids: &BTreeSet<i32>| {
         let all = i32::try_from(ids.len()).unwrap_or(i32::MAX);
-        (!ids.is_empty()).then(|| budget(&names.held(), all, Some(("In", ids))))
+        (!ids.is_empty()).then(|| budget(&names.held(), all, "In", ids))
     };
     // Once no broker is held, the second budget is deleted after the cluster's has been applied.
     let first = if held.is_empty() { held } else { &both };
-    let of_others = budget(&names.cluster, plan.evictions.available_min, Some(("NotIn", held)));
+    let of_others = budget(&names.cluster, plan.evictions.available_min, "NotIn", held);
     let mut all: Vec<Value> = of_held(first).into_iter().collect();
     all.push(of_others);
     all.extend(of_held(held).filter(|_| first != held));
