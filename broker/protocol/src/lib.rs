@@ -44,4 +44,12 @@ pub mod controller {
     /// The listener that brokers and the controller use among themselves. Listeners of users have
     /// no such name, since theirs have no hyphen.
     pub const INTERNAL_LISTENER: &str = "WEIR-INTERNAL";
+
+    /// Whether a registered broker with these listeners has no certificate: it is of a version
+    /// before them, or of a local cluster without TLS. One that a recovery has found on its volume
+    /// has no listeners until it registers, which says nothing of it.
+    pub fn is_uncertified<'a>(listeners: impl IntoIterator<Item = &'a str>) -> bool {
+        let mut listeners = listeners.into_iter().peekable();
+        listeners.peek().is_some() && listeners.all(|name| name != INTERNAL_LISTENER)
+    }
 }

@@ -6,6 +6,7 @@
 mod certificate;
 mod der;
 mod dn;
+mod fingerprint;
 mod mapping;
 mod validity;
 
@@ -18,6 +19,7 @@ use std::sync::Arc;
 pub use certificate::{Certificate, node_of, node_uri};
 pub use der::BadDer;
 pub use dn::rfc2253;
+pub use fingerprint::Fingerprint;
 pub use mapping::{BadRules, MappingRules, NoName};
 pub use validity::Validity;
 

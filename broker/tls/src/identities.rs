@@ -33,8 +33,12 @@ pub struct Identities {
 #[derive(Debug)]
 struct Files {
     folder: PathBuf,
+    /// The domain of the first identity: a node does not change its cluster.
+    domain: String,
     node: Principal,
     found: FileContent,
+    /// What the files hold if others of the cluster do not believe it yet.
+    doubtful: Option<Identity>,
 }
 
 /// What a look at the files has found.
@@ -61,16 +65,31 @@ impl Identities {
 
     /// Reads the identity of a node: in `folder` its certificate and key, `broker-3.crt` and
     /// `broker-3.key` or `controller.crt` and `controller.key`, and the CAs of the cluster in
-    /// `ca.crt`.
+    /// `ca.crt`. An identity that other nodes do not believe is one too, see [`Self::check`].
     ///
     /// # Errors
     /// When a file is missing or cannot be used, or is that of another node.
     pub fn load(folder: &Path, node: &Principal) -> anyhow::Result<Self> {
         let found = FileContent::default();
-        let mut files = Files { folder: folder.to_owned(), node: node.clone(), found };
+        let mut files = Files {
+            folder: folder.to_owned(),
+            domain: String::new(),
+            node: node.clone(),
+            found,
+            doubtful: None,
+        };
         let what = || format!("the identity in {}", folder.display());
-        let identity = files.look().context("nothing was read").flatten().with_context(what)?;
+        let identity = files.read_new().context("nothing was read").flatten().with_context(what)?;
+        identity.domain().clone_into(&mut files.domain);
         Ok(Self { files: Some(Mutex::new(files)), ..Self::new(identity) })
+    }
+
+    /// Whether other nodes believe the current identity now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.current()?.check()
     }
 
     /// The identity of new connections.
@@ -87,7 +106,7 @@ impl Identities {
         self.current.store(Some(Arc::new(identity)));
     }
 
-    /// Looks at the files, and takes over what has changed.
+    /// Looks at the files, and takes over what has changed, once other nodes believe it.
     pub fn look(&self) -> Look {
         let Some(files) = &self.files else { return Look::Same };
         match files.lock().look() {
@@ -102,8 +121,34 @@ impl Identities {
 }
 
 impl Files {
-    /// The identity in the files, or what is wrong with them; `None` if that is known.
+    /// The identity in the files that is to be taken over, or what is wrong with them; `None` if
+    /// that is known.
     fn look(&mut self) -> Option<anyhow::Result<Identity>> {
+        let Some(found) = self.read_new() else {
+            // What is not valid yet becomes so without a change.
+            let waits = self.doubtful.take_if(|identity| identity.check().is_ok());
+            return waits.map(Ok);
+        };
+        self.doubtful = None;
+        Some(found.and_then(|identity| {
+            let domain = identity.domain();
+            ensure!(
+                domain == self.domain,
+                "it is of {domain:?}, and this one of {:?}",
+                self.domain
+            );
+            match identity.check() {
+                Ok(()) => Ok(identity),
+                Err(doubt) => {
+                    self.doubtful = Some(identity);
+                    Err(doubt)
+                }
+            }
+        }))
+    }
+
+    /// The identity in the files, or what is wrong with them; `None` if it is as before.
+    fn read_new(&mut self) -> Option<anyhow::Result<Identity>> {
         let name = match self.node {
             Principal::Broker(id) => format!("broker-{id}"),
             _ => "controller".to_owned(),

@@ -8,6 +8,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
@@ -17,7 +18,7 @@ use rustls::{
 };
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use weir_security::principal::{Certificate, Principal};
+use weir_security::principal::{Certificate, Fingerprint, Principal};
 use weir_security::secret::Secret;
 
 use crate::files::{certificates, private_key};
@@ -48,13 +49,27 @@ impl From<NotThatNode> for io::Error {
     }
 }
 
+/// What a node shows to others and whom it believes, by the fingerprints of certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Its own certificate.
+    pub own: Fingerprint,
+    /// The CAs of its cluster.
+    pub cas: Vec<Fingerprint>,
+}
+
 /// A node's certificate and key, and the CAs of its cluster.
 #[derive(Debug)]
 pub struct Identity {
     domain: String,
     node: Principal,
     not_after: i64,
+    /// Its certificate first.
+    chain: Vec<CertificateDer<'static>>,
+    shown: Shown,
     server_name: ServerName<'static>,
+    /// Whom this node believes as a client, and as a server.
+    verifiers: (Arc<NodeVerifier>, Arc<dyn ClientCertVerifier>),
     client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
 }
@@ -74,19 +89,51 @@ impl Identity {
             certificate.identity().context("the certificate names no node of a cluster")?;
         let server_name = ServerName::try_from(domain.clone())
             .with_context(|| format!("{domain:?} is no name of a cluster"))?;
+        let mut shown = Shown { own: Fingerprint::of(own), cas: Vec::new() };
         let key = private_key(key, "the key")?;
-        let own =
-            CertifiedKey::from_der(chain, key, &provider).context("the certificate and the key")?;
+        let own = CertifiedKey::from_der(chain.clone(), key, &provider)
+            .context("the certificate and the key")?;
         let mut roots = RootCertStore::empty();
         for ca in certificates(cas, "the CAs")? {
+            shown.cas.push(Fingerprint::of(&ca));
             roots.add(ca).context("the CAs")?;
         }
         ensure!(!roots.is_empty(), "the CAs: there is none");
         let (roots, own) = (Arc::new(roots), Arc::new(SingleCertAndKey::from(own)));
-        let client = Arc::new(client_config(&provider, &roots, &domain, Arc::clone(&own) as _)?);
-        let server = Arc::new(server_config(&provider, roots, own)?);
-        let not_after = certificate.validity.not_after;
-        Ok(Self { domain, node, not_after, server_name, client, server })
+        let as_client = Arc::new(NodeVerifier {
+            provider: Arc::clone(&provider),
+            roots: Arc::clone(&roots),
+            domain: domain.clone(),
+        });
+        let as_server = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider));
+        let as_server = as_server.build().context("the CAs")?;
+        let client = client_config(&provider, Arc::clone(&as_client) as _, Arc::clone(&own) as _)?;
+        let server = server_config(&provider, Arc::clone(&as_server), own)?;
+        Ok(Self {
+            domain,
+            node,
+            not_after: certificate.validity.not_after,
+            chain,
+            shown,
+            server_name,
+            verifiers: (as_client, as_server),
+            client: Arc::new(client),
+            server: Arc::new(server),
+        })
+    }
+
+    /// Whether others of the cluster, who have the same CAs, believe this node now.
+    ///
+    /// # Errors
+    /// Why not: the certificate has expired, is not valid yet, or is of other CAs.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let (own, rest) = self.chain.split_first().context("there is no certificate")?;
+        let now = UnixTime::now();
+        let (as_client, as_server) = &self.verifiers;
+        let believed = as_client.verify_server_cert(own, rest, &self.server_name, &[], now);
+        believed.context("other nodes do not believe its certificate")?;
+        let believed = as_server.verify_client_cert(own, rest, now);
+        believed.context("other nodes do not believe its certificate").map(drop)
     }
 
     /// The cluster's domain.
@@ -102,6 +149,11 @@ impl Identity {
     /// Until when the certificate is valid, in seconds since 1970.
     pub fn not_after(&self) -> i64 {
         self.not_after
+    }
+
+    /// What this node shows to others, and whom it believes.
+    pub fn shown(&self) -> &Shown {
+        &self.shown
     }
 
     /// How this node answers others. Whoever gets through has a certificate of the cluster's CAs;
@@ -142,11 +194,9 @@ fn node_of(certificate: &CertificateDer<'_>, domain: &str) -> Option<Principal> 
 
 fn server_config(
     provider: &Arc<CryptoProvider>,
-    roots: Arc<RootCertStore>,
+    verifier: Arc<dyn ClientCertVerifier>,
     own: Arc<SingleCertAndKey>,
 ) -> anyhow::Result<ServerConfig> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
-    let verifier = verifier.build().context("the CAs")?;
     let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
@@ -158,19 +208,13 @@ fn server_config(
 
 fn client_config(
     provider: &Arc<CryptoProvider>,
-    roots: &Arc<RootCertStore>,
-    domain: &str,
+    verifier: Arc<dyn ServerCertVerifier>,
     own: Arc<dyn rustls::client::ResolvesClientCert>,
 ) -> anyhow::Result<ClientConfig> {
-    let verifier = NodeVerifier {
-        provider: Arc::clone(provider),
-        roots: Arc::clone(roots),
-        domain: domain.to_owned(),
-    };
     let mut config = ClientConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_custom_certificate_verifier(verifier)
         .with_client_cert_resolver(own);
     config.resumption = Resumption::disabled();
     Ok(config)

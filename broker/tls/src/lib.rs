@@ -13,6 +13,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod arrivals;
 mod files;
 mod identities;
 mod identity;
@@ -22,7 +23,8 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use arrivals::{Arrival, Arrivals};
 pub use files::{FileContent, certificates, private_key, read};
 pub use identities::{Identities, Look, TlsServer, accept};
-pub use identity::{Identity, NotThatNode, TlsClient};
+pub use identity::{Identity, NotThatNode, Shown, TlsClient};
 pub use provider::provider;

@@ -185,6 +185,91 @@ async fn changed_files_are_taken_over_and_bad_ones_are_told_once() {
     assert!(load(&ONE).is_ok());
 }
 
+/// A certificate of ONE that is valid from or until another time.
+fn at_another_time(ca: &Ca, change: fn(&mut CertificateParams)) -> (String, Secret) {
+    ca.issue(|params| {
+        params.subject_alt_names = names(&[&node_uri("c", &ONE).unwrap()]);
+        change(params);
+    })
+}
+
+#[tokio::test]
+async fn what_other_nodes_would_refuse_replaces_nothing() {
+    let (ca, other, folder) = (Ca::new(), Ca::new(), tempfile::tempdir().unwrap());
+    let folder = folder.path();
+    put(folder, "broker-1", &ca.node("c", &ONE), &[&ca]);
+    let one = Identities::load(folder, &ONE).unwrap();
+    one.check().unwrap();
+    let two = identity_of(&ca, "c", &TWO, &[&ca]);
+    let expired =
+        at_another_time(&ca, |params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
+    let early = at_another_time(&ca, |params| params.not_before = rcgen::date_time_ymd(4000, 1, 1));
+    let only_server = at_another_time(&ca, |params| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    });
+    for (bad, cas, why) in [
+        (&expired, &ca, "expired"),
+        (&early, &ca, "not valid yet"),
+        (&only_server, &ca, "not for clients"),
+        (&ca.node("c", &ONE), &other, "its own CAs are others"),
+        (&other.node("d", &ONE), &other, "another cluster's, whole"),
+    ] {
+        put(folder, "broker-1", bad, &[cas]);
+        assert!(matches!(one.look(), Look::Bad(_)), "{why}");
+        assert!(matches!(one.look(), Look::Same), "{why}: told once");
+        assert_eq!(meet(&one, &TWO, &two).await, (Ok(()), Ok(ONE)), "{why}");
+    }
+    put(folder, "broker-1", &expired, &[&ca]);
+    let started = Identities::load(folder, &ONE).unwrap();
+    assert!(started.check().is_err(), "a process starts, and says so");
+    put(folder, "broker-1", &ca.node("c", &ONE), &[&ca]);
+    assert!(matches!(started.look(), Look::Changed));
+    started.check().unwrap();
+}
+
+#[test]
+fn what_is_not_valid_yet_is_taken_over_once_it_is() {
+    let (ca, folder) = (Ca::new(), tempfile::tempdir().unwrap());
+    let folder = folder.path();
+    put(folder, "broker-1", &ca.node("c", &ONE), &[&ca]);
+    let one = Identities::load(folder, &ONE).unwrap();
+    let soon = std::time::SystemTime::now() + std::time::Duration::from_secs(2);
+    let (chain, key) = ca.issue(|params| {
+        params.subject_alt_names = names(&[&node_uri("c", &ONE).unwrap()]);
+        params.not_before = soon.into();
+    });
+    put(folder, "broker-1", &(chain, key), &[&ca]);
+    assert!(matches!(one.look(), Look::Bad(_)));
+    let taken = std::iter::repeat_with(|| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        one.look()
+    });
+    let taken = taken.take(200).find(|look| !matches!(look, Look::Same));
+    assert!(matches!(taken, Some(Look::Changed)), "{taken:?}");
+}
+
+#[test]
+fn what_is_wrong_with_pem_is_said_in_words() {
+    let told = |pem: &str| crate::certificates(pem.as_bytes(), "ca.crt").unwrap_err().to_string();
+    let half = "ca.crt: no certificates in PEM: the end of a CERTIFICATE is missing";
+    assert_eq!(told("-----BEGIN CERTIFICATE-----\nAAAA\n"), half);
+    assert_eq!(told("none"), "ca.crt: there is no certificate in PEM");
+    let key: Secret = b"-----BEGIN PRIVATE KEY-----\nAAAA\n".to_vec().into();
+    let error = crate::private_key(&key, "tls.key").unwrap_err().to_string();
+    assert!(error.ends_with("the end of a PRIVATE KEY is missing"), "{error}");
+}
+
+#[test]
+fn a_pipe_is_no_file_and_stops_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broker-1.crt");
+    let mode = rustix::fs::Mode::RUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let error = format!("{:#}", crate::read(folder.path(), "broker-1.crt").unwrap_err());
+    assert!(error.ends_with("is not a regular file"), "{error}");
+    assert!(Identities::load(folder.path(), &ONE).is_err());
+}
+
 #[tokio::test]
 async fn the_controller_of_many_clusters_shows_each_its_own_certificate() {
     let (one, other) = (Ca::new(), Ca::new());

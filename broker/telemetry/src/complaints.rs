@@ -1,5 +1,5 @@
-//! Log lines about connections that a wrong client opens again and again: one of a kind in a time,
-//! with the number of those that were left out.
+//! Log lines about what happens again and again, such as the connections of a wrong client: one of
+//! a kind in a time, with the number of those that were left out.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 /// The shortest time between two lines of a kind.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// The lines of a listener, by kind.
+/// The lines of one place, by kind.
 #[derive(Debug, Default)]
-pub(super) struct Complaints(Mutex<HashMap<&'static str, Said>>);
+pub struct Complaints(Mutex<HashMap<&'static str, Said>>);
 
 #[derive(Debug)]
 struct Said {
@@ -21,7 +21,7 @@ struct Said {
 
 impl Complaints {
     /// Returns how many of this kind were left out since the last line, if it is time for one.
-    pub(super) fn are_due(&self, kind: &'static str) -> Option<u64> {
+    pub fn are_due(&self, kind: &'static str) -> Option<u64> {
         self.are_due_at(kind, Instant::now())
     }
 
