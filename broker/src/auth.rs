@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use weir_protocol::controller::INTERNAL_LISTENER;
+use weir_protocol::controller::is_uncertified;
 pub use weir_security::principal::{KafkaPrincipal, Principal};
 
 use crate::metadata::Metadata;
@@ -115,10 +115,8 @@ impl Brokers {
             Self::Anybody => true,
             Self::Certified(metadata) => {
                 let image = metadata.load();
-                // One that a recovery has found on its volume, and that has not registered, has no
-                // endpoints, which says nothing of its version.
                 image.brokers.values().any(|broker| {
-                    !broker.endpoints.is_empty() && broker.endpoint(INTERNAL_LISTENER).is_none()
+                    is_uncertified(broker.endpoints.iter().map(|endpoint| &*endpoint.listener))
                 })
             }
         }
@@ -193,7 +191,7 @@ impl Authorizer {
 
 #[cfg(test)]
 mod tests {
-    use weir_protocol::controller as rpc;
+    use weir_protocol::controller::{self as rpc, INTERNAL_LISTENER};
     use weir_protocol::types::ControllerEpoch;
 
     use super::*;

@@ -110,7 +110,14 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let own = Principal::Broker(config.id.0);
     let identities = match &config.identity {
-        Some(folder) => Some(Arc::new(Identities::load(folder, &own)?)),
+        Some(folder) => {
+            let loaded = Identities::load(folder, &own)?;
+            if let Err(doubt) = loaded.check() {
+                let error = format!("{doubt:#}");
+                warn!(error, "the identity of this broker is of no use until its files change");
+            }
+            Some(Arc::new(loaded))
+        }
         None => None,
     };
     let mut listeners = Vec::new();

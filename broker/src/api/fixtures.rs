@@ -24,6 +24,11 @@ pub(super) fn everyone() -> Authorizer {
     Authorizer::new(Policy::AllowEveryone, Brokers::Anybody)
 }
 
+/// Of a cluster whose brokers have certificates.
+pub(super) fn certified() -> Authorizer {
+    Authorizer::new(Policy::AllowEveryone, Brokers::Certified(Arc::default()))
+}
+
 pub(super) fn nobody() -> Authorizer {
     Authorizer::new(Policy::DenyEveryone, Brokers::Anybody)
 }

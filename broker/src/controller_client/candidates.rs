@@ -30,7 +30,7 @@ use weir_protocol::address;
 use weir_protocol::controller::CLUSTER_HEADER;
 use weir_protocol::controller::controller_client::ControllerClient;
 use weir_security::principal::Principal;
-use weir_tls::{Identities, TlsClient};
+use weir_tls::{Identities, Identity, TlsClient};
 
 /// How long a connection may take to open.
 pub(super) const CONNECT_MAX: Duration = Duration::from_secs(1);
@@ -116,6 +116,11 @@ impl Candidates {
             forwards: client(endpoint, &cluster, identities.as_ref()),
         };
         Ok(Self { file: file.map(Path::to_owned), cluster, identities, state: Mutex::new(state) })
+    }
+
+    /// What this broker shows to other nodes; `None` without certificates.
+    pub(super) fn identity(&self) -> Option<Arc<Identity>> {
+        self.identities.as_ref()?.current().ok()
     }
 
     /// Returns the client of the current candidate.

@@ -1,6 +1,7 @@
 //! The session with the controller: registration, heartbeats, and the metadata as it changes.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,6 +18,9 @@ use weir_protocol::controller::broker_message::Message as FromBroker;
 use weir_protocol::controller::controller_message::Message as FromController;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{ControllerEpoch, LeaderEpoch, TopicId, TopicPartition};
+use weir_security::principal::Fingerprint;
+use weir_telemetry::complaints::Complaints;
+use weir_tls::Shown;
 
 use super::candidates::CONNECT_MAX;
 use super::{Controller, ControllerStatus, kept};
@@ -26,6 +30,9 @@ use crate::replica::Replicas;
 /// The pause before a retry after the stream broke; doubles up to the second value.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(500);
+/// How long a broker is without a controller before it says why. Another operator takes over within
+/// some seconds.
+const TELL_AFTER: Duration = Duration::from_secs(10);
 /// How long after its registration a broker waits with less urgent requests.
 const SETTLED: Duration = Duration::from_secs(1);
 
@@ -79,6 +86,7 @@ pub struct Session {
     patient_until: Option<Instant>,
     /// Whether this run has metadata from a controller, and not only from the last run.
     is_told: bool,
+    complaints: Complaints,
 }
 
 /// Why a stream ended.
@@ -89,7 +97,14 @@ enum Ended {
 
 impl From<tonic::Status> for Ended {
     fn from(status: tonic::Status) -> Self {
-        Self::Broken(status.to_string())
+        // The causes say more, such as whose certificate is refused.
+        let mut told = format!("{}: {}", status.code(), status.message());
+        let mut cause = status.source();
+        while let Some(next) = cause {
+            told = format!("{told}: {next}");
+            cause = next.source();
+        }
+        Self::Broken(told)
     }
 }
 
@@ -109,6 +124,7 @@ impl Session {
             controller_epoch: ControllerEpoch::default(),
             patient_until: Some(Instant::now() + RESUME_AFTER),
             is_told: false,
+            complaints: Complaints::default(),
         }
     }
 
@@ -117,7 +133,7 @@ impl Session {
     /// # Errors
     /// Only when the controller refuses this broker for good.
     pub async fn run(mut self) -> Result<std::convert::Infallible, Fatal> {
-        let mut pause = RETRY_MIN;
+        let (mut pause, mut alone_since) = (RETRY_MIN, Instant::now());
         loop {
             let started = Instant::now();
             self.resume_without_controller().await;
@@ -145,7 +161,19 @@ impl Session {
                 Ended::Broken(reason) if lost => {
                     warn!(%reason, "lost the controller; serving on with the metadata at hand")
                 }
-                Ended::Broken(reason) => debug!(%reason, "no controller yet"),
+                Ended::Broken(reason) => {
+                    let alone = alone_since.elapsed();
+                    let due = (alone >= TELL_AFTER).then(|| self.complaints.are_due("alone"));
+                    match due.flatten() {
+                        Some(left_out) => {
+                            warn!(%reason, seconds = alone.as_secs(), left_out, "reaches no controller, and goes on trying");
+                        }
+                        None => debug!(%reason, "no controller yet"),
+                    }
+                }
+            }
+            if lost {
+                alone_since = Instant::now();
             }
             // A long stream was a good one, and the cause of its end may be over already.
             pause =
@@ -402,6 +430,11 @@ impl Session {
             ready: applied_version > 0,
             wants_shutdown: *self.controller.wants_shutdown.borrow(),
             log_dir_failure: self.controller.log_dir_failure.lock().clone().unwrap_or_default(),
+            identity: self.controller.candidates.identity().map(|identity| {
+                let Shown { own, cas } = identity.shown();
+                let bytes = |one: &Fingerprint| one.as_bytes().to_vec();
+                rpc::NodeIdentity { certificate: bytes(own), cas: cas.iter().map(bytes).collect() }
+            }),
         }
     }
 }

@@ -30,6 +30,9 @@ pub(super) enum Closed {
     /// There was no room for a frame for `connections.max.idle.ms`.
     #[error("there was no memory for a request for too long")]
     NoRoom,
+    /// All places of nodes are taken.
+    #[error("this broker has its most connections of nodes of the cluster")]
+    Full,
     /// The client did not get through the handshake of TLS.
     #[error(transparent)]
     Handshake(#[from] Refused),

@@ -14,21 +14,22 @@
 //! - A request that takes long runs on a thread of its own (`api::large`). No other connection
 //!   waits for it.
 //! - Over TLS a connection has a client only once its handshake is done (`tls`).
+//! - Who has not shown that it is a node of the cluster takes no place of a node (`seats`).
 
 mod answers;
 mod buffers;
 mod closed;
-mod complaints;
 mod connection;
 mod input;
 mod output;
+mod seats;
 mod tls;
 mod transport;
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -37,13 +38,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tracing::{Instrument as _, debug, debug_span, error, info, warn};
 use weir_protocol::address;
+use weir_telemetry::complaints::Complaints;
 use weir_telemetry::listen::listen;
 use weir_tls::Identities;
 
 use self::closed::Closed;
-use self::complaints::Complaints;
 use self::connection::Accepted;
-use self::tls::{Certificates, Greeted, Places, Refused, Secured, greet, keep_current};
+use self::seats::{Entry, Seat, Seats};
+use self::tls::{Certificates, Greeted, Refused, Secured, greet, keep_current};
 use self::transport::Transport;
 use crate::api::{Caller, Listener, Services};
 use crate::auth::KafkaPrincipal;
@@ -56,11 +58,6 @@ const HANDOVER_MAX: usize = 1024;
 /// The most extra threads of each connection thread. They wait for the disk when data to send is
 /// not in the page cache.
 const COLD_READS_MAX: usize = 16;
-
-/// The part of the most connections that nodes of the cluster may have besides, and how many at
-/// least: a broker keeps one for each partition leader, and some for transactions.
-const NODES_SHARE: usize = 8;
-const NODES_MIN: usize = 64;
 
 /// How long current requests may take to end when the broker stops.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
@@ -129,27 +126,11 @@ struct Shared {
 struct Accepting {
     listener: Arc<Listener>,
     secured: Option<Secured>,
-    limits: Limits,
+    seats: Arc<Seats>,
     complaints: Complaints,
 }
 
-/// What connections share: those of clients on all listeners, and apart from them those of nodes,
-/// so that no client keeps a follower from its leader.
-#[derive(Clone, Debug)]
-struct Limits {
-    connections: Arc<AtomicUsize>,
-    connections_max: usize,
-    /// For the handshakes.
-    places: Arc<Places>,
-}
-
-impl Limits {
-    fn of(connections_max: usize) -> Self {
-        Self { connections: Arc::default(), connections_max, places: Arc::new(Places::new()) }
-    }
-}
-
-type Handover = (std::net::TcpStream, Caller, Arc<Accepting>);
+type Handover = (std::net::TcpStream, Caller, Entry, Arc<Accepting>);
 
 impl Server {
     /// Starts to accept connections on `listeners`.
@@ -179,23 +160,23 @@ impl Server {
         let secured = listeners.iter().filter_map(|bound| bound.secured.clone());
         acceptors.spawn(keep_current(secured.collect(), Arc::clone(metrics)));
         let connections_max = services.config.connections_max;
-        let of_clients = Limits::of(connections_max);
-        let of_nodes = Limits::of((connections_max / NODES_SHARE).max(NODES_MIN));
+        let of_clients = Arc::new(Seats::of_clients(connections_max));
+        let of_nodes = Arc::new(Seats::of_nodes(connections_max));
         for bound in listeners {
             let name = bound.config.name.clone();
             info!(listener = name, address = %bound.address, "listening");
             if let Some(secured) = &bound.secured {
                 metrics.tls().serves(&name, secured.not_after(), &Refused::REASONS);
             }
-            let limits = match &bound.secured {
-                Some(Secured::Nodes(_)) => of_nodes.clone(),
-                _ => of_clients.clone(),
+            let seats = match &bound.secured {
+                Some(Secured::Nodes(_)) => Arc::clone(&of_nodes),
+                _ => Arc::clone(&of_clients),
             };
             let socket = TcpListener::from_std(bound.socket).context("watch a listener")?;
             let accepting = Accepting {
                 listener: Arc::new(Listener { name }),
                 secured: bound.secured,
-                limits,
+                seats,
                 complaints: Complaints::default(),
             };
             acceptors.spawn(accept(shared.clone(), socket, Arc::new(accepting), inboxes.clone()));
@@ -236,12 +217,10 @@ async fn accept(
                 }
             }
         };
-        let Limits { connections, connections_max, .. } = &accepting.limits;
-        if connections.fetch_add(1, Ordering::Relaxed) >= *connections_max {
-            connections.fetch_sub(1, Ordering::Relaxed);
+        let Some(entry) = accepting.seats.enter(peer.ip()) else {
             shared.services.metrics.connection_refused();
             continue;
-        }
+        };
         let caller = Caller {
             connection: shared.accepted.fetch_add(1, Ordering::Relaxed) + 1,
             listener: Arc::clone(listener),
@@ -251,12 +230,9 @@ async fn accept(
             next_is_here: Default::default(),
             has_asked_for_topics: Default::default(),
         };
-        let handed = match stream.into_std() {
-            Ok(stream) => inbox.send((stream, caller, Arc::clone(&accepting))).await.is_ok(),
-            Err(_) => false,
-        };
-        if !handed {
-            connections.fetch_sub(1, Ordering::Relaxed);
+        if let Ok(stream) = stream.into_std() {
+            // A thread that has ended takes none: the broker stops.
+            let _ = inbox.send((stream, caller, entry, Arc::clone(&accepting))).await;
         }
     }
 }
@@ -298,17 +274,17 @@ fn run_thread(shared: &Shared, mut accepted: mpsc::Receiver<Handover>) {
     });
 }
 
-async fn run_connection(shared: Shared, (stream, mut caller, accepting): Handover) {
+async fn run_connection(shared: Shared, (stream, mut caller, entry, accepting): Handover) {
     let metrics = &shared.services.metrics;
     metrics.connection_opened();
     let Caller { connection, peer, .. } = caller;
     let span = debug_span!("connection", connection, %peer);
-    let opening = open(&shared, &accepting, &mut caller, stream).instrument(span.clone());
+    let opening = open(&shared, &accepting, &mut caller, (stream, entry)).instrument(span.clone());
     let opened = AssertUnwindSafe(opening).catch_unwind().await;
     let caller = Arc::new(caller);
     // The panic itself is logged where it happens, without the connection.
     let closed = match opened {
-        Ok(Ok((stream, _counted))) => {
+        Ok(Ok((stream, _seat, _counted))) => {
             let accepted = Accepted {
                 services: Arc::clone(&shared.services),
                 caller: Arc::clone(&caller),
@@ -320,7 +296,6 @@ async fn run_connection(shared: Shared, (stream, mut caller, accepting): Handove
         Ok(Err(closed)) => Ok(closed),
         Err(panic) => Err(panic),
     };
-    accepting.limits.connections.fetch_sub(1, Ordering::Relaxed);
     metrics.connection_closed();
     match closed {
         Ok(closed) => tell_of_end(metrics, &accepting, &caller, closed),
@@ -336,18 +311,20 @@ async fn open(
     shared: &Shared,
     accepting: &Accepting,
     caller: &mut Caller,
-    stream: std::net::TcpStream,
-) -> Result<(Transport, Option<Counted>), Closed> {
+    (stream, mut entry): (std::net::TcpStream, Entry),
+) -> Result<(Transport, Seat, Option<Counted>), Closed> {
     let socket = TcpStream::from_std(stream)?;
     socket.set_nodelay(true)?;
     let Some(secured) = &accepting.secured else {
-        return Ok((Transport::Plain(socket), None));
+        return Ok((Transport::Plain(socket), accepting.seats.sit(entry)?, None));
     };
     let mut stop = shared.stop.clone();
     let Greeted { stream, principal, protocol, resumed } = tokio::select! {
-        greeted = greet(secured, &accepting.limits.places, socket, caller.peer.ip()) => greeted?,
+        greeted = greet(secured, accepting.seats.handshakes(), socket, caller.peer.ip()) => greeted?,
+        () = entry.crowded_out() => return Err(Refused::crowded_out().into()),
         _ = stop.wait_for(|&stop| stop) => return Err(Closed::Stopping),
     };
+    let seat = accepting.seats.sit(entry)?;
     let listener = &caller.listener.name;
     debug!(listener, %principal, protocol, resumed, "a client got through its handshake");
     let metrics = &shared.services.metrics;
@@ -355,7 +332,7 @@ async fn open(
     let counted =
         Counted { metrics: Arc::clone(metrics), listener: Arc::clone(&caller.listener), protocol };
     caller.principal = principal;
-    Ok((Transport::Tls(Box::new(stream)), Some(counted)))
+    Ok((Transport::Tls(Box::new(stream)), seat, Some(counted)))
 }
 
 /// Counts a connection with TLS as long as it is open.
@@ -389,12 +366,23 @@ fn tell_of_end(metrics: &Metrics, accepting: &Accepting, caller: &Caller, closed
             metrics.tls().failed(listener, reason);
             let is_told = reason != Refused::CLOSED;
             let due = is_told.then(|| accepting.complaints.are_due(reason)).flatten();
+            let is_for_nodes = matches!(accepting.secured, Some(Secured::Nodes(_)));
             caller.span().in_scope(|| match due {
+                Some(left_out) if is_for_nodes => {
+                    warn!(listener, reason, error = %refused, left_out, "refused a connection to the listener for brokers and the operator: a client belongs elsewhere, and a broker's own log says more");
+                }
                 Some(left_out) => {
-                    info!(reason, error = %refused, left_out, "refused a connection in its handshake");
+                    info!(listener, reason, error = %refused, left_out, "refused a connection in its handshake");
                 }
                 None => debug!(reason, error = %refused, "refused a connection before its client"),
             });
+        }
+        Closed::Full => {
+            metrics.connection_refused();
+            if let Some(left_out) = accepting.complaints.are_due("full") {
+                let error = Closed::Full;
+                caller.span().in_scope(|| info!(%error, left_out, "closed a connection"));
+            }
         }
         Closed::TlsOnPlain => {
             metrics.bad_request();

@@ -24,34 +24,30 @@ pub(crate) async fn handle(
     cx: &RequestContext,
     request: WriteTxnMarkersRequest,
 ) -> WriteTxnMarkersResponse {
-    if !may_write(&services.authorizer, cx) {
-        return refuse(&request);
-    }
     let mut response = WriteTxnMarkersResponse::default();
     for asked in request.markers {
+        if !may_write(&services.authorizer, cx, asked.transaction_result) {
+            response.markers.push(refused(&asked));
+            continue;
+        }
         let said = services.transaction_io.write_markers(marker(&asked), partitions(&asked)).await;
         response.markers.push(result(asked.producer_id, said));
     }
     response
 }
 
-/// Brokers may write markers, and administrators: `kafka-transactions` aborts hanging transactions.
-fn may_write(authorizer: &Authorizer, cx: &RequestContext) -> bool {
+/// Brokers may write markers. Administrators may abort: `kafka-transactions` ends hanging
+/// transactions so. Kafka lets them commit as well; but then records that a producer has given up
+/// become committed, and no tool asks for it.
+fn may_write(authorizer: &Authorizer, cx: &RequestContext, is_commit: bool) -> bool {
     let may = |operation| authorizer.allows(&cx.principal, operation, Resource::Cluster);
-    may(Operation::ClusterAction) || may(Operation::Alter)
+    may(Operation::ClusterAction) || (!is_commit && may(Operation::Alter))
 }
 
-fn refuse(request: &WriteTxnMarkersRequest) -> WriteTxnMarkersResponse {
-    let refused = |asked: &WritableTxnMarker| {
-        let partitions = partitions(asked).into_iter();
-        result(
-            asked.producer_id,
-            partitions
-                .map(|partition| (partition, ErrorCode::ClusterAuthorizationFailed))
-                .collect(),
-        )
-    };
-    WriteTxnMarkersResponse { markers: request.markers.iter().map(refused).collect() }
+fn refused(asked: &WritableTxnMarker) -> WritableTxnMarkerResult {
+    let code = ErrorCode::ClusterAuthorizationFailed;
+    let partitions = partitions(asked).into_iter().map(|partition| (partition, code));
+    result(asked.producer_id, partitions.collect())
 }
 
 fn partitions(asked: &WritableTxnMarker) -> Vec<Partition> {
@@ -99,20 +95,22 @@ mod tests {
 
     #[test]
     fn who_is_neither_broker_nor_administrator_writes_none() {
-        assert!(may_write(&fixtures::everyone(), &fixtures::request(2)));
-        assert!(!may_write(&fixtures::nobody(), &fixtures::request(2)));
+        let may = |authorizer: &Authorizer| {
+            [false, true].map(|is_commit| may_write(authorizer, &fixtures::request(2), is_commit))
+        };
+        assert_eq!(may(&fixtures::everyone()), [true, true], "without certificates");
+        assert_eq!(may(&fixtures::certified()), [true, false], "clients abort, brokers commit");
+        assert_eq!(may(&fixtures::nobody()), [false, false]);
         let topic = |name: &str, indexes: &[i32]| WritableTxnMarkerTopic {
             name: name.to_owned(),
             partition_indexes: indexes.to_vec(),
         };
-        let request = WriteTxnMarkersRequest {
-            markers: vec![WritableTxnMarker {
-                producer_id: 7,
-                topics: vec![topic("a", &[0, 2]), topic("b", &[1])],
-                ..Default::default()
-            }],
+        let asked = WritableTxnMarker {
+            producer_id: 7,
+            topics: vec![topic("a", &[0, 2]), topic("b", &[1])],
+            ..Default::default()
         };
-        let refused = refuse(&request).markers.remove(0);
+        let refused = refused(&asked);
         let told = refused.topics.iter().flat_map(|topic| {
             let name = topic.name.as_str();
             topic

@@ -58,6 +58,11 @@ impl Refused {
         Self::new("busy", "too many other handshakes were under way for too long")
     }
 
+    /// Others came later to the door for nodes, and nobody says who it is.
+    pub(in crate::net) fn crowded_out() -> Self {
+        Self::new("busy", "too many others came that have not shown a certificate either")
+    }
+
     /// A certificate that TLS accepts, but from which no principal comes.
     pub(super) fn no_principal(why: impl Into<String>) -> Self {
         Self::new("no_principal", why)
