@@ -84,6 +84,7 @@ impl Controller {
             clean: true,
             controller_epoch: ControllerEpoch(0),
             leader_epochs: Vec::new(),
+            is_certified: false,
         };
         let epoch = match self.put(Event::Register(registration)).await?.0 {
             Reply::Registered(epoch) => epoch,

@@ -63,7 +63,7 @@ use self::context::Context;
 use self::hosted_clusters::HostedClusters;
 use self::lease::Election;
 use self::metrics::Metrics;
-use crate::rpc::{Connections, ControllerRpc, Controllers};
+use crate::rpc::{Connections, ControllerRpc, Controllers, Strangers, limited_server};
 
 /// The most time to connect to the API server.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
@@ -125,10 +125,13 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     // A replica that does not lead has no controllers, and says so to brokers at once: they try the
     // next address.
     let mut server = tokio::spawn(
-        tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        limited_server()
             .add_service(ControllerRpc::service(controllers.clone()))
-            .serve_with_incoming(Connections::new(listener, controllers.clone())),
+            .serve_with_incoming(Connections::new(
+                listener,
+                controllers.clone(),
+                Strangers::Brokers,
+            )),
     );
     let mut election = Election::start(
         client.clone(),

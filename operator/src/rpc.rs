@@ -7,6 +7,8 @@ mod caller;
 mod desk;
 mod directory;
 mod incoming;
+mod limits;
+mod shown;
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +19,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 use uuid::Uuid;
 use weir_protocol::controller::{
-    self as rpc, broker_message, controller_message, controller_server,
+    self as rpc, INTERNAL_LISTENER, broker_message, controller_message, controller_server,
+    is_uncertified,
 };
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{
@@ -34,12 +37,11 @@ use crate::shell::{Answer, Controller, Outbound, STREAM_MESSAGES_MAX, Unavailabl
 
 pub use caller::Caller;
 pub use desk::Desk;
-pub use directory::{Controllers, RegistrationEnricher};
-pub use incoming::{Connections, Incoming};
-
-/// The most bytes of a broker's message. A forwarded request is the largest one, and Kafka's own
-/// limit of a request is 100 MiB.
-const MESSAGE_BYTES_MAX: usize = 101 << 20;
+pub use directory::{Controllers, RegistrationEnricher, has_tls};
+pub use incoming::{Connections, Incoming, Strangers};
+pub use limits::{LimitedByCaller, limited_server};
+use limits::{MESSAGE_BYTES_MAX, STRANGERS_MESSAGE_BYTES_MAX};
+pub use shown::ShownIdentities;
 
 /// The server of the controllers of this process.
 #[derive(Debug)]
@@ -50,12 +52,19 @@ pub struct ControllerRpc {
 
 impl ControllerRpc {
     /// The service that tonic serves.
-    pub fn service(controllers: Controllers) -> controller_server::ControllerServer<Self> {
-        let server = controller_server::ControllerServer::new(Self {
-            controllers,
+    pub fn service(
+        controllers: Controllers,
+    ) -> LimitedByCaller<controller_server::ControllerServer<Self>> {
+        let service = controller_server::ControllerServer::new(Self {
+            controllers: controllers.clone(),
             streams: AtomicU64::new(0),
         });
-        server.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(usize::MAX)
+        let service = service.max_encoding_message_size(usize::MAX);
+        LimitedByCaller::new(
+            controllers,
+            service.clone().max_decoding_message_size(MESSAGE_BYTES_MAX),
+            service.max_decoding_message_size(STRANGERS_MESSAGE_BYTES_MAX),
+        )
     }
 
     /// The controller of the cluster in the request's metadata, for this broker.
@@ -211,6 +220,8 @@ impl controller_server::Controller for ControllerRpc {
 /// Reports the end of a stream, whatever the cause.
 struct End {
     controller: Controller,
+    controllers: Controllers,
+    caller: Caller,
     broker: BrokerId,
     stream: StreamId,
 }
@@ -218,6 +229,9 @@ struct End {
 impl Drop for End {
     fn drop(&mut self) {
         self.controller.broke(self.broker, self.stream);
+        if let Caller::Node(domain, _) = &self.caller {
+            self.controllers.shown().forget(domain, self.broker.0, self.stream);
+        }
     }
 }
 
@@ -241,16 +255,19 @@ async fn receive(
         }
         Err(status) => return Err(status),
     };
-    let registration = match registration_of(registration) {
+    let registration = match registration_of(registration, &caller) {
         Ok(registration) => controllers.enrich(registration).await?,
         Err(reason) => return refuse(&out, reason).await,
     };
     let broker = registration.broker;
-    let _end = End { controller: controller.clone(), broker, stream };
+    let end = End { controller: controller.clone(), controllers, caller, broker, stream };
     controller.open(registration, stream, out).await.map_err(unavailable)?;
     while let Some(message) = inbound.message().await? {
         match message.message {
             Some(broker_message::Message::Heartbeat(heartbeat)) => {
+                if let (Caller::Node(domain, _), Some(said)) = (&end.caller, &heartbeat.identity) {
+                    end.controllers.shown().note(domain, broker.0, stream, said);
+                }
                 controller
                     .heartbeat(heartbeat_of(broker, heartbeat), stream)
                     .await
@@ -298,7 +315,7 @@ fn leader_epochs_of(logs: Vec<rpc::LogEpochs>) -> Result<Vec<(TopicId, i32, Lead
     Ok(epochs)
 }
 
-fn registration_of(message: rpc::Registration) -> Result<Registration, String> {
+fn registration_of(message: rpc::Registration, caller: &Caller) -> Result<Registration, String> {
     let uuid = |bytes: &[u8], what: &str| {
         Uuid::from_slice(bytes).map_err(|_| format!("{what} is not 16 bytes"))
     };
@@ -312,17 +329,24 @@ fn registration_of(message: rpc::Registration) -> Result<Registration, String> {
             security_protocol: endpoint.security_protocol,
         })
     });
+    let endpoints = endpoints.collect::<Result<Vec<_>, String>>()?;
+    let is_certified = matches!(caller, Caller::Node(..));
+    if is_certified && is_uncertified(endpoints.iter().map(|endpoint| &*endpoint.listener)) {
+        // Afterwards anybody could come as this broker, as if it were of a version before.
+        return Err(format!("a broker with a certificate has a listener {INTERNAL_LISTENER}"));
+    }
     Ok(Registration {
         cluster_id: message.cluster_id,
         broker: BrokerId(message.broker_id),
         incarnation: uuid(&message.incarnation, "incarnation")?,
         log_dir: uuid(&message.log_dir_id, "log_dir_id")?,
-        endpoints: endpoints.collect::<Result<_, String>>()?,
+        endpoints,
         rack: Some(message.rack).filter(|rack| !rack.is_empty()),
         previous_epoch: message.previous_broker_epoch.map(BrokerEpoch),
         clean: message.clean,
         controller_epoch: ControllerEpoch(message.controller_epoch),
         leader_epochs: leader_epochs_of(message.logs)?,
+        is_certified,
     })
 }
 
@@ -365,5 +389,33 @@ fn heartbeat_of(broker: BrokerId, message: rpc::Heartbeat) -> Heartbeat {
         ready: message.ready,
         wants_shutdown: message.wants_shutdown,
         log_dir_failed: !message.log_dir_failure.is_empty(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_security::principal::Principal;
+
+    use super::*;
+
+    #[test]
+    fn who_has_a_certificate_names_the_listener_for_it() {
+        let read = |caller: &Caller, listeners: &[&str]| {
+            let endpoint = |name: &&str| rpc::Endpoint {
+                listener: (*name).to_owned(),
+                ..rpc::Endpoint::default()
+            };
+            let message = rpc::Registration {
+                incarnation: vec![1; 16],
+                log_dir_id: vec![2; 16],
+                endpoints: listeners.iter().map(endpoint).collect(),
+                ..rpc::Registration::default()
+            };
+            registration_of(message, caller).map(|read| read.is_certified)
+        };
+        let node = Caller::Node("c".to_owned(), Principal::Broker(0));
+        assert_eq!(read(&node, &["PLAINTEXT", INTERNAL_LISTENER]), Ok(true));
+        assert!(read(&node, &["PLAINTEXT"]).is_err());
+        assert_eq!(read(&Caller::Anybody, &["PLAINTEXT"]), Ok(false));
     }
 }

@@ -370,10 +370,13 @@ impl<S: Store> ControllerRuntime<S> {
                 None
             }
             Command::Open(registration, id, out) => {
-                let broker = registration.broker;
+                let (broker, is_certified) = (registration.broker, registration.is_certified);
                 let reply = self.decide(Event::Register(registration), changes);
                 if matches!(reply, Reply::Registered(_)) {
                     self.sessions.opened(broker, id, self.clock.now(), self.state.version);
+                    if is_certified {
+                        self.sessions.certified(broker);
+                    }
                     // The old stream gets no more messages, so that nothing of the new registration
                     // reaches an old process.
                     self.streams.remove(&broker);

@@ -90,8 +90,12 @@ fn check(
                 .to_owned(),
         ));
     }
+    // Somebody without a certificate does not keep the broker out that has one.
+    let gives_way = new.is_certified && !sessions.is_certified(new.broker);
     let namesake = before.filter(|before| {
-        before.incarnation != new.incarnation && sessions.is_live(new.broker, draft.moment.now)
+        before.incarnation != new.incarnation
+            && sessions.is_live(new.broker, draft.moment.now)
+            && !gives_way
     });
     if namesake.is_some() {
         let reason = format!(

@@ -93,6 +93,8 @@ pub struct Registration {
     pub controller_epoch: ControllerEpoch,
     /// The newest leader epoch in each of its logs, by topic and partition.
     pub leader_epochs: Vec<(TopicId, i32, LeaderEpoch)>,
+    /// A certificate says that it is this broker.
+    pub is_certified: bool,
 }
 
 /// A broker's heartbeat.

@@ -43,6 +43,8 @@ pub struct StreamId(pub u64);
 struct Session {
     /// `None` for a broker that the controller's predecessor knew and that has not connected since.
     stream: Option<StreamId>,
+    /// A certificate says that it is this broker.
+    is_certified: bool,
     heard_at: Timestamp,
     /// When its stream broke, if it is broken.
     broke_at: Option<Timestamp>,
@@ -83,6 +85,7 @@ impl Sessions {
     ) -> Self {
         let session = Session {
             stream: None,
+            is_certified: false,
             heard_at: now,
             broke_at: None,
             is_gone: false,
@@ -99,6 +102,7 @@ impl Sessions {
             broker,
             Session {
                 stream: Some(stream),
+                is_certified: false,
                 heard_at: now,
                 broke_at: None,
                 is_gone: false,
@@ -107,6 +111,13 @@ impl Sessions {
                 excused_until: Timestamp::default(),
             },
         );
+    }
+
+    /// The broker that registered has shown a certificate.
+    pub fn certified(&mut self, broker: BrokerId) {
+        if let Some(session) = self.by_broker.get_mut(&broker) {
+            session.is_certified = true;
+        }
     }
 
     /// A broker sent a heartbeat; it has applied the metadata up to this version.
@@ -175,6 +186,11 @@ impl Sessions {
         self.by_broker.get(&broker).is_some_and(|session| {
             session.stream.is_some() && session.broke_at.is_none() && session.deadline() > now
         })
+    }
+
+    /// Whether the broker of this session has shown a certificate.
+    pub fn is_certified(&self, broker: BrokerId) -> bool {
+        self.by_broker.get(&broker).is_some_and(|session| session.is_certified)
     }
 
     /// The brokers that the controller's predecessor knew and that have not connected since.

@@ -18,6 +18,7 @@ use imbl::{OrdMap, OrdSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use uuid::Uuid;
 use weir_crds::{KafkaCluster, KafkaClusterSpec, TopicSpec};
+use weir_protocol::controller::is_uncertified;
 use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, TopicId};
 use weir_settings::{self as config, Configs, Layers};
 
@@ -478,6 +479,11 @@ impl Broker {
     /// their new leaders.
     pub fn may_shut_down(&self) -> bool {
         self.fenced && self.shutting_down
+    }
+
+    /// Whether it has registered without a certificate.
+    pub fn is_uncertified(&self) -> bool {
+        is_uncertified(self.endpoints.iter().map(|endpoint| &*endpoint.listener))
     }
 
     /// Whether it can lead and take new partitions.

@@ -348,6 +348,7 @@ mod tests {
             clean: true,
             controller_epoch: ControllerEpoch(1),
             leader_epochs: Vec::new(),
+            is_certified: false,
         };
         server.refuse("GET", "/api/v1/nodes/node", 500, "etcdserver: request timed out");
         assert!(enrich(registration.clone()).await.unwrap_err().contains("timed out"));

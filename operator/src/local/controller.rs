@@ -25,7 +25,7 @@ use super::{nodes, recovery};
 use crate::admission;
 use crate::groups::{runner, schedule::Pace};
 use crate::kafka::Client;
-use crate::rpc::{Connections, ControllerRpc, Controllers, Desk};
+use crate::rpc::{Connections, ControllerRpc, Controllers, Desk, Strangers, limited_server};
 use crate::shell::Controller;
 use crate::store::file::FileStore;
 
@@ -64,6 +64,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let port_file = args.data.join("port");
     let desk = Desk::default();
     let identities = Arc::new(Identities::load(&args.identity, &Principal::Controller)?);
+    if let Err(doubt) = identities.check() {
+        let error = format!("{doubt:#}");
+        warn!(error, "the controller's identity is of no use until its files change");
+    }
     if store.is_empty() {
         let resource = first_resource(&args)?;
         if resource.spec.recover_from.is_some() && recovery::has_volumes(&args.data) {
@@ -77,19 +81,20 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (controller, mut shell) = Controller::start(store).await?;
     let listener = bind(&port_file).await?;
     info!(port = listener.local_addr()?.port(), "the controller serves");
-    let controllers = Controllers::one(controller.clone());
+    let controllers = Controllers::one(controller.clone(), nodes::DOMAIN);
     // Some brokers may not know yet that a state exists again.
-    controllers.put_desk(recovery::name(), desk, None);
+    let domain = nodes::domain(&controller.committed().borrow().cluster.resource);
+    controllers.put_desk(recovery::name(), desk, domain);
     controllers.put_identities(nodes::DOMAIN.to_owned(), Arc::clone(&identities));
     let groups = Arc::new(LocalGroups::open(&args.data, controller.committed())?);
     let asking = Client::new(controller.committed(), Some(Arc::clone(&identities)));
     let keeping = runner::keep(Arc::clone(&groups), asking, Pace::LOCAL);
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let server = tonic::transport::Server::builder()
+    let server = limited_server()
         .add_service(ControllerRpc::service(controllers.clone()))
         .add_service(LocalServer::service(controller, groups))
-        .serve_with_incoming(Connections::new(listener, controllers));
+        .serve_with_incoming(Connections::new(listener, controllers, Strangers::All));
     // Streams of brokers never end by themselves; they end with this process.
     tokio::select! {
         served = server => served.context("serve"),

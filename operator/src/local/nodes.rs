@@ -9,12 +9,14 @@ use std::net::{IpAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use weir_crds::KafkaCluster;
 use weir_protocol::address;
 use weir_protocol::controller::INTERNAL_LISTENER;
 use weir_security::principal::Principal;
 
 use super::files::{authority_in, keep_issued, write};
 use crate::authority::Holder;
+use crate::rpc::has_tls;
 
 /// The domain of every local cluster. Each has a CA of its own.
 pub(super) const DOMAIN: &str = "local";
@@ -25,6 +27,11 @@ const CA: [&str; 2] = ["ca.crt", "ca.key"];
 /// The folder of the identities.
 pub(super) fn folder(data: &Path) -> PathBuf {
     data.join("nodes")
+}
+
+/// The domain of a cluster's brokers, if they have certificates.
+pub(super) fn domain(cluster: &KafkaCluster) -> Option<String> {
+    has_tls(cluster).then(|| DOMAIN.to_owned())
 }
 
 /// Makes the CA and the certificate of a node, as far as they are missing or due.
@@ -80,29 +87,32 @@ fn port(data: &Path, host: IpAddr, broker: i32) -> anyhow::Result<u16> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::time::SystemTime;
 
     use weir_tls::{Identities, Look};
 
     use super::*;
 
-    const NOW: i64 = 1_800_000_000;
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     #[test]
     fn a_node_has_an_identity_that_stays_until_it_is_due() {
         let data = tempfile::tempdir().unwrap();
         let broker = Principal::Broker(1);
-        prepare(data.path(), &broker, NOW).unwrap();
-        prepare(data.path(), &Principal::Controller, NOW).unwrap();
+        // What others do not believe now is not taken over, so the second time is today.
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs().cast_signed();
+        let then = now - 300 * 24 * 3600;
+        prepare(data.path(), &broker, then).unwrap();
+        prepare(data.path(), &Principal::Controller, then).unwrap();
         let folder = folder(data.path());
         let own = Identities::load(&folder, &broker).unwrap();
         assert_eq!(own.current().unwrap().domain(), DOMAIN);
         assert!(Identities::load(&folder, &Principal::Controller).is_ok());
         let mode = |name| fs::metadata(folder.join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!([mode("ca.key"), mode("broker-1.key")], [0o600; 2]);
-        prepare(data.path(), &broker, NOW).unwrap();
+        prepare(data.path(), &broker, then).unwrap();
         assert!(matches!(own.look(), Look::Same));
-        prepare(data.path(), &broker, NOW + 300 * 24 * 3600).unwrap();
+        prepare(data.path(), &broker, now).unwrap();
         assert!(matches!(own.look(), Look::Changed));
     }
 

@@ -25,7 +25,7 @@ use super::rpc::{
     StatusRequest, StatusResponse,
 };
 use crate::controller::recovery::{Known, Stock, take_stock};
-use crate::rpc::{Connections, ControllerRpc, Controllers, Desk};
+use crate::rpc::{Connections, ControllerRpc, Controllers, Desk, Strangers, limited_server};
 use crate::shell::moment;
 use crate::store::file::FileStore;
 
@@ -56,13 +56,13 @@ pub(super) async fn recover(
     desk: &Desk,
 ) -> anyhow::Result<()> {
     let controllers = Controllers::default();
-    controllers.put_desk(name(), desk.clone(), None);
+    controllers.put_desk(name(), desk.clone(), nodes::domain(&cluster));
     controllers.put_identities(nodes::DOMAIN.to_owned(), Arc::clone(identities));
     desk.say("waits for the brokers to come with what their volumes hold");
-    let server = tonic::transport::Server::builder()
+    let server = limited_server()
         .add_service(ControllerRpc::service(controllers.clone()))
         .add_service(LocalServer::new(Recovering { desk: desk.clone() }))
-        .serve_with_incoming(Connections::new(listener, controllers));
+        .serve_with_incoming(Connections::new(listener, controllers, Strangers::All));
     let server = tokio::spawn(server);
     let made = make(store, &cluster, desk).await;
     if let Ok(cluster_id) = &made {

@@ -8,13 +8,15 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tonic::Status;
-use weir_protocol::controller::INTERNAL_LISTENER;
+use weir_crds::KafkaCluster;
 use weir_protocol::types::BrokerId;
 use weir_tls::Identities;
 
 use super::caller::Caller;
 use super::desk::Desk;
+use super::shown::ShownIdentities;
 use crate::controller::Registration;
+use crate::controller::state::Broker;
 use crate::shell::{Controller, Unavailable};
 
 /// Adds to a broker's registration what the broker does not know: its rack, and its addresses for
@@ -35,8 +37,9 @@ pub struct Controllers {
     desks: Arc<RwLock<BTreeMap<String, Hosted<Desk>>>>,
     /// What this process shows to brokers, by the domain of their cluster.
     identities: Arc<RwLock<BTreeMap<String, Arc<Identities>>>>,
+    shown: ShownIdentities,
     /// Serves every cluster id; the controller itself refuses a wrong one.
-    only: Option<Controller>,
+    only: Option<Only>,
     dresser: Option<RegistrationEnricher>,
 }
 
@@ -51,6 +54,38 @@ struct Hosted<T> {
     domain: Option<String>,
 }
 
+/// The controller of the one cluster of this process.
+#[derive(Clone, Debug)]
+struct Only {
+    controller: Controller,
+    /// That of the brokers' certificates while a listener of the cluster has TLS.
+    domain: &'static str,
+}
+
+impl Only {
+    fn domain(&self) -> Option<&'static str> {
+        let committed = self.controller.committed();
+        let state = committed.borrow();
+        has_tls(&state.cluster.resource).then_some(self.domain)
+    }
+}
+
+/// Whether this broker is known as one without a certificate.
+fn is_uncertified_broker(controller: &Controller, id: BrokerId) -> bool {
+    let committed = controller.committed();
+    let state = committed.borrow();
+    state.brokers.get(&id).is_some_and(Broker::is_uncertified)
+}
+
+fn has_uncertified(controller: &Controller) -> bool {
+    controller.committed().borrow().brokers.values().any(Broker::is_uncertified)
+}
+
+/// Whether brokers of a local cluster with this resource have certificates.
+pub fn has_tls(cluster: &KafkaCluster) -> bool {
+    cluster.spec.listeners.iter().any(|listener| listener.tls.is_some())
+}
+
 impl std::fmt::Debug for Controllers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Controllers").field("only", &self.only).finish_non_exhaustive()
@@ -58,9 +93,10 @@ impl std::fmt::Debug for Controllers {
 }
 
 impl Controllers {
-    /// One controller for every cluster id.
-    pub fn one(controller: Controller) -> Self {
-        Self { only: Some(controller), ..Self::default() }
+    /// One controller for every cluster id. Its brokers show certificates of the domain while a
+    /// listener of the cluster has TLS.
+    pub fn one(controller: Controller, domain: &'static str) -> Self {
+        Self { only: Some(Only { controller, domain }), ..Self::default() }
     }
 
     /// No controllers yet; `dresser` completes registrations.
@@ -104,6 +140,11 @@ impl Controllers {
         if all.get(domain).is_some_and(|there| Arc::ptr_eq(there, identities)) {
             all.remove(domain);
         }
+    }
+
+    /// What the brokers with open streams show.
+    pub fn shown(&self) -> &ShownIdentities {
+        &self.shown
     }
 
     /// Removes a desk.
@@ -151,26 +192,33 @@ impl Controllers {
         broker: i32,
     ) -> Result<Controller, Status> {
         let (controller, domain) = match &self.only {
-            Some(only) => (only.clone(), None),
+            Some(only) => (only.controller.clone(), only.domain().map(str::to_owned)),
             None => {
                 let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
                 let hosted = shared.get(cluster_id).ok_or_else(unavailable)?;
                 (hosted.part.clone(), hosted.domain.clone())
             }
         };
-        let is_of_a_version_before = || {
-            let committed = controller.committed();
-            let state = committed.borrow();
-            let known = state.brokers.get(&BrokerId(broker));
-            // One that a recovery has found on its volume, and that has not registered, has no
-            // endpoints, which says nothing of its version.
-            known.is_some_and(|known| {
-                !known.endpoints.is_empty()
-                    && known.endpoints.iter().all(|one| one.listener != INTERNAL_LISTENER)
-            })
-        };
+        let is_of_a_version_before = || is_uncertified_broker(&controller, BrokerId(broker));
         caller.check(domain.as_deref(), broker, is_of_a_version_before)?;
         Ok(controller)
+    }
+
+    /// Whether the brokers of all clusters here have certificates, except those of a version
+    /// before.
+    pub(super) fn have_certificates(&self) -> bool {
+        let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+        let desks = self.desks.read().unwrap_or_else(PoisonError::into_inner);
+        self.only.as_ref().is_none_or(|only| only.domain().is_some())
+            && shared.values().all(|hosted| hosted.domain.is_some())
+            && desks.values().all(|hosted| hosted.domain.is_some())
+    }
+
+    /// Whether somebody without a certificate may be a broker of a cluster here.
+    pub(super) fn take_strangers(&self) -> bool {
+        let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
+        let is_of_a_version_before = |hosted: &Hosted<Controller>| has_uncertified(&hosted.part);
+        !self.have_certificates() || shared.values().any(is_of_a_version_before)
     }
 
     /// Adds what is known of a broker that registers.
@@ -182,5 +230,48 @@ impl Controllers {
             Some(dresser) => dresser(registration).await.map_err(Status::unavailable),
             None => Ok(registration),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tonic::Code;
+    use weir_security::principal::Principal;
+
+    use super::*;
+    use crate::store::file::FileStore;
+
+    /// The only controller of a process, of a cluster with this listener.
+    async fn only(listener: serde_json::Value) -> (Controllers, tempfile::TempDir) {
+        let root = tempfile::tempdir().unwrap();
+        let mut store = FileStore::open(root.path()).unwrap();
+        let resource = json!({
+            "apiVersion": "weir.dev/v1alpha1",
+            "kind": "KafkaCluster",
+            "metadata": {"name": "local"},
+            "spec": {"listeners": [listener]},
+        });
+        store.create("id".to_owned(), serde_json::from_value(resource).unwrap()).unwrap();
+        let (controller, _shell) = Controller::start(store).await.unwrap();
+        (Controllers::one(controller, "local"), root)
+    }
+
+    #[tokio::test]
+    async fn a_cluster_with_tls_believes_its_own_brokers_alone_locally_too() {
+        let node = |domain: &str, id| Caller::Node(domain.to_owned(), Principal::Broker(id));
+        let tls = json!({"name": "tls", "port": 9093, "type": "Internal", "tls": {}});
+        let (with, _root) = only(tls).await;
+        let code = |caller| with.of("id", &caller, 1).map_err(|status| status.code()).err();
+        assert_eq!(code(Caller::Anybody), Some(Code::PermissionDenied));
+        assert_eq!(code(node("local", 2)), Some(Code::PermissionDenied));
+        assert_eq!(code(node("other", 1)), Some(Code::PermissionDenied));
+        assert_eq!(code(node("local", 1)), None);
+        assert!(with.have_certificates() && !with.take_strangers());
+
+        let plain = json!({"name": "plain", "port": 9092, "type": "Internal"});
+        let (without, _root) = only(plain).await;
+        assert!(without.of("id", &Caller::Anybody, 1).is_ok());
+        assert!(!without.have_certificates() && without.take_strangers());
     }
 }

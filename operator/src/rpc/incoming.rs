@@ -2,25 +2,30 @@
 //!
 //! Invariants
 //! - A connection has a caller only once its handshake is done.
-//! - The number and the time of handshakes have bounds, and none holds up another.
+//! - The number and the time of handshakes have bounds, and none holds up another. Who is silent
+//!   loses its place to who comes later.
+//! - Somebody without a certificate gets through only where somebody may have none.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::either::Either;
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
-use weir_tls::{TlsServer, accept};
+use weir_telemetry::complaints::Complaints;
+use weir_tls::{Arrivals, TlsServer, accept};
 
 use super::caller::Caller;
 use super::directory::Controllers;
@@ -28,14 +33,25 @@ use super::directory::Controllers;
 /// The longest time until a connection has a caller. A broker speaks first, and at once.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 
-/// The most connections without a caller. More wait in the listener's backlog.
+/// The most connections without a caller, and those of one address. One more takes the place of
+/// the oldest.
 const HANDSHAKES_MAX: usize = 2048;
+const ADDRESS_MAX: usize = 128;
+
+/// The most connections of callers without certificates.
+const STRANGERS_MAX: usize = 512;
+
+/// What a client without TLS says first (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How often a connection is asked for the rest of that.
+const PREFACE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The wait after a failure to accept: mostly there is no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often a refusal is told: a broker comes again several times a second.
-const TELL_INTERVAL: Duration = Duration::from_secs(10);
+/// What is told of a connection that was the oldest without a caller.
+const CROWDED_OUT: &str = "too many connections do not say who they are, and it was the oldest";
 
 /// The first byte of a client that speaks TLS.
 const HANDSHAKE_RECORD: u8 = 22;
@@ -45,6 +61,17 @@ const HANDSHAKE_RECORD: u8 = 22;
 pub struct Incoming {
     stream: Either<TcpStream, Box<TlsServer>>,
     caller: Caller,
+    /// Its place among callers without certificates.
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+/// Who gets through without a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strangers {
+    /// Everybody: the command line of a local cluster has none.
+    All,
+    /// Those who may be brokers of a version before.
+    Brokers,
 }
 
 impl Connected for Incoming {
@@ -59,11 +86,14 @@ impl Connected for Incoming {
 pub struct Connections {
     listener: TcpListener,
     controllers: Controllers,
+    strangers: Strangers,
+    places: Arc<Semaphore>,
+    arrivals: Arc<Arrivals>,
     handshakes: FuturesUnordered<BoxFuture<'static, (SocketAddr, io::Result<Incoming>)>>,
     /// The wait after a failure to accept.
     pause: Option<Pin<Box<Sleep>>>,
-    /// When a refusal was told last.
-    told: Option<Instant>,
+    /// A broker comes again several times a second.
+    complaints: Complaints,
 }
 
 impl fmt::Debug for Connections {
@@ -74,14 +104,22 @@ impl fmt::Debug for Connections {
 
 impl Connections {
     /// Those of `listener`, from brokers of these controllers.
-    pub fn new(listener: TcpListener, controllers: Controllers) -> Self {
-        let handshakes = FuturesUnordered::new();
-        Self { listener, controllers, handshakes, pause: None, told: None }
+    pub fn new(listener: TcpListener, controllers: Controllers, strangers: Strangers) -> Self {
+        Self {
+            listener,
+            controllers,
+            strangers,
+            places: Arc::new(Semaphore::new(STRANGERS_MAX)),
+            arrivals: Arc::new(Arrivals::new(HANDSHAKES_MAX, ADDRESS_MAX)),
+            handshakes: FuturesUnordered::new(),
+            pause: None,
+            complaints: Complaints::default(),
+        }
     }
 
-    /// Accepts what is there, as far as there are places for handshakes.
+    /// Accepts what is there.
     fn accept(&mut self, cx: &mut Context<'_>) {
-        while self.handshakes.len() < HANDSHAKES_MAX {
+        loop {
             if let Some(pause) = &mut self.pause {
                 if pause.as_mut().poll(cx).is_pending() {
                     return;
@@ -91,9 +129,13 @@ impl Connections {
             match self.listener.poll_accept(cx) {
                 Poll::Pending => return,
                 Poll::Ready(Ok((stream, peer))) => {
-                    let controllers = self.controllers.clone();
+                    let mut arrival = self.arrivals.arrive(peer.ip());
+                    let greeting = self.greet(stream);
                     let greeting = async move {
-                        let greeted = timeout(HANDSHAKE_MAX, greet(stream, &controllers)).await;
+                        let greeted = tokio::select! {
+                            greeted = timeout(HANDSHAKE_MAX, greeting) => greeted,
+                            () = arrival.crowded_out() => Ok(Err(io::Error::other(CROWDED_OUT))),
+                        };
                         let slow = || Err(io::ErrorKind::TimedOut.into());
                         (peer, greeted.unwrap_or_else(|_| slow()))
                     };
@@ -107,14 +149,42 @@ impl Connections {
         }
     }
 
-    fn tell(&mut self, peer: SocketAddr, error: &io::Error) {
-        // A replica of the operator that does not lead refuses everybody.
-        let is_told = self.told.is_some_and(|told| told.elapsed() < TELL_INTERVAL);
-        if is_told || self.controllers.are_none() {
-            return debug!(%peer, %error, "refuses a connection to the controller");
+    /// Finds out who the caller is.
+    fn greet(&self, stream: TcpStream) -> impl Future<Output = io::Result<Incoming>> + use<> {
+        let (controllers, places) = (self.controllers.clone(), Arc::clone(&self.places));
+        let strangers = self.strangers;
+        async move {
+            stream.set_nodelay(true)?;
+            let mut first = [0];
+            stream.peek(&mut first).await?;
+            if first == [HANDSHAKE_RECORD] {
+                let find = |domain: &str| controllers.identities(domain);
+                let (stream, own, node) = accept(stream, find).await?;
+                let caller = Caller::Node(own.domain().to_owned(), node);
+                let stream = Either::Right(Box::new(stream));
+                return Ok(Incoming { stream, caller, _place: None });
+            }
+            if strangers == Strangers::Brokers && !controllers.take_strangers() {
+                return Err(io::Error::other(
+                    "it comes without TLS, and all brokers have certificates",
+                ));
+            }
+            preface(&stream).await?;
+            let place = places.try_acquire_owned().map_err(io::Error::other)?;
+            let stream = Either::Left(stream);
+            Ok(Incoming { stream, caller: Caller::Anybody, _place: Some(place) })
         }
-        self.told = Some(Instant::now());
-        warn!(%peer, %error, "refuses a connection to the controller; further ones are told in ten seconds");
+    }
+
+    fn tell(&self, peer: SocketAddr, error: &io::Error) {
+        // A replica of the operator that does not lead refuses everybody.
+        let due = (!self.controllers.are_none()).then(|| self.complaints.are_due("refused"));
+        match due.flatten() {
+            Some(left_out) => {
+                warn!(%peer, %error, left_out, "refuses a connection to the controller");
+            }
+            None => debug!(%peer, %error, "refuses a connection to the controller"),
+        }
     }
 }
 
@@ -135,17 +205,20 @@ impl Stream for Connections {
     }
 }
 
-/// Finds out who the caller is.
-async fn greet(stream: TcpStream, controllers: &Controllers) -> io::Result<Incoming> {
-    stream.set_nodelay(true)?;
-    let mut first = [0];
-    stream.peek(&mut first).await?;
-    if first != [HANDSHAKE_RECORD] {
-        return Ok(Incoming { stream: Either::Left(stream), caller: Caller::Anybody });
+/// Waits until somebody without TLS has said the whole of the first message. The bytes stay.
+async fn preface(stream: &TcpStream) -> io::Result<()> {
+    let mut said = [0; PREFACE.len()];
+    loop {
+        let length = stream.peek(&mut said).await?;
+        let (said, whole) = (said.get(..length).unwrap_or_default(), length == PREFACE.len());
+        if !PREFACE.starts_with(said) || length == 0 {
+            return Err(io::Error::other("it speaks neither TLS nor HTTP/2"));
+        }
+        if whole {
+            return Ok(());
+        }
+        sleep(PREFACE_INTERVAL).await;
     }
-    let (stream, own, node) = accept(stream, |domain| controllers.identities(domain)).await?;
-    let caller = Caller::Node(own.domain().to_owned(), node);
-    Ok(Incoming { stream: Either::Right(Box::new(stream)), caller })
 }
 
 impl AsyncRead for Incoming {
@@ -177,49 +250,4 @@ impl AsyncWrite for Incoming {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use tokio::io::AsyncWriteExt as _;
-    use weir_security::principal::Principal;
-    use weir_tls::Identities;
-    use weir_tls::testing::Ca;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn callers_are_known_and_silent_ones_hold_nobody_up() {
-        let ca = Ca::new();
-        let controllers = Controllers::default();
-        let own = Identities::new(ca.identity("c", &Principal::Controller, &[&ca]));
-        controllers.put_identities("c".to_owned(), Arc::new(own));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut connections = Connections::new(listener, controllers);
-        let silent = TcpStream::connect(address).await.unwrap();
-        let connecting = async {
-            let mut plain = TcpStream::connect(address).await.unwrap();
-            plain.write_all(b"PRI").await.unwrap();
-            let stranger = TcpStream::connect(address).await.unwrap();
-            let other = Ca::new().identity("c", &Principal::Broker(1), &[&ca]);
-            // The client hears of it with its first read.
-            let _ = other.connect(stranger, &Principal::Controller).await;
-            let stream = TcpStream::connect(address).await.unwrap();
-            let broker = ca.identity("c", &Principal::Broker(1), &[&ca]);
-            (plain, broker.connect(stream, &Principal::Controller).await.unwrap())
-        };
-        let accepting = async {
-            let mut callers = Vec::new();
-            while callers.len() < 2 {
-                callers.push(connections.next().await.unwrap().unwrap().connect_info());
-            }
-            callers
-        };
-        let (_kept, callers) = tokio::join!(connecting, accepting);
-        let broker = Caller::Node("c".to_owned(), Principal::Broker(1));
-        assert_eq!(callers, [Caller::Anybody, broker]);
-        drop(connections);
-        assert!(TcpListener::bind(address).await.is_ok(), "the port is free at once");
-        drop(silent);
-    }
-}
+mod tests;

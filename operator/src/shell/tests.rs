@@ -66,6 +66,7 @@ fn registration() -> Registration {
         clean: true,
         controller_epoch: ControllerEpoch(0),
         leader_epochs: Vec::new(),
+        is_certified: false,
     }
 }
 
@@ -195,4 +196,29 @@ async fn unclean_elections_are_counted_once_they_are_committed() {
     let elections = [0, 1].map(|index| Change::UncleanElection(topic, index));
     assert!(matches!(shell.commit(&before, &elections).await.unwrap(), Committed::Done));
     assert_eq!(shell.counted.unclean_elections(), 2);
+}
+
+/// Who came while the broker was known as one without a certificate does not keep it out.
+#[tokio::test]
+async fn who_has_a_certificate_ends_the_session_of_who_has_none() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut shell, mut told) = shell(root.path(), Timestamp(0)).await;
+    while told.try_recv().is_ok() {}
+    let own = |incarnation, is_certified| Registration {
+        incarnation: uuid::Uuid::from_u128(incarnation),
+        is_certified,
+        ..registration()
+    };
+    let mut open = async |registration, stream| {
+        let (out, told) = mpsc::channel(STREAM_MESSAGES_MAX);
+        let opening = Command::Open(registration, StreamId(stream), out);
+        shell.batch(vec![opening], Timestamp(0)).await.unwrap();
+        (shell.sessions.belongs_to(BrokerId(0), StreamId(stream)), told)
+    };
+    assert!(!open(own(5, false), 8).await.0, "the first session lives");
+    let (is_open, _told) = open(own(6, true), 9).await;
+    assert!(is_open);
+    assert!(matches!(told.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
+    assert!(!open(own(5, false), 10).await.0);
+    assert!(!open(own(7, true), 11).await.0, "this one has a certificate, too");
 }

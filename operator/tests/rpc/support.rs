@@ -71,7 +71,7 @@ pub(crate) async fn serve_over(kept_in: impl Store, store: MemoryStore) -> Serve
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = tonic::transport::Server::builder()
-        .add_service(ControllerRpc::service(Controllers::one(controller)))
+        .add_service(ControllerRpc::service(Controllers::one(controller, "local")))
         .serve_with_incoming(TcpListenerStream::new(listener));
     let tasks =
         vec![tokio::spawn(async { drop(server.await) }), tokio::spawn(async { drop(shell.await) })];

@@ -42,6 +42,7 @@ impl Machine {
             clean: process.whole,
             controller_epoch: process.controller_epoch,
             leader_epochs: Vec::new(),
+            is_certified: false,
         };
         ctx.send_on(
             stream,

@@ -223,6 +223,7 @@ fn who_has_everything_leads_once_it_comes() {
             clean: true,
             controller_epoch: ControllerEpoch(0),
             leader_epochs: vec![(ORDERS, 0, LeaderEpoch(3))],
+            is_certified: false,
         };
         let outcome = decide(&state, &sessions, Event::Register(registration), &moment());
         outcome.changes.iter().for_each(|change| state.apply(change));

@@ -125,7 +125,7 @@ impl World {
 
     /// Registers a broker as the shell does.
     pub(super) fn register(&mut self, registration: Registration) -> (Reply, Vec<Change>) {
-        let broker = registration.broker;
+        let (broker, is_certified) = (registration.broker, registration.is_certified);
         // The cluster has a place for every broker that registers, unless a scenario changes that
         // later.
         if self.state.is_cordoned(broker) && !self.state.brokers.contains_key(&broker) {
@@ -136,6 +136,9 @@ impl World {
         let outcome = self.event(Event::Register(registration));
         if matches!(outcome.0, Reply::Registered(_)) {
             self.sessions.opened(broker, StreamId(0), self.now, self.state.version);
+            if is_certified {
+                self.sessions.certified(broker);
+            }
         }
         outcome
     }
@@ -337,6 +340,7 @@ fn registration(words: &mut EventArgs<'_>) -> Registration {
         clean: words.flag("clean"),
         controller_epoch: ControllerEpoch(words.number("controller").unwrap_or(0)),
         leader_epochs: Vec::new(),
+        is_certified: false,
     }
 }
 

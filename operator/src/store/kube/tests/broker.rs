@@ -47,6 +47,7 @@ impl Broker {
             clean: true,
             controller_epoch: ControllerEpoch(0),
             leader_epochs: Vec::new(),
+            is_certified: false,
         };
         controller.open(registration, StreamId(1), out).await.unwrap();
         let (epoch, applied_version) = controller
