@@ -5,6 +5,8 @@
 //! machine.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use weir_e2e::batch::Batch;
 use weir_e2e::bystander::now_ms;
@@ -178,6 +180,46 @@ fn a_broker_that_loses_its_volume() {
         let _ = load.successor(&other, &before);
         load.whole();
     }
+    load.finish();
+}
+
+/// Clients write while brokers and operator take another CA among themselves: no broker is
+/// restarted, and no replica falls behind for want of a peer that believes it.
+#[test]
+fn the_ca_of_the_nodes_is_exchanged() {
+    let load = load("ca");
+    load.whole();
+    let namespace = &load.namespace;
+    let trusted = || {
+        let secret = namespace.object("secret/k-nodes").unwrap().unwrap();
+        secret["data"]["ca.crt"].as_str().unwrap().to_owned()
+    };
+    let pods = ["k-0", "k-1", "k-2"];
+    let processes = || pods.map(|pod| (uid(&load, pod), restarts(namespace, pod)));
+    let (before, running) = (trusted(), processes());
+    namespace.kubectl(&["annotate", "kafkacluster", "k", "weir.dev/rotate-nodes-ca=1"]).unwrap();
+    let mut states = vec![before.clone()];
+    eventually("the former CA is dropped", || {
+        // Kubernetes brings a changed Secret to a pod within some two minutes, or when the pod
+        // changes.
+        for pod in pods {
+            let turn = format!("test/turn={}", now_ms());
+            namespace.kubectl(&["annotate", "pod", pod, &turn, "--overwrite"])?;
+        }
+        std::thread::sleep(Duration::from_secs(2));
+        let now = trusted();
+        if states.last() != Some(&now) {
+            states.push(now);
+        }
+        let judged = namespace.condition("kafkacluster/k", "CertificatesValid")?;
+        let is_over = judged.is_some_and(|judged| judged.reason == "AsExpected");
+        Ok((states.len() == 3 && is_over).then_some(()))
+    });
+    let [first, both, last] = states.try_into().unwrap();
+    assert!(both.len() > first.len() && last.len() < both.len() && last != first);
+    assert_eq!(processes(), running, "no broker is restarted");
+    load.moves();
+    load.whole();
     load.finish();
 }
 

@@ -160,14 +160,22 @@ impl Authority {
     /// may leave a key beside the certificate of the one before.
     pub(crate) fn is_good(&self, issued: &Pair, holder: Holder<'_>, now: i64) -> bool {
         let Ok(certificate) = parse(&issued.certificate) else { return false };
-        let is_its_key =
-            |key: KeyPair| CertificateParams::default().key_identifier(&key) == certificate.key_id;
         certificate.authority_key_id == self.certificate.key_id
-            && holder.is_named_by(&certificate)
             && !is_due(certificate.validity, now)
-            && std::str::from_utf8(issued.key.expose())
-                .is_ok_and(|key| KeyPair::from_pem(key).is_ok_and(is_its_key))
+            && is_usable(issued, holder, now)
     }
+}
+
+/// Whether a certificate is for exactly this holder and this key, and is valid. Which CA has issued
+/// it, only others can tell.
+pub(crate) fn is_usable(pair: &Pair, holder: Holder<'_>, now: i64) -> bool {
+    let Ok(certificate) = parse(&pair.certificate) else { return false };
+    let is_its_key =
+        |key: KeyPair| CertificateParams::default().key_identifier(&key) == certificate.key_id;
+    holder.is_named_by(&certificate)
+        && certificate.validity.contains(now)
+        && std::str::from_utf8(pair.key.expose())
+            .is_ok_and(|key| KeyPair::from_pem(key).is_ok_and(is_its_key))
 }
 
 /// A name as certificates hold it: an address in its shortest form, a DNS name in lower case.
@@ -178,9 +186,9 @@ pub(crate) fn host(text: &str) -> String {
     }
 }
 
-/// Until when a certificate is valid, in seconds since 1970.
-pub(crate) fn not_after(pem: &str) -> Option<i64> {
-    Some(parse(pem).ok()?.validity.not_after)
+/// When a certificate is valid.
+pub(crate) fn validity(pem: &str) -> Option<Validity> {
+    Some(parse(pem).ok()?.validity)
 }
 
 /// Whether two thirds of the time have passed.
@@ -232,6 +240,10 @@ mod tests {
     use super::*;
 
     const NOW: i64 = 1_800_000_000;
+
+    fn end_of(pem: &str) -> Option<i64> {
+        validity(pem).map(|validity| validity.not_after)
+    }
 
     fn hosts(names: &[&str]) -> Hosts {
         names.iter().map(|name| host(name)).collect()
@@ -287,10 +299,10 @@ mod tests {
             renewed.is_good(&issued, Holder::Listener(&wanted), later),
             "clients trust the CA of before"
         );
-        assert_eq!(not_after(&renewed.pair().certificate), Some(later + AUTHORITY_VALID));
-        let end = not_after(&first.pair().certificate).unwrap();
+        assert_eq!(end_of(&renewed.pair().certificate), Some(later + AUTHORITY_VALID));
+        let end = end_of(&first.pair().certificate).unwrap();
         let last = first.issue(Holder::Listener(&wanted), end - DAY).unwrap();
-        assert_eq!(not_after(&last.certificate), Some(end), "not beyond the CA's own end");
+        assert_eq!(end_of(&last.certificate), Some(end), "not beyond the CA's own end");
     }
 
     #[test]

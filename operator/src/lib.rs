@@ -16,6 +16,8 @@ pub mod kubernetes;
 mod listener;
 pub mod local;
 mod mapping_rules;
+#[cfg(feature = "kubernetes")]
+mod node_cas;
 mod probe;
 pub mod rpc;
 pub mod schema;

@@ -14,6 +14,9 @@ pub(super) const STATE_ANNOTATION: &str = "weir.dev/state";
 /// With "true", the same as `spec.paused`.
 pub(super) const PAUSED_ANNOTATION: &str = "weir.dev/paused";
 
+/// With another value than before, the CA of the cluster's nodes is exchanged.
+pub(super) const ROTATE_NODES_CA_ANNOTATION: &str = "weir.dev/rotate-nodes-ca";
+
 /// The value of a cluster's annotation.
 pub(super) fn annotation<'a>(cluster: &'a KafkaCluster, name: &str) -> Option<&'a str> {
     cluster.metadata.annotations.as_ref()?.get(name).map(String::as_str)

@@ -278,7 +278,12 @@ impl ClusterReconciler {
         }
         findings.recovering = self.recovery.as_ref().and_then(TableRecovery::stage).cloned();
         findings.pods = pods::read_pods(&self.context, &self.key, &cluster).await?;
-        if !findings.paused {
+        if findings.paused {
+            if let Some(held) = self.host.as_ref().map(|host| pods::brokers_held(&host.state())) {
+                let replicas = cluster.spec.brokers.replicas.max(held);
+                self.keep_certificates(&cluster, replicas).await?;
+            }
+        } else {
             self.offer(&cluster).await;
             self.make_objects(&cluster, &mut findings).await?;
         }

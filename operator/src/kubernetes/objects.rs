@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 pub(super) use config_map::CONTROLLER_KEY;
 use config_map::config_map;
 pub(super) use names::{Names, broker_of_pod, listeners};
-pub(super) use nodes::{brokers_in, node_secrets};
+pub(super) use nodes::{brokers_in, node_secrets, trusted_in};
 use object_meta::{metadata, plain_metadata};
 pub(super) use patch::CONTAINER;
 pub(super) use plan::{Evictions, Monitoring, Plan};

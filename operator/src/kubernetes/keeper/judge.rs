@@ -2,6 +2,7 @@
 //! and each fault with what helps.
 
 mod brokers;
+mod certificates;
 mod drains;
 mod kinds;
 mod listeners;
@@ -14,8 +15,9 @@ use weir_crds::{BrokerSummary, KafkaCluster, KafkaClusterStatus, PartitionSummar
 use weir_protocol::types::BrokerId;
 
 use self::brokers::{Brokers, missing_replicas};
+use self::certificates::certificates_valid;
 use self::drains::drain_blocked;
-use self::kinds::{DRAIN_BLOCKED, RECOVERING, ROLLED_BACK};
+use self::kinds::{CERTIFICATES_VALID, DRAIN_BLOCKED, RECOVERING, ROLLED_BACK};
 use self::listeners::listeners_ready;
 use self::name_taken::{NAME_TAKEN, name_taken};
 pub(super) use self::news::{Told, is_good, is_wrong, news};
@@ -93,17 +95,18 @@ pub(super) fn status_of(
         conditions
             .extend(before.conditions.iter().filter(|condition| looked_at(condition)).cloned());
     }
-    match drain_blocked(state, there, findings, &before.conditions) {
-        Some(judgement) => conditions.push(said(DRAIN_BLOCKED, judgement)),
-        None => conditions.extend(
-            before.conditions.iter().find(|condition| condition.type_ == DRAIN_BLOCKED).cloned(),
-        ),
-    }
-    match &findings.taken {
-        Some(taken) => conditions.push(said(NAME_TAKEN, name_taken(taken))),
-        None => conditions.extend(
-            before.conditions.iter().find(|condition| condition.type_ == NAME_TAKEN).cloned(),
-        ),
+    let judged = [
+        (DRAIN_BLOCKED, drain_blocked(state, there, findings, &before.conditions)),
+        (NAME_TAKEN, findings.taken.as_ref().map(|taken| name_taken(taken))),
+        (CERTIFICATES_VALID, certificates_valid(findings, now)),
+    ];
+    for (kind, judgement) in judged {
+        match judgement {
+            Some(judgement) => conditions.push(said(kind, judgement)),
+            None => conditions.extend(
+                before.conditions.iter().find(|condition| condition.type_ == kind).cloned(),
+            ),
+        }
     }
     match recovering(state, findings) {
         _ if cluster.spec.recover_from.is_none() => {}

@@ -6,11 +6,13 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use weir_crds::KafkaCluster;
 
+use super::super::host::Host;
 use super::super::objects::{MANAGED_BY, Names, Plan, build};
 use super::observation::Observation;
 use super::table_recovery::TableRecovery;
 use super::volumes::Volumes;
 use super::{ClusterReconciler, WITHOUT_REASON, drain, pods, rollout};
+use crate::node_cas::Brokers;
 use crate::store::kube::ours::Taken;
 
 impl ClusterReconciler {
@@ -71,8 +73,11 @@ impl ClusterReconciler {
         let is_left = !volumes.has_set() && findings.pods.iter().any(|pod| pod.owner.is_some());
         findings.under_way |= is_left;
         let mut taken = volumes.taken;
-        let Self { context, certificates, applied, .. } = self;
-        taken.extend(certificates.settle(context, cluster, findings, applied).await?);
+        if findings.refusal.is_none() {
+            let Self { context, certificates, .. } = self;
+            findings.refusal = certificates.look_at_users(context, cluster).await?;
+        }
+        taken.extend(self.keep_certificates(cluster, findings.replicas).await?);
         taken.extend(self.applied.apply(&objects).await?);
         // Brokers use no account, settings, certificates or volumes of somebody else.
         let needed = |by: &Taken| {
@@ -90,5 +95,19 @@ impl ClusterReconciler {
         let names = Names::of(cluster);
         self.applied.prune::<Service>(&names, MANAGED_BY, &objects).await?;
         self.applied.prune::<PodDisruptionBudget>(&names, MANAGED_BY, &objects).await
+    }
+
+    /// Makes the certificates that are missing or due, also while the cluster is paused: its
+    /// brokers go on, and certificates end. Returns the Secrets of somebody else that have one of
+    /// their names.
+    pub(super) async fn keep_certificates(
+        &mut self,
+        cluster: &KafkaCluster,
+        replicas: i32,
+    ) -> anyhow::Result<Vec<Taken>> {
+        let Self { context, certificates, applied, host, .. } = self;
+        let registered = |host: &Host| host.state().brokers.keys().map(|id| id.0).collect();
+        let brokers = Brokers { replicas, registered: host.as_ref().map(registered) };
+        certificates.settle(context, cluster, &brokers, applied).await
     }
 }

@@ -4,11 +4,22 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use weir_crds::{BrokerStrays, ListenerStatus};
+use weir_security::principal::Validity;
 
 use super::pods::Pods;
 use super::rollout::Step;
 use super::table_recovery::Stage;
+use crate::node_cas::Waits;
 use crate::store::kube::ours::Taken;
+
+/// The certificates of a cluster.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CertificateFindings {
+    /// What they are, and when they are valid.
+    pub(super) all: Vec<(String, Validity)>,
+    /// Whom an exchange of the CA of the nodes waits for.
+    pub(super) exchange: Option<Waits>,
+}
 
 /// The findings of a pass, for the status.
 #[derive(Debug, Default)]
@@ -44,6 +55,8 @@ pub(super) struct Observation {
     pub(super) strays: Option<Vec<BrokerStrays>>,
     /// Objects of somebody else with the cluster's names; `None` if the pass did not check.
     pub(super) taken: Option<Vec<Taken>>,
+    /// The certificates of the cluster; `None` if the pass did not look.
+    pub(super) certificates: Option<CertificateFindings>,
     /// The addresses for clients, by listener.
     pub(super) listeners: Vec<ListenerStatus>,
     /// The partition tables are missing, and this is the stage of their recovery.

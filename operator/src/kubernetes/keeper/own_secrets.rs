@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::Api;
-use tracing::info;
+use tracing::{info, warn};
 use weir_crds::KafkaCluster;
 
 use super::super::context::Context;
@@ -46,22 +46,34 @@ pub(super) async fn read<const COUNT: usize>(
     Ok(Ok(kept))
 }
 
-/// The CA that was made before, or else a new one. `secret` is where it is kept.
+/// The CA that was made before, or else a new one: that of the Secret, and that of this process
+/// where the Secret has none, or something that is none.
 ///
 /// # Errors
-/// When what is kept is no CA.
+/// When what the Secret holds is no CA, and this process knows none.
 pub(super) fn authority(
     names: &Names,
     of_whom: &str,
     secret: &str,
-    known: Option<Pair>,
+    [kept, known]: [Option<Pair>; 2],
+    applied: &mut Applied,
     now: i64,
 ) -> anyhow::Result<Authority> {
-    match known {
-        Some(pair) => Authority::load(of_whom, pair, now)
-            .with_context(|| format!("the CA in Secret {secret}")),
-        None => {
-            let (cluster, namespace) = (&names.cluster, &names.namespace);
+    let (cluster, namespace) = (&names.cluster, &names.namespace);
+    let load = |pair| {
+        Authority::load(of_whom, pair, now).with_context(|| format!("the CA in Secret {secret}"))
+    };
+    match (kept.map(load), known) {
+        (Some(Ok(authority)), _) => Ok(authority),
+        (Some(Err(error)), Some(known)) => {
+            let error = format!("{error:#}");
+            warn!(cluster, namespace, error, "puts back the CA that it has used so far");
+            applied.forget("Secret", secret);
+            load(known)
+        }
+        (Some(Err(error)), None) => Err(error),
+        (None, Some(known)) => load(known),
+        (None, None) => {
             info!(cluster, namespace, secret, "makes a CA");
             Authority::new(of_whom, now)
         }

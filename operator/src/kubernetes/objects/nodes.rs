@@ -10,9 +10,10 @@ use weir_crds::KafkaCluster;
 use weir_protocol::controller::INTERNAL_LISTENER;
 
 use super::names::Names;
-use super::tls::{authority_secret, entry, pair_in, secret};
-use crate::authority::{Authority, Pair};
+use super::tls::{entry, pair_in, secret};
+use crate::authority::Pair;
 use crate::listener::CAS;
+use crate::node_cas::NodeCas;
 
 /// The port on which brokers and the controller reach a broker.
 pub(super) const INTERNAL_PORT: u16 = 9091;
@@ -34,13 +35,12 @@ fn keys_of(id: i32) -> [String; 2] {
 /// The Secrets of the nodes' CA, and of what the brokers mount.
 pub(in crate::kubernetes) fn node_secrets(
     cluster: &KafkaCluster,
-    authority: &Authority,
+    cas: &NodeCas,
     issued: &BTreeMap<i32, Pair>,
 ) -> Vec<Value> {
     let names = Names::of(cluster);
-    let own = authority.pair();
     let mut of_brokers: BTreeMap<String, ByteString> =
-        [entry(CAS, own.certificate.as_bytes())].into();
+        [entry(CAS, cas.trusted().as_bytes())].into();
     for (id, pair) in issued {
         let [certificate, key] = keys_of(*id);
         of_brokers.extend([
@@ -49,9 +49,14 @@ pub(in crate::kubernetes) fn node_secrets(
         ]);
     }
     vec![
-        authority_secret(cluster, &names.nodes_authority(), authority),
+        secret(cluster, &names.nodes_authority(), "kubernetes.io/tls", cas.kept()),
         secret(cluster, &names.nodes(), "Opaque", of_brokers),
     ]
+}
+
+/// The certificates of the CAs that the brokers have been given, in the Secret.
+pub(in crate::kubernetes) fn trusted_in(data: &BTreeMap<String, ByteString>) -> Option<String> {
+    String::from_utf8(data.get(CAS)?.0.clone()).ok()
 }
 
 /// The brokers that have a certificate in the Secret.

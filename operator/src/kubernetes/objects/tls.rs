@@ -130,7 +130,7 @@ pub(super) fn secret(
 }
 
 /// The Secret of a CA, for the operator.
-pub(super) fn authority_secret(cluster: &KafkaCluster, name: &str, authority: &Authority) -> Value {
+fn authority_secret(cluster: &KafkaCluster, name: &str, authority: &Authority) -> Value {
     let own = authority.pair();
     let data = [entry(CERTIFICATE, own.certificate.as_bytes()), entry(KEY, own.key.expose())];
     secret(cluster, name, "kubernetes.io/tls", data.into())

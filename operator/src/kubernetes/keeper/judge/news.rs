@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::kinds::{DRAIN_BLOCKED, RECOVERING, ROLLED_BACK};
+use super::kinds::{CERTIFICATES_VALID, DRAIN_BLOCKED, RECOVERING, ROLLED_BACK};
 use super::name_taken::NAME_TAKEN;
 
 /// The conditions whose changes become events.
-const TOLD: [&str; 8] = [
+const TOLD: [&str; 9] = [
     "Ready",
     "StorageOk",
     "ListenersReady",
+    CERTIFICATES_VALID,
     NAME_TAKEN,
     ROLLED_BACK,
     DRAIN_BLOCKED,

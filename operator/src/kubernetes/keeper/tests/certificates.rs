@@ -19,6 +19,13 @@ fn data(server: &Server, name: &str) -> Value {
     secret(server, name).unwrap()["data"].clone()
 }
 
+/// Somebody changes what a Secret holds.
+fn change(server: &Server, name: &str, how: impl FnOnce(&mut Value)) {
+    let mut object = secret(server, name).unwrap();
+    how(&mut object["data"]);
+    server.put(&format!("{SECRETS}/{name}"), &object);
+}
+
 fn write(server: &Server, name: &str, data: &Value) {
     let object = json!({"metadata": {"name": name, "namespace": "n"}, "data": data});
     server.put(&format!("{SECRETS}/{name}"), &object);
@@ -162,12 +169,20 @@ async fn nodes_have_certificates_that_are_made_once() {
     let mut pausing = Kept::by(&server);
     pausing.pass(&server).await;
     assert!(pausing.keeper.context.controllers.identities(&domain).unwrap().current().is_ok());
+    // It makes what is missing or due, too: the brokers go on.
+    change(&server, "c-nodes", |data| drop(data.as_object_mut().unwrap().remove("broker-1.crt")));
+    pausing.pass(&server).await;
+    assert_eq!(keys(&server), [&of_two[..], &["ca.crt".to_owned()]].concat());
+    drop(pausing);
     resource["spec"]["paused"] = json!(false);
     server.put(CLUSTER, &resource);
     // Somebody deletes the CA: brokers trust it, so it comes back.
     server.remove(&format!("{SECRETS}/c-nodes-ca-key"));
     another.pass(&server).await;
     assert_eq!(data(&server, "c-nodes-ca-key"), ca);
+    change(&server, "c-nodes-ca-key", |data| data["tls.crt"] = json!("eA=="));
+    another.pass(&server).await;
+    assert_eq!(data(&server, "c-nodes-ca-key"), ca, "nor does something that is no CA replace it");
     drop(another);
     // More brokers: theirs are added.
     let mut resource = server.get(CLUSTER).unwrap();
