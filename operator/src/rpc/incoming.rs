@@ -38,6 +38,10 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 const HANDSHAKES_MAX: usize = 2048;
 const ADDRESS_MAX: usize = 128;
 
+/// The most connections that are accepted before handshakes have their turn. A task of tokio has 128
+/// turns at sockets until it is called again.
+const ACCEPTS_MAX: usize = 32;
+
 /// The most connections of callers without certificates.
 const STRANGERS_MAX: usize = 512;
 
@@ -117,9 +121,9 @@ impl Connections {
         }
     }
 
-    /// Accepts what is there.
+    /// Accepts what is there, and in a flood only so many that handshakes go on, too.
     fn accept(&mut self, cx: &mut Context<'_>) {
-        loop {
+        for _ in 0..ACCEPTS_MAX {
             if let Some(pause) = &mut self.pause {
                 if pause.as_mut().poll(cx).is_pending() {
                     return;
@@ -147,6 +151,7 @@ impl Connections {
                 }
             }
         }
+        cx.waker().wake_by_ref();
     }
 
     /// Finds out who the caller is.
@@ -156,7 +161,9 @@ impl Connections {
         async move {
             stream.set_nodelay(true)?;
             let mut first = [0];
-            stream.peek(&mut first).await?;
+            if stream.peek(&mut first).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             if first == [HANDSHAKE_RECORD] {
                 let find = |domain: &str| controllers.identities(domain);
                 let (stream, own, node) = accept(stream, find).await?;
@@ -177,8 +184,10 @@ impl Connections {
     }
 
     fn tell(&self, peer: SocketAddr, error: &io::Error) {
-        // A replica of the operator that does not lead refuses everybody.
-        let due = (!self.controllers.are_none()).then(|| self.complaints.are_due("refused"));
+        // A replica of the operator that does not lead refuses everybody, and probes of a port say
+        // nothing.
+        let is_told = error.kind() != io::ErrorKind::UnexpectedEof && !self.controllers.are_none();
+        let due = is_told.then(|| self.complaints.are_due("refused"));
         match due.flatten() {
             Some(left_out) => {
                 warn!(%peer, %error, left_out, "refuses a connection to the controller");
