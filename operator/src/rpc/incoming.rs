@@ -38,8 +38,8 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 const HANDSHAKES_MAX: usize = 2048;
 const ADDRESS_MAX: usize = 128;
 
-/// The most connections that are accepted before handshakes have their turn. A task of tokio has 128
-/// turns at sockets until it is called again.
+/// The most connections that are accepted before handshakes have their turn. A task of tokio has
+/// 128 turns at sockets until it is called again.
 const ACCEPTS_MAX: usize = 32;
 
 /// The most connections of callers without certificates.
