@@ -171,17 +171,22 @@ impl Local {
         Self::start_with(host, &[], Some(brokers), None)
     }
 
-    fn start_with(
-        host: IpAddr,
-        environment: &[(&str, &str)],
-        brokers: Option<u32>,
-        yaml: Option<&str>,
-    ) -> Result<Self> {
-        let data = TempDir::with_prefix("weir-e2e-").context("make a data directory")?;
-        let flag = brokers.map(|brokers| brokers.to_string());
-        let brokers = brokers.unwrap_or(3);
-        let mut local = Self {
-            data,
+    /// Starts a cluster of one broker on a directory that `fill` fills, as if it had run there.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn start_on(fill: impl FnOnce(&Path)) -> Result<Self> {
+        let local = Self::nothing(Ipv4Addr::LOCALHOST.into(), &[], 1)?;
+        std::fs::create_dir(local.data()).context("make the data directory")?;
+        fill(&local.data());
+        local.run(&["up", "--detach", "--port", &local.port.to_string()])?;
+        Ok(local)
+    }
+
+    /// A cluster that does not run yet.
+    fn nothing(host: IpAddr, environment: &[(&str, &str)], brokers: u32) -> Result<Self> {
+        Ok(Self {
+            data: TempDir::with_prefix("weir-e2e-").context("make a data directory")?,
             host,
             port: free_ports(host, brokers)?,
             brokers,
@@ -190,7 +195,17 @@ impl Local {
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
             printed: String::new(),
-        };
+        })
+    }
+
+    fn start_with(
+        host: IpAddr,
+        environment: &[(&str, &str)],
+        brokers: Option<u32>,
+        yaml: Option<&str>,
+    ) -> Result<Self> {
+        let mut local = Self::nothing(host, environment, brokers.unwrap_or(3))?;
+        let flag = brokers.map(|brokers| brokers.to_string());
         let (address, port) = (host.to_string(), local.port.to_string());
         let mut arguments = vec!["up", "--detach", "--port", &port];
         // For the default address this leaves the flag out, which tests the default too.
