@@ -366,7 +366,7 @@ impl Segment {
         if built.bytes() > 0 {
             let path = self.records.path();
             let (topic, partition) = named(&path);
-            tracing::warn!(topic, partition, segment = %path.display(), "an index was missing or wrong, and is built anew");
+            tracing::warn!(topic, partition, segment = %path.display(), "an index was missing, of an older version or damaged, and is built anew");
         }
         // If the files cannot be written, the indexes in memory serve as well.
         let _ = self.write_indexes(files, &built);

@@ -50,7 +50,7 @@ impl LogWriter {
     /// too.
     fn restore_transaction_index(&mut self, now_ms: i64) -> io::Result<()> {
         let log = self.reader.path();
-        warn!(topic = %self.reader.topic, partition = self.reader.id.index, log = %log.display(), "a file of aborted transactions is damaged; all of them are taken from the log again");
+        warn!(topic = %self.reader.topic, partition = self.reader.id.index, log = %log.display(), "a file of aborted transactions is of an older version, or damaged; all of them are taken from the log again");
         let aborted = snapshots::find_aborted(&self.dir, &self.reader, now_ms)?;
         self.write_transactions(&aborted, 0)?;
         self.reader.trust_transaction_index();
