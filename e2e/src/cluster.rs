@@ -356,6 +356,8 @@ impl Drop for Local {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", self.logs());
+            eprintln!("the directory stays: {}", self.data.path().display());
+            self.data.disable_cleanup(true);
         }
         let pids = self.status().map(|s| {
             s.brokers

@@ -35,6 +35,9 @@ pub struct Replica {
     pub bytes: Vec<u8>,
     /// The records that `read_committed` shows.
     pub records: Vec<Logged>,
+    /// The answers that they are from, for messages: the first offset, the last stable offset, and
+    /// the aborted transactions by producer and first offset.
+    pub answers: Vec<(i64, i64, Vec<(i64, i64)>)>,
 }
 
 /// Reads a partition from this broker; `None` while the broker does not serve it, or does not have
@@ -54,6 +57,7 @@ pub fn read(address: &str, topic: &str, partition: i32, end: i64) -> Result<Opti
         last_stable_offset: last.last_stable_offset,
         bytes: Vec::new(),
         records: Vec::new(),
+        answers: Vec::new(),
     };
     let mut from = last.log_start_offset;
     while from < end {
@@ -61,8 +65,13 @@ pub fn read(address: &str, topic: &str, partition: i32, end: i64) -> Result<Opti
         if part.code != error::NONE {
             return Ok(None);
         }
+        replica.answers.push((from, part.last_stable_offset, part.aborted.clone()));
         let Some(next) = take(&part, &mut replica)? else {
-            // Compaction has removed the rest.
+            // Compaction has removed the rest, if the broker still has it up to `end`: the last
+            // stable offset of a follower goes back when it cuts what its leader does not have.
+            if part.last_stable_offset < end {
+                return Ok(None);
+            }
             break;
         };
         from = next;

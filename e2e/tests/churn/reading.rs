@@ -130,7 +130,8 @@ impl Shown {
                 let is_kept = now.map_or(!is_value, |(now, _)| now >= offset);
                 assert!(
                     is_kept,
-                    "{whose}: {key} was at {offset}, and is at {now:?}; the log is {there:?}"
+                    "{whose}: {key} was at {offset}, and is at {now:?}; the log is {there:?}, answered {:?}",
+                    replica.answers
                 );
             }
         }
