@@ -216,9 +216,12 @@ impl Controllers {
 
     /// Whether somebody without a certificate may be a broker of a cluster here.
     pub(super) fn take_strangers(&self) -> bool {
+        // Before the lock: who reads twice waits for ever if somebody wants to write in between.
+        if !self.have_certificates() {
+            return true;
+        }
         let shared = self.shared.read().unwrap_or_else(PoisonError::into_inner);
-        let is_of_a_version_before = |hosted: &Hosted<Controller>| has_uncertified(&hosted.part);
-        !self.have_certificates() || shared.values().any(is_of_a_version_before)
+        shared.values().any(|hosted| has_uncertified(&hosted.part))
     }
 
     /// Adds what is known of a broker that registers.
