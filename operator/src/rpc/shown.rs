@@ -1,7 +1,7 @@
 //! What brokers show to other nodes, as their heartbeats say.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use weir_protocol::controller::NodeIdentity;
 use weir_security::principal::Fingerprint;
@@ -12,29 +12,28 @@ use crate::controller::sessions::StreamId;
 /// What the brokers with open streams show, by their domain and id.
 #[derive(Clone, Debug, Default)]
 pub struct ShownIdentities {
-    all: Arc<RwLock<BTreeMap<(String, i32), (StreamId, Shown)>>>,
+    all: Arc<Mutex<ByBroker>>,
 }
 
+type ByBroker = BTreeMap<(String, i32), (StreamId, Shown)>;
+
 impl ShownIdentities {
+    fn locked(&self) -> MutexGuard<'_, ByBroker> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A broker says it on this stream. What cannot be read is as if it were not said.
     pub(super) fn note(&self, domain: &str, broker: i32, stream: StreamId, said: &NodeIdentity) {
         let read = |bytes: &Vec<u8>| Fingerprint::try_from(&**bytes).ok();
         let Some(own) = read(&said.certificate) else { return };
         let shown = Shown { own, cas: said.cas.iter().filter_map(read).collect() };
-        let key = (domain.to_owned(), broker);
-        let is_known = {
-            let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
-            all.get(&key).is_some_and(|known| *known == (stream, shown.clone()))
-        };
-        if !is_known {
-            self.all.write().unwrap_or_else(PoisonError::into_inner).insert(key, (stream, shown));
-        }
+        self.locked().insert((domain.to_owned(), broker), (stream, shown));
     }
 
     /// A stream has ended.
     pub(super) fn forget(&self, domain: &str, broker: i32, stream: StreamId) {
         let key = (domain.to_owned(), broker);
-        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.locked();
         if all.get(&key).is_some_and(|(of, _)| *of == stream) {
             all.remove(&key);
         }
@@ -42,7 +41,7 @@ impl ShownIdentities {
 
     /// What the brokers of a domain show.
     pub fn of(&self, domain: &str) -> BTreeMap<i32, Shown> {
-        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        let all = self.locked();
         let of_domain = all.range((domain.to_owned(), i32::MIN)..=(domain.to_owned(), i32::MAX));
         of_domain.map(|((_, broker), (_, shown))| (*broker, shown.clone())).collect()
     }

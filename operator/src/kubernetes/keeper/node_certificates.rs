@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Api;
-use tracing::{info, warn};
+use tracing::info;
 use weir_crds::KafkaCluster;
 use weir_security::principal::{Principal, Validity};
 use weir_tls::{Identities, Identity};
@@ -139,32 +139,19 @@ impl NodeCertificates {
         (applied, now): (&mut Applied, i64),
     ) -> anyhow::Result<NodeCas> {
         let (of_whom, secret) = (of_whom(names), names.nodes_authority());
-        let (cluster, namespace) = (&names.cluster, &names.namespace);
         let whose = (of_whom.as_str(), self.domain.as_str());
         let load = |kept: &Data| {
             let what = || format!("the CA in Secret {secret}");
             NodeCas::load(whose, kept, now).with_context(what)
         };
         let known = || self.kept.as_ref().map(load).transpose().map(Option::flatten);
-        match load(of_authority) {
-            Ok(Some(cas)) => Ok(cas),
-            Ok(None) => match known()? {
-                Some(cas) => Ok(cas),
-                None => {
-                    info!(cluster, namespace, secret, "makes a CA");
-                    NodeCas::new(whose, trusted_in(of_brokers), request, now)
-                }
-            },
-            Err(error) => match known()? {
-                Some(cas) => {
-                    let error = format!("{error:#}");
-                    warn!(cluster, namespace, error, "puts back the CA that it has used so far");
-                    applied.forget("Secret", &secret);
-                    Ok(cas)
-                }
-                None => Err(error),
-            },
+        let kept = load(of_authority);
+        if let Some(cas) = own_secrets::kept_or_known(names, &secret, kept, known, applied)? {
+            return Ok(cas);
         }
+        let (cluster, namespace) = (&names.cluster, &names.namespace);
+        info!(cluster, namespace, secret, "makes a CA");
+        NodeCas::new(whose, trusted_in(of_brokers), request, now)
     }
 
     /// Gives the controller a certificate, unless its own is good.

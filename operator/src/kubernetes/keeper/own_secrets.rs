@@ -46,8 +46,33 @@ pub(super) async fn read<const COUNT: usize>(
     Ok(Ok(kept))
 }
 
-/// The CA that was made before, or else a new one: that of the Secret, and that of this process
-/// where the Secret has none, or something that is none.
+/// What a Secret has, and what this process knows where the Secret has nothing, or something that
+/// cannot be read.
+///
+/// # Errors
+/// When what the Secret has cannot be read, and this process knows nothing.
+pub(super) fn kept_or_known<T>(
+    names: &Names,
+    secret: &str,
+    kept: anyhow::Result<Option<T>>,
+    known: impl FnOnce() -> anyhow::Result<Option<T>>,
+    applied: &mut Applied,
+) -> anyhow::Result<Option<T>> {
+    match kept {
+        Ok(Some(kept)) => Ok(Some(kept)),
+        Ok(None) => known(),
+        Err(error) => {
+            let Some(known) = known()? else { return Err(error) };
+            let (cluster, namespace) = (&names.cluster, &names.namespace);
+            let error = format!("{error:#}");
+            warn!(cluster, namespace, error, "puts back the CA that it has used so far");
+            applied.forget("Secret", secret);
+            Ok(Some(known))
+        }
+    }
+}
+
+/// The CA that was made before, or else a new one. `secret` is where it is kept.
 ///
 /// # Errors
 /// When what the Secret holds is no CA, and this process knows none.
@@ -59,23 +84,15 @@ pub(super) fn authority(
     applied: &mut Applied,
     now: i64,
 ) -> anyhow::Result<Authority> {
-    let (cluster, namespace) = (&names.cluster, &names.namespace);
     let load = |pair| {
         Authority::load(of_whom, pair, now).with_context(|| format!("the CA in Secret {secret}"))
     };
-    match (kept.map(load), known) {
-        (Some(Ok(authority)), _) => Ok(authority),
-        (Some(Err(error)), Some(known)) => {
-            let error = format!("{error:#}");
-            warn!(cluster, namespace, error, "puts back the CA that it has used so far");
-            applied.forget("Secret", secret);
-            load(known)
-        }
-        (Some(Err(error)), None) => Err(error),
-        (None, Some(known)) => load(known),
-        (None, None) => {
-            info!(cluster, namespace, secret, "makes a CA");
-            Authority::new(of_whom, now)
-        }
+    let kept = kept.map(load).transpose();
+    let known = || known.map(load).transpose();
+    if let Some(authority) = kept_or_known(names, secret, kept, known, applied)? {
+        return Ok(authority);
     }
+    let (cluster, namespace) = (&names.cluster, &names.namespace);
+    info!(cluster, namespace, secret, "makes a CA");
+    Authority::new(of_whom, now)
 }
