@@ -43,6 +43,9 @@ pub struct Replica {
 /// Reads a partition from this broker; `None` while the broker does not serve it, or does not have
 /// it up to this offset.
 ///
+/// It reads on to the last stable offset of its last answer. Compaction may remove a record during
+/// the reading because of a later one, which therefore belongs to the reading.
+///
 /// # Errors
 /// When the broker does not answer, or a batch is compressed or truncated.
 pub fn read(address: &str, topic: &str, partition: i32, end: i64) -> Result<Option<Replica>> {
@@ -60,7 +63,7 @@ pub fn read(address: &str, topic: &str, partition: i32, end: i64) -> Result<Opti
         answers: Vec::new(),
     };
     let mut from = last.log_start_offset;
-    while from < end {
+    loop {
         let part = fetch(&mut c, topic, partition, from, true)?;
         if part.code != error::NONE {
             return Ok(None);
@@ -75,6 +78,9 @@ pub fn read(address: &str, topic: &str, partition: i32, end: i64) -> Result<Opti
             break;
         };
         from = next;
+        if from >= end.max(part.last_stable_offset) {
+            break;
+        }
     }
     let start = replica.log_start_offset;
     replica.records.retain(|record| record.offset >= start);
