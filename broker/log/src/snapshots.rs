@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::dir_state::DirState;
 use super::partition_dir::named;
-use super::producers::Producers;
+use super::producers::{Producers, Snapshot};
 use super::reader::LogReader;
 use super::segment::{Segment, SegmentError, file_name};
 use super::storage::{Mode, Storage, read_file};
@@ -44,7 +44,7 @@ pub(super) fn load(
     let start = reader.log_start_offset();
     let bases = || segments.iter().map(|segment| segment.base_offset());
     let begin = bases().rfind(|base| *base <= start).or(bases().next()).unwrap_or(start);
-    let (mut producers, mut from) = (Producers::default(), begin);
+    let (mut producers, mut ended, mut from) = (Producers::default(), Vec::new(), begin);
     for offset in offsets(state.storage(), &dir)?
         .into_iter()
         .rev()
@@ -59,8 +59,12 @@ pub(super) fn load(
             Err(error) => return Err(error),
         };
         match found {
+            Ok(Snapshot { ended: None, .. }) if offset > reader.high_watermark() => {
+                // Only the log says which markers before it are not committed.
+            }
             Ok(found) => {
-                (producers, from) = (found, offset);
+                (producers, ended, from) =
+                    (found.producers, found.ended.unwrap_or_default(), offset);
                 break;
             }
             Err(error) => {
@@ -84,6 +88,7 @@ pub(super) fn load(
     let in_memory_from = holds.map_or(from, |segment| segment.base_offset());
     let mut transactions = Transactions::begin(
         &producers,
+        ended,
         in_memory_from,
         aborted.into_iter().filter(vouched).collect(),
     );
@@ -174,11 +179,14 @@ fn replay(
 
 /// Writes the state at the end of the log and removes all but the newest snapshots.
 pub(super) fn write(state: &DirState, reader: &LogReader, producers: &Producers) -> io::Result<()> {
+    // The watermark first: with an older one, more stay undecided.
+    let high_watermark = reader.high_watermark();
+    let undecided: Vec<_> = reader.transactions.read().undecided(high_watermark).collect();
     if reader.segments.load().is_empty() {
         return Ok(());
     }
     let (storage, dir) = (state.storage(), reader.path());
-    let bytes = producers.to_snapshot();
+    let bytes = producers.to_snapshot(&undecided);
     let file =
         storage.open(&dir.join(file_name(reader.log_end_offset(), "snapshot")), Mode::Create)?;
     file.truncate(0)?;
@@ -323,7 +331,7 @@ mod tests {
         }
         drop((dir, writer));
         let path = root.path().join("t-0");
-        let beyond = super::Producers::default().to_snapshot();
+        let beyond = super::Producers::default().to_snapshot(&[]);
         std::fs::write(path.join("00000000000000000004.snapshot"), &beyond).unwrap();
         let (_dir, mut writer) = open(root.path());
         assert!(!path.join("00000000000000000004.snapshot").exists());

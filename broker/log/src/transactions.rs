@@ -20,7 +20,7 @@ use std::path::Path;
 use bytes::{Buf, BufMut};
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
-use super::producers::{Change, Producers};
+use super::producers::{Change, Ended, Producers};
 use super::storage::{Storage, read_file, replace_file};
 
 /// The version of an entry, and its bytes.
@@ -53,8 +53,8 @@ pub(crate) struct Transactions {
     pub(super) is_known: bool,
     /// Open transactions by first offset.
     open: BTreeMap<i64, (ProducerId, ProducerEpoch)>,
-    /// First offset and marker of ended transactions whose marker may not be committed yet.
-    ended: VecDeque<(i64, i64)>,
+    /// In the order of their markers.
+    ended: VecDeque<Ended>,
     /// In the order of their markers.
     aborted: Vec<Aborted>,
     /// Aborted transactions with markers before this segment's base offset are in files.
@@ -68,11 +68,16 @@ impl Transactions {
     }
 
     /// Creates the state at a producer snapshot. The caller then reports the changes after it.
-    pub(super) fn begin(producers: &Producers, in_memory_from: i64, aborted: Vec<Aborted>) -> Self {
+    pub(super) fn begin(
+        producers: &Producers,
+        ended: Vec<Ended>,
+        in_memory_from: i64,
+        aborted: Vec<Aborted>,
+    ) -> Self {
         Self {
             is_known: true,
             open: producers.open_transactions().collect(),
-            ended: VecDeque::new(),
+            ended: ended.into(),
             aborted,
             in_memory_from,
         }
@@ -81,14 +86,14 @@ impl Transactions {
     /// Applies the change of a batch. Drops ended transactions whose marker is below the high
     /// watermark.
     pub(crate) fn changed(&mut self, change: Change, high_watermark: i64) {
-        self.ended.retain(|(_, marker)| *marker >= high_watermark);
+        self.ended.retain(|ended| ended.marker_offset >= high_watermark);
         match change {
             Change::Began { producer, epoch, first_offset } => {
                 self.open.insert(first_offset, (producer, epoch));
             }
             Change::Ended { producer, first_offset, last_offset, aborted } => {
                 self.open.remove(&first_offset);
-                self.ended.push_back((first_offset, last_offset));
+                self.ended.push_back(Ended { first_offset, marker_offset: last_offset });
                 if aborted {
                     self.aborted.push(Aborted {
                         producer,
@@ -107,12 +112,14 @@ impl Transactions {
     /// Returns the offset before which every transaction has ended with a committed marker.
     pub(crate) fn last_stable_offset(&self, high_watermark: i64) -> i64 {
         let open = self.open.keys().next().copied();
-        let ended = self
-            .ended
-            .iter()
-            .filter(|(_, marker)| *marker >= high_watermark)
-            .map(|(first, _)| *first);
+        let ended = self.undecided(high_watermark).map(|ended| ended.first_offset);
         ended.chain(open).fold(high_watermark, i64::min)
+    }
+
+    /// The ended transactions whose markers are not committed.
+    pub(super) fn undecided(&self, high_watermark: i64) -> impl Iterator<Item = Ended> {
+        let is_undecided = move |ended: &&Ended| ended.marker_offset >= high_watermark;
+        self.ended.iter().filter(is_undecided).copied()
     }
 
     /// Returns the base offset of the first segment whose aborted transactions are in memory.

@@ -145,15 +145,21 @@ fn a_foreign_log_with_transactions_is_replayed() {
         BTreeMap::from([(ProducerId(1), LastRecord::Marker(ProducerEpoch(3)))])
     );
     assert_eq!(code(&producers, one(1, 3, 0, 9)), None);
-    assert_eq!(Producers::from_snapshot(&producers.to_snapshot(), 0).unwrap(), producers);
+    let ended = vec![Ended { first_offset: 3, marker_offset: 8 }];
+    let found = Producers::from_snapshot(&producers.to_snapshot(&ended), 0).unwrap();
+    assert_eq!(found, Snapshot { producers, ended: Some(ended) });
+}
+
+/// A snapshot of a version, with a valid checksum.
+fn snapshot(version: i16, entries: &[u8]) -> Vec<u8> {
+    [&version.to_be_bytes()[..], &crc32c::crc32c(entries).to_be_bytes(), entries].concat()
 }
 
 #[test]
-fn a_snapshot_has_kafkas_bytes() {
+fn a_snapshot_has_kafkas_bytes_and_the_undecided_transactions() {
     let mut producers = after(&[sent(0x0102, 3, 4, 2, 100)]);
     producers.entries.get_mut(&0x0102).unwrap().coordinator_epoch = 9;
-    let bytes = producers.to_snapshot();
-    let entry = [
+    let of_kafka = [
         &[0, 0, 0, 1][..],
         &0x0102_i64.to_be_bytes(),
         &3_i16.to_be_bytes(),
@@ -165,28 +171,38 @@ fn a_snapshot_has_kafkas_bytes() {
         &(-1_i64).to_be_bytes(),
     ]
     .concat();
-    assert_eq!(
-        bytes,
-        [&1_i16.to_be_bytes()[..], &crc32c::crc32c(&entry).to_be_bytes(), &entry].concat()
-    );
+    let ended = [Ended { first_offset: 7, marker_offset: 99 }];
+    let ours = [&of_kafka[..], &[0, 0, 0, 1], &7_i64.to_be_bytes(), &99_i64.to_be_bytes()].concat();
+    assert_eq!(producers.to_snapshot(&ended), snapshot(2, &ours));
+    let found = Producers::from_snapshot(&snapshot(1, &of_kafka), 0).unwrap();
+    assert_eq!(found.ended, None, "Kafka's says nothing of them");
+    assert_eq!(found.producers.last_records(), producers.last_records());
 }
 
 #[test]
 fn damaged_snapshots_are_refused() {
-    let whole = after(&[one(1, 0, 0, 0), one(2, 0, 0, 1)]).to_snapshot();
+    let ended = [Ended { first_offset: 0, marker_offset: 2 }];
+    let whole = after(&[one(1, 0, 0, 0), one(2, 0, 0, 1)]).to_snapshot(&ended);
     for end in 0..whole.len() {
         assert!(Producers::from_snapshot(&whole[..end], 0).is_err());
         let mut flipped = whole.clone();
         flipped[end] ^= 4;
         assert!(Producers::from_snapshot(&flipped, 0).is_err());
     }
-    // A valid checksum over a wrong count.
-    let mut lying = whole;
-    lying[6..10].copy_from_slice(&i32::MAX.to_be_bytes());
-    let crc = crc32c::crc32c(&lying[6..]);
-    lying[2..6].copy_from_slice(&crc.to_be_bytes());
-    assert_eq!(Producers::from_snapshot(&lying, 0), Err(SnapshotError::Length(lying.len())));
-    assert!(Producers::from_snapshot(&Producers::default().to_snapshot(), 0).unwrap().is_empty());
+    // A valid checksum over wrong counts, and over too much.
+    let entries = &whole[6..];
+    let counts = [0..4, entries.len() - 20..entries.len() - 16];
+    for (count, wrong) in counts.into_iter().flat_map(|at| [(at.clone(), i32::MAX), (at, -1)]) {
+        let mut lying = entries.to_vec();
+        lying[count].copy_from_slice(&wrong.to_be_bytes());
+        let refused = Producers::from_snapshot(&snapshot(2, &lying), 0);
+        assert_eq!(refused, Err(SnapshotError::Length(whole.len())));
+    }
+    let refused = Producers::from_snapshot(&snapshot(2, &[entries, &[0]].concat()), 0);
+    assert_eq!(refused, Err(SnapshotError::Length(whole.len() + 1)));
+    assert_eq!(Producers::from_snapshot(&snapshot(3, entries), 0), Err(SnapshotError::Version(3)));
+    let none = Producers::from_snapshot(&Producers::default().to_snapshot(&[]), 0).unwrap();
+    assert!(none.producers.is_empty());
 }
 
 /// The history of a producer, without bounds: every batch of its newest epoch.
@@ -283,7 +299,7 @@ proptest! {
         }
         if reload {
             // A snapshot has only the last batch; decisions that need no more stay the same.
-            let loaded = Producers::from_snapshot(&producers.to_snapshot(), 0).unwrap();
+            let loaded = Producers::from_snapshot(&producers.to_snapshot(&[]), 0).unwrap().producers;
             prop_assert_eq!(loaded.last_records(), producers.last_records());
             for (id, (epoch, batches)) in &model.0 {
                 let last = batches.last().unwrap();

@@ -39,6 +39,8 @@ enum Step {
     Flush,
     Roll,
     Checkpoint,
+    /// Commits all but this many records.
+    Commit(i64),
     /// Raises the log start offset by this many records.
     Delete(i64),
     /// A clean stop and start.
@@ -73,6 +75,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Flush),
         1 => Just(Step::Roll),
         2 => Just(Step::Checkpoint),
+        2 => (0..10_i64).prop_map(Step::Commit),
         1 => (1..30_i64).prop_map(Step::Delete),
         1 => Just(Step::Restart),
         1 => Just(Step::Kill),
@@ -149,9 +152,15 @@ fn run(fs: &mut Faulty, model: &mut Model, steps: &[Step]) {
             }
             Step::Roll => opened.writer.roll(2_000).is_ok(),
             Step::Checkpoint => opened.dir.checkpoint().is_ok(),
+            Step::Commit(but) => {
+                model.committed = model.committed.max(model.end - but);
+                opened.log.advance_high_watermark(model.committed);
+                true
+            }
             Step::Delete(records) => {
                 model.partial = true;
                 model.start = (model.start + records).min(model.end);
+                model.committed = model.end;
                 opened.log.advance_high_watermark(model.end);
                 opened.writer.advance_log_start_offset(model.start).is_ok()
             }
@@ -364,5 +373,38 @@ fn a_cut_midway_leaves_no_snapshot_that_vouches_for_a_file_that_is_gone() {
         if !fail_and_go_on(&steps, (at, Fault::Crash), 7_899_825_428_448_673_242, false) {
             break;
         }
+    }
+}
+
+/// A snapshot of the version before does not say which transactions had ended. Beyond the high
+/// watermark only the log does.
+#[test]
+fn an_older_snapshot_beyond_the_high_watermark_decides_no_transaction() {
+    for roll in [false, true] {
+        let (fs, mut model) = (Faulty::default(), Model::default());
+        let mut opened = open(&fs, &mut model).unwrap();
+        for wanted in [(Kind::Data(1), 2, 0), (Kind::End(1, true), 1, 0)] {
+            let bytes = model.try_append(&[wanted]);
+            opened.append_from(Origin::Coordinator, bytes, 0).unwrap();
+            model.end = opened.log.log_end_offset();
+        }
+        opened.log.advance_high_watermark(1);
+        if roll {
+            opened.writer.roll(2_000).unwrap();
+        }
+        opened.close().unwrap();
+        drop(opened);
+        fs.edit(format!("{DIR}/{:020}.snapshot", 3), |bytes| {
+            // One ended transaction and the number of them.
+            bytes.truncate(bytes.len() - 20);
+            let checksum = crc32c::crc32c(&bytes[6..]);
+            bytes[..2].copy_from_slice(&1_i16.to_be_bytes());
+            bytes[2..6].copy_from_slice(&checksum.to_be_bytes());
+        });
+        let mut opened = Opened::new(&fs).unwrap();
+        opened.writer.load_transactions(1_000).unwrap();
+        assert_eq!(opened.log.last_stable_offset(), Some(0), "rolled: {roll}");
+        opened.log.advance_high_watermark(3);
+        assert_eq!(opened.log.last_stable_offset(), Some(3));
     }
 }

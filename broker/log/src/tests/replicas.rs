@@ -305,7 +305,8 @@ impl World {
             let end = opened.log.log_end_offset();
             if asks || opened.has_been_asked() {
                 let history = self.history.iter().filter(|(next, _)| *next <= end);
-                opened.tells_what_its_batches_say(history.map(|(_, bytes)| &bytes[..]), *whole);
+                let history = history.map(|(_, bytes)| &bytes[..]);
+                opened.tells_what_its_batches_say(history, *whole, end);
             }
         }
     }

@@ -14,6 +14,8 @@ use super::*;
 pub(super) struct Truth {
     /// The first offset of each producer's open transaction.
     open: BTreeMap<i64, i64>,
+    /// The first offset of each ended transaction, and its marker.
+    ended: Vec<(i64, i64)>,
     aborted: Vec<Aborted>,
     /// The aborted batches with data.
     aborted_batches: BTreeSet<i64>,
@@ -36,7 +38,9 @@ impl Truth {
             match commits(&header, bytes) {
                 Some(commits) => {
                     let batches = in_open.remove(&id).unwrap_or_default();
-                    if let Some(first_offset) = truth.open.remove(&id).filter(|_| !commits) {
+                    let first_offset = truth.open.remove(&id);
+                    truth.ended.extend(first_offset.map(|first| (first, header.base_offset)));
+                    if let Some(first_offset) = first_offset.filter(|_| !commits) {
                         truth.aborted_batches.extend(batches);
                         truth.aborted.push(Aborted {
                             producer: header.producer_id,
@@ -61,9 +65,11 @@ impl Truth {
         truth
     }
 
-    /// The last stable offset of a log that begins at `start`, ends at `end` and is committed.
-    fn stable(&self, start: i64, end: i64) -> i64 {
-        self.open.values().copied().chain([end]).min().unwrap_or(end).max(start)
+    /// The last stable offset of a log that begins at `start` and is committed up to here.
+    fn stable(&self, start: i64, high_watermark: i64) -> i64 {
+        let undecided = self.ended.iter().filter(|(_, marker)| *marker >= high_watermark);
+        let firsts = self.open.values().copied().chain(undecided.map(|(first, _)| *first));
+        firsts.fold(high_watermark, i64::min).max(start)
     }
 
     /// The batches that a consumer must see.
@@ -122,26 +128,35 @@ impl Opened {
     }
 
     /// Compares the log's transactions with `history`: every batch ever in it up to its end,
-    /// including deleted and compacted ones. A `whole` log has lost none.
+    /// including deleted and compacted ones. A `whole` log has lost none. It is known to be
+    /// committed up to `committed`.
     pub(super) fn tells_what_its_batches_say<'b>(
         &mut self,
         history: impl Iterator<Item = &'b [u8]> + Clone,
         whole: bool,
+        committed: i64,
     ) {
         let told = self.writer.described_producers(1_000).unwrap();
         let (start, end) = (self.log.log_start_offset(), self.log.log_end_offset());
-        self.log.advance_high_watermark(end);
+        self.log.advance_high_watermark(committed);
         let held = self.batches().unwrap();
         let (truth, left) =
             (Truth::of(history), Truth::of(held.iter().map(|(_, bytes)| &bytes[..])));
 
-        let stable = self.log.last_stable_offset().unwrap();
-        // A transaction without remaining batches may be forgotten.
-        let possible = [truth.stable(start, end), left.stable(start, end)];
-        assert!(
-            possible.contains(&stable),
-            "stable up to {stable}, and it may be {possible:?} of {start}..{end}"
-        );
+        let stable = |high_watermark: i64| {
+            self.log.transactions.read().last_stable_offset(high_watermark).max(start)
+        };
+        for high_watermark in committed..=end {
+            let stable = stable(high_watermark);
+            // A transaction without remaining batches may be forgotten.
+            let possible =
+                [truth.stable(start, high_watermark), left.stable(start, high_watermark)];
+            assert!(
+                possible.contains(&stable),
+                "stable up to {stable}, and not up to {possible:?} of {start}..{end}, committed up to {high_watermark}"
+            );
+        }
+        let stable = stable(end);
         let aborted = self.log.aborted_transactions(start, i64::MAX).unwrap();
         if whole {
             let expected: Vec<_> =

@@ -14,6 +14,8 @@ pub(super) struct Model {
     pub(super) end: i64,
     /// Everything before it was reported as flushed.
     pub(super) flushed: i64,
+    /// Everything before it is committed: the high watermark was there once.
+    pub(super) committed: i64,
     /// The log was emptied, and no append since is known. It may be empty at any offset.
     pub(super) anew: bool,
     /// Records were deleted, or the log was emptied.
@@ -50,7 +52,7 @@ impl Model {
     }
 
     /// The log's transactions match its batches.
-    pub(super) fn check_told(&self, fs: &Faulty, opened: &mut Opened) {
+    pub(super) fn check_told(&mut self, fs: &Faulty, opened: &mut Opened) {
         if !self.asks && !opened.has_been_asked() {
             return;
         }
@@ -61,8 +63,11 @@ impl Model {
             return assert!(fs.faulted(), "{:?}", opened.dir.failure());
         }
         let end = opened.log.log_end_offset();
+        // A cut or a crash may have cost what was committed.
+        self.committed = self.committed.min(end);
         let history = self.batches.iter().filter(|(_, next, _)| *next <= end);
-        opened.tells_what_its_batches_say(history.map(|(.., bytes)| &bytes[..]), !self.partial);
+        let history = history.map(|(.., bytes)| &bytes[..]);
+        opened.tells_what_its_batches_say(history, !self.partial, self.committed);
     }
 
     /// Truncates the log. Once this has begun, flushed records after the cut may be gone; once it
