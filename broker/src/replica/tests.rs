@@ -202,6 +202,8 @@ fn what_is_told_while_the_logs_are_closed_opens_none_in_their_place() {
     }
     let (next, touched) = known.after(ControllerEpoch(1), &told(2)).unwrap();
     replicas.apply(&known, &next, &touched);
+    // A leader with an empty log would have its followers cut theirs.
+    assert_eq!(replicas.count().0, 0, "nothing is opened");
     go_on.send(()).unwrap();
     worker.join().unwrap();
     closing.join().unwrap().unwrap();
