@@ -29,7 +29,7 @@ pub use marker::{Marker, marker_batch};
 pub use verification::Verifications;
 pub use verification::{Guard, Verification};
 
-pub use snapshot::{Snapshot, SnapshotError};
+pub use snapshot::{Ended, Snapshot, SnapshotError};
 
 /// The most producers that a partition remembers (some 16 MiB). Beyond it, the partition forgets
 /// those that have not written for the longest time, as if they had expired. It then no longer
@@ -157,15 +157,6 @@ pub enum Change {
         /// Whether it was aborted.
         aborted: bool,
     },
-}
-
-/// An ended transaction whose marker may not be committed yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// The transaction's first offset in this partition.
-    pub first_offset: i64,
-    /// The marker's offset.
-    pub marker_offset: i64,
 }
 
 /// A producer in the answer to DescribeProducers.

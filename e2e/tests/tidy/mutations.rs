@@ -10,7 +10,7 @@ fn each_mutation_applies() {
     let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
     let patches: Vec<_> =
         files.filter(|path| path.extension().is_some_and(|it| it == "patch")).collect();
-    assert!(patches.len() >= 8, "{patches:?}");
+    assert!(patches.len() >= 7, "{patches:?}");
     let refused = patches.iter().filter_map(|patch| {
         let mut git = Command::new("git");
         let checked = git.current_dir(root()).args(["apply", "--check"]).arg(patch).output();

@@ -10,8 +10,8 @@ use bytes::{Buf, BufMut};
 use thiserror::Error;
 use weir_protocol::types::ProducerEpoch;
 
+use super::Producers;
 use super::entry::{Entry, LastBatch};
-use super::{Ended, Producers};
 
 /// The version that is written, and the one that knows nothing of ended transactions.
 const VERSION: i16 = 2;
@@ -22,6 +22,15 @@ const CHECKED_FROM: usize = 6;
 
 const ENTRY_BYTES: usize = 46;
 const ENDED_BYTES: usize = 16;
+
+/// An ended transaction whose marker may not be committed yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The transaction's first offset in this partition.
+    pub first_offset: i64,
+    /// The marker's offset.
+    pub marker_offset: i64,
+}
 
 /// What a snapshot holds.
 #[derive(Debug, PartialEq)]
