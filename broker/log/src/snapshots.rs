@@ -179,13 +179,13 @@ fn replay(
 
 /// Writes the state at the end of the log and removes all but the newest snapshots.
 pub(super) fn write(state: &DirState, reader: &LogReader, producers: &Producers) -> io::Result<()> {
-    // The watermark first: with an older one, more stay undecided.
-    let high_watermark = reader.high_watermark();
-    let undecided: Vec<_> = reader.transactions.read().undecided(high_watermark).collect();
     if reader.segments.load().is_empty() {
         return Ok(());
     }
     let (storage, dir) = (state.storage(), reader.path());
+    // The watermark first: with an older one, more stay undecided.
+    let high_watermark = reader.high_watermark();
+    let undecided: Vec<_> = reader.transactions.read().undecided(high_watermark).collect();
     let bytes = producers.to_snapshot(&undecided);
     let file =
         storage.open(&dir.join(file_name(reader.log_end_offset(), "snapshot")), Mode::Create)?;

@@ -153,7 +153,7 @@ fn run(fs: &mut Faulty, model: &mut Model, steps: &[Step]) {
             Step::Roll => opened.writer.roll(2_000).is_ok(),
             Step::Checkpoint => opened.dir.checkpoint().is_ok(),
             Step::Commit(but) => {
-                model.committed = model.committed.max(model.end - but);
+                model.committed = model.committed.clamp(model.end - but, model.end);
                 opened.log.advance_high_watermark(model.committed);
                 true
             }

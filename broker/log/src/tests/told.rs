@@ -156,6 +156,8 @@ impl Opened {
                 "stable up to {stable}, and not up to {possible:?} of {start}..{end}, committed up to {high_watermark}"
             );
         }
+        let told_now = self.log.last_stable_offset();
+        assert_eq!(told_now, Some(stable(self.log.high_watermark())));
         let stable = stable(end);
         let aborted = self.log.aborted_transactions(start, i64::MAX).unwrap();
         if whole {
