@@ -60,41 +60,27 @@ impl Client {
     fn command(self, bootstrap: &str) -> Command {
         let clients = crate::clients();
         let sources = crate::workspace().join("e2e/clients");
-        let path = |p: std::path::PathBuf| p.to_string_lossy().into_owned();
-        let (program, arguments) = match self {
-            Self::Java => {
-                let classes = path(clients.join("java/classes"));
-                let jars = path(clients.join("java/libs/*"));
-                let log4j = format!(
-                    "-Dlog4j2.configurationFile={}",
-                    path(sources.join("java/log4j2.properties"))
-                );
-                // For short-lived processes the second compiler and a concurrent collector cost
-                // more than they gain.
-                let flags = [
-                    "-XX:TieredStopAtLevel=1",
-                    "-XX:+UseSerialGC",
-                    "-Xmx1G",
-                    &log4j,
-                    "-cp",
-                    &format!("{classes}:{jars}"),
-                    "dev.weir.e2e.Driver",
-                ];
-                ("java".to_owned(), flags.map(str::to_owned).to_vec())
-            }
-            Self::Franz => (path(clients.join("franz-go")), vec![]),
-            Self::KafkaJs => ("node".to_owned(), vec![path(sources.join("node/driver.js"))]),
-            Self::Librdkafka => (
-                path(clients.join("python/bin/python")),
-                vec![path(sources.join("python/librdkafka.py"))],
-            ),
-            Self::KafkaPython => (
-                path(clients.join("python/bin/python")),
-                vec![path(sources.join("python/pure.py"))],
-            ),
+        let run = |program: std::path::PathBuf, script: Option<&str>| {
+            let mut command = Command::new(program);
+            command.args(script.map(|script| sources.join(script)));
+            command
         };
-        let mut command = Command::new(program);
-        command.args(arguments).arg(bootstrap);
+        let python = || clients.join("python/bin/python");
+        let mut command = match self {
+            Self::Java => {
+                let [classes, jars] = ["java/classes", "java/libs/*"].map(|it| clients.join(it));
+                let mut command = crate::tools::java();
+                command.args(["-Xmx1G", "-cp"]);
+                command.arg(format!("{}:{}", classes.display(), jars.display()));
+                command.arg("dev.weir.e2e.Driver");
+                command
+            }
+            Self::Franz => run(clients.join("franz-go"), None),
+            Self::KafkaJs => run("node".into(), Some("node/driver.js")),
+            Self::Librdkafka => run(python(), Some("python/librdkafka.py")),
+            Self::KafkaPython => run(python(), Some("python/pure.py")),
+        };
+        command.arg(bootstrap);
         if self == Self::KafkaJs {
             command.arg(clients.join("node/package.json"));
         }

@@ -72,16 +72,31 @@ impl Printed {
     }
 }
 
+/// Java for a short-lived program; its libraries unpack their native parts beside the clients.
+///
+/// They leave them there when they are killed: in `/tmp` some gigabytes a week.
+#[must_use]
+pub fn java() -> Command {
+    let scratch = crate::clients().join("java/tmp");
+    // Where it cannot be made, Java says so.
+    let _ = std::fs::create_dir_all(&scratch);
+    let log4j = crate::workspace().join("e2e/clients/java/log4j2.properties");
+    let mut command = Command::new("java");
+    // The second compiler and a concurrent collector would cost more than they gain.
+    command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]);
+    command.arg(format!("-Djava.io.tmpdir={}", scratch.display()));
+    command.arg(format!("-Dlog4j2.configurationFile={}", log4j.display()));
+    command
+}
+
 /// Runs one of Kafka's tools with `input` on its standard input.
 ///
 /// # Errors
 /// When Java is not installed.
 pub fn kafka(class: &str, arguments: &[&str], input: &str) -> Result<Printed> {
-    let log4j = crate::workspace().join("e2e/clients/java/log4j2.properties");
-    let mut command = Command::new("java");
-    command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512M"]);
-    command.arg(format!("-Dlog4j2.configurationFile={}", log4j.display()));
-    command.arg("-cp").arg(crate::clients().join("java/libs/*")).arg(class).args(arguments);
+    let mut command = java();
+    let jars = crate::clients().join("java/libs/*");
+    command.args(["-Xmx512M", "-cp"]).arg(jars).arg(class).args(arguments);
     run(command, input.as_bytes())
 }
 

@@ -60,30 +60,19 @@ fn languages() -> Vec<String> {
 /// The example's program, built by `e2e/install`.
 fn program(language: &str) -> Command {
     let (sources, clients) = (folder().join("clients").join(language), weir_e2e::clients());
-    let python = || clients.join("python/bin/python");
-    let mut command = Command::new(match language {
-        "go" => clients.join("examples/go"),
-        "java" => PathBuf::from("java"),
-        "javascript" => PathBuf::from("node"),
-        "python" => python(),
-        "rust" => clients.join("examples/rust/debug/orders"),
+    let mut command = match language {
+        "go" => Command::new(clients.join("examples/go")),
+        "java" => weir_e2e::tools::java(),
+        "javascript" => Command::new("node"),
+        "python" => Command::new(clients.join("python/bin/python")),
+        "rust" => Command::new(clients.join("examples/rust/debug/orders")),
         other => panic!("nobody runs examples/clients/{other}"),
-    });
+    };
     match language {
         "java" => {
-            let text = |path: PathBuf| path.to_string_lossy().into_owned();
-            let class_path = format!(
-                "{}:{}",
-                text(clients.join("examples/java")),
-                text(clients.join("java/libs/*"))
-            );
-            command.args([
-                "-XX:TieredStopAtLevel=1",
-                "-XX:+UseSerialGC",
-                "-cp",
-                &class_path,
-                "Orders",
-            ])
+            let [classes, jars] = ["examples/java", "java/libs/*"].map(|it| clients.join(it));
+            let class_path = format!("{}:{}", classes.display(), jars.display());
+            command.args(["-cp", &class_path, "Orders"])
         }
         "javascript" => command
             .env("NODE_PATH", clients.join("node/node_modules"))
