@@ -217,95 +217,118 @@ impl LogConfig {
     /// Parses the settings in `set`; the others have their defaults. Ignores keys that are not in
     /// [`LogConfig::KEYS`].
     ///
+    /// Returns the values that cannot be parsed as well. Whoever accepts settings has checked them
+    /// already, so these come from another version of Weir. They have their defaults, but where
+    /// that would remove or acknowledge what the topic's owner may not want it to: without a known
+    /// retention or cleanup policy nothing is removed, and without a known `min.insync.replicas`
+    /// no `acks=all` is answered.
+    pub fn parse_or_careful(set: &BTreeMap<String, String>) -> (Self, Vec<InvalidConfig>) {
+        let mut text = Text { set, invalid: Vec::new() };
+        let mut config = text.config();
+        let invalid = |keys: &[&str]| text.invalid.iter().any(|it| keys.contains(&it.key));
+        if invalid(&["retention.ms", "retention.bytes", "cleanup.policy"]) {
+            (config.retention_ms, config.retention_bytes) = (None, None);
+        }
+        if invalid(&["cleanup.policy"]) {
+            config.cleanup = Cleanup { delete: false, compact: false };
+        }
+        if invalid(&["min.insync.replicas"]) {
+            config.insync_replicas_min = u32::MAX;
+        }
+        (config, text.invalid)
+    }
+
+    /// Does the same as [`LogConfig::parse_or_careful`] for settings that must be right.
+    ///
     /// # Errors
-    /// At the first value that cannot be parsed. The code that accepts configuration has checked it
-    /// already; this is a second check.
+    /// The first value that cannot be parsed.
     pub fn parse(set: &BTreeMap<String, String>) -> Result<Self, InvalidConfig> {
-        let mut config = Self::default();
-        let text = Text(set);
-        text.number("segment.bytes", &mut config.segment_bytes)?;
-        text.number("segment.ms", &mut config.segment_ms)?;
-        text.number("segment.jitter.ms", &mut config.segment_jitter_ms)?;
-        text.number("segment.index.bytes", &mut config.index_bytes_max)?;
-        text.number("index.interval.bytes", &mut config.index_interval_bytes)?;
-        text.number("min.insync.replicas", &mut config.insync_replicas_min)?;
-        text.number("file.delete.delay.ms", &mut config.delete_delay_ms)?;
-        text.limit("retention.ms", &mut config.retention_ms)?;
-        text.limit("retention.bytes", &mut config.retention_bytes)?;
-        text.parse("cleanup.policy", &mut config.cleanup, cleanup)?;
-        text.number("delete.retention.ms", &mut config.delete_retention_ms)?;
-        text.number("min.compaction.lag.ms", &mut config.compaction_lag_ms_min)?;
-        text.number("max.compaction.lag.ms", &mut config.compaction_lag_ms_max)?;
-        text.number("min.cleanable.dirty.ratio", &mut config.dirty_ratio_min)?;
-        text.number("max.message.bytes", &mut config.message_bytes_max)?;
-        config.compression = text.compression()?;
-        text.parse("message.timestamp.type", &mut config.timestamp_type, |value| match value {
-            "CreateTime" => Some(TimestampType::CreateTime),
-            "LogAppendTime" => Some(TimestampType::LogAppendTime),
-            _ => None,
-        })?;
-        text.number("message.timestamp.before.max.ms", &mut config.timestamp_before_ms_max)?;
-        text.number("message.timestamp.after.max.ms", &mut config.timestamp_after_ms_max)?;
-        text.parse("flush.mode", &mut config.flush_mode, |value| match value {
-            "group" => Some(FlushMode::Group),
-            "none" => Some(FlushMode::None),
-            _ => None,
-        })?;
-        text.number("flush.messages", &mut config.flush_records)?;
-        text.number("flush.ms", &mut config.flush_ms)?;
-        text.number("max.decompressed.message.bytes", &mut config.decompressed_message_bytes_max)?;
-        text.number("preallocate", &mut config.preallocate)?;
-        text.parse("record.validation", &mut config.record_validation, |value| match value {
-            "full" => Some(RecordValidation::Full),
-            "header" => Some(RecordValidation::Header),
-            _ => None,
-        })?;
-        text.number("producer.id.expiration.ms", &mut config.producer_expiration_ms)?;
-        Ok(config)
+        let (config, invalid) = Self::parse_or_careful(set);
+        invalid.into_iter().next().map_or(Ok(config), Err)
     }
 }
 
 /// Settings as text, by Kafka's names.
-struct Text<'a>(&'a BTreeMap<String, String>);
+struct Text<'a> {
+    set: &'a BTreeMap<String, String>,
+    invalid: Vec<InvalidConfig>,
+}
 
 impl Text<'_> {
+    fn config(&mut self) -> LogConfig {
+        let mut config = LogConfig::default();
+        let text = self;
+        text.number("segment.bytes", &mut config.segment_bytes);
+        text.number("segment.ms", &mut config.segment_ms);
+        text.number("segment.jitter.ms", &mut config.segment_jitter_ms);
+        text.number("segment.index.bytes", &mut config.index_bytes_max);
+        text.number("index.interval.bytes", &mut config.index_interval_bytes);
+        text.number("min.insync.replicas", &mut config.insync_replicas_min);
+        text.number("file.delete.delay.ms", &mut config.delete_delay_ms);
+        text.limit("retention.ms", &mut config.retention_ms);
+        text.limit("retention.bytes", &mut config.retention_bytes);
+        text.parse("cleanup.policy", &mut config.cleanup, cleanup);
+        text.number("delete.retention.ms", &mut config.delete_retention_ms);
+        text.number("min.compaction.lag.ms", &mut config.compaction_lag_ms_min);
+        text.number("max.compaction.lag.ms", &mut config.compaction_lag_ms_max);
+        text.number("min.cleanable.dirty.ratio", &mut config.dirty_ratio_min);
+        text.number("max.message.bytes", &mut config.message_bytes_max);
+        config.compression = text.compression();
+        text.parse("message.timestamp.type", &mut config.timestamp_type, |value| match value {
+            "CreateTime" => Some(TimestampType::CreateTime),
+            "LogAppendTime" => Some(TimestampType::LogAppendTime),
+            _ => None,
+        });
+        text.number("message.timestamp.before.max.ms", &mut config.timestamp_before_ms_max);
+        text.number("message.timestamp.after.max.ms", &mut config.timestamp_after_ms_max);
+        text.parse("flush.mode", &mut config.flush_mode, |value| match value {
+            "group" => Some(FlushMode::Group),
+            "none" => Some(FlushMode::None),
+            _ => None,
+        });
+        text.number("flush.messages", &mut config.flush_records);
+        text.number("flush.ms", &mut config.flush_ms);
+        text.number("max.decompressed.message.bytes", &mut config.decompressed_message_bytes_max);
+        text.number("preallocate", &mut config.preallocate);
+        text.parse("record.validation", &mut config.record_validation, |value| match value {
+            "full" => Some(RecordValidation::Full),
+            "header" => Some(RecordValidation::Header),
+            _ => None,
+        });
+        text.number("producer.id.expiration.ms", &mut config.producer_expiration_ms);
+        config
+    }
+
     fn parse<T>(
-        &self,
+        &mut self,
         key: &'static str,
         target: &mut T,
         parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Result<(), InvalidConfig> {
-        if let Some(value) = self.0.get(key) {
-            *target =
-                parse(value.trim()).ok_or_else(|| InvalidConfig { key, value: value.clone() })?;
+    ) {
+        let Some(value) = self.set.get(key) else { return };
+        match parse(value.trim()) {
+            Some(parsed) => *target = parsed,
+            None => self.invalid.push(InvalidConfig { key, value: value.clone() }),
         }
-        Ok(())
     }
 
-    fn number<T: std::str::FromStr>(
-        &self,
-        key: &'static str,
-        target: &mut T,
-    ) -> Result<(), InvalidConfig> {
-        self.parse(key, target, |value| value.parse().ok())
+    fn number<T: std::str::FromStr>(&mut self, key: &'static str, target: &mut T) {
+        self.parse(key, target, |value| value.parse().ok());
     }
 
-    /// Parses a number; -1 means no limit.
-    fn limit<T: std::str::FromStr>(
-        &self,
-        key: &'static str,
-        target: &mut Option<T>,
-    ) -> Result<(), InvalidConfig> {
+    /// Parses a number; any below zero means no limit (`LogConfig`, `UnifiedLog`).
+    fn limit<T: TryFrom<i64>>(&mut self, key: &'static str, target: &mut Option<T>) {
         self.parse(key, target, |value| {
-            if value == "-1" { Some(None) } else { value.parse().ok().map(Some) }
-        })
+            let value: i64 = value.parse().ok()?;
+            if value < 0 { Some(None) } else { T::try_from(value).ok().map(Some) }
+        });
     }
 
-    fn compression(&self) -> Result<Compression, InvalidConfig> {
+    fn compression(&mut self) -> Compression {
         let (mut gzip, mut lz4, mut zstd) = (-1, 9, 3);
-        self.number("compression.gzip.level", &mut gzip)?;
-        self.number("compression.lz4.level", &mut lz4)?;
-        self.number("compression.zstd.level", &mut zstd)?;
+        self.number("compression.gzip.level", &mut gzip);
+        self.number("compression.lz4.level", &mut lz4);
+        self.number("compression.zstd.level", &mut zstd);
         let mut compression = Compression::Producer;
         self.parse("compression.type", &mut compression, |value| {
             let (codec, level) = match value {
@@ -318,8 +341,8 @@ impl Text<'_> {
                 _ => return None,
             };
             Some(Compression::Always { codec, level })
-        })?;
-        Ok(compression)
+        });
+        compression
     }
 }
 
@@ -369,6 +392,8 @@ mod tests {
             (config.flush_mode, config.timestamp_type, config.record_validation),
             (FlushMode::None, TimestampType::LogAppendTime, RecordValidation::Header)
         );
+        let unlimited = LogConfig::parse(&set(&[("retention.bytes", "-2")])).unwrap();
+        assert_eq!(unlimited, LogConfig::default());
         for (key, value) in [
             ("segment.bytes", "-7"),
             ("retention.ms", "soon"),
@@ -380,5 +405,24 @@ mod tests {
                 format!("invalid value {value:?} for {key}")
             );
         }
+    }
+
+    #[test]
+    fn what_is_not_understood_removes_and_acknowledges_nothing() {
+        let careful = |unknown: &str| {
+            let set = [("segment.ms", "5"), ("retention.bytes", "7"), (unknown, "?")];
+            let set = set.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+            let (config, invalid) = LogConfig::parse_or_careful(&set);
+            assert_eq!((config.segment_ms, invalid.len()), (5, 1), "the rest stays");
+            config
+        };
+        for key in ["retention.ms", "cleanup.policy"] {
+            let config = careful(key);
+            assert_eq!((config.retention_ms, config.retention_bytes), (None, None), "{key}");
+        }
+        assert_eq!(careful("cleanup.policy").cleanup, Cleanup { delete: false, compact: false });
+        assert_eq!(careful("min.insync.replicas").insync_replicas_min, u32::MAX);
+        let config = careful("flush.ms");
+        assert_eq!((config.flush_ms, config.retention_bytes), (i64::MAX, Some(7)));
     }
 }

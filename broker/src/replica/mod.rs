@@ -42,6 +42,7 @@ mod traffic;
 mod unreachable_leaders;
 mod waiters;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -187,6 +188,7 @@ impl Replicas {
             || before.broker_configs.get(&self.broker) != next.broker_configs.get(&self.broker);
         let settings = Settings::of(&next.layers(self.broker));
         let settings_before = std::mem::replace(&mut *self.settings.lock(), settings);
+        self.shared.confirmed();
         self.shared.apply(next, &settings);
         if settings.lag_ms_max != settings_before.lag_ms_max {
             for partition in self.all() {
@@ -230,7 +232,7 @@ impl Replicas {
         let settings = Settings::of(&image.layers(self.broker));
         *self.settings.lock() = settings;
         self.shared.apply(image, &settings);
-        self.shared.set_asked(asked);
+        self.shared.resume(asked);
         // A newer image may claim the logs that this one does not, so nothing is set aside yet.
         for topic in image.topics() {
             self.apply_topic(image, topic, Fate::SetAside);
@@ -311,18 +313,14 @@ impl Replicas {
     fn config(&self, image: &MetadataImage, topic: &TopicImage) -> Arc<LogConfig> {
         let layers = image.layers(self.broker);
         let resolve = layers.resolve_topic(&topic.configs);
-        let mut resolved: BTreeMap<String, String> = LogConfig::KEYS
-            .iter()
-            .filter(|key| topic_key(key).is_some())
-            .filter_map(|&key| Some((key.to_owned(), resolve(key)?.into_owned())))
-            .collect();
+        let mut resolved = log_settings(resolve);
         if let Some(expiration) = layers.broker_value("producer.id.expiration.ms") {
             resolved.insert("producer.id.expiration.ms".to_owned(), expiration.into_owned());
         }
-        let config = LogConfig::parse(&resolved).unwrap_or_else(|error| {
-            warn!(topic = %topic.name, %error, "a topic's settings make no sense; its logs go by the defaults");
-            LogConfig::default()
-        });
+        let (config, invalid) = LogConfig::parse_or_careful(&resolved);
+        for error in invalid {
+            warn!(topic = %topic.name, %error, "a setting of a topic is not understood; its logs go by the default, but nothing is removed or acknowledged because of it");
+        }
         self.configs.lock().share(config)
     }
 
@@ -354,6 +352,17 @@ impl Replicas {
         }
         self.log_dir.close(&mut writers)
     }
+}
+
+/// The settings of a topic that its logs need, as the tables of settings write them: who set them
+/// may have written ` 5 ` or `TRUE`.
+fn log_settings<'a>(resolve: impl Fn(&str) -> Option<Cow<'a, str>>) -> BTreeMap<String, String> {
+    let written = |key: &&'static str| {
+        let (setting, text) = (topic_key(key)?, resolve(key)?);
+        let text = setting.parse(&text).map_or_else(|_| text.into_owned(), |it| it.to_string());
+        Some(((*key).to_owned(), text))
+    };
+    LogConfig::KEYS.iter().filter_map(written).collect()
 }
 
 /// Whether a replica on this broker is throttled as a leader, and as a follower.

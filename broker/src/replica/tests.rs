@@ -245,3 +245,43 @@ fn a_log_without_settings_goes_by_the_defaults_of_the_tables() {
     let defaults: BTreeMap<_, _> = LogConfig::KEYS.iter().map(default).collect();
     assert_eq!(LogConfig::parse(&defaults).unwrap(), LogConfig::default());
 }
+
+/// A topic whose settings were taken goes by them, however they are written.
+#[test]
+fn a_log_understands_every_setting_that_is_taken() {
+    let bounds = [i64::MIN, -99, -2, -1, 0, 1, 9, 99, 20_000_000, i64::from(i32::MAX), i64::MAX];
+    let numbers = bounds.iter().flat_map(|it| [it.to_string(), format!(" +{it} ")]);
+    let words = [
+        "",
+        "TRUE",
+        " false",
+        "1e-1",
+        "0.5",
+        "delete",
+        "compact , delete",
+        "producer",
+        "zstd",
+        "uncompressed",
+        "gzip",
+        "snappy",
+        "lz4",
+        "CreateTime",
+        "LogAppendTime",
+        "group",
+        "none",
+        "full",
+        "header",
+    ];
+    let texts: Vec<String> = numbers.chain(words.map(str::to_owned)).collect();
+    let mut taken = 0;
+    for key in LogConfig::KEYS {
+        let Some(setting) = topic_key(key) else { continue };
+        for text in texts.iter().filter(|text| setting.parse(text).is_ok()) {
+            let set = log_settings(|it| (it == key).then_some(Cow::Borrowed(text.as_str())));
+            let (_, invalid) = LogConfig::parse_or_careful(&set);
+            assert!(invalid.is_empty(), "{key}={text}: {invalid:?}");
+            taken += 1;
+        }
+    }
+    assert!(taken > 100, "{taken}");
+}
