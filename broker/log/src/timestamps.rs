@@ -1,14 +1,15 @@
 //! Finds records by timestamp: the segment, the batch, and the record in it.
 
-use weir_protocol::batch::BatchHeader;
-use weir_protocol::record::{Records, section};
+use weir_protocol::batch::{BatchHeader, Codec, HEADER_BYTES};
+use weir_protocol::record::{Records, walk};
 
 use super::reader::{LogReader, ReadError, TimestampedOffset};
 use super::segment::{Located, Segment};
 
-/// A batch is decompressed up to this many times its size; a smaller batch counts as 1 MiB.
-const DECOMPRESSED_MAX: usize = 16;
-const DECOMPRESSED_BASE_MIN: usize = 1 << 20;
+/// A batch is decompressed up to here, in pieces. It bounds the time for a batch that nobody
+/// validated (`record.validation=header`), and is larger than what validation lets in where
+/// `max.message.bytes` is at most 64 MiB.
+const DECOMPRESSED_BYTES_MAX: usize = 8 << 30;
 
 /// A record's offset and timestamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,26 +118,34 @@ pub(super) fn first_of_batch(
     batch: &[u8],
     wanted: impl Fn(&Stamp) -> bool,
 ) -> Option<Stamp> {
-    let limit = header.size_bytes().max(DECOMPRESSED_BASE_MIN).saturating_mul(DECOMPRESSED_MAX);
     let whole = Stamp { offset: header.base_offset, timestamp: header.max_timestamp };
-    let Ok(section) = section(header, batch, limit) else {
-        return Some(whole).filter(wanted);
+    let stamp_of = |offset: i64, timestamp: i64| match header.is_log_append_time() {
+        true => Stamp { offset, ..whole },
+        false => Stamp { offset, timestamp },
     };
-    for record in Records::new(&section, header.records_count) {
-        let stamp = match record {
-            Ok(record) if header.is_log_append_time() => {
-                Stamp { offset: record.offset(header), ..whole }
+    if header.codec() == Some(Codec::None) {
+        let section = batch.get(HEADER_BYTES..).unwrap_or_default();
+        for record in Records::new(section, header.records_count) {
+            let Ok(record) = record else { return Some(whole).filter(wanted) };
+            let stamp = stamp_of(record.offset(header), record.timestamp(header));
+            if wanted(&stamp) {
+                return Some(stamp);
             }
-            Ok(record) => {
-                Stamp { offset: record.offset(header), timestamp: record.timestamp(header) }
-            }
-            Err(_) => return Some(whole).filter(wanted),
-        };
-        if wanted(&stamp) {
-            return Some(stamp);
         }
+        return None;
     }
-    None
+    let mut found = None;
+    let walked = walk(header, batch, DECOMPRESSED_BYTES_MAX, u32::MAX, |record| {
+        let offset = header.base_offset.saturating_add(i64::from(record.offset_delta));
+        let stamp = stamp_of(offset, record.timestamp(header));
+        if found.is_none() && wanted(&stamp) {
+            found = Some(stamp);
+        }
+    });
+    match walked {
+        Err(_) if found.is_none() => Some(whole).filter(wanted),
+        _ => found,
+    }
 }
 
 #[cfg(test)]
@@ -169,6 +178,22 @@ mod tests {
                 "the time of the append is that of each record"
             );
         }
+    }
+
+    /// Batches of 128 times `max.message.bytes` are let in.
+    #[test]
+    fn a_record_is_found_in_whatever_was_let_in() {
+        let value = vec![0; 1 << 20];
+        let mut builder = BatchBuilder::new(10).codec(Codec::Zstd);
+        for offset in 10..30 {
+            builder.append(offset, 100 + offset, None, Some(&value), []);
+        }
+        let batch = builder.build(0).unwrap();
+        let header = checked(&batch).unwrap();
+        assert_eq!(
+            first_of_batch(&header, &batch, |stamp| stamp.timestamp >= 125),
+            Some(Stamp { offset: 25, timestamp: 125 })
+        );
     }
 
     #[test]

@@ -76,6 +76,10 @@ async fn clean_one(
     let cleaned =
         clean(partition.log(), &partition.config(), plan, &mut map, &last_records, now_ms())
             .context("rewrite the segments")?;
+    let (topic, index) = (partition.topic(), partition.id().index);
+    if let Some(offset) = cleaned.as_ref().and_then(|cleaned| cleaned.unread) {
+        warn!(topic = %topic, partition = index, offset, "the records of a batch cannot be decompressed or are too large for a compacted topic; compaction keeps the batch, and all tombstones behind it");
+    }
     let swapped = match cleaned {
         Some(cleaned) => {
             let (end_offset, (before, after)) = (cleaned.end_offset, cleaned.bytes);
@@ -87,7 +91,6 @@ async fn clean_one(
         }
         None => None,
     };
-    let (topic, index) = (partition.topic(), partition.id().index);
     match swapped {
         Some((end_offset, before, after)) => {
             info!(topic = %topic, partition = index, end_offset, before, after, "compacted")

@@ -24,6 +24,9 @@ pub(super) struct Round<'a> {
     pub(super) map: &'a OffsetMap,
     pub(super) last_records: &'a BTreeMap<ProducerId, LastRecord>,
     pub(super) now_ms: i64,
+    /// The base offset of the first batch that stays because its records cannot be read, or would
+    /// take too much memory. Tombstones behind it stay, too: it may hold what they delete.
+    pub(super) unread: Option<i64>,
 }
 
 /// The outcomes of the transactions in the cleaned part of a log: each one that is not listed as
@@ -84,7 +87,8 @@ pub(super) fn index(
     true
 }
 
-/// Returns the records of a batch, decompressed; `None` when any of them cannot be read.
+/// Returns the records of a batch, decompressed; `None` when any of them cannot be read, or they
+/// are larger than a compacted topic takes: the topic was not compacted, or took larger batches.
 fn readable<'a>(
     header: &BatchHeader,
     batch: &'a [u8],
@@ -122,6 +126,7 @@ impl Round<'_> {
             return Some(Cow::Borrowed(batch));
         }
         let Some(section) = readable(header, batch, self.config) else {
+            self.unread.get_or_insert(header.base_offset);
             return Some(Cow::Borrowed(batch));
         };
         let records = || Records::new(&section, header.records_count).filter_map(Result::ok);
@@ -199,6 +204,7 @@ impl Round<'_> {
         let Some(key) = record.key else { return false };
         let is_newest = self.map.newest(key).is_none_or(|newest| offset >= newest);
         let is_due = record.value.is_none()
+            && self.unread.is_none()
             && header.delete_horizon_ms().is_some_and(|horizon| horizon <= self.now_ms);
         is_newest && !is_due
     }

@@ -99,11 +99,19 @@ fn clean_segments(
     }
     let count = segments
         .partition_point(|segment| segment.base_offset() < map.end_offset().min(plan.end_offset));
-    let mut round =
-        Round { outcomes: &outcomes, observed: BTreeSet::new(), config, map, last_records, now_ms };
+    let mut round = Round {
+        outcomes: &outcomes,
+        observed: BTreeSet::new(),
+        config,
+        map,
+        last_records,
+        now_ms,
+        unread: None,
+    };
     let mut cleaned = Cleaned {
         end_offset: map.end_offset(),
         bytes: (0, 0),
+        unread: None,
         truncations: plan.truncations,
         storage: Arc::clone(files.storage()),
         groups: Vec::new(),
@@ -119,6 +127,7 @@ fn clean_segments(
         let end_offset = ends.last().copied().unwrap_or(plan.end_offset);
         cleaned.groups.push(Group { old, new, end_offset });
     }
+    cleaned.unread = round.unread;
     Ok(Some(cleaned))
 }
 

@@ -34,6 +34,9 @@ pub struct Cleaned {
     pub end_offset: i64,
     /// Bytes of the segments before and after.
     pub bytes: (u64, u64),
+    /// The base offset of the first batch that stays as it is because its records cannot be read,
+    /// or are too large to be decompressed. Tombstones behind it stay as well.
+    pub unread: Option<i64>,
     /// How often the log had been truncated when the plan was made.
     pub(super) truncations: u32,
     pub(super) storage: Arc<dyn Storage>,

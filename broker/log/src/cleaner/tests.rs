@@ -99,12 +99,44 @@ fn filtered_with(
     now_ms: i64,
     outcomes: &Outcomes,
 ) -> Vec<u8> {
-    let mut round =
-        Round { outcomes, observed: BTreeSet::new(), config: &config(), map, last_records, now_ms };
+    let mut round = Round {
+        outcomes,
+        observed: BTreeSet::new(),
+        config: &config(),
+        map,
+        last_records,
+        now_ms,
+        unread: None,
+    };
     let kept = Batches::new(log)
         .map(Result::unwrap)
         .filter_map(|(header, bytes)| round.filter(&header, bytes));
     kept.flat_map(Cow::into_owned).collect()
+}
+
+/// A topic may have taken larger batches before it was compacted, or before its
+/// `max.message.bytes` was lowered.
+#[test]
+fn a_tombstone_stays_while_what_it_deletes_cannot_be_read() {
+    let large = {
+        let value = vec![0; 1 << 20];
+        let mut builder = BatchBuilder::new(0).codec(Codec::Zstd);
+        for offset in 0..17 {
+            builder.append(offset, 10 + offset, Some(b"a"), Some(&value), []);
+        }
+        builder.build(default_level(Codec::Zstd)).unwrap()
+    };
+    let later = write(17, Codec::None, None, &[(Some(b'a'), None), (Some(b'b'), Some(1))]);
+    let log = [&large[..], &later].concat();
+    let map = map_of(&log, 0, 19, 100);
+    // The first round sets the time from which a tombstone may go, the second would remove it.
+    let kept = filtered(&log, &map, &BTreeMap::new(), 0);
+    let kept = filtered(&kept, &map, &BTreeMap::new(), HORIZON_MS);
+    assert!(kept.starts_with(&large));
+    assert_eq!(read(&kept[large.len()..]), [(17, (Some(b'a'), None)), (18, (Some(b'b'), Some(1)))]);
+    // Without the large batch it goes.
+    let kept = filtered(&kept[large.len()..], &map, &BTreeMap::new(), HORIZON_MS);
+    assert_eq!(read(&kept), [(18, (Some(b'b'), Some(1)))]);
 }
 
 /// The records that compaction of everything before `end` leaves, before or after tombstones are
