@@ -315,7 +315,7 @@ impl LogWriter {
     /// they have any, else by the clock.
     fn is_old(&self, active: &Active, timestamp: i64, now_ms: i64) -> bool {
         let waited = match active.first_timestamp {
-            Some(first) if timestamp >= 0 => timestamp - first,
+            Some(first) if timestamp >= 0 => timestamp.saturating_sub(first),
             _ => now_ms - active.created_ms,
         };
         waited > self.config.segment_lives_ms() - active.jitter_ms

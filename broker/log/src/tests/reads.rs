@@ -318,3 +318,18 @@ fn old_and_large_segments_are_rolled() {
     );
     opened.settle();
 }
+
+/// `LogConfig.randomSegmentJitter`: the jitter is a part of the time that a segment lives.
+#[test]
+fn a_jitter_longer_than_a_segment_lives_rolls_not_for_each_batch() {
+    let fs = Faulty::default();
+    let long = LogConfig { segment_ms: 1_000_000, segment_jitter_ms: i64::MAX, ..config() };
+    let mut opened = Opened::with(&fs, long).unwrap();
+    for now_ms in 0..5 {
+        let mut batches = [prepared(batch(1, 10, 5_000 + now_ms, 0))];
+        let results = opened.writer.append_as_leader(&mut batches, LeaderEpoch(0), now_ms);
+        results.into_iter().next().unwrap().unwrap();
+    }
+    assert_eq!(opened.log.segments.load().len(), 1);
+    opened.settle();
+}

@@ -115,7 +115,9 @@ impl LogWriter {
         first_timestamp: Option<i64>,
         now_ms: i64,
     ) -> Active {
-        let jitter_ms = match self.config.segment_jitter_ms {
+        // At most as long as the segment lives (`LogConfig.randomSegmentJitter`): otherwise each
+        // batch would begin another one.
+        let jitter_ms = match self.config.segment_jitter_ms.min(self.config.segment_lives_ms()) {
             // Any number works that differs between partitions and stays the same for one.
             jitter @ 1.. => {
                 i64::from(crc32c::crc32c(self.reader.path().as_os_str().as_encoded_bytes()))
