@@ -213,6 +213,11 @@ impl Partition {
         self.role().epoch()
     }
 
+    /// Whether the role is that of the previous process, and no controller has confirmed it yet.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.shared.is_resumed()
+    }
+
     /// Whether this broker leads.
     pub(crate) fn is_leader(&self) -> bool {
         matches!(self.role(), Role::Leader { .. })

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -38,6 +38,8 @@ pub(crate) struct Shared<P> {
     proposals: Queue<(Arc<P>, Proposal)>,
     /// The ISR proposals of the previous process, when this one resumes its roles.
     asked: ArcSwap<HashMap<TopicPartition, PendingProposal>>,
+    /// Whether the roles are those of the previous process, which no controller has confirmed.
+    resumed: AtomicBool,
     checks: Queue<Arc<P>>,
     /// Which partition is fetched from which leader.
     pub(super) assignments: Assignments<P>,
@@ -114,6 +116,7 @@ impl<P> Shared<P> {
             follower_quota: Quota::default(),
             proposals: Queue::default(),
             asked: ArcSwap::default(),
+            resumed: AtomicBool::new(false),
             checks: Queue::default(),
             assignments: Assignments::default(),
             lost: UnreachableLeaders::default(),
@@ -170,10 +173,21 @@ impl<P> Shared<P> {
         self.proposals.push((partition, proposal));
     }
 
-    /// Sets the ISR proposals of the previous process. Leaderships that begin from now on count
-    /// those replicas for the high watermark.
-    pub(super) fn set_asked(&self, asked: HashMap<TopicPartition, PendingProposal>) {
+    /// The roles are those of the previous process, and these its ISR proposals. Leaderships that
+    /// begin from now on count those replicas for the high watermark.
+    pub(super) fn resume(&self, asked: HashMap<TopicPartition, PendingProposal>) {
         self.asked.store(Arc::new(asked));
+        self.resumed.store(true, Ordering::Release);
+    }
+
+    /// A controller has told this process its roles.
+    pub(super) fn confirmed(&self) {
+        self.resumed.store(false, Ordering::Release);
+    }
+
+    /// Whether no controller has confirmed the roles of the previous process yet.
+    pub(super) fn is_resumed(&self) -> bool {
+        self.resumed.load(Ordering::Acquire)
     }
 
     /// The ISR proposal of the previous process for a partition.

@@ -2,10 +2,12 @@
 //! are complete and the metadata is certain.
 
 use std::path::Path;
+use std::time::Duration;
 
+use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::MetadataRequest;
 
-use crate::support::{BrokerProcess, Cluster, batch, topic};
+use crate::support::{BrokerProcess, Client, Cluster, batch, fetch_from, topic};
 
 const GOES_ON: &str = "no controller answers; going on with the metadata, the roles and the epochs of the last run: what needs a controller waits for one";
 const WAITS: &str = "no controller answers, and there is nothing to go on with: this broker serves nothing until one does";
@@ -36,6 +38,8 @@ async fn without_a_controller_it_goes_on_where_it_was_and_registers_when_there_i
             round
         );
         client.knows("t", |partition| partition.leader_epoch == 1).await;
+        // Another leader may have written more meanwhile.
+        assert_eq!(beyond_the_end(&mut client).await, ErrorCode::OffsetNotAvailable.code());
         assert_eq!(client.call(12, &MetadataRequest::default()).await.brokers.len(), 1);
         cluster.broker.ready().await;
     }
@@ -52,6 +56,17 @@ async fn without_a_controller_it_goes_on_where_it_was_and_registers_when_there_i
     let values: Vec<_> =
         client.read_all("t", 0).await.into_iter().map(|(_, value)| value).collect();
     assert_eq!(values, ["0", "1", "2", "3", "4"]);
+    for _ in 0..1_000 {
+        if beyond_the_end(&mut client).await == ErrorCode::OffsetOutOfRange.code() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("a confirmed leader knows its end: {}", cluster.broker.log());
+}
+
+async fn beyond_the_end(client: &mut Client) -> i16 {
+    client.call(12, &fetch_from("t", 0, 99)).await.responses[0].partitions[0].error_code
 }
 
 fn edit(file: &Path, change: impl FnOnce(&mut Vec<u8>)) {

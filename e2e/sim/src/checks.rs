@@ -39,6 +39,8 @@ pub struct Counts {
     pub elections: u64,
     /// Committed ISR changes.
     pub isr_changes: u64,
+    /// Completed reassignments that added replicas.
+    pub reassigned: u64,
     /// Committed unclean elections.
     pub unclean: u64,
     /// Failed commits.
@@ -72,6 +74,7 @@ impl Tally for Counts {
             (&mut self.acknowledged, other.acknowledged),
             (&mut self.elections, other.elections),
             (&mut self.isr_changes, other.isr_changes),
+            (&mut self.reassigned, other.reassigned),
             (&mut self.unclean, other.unclean),
             (&mut self.conflicts, other.conflicts),
             (&mut self.losses, other.losses),
@@ -308,19 +311,26 @@ impl Checks {
         self.dirty.push(partition);
     }
 
-    /// A leader acknowledged a record with `acks=all`.
+    /// A leader acknowledged a record with `acks=all`. `deposed_at`: it resumed its role where
+    /// another leader had begun meanwhile, at this offset. Not even an unclean election excuses
+    /// that.
     pub fn acknowledged(
         &mut self,
         partition: usize,
         topic: TopicId,
         epoch: i32,
-        offset: i64,
-        record: &Record,
+        (offset, record): (i64, &Record),
+        deposed_at: Option<i64>,
     ) {
         if !self.is_there(partition, topic) {
             return;
         }
         self.counts.acknowledged += 1;
+        if deposed_at.is_some_and(|start| offset >= start) {
+            self.verdict.broken(Rule::DeposedAcknowledgesNothing, || {
+                format!("partition {partition}: {record:?} at {offset} by a leader of epoch {epoch} that resumed its role, after another began at {deposed_at:?}")
+            });
+        }
         if let Err((rule, detail)) = self.ledgers[partition].acknowledge(epoch, offset, record) {
             self.verdict.broken(rule, || format!("partition {partition}: {detail}"));
         }
@@ -420,6 +430,9 @@ impl Checks {
             let elected = state.leader.is_some() && state.leader != before.leader;
             self.counts.elections += u64::from(elected);
             self.counts.isr_changes += u64::from(!elected && state.isr != before.isr);
+            let added = |id| state.replicas.contains(id) && !state.adding.contains(id);
+            let completed = !before.adding.is_empty() && before.adding.iter().all(added);
+            self.counts.reassigned += u64::from(completed);
         }
         let ledger = &mut self.ledgers[partition];
         let unclean = state.recovering

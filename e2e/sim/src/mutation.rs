@@ -68,6 +68,9 @@ pub enum Mutation {
     TakesUpWhileClosing,
     /// A leader that resumes its role does not know the proposals of the previous process.
     ForgetsWhatWasAsked,
+    /// A leader that resumes its role waits for no replica outside its ISR, which may have been
+    /// elected uncleanly.
+    TrustsItsOldRole,
     /// No replica ever joins an ISR.
     NeverExpands,
     /// The operator sends metadata before it commits.
@@ -80,6 +83,8 @@ pub enum Mutation {
     ForgetsBrokers,
     /// The operator allows unclean elections everywhere.
     ElectsAnyone,
+    /// The operator completes a reassignment before the new replicas have caught up.
+    CompletesReassignmentsAtOnce,
     /// The operator writes an ISR without the leader.
     WritesNonsense,
 }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff;
 use weir_operator::controller::sessions::{Sessions, StreamId, Timestamp};
-use weir_operator::controller::state::{Change, State};
+use weir_operator::controller::state::{Change, Partition, State};
 use weir_operator::controller::{
     AdminRequest, AlterPartitions, Event, Heartbeat, Moment, Registration, Reply, decide, take_over,
 };
@@ -235,6 +235,11 @@ impl Running {
 
     fn apply(&mut self, changes: &mut [Change], ctx: &mut Ctx<'_>) {
         for change in changes {
+            if let Change::Partition(_, _, after) = &mut *change
+                && ctx.plan.has(Mutation::CompletesReassignmentsAtOnce)
+            {
+                complete_reassignment(after);
+            }
             if let Change::Partition(topic, _, after) = &*change {
                 let before =
                     self.state.topics.get(topic).and_then(|topic| topic.partitions.first());
@@ -419,5 +424,21 @@ impl Running {
             self.sessions.ended(broker);
             self.close(id, broker, ctx);
         }
+    }
+}
+
+/// What a reassignment ends with, though nobody knows whether the new replicas have caught up.
+fn complete_reassignment(partition: &mut Partition) {
+    if partition.adding.is_empty() {
+        return;
+    }
+    let removing = std::mem::take(&mut partition.removing);
+    partition.adding.clear();
+    partition.replicas.retain(|id| !removing.contains(id));
+    partition.isr = partition.replicas.clone();
+    partition.elr.clear();
+    if partition.leader.is_none_or(|leader| removing.contains(&leader)) {
+        partition.leader = partition.replicas.first().copied();
+        partition.leader_epoch.0 += 1;
     }
 }

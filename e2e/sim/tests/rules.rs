@@ -35,7 +35,8 @@ fn histories_keep_the_rules() {
     assert!(
         counts.deletions > HISTORIES
             && counts.restarts > HISTORIES / 8
-            && counts.renewals > HISTORIES / 10,
+            && counts.renewals > HISTORIES / 10
+            && counts.reassigned > HISTORIES / 10,
         "{counts:?}"
     );
     assert!(
@@ -87,12 +88,14 @@ fn each_rule_sees_what_it_is_there_for() {
         (R::InSyncHoldsAll, M::TellsBeforeCommit),
         (R::InSyncHoldsAll, M::LooksAtNoEpoch),
         (R::InSyncHoldsAll, M::OverlooksTheEligible),
+        (R::InSyncHoldsAll, M::CompletesReassignmentsAtOnce),
         (R::InSyncHoldsAll, M::KeepsOldLogs),
         (R::InSyncHoldsAll, M::LooksAtNoTopicId),
         (R::CommittedStays, M::CountsWhatNobodyHas),
         (R::InOrderAndOnce, M::IgnoresSequences),
         (R::AcknowledgedIsCommitted, M::AcknowledgesEarly),
         (R::DeposedAcknowledgesNothing, M::AcknowledgesEarly),
+        (R::DeposedAcknowledgesNothing, M::TrustsItsOldRole),
         (R::SeenIsCommitted, M::ReadsUncommitted),
         (R::EpochsHaveEnds, M::BeginsNoEpoch),
         (R::LatestNeverGoesBack, M::LatestGoesBack),

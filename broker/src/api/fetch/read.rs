@@ -195,7 +195,13 @@ fn read_counted(
         Err(code) => {
             partition.traffic().fetches();
             partition.traffic().fetch_failed();
-            Err(code)
+            // A leader that was replaced while its process was down does not know where the log
+            // ends now. On OFFSET_OUT_OF_RANGE the client would leave its position.
+            let is_beyond = wish.fetch_offset > partition.log().log_end_offset();
+            match code == ErrorCode::OffsetOutOfRange && is_beyond && partition.is_resumed() {
+                true => Err(ErrorCode::OffsetNotAvailable),
+                false => Err(code),
+            }
         }
     }
 }

@@ -47,6 +47,9 @@ pub struct Start {
     pub high_watermark: i64,
     /// The last ISR proposal of an earlier process of this broker.
     pub asked: Option<PendingProposal>,
+    /// Whether an earlier process of this broker had this role, and no controller has told this
+    /// one of it. While it was down, a replica outside the ISR may have been elected uncleanly.
+    pub resumed: bool,
     /// The settings.
     pub settings: Settings,
 }
@@ -117,7 +120,8 @@ pub struct Leadership {
     /// Additions that were sent more than once on this partition epoch and then refused. An earlier
     /// copy may still reach the controller, so the high watermark waits for them until the
     /// partition epoch has advanced. The same holds for proposals of an earlier process of this
-    /// broker in this leader epoch.
+    /// broker in this leader epoch, and, in a role that no controller has confirmed, for all
+    /// replicas outside the ISR.
     unsettled: Vec<(BrokerId, BrokerEpoch)>,
     /// The newest partition epoch that one of these proposals builds on.
     unsettled_base: PartitionEpoch,
@@ -130,8 +134,21 @@ pub struct Leadership {
 impl Leadership {
     /// Begins a leader epoch.
     pub fn begin(start: Start, now: u64) -> Self {
-        let (unsettled, unsettled_base) =
+        let (mut unsettled, mut unsettled_base) =
             PendingProposal::unsettled(start.asked, start.own, &start.state);
+        if start.resumed {
+            // One that was elected does not fetch in this epoch.
+            let waits_for = |id: &BrokerId| {
+                *id != start.own
+                    && !start.state.isr.contains(id)
+                    && !unsettled.iter().any(|(other, _)| other == id)
+            };
+            let others: Vec<_> = start.state.replicas.iter().copied().filter(waits_for).collect();
+            if !others.is_empty() {
+                unsettled.extend(others.into_iter().map(|id| (id, BrokerEpoch(i64::MAX))));
+                unsettled_base = unsettled_base.max(start.state.partition_epoch);
+            }
+        }
         let mut leadership = Self {
             own: start.own,
             own_epoch: start.own_epoch,

@@ -46,6 +46,8 @@ pub(super) struct Replica {
     checks_at: Option<u64>,
     flushing: bool,
     calls: u64,
+    /// Where another leader had begun when this leadership was resumed.
+    deposed_at: Option<i64>,
 }
 
 /// A waiting Produce request.
@@ -161,6 +163,7 @@ impl Replica {
             checks_at: None,
             flushing: false,
             calls: 0,
+            deposed_at: None,
         }
     }
 
@@ -257,6 +260,7 @@ impl Replica {
                 .asked
                 .clone()
                 .filter(|_| !around.ctx.plan.has(Mutation::ForgetsWhatWasAsked)),
+            resumed: !around.is_told && !around.ctx.plan.has(Mutation::TrustsItsOldRole),
             settings: settings(self.min_isr, around),
         }
     }
@@ -271,6 +275,8 @@ impl Replica {
                 around.log.end()
             )
         });
+        let ledger = around.ctx.checks.ledger(around.partition);
+        self.deposed_at = ledger.deposed_at(epoch.0, &state.replicas);
         if !around.ctx.plan.has(Mutation::BeginsNoEpoch) {
             around.log.begin_epoch(epoch);
         }

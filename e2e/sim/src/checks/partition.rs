@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use weir_operator::controller::state::Partition;
-use weir_protocol::types::TopicId;
+use weir_protocol::types::{BrokerId, TopicId};
 
 use super::{LogOf, Rule};
 use crate::log::{Log, Record};
@@ -80,6 +80,13 @@ impl Ledger {
     /// committed.
     pub fn is_excused(&self, epoch: i32) -> bool {
         epoch < self.unclean_epoch || (self.resets > 0 && epoch < self.leader_epoch())
+    }
+
+    /// Where a leader of a later epoch has begun, if one of these replicas leads in it.
+    pub fn deposed_at(&self, epoch: i32, replicas: &[BrokerId]) -> Option<i64> {
+        let leads = self.state.as_ref().and_then(|state| state.leader);
+        leads.filter(|leader| replicas.contains(leader))?;
+        self.begun.filter(|(begun, _)| *begun > epoch).map(|(_, start)| start)
     }
 
     /// Whether a leader may not know a producer's acknowledged records.

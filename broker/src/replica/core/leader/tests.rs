@@ -31,6 +31,7 @@ fn leader_of(isr: &[i32], min_isr: usize, epoch_start: i64, high_watermark: i64)
         epoch_start,
         high_watermark,
         asked: None,
+        resumed: false,
         settings: Settings { min_isr, lag_ms_max: LAG },
     };
     Leadership::begin(start, 0)
@@ -413,6 +414,7 @@ fn an_unclean_leader_first_says_that_it_has_recovered() {
         epoch_start: 3,
         high_watermark: 3,
         asked: None,
+        resumed: false,
         settings: Settings { min_isr: 1, lag_ms_max: LAG },
     };
     let mut leader = Leadership::begin(start, 0);

@@ -316,8 +316,8 @@ impl Replica {
                 around.partition,
                 around.topic,
                 leadership.epoch().0,
-                offset,
-                record,
+                (offset, record),
+                self.deposed_at.filter(|_| !around.is_told),
             );
             around.ctx.checks.counts.resumed_acknowledged += u64::from(!around.is_told);
         }
