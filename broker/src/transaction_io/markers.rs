@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 use weir_protocol::error::ErrorCode;
@@ -39,6 +40,10 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// The first and the longest pause before a retry of a marker; the pause doubles in between.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// How many markers of one request are written at a time. Each advance of a high watermark wakes
+/// all that wait in its partition.
+const MARKERS_AT_ONCE: usize = 500;
 
 /// The longest time that a leader waits for the commit of a marker.
 const COMMIT_MAX: Duration = Duration::from_secs(20);
@@ -75,7 +80,7 @@ impl TransactionIo {
             let written = write_marker(self, marker, &partition).await;
             (partition, written.err().unwrap_or(ErrorCode::None))
         });
-        futures::future::join_all(writes).await
+        futures::stream::iter(writes).buffered(MARKERS_AT_ONCE).collect().await
     }
 }
 

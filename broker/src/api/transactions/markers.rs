@@ -14,6 +14,7 @@ use weir_protocol::types::{ProducerEpoch, ProducerId};
 
 use crate::api::RequestContext;
 use crate::api::Services;
+use crate::api::repeats::once;
 use crate::auth::{Authorizer, Operation, Resource};
 use crate::transaction::Partition;
 use weir_log::producers::Marker;
@@ -50,12 +51,13 @@ fn refused(asked: &WritableTxnMarker) -> WritableTxnMarkerResult {
     result(asked.producer_id, partitions.collect())
 }
 
+/// The named partitions, each once: Apache Kafka puts them into a map.
 fn partitions(asked: &WritableTxnMarker) -> Vec<Partition> {
     let of_topic = |topic: &WritableTxnMarkerTopic| {
         let name: Arc<str> = topic.name.as_str().into();
         topic.partition_indexes.clone().into_iter().map(move |index| (Arc::clone(&name), index))
     };
-    asked.topics.iter().flat_map(of_topic).collect()
+    once(asked.topics.iter().flat_map(of_topic).collect(), Partition::clone)
 }
 
 fn marker(asked: &WritableTxnMarker) -> Marker {
@@ -107,7 +109,7 @@ mod tests {
         };
         let asked = WritableTxnMarker {
             producer_id: 7,
-            topics: vec![topic("a", &[0, 2]), topic("b", &[1])],
+            topics: vec![topic("a", &[0, 2, 0]), topic("b", &[1]), topic("a", &[2])],
             ..Default::default()
         };
         let refused = refused(&asked);
