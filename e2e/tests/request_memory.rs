@@ -98,6 +98,25 @@ fn frames_that_come_at_the_same_time_are_all_served() {
     });
 }
 
+/// A frame that is announced and does not come gives its room to those who wait, long before the
+/// 30 s that a slow one has. Twice the budget is announced: the wait for that is 60 s otherwise.
+#[test]
+fn frames_that_are_only_announced_hold_nobody_up_for_long() {
+    let Some(local) = start() else { return };
+    let batch = large();
+    let announced: Vec<_> = (0..2 * BUDGET / batch.len())
+        .map(|_| {
+            let mut c = Connection::open(&local.bootstrap()).unwrap();
+            let frame = c.frame(0, 7, &produce_body(TOPIC, 0, &batch, 1));
+            c.send(&frame[..13]);
+            c
+        })
+        .collect();
+    let mut c = Connection::open(&local.bootstrap()).unwrap();
+    assert_eq!(produce(&mut c, TOPIC, 0, &batch).unwrap().0, error::NONE);
+    drop(announced);
+}
+
 /// Incomplete frames fill the budget, but not more. A client that waits behind them is served once
 /// they are gone, or gives up.
 #[test]

@@ -26,6 +26,10 @@ use crate::budget::{self, Allowance, Room};
 /// others wait for its room.
 pub(super) const STALL_MAX: Duration = Duration::from_secs(30);
 
+/// How late a frame may be while others wait for its room: it has to come as steadily as is needed
+/// to be whole in time. Otherwise one that was only announced would hold its room all that time.
+const LATE_MAX: Duration = Duration::from_secs(3);
+
 /// How often a waiting or arriving frame is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -280,10 +284,12 @@ impl Input {
             Claim::Given(_) if arriving.progress.elapsed() >= STALL_MAX => {
                 return Err(Closed::Idle);
             }
-            Claim::Given(room)
-                if since >= STALL_MAX && room.is_of_the_budget() && memory.is_short() =>
-            {
-                return Err(Closed::Slow);
+            Claim::Given(room) if room.is_of_the_budget() && memory.is_short() => {
+                let here = arriving.body.as_ref().map_or(self.bytes.len(), BytesMut::len);
+                let here = (here as u64).saturating_add(stream.unread_bytes());
+                if since >= STALL_MAX || here < due(arriving.length, since) {
+                    return Err(Closed::Slow);
+                }
             }
             Claim::Given(_) => {}
         }
@@ -325,4 +331,23 @@ impl Arriving {
 /// timer.
 pub(super) async fn check_is_due() {
     tokio::time::sleep(CHECK_INTERVAL).await;
+}
+
+/// How many bytes of a frame must be here so long after it got its room, while others wait for it.
+fn due(length: usize, since: Duration) -> u64 {
+    let late = since.saturating_sub(LATE_MAX).as_millis();
+    let due = (length as u128).saturating_mul(late) / (STALL_MAX - LATE_MAX).as_millis();
+    u64::try_from(due).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_keeps_its_room_while_it_comes_in_time() {
+        let due = |seconds| due(27_000, Duration::from_secs(seconds));
+        assert_eq!([0, 3, 4, 16, 30].map(due), [0, 0, 1_000, 13_000, 27_000]);
+        assert_eq!(super::due(usize::MAX, Duration::MAX), u64::MAX);
+    }
 }
