@@ -309,6 +309,64 @@ fn half_open_and_slow_readers() {
     bystander.unharmed();
 }
 
+/// A client that falls silent within a frame loses its connection long before
+/// `connections.max.idle.ms`, 10 minutes, because the room of the frame is taken.
+#[test]
+fn frames_that_stall() {
+    /// The broker waits for 30 s.
+    const STALLED: Duration = Duration::from_secs(90);
+    let mut bystander = Bystander::start(&[]);
+    let mut idle = bystander.attacker();
+    let stalled: Vec<_> = [3, 4, 5, 20_000]
+        .into_iter()
+        .map(|sent| {
+            let mut c = bystander.attacker();
+            let frame = c.frame(3, 4, &Body(vec![0; 50_000]));
+            c.send(&frame[..sent]);
+            (sent, c)
+        })
+        .collect();
+    for (sent, mut c) in stalled {
+        c.closed(STALLED).unwrap_or_else(|e| panic!("{sent} bytes of a frame: {e}"));
+    }
+    assert_eq!(idle.call(18, 0, &Body::default()).unwrap().i16().unwrap(), error::NONE);
+    bystander.unharmed();
+}
+
+/// Metadata creates what it names, as CreateTopics would: no more than 10,000 changes at once.
+#[test]
+fn very_many_topics_on_first_use() {
+    let mut bystander = Bystander::start(&[]);
+    for topics in [5_001, 100_000] {
+        let names: Vec<u8> =
+            (0..topics).flat_map(|n| Body::default().str(&format!("new-{n}")).0).collect();
+        let body = Body([Body::default().i32(topics).0, names, vec![1]].concat());
+        let mut reply = bystander.attacker().call(3, 4, &body).unwrap();
+        reply.i32().unwrap();
+        for _ in 0..reply.i32().unwrap() {
+            reply.i32().unwrap();
+            reply.str().unwrap();
+            reply.i32().unwrap();
+            reply.str().unwrap();
+        }
+        reply.str().unwrap();
+        reply.i32().unwrap();
+        assert_eq!(reply.i32().unwrap(), topics);
+        for _ in 0..topics {
+            assert_eq!(reply.i16().unwrap(), error::POLICY_VIOLATION);
+            reply.str().unwrap();
+            reply.i8().unwrap();
+            assert_eq!(reply.i32().unwrap(), 0);
+        }
+        bystander.unharmed();
+    }
+    // Fewer are created, and the controller has not fenced the broker for any of it.
+    let mut c = bystander.attacker();
+    assert_eq!(create_topic(&mut c, b"one-more", 1, 1, &[]).unwrap(), error::NONE);
+    await_topic(&bystander.cluster.bootstrap, "one-more", 1).unwrap();
+    bystander.unharmed();
+}
+
 #[test]
 fn idle_connections() {
     let mut bystander = Bystander::start(&[]);

@@ -80,12 +80,8 @@ async fn a_large_request_keeps_its_place_and_its_connection() {
     const NAMES: usize = 20_000;
     let cluster = Cluster::start(vec![topic(1, "t", 1, &[])]).await;
     let (mut client, mut bystander) = (cluster.client().await, cluster.client().await);
-    let name = |index: usize| MetadataRequestTopic {
-        name: Some(format!("unknown-{index}")),
-        ..Default::default()
-    };
     let large = MetadataRequest {
-        topics: Some((0..NAMES).map(name).collect()),
+        topics: Some((0..NAMES).map(unknown).collect()),
         allow_auto_topic_creation: false,
         ..Default::default()
     };
@@ -108,6 +104,30 @@ async fn a_large_request_keeps_its_place_and_its_connection() {
         bystander.call(METADATA_VERSION, &MetadataRequest::default()).await.brokers.len(),
         1
     );
+}
+
+/// A Metadata request may name hundreds of thousands of topics. Other clients do not wait until the
+/// broker has looked each of them up.
+#[tokio::test]
+async fn metadata_of_very_many_topics_holds_up_nobody_else() {
+    const NAMES: usize = 400_000;
+    let cluster = Cluster::start(vec![topic(1, "t", 1, &[])]).await;
+    let mut client = cluster.client().await;
+    let mut bystanders = bystanders(&cluster).await;
+    let large = MetadataRequest {
+        topics: Some((0..NAMES).map(unknown).collect()),
+        allow_auto_topic_creation: false,
+        ..Default::default()
+    };
+    client.send(METADATA_VERSION, &large).await;
+    let (response, rounds) =
+        rounds_until(client.receive::<MetadataRequest>(METADATA_VERSION), &mut bystanders).await;
+    assert_eq!(response.topics.len(), NAMES);
+    assert!(rounds >= ROUNDS_MIN, "{rounds}");
+}
+
+fn unknown(index: usize) -> MetadataRequestTopic {
+    MetadataRequestTopic { name: Some(format!("unknown-{index}")), ..Default::default() }
 }
 
 /// A fetch may name hundreds of thousands of partitions, and the broker looks each of them up.

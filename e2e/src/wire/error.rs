@@ -36,6 +36,8 @@ pub const INVALID_CONFIG: i16 = 40;
 pub const INVALID_REQUEST: i16 = 42;
 /// The batch has a format that brokers no longer accept.
 pub const UNSUPPORTED_FOR_MESSAGE_FORMAT: i16 = 43;
+/// One request asks for too many changes.
+pub const POLICY_VIOLATION: i16 = 44;
 /// A gap in a producer's sequence.
 pub const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
 /// A sequence number that is too old to find its offset.

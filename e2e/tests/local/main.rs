@@ -3,12 +3,12 @@
 
 mod examples;
 
-use std::net::{Ipv6Addr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use weir_e2e::cluster::{Cluster, Local};
+use weir_e2e::cluster::{Cluster, Local, free_ports};
 use weir_e2e::driver::{Client, Driver, From, Produce};
 use weir_e2e::record::Record;
 use weir_e2e::wire::{Body, Connection, PATIENCE, await_topic};
@@ -72,19 +72,31 @@ fn files_of_the_caller_are_not_handed_on() {
         return;
     }
     let local = Local::start(None).unwrap();
-    local.run(&["kill", "0"]).unwrap();
     let lock = local.data().join("lock");
-    let locked = Command::new("bash")
-        .args(["-c", "exec 9>\"$0\"; flock 9; \"$@\""])
-        .arg(&lock)
-        .arg(weir_e2e::cluster::binary().unwrap())
-        .args(["local", "start", "0", "--data"])
-        .arg(local.data())
+    let other = local.data().join("other");
+    local.run(&["kill", "0"]).unwrap();
+    let data = local.data().display().to_string();
+    let other = other.to_str().unwrap();
+    let port = free_ports(Ipv4Addr::LOCALHOST.into(), 1).unwrap().to_string();
+    let up = ["up", "--detach", "--brokers", "1", "--port", &port, "--data", other];
+    for command in [&["start", "0", "--data", &data][..], &up] {
+        let locked = Command::new("bash")
+            .args(["-c", "exec 9>\"$0\"; flock 9; \"$@\""])
+            .arg(&lock)
+            .arg(weir_e2e::cluster::binary().unwrap())
+            .arg("local")
+            .args(command)
+            .output()
+            .unwrap();
+        assert!(locked.status.success(), "{locked:?}");
+        let free = Command::new("flock").arg("-n").arg(&lock).arg("true").status().unwrap();
+        assert!(free.success(), "a process of {command:?} holds the lock of the script");
+    }
+    let down = Command::new(weir_e2e::cluster::binary().unwrap())
+        .args(["local", "down", "--data", other])
         .output()
         .unwrap();
-    assert!(locked.status.success(), "{locked:?}");
-    let free = Command::new("flock").arg("-n").arg(&lock).arg("true").status().unwrap();
-    assert!(free.success(), "the broker holds the lock of the script that started it");
+    assert!(down.status.success(), "{down:?}");
 }
 
 /// The status does not wait for a frozen controller and shows the rest.
@@ -112,6 +124,9 @@ fn a_controller_that_is_frozen() {
         .into_iter()
         .map(|command| local.run(command).map_err(|error| error.to_string()))
         .collect();
+    local.run(&["kill", "0"]).unwrap();
+    local.run(&["start", "0"]).unwrap();
+    let restarted = local.broker_pid().unwrap();
     signal("-CONT");
     let status = status.unwrap();
     assert_eq!(
@@ -119,6 +134,7 @@ fn a_controller_that_is_frozen() {
         (Some(broker), "unknown")
     );
     assert!(status.partitions.is_none());
+    assert_ne!(restarted, broker);
     for refused in refused {
         let refused = refused.unwrap_err();
         assert!(refused.contains("has not answered"), "{refused}");
