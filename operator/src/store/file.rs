@@ -3,9 +3,9 @@
 //! Resources are in `kafkaclusters/` and `topics/` as `kubectl` would show them: one JSON object in
 //! a file named after its `metadata.name`. Partitions are in `partitions-00` to `partitions-15`,
 //! counters and brokers in `registry`, as packed text. A write replaces a whole file: it writes a
-//! new file beside the old one, flushes it, renames it and flushes the directory. A lock keeps out
-//! a second controller. The store refuses damaged content with file and line; it repairs and
-//! guesses nothing.
+//! new file beside the old one, or in `writing/`, flushes it, renames it and flushes the directory.
+//! A lock keeps out a second controller. The store refuses damaged content with file and line; it
+//! repairs and guesses nothing.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -22,14 +22,21 @@ use super::error::StoreError;
 use super::packed::{BadLine, Shard, read_registry, read_shard};
 use super::parts::{Parts, registry_text, shard_text};
 use super::touched::Touched;
-use crate::controller::state::{Change, Cluster, SHARDS, State};
+use crate::controller::state::{Change, Cluster, SHARDS, State, Topic};
 use crate::controller::{Key, Kind, TOPIC_ID_ANNOTATION};
 
 /// The largest file that is read, above the size of a shard in the largest cluster.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
-/// The name of a file until it is complete. The store writes one file at a time.
+/// The name of a file until it is complete, where the store writes one file at a time.
 const HALF_WRITTEN: &str = ".new";
+
+/// The folder of topics' files until they are complete, one for each thread.
+const WRITING: &str = "writing";
+
+/// How many threads write topics at most, and how many topics are worth another one.
+const WRITERS_MAX: usize = 64;
+const TOPICS_OF_WRITER_MIN: usize = 8;
 
 /// The store of one directory. It holds the lock until it is dropped.
 #[derive(Debug)]
@@ -46,6 +53,7 @@ impl FileStore {
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         create_dir(&root.join("kafkaclusters"))?;
         create_dir(&root.join("topics"))?;
+        create_dir(&root.join(WRITING))?;
         let path = root.join("lock");
         let lock = File::create(&path).map_err(|source| StoreError::Io {
             action: "create",
@@ -142,11 +150,10 @@ impl FileStore {
             sync_dir(&folder)?;
         }
         if !touched.topics.is_empty() {
-            let folder = self.folder(Kind::Topic);
-            for topic in touched.topics.iter().filter_map(|id| state.topics.get(id)) {
-                write_resource(&folder, &topic.key.name, &topic.resource)?;
-            }
-            sync_dir(&folder)?;
+            let topics: Vec<&Topic> =
+                touched.topics.iter().filter_map(|id| Some(&**state.topics.get(id)?)).collect();
+            self.write_topics(&topics)?;
+            sync_dir(&self.folder(Kind::Topic))?;
         }
         for shard in &touched.shards {
             replace(&self.shard_path(*shard), shard_text(state, *shard).as_bytes())?;
@@ -158,6 +165,30 @@ impl FileStore {
             sync_dir(&self.root)?;
         }
         Ok(())
+    }
+
+    /// Writes the resources of topics, many of them at a time: a file system flushes in one go what
+    /// several threads wait for. One after the other, thousands of topics would take so long that
+    /// brokers lose their controller.
+    fn write_topics(&self, topics: &[&Topic]) -> Result<(), StoreError> {
+        let folder = self.folder(Kind::Topic);
+        let write = |(thread, topics): (usize, &[&Topic])| {
+            let beside = self.root.join(WRITING).join(thread.to_string());
+            topics.iter().try_for_each(|topic| {
+                let path = folder.join(&topic.key.name);
+                replace_by(&beside, &path, text_of(&path, &topic.resource)?.as_bytes())
+            })
+        };
+        let parts = topics.chunks(topics.len().div_ceil(WRITERS_MAX).max(TOPICS_OF_WRITER_MIN));
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                parts.enumerate().map(|part| scope.spawn(move || write(part))).collect();
+            // All are awaited: none may write once this commit has failed.
+            let written: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+            written.into_iter().try_for_each(|written| {
+                written.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        })
     }
 
     /// Removes the resources of deleted topics, unless another topic has taken the name.
@@ -228,12 +259,15 @@ pub(crate) fn write_resource(
     resource: &impl serde::Serialize,
 ) -> Result<(), StoreError> {
     let path = folder.join(name);
-    let text = serde_json::to_string_pretty(resource).map_err(|error| StoreError::Io {
+    replace(&path, text_of(&path, resource)?.as_bytes())
+}
+
+fn text_of(path: &Path, resource: &impl serde::Serialize) -> Result<String, StoreError> {
+    serde_json::to_string_pretty(resource).map_err(|error| StoreError::Io {
         action: "encode",
-        path: path.clone(),
+        path: path.to_owned(),
         source: error.into(),
-    })?;
-    replace(&path, text.as_bytes())
+    })
 }
 
 /// Reads a file that [`write_resource`] wrote.
@@ -300,11 +334,15 @@ fn read(path: &Path) -> Result<String, StoreError> {
 /// Replaces a file atomically: after a crash it is the old one or the new one. The caller flushes
 /// the directory.
 fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
-    let beside = path.with_file_name(HALF_WRITTEN);
-    let mut file = File::create(&beside).map_err(io("create", &beside))?;
-    file.write_all(content).map_err(io("write", &beside))?;
-    file.sync_data().map_err(io("flush", &beside))?;
-    fs::rename(&beside, path).map_err(io("rename", &beside))
+    replace_by(&path.with_file_name(HALF_WRITTEN), path, content)
+}
+
+/// Does the same by way of the file `beside`, of which nobody else makes use.
+fn replace_by(beside: &Path, path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    let mut file = File::create(beside).map_err(io("create", beside))?;
+    file.write_all(content).map_err(io("write", beside))?;
+    file.sync_data().map_err(io("flush", beside))?;
+    fs::rename(beside, path).map_err(io("rename", beside))
 }
 
 /// Flushes a directory, so that its entries are durable.

@@ -126,6 +126,31 @@ async fn what_was_committed_is_loaded() {
     assert_eq!(std::fs::read_dir(root.path().join("topics")).unwrap().count(), 1);
 }
 
+/// Many topics are written by several threads; a failure of one is the commit's.
+#[tokio::test]
+async fn as_many_topics_as_one_request_may_create_are_committed_at_once() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut store, mut state) = filled(root.path()).await;
+    let created = (1_000..6_000_u128).flat_map(|id| {
+        let (id, resource) = topic(&format!("t-{id}"), id);
+        [Change::Topic(id, Box::new(resource)), Change::Partition(id, 0, partition())]
+    });
+    commit(&mut store, &mut state, created.collect()).await;
+    assert_same(store.load().await.unwrap(), &state);
+    assert_eq!(std::fs::read_dir(root.path().join("writing")).unwrap().count(), 0);
+    // One of the threads cannot write: a folder lies in its way.
+    std::fs::create_dir(root.path().join("writing/3")).unwrap();
+    let mut after = state.clone();
+    let changes: Vec<_> = (6_000..6_100_u128)
+        .map(|id| topic(&format!("t-{id}"), id))
+        .map(|(id, resource)| Change::Topic(id, Box::new(resource)))
+        .collect();
+    for change in &changes {
+        after.apply(change);
+    }
+    assert!(matches!(store.commit(&after, &changes).await, Err(StoreError::Io { .. })));
+}
+
 #[tokio::test]
 async fn a_second_controller_is_kept_out() {
     let root = tempfile::tempdir().unwrap();
