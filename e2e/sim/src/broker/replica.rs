@@ -46,7 +46,8 @@ pub(super) struct Replica {
     checks_at: Option<u64>,
     flushing: bool,
     calls: u64,
-    /// Where another leader had begun when this leadership was resumed.
+    /// From where on another leader had begun when this leadership was resumed, and nothing was
+    /// committed.
     deposed_at: Option<i64>,
 }
 
@@ -276,7 +277,10 @@ impl Replica {
             )
         });
         let ledger = around.ctx.checks.ledger(around.partition);
-        self.deposed_at = ledger.deposed_at(epoch.0, &state.replicas);
+        // What the previous process had committed itself is not this one's.
+        self.deposed_at = ledger
+            .deposed_at(epoch.0, &state.replicas)
+            .map(|start| start.max(self.high_watermark.min(around.log.end())));
         if !around.ctx.plan.has(Mutation::BeginsNoEpoch) {
             around.log.begin_epoch(epoch);
         }
