@@ -17,7 +17,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use weir_operator::controller::state::Partition;
-use weir_protocol::types::{LeaderEpoch, TopicId};
+use weir_protocol::types::{BrokerId, LeaderEpoch, TopicId};
 
 pub use self::partition::Ledger;
 pub use self::rule::{LogOf, Rule};
@@ -443,6 +443,13 @@ impl Checks {
             ledger.unclean(log_of);
         }
         self.dirty.push(partition);
+    }
+
+    /// A replica gave up its log of this topic, because it learned that it had been removed.
+    pub fn given_up(&mut self, partition: usize, topic: TopicId, own: BrokerId) {
+        if self.is_there(partition, topic) {
+            self.ledgers[partition].given_up(own);
+        }
     }
 
     /// Checks the copies of a partition.

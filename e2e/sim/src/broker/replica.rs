@@ -197,6 +197,7 @@ impl Replica {
                     self.step_down(around);
                     self.high_watermark = 0;
                     *around.log = Log::default();
+                    around.ctx.checks.given_up(around.partition, around.topic, around.own());
                 }
                 Role::Leader(leadership) if same_leader => {
                     let outcome = leadership.updated(

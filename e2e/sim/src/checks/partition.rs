@@ -227,6 +227,18 @@ impl Ledger {
         self.trimmed = self.trimmed.min(best as i64);
     }
 
+    /// A replica gave up its log, because it learned that it had been removed. If it was added
+    /// again and elected uncleanly meanwhile, it begins with nothing.
+    pub(super) fn given_up(&mut self, own: BrokerId) {
+        let leads = self.state.as_ref().and_then(|state| state.leader) == Some(own);
+        let is_awaited = self.unclean_epoch == self.leader_epoch()
+            && self.begun.is_none_or(|(begun, _)| begun < self.leader_epoch());
+        if leads && is_awaited {
+            self.lose_from(0);
+            self.trimmed = 0;
+        }
+    }
+
     /// Checks the copies; returns whether records were lost by an allowed loss.
     pub(super) fn look_at_copies(&mut self, log_of: LogOf<'_>) -> Result<bool, String> {
         let copies = self.copies();
