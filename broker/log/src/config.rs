@@ -222,7 +222,7 @@ impl LogConfig {
     /// that would remove or acknowledge what the topic's owner may not want it to: without a known
     /// retention or cleanup policy nothing is removed, and without a known `min.insync.replicas`
     /// no `acks=all` is answered.
-    pub fn parse_or_careful(set: &BTreeMap<String, String>) -> (Self, Vec<InvalidConfig>) {
+    pub fn parse(set: &BTreeMap<String, String>) -> (Self, Vec<InvalidConfig>) {
         let mut text = Text { set, invalid: Vec::new() };
         let mut config = text.config();
         let invalid = |keys: &[&str]| text.invalid.iter().any(|it| keys.contains(&it.key));
@@ -236,15 +236,6 @@ impl LogConfig {
             config.insync_replicas_min = u32::MAX;
         }
         (config, text.invalid)
-    }
-
-    /// Does the same as [`LogConfig::parse_or_careful`] for settings that must be right.
-    ///
-    /// # Errors
-    /// The first value that cannot be parsed.
-    pub fn parse(set: &BTreeMap<String, String>) -> Result<Self, InvalidConfig> {
-        let (config, invalid) = Self::parse_or_careful(set);
-        invalid.into_iter().next().map_or(Ok(config), Err)
     }
 }
 
@@ -362,19 +353,21 @@ fn cleanup(value: &str) -> Option<Cleanup> {
 mod tests {
     use super::*;
 
+    fn parse(pairs: &[(&str, &str)]) -> (LogConfig, Vec<InvalidConfig>) {
+        let set = pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned()));
+        LogConfig::parse(&set.collect())
+    }
+
+    fn understood(pairs: &[(&str, &str)]) -> LogConfig {
+        let (config, invalid) = parse(pairs);
+        assert_eq!(invalid, []);
+        config
+    }
+
     #[test]
     fn kafkas_text_forms_are_understood() {
-        let set = |pairs: &[(&str, &str)]| {
-            pairs
-                .iter()
-                .map(|&(key, value)| (key.to_owned(), value.to_owned()))
-                .collect::<BTreeMap<_, _>>()
-        };
-        assert_eq!(
-            LogConfig::parse(&set(&[("somebody.elses", "2")])).unwrap(),
-            LogConfig::default()
-        );
-        let config = LogConfig::parse(&set(&[
+        assert_eq!(understood(&[("somebody.elses", "2")]), LogConfig::default());
+        let config = understood(&[
             ("retention.ms", "-1"),
             ("retention.bytes", "1000"),
             ("cleanup.policy", "compact,delete"),
@@ -383,8 +376,7 @@ mod tests {
             ("flush.mode", "none"),
             ("record.validation", "header"),
             ("message.timestamp.type", "LogAppendTime"),
-        ]));
-        let config = config.unwrap();
+        ]);
         assert_eq!((config.retention_ms, config.retention_bytes), (None, Some(1000)));
         assert_eq!(config.cleanup, Cleanup { delete: true, compact: true });
         assert_eq!(config.compression, Compression::Always { codec: Codec::Zstd, level: 7 });
@@ -392,27 +384,24 @@ mod tests {
             (config.flush_mode, config.timestamp_type, config.record_validation),
             (FlushMode::None, TimestampType::LogAppendTime, RecordValidation::Header)
         );
-        let unlimited = LogConfig::parse(&set(&[("retention.bytes", "-2")])).unwrap();
-        assert_eq!(unlimited, LogConfig::default());
+        assert_eq!(understood(&[("retention.bytes", "-2")]), LogConfig::default());
         for (key, value) in [
             ("segment.bytes", "-7"),
             ("retention.ms", "soon"),
             ("cleanup.policy", "compress"),
             ("flush.mode", "maybe"),
         ] {
-            assert_eq!(
-                LogConfig::parse(&set(&[(key, value)])).unwrap_err().to_string(),
-                format!("invalid value {value:?} for {key}")
-            );
+            let (_, invalid) = parse(&[(key, value)]);
+            assert_eq!(invalid.len(), 1);
+            assert_eq!(invalid[0].to_string(), format!("invalid value {value:?} for {key}"));
         }
     }
 
     #[test]
     fn what_is_not_understood_removes_and_acknowledges_nothing() {
         let careful = |unknown: &str| {
-            let set = [("segment.ms", "5"), ("retention.bytes", "7"), (unknown, "?")];
-            let set = set.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-            let (config, invalid) = LogConfig::parse_or_careful(&set);
+            let (config, invalid) =
+                parse(&[("segment.ms", "5"), ("retention.bytes", "7"), (unknown, "?")]);
             assert_eq!((config.segment_ms, invalid.len()), (5, 1), "the rest stays");
             config
         };

@@ -317,7 +317,7 @@ impl Replicas {
         if let Some(expiration) = layers.broker_value("producer.id.expiration.ms") {
             resolved.insert("producer.id.expiration.ms".to_owned(), expiration.into_owned());
         }
-        let (config, invalid) = LogConfig::parse_or_careful(&resolved);
+        let (config, invalid) = LogConfig::parse(&resolved);
         for error in invalid {
             warn!(topic = %topic.name, %error, "a setting of a topic is not understood; its logs go by the default, but nothing is removed or acknowledged because of it");
         }

@@ -80,11 +80,7 @@ async fn a_large_request_keeps_its_place_and_its_connection() {
     const NAMES: usize = 20_000;
     let cluster = Cluster::start(vec![topic(1, "t", 1, &[])]).await;
     let (mut client, mut bystander) = (cluster.client().await, cluster.client().await);
-    let large = MetadataRequest {
-        topics: Some((0..NAMES).map(unknown).collect()),
-        allow_auto_topic_creation: false,
-        ..Default::default()
-    };
+    let large = metadata_of_unknown(NAMES);
     client.send(PRODUCE_VERSION, &produce_to("t", 0, -1, batch(&["a"]))).await;
     client.send(METADATA_VERSION, &large).await;
     client.send(PRODUCE_VERSION, &produce_to("t", 0, -1, batch(&["b"]))).await;
@@ -114,20 +110,23 @@ async fn metadata_of_very_many_topics_holds_up_nobody_else() {
     let cluster = Cluster::start(vec![topic(1, "t", 1, &[])]).await;
     let mut client = cluster.client().await;
     let mut bystanders = bystanders(&cluster).await;
-    let large = MetadataRequest {
-        topics: Some((0..NAMES).map(unknown).collect()),
-        allow_auto_topic_creation: false,
-        ..Default::default()
-    };
-    client.send(METADATA_VERSION, &large).await;
+    client.send(METADATA_VERSION, &metadata_of_unknown(NAMES)).await;
     let (response, rounds) =
         rounds_until(client.receive::<MetadataRequest>(METADATA_VERSION), &mut bystanders).await;
     assert_eq!(response.topics.len(), NAMES);
     assert!(rounds >= ROUNDS_MIN, "{rounds}");
 }
 
-fn unknown(index: usize) -> MetadataRequestTopic {
-    MetadataRequestTopic { name: Some(format!("unknown-{index}")), ..Default::default() }
+fn metadata_of_unknown(names: usize) -> MetadataRequest {
+    let topic = |index| MetadataRequestTopic {
+        name: Some(format!("unknown-{index}")),
+        ..Default::default()
+    };
+    MetadataRequest {
+        topics: Some((0..names).map(topic).collect()),
+        allow_auto_topic_creation: false,
+        ..Default::default()
+    }
 }
 
 /// A fetch may name hundreds of thousands of partitions, and the broker looks each of them up.

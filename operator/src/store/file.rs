@@ -10,7 +10,9 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 use uuid::Uuid;
@@ -150,8 +152,8 @@ impl FileStore {
             sync_dir(&folder)?;
         }
         if !touched.topics.is_empty() {
-            let topics: Vec<&Topic> =
-                touched.topics.iter().filter_map(|id| Some(&**state.topics.get(id)?)).collect();
+            let topics: Vec<_> =
+                touched.topics.iter().filter_map(|id| state.topics.get(id)).collect();
             self.write_topics(&topics)?;
             sync_dir(&self.folder(Kind::Topic))?;
         }
@@ -170,9 +172,9 @@ impl FileStore {
     /// Writes the resources of topics, many of them at a time: a file system flushes in one go what
     /// several threads wait for. One after the other, thousands of topics would take so long that
     /// brokers lose their controller.
-    fn write_topics(&self, topics: &[&Topic]) -> Result<(), StoreError> {
+    fn write_topics(&self, topics: &[&Arc<Topic>]) -> Result<(), StoreError> {
         let folder = self.folder(Kind::Topic);
-        let write = |(thread, topics): (usize, &[&Topic])| {
+        let write = |(thread, topics): (usize, &[&Arc<Topic>])| {
             let beside = self.root.join(WRITING).join(thread.to_string());
             topics.iter().try_for_each(|topic| {
                 let path = folder.join(&topic.key.name);
@@ -181,13 +183,18 @@ impl FileStore {
         };
         let parts = topics.chunks(topics.len().div_ceil(WRITERS_MAX).max(TOPICS_OF_WRITER_MIN));
         std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                parts.enumerate().map(|part| scope.spawn(move || write(part))).collect();
+            let begin = |part| {
+                std::thread::Builder::new()
+                    .spawn_scoped(scope, move || write(part))
+                    .map_err(io("start a thread for", &folder))
+            };
+            let threads: Vec<_> = parts.enumerate().map(begin).collect();
             // All are awaited: none may write once this commit has failed.
-            let written: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
-            written.into_iter().try_for_each(|written| {
-                written.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
+            let written: Vec<_> = threads
+                .into_iter()
+                .map(|thread| thread?.join().unwrap_or_else(|panic| resume_unwind(panic)))
+                .collect();
+            written.into_iter().collect()
         })
     }
 

@@ -144,10 +144,8 @@ impl Leadership {
                     && !unsettled.iter().any(|(other, _)| other == id)
             };
             let others: Vec<_> = start.state.replicas.iter().copied().filter(waits_for).collect();
-            if !others.is_empty() {
-                unsettled.extend(others.into_iter().map(|id| (id, BrokerEpoch(i64::MAX))));
-                unsettled_base = unsettled_base.max(start.state.partition_epoch);
-            }
+            unsettled.extend(others.into_iter().map(|id| (id, BrokerEpoch(i64::MAX))));
+            unsettled_base = unsettled_base.max(start.state.partition_epoch);
         }
         let mut leadership = Self {
             own: start.own,

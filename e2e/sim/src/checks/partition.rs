@@ -227,13 +227,17 @@ impl Ledger {
         self.trimmed = self.trimmed.min(best as i64);
     }
 
+    /// Whether a leader was elected uncleanly and has not begun yet.
+    fn awaits_the_unclean_leader(&self) -> bool {
+        self.unclean_epoch == self.leader_epoch()
+            && self.begun.is_none_or(|(begun, _)| begun < self.leader_epoch())
+    }
+
     /// A replica gave up its log, because it learned that it had been removed. If it was added
     /// again and elected uncleanly meanwhile, it begins with nothing.
     pub(super) fn given_up(&mut self, own: BrokerId) {
         let leads = self.state.as_ref().and_then(|state| state.leader) == Some(own);
-        let is_awaited = self.unclean_epoch == self.leader_epoch()
-            && self.begun.is_none_or(|(begun, _)| begun < self.leader_epoch());
-        if leads && is_awaited {
+        if leads && self.awaits_the_unclean_leader() {
             self.lose_from(0);
             self.trimmed = 0;
         }
@@ -244,8 +248,7 @@ impl Ledger {
         let copies = self.copies();
         // A replica that was elected uncleanly and does not know it yet still follows its old
         // leader, and loses the records that one lacks.
-        let is_awaited = self.unclean_epoch == self.leader_epoch()
-            && self.begun.is_none_or(|(begun, _)| begun < self.leader_epoch());
+        let is_awaited = self.awaits_the_unclean_leader();
         let mut best = 0;
         for id in &copies {
             let (log, lost_from) = log_of(*id);
