@@ -32,10 +32,8 @@ pub(crate) async fn keep_proposing(
     loop {
         let waiting = replicas.shared().proposals().await;
         for batch in waiting.chunks(CHANGES_MAX) {
-            let asked = batch.iter().map(|(partition, proposal)| (partition.id(), proposal));
-            if !controller.keeper.keep_asked(replicas.log_dir(), asked) {
-                // The broker is stopping and leads nothing any more. The next process would not
-                // know of a proposal that is sent now.
+            if replicas.log_dir().keeps_nothing_more() {
+                // The broker is stopping and leads nothing any more.
                 continue;
             }
             let answers = ask(controller, metadata, batch).await;

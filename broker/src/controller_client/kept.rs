@@ -1,52 +1,40 @@
 //! The state with which the next process of this broker continues while no controller answers: the
-//! metadata that this one acts on, and the ISRs that its leaders have proposed.
+//! metadata that this one acts on, and the producer ids that only this broker knows to be unused.
 //!
-//! It includes the producer ids that only this broker knows to be unused. All of it is written
-//! before this process acts on it, so the next process finds everything that a dead one knew. The
-//! log directory stores it and says whether it is valid ([`weir_log::LogDir::left_known`]). This
-//! module encodes it as frames of the RPC's messages.
+//! All of it is written before this process acts on it, so the next process finds everything that a
+//! dead one knew. The log directory stores it and says whether it is valid
+//! ([`weir_log::LogDir::left_known`]). This module encodes it as frames of the RPC's messages.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use parking_lot::Mutex;
 use prost::Message as _;
 use tracing::warn;
-use uuid::Uuid;
 use weir_protocol::controller as rpc;
 use weir_protocol::controller::controller_message::Message as FromController;
-use weir_protocol::types::{
-    BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition,
-};
+use weir_protocol::types::ControllerEpoch;
 
 use crate::metadata::MetadataImage;
-use crate::replica::committed;
-use crate::replica::core::{PendingProposal, Proposal};
 use weir_log::LogDir;
 
 /// The kinds of frames, by their first byte.
 const METADATA: u8 = b'm';
-const ASKED: u8 = b'a';
 const PRODUCER_IDS: u8 = b'p';
+/// An ISR proposal, as older brokers stored it. A role that is resumed waits for every replica, so
+/// it need not know them.
+const PROPOSAL: u8 = b'a';
 
 /// The state of the last run.
 #[derive(Debug)]
 pub(super) struct PreviousShutdown {
     pub(super) image: MetadataImage,
-    pub(super) asked: HashMap<TopicPartition, PendingProposal>,
     /// Producer ids that no run has assigned.
     pub(super) producer_ids: [Range<i64>; 2],
 }
 
-/// The stored state besides the metadata.
+/// The stored state besides the metadata: the producer ids that no run has assigned.
 #[derive(Debug, Default)]
-pub(super) struct Keeper(Mutex<Beside>);
-
-#[derive(Debug, Default)]
-struct Beside {
-    asked: HashMap<TopicPartition, PendingProposal>,
-    producer_ids: [Range<i64>; 2],
-}
+pub(super) struct Keeper(Mutex<[Range<i64>; 2]>);
 
 /// Returns the state that the last run left in this directory, if it can be used.
 pub(super) fn left(log_dir: &LogDir) -> Option<PreviousShutdown> {
@@ -61,11 +49,8 @@ pub(super) fn left(log_dir: &LogDir) -> Option<PreviousShutdown> {
 }
 
 fn read(frames: &[Vec<u8>]) -> Option<PreviousShutdown> {
-    let mut left = PreviousShutdown {
-        image: MetadataImage::default(),
-        asked: HashMap::new(),
-        producer_ids: Default::default(),
-    };
+    let mut left =
+        PreviousShutdown { image: MetadataImage::default(), producer_ids: Default::default() };
     for frame in frames {
         let (kind, payload) = frame.split_first()?;
         match *kind {
@@ -77,11 +62,8 @@ fn read(frames: &[Vec<u8>]) -> Option<PreviousShutdown> {
                 (left.image, _) =
                     left.image.after(ControllerEpoch(message.controller_epoch), &update).ok()?;
             }
-            ASKED => {
-                let (id, asked) = asked_of(&rpc::IsrChange::decode(payload).ok()?)?;
-                left.asked.insert(id, asked);
-            }
             PRODUCER_IDS => left.producer_ids = serde_json::from_slice(payload).ok()?,
+            PROPOSAL => {}
             _ => return None,
         }
     }
@@ -127,63 +109,33 @@ impl Keeper {
         }
     }
 
-    /// Takes over the proposals and producer ids of the last run, and stores them with its metadata
-    /// as this run's own.
+    /// Takes over the producer ids of the last run, and stores them with its metadata as this run's
+    /// own.
     pub(super) fn adopt_previous(
         &self,
         log_dir: &LogDir,
         broker_epoch: i64,
         left: &PreviousShutdown,
     ) {
-        *self.0.lock() =
-            Beside { asked: left.asked.clone(), producer_ids: left.producer_ids.clone() };
+        *self.0.lock() = left.producer_ids.clone();
         self.keep_whole(log_dir, broker_epoch, &left.image);
     }
 
     fn keep_whole(&self, log_dir: &LogDir, broker_epoch: i64, image: &MetadataImage) {
-        // The lock is held throughout, so that a concurrent proposal is appended to the new file.
-        let mut beside = self.0.lock();
-        beside.asked.retain(|id, asked| {
-            let partition = image.topic(id.topic).and_then(|topic| topic.partition(id.index));
-            partition.is_some_and(|partition| asked.binds(&committed(partition)))
-        });
-        let mut frames = vec![metadata_frame(image.controller_epoch, image.whole())];
-        frames.extend(beside.asked.iter().map(|(id, asked)| asked_frame(*id, asked)));
-        frames.push(producer_ids_frame(&beside.producer_ids));
+        // The lock is held throughout, so that a concurrent change is appended to the new file.
+        let producer_ids = self.0.lock();
+        let frames = [
+            metadata_frame(image.controller_epoch, image.whole()),
+            producer_ids_frame(&producer_ids),
+        ];
         log_dir.keep_known(broker_epoch, &frames);
-    }
-
-    /// Stores proposals before they are sent, because the next process must wait for every replica
-    /// that may have joined an ISR by them. Returns false once this run has ended; they must not be
-    /// sent then.
-    #[must_use]
-    pub(super) fn keep_asked<'a>(
-        &self,
-        log_dir: &LogDir,
-        proposals: impl Iterator<Item = (TopicPartition, &'a Proposal)>,
-    ) -> bool {
-        let known = &mut self.0.lock().asked;
-        for (id, proposal) in proposals {
-            let before = known.get(&id);
-            let Some(asked) = PendingProposal::of(proposal).map(|asked| asked.after(before)) else {
-                continue;
-            };
-            // A proposal that is repeated while no controller answers is written once.
-            if before != Some(&asked) {
-                // Without a file, no process can continue with the state. The next file will
-                // contain this proposal too.
-                log_dir.keep_change(&asked_frame(id, &asked));
-                known.insert(id, asked);
-            }
-        }
-        !log_dir.keeps_nothing_more()
     }
 
     /// Stores the producer ids that the next run may assign, before this run assigns others.
     pub(super) fn keep_producer_ids(&self, log_dir: &LogDir, left: [Range<i64>; 2]) {
-        let mut beside = self.0.lock();
+        let mut producer_ids = self.0.lock();
         log_dir.keep_change(&producer_ids_frame(&left));
-        beside.producer_ids = left;
+        *producer_ids = left;
     }
 }
 
@@ -200,39 +152,6 @@ fn metadata_frame(controller_epoch: ControllerEpoch, update: rpc::MetadataUpdate
         message: Some(FromController::Metadata(update)),
     };
     frame(METADATA, &message)
-}
-
-fn asked_frame(id: TopicPartition, asked: &PendingProposal) -> Vec<u8> {
-    let member = |(id, epoch): &(BrokerId, BrokerEpoch)| rpc::IsrMember {
-        broker_id: id.0,
-        broker_epoch: epoch.0,
-    };
-    let change = rpc::IsrChange {
-        topic_id: id.topic.0.as_bytes().to_vec(),
-        partition: id.index,
-        leader_epoch: asked.leader_epoch.0,
-        partition_epoch: asked.base.0,
-        isr: asked.members.iter().map(member).collect(),
-        recovered: false,
-    };
-    frame(ASKED, &change)
-}
-
-fn asked_of(change: &rpc::IsrChange) -> Option<(TopicPartition, PendingProposal)> {
-    let id = TopicPartition {
-        topic: TopicId(Uuid::from_slice(&change.topic_id).ok()?),
-        index: change.partition,
-    };
-    let members = change
-        .isr
-        .iter()
-        .map(|member| (BrokerId(member.broker_id), BrokerEpoch(member.broker_epoch)));
-    let asked = PendingProposal {
-        leader_epoch: LeaderEpoch(change.leader_epoch),
-        base: PartitionEpoch(change.partition_epoch),
-        members: members.collect(),
-    };
-    Some((id, asked))
 }
 
 fn frame(kind: u8, message: &impl prost::Message) -> Vec<u8> {

@@ -217,7 +217,7 @@ impl Session {
         self.controller.keeper.adopt_previous(log_dir, epoch, &left);
         self.controller.standing.send_modify(|standing| standing.broker_epoch = Some(epoch));
         self.controller.producer_ids.lock().await.adopt_previous(left.producer_ids);
-        replicas.resume(&left.image, left.asked);
+        replicas.resume(&left.image);
         self.metadata.publish(left.image);
     }
 

@@ -55,7 +55,7 @@ use weir_protocol::types::{BrokerId, TopicId, TopicPartition};
 use weir_settings::topic_key;
 
 pub(crate) use self::clock::now_ms;
-use self::core::{PartitionState, PendingProposal};
+use self::core::PartitionState;
 pub(crate) use self::fetch_subscriptions::DirtySlots;
 pub use self::fetcher::{FetcherContext, Fetchers};
 use self::leaving::{Fate, Leaving};
@@ -221,10 +221,9 @@ impl Replicas {
         }
     }
 
-    /// Resumes the roles of the previous run. `image` is the image that it used, `asked` the ISR
-    /// proposals of its leaders. The caller publishes the image afterwards. Replaces the first
-    /// [`Replicas::apply`].
-    pub fn resume(&self, image: &MetadataImage, asked: HashMap<TopicPartition, PendingProposal>) {
+    /// Resumes the roles of the previous run. `image` is the image that it used. The caller
+    /// publishes the image afterwards. Replaces the first [`Replicas::apply`].
+    pub fn resume(&self, image: &MetadataImage) {
         let is_over = self.is_over.lock();
         if *is_over {
             return;
@@ -232,7 +231,7 @@ impl Replicas {
         let settings = Settings::of(&image.layers(self.broker));
         *self.settings.lock() = settings;
         self.shared.apply(image, &settings);
-        self.shared.resume(asked);
+        self.shared.resume();
         // A newer image may claim the logs that this one does not, so nothing is set aside yet.
         for topic in image.topics() {
             self.apply_topic(image, topic, Fate::SetAside);

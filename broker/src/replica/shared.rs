@@ -1,7 +1,7 @@
 //! The state that all partitions of this broker share: the other brokers, a clock, the ISR
 //! proposals for the controller, and the partitions that need periodic checks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use weir_protocol::types::{BrokerEpoch, BrokerId, TopicPartition};
+use weir_protocol::types::{BrokerEpoch, BrokerId};
 
 use super::assignments::Assignments;
 use super::core::follower::FETCH_BACKOFF_MS;
-use super::core::{Peer, PendingProposal, Proposal};
+use super::core::{Peer, Proposal};
 use super::settings::Settings;
 use super::throttle::Quota;
 use super::traffic::Traffic;
@@ -37,7 +37,6 @@ pub(crate) struct Shared<P> {
     pub(crate) follower_quota: Quota,
     proposals: Queue<(Arc<P>, Proposal)>,
     /// The ISR proposals of the previous process, when this one resumes its roles.
-    asked: ArcSwap<HashMap<TopicPartition, PendingProposal>>,
     /// Whether the roles are those of the previous process, which no controller has confirmed.
     resumed: AtomicBool,
     checks: Queue<Arc<P>>,
@@ -115,7 +114,6 @@ impl<P> Shared<P> {
             leader_quota: Quota::default(),
             follower_quota: Quota::default(),
             proposals: Queue::default(),
-            asked: ArcSwap::default(),
             resumed: AtomicBool::new(false),
             checks: Queue::default(),
             assignments: Assignments::default(),
@@ -173,10 +171,9 @@ impl<P> Shared<P> {
         self.proposals.push((partition, proposal));
     }
 
-    /// The roles are those of the previous process, and these its ISR proposals. Leaderships that
-    /// begin from now on count those replicas for the high watermark.
-    pub(super) fn resume(&self, asked: HashMap<TopicPartition, PendingProposal>) {
-        self.asked.store(Arc::new(asked));
+    /// The roles are those of the previous process. Leaderships that begin from now on count all
+    /// replicas for the high watermark.
+    pub(super) fn resume(&self) {
         self.resumed.store(true, Ordering::Release);
     }
 
@@ -188,11 +185,6 @@ impl<P> Shared<P> {
     /// Whether no controller has confirmed the roles of the previous process yet.
     pub(super) fn is_resumed(&self) -> bool {
         self.resumed.load(Ordering::Acquire)
-    }
-
-    /// The ISR proposal of the previous process for a partition.
-    pub(super) fn asked(&self, id: TopicPartition) -> Option<PendingProposal> {
-        self.asked.load().get(&id).cloned()
     }
 
     /// All queued ISR proposals of the leaders on this broker; waits for at least one.

@@ -145,7 +145,7 @@ fn what_a_new_controller_does_not_know_of_is_set_aside() {
             .after(ControllerEpoch(1), &told(9, true, &[(1, 0), (2, 0), (3, 0), (4, 0)]))
             .unwrap();
         match goes_on {
-            true => replicas.resume(&known, HashMap::new()),
+            true => replicas.resume(&known),
             false => replicas.apply(&none, &known, &touched),
         }
         for partition in replicas.all() {

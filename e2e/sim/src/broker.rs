@@ -83,7 +83,6 @@ impl Machine {
                 logs: vec![Log::default(); topics],
                 topics: vec![None; topics],
                 kept: None,
-                asked: vec![None; topics],
             },
             nothing: Log::default(),
             process: None,
@@ -278,7 +277,6 @@ impl Machine {
             is_told: process.is_told,
             operator: process.session.map(|session| session.operator),
             log: &mut self.disk.logs[partition],
-            asked: &mut self.disk.asked[partition],
             ctx,
         };
         act(&mut process.replicas[partition], &mut around);

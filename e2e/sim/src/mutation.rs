@@ -66,10 +66,8 @@ pub enum Mutation {
     TakesUpAfterALoss,
     /// A broker that closes its logs takes up the metadata that it is told meanwhile.
     TakesUpWhileClosing,
-    /// A leader that resumes its role does not know the proposals of the previous process.
-    ForgetsWhatWasAsked,
-    /// A leader that resumes its role waits for no replica outside its ISR, which may have been
-    /// elected uncleanly.
+    /// A leader that resumes its role waits for no replica outside its ISR, which the previous
+    /// process may have proposed, or which may have been elected uncleanly.
     TrustsItsOldRole,
     /// No replica ever joins an ISR.
     NeverExpands,

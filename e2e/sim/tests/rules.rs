@@ -84,7 +84,7 @@ fn each_rule_sees_what_it_is_there_for() {
         (R::InSyncHoldsAll, M::WritesBootIdEarly),
         (R::InSyncHoldsAll, M::TakesUpAnOlderImage),
         (R::LeadersHaveEverything, M::TakesUpAfterALoss),
-        (R::InSyncHoldsAll, M::ForgetsWhatWasAsked),
+        (R::InSyncHoldsAll, M::TrustsItsOldRole),
         (R::InSyncHoldsAll, M::TellsBeforeCommit),
         (R::InSyncHoldsAll, M::LooksAtNoEpoch),
         (R::InSyncHoldsAll, M::OverlooksTheEligible),

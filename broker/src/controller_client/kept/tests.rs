@@ -2,7 +2,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::replica::core::PartitionState;
 use weir_log::{Disk, Identity, LogDirOptions};
 
 fn open(root: &Path) -> LogDir {
@@ -53,30 +52,6 @@ impl Run {
         self.keeper.keep(&self.log_dir, self.epoch, update, &next);
         self.image = next;
     }
-
-    fn asks(&self, partition_epoch: i32, isr: &[(i32, i64)]) {
-        assert!(self.may_ask(partition_epoch, isr));
-    }
-
-    fn may_ask(&self, partition_epoch: i32, isr: &[(i32, i64)]) -> bool {
-        let proposal = Proposal {
-            base: PartitionState {
-                replicas: [1, 2, 3].map(BrokerId).to_vec(),
-                isr: [1, 2].map(BrokerId).to_vec(),
-                leader_epoch: LeaderEpoch(5),
-                partition_epoch: PartitionEpoch(partition_epoch),
-                recovering: false,
-                has_eligible: false,
-            },
-            isr: isr.iter().map(|(id, epoch)| (BrokerId(*id), BrokerEpoch(*epoch))).collect(),
-            recovered: false,
-        };
-        self.keeper.keep_asked(&self.log_dir, std::iter::once((partition(), &proposal)))
-    }
-}
-
-fn partition() -> TopicPartition {
-    TopicPartition { topic: TopicId(Uuid::from_bytes([1; 16])), index: 0 }
 }
 
 fn length(root: &Path) -> u64 {
@@ -84,16 +59,13 @@ fn length(root: &Path) -> u64 {
 }
 
 #[test]
-fn the_next_run_finds_all_that_this_one_acted_on_and_asked_for() {
+fn the_next_run_finds_all_that_this_one_acted_on() {
     let dir = tempfile::tempdir().unwrap();
     let mut run = Run::registered(dir.path(), 7);
     run.is_told(told(1, true, vec![topic(1, 2, 5), topic(2, 1, 5)]));
     run.is_told(told(2, false, vec![topic(2, 1, 6)]));
-    run.asks(15, &[(1, 7), (2, 8)]);
-    run.asks(15, &[(1, 7), (2, 8), (3, 9)]);
-    let before = length(dir.path());
-    run.asks(15, &[(1, 7), (2, 8), (3, 9)]);
-    assert_eq!(length(dir.path()), before, "what is asked again is written once");
+    // The proposal of an older broker.
+    run.log_dir.keep_change(&[PROPOSAL, 1]);
     run.is_told(told(3, false, vec![topic(3, 1, 0)]));
     run.keeper.keep_producer_ids(&run.log_dir, [5..10, 20..30]);
     let image = run.image.whole();
@@ -106,36 +78,9 @@ fn the_next_run_finds_all_that_this_one_acted_on_and_asked_for() {
             (left.image.whole(), left.image.controller_epoch),
             (image.clone(), ControllerEpoch(4))
         );
-        let members =
-            left.asked[&partition()].members.iter().map(|(id, _)| id.0).collect::<Vec<_>>();
-        assert_eq!(members, [1, 2, 3]);
         assert_eq!(left.producer_ids, [5..10, 20..30]);
         Keeper::default().adopt_previous(&log_dir, 7, &left);
     }
-}
-
-#[test]
-fn what_was_asked_is_forgotten_once_it_is_known_what_became_of_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut run = Run::registered(dir.path(), 7);
-    run.is_told(told(1, true, vec![topic(1, 1, 5)]));
-    run.asks(15, &[(1, 7), (2, 8), (3, 9)]);
-    // The start of another stream.
-    run.is_told(told(2, true, vec![topic(1, 1, 6)]));
-    drop(run);
-    assert!(left(&open(dir.path())).unwrap().asked.is_empty());
-}
-
-#[test]
-fn a_run_that_is_over_asks_for_nothing_that_the_next_one_does_not_know() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut run = Run::registered(dir.path(), 7);
-    run.is_told(told(1, true, vec![topic(1, 1, 5)]));
-    run.asks(15, &[(1, 7), (2, 8)]);
-    run.log_dir.close(&mut []).unwrap();
-    assert!(!run.may_ask(15, &[(1, 7), (2, 8), (3, 9)]));
-    drop(run);
-    assert!(left(&open(dir.path())).unwrap().asked.is_empty(), "it adds nobody");
 }
 
 #[test]
@@ -165,7 +110,7 @@ fn what_makes_no_sense_is_not_believed() {
         ControllerEpoch(1),
         told(2, false, vec![rpc::Topic { id: vec![1], ..topic(1, 1, 5) }]),
     );
-    for wrong in [vec![], vec![b'x'], vec![METADATA, 0xff], vec![ASKED, 0xff], gap] {
+    for wrong in [vec![], vec![b'x'], vec![METADATA, 0xff], vec![PRODUCER_IDS], gap] {
         assert!(read(&[whole.clone(), wrong]).is_none());
     }
     assert!(read(&[]).is_none());

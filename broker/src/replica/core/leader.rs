@@ -17,7 +17,7 @@ use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch};
 
 use self::progress::Progress;
-use super::{OwnLog, PartitionState, Peers, PendingProposal, Proposal};
+use super::{OwnLog, PartitionState, Peers, Proposal};
 
 /// The pause before a leader repeats a proposal that the controller refused or did not answer, in
 /// milliseconds.
@@ -45,10 +45,9 @@ pub struct Start {
     pub epoch_start: i64,
     /// The high watermark that this broker knew before.
     pub high_watermark: i64,
-    /// The last ISR proposal of an earlier process of this broker.
-    pub asked: Option<PendingProposal>,
     /// Whether an earlier process of this broker had this role, and no controller has told this
-    /// one of it. While it was down, a replica outside the ISR may have been elected uncleanly.
+    /// one of it. A replica outside the ISR may have joined it by a proposal of that process, or
+    /// have been elected uncleanly while none ran.
     pub resumed: bool,
     /// The settings.
     pub settings: Settings,
@@ -119,9 +118,8 @@ pub struct Leadership {
     isr: Isr,
     /// Additions that were sent more than once on this partition epoch and then refused. An earlier
     /// copy may still reach the controller, so the high watermark waits for them until the
-    /// partition epoch has advanced. The same holds for proposals of an earlier process of this
-    /// broker in this leader epoch, and, in a role that no controller has confirmed, for all
-    /// replicas outside the ISR.
+    /// partition epoch has advanced. In a role that no controller has confirmed, the same holds for
+    /// all replicas outside the ISR.
     unsettled: Vec<(BrokerId, BrokerEpoch)>,
     /// The newest partition epoch that one of these proposals builds on.
     unsettled_base: PartitionEpoch,
@@ -134,18 +132,13 @@ pub struct Leadership {
 impl Leadership {
     /// Begins a leader epoch.
     pub fn begin(start: Start, now: u64) -> Self {
-        let (mut unsettled, mut unsettled_base) =
-            PendingProposal::unsettled(start.asked, start.own, &start.state);
+        let (mut unsettled, mut unsettled_base) = (Vec::new(), PartitionEpoch(-1));
         if start.resumed {
             // One that was elected does not fetch in this epoch.
-            let waits_for = |id: &BrokerId| {
-                *id != start.own
-                    && !start.state.isr.contains(id)
-                    && !unsettled.iter().any(|(other, _)| other == id)
-            };
-            let others: Vec<_> = start.state.replicas.iter().copied().filter(waits_for).collect();
-            unsettled.extend(others.into_iter().map(|id| (id, BrokerEpoch(i64::MAX))));
-            unsettled_base = unsettled_base.max(start.state.partition_epoch);
+            let waits_for = |id: &BrokerId| *id != start.own && !start.state.isr.contains(id);
+            let others = start.state.replicas.iter().copied().filter(waits_for);
+            unsettled.extend(others.map(|id| (id, BrokerEpoch(i64::MAX))));
+            unsettled_base = start.state.partition_epoch;
         }
         let mut leadership = Self {
             own: start.own,

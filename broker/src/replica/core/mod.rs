@@ -18,13 +18,11 @@
 
 pub mod follower;
 pub mod leader;
-mod pending_proposal;
 
 use weir_protocol::types::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch};
 
 pub use self::follower::{FetchAnswer, FetchFrom, FollowerState, Next, Step, Todo};
 pub use self::leader::{Leadership, Settings, Start};
-pub use self::pending_proposal::PendingProposal;
 use weir_log::EpochEnd;
 
 /// The committed state of a partition, as far as its leader uses it.

@@ -52,7 +52,6 @@ impl Partition {
             own_epoch: self.shared.own_epoch(),
             epoch_start: self.log.log_end_offset(),
             high_watermark: self.log.high_watermark(),
-            asked: self.shared.asked(self.id()),
             resumed: self.shared.is_resumed(),
             settings: self.settings(),
             state,

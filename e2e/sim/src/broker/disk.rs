@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use weir_broker::replica::core::PendingProposal;
 use weir_operator::controller::state::State;
 use weir_protocol::types::{BrokerEpoch, ControllerEpoch, TopicId};
 
@@ -19,8 +18,6 @@ pub(super) struct Disk {
     /// The topic of each log; `None` if the log does not exist.
     pub(super) topics: Vec<Option<TopicId>>,
     pub(super) kept: Option<Kept>,
-    /// The last proposals of the leaders on this machine.
-    pub(super) asked: Vec<Option<PendingProposal>>,
 }
 
 /// The file `image`: the last metadata that a process acted on, and its registration at the time.

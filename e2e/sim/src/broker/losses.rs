@@ -46,7 +46,6 @@ impl Machine {
             epoch: None,
             clean: false,
             kept: None,
-            asked: vec![None; self.disk.logs.len()],
             logs: vec![Log::default(); self.disk.logs.len()],
             topics: vec![None; self.disk.logs.len()],
         };
@@ -94,7 +93,6 @@ impl Machine {
                 format!("broker {} gives up {partition}, which is {topic:?} now", self.id)
             });
             self.lost_from[partition] = 0;
-            disk.asked[partition] = None;
             if !ctx.plan.has(Mutation::KeepsOldLogs) {
                 disk.logs[partition] = Log::default();
             }

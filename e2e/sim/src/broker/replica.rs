@@ -7,8 +7,7 @@ mod leading;
 
 use weir_broker::replica::core::leader::Ends;
 use weir_broker::replica::core::{
-    FetchFrom, FollowerState, Leadership, PartitionState, Peer, PendingProposal, Proposal,
-    Settings, Start,
+    FetchFrom, FollowerState, Leadership, PartitionState, Peer, Proposal, Settings, Start,
 };
 use weir_operator::controller::state::{Partition, State};
 use weir_protocol::error::ErrorCode;
@@ -73,8 +72,6 @@ pub(super) struct Around<'a, 'c> {
     /// The operator of the current session.
     pub(super) operator: Option<usize>,
     pub(super) log: &'a mut Log,
-    /// The last proposal, as it is on the disk.
-    pub(super) asked: &'a mut Option<PendingProposal>,
     pub(super) ctx: &'a mut Ctx<'c>,
 }
 
@@ -258,10 +255,6 @@ impl Replica {
             state: state_of(state, around.ctx.plan),
             epoch_start: around.log.end(),
             high_watermark,
-            asked: around
-                .asked
-                .clone()
-                .filter(|_| !around.ctx.plan.has(Mutation::ForgetsWhatWasAsked)),
             resumed: !around.is_told && !around.ctx.plan.has(Mutation::TrustsItsOldRole),
             settings: settings(self.min_isr, around),
         }

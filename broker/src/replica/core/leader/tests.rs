@@ -30,7 +30,6 @@ fn leader_of(isr: &[i32], min_isr: usize, epoch_start: i64, high_watermark: i64)
         state: state(isr, 7),
         epoch_start,
         high_watermark,
-        asked: None,
         resumed: false,
         settings: Settings { min_isr, lag_ms_max: LAG },
     };
@@ -413,7 +412,6 @@ fn an_unclean_leader_first_says_that_it_has_recovered() {
         state: recovering,
         epoch_start: 3,
         high_watermark: 3,
-        asked: None,
         resumed: false,
         settings: Settings { min_isr: 1, lag_ms_max: LAG },
     };

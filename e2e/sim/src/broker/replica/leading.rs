@@ -1,9 +1,7 @@
 //! A leader: it serves followers, producers and consumers, and proposes ISRs to the controller.
 
 use weir_broker::replica::core::leader::{Fetched as FollowerAt, Outcome};
-use weir_broker::replica::core::{
-    FetchAnswer, FetchFrom, Leadership, PartitionState, PendingProposal, Proposal,
-};
+use weir_broker::replica::core::{FetchAnswer, FetchFrom, Leadership, PartitionState, Proposal};
 use weir_operator::controller::state::Partition;
 use weir_operator::controller::{AlterPartitions, IsrChange};
 use weir_protocol::error::ErrorCode;
@@ -114,10 +112,6 @@ impl Replica {
     }
 
     fn call_controller(&mut self, proposal: Proposal, around: &mut Around<'_, '_>) {
-        // Before the call: the next process must wait for the replicas in this proposal.
-        if let Some(asked) = PendingProposal::of(&proposal) {
-            *around.asked = Some(asked.after(around.asked.as_ref()));
-        }
         self.calls += 1;
         let call = (around.run << 32) | (self.calls << 8) | around.partition as u64;
         let change = IsrChange {
