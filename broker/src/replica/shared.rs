@@ -36,7 +36,6 @@ pub(crate) struct Shared<P> {
     pub(crate) leader_quota: Quota,
     pub(crate) follower_quota: Quota,
     proposals: Queue<(Arc<P>, Proposal)>,
-    /// The ISR proposals of the previous process, when this one resumes its roles.
     /// Whether the roles are those of the previous process, which no controller has confirmed.
     resumed: AtomicBool,
     checks: Queue<Arc<P>>,

@@ -132,19 +132,15 @@ pub struct Leadership {
 impl Leadership {
     /// Begins a leader epoch.
     pub fn begin(start: Start, now: u64) -> Self {
-        let (mut unsettled, mut unsettled_base) = (Vec::new(), PartitionEpoch(-1));
-        if start.resumed {
-            // One that was elected does not fetch in this epoch.
-            let waits_for = |id: &BrokerId| *id != start.own && !start.state.isr.contains(id);
-            let others = start.state.replicas.iter().copied().filter(waits_for);
-            unsettled.extend(others.map(|id| (id, BrokerEpoch(i64::MAX))));
-            unsettled_base = start.state.partition_epoch;
-        }
+        // One that was elected does not fetch in this epoch.
+        let may_lead =
+            |id: &BrokerId| start.resumed && *id != start.own && !start.state.isr.contains(id);
+        let others = start.state.replicas.iter().copied().filter(may_lead);
         let mut leadership = Self {
             own: start.own,
             own_epoch: start.own_epoch,
-            unsettled,
-            unsettled_base,
+            unsettled: others.map(|id| (id, BrokerEpoch(i64::MAX))).collect(),
+            unsettled_base: start.state.partition_epoch,
             committed: start.state,
             epoch_start: start.epoch_start,
             own_end: start.epoch_start,
