@@ -27,7 +27,7 @@ mod verification;
 
 pub use marker::{Marker, marker_batch};
 pub use verification::Verifications;
-pub use verification::{Guard, Verification};
+pub use verification::{Guard, Standing, Verification};
 
 pub use snapshot::{Ended, Snapshot, SnapshotError};
 
@@ -199,16 +199,19 @@ impl Producers {
     /// Checks batches of a client: they may be appended, or one was appended before
     /// (`UnifiedLog.analyzeAndValidateProducerState`).
     ///
-    /// `verified` is the coordinator's answer about the transaction that the batch would begin
-    /// here.
+    /// `standing` is what the coordinator's answer about the transaction is worth.
     ///
     /// # Errors
     /// The reason why they may not be appended.
     pub fn admit(
         &self,
         headers: &[BatchHeader],
-        verified: Option<&Verification>,
+        standing: Standing<'_>,
     ) -> Result<Option<Duplicate>, ProducerError> {
+        let verified = match standing {
+            Standing::Answered(verified) => Some(verified),
+            _ => None,
+        };
         for header in headers.iter().filter(|header| header.has_producer()) {
             // Retention or DeleteRecords may have removed everything from an unknown producer, so
             // any sequence is accepted.
@@ -222,7 +225,8 @@ impl Producers {
             }
             if header.is_transactional()
                 && verified.is_none()
-                && !self.has_open_transaction(header.producer_id, header.producer_epoch)
+                && (standing == Standing::Outdated
+                    || !self.has_open_transaction(header.producer_id, header.producer_epoch))
             {
                 return Err(ProducerError::NotVerified(header.producer_id));
             }

@@ -337,7 +337,7 @@ impl Segment {
         if let Some(entry) = found {
             return Ok(entry);
         }
-        self.rebuild(files)?;
+        self.rebuild(files, "index")?;
         Ok(self
             .indexes
             .read()
@@ -359,14 +359,20 @@ impl Segment {
     }
 
     /// Builds the indexes from the records and keeps them in memory. Tries to write their files
-    /// too.
-    fn rebuild(&self, files: &OpenFiles) -> Result<(), SegmentError> {
+    /// too. The file of one of them, with this extension, has failed.
+    fn rebuild(&self, files: &OpenFiles, failed: &str) -> Result<(), SegmentError> {
+        let path = self.path(failed);
+        let file = files.storage().open(&path, Mode::Existing);
+        let had_entries = file.and_then(|file| file.length()).is_ok_and(|bytes| bytes > 0);
         let (built, _) = self.build_indexes(files, 4096)?;
-        // A small segment has no index entries, so its empty file is correct.
-        if built.bytes() > 0 {
-            let path = self.records.path();
-            let (topic, partition) = named(&path);
-            tracing::warn!(topic, partition, segment = %path.display(), "an index was missing, of an older version or damaged, and is built anew");
+        let records = self.records.path();
+        let (topic, partition) = named(&records);
+        let segment = records.display();
+        if had_entries {
+            tracing::warn!(topic, partition, %segment, file = failed, "an index was damaged or of an older version, and is built anew");
+        } else {
+            // A killed process leaves none. An older version left empty ones for small segments.
+            tracing::debug!(topic, partition, %segment, file = failed, "an index was missing, and is built anew");
         }
         // If the files cannot be written, the indexes in memory serve as well.
         let _ = self.write_indexes(files, &built);
@@ -383,7 +389,7 @@ impl Segment {
         let path = self.path("timeindex");
         match index::search_offset(files.storage().as_ref(), &path, timestamp, self.base_offset) {
             Ok(relative) => return Ok(relative),
-            Err(_) => self.rebuild(files)?,
+            Err(_) => self.rebuild(files, "timeindex")?,
         }
         let indexes = self.indexes.read();
         Ok(indexes.as_ref().map_or(0, |indexes| indexes.offset_before(timestamp)))

@@ -257,7 +257,7 @@ impl<M: StateMachine> Active<M> {
         partition: Arc<Partition>,
         tenure: Tenure,
     ) -> Box<Self> {
-        let transactional = Transactional::of(producers);
+        let transactional = Transactional::of(producers, tenure.epoch);
         Box::new(Self { machine, transactional, partition, tenure, last: None })
     }
 

@@ -8,9 +8,9 @@
 
 use weir_protocol::batch::BatchHeader;
 use weir_protocol::error::ErrorCode;
-use weir_protocol::types::{ProducerEpoch, ProducerId};
+use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId};
 
-use weir_log::producers::{Guard, Marker, ProducerError, Producers, Verifications};
+use weir_log::producers::{Guard, Marker, ProducerError, Producers, Standing, Verifications};
 
 /// The producer of a transaction.
 pub(crate) type Producer = (ProducerId, ProducerEpoch);
@@ -33,9 +33,9 @@ pub(crate) struct Transactional {
 }
 
 impl Transactional {
-    /// The producer state of the log.
-    pub(crate) fn of(producers: Producers) -> Self {
-        Self { producers, ..Self::default() }
+    /// The producer state of the log, in a leadership of this epoch.
+    pub(crate) fn of(producers: Producers, epoch: LeaderEpoch) -> Self {
+        Self { producers, asked: Verifications::of(epoch), ..Self::default() }
     }
 
     /// Registers a verification: the transaction's coordinator is asked whether this partition is
@@ -51,9 +51,12 @@ impl Transactional {
     /// INVALID_PRODUCER_EPOCH for a fenced producer.
     pub(crate) fn admit(&self, write: InTransaction) -> Result<(), ErrorCode> {
         let (id, epoch) = write.producer;
-        let is_verified =
-            write.guard.is_some_and(|guard| self.asked.answered(id, epoch, guard).is_some());
-        if !is_verified && !self.producers.has_open_transaction(id, epoch) {
+        let may_write = match self.asked.standing(id, epoch, write.guard) {
+            Standing::Answered(_) => true,
+            Standing::NotAsked | Standing::Begun => self.producers.has_open_transaction(id, epoch),
+            Standing::Outdated => false,
+        };
+        if !may_write {
             return Err(ErrorCode::InvalidTxnState);
         }
         self.producers.admit_epoch(id, epoch).map_err(code)
@@ -75,8 +78,10 @@ impl Transactional {
         self.next += 1;
         let header = BatchHeader { base_offset: self.next, ..*header };
         let change = self.producers.replay(&header, batch, now_ms);
-        if change.is_some() || header.is_control() {
-            self.asked.forget(header.producer_id);
+        if header.is_control() {
+            self.asked.ended(header.producer_id);
+        } else if change.is_some() {
+            self.asked.began(header.producer_id, header.producer_epoch);
         }
     }
 
@@ -145,6 +150,16 @@ mod tests {
                 Err(ErrorCode::InvalidTxnState),
                 "version {version}"
             );
+            // Nor for the transaction after it, which with transactions v1 has the same epoch.
+            let next = InTransaction {
+                producer: producer(ended_as),
+                guard: transactional.ask(producer(ended_as)),
+            };
+            assert_eq!(transactional.admit(next), Ok(()));
+            write(&mut transactional, ended_as);
+            assert_eq!(transactional.admit(next), Ok(()));
+            let refused = transactional.admit(late);
+            assert_eq!(refused, Err(ErrorCode::InvalidTxnState), "version {version}");
         }
     }
 

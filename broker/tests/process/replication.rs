@@ -320,6 +320,28 @@ async fn a_follower_learns_of_a_leader_that_writes_nothing_where_the_logs_parted
     assert_eq!(values(&follower.read_all("t", 0).await), ["both", "alone"]);
 }
 
+/// A refusal is an answer, and still nothing is replicated.
+#[tokio::test]
+async fn a_follower_that_its_leader_refuses_says_so_and_does_not_hurry() {
+    let topic = placed_topic(1, "t", 1, &[0, 1], &[("min.insync.replicas", "1")]);
+    let mut brokers = Brokers::start(2, vec![topic]).await;
+    let mut client = brokers.client(0).await;
+    produced(&mut client, "t", "a").await;
+    brokers.controller.partition(1, 0, |partition| partition.isr.len() == 2).await;
+    // The leader knows of a registration that the follower does not.
+    brokers.controller.change_broker(1, |broker| broker.epoch += 1);
+    let follower = brokers.broker(1);
+    follower.wait_for_line("following a leader").await;
+    follower
+        .wait_for_line(
+            "cannot follow a leader: its partitions are not replicated to this broker, which tries \
+             again every second",
+        )
+        .await;
+    let log = follower.log();
+    assert_eq!(log.matches("following a leader").count(), 1, "{log}");
+}
+
 #[tokio::test]
 async fn a_follower_that_lags_leaves_the_isr_and_comes_back() {
     let mut brokers =

@@ -19,7 +19,7 @@ fn one(producer: i64, epoch: i16, sequence: i32, offset: i64) -> BatchHeader {
 }
 
 fn code(producers: &Producers, header: BatchHeader) -> Option<ErrorCode> {
-    producers.admit(&[header], None).err().map(|error| error.code())
+    producers.admit(&[header], Standing::NotAsked).err().map(|error| error.code())
 }
 
 fn after(batches: &[BatchHeader]) -> Producers {
@@ -46,7 +46,7 @@ fn batches_follow_each_other() {
         (one(-1, -1, -1, 99), None, "no producer"),
     ] {
         assert_eq!(code(&producers, header), expected, "{why}");
-        assert_eq!(producers.admit(&[header], None).ok().flatten(), None, "{why}");
+        assert_eq!(producers.admit(&[header], Standing::NotAsked).ok().flatten(), None, "{why}");
     }
 }
 
@@ -60,7 +60,7 @@ fn five_batches_are_known_again() {
             continue;
         }
         let again = BatchHeader { base_offset: 99, ..*header };
-        let duplicate = producers.admit(&[again], None).unwrap().unwrap();
+        let duplicate = producers.admit(&[again], Standing::NotAsked).unwrap().unwrap();
         assert_eq!(
             (duplicate.first_offset, duplicate.last_offset, duplicate.max_timestamp),
             (header.base_offset, header.last_offset(), header.max_timestamp)
@@ -76,7 +76,10 @@ fn sequence_numbers_begin_again() {
     assert_eq!(last.last_sequence(), 1);
     let producers = after(&[last]);
     assert_eq!(
-        producers.admit(&[last], None).unwrap().map(|duplicate| duplicate.first_offset),
+        producers
+            .admit(&[last], Standing::NotAsked)
+            .unwrap()
+            .map(|duplicate| duplicate.first_offset),
         Some(50)
     );
     assert_eq!(code(&producers, one(1, 0, 2, 99)), None);
@@ -288,7 +291,7 @@ proptest! {
                 }
             };
             let expected = model.admit(&header);
-            let actual = producers.admit(&[header], None);
+            let actual = producers.admit(&[header], Standing::NotAsked);
             prop_assert_eq!(actual.map(|duplicate| duplicate.map(|duplicate| duplicate.first_offset)).map_err(|error| error.code()), expected);
             if expected == Ok(None) {
                 producers.appended(&header, 0);
@@ -303,10 +306,10 @@ proptest! {
             prop_assert_eq!(loaded.last_records(), producers.last_records());
             for (id, (epoch, batches)) in &model.0 {
                 let last = batches.last().unwrap();
-                let again = loaded.admit(&[*last], None).unwrap();
+                let again = loaded.admit(&[*last], Standing::NotAsked).unwrap();
                 prop_assert_eq!(again.map(|duplicate| duplicate.first_offset), Some(last.base_offset));
                 let next = sent(*id, *epoch, last.last_sequence().wrapping_add(1) & i32::MAX, 1, offset);
-                prop_assert_eq!(loaded.admit(&[next], None), Ok(None));
+                prop_assert_eq!(loaded.admit(&[next], Standing::NotAsked), Ok(None));
             }
         }
     }

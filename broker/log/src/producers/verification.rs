@@ -4,10 +4,14 @@
 //! Without them, a batch that arrives after its transaction ended would begin a transaction that no
 //! coordinator knows and that never ends. Each request to the coordinator has a [`Guard`]. Its
 //! answer counts for that request only, and the end of a transaction here invalidates it.
+//!
+//! That holds when the producer's next transaction is open by then, too. With transactions v1 it
+//! has the same epoch, and a late write would become part of it. Kafka looks at the guard only
+//! where no transaction is open.
 
 use std::collections::BTreeMap;
 
-use weir_protocol::types::{ProducerEpoch, ProducerId};
+use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId};
 
 /// Identifies one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +28,19 @@ pub struct Verification {
     pub(super) raises_epoch: bool,
 }
 
+/// What an answer is worth to a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing<'a> {
+    /// Nobody had to be asked: the transaction was open.
+    NotAsked,
+    /// The transaction may begin here.
+    Answered(&'a Verification),
+    /// Another write with the same answer has begun the transaction that is open.
+    Begun,
+    /// The transaction of the question has ended here.
+    Outdated,
+}
+
 /// The most open verifications of a partition. Beyond it, the one with the lowest producer id is
 /// dropped.
 const ASKED_MAX: usize = 100_000;
@@ -33,10 +50,19 @@ const ASKED_MAX: usize = 100_000;
 #[derive(Debug, Default)]
 pub struct Verifications {
     asked: BTreeMap<(i64, i16), Verification>,
+    /// Whose answer began the producer's open transaction, as far as this run has seen it begin.
+    begun: BTreeMap<i64, Guard>,
     last: u64,
 }
 
 impl Verifications {
+    /// Those of a leadership that holds them anew. An answer to a question of an earlier one is
+    /// not taken for one of these.
+    pub fn of(epoch: LeaderEpoch) -> Self {
+        let last = u64::from(epoch.0.unsigned_abs()) << 32;
+        Self { last, ..Self::default() }
+    }
+
     /// Returns the guard of this producer's open verification, or of a new one.
     pub fn ask(
         &mut self,
@@ -61,23 +87,45 @@ impl Verifications {
         guard
     }
 
-    /// Returns the verification if the answer's guard is still valid.
-    pub fn answered(
+    /// What an answer is worth now.
+    pub fn standing(
         &self,
         producer: ProducerId,
         epoch: ProducerEpoch,
-        guard: Guard,
-    ) -> Option<&Verification> {
-        self.asked.get(&(producer.0, epoch.0)).filter(|asked| asked.guard == guard)
+        guard: Option<Guard>,
+    ) -> Standing<'_> {
+        let Some(guard) = guard else { return Standing::NotAsked };
+        match self.asked.get(&(producer.0, epoch.0)) {
+            Some(asked) if asked.guard == guard => Standing::Answered(asked),
+            _ if self.begun.get(&producer.0) == Some(&guard) => Standing::Begun,
+            _ => Standing::Outdated,
+        }
     }
 
-    /// Drops a producer's verifications, because a transaction of it began or ended here.
-    pub fn forget(&mut self, producer: ProducerId) {
+    /// A transaction of this producer has begun here. Only the answer that began it still counts.
+    pub fn began(&mut self, producer: ProducerId, epoch: ProducerEpoch) {
+        let asked = self.asked.get(&(producer.0, epoch.0)).map(|asked| asked.guard);
+        self.forget(producer);
+        if let Some(guard) = asked {
+            if self.begun.len() >= ASKED_MAX {
+                self.begun.pop_first();
+            }
+            self.begun.insert(producer.0, guard);
+        }
+    }
+
+    /// A transaction of this producer has ended here, and no answer of before counts.
+    pub fn ended(&mut self, producer: ProducerId) {
+        self.forget(producer);
+    }
+
+    fn forget(&mut self, producer: ProducerId) {
         let of_it = (producer.0, i16::MIN)..=(producer.0, i16::MAX);
         let keys: Vec<_> = self.asked.range(of_it).map(|(key, _)| *key).collect();
         for key in keys {
             self.asked.remove(&key);
         }
+        self.begun.remove(&producer.0);
     }
 }
 
@@ -94,18 +142,37 @@ mod tests {
         // A client with a forged epoch, and a zombie.
         for other in [ProducerEpoch(i16::MAX), ProducerEpoch(2)] {
             let others = asked.ask(id, other, 0, true);
-            assert!(
-                asked.answered(id, own, others).is_none()
-                    && asked.answered(id, other, guard).is_none()
-            );
+            assert_eq!(asked.standing(id, own, Some(others)), Standing::Outdated);
+            assert_eq!(asked.standing(id, other, Some(guard)), Standing::Outdated);
         }
-        let known = asked.answered(id, own, guard).unwrap();
+        let Standing::Answered(known) = asked.standing(id, own, Some(guard)) else {
+            panic!("it is open")
+        };
         assert_eq!((known.lowest_sequence, known.raises_epoch), (4, false));
-        asked.forget(ProducerId(8));
-        assert!(asked.answered(id, own, guard).is_some());
-        asked.forget(id);
-        assert!(asked.answered(id, own, guard).is_none());
+        asked.ended(ProducerId(8));
+        assert!(matches!(asked.standing(id, own, Some(guard)), Standing::Answered(_)));
+        asked.ended(id);
+        assert_eq!(asked.standing(id, own, Some(guard)), Standing::Outdated);
+        assert_eq!(asked.standing(id, own, None), Standing::NotAsked);
         assert_ne!(asked.ask(id, own, 0, false), guard);
         assert_eq!(asked.asked.len(), 1);
+    }
+
+    #[test]
+    fn an_answer_counts_for_the_transaction_that_it_began_and_not_for_the_next() {
+        let mut asked = Verifications::default();
+        let (id, epoch) = (ProducerId(7), ProducerEpoch(3));
+        let first = asked.ask(id, epoch, 0, false);
+        asked.began(id, epoch);
+        assert_eq!(asked.standing(id, epoch, Some(first)), Standing::Begun);
+        asked.ended(id);
+        let second = asked.ask(id, epoch, 0, false);
+        asked.began(id, epoch);
+        assert_eq!(asked.standing(id, epoch, Some(second)), Standing::Begun);
+        assert_eq!(asked.standing(id, epoch, Some(first)), Standing::Outdated);
+        asked.ended(id);
+        assert!(asked.begun.is_empty() && asked.asked.is_empty());
+        let mut anew = Verifications::of(LeaderEpoch(1));
+        assert_ne!(anew.ask(id, epoch, 0, false), first, "of another leadership");
     }
 }

@@ -247,3 +247,15 @@ fn without_a_catalogue_aborted_transactions_are_taken_from_the_log() {
         indexes.len()
     );
 }
+
+/// An empty index would look like a lost one.
+#[test]
+fn a_segment_with_records_has_entries_however_small_it_is() {
+    let fs = Faulty::default();
+    let mut opened = Opened::new(&fs).unwrap();
+    opened.append(batch(1, 1, 1_000, 1), 0).unwrap();
+    opened.close().unwrap();
+    for extension in ["index", "timeindex"] {
+        assert_ne!(fs.bytes(format!("{DIR}/{:020}.{extension}", 0)).unwrap(), b"", "{extension}");
+    }
+}

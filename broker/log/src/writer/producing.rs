@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use tracing::warn;
+use tracing::{info, warn};
 use weir_protocol::batch::BatchHeader;
 use weir_protocol::types::{ProducerEpoch, ProducerId};
 
-use super::super::producers::{Described, Duplicate, Guard, LastRecord, ProducerError, Producers};
+use super::super::producers::{
+    Described, Duplicate, Guard, LastRecord, ProducerError, Producers, Standing,
+};
 use super::super::transactions::{Aborted, Transactions, is_damage};
 use super::super::validate::{Origin, Prepared};
 use super::super::{AppendError, snapshots};
@@ -35,6 +37,7 @@ impl LogWriter {
         }
         let (producers, transactions) = match snapshots::load(&self.dir, &self.reader, now_ms) {
             Err(error) if is_damage(&error) => {
+                warn!(topic = %self.reader.topic, partition = self.reader.id.index, log = %self.reader.path().display(), %error, "a file of aborted transactions is damaged or of an older version");
                 self.restore_transaction_index(now_ms)?;
                 snapshots::load(&self.dir, &self.reader, now_ms)?
             }
@@ -45,12 +48,11 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Reads the aborted transactions from the log and rewrites every `.txnindex` file, because one
-    /// of them is damaged. No compaction swaps segments meanwhile, because a swap needs the writer
-    /// too.
+    /// Reads the aborted transactions from the log and rewrites every `.txnindex` file: one of them
+    /// is damaged, or the process was killed before it wrote them. No compaction swaps segments
+    /// meanwhile, because a swap needs the writer too.
     fn restore_transaction_index(&mut self, now_ms: i64) -> io::Result<()> {
-        let log = self.reader.path();
-        warn!(topic = %self.reader.topic, partition = self.reader.id.index, log = %log.display(), "a file of aborted transactions is of an older version, or damaged; all of them are taken from the log again");
+        info!(topic = %self.reader.topic, partition = self.reader.id.index, log = %self.reader.path().display(), "the aborted transactions are read from the log, and their files are written anew");
         let aborted = snapshots::find_aborted(&self.dir, &self.reader, now_ms)?;
         self.write_transactions(&aborted, 0)?;
         self.reader.trust_transaction_index();
@@ -77,12 +79,10 @@ impl LogWriter {
         let Some(producers) = &self.producers else { return Ok(None) };
         match append.origin {
             Origin::Client(guard) => {
-                let first = append.headers.first();
-                let verified = first.zip(guard);
-                let verified = verified.and_then(|(header, guard)| {
-                    self.verifications.answered(header.producer_id, header.producer_epoch, guard)
+                let standing = append.headers.first().map_or(Standing::NotAsked, |header| {
+                    self.verifications.standing(header.producer_id, header.producer_epoch, guard)
                 });
-                producers.admit(&append.headers, verified)
+                producers.admit(&append.headers, standing)
             }
             Origin::Coordinator => producers.admit_from_coordinator(&append.headers).map(|()| None),
             Origin::Marker(marker) => producers.admit_marker(&marker).map(|()| None),
@@ -101,8 +101,10 @@ impl LogWriter {
             let high_watermark = self.reader.high_watermark();
             self.reader.transactions.write().changed(change, high_watermark);
         }
-        if change.is_some() || header.is_control() {
-            self.verifications.forget(header.producer_id);
+        if header.is_control() {
+            self.verifications.ended(header.producer_id);
+        } else if change.is_some() {
+            self.verifications.began(header.producer_id, header.producer_epoch);
         }
     }
 

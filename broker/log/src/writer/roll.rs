@@ -128,7 +128,8 @@ impl LogWriter {
         Active {
             segment,
             file,
-            since_index_bytes: 0,
+            // The first batch gets an entry, so only an empty segment has an empty index.
+            since_index_bytes: u64::MAX,
             allocated_bytes: 0,
             created_ms: now_ms,
             first_timestamp,

@@ -77,6 +77,8 @@ pub(super) struct Session {
     epoch: i32,
     requests: u64,
     answers: u64,
+    /// The leader has taken this session's fetches: an answer came that was no refusal.
+    is_following: bool,
     silence: Silence,
 }
 
@@ -94,6 +96,7 @@ impl Session {
             epoch: 0,
             requests: 0,
             answers: 0,
+            is_following: false,
             silence: Silence::default(),
         }
     }
@@ -109,9 +112,8 @@ impl Session {
                 continue;
             }
             self.begin_anew();
-            let answers = self.answers;
             let Err(error) = self.fetch_until_it_ends().await;
-            if self.answers > answers {
+            if self.is_following {
                 // The leader answered until just now.
                 self.context.replicas.lost_leaders().lose(self.leader);
                 self.silence.end();
@@ -127,7 +129,7 @@ impl Session {
                      which tries again every second"
                 ),
             }
-            pause = if self.answers > answers { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
+            pause = if self.is_following { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
             let notified = tokio::time::timeout(pause, self.inbox.notify.notified()).await;
             if notified.is_ok() {
                 // The message may relate to the failure: the leader is back, or another one is
@@ -140,6 +142,7 @@ impl Session {
     /// Starts a new session: no request is under way, and the leader knows no partition.
     fn begin_anew(&mut self) {
         (self.id, self.epoch) = (0, 0);
+        self.is_following = false;
         self.answers = self.requests;
         self.forgotten.clear();
         self.due.clear();
@@ -183,13 +186,6 @@ impl Session {
 
     async fn fetch_until_it_ends(&mut self) -> Result<std::convert::Infallible, SessionError> {
         let (mut connection, address) = connect(&self.context, self.leader).await?;
-        info!(
-            leader = self.leader.0,
-            host = address.host,
-            port = address.port,
-            partitions = self.slots.len(),
-            "following a leader"
-        );
         loop {
             self.take_inbox();
             self.take_delayed();
@@ -214,6 +210,15 @@ impl Session {
                     }
                     if !self.answered(body).await? {
                         connection.shrink();
+                    }
+                    if !std::mem::replace(&mut self.is_following, true) {
+                        info!(
+                            leader = self.leader.0,
+                            host = address.host,
+                            port = address.port,
+                            partitions = self.slots.len(),
+                            "following a leader"
+                        );
                     }
                 }
                 () = inbox.notify.notified(), if room => {}

@@ -282,10 +282,10 @@ impl FakeController {
         });
     }
 
-    /// Fences a broker.
-    pub(crate) fn fence(&self, broker: i32) {
+    /// Changes what is told of a broker.
+    pub(crate) fn change_broker(&self, id: i32, change: impl FnOnce(&mut rpc::Broker)) {
         let mut world = self.state.world.lock();
-        world.brokers.get_mut(&broker).unwrap().fenced = true;
+        change(world.brokers.get_mut(&id).unwrap());
         world.tell();
     }
 

@@ -55,7 +55,7 @@ impl Brokers {
     /// Sends SIGKILL, and the controller fences the broker.
     pub(crate) async fn kill(&mut self, id: i32) {
         self.broker(id).kill().await;
-        self.controller.fence(id);
+        self.controller.change_broker(id, |broker| broker.fenced = true);
     }
 
     /// Empties the disk of a stopped broker.
