@@ -59,13 +59,15 @@ impl Churn {
             ] {
                 let topic = self.topic(name)?;
                 let is_whole = topic.partitions.values().all(|place| {
-                    let (replicas, isr) = (
+                    let (replicas, isr): (BTreeSet<i32>, BTreeSet<i32>) = (
                         place.replicas.iter().copied().collect(),
                         place.isr.iter().copied().collect(),
                     );
-                    let wanted =
-                        if name == MOVED { target.clone() } else { (0..BROKERS).collect() };
-                    place.leader >= 0 && BTreeSet::clone(&replicas) == isr && replicas == wanted
+                    let is_placed = match name {
+                        MOVED => target.is_empty() || replicas == target,
+                        _ => replicas == (0..BROKERS).collect(),
+                    };
+                    place.leader >= 0 && replicas == isr && is_placed
                 });
                 if !is_whole || i32::try_from(topic.partitions.len()).unwrap() != count {
                     return None;

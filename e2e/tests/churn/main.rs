@@ -87,7 +87,7 @@ struct Churn {
     local: Local,
     bootstrap: String,
     trims: Mutex<BTreeMap<At, Trim>>,
-    /// The last target brokers of `moved`.
+    /// The last target brokers of `moved`; none until it is moved for the first time.
     target: Mutex<Vec<i32>>,
 }
 
@@ -95,8 +95,7 @@ impl Churn {
     fn start() -> Self {
         let local = Local::start_of(Some(3), Some(CLUSTER)).unwrap();
         let bootstrap = local.bootstrap();
-        let churn =
-            Self { local, bootstrap, trims: Mutex::default(), target: Mutex::new(vec![0, 1]) };
+        let churn = Self { local, bootstrap, trims: Mutex::default(), target: Mutex::default() };
         churn.make(REMADE, REMADE_PARTITIONS, 3, &SMALL);
         churn.make(MOVED, MOVED_PARTITIONS + 1, 2, &[SMALL[0], KEPT]);
         churn.make(TRIMMED, 1, 3, &[SMALL.as_slice(), &[KEPT]].concat());
