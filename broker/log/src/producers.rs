@@ -208,10 +208,6 @@ impl Producers {
         headers: &[BatchHeader],
         standing: Standing<'_>,
     ) -> Result<Option<Duplicate>, ProducerError> {
-        let verified = match standing {
-            Standing::Answered(verified) => Some(verified),
-            _ => None,
-        };
         for header in headers.iter().filter(|header| header.has_producer()) {
             // Retention or DeleteRecords may have removed everything from an unknown producer, so
             // any sequence is accepted.
@@ -224,16 +220,16 @@ impl Producers {
                 }));
             }
             if header.is_transactional()
-                && verified.is_none()
-                && (standing == Standing::Outdated
-                    || !self.has_open_transaction(header.producer_id, header.producer_epoch))
+                && !standing.permits(|| {
+                    self.has_open_transaction(header.producer_id, header.producer_epoch)
+                })
             {
                 return Err(ProducerError::NotVerified(header.producer_id));
             }
             if let Some(entry) = entry {
                 check(entry, header)?;
             }
-            check_verified(entry, header, verified)?;
+            check_verified(entry, header, standing)?;
         }
         Ok(None)
     }
@@ -457,9 +453,9 @@ fn check_kind(entry: &Entry, header: &BatchHeader) -> Result<(), ProducerError> 
 fn check_verified(
     entry: Option<&Entry>,
     header: &BatchHeader,
-    verified: Option<&Verification>,
+    standing: Standing<'_>,
 ) -> Result<(), ProducerError> {
-    let Some(verified) = verified else { return Ok(()) };
+    let Standing::Answered(verified) = standing else { return Ok(()) };
     let sequence = header.base_sequence;
     // With transactions v2 the end of the last transaction raised the epoch. So sequences begin at
     // 0 if the producer is unknown here.

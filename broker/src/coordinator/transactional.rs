@@ -10,7 +10,7 @@ use weir_protocol::batch::BatchHeader;
 use weir_protocol::error::ErrorCode;
 use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId};
 
-use weir_log::producers::{Guard, Marker, ProducerError, Producers, Standing, Verifications};
+use weir_log::producers::{Guard, Marker, ProducerError, Producers, Verifications};
 
 /// The producer of a transaction.
 pub(crate) type Producer = (ProducerId, ProducerEpoch);
@@ -51,12 +51,8 @@ impl Transactional {
     /// INVALID_PRODUCER_EPOCH for a fenced producer.
     pub(crate) fn admit(&self, write: InTransaction) -> Result<(), ErrorCode> {
         let (id, epoch) = write.producer;
-        let may_write = match self.asked.standing(id, epoch, write.guard) {
-            Standing::Answered(_) => true,
-            Standing::NotAsked | Standing::Begun => self.producers.has_open_transaction(id, epoch),
-            Standing::Outdated => false,
-        };
-        if !may_write {
+        let standing = self.asked.standing(id, epoch, write.guard);
+        if !standing.permits(|| self.producers.has_open_transaction(id, epoch)) {
             return Err(ErrorCode::InvalidTxnState);
         }
         self.producers.admit_epoch(id, epoch).map_err(code)
@@ -78,11 +74,7 @@ impl Transactional {
         self.next += 1;
         let header = BatchHeader { base_offset: self.next, ..*header };
         let change = self.producers.replay(&header, batch, now_ms);
-        if header.is_control() {
-            self.asked.ended(header.producer_id);
-        } else if change.is_some() {
-            self.asked.began(header.producer_id, header.producer_epoch);
-        }
+        self.asked.appended(&header, change);
     }
 
     /// Drops expired producers, as the log does.

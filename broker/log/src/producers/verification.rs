@@ -11,7 +11,10 @@
 
 use std::collections::BTreeMap;
 
+use weir_protocol::batch::BatchHeader;
 use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId};
+
+use super::Change;
 
 /// Identifies one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +42,18 @@ pub enum Standing<'a> {
     Begun,
     /// The transaction of the question has ended here.
     Outdated,
+}
+
+impl Standing<'_> {
+    /// Whether a write with this answer may go into a transaction. `is_open` tells whether the
+    /// producer has one here.
+    pub fn permits(&self, is_open: impl FnOnce() -> bool) -> bool {
+        match self {
+            Self::Answered(_) => true,
+            Self::NotAsked | Self::Begun => is_open(),
+            Self::Outdated => false,
+        }
+    }
 }
 
 /// The most open verifications of a partition. Beyond it, the one with the lowest producer id is
@@ -102,23 +117,26 @@ impl Verifications {
         }
     }
 
-    /// A transaction of this producer has begun here. Only the answer that began it still counts.
-    pub fn began(&mut self, producer: ProducerId, epoch: ProducerEpoch) {
-        let asked = self.asked.get(&(producer.0, epoch.0)).map(|asked| asked.guard);
-        self.forget(producer);
-        if let Some(guard) = asked {
-            if self.begun.len() >= ASKED_MAX {
-                self.begun.pop_first();
+    /// Takes up a batch, and what it [changed](super::Producers::replay). Once it has begun a
+    /// transaction, only the answer that permitted it still counts; after a marker none does.
+    pub fn appended(&mut self, header: &BatchHeader, change: Option<Change>) {
+        let producer = header.producer_id;
+        if header.is_control() {
+            self.forget(producer);
+        } else if change.is_some() {
+            let asked = self.asked.get(&(producer.0, header.producer_epoch.0));
+            let guard = asked.map(|asked| asked.guard);
+            self.forget(producer);
+            if let Some(guard) = guard {
+                if self.begun.len() >= ASKED_MAX {
+                    self.begun.pop_first();
+                }
+                self.begun.insert(producer.0, guard);
             }
-            self.begun.insert(producer.0, guard);
         }
     }
 
-    /// A transaction of this producer has ended here, and no answer of before counts.
-    pub fn ended(&mut self, producer: ProducerId) {
-        self.forget(producer);
-    }
-
+    /// Drops all answers about a producer.
     fn forget(&mut self, producer: ProducerId) {
         let of_it = (producer.0, i16::MIN)..=(producer.0, i16::MAX);
         let keys: Vec<_> = self.asked.range(of_it).map(|(key, _)| *key).collect();
@@ -131,7 +149,30 @@ impl Verifications {
 
 #[cfg(test)]
 mod tests {
+    use weir_protocol::record::BatchBuilder;
+
+    use super::super::{Marker, marker_batch};
     use super::*;
+
+    fn began(asked: &mut Verifications, producer: ProducerId, epoch: ProducerEpoch) {
+        let mut builder = BatchBuilder::new(0).producer(producer, epoch, 0).transactional();
+        builder.append(0, 1, None, None, []);
+        let header = BatchHeader::parse(&builder.build(0).unwrap()).unwrap();
+        asked.appended(&header, Some(Change::Began { producer, epoch, first_offset: 0 }));
+    }
+
+    /// A marker, also one of a transaction that wrote nothing here.
+    fn ended(asked: &mut Verifications, producer: ProducerId) {
+        let marker = Marker {
+            producer,
+            epoch: ProducerEpoch(3),
+            coordinator_epoch: 0,
+            commit: true,
+            transaction_version: 0,
+        };
+        let header = BatchHeader::parse(&marker_batch(&marker, 1).unwrap()).unwrap();
+        asked.appended(&header, None);
+    }
 
     #[test]
     fn a_question_is_settled_by_what_ends_a_transaction_and_by_no_other_question() {
@@ -149,9 +190,9 @@ mod tests {
             panic!("it is open")
         };
         assert_eq!((known.lowest_sequence, known.raises_epoch), (4, false));
-        asked.ended(ProducerId(8));
+        ended(&mut asked, ProducerId(8));
         assert!(matches!(asked.standing(id, own, Some(guard)), Standing::Answered(_)));
-        asked.ended(id);
+        ended(&mut asked, id);
         assert_eq!(asked.standing(id, own, Some(guard)), Standing::Outdated);
         assert_eq!(asked.standing(id, own, None), Standing::NotAsked);
         assert_ne!(asked.ask(id, own, 0, false), guard);
@@ -163,14 +204,14 @@ mod tests {
         let mut asked = Verifications::default();
         let (id, epoch) = (ProducerId(7), ProducerEpoch(3));
         let first = asked.ask(id, epoch, 0, false);
-        asked.began(id, epoch);
+        began(&mut asked, id, epoch);
         assert_eq!(asked.standing(id, epoch, Some(first)), Standing::Begun);
-        asked.ended(id);
+        ended(&mut asked, id);
         let second = asked.ask(id, epoch, 0, false);
-        asked.began(id, epoch);
+        began(&mut asked, id, epoch);
         assert_eq!(asked.standing(id, epoch, Some(second)), Standing::Begun);
         assert_eq!(asked.standing(id, epoch, Some(first)), Standing::Outdated);
-        asked.ended(id);
+        ended(&mut asked, id);
         assert!(asked.begun.is_empty() && asked.asked.is_empty());
         let mut anew = Verifications::of(LeaderEpoch(1));
         assert_ne!(anew.ask(id, epoch, 0, false), first, "of another leadership");

@@ -101,11 +101,7 @@ impl LogWriter {
             let high_watermark = self.reader.high_watermark();
             self.reader.transactions.write().changed(change, high_watermark);
         }
-        if header.is_control() {
-            self.verifications.ended(header.producer_id);
-        } else if change.is_some() {
-            self.verifications.began(header.producer_id, header.producer_epoch);
-        }
+        self.verifications.appended(header, change);
     }
 
     /// Returns a guard if the coordinator must verify the transaction before this producer's batch
