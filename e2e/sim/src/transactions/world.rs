@@ -445,7 +445,12 @@ impl World {
                 Role::Coordinator => process.is_at_rest(),
                 Role::Offsets => (0..self.plan.versions.len())
                     .all(|chain| process.committed_offset(chain, self.now).is_some()),
-                Role::Data(_) => process.stable(&self.plan, self.now).0 == process.log().len(),
+                // A leader that was elected just now shows less at first: its high watermark is
+                // behind.
+                Role::Data(_) => {
+                    let end = process.log().len();
+                    process.high_watermark == end && process.stable(&self.plan, self.now).0 == end
+                }
             };
             if !is_over {
                 open.push(format!("{role:?}"));
