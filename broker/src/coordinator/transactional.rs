@@ -74,7 +74,7 @@ impl Transactional {
         self.next += 1;
         let header = BatchHeader { base_offset: self.next, ..*header };
         let change = self.producers.replay(&header, batch, now_ms);
-        self.asked.appended(&header, change);
+        self.asked.appended(&header, change.is_some());
     }
 
     /// Drops expired producers, as the log does.

@@ -14,8 +14,6 @@ use std::collections::BTreeMap;
 use weir_protocol::batch::BatchHeader;
 use weir_protocol::types::{LeaderEpoch, ProducerEpoch, ProducerId};
 
-use super::Change;
-
 /// Identifies one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guard(u64);
@@ -117,13 +115,13 @@ impl Verifications {
         }
     }
 
-    /// Takes up a batch, and what it [changed](super::Producers::replay). Once it has begun a
-    /// transaction, only the answer that permitted it still counts; after a marker none does.
-    pub fn appended(&mut self, header: &BatchHeader, change: Option<Change>) {
+    /// Takes up a batch, which began or ended a transaction here if `is_change`. Once it has begun
+    /// one, only the answer that permitted it still counts; after a marker none does.
+    pub fn appended(&mut self, header: &BatchHeader, is_change: bool) {
         let producer = header.producer_id;
         if header.is_control() {
             self.forget(producer);
-        } else if change.is_some() {
+        } else if is_change {
             let asked = self.asked.get(&(producer.0, header.producer_epoch.0));
             let guard = asked.map(|asked| asked.guard);
             self.forget(producer);
@@ -151,14 +149,14 @@ impl Verifications {
 mod tests {
     use weir_protocol::record::BatchBuilder;
 
-    use super::super::{Marker, marker_batch};
+    use super::super::marker::{Marker, marker_batch};
     use super::*;
 
     fn began(asked: &mut Verifications, producer: ProducerId, epoch: ProducerEpoch) {
         let mut builder = BatchBuilder::new(0).producer(producer, epoch, 0).transactional();
         builder.append(0, 1, None, None, []);
         let header = BatchHeader::parse(&builder.build(0).unwrap()).unwrap();
-        asked.appended(&header, Some(Change::Began { producer, epoch, first_offset: 0 }));
+        asked.appended(&header, true);
     }
 
     /// A marker, also one of a transaction that wrote nothing here.
@@ -171,7 +169,7 @@ mod tests {
             transaction_version: 0,
         };
         let header = BatchHeader::parse(&marker_batch(&marker, 1).unwrap()).unwrap();
-        asked.appended(&header, None);
+        asked.appended(&header, false);
     }
 
     #[test]

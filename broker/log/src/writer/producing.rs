@@ -101,7 +101,7 @@ impl LogWriter {
             let high_watermark = self.reader.high_watermark();
             self.reader.transactions.write().changed(change, high_watermark);
         }
-        self.verifications.appended(header, change);
+        self.verifications.appended(header, change.is_some());
     }
 
     /// Returns a guard if the coordinator must verify the transaction before this producer's batch
