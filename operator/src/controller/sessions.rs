@@ -61,10 +61,15 @@ struct Session {
 }
 
 impl Session {
-    fn deadline(&self) -> Timestamp {
+    /// When it expires. If its stream broke after the controller woke, and its process is not known
+    /// to be gone, the broker has the time of two heartbeats from then on to come back.
+    fn deadline(&self, woke_at: Option<Timestamp>) -> Timestamp {
         let silent = self.heard_at.plus(SESSION_TIMEOUT_MS.into()).max(self.excused_until);
+        let Some(broke_at) = self.broke_at else { return silent };
         let grace_ms = if self.is_gone { 0 } else { RECONNECT_GRACE_MS };
-        self.broke_at.map_or(silent, |at| silent.min(at.plus(grace_ms.into())))
+        let found_silent = woke_at.filter(|woke_at| broke_at >= *woke_at && !self.is_gone);
+        let excused = found_silent.map(|at| at.plus((2 * HEARTBEAT_INTERVAL_MS).into()));
+        silent.min(broke_at.plus(grace_ms.into()).max(excused.unwrap_or_default()))
     }
 }
 
@@ -72,6 +77,8 @@ impl Session {
 #[derive(Clone, Debug, Default)]
 pub struct Sessions {
     by_broker: BTreeMap<BrokerId, Session>,
+    /// When the controller last woke after it had stood still. Brokers had given it up meanwhile.
+    woke_at: Option<Timestamp>,
 }
 
 impl Sessions {
@@ -93,7 +100,8 @@ impl Sessions {
             applied: 0,
             excused_until,
         };
-        Self { by_broker: brokers.map(|broker| (broker, session.clone())).collect() }
+        let by_broker = brokers.map(|broker| (broker, session.clone())).collect();
+        Self { by_broker, woke_at: None }
     }
 
     /// A broker registered on a stream; `version` holds its registration.
@@ -158,13 +166,15 @@ impl Sessions {
     }
 
     /// The controller itself stalled, because of a slow disk or a paused process, and handled no
-    /// heartbeats meanwhile. Each broker gets the time of two heartbeats before it is fenced,
-    /// except those whose stream broke. To fence all brokers for the controller's own stall would
-    /// be an outage.
+    /// heartbeats meanwhile. Each broker gets the time of two heartbeats before it is fenced. That
+    /// includes those whose stream turns out to be broken: they found the controller silent and
+    /// look for it, one attempt after the other. To fence all brokers for the controller's own
+    /// stall would be an outage. A broker whose process is gone is fenced at once, as always.
     pub fn slept_until(&mut self, now: Timestamp) {
         let heard = Timestamp(
             now.0.saturating_sub((SESSION_TIMEOUT_MS - 2 * HEARTBEAT_INTERVAL_MS).into()),
         );
+        self.woke_at = Some(now);
         for session in self.by_broker.values_mut() {
             session.heard_at = session.heard_at.max(heard);
         }
@@ -184,7 +194,9 @@ impl Sessions {
     /// expired.
     pub fn is_live(&self, broker: BrokerId, now: Timestamp) -> bool {
         self.by_broker.get(&broker).is_some_and(|session| {
-            session.stream.is_some() && session.broke_at.is_none() && session.deadline() > now
+            session.stream.is_some()
+                && session.broke_at.is_none()
+                && session.deadline(self.woke_at) > now
         })
     }
 
@@ -218,13 +230,46 @@ impl Sessions {
     pub fn expired(&self, now: Timestamp) -> Vec<BrokerId> {
         self.by_broker
             .iter()
-            .filter(|(_, session)| session.deadline() <= now)
+            .filter(|(_, session)| session.deadline(self.woke_at) <= now)
             .map(|(broker, _)| *broker)
             .collect()
     }
 
     /// When the next session expires, unless its broker sends a heartbeat.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.by_broker.values().map(Session::deadline).min()
+        self.by_broker.values().map(|session| session.deadline(self.woke_at)).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Brokers give a silent controller up. When it goes on, it finds their streams broken.
+    #[test]
+    fn brokers_that_gave_up_a_controller_that_stood_still_may_come_back() {
+        let (broker, other) = (BrokerId(0), BrokerId(1));
+        let grace = u64::from(RECONNECT_GRACE_MS);
+        let mut sessions = Sessions::default();
+        for (id, broker) in (0..).zip([broker, other]) {
+            sessions.opened(broker, StreamId(id), Timestamp(0), 1);
+        }
+        let woke = Timestamp(50_000);
+        sessions.slept_until(woke);
+        sessions.broke(broker, StreamId(0), woke.plus(1));
+        sessions.broke(other, StreamId(1), woke.plus(1));
+        assert!(sessions.expired(woke.plus(grace + 2)).is_empty());
+        assert!(!sessions.is_live(broker, woke.plus(2)));
+        assert_eq!(sessions.next_deadline(), Some(woke.plus(1_000)));
+        // Whose process is gone does not come back.
+        sessions.gone(other, StreamId(1));
+        assert_eq!(sessions.expired(woke.plus(2)), [other]);
+        sessions.ended(other);
+        sessions.opened(broker, StreamId(2), woke.plus(700), 1);
+        assert!(sessions.expired(woke.plus(3_000)).is_empty());
+        // Later a broken stream has its grace and no more.
+        sessions.broke(broker, StreamId(2), woke.plus(2_000));
+        assert!(sessions.expired(woke.plus(2_000 + grace - 1)).is_empty());
+        assert_eq!(sessions.expired(woke.plus(2_000 + grace)), [broker]);
     }
 }
