@@ -37,6 +37,11 @@ impl<'a> Doubt<'a> {
         self.left.whole && !self.left.orderly
     }
 
+    /// Whether the catalogue has each segment as it was left: it is that of a clean stop.
+    pub(super) fn knows_segments(&self) -> bool {
+        self.left.orderly
+    }
+
     /// Notes it, synced. A log that does not count as whole anyway needs no note: the files of the
     /// last run say so until this one begins, and they also say whether its writes can be trusted.
     ///

@@ -53,7 +53,7 @@ pub(super) struct Recovering<'a> {
     lacks_aborted: bool,
     /// What is beside the segments.
     evidence: Evidence,
-    /// The records from there to the end of the log are missing.
+    /// Records from there on are missing; those behind may be there.
     lacks_from: Option<i64>,
     /// Where it is noted on the disk that records may be lost, before anything is cut.
     doubt: &'a Doubt<'a>,
@@ -174,6 +174,7 @@ impl<'a> Recovering<'a> {
                 self.set_aside(base)?;
                 continue;
             }
+            self.notice_hole(base)?;
             let next = bases.get(index + 1).copied();
             let sealed = next.filter(|&next| next <= self.scan_from);
             match sealed.and_then(|next| self.believed(base).map(|summary| (next, summary))) {
@@ -202,6 +203,27 @@ impl<'a> Recovering<'a> {
             self.doubt.note()?;
         }
         Ok(())
+    }
+
+    /// Notes whether records are missing before the segment that begins at `base` and joins. After
+    /// a clean stop a gap that the catalogue does not have is no work of compaction. A follower
+    /// would never ask for what is in it, so it is cut to the gap (`LogWriter::cut_missing`).
+    fn notice_hole(&mut self, base: i64) -> io::Result<()> {
+        let (Some(known), Some(before)) = (self.known, self.segments.last()) else { return Ok(()) };
+        if !self.doubt.knows_segments() {
+            return Ok(());
+        }
+        let mut known = known.segments.iter().filter(|known| known.size_bytes > 0);
+        let from = known.find_map(|known| match known.base_offset {
+            same if same == before.base_offset => {
+                (before.size_bytes < known.size_bytes).then_some(self.end)
+            }
+            gone => (before.base_offset + 1..base).contains(&gone).then_some(gone),
+        });
+        let Some(from) = from else { return Ok(()) };
+        error!(log = %self.dir.display(), from, to = base, "records are missing that were there when the broker was stopped; as a follower it gets them from its leader, and as a leader it goes on without");
+        self.lacks_from = Some(self.lacks_from.map_or(from, |other| other.min(from)));
+        self.lose(true)
     }
 
     /// Whether the file of the last segment that the catalogue knows is gone, with its records.
@@ -325,7 +347,7 @@ impl<'a> Recovering<'a> {
             let mut known = self.known.into_iter().flat_map(|known| &known.segments);
             let known = known.find(|known| known.base_offset == last.base_offset);
             last.size_bytes = last.size_bytes.max(known.map_or(0, |known| known.size_bytes));
-            self.lacks_from = Some(self.end);
+            self.lacks_from = Some(self.lacks_from.map_or(self.end, |other| other.min(self.end)));
         }
         error!(log = %self.dir.display(), end_offset = self.end, flushed = self.flushed, "the log is damaged where it was flushed, and goes on behind that");
         if self.segments.last().is_some_and(|last| last.base_offset < base) {

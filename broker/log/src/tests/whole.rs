@@ -227,6 +227,50 @@ fn what_is_missing_at_the_end_comes_from_a_leader() {
     assert_eq!(opened.log.log_end_offset(), cut, "once");
 }
 
+/// The same holds for records in the middle. As a follower the log is cut to the first gap, and
+/// fetches all from there on.
+#[test]
+fn what_is_missing_in_the_middle_comes_from_a_leader() {
+    let harms: [(&str, Harm); 3] = [
+        ("a segment", |fs| remove(fs, &files(fs, ".log")[2])),
+        ("two segments", |fs| {
+            let all = files(fs, ".log");
+            [&all[2], &all[4]].into_iter().for_each(|path| remove(fs, path));
+        }),
+        ("the last batches of a segment", |fs| {
+            fs.edit(files(fs, ".log")[1].clone(), |bytes| {
+                let first = u32::from_be_bytes(bytes[8..12].try_into().unwrap()) as usize + 12;
+                bytes.truncate(first);
+            });
+        }),
+    ];
+    for (what, harm) in harms {
+        let fs = stopped();
+        let end = Opened::new(&fs.after_kill()).unwrap().log.log_end_offset();
+        let base = |at: usize| -> i64 {
+            files(&fs, ".log")[at][DIR.len() + 1..].trim_end_matches(".log").parse().unwrap()
+        };
+        let (second, third) = (base(1), base(2));
+        harm(&fs);
+        assert!(!is_whole(&fs.after_kill()), "{what}");
+        // A start that dies forgets nothing of it.
+        let dying = fs.after_kill();
+        dying.fail_at(dying.changes() + 2, Fault::Crash);
+        let _ = Opened::new(&dying);
+        for fs in [fs.after_kill(), dying.after_death()] {
+            let mut opened = Opened::new(&fs).unwrap();
+            assert_eq!(opened.log.log_end_offset(), end, "{what}");
+            opened.close().unwrap();
+            drop(opened);
+            let mut opened = Opened::new(&fs.after_kill()).unwrap();
+            opened.writer.cut_missing().unwrap();
+            let cut = opened.log.log_end_offset();
+            assert!((second..=third).contains(&cut), "{what}: cut to {cut}");
+            assert!(opened.log.read(cut - 1, i64::MAX, 1, true).unwrap().is_some(), "{what}");
+        }
+    }
+}
+
 /// A kill alone is none of this, whatever the log did before it.
 #[test]
 fn a_kill_alone_leaves_a_whole_log() {
