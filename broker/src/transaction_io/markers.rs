@@ -9,7 +9,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use tokio::task::JoinSet;
@@ -26,6 +26,7 @@ use super::peers::{by_topic, failed};
 use super::timeouts::time_out;
 use crate::coordinator::StateMachine;
 use crate::group::Groups;
+use crate::metadata::{MetadataImage, PartitionImage};
 use crate::replica::{Acks, now_ms};
 use crate::transaction::{Looked, Partition, Prepared, Request, Transactions};
 use weir_log::producers::Marker;
@@ -36,6 +37,11 @@ const VERSION: i16 = 2;
 
 /// The interval at which the task asks coordinators when no transaction has ended.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a partition is unknown before it counts as deleted. A topic may be deleted and made
+/// anew, and this broker may hear of the deletion first. One that hears of nothing for this long is
+/// fenced.
+const GONE_AFTER: Duration = Duration::from_secs(4);
 
 /// The first and the longest pause before a retry of a marker; the pause doubles in between.
 const RETRY_MIN: Duration = Duration::from_millis(20);
@@ -168,9 +174,13 @@ impl Meaning {
 async fn mark(io: &Arc<TransactionIo>, coordinator: i32, transaction: Prepared) -> Marked {
     let mut pause = RETRY_MIN;
     let mut missing: BTreeSet<Partition> = transaction.partitions.iter().cloned().collect();
+    let began = Instant::now();
     while !missing.is_empty() {
         let mut rounds = JoinSet::new();
-        for (leader, partitions) in by_leader(io, &mut missing) {
+        if began.elapsed() >= GONE_AFTER {
+            drop_deleted(&io.metadata.load(), &mut missing);
+        }
+        for (leader, partitions) in by_leader(&io.metadata.load(), &missing) {
             let (io, marker) = (Arc::clone(io), marker(&transaction));
             rounds.spawn(async move {
                 if leader == io.id {
@@ -243,25 +253,30 @@ fn is_coordinator(io: &TransactionIo, partition: i32, epoch: LeaderEpoch) -> boo
     state.is_some_and(|state| state.leader == Some(io.id) && state.leader_epoch == epoch)
 }
 
-/// Groups the partitions by leader. Drops partitions that do not exist any more, and skips those
-/// without a leader for now.
+/// Drops partitions that do not exist any more.
+fn drop_deleted(image: &MetadataImage, missing: &mut BTreeSet<Partition>) {
+    missing.retain(|partition| state_of(image, partition).is_some());
+}
+
+/// Groups the partitions by leader. Skips those without one for now.
 fn by_leader(
-    io: &TransactionIo,
-    missing: &mut BTreeSet<Partition>,
+    image: &MetadataImage,
+    missing: &BTreeSet<Partition>,
 ) -> BTreeMap<BrokerId, Vec<Partition>> {
-    let image = io.metadata.load();
     let mut leaders: BTreeMap<BrokerId, Vec<Partition>> = BTreeMap::new();
-    missing.retain(|(topic, index)| {
-        let Some(state) = image.topic_by_name(topic).and_then(|topic| topic.partition(*index))
-        else {
-            return false;
-        };
-        if let Some(leader) = state.leader {
-            leaders.entry(leader).or_default().push((Arc::clone(topic), *index));
+    for partition in missing {
+        if let Some(leader) = state_of(image, partition).and_then(|state| state.leader) {
+            leaders.entry(leader).or_default().push(partition.clone());
         }
-        true
-    });
+    }
     leaders
+}
+
+fn state_of<'a>(
+    image: &'a MetadataImage,
+    (topic, index): &Partition,
+) -> Option<&'a PartitionImage> {
+    image.topic_by_name(topic)?.partition(*index)
 }
 
 async fn ask_leader(
@@ -360,7 +375,49 @@ fn code_of(error: AppendError) -> ErrorCode {
 
 #[cfg(test)]
 mod tests {
+    use weir_protocol::controller as rpc;
+    use weir_protocol::types::ControllerEpoch;
+
     use super::*;
+
+    /// The image of a topic `t` with these leaders.
+    fn image(leaders: &[i32]) -> MetadataImage {
+        let partition = |(index, leader): (i32, &i32)| rpc::Partition {
+            index,
+            replicas: vec![1],
+            leader: *leader,
+            ..Default::default()
+        };
+        let topic = rpc::Topic {
+            id: vec![7; 16],
+            name: "t".to_owned(),
+            partitions: (0..).zip(leaders).map(partition).collect(),
+            ..Default::default()
+        };
+        let update = rpc::MetadataUpdate {
+            version: 1,
+            full: true,
+            topics: Vec::from_iter((!leaders.is_empty()).then_some(topic)),
+            ..Default::default()
+        };
+        MetadataImage::default().after(ControllerEpoch(1), &update).unwrap().0
+    }
+
+    /// A topic that was deleted and made anew is unknown for a moment. Its marker is written once
+    /// it is known again.
+    #[test]
+    fn a_partition_that_is_unknown_for_a_moment_stays() {
+        let missing: BTreeSet<Partition> = [0, 1, 2].map(|index| ("t".into(), index)).into();
+        assert!(by_leader(&image(&[]), &missing).is_empty());
+        let leaders = by_leader(&image(&[1, -1, 2]), &missing);
+        let indexes = |broker| leaders[&BrokerId(broker)].iter().map(|(_, index)| *index);
+        assert_eq!(indexes(1).chain(indexes(2)).collect::<Vec<_>>(), [0, 2]);
+        let mut rest = missing.clone();
+        drop_deleted(&image(&[1, -1]), &mut rest);
+        assert_eq!(rest.iter().map(|(_, index)| *index).collect::<Vec<_>>(), [0, 1]);
+        drop_deleted(&image(&[]), &mut rest);
+        assert!(rest.is_empty());
+    }
 
     #[test]
     fn what_answers_to_markers_mean() {

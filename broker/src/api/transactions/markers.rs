@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::{StreamExt as _, stream};
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::write_txn_markers_request::{
     WritableTxnMarker, WritableTxnMarkerTopic,
@@ -19,22 +20,25 @@ use crate::auth::{Authorizer, Operation, Resource};
 use crate::transaction::Partition;
 use weir_log::producers::Marker;
 
+/// How many markers of one request are written at a time.
+const MARKERS_AT_ONCE: usize = 100;
+
 /// Answers a request.
 pub(crate) async fn handle(
     services: &Services,
     cx: &RequestContext,
     request: WriteTxnMarkersRequest,
 ) -> WriteTxnMarkersResponse {
-    let mut response = WriteTxnMarkersResponse::default();
-    for asked in request.markers {
+    // They begin in the order of the request, and wait for their replicas together.
+    let written = stream::iter(request.markers).map(async |asked| {
         if !may_write(&services.authorizer, cx, asked.transaction_result) {
-            response.markers.push(refused(&asked));
-            continue;
+            return refused(&asked);
         }
         let said = services.transaction_io.write_markers(marker(&asked), partitions(&asked)).await;
-        response.markers.push(result(asked.producer_id, said));
-    }
-    response
+        result(asked.producer_id, said)
+    });
+    let markers = written.buffered(MARKERS_AT_ONCE).collect().await;
+    WriteTxnMarkersResponse { markers, ..Default::default() }
 }
 
 /// Brokers may write markers. Administrators may abort: `kafka-transactions` ends hanging
