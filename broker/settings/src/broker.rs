@@ -92,14 +92,6 @@ const OWN: &[ConfigKey] = &[
     ),
     broker("listeners", List, Some("PLAINTEXT://:9092"), Any, Process, "Where the broker listens."),
     broker(
-        "max.connections",
-        Int,
-        Some("2147483647"),
-        AtLeast(0),
-        Process,
-        "The most connections at a time.",
-    ),
-    broker(
         "max.incremental.fetch.session.cache.slots",
         Int,
         Some("1000"),

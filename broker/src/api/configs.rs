@@ -90,7 +90,6 @@ fn process_configs(config: &Config) -> Configs {
         ("listeners", Some(listeners.collect::<Vec<_>>().join(","))),
         ("advertised.listeners", Some(advertised.collect::<Vec<_>>().join(","))),
         ("log.dirs", Some(config.data.display().to_string())),
-        ("max.connections", Some(config.connections_max.to_string())),
     ];
     set.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }

@@ -3,7 +3,7 @@
 use super::super::Check::{AtLeast, Between, OneOf};
 use super::super::ConfigKey;
 use super::super::ConfigType::{Int, Long, Short, String};
-use super::super::Scope::Cluster;
+use super::super::Scope::{Cluster, Dynamic};
 use super::super::key::row as broker;
 
 /// Sorted together with all other rows.
@@ -61,7 +61,7 @@ pub(super) const ROWS: &[ConfigKey] = &[
         Int,
         Some("1000"),
         AtLeast(0),
-        Cluster,
+        Dynamic,
         "How long after an assignment of a group of the consumer protocol the next one may be computed.",
     ),
     broker(

@@ -4,9 +4,11 @@
 
 use super::super::Check::{Any, AtLeast, Between};
 use super::super::ConfigKey;
-use super::super::ConfigType::{Boolean, Double, Int, List, String};
+use super::super::ConfigType::{Boolean, Double, Int, List, Long, String};
 use super::super::Scope::Dynamic;
 use super::super::key::row as broker;
+
+const REMOTE: &str = "It has no effect: there is no remote storage.";
 
 /// In the order of their names.
 pub(super) const ROWS: &[ConfigKey] = &[
@@ -17,6 +19,22 @@ pub(super) const ROWS: &[ConfigKey] = &[
         AtLeast(1),
         Dynamic,
         "It has no effect: what runs beside requests has threads of its own.",
+    ),
+    broker(
+        "config.providers",
+        List,
+        Some(""),
+        Any,
+        Dynamic,
+        "It has no effect: values of settings are the values themselves.",
+    ),
+    broker(
+        "group.coordinator.cached.buffer.max.bytes",
+        Int,
+        Some("1048588"),
+        AtLeast(524_288),
+        Dynamic,
+        "It has no effect: coordinators keep no buffers.",
     ),
     broker(
         "log.cleaner.io.buffer.load.factor",
@@ -57,6 +75,14 @@ pub(super) const ROWS: &[ConfigKey] = &[
         AtLeast(0),
         Dynamic,
         "It has no effect: connections are limited by their number.",
+    ),
+    broker(
+        "max.connections",
+        Int,
+        Some("2147483647"),
+        AtLeast(0),
+        Dynamic,
+        "It has no effect: the command line says how many there may be (`--max-connections`).",
     ),
     broker(
         "max.connections.per.ip",
@@ -113,6 +139,80 @@ pub(super) const ROWS: &[ConfigKey] = &[
         Any,
         Dynamic,
         "It has no effect: one connection to each leader fetches.",
+    ),
+    broker("remote.fetch.max.wait.ms", Int, Some("500"), AtLeast(1), Dynamic, REMOTE),
+    broker(
+        "remote.list.offsets.request.timeout.ms",
+        Long,
+        Some("30000"),
+        AtLeast(1),
+        Dynamic,
+        REMOTE,
+    ),
+    broker(
+        "remote.log.index.file.cache.total.size.bytes",
+        Long,
+        Some("1073741824"),
+        AtLeast(1),
+        Dynamic,
+        REMOTE,
+    ),
+    broker(
+        "remote.log.manager.copier.thread.pool.size",
+        Int,
+        Some("10"),
+        AtLeast(1),
+        Dynamic,
+        REMOTE,
+    ),
+    broker(
+        "remote.log.manager.copy.max.bytes.per.second",
+        Long,
+        Some("9223372036854775807"),
+        AtLeast(1),
+        Dynamic,
+        REMOTE,
+    ),
+    broker(
+        "remote.log.manager.expiration.thread.pool.size",
+        Int,
+        Some("10"),
+        AtLeast(1),
+        Dynamic,
+        REMOTE,
+    ),
+    broker(
+        "remote.log.manager.fetch.max.bytes.per.second",
+        Long,
+        Some("9223372036854775807"),
+        AtLeast(1),
+        Dynamic,
+        REMOTE,
+    ),
+    broker(
+        "remote.log.manager.follower.thread.pool.size",
+        Int,
+        Some("2"),
+        AtLeast(1),
+        Dynamic,
+        REMOTE,
+    ),
+    broker("remote.log.reader.threads", Int, Some("10"), AtLeast(1), Dynamic, REMOTE),
+    broker(
+        "replica.alter.log.dirs.io.max.bytes.per.second",
+        Double,
+        Some("1.7976931348623157e308"),
+        Any,
+        Dynamic,
+        "It has no effect: a broker has one directory of logs.",
+    ),
+    broker(
+        "share.coordinator.cached.buffer.max.bytes",
+        Int,
+        Some("1048588"),
+        AtLeast(524_288),
+        Dynamic,
+        "It has no effect: share groups are not served.",
     ),
     broker(
         "transaction.partition.verification.enable",
