@@ -20,6 +20,7 @@ pub mod net;
 pub mod peer_addresses;
 pub mod replica;
 mod run;
+pub mod sasl;
 pub mod sim_api;
 mod transaction;
 mod transaction_io;

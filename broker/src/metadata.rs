@@ -3,6 +3,7 @@
 //! The controller client builds the next image from the controller's updates and publishes it;
 //! `api` and `replica` read it. Nothing else changes it, and this module does no I/O.
 
+mod credentials;
 mod departed;
 mod image;
 mod whole;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
+use weir_security::scram::Stored;
 
 use self::departed::Departed;
 pub use self::image::{
@@ -24,6 +26,7 @@ pub use self::image::{
 pub struct Metadata {
     image: ArcSwap<MetadataImage>,
     version: watch::Sender<u64>,
+    users: watch::Sender<Arc<Stored>>,
     departed: Departed,
 }
 
@@ -33,6 +36,7 @@ impl Metadata {
         Self {
             image: ArcSwap::default(),
             version: watch::Sender::new(0),
+            users: watch::Sender::new(Arc::default()),
             departed: Departed::default(),
         }
     }
@@ -45,10 +49,20 @@ impl Metadata {
     /// Replaces the image. Only the controller client calls it, after `replica` has applied its
     /// part.
     pub fn publish(&self, image: MetadataImage) {
-        let version = image.version;
+        let (version, users) = (image.version, Arc::clone(&image.scram_credentials));
         self.departed.note(&self.image.load(), &image);
         self.image.store(Arc::new(image));
         self.version.send_replace(version);
+        self.users.send_if_modified(|known| {
+            let is_other = !Arc::ptr_eq(known, &users);
+            *known = users;
+            is_other
+        });
+    }
+
+    /// The SCRAM credentials of the newest image. Only changes of them wake its receivers.
+    pub fn users(&self) -> watch::Receiver<Arc<Stored>> {
+        self.users.subscribe()
     }
 
     /// Returns once the image has a version other than this.

@@ -12,6 +12,7 @@ mod latency;
 mod partitions;
 mod recovery;
 mod requests;
+mod sasl;
 mod tls;
 mod transactions;
 
@@ -33,6 +34,7 @@ pub(crate) use self::recovery::render_recovery;
 use self::recovery::{PREFIX, RecoveryGauges};
 use self::requests::Requests;
 pub(crate) use self::requests::{RequestName, Timing};
+use self::sasl::Sasl;
 pub(crate) use self::tls::Tls;
 use self::transactions::Transactions;
 
@@ -53,6 +55,7 @@ pub struct Metrics {
     produced_records: Counter,
     transactions: Transactions,
     tls: Tls,
+    sasl: Sasl,
     recovery: RecoveryGauges,
     kept: KeptGauges,
     gauges: Gauges,
@@ -123,6 +126,7 @@ impl Metrics {
             produced_records: Counter::default(),
             transactions: Transactions::default(),
             tls: Tls::default(),
+            sasl: Sasl::default(),
             recovery: RecoveryGauges::default(),
             kept: KeptGauges::default(),
             gauges: Gauges::default(),
@@ -130,6 +134,7 @@ impl Metrics {
         metrics.register_counts();
         metrics.transactions.register(&mut metrics.registry);
         metrics.tls.register(&mut metrics.registry);
+        metrics.sasl.register(&mut metrics.registry);
         metrics.recovery.register(&mut metrics.registry);
         metrics.kept.register(&mut metrics.registry);
         metrics.gauges.register(&mut metrics.registry);
@@ -247,6 +252,11 @@ impl Metrics {
     /// Counts requests from fenced producers.
     pub(crate) fn producers_fenced(&self, count: u64) {
         self.transactions.fenced(count);
+    }
+
+    /// The counters of logins.
+    pub(crate) fn sasl(&self) -> &Sasl {
+        &self.sasl
     }
 
     /// The counters of TLS.

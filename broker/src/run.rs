@@ -28,7 +28,7 @@ use weir_tls::Identities;
 use crate::api::{CachedSettings, FetchSessions, FollowerSessions, LargeRequests, Services};
 use crate::auth::{Authorizer, Brokers, Policy, Principal};
 use crate::budget::{AnswerMemory, RequestMemory};
-use crate::config::{Args, Config, ListenerSecurity, StraysArgs};
+use crate::config::{Args, Config, StraysArgs};
 use crate::controller_client::{self, Controller, Identity, Session, Tables};
 use crate::coordinator::{Coordinator, Memory};
 use crate::files::{self, FileBounds};
@@ -417,11 +417,7 @@ fn identity(config: &Config, listeners: &[Bound], log_dir: &LogDir, was_heard: b
             listener: bound.config.name.clone(),
             host: host.clone(),
             port: u32::from(if *port == 0 { bound.address.port() } else { *port }),
-            security_protocol: match bound.config.security {
-                ListenerSecurity::Plain => "PLAINTEXT",
-                ListenerSecurity::Tls(_) | ListenerSecurity::Nodes => "SSL",
-            }
-            .to_owned(),
+            security_protocol: bound.config.security_protocol().to_owned(),
         }
     };
     let left = log_dir.left();

@@ -96,7 +96,7 @@ pub struct KafkaClusterSpec {
 
     /// The listeners of the brokers for clients. Default: one Internal listener, plain, on port
     /// 9092. Brokers among themselves use port 9091. Local mode has a listener of its own, and
-    /// serves those with tls: broker i on the listener's port plus i.
+    /// serves those with tls or sasl: broker i on the listener's port plus i.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     #[x_kube(

@@ -19,6 +19,7 @@ mod partition_table;
 mod placing;
 mod process;
 mod quantity;
+mod sasl;
 mod secret_name;
 mod setting;
 mod tls;
@@ -53,6 +54,7 @@ pub use placing::{
 };
 pub use process::{DEFAULT_MEMORY_LIMIT, Process, Variable};
 pub use quantity::Quantity;
+pub use sasl::{Sasl, SaslMechanism};
 pub use secret_name::SecretName;
 pub use setting::{InvalidSetting, Kind, Setting};
 pub use tls::{ClientAuthentication, ClientAuthenticationMode, Tls};

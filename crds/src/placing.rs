@@ -1,5 +1,5 @@
 //! The pods, volumes and listeners of a `KafkaCluster`: fields that matter only on Kubernetes.
-//! Local mode ignores them, except listeners with TLS.
+//! Local mode ignores them, except listeners with TLS or SASL.
 
 #![expect(
     unreachable_pub,
@@ -18,6 +18,7 @@ use crate::kubernetes_values::{
     self, LABEL_VALUE, QUALIFIED_NAME_OR_NOTHING, SUBDOMAIN, SUBDOMAIN_OR_NOTHING,
 };
 use crate::quantity::Quantity;
+use crate::sasl::Sasl;
 use crate::secret_name::SecretName;
 use crate::tls::Tls;
 
@@ -219,6 +220,8 @@ pub struct Toleration {
 #[x_kube(
     validation = Rule::new("!has(self.host) || self.type != 'Internal'")
         .message("host is for clients outside: with the type Internal each broker is told by the name of its service"),
+    validation = Rule::new("has(self.tls) || !has(self.sasl) || !('PLAIN' in self.sasl.mechanisms)")
+        .message("PLAIN sends passwords as they are: it needs tls"),
 )]
 pub struct Listener {
     /// The listener's name, which becomes a part of service names and the name of the port. It has
@@ -256,6 +259,10 @@ pub struct Listener {
     /// TLS for the clients of the listener.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+
+    /// Logins of the clients of the listener by name and password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sasl: Option<Sasl>,
 
     /// Annotations of the listener's services, for instance for a load balancer provider.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

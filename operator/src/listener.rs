@@ -1,7 +1,8 @@
 //! PURE: what local mode and Kubernetes have in common of a listener: its name for brokers, and of
-//! its TLS the keys of Secrets, the files of a broker, and what the broker is told.
+//! its TLS the keys of Secrets, the files of a broker, and what the broker is told of both TLS and
+//! SASL.
 
-use weir_crds::{ClientAuthenticationMode, Listener, Tls};
+use weir_crds::{ClientAuthenticationMode, Listener, SaslMechanism, Tls};
 
 /// The key of a Secret with a certificate's chain, and the file of a broker.
 pub(crate) const CERTIFICATE: &str = "tls.crt";
@@ -20,6 +21,23 @@ pub(crate) fn listener_name(listener: &Listener) -> String {
 /// The keys of a listener's certificate and key in the Secret of what the CA has issued.
 pub(crate) fn keys_of(listener: &str) -> [String; 2] {
     [format!("{listener}.crt"), format!("{listener}.key")]
+}
+
+/// The security protocol of a listener in Kafka's words.
+pub(crate) fn security_protocol(listener: &Listener) -> &'static str {
+    match (&listener.tls, &listener.sasl) {
+        (None, None) => "PLAINTEXT",
+        (None, Some(_)) => "SASL_PLAINTEXT",
+        (Some(_), None) => "SSL",
+        (Some(_), Some(_)) => "SASL_SSL",
+    }
+}
+
+/// What a broker is told of the logins on a listener, if it has some.
+pub(crate) fn sasl_flag(listener: &Listener) -> Option<(&'static str, String)> {
+    let mechanisms = &listener.sasl.as_ref()?.mechanisms;
+    let names: Vec<&str> = mechanisms.iter().copied().map(SaslMechanism::name).collect();
+    Some(("--sasl", format!("{}={}", listener_name(listener), names.join(","))))
 }
 
 /// What a broker is told of a listener's TLS: each flag with its value. Its files are in `folder`.

@@ -37,7 +37,7 @@ use crate::shell::{Answer, Controller, Outbound, STREAM_MESSAGES_MAX, Unavailabl
 
 pub use caller::Caller;
 pub use desk::Desk;
-pub use directory::{Controllers, RegistrationEnricher, has_tls};
+pub use directory::{Controllers, RegistrationEnricher, is_secured};
 pub use incoming::{Connections, Incoming, Strangers};
 pub use limits::{LimitedByCaller, limited_server};
 use limits::{MESSAGE_BYTES_MAX, STRANGERS_MESSAGE_BYTES_MAX};

@@ -10,6 +10,7 @@
 //! partitions gets them, and partitions without a topic are dropped. The exception are retained
 //! topics: their shard also holds the resource, from which it is created again.
 
+mod credentials;
 mod error;
 pub mod file;
 #[cfg(feature = "kubernetes")]
@@ -22,6 +23,9 @@ mod touched;
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use self::credentials::write_credentials as written_credentials;
 
 use std::future::Future;
 

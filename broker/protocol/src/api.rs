@@ -32,6 +32,7 @@ macro_rules! for_each_api {
             SyncGroup, SyncGroupRequest, 0, 5;
             DescribeGroups, DescribeGroupsRequest, 0, 6;
             ListGroups, ListGroupsRequest, 0, 5;
+            SaslHandshake, SaslHandshakeRequest, 0, 1;
             ApiVersions, ApiVersionsRequest, 0, 5;
             CreateTopics, CreateTopicsRequest, 2, 7;
             DeleteTopics, DeleteTopicsRequest, 1, 6;
@@ -50,6 +51,7 @@ macro_rules! for_each_api {
             AlterConfigs, AlterConfigsRequest, 0, 2;
             AlterReplicaLogDirs, AlterReplicaLogDirsRequest, 1, 2;
             DescribeLogDirs, DescribeLogDirsRequest, 1, 5;
+            SaslAuthenticate, SaslAuthenticateRequest, 0, 2;
             CreatePartitions, CreatePartitionsRequest, 0, 3;
             DeleteGroups, DeleteGroupsRequest, 0, 3;
             ElectLeaders, ElectLeadersRequest, 0, 2;
@@ -59,6 +61,7 @@ macro_rules! for_each_api {
             OffsetDelete, OffsetDeleteRequest, 0, 0;
             DescribeClientQuotas, DescribeClientQuotasRequest, 0, 1;
             DescribeUserScramCredentials, DescribeUserScramCredentialsRequest, 0, 0;
+            AlterUserScramCredentials, AlterUserScramCredentialsRequest, 0, 0;
             DescribeQuorum, DescribeQuorumRequest, 0, 2;
             UpdateFeatures, UpdateFeaturesRequest, 0, 2;
             DescribeCluster, DescribeClusterRequest, 0, 2;

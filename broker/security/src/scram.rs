@@ -14,6 +14,7 @@ mod credential;
 mod mechanism;
 mod message;
 mod server;
+mod text;
 
 #[cfg(test)]
 mod tests;
@@ -29,3 +30,4 @@ pub use credential::{
 pub use mechanism::Mechanism;
 pub use message::{ClientFirst, Malformed};
 pub use server::{Accepted, Refused, Server};
+pub use text::BadText;

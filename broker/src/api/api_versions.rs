@@ -34,10 +34,7 @@ fn check(
     cluster_id: &str,
     node_id: i32,
 ) -> Result<(), ErrorCode> {
-    if version >= 3
-        && !(is_software(&request.client_software_name)
-            && is_software(&request.client_software_version))
-    {
+    if !names_software(request, version) {
         return Err(ErrorCode::InvalidRequest);
     }
     match &request.cluster_id {
@@ -46,6 +43,12 @@ fn check(
         }
         _ => Ok(()),
     }
+}
+
+/// Whether the client names its software as KIP-511 allows, in versions in which it names it.
+pub(super) fn names_software(request: &ApiVersionsRequest, version: i16) -> bool {
+    let names = [&request.client_software_name, &request.client_software_version];
+    version < 3 || names.into_iter().all(|name| is_software(name))
 }
 
 /// Whether KIP-511 allows this as a software name or version: alphanumerics, and `-` and `.`
@@ -57,7 +60,7 @@ fn is_software(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
 }
 
-fn describe(image: &MetadataImage) -> ApiVersionsResponse {
+pub(super) fn describe(image: &MetadataImage) -> ApiVersionsResponse {
     // A feature at level 0 is off, and the response does not name it.
     let features = image.features.iter().filter_map(|(name, level)| {
         Some((name.clone(), i16::try_from(*level).ok().filter(|level| *level > 0)?))

@@ -20,8 +20,8 @@ use super::request::{Dispatch, Received, Request};
 use super::services::Services;
 use super::{
     api_versions, cluster, configs, delete_records, describe_cluster, describe_quorum,
-    describe_topic_partitions, fetch, groups, leader_epoch, list_offsets, log_dirs, metadata,
-    produce, producer_ids, security, topics, transactions,
+    describe_topic_partitions, fetch, groups, leader_epoch, list_offsets, log_dirs, login,
+    metadata, produce, producer_ids, scram_users, security, topics, transactions,
 };
 use crate::metrics::RequestName;
 
@@ -91,6 +91,8 @@ pub(crate) fn dispatch(
         }),
         ApiKey::OffsetForLeaderEpoch => request.now(frame, leader_epoch::handle),
         ApiKey::ApiVersions => request.now(frame, api_versions::handle),
+        ApiKey::SaslHandshake => request.now(frame, login::handshake_out_of_turn),
+        ApiKey::SaslAuthenticate => request.now(frame, login::authenticate_out_of_turn),
         ApiKey::Metadata => {
             request.later_or_aside(frame, metadata::is_of_many, async |services, cx, body| {
                 metadata::handle(&services, &cx, body).await
@@ -113,7 +115,10 @@ pub(crate) fn dispatch(
         ApiKey::CreateAcls => request.now(frame, security::create_acls),
         ApiKey::DeleteAcls => request.now(frame, security::delete_acls),
         ApiKey::DescribeClientQuotas => request.now(frame, security::describe_quotas),
-        ApiKey::DescribeUserScramCredentials => request.now(frame, security::describe_scram_users),
+        ApiKey::DescribeUserScramCredentials => request.now(frame, scram_users::describe),
+        ApiKey::AlterUserScramCredentials => request.later(frame, async |services, cx, body| {
+            scram_users::alter(&services, &cx, body).await
+        }),
         ApiKey::DescribeConfigs => request.now(frame, configs::handle),
         ApiKey::ListConfigResources => request
             .aside(frame, async |services, cx, body| configs::handle_list(&services, &cx, body)),

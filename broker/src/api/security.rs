@@ -1,22 +1,20 @@
-//! Answers for tools when the cluster has no authorizer, quotas or SCRAM users: DescribeAcls,
-//! CreateAcls, DeleteAcls, DescribeClientQuotas and DescribeUserScramCredentials. They are those of
-//! an Apache Kafka broker without an authorizer.
+//! Answers for tools when the cluster has no authorizer and no quotas: DescribeAcls, CreateAcls,
+//! DeleteAcls and DescribeClientQuotas. They are those of an Apache Kafka broker without an
+//! authorizer.
 //!
 //! Tools send these requests first, and take a broker without them for an old one. The broker does
-//! not serve requests that would change state (AlterClientQuotas, AlterUserScramCredentials).
+//! not serve AlterClientQuotas, which would change state.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use weir_protocol::error::ErrorCode;
 use weir_protocol::messages::create_acls_response::AclCreationResult;
 use weir_protocol::messages::delete_acls_response::DeleteAclsFilterResult;
 use weir_protocol::messages::describe_client_quotas_request::ComponentData;
-use weir_protocol::messages::describe_user_scram_credentials_response::DescribeUserScramCredentialsResult;
 use weir_protocol::messages::{
     CreateAclsRequest, CreateAclsResponse, DeleteAclsRequest, DeleteAclsResponse,
     DescribeAclsRequest, DescribeAclsResponse, DescribeClientQuotasRequest,
-    DescribeClientQuotasResponse, DescribeUserScramCredentialsRequest,
-    DescribeUserScramCredentialsResponse,
+    DescribeClientQuotasResponse,
 };
 
 use super::RequestContext;
@@ -182,66 +180,9 @@ fn check_filter(components: &[ComponentData]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Answers DescribeUserScramCredentials: there are no users.
-pub(crate) fn describe_scram_users(
-    services: &Services,
-    cx: &RequestContext,
-    request: DescribeUserScramCredentialsRequest,
-) -> DescribeUserScramCredentialsResponse {
-    scram_users(&services.authorizer, cx, &request)
-}
-
-fn scram_users(
-    authorizer: &Authorizer,
-    cx: &RequestContext,
-    request: &DescribeUserScramCredentialsRequest,
-) -> DescribeUserScramCredentialsResponse {
-    if let Err((error, error_message)) = authorize(authorizer, cx, Operation::Describe) {
-        let result = |_| DescribeUserScramCredentialsResult {
-            error_code: error.code(),
-            error_message: error_message.clone(),
-            ..Default::default()
-        };
-        return DescribeUserScramCredentialsResponse {
-            error_code: error.code(),
-            results: request.users.iter().flatten().map(result).collect(),
-            error_message,
-            ..Default::default()
-        };
-    }
-    let mut asked: BTreeMap<&str, usize> = BTreeMap::new();
-    for user in request.users.iter().flatten() {
-        *asked.entry(&user.name).or_default() += 1;
-    }
-    let result = |(user, times): (&str, usize)| {
-        let (error, message) = match times {
-            1 => (
-                ErrorCode::ResourceNotFound,
-                "Attempt to describe a user credential that does not exist: ",
-            ),
-            _ => (
-                ErrorCode::DuplicateResource,
-                "Cannot describe SCRAM credentials for the same user twice in a single request: ",
-            ),
-        };
-        DescribeUserScramCredentialsResult {
-            user: user.to_owned(),
-            error_code: error.code(),
-            error_message: Some(format!("{message}{user}")),
-            ..Default::default()
-        }
-    };
-    DescribeUserScramCredentialsResponse {
-        results: asked.into_iter().map(result).collect(),
-        error_message: None,
-        ..Default::default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use weir_protocol::api::ApiKey;
-    use weir_protocol::messages::describe_user_scram_credentials_request::UserName;
 
     use super::*;
     use crate::api::fixtures::{assert_encodes, everyone, nobody, request};
@@ -289,26 +230,5 @@ mod tests {
                 assert_eq!(quotas(&nobody(), &request(version), &asked).error_code, 31);
             }
         }
-    }
-
-    #[test]
-    fn there_are_no_scram_users() {
-        let ask = |users: Option<&[&str]>| DescribeUserScramCredentialsRequest {
-            users: users.map(|users| {
-                users.iter().map(|name| UserName { name: (*name).to_owned() }).collect()
-            }),
-        };
-        let codes = |authorizer: &Authorizer, users| {
-            let answer = scram_users(authorizer, &request(0), &ask(users));
-            assert_encodes(&answer, 0);
-            let results =
-                answer.results.iter().map(|result| (result.user.clone(), result.error_code));
-            (answer.error_code, results.collect::<Vec<_>>())
-        };
-        assert_eq!(codes(&everyone(), None), (0, vec![]));
-        assert_eq!(codes(&everyone(), Some(&[])), (0, vec![]));
-        let expected = vec![("a".to_owned(), 92), ("b".to_owned(), 91)];
-        assert_eq!(codes(&everyone(), Some(&["a", "b", "a"])), (0, expected));
-        assert_eq!(codes(&nobody(), Some(&["a"])).0, 31);
     }
 }

@@ -80,6 +80,13 @@ pub struct Args {
     #[arg(long, value_name = "LISTENER=RULES")]
     pub tls_principal_rules: Vec<String>,
 
+    /// The SASL mechanisms by which clients of a listener log in, as LISTENER=MECHANISMS with
+    /// commas between: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 (Kafka's sasl.enabled.mechanisms). Users
+    /// are those of AlterUserScramCredentials. The first listener has none without --identity. May
+    /// be given several times [default: clients do not log in].
+    #[arg(long, value_name = "LISTENER=MECHANISMS")]
+    pub sasl: Vec<String>,
+
     /// The address of the controller, as HOST:PORT.
     #[arg(long, env = "WEIR_CONTROLLER", value_name = "HOST:PORT")]
     pub controller: String,

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use weir_protocol::address;
 use weir_protocol::controller::INTERNAL_LISTENER;
 use weir_security::principal::MappingRules;
+use weir_security::scram::Mechanism;
 
 use super::args::Args;
 
@@ -21,6 +22,8 @@ pub struct ListenerConfig {
     pub advertised: (String, u16),
     /// Who may connect, and how.
     pub security: ListenerSecurity,
+    /// The SASL mechanisms by which clients log in; without any they do not.
+    pub sasl: Vec<String>,
 }
 
 /// Who may connect to a listener, and how.
@@ -92,10 +95,11 @@ pub(super) fn listeners(args: &Args) -> anyhow::Result<Vec<ListenerConfig>> {
             true => ListenerSecurity::Nodes,
             false => ListenerSecurity::Plain,
         };
-        listeners.push(ListenerConfig { name, bind, advertised, security });
+        listeners.push(ListenerConfig { name, bind, advertised, security, sasl: Vec::new() });
     }
     check_internal(&listeners, args.identity.is_some())?;
     set_tls(&mut listeners, args)?;
+    set_sasl(&mut listeners, args)?;
     if let Some((name, _)) =
         advertised.iter().find(|(name, _)| listeners.iter().all(|listener| listener.name != *name))
     {
@@ -105,6 +109,16 @@ pub(super) fn listeners(args: &Args) -> anyhow::Result<Vec<ListenerConfig>> {
 }
 
 impl ListenerConfig {
+    /// The security protocol in Kafka's words.
+    pub fn security_protocol(&self) -> &'static str {
+        match (&self.security, self.sasl.is_empty()) {
+            (ListenerSecurity::Plain, true) => "PLAINTEXT",
+            (ListenerSecurity::Plain, false) => "SASL_PLAINTEXT",
+            (ListenerSecurity::Tls(_) | ListenerSecurity::Nodes, true) => "SSL",
+            (ListenerSecurity::Tls(_) | ListenerSecurity::Nodes, false) => "SASL_SSL",
+        }
+    }
+
     /// Whether clients speak TLS there.
     pub fn has_tls(&self) -> bool {
         matches!(self.security, ListenerSecurity::Tls(_))
@@ -162,6 +176,35 @@ fn set_tls(listeners: &mut [ListenerConfig], args: &Args) -> anyhow::Result<()> 
             tls.principal_rules = rules.to_owned();
             Ok(())
         })?;
+    }
+    Ok(())
+}
+
+/// Whether a listener can have the SASL mechanism of this name. Case matters.
+fn is_mechanism(name: &str) -> bool {
+    name == "PLAIN" || Mechanism::from_name(name).is_some()
+}
+
+/// Sets the mechanisms of the listeners that the command line gives some.
+fn set_sasl(listeners: &mut [ListenerConfig], args: &Args) -> anyhow::Result<()> {
+    for text in &args.sasl {
+        let (at, names) = of_listener("--sasl", text, listeners)?;
+        anyhow::ensure!(
+            at > 0 || args.identity.is_some(),
+            "--sasl {text}: brokers without --identity use the first listener among themselves, and do not log in"
+        );
+        anyhow::ensure!(
+            listeners[at].security != ListenerSecurity::Nodes,
+            "--sasl {text}: the listener is for brokers, which have certificates"
+        );
+        let names: Vec<String> = names.split(',').map(str::to_owned).collect();
+        for name in &names {
+            anyhow::ensure!(
+                is_mechanism(name),
+                "--sasl {text}: {name:?} is not PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+            );
+        }
+        listeners[at].sasl = names;
     }
     Ok(())
 }
@@ -235,6 +278,27 @@ mod tests {
         assert!(config(&["--advertised-listener", "OTHER://a:1"]).is_err());
         assert!(!two.listeners.iter().any(ListenerConfig::has_tls));
         assert!(config(&["--id=-1"]).is_err());
+    }
+
+    #[test]
+    fn sasl_belongs_to_a_listener_for_clients_that_is_not_the_first() {
+        let listeners = ["--listener", "IN://[::]:1,OUT://[::]:2", "--tls", "OUT=d"];
+        let with = |more: &[&str]| config(&[&listeners, more].concat());
+        let own = with(&["--sasl", "OUT=SCRAM-SHA-512,PLAIN"]).unwrap();
+        assert_eq!(own.listeners[1].sasl, ["SCRAM-SHA-512", "PLAIN"]);
+        let protocols = |config: &Config| -> Vec<&'static str> {
+            config.listeners.iter().map(ListenerConfig::security_protocol).collect()
+        };
+        assert_eq!(protocols(&own), ["PLAINTEXT", "SASL_SSL"]);
+        let plain = ["--listener", "IN://[::]:1,OUT://[::]:2", "--sasl", "OUT=SCRAM-SHA-256"];
+        assert_eq!(protocols(&config(&plain).unwrap()), ["PLAINTEXT", "SASL_PLAINTEXT"]);
+        for wrong in ["IN=PLAIN", "OUT=plain", "OUT=PLAIN,", "OUT=GSSAPI", "OUT=", "X=PLAIN"] {
+            assert!(with(&["--sasl", wrong]).is_err(), "{wrong}");
+        }
+        let certified = ["--listener", "A://[::]:1,WEIR-INTERNAL://[::]:2", "--identity", "i"];
+        let with = |more: &[&str]| config(&[&certified, more].concat());
+        assert!(with(&["--sasl", "A=PLAIN"]).is_ok());
+        assert!(with(&["--sasl", "WEIR-INTERNAL=PLAIN"]).is_err());
     }
 
     fn tls_at(config: &Config, at: usize) -> TlsConfig {

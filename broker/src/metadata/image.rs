@@ -9,7 +9,11 @@ use weir_protocol::controller as rpc;
 use weir_protocol::types::{
     BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition,
 };
+use weir_security::scram::Stored;
+use weir_security::secret::Secret;
 use weir_settings::Layers;
+
+use super::credentials;
 
 /// Configuration by Kafka's names and text forms.
 pub type Configs = BTreeMap<String, String>;
@@ -127,6 +131,10 @@ pub struct MetadataImage {
     pub group_configs: NamedConfigs,
     /// Subscriptions to client metrics, by name.
     pub client_metrics: NamedConfigs,
+    /// The SCRAM credentials of all users.
+    pub scram_credentials: Arc<Stored>,
+    /// The key that makes the salts of users who do not exist; the same at every broker.
+    pub scram_mock_key: Option<Secret>,
     /// Finalised features and their levels (KIP-584).
     pub features: BTreeMap<String, u32>,
     /// The epoch of the features.
@@ -230,6 +238,12 @@ impl MetadataImage {
         }
         apply_configs(&mut next.group_configs, &update.group_configs);
         apply_configs(&mut next.client_metrics, &update.client_metrics);
+        if !update.scram_mock_key.is_empty() {
+            next.scram_mock_key = Some(Secret::new(update.scram_mock_key.clone()));
+        }
+        if !update.scram_credentials.is_empty() {
+            credentials::apply(Arc::make_mut(&mut next.scram_credentials), update);
+        }
         if let Some(features) = &update.features {
             next.features = features.levels.clone().into_iter().collect();
             next.features_epoch = features.epoch;

@@ -4,7 +4,9 @@
 use weir_protocol::controller as rpc;
 use weir_protocol::types::BrokerId;
 
-use super::{BrokerImage, Configs, MetadataImage, NamedConfigs, PartitionImage, TopicImage};
+use super::{
+    BrokerImage, Configs, MetadataImage, NamedConfigs, PartitionImage, TopicImage, credentials,
+};
 
 impl MetadataImage {
     /// Returns the update that makes this image from an empty one.
@@ -28,6 +30,12 @@ impl MetadataImage {
             removed_topics: Vec::new(),
             group_configs: named(&self.group_configs),
             client_metrics: named(&self.client_metrics),
+            scram_mock_key: self
+                .scram_mock_key
+                .as_ref()
+                .map(|key| key.expose().to_vec())
+                .unwrap_or_default(),
+            scram_credentials: credentials::whole(&self.scram_credentials),
         }
     }
 }
@@ -93,6 +101,7 @@ fn partition(index: i32, image: &PartitionImage) -> rpc::Partition {
 #[cfg(test)]
 mod tests {
     use weir_protocol::types::ControllerEpoch;
+    use weir_security::scram::{Credential, Mechanism};
 
     use super::*;
 
@@ -148,6 +157,14 @@ mod tests {
                 epoch: 3,
                 levels: [("transaction.version".to_owned(), 2)].into(),
             }),
+            scram_mock_key: vec![5; 16],
+            scram_credentials: vec![rpc::ScramCredential {
+                user: "u".to_owned(),
+                mechanism: 1,
+                credential: Credential::of_password(Mechanism::Sha256, b"p", vec![1], 4096)
+                    .unwrap()
+                    .to_text(),
+            }],
             ..Default::default()
         };
         let (image, _) = MetadataImage::default().after(ControllerEpoch(4), &told).unwrap();

@@ -36,6 +36,12 @@ pub(super) enum Closed {
     /// The client did not get through the handshake of TLS.
     #[error(transparent)]
     Handshake(#[from] Refused),
+    /// The client did not log in.
+    #[error("the client did not log in: {0}")]
+    Login(String),
+    /// The user or the password by which the client has logged in is no longer good.
+    #[error("its login is no longer good: the user or the password is gone")]
+    Revoked,
     /// The client speaks TLS, and the listener does not.
     #[error(
         "the client speaks TLS, and this listener does not: is security.protocol wrong at the client?"

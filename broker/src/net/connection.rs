@@ -23,6 +23,7 @@ use weir_protocol::api::ApiKey;
 use super::answers::Promised;
 use super::closed::Closed;
 use super::input::{Input, Limits, STALL_MAX, check_is_due};
+use super::login::Validity;
 use super::output::Output;
 use super::transport::Transport;
 use crate::api::{self, Caller, Dispatch, Received, Reply, Services};
@@ -39,6 +40,8 @@ pub(crate) struct Accepted {
     pub(crate) services: Arc<Services>,
     /// The client.
     pub(crate) caller: Arc<Caller>,
+    /// How long the client's login is good, if it has logged in.
+    pub(super) validity: Option<Validity>,
     /// Turns true when the broker stops.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -72,6 +75,14 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|&stop| stop).await;
 }
 
+/// Returns once the client's login is no longer good.
+async fn ended(validity: &mut Option<Validity>) {
+    match validity {
+        Some(validity) => validity.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
 struct Connection {
     accepted: Accepted,
     stream: Transport,
@@ -92,6 +103,7 @@ impl Connection {
     async fn run(&mut self) -> Result<std::convert::Infallible, Closed> {
         let mut tick = Box::pin(tokio::time::sleep(self.tick()));
         let mut stop = self.accepted.stop.clone();
+        let mut validity = self.accepted.validity.take();
         loop {
             while let Some(received) = self.input.next_frame(self.next_may_start())? {
                 self.start(received).await?;
@@ -114,6 +126,7 @@ impl Connection {
                         self.active = now;
                     }
                 }
+                () = ended(&mut validity) => return Err(Closed::Revoked),
                 () = stopped(&mut stop), if self.in_flight.is_empty() => return Err(Closed::Stopping),
                 () = check_is_due(), if self.input.is_busy() => self.input.check(&self.stream)?,
                 () = tick.as_mut() => {

@@ -20,7 +20,9 @@ mod answers;
 mod buffers;
 mod closed;
 mod connection;
+mod farewell;
 mod input;
+mod login;
 mod output;
 mod seats;
 mod tls;
@@ -44,6 +46,7 @@ use weir_tls::Identities;
 
 use self::closed::Closed;
 use self::connection::Accepted;
+use self::login::{Validity, log_in};
 use self::seats::{Entry, Seat, Seats};
 use self::tls::{Certificates, Greeted, Refused, Secured, greet, keep_current};
 use self::transport::Transport;
@@ -126,6 +129,8 @@ struct Shared {
 struct Accepting {
     listener: Arc<Listener>,
     secured: Option<Secured>,
+    /// The SASL mechanisms by which clients log in; without any they do not.
+    sasl: Arc<[String]>,
     seats: Arc<Seats>,
     complaints: Complaints,
 }
@@ -168,6 +173,9 @@ impl Server {
             if let Some(secured) = &bound.secured {
                 metrics.tls().serves(&name, secured.not_after(), &Refused::REASONS);
             }
+            if !bound.config.sasl.is_empty() {
+                metrics.sasl().serves(&name, &bound.config.sasl);
+            }
             let seats = match &bound.secured {
                 Some(Secured::Nodes(_)) => Arc::clone(&of_nodes),
                 _ => Arc::clone(&of_clients),
@@ -176,6 +184,7 @@ impl Server {
             let accepting = Accepting {
                 listener: Arc::new(Listener { name }),
                 secured: bound.secured,
+                sasl: bound.config.sasl.into(),
                 seats,
                 complaints: Complaints::default(),
             };
@@ -284,10 +293,11 @@ async fn run_connection(shared: Shared, (stream, mut caller, entry, accepting): 
     let caller = Arc::new(caller);
     // The panic itself is logged where it happens, without the connection.
     let closed = match opened {
-        Ok(Ok((stream, _seat, _counted))) => {
+        Ok(Ok(Opened { stream, validity, _seat, _counted })) => {
             let accepted = Accepted {
                 services: Arc::clone(&shared.services),
                 caller: Arc::clone(&caller),
+                validity,
                 stop: shared.stop.clone(),
             };
             let served = connection::serve(accepted, stream).instrument(span);
@@ -306,17 +316,51 @@ async fn run_connection(shared: Shared, (stream, mut caller, entry, accepting): 
     }
 }
 
-/// Makes the transport of a connection. Over TLS it says who the client is.
+/// A connection whose client is known.
+struct Opened {
+    stream: Transport,
+    validity: Option<Validity>,
+    _seat: Seat,
+    _counted: Option<Counted>,
+}
+
+/// Makes the transport of a connection. TLS and SASL say who the client is.
 async fn open(
     shared: &Shared,
     accepting: &Accepting,
     caller: &mut Caller,
+    connection: (std::net::TcpStream, Entry),
+) -> Result<Opened, Closed> {
+    let mut opened = secure(shared, accepting, caller, connection).await?;
+    if accepting.sasl.is_empty() {
+        return Ok(opened);
+    }
+    let (services, listener) = (&shared.services, Arc::clone(&caller.listener));
+    let mut stop = shared.stop.clone();
+    let logged_in = tokio::select! {
+        logged_in = log_in(services, caller, &accepting.sasl, &mut opened.stream) => logged_in?,
+        _ = stop.wait_for(|&stop| stop) => return Err(Closed::Stopping),
+    };
+    login::tell(&listener.name, &logged_in);
+    services.metrics.sasl().logged_in(&listener.name, &logged_in.mechanism);
+    caller.principal = logged_in.principal;
+    opened.validity = Some(logged_in.validity);
+    Ok(opened)
+}
+
+/// Carries out the handshake of TLS, if the listener has it.
+async fn secure(
+    shared: &Shared,
+    accepting: &Accepting,
+    caller: &mut Caller,
     (stream, mut entry): (std::net::TcpStream, Entry),
-) -> Result<(Transport, Seat, Option<Counted>), Closed> {
+) -> Result<Opened, Closed> {
     let socket = TcpStream::from_std(stream)?;
     socket.set_nodelay(true)?;
     let Some(secured) = &accepting.secured else {
-        return Ok((Transport::Plain(socket), accepting.seats.sit(entry)?, None));
+        let _seat = accepting.seats.sit(entry)?;
+        let stream = Transport::Plain(socket);
+        return Ok(Opened { stream, validity: None, _seat, _counted: None });
     };
     let mut stop = shared.stop.clone();
     let Greeted { stream, principal, protocol, resumed } = tokio::select! {
@@ -324,7 +368,7 @@ async fn open(
         () = entry.crowded_out() => return Err(Refused::crowded_out().into()),
         _ = stop.wait_for(|&stop| stop) => return Err(Closed::Stopping),
     };
-    let seat = accepting.seats.sit(entry)?;
+    let _seat = accepting.seats.sit(entry)?;
     let listener = &caller.listener.name;
     debug!(listener, %principal, protocol, resumed, "a client got through its handshake");
     let metrics = &shared.services.metrics;
@@ -332,7 +376,8 @@ async fn open(
     let counted =
         Counted { metrics: Arc::clone(metrics), listener: Arc::clone(&caller.listener), protocol };
     caller.principal = principal;
-    Ok((Transport::Tls(Box::new(stream)), seat, Some(counted)))
+    let stream = Transport::Tls(Box::new(stream));
+    Ok(Opened { stream, validity: None, _seat, _counted: Some(counted) })
 }
 
 /// Counts a connection with TLS as long as it is open.
@@ -376,6 +421,16 @@ fn tell_of_end(metrics: &Metrics, accepting: &Accepting, caller: &Caller, closed
                 }
                 None => debug!(reason, error = %refused, "refused a connection before its client"),
             });
+        }
+        Closed::Login(_) => {
+            metrics.sasl().failed(listener);
+            if let Some(left_out) = accepting.complaints.are_due("login") {
+                caller.span().in_scope(|| info!(error = %closed, left_out, "closed a connection"));
+            }
+        }
+        Closed::Revoked => {
+            let principal = &caller.principal;
+            caller.span().in_scope(|| info!(%principal, reason = %closed, "closed a connection"));
         }
         Closed::Full => {
             metrics.connection_refused();

@@ -4,9 +4,10 @@
 use std::io;
 
 use bytes::BufMut;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use super::tls::TlsStream;
+use super::tls::{RECORD_BYTES_MAX, TlsStream};
 
 /// A connection's stream of bytes.
 #[derive(Debug)]
@@ -47,6 +48,23 @@ impl Transport {
         match self {
             Self::Plain(socket) => socket.try_read_buf(target),
             Self::Tls(stream) => stream.try_read_buf(target),
+        }
+    }
+
+    /// Sends all of these bytes.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub(super) async fn send_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.write_all(bytes).await,
+            Self::Tls(stream) => {
+                for record in bytes.chunks(RECORD_BYTES_MAX) {
+                    stream.seal(record)?;
+                    stream.send_all().await?;
+                }
+                Ok(())
+            }
         }
     }
 

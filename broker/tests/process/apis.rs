@@ -11,6 +11,7 @@ use weir_protocol::messages::alter_configs_request::{AlterConfigsResource, Alter
 use weir_protocol::messages::alter_partition_reassignments_request::{
     ReassignablePartition, ReassignableTopic,
 };
+use weir_protocol::messages::alter_user_scram_credentials_request::ScramCredentialDeletion;
 use weir_protocol::messages::create_acls_request::AclCreation;
 use weir_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use weir_protocol::messages::create_topics_request::CreatableTopic;
@@ -28,11 +29,12 @@ use weir_protocol::messages::offset_for_leader_epoch_request::{
 use weir_protocol::messages::update_features_request::FeatureUpdateKey;
 use weir_protocol::messages::{
     AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterConfigsRequest,
-    AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, ApiVersionsRequest,
-    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreateAclsRequest,
-    CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest, DeleteGroupsRequest,
-    DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest, DescribeClientQuotasRequest,
-    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
+    AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest,
+    AlterUserScramCredentialsRequest, ApiVersionsRequest, ConsumerGroupDescribeRequest,
+    ConsumerGroupHeartbeatRequest, CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteAclsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeAclsRequest, DescribeClientQuotasRequest, DescribeClusterRequest,
+    DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
     DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
     DescribeTransactionsRequest, DescribeUserScramCredentialsRequest, ElectLeadersRequest,
     EndTxnRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
@@ -40,9 +42,9 @@ use weir_protocol::messages::{
     ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest,
     ListPartitionReassignmentsRequest, ListTransactionsRequest, MetadataRequest,
     OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
-    ProduceRequest, Request, SyncGroupRequest, TxnOffsetCommitRequest, UnregisterBrokerRequest,
-    UpdateFeaturesRequest, WriteTxnMarkersRequest, describe_quorum_request, elect_leaders_request,
-    incremental_alter_configs_request,
+    ProduceRequest, Request, SaslAuthenticateRequest, SaslHandshakeRequest, SyncGroupRequest,
+    TxnOffsetCommitRequest, UnregisterBrokerRequest, UpdateFeaturesRequest, WriteTxnMarkersRequest,
+    describe_quorum_request, elect_leaders_request, incremental_alter_configs_request,
 };
 
 use self::of_groups::GROUP;
@@ -344,6 +346,29 @@ impl Sensible for DescribeClientQuotasRequest {
 impl Sensible for DescribeUserScramCredentialsRequest {
     fn sensible(_: i16) -> Self {
         Self { users: None }
+    }
+}
+
+impl Sensible for SaslHandshakeRequest {
+    const EXPECTED: ErrorCode = ErrorCode::IllegalSaslState;
+
+    fn sensible(_: i16) -> Self {
+        Self { mechanism: "PLAIN".to_owned() }
+    }
+}
+
+impl Sensible for SaslAuthenticateRequest {
+    const EXPECTED: ErrorCode = ErrorCode::IllegalSaslState;
+
+    fn sensible(_: i16) -> Self {
+        Self::default()
+    }
+}
+
+impl Sensible for AlterUserScramCredentialsRequest {
+    fn sensible(_: i16) -> Self {
+        let deletion = ScramCredentialDeletion { name: "nobody".to_owned(), mechanism: 1 };
+        Self { deletions: vec![deletion], upsertions: Vec::new() }
     }
 }
 

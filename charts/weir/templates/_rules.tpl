@@ -1,4 +1,4 @@
-{{/* What the operator does in a namespace that it serves. Of Secrets it reads those that a KafkaCluster names, and writes those of the cluster's own CA: it lists, watches and deletes none. Nothing of brokers' pods but to see and to delete them. */}}
+{{/* What the operator does in a namespace that it serves. Of Secrets it reads those that a KafkaCluster names, and writes those of the cluster's own CAs and SCRAM credentials: it lists, watches and deletes none. Nothing of brokers' pods but to see and to delete them. */}}
 {{- define "weir.rules" -}}
 - apiGroups: [weir.dev]
   resources: [kafkaclusters, topics, consumergroups, partitiontables]
@@ -27,7 +27,8 @@
 - apiGroups: [""]
   resources: [services, configmaps, serviceaccounts]
   verbs: [get, list, watch, create, update, patch, delete]
-# By name only: those of a cluster's CA, and those that spec.listeners[].tls names.
+# By name only: those of a cluster's CAs and of its SCRAM credentials, and those that
+# spec.listeners[].tls names.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create, patch]

@@ -6,7 +6,7 @@
 use super::admin_request::{AdminRequest, AdminResponse};
 use super::draft::Draft;
 use super::error::{ApiError, too_large};
-use super::{brokers, configs, features, leaders, quorum, reassign, topics};
+use super::{brokers, configs, features, leaders, quorum, reassign, scram, topics};
 
 /// Decides a request as a whole, or refuses it when it names or changes too much. A request that
 /// names too much is refused before any work.
@@ -50,6 +50,9 @@ fn answer(draft: &mut Draft<'_>, request: AdminRequest) -> AdminResponse {
         }
         AdminRequest::DescribeQuorum(request) => {
             AdminResponse::DescribeQuorum(quorum::describe(draft, request))
+        }
+        AdminRequest::AlterUserScramCredentials(request) => {
+            AdminResponse::AlterUserScramCredentials(scram::alter(draft, request))
         }
         AdminRequest::AlterConfigs(request) => {
             AdminResponse::AlterConfigs(configs::alter_configs(draft, request))

@@ -72,6 +72,8 @@ forwarded! {
     UpdateFeatures(UpdateFeaturesRequest, UpdateFeaturesResponse);
     /// Reports how much of the metadata each broker has applied.
     DescribeQuorum(DescribeQuorumRequest, DescribeQuorumResponse);
+    /// Sets and deletes SCRAM credentials.
+    AlterUserScramCredentials(AlterUserScramCredentialsRequest, AlterUserScramCredentialsResponse);
     /// Replaces settings.
     AlterConfigs(AlterConfigsRequest, AlterConfigsResponse);
     /// Changes settings one by one.
@@ -121,6 +123,9 @@ impl AdminRequest {
                 &mut request.topics.iter().flatten().map(|topic| 1 + topic.partition_indexes.len()),
             ),
             Self::UpdateFeatures(request) => request.feature_updates.len(),
+            Self::AlterUserScramCredentials(request) => {
+                request.deletions.len() + request.upsertions.len()
+            }
             Self::AlterConfigs(request) => {
                 count(&mut request.resources.iter().map(|resource| 1 + resource.configs.len()))
             }

@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use weir_crds::{ClientMetricsConfig, GroupConfig};
 use weir_protocol::controller as rpc;
 use weir_protocol::types::{BrokerId, TopicId};
+use weir_security::scram::Credential;
 use weir_settings::Configs;
 
 use super::apply::broker_of;
-use super::state::{Broker, Change, Partition, State, Topic};
+use super::state::{Broker, Change, CredentialChange, Partition, State, Topic};
 
 /// The whole metadata image.
 pub fn full(state: &State) -> rpc::MetadataUpdate {
@@ -39,6 +40,8 @@ pub fn full(state: &State) -> rpc::MetadataUpdate {
             &state.cluster.resource.spec.client_metrics,
             ClientMetricsConfig::texts,
         ),
+        scram_mock_key: mock_key(state),
+        scram_credentials: state.credentials.iter().map(|of| credential(&of)).collect(),
         ..rpc::MetadataUpdate::default()
     }
 }
@@ -81,6 +84,8 @@ pub fn delta(before: &State, after: &State, changes: &[Change]) -> Option<rpc::M
             Change::Broker(Broker { id, .. }) | Change::RemoveBroker(id) => {
                 brokers.insert(*id);
             }
+            Change::ScramMockKey(_) => update.scram_mock_key = mock_key(after),
+            Change::ScramCredential(change) => update.scram_credentials.push(credential(change)),
             Change::Features(_) => update.features = Some(features(after)),
             Change::Topic(id, _) => topics.entry(*id).or_default().configs = true,
             Change::Partition(id, index, _) => {
@@ -122,6 +127,19 @@ fn features(state: &State) -> rpc::Features {
     rpc::Features {
         epoch: features.epoch,
         levels: features.levels.iter().filter_map(level).collect(),
+    }
+}
+
+fn mock_key(state: &State) -> Vec<u8> {
+    state.credentials.mock_key().map(|key| key.expose().to_vec()).unwrap_or_default()
+}
+
+/// A user's credential; an empty text deletes it.
+fn credential(change: &CredentialChange) -> rpc::ScramCredential {
+    rpc::ScramCredential {
+        user: change.user.clone(),
+        mechanism: i32::from(change.mechanism.code()),
+        credential: change.credential.as_ref().map(Credential::to_text).unwrap_or_default(),
     }
 }
 

@@ -27,6 +27,10 @@ pub const PRODUCER_IDS_PER_BLOCK: i64 = 10_000;
 /// them to every broker.
 pub const SETTINGS_BYTES_MAX: usize = 32 * 1024;
 
+/// The most bytes that the SCRAM credentials of all users take in a store: some 4,000 for
+/// SCRAM-SHA-512. On Kubernetes they are in one Secret, which holds 1 MiB (`MaxSecretSize`).
+pub const CREDENTIALS_BYTES_MAX: usize = 1_000_000;
+
 /// Why an internal topic keeps its number of partitions. Apache Kafka's coordinators use the number
 /// from their start, and lose their data at the next start.
 pub(super) const BY_NUMBER: &str =

@@ -45,6 +45,7 @@ mod quorum;
 mod reassign;
 pub mod recovery;
 mod resource;
+mod scram;
 pub mod sessions;
 pub mod state;
 mod topic_name;
@@ -66,8 +67,8 @@ pub use event::{
 pub use key::{DEFAULT_NAMESPACE, Key};
 pub use leaders::balance_interval_ms;
 pub use limits::{
-    NAMED_TO_LIST_MAX, PARTITIONS_MAX, PARTITIONS_PER_REQUEST_MAX, PRODUCER_IDS_PER_BLOCK,
-    RECORDS_PER_REQUEST_MAX, SETTINGS_BYTES_MAX,
+    CREDENTIALS_BYTES_MAX, NAMED_TO_LIST_MAX, PARTITIONS_MAX, PARTITIONS_PER_REQUEST_MAX,
+    PRODUCER_IDS_PER_BLOCK, RECORDS_PER_REQUEST_MAX, SETTINGS_BYTES_MAX,
 };
 pub use names::{is_subdomain, resource_name};
 pub use object_meta::{TOPIC_ID_ANNOTATION, topic_id_on};
@@ -141,6 +142,7 @@ pub fn take_over(state: &State, moment: &Moment) -> Vec<Change> {
         state.cluster.controller_epoch.0.saturating_add(1),
     )));
     features::begin(&mut draft);
+    scram::begin(&mut draft);
     partitions::complete_interrupted_changes(&mut draft);
     partitions::elect_where_leaderless(&mut draft);
     partitions::place_what_is_missing(&mut draft);

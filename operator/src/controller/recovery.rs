@@ -19,6 +19,7 @@
 //!   tables exist, and its successor collects the inventories again.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod credentials;
 mod inventory;
 mod known;
 #[cfg(test)]
@@ -252,6 +253,11 @@ fn recovered(
         }))
     }));
     changes.extend(topics::recovered(known, used, moment));
+    let credentials = match known.credentials {
+        Some(kept) => kept.to_vec(),
+        None => newest(used).map(credentials::last_known).unwrap_or_default(),
+    };
+    changes.extend(credentials);
     for change in &changes {
         state.apply(change);
     }

@@ -5,29 +5,33 @@
 //! decision of many steps works on a draft. Never reads a clock or a file.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod cluster;
+mod credentials;
 mod objects;
 mod partition;
 mod shard;
 mod sums;
 mod topic;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use uuid::Uuid;
 use weir_crds::{KafkaCluster, KafkaClusterSpec, TopicSpec};
 use weir_protocol::controller::is_uncertified;
 use weir_protocol::types::{BrokerEpoch, BrokerId, ControllerEpoch, TopicId};
-use weir_settings::{self as config, Configs, Layers};
+use weir_security::secret::Secret;
+use weir_settings::Layers;
 
+pub use self::cluster::{Cluster, Features};
+pub use self::credentials::{CredentialChange, ScramCredentials};
 pub use self::objects::{Objects, TakenUp};
 pub use self::partition::Partition;
 pub use self::shard::{SHARDS, shard_of};
 use self::sums::Sums;
 pub use self::topic::{Topic, is_internal};
-use super::key::{DEFAULT_NAMESPACE, Key};
+use super::key::Key;
 
 /// The whole of the metadata.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +49,8 @@ pub struct State {
     /// Resource names in the cluster's namespace that exist in the store but are no topics of this
     /// cluster. A new topic cannot take them.
     pub(crate) taken: Arc<BTreeSet<String>>,
+    /// The SCRAM credentials of users.
+    pub credentials: ScramCredentials,
     /// The objects that users write too, as far as the state has taken them up.
     pub(crate) objects: Objects,
     /// The version that holds the last change of each broker's registration.
@@ -59,32 +65,6 @@ pub struct State {
     /// The controller epoch in the upper bits, and the number of changes since this controller took
     /// over. So it is above every version of its predecessors.
     pub version: u64,
-}
-
-/// The values that exist once per cluster.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Cluster {
-    /// The cluster's id in the Kafka protocol.
-    pub id: String,
-    /// The epoch of this controller.
-    pub controller_epoch: ControllerEpoch,
-    /// The epoch that the next registration gets.
-    pub next_broker_epoch: BrokerEpoch,
-    /// The first producer id that is not handed out.
-    pub next_producer_id: i64,
-    /// The finalised features.
-    pub features: Features,
-    /// The resource that a user wrote.
-    pub resource: Arc<KafkaCluster>,
-}
-
-/// The finalised features of the cluster (KIP-584).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Features {
-    /// Counts their changes.
-    pub epoch: i64,
-    /// The level of each feature above level 0.
-    pub levels: BTreeMap<String, i16>,
 }
 
 /// A registered broker.
@@ -144,6 +124,10 @@ pub enum Change {
     RemoveTopic(TopicId, Key),
     /// A partition was created or changed.
     Partition(TopicId, i32, Partition),
+    /// A user's SCRAM credential was set or deleted.
+    ScramCredential(CredentialChange),
+    /// The cluster got the key that makes the salts of users who do not exist.
+    ScramMockKey(Secret),
     /// A partition got a leader that may lack committed records. The store does not keep this
     /// change; the partition's own comes before it.
     UncleanElection(TopicId, i32),
@@ -178,6 +162,7 @@ impl State {
             names: OrdMap::new(),
             resources: OrdMap::new(),
             taken: Arc::default(),
+            credentials: ScramCredentials::default(),
             objects: Objects::default(),
             told_at: OrdMap::new(),
             rolled_back: false,
@@ -245,7 +230,10 @@ impl State {
                 truth.put_partition(*id, index, partition);
             }
         }
-        (truth.sums, truth.lookalikes) == (self.sums, self.lookalikes.clone())
+        self.credentials.iter().for_each(|change| truth.credentials.apply(&change));
+        self.credentials.mock_key().into_iter().for_each(|key| truth.credentials.set_mock_key(key));
+        (truth.sums, truth.lookalikes, truth.credentials)
+            == (self.sums, self.lookalikes.clone(), self.credentials.clone())
     }
 
     /// Brokers that can lead and take new partitions.
@@ -352,6 +340,8 @@ impl State {
                 }
             }
             Change::Partition(id, index, partition) => self.put_partition(*id, *index, partition),
+            Change::ScramCredential(change) => self.credentials.apply(change),
+            Change::ScramMockKey(key) => self.credentials.set_mock_key(key),
             Change::UncleanElection(..) => {}
             Change::RolledBack => self.rolled_back = true,
             Change::TookUpCluster(object) => self.objects.cluster = Some((**object).clone()),
@@ -423,55 +413,6 @@ pub fn changes_since_takeover(epoch: ControllerEpoch, version: u64) -> i64 {
 
 fn first_version(epoch: ControllerEpoch) -> u64 {
     u64::try_from(epoch.0).unwrap_or_default() << VERSIONS_PER_CONTROLLER_BITS
-}
-
-impl Cluster {
-    /// A cluster that never had a controller.
-    pub fn new(id: String, resource: KafkaCluster) -> Self {
-        Self {
-            id,
-            controller_epoch: ControllerEpoch(0),
-            next_broker_epoch: BrokerEpoch(0),
-            next_producer_id: 0,
-            features: Features::default(),
-            resource: Arc::new(resource),
-        }
-    }
-
-    /// The effective value of a broker setting for all brokers: the configured value, else Kafka's
-    /// default.
-    pub fn setting(&self, name: &'static str) -> Option<&str> {
-        let set = self.configs().get(name).map(String::as_str);
-        set.or_else(|| config::broker_key(name)?.default)
-    }
-
-    /// The settings configured for all brokers.
-    pub fn configs(&self) -> &Configs {
-        self.resource.spec.config.texts()
-    }
-
-    /// `metadata.name` of the cluster's resource.
-    pub fn name(&self) -> &str {
-        self.resource.metadata.name.as_deref().unwrap_or_default()
-    }
-
-    /// Its namespace.
-    pub fn namespace(&self) -> &str {
-        self.resource.metadata.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE)
-    }
-
-    /// The key of a resource of this name in the cluster's namespace.
-    pub fn key(&self, name: &str) -> Key {
-        Key::new(Some(self.namespace()), Some(name))
-    }
-
-    /// The key of a resource. A resource without a namespace is in the cluster's.
-    pub fn key_of(&self, metadata: &ObjectMeta) -> Key {
-        Key::new(
-            metadata.namespace.as_deref().or_else(|| Some(self.namespace())),
-            metadata.name.as_deref(),
-        )
-    }
 }
 
 impl Broker {

@@ -5,6 +5,7 @@
 
 mod bounds;
 mod random;
+mod scram;
 mod speed;
 mod world;
 

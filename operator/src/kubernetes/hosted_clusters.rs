@@ -18,7 +18,7 @@ use weir_crds::{KafkaCluster, Listener, ListenerType};
 use super::objects::{Names, listeners, port_of};
 use crate::controller::Registration;
 use crate::controller::state::Endpoint;
-use crate::listener::listener_name;
+use crate::listener::{listener_name, security_protocol};
 use crate::rpc::RegistrationEnricher;
 use crate::store::kube::ours::{if_ours, is_ours, is_pod_of};
 
@@ -178,15 +178,15 @@ impl BrokerAddresses {
         for endpoint in endpoints.iter_mut().filter(|endpoint| hosts.contains(&endpoint.host)) {
             endpoint.host.clone_from(if self.is_impersonated { by_pod } else { by_service });
         }
-        let is_secured = |name: &str| {
+        let protocol = |name: &str| {
             let own = listeners.iter().find(|listener| listener_name(listener) == name);
-            own.is_some_and(|listener| listener.tls.is_some())
+            own.map_or("PLAINTEXT", security_protocol)
         };
         endpoints.extend(self.outside.iter().map(|(listener, (host, port))| Endpoint {
             listener: listener.clone(),
             host: host.clone(),
             port: *port,
-            security_protocol: if is_secured(listener) { "SSL" } else { "PLAINTEXT" }.to_owned(),
+            security_protocol: protocol(listener).to_owned(),
         }));
         endpoints
     }

@@ -158,7 +158,7 @@ impl LocalCluster {
             .collect::<anyhow::Result<_>>()?;
         super::output::line(&format!("bootstrap: {}", addresses.join(",")));
         for (listener, addresses) in self.bootstraps()? {
-            super::output::line(&format!("bootstrap of {listener}, with TLS: {addresses}"));
+            super::output::line(&format!("bootstrap of {listener}: {addresses}"));
         }
         if detach {
             return Ok(());

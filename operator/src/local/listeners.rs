@@ -1,13 +1,17 @@
-//! The listeners with TLS of a local cluster: taken from its resource, served by its brokers.
+//! The listeners with TLS or SASL of a local cluster: taken from its resource, served by its
+//! brokers.
 
+use anyhow::Context as _;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
+use weir_crds::Listener;
 use weir_security::principal::Principal;
 
 use super::cluster::LocalCluster;
 use super::nodes;
 use super::shape::Shape;
 use super::tls::{self, ClientFile, Secured};
+use crate::listener::security_protocol;
 
 impl LocalCluster {
     /// Keeps the listeners of a KafkaCluster for the next starts of brokers. Returns whether they
@@ -31,8 +35,8 @@ impl LocalCluster {
         Ok(Shape::read(&self.data)?.map(|shape| shape.secured).unwrap_or_default())
     }
 
-    /// The flags of a broker for its listeners with TLS, whose files are there afterwards. If there
-    /// are any, brokers have certificates among themselves too.
+    /// The flags of a broker for its listeners with TLS or SASL, whose files are there afterwards.
+    /// If there are any, brokers have certificates among themselves too.
     ///
     /// # Errors
     /// When a file cannot be made, or a Secret that a listener names is missing.
@@ -49,9 +53,19 @@ impl LocalCluster {
         Ok(flags)
     }
 
-    /// The addresses of each listener with TLS.
+    /// The addresses of each listener with TLS or SASL, by its name and which of them it has.
     pub(super) fn bootstraps(&self) -> anyhow::Result<Vec<(String, String)>> {
-        Ok(self.secured()?.bootstraps(self.shape.host, self.shape.brokers))
+        let secured = self.secured()?;
+        let all = secured.bootstraps(self.shape.host, self.shape.brokers);
+        let told = |(listener, addresses): (&Listener, String)| {
+            let has = match security_protocol(listener) {
+                "SSL" => "TLS",
+                "SASL_PLAINTEXT" => "SASL",
+                _ => "TLS and SASL",
+            };
+            (format!("{}, with {has}", listener.name), addresses)
+        };
+        Ok(all.into_iter().map(told).collect())
     }
 
     /// The Secrets of the data directory, or the one with a name. No controller is needed.
@@ -67,9 +81,11 @@ impl LocalCluster {
     /// # Errors
     /// When there is no such listener, or the Secret has no CA.
     pub(crate) fn client_file(&self, secret: &str, file: ClientFile) -> anyhow::Result<String> {
-        let bootstrap = self.bootstraps()?.into_iter().next();
-        let (_, bootstrap) =
-            bootstrap.ok_or_else(|| anyhow::anyhow!("no listener of the cluster has tls"))?;
-        tls::client_file(&self.data, secret, &bootstrap, file)
+        let secured = self.secured()?;
+        let listener = secured.first_with_tls().context("no listener of the cluster has tls")?;
+        let mut all = secured.bootstraps(self.shape.host, self.shape.brokers).into_iter();
+        let bootstrap = all.find(|(one, _)| one.name == listener.name);
+        let bootstrap = bootstrap.map(|(_, addresses)| addresses).unwrap_or_default();
+        tls::client_file(&self.data, secret, listener, &bootstrap, file)
     }
 }

@@ -1,7 +1,8 @@
 //! The identities of a local cluster's brokers and controller, in the folder `nodes` of its data
 //! directory.
 //!
-//! The controller always has one. Brokers have theirs while a listener of the cluster has TLS.
+//! The controller always has one. Brokers have theirs while a listener of the cluster has TLS or
+//! SASL.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -16,7 +17,7 @@ use weir_security::principal::Principal;
 
 use super::files::{authority_in, keep_issued, write};
 use crate::authority::Holder;
-use crate::rpc::has_tls;
+use crate::rpc::is_secured;
 
 /// The domain of every local cluster. Each has a CA of its own.
 pub(super) const DOMAIN: &str = "local";
@@ -31,7 +32,7 @@ pub(super) fn folder(data: &Path) -> PathBuf {
 
 /// The domain of a cluster's brokers, if they have certificates.
 pub(super) fn domain(cluster: &KafkaCluster) -> Option<String> {
-    has_tls(cluster).then(|| DOMAIN.to_owned())
+    is_secured(cluster).then(|| DOMAIN.to_owned())
 }
 
 /// Makes the CA and the certificate of a node, as far as they are missing or due.

@@ -81,7 +81,14 @@ async fn make(
 ) -> anyhow::Result<String> {
     loop {
         let topics = store.topics()?;
-        let known = Known { cluster, cluster_id: None, topics: &topics, taken: &BTreeSet::new() };
+        let credentials = store.credentials()?;
+        let known = Known {
+            cluster,
+            cluster_id: None,
+            topics: &topics,
+            taken: &BTreeSet::new(),
+            credentials: credentials.as_deref(),
+        };
         let wanted = 0..cluster.spec.brokers.replicas;
         let (stock, all_are_here) = desk.read(|inventories| {
             let all = wanted.map(BrokerId).all(|id| inventories.contains_key(&id));

@@ -1,4 +1,5 @@
-//! TLS of a local cluster: its CA and certificates, and what its brokers are told of them.
+//! The listeners of a local cluster that have TLS or SASL: the CA and certificates, and what
+//! brokers are told of all of it.
 //!
 //! A Secret of Kubernetes is a folder here, `secrets/NAME`, with a file for each key. A listener's
 //! folder, `tls/LISTENER`, has links to the files that a broker reads, so a file that a user
@@ -19,9 +20,12 @@ use weir_protocol::address;
 
 use super::files::{authority_in, keep_issued, make_folder, write};
 use crate::authority::{Authority, Holder, Hosts};
-use crate::listener::{CAS, CERTIFICATE, CLIENT_CAS, KEY, keys_of, listener_name, tls_flags};
+use crate::listener::{
+    CAS, CERTIFICATE, CLIENT_CAS, KEY, keys_of, listener_name, sasl_flag, security_protocol,
+    tls_flags,
+};
 
-/// The listeners of a cluster that have TLS: local mode serves no others of the resource.
+/// The listeners of a cluster that have TLS or SASL: local mode serves no others of the resource.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub(super) struct Secured {
     /// The cluster's name.
@@ -35,7 +39,7 @@ impl Secured {
         let cluster: KafkaCluster =
             serde_json::from_value(resource.clone()).context("read the KafkaCluster")?;
         let mut listeners = cluster.spec.listeners;
-        listeners.retain(|listener| listener.tls.is_some());
+        listeners.retain(|listener| listener.tls.is_some() || listener.sasl.is_some());
         if listeners.is_empty() {
             // As what is remembered of a cluster without any, so that nothing has changed.
             return Ok(Self::default());
@@ -84,13 +88,16 @@ impl Secured {
     ) -> Vec<(&'static str, String)> {
         let mut flags = Vec::new();
         for (listener, (_, port)) in self.listeners.iter().zip(self.ports(broker)) {
-            let Some(tls) = &listener.tls else { continue };
             let host = match host {
                 IpAddr::V6(host) => format!("[{host}]"),
                 IpAddr::V4(host) => host.to_string(),
             };
             flags.push(("--listener", format!("{}://{host}:{port}", listener_name(listener))));
-            flags.extend(tls_flags(listener, tls, &folder_of(data, listener).to_string_lossy()));
+            if let Some(tls) = &listener.tls {
+                let folder = folder_of(data, listener);
+                flags.extend(tls_flags(listener, tls, &folder.to_string_lossy()));
+            }
+            flags.extend(sasl_flag(listener));
         }
         flags
     }
@@ -164,14 +171,19 @@ impl Secured {
         Ok(())
     }
 
+    /// The first listener with TLS.
+    pub(super) fn first_with_tls(&self) -> Option<&Listener> {
+        self.listeners.iter().find(|listener| listener.tls.is_some())
+    }
+
     /// The addresses of each listener for clients.
-    pub(super) fn bootstraps(&self, host: IpAddr, brokers: i32) -> Vec<(String, String)> {
-        let of = |listener: &Listener| {
+    pub(super) fn bootstraps(&self, host: IpAddr, brokers: i32) -> Vec<(&Listener, String)> {
+        let addresses = |listener: &Listener| {
             let port = |id: i32| u16::try_from(i32::from(listener.port) + id).unwrap_or_default();
             let all = (0..brokers).map(|id| address::join(&host.to_string(), port(id)));
-            (listener.name.clone(), all.collect::<Vec<_>>().join(","))
+            all.collect::<Vec<_>>().join(",")
         };
-        self.listeners.iter().map(of).collect()
+        self.listeners.iter().map(|listener| (listener, addresses(listener))).collect()
     }
 }
 
@@ -219,22 +231,32 @@ pub(super) enum ClientFile {
     Librdkafka,
 }
 
-/// A client's file for the listeners whose CA the Secret has.
+/// A client's file for a listener whose CA the Secret has. If clients log in there, the name and
+/// the password are still to be added.
 pub(super) fn client_file(
     data: &Path,
     secret: &str,
+    listener: &Listener,
     bootstrap: &str,
     file: ClientFile,
 ) -> anyhow::Result<String> {
+    let protocol = security_protocol(listener);
+    let mechanism = listener.sasl.as_ref().and_then(|sasl| sasl.mechanisms.last());
+    let mechanism = |setting: &str| {
+        mechanism.map_or_else(String::new, |one| format!("{setting}={}\n", one.name()))
+    };
     let path = secret_folder(data, secret).join(CAS);
     let ca = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     Ok(match file {
         ClientFile::Properties => format!(
-            "bootstrap.servers={bootstrap}\nsecurity.protocol=SSL\nssl.truststore.type=PEM\nssl.truststore.certificates={}",
+            "bootstrap.servers={bootstrap}\nsecurity.protocol={protocol}\n{}ssl.truststore.type=PEM\nssl.truststore.certificates={}",
+            mechanism("sasl.mechanism"),
             ca.trim().replace("\r\n", "\n").replace('\n', "\\n")
         ),
         ClientFile::Librdkafka => format!(
-            "bootstrap.servers={bootstrap}\nsecurity.protocol=ssl\nssl.ca.location={}",
+            "bootstrap.servers={bootstrap}\nsecurity.protocol={}\n{}ssl.ca.location={}",
+            protocol.to_lowercase(),
+            mechanism("sasl.mechanisms"),
             path.display()
         ),
     })
@@ -319,10 +341,11 @@ mod tests {
             .collect();
         assert_eq!(names, ["orders-ca", "orders-ca-cert", "orders-tls"]);
         assert!(secrets(dir.path(), Some("x")).is_err());
+        let tls = secured.first_with_tls().unwrap();
         let properties =
-            client_file(dir.path(), "orders-ca-cert", "h:1", ClientFile::Properties).unwrap();
+            client_file(dir.path(), "orders-ca-cert", tls, "h:1", ClientFile::Properties).unwrap();
         assert_eq!(properties.lines().count(), 4, "{properties}");
-        let file = client_file(dir.path(), "orders-ca-cert", "h:1", ClientFile::Librdkafka);
+        let file = client_file(dir.path(), "orders-ca-cert", tls, "h:1", ClientFile::Librdkafka);
         assert!(file.unwrap().ends_with("secrets/orders-ca-cert/ca.crt"));
     }
 
@@ -354,6 +377,31 @@ mod tests {
             ]
         );
         assert!(!dir.path().join("secrets/orders-ca").exists(), "nothing was to be issued");
+    }
+
+    #[test]
+    fn clients_of_a_listener_with_sasl_log_in_and_need_no_tls() {
+        let dir = tempfile::tempdir().unwrap();
+        let secured = secured(&json!([
+            {"name": "plain", "port": 9092}, {"name": "names", "port": 9192, "sasl": {}},
+            {"name": "both", "port": 9292, "tls": {}, "sasl": {"mechanisms": ["PLAIN"]}},
+        ]));
+        secured.prepare(dir.path(), HERE, NOW).unwrap();
+        let flags = secured.flags(dir.path(), HERE, 1);
+        let expected = [
+            ("--listener", "NAMES://127.0.0.1:9193".to_owned()),
+            ("--sasl", "NAMES=SCRAM-SHA-256,SCRAM-SHA-512".to_owned()),
+            ("--listener", "BOTH://127.0.0.1:9293".to_owned()),
+        ];
+        assert_eq!(flags[..3], expected);
+        assert_eq!(flags[4..], [("--sasl", "BOTH=PLAIN".to_owned())]);
+        let both = secured.first_with_tls().unwrap();
+        let file = client_file(dir.path(), "orders-ca-cert", both, "h:1", ClientFile::Properties);
+        let begins = "bootstrap.servers=h:1\nsecurity.protocol=SASL_SSL\nsasl.mechanism=PLAIN\n";
+        assert!(file.unwrap().starts_with(begins));
+        let file = client_file(dir.path(), "orders-ca-cert", both, "h:1", ClientFile::Librdkafka);
+        let begins = "bootstrap.servers=h:1\nsecurity.protocol=sasl_ssl\nsasl.mechanisms=PLAIN\n";
+        assert!(file.unwrap().starts_with(begins));
     }
 
     #[test]

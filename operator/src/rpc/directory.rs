@@ -66,7 +66,7 @@ impl Only {
     fn domain(&self) -> Option<&'static str> {
         let committed = self.controller.committed();
         let state = committed.borrow();
-        has_tls(&state.cluster.resource).then_some(self.domain)
+        is_secured(&state.cluster.resource).then_some(self.domain)
     }
 }
 
@@ -82,8 +82,8 @@ fn has_uncertified(controller: &Controller) -> bool {
 }
 
 /// Whether brokers of a local cluster with this resource have certificates.
-pub fn has_tls(cluster: &KafkaCluster) -> bool {
-    cluster.spec.listeners.iter().any(|listener| listener.tls.is_some())
+pub fn is_secured(cluster: &KafkaCluster) -> bool {
+    cluster.spec.listeners.iter().any(|one| one.tls.is_some() || one.sasl.is_some())
 }
 
 impl std::fmt::Debug for Controllers {

@@ -69,11 +69,19 @@ pub(super) fn write(counted: &Counted, before: &State, changes: &[Change]) {
                 )
             }
             Change::RemoveBroker(broker) => info!(%broker, "unregistered the broker"),
+            Change::ScramCredential(change) => {
+                let (user, mechanism) = (&change.user, change.mechanism);
+                match &change.credential {
+                    Some(_) => info!(user, %mechanism, "set the user's SCRAM credential"),
+                    None => info!(user, %mechanism, "deleted the user's SCRAM credential"),
+                }
+            }
             Change::Features(features) => {
                 info!(epoch = features.epoch, levels = ?features.levels, "changed the finalised features")
             }
             Change::NextBrokerEpoch(_)
             | Change::NextProducerId(_)
+            | Change::ScramMockKey(_)
             | Change::TookUpCluster(_)
             | Change::TookUpTopic(..) => {}
         }

@@ -52,7 +52,7 @@ pub enum StoreError {
     TooLarge(String),
     /// The content of an object was changed by others.
     #[error(
-        "PartitionTable {object}, line {line}: {reason}. The object was changed by someone else: restore it from a backup"
+        "{object}, line {line}: {reason}. The object was changed by someone else: restore it from a backup"
     )]
     DamagedObject {
         /// The object.
@@ -74,6 +74,13 @@ pub enum StoreError {
         /// What is wrong.
         reason: String,
     },
+}
+
+impl StoreError {
+    /// Whether a file is not there.
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+    }
 }
 
 /// A resource that the store refused.

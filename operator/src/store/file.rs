@@ -2,14 +2,16 @@
 //!
 //! Resources are in `kafkaclusters/` and `topics/` as `kubectl` would show them: one JSON object in
 //! a file named after its `metadata.name`. Partitions are in `partitions-00` to `partitions-15`,
-//! counters and brokers in `registry`, as packed text. A write replaces a whole file: it writes a
-//! new file beside the old one, or in `writing/`, flushes it, renames it and flushes the directory.
-//! A lock keeps out a second controller. The store refuses damaged content with file and line; it
-//! repairs and guesses nothing.
+//! counters and brokers in `registry`, as packed text. SCRAM credentials are in `credentials`,
+//! which nobody else may read. A write replaces a whole file: it writes a new file beside the old
+//! one, or in `writing/`, flushes it, renames it and flushes the directory. A lock keeps out a
+//! second controller. The store refuses damaged content with file and line; it repairs and guesses
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use weir_crds::KafkaCluster;
 use weir_protocol::types::TopicId;
 
 use super::Store;
+use super::credentials::{read_credentials, write_credentials};
 use super::error::StoreError;
 use super::packed::{BadLine, Shard, read_registry, read_shard};
 use super::parts::{Parts, registry_text, shard_text};
@@ -29,6 +32,9 @@ use crate::controller::{Key, Kind, TOPIC_ID_ANNOTATION};
 
 /// The largest file that is read, above the size of a shard in the largest cluster.
 const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// The file of the SCRAM credentials.
+const CREDENTIALS: &str = "credentials";
 
 /// The name of a file until it is complete, where the store writes one file at a time.
 const HALF_WRITTEN: &str = ".new";
@@ -98,6 +104,7 @@ impl FileStore {
             cluster_resource: true,
             topics: state.topics.keys().copied().collect(),
             shards: (0..SHARDS).collect(),
+            credentials: true,
             registry: true,
         };
         self.write(state, &touched)
@@ -109,6 +116,20 @@ impl FileStore {
     /// When a file cannot be read.
     pub fn topics(&self) -> Result<Vec<weir_crds::Topic>, StoreError> {
         files_in(&self.folder(Kind::Topic))?.iter().map(|path| read_resource(path)).collect()
+    }
+
+    /// The changes that make the SCRAM credentials, if their file is here; it works without a
+    /// registry.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn credentials(&self) -> Result<Option<Vec<Change>>, StoreError> {
+        let path = self.root.join(CREDENTIALS);
+        match read(&path) {
+            Ok(text) => read_credentials(&text).map(Some).map_err(|bad| damaged(&path, bad)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn read_all(&self) -> Result<State, StoreError> {
@@ -137,12 +158,13 @@ impl FileStore {
             let path = self.shard_path(shard);
             match read(&path) {
                 Ok(text) => shards.extend(read_shard(&text).map_err(|bad| damaged(&path, bad))?),
-                Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+                Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
             }
         }
         check_unique(&self.folder(Kind::Topic), &topics)?;
-        Ok(Parts { registry, resource, topics, shards }.assemble())
+        let credentials = self.credentials()?.unwrap_or_default();
+        Ok(Parts { registry, resource, topics, shards, credentials }.assemble())
     }
 
     fn write(&self, state: &State, touched: &Touched) -> Result<(), StoreError> {
@@ -160,10 +182,14 @@ impl FileStore {
         for shard in &touched.shards {
             replace(&self.shard_path(*shard), shard_text(state, *shard).as_bytes())?;
         }
+        if touched.credentials {
+            let path = self.root.join(CREDENTIALS);
+            replace_secret(&path, write_credentials(&state.credentials).as_bytes())?;
+        }
         if touched.registry {
             replace(&self.root.join("registry"), registry_text(state).as_bytes())?;
         }
-        if !touched.shards.is_empty() || touched.registry {
+        if !touched.shards.is_empty() || touched.credentials || touched.registry {
             sync_dir(&self.root)?;
         }
         Ok(())
@@ -344,9 +370,32 @@ fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     replace_by(&path.with_file_name(HALF_WRITTEN), path, content)
 }
 
+/// Replaces a file that only the owner of the process may read.
+fn replace_secret(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    let beside = path.with_file_name(HALF_WRITTEN);
+    // One that a crash has left may be readable for others.
+    match fs::remove_file(&beside) {
+        Err(source) if source.kind() != ErrorKind::NotFound => {
+            return Err(io("remove", &beside)(source));
+        }
+        _ => {}
+    }
+    let file = File::options().write(true).create_new(true).mode(0o600).open(&beside);
+    write_and_rename(file.map_err(io("create", &beside))?, &beside, path, content)
+}
+
 /// Does the same by way of the file `beside`, of which nobody else makes use.
 fn replace_by(beside: &Path, path: &Path, content: &[u8]) -> Result<(), StoreError> {
-    let mut file = File::create(beside).map_err(io("create", beside))?;
+    let file = File::create(beside).map_err(io("create", beside))?;
+    write_and_rename(file, beside, path, content)
+}
+
+fn write_and_rename(
+    mut file: File,
+    beside: &Path,
+    path: &Path,
+    content: &[u8],
+) -> Result<(), StoreError> {
     file.write_all(content).map_err(io("write", beside))?;
     file.sync_data().map_err(io("flush", beside))?;
     fs::rename(beside, path).map_err(io("rename", beside))

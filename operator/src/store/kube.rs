@@ -2,7 +2,7 @@
 //! `PartitionTable`s for itself.
 //!
 //! A cluster has seventeen tables: sixteen shards of partitions and one registry of brokers and
-//! counters, each one object with one packed string.
+//! counters, each one object with one packed string. Its SCRAM credentials are in a Secret.
 //!
 //! Invariants
 //! - Each write of a table is a compare-and-swap by the `resourceVersion` that this controller read
@@ -25,6 +25,7 @@
 
 mod calls;
 pub(crate) mod cluster_cache;
+mod credentials;
 mod merge;
 pub mod ours;
 mod read;
@@ -46,6 +47,7 @@ use weir_crds::{
 use self::calls::{answered, is_forbidden};
 pub use self::ours::CLUSTER_LABEL;
 use self::ours::{Taken, controller_of};
+pub use self::recover::Written;
 use super::Store;
 use super::error::StoreError;
 use super::packed::Shard;
@@ -64,11 +66,13 @@ const CONTENT_BYTES_MAX: usize = 1_450_000;
 /// Asks the API server itself whether this process still holds the Lease.
 pub type LeaseCheck = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
-/// A part of the state, named by the suffix of its object's name.
+/// A part of the state besides the resources, named by the suffix of its object's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
     Shard(u8),
     Registry,
+    /// The one that is a Secret.
+    Credentials,
 }
 
 impl Part {
@@ -86,6 +90,7 @@ impl std::fmt::Display for Part {
         match self {
             Self::Shard(shard) => write!(f, "{shard:02}"),
             Self::Registry => f.write_str("registry"),
+            Self::Credentials => f.write_str("credentials"),
         }
     }
 }
@@ -93,6 +98,7 @@ impl std::fmt::Display for Part {
 /// The store of one cluster.
 pub struct KubeStore {
     cluster: String,
+    namespace: String,
     owner: OwnerReference,
     clusters: Api<KafkaCluster>,
     tables: Api<PartitionTable>,
@@ -136,6 +142,7 @@ impl KubeStore {
             owner: owner(cluster),
             clusters: Api::namespaced(client.clone(), &namespace),
             tables: Api::namespaced(client.clone(), &namespace),
+            namespace,
             client,
             leads,
             versions: BTreeMap::new(),
@@ -308,6 +315,7 @@ impl KubeStore {
         let home = resource.metadata.namespace.clone().unwrap_or_default();
         let topics = self.list_topics(&home).await?;
         self.versions.clear();
+        let credentials = self.read_credentials().await?.unwrap_or_default();
         let mut contents = BTreeMap::new();
         for (part, table) in parts {
             self.versions.insert(part, table.metadata.resource_version.unwrap_or_default());
@@ -342,7 +350,7 @@ impl KubeStore {
             .iter()
             .filter_map(|topic| topic.seen.as_ref().map(|seen| seen.metadata.clone()))
             .collect();
-        let mut state = read::assemble(registry, resource, topics, shards);
+        let mut state = read::assemble(registry, resource, topics, shards, credentials);
         take_up(&mut state, cluster, &seen);
         // Another cluster of the namespace may have a topic of the same name. After a conflict over
         // a name, the reload finds it here.
@@ -378,6 +386,9 @@ impl Store for KubeStore {
         }
         let written = futures::future::try_join_all(writes).await?;
         self.versions.extend(written);
+        if all || touched.credentials {
+            self.put_credentials(state).await?;
+        }
         if all || touched.registry {
             self.put(Part::Registry, registry_text(state), state).await?;
         }

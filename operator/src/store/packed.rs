@@ -39,7 +39,7 @@ const SHARD_HEADER_BEFORE: &str = "weir-partitions 2";
 const RETAIN: &str = "retain ";
 const REGISTRY_HEADER: &str = "weir-registry 2";
 /// The last line of every text; it shows that the text is complete.
-const END: &str = "end";
+pub(super) const END: &str = "end";
 
 /// A line that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -236,7 +236,7 @@ pub fn read_registry(text: &str) -> Result<Registry, BadLine> {
 }
 
 /// The lines between the header and the end, with their numbers.
-fn lines<'a>(text: &'a str, header: &str) -> Result<Vec<(usize, &'a str)>, BadLine> {
+pub(super) fn lines<'a>(text: &'a str, header: &str) -> Result<Vec<(usize, &'a str)>, BadLine> {
     let mut lines: Vec<(usize, &str)> = (1..).zip(text.split('\n')).collect();
     match lines.first() {
         Some((_, first)) if *first == header => {}

@@ -37,13 +37,15 @@ pub(crate) fn registry_text(state: &State) -> String {
     })
 }
 
-/// The parts of a state as a store holds them: counters and brokers, resources, partitions.
+/// The parts of a state as a store holds them: counters and brokers, resources, partitions,
+/// credentials.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) registry: Registry,
     pub(crate) resource: KafkaCluster,
     pub(crate) topics: Vec<(TopicId, weir_crds::Topic)>,
     pub(crate) shards: Shard,
+    pub(crate) credentials: Vec<Change>,
 }
 
 impl Parts {
@@ -64,6 +66,9 @@ impl Parts {
         });
         for broker in brokers {
             state.apply(&Change::Broker(broker));
+        }
+        for credential in self.credentials {
+            state.apply(&credential);
         }
         for (id, resource) in self.topics {
             self.shards.kept.remove(&id);

@@ -1,5 +1,7 @@
 //! Stores keep what they get, through crashes, and refuse what they did not write.
 
+mod credentials;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -339,6 +341,7 @@ fn a_topic_of_another_namespace_is_kept_with_its_namespace() {
         resource: cluster(),
         topics: Vec::new(),
         shards: read_shard(&text).unwrap(),
+        credentials: Vec::new(),
     };
     let loaded = parts.assemble();
     let keys: Vec<String> = loaded.topics.values().map(|topic| topic.key.to_string()).collect();

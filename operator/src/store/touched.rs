@@ -12,6 +12,7 @@ pub(crate) struct Touched {
     pub(crate) cluster_resource: bool,
     pub(crate) topics: BTreeSet<TopicId>,
     pub(crate) shards: BTreeSet<u8>,
+    pub(crate) credentials: bool,
     /// The object with the cluster's counters and its brokers.
     pub(crate) registry: bool,
 }
@@ -28,6 +29,7 @@ impl Touched {
                     touched.shards.insert(shard_of(*id));
                 }
                 Change::Partition(id, ..) => drop(touched.shards.insert(shard_of(*id))),
+                Change::ScramCredential(_) | Change::ScramMockKey(_) => touched.credentials = true,
                 Change::ControllerEpoch(_)
                 | Change::NextBrokerEpoch(_)
                 | Change::NextProducerId(_)

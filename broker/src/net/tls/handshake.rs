@@ -7,11 +7,11 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::net::Shutdown;
 use rustls::ServerConnection;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use super::super::farewell::farewell;
 use super::places::Places;
 use super::refused::Refused;
 use super::secured::Secured;
@@ -30,13 +30,6 @@ const HELLO_HURRIED_MAX: Duration = Duration::from_millis(250);
 
 /// How often a handshake is checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
-
-/// The longest time for the client to take the reason of a refusal.
-const FAREWELL_MAX: Duration = Duration::from_secs(1);
-
-/// The most bytes that are read and dropped meanwhile. Bytes that nobody reads would make the
-/// kernel reset the connection, and the client would not see the reason.
-const FAREWELL_BYTES_MAX: usize = 64 * 1024;
 
 /// The first byte of every record of a handshake.
 const HANDSHAKE_RECORD: u8 = 22;
@@ -93,7 +86,7 @@ pub(in crate::net) async fn greet(
             Ok(Greeted { stream, principal, protocol, resumed })
         }
         Err(refused) => {
-            farewell(stream).await;
+            farewell_to(stream).await;
             Err(refused)
         }
     }
@@ -141,23 +134,9 @@ async fn shake(stream: &mut TlsStream, has_greeted: &AtomicBool) -> Result<(), R
 }
 
 /// Lets the client read why it is refused, before the connection closes.
-async fn farewell(mut stream: TlsStream) {
-    let reading = async {
-        stream.send_all().await?;
-        let socket = stream.socket();
-        rustix::net::shutdown(socket, Shutdown::Write)?;
-        let (mut dropped, mut bytes) = (0, [0; 1024]);
-        while dropped < FAREWELL_BYTES_MAX {
-            socket.readable().await?;
-            match socket.try_read(&mut bytes) {
-                Ok(0) => break,
-                Ok(read) => dropped += read,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        std::io::Result::Ok(())
-    };
-    // The client may have gone.
-    let _ = timeout(FAREWELL_MAX, reading).await;
+async fn farewell_to(mut stream: TlsStream) {
+    // The client may have gone, or read nothing.
+    if let Ok(Ok(())) = timeout(CHECK_INTERVAL, stream.send_all()).await {
+        farewell(stream.socket()).await;
+    }
 }

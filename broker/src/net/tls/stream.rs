@@ -169,7 +169,7 @@ impl TlsStream {
     }
 
     /// Sends everything that is sealed.
-    pub(super) async fn send_all(&mut self) -> io::Result<()> {
+    pub(in crate::net) async fn send_all(&mut self) -> io::Result<()> {
         while self.session.wants_write() {
             let (socket, send) = self.sending(SendFlags::NOSIGNAL);
             socket.async_io(Interest::WRITABLE, send).await?;

@@ -8,13 +8,15 @@ use weir_protocol::messages::alter_configs_response::AlterConfigsResourceRespons
 use weir_protocol::messages::alter_partition_reassignments_response::{
     ReassignablePartitionResponse, ReassignableTopicResponse,
 };
+use weir_protocol::messages::alter_user_scram_credentials_response::AlterUserScramCredentialsResult;
 use weir_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use weir_protocol::messages::create_topics_response::CreatableTopicResult;
 use weir_protocol::messages::delete_topics_response::DeletableTopicResult;
 use weir_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use weir_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest,
-    AlterPartitionReassignmentsResponse, CreatePartitionsRequest, CreatePartitionsResponse,
+    AlterPartitionReassignmentsResponse, AlterUserScramCredentialsRequest,
+    AlterUserScramCredentialsResponse, CreatePartitionsRequest, CreatePartitionsResponse,
     CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
     DescribeQuorumRequest, DescribeQuorumResponse, ElectLeadersRequest, ElectLeadersResponse,
     IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
@@ -48,6 +50,7 @@ pub(super) fn carried_out(forwarded: &rpc::ForwardRequest) -> Vec<u8> {
         ApiKey::UpdateFeatures => {
             answer(forwarded, |_: UpdateFeaturesRequest| UpdateFeaturesResponse::default())
         }
+        ApiKey::AlterUserScramCredentials => answer(forwarded, alter_scram_users),
         other => panic!("{other} is not the controller's to answer"),
     }
 }
@@ -63,6 +66,18 @@ fn answer<R: Request>(
     let mut response = BytesMut::new();
     act(request).encode(&mut response, version).unwrap();
     response.to_vec()
+}
+
+fn alter_scram_users(
+    request: AlterUserScramCredentialsRequest,
+) -> AlterUserScramCredentialsResponse {
+    let altered = |user| AlterUserScramCredentialsResult { user, ..Default::default() };
+    let deleted = request.deletions.into_iter().map(|deletion| deletion.name);
+    let users = deleted.chain(request.upsertions.into_iter().map(|upsertion| upsertion.name));
+    AlterUserScramCredentialsResponse {
+        results: users.map(altered).collect(),
+        ..Default::default()
+    }
 }
 
 fn elect_leaders(request: ElectLeadersRequest) -> ElectLeadersResponse {

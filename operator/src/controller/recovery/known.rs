@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 
 use weir_crds::{KafkaCluster, Topic};
 
+use super::super::state::Change;
+
 /// Facts about the cluster besides the inventories.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a> {
@@ -16,4 +18,6 @@ pub struct Known<'a> {
     pub topics: &'a [Topic],
     /// Names of resources that are not topics of this cluster.
     pub taken: &'a BTreeSet<String>,
+    /// The changes that make the SCRAM credentials, if a store still has them.
+    pub credentials: Option<&'a [Change]>,
 }

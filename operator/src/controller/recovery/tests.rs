@@ -96,8 +96,13 @@ fn stock(
     topics: &[Topic],
     inventories: impl IntoIterator<Item = (BrokerId, Inventory)>,
 ) -> Stock {
-    let known =
-        Known { cluster, cluster_id: None, topics, taken: &BTreeSet::from(["taken".to_owned()]) };
+    let known = Known {
+        cluster,
+        cluster_id: None,
+        topics,
+        taken: &BTreeSet::from(["taken".to_owned()]),
+        credentials: None,
+    };
     take_stock(known, &inventories.into_iter().collect(), &moment())
 }
 
@@ -313,6 +318,7 @@ fn volumes_of_two_clusters_are_refused() {
         cluster_id: Some("mine"),
         topics: &[],
         taken: &BTreeSet::new(),
+        credentials: None,
     };
     let said = refused(take_stock(known, &[volume(0, Vec::new())].into(), &moment()));
     assert!(said.contains("the cluster old") && said.contains("this is mine"), "{said}");

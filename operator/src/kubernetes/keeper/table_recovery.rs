@@ -20,7 +20,7 @@ use crate::controller::state::{Cluster, State};
 use crate::controller::summary;
 use crate::rpc::{Controllers, Desk};
 use crate::shell::moment;
-use crate::store::kube::{ClusterCache, KubeStore};
+use crate::store::kube::{ClusterCache, KubeStore, Written};
 
 /// The stage of a recovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,12 +118,13 @@ impl TableRecovery {
             Arc::clone(&context.leads),
             ClusterCache::default(),
         );
-        let (topics, taken) = store.written().await?;
+        let Written { topics, taken, credentials } = store.written().await?;
         let known = Known {
             cluster,
             cluster_id: annotation(cluster, CLUSTER_ID_ANNOTATION),
             topics: &topics,
             taken: &taken,
+            credentials: credentials.as_deref(),
         };
         let (stock, replicas) = self.desk.read(|inventories| {
             (take_stock(known, inventories, &moment()), brokers_needed(cluster, inventories))

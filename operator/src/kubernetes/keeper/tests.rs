@@ -96,12 +96,17 @@ fn is_weirs_own(path: &str) -> bool {
     path.contains("/weir.dev/") || path.contains("/events")
 }
 
+const CREDENTIALS: &str = "/api/v1/namespaces/n/secrets/c-credentials";
+
 #[tokio::test]
 async fn what_somebody_else_made_is_never_touched() {
     let all = server(&one_broker());
     Kept::by(&all).pass(&all).await;
     assert!(said(&all, "NameTaken").starts_with("False: "), "{}", said(&all, "NameTaken"));
-    let paths: Vec<String> = all.paths().into_iter().filter(|path| !is_weirs_own(path)).collect();
+    let mut paths: Vec<String> =
+        all.paths().into_iter().filter(|path| !is_weirs_own(path)).collect();
+    // A part of the state, as the tables are.
+    paths.retain(|path| path != CREDENTIALS);
     assert_eq!(paths.len(), 14, "{paths:#?}");
     for taken in &paths {
         let server = server(&one_broker());
@@ -370,6 +375,25 @@ async fn the_tables_of_another_cluster_are_not_taken_over() {
     server.put(registry, &table);
     kept.pass(&server).await;
     assert_eq!(server.get(registry).unwrap()["metadata"]["ownerReferences"][0]["uid"], UID);
+}
+
+/// So is its Secret of credentials.
+#[tokio::test]
+async fn credentials_of_somebody_else_are_not_taken_over() {
+    let server = server(&one_broker());
+    server.put(CREDENTIALS, &foreign(CREDENTIALS));
+    let before = server.get(CREDENTIALS);
+    let mut kept = Kept::by(&server);
+    let error = kept.keeper.reconcile().await.unwrap_err();
+    let mut retry = RETRY_MAX;
+    kept.keeper.failed(&error, &mut retry).await;
+    assert_eq!(server.get(CREDENTIALS), before);
+    assert!(said(&server, "NameTaken").contains("Secret n/c-credentials "));
+    server.remove(CREDENTIALS);
+    kept.pass(&server).await;
+    // The volumes stay, and so does this. It names the cluster alone.
+    assert_eq!(server.get(CREDENTIALS).unwrap()["metadata"]["labels"][CLUSTER_LABEL], "c");
+    assert!(said(&server, "NameTaken").starts_with("False: "));
 }
 
 #[tokio::test]

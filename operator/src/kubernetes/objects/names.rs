@@ -131,6 +131,7 @@ pub(in crate::kubernetes) fn listeners(cluster: &KafkaCluster) -> Cow<'_, [Liste
             kind: ListenerType::Internal,
             host: None,
             tls: None,
+            sasl: None,
             annotations: BTreeMap::new(),
         }])
     } else {

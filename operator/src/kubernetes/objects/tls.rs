@@ -15,7 +15,7 @@ use weir_protocol::address;
 use super::names::{Names, listeners};
 use super::object_meta::plain_metadata;
 use crate::authority::{Authority, Hosts, Pair, host};
-use crate::listener::{CAS, CERTIFICATE, CLIENT_CAS, KEY, keys_of, tls_flags};
+use crate::listener::{CAS, CERTIFICATE, CLIENT_CAS, KEY, keys_of, sasl_flag, tls_flags};
 
 /// The directory of the listeners' files in a broker.
 const DIRECTORY: &str = "/etc/weir-tls";
@@ -176,9 +176,11 @@ pub(super) fn pair_in(
 
 /// What brokers are told of their listeners.
 pub(super) fn arguments(cluster: &KafkaCluster) -> Vec<String> {
-    let all = secured(cluster).into_iter().flat_map(|(listener, tls)| {
+    let of_tls = secured(cluster).into_iter().flat_map(|(listener, tls)| {
         tls_flags(&listener, &tls, &format!("{DIRECTORY}/{}", listener.name))
     });
+    let listeners = listeners(cluster);
+    let all = of_tls.chain(listeners.iter().filter_map(sasl_flag));
     // Kubernetes would take `$(...)`, which mapping rules may have, for a variable.
     all.map(|(flag, value)| format!("{flag}={}", value.replace("$(", "$$("))).collect()
 }

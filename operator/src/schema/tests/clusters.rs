@@ -266,6 +266,11 @@ pub(super) fn refused() -> Vec<(Value, Option<Value>, &'static str)> {
             "spec.listeners[0]: Invalid value: \"object\": host is for clients outside: with the type Internal each broker is told by the name of its service",
         ),
         (
+            first(json!({"sasl": {"mechanisms": ["SCRAM-SHA-512", "PLAIN"]}})),
+            None,
+            "spec.listeners[0]: Invalid value: \"object\": PLAIN sends passwords as they are: it needs tls",
+        ),
+        (
             first(json!({"type": "NodePort", "host": "not a host"})),
             None,
             "spec.listeners[0].host: Invalid value: \"not a host\": must be an IP address, or a DNS name in which {broker} may stand for the broker's id; the last part of a name has a letter besides {broker}, as in kafka-{broker}.example.com",

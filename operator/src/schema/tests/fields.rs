@@ -90,6 +90,9 @@ impl Field<'_> {
                 Step::Item => json!([built]),
                 Step::Field(name) | Step::Entry(name) => {
                     let mut object = beside(tail(&above));
+                    if above == "spec.listeners[]" && name == "sasl" {
+                        object["tls"] = json!({});
+                    }
                     if above == "spec" && kind == "KafkaCluster" {
                         object = json!({"brokers": {"replicas": 1000}});
                     }

@@ -8,7 +8,7 @@ use tracing::warn;
 use weir_crds::{KafkaCluster, Topic};
 use weir_protocol::types::TopicId;
 
-use crate::controller::state::{Partition, State};
+use crate::controller::state::{Change, Partition, State};
 use crate::controller::{TOPIC_ID_ANNOTATION, topic_id_on};
 use crate::store::error::StoreError;
 use crate::store::lenient::topic_spec;
@@ -33,7 +33,8 @@ pub(super) fn shard(object: &str, content: &str) -> Result<Shard, StoreError> {
 }
 
 fn damaged(object: &str, bad: BadLine) -> StoreError {
-    StoreError::DamagedObject { object: object.to_owned(), line: bad.line, reason: bad.reason }
+    let object = format!("PartitionTable {object}");
+    StoreError::DamagedObject { object, line: bad.line, reason: bad.reason }
 }
 
 /// The topics of the cluster's own namespace: the resources with a topic id. The controller has
@@ -211,6 +212,7 @@ pub(super) fn assemble(
     resource: KafkaCluster,
     topics: Vec<Loaded>,
     shards: Shard,
+    credentials: Vec<Change>,
 ) -> State {
     let mut resource = resource;
     resource.status = None;
@@ -223,6 +225,7 @@ pub(super) fn assemble(
         resource,
         topics: topics.into_iter().map(|topic| (topic.id, topic.resource)).collect(),
         shards,
+        credentials,
     }
     .assemble()
 }

@@ -8,19 +8,30 @@ use super::{KubeStore, read};
 use crate::controller::state::{Change, State};
 use crate::store::{Store, StoreError};
 
+/// What is left of a cluster that has lost its tables.
+#[derive(Debug)]
+pub struct Written {
+    /// The cluster's topics with a resource.
+    pub topics: Vec<Topic>,
+    /// The names of resources that are not its topics.
+    pub taken: BTreeSet<String>,
+    /// The changes that make the SCRAM credentials, if their Secret is there.
+    pub credentials: Option<Vec<Change>>,
+}
+
 impl KubeStore {
-    /// The cluster's topics with a resource, and the names of resources that are not its topics.
-    /// New tables have to agree with both.
+    /// Reads what new tables have to agree with.
     ///
     /// # Errors
     /// When they cannot be listed, and [`StoreError::Taken`] when a table belongs to another
     /// cluster.
-    pub async fn written(&mut self) -> Result<(Vec<Topic>, BTreeSet<String>), StoreError> {
+    pub async fn written(&mut self) -> Result<Written, StoreError> {
         // Existing tables are overwritten: an operator that died during a recovery has left some.
         self.versions.clear();
         for (part, table) in self.parts().await? {
             self.versions.insert(part, table.metadata.resource_version.unwrap_or_default());
         }
+        let credentials = self.read_credentials().await?;
         let home = self.clusters.namespace().unwrap_or_default().to_owned();
         let listed = self.list_topics(&home).await?;
         let mut taken: BTreeSet<String> =
@@ -31,7 +42,7 @@ impl KubeStore {
             self.cache.observe_topic(&seen);
             topics.push(topic);
         }
-        Ok((topics, taken))
+        Ok(Written { topics, taken, credentials })
     }
 
     /// Writes the tables of a recovered state: topics first, the registry last. Without a registry

@@ -1,6 +1,7 @@
 //! Reading the state from the API server, whatever users did to the objects.
 
 pub(crate) mod broker;
+mod credentials;
 mod namespaces;
 mod refusals;
 pub(crate) mod server;

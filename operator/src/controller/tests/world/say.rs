@@ -99,6 +99,11 @@ pub(super) fn say_reply(reply: &Reply) -> Vec<String> {
                 vec![say(response.error_code, &response.error_message)]
             }
             AdminResponse::DescribeQuorum(response) => vec![format!("{response:?}")],
+            AdminResponse::AlterUserScramCredentials(response) => response
+                .results
+                .iter()
+                .map(|user| say(user.error_code, &user.error_message))
+                .collect(),
             AdminResponse::AlterConfigs(response) => response
                 .responses
                 .iter()
@@ -155,6 +160,11 @@ pub(super) fn say_change(before: &State, after: &State, change: &Change) -> Stri
         Change::TookUpCluster(object) => format!("* took up the cluster {}", object.generation),
         Change::TookUpTopic(key, _) => format!("* took up the topic {key}"),
         Change::RemoveBroker(id) => format!("* no broker {id}"),
+        Change::ScramMockKey(_) => "* the mock key".to_owned(),
+        Change::ScramCredential(change) => {
+            let what = if change.credential.is_some() { "sets" } else { "deletes" };
+            format!("* {what} {} of {}", change.mechanism, change.user)
+        }
         Change::Features(features) => {
             format!("* features epoch {} {:?}", features.epoch, features.levels)
         }
