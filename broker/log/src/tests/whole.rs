@@ -237,7 +237,9 @@ fn what_is_missing_in_the_middle_comes_from_a_leader() {
             let all = files(fs, ".log");
             [&all[2], &all[4]].into_iter().for_each(|path| remove(fs, path));
         }),
-        ("the last batches of a segment", |fs| {
+        // Alone it would be seen by who reads there: the catalogue knows how long the segment was.
+        ("a segment, and the last batches of one before it", |fs| {
+            remove(fs, &files(fs, ".log")[3]);
             fs.edit(files(fs, ".log")[1].clone(), |bytes| {
                 let first = u32::from_be_bytes(bytes[8..12].try_into().unwrap()) as usize + 12;
                 bytes.truncate(first);
