@@ -6,7 +6,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::watch;
 use weir_security::sasl::{Mechanism, Mechanisms, Plain, Scram};
 use weir_security::scram::{Credential, Mechanism as ScramMechanism, Stored};
 use weir_security::secret::Secret;
@@ -49,12 +48,9 @@ impl Offered {
 
     /// What the login of this user by this mechanism rests on.
     pub fn grounds(&self, mechanism: &str, user: &str) -> Option<Grounds> {
-        let of_user = self.users.stored.get(user)?;
-        let credential = match ScramMechanism::from_name(mechanism) {
-            Some(mechanism) => of_user.get(&mechanism),
-            None => for_plain(&self.users.stored, user),
-        };
-        Some(Grounds { user: user.to_owned(), credential: credential?.clone() })
+        let mechanism = ScramMechanism::from_name(mechanism);
+        let credential = credential_of(&self.users.stored, mechanism, user)?.clone();
+        Some(Grounds { user: user.to_owned(), mechanism, credential })
     }
 }
 
@@ -75,50 +71,52 @@ impl Mechanisms for Offered {
 
 impl Users {
     fn credential(&self, mechanism: ScramMechanism, user: &str) -> Credential {
-        let known = self.stored.get(user).and_then(|of_user| of_user.get(&mechanism));
+        let known = credential_of(&self.stored, Some(mechanism), user);
         known.cloned().unwrap_or_else(|| Credential::of_nobody(mechanism, &self.mock_key, user))
     }
 
     fn is_password(&self, user: &str, password: &[u8]) -> bool {
-        let known = for_plain(&self.stored, user);
+        let known = credential_of(&self.stored, None, user);
         let of_nobody = || Credential::of_nobody(ScramMechanism::Sha512, &self.mock_key, user);
         known.cloned().unwrap_or_else(of_nobody).is_password(password)
     }
 }
 
-/// The credential by which PLAIN verifies a user: the strongest.
-fn for_plain<'a>(stored: &'a Stored, user: &str) -> Option<&'a Credential> {
-    stored.get(user)?.values().next_back()
+/// The credential by which a mechanism of SCRAM verifies a user; without one PLAIN, which takes the
+/// strongest.
+fn credential_of<'a>(
+    stored: &'a Stored,
+    mechanism: Option<ScramMechanism>,
+    user: &str,
+) -> Option<&'a Credential> {
+    let of_user = stored.get(user)?;
+    match mechanism {
+        Some(mechanism) => of_user.get(&mechanism),
+        None => of_user.values().next_back(),
+    }
 }
 
 /// What a login rests on: a credential of a user, as it was at the login.
 #[derive(Clone, Debug)]
 pub struct Grounds {
     user: String,
+    /// `None` is PLAIN.
+    mechanism: Option<ScramMechanism>,
     credential: Credential,
 }
 
 impl Grounds {
     /// Whether every password that was good at the login still is. The client has one of at most
     /// two, and nobody knows which.
-    fn still_hold(&self, stored: &Stored) -> bool {
-        let known = stored.get(&self.user);
-        let known = known.and_then(|of_user| of_user.get(&self.credential.mechanism()));
-        let Some(known) = known else { return false };
+    pub fn still_hold(&self, stored: &Stored) -> bool {
+        let Some(known) = credential_of(stored, self.mechanism, &self.user) else { return false };
         let is_good = |keys| known.keys() == keys || known.previous() == Some(keys);
         is_good(self.credential.keys()) && self.credential.previous().is_none_or(is_good)
-    }
-
-    /// Returns once they no longer hold.
-    pub async fn are_gone(&self, users: &mut watch::Receiver<Arc<Stored>>) {
-        // The sender lives as long as the broker.
-        let _ = users.wait_for(|stored| !self.still_hold(stored)).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt as _;
     use weir_security::scram::ITERATIONS_MIN;
 
     use super::*;
@@ -177,21 +175,23 @@ mod tests {
             (&first, Some(&rotated), true),
             (&first, Some(&second), false),
             (&first, Some(&other), false),
+            (&other, Some(&first), false),
             (&first, None, false),
             (&rotated, Some(&rotated), true),
             (&rotated, Some(&second), false),
             (&second, Some(&second), true),
         ] {
-            for mechanism in ["SCRAM-SHA-256", PLAIN] {
+            for mechanism in [at_login.mechanism().name(), PLAIN] {
                 let grounds = grounds(at_login, mechanism).unwrap();
                 let users = later.map(|later| ("a", later.clone()));
-                let (tell, mut told) = watch::channel(stored(&[("a", at_login.clone())]));
-                assert!(grounds.are_gone(&mut told).now_or_never().is_none());
-                tell.send_replace(stored(users.as_slice()));
-                let gone = grounds.are_gone(&mut told).now_or_never();
-                assert_eq!(gone.is_none(), holds, "{at_login:?}, then {later:?}");
+                let still = grounds.still_hold(&stored(users.as_slice()));
+                assert_eq!(still, holds, "{at_login:?}, then {later:?}");
             }
         }
         assert!(grounds(&first, "SCRAM-SHA-512").is_none());
+        // A stronger one beside it: PLAIN would take the old password no more.
+        let both = stored(&[("a", first.clone()), ("a", other)]);
+        assert!(!grounds(&first, PLAIN).unwrap().still_hold(&both));
+        assert!(grounds(&first, "SCRAM-SHA-256").unwrap().still_hold(&both));
     }
 }

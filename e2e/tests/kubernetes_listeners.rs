@@ -1,5 +1,6 @@
 //! Load balancers: one for each broker, and one shared by all. The test acts as their provider: it
-//! assigns addresses to the services and routes them to a node. And a listener with TLS.
+//! assigns addresses to the services and routes them to a node. And a listener with TLS, and one
+//! with users.
 //!
 //! Needs `e2e/up` and the `KUBECONFIG` that it prints, of a kind cluster on this machine, so that
 //! routes can lead to its nodes.
@@ -11,7 +12,7 @@ use std::process::Command;
 use base64::Engine as _;
 use serde_json::Value;
 use weir_e2e::kubernetes::{Namespace, eventually, kubectl, topic};
-use weir_e2e::tools::kcat;
+use weir_e2e::tools::{class, kafka, kcat};
 
 /// A documentation address (RFC 5737) that this machine routes to a node until this is dropped.
 struct Address(String);
@@ -254,4 +255,57 @@ fn a_listener_has_tls() {
     apply_secret("second");
     eventually("a client trusts the second certificate", || Ok(writes(&own).then_some(())));
     assert_eq!(namespace.pods("k").unwrap(), pods, "nothing was restarted");
+}
+
+/// Users are in a Secret that the operator keeps, and every broker knows them.
+#[test]
+fn a_listener_has_users() {
+    let namespace = Namespace::create("sasl").unwrap();
+    let cluster = "apiVersion: weir.dev/v1alpha1\nkind: KafkaCluster\nmetadata: {name: k}\nspec:\n  brokers: {replicas: 3, storage: {size: 1Gi, onDelete: Delete}}\n  listeners:\n  - {name: plain, port: 9092}\n  - {name: admin, port: 9093, type: NodePort}\n  - {name: users, port: 9094, type: NodePort, sasl: {}}\n";
+    namespace.apply(cluster).unwrap();
+    namespace.ready("kafkacluster/k");
+    namespace.apply(&topic("orders", "k", 3, 3, "")).unwrap();
+    namespace.ready("topic/orders");
+    let set = |user: &str, how: &[&str]| {
+        eventually(&format!("{user} is altered"), || {
+            let Some(admin) = bootstrap(&namespace, "admin") else { return Ok(None) };
+            let alter = ["--bootstrap-server", &admin, "--alter", "--entity-type", "users"];
+            let all = [&alter[..], &["--entity-name", user], how].concat();
+            Ok(kafka(class::CONFIGS, &all, "")?.success().ok())
+        });
+    };
+    let logs_in = |user: &str, broker: &str| {
+        let user = format!("sasl.username={user}");
+        let login =
+            ["-X", "security.protocol=sasl_plaintext", "-X", "sasl.mechanisms=SCRAM-SHA-512"];
+        let password = ["-X", &user, "-X", "sasl.password=pencil", "-L", "-m", "5"];
+        kcat(broker, &[&login[..], &password].concat(), b"").is_ok_and(|told| told.ok)
+    };
+    set("alice", &["--add-config", "SCRAM-SHA-512=[password=pencil]"]);
+    let at = eventually("the listener has its addresses", || Ok(bootstrap(&namespace, "users")));
+    let brokers: Vec<&str> = at.split(',').collect();
+    let each = |user: &str| brokers.iter().all(|broker| logs_in(user, broker));
+    eventually("alice logs in at each broker", || Ok(each("alice").then_some(())));
+    assert!(!logs_in("bob", brokers[0]));
+
+    // Somebody deletes the Secret: the next change makes it again, with all users.
+    namespace.kubectl(&["delete", "secret", "k-credentials"]).unwrap();
+    set("bob", &["--add-config", "SCRAM-SHA-512=[password=pencil]"]);
+    let secret = namespace.object("secret/k-credentials").unwrap().unwrap();
+    let encoded = secret["data"]["credentials"].as_str().unwrap();
+    let text = base64::engine::general_purpose::STANDARD.decode(encoded).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("\"alice\"\n") && text.contains("\"bob\"\n"), "{}", text.len());
+    assert!(!text.contains("pencil"));
+    // A broker that starts anew lets both in.
+    namespace.kubectl(&["delete", "pod", "k-0"]).unwrap();
+    namespace.ready("kafkacluster/k");
+    for user in ["alice", "bob"] {
+        eventually(&format!("{user} logs in at each broker"), || Ok(each(user).then_some(())));
+    }
+    set("alice", &["--delete-config", "SCRAM-SHA-512"]);
+    eventually("alice does not log in any more", || {
+        Ok((!brokers.iter().any(|broker| logs_in("alice", broker))).then_some(()))
+    });
+    assert!(each("bob"));
 }

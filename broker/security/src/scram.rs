@@ -24,8 +24,8 @@ pub use alter::{
 };
 pub use client::{Client, ClientError};
 pub use credential::{
-    BadCredential, Credential, FAKE_SALT_BYTES, ITERATIONS_MAX, ITERATIONS_MIN, Keys,
-    SALT_BYTES_MAX, salt,
+    BadCredential, Credential, ITERATIONS_MAX, ITERATIONS_MIN, Keys, SALT_BYTES_MAX,
+    SALT_RANDOM_BYTES, salt,
 };
 pub use mechanism::Mechanism;
 pub use message::{ClientFirst, Malformed};

@@ -118,6 +118,8 @@ impl Connection {
             }
             tokio::select! {
                 biased;
+                // A client that always has something to read must not stay for that.
+                () = ended(&mut validity) => return Err(Closed::Revoked),
                 Some(reply) = self.in_flight.next(), if !self.in_flight.is_empty() => self.push_next(reply).await?,
                 () = self.input.room_given(), if !may_read && self.input.is_busy() => {}
                 readable = self.stream.readable(), if may_read => {
@@ -126,7 +128,6 @@ impl Connection {
                         self.active = now;
                     }
                 }
-                () = ended(&mut validity) => return Err(Closed::Revoked),
                 () = stopped(&mut stop), if self.in_flight.is_empty() => return Err(Closed::Stopping),
                 () = check_is_due(), if self.input.is_busy() => self.input.check(&self.stream)?,
                 () = tick.as_mut() => {

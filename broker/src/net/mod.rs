@@ -46,7 +46,7 @@ use weir_tls::Identities;
 
 use self::closed::Closed;
 use self::connection::Accepted;
-use self::login::{Validity, log_in};
+use self::login::{Logins, Validity, log_in};
 use self::seats::{Entry, Seat, Seats};
 use self::tls::{Certificates, Greeted, Refused, Secured, greet, keep_current};
 use self::transport::Transport;
@@ -119,6 +119,7 @@ pub struct Server {
 #[derive(Clone, Debug)]
 struct Shared {
     services: Arc<Services>,
+    logins: Arc<Logins>,
     /// How many connections there were.
     accepted: Arc<AtomicU64>,
     stop: watch::Receiver<bool>,
@@ -144,8 +145,12 @@ impl Server {
     /// When a thread cannot be started.
     pub fn start(services: &Arc<Services>, listeners: Vec<Bound>) -> anyhow::Result<Self> {
         let (stop, stopped) = watch::channel(false);
-        let shared =
-            Shared { services: Arc::clone(services), accepted: Arc::default(), stop: stopped };
+        let shared = Shared {
+            services: Arc::clone(services),
+            logins: Arc::new(Logins::new()),
+            accepted: Arc::default(),
+            stop: stopped,
+        };
         let mut threads = Vec::new();
         let mut inboxes = Vec::new();
         for index in 0..services.config.threads {
@@ -338,7 +343,7 @@ async fn open(
     let (services, listener) = (&shared.services, Arc::clone(&caller.listener));
     let mut stop = shared.stop.clone();
     let logged_in = tokio::select! {
-        logged_in = log_in(services, caller, &accepting.sasl, &mut opened.stream) => logged_in?,
+        logged_in = log_in(services, &shared.logins, caller, &accepting.sasl, &mut opened.stream) => logged_in?,
         _ = stop.wait_for(|&stop| stop) => return Err(Closed::Stopping),
     };
     login::tell(&listener.name, &logged_in);

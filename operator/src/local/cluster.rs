@@ -451,7 +451,7 @@ impl LocalCluster {
         for cluster in self.get("KafkaCluster", None).await? {
             if self.remember_listeners(&cluster)? {
                 super::output::line(
-                    "the listeners with TLS have changed: each broker serves them from its next start on (`weir local stop ID`, `weir local start ID`)",
+                    "the listeners with TLS or SASL have changed: each broker serves them from its next start on (`weir local stop ID`, `weir local start ID`)",
                 );
             }
         }

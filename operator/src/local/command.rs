@@ -100,8 +100,8 @@ struct Up {
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
     /// The address of this machine on which brokers listen and which they advertise, such as ::1.
-    /// There is no authentication: a client that reaches it has full access [default: as before,
-    /// else 127.0.0.1]
+    /// Their own listener has no authentication: a client that reaches it has full access
+    /// [default: as before, else 127.0.0.1]
     #[arg(long, value_parser = one_address, value_name = "ADDRESS")]
     host: Option<IpAddr>,
     /// Return once every broker serves, and leave the cluster running.

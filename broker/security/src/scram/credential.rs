@@ -15,14 +15,27 @@ pub const ITERATIONS_MAX: u32 = 16_384;
 /// The longest salt. Kafka's tools make salts of 26 bytes.
 pub const SALT_BYTES_MAX: usize = 256;
 
-/// The length of salts that [`salt`] makes, and of those of unknown users.
-pub const FAKE_SALT_BYTES: usize = 26;
+/// How many random bytes [`salt`] takes.
+pub const SALT_RANDOM_BYTES: usize = 17;
 
-/// Makes a salt of random bytes. It has the form of those of Kafka's tools, letters and digits, so
-/// that the salt of an unknown user looks like all others.
-pub fn salt(random: &[u8; FAKE_SALT_BYTES]) -> Vec<u8> {
-    const LETTERS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-    random.iter().map(|byte| LETTERS[usize::from(*byte) % LETTERS.len()]).collect()
+/// Makes a salt as Kafka's tools do (`ScramFormatter.secureRandomString`): 130 random bits in base
+/// 36, without zeros in front. So the salt of an unknown user looks like all others of these tools.
+pub fn salt(random: &[u8; SALT_RANDOM_BYTES]) -> Vec<u8> {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut number = *random;
+    number[0] &= 0b11;
+    let mut digits = Vec::new();
+    while digits.is_empty() || number != [0; SALT_RANDOM_BYTES] {
+        let rest = number.iter_mut().fold(0_usize, |rest, byte| {
+            let value = rest << 8 | usize::from(*byte);
+            // The rest was below 36, so this is below 256.
+            *byte = u8::try_from(value / 36).unwrap_or_default();
+            value % 36
+        });
+        digits.push(DIGITS[rest]);
+    }
+    digits.reverse();
+    digits
 }
 
 /// Why a credential cannot be (UNACCEPTABLE_CREDENTIAL, 93).
@@ -148,8 +161,8 @@ impl Credential {
         let derive = |what: &[u8]| {
             mechanism.hmac(secret.expose(), &[what, mechanism.name().as_bytes(), user.as_bytes()])
         };
-        let mut random = [0; FAKE_SALT_BYTES];
-        random.copy_from_slice(&derive(b"salt")[..FAKE_SALT_BYTES]);
+        let mut random = [0; SALT_RANDOM_BYTES];
+        random.copy_from_slice(&derive(b"salt")[..SALT_RANDOM_BYTES]);
         let keys =
             Keys { stored_key: derive(b"stored").into(), server_key: derive(b"server").into() };
         let iterations = NonZeroU32::MIN.saturating_add(ITERATIONS_MIN - 1);
@@ -217,5 +230,30 @@ impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let previous = if self.previous.is_some() { ", with a former password" } else { "" };
         write!(f, "Credential({}, {} iterations{previous})", self.mechanism, self.iterations)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A salt that looks otherwise tells that there is no such user.
+    #[test]
+    fn salts_look_like_those_of_kafkas_tools() {
+        // As java.math.BigInteger writes them.
+        let mut random = [0xff; SALT_RANDOM_BYTES];
+        assert_eq!(salt(&random), b"1omfro7zwmumr3umxudzyj6scf");
+        random = [0; SALT_RANDOM_BYTES];
+        assert_eq!(salt(&random), b"0");
+        random[SALT_RANDOM_BYTES - 2] = 1;
+        assert_eq!(salt(&random), b"74");
+        // Of 26 digits the first is 1; most salts have 25.
+        let secret = Secret::new(b"of the cluster".to_vec());
+        let salt_of = |at| {
+            Credential::of_nobody(Mechanism::Sha256, &secret, &format!("user-{at}")).salt().to_vec()
+        };
+        let salts: Vec<_> = (0..300).map(salt_of).collect();
+        assert!(salts.iter().all(|salt| salt.len() < 26 || (salt.len() == 26 && salt[0] == b'1')));
+        assert!(salts.iter().filter(|salt| salt.len() == 25).count() > 120);
     }
 }

@@ -161,9 +161,6 @@ fn an_unknown_user_is_answered_like_a_known_one() {
     let elsewhere = Secret::new(b"of another cluster".to_vec());
     let other = Credential::of_nobody(Mechanism::Sha256, &elsewhere, "eve");
     assert_ne!(salt_of("eve"), other.salt(), "only the cluster can tell");
-    let of_tools = salt(&[200; FAKE_SALT_BYTES]);
-    assert_eq!(salt_of("eve").len(), of_tools.len());
-    assert!(salt_of("eve").iter().all(u8::is_ascii_alphanumeric));
     assert_eq!(nobody("eve").iterations().get(), ITERATIONS_MIN);
     assert_eq!(log_in(nobody("eve"), "eve", "pencil"), Err(Refused::Proof));
     assert!(!nobody("eve").is_password(b"pencil"));
