@@ -1,6 +1,6 @@
 //! The start of a controller, and its restart: it takes over the state in the store.
 
-use tracing::info;
+use tracing::{info, warn};
 
 use super::door::Clock;
 use crate::controller::sessions::{Sessions, Timestamp};
@@ -16,6 +16,12 @@ pub(super) async fn take_over_from(
     excused_until: Timestamp,
 ) -> Result<(State, Sessions), StoreError> {
     let mut state = store.load().await?;
+    // Every controller leaves them, also without users.
+    if state.credentials.mock_key().is_none() && state.cluster.controller_epoch.0 > 0 {
+        warn!(
+            "the store has no credentials of users: a version before wrote it, or they are lost, and then every user has to be set again"
+        );
+    }
     let changes = take_over(&state, &clock.moment());
     for change in &changes {
         state.apply(change);
