@@ -289,9 +289,9 @@ fn a_listener_has_users() {
     assert!(!logs_in("bob", brokers[0]));
 
     // Somebody deletes the Secret: the next change makes it again, with all users.
-    namespace.kubectl(&["delete", "secret", "k-credentials"]).unwrap();
+    namespace.kubectl(&["delete", "secret", "k-scram-credentials"]).unwrap();
     set("bob", &["--add-config", "SCRAM-SHA-512=[password=pencil]"]);
-    let secret = namespace.object("secret/k-credentials").unwrap().unwrap();
+    let secret = namespace.object("secret/k-scram-credentials").unwrap().unwrap();
     let encoded = secret["data"]["credentials"].as_str().unwrap();
     let text = base64::engine::general_purpose::STANDARD.decode(encoded).unwrap();
     let text = String::from_utf8(text).unwrap();

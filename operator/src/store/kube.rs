@@ -90,7 +90,7 @@ impl std::fmt::Display for Part {
         match self {
             Self::Shard(shard) => write!(f, "{shard:02}"),
             Self::Registry => f.write_str("registry"),
-            Self::Credentials => f.write_str("credentials"),
+            Self::Credentials => f.write_str("scram-credentials"),
         }
     }
 }

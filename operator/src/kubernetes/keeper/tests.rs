@@ -96,7 +96,7 @@ fn is_weirs_own(path: &str) -> bool {
     path.contains("/weir.dev/") || path.contains("/events")
 }
 
-const CREDENTIALS: &str = "/api/v1/namespaces/n/secrets/c-credentials";
+const CREDENTIALS: &str = "/api/v1/namespaces/n/secrets/c-scram-credentials";
 
 #[tokio::test]
 async fn what_somebody_else_made_is_never_touched() {
@@ -388,7 +388,7 @@ async fn credentials_of_somebody_else_are_not_taken_over() {
     let mut retry = RETRY_MAX;
     kept.keeper.failed(&error, &mut retry).await;
     assert_eq!(server.get(CREDENTIALS), before);
-    assert!(said(&server, "NameTaken").contains("Secret n/c-credentials "));
+    assert!(said(&server, "NameTaken").contains("Secret n/c-scram-credentials "));
     server.remove(CREDENTIALS);
     kept.pass(&server).await;
     // The volumes stay, and so does this. It names the cluster alone.

@@ -78,7 +78,7 @@ async fn a_cluster_that_is_made_anew_goes_on_with_what_was_kept() {
     assert_eq!(tables(&server).len(), usize::from(SHARDS) + 1);
     assert_eq!(server.get(&format!("{TOPICS}/made")).as_ref(), Some(&made));
     let left = server.paths().into_iter().filter(|path| !is_weirs_own(path));
-    let kept = ["/api/v1/namespaces/n/secrets/c-credentials"];
+    let kept = ["/api/v1/namespaces/n/secrets/c-scram-credentials"];
     assert_eq!(left.collect::<Vec<_>>(), kept, "what makes brokers run goes");
 
     make(&server, ANEW, &spec("Retain"));

@@ -12,7 +12,7 @@ use crate::controller::state::CredentialChange;
 const CLUSTER: &str = "/apis/weir.dev/v1alpha1/namespaces/n/kafkaclusters/c";
 const REGISTRY: &str = "/apis/weir.dev/v1alpha1/namespaces/n/partitiontables/c-registry";
 const SECRETS: &str = "/api/v1/namespaces/n/secrets";
-const SECRET: &str = "/api/v1/namespaces/n/secrets/c-credentials";
+const SECRET: &str = "/api/v1/namespaces/n/secrets/c-scram-credentials";
 
 /// An API server with a cluster of which everything goes with it, or stays.
 fn server(on_delete: &str) -> Server {
@@ -98,7 +98,7 @@ async fn a_secret_that_somebody_deletes_is_made_again_of_what_the_controller_kno
 
 #[tokio::test]
 async fn a_secret_of_somebody_else_is_neither_read_nor_written() {
-    let theirs = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "c-credentials", "namespace": "n", "labels": {CLUSTER_LABEL: "c"}}, "data": {"credentials": ""}});
+    let theirs = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "c-scram-credentials", "namespace": "n", "labels": {CLUSTER_LABEL: "c"}}, "data": {"credentials": ""}});
     for owner in [
         json!([]),
         json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "x", "controller": true}]),
@@ -114,7 +114,9 @@ async fn a_secret_of_somebody_else_is_neither_read_nor_written() {
         let wrote = commit(&mut first, &mut state, set("a")).await;
         assert!(matches!(wrote, Err(StoreError::Conflict)), "{wrote:?}");
         let read = store(&server).load().await.unwrap_err();
-        assert!(read.to_string().contains("the Secret n/c-credentials was made by somebody else"));
+        assert!(
+            read.to_string().contains("the Secret n/c-scram-credentials was made by somebody else")
+        );
         assert_eq!(server.get(SECRET), put);
     }
 }
@@ -149,5 +151,5 @@ async fn a_secret_that_is_damaged_is_refused_and_not_shown() {
     secret["data"]["credentials"] = json!("d2Vpci1jcmVkZW50aWFscyAxCm5vdGhpbmcKZW5kCg==");
     server.put(SECRET, &secret);
     let error = store(&server).load().await.unwrap_err();
-    assert!(error.to_string().starts_with("Secret c-credentials, line 2: "), "{error}");
+    assert!(error.to_string().starts_with("Secret c-scram-credentials, line 2: "), "{error}");
 }
