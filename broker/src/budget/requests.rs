@@ -62,13 +62,22 @@ impl RequestMemory {
         own.holds(bytes).then_some(own)
     }
 
-    /// Waits for room for `bytes`, first come first served. Holds nothing meanwhile.
+    /// Waits for room for `bytes`, first come first served. Holds nothing meanwhile. A Produce waits
+    /// for whichever part has room first: its own is small.
     pub(crate) fn room(
         &self,
         bytes: usize,
         is_produce: bool,
     ) -> impl Future<Output = Room> + Send + 'static {
-        self.own_part(bytes, is_produce).unwrap_or(&self.common).room(bytes)
+        let own = self.own_part(bytes, is_produce).map(|own| own.room(bytes));
+        let common = (is_produce || own.is_none()).then(|| self.common.room(bytes));
+        async move {
+            tokio::select! {
+                biased;
+                room = given(own) => room,
+                room = given(common) => room,
+            }
+        }
     }
 
     /// Returns whether a frame waits for room.
@@ -88,6 +97,14 @@ impl RequestMemory {
     /// Bytes of the budget in use.
     pub fn used_bytes(&self) -> usize {
         self.common.used_bytes() + self.decoded.used_bytes() + self.records.used_bytes()
+    }
+}
+
+/// The room of a part that is waited for; never that of one that is not.
+async fn given(part: Option<impl Future<Output = Room>>) -> Room {
+    match part {
+        Some(room) => room.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -135,7 +152,7 @@ mod tests {
         let mut waits = Box::pin(memory.room(100 * KIB, true));
         assert!((&mut waits).now_or_never().is_none(), "for another Produce");
         drop(one);
-        let two = waits.now_or_never().unwrap();
+        let two = (&mut waits).now_or_never().unwrap();
         // One that is larger than the part waits with the others, in order.
         let mut larger = Box::pin(memory.room(200 * KIB, true));
         assert!((&mut larger).now_or_never().is_none());
@@ -143,7 +160,24 @@ mod tests {
         let next = next.now_or_never().unwrap();
         assert!((&mut larger).now_or_never().is_none());
         drop((next, two));
-        assert!(larger.now_or_never().is_some());
+        assert!((&mut larger).now_or_never().is_some());
+    }
+
+    /// The part of records is small, and slow ones may hold it.
+    #[test]
+    fn records_take_the_common_room_that_is_free_first() {
+        let memory = RequestMemory::new(1024 * KIB);
+        let (own, common) =
+            (memory.try_room(128 * KIB, true).unwrap(), memory.try_room(640 * KIB, true).unwrap());
+        let mut waits = Box::pin(memory.room(100 * KIB, true));
+        assert!((&mut waits).now_or_never().is_none() && memory.is_short());
+        drop(common);
+        let room = (&mut waits).now_or_never().unwrap();
+        drop(waits);
+        assert!(!memory.is_short());
+        assert_eq!(memory.used_bytes(), 228 * KIB, "and no room of the other part");
+        drop((own, room));
+        assert_eq!(memory.used_bytes(), 0);
     }
 
     #[test]
