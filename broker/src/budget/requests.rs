@@ -62,8 +62,8 @@ impl RequestMemory {
         own.holds(bytes).then_some(own)
     }
 
-    /// Waits for room for `bytes`, first come first served. Holds nothing meanwhile. A Produce waits
-    /// for whichever part has room first: its own is small.
+    /// Waits for room for `bytes`, first come first served. Holds nothing meanwhile. A Produce
+    /// waits for whichever part has room first: its own is small.
     pub(crate) fn room(
         &self,
         bytes: usize,
