@@ -21,6 +21,7 @@ mod tests;
 
 pub use alter::{
     AlterError, Altered, Deletion, DescribeError, Described, Stored, Upsertion, alter, describe,
+    store,
 };
 pub use client::{Client, ClientError};
 pub use credential::{

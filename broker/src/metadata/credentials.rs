@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tracing::warn;
 use weir_protocol::controller as rpc;
-use weir_security::scram::{Credential, Mechanism, Stored};
+use weir_security::scram::{Credential, Mechanism, Stored, store};
 
 /// Applies the credentials that changed. One that this version cannot read counts as deleted: the
 /// user cannot log in with it, and everything else goes on.
@@ -28,14 +28,7 @@ pub(super) fn apply(known: &mut Stored, update: &rpc::MetadataUpdate) {
                 }
             },
         };
-        let of_user = known.entry(user.clone()).or_default();
-        match read {
-            Some(credential) => drop(of_user.insert(mechanism, credential)),
-            None => drop(of_user.remove(&mechanism)),
-        }
-        if of_user.is_empty() {
-            known.remove(user);
-        }
+        store(known, user, mechanism, read);
     }
 }
 

@@ -10,6 +10,29 @@ use crate::secret::Secret;
 /// The credentials of all users.
 pub type Stored = BTreeMap<String, BTreeMap<Mechanism, Credential>>;
 
+/// Sets the credential of a user for a mechanism; `None` deletes it. A user without credentials is
+/// none.
+pub fn store(
+    stored: &mut Stored,
+    user: &str,
+    mechanism: Mechanism,
+    credential: Option<Credential>,
+) {
+    match credential {
+        Some(credential) => {
+            stored.entry(user.to_owned()).or_default().insert(mechanism, credential);
+        }
+        None => {
+            if let Some(of_user) = stored.get_mut(user) {
+                of_user.remove(&mechanism);
+                if of_user.is_empty() {
+                    stored.remove(user);
+                }
+            }
+        }
+    }
+}
+
 /// A credential to delete, as the request has it.
 #[derive(Clone, Debug)]
 pub struct Deletion {

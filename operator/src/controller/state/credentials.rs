@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use weir_security::scram::{Credential, Mechanism, Stored};
+use weir_security::scram::{Credential, Mechanism, Stored, store};
 use weir_security::secret::Secret;
 
 /// The credential of a user for one mechanism, as it is from now on.
@@ -67,20 +67,7 @@ impl ScramCredentials {
     pub(super) fn apply(&mut self, change: &CredentialChange) {
         self.bytes = self.bytes_after(change);
         let CredentialChange { user, mechanism, credential } = change;
-        let by_user = Arc::make_mut(&mut self.by_user);
-        match credential {
-            Some(credential) => {
-                by_user.entry(user.clone()).or_default().insert(*mechanism, credential.clone());
-            }
-            None => {
-                if let Some(of_user) = by_user.get_mut(user) {
-                    of_user.remove(mechanism);
-                    if of_user.is_empty() {
-                        by_user.remove(user);
-                    }
-                }
-            }
-        }
+        store(Arc::make_mut(&mut self.by_user), user, *mechanism, credential.clone());
     }
 }
 
