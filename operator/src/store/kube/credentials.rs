@@ -52,39 +52,34 @@ impl KubeStore {
 
     /// Writes the credentials of the state.
     pub(super) async fn put_credentials(&mut self, state: &State) -> Result<(), StoreError> {
-        let name = self.object(Part::Credentials);
-        let secret = self.secret(state);
-        let (secrets, posted) = (self.secrets(), PostParams::default());
-        let patched = match &secret.metadata.resource_version {
+        let (name, secret) = (self.object(Part::Credentials), self.secret(state));
+        let written = match &secret.metadata.resource_version {
+            None => self.create_secret(secret).await?,
             Some(_) => {
                 let (params, patch) = (PatchParams::default(), Patch::Merge(&secret));
-                match answered("patch", &name, secrets.patch(&name, &params, &patch)).await {
+                match answered("patch", &name, self.secrets().patch(&name, &params, &patch)).await {
                     // Somebody deleted it. The state still has what it held.
-                    Err(StoreError::Gone(_)) => None,
-                    patched => Some(patched?),
-                }
-            }
-            None => None,
-        };
-        let written = match patched {
-            Some(written) => written,
-            None => {
-                let mut new = secret;
-                new.metadata.resource_version = None;
-                match answered("create", &name, secrets.create(&posted, &new)).await {
-                    Err(StoreError::Conflict) => {
-                        if let Some(there) = answered("get", &name, secrets.get_opt(&name)).await? {
-                            self.check_secret(&there)?;
-                        }
-                        return Err(StoreError::Conflict);
-                    }
-                    created => created?,
+                    Err(StoreError::Gone(_)) => self.create_secret(secret).await?,
+                    patched => patched?,
                 }
             }
         };
         let version = written.metadata.resource_version.ok_or(StoreError::Conflict)?;
         self.versions.insert(Part::Credentials, version);
         Ok(())
+    }
+
+    async fn create_secret(&self, mut secret: Secret) -> Result<Secret, StoreError> {
+        let (name, secrets) = (self.object(Part::Credentials), self.secrets());
+        secret.metadata.resource_version = None;
+        let params = PostParams::default();
+        let created = answered("create", &name, secrets.create(&params, &secret)).await;
+        if let Err(StoreError::Conflict) = created
+            && let Some(there) = answered("get", &name, secrets.get_opt(&name)).await?
+        {
+            self.check_secret(&there)?;
+        }
+        created
     }
 
     fn secret(&self, state: &State) -> Secret {
