@@ -255,7 +255,14 @@ fn is_coordinator(io: &TransactionIo, partition: i32, epoch: LeaderEpoch) -> boo
 
 /// Drops partitions that do not exist any more.
 fn drop_deleted(image: &MetadataImage, missing: &mut BTreeSet<Partition>) {
-    missing.retain(|partition| state_of(image, partition).is_some());
+    missing.retain(|partition| {
+        let is_there = state_of(image, partition).is_some();
+        if !is_there {
+            let (topic, index) = partition;
+            debug!(%topic, partition = index, "the topic is gone, and needs no marker");
+        }
+        is_there
+    });
 }
 
 /// Groups the partitions by leader. Skips those without one for now.
