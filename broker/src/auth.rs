@@ -1,94 +1,17 @@
 //! Principals and their permissions. Every API checks here before it acts.
 //!
-//! `api` calls it. It holds no credentials and reads no request. A finer policy is another variant
-//! of [`Policy`], and changes no caller.
+//! `api` calls it. It holds no credentials and reads no request. It knows brokers and the
+//! controller; what clients may do, `weir_security::acl` says.
 
 use std::fmt;
 use std::sync::Arc;
 
 use weir_protocol::controller::is_uncertified;
+use weir_security::acl;
+pub use weir_security::acl::{Operation, Requester, Resource};
 pub use weir_security::principal::{KafkaPrincipal, Principal};
 
 use crate::metadata::Metadata;
-
-/// An operation on a resource (`AclOperation`, with its code on the wire).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(i8)]
-pub enum Operation {
-    /// Read records or a group's state.
-    Read = 3,
-    /// Write records.
-    Write = 4,
-    /// Create a topic.
-    Create = 5,
-    /// Delete a topic, a group or records.
-    Delete = 6,
-    /// Change anything except configuration.
-    Alter = 7,
-    /// See its existence and its state.
-    Describe = 8,
-    /// Act as a broker.
-    ClusterAction = 9,
-    /// Read configuration.
-    DescribeConfigs = 10,
-    /// Change configuration.
-    AlterConfigs = 11,
-    /// Obtain a producer id without a transactional id.
-    IdempotentWrite = 12,
-}
-
-impl Operation {
-    /// The operations on a topic (`AclEntry.supportedOperations`).
-    pub const OF_TOPIC: [Self; 8] = [
-        Self::Read,
-        Self::Write,
-        Self::Create,
-        Self::Describe,
-        Self::Delete,
-        Self::Alter,
-        Self::DescribeConfigs,
-        Self::AlterConfigs,
-    ];
-
-    /// The operations on a group.
-    pub const OF_GROUP: [Self; 5] =
-        [Self::Read, Self::Describe, Self::Delete, Self::DescribeConfigs, Self::AlterConfigs];
-
-    /// The operations on the cluster.
-    pub const OF_CLUSTER: [Self; 7] = [
-        Self::Create,
-        Self::ClusterAction,
-        Self::DescribeConfigs,
-        Self::AlterConfigs,
-        Self::IdempotentWrite,
-        Self::Alter,
-        Self::Describe,
-    ];
-}
-
-/// The resource of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resource<'a> {
-    /// The cluster itself.
-    Cluster,
-    /// A topic, by name.
-    Topic(&'a str),
-    /// A group, by its id.
-    Group(&'a str),
-    /// A transactional id.
-    TransactionalId(&'a str),
-}
-
-/// The policy in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Policy {
-    /// No authorisation is configured: every principal may do everything, as in Kafka without
-    /// `authorizer.class.name`.
-    AllowEveryone,
-    /// No principal may do anything. Tests use it to show that an API checks.
-    #[cfg(test)]
-    DenyEveryone,
-}
 
 /// Who may act as a broker: fetch as a replica, write markers, speak for a coordinator.
 #[derive(Clone)]
@@ -123,30 +46,37 @@ impl Brokers {
     }
 }
 
-/// Decides which operations a principal may do.
+/// Decides which operations the sender of a request may do.
 #[derive(Debug)]
 pub struct Authorizer {
-    policy: Policy,
+    clients: acl::Authorizer,
     brokers: Brokers,
 }
 
 impl Authorizer {
-    /// An authoriser with this policy.
-    pub fn new(policy: Policy, brokers: Brokers) -> Self {
-        Self { policy, brokers }
+    /// No authorizer is configured: every client may do everything but act as a broker, if brokers
+    /// have certificates.
+    pub fn unconfigured(brokers: Brokers) -> Self {
+        Self { clients: acl::Authorizer::unconfigured(), brokers }
     }
 
-    /// Returns whether `principal` may do `operation` on `resource`.
+    /// No client may do anything. Tests use it to show that an API checks.
+    #[cfg(test)]
+    pub fn of_nobody(brokers: Brokers) -> Self {
+        Self { clients: acl::Authorizer::not_loaded(acl::Policy::default()), brokers }
+    }
+
+    /// Returns whether `requester` may do `operation` on `resource`.
     ///
     /// The controller may do everything, as the operator does for its users. A broker acts on the
-    /// cluster and reads what its peers know of topics. No policy makes a client a broker.
+    /// cluster and reads what its peers know of topics. No ACL makes a client a broker.
     pub fn allows(
         &self,
-        principal: &Principal,
+        requester: &Requester,
         operation: Operation,
         resource: Resource<'_>,
     ) -> bool {
-        match principal {
+        match requester.principal {
             Principal::Controller => true,
             Principal::Broker(_) => match operation {
                 Operation::ClusterAction => true,
@@ -155,37 +85,29 @@ impl Authorizer {
             },
             Principal::Client(_) => {
                 let acts_as_broker = operation == Operation::ClusterAction;
-                match self.policy {
-                    _ if acts_as_broker && !self.brokers.may_be_clients() => false,
-                    Policy::AllowEveryone => true,
-                    #[cfg(test)]
-                    Policy::DenyEveryone => false,
-                }
+                (!acts_as_broker || self.brokers.may_be_clients())
+                    && self.clients.allows(requester, operation, resource)
             }
         }
     }
 
-    /// Returns whether `principal` may fetch as the replica of this broker: a broker only as its
+    /// Returns whether `requester` may fetch as the replica of this broker: a broker only as its
     /// own.
-    pub fn allows_replica(&self, principal: &Principal, id: i32) -> bool {
-        let is_itself = match principal {
-            Principal::Broker(own) => *own == id,
+    pub fn allows_replica(&self, requester: &Requester, id: i32) -> bool {
+        let is_itself = match requester.principal {
+            Principal::Broker(own) => own == id,
             Principal::Client(_) | Principal::Controller => true,
         };
-        is_itself && self.allows(principal, Operation::ClusterAction, Resource::Cluster)
+        is_itself && self.allows(requester, Operation::ClusterAction, Resource::Cluster)
     }
 
-    /// Returns the bit set of the operations that `principal` may do on `resource` (KIP-430).
-    pub fn allowed_operations(
-        &self,
-        principal: &Principal,
-        operations: &[Operation],
-        resource: Resource<'_>,
-    ) -> i32 {
+    /// Returns the bit set of the operations that `requester` may do on `resource`, of those that
+    /// exist for its type (KIP-430).
+    pub fn allowed_operations(&self, requester: &Requester, resource: Resource<'_>) -> i32 {
+        let operations = resource.kind().operations().iter();
         operations
-            .iter()
-            .filter(|&&operation| self.allows(principal, operation, resource))
-            .fold(0, |bits, &operation| bits | 1 << operation as i32)
+            .filter(|&&operation| self.allows(requester, operation, resource))
+            .fold(0, |bits, operation| bits | 1 << operation.code())
     }
 }
 
@@ -194,8 +116,16 @@ mod tests {
     use weir_protocol::controller::{self as rpc, INTERNAL_LISTENER};
     use weir_protocol::types::ControllerEpoch;
 
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use weir_security::acl::ResourceType;
+
     use super::*;
     use crate::metadata::MetadataImage;
+
+    fn of(principal: Principal) -> Requester {
+        Requester::new(principal, IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
 
     fn authorizer(listeners: &[&[&str]]) -> Authorizer {
         let brokers = (0..).zip(listeners).map(|(id, listeners)| {
@@ -217,43 +147,45 @@ mod tests {
         let metadata = Metadata::new();
         let image = MetadataImage::default().after(ControllerEpoch(1), &update).unwrap().0;
         metadata.publish(image);
-        Authorizer::new(Policy::AllowEveryone, Brokers::Certified(Arc::new(metadata)))
+        Authorizer::unconfigured(Brokers::Certified(Arc::new(metadata)))
     }
 
     #[test]
     fn only_a_broker_is_a_replica_and_only_itself() {
-        let client = Principal::from(KafkaPrincipal::anonymous());
+        let client = of(KafkaPrincipal::anonymous().into());
         let all = authorizer(&[&["A", INTERNAL_LISTENER], &[INTERNAL_LISTENER]]);
-        assert!(all.allows_replica(&Principal::Broker(1), 1));
-        assert!(!all.allows_replica(&Principal::Broker(1), 0));
+        assert!(all.allows_replica(&of(Principal::Broker(1)), 1));
+        assert!(!all.allows_replica(&of(Principal::Broker(1)), 0));
         assert!(!all.allows_replica(&client, 1));
         assert!(!all.allows(&client, Operation::ClusterAction, Resource::Cluster));
         assert!(all.allows(&client, Operation::Alter, Resource::Cluster));
         // During the roll from a version before.
         let some = authorizer(&[&["A", INTERNAL_LISTENER], &["A"]]);
-        assert!(some.allows_replica(&client, 1) && !some.allows_replica(&Principal::Broker(1), 0));
+        assert!(
+            some.allows_replica(&client, 1) && !some.allows_replica(&of(Principal::Broker(1)), 0)
+        );
         // A recovery found the second one on its volume.
         let unheard = authorizer(&[&["A", INTERNAL_LISTENER], &[]]);
         assert!(!unheard.allows_replica(&client, 1));
-        let anybody = Authorizer::new(Policy::AllowEveryone, Brokers::Anybody);
+        let anybody = Authorizer::unconfigured(Brokers::Anybody);
         assert!(anybody.allows_replica(&client, 1));
     }
 
     #[test]
     fn a_broker_may_do_what_brokers_do_and_the_controller_everything() {
-        let authorizer = Authorizer::new(Policy::DenyEveryone, Brokers::Anybody);
-        let broker = Principal::Broker(1);
-        for operation in Operation::OF_TOPIC {
+        let authorizer = Authorizer::of_nobody(Brokers::Anybody);
+        let (broker, controller) = (of(Principal::Broker(1)), of(Principal::Controller));
+        for &operation in ResourceType::Topic.operations() {
             let topic = Resource::Topic("t");
             let may = authorizer.allows(&broker, operation, topic);
             assert_eq!(may, operation == Operation::Describe, "{operation:?}");
-            assert!(authorizer.allows(&Principal::Controller, operation, topic));
+            assert!(authorizer.allows(&controller, operation, topic));
         }
-        for operation in Operation::OF_CLUSTER {
+        for &operation in ResourceType::Cluster.operations() {
             let may = authorizer.allows(&broker, operation, Resource::Cluster);
             assert_eq!(may, operation == Operation::ClusterAction, "{operation:?}");
         }
         assert!(!authorizer.allows(&broker, Operation::Read, Resource::Group("g")));
-        assert!(!authorizer.allows_replica(&KafkaPrincipal::anonymous().into(), 1));
+        assert!(!authorizer.allows_replica(&of(KafkaPrincipal::anonymous().into()), 1));
     }
 }

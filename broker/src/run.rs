@@ -26,7 +26,7 @@ use weir_telemetry::pages;
 use weir_tls::Identities;
 
 use crate::api::{CachedSettings, FetchSessions, FollowerSessions, LargeRequests, Services};
-use crate::auth::{Authorizer, Brokers, Policy, Principal};
+use crate::auth::{Authorizer, Brokers, Principal};
 use crate::budget::{AnswerMemory, RequestMemory};
 use crate::config::{Args, Config, StraysArgs};
 use crate::controller_client::{self, Controller, Identity, Session, Tables};
@@ -224,7 +224,7 @@ fn services(
         replicas,
         groups,
         transactions,
-        authorizer: Authorizer::new(Policy::AllowEveryone, brokers),
+        authorizer: Authorizer::unconfigured(brokers),
         fetch_sessions: FetchSessions::new(config.memory.fetch_sessions),
         follower_sessions: FollowerSessions::default(),
         settings: CachedSettings::default(),

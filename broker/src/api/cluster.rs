@@ -105,7 +105,7 @@ fn authorize(
     cx: &RequestContext,
     operation: Operation,
 ) -> Result<(), ErrorCode> {
-    if authorizer.allows(&cx.principal, operation, Resource::Cluster) {
+    if authorizer.allows(&cx.requester, operation, Resource::Cluster) {
         Ok(())
     } else {
         Err(ErrorCode::ClusterAuthorizationFailed)

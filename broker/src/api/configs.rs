@@ -108,7 +108,7 @@ fn check_allowed(
         GROUP_RESOURCE => (Resource::Group(name), ErrorCode::GroupAuthorizationFailed),
         _ => (Resource::Cluster, ErrorCode::ClusterAuthorizationFailed),
     };
-    if authorizer.allows(&cx.principal, operation, resource) { Ok(()) } else { Err(error) }
+    if authorizer.allows(&cx.requester, operation, resource) { Ok(()) } else { Err(error) }
 }
 
 /// The metadata and settings that DescribeConfigs describes.

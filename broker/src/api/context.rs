@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tracing::{Span, error_span};
 use weir_protocol::api::ApiKey;
 
-use crate::auth::Principal;
+use crate::auth::Requester;
 use crate::budget::Room;
 use crate::controller_client::ForwardedBy;
 
@@ -26,8 +26,8 @@ pub struct Caller {
     pub connection: u64,
     /// The listener that accepted the connection.
     pub listener: Arc<Listener>,
-    /// The principal of the connection.
-    pub principal: Principal,
+    /// The client as ACLs know it: its principal and its address.
+    pub requester: Requester,
     /// The client's address.
     pub peer: SocketAddr,
     /// Notified when the next request arrives before the last is answered. A follower's long poll
@@ -72,7 +72,7 @@ impl RequestContext {
     /// The client, in the form that the controller gets.
     pub(crate) fn forwarded_by(&self) -> ForwardedBy<'_> {
         ForwardedBy {
-            principal: &self.principal,
+            principal: &self.requester.principal,
             client_id: self.client_id.as_deref(),
             host: self.peer.ip(),
         }

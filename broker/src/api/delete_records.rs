@@ -52,7 +52,7 @@ pub(crate) async fn handle(
     let mut deleted = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let allowed = services.authorizer.allows(
-            &cx.principal,
+            &cx.requester,
             Operation::Delete,
             Resource::Topic(&topic.name),
         );

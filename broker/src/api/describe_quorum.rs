@@ -88,7 +88,7 @@ fn describe(
     controller: &str,
     now_ms: i64,
 ) -> DescribeQuorumResponse {
-    if !authorizer.allows(&cx.principal, Operation::Describe, Resource::Cluster) {
+    if !authorizer.allows(&cx.requester, Operation::Describe, Resource::Cluster) {
         let error = ErrorCode::ClusterAuthorizationFailed;
         return DescribeQuorumResponse {
             error_code: error.code(),

@@ -52,7 +52,7 @@ fn describe(
         false => Box::new(asked.range(from..).copied()),
     };
     let may_describe =
-        |name: &str| authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(name));
+        |name: &str| authorizer.allows(&cx.requester, Operation::Describe, Resource::Topic(name));
     let mut page = Page {
         left: usize::try_from(request.response_partition_limit).unwrap_or(1).clamp(1, limit.max(1)),
         response: DescribeTopicPartitionsResponse::default(),

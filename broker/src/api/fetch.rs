@@ -138,7 +138,7 @@ async fn answer(
     };
     let replica_id =
         if cx.version >= 15 { request.replica_state.replica_id } else { request.replica_id };
-    if replica_id >= 0 && !services.authorizer.allows_replica(&cx.principal, replica_id) {
+    if replica_id >= 0 && !services.authorizer.allows_replica(&cx.requester, replica_id) {
         return failed(ErrorCode::ClusterAuthorizationFailed);
     }
     let settings = services.settings();

@@ -4,6 +4,7 @@
 //! OTHER. Topic `a` has three partitions: the first is whole, the second has a fenced replica, the
 //! third no leader. Topic `b` is led by broker 1, topic `__consumer_offsets` is internal.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -14,23 +15,23 @@ use weir_protocol::messages::ApiMessage;
 use weir_protocol::types::ControllerEpoch;
 
 use super::{Caller, Listener, RequestContext};
-use crate::auth::{Authorizer, Brokers, KafkaPrincipal, Policy};
+use crate::auth::{Authorizer, Brokers, KafkaPrincipal, Requester};
 use crate::metadata::MetadataImage;
 
 pub(super) const A: Uuid = Uuid::from_u128(0xa);
 pub(super) const B: Uuid = Uuid::from_u128(0xb);
 
 pub(super) fn everyone() -> Authorizer {
-    Authorizer::new(Policy::AllowEveryone, Brokers::Anybody)
+    Authorizer::unconfigured(Brokers::Anybody)
 }
 
 /// Of a cluster whose brokers have certificates.
 pub(super) fn certified() -> Authorizer {
-    Authorizer::new(Policy::AllowEveryone, Brokers::Certified(Arc::default()))
+    Authorizer::unconfigured(Brokers::Certified(Arc::default()))
 }
 
 pub(super) fn nobody() -> Authorizer {
-    Authorizer::new(Policy::DenyEveryone, Brokers::Anybody)
+    Authorizer::of_nobody(Brokers::Anybody)
 }
 
 /// A request in `version` that arrived on PLAINTEXT.
@@ -39,11 +40,12 @@ pub(super) fn request(version: i16) -> RequestContext {
 }
 
 pub(super) fn request_on(listener: &str, version: i16) -> RequestContext {
+    let peer = SocketAddr::from(([127, 0, 0, 1], 1));
     let caller = Caller {
         connection: 1,
         listener: Arc::new(Listener { name: listener.to_owned() }),
-        principal: KafkaPrincipal::anonymous().into(),
-        peer: ([127, 0, 0, 1], 1).into(),
+        requester: Requester::new(KafkaPrincipal::anonymous().into(), peer.ip()),
+        peer,
         next_is_here: Default::default(),
         has_asked_for_topics: Default::default(),
     };

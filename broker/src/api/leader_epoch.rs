@@ -25,7 +25,7 @@ pub(crate) fn handle(
     let image = services.metadata.load();
     let topics = request.topics.into_iter().map(|topic| {
         let allowed = services.authorizer.allows(
-            &cx.principal,
+            &cx.requester,
             Operation::Describe,
             Resource::Topic(&topic.topic),
         );

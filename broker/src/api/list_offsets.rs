@@ -101,7 +101,7 @@ fn list(
     let twice = NamedTwice::of(&request);
     let topics = request.topics.iter().map(|topic| {
         let allowed = services.authorizer.allows(
-            &cx.principal,
+            &cx.requester,
             Operation::Describe,
             Resource::Topic(&topic.name),
         );

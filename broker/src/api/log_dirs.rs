@@ -82,7 +82,7 @@ fn describe(
     request: &DescribeLogDirsRequest,
     log_dir: impl FnOnce() -> LogDirDescription,
 ) -> DescribeLogDirsResponse {
-    if !authorizer.allows(&cx.principal, Operation::Describe, Resource::Cluster) {
+    if !authorizer.allows(&cx.requester, Operation::Describe, Resource::Cluster) {
         return DescribeLogDirsResponse {
             error_code: ErrorCode::ClusterAuthorizationFailed.code(),
             ..Default::default()

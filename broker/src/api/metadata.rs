@@ -161,7 +161,7 @@ fn select(
     request: &MetadataRequest,
 ) -> Result<Vec<RequestedTopic>, ErrorCode> {
     let may_describe =
-        |name: &str| authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(name));
+        |name: &str| authorizer.allows(&cx.requester, Operation::Describe, Resource::Topic(name));
     let topics = match &request.topics {
         // In version 0 an empty list means all topics.
         Some(topics) if cx.version > 0 || !topics.is_empty() => topics,
@@ -229,14 +229,14 @@ fn take_creatable(
     if image.live_brokers().next().is_none() {
         return Vec::new();
     }
-    let may_create_any = authorizer.allows(&cx.principal, Operation::Create, Resource::Cluster);
+    let may_create_any = authorizer.allows(&cx.requester, Operation::Create, Resource::Cluster);
     let mut creatable = Vec::new();
     asked.retain_mut(|topic| match topic {
         // The brokers create their internal topics themselves.
         RequestedTopic::Missing(name) if topic_name::is_internal(name) => true,
         RequestedTopic::Missing(name)
             if may_create_any
-                || authorizer.allows(&cx.principal, Operation::Create, Resource::Topic(name)) =>
+                || authorizer.allows(&cx.requester, Operation::Create, Resource::Topic(name)) =>
         {
             creatable.push(std::mem::take(name));
             false
@@ -455,8 +455,8 @@ pub(super) fn cluster_operations(
 ) -> i32 {
     match wanted {
         false => i32::MIN,
-        true if authorizer.allows(&cx.principal, Operation::Describe, Resource::Cluster) => {
-            authorizer.allowed_operations(&cx.principal, &Operation::OF_CLUSTER, Resource::Cluster)
+        true if authorizer.allows(&cx.requester, Operation::Describe, Resource::Cluster) => {
+            authorizer.allowed_operations(&cx.requester, Resource::Cluster)
         }
         true => 0,
     }
@@ -473,7 +473,7 @@ pub(super) fn topic_operations(
     if !wanted {
         return i32::MIN;
     }
-    authorizer.allowed_operations(&cx.principal, &Operation::OF_TOPIC, Resource::Topic(name))
+    authorizer.allowed_operations(&cx.requester, Resource::Topic(name))
 }
 
 #[cfg(test)]

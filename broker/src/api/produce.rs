@@ -208,7 +208,7 @@ fn refuse_all(
         return None;
     }
     let allows = |id| {
-        services.authorizer.allows(&cx.principal, Operation::Write, Resource::TransactionalId(id))
+        services.authorizer.allows(&cx.requester, Operation::Write, Resource::TransactionalId(id))
     };
     let allowed = request.transactional_id.as_deref().is_some_and(allows);
     (!allowed).then_some(ErrorCode::TransactionalIdAuthorizationFailed)
@@ -231,7 +231,7 @@ fn append_topic(
         let by_id = name.is_empty() && id != TopicId::ZERO;
         if (found.is_some() || !by_id)
             && !services.authorizer.allows(
-                &asker.cx.principal,
+                &asker.cx.requester,
                 Operation::Write,
                 Resource::Topic(shown),
             )

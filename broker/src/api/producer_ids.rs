@@ -51,7 +51,7 @@ fn check(
     match request.transactional_id.as_deref() {
         Some(id)
             if !authorizer.allows(
-                &cx.principal,
+                &cx.requester,
                 Operation::Write,
                 Resource::TransactionalId(id),
             ) =>
@@ -61,7 +61,7 @@ fn check(
         Some("") => return Err(ErrorCode::InvalidRequest),
         Some(_) => {}
         None if !authorizer.allows(
-            &cx.principal,
+            &cx.requester,
             Operation::IdempotentWrite,
             Resource::Cluster,
         ) =>

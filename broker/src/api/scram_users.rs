@@ -38,7 +38,7 @@ fn described(
     let users = request.users.as_ref();
     let users: Option<Vec<String>> =
         users.map(|users| users.iter().map(|user| user.name.clone()).collect());
-    if !authorizer.allows(&cx.principal, Operation::Describe, Resource::Cluster) {
+    if !authorizer.allows(&cx.requester, Operation::Describe, Resource::Cluster) {
         let error = ErrorCode::ClusterAuthorizationFailed;
         let error_message = Some(error.message().to_owned());
         let result = |user: String| DescribeUserScramCredentialsResult {
@@ -99,7 +99,7 @@ pub(crate) async fn alter(
     cx: &RequestContext,
     request: AlterUserScramCredentialsRequest,
 ) -> AlterUserScramCredentialsResponse {
-    if !services.authorizer.allows(&cx.principal, Operation::Alter, Resource::Cluster) {
+    if !services.authorizer.allows(&cx.requester, Operation::Alter, Resource::Cluster) {
         return altered_nothing(&request, ErrorCode::ClusterAuthorizationFailed);
     }
     let key = (ApiKey::AlterUserScramCredentials, cx.version);

@@ -98,7 +98,7 @@ fn authorize(
     operation: Operation,
 ) -> Result<(), Refusal> {
     let error = ErrorCode::ClusterAuthorizationFailed;
-    match authorizer.allows(&cx.principal, operation, Resource::Cluster) {
+    match authorizer.allows(&cx.requester, operation, Resource::Cluster) {
         true => Ok(()),
         false => Err((error, Some(error.message().to_owned()))),
     }

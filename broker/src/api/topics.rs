@@ -73,14 +73,14 @@ fn refuse_creations(
     cx: &RequestContext,
     topics: &mut Vec<CreatableTopic>,
 ) -> Vec<CreatableTopicResult> {
-    let allowed_all = authorizer.allows(&cx.principal, Operation::Create, Resource::Cluster);
+    let allowed_all = authorizer.allows(&cx.requester, Operation::Create, Resource::Cluster);
     let counts = count(topics.iter().map(|topic| topic.name.as_str()));
     let mut refused: BTreeMap<String, (ErrorCode, &str)> = BTreeMap::new();
     for (name, count) in &counts {
         if *count > 1 {
             refused.insert((*name).to_owned(), (ErrorCode::InvalidRequest, DUPLICATE_NAME));
         } else if !allowed_all
-            && !authorizer.allows(&cx.principal, Operation::Create, Resource::Topic(name))
+            && !authorizer.allows(&cx.requester, Operation::Create, Resource::Topic(name))
         {
             let error = ErrorCode::TopicAuthorizationFailed;
             refused.insert((*name).to_owned(), (error, error.message()));
@@ -120,7 +120,7 @@ impl Creations {
         let mut topics = self.results.clone();
         for result in topics.iter_mut().filter(|result| result.error_code == 0) {
             if !authorizer.allows(
-                &cx.principal,
+                &cx.requester,
                 Operation::DescribeConfigs,
                 Resource::Topic(&result.name),
             ) {
@@ -210,7 +210,7 @@ fn refuse_growth(
                 (*name).to_owned(),
                 (ErrorCode::InvalidRequest, Some(DUPLICATE_NAME.to_owned())),
             );
-        } else if !authorizer.allows(&cx.principal, Operation::Alter, Resource::Topic(name)) {
+        } else if !authorizer.allows(&cx.requester, Operation::Alter, Resource::Topic(name)) {
             refused.insert((*name).to_owned(), (ErrorCode::TopicAuthorizationFailed, None));
         }
     }

@@ -51,7 +51,7 @@ use self::seats::{Entry, Seat, Seats};
 use self::tls::{Certificates, Greeted, Refused, Secured, greet, keep_current};
 use self::transport::Transport;
 use crate::api::{Caller, Listener, Services};
-use crate::auth::KafkaPrincipal;
+use crate::auth::{KafkaPrincipal, Requester};
 use crate::config::{ListenerConfig, ListenerSecurity};
 use crate::metrics::Metrics;
 
@@ -235,12 +235,13 @@ async fn accept(
             shared.services.metrics.connection_refused();
             continue;
         };
+        // An IPv4 client of a dual-stack socket has its IPv4 address, as in Java.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let caller = Caller {
             connection: shared.accepted.fetch_add(1, Ordering::Relaxed) + 1,
             listener: Arc::clone(listener),
-            principal: KafkaPrincipal::anonymous().into(),
-            // An IPv4 client of a dual-stack socket has its IPv4 address, as in Java.
-            peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+            requester: Requester::new(KafkaPrincipal::anonymous().into(), peer.ip()),
+            peer,
             next_is_here: Default::default(),
             has_asked_for_topics: Default::default(),
         };
@@ -348,7 +349,7 @@ async fn open(
     };
     login::tell(&listener.name, &logged_in);
     services.metrics.sasl().logged_in(&listener.name, &logged_in.mechanism);
-    caller.principal = logged_in.principal;
+    caller.requester.principal = logged_in.principal;
     opened.validity = Some(logged_in.validity);
     Ok(opened)
 }
@@ -380,7 +381,7 @@ async fn secure(
     metrics.tls().greeted(listener, protocol, resumed);
     let counted =
         Counted { metrics: Arc::clone(metrics), listener: Arc::clone(&caller.listener), protocol };
-    caller.principal = principal;
+    caller.requester.principal = principal;
     let stream = Transport::Tls(Box::new(stream));
     Ok(Opened { stream, validity: None, _seat, _counted: Some(counted) })
 }
@@ -434,7 +435,7 @@ fn tell_of_end(metrics: &Metrics, accepting: &Accepting, caller: &Caller, closed
             }
         }
         Closed::Revoked => {
-            let principal = &caller.principal;
+            let principal = &caller.requester.principal;
             caller.span().in_scope(|| info!(%principal, reason = %closed, "closed a connection"));
         }
         Closed::Full => {

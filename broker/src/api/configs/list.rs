@@ -44,7 +44,7 @@ fn list(
         error_code: error.code(),
         ..Default::default()
     };
-    if !authorizer.allows(&cx.principal, Operation::DescribeConfigs, Resource::Cluster) {
+    if !authorizer.allows(&cx.requester, Operation::DescribeConfigs, Resource::Cluster) {
         return failed(ErrorCode::ClusterAuthorizationFailed);
     }
     let known = TYPES[usize::from(cx.version > 0)];

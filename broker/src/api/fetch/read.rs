@@ -170,7 +170,7 @@ fn find(
         (TopicRef::Id(_), None) => None,
     };
     if let Some(name) = name
-        && !services.authorizer.allows(&cx.principal, Operation::Read, Resource::Topic(name))
+        && !services.authorizer.allows(&cx.requester, Operation::Read, Resource::Topic(name))
     {
         return Err(ErrorCode::TopicAuthorizationFailed);
     }

@@ -34,7 +34,7 @@ pub(crate) async fn heartbeat(
 ) -> ConsumerGroupHeartbeatResponse {
     let group = request.group_id.clone();
     let may_see = |topic: &String| {
-        services.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(topic))
+        services.authorizer.allows(&cx.requester, Operation::Describe, Resource::Topic(topic))
     };
     let checked =
         check_feature(services).and_then(|()| match authorize_member(services, cx, &group) {
@@ -72,12 +72,8 @@ pub(crate) async fn describe(
             .await
             .unwrap_or_else(|error| refused(group.clone(), error));
         if described.error_code == 0 && request.include_authorized_operations {
-            let operations = &Operation::OF_GROUP;
-            described.authorized_operations = services.authorizer.allowed_operations(
-                &cx.principal,
-                operations,
-                Resource::Group(&group),
-            );
+            described.authorized_operations =
+                services.authorizer.allowed_operations(&cx.requester, Resource::Group(&group));
         }
         response.groups.push(described);
     }
@@ -109,7 +105,7 @@ async fn describe_one(
         member.subscribed_topic_names.iter().chain(assigned.map(|topic| &topic.topic_name))
     });
     let may_see = |topic: &String| {
-        services.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(topic))
+        services.authorizer.allows(&cx.requester, Operation::Describe, Resource::Topic(topic))
     };
     if named.into_iter().all(may_see) {
         Ok(described)

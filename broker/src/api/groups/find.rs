@@ -133,7 +133,7 @@ fn check(
         ),
         _ => return Err(ErrorCode::InvalidRequest),
     };
-    if !services.authorizer.allows(&cx.principal, Operation::Describe, resource) {
+    if !services.authorizer.allows(&cx.requester, Operation::Describe, resource) {
         return Err(refusal);
     }
     Ok(kind)

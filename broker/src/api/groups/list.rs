@@ -65,7 +65,7 @@ pub(crate) async fn handle(
             }
         }
     }
-    if !services.authorizer.allows(&cx.principal, Operation::Describe, Resource::Cluster) {
+    if !services.authorizer.allows(&cx.requester, Operation::Describe, Resource::Cluster) {
         response
             .groups
             .retain(|group| authorize(services, cx, Operation::Describe, &group.group_id).is_ok());
@@ -91,11 +91,8 @@ pub(crate) async fn handle_describe(
             && request.include_authorized_operations
             && cx.version >= OPERATIONS_VERSION
         {
-            described.authorized_operations = services.authorizer.allowed_operations(
-                &cx.principal,
-                &Operation::OF_GROUP,
-                Resource::Group(&group),
-            );
+            described.authorized_operations =
+                services.authorizer.allowed_operations(&cx.requester, Resource::Group(&group));
         }
         response.groups.push(described);
     }

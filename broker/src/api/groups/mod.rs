@@ -37,7 +37,7 @@ pub(crate) fn authorize(
     operation: Operation,
     group: &str,
 ) -> Result<(), ErrorCode> {
-    if services.authorizer.allows(&cx.principal, operation, Resource::Group(group)) {
+    if services.authorizer.allows(&cx.requester, operation, Resource::Group(group)) {
         Ok(())
     } else {
         Err(ErrorCode::GroupAuthorizationFailed)

@@ -119,7 +119,7 @@ fn check<'a>(
     } else {
         image.topic_by_name(&topic.name)
     };
-    if !services.authorizer.allows(&cx.principal, Operation::Read, Resource::Topic(&topic.name)) {
+    if !services.authorizer.allows(&cx.requester, Operation::Read, Resource::Topic(&topic.name)) {
         return Err(ErrorCode::TopicAuthorizationFailed);
     }
     let found = found.ok_or(ErrorCode::UnknownTopicOrPartition)?;

@@ -37,7 +37,7 @@ pub(crate) async fn handle(
         let image = services.metadata.load();
         request.topics.retain_mut(|topic| {
             let allowed = services.authorizer.allows(
-                &cx.principal,
+                &cx.requester,
                 Operation::Read,
                 Resource::Topic(&topic.name),
             );

@@ -111,7 +111,7 @@ async fn fetch(
             let found = image.topic_by_name(&topic.name);
             topic.topic_id = found.map_or_else(Default::default, |found| found.id.0);
             let shown = services.authorizer.allows(
-                &cx.principal,
+                &cx.requester,
                 Operation::Describe,
                 Resource::Topic(&topic.name),
             );
@@ -133,7 +133,7 @@ fn check(
         let found = image.topic(TopicId(topic.topic_id)).ok_or(ErrorCode::UnknownTopicId)?;
         topic.name = found.name.to_string();
     }
-    if services.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(&topic.name))
+    if services.authorizer.allows(&cx.requester, Operation::Describe, Resource::Topic(&topic.name))
     {
         Ok(())
     } else {

@@ -22,7 +22,7 @@ pub(crate) fn handle(
     cx: &RequestContext,
     request: AlterReplicaLogDirsRequest,
 ) -> AlterReplicaLogDirsResponse {
-    if !services.authorizer.allows(&cx.principal, Operation::Alter, Resource::Cluster) {
+    if !services.authorizer.allows(&cx.requester, Operation::Alter, Resource::Cluster) {
         return answer(request, |_, _, _| ErrorCode::ClusterAuthorizationFailed);
     }
     let log_dir = services.replicas.log_dir();

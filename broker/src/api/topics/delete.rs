@@ -95,7 +95,7 @@ fn refuse(
         let name = name_of(&topic);
         let repeated = |name: &str| names.get(name).is_some_and(|count| *count > 1);
         let may = |operation, name: &str| {
-            authorizer.allows(&cx.principal, operation, Resource::Topic(name))
+            authorizer.allows(&cx.requester, operation, Resource::Topic(name))
         };
         let outcome = match (&topic.name, topic.topic_id.is_nil(), name.as_deref()) {
             (None, true, _) => {

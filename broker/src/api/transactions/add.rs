@@ -51,7 +51,7 @@ pub(crate) async fn add_partitions(
             ..Default::default()
         };
     }
-    if !services.authorizer.allows(&cx.principal, Operation::ClusterAction, Resource::Cluster) {
+    if !services.authorizer.allows(&cx.requester, Operation::ClusterAction, Resource::Cluster) {
         return AddPartitionsToTxnResponse {
             error_code: ErrorCode::ClusterAuthorizationFailed.code(),
             ..Default::default()
@@ -139,7 +139,7 @@ fn find<'a>(
     let is_internal = found.is_some_and(|topic| topic.internal);
     if by_client
         && (is_internal
-            || !services.authorizer.allows(&cx.principal, Operation::Write, Resource::Topic(topic)))
+            || !services.authorizer.allows(&cx.requester, Operation::Write, Resource::Topic(topic)))
     {
         return Err(ErrorCode::TopicAuthorizationFailed);
     }

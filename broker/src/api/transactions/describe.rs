@@ -68,7 +68,7 @@ fn told(
 ) -> TransactionState {
     let mut topics: Vec<TopicData> = Vec::new();
     for (topic, index) in described.partitions {
-        if !services.authorizer.allows(&cx.principal, Operation::Describe, Resource::Topic(&topic))
+        if !services.authorizer.allows(&cx.requester, Operation::Describe, Resource::Topic(&topic))
         {
             continue;
         }
@@ -190,7 +190,7 @@ async fn producers_of(
     index: i32,
 ) -> Result<Vec<ProducerState>, ErrorCode> {
     topic_name::check(name).map_err(|_| ErrorCode::InvalidTopicException)?;
-    if !services.authorizer.allows(&cx.principal, Operation::Read, Resource::Topic(name)) {
+    if !services.authorizer.allows(&cx.requester, Operation::Read, Resource::Topic(name)) {
         return Err(ErrorCode::TopicAuthorizationFailed);
     }
     let id = {

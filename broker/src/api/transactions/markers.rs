@@ -45,7 +45,7 @@ pub(crate) async fn handle(
 /// transactions so. Kafka lets them commit as well; but then records that a producer has given up
 /// become committed, and no tool asks for it.
 fn may_write(authorizer: &Authorizer, cx: &RequestContext, is_commit: bool) -> bool {
-    let may = |operation| authorizer.allows(&cx.principal, operation, Resource::Cluster);
+    let may = |operation| authorizer.allows(&cx.requester, operation, Resource::Cluster);
     may(Operation::ClusterAction) || (!is_commit && may(Operation::Alter))
 }
 

@@ -35,7 +35,7 @@ fn authorize(
     operation: Operation,
     id: &str,
 ) -> Result<(), ErrorCode> {
-    if services.authorizer.allows(&cx.principal, operation, Resource::TransactionalId(id)) {
+    if services.authorizer.allows(&cx.requester, operation, Resource::TransactionalId(id)) {
         Ok(())
     } else {
         Err(ErrorCode::TransactionalIdAuthorizationFailed)
