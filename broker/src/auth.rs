@@ -1,7 +1,7 @@
 //! Principals and their permissions. Every API checks here before it acts.
 //!
-//! `api` calls it. It holds no credentials and reads no request. It knows brokers and the
-//! controller; what clients may do, `weir_security::acl` says.
+//! `api` calls it. It holds no credentials and reads no request. What everybody may do,
+//! `weir_security::acl` says. Whether a client may act as a broker, the brokers' certificates say.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::metadata::Metadata;
 /// Who may act as a broker: fetch as a replica, write markers, speak for a coordinator.
 #[derive(Clone)]
 pub enum Brokers {
-    /// Everybody, as the policy says: brokers have no certificates.
+    /// Everybody, as the ACLs say: brokers have no certificates.
     Anybody,
     /// Brokers by their certificates. Clients too, as long as some broker of the metadata is of a
     /// version before and has none.
@@ -49,7 +49,7 @@ impl Brokers {
 /// Decides which operations the sender of a request may do.
 #[derive(Debug)]
 pub struct Authorizer {
-    clients: acl::Authorizer,
+    acls: acl::Authorizer,
     brokers: Brokers,
 }
 
@@ -57,13 +57,13 @@ impl Authorizer {
     /// No authorizer is configured: every client may do everything but act as a broker, if brokers
     /// have certificates.
     pub fn unconfigured(brokers: Brokers) -> Self {
-        Self { clients: acl::Authorizer::unconfigured(), brokers }
+        Self { acls: acl::Authorizer::unconfigured(), brokers }
     }
 
     /// No client may do anything. Tests use it to show that an API checks.
     #[cfg(test)]
     pub fn of_nobody(brokers: Brokers) -> Self {
-        Self { clients: acl::Authorizer::not_loaded(acl::Policy::default()), brokers }
+        Self { acls: acl::Authorizer::not_loaded(acl::Policy::default()), brokers }
     }
 
     /// Returns whether `requester` may do `operation` on `resource`.
@@ -76,19 +76,10 @@ impl Authorizer {
         operation: Operation,
         resource: Resource<'_>,
     ) -> bool {
-        match requester.principal {
-            Principal::Controller => true,
-            Principal::Broker(_) => match operation {
-                Operation::ClusterAction => true,
-                Operation::Describe => matches!(resource, Resource::Topic(_)),
-                _ => false,
-            },
-            Principal::Client(_) => {
-                let acts_as_broker = operation == Operation::ClusterAction;
-                (!acts_as_broker || self.brokers.may_be_clients())
-                    && self.clients.allows(requester, operation, resource)
-            }
-        }
+        let is_client = matches!(requester.principal, Principal::Client(_));
+        let acts_as_broker = is_client && operation == Operation::ClusterAction;
+        (!acts_as_broker || self.brokers.may_be_clients())
+            && self.acls.allows(requester, operation, resource)
     }
 
     /// Returns whether `requester` may fetch as the replica of this broker: a broker only as its
@@ -101,23 +92,19 @@ impl Authorizer {
         is_itself && self.allows(requester, Operation::ClusterAction, Resource::Cluster)
     }
 
-    /// Returns the bit set of the operations that `requester` may do on `resource`, of those that
-    /// exist for its type (KIP-430).
+    /// Returns the bit set of the operations that `requester` may do on `resource` (KIP-430).
     pub fn allowed_operations(&self, requester: &Requester, resource: Resource<'_>) -> i32 {
-        let operations = resource.kind().operations().iter();
-        operations
-            .filter(|&&operation| self.allows(requester, operation, resource))
-            .fold(0, |bits, operation| bits | 1 << operation.code())
+        let allows = |operation| self.allows(requester, operation, resource);
+        resource.kind().allowed_operations(allows)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use weir_protocol::controller::{self as rpc, INTERNAL_LISTENER};
-    use weir_protocol::types::ControllerEpoch;
-
     use std::net::{IpAddr, Ipv4Addr};
 
+    use weir_protocol::controller::{self as rpc, INTERNAL_LISTENER};
+    use weir_protocol::types::ControllerEpoch;
     use weir_security::acl::ResourceType;
 
     use super::*;

@@ -111,7 +111,7 @@ enum State {
 }
 
 impl Authorizer {
-    /// No authorizer is configured: everybody may do everything, as in Kafka without
+    /// No authorizer is configured: every client may do everything, as in Kafka without
     /// `authorizer.class.name`.
     pub fn unconfigured() -> Self {
         Self { policy: Policy::default(), state: State::Unconfigured }
@@ -170,9 +170,9 @@ impl Authorizer {
         resource: Resource<'a>,
     ) -> (bool, Reason<'a>) {
         let (allowed, rule) = match (&self.state, &requester.principal) {
-            (State::Unconfigured, _) => (true, Rule::NoAuthorizer),
             (_, Principal::Controller) => (true, Rule::Node),
-            (_, Principal::Broker(_)) => (operation == Operation::ClusterAction, Rule::Node),
+            (_, Principal::Broker(_)) => (a_broker_may(operation, resource), Rule::Node),
+            (State::Unconfigured, _) => (true, Rule::NoAuthorizer),
             (_, Principal::Client(client)) if self.policy.super_users.contains(client) => {
                 (true, Rule::SuperUser)
             }
@@ -218,13 +218,11 @@ impl Authorizer {
             || index.allows_some(asker, operation, kind)
     }
 
-    /// Returns the bit set of the operations that the sender may do on `resource`, of those that
-    /// exist for its type (KIP-430). A request that did not ask for it is answered `i32::MIN`.
+    /// Returns the bit set of the operations that the sender may do on `resource`
+    /// ([`ResourceType::allowed_operations`]).
     pub fn allowed_operations(&self, requester: &Requester, resource: Resource<'_>) -> i32 {
-        let operations = resource.kind().operations().iter();
-        operations
-            .filter(|&&operation| self.allows(requester, operation, resource))
-            .fold(0, |bits, operation| bits | 1 << operation.code())
+        let allows = |operation| self.allows(requester, operation, resource);
+        resource.kind().allowed_operations(allows)
     }
 }
 
@@ -232,6 +230,15 @@ impl Authorizer {
 enum Reason<'a> {
     Rule(Rule),
     Hit(Hit<'a>),
+}
+
+/// A broker acts on the cluster and reads what its peers know of topics.
+fn a_broker_may(operation: Operation, resource: Resource<'_>) -> bool {
+    match operation {
+        Operation::ClusterAction => true,
+        Operation::Describe => matches!(resource, Resource::Topic(_)),
+        _ => false,
+    }
 }
 
 fn resource_of(kind: ResourceType, name: &str) -> Resource<'_> {

@@ -181,6 +181,13 @@ impl ResourceType {
         }
     }
 
+    /// The bit set of the operations that `allows` permits, of those that exist for a resource of
+    /// this type (KIP-430). A request that did not ask for it is answered `i32::MIN`.
+    pub fn allowed_operations(self, allows: impl Fn(Operation) -> bool) -> i32 {
+        let allowed = self.operations().iter().filter(|&&operation| allows(operation));
+        allowed.fold(0, |bits, operation| bits | 1 << operation.code())
+    }
+
     /// Its name in log lines, as Kafka's authorizer writes it.
     pub const fn name(self) -> &'static str {
         match self {
